@@ -1,0 +1,27 @@
+//! Compiles the eBPF programs and writes their skeleton to `OUT_DIR/netkat.skel.rs`.
+use libbpf_cargo::SkeletonBuilder;
+use std::{env, path::PathBuf, process::Command};
+
+const SOURCE: &str = "bpf/netkat.bpf.c";
+
+fn main() {
+    println!("cargo:rerun-if-changed=bpf");
+    println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("netkat.skel.rs");
+    // The kernel's headers want <asm/types.h>, which Debian keeps in the multiarch folder that
+    // clang leaves out when it compiles for another target, as it does for bpf.
+    let mut args = vec!["-Wall".to_owned(), "-Werror".to_owned()];
+    if let Some(triple) = multiarch() {
+        args.extend(["-idirafter".to_owned(), format!("/usr/include/{triple}")]);
+    }
+    SkeletonBuilder::new().source(SOURCE).clang_args(args).build_and_generate(&out).unwrap_or_else(|e| {
+        panic!("cannot compile {SOURCE} (scripts/setup installs clang and the headers): {e:#}")
+    });
+}
+
+/// The C compiler's multiarch triple ("x86_64-linux-gnu"); none on systems without multiarch.
+fn multiarch() -> Option<String> {
+    let out = Command::new("gcc").arg("-print-multiarch").output().ok()?;
+    let triple = String::from_utf8(out.stdout).ok()?.trim().to_owned();
+    (!triple.is_empty()).then_some(triple)
+}

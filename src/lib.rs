@@ -1,0 +1,10 @@
+//! netkat: netcat over a TCP/IP stack of its own.
+#![deny(unsafe_code)]
+
+pub mod host;
+pub mod kernel;
+pub mod link;
+pub mod net;
+pub mod recovery;
+pub mod sniffer;
+pub mod stack;

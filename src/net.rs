@@ -1,0 +1,104 @@
+//! The words that every layer shares: protocols, link addresses, five-tuples.
+use std::{fmt, net::SocketAddr, str::FromStr};
+
+/// The transport protocols that netkat speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    /// The number in the IP header (IANA, "Assigned Internet Protocol Numbers").
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+/// One connection as the host sees it: `local` is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FiveTuple {
+    pub protocol: Protocol,
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+}
+
+impl fmt::Display for FiveTuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} -> {}", self.protocol, self.local, self.remote)
+    }
+}
+
+/// A 48-bit IEEE 802 address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// What [`MacAddr::from_str`] could not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a MAC address; write six hexadecimal bytes, as 02:00:5e:10:00:01")]
+pub struct InvalidMac(String);
+
+impl FromStr for MacAddr {
+    type Err = InvalidMac;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidMac(text.to_owned());
+        let mut mac = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut mac {
+            let part = parts.next().filter(|p| is_hex_byte(p)).ok_or_else(invalid)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
+        }
+        if parts.next().is_some() { Err(invalid()) } else { Ok(MacAddr(mac)) }
+    }
+}
+
+fn is_hex_byte(part: &str) -> bool {
+    matches!(part.len(), 1 | 2) && part.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_addresses_round_trip() {
+        for text in ["02:00:5e:10:00:01", "ff:ff:ff:ff:ff:ff"] {
+            assert_eq!(text.parse::<MacAddr>().map(|m| m.to_string()), Ok(text.to_owned()));
+        }
+        assert_eq!("2-0-5e-10-0-1".parse(), Ok(MacAddr([2, 0, 0x5e, 16, 0, 1])));
+    }
+
+    #[test]
+    fn malformed_mac_addresses_are_refused() {
+        for text in [
+            "",
+            "02:00:5e:10:00",
+            "02:00:5e:10:00:01:02",
+            "0g:00:5e:10:00:01",
+            "+2:00:5e:10:00:01",
+            "002:0:0:0:0:0",
+        ] {
+            assert!(text.parse::<MacAddr>().is_err(), "{text}");
+        }
+    }
+}
