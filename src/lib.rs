@@ -6,5 +6,7 @@ pub mod kernel;
 pub mod link;
 pub mod net;
 pub mod recovery;
+pub mod relay;
 pub mod sniffer;
 pub mod stack;
+pub mod stdio;

@@ -2,7 +2,7 @@
 use std::{fmt, net::SocketAddr, str::FromStr};
 
 /// The transport protocols that netkat speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     Tcp,
     Udp,
@@ -28,7 +28,7 @@ impl fmt::Display for Protocol {
 }
 
 /// One connection as the host sees it: `local` is ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FiveTuple {
     pub protocol: Protocol,
     pub local: SocketAddr,

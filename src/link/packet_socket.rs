@@ -1,0 +1,371 @@
+//! The packet socket (packet(7)): the one place where frames enter and leave, and the one unsafe corner of
+//! the link.
+//!
+//! Order matters at start (nothing may slip in unfiltered, nothing may be missed): [`PacketSocket::open`]
+//! makes a socket that receives nothing, with the capture program already on it; [`PacketSocket::bind`]
+//! opens the tap. It must ask for ETH_P_ALL: only those taps run before tc ingress, where the guard drops
+//! the kernel's copy.
+#![allow(unsafe_code)]
+
+use super::{
+    ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, VlanTag, header,
+    virtio,
+};
+use nix::net::if_::if_indextoname;
+use std::{
+    io,
+    mem::{size_of, zeroed},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    ptr,
+    time::{Duration, SystemTime},
+};
+
+/// Room for the largest coalesced frame there is: gso_max_size goes up to 8 × 65535 bytes
+/// (linux/netdevice.h, GSO_MAX_SIZE). Pages that no frame reaches are never touched.
+const FRAME_ROOM: usize = 8 * 65536 + 256;
+/// Auxiliary data and a timestamp, with room to spare.
+const CONTROL_ROOM: usize = 256;
+
+/// How to open a packet socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// The interface's index; `None` receives on all of them.
+    pub interface: Option<u32>,
+    /// The socket filter (a loaded program of type BPF_PROG_TYPE_SOCKET_FILTER).
+    pub capture: BorrowedFd<'a>,
+    /// Ask for the virtio-net header, without which there are no offloads.
+    pub vnet_header: bool,
+    /// Also hand super-frames down for the kernel to cut.
+    pub segmentation: bool,
+    /// Receive what this host sends, too.
+    pub outgoing: bool,
+    /// The kernel's receive times.
+    pub timestamps: bool,
+    /// Receive buffer in bytes (SO_RCVBUFFORCE; without CAP_NET_ADMIN, net.core.rmem_max caps it).
+    pub receive_buffer: usize,
+}
+
+/// What the kernel counted since the last question (packet(7), PACKET_STATISTICS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Frames that passed the filter, the dropped ones included.
+    pub received: u32,
+    /// Frames dropped because the receive buffer was full.
+    pub dropped: u32,
+}
+
+/// A packet socket on one interface or on all.
+#[derive(Debug)]
+pub struct PacketSocket {
+    fd: OwnedFd,
+    interface: Option<u32>,
+    name: String,
+    buffer: Vec<u8>,
+    vnet_header: bool,
+    offloads: Offloads,
+}
+
+impl PacketSocket {
+    /// Opens a socket that has its filter and options but receives nothing yet.
+    ///
+    /// Needs CAP_NET_RAW. A kernel without `PACKET_VNET_HDR` for raw sockets, or
+    /// without `PACKET_IGNORE_OUTGOING` (before 4.20), is coped with; the former costs the offloads.
+    pub fn open(options: &Options<'_>) -> Result<PacketSocket, LinkError> {
+        let name = name_of(options.interface);
+        let failed = |operation, hint| {
+            let error = io::Error::last_os_error();
+            LinkError::Io { operation, interface: name.clone(), error, hint }
+        };
+        // SAFETY: socket(2) takes no pointers.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(failed("open a packet socket", "; it needs CAP_NET_RAW"));
+        }
+        // SAFETY: the descriptor is new and nobody else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let set = |level, option, value: libc::c_int| set_option(fd.as_raw_fd(), level, option, &value);
+        if !set(libc::SOL_SOCKET, libc::SO_ATTACH_BPF, options.capture.as_raw_fd()) {
+            return Err(failed("attach the capture program to a packet socket", ""));
+        }
+        if !options.outgoing && !set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1) {
+            log::info!("the kernel cannot ignore outgoing packets (before 4.20); netkat skips them itself");
+        }
+        let vnet_header = options.vnet_header && set(libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1);
+        if options.vnet_header && !vnet_header {
+            log::info!("the kernel has no virtio-net header for packet sockets: no offloads on {name}");
+        }
+        if !vnet_header && !set(libc::SOL_PACKET, libc::PACKET_AUXDATA, 1) {
+            return Err(failed("ask for auxiliary data on a packet socket", ""));
+        }
+        if options.timestamps && !set(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1) {
+            return Err(failed("ask for timestamps on a packet socket", ""));
+        }
+        let size = options.receive_buffer.min(libc::c_int::MAX as usize / 2) as libc::c_int;
+        if !set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size) && !set(libc::SOL_SOCKET, libc::SO_RCVBUF, size)
+        {
+            return Err(failed("size the receive buffer of a packet socket", ""));
+        }
+        Ok(PacketSocket {
+            fd,
+            interface: options.interface,
+            buffer: vec![0; FRAME_ROOM],
+            vnet_header,
+            offloads: Offloads { checksum: vnet_header, segmentation: vnet_header && options.segmentation },
+            name,
+        })
+    }
+
+    /// Opens the tap: frames arrive from now on.
+    pub fn bind(&self) -> Result<(), LinkError> {
+        let address = link_address(self.interface.unwrap_or(0), libc::ETH_P_ALL as u16);
+        // SAFETY: the pointer and the length describe one sockaddr_ll that outlives the call.
+        let result = unsafe {
+            libc::bind(
+                self.fd.as_raw_fd(),
+                ptr::from_ref(&address).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        if result < 0 { Err(self.failed("bind a packet socket")) } else { Ok(()) }
+    }
+
+    /// Receives every frame on the segment while the socket lives, not just this host's.
+    pub fn set_promiscuous(&self, interface: u32) -> Result<(), LinkError> {
+        let membership = libc::packet_mreq {
+            mr_ifindex: interface as libc::c_int,
+            mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        if set_option(self.fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership) {
+            Ok(())
+        } else {
+            Err(self.failed("make promiscuous"))
+        }
+    }
+
+    /// What the kernel received and dropped since the last call.
+    pub fn statistics(&self) -> io::Result<Statistics> {
+        // SAFETY: tpacket_stats is plain integers.
+        let mut stats: libc::tpacket_stats = unsafe { zeroed() };
+        let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+        // SAFETY: the pointer and the length describe one writable tpacket_stats.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                ptr::from_mut(&mut stats).cast(),
+                &mut len,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Statistics { received: stats.tp_packets, dropped: stats.tp_drops })
+    }
+
+    fn failed(&self, operation: &'static str) -> LinkError {
+        self.explain(operation, io::Error::last_os_error())
+    }
+
+    /// Sorts an error by what it means for the connection.
+    fn explain(&self, operation: &'static str, error: io::Error) -> LinkError {
+        let interface = self.name.clone();
+        match error.raw_os_error() {
+            Some(libc::ENOBUFS) => LinkError::EgressDropped { interface },
+            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => match self.interface.map(if_indextoname) {
+                Some(Err(_)) => LinkError::Gone { interface },
+                _ => LinkError::Down { interface },
+            },
+            _ => LinkError::Io { operation, interface, error, hint: "" },
+        }
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Link for PacketSocket {
+    fn receive(&mut self) -> Result<Option<Received<'_>>, LinkError> {
+        loop {
+            let mut vnet = [0u8; virtio::LEN];
+            let mut control = [0u64; CONTROL_ROOM / 8];
+            // SAFETY: sockaddr_ll and msghdr are plain integers and pointers, for which zero is valid.
+            let (mut from, mut message): (libc::sockaddr_ll, libc::msghdr) = unsafe { zeroed() };
+            let mut pieces = [
+                libc::iovec { iov_base: vnet.as_mut_ptr().cast(), iov_len: virtio::LEN },
+                libc::iovec { iov_base: self.buffer.as_mut_ptr().cast(), iov_len: self.buffer.len() },
+            ];
+            let skip = usize::from(!self.vnet_header);
+            message.msg_name = ptr::from_mut(&mut from).cast();
+            message.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            message.msg_iov = pieces[skip..].as_mut_ptr();
+            message.msg_iovlen = pieces.len() - skip;
+            message.msg_control = control.as_mut_ptr().cast();
+            message.msg_controllen = CONTROL_ROOM as _;
+            // SAFETY: every pointer in `message` is to a local or to self.buffer with the length beside it,
+            // and all outlive the call.
+            let got = unsafe {
+                libc::recvmsg(self.fd.as_raw_fd(), &mut message, libc::MSG_DONTWAIT | libc::MSG_TRUNC)
+            };
+            if got < 0 {
+                let error = io::Error::last_os_error();
+                match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Ok(None),
+                    Some(libc::EINTR) => continue,
+                    // A coalesced frame of a kind that the header cannot describe (packet(7) drops it).
+                    Some(libc::EINVAL) if self.vnet_header => continue,
+                    _ => return Err(self.explain("receive", error)),
+                }
+            }
+            let outgoing = from.sll_pkttype == libc::PACKET_OUTGOING;
+            let wire_len = (got as usize).saturating_sub(if self.vnet_header { virtio::LEN } else { 0 });
+            let len = wire_len.min(self.buffer.len());
+            let ancillary = ancillary(&message);
+            let (checksum, segment_size) = match self.vnet_header {
+                true => virtio::decode(&vnet),
+                false => (ancillary.checksum, 0),
+            };
+            let protocol = u16::from_be(from.sll_protocol);
+            // A frame too short for its link header carries nothing.
+            let Some(link) = header::parse(&self.buffer[..len], from.sll_hatype, protocol) else { continue };
+            return Ok(Some(Received {
+                reply: NextHop { interface: from.sll_ifindex as u32, header: link.reply },
+                frame: &mut self.buffer[..len],
+                network: link.len,
+                ethertype: link.ethertype,
+                checksum,
+                segment_size,
+                hardware_type: from.sll_hatype,
+                vlan: ancillary.vlan,
+                outgoing,
+                wire_len,
+                time: ancillary.time,
+            }));
+        }
+    }
+
+    fn transmit(&mut self, next_hop: &NextHop, packet: &Outgoing<'_>) -> Result<(), LinkError> {
+        let mut link = [0u8; MAX_LINK_HEADER];
+        let link_len = next_hop.header.write(packet.ethertype, &mut link);
+        let vnet = virtio::encode(packet, link_len);
+        let address = link_address(next_hop.interface, packet.ethertype);
+        let piece = |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() };
+        let mut pieces = [
+            piece(&vnet),
+            piece(&link[..link_len]),
+            piece(packet.headers),
+            piece(packet.payload[0]),
+            piece(packet.payload[1]),
+        ];
+        let skip = usize::from(!self.vnet_header);
+        // SAFETY: msghdr is plain integers and pointers, for which zero is valid.
+        let mut message: libc::msghdr = unsafe { zeroed() };
+        message.msg_name = ptr::from_ref(&address) as *mut _;
+        message.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        message.msg_iov = pieces[skip..].as_mut_ptr();
+        message.msg_iovlen = pieces.len() - skip;
+        loop {
+            // SAFETY: every pointer in `message` is to a local or to the caller's packet, with the length
+            // beside it; sendmsg only reads through them.
+            if unsafe { libc::sendmsg(self.fd.as_raw_fd(), &message, 0) } >= 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            let interface = || self.name.clone();
+            return Err(match error.raw_os_error() {
+                Some(libc::EINTR) => continue,
+                Some(libc::EINVAL | libc::EIO) if packet.segmentation.is_some() => {
+                    self.offloads.segmentation = false;
+                    LinkError::OffloadRefused { offload: "segmentation offload", interface: interface() }
+                }
+                Some(libc::EINVAL | libc::EIO) if packet.checksum.is_some() => {
+                    self.offloads = Offloads { checksum: false, segmentation: false };
+                    LinkError::OffloadRefused { offload: "checksum offload", interface: interface() }
+                }
+                Some(libc::EMSGSIZE) => {
+                    LinkError::TooLong { len: link_len + packet.len(), interface: interface() }
+                }
+                _ => self.explain("send", error),
+            });
+        }
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.offloads
+    }
+}
+
+/// What came beside a frame.
+struct Ancillary {
+    checksum: ChecksumState,
+    vlan: Option<VlanTag>,
+    time: Option<SystemTime>,
+}
+
+fn ancillary(message: &libc::msghdr) -> Ancillary {
+    let mut found = Ancillary { checksum: ChecksumState::Unverified, vlan: None, time: None };
+    // SAFETY: the kernel has filled msg_control up to msg_controllen; CMSG_FIRSTHDR and CMSG_NXTHDR stay
+    // inside, and the data of each message is read unaligned only where its length says that it is whole.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(message);
+        while let Some(head) = at.as_ref() {
+            let data = libc::CMSG_DATA(at);
+            let holds = |size: usize| head.cmsg_len as usize >= libc::CMSG_LEN(size as u32) as usize;
+            match (head.cmsg_level, head.cmsg_type) {
+                (libc::SOL_PACKET, libc::PACKET_AUXDATA) if holds(size_of::<libc::tpacket_auxdata>()) => {
+                    let aux = data.cast::<libc::tpacket_auxdata>().read_unaligned();
+                    if aux.tp_status & (libc::TP_STATUS_CSUMNOTREADY | libc::TP_STATUS_CSUM_VALID) != 0 {
+                        found.checksum = ChecksumState::Trusted;
+                    }
+                    if aux.tp_status & libc::TP_STATUS_VLAN_VALID != 0 {
+                        let tpid = match aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID {
+                            0 => libc::ETH_P_8021Q as u16,
+                            _ => aux.tp_vlan_tpid,
+                        };
+                        found.vlan = Some(VlanTag { tpid, tci: aux.tp_vlan_tci });
+                    }
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) if holds(size_of::<libc::timespec>()) => {
+                    let time = data.cast::<libc::timespec>().read_unaligned();
+                    let since_epoch = Duration::new(time.tv_sec as u64, time.tv_nsec as u32);
+                    found.time = SystemTime::UNIX_EPOCH.checked_add(since_epoch);
+                }
+                _ => {}
+            }
+            at = libc::CMSG_NXTHDR(message, at);
+        }
+    }
+    found
+}
+
+fn link_address(interface: u32, protocol: u16) -> libc::sockaddr_ll {
+    // SAFETY: sockaddr_ll is plain integers.
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = interface as libc::c_int;
+    address
+}
+
+fn set_option<T>(fd: RawFd, level: libc::c_int, option: libc::c_int, value: &T) -> bool {
+    // SAFETY: the pointer and the length describe one T that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(fd, level, option, ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t)
+    };
+    result == 0
+}
+
+fn name_of(interface: Option<u32>) -> String {
+    match interface {
+        None => "any interface".to_owned(),
+        Some(index) => match if_indextoname(index) {
+            Ok(name) => name.to_string_lossy().into_owned(),
+            Err(_) => format!("interface {index}"),
+        },
+    }
+}

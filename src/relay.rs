@@ -1,0 +1,276 @@
+//! Two byte streams and their ends: when to send a FIN, when to wait on, when it is over. No I/O of its own,
+//! and time is passed in.
+//!
+//! | our input | the peer | what happens |
+//! |---|---|---|
+//! | open | open | both ways flow |
+//! | ended | open | a FIN follows the last byte (unless told not to); reading goes on until the peer ends, or `quit_after` has passed since the peer last acknowledged anything new |
+//! | open | ended | sending goes on until the input ends |
+//! | ended | ended | done, once every byte sent is acknowledged |
+//! | `send_only` | | done once every byte sent is acknowledged; what the peer sends is read and dropped |
+//! | `receive_only` | ended | done; our side ended when the connection began |
+//!
+//! A reset or a failing output ends both directions at once, as an error.
+use std::time::Duration;
+
+/// How to treat ends and silence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Keep our side open when the input ends, until the peer ends (nc without -N).
+    pub no_shutdown: bool,
+    /// Leave this long after the input's end, even if the peer has not ended (nc -q).
+    pub quit_after: Option<Duration>,
+    /// Give up after this long without a byte in either direction.
+    pub idle_timeout: Option<Duration>,
+    /// Drop what the peer sends.
+    pub send_only: bool,
+    /// Send nothing.
+    pub receive_only: bool,
+}
+
+/// What the relay has to know of the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Bytes that the send buffer has room for.
+    pub send_room: usize,
+    /// Bytes sent or to be sent that the peer has not acknowledged.
+    pub unacknowledged: usize,
+    /// Bytes that were received and wait to be written out.
+    pub received: usize,
+    /// The peer has ended its side and nothing of it waits.
+    pub peer_finished: bool,
+    /// The connection is over in both directions.
+    pub closed: bool,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Carry on.
+    Relay,
+    /// End our side of the connection, then carry on.
+    Shutdown,
+    /// It is over.
+    Done(Outcome),
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Both directions ended and everything was delivered, or as much as `quit_after` and `send_only` wait
+    /// for.
+    Complete,
+    /// `quit_after` passed with this many bytes unacknowledged.
+    Undelivered(usize),
+    /// Nothing moved for the idle timeout.
+    Idle,
+}
+
+/// The state of one relay.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    policy: Policy,
+    input_ended: bool,
+    shut_down: bool,
+    /// When a byte last moved, in either direction.
+    moved_at: Duration,
+    /// When the input ended or, later, the peer last acknowledged something new.
+    quit_from: Option<Duration>,
+    unacknowledged: usize,
+}
+
+impl Relay {
+    /// A relay whose connection was established at `now`.
+    pub fn new(policy: Policy, now: Duration) -> Relay {
+        Relay {
+            policy,
+            input_ended: policy.receive_only,
+            shut_down: false,
+            moved_at: now,
+            quit_from: policy.receive_only.then_some(now),
+            unacknowledged: 0,
+        }
+    }
+
+    /// Whether to read input.
+    pub fn wants_input(&self, view: &View) -> bool {
+        !self.input_ended && !view.closed && view.send_room > 0
+    }
+
+    /// Whether to write output.
+    pub fn wants_output(&self, view: &View) -> bool {
+        view.received > 0
+    }
+
+    /// Whether what is received is dropped.
+    pub fn drops_output(&self) -> bool {
+        self.policy.send_only
+    }
+
+    /// Bytes moved, in either direction.
+    pub fn moved(&mut self, now: Duration) {
+        self.moved_at = now;
+    }
+
+    /// The input has ended.
+    pub fn input_ended(&mut self, now: Duration) {
+        self.input_ended = true;
+        self.quit_from = Some(now);
+    }
+
+    /// Decides what to do next. Call it again whenever something has changed or [`Relay::deadline`] comes.
+    pub fn step(&mut self, now: Duration, view: &View) -> Step {
+        if view.unacknowledged < self.unacknowledged {
+            self.moved_at = now;
+            self.quit_from = self.quit_from.map(|_| now);
+        }
+        self.unacknowledged = view.unacknowledged;
+        if view.received == 0 && (view.closed || self.policy.receive_only && view.peer_finished) {
+            return Step::Done(Outcome::Complete);
+        }
+        if self.input_ended && !self.shut_down && (!self.policy.no_shutdown || view.peer_finished) {
+            self.shut_down = true;
+            return Step::Shutdown;
+        }
+        if self.policy.send_only && self.input_ended && view.unacknowledged == 0 {
+            return Step::Done(Outcome::Complete);
+        }
+        if self.quit_at().is_some_and(|at| at <= now) && view.received == 0 {
+            return Step::Done(match view.unacknowledged {
+                0 => Outcome::Complete,
+                bytes => Outcome::Undelivered(bytes),
+            });
+        }
+        if self.idle_at().is_some_and(|at| at <= now) {
+            return Step::Done(Outcome::Idle);
+        }
+        Step::Relay
+    }
+
+    /// When [`Relay::step`] must be called even if nothing happens.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.quit_at().into_iter().chain(self.idle_at()).min()
+    }
+
+    fn quit_at(&self) -> Option<Duration> {
+        Some(self.quit_from?.saturating_add(self.policy.quit_after?))
+    }
+
+    fn idle_at(&self) -> Option<Duration> {
+        Some(self.moved_at.saturating_add(self.policy.idle_timeout?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    const OPEN: View =
+        View { send_room: 10, unacknowledged: 0, received: 0, peer_finished: false, closed: false };
+
+    /// The module's table, row by row: policy, input ended?, view, expected steps.
+    #[test]
+    fn the_table_of_ends() {
+        let plain = Policy::default();
+        let held = Policy { no_shutdown: true, ..plain };
+        let send = Policy { send_only: true, ..plain };
+        let receive = Policy { receive_only: true, ..plain };
+        let ended = View { peer_finished: true, ..OPEN };
+        let unread = View { received: 1, ..OPEN };
+        let unacked = View { unacknowledged: 5, ..OPEN };
+        let closed = View { closed: true, peer_finished: true, ..OPEN };
+        let done = Step::Done(Outcome::Complete);
+        let rows: &[(Policy, bool, View, &[Step])] = &[
+            (plain, false, OPEN, &[Step::Relay]),
+            (plain, true, OPEN, &[Step::Shutdown, Step::Relay]),
+            (plain, true, unacked, &[Step::Shutdown, Step::Relay]),
+            (plain, false, ended, &[Step::Relay]),
+            (plain, true, ended, &[Step::Shutdown, Step::Relay]),
+            (plain, true, closed, &[done]),
+            (plain, true, View { received: 1, ..closed }, &[Step::Shutdown, Step::Relay]),
+            (held, true, OPEN, &[Step::Relay]),
+            (held, true, ended, &[Step::Shutdown, Step::Relay]),
+            (send, true, unacked, &[Step::Shutdown, Step::Relay]),
+            (send, true, OPEN, &[Step::Shutdown, done]),
+            (receive, false, OPEN, &[Step::Shutdown, Step::Relay]),
+            (receive, false, unread, &[Step::Shutdown, Step::Relay]),
+            (receive, false, ended, &[done]),
+        ];
+        for (policy, input_ended, view, steps) in rows {
+            let mut relay = Relay::new(*policy, at(0));
+            if *input_ended {
+                relay.input_ended(at(0));
+            }
+            for step in *steps {
+                assert_eq!(relay.step(at(1), view), *step, "{policy:?} {input_ended} {view:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn quitting_waits_for_acknowledgements_that_still_come() {
+        let policy = Policy { quit_after: Some(at(100)), ..Policy::default() };
+        let mut relay = Relay::new(policy, at(0));
+        let unacked = |bytes| View { unacknowledged: bytes, ..OPEN };
+        assert_eq!(relay.step(at(0), &unacked(9)), Step::Relay);
+        assert_eq!(relay.deadline(), None);
+        relay.input_ended(at(10));
+        assert_eq!(relay.step(at(10), &unacked(9)), Step::Shutdown);
+        assert_eq!(relay.deadline(), Some(at(110)));
+        assert_eq!(relay.step(at(109), &unacked(4)), Step::Relay);
+        assert_eq!(relay.step(at(208), &unacked(4)), Step::Relay);
+        assert_eq!(relay.step(at(209), &unacked(4)), Step::Done(Outcome::Undelivered(4)));
+        assert_eq!(relay.step(at(309), &unacked(0)), Step::Relay);
+        assert_eq!(relay.step(at(409), &unacked(0)), Step::Done(Outcome::Complete));
+    }
+
+    #[test]
+    fn silence_ends_an_idle_relay_and_bytes_do_not() {
+        let policy = Policy { idle_timeout: Some(at(100)), ..Policy::default() };
+        let mut relay = Relay::new(policy, at(0));
+        assert_eq!(relay.step(at(99), &OPEN), Step::Relay);
+        relay.moved(at(99));
+        assert_eq!(relay.step(at(198), &OPEN), Step::Relay);
+        assert_eq!(relay.step(at(199), &OPEN), Step::Done(Outcome::Idle));
+    }
+
+    proptest! {
+        /// Whatever the order of events, our side is shut down once at most, never before the input's end, and
+        /// nothing received is left behind when it is over.
+        #[test]
+        fn ends_come_in_order(
+            policy in (any::<bool>(), any::<bool>()).prop_map(|(no_shutdown, send_only)| Policy { no_shutdown, send_only, ..Policy::default() }),
+            events in proptest::collection::vec((0..5u8, 0..3usize), 1..40),
+        ) {
+            let mut relay = Relay::new(policy, at(0));
+            let mut view = OPEN;
+            let (mut ended, mut shut) = (false, false);
+            for (i, (event, amount)) in events.into_iter().enumerate() {
+                let now = at(i as u64);
+                match event {
+                    0 => view.unacknowledged = amount,
+                    1 if !view.peer_finished => view.received = amount,
+                    2 if view.received == 0 => view.peer_finished = true,
+                    3 => { relay.input_ended(now); ended = true; }
+                    4 => view.closed = shut && view.peer_finished && view.unacknowledged == 0,
+                    _ => {}
+                }
+                match relay.step(now, &view) {
+                    Step::Shutdown => { prop_assert!(ended && !shut); shut = true; }
+                    Step::Done(outcome) => {
+                        prop_assert_eq!(outcome, Outcome::Complete);
+                        prop_assert!(ended && (shut || policy.send_only && policy.no_shutdown) && view.unacknowledged == 0);
+                        prop_assert!(view.received == 0 || policy.send_only);
+                        break;
+                    }
+                    Step::Relay => {}
+                }
+            }
+        }
+    }
+}

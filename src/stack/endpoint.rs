@@ -1,0 +1,203 @@
+//! One TCP endpoint: a smoltcp interface with a single socket.
+//!
+//! smoltcp speaks between two placeholder IPv4 addresses, whatever the flow's real family is: the flow puts
+//! the real IP header around each segment. So smoltcp's limits with IPv6 (no super-frames, no extension
+//! headers) never matter, and every flow is alike. Segments go to the loss-recovery layer, not to a device.
+use crate::recovery::{PLACEHOLDER, Recovery};
+use smoltcp::{
+    iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
+    phy::{self, ChecksumCapabilities, DeviceCapabilities, Medium},
+    socket::tcp::{CongestionControl, Socket, SocketBuffer, State},
+    time::Instant,
+    wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint},
+};
+use std::{net::Ipv4Addr, num::NonZeroUsize, time::Duration};
+
+/// The addresses that smoltcp sees (TEST-NET-1, RFC 5737).
+const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const TCP_HEADER: usize = 20;
+/// What smoltcp may hand over in one piece, placeholder header included: the most that an IPv4 length field
+/// holds.
+const MAX_PACKET: usize = 65_535;
+
+/// An endpoint's sizes, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub send_buffer: usize,
+    pub receive_buffer: usize,
+    /// The MSS that we announce: the link's MTU less IP and TCP header (RFC 6691).
+    pub mss: usize,
+}
+
+/// A TCP endpoint without addresses.
+pub struct Endpoint {
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    socket: SocketHandle,
+    mss: usize,
+}
+
+impl Endpoint {
+    /// A closed endpoint. `seed` makes the initial sequence number: it must be unpredictable (RFC 6528).
+    pub fn new(now: Duration, sizes: Sizes, seed: u64, recovery: &mut Recovery) -> Endpoint {
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        let mut device = Device { ingress: None, recovery, now, mss: sizes.mss };
+        let mut interface = Interface::new(config, &mut device, instant(now));
+        interface.update_ip_addrs(|addresses| {
+            // The list has room for at least one.
+            let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(LOCAL), 24));
+        });
+        let mut socket = Socket::new(
+            SocketBuffer::new(vec![0; sizes.receive_buffer]),
+            SocketBuffer::new(vec![0; sizes.send_buffer]),
+        );
+        // The recovery layer's tasks, which smoltcp must not do as well.
+        socket.set_congestion_control(CongestionControl::None);
+        socket.set_nagle_enabled(false);
+        // One ACK for each batch of frames that the link delivers.
+        socket.set_ack_delay(None);
+        socket.set_tsval_generator(Some(timestamp));
+        let mut sockets = SocketSet::new(Vec::with_capacity(1));
+        let socket = sockets.add(socket);
+        Endpoint { interface, sockets, socket, mss: sizes.mss }
+    }
+
+    /// Begins to connect.
+    pub fn connect(&mut self, local_port: u16, remote_port: u16) {
+        let socket = self.sockets.get_mut::<Socket>(self.socket);
+        let remote = IpEndpoint::new(IpAddress::Ipv4(REMOTE), remote_port);
+        let local = IpEndpoint::new(IpAddress::Ipv4(LOCAL), local_port);
+        // It refuses only port 0, which no flow has, and sockets that are open already.
+        if let Err(error) = socket.connect(self.interface.context(), remote, local) {
+            log::error!("cannot connect from port {local_port} to port {remote_port}: {error}");
+        }
+    }
+
+    /// Waits for the SYN that comes next.
+    pub fn listen(&mut self, local_port: u16) {
+        let endpoint = IpEndpoint::new(IpAddress::Ipv4(LOCAL), local_port);
+        if let Err(error) = self.socket_mut().listen(endpoint) {
+            log::error!("cannot listen on port {local_port}: {error}");
+        }
+    }
+
+    pub fn socket(&self) -> &Socket<'static> {
+        self.sockets.get(self.socket)
+    }
+
+    pub fn socket_mut(&mut self) -> &mut Socket<'static> {
+        self.sockets.get_mut(self.socket)
+    }
+
+    pub fn state(&self) -> State {
+        self.socket().state()
+    }
+
+    /// Hands one segment to smoltcp. `packet` is the segment with [`PLACEHOLDER`] bytes of room before it,
+    /// at most 65535 bytes in all.
+    pub fn ingress(&mut self, now: Duration, packet: &mut [u8], recovery: &mut Recovery) {
+        write_placeholder(packet);
+        let mut device = Device { ingress: Some(packet), recovery, now, mss: self.mss };
+        self.interface.poll_ingress_single(instant(now), &mut device, &mut self.sockets);
+    }
+
+    /// Lets smoltcp write all that it has to send into the recovery layer.
+    pub fn egress(&mut self, now: Duration, recovery: &mut Recovery) {
+        let mut device = Device { ingress: None, recovery, now, mss: self.mss };
+        loop {
+            match self.interface.poll_egress(instant(now), &mut device, &mut self.sockets) {
+                PollResult::None => break,
+                PollResult::SocketStateChanged => {}
+            }
+        }
+    }
+
+    /// When smoltcp wants [`Endpoint::egress`] next; a time that has passed means at once.
+    pub fn poll_at(&mut self, now: Duration) -> Option<Duration> {
+        let at = self.interface.poll_at(instant(now), &self.sockets)?;
+        Some(Duration::from_micros(at.total_micros().max(0) as u64))
+    }
+}
+
+/// Fills the room before a segment with the header that smoltcp expects.
+fn write_placeholder(packet: &mut [u8]) {
+    let len = packet.len() as u16;
+    let Some(header) = packet.first_chunk_mut::<PLACEHOLDER>() else { return };
+    *header = [0; PLACEHOLDER];
+    header[0] = 0x45;
+    header[2..4].copy_from_slice(&len.to_be_bytes());
+    header[8] = 64;
+    header[9] = 6;
+    header[12..16].copy_from_slice(&REMOTE.octets());
+    header[16..20].copy_from_slice(&LOCAL.octets());
+}
+
+fn instant(now: Duration) -> Instant {
+    Instant::from_micros(now.as_micros() as i64)
+}
+
+/// The TCP timestamp clock (RFC 7323, section 5.4): milliseconds since boot, so that it goes on rising from
+/// one run on a port to the next, as the peer's TIME-WAIT wants (RFC 6191).
+fn timestamp() -> u32 {
+    let since_boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    since_boot.map_or(0, |time| time.as_millis() as u32)
+}
+
+/// What smoltcp takes for its network device: at most one segment in, any number out.
+struct Device<'a> {
+    ingress: Option<&'a [u8]>,
+    recovery: &'a mut Recovery,
+    now: Duration,
+    mss: usize,
+}
+
+impl phy::Device for Device<'_> {
+    type RxToken<'t>
+        = RxToken<'t>
+    where
+        Self: 't;
+    type TxToken<'t>
+        = TxToken<'t>
+    where
+        Self: 't;
+
+    fn receive(&mut self, _: Instant) -> Option<(RxToken<'_>, TxToken<'_>)> {
+        let packet = self.ingress.take()?;
+        Some((RxToken(packet), TxToken { recovery: self.recovery, now: self.now }))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<TxToken<'_>> {
+        Some(TxToken { recovery: self.recovery, now: self.now })
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = self.mss + PLACEHOLDER + TCP_HEADER;
+        // The flow verifies what comes and fills in what goes.
+        capabilities.checksum = ChecksumCapabilities::ignored();
+        capabilities.segmentation.tcpv4 = NonZeroUsize::new(MAX_PACKET);
+        capabilities
+    }
+}
+
+struct RxToken<'a>(&'a [u8]);
+
+impl phy::RxToken for RxToken<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+struct TxToken<'a> {
+    recovery: &'a mut Recovery,
+    now: Duration,
+}
+
+impl phy::TxToken for TxToken<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        self.recovery.from_stack(self.now, len, f)
+    }
+}

@@ -1,0 +1,446 @@
+//! One TCP connection of ours: its endpoint, its loss recovery, and the IP header around its segments.
+//!
+//! A flow does no I/O of its own: frames come in by [`Flow::ingress`], leave by [`Flow::egress`], and time is
+//! passed in as the duration since an arbitrary start.
+use super::{
+    endpoint::{Endpoint, Sizes},
+    icmp::{IcmpError, Reason},
+    ip::{self, Fragmentation, TCP, Template},
+    segment::{self, Segment},
+};
+use crate::{
+    link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
+    net::FiveTuple,
+    recovery::{self, Disposition, PLACEHOLDER, Recovery},
+};
+use smoltcp::socket::tcp::State;
+use std::{fmt, io, net::IpAddr, time::Duration};
+
+/// The largest IP and TCP header together, in bytes.
+const MAX_HEADERS: usize = ip::IPV6_HEADER + 60;
+/// The longest segment that fits behind a placeholder header.
+const MAX_SEGMENT: usize = 65_535 - PLACEHOLDER;
+/// How a longer one (BIG TCP) is cut.
+const SPLIT: usize = 32_768;
+/// The most frames sent in one turn, so that one flow does not starve the rest.
+const EGRESS_BUDGET: usize = 64;
+
+/// What flows are made with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The path's MTU as the route has it, in bytes.
+    pub mtu: usize,
+    /// An upper bound for the MSS, in bytes, below what the MTU gives.
+    pub mss: Option<usize>,
+    /// The longest super-frame that the kernel cuts without falling back to software, link header included,
+    /// in bytes.
+    pub max_frame: usize,
+    /// The most segments in a super-frame.
+    pub max_segments: usize,
+    /// Buffer of each direction, in bytes.
+    pub send_buffer: usize,
+    pub receive_buffer: usize,
+    /// TTL or hop limit, 1 to 255.
+    pub hop_limit: u8,
+    /// TOS or traffic class.
+    pub traffic_class: u8,
+    /// Interval between keep-alive probes on an idle connection.
+    pub keep_alive: Option<Duration>,
+}
+
+/// Why a connection did not come about, or broke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A reset answered our SYN.
+    Refused,
+    /// The peer reset an established connection.
+    Reset,
+    /// An ICMP error answered our SYN.
+    Rejected(IcmpError),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Refused => f.write_str("refused (RST)"),
+            Failure::Reset => f.write_str("connection reset by peer"),
+            Failure::Rejected(error) => write!(f, "rejected ({error})"),
+        }
+    }
+}
+
+/// Where a connection stands, as far as its user can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The handshake is under way.
+    Opening,
+    Open,
+    /// Nothing more will come or go; the user's data has arrived unless [`Flow::failure`] says otherwise.
+    Closed,
+}
+
+/// What went by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Payload bytes that the user wrote and read.
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    /// Frames, where a super-frame is one.
+    pub frames_sent: u64,
+    pub frames_received: u64,
+    /// SYNs, first and repeated.
+    pub syns_sent: u64,
+    /// Frames that this host's own egress dropped (ENOBUFS), and SYNs among them.
+    pub egress_drops: u64,
+    pub egress_syn_drops: u64,
+    /// Segments with a wrong checksum or a malformed header.
+    pub invalid: u64,
+}
+
+/// A TCP connection.
+pub struct Flow {
+    tuple: FiveTuple,
+    next_hop: NextHop,
+    template: Template,
+    /// IPv4 identification of the next packet. Nothing fragments, so it need not be unpredictable
+    /// (RFC 6864, section 4.1).
+    id: u16,
+    endpoint: Endpoint,
+    recovery: Recovery,
+    mss: usize,
+    established: bool,
+    failure: Option<Failure>,
+    counters: Counters,
+}
+
+impl Flow {
+    /// Begins a connection; the SYN leaves with the next [`Flow::egress`]. `seed` must be unpredictable.
+    pub fn dial(now: Duration, tuple: FiveTuple, next_hop: NextHop, settings: &Settings, seed: u64) -> Flow {
+        let mut flow = Flow::new(now, tuple, next_hop, settings, seed);
+        flow.endpoint.connect(tuple.local.port(), tuple.remote.port());
+        flow
+    }
+
+    /// Awaits the SYN that is handed to [`Flow::ingress`] next.
+    pub fn answer(
+        now: Duration,
+        tuple: FiveTuple,
+        next_hop: NextHop,
+        settings: &Settings,
+        seed: u64,
+    ) -> Flow {
+        let mut flow = Flow::new(now, tuple, next_hop, settings, seed);
+        flow.endpoint.listen(tuple.local.port());
+        flow
+    }
+
+    fn new(now: Duration, tuple: FiveTuple, next_hop: NextHop, settings: &Settings, seed: u64) -> Flow {
+        let template = Template {
+            source: tuple.local.ip(),
+            destination: tuple.remote.ip(),
+            protocol: TCP,
+            hop_limit: settings.hop_limit,
+            traffic_class: settings.traffic_class,
+            flow_label: seed as u32,
+        };
+        let path = settings.mtu.saturating_sub(template.header_len() + segment::MIN_HEADER);
+        let mss = path.min(settings.mss.unwrap_or(path));
+        let mut recovery = Recovery::new(recovery::Config {
+            send_buffer: settings.send_buffer,
+            mss,
+            max_frame: max_payload(settings, mss),
+        });
+        let sizes = Sizes { send_buffer: settings.send_buffer, receive_buffer: settings.receive_buffer, mss };
+        let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery);
+        endpoint.socket_mut().set_keep_alive(settings.keep_alive.map(Into::into));
+        Flow {
+            tuple,
+            next_hop,
+            template,
+            id: (seed >> 32) as u16,
+            endpoint,
+            recovery,
+            mss,
+            established: false,
+            failure: None,
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn tuple(&self) -> FiveTuple {
+        self.tuple
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// The link address and interface that the flow's packets go to.
+    pub fn next_hop(&self) -> NextHop {
+        self.next_hop
+    }
+
+    pub fn set_next_hop(&mut self, next_hop: NextHop) {
+        self.next_hop = next_hop;
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.endpoint.state() {
+            _ if self.failure.is_some() => Phase::Closed,
+            State::Listen | State::SynSent | State::SynReceived => Phase::Opening,
+            State::Closed | State::TimeWait => Phase::Closed,
+            _ => Phase::Open,
+        }
+    }
+
+    /// Waiting out the peer's possible retransmissions (RFC 9293, section 3.6.1).
+    pub fn in_time_wait(&self) -> bool {
+        self.endpoint.state() == State::TimeWait
+    }
+
+    /// Whether the handshake was ever completed.
+    pub fn was_established(&self) -> bool {
+        self.established
+    }
+
+    /// Free space for [`Flow::send`], in bytes.
+    pub fn send_room(&self) -> usize {
+        let socket = self.endpoint.socket();
+        match socket.may_send() {
+            true => socket.send_capacity() - socket.send_queue(),
+            false => 0,
+        }
+    }
+
+    /// Bytes that wait for [`Flow::receive`].
+    pub fn received(&self) -> usize {
+        self.endpoint.socket().recv_queue()
+    }
+
+    /// Whether the peer has ended its side and everything it sent has been read.
+    pub fn peer_finished(&self) -> bool {
+        let socket = self.endpoint.socket();
+        self.established && !socket.may_recv() && socket.recv_queue() == 0
+    }
+
+    /// Bytes written that the peer has not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.endpoint.socket().send_queue()
+    }
+
+    /// Lets `fill` write into a contiguous part of the free send buffer, at most `limit` bytes; it returns
+    /// how much it wrote.
+    pub fn send(
+        &mut self,
+        limit: usize,
+        fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut result = Ok(0);
+        let sent = self.endpoint.socket_mut().send(|room| {
+            let len = room.len().min(limit);
+            result = fill(&mut room[..len]);
+            let wrote = *result.as_ref().unwrap_or(&0);
+            (wrote, ())
+        });
+        if sent.is_err() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        self.counters.bytes_sent += *result.as_ref().unwrap_or(&0) as u64;
+        result
+    }
+
+    /// Hands `drain` a contiguous part of what was received, at most `limit` bytes; it returns how much it
+    /// took.
+    pub fn receive(
+        &mut self,
+        limit: usize,
+        drain: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut result = Ok(0);
+        let received = self.endpoint.socket_mut().recv(|bytes| {
+            let len = bytes.len().min(limit);
+            result = drain(&bytes[..len]);
+            let took = *result.as_ref().unwrap_or(&0);
+            (took, ())
+        });
+        if received.is_err() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        self.counters.bytes_received += *result.as_ref().unwrap_or(&0) as u64;
+        result
+    }
+
+    /// Ends our side: a FIN follows the last byte.
+    pub fn close(&mut self) {
+        self.endpoint.socket_mut().close();
+    }
+
+    /// Ends both sides at once: a reset leaves with the next [`Flow::egress`].
+    pub fn abort(&mut self) {
+        self.endpoint.socket_mut().abort();
+    }
+
+    /// Takes one packet of this flow. `frame` holds it with its link header; `header` is its IP header, with
+    /// offsets from `network`. `trusted` skips the checksum.
+    pub fn ingress(
+        &mut self,
+        now: Duration,
+        frame: &mut [u8],
+        network: usize,
+        header: &ip::Header,
+        trusted: bool,
+    ) {
+        let (transport, end) = (network + header.transport, network + header.end);
+        let Some(bytes) = frame.get_mut(transport..end) else { return };
+        let valid = trusted
+            || ip::pseudo_header(header.source, header.destination, TCP, bytes.len()).add(bytes).checksum()
+                == 0;
+        let Some(segment) = Segment::parse(bytes).filter(|_| valid) else {
+            self.counters.invalid += 1;
+            return;
+        };
+        self.counters.frames_received += 1;
+        if self.recovery.from_wire(now, bytes) == Disposition::Hide {
+            return;
+        }
+        let before = self.endpoint.state();
+        self.deliver(now, frame, transport, end, &segment);
+        let after = self.endpoint.state();
+        self.established |=
+            !matches!(after, State::Listen | State::SynSent | State::SynReceived | State::Closed);
+        if segment.is(segment::RST) && before != after {
+            self.failure = match before {
+                State::SynSent => Some(Failure::Refused),
+                // Everything had been exchanged: the peer only skipped its TIME-WAIT.
+                State::TimeWait => None,
+                _ => Some(Failure::Reset),
+            };
+        }
+    }
+
+    /// Hands a segment to the endpoint, in pieces where it is longer than any IPv4 packet.
+    fn deliver(&mut self, now: Duration, frame: &mut [u8], transport: usize, end: usize, segment: &Segment) {
+        let mut at = transport;
+        let mut head = [0; 60];
+        let header_len = segment.header_len.min(head.len());
+        while end - at > MAX_SEGMENT {
+            head[..header_len].copy_from_slice(&frame[at..at + header_len]);
+            frame[at + 13] &= !(segment::FIN | segment::PSH);
+            self.endpoint.ingress(
+                now,
+                &mut frame[at - PLACEHOLDER..at + header_len + SPLIT],
+                &mut self.recovery,
+            );
+            at += SPLIT;
+            let sequence = segment.sequence.wrapping_add((at - transport) as u32);
+            head[4..8].copy_from_slice(&sequence.to_be_bytes());
+            frame[at..at + header_len].copy_from_slice(&head[..header_len]);
+        }
+        self.endpoint.ingress(now, &mut frame[at - PLACEHOLDER..end], &mut self.recovery);
+    }
+
+    /// Takes an ICMP error about this flow.
+    pub fn icmp(&mut self, error: &IcmpError) {
+        if self.endpoint.state() != State::SynSent {
+            // RFC 5927, section 4.2: an established connection is not torn down by ICMP.
+            log::info!("ignoring {error}: the connection is established");
+            return;
+        }
+        match error.reason {
+            Reason::PacketTooBig(_) => {}
+            _ => {
+                self.failure = Some(Failure::Rejected(*error));
+                // Silently: there is nobody to send a reset to.
+                self.endpoint.socket_mut().close();
+            }
+        }
+    }
+
+    /// Sends what is due; `Ok(true)` if the budget ended before the work did. A lost packet is no error here:
+    /// recovery repeats it.
+    pub fn egress(&mut self, now: Duration, link: &mut dyn Link) -> Result<bool, LinkError> {
+        self.endpoint.egress(now, &mut self.recovery);
+        let offloads = link.offloads();
+        for _ in 0..EGRESS_BUDGET {
+            let Some(transmit) = self.recovery.poll_transmit(now) else { return Ok(false) };
+            let mut headers = [0; MAX_HEADERS];
+            let payload = transmit.payload[0].len() + transmit.payload[1].len();
+            let len = transmit.header.len() + payload;
+            let start = self.template.write(len, self.id, Fragmentation::Forbidden, &mut headers);
+            let end = start + transmit.header.len();
+            headers[start..end].copy_from_slice(transmit.header);
+            let sum = ip::pseudo_header(self.template.source, self.template.destination, TCP, len);
+            let field = match offloads.checksum {
+                true => sum.partial(),
+                false => {
+                    // The header's length is even, so the payload's first piece may follow; only the ring's
+                    // end can make that piece odd.
+                    odd_safe(sum.add(transmit.header), transmit.payload)
+                }
+            };
+            let at = start + segment::CHECKSUM;
+            headers[at..at + 2].copy_from_slice(&field.to_be_bytes());
+            let is_syn = headers[start + 13] & segment::SYN != 0;
+            let kind = match self.template.source {
+                IpAddr::V4(_) => Segmentation::Tcp4,
+                IpAddr::V6(_) => Segmentation::Tcp6,
+            };
+            let packet = Outgoing {
+                ethertype: self.template.ethertype(),
+                headers: &headers[..end],
+                payload: transmit.payload,
+                checksum: offloads.checksum.then_some(ChecksumOffload { start, offset: segment::CHECKSUM }),
+                segmentation: transmit.segment_size.map(|size| (kind, size)),
+            };
+            self.counters.frames_sent += 1;
+            self.counters.syns_sent += u64::from(is_syn);
+            self.id = self.id.wrapping_add(payload.div_ceil(self.mss.max(1)).max(1) as u16);
+            match link.transmit(&self.next_hop, &packet) {
+                Ok(()) => {}
+                Err(LinkError::EgressDropped { .. }) => {
+                    self.counters.egress_drops += 1;
+                    self.counters.egress_syn_drops += u64::from(is_syn);
+                }
+                Err(error @ LinkError::OffloadRefused { .. }) => {
+                    log::warn!("{error}");
+                }
+                Err(error) if error.is_transient() => log::debug!("{}: {error}", self.tuple),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// When [`Flow::egress`] is due next; a time that has passed means at once.
+    pub fn poll_at(&mut self, now: Duration) -> Option<Duration> {
+        let stack = self.endpoint.poll_at(now);
+        let recovery = self.recovery.poll_at(now);
+        stack.into_iter().chain(recovery).min()
+    }
+}
+
+/// The checksum over two pieces of which the first may have an odd length.
+fn odd_safe(sum: super::checksum::Sum, [first, second]: [&[u8]; 2]) -> u16 {
+    match (first.len() % 2, second) {
+        (0, _) | (_, []) => sum.add(first).add(second).checksum(),
+        (_, [next, rest @ ..]) => {
+            let (even, odd) = first.split_at(first.len() - 1);
+            sum.add(even).add(&[odd[0], *next]).add(rest).checksum()
+        }
+    }
+}
+
+/// The most payload in one super-frame: whole segments only.
+fn max_payload(settings: &Settings, mss: usize) -> usize {
+    let room = settings.max_frame.saturating_sub(MAX_LINK_HEADER + MAX_HEADERS);
+    let segments = (room / mss.max(1)).min(settings.max_segments).max(1);
+    segments * mss
+}

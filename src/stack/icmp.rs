@@ -1,0 +1,243 @@
+//! ICMP errors (RFC 792, RFC 4443): what they say, of which flow, and whether to believe them.
+use super::ip::{self, ICMP, ICMPV6};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+/// Bytes of ICMP header before the quoted packet.
+const HEADER: usize = 8;
+
+/// What went wrong with a packet of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    NetworkUnreachable,
+    HostUnreachable,
+    ProtocolUnreachable,
+    PortUnreachable,
+    /// The packet exceeds the next link's MTU, in bytes (0 where an old router does not say).
+    PacketTooBig(u32),
+    /// Code 13 of ICMPv4 (RFC 1812), 1 of ICMPv6: a firewall's answer.
+    AdministrativelyProhibited,
+    NetworkProhibited,
+    HostProhibited,
+    /// ICMPv6 codes 5 and 6.
+    PolicyFailed,
+    RejectRoute,
+    /// ICMPv6 code 2.
+    BeyondScope,
+    HopLimitExceeded,
+    ReassemblyTimeExceeded,
+    ParameterProblem,
+    /// Any other destination-unreachable code.
+    Unreachable(u8),
+}
+
+impl Reason {
+    fn from_v4(kind: u8, code: u8, rest: u32) -> Option<Reason> {
+        Some(match (kind, code) {
+            (3, 0 | 6 | 11) => Reason::NetworkUnreachable,
+            (3, 1 | 7 | 8 | 12) => Reason::HostUnreachable,
+            (3, 2) => Reason::ProtocolUnreachable,
+            (3, 3) => Reason::PortUnreachable,
+            // RFC 1191, section 4.
+            (3, 4) => Reason::PacketTooBig(rest & 0xffff),
+            (3, 9) => Reason::NetworkProhibited,
+            (3, 10) => Reason::HostProhibited,
+            (3, 13) => Reason::AdministrativelyProhibited,
+            (3, code) => Reason::Unreachable(code),
+            (11, 0) => Reason::HopLimitExceeded,
+            (11, 1) => Reason::ReassemblyTimeExceeded,
+            (12, _) => Reason::ParameterProblem,
+            _ => return None,
+        })
+    }
+
+    fn from_v6(kind: u8, code: u8, rest: u32) -> Option<Reason> {
+        Some(match (kind, code) {
+            (1, 0) => Reason::NetworkUnreachable,
+            (1, 1) => Reason::AdministrativelyProhibited,
+            (1, 2) => Reason::BeyondScope,
+            (1, 3) => Reason::HostUnreachable,
+            (1, 4) => Reason::PortUnreachable,
+            (1, 5) => Reason::PolicyFailed,
+            (1, 6) => Reason::RejectRoute,
+            (1, code) => Reason::Unreachable(code),
+            (2, _) => Reason::PacketTooBig(rest),
+            (3, 0) => Reason::HopLimitExceeded,
+            (3, 1) => Reason::ReassemblyTimeExceeded,
+            (4, _) => Reason::ParameterProblem,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::NetworkUnreachable => "network unreachable",
+            Reason::HostUnreachable => "host unreachable",
+            Reason::ProtocolUnreachable => "protocol unreachable",
+            Reason::PortUnreachable => "port unreachable",
+            Reason::PacketTooBig(mtu) => return write!(f, "packet too big (MTU {mtu})"),
+            Reason::AdministrativelyProhibited => "communication administratively prohibited",
+            Reason::NetworkProhibited => "network administratively prohibited",
+            Reason::HostProhibited => "host administratively prohibited",
+            Reason::PolicyFailed => "source address failed ingress/egress policy",
+            Reason::RejectRoute => "reject route to destination",
+            Reason::BeyondScope => "beyond scope of source address",
+            Reason::HopLimitExceeded => "time to live exceeded in transit",
+            Reason::ReassemblyTimeExceeded => "fragment reassembly time exceeded",
+            Reason::ParameterProblem => "parameter problem",
+            Reason::Unreachable(code) => return write!(f, "destination unreachable (code {code})"),
+        })
+    }
+}
+
+/// An ICMP error about a packet that somebody at our address sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpError {
+    pub reason: Reason,
+    /// Who reports it.
+    pub from: IpAddr,
+    /// The quoted packet's transport protocol number.
+    pub protocol: u8,
+    /// The quoted packet's source: ours.
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    /// The first four bytes behind the ports: TCP's sequence number. An error whose number was never in
+    /// flight is forged or stale (RFC 5927, section 4.1).
+    pub sequence: u32,
+}
+
+impl fmt::Display for IcmpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ICMP {} from {}", self.reason, self.from)
+    }
+}
+
+/// Reads an ICMP error out of a packet whose IP header is `header`. `None` for other messages, and for what
+/// quotes too little to tell whose packet it was.
+pub fn parse(header: &ip::Header, packet: &[u8]) -> Option<IcmpError> {
+    let message = packet.get(header.transport..header.end)?;
+    let head: &[u8; HEADER] = message.first_chunk()?;
+    let rest = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+    let sum = match header.protocol {
+        ICMP => super::checksum::Sum::default(),
+        ICMPV6 => ip::pseudo_header(header.source, header.destination, ICMPV6, message.len()),
+        _ => return None,
+    };
+    if sum.add(message).checksum() != 0 {
+        return None;
+    }
+    let reason = match header.protocol {
+        ICMP => Reason::from_v4(head[0], head[1], rest)?,
+        _ => Reason::from_v6(head[0], head[1], rest)?,
+    };
+    let quoted = message.get(HEADER..)?;
+    let inner = ip::parse(quoted, true).ok()?;
+    let ports: &[u8; 8] = quoted.get(inner.transport..)?.first_chunk()?;
+    let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
+    Some(IcmpError {
+        reason,
+        from: header.source,
+        protocol: inner.protocol,
+        local: SocketAddr::new(inner.source, port(0)),
+        remote: SocketAddr::new(inner.destination, port(2)),
+        sequence: u32::from_be_bytes([ports[4], ports[5], ports[6], ports[7]]),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::{
+        checksum::Sum,
+        ip::{Fragmentation, TCP, Template},
+    };
+    use proptest::prelude::*;
+
+    fn error(v6: bool, kind: u8, code: u8, rest: u32, quote: usize) -> Vec<u8> {
+        let (ours, theirs, router): (IpAddr, IpAddr, IpAddr) = match v6 {
+            false => ([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), [10, 0, 0, 254].into()),
+            true => ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap(), "fd00::fe".parse().unwrap()),
+        };
+        let flow = |source, destination, protocol| Template {
+            source,
+            destination,
+            protocol,
+            hop_limit: 64,
+            traffic_class: 0,
+            flow_label: 0,
+        };
+        let mut inner = vec![0; 80];
+        let len = flow(ours, theirs, TCP).write(20, 1, Fragmentation::Forbidden, &mut inner);
+        inner[len..len + 8].copy_from_slice(&[0x9c, 0x40, 0, 80, 1, 2, 3, 4]);
+        inner.truncate(len + quote);
+        let mut message = vec![kind, code, 0, 0];
+        message.extend(rest.to_be_bytes());
+        message.extend(inner);
+        let protocol = if v6 { ICMPV6 } else { ICMP };
+        let sum = match v6 {
+            false => Sum::default(),
+            true => ip::pseudo_header(router, ours, ICMPV6, message.len()),
+        };
+        let checksum = sum.add(&message).checksum();
+        message[2..4].copy_from_slice(&checksum.to_be_bytes());
+        let mut packet = vec![0; 40];
+        let len = flow(router, ours, protocol).write(message.len(), 2, Fragmentation::Forbidden, &mut packet);
+        packet.truncate(len);
+        packet.extend(message);
+        packet
+    }
+
+    fn read(packet: &[u8]) -> Option<IcmpError> {
+        parse(&ip::parse(packet, false).ok()?, packet)
+    }
+
+    #[test]
+    fn errors_name_the_flow_and_the_reporter() {
+        for (v6, kind, code, rest, reason) in [
+            (false, 3, 3, 0, Reason::PortUnreachable),
+            (false, 3, 13, 0, Reason::AdministrativelyProhibited),
+            (false, 3, 4, 1400, Reason::PacketTooBig(1400)),
+            (false, 11, 0, 0, Reason::HopLimitExceeded),
+            (true, 1, 4, 0, Reason::PortUnreachable),
+            (true, 1, 1, 0, Reason::AdministrativelyProhibited),
+            (true, 2, 0, 1280, Reason::PacketTooBig(1280)),
+        ] {
+            let error = read(&error(v6, kind, code, rest, 8)).expect("a quoted flow");
+            assert_eq!(error.reason, reason);
+            assert_eq!((error.local.port(), error.remote.port()), (40000, 80));
+            assert_eq!((error.protocol, error.sequence), (TCP, 0x0102_0304));
+            assert!(error.from.to_string().ends_with(if v6 { "fe" } else { "254" }));
+        }
+    }
+
+    #[test]
+    fn too_short_a_quote_or_a_wrong_checksum_accuses_nobody() {
+        assert_eq!(read(&error(false, 3, 3, 0, 7)), None);
+        let mut forged = error(false, 3, 3, 0, 8);
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        assert_eq!(read(&forged), None);
+    }
+
+    #[test]
+    fn other_messages_are_no_errors() {
+        assert_eq!(read(&error(false, 8, 0, 0, 8)), None);
+        assert_eq!(read(&error(true, 135, 0, 0, 8)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_errors_do_not_panic(v6: bool, kind: u8, code: u8, quote in 0..20usize, flips in proptest::collection::vec((0..100usize, any::<u8>()), 0..4)) {
+            let mut packet = error(v6, kind, code, 0, quote);
+            for (at, value) in flips {
+                let at = at % packet.len();
+                packet[at] = value;
+            }
+            let _ = read(&packet);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Standard input and output, without ever blocking the loop.
+//!
+//! Setting O_NONBLOCK on a descriptor that we share with the shell would change it for everybody. So pipes
+//! and terminals are opened anew through /proc, for ourselves; where that is not allowed, input is read only
+//! after poll(2) says so, and output goes in pieces that poll(2) vouches for.
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl, open},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        socket::{MsgFlags, recv, send},
+        stat::{Mode, SFlag, fstat},
+    },
+    unistd::{isatty, read, write},
+};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+/// What POSIX guarantees that a pipe takes without blocking once poll(2) reports it writable (pipe(7),
+/// PIPE_BUF), in bytes.
+const PIPE_BUF: usize = 4096;
+/// The size that pipes are given where they may have it (fcntl(2), F_SETPIPE_SZ; the default limit for
+/// ordinary users is 1 MiB), in bytes.
+const PIPE_SIZE: i32 = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Always ready: a file, /dev/null.
+    Ready,
+    /// Ours alone, non-blocking.
+    NonBlocking,
+    /// Shared and blocking: ask poll(2) before each transfer.
+    Polled {
+        pipe: bool,
+    },
+    Socket,
+}
+
+/// One end of a byte stream that is not a network connection.
+#[derive(Debug)]
+pub struct Stream {
+    fd: OwnedFd,
+    kind: Kind,
+}
+
+impl Stream {
+    /// Standard input. A closed descriptor 0 was replaced by /dev/null when the program started: it reads as
+    /// ended.
+    pub fn input() -> io::Result<Stream> {
+        Stream::new(io::stdin().as_fd().try_clone_to_owned()?, OFlag::O_RDONLY)
+    }
+
+    pub fn output() -> io::Result<Stream> {
+        Stream::new(io::stdout().as_fd().try_clone_to_owned()?, OFlag::O_WRONLY)
+    }
+
+    /// Wraps any descriptor: a pipe to or from a child, say. `access` is O_RDONLY or O_WRONLY.
+    pub fn new(fd: OwnedFd, access: OFlag) -> io::Result<Stream> {
+        let mode = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
+        if mode == SFlag::S_IFSOCK {
+            return Ok(Stream { fd, kind: Kind::Socket });
+        }
+        let pipe = mode == SFlag::S_IFIFO;
+        if !pipe && !isatty(&fd).unwrap_or(false) {
+            return Ok(Stream { fd, kind: Kind::Ready });
+        }
+        if pipe {
+            // Larger steps; the pipe works at its old size, too.
+            let _ = fcntl(&fd, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+        }
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let flags = access | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        Ok(match open(path.as_str(), flags, Mode::empty()) {
+            Ok(own) => Stream { fd: own, kind: Kind::NonBlocking },
+            Err(error) => {
+                log::debug!("cannot open {path} anew ({error}): polling it instead");
+                Stream { fd, kind: Kind::Polled { pipe } }
+            }
+        })
+    }
+
+    /// Whether poll(2) can tell when this stream is ready; if not, it always is.
+    pub fn is_pollable(&self) -> bool {
+        self.kind != Kind::Ready
+    }
+
+    /// Reads what is there. `WouldBlock` when that is nothing, 0 at the end.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        retry(|| match self.kind {
+            Kind::Polled { .. } if !self.is_ready(PollFlags::POLLIN)? => Err(Errno::EAGAIN),
+            Kind::Socket => recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT),
+            _ => match read(&self.fd, buffer) {
+                // The other side of a terminal has hung up.
+                Err(Errno::EIO) => Ok(0),
+                result => result,
+            },
+        })
+    }
+
+    /// Writes as much as fits. `WouldBlock` when that is nothing.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        retry(|| match self.kind {
+            Kind::Polled { .. } if !self.is_ready(PollFlags::POLLOUT)? => Err(Errno::EAGAIN),
+            Kind::Polled { pipe: true } => write(&self.fd, &bytes[..bytes.len().min(PIPE_BUF)]),
+            Kind::Socket => send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL),
+            _ => write(&self.fd, bytes),
+        })
+    }
+
+    fn is_ready(&self, events: PollFlags) -> nix::Result<bool> {
+        let mut fds = [PollFd::new(self.fd.as_fd(), events)];
+        Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn retry(mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result.map_err(io::Error::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::{fcntl::FcntlArg, unistd::pipe};
+
+    fn is_blocking(fd: impl AsFd) -> bool {
+        let flags = fcntl(fd, FcntlArg::F_GETFL).expect("F_GETFL");
+        !OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK)
+    }
+
+    #[test]
+    fn pipes_never_block_and_stay_blocking_for_others() {
+        let (from, to) = pipe().expect("pipe");
+        let (from_too, to_too) = (from.try_clone().expect("dup"), to.try_clone().expect("dup"));
+        for polled in [false, true] {
+            let (mut input, mut output) = (
+                Stream::new(from.try_clone().expect("dup"), OFlag::O_RDONLY).expect("input"),
+                Stream::new(to.try_clone().expect("dup"), OFlag::O_WRONLY).expect("output"),
+            );
+            if polled {
+                input = Stream { fd: from.try_clone().expect("dup"), kind: Kind::Polled { pipe: true } };
+                output = Stream { fd: to.try_clone().expect("dup"), kind: Kind::Polled { pipe: true } };
+            }
+            let mut buffer = vec![0; 1 << 16];
+            let empty = input.read(&mut buffer).map_err(|e| e.kind());
+            assert_eq!(empty, Err(io::ErrorKind::WouldBlock));
+            let mut written = 0;
+            let full = loop {
+                match output.write(&buffer) {
+                    Ok(n) => written += n,
+                    Err(error) => break error.kind(),
+                }
+            };
+            assert_eq!(full, io::ErrorKind::WouldBlock);
+            let mut got = 0;
+            while let Ok(n) = input.read(&mut buffer) {
+                got += n;
+            }
+            assert!(got > 0 && got == written, "{got} of {written}");
+            assert!(is_blocking(&from_too) && is_blocking(&to_too));
+        }
+    }
+
+    #[test]
+    fn a_reader_that_left_is_an_error_not_a_signal() {
+        let (from, to) = pipe().expect("pipe");
+        drop(from);
+        let output = Stream::new(to, OFlag::O_WRONLY);
+        // Opening the writing end anew fails without a reader; either way the write must say so.
+        let error = output.expect("output").write(b"x").expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}
