@@ -1,1 +1,14 @@
-//! (being written)
+//! Questions to the kernel: which route a flow takes, which interface carries it, which neighbour is its next
+//! hop, what this process may do.
+//!
+//! Everything here is synchronous and read-only, with one exception: [`neighbour::resolve`] asks the kernel to
+//! resolve a neighbour that it does not know yet. Netlink sockets belong to the network namespace of the thread
+//! that opened them, so each question opens its own: the answer is always that of the calling thread's namespace.
+
+pub mod capability;
+pub mod interface;
+pub mod neighbour;
+pub mod netlink;
+pub mod resolve;
+pub mod route;
+pub mod sysctl;

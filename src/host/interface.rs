@@ -1,0 +1,279 @@
+//! The host's network interfaces and their addresses, as rtnetlink lists them.
+
+use std::{fmt, net::IpAddr};
+
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
+    link::{
+        AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
+        LinkMessage,
+    },
+};
+
+use super::netlink::{Netlink, NetlinkError};
+use crate::net::MacAddr;
+
+/// What an interface puts before the IP header of the frames that a packet socket sends and receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Framing {
+    /// A 14-byte Ethernet header; next hops have MAC addresses.
+    Ethernet,
+    /// `lo`: a 14-byte Ethernet header of zeros; no next hops.
+    Loopback,
+    /// No link header (TUN, WireGuard, PPP, IP tunnels).
+    None,
+}
+
+/// One network interface at the moment of the question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub index: u32,
+    pub name: String,
+    /// Bytes of the largest IP packet that one frame carries.
+    pub mtu: u32,
+    /// What router advertisements or the administrator lowered the MTU to for IPv6, in bytes.
+    pub ipv6_mtu: Option<u32>,
+    /// The ARPHRD_* number (linux/if_arp.h); [`framing`](Self::framing) says what it means for us.
+    pub hardware: u16,
+    /// The link address, if the device has a 48-bit one.
+    pub mac: Option<MacAddr>,
+    /// Bytes of the largest super-frame that the device segments itself, IPv6 (`IFLA_GSO_MAX_SIZE`).
+    pub gso_max_size: u32,
+    /// The same for IPv4 (`IFLA_GSO_IPV4_MAX_SIZE`, Linux 6.3; before that, one limit holds for both).
+    pub gso_ipv4_max_size: u32,
+    /// The most segments that one super-frame may become (`IFLA_GSO_MAX_SEGS`).
+    pub gso_max_segs: u32,
+    /// The administrator switched it on (IFF_UP).
+    pub up: bool,
+    /// It has a carrier (IFF_RUNNING).
+    pub running: bool,
+    pub loopback: bool,
+    pub point_to_point: bool,
+    /// Neighbours are not asked for their link address (IFF_NOARP).
+    pub no_arp: bool,
+    /// The bridge, bond or VRF device that this one is a port of.
+    pub master: Option<u32>,
+    /// The driver's kind ("veth", "bridge", "vrf", ...); a plain NIC has none.
+    pub kind: Option<String>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    pub ip: IpAddr,
+    /// Bits of the prefix that is on-link.
+    pub prefix: u8,
+    pub interface: u32,
+    pub scope: AddressScope,
+    /// Duplicate address detection has not finished: not usable as a source yet.
+    pub tentative: bool,
+    /// Duplicate address detection found another owner: not usable.
+    pub duplicate: bool,
+    /// Past its preferred lifetime (RFC 4862 section 5.5.4): used only when named.
+    pub deprecated: bool,
+}
+
+impl Address {
+    /// Whether the kernel lets a socket send from it.
+    pub fn usable(&self) -> bool {
+        !self.tentative && !self.duplicate
+    }
+}
+
+/// Why an interface could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    #[error("there is no interface \"{name}\" here; there are: {present}")]
+    UnknownName { name: String, present: Names },
+    #[error("there is no interface with index {index} here; there are: {present}")]
+    UnknownIndex { index: u32, present: Names },
+    #[error(
+        "interface {name} is of hardware type {hardware} ({kind}), whose frames netkat can't read or write; \
+         name an Ethernet-like, loopback, TUN, PPP or IP tunnel interface"
+    )]
+    UnsupportedHardware { name: String, hardware: u16, kind: String },
+    #[error("could not read the kernel's {what}: {source}")]
+    Netlink { what: &'static str, source: NetlinkError },
+}
+
+/// Interface names, printed with commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names(pub Vec<String>);
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { f.write_str("none") } else { f.write_str(&self.0.join(", ")) }
+    }
+}
+
+impl Interface {
+    /// How its frames start.
+    ///
+    /// # Errors
+    /// [`InterfaceError::UnsupportedHardware`] for InfiniBand, monitor-mode Wi-Fi, GRE and other framings that
+    /// netkat does not know.
+    pub fn framing(&self) -> Result<Framing, InterfaceError> {
+        use LinkLayerType as Arphrd;
+        match Arphrd::from(self.hardware) {
+            Arphrd::Ether => Ok(Framing::Ethernet),
+            Arphrd::Loopback => Ok(Framing::Loopback),
+            Arphrd::None | Arphrd::Ppp | Arphrd::Rawip | Arphrd::Tunnel | Arphrd::Tunnel6 | Arphrd::Sit => {
+                Ok(Framing::None)
+            }
+            other => Err(InterfaceError::UnsupportedHardware {
+                name: self.name.clone(),
+                hardware: self.hardware,
+                kind: format!("{other:?}").to_lowercase(),
+            }),
+        }
+    }
+
+    /// Bytes of the largest packet of `destination`'s family that it carries.
+    pub fn mtu_towards(&self, destination: IpAddr) -> u32 {
+        match (destination, self.ipv6_mtu) {
+            (IpAddr::V6(_), Some(lower)) => self.mtu.min(lower),
+            _ => self.mtu,
+        }
+    }
+
+    fn from_message(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut gso_ipv4_max_size = None;
+        let mut interface = Interface {
+            index: message.header.index,
+            name: String::new(),
+            mtu: 0,
+            ipv6_mtu: None,
+            hardware: u16::from(message.header.link_layer_type),
+            mac: None,
+            // Kernels that don't tell have these limits (GSO_LEGACY_MAX_SIZE, GSO_MAX_SEGS in linux/netdevice.h).
+            gso_max_size: 65536,
+            gso_ipv4_max_size: 65536,
+            gso_max_segs: 65535,
+            up: flags.contains(LinkFlags::Up),
+            running: flags.contains(LinkFlags::Running),
+            loopback: flags.contains(LinkFlags::Loopback),
+            point_to_point: flags.contains(LinkFlags::Pointopoint),
+            no_arp: flags.contains(LinkFlags::Noarp),
+            master: None,
+            kind: None,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => interface.name = name,
+                LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
+                LinkAttribute::Address(bytes) => interface.mac = bytes.try_into().ok().map(MacAddr),
+                LinkAttribute::GsoMaxSize(size) => interface.gso_max_size = size,
+                LinkAttribute::GsoIpv4MaxSize(size) => gso_ipv4_max_size = Some(size),
+                LinkAttribute::GsoMaxSegs(segments) => interface.gso_max_segs = segments,
+                LinkAttribute::Controller(index) => interface.master = Some(index),
+                LinkAttribute::LinkInfo(infos) => interface.kind = kind(&infos),
+                LinkAttribute::AfSpecUnspec(families) => interface.ipv6_mtu = ipv6_mtu(&families),
+                _ => {}
+            }
+        }
+        interface.gso_ipv4_max_size = gso_ipv4_max_size.unwrap_or(interface.gso_max_size);
+        interface
+    }
+}
+
+fn kind(infos: &[LinkInfo]) -> Option<String> {
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
+}
+
+fn ipv6_mtu(families: &[AfSpecUnspec]) -> Option<u32> {
+    let inet6 = families.iter().find_map(|family| match family {
+        AfSpecUnspec::Inet6(attributes) => Some(attributes),
+        _ => None,
+    })?;
+    inet6.iter().find_map(|attribute| match attribute {
+        AfSpecInet6::DevConf(conf) => u32::try_from(conf.mtu6).ok().filter(|mtu| *mtu > 0),
+        _ => None,
+    })
+}
+
+/// All interfaces of this network namespace, in the kernel's order.
+pub fn all() -> Result<Vec<Interface>, InterfaceError> {
+    let mut request = LinkMessage::default();
+    // Statistics are most of the answer and of no use here.
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let replies = Netlink::open()
+        .and_then(|mut netlink| netlink.dump(RouteNetlinkMessage::GetLink(request)))
+        .map_err(|source| InterfaceError::Netlink { what: "interfaces", source })?;
+    let links = replies.into_iter().filter_map(|reply| match reply {
+        RouteNetlinkMessage::NewLink(link) => Some(Interface::from_message(link)),
+        _ => None,
+    });
+    Ok(links.collect())
+}
+
+/// The interface called `name`.
+///
+/// # Errors
+/// [`InterfaceError::UnknownName`] lists the names that exist.
+pub fn by_name(name: &str) -> Result<Interface, InterfaceError> {
+    let interfaces = all()?;
+    let present = names(&interfaces);
+    interfaces
+        .into_iter()
+        .find(|interface| interface.name == name)
+        .ok_or_else(|| InterfaceError::UnknownName { name: name.to_owned(), present })
+}
+
+/// The interface with that `ifindex`.
+///
+/// # Errors
+/// [`InterfaceError::UnknownIndex`] lists the names that exist.
+pub fn by_index(index: u32) -> Result<Interface, InterfaceError> {
+    let interfaces = all()?;
+    let present = names(&interfaces);
+    interfaces
+        .into_iter()
+        .find(|interface| interface.index == index)
+        .ok_or(InterfaceError::UnknownIndex { index, present })
+}
+
+fn names(interfaces: &[Interface]) -> Names {
+    Names(interfaces.iter().map(|interface| interface.name.clone()).collect())
+}
+
+/// The addresses of one interface, or of all when `interface` is `None`; both families.
+pub fn addresses(interface: Option<u32>) -> Result<Vec<Address>, InterfaceError> {
+    let mut request = AddressMessage::default();
+    request.header.family = AddressFamily::Unspec;
+    let replies = Netlink::open()
+        .and_then(|mut netlink| netlink.dump(RouteNetlinkMessage::GetAddress(request)))
+        .map_err(|source| InterfaceError::Netlink { what: "addresses", source })?;
+    let addresses = replies.into_iter().filter_map(|reply| match reply {
+        RouteNetlinkMessage::NewAddress(message) => address(&message),
+        _ => None,
+    });
+    Ok(addresses.filter(|address| interface.is_none_or(|index| index == address.interface)).collect())
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
+    let (mut local, mut other) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            // On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours (linux/if_addr.h).
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => other = Some(*ip),
+            AddressAttribute::Flags(wide) => flags = *wide,
+            _ => {}
+        }
+    }
+    Some(Address {
+        ip: local.or(other)?,
+        prefix: message.header.prefix_len,
+        interface: message.header.index,
+        scope: message.header.scope,
+        tentative: flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic),
+        duplicate: flags.contains(AddressFlags::Dadfailed),
+        deprecated: flags.contains(AddressFlags::Deprecated),
+    })
+}

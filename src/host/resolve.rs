@@ -1,0 +1,261 @@
+//! Names to addresses and ports, by the system resolver and /etc/services.
+//!
+//! Literals never reach the resolver. A zone (`fe80::1%eth0`) is an interface's name or index.
+
+use std::{
+    fmt, fs, io,
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs},
+};
+
+use super::interface::{self, InterfaceError};
+use crate::net::Protocol;
+
+/// Where service names are listed, services(5).
+const SERVICES: &str = "/etc/services";
+
+/// Which addresses the user wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    #[default]
+    Any,
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Whether `address` is of this family.
+    pub fn includes(self, address: IpAddr) -> bool {
+        match self {
+            Family::Any => true,
+            Family::V4 => address.is_ipv4(),
+            Family::V6 => address.is_ipv6(),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Any => "IP",
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
+
+/// Why a host has no address.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    #[error("could not resolve \"{name}\": {source}")]
+    Unknown { name: String, source: io::Error },
+    #[error("\"{name}\" has no {wanted} address; it has: {present}")]
+    NoAddressOfFamily { name: String, wanted: Family, present: String },
+    #[error("\"{0}\" is not a numeric address, and names are not looked up with -n")]
+    NotNumeric(String),
+    #[error("\"{0}\" is not an IPv6 address with a zone; write it as fe80::1%eth0")]
+    InvalidZone(String),
+    #[error("\"{name}\": only link-local addresses (fe80::/10, ff02::/16) have a zone; leave it out")]
+    ZoneOfGlobal { name: String },
+    #[error("\"{name}\": {source}")]
+    UnknownZone { name: String, source: InterfaceError },
+}
+
+/// The addresses of `host`, in the order of preference that the resolver gives (RFC 6724), each with `port`.
+/// Never empty. IPv4-mapped IPv6 addresses come as the IPv4 addresses that they stand for.
+///
+/// With `numeric`, names are refused rather than looked up.
+pub fn addresses(
+    host: &str,
+    port: u16,
+    family: Family,
+    numeric: bool,
+) -> Result<Vec<SocketAddr>, ResolveError> {
+    let all = if let Ok(literal) = host.parse::<IpAddr>() {
+        vec![SocketAddr::new(literal.to_canonical(), port)]
+    } else if let Some((address, zone)) = host.split_once('%') {
+        vec![zoned(host, address, zone, port)?]
+    } else if numeric {
+        return Err(ResolveError::NotNumeric(host.to_owned()));
+    } else {
+        look_up(host, port)?
+    };
+    let (wanted, other): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|address| family.includes(address.ip()));
+    if wanted.is_empty() {
+        let present: Vec<_> = other.iter().map(|address| address.ip().to_string()).collect();
+        return Err(ResolveError::NoAddressOfFamily {
+            name: host.to_owned(),
+            wanted: family,
+            present: present.join(", "),
+        });
+    }
+    Ok(wanted)
+}
+
+fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
+    let unknown = |source| ResolveError::Unknown { name: name.to_owned(), source };
+    let mut found = Vec::new();
+    for address in (name, port).to_socket_addrs().map_err(unknown)? {
+        let address = match address.ip().to_canonical() {
+            IpAddr::V4(v4) => SocketAddr::new(v4.into(), port),
+            IpAddr::V6(_) => address,
+        };
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    if found.is_empty() {
+        return Err(unknown(io::Error::new(io::ErrorKind::NotFound, "the name exists but has no address")));
+    }
+    Ok(found)
+}
+
+fn zoned(host: &str, address: &str, zone: &str, port: u16) -> Result<SocketAddr, ResolveError> {
+    let ip: Ipv6Addr = address.parse().map_err(|_| ResolveError::InvalidZone(host.to_owned()))?;
+    // RFC 4007 section 6; link-local multicast is ff?2::/16 (RFC 4291 section 2.7).
+    let link_local_multicast = ip.is_multicast() && ip.segments()[0] & 0xf == 2;
+    if !ip.is_unicast_link_local() && !link_local_multicast {
+        return Err(ResolveError::ZoneOfGlobal { name: host.to_owned() });
+    }
+    let interface = match interface::by_name(zone) {
+        Err(InterfaceError::UnknownName { .. }) if is_number(zone) => {
+            interface::by_index(zone.parse().unwrap_or_default())
+        }
+        named => named,
+    };
+    let scope =
+        interface.map_err(|source| ResolveError::UnknownZone { name: host.to_owned(), source })?.index;
+    Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)))
+}
+
+/// Why a port is none.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    #[error("port {0} is out of range; ports go from 1 to 65535")]
+    OutOfRange(String),
+    #[error(
+        "\"{name}\" is not a port: {SERVICES} lists no such {protocol} service; write a number from 1 to 65535"
+    )]
+    UnknownService { name: String, protocol: Protocol },
+    #[error(
+        "\"{name}\" is not a number, and {SERVICES} could not be read: {reason}; write the port's number"
+    )]
+    NoServices { name: String, reason: String },
+}
+
+/// A port from its number or its service name ("http").
+///
+/// # Errors
+/// [`PortError::OutOfRange`] for 0 and for numbers above 65535.
+pub fn port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
+    if is_number(text) {
+        return match text.parse() {
+            Ok(0) | Err(_) => Err(PortError::OutOfRange(text.to_owned())),
+            Ok(port) => Ok(port),
+        };
+    }
+    let services = fs::read_to_string(SERVICES)
+        .map_err(|error| PortError::NoServices { name: text.to_owned(), reason: error.to_string() })?;
+    service(&services, text, protocol)
+        .ok_or_else(|| PortError::UnknownService { name: text.to_owned(), protocol })
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Finds a service in the text of services(5): `name port/protocol aliases... # comment`.
+fn service(services: &str, wanted: &str, protocol: Protocol) -> Option<u16> {
+    let protocol = protocol.to_string();
+    services.lines().find_map(|line| {
+        let entry = line.split('#').next()?;
+        let mut words = entry.split_whitespace();
+        let (name, target) = (words.next()?, words.next()?);
+        let (port, of) = target.split_once('/')?;
+        let named = name == wanted || words.any(|alias| alias == wanted);
+        if named && of == protocol { port.parse().ok().filter(|port| *port != 0) } else { None }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXCERPT: &str = "\
+# a comment: http 1/tcp
+domain\t53/tcp
+domain\t53/udp
+http\t80/tcp\twww\t# WorldWideWeb HTTP
+ntp\t\t123/udp # http 9/tcp
+broken
+worse 99999/tcp
+";
+
+    #[test]
+    fn services_are_found_by_name_alias_and_protocol() {
+        assert_eq!(service(EXCERPT, "http", Protocol::Tcp), Some(80));
+        assert_eq!(service(EXCERPT, "www", Protocol::Tcp), Some(80));
+        assert_eq!(service(EXCERPT, "domain", Protocol::Udp), Some(53));
+        assert_eq!(service(EXCERPT, "ntp", Protocol::Tcp), None);
+        assert_eq!(service(EXCERPT, "http", Protocol::Udp), None);
+        assert_eq!(service(EXCERPT, "WorldWideWeb", Protocol::Tcp), None);
+        assert_eq!(service(EXCERPT, "worse", Protocol::Tcp), None);
+    }
+
+    #[test]
+    fn ports_are_numbers_from_1_to_65535() {
+        assert_eq!(port("1", Protocol::Tcp), Ok(1));
+        assert_eq!(port("65535", Protocol::Udp), Ok(65535));
+        for text in ["0", "00", "65536", "99999999999999999999"] {
+            assert_eq!(port(text, Protocol::Tcp), Err(PortError::OutOfRange(text.to_owned())));
+        }
+        for text in ["", "-1", "+80", "80x"] {
+            assert!(port(text, Protocol::Tcp).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn literals_need_no_resolver() {
+        let one = |host, family| addresses(host, 80, family, true);
+        assert_eq!(one("192.0.2.1", Family::V4).expect("v4"), ["192.0.2.1:80".parse().expect("literal")]);
+        assert_eq!(
+            one("2001:db8::1", Family::Any).expect("v6"),
+            ["[2001:db8::1]:80".parse().expect("literal")]
+        );
+        assert_eq!(
+            one("::ffff:192.0.2.1", Family::V4).expect("mapped"),
+            ["192.0.2.1:80".parse().expect("literal")]
+        );
+        let error = one("192.0.2.1", Family::V6).expect_err("wrong family");
+        assert_eq!(error.to_string(), "\"192.0.2.1\" has no IPv6 address; it has: 192.0.2.1");
+        let error = one("localhost", Family::Any).expect_err("a name");
+        assert_eq!(
+            error.to_string(),
+            "\"localhost\" is not a numeric address, and names are not looked up with -n"
+        );
+    }
+
+    #[test]
+    fn zones_name_interfaces() {
+        let lo = |host| addresses(host, 80, Family::Any, true);
+        for host in ["fe80::1%lo", "fe80::1%1", "ff02::1%lo"] {
+            let found = lo(host).expect(host);
+            assert!(
+                matches!(found.as_slice(), [SocketAddr::V6(v6)] if v6.scope_id() == 1),
+                "{host}: {found:?}"
+            );
+        }
+        assert!(matches!(lo("2001:db8::1%lo"), Err(ResolveError::ZoneOfGlobal { .. })));
+        assert!(matches!(lo("192.0.2.1%lo"), Err(ResolveError::InvalidZone(_))));
+        let error = lo("fe80::1%nosuch0").expect_err("no such interface").to_string();
+        assert!(error.contains("there is no interface \"nosuch0\" here; there are: lo"), "{error}");
+    }
+
+    #[test]
+    fn names_are_looked_up() {
+        let found = addresses("localhost", 80, Family::V4, false).expect("localhost");
+        assert_eq!(found, ["127.0.0.1:80".parse().expect("literal")]);
+        let error = addresses("no-such-host.invalid", 80, Family::Any, false).expect_err("RFC 6761");
+        assert!(matches!(error, ResolveError::Unknown { .. }), "{error}");
+    }
+}
