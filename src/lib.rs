@@ -5,6 +5,7 @@ pub mod host;
 pub mod kernel;
 pub mod link;
 pub mod net;
+pub mod reactor;
 pub mod recovery;
 pub mod relay;
 pub mod sniffer;

@@ -25,18 +25,30 @@ const SPLIT: usize = 32_768;
 /// The most frames sent in one turn, so that one flow does not starve the rest.
 const EGRESS_BUDGET: usize = 64;
 
-/// What flows are made with.
-#[derive(Clone, Debug)]
-pub struct Settings {
+/// What a flow's packets may measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
     /// The path's MTU as the route has it, in bytes.
     pub mtu: usize,
-    /// An upper bound for the MSS, in bytes, below what the MTU gives.
-    pub mss: Option<usize>,
     /// The longest super-frame that the kernel cuts without falling back to software, link header included,
     /// in bytes.
     pub max_frame: usize,
     /// The most segments in a super-frame.
     pub max_segments: usize,
+}
+
+/// Where a flow's packets go, and what they may measure there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    pub next_hop: NextHop,
+    pub path: Path,
+}
+
+/// What flows are made with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// An upper bound for the MSS, in bytes, below what the MTU gives.
+    pub mss: Option<usize>,
     /// Buffer of each direction, in bytes.
     pub send_buffer: usize,
     pub receive_buffer: usize,
@@ -115,26 +127,23 @@ pub struct Flow {
 
 impl Flow {
     /// Begins a connection; the SYN leaves with the next [`Flow::egress`]. `seed` must be unpredictable.
-    pub fn dial(now: Duration, tuple: FiveTuple, next_hop: NextHop, settings: &Settings, seed: u64) -> Flow {
-        let mut flow = Flow::new(now, tuple, next_hop, settings, seed);
+    pub fn dial(now: Duration, tuple: FiveTuple, way: Way, settings: &Settings, seed: u64) -> Flow {
+        let mut flow = Flow::new(now, tuple, way, settings, seed);
         flow.endpoint.connect(tuple.local.port(), tuple.remote.port());
         flow
     }
 
     /// Awaits the SYN that is handed to [`Flow::ingress`] next.
-    pub fn answer(
-        now: Duration,
-        tuple: FiveTuple,
-        next_hop: NextHop,
+    pub fn answer(now: Duration, tuple: FiveTuple, way: Way,
         settings: &Settings,
         seed: u64,
     ) -> Flow {
-        let mut flow = Flow::new(now, tuple, next_hop, settings, seed);
+        let mut flow = Flow::new(now, tuple, way, settings, seed);
         flow.endpoint.listen(tuple.local.port());
         flow
     }
 
-    fn new(now: Duration, tuple: FiveTuple, next_hop: NextHop, settings: &Settings, seed: u64) -> Flow {
+    fn new(now: Duration, tuple: FiveTuple, way: Way, settings: &Settings, seed: u64) -> Flow {
         let template = Template {
             source: tuple.local.ip(),
             destination: tuple.remote.ip(),
@@ -143,19 +152,19 @@ impl Flow {
             traffic_class: settings.traffic_class,
             flow_label: seed as u32,
         };
-        let path = settings.mtu.saturating_sub(template.header_len() + segment::MIN_HEADER);
-        let mss = path.min(settings.mss.unwrap_or(path));
+        let mss = way.path.mtu.saturating_sub(template.header_len() + segment::MIN_HEADER);
+        let mss = mss.min(settings.mss.unwrap_or(mss));
         let mut recovery = Recovery::new(recovery::Config {
             send_buffer: settings.send_buffer,
             mss,
-            max_frame: max_payload(settings, mss),
+            max_frame: max_payload(&way.path, mss),
         });
         let sizes = Sizes { send_buffer: settings.send_buffer, receive_buffer: settings.receive_buffer, mss };
         let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery);
         endpoint.socket_mut().set_keep_alive(settings.keep_alive.map(Into::into));
         Flow {
             tuple,
-            next_hop,
+            next_hop: way.next_hop,
             template,
             id: (seed >> 32) as u16,
             endpoint,
@@ -439,8 +448,8 @@ fn odd_safe(sum: super::checksum::Sum, [first, second]: [&[u8]; 2]) -> u16 {
 }
 
 /// The most payload in one super-frame: whole segments only.
-fn max_payload(settings: &Settings, mss: usize) -> usize {
-    let room = settings.max_frame.saturating_sub(MAX_LINK_HEADER + MAX_HEADERS);
-    let segments = (room / mss.max(1)).min(settings.max_segments).max(1);
+fn max_payload(path: &Path, mss: usize) -> usize {
+    let room = path.max_frame.saturating_sub(MAX_LINK_HEADER + MAX_HEADERS);
+    let segments = (room / mss.max(1)).min(path.max_segments).max(1);
     segments * mss
 }

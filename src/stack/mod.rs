@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-pub use flow::{Counters, Failure, Flow, Phase, Settings};
+pub use flow::{Counters, Failure, Flow, Path, Phase, Settings, Way};
 
 /// What a listener does with connections that it does not serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Listener {
     /// Handshakes under way; one more and the oldest gives way.
     pub half_open: usize,
     pub gate: Gate,
+    /// The interfaces served, by index, and what packets may measure on each.
+    pub paths: HashMap<u32, Path>,
 }
 
 /// The table of flows.
@@ -81,8 +83,8 @@ impl Stack {
     }
 
     /// Begins a connection; the SYN leaves with the next [`Stack::egress`].
-    pub fn dial(&mut self, now: Duration, tuple: FiveTuple, next_hop: NextHop) {
-        let flow = Flow::dial(now, tuple, next_hop, &self.settings, (self.seed)());
+    pub fn dial(&mut self, now: Duration, tuple: FiveTuple, way: Way) {
+        let flow = Flow::dial(now, tuple, way, &self.settings, (self.seed)());
         self.flows.insert(tuple, flow);
         self.touched.insert(tuple);
     }
@@ -215,19 +217,31 @@ impl Stack {
                 self.reset(tuple, segment, reply);
                 false
             }
-            Admission::Accept => {
-                let limit = self.listener.as_ref().map_or(0, |l| l.half_open);
-                if self.half_open.len() >= limit
-                    && let Some(oldest) = self.half_open.pop_front()
-                {
-                    self.remove(&oldest);
-                }
-                let flow = Flow::answer(now, tuple, reply, &self.settings, (self.seed)());
-                self.flows.insert(tuple, flow);
-                self.half_open.push_back(tuple);
-                true
-            }
+            Admission::Accept => self.answer(now, tuple, reply),
         }
+    }
+
+    /// Makes a flow for a SYN that was admitted; whether there is one now.
+    fn answer(&mut self, now: Duration, tuple: FiveTuple, reply: NextHop) -> bool {
+        let Some(listener) = &self.listener else { return false };
+        let Some(path) = listener.paths.get(&reply.interface) else {
+            log::debug!(
+                "a SYN from {} came in by interface {}, which is not served",
+                tuple.remote,
+                reply.interface
+            );
+            return false;
+        };
+        let way = Way { next_hop: reply, path: *path };
+        if self.half_open.len() >= listener.half_open
+            && let Some(oldest) = self.half_open.pop_front()
+        {
+            self.remove(&oldest);
+        }
+        let flow = Flow::answer(now, tuple, way, &self.settings, (self.seed)());
+        self.flows.insert(tuple, flow);
+        self.half_open.push_back(tuple);
+        true
     }
 
     fn reset(&mut self, tuple: FiveTuple, segment: &Segment, reply: NextHop) {

@@ -1,0 +1,190 @@
+//! What every mode that speaks runs on: the link with its guards, the stack, and the loop that moves frames
+//! between them.
+//!
+//! Order at start, so that no packet is lost and the kernel never answers one: port lease, programs, packet
+//! socket with its filter, bind, guards. The fields below stand in the order of teardown: the guards go
+//! last but for the lease, which keeps the kernel silent without them.
+use super::Error;
+use crate::{
+    host::{
+        capability::{self, Capability},
+        interface::{self, Framing, Interface},
+    },
+    kernel::{Backend, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
+    link::{Link, LinkError, PacketSocket},
+    net::{FiveTuple, Protocol},
+    reactor::{Interest, Reactor},
+    stack::{Path, Settings, Stack},
+};
+use nix::sys::signal::Signal;
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+    time::Duration,
+};
+
+/// The most frames taken in one turn: ACKs must not wait for long.
+const INGRESS_BUDGET: usize = 64;
+/// What waits in the kernel for us may grow to this, in bytes.
+const RECEIVE_BUFFER: usize = 64 << 20;
+/// How often to look whether an interface that is down has come up or gone.
+const DOWN_INTERVAL: Duration = Duration::from_millis(200);
+/// A super-frame's length field is an IP packet's: 16 bits.
+const MAX_FRAME: usize = 65_536;
+/// What a super-frame must leave free of gso_max_size, in bytes: at the limit, the kernel segments in software.
+const FRAME_MARGIN: usize = 15;
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub protocol: Protocol,
+    /// Our addresses.
+    pub local: Vec<IpAddr>,
+    /// Our port; 0 for any free one.
+    pub port: u16,
+    /// The only peer, if there is one.
+    pub remote: Option<SocketAddr>,
+    /// The interfaces that our packets may come in by.
+    pub interfaces: Vec<Interface>,
+    /// Listen on all addresses of these families, rather than on `local` alone.
+    pub wildcard: bool,
+    pub backend: Backend,
+    pub vnet_header: bool,
+    pub segmentation: bool,
+    pub settings: Settings,
+}
+
+/// A running stack on its link.
+pub struct Engine {
+    pub stack: Stack,
+    link: PacketSocket,
+    pub reactor: Reactor,
+    loopback: Option<Loopback>,
+    guards: Vec<Guard>,
+    programs: Programs,
+    lease: PortLease,
+    /// The interface to watch while it is down.
+    down: Option<u32>,
+    single: Option<u32>,
+}
+
+impl Engine {
+    pub fn open(setup: &Setup) -> Result<Engine, Error> {
+        capability::require(Capability::NetRaw, "open a packet socket")?;
+        capability::require(Capability::NetAdmin, "attach the ingress guard")?;
+        capability::require(Capability::Bpf, "load its eBPF programs")?;
+        let reactor = Reactor::new().map_err(Error::Reactor)?;
+        let lease = match setup.wildcard {
+            true => PortLease::wildcard(setup.protocol, &setup.local, setup.port)?,
+            false => PortLease::new(setup.protocol, &setup.local, setup.port)?,
+        };
+        let programs = Programs::load(&Filter::Flow(FlowFilter {
+            protocol: setup.protocol,
+            local_addresses: setup.local.clone(),
+            local_port: lease.port(),
+            remote_address: setup.remote.map(|r| r.ip()),
+            remote_port: setup.remote.map(|r| r.port()),
+            neighbour_discovery: false,
+        }))?;
+        let single = match setup.interfaces.as_slice() {
+            [only] => Some(only.index),
+            _ => None,
+        };
+        let link = PacketSocket::open(&crate::link::Options {
+            interface: single,
+            capture: programs.capture_fd(),
+            vnet_header: setup.vnet_header,
+            segmentation: setup.segmentation,
+            outgoing: false,
+            timestamps: false,
+            receive_buffer: RECEIVE_BUFFER,
+        })?;
+        link.bind()?;
+        log::info!("raw socket: {}", name(single));
+        let mut guards = Vec::with_capacity(setup.interfaces.len());
+        let mut loopback = None;
+        for interface in &setup.interfaces {
+            guards.push(Guard::attach(&programs, interface.index, setup.backend)?);
+            if interface.loopback && setup.local.iter().any(IpAddr::is_ipv4) {
+                loopback = Some(Loopback::attach(&programs, interface.index, setup.backend)?);
+            }
+        }
+        if let Some(guard) = guards.first() {
+            let names: Vec<_> = setup.interfaces.iter().map(|i| i.name.as_str()).collect();
+            log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
+        }
+        let stack = Stack::new(setup.settings.clone(), unpredictable);
+        Ok(Engine { stack, link, reactor, loopback, guards, programs, lease, down: None, single })
+    }
+
+    /// Our port.
+    pub fn port(&self) -> u16 {
+        self.lease.port()
+    }
+
+    /// Gives up every capability that teardown does not need: a clsact filter, unlike a tcx link, has to be
+    /// taken away by hand.
+    pub fn drop_privileges(&self) -> Result<(), Error> {
+        let clsact = self.guards.iter().any(|guard| guard.backend() == Backend::Clsact);
+        let keep: &[Capability] = if clsact { &[Capability::NetAdmin] } else { &[] };
+        Ok(capability::drop_all(keep)?)
+    }
+
+    /// Takes what has arrived, up to a budget; whether anything had.
+    pub fn ingress(&mut self, now: Duration) -> Result<bool, Error> {
+        for taken in 0..INGRESS_BUDGET {
+            match self.link.receive() {
+                Ok(Some(received)) => self.stack.ingress(now, received),
+                Ok(None) => return Ok(taken > 0),
+                Err(error @ LinkError::Down { .. }) => {
+                    log::warn!("{error}; waiting for it to come back");
+                    self.down = self.single;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends what is due; whether there is more.
+    pub fn egress(&mut self, now: Duration) -> Result<bool, Error> {
+        Ok(self.stack.egress(now, &mut self.link)?)
+    }
+
+    /// Waits for a frame, for one of `interests`, for a signal, or for the time when something is due.
+    pub fn wait(&mut self, interests: &mut [Interest<'_>], deadline: Option<Duration>) -> Result<(), Error> {
+        let now = self.reactor.now();
+        if let Some(index) = self.down {
+            // Fails if the interface is gone for good.
+            if interface::by_index(index)?.up {
+                self.down = None;
+            }
+        }
+        let down = self.down.map(|_| now + DOWN_INTERVAL);
+        let beat = self.programs.heartbeat_interval().map(|interval| now + interval);
+        self.programs.beat();
+        let at = [deadline, self.stack.poll_at(), down, beat].into_iter().flatten().min();
+        let signal = self.reactor.wait(self.link.as_fd(), interests, at).map_err(Error::Reactor)?;
+        match signal {
+            Some(signal) => Err(Error::Interrupted(signal)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What packets may measure on an interface, where the route allows `mtu` bytes.
+pub fn path(interface: &Interface, mtu: u32) -> Path {
+    Path {
+        mtu: mtu as usize,
+        max_frame: (interface.gso_max_size as usize).min(MAX_FRAME) - FRAME_MARGIN,
+        max_segments: interface.gso_max_segs as usize,
+    }
+}
+
+/// A number that nobody can predict; the kernel's generator does not fail once it is seeded (getrandom(2)).
+fn unpredictable() -> u64 {
+    getrandom::u64().unwrap_or_else(|error| {
+        log::warn!("no random numbers from the kernel ({error}): sequence numbers are predictable");
+        std::process::id().into()
+    })
+}

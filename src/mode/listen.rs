@@ -1,0 +1,61 @@
+//! Listening: one client, then out.
+use super::{
+    Error, Policy,
+    engine::{Engine, Setup, path},
+    session,
+};
+use crate::stack::{Admission, Listener};
+use std::time::Duration;
+
+/// Connections that wait to be accepted.
+const BACKLOG: usize = 128;
+/// Handshakes under way.
+const HALF_OPEN: usize = 1024;
+
+/// A port to serve.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    pub setup: Setup,
+    /// How long to wait for a client.
+    pub wait: Option<Duration>,
+    pub policy: Policy,
+}
+
+impl Listen {
+    pub fn run(&self) -> Result<(), Error> {
+        let mut engine = Engine::open(&self.setup)?;
+        engine.drop_privileges()?;
+        engine.stack.listen(Listener {
+            backlog: BACKLOG,
+            half_open: HALF_OPEN,
+            gate: Box::new(|_| Admission::Accept),
+            paths: self.setup.interfaces.iter().map(|i| (i.index, path(i, i.mtu))).collect(),
+        });
+        log::info!("listening on port {}", engine.port());
+        let start = engine.reactor.now();
+        let tuple = loop {
+            let now = engine.reactor.now();
+            let busy = engine.ingress(now)? | engine.egress(now)?;
+            if let Some(tuple) = engine.stack.accept() {
+                break tuple;
+            }
+            let deadline = self.wait.map(|wait| start + wait);
+            if let Some(wait) = self.wait.filter(|_| deadline.is_some_and(|at| at <= now)) {
+                return Err(Error::NobodyCame(wait));
+            }
+            if !busy {
+                engine.wait(&mut [], deadline)?;
+            }
+        };
+        engine.stack.stop_listening();
+        log::info!("established {tuple}");
+        let counters = session::run(&mut engine, tuple, self.policy)?;
+        log::info!(
+            "closed {}: {} bytes sent, {} received",
+            tuple.remote,
+            counters.bytes_sent,
+            counters.bytes_received
+        );
+        Ok(())
+    }
+}

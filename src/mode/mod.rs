@@ -1,0 +1,68 @@
+//! What netkat can do, a file each: every one reads like its section of the manual.
+mod connect;
+mod engine;
+mod listen;
+mod session;
+
+use crate::{
+    host::{capability::CapabilityError, interface::InterfaceError, neighbour::NeighbourError},
+    kernel::KernelError,
+    link::LinkError,
+    stack::icmp::IcmpError,
+};
+use nix::sys::signal::Signal;
+use std::{io, net::SocketAddr, time::Duration};
+
+pub use connect::{Attempt, Connect};
+pub use engine::{Setup, path};
+pub use listen::Listen;
+pub use crate::relay::Policy;
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{target}: timed out: no answer to {} in {}", count(*.syns, "SYN"), seconds(*.waited))]
+    TimedOut { target: SocketAddr, syns: u64, waited: Duration },
+    #[error("{0}: refused: the peer answered with a reset (RST)")]
+    Refused(SocketAddr),
+    #[error("{target}: rejected: {error}")]
+    Rejected { target: SocketAddr, error: IcmpError },
+    #[error("{target}: dropped by this host's own egress: {} met ENOBUFS; look for a tc or nft egress rule or a full queue on {interface}", count(*.syns, "SYN"))]
+    EgressDropped { target: SocketAddr, syns: u64, interface: String },
+    #[error("{0}: connection reset by peer")]
+    Reset(SocketAddr),
+    #[error("nobody connected in {}", seconds(*.0))]
+    NobodyCame(Duration),
+    #[error("{target}: left with {} unacknowledged", count(*.bytes as u64, "byte"))]
+    Undelivered { target: SocketAddr, bytes: usize },
+    #[error("{target}: nothing came or went for {}", seconds(*.after))]
+    Idle { target: SocketAddr, after: Duration },
+    #[error("cannot read standard input: {0}")]
+    Input(io::Error),
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    #[error("cannot wait for events: {0}")]
+    Reactor(io::Error),
+    #[error("ended by {0}")]
+    Interrupted(Signal),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Capability(#[from] CapabilityError),
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    #[error(transparent)]
+    Neighbour(#[from] NeighbourError),
+}
+
+/// "1 SYN", "3 SYNs".
+fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// "5 s", "0.25 s".
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs_f64())
+}
