@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * Which packets are ours: the one matcher that the capture, guard and loopback programs share.
+ *
+ * The parameters are constants by the time the verifier reads them (the user side fills `config` before it
+ * loads the object), so what a run does not need is pruned: an IPv4 connection carries no IPv6 code.
+ *
+ * Headers are read with bpf_skb_load_bytes_relative(): it counts from the network header in a socket filter
+ * and in tc alike, on devices with and without a link header, and refuses what lies past the packet's end.
+ * A packet whose headers are cut short is therefore never ours.
+ *
+ * Ports are compared before addresses: they turn away nearly all foreign packets, and the list of local
+ * addresses costs nothing for those.
+ */
+#ifndef NETKAT_FLOW_H
+#define NETKAT_FLOW_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define MAX_LOCAL 64		/* local addresses of one family */
+#define MAX_EXTENSIONS 8	/* IPv6 extension headers before the transport header */
+#define VLAN_VID_MASK 0x0fff
+#define IP_OFFSET_MASK 0x1fff
+#define IP6_OFFSET_MASK 0xfff8
+
+/* IPv6 extension headers and ICMPv6 (IANA, protocol numbers; linux/in6.h clashes with the C library's). */
+#define NEXT_HOP_BY_HOP 0
+#define NEXT_ROUTING 43
+#define NEXT_FRAGMENT 44
+#define NEXT_AUTHENTICATION 51
+#define NEXT_ICMP6 58
+#define NEXT_DESTINATION 60
+#define NEXT_MOBILITY 135
+
+/* ICMP errors that quote the packet they are about: RFC 792, RFC 4443. */
+#define ICMP_UNREACHABLE 3
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
+#define ICMP6_FIRST_ERROR 1
+#define ICMP6_LAST_ERROR 4
+#define NEIGHBOUR_SOLICITATION 135
+#define NEIGHBOUR_ADVERTISEMENT 136
+#define ICMP_HEADER 8
+
+/* Addresses and ports are in network order. The first eight fields mean the same to both uses of the
+ * capture program unless said otherwise; a sniffer looks for `remote` and `remote_port` on either side. */
+struct config {
+	__u64 heartbeat_limit;	/* ns; an attachment that is watched goes inert when its owner is silent longer */
+	__u32 local4_count;	/* flow: entries of local4; 0 switches IPv4 off */
+	__u32 local6_count;	/* flow: entries of local6; 0 switches IPv6 off */
+	__u32 sniff;		/* capture on behalf of a sniffer; the guard and the loopback program stay inert */
+	__be16 local_port;	/* flow: never 0 */
+	__be16 remote_port;	/* 0: any */
+	__u8 protocol;		/* 0: any, sniffer only */
+	__u8 family;		/* 4, 6 or 0: both; sniffer only */
+	__u8 remote_family;	/* 4 or 6: `remote` counts; 0: any remote address */
+	__u8 neighbours;	/* flow: capture ARP and neighbour discovery for the local addresses as well */
+	__be32 remote[4];	/* IPv4 uses the first word */
+	__be32 local4[MAX_LOCAL];
+	__be32 local6[MAX_LOCAL][4];
+};
+
+const volatile struct config config = {};
+
+enum verdict {
+	FOREIGN,	/* not ours */
+	FLOW,		/* a segment or datagram of ours, or the first fragment of one */
+	FRAGMENT,	/* a later fragment, without ports: perhaps ours */
+	CONTROL,	/* an ICMP error about our packet, ARP or neighbour discovery for our address */
+};
+
+/* Whether a header travels to us or was written by us (on egress, or quoted by an ICMP error). */
+enum side { TO_US, FROM_US };
+
+struct packet {
+	__be32 source[4], destination[4];	/* IPv4 uses the first word */
+	__u32 transport;			/* offset of what follows the IP headers */
+	__u8 family, protocol, later_fragment;
+};
+
+static __always_inline int load(struct __sk_buff *skb, __u32 offset, void *to, __u32 length)
+{
+	return bpf_skb_load_bytes_relative(skb, offset, to, length, BPF_HDR_START_NET) == 0;
+}
+
+static __always_inline int read_ip4(struct __sk_buff *skb, __u32 offset, struct packet *p)
+{
+	struct {
+		__u8 version_ihl, tos;
+		__be16 length, id, fragment;
+		__u8 ttl, protocol;
+		__be16 checksum;
+		__be32 source, destination;
+	} h;
+
+	if (!load(skb, offset, &h, sizeof(h)))
+		return 0;
+	__u32 ihl = (h.version_ihl & 15) * 4;
+	if (h.version_ihl >> 4 != 4 || ihl < sizeof(h))
+		return 0;
+	p->family = 4;
+	p->protocol = h.protocol;
+	p->later_fragment = (h.fragment & bpf_htons(IP_OFFSET_MASK)) != 0;
+	p->transport = offset + ihl;
+	p->source[0] = h.source;
+	p->destination[0] = h.destination;
+	return 1;
+}
+
+static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct packet *p)
+{
+	struct {
+		__be32 version_class_flow;
+		__be16 length;
+		__u8 next, hop_limit;
+		__be32 source[4], destination[4];
+	} h;
+
+	if (!load(skb, offset, &h, sizeof(h)))
+		return 0;
+	if (bpf_ntohl(h.version_class_flow) >> 28 != 6)
+		return 0;
+	__u8 next = h.next;
+	p->family = 6;
+	p->later_fragment = 0;
+	__builtin_memcpy(p->source, h.source, sizeof(h.source));
+	__builtin_memcpy(p->destination, h.destination, sizeof(h.destination));
+	offset += sizeof(h);
+
+	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+		__u8 e[4];
+
+		if (next == NEXT_HOP_BY_HOP || next == NEXT_ROUTING || next == NEXT_DESTINATION ||
+		    next == NEXT_MOBILITY) {
+			if (!load(skb, offset, e, 2))
+				return 0;
+			offset += (e[1] + 1) * 8;
+		} else if (next == NEXT_AUTHENTICATION) {
+			if (!load(skb, offset, e, 2))
+				return 0;
+			offset += (e[1] + 2) * 4;
+		} else if (next == NEXT_FRAGMENT) {
+			if (!load(skb, offset, e, 4))
+				return 0;
+			offset += 8;
+			if ((e[2] << 8 | e[3]) & IP6_OFFSET_MASK) {
+				next = e[0];
+				p->later_fragment = 1;
+				break;
+			}
+		} else {
+			break;
+		}
+		next = e[0];
+	}
+	p->protocol = next;
+	p->transport = offset;
+	return 1;
+}
+
+/* A tag with a VID is another network's packet, though the device delivers it to our taps as well. */
+static __always_inline int is_tagged(struct __sk_buff *skb)
+{
+	return skb->vlan_present && (skb->vlan_tci & VLAN_VID_MASK);
+}
+
+static __always_inline int same_address(__u8 family, const __be32 *address, const volatile __be32 *wanted)
+{
+	if (family == 4)
+		return address[0] == wanted[0];
+	return address[0] == wanted[0] && address[1] == wanted[1] && address[2] == wanted[2] &&
+	       address[3] == wanted[3];
+}
+
+static __always_inline int is_local(__u8 family, const __be32 *address)
+{
+	if (family == 4) {
+		for (__u32 i = 0; i < MAX_LOCAL && i < config.local4_count; i++)
+			if (same_address(4, address, &config.local4[i]))
+				return 1;
+	} else {
+		for (__u32 i = 0; i < MAX_LOCAL && i < config.local6_count; i++)
+			if (same_address(6, address, config.local6[i]))
+				return 1;
+	}
+	return 0;
+}
+
+static __always_inline int ports_match(struct __sk_buff *skb, const struct packet *p, enum side side)
+{
+	struct {
+		__be16 source, destination;
+	} h;
+
+	if (!load(skb, p->transport, &h, sizeof(h)))
+		return 0;
+	if ((side == TO_US ? h.destination : h.source) != config.local_port)
+		return 0;
+	return !config.remote_port || (side == TO_US ? h.source : h.destination) == config.remote_port;
+}
+
+/* FOREIGN, FLOW or FRAGMENT for a packet whose IP headers have been read. */
+static __always_inline enum verdict match_flow(struct __sk_buff *skb, const struct packet *p, enum side side)
+{
+	if (p->protocol != config.protocol)
+		return FOREIGN;
+	if (!p->later_fragment && !ports_match(skb, p, side))
+		return FOREIGN;
+	if (config.remote_family &&
+	    (config.remote_family != p->family ||
+	     !same_address(p->family, side == TO_US ? p->source : p->destination, config.remote)))
+		return FOREIGN;
+	if (!is_local(p->family, side == TO_US ? p->destination : p->source))
+		return FOREIGN;
+	return p->later_fragment ? FRAGMENT : FLOW;
+}
+
+/* CONTROL for an ICMP error that quotes a packet we sent. */
+static __always_inline enum verdict match_error4(struct __sk_buff *skb, const struct packet *p)
+{
+	struct packet quoted;
+	__u8 type;
+
+	if (p->protocol != IPPROTO_ICMP || p->later_fragment || !load(skb, p->transport, &type, 1))
+		return FOREIGN;
+	if (type != ICMP_UNREACHABLE && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETER_PROBLEM)
+		return FOREIGN;
+	if (!read_ip4(skb, p->transport + ICMP_HEADER, &quoted))
+		return FOREIGN;
+	return match_flow(skb, &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
+}
+
+/* CONTROL for an ICMPv6 error that quotes a packet we sent, or for neighbour discovery of our address. */
+static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const struct packet *p)
+{
+	struct packet quoted;
+	__u8 type;
+
+	if (p->protocol != NEXT_ICMP6 || p->later_fragment || !load(skb, p->transport, &type, 1))
+		return FOREIGN;
+	if (config.neighbours && type == NEIGHBOUR_SOLICITATION) {
+		__be32 target[4];
+
+		if (!load(skb, p->transport + ICMP_HEADER, target, sizeof(target)))
+			return FOREIGN;
+		return is_local(6, target) ? CONTROL : FOREIGN;
+	}
+	if (config.neighbours && type == NEIGHBOUR_ADVERTISEMENT)
+		return is_local(6, p->destination) ? CONTROL : FOREIGN;
+	if (type < ICMP6_FIRST_ERROR || type > ICMP6_LAST_ERROR)
+		return FOREIGN;
+	if (!read_ip6(skb, p->transport + ICMP_HEADER, &quoted))
+		return FOREIGN;
+	return match_flow(skb, &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
+}
+
+/* RFC 826 for IPv4 over any link with six-byte addresses. */
+struct arp {
+	__be16 hardware, protocol;
+	__u8 hardware_length, protocol_length;
+	__be16 operation;
+	__u8 sender_hardware[6];
+	__u8 sender[4];
+	__u8 target_hardware[6];
+	__u8 target[4];
+};
+
+static __always_inline int read_arp(struct __sk_buff *skb, __be32 *sender, __be32 *target)
+{
+	struct arp h;
+
+	if (!load(skb, 0, &h, sizeof(h)))
+		return 0;
+	if (h.protocol != bpf_htons(ETH_P_IP) || h.hardware_length != 6 || h.protocol_length != 4)
+		return 0;
+	__builtin_memcpy(sender, h.sender, sizeof(h.sender));
+	__builtin_memcpy(target, h.target, sizeof(h.target));
+	return 1;
+}
+
+/* What an arriving packet is to us; `control` asks for more than the flow itself. */
+static __always_inline enum verdict match(struct __sk_buff *skb, int control)
+{
+	struct packet p;
+	enum verdict verdict;
+
+	if (is_tagged(skb))
+		return FOREIGN;
+	if (config.local4_count && skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (!read_ip4(skb, 0, &p))
+			return FOREIGN;
+		verdict = match_flow(skb, &p, TO_US);
+		return verdict == FOREIGN && control ? match_error4(skb, &p) : verdict;
+	}
+	if (config.local6_count && skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (!read_ip6(skb, 0, &p))
+			return FOREIGN;
+		verdict = match_flow(skb, &p, TO_US);
+		return verdict == FOREIGN && control ? match_icmp6(skb, &p) : verdict;
+	}
+	if (control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {
+		__be32 sender, target;
+
+		return read_arp(skb, &sender, &target) && is_local(4, &target) ? CONTROL : FOREIGN;
+	}
+	return FOREIGN;
+}
+
+/* Whether a packet, in either direction and under any VLAN tag, is what the sniffer's user asked for. */
+static __always_inline int sniffed(struct __sk_buff *skb)
+{
+	struct packet p;
+	struct {
+		__be16 source, destination;
+	} ports;
+
+	if (!config.protocol && !config.family && !config.remote_family && !config.remote_port)
+		return 1;
+	if (skb->protocol == bpf_htons(ETH_P_ARP)) {
+		__be32 sender, target;
+
+		if (config.protocol || config.family || config.remote_family != 4 || config.remote_port)
+			return 0;
+		return read_arp(skb, &sender, &target) && (same_address(4, &sender, config.remote) ||
+							    same_address(4, &target, config.remote));
+	}
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (!read_ip4(skb, 0, &p))
+			return 0;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (!read_ip6(skb, 0, &p))
+			return 0;
+	} else {
+		return 0;
+	}
+	if (config.family && config.family != p.family)
+		return 0;
+	if (config.protocol && config.protocol != p.protocol)
+		return 0;
+	if (config.remote_family && (config.remote_family != p.family ||
+				     (!same_address(p.family, p.source, config.remote) &&
+				      !same_address(p.family, p.destination, config.remote))))
+		return 0;
+	if (!config.remote_port)
+		return 1;
+	if (p.protocol != IPPROTO_TCP && p.protocol != IPPROTO_UDP)
+		return 0;
+	if (p.later_fragment)
+		return 1;
+	return load(skb, p.transport, &ports, sizeof(ports)) &&
+	       (ports.source == config.remote_port || ports.destination == config.remote_port);
+}
+
+#endif

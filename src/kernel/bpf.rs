@@ -1,0 +1,109 @@
+//! The bpf(2) calls that libbpf-rs has no safe form of: tcx links and questions about attached programs.
+#![allow(unsafe_code)]
+
+use libbpf_rs::libbpf_sys as sys;
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+/// Where tc programs run on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Ingress,
+    Egress,
+}
+
+/// The kernel's number for a program and the name it carries (15 bytes at most).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ProgramInfo {
+    pub id: u32,
+    pub name: String,
+}
+
+/// Attaches a program in front of all others at an interface's tcx hook. Closing the descriptor detaches it,
+/// as does the end of the process.
+///
+/// # Errors
+/// EINVAL where the kernel has no tcx, ENODEV where it has no such interface, EPERM without CAP_NET_ADMIN.
+pub(super) fn attach_tcx(program: BorrowedFd, interface: u32, direction: Direction) -> io::Result<OwnedFd> {
+    let options = sys::bpf_link_create_opts {
+        sz: size_of::<sys::bpf_link_create_opts>() as sys::size_t,
+        flags: sys::BPF_F_BEFORE,
+        ..Default::default()
+    };
+    // SAFETY: the program's descriptor is open for as long as it is borrowed, and `options` outlives the call.
+    let fd = unsafe {
+        sys::bpf_link_create(program.as_raw_fd(), index(interface)?, attach_type(direction), &options)
+    };
+    // SAFETY: a non-negative result is a descriptor that the kernel has just made for us alone.
+    returned(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The ids of the programs at an interface's tcx hook, in the order in which they run.
+///
+/// # Errors
+/// EINVAL where the kernel has no tcx, EPERM without CAP_NET_ADMIN.
+pub(super) fn attached_tcx(interface: u32, direction: Direction) -> io::Result<Vec<u32>> {
+    // The kernel allows 64 programs at a hook (BPF_MPROG_MAX in include/linux/bpf_mprog.h).
+    let mut ids = vec![0u32; 64];
+    let mut count = ids.len() as u32;
+    // SAFETY: `ids` has room for `count` numbers; the kernel writes no more, and says how many it wrote.
+    let result = unsafe {
+        sys::bpf_prog_query(
+            index(interface)?,
+            attach_type(direction),
+            0,
+            std::ptr::null_mut(),
+            ids.as_mut_ptr(),
+            &mut count,
+        )
+    };
+    returned(result)?;
+    ids.truncate(count as usize);
+    Ok(ids)
+}
+
+/// Id and name of a loaded program.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn program_info(program: BorrowedFd) -> io::Result<ProgramInfo> {
+    let mut info = sys::bpf_prog_info::default();
+    let mut length = size_of::<sys::bpf_prog_info>() as u32;
+    // SAFETY: `info` is all zero, so it asks for no variable-length data; the kernel writes at most `length`
+    // bytes into it.
+    returned(unsafe { sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut length) })?;
+    // The kernel ends the name with a zero; without one, it is no text.
+    let name = info.name.map(|c| c as u8);
+    let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
+    Ok(ProgramInfo { id: info.id, name: name.to_string_lossy().into_owned() })
+}
+
+/// A descriptor of anybody's program.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN, ENOENT when it is gone.
+pub(super) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes no pointers.
+    let fd = returned(unsafe { sys::bpf_prog_get_fd_by_id(id) })?;
+    // SAFETY: a non-negative result is a descriptor that the kernel has just made for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn attach_type(direction: Direction) -> sys::bpf_attach_type {
+    match direction {
+        Direction::Ingress => sys::BPF_TCX_INGRESS,
+        Direction::Egress => sys::BPF_TCX_EGRESS,
+    }
+}
+
+fn index(interface: u32) -> io::Result<i32> {
+    i32::try_from(interface).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// libbpf 1.x returns the negative error number (libbpf.h, libbpf_set_strict_mode).
+fn returned(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::from_raw_os_error(result.saturating_neg())) } else { Ok(result) }
+}

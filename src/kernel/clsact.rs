@@ -1,0 +1,314 @@
+//! Attaching to clsact, for kernels without tcx.
+//!
+//! A clsact filter outlives its process, so each carries in its name what a later netkat needs to know:
+//! `netkat_guard/OWNER`, and `/qdisc` after it when netkat made the qdisc. At every start the filters whose
+//! owner is dead are removed; until then the program's heartbeat keeps them inert.
+//!
+//! A qdisc that netkat made goes when its last user goes, and only then. Any netkat that finds such a qdisc
+//! with a filter so marked takes over the duty, so it does not matter who leaves first. A qdisc that somebody
+//! else made is never removed.
+
+use super::{bpf::Direction, netlink, owner::Owner};
+use libbpf_rs::libbpf_sys::BPF_OBJ_NAME_LEN;
+use log::{debug, info, warn};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    RouteNetlinkMessage as Message,
+    tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+    rc::Rc,
+};
+
+/// The priorities to try: the first is first to run, but a filter of another kind may hold it.
+const PRIORITIES: std::ops::RangeInclusive<u32> = 1..=16;
+const QDISC_MARK: &str = "qdisc";
+
+/// A filter of ours; dropping it removes it.
+#[derive(Debug)]
+pub(super) struct ClsactFilter {
+    interface: u32,
+    direction: Direction,
+    name: String,
+    owns_qdisc: bool,
+    _owner: Rc<Owner>,
+}
+
+/// A filter on an interface, as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// The name that it was given, else its kind ("flower").
+    pub name: String,
+    message: TcMessage,
+}
+
+impl ClsactFilter {
+    /// Attaches a program (`label` is its name) in front of other clsact filters, making the qdisc where it
+    /// is missing.
+    ///
+    /// # Errors
+    /// The kernel's: EPERM without CAP_NET_ADMIN, ENODEV without the interface.
+    pub(super) fn attach(
+        program: BorrowedFd,
+        label: &str,
+        owner: Rc<Owner>,
+        interface: u32,
+        direction: Direction,
+    ) -> io::Result<ClsactFilter> {
+        let owns_qdisc = create_qdisc(interface, direction)?;
+        let mut name = format!("{label}/{}", owner.id());
+        if owns_qdisc {
+            name.push('/');
+            name.push_str(QDISC_MARK);
+        }
+        // Made before the filter: if the filter fails, this takes the qdisc away again.
+        let filter = ClsactFilter { interface, direction, name, owns_qdisc, _owner: owner };
+        filter.add(program)?;
+        Ok(filter)
+    }
+
+    fn add(&self, program: BorrowedFd) -> io::Result<()> {
+        let fd = u32::try_from(program.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut result = Ok(());
+        for priority in PRIORITIES {
+            let mut message = request(self.interface, parent(self.direction), "bpf");
+            // tcm_info: priority and protocol, in network order (man 8 tc-bpf; net/sched/cls_api.c).
+            message.header.info = priority << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+            message.attributes.push(TcAttribute::Options(vec![
+                TcOption::Bpf(TcFilterBpfOption::ProgFd(fd)),
+                TcOption::Bpf(TcFilterBpfOption::ProgName(self.name.clone())),
+                TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+            ]));
+            result =
+                netlink::change(NETLINK_ROUTE, Message::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL);
+            match &result {
+                // A filter of another kind or protocol has this priority.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EEXIST | libc::ENOENT)) => {
+                    debug!("clsact priority {priority} of interface {} is taken: {e}", self.interface);
+                }
+                _ => return result,
+            }
+        }
+        result
+    }
+
+    /// The filters that run before this one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn ahead(&self) -> io::Result<Vec<Listed>> {
+        let mut filters = list(self.interface, self.direction)?;
+        let ours = filters.iter().position(|f| f.name == self.name).unwrap_or(filters.len());
+        filters.truncate(ours);
+        Ok(filters)
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        // Should there be two of this name, they are the same program twice: either will do.
+        let mut filters = list(self.interface, self.direction)?.into_iter();
+        if let Some(filter) = filters.find(|f| f.name == self.name) {
+            remove_filter(filter)?;
+        }
+        if self.owns_qdisc { remove_unused_qdisc(self.interface) } else { Ok(()) }
+    }
+}
+
+impl Drop for ClsactFilter {
+    fn drop(&mut self) {
+        match self.remove() {
+            Ok(()) => debug!("removed {} from clsact of interface {}", self.name, self.interface),
+            Err(e) if is_gone(&e) => debug!("interface {} took {} with it", self.interface, self.name),
+            Err(e) => warn!(
+                "cannot remove {} from clsact of interface {}: {e}; it is inert now, and the next netkat \
+                 on that interface removes it",
+                self.name, self.interface
+            ),
+        }
+    }
+}
+
+/// Removes what dead netkats left on an interface.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn remove_leftovers(interface: u32) -> io::Result<()> {
+    let mut unused = false;
+    for direction in [Direction::Ingress, Direction::Egress] {
+        for filter in list(interface, direction)? {
+            if let Some(mark) = Mark::parse(&filter.name)
+                && !Owner::lives(mark.owner)
+            {
+                info!("removing {} that a dead netkat left on interface {interface}", filter.name);
+                unused |= mark.owns_qdisc;
+                remove_filter(filter)?;
+            }
+        }
+    }
+    if unused { remove_unused_qdisc(interface) } else { Ok(()) }
+}
+
+/// What the name of a netkat's filter says.
+#[derive(Debug, PartialEq, Eq)]
+struct Mark {
+    owner: u32,
+    owns_qdisc: bool,
+}
+
+impl Mark {
+    fn parse(name: &str) -> Option<Mark> {
+        let mut parts = name.split('/');
+        let program = parts.next()?;
+        if !program.starts_with("netkat_") || program.len() >= BPF_OBJ_NAME_LEN as usize {
+            return None;
+        }
+        let owner = parts.next()?.parse().ok()?;
+        let owns_qdisc = match parts.next() {
+            None => false,
+            Some(QDISC_MARK) => true,
+            Some(_) => return None,
+        };
+        parts.next().is_none().then_some(Mark { owner, owns_qdisc })
+    }
+}
+
+/// Makes the clsact qdisc if there is none; says whether it is for us to remove.
+fn create_qdisc(interface: u32, direction: Direction) -> io::Result<bool> {
+    let message = Message::NewQueueDiscipline(qdisc(interface, "clsact"));
+    match netlink::change(NETLINK_ROUTE, message, NLM_F_CREATE | NLM_F_EXCL) {
+        Ok(()) => return Ok(true),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Err(_) => {}
+    }
+    // The older ingress qdisc sits at the same place and has no egress side.
+    if direction == Direction::Egress && has_ingress_qdisc(interface)? {
+        return Err(io::Error::other(
+            "an ingress qdisc is in the place of clsact; replace it (tc qdisc replace dev … clsact)",
+        ));
+    }
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let filters = list(interface, direction)?;
+        if filters.iter().any(|f| Mark::parse(&f.name).is_some_and(|m| m.owns_qdisc)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn has_ingress_qdisc(interface: u32) -> io::Result<bool> {
+    let request = Message::GetQueueDiscipline(TcMessage::default());
+    Ok(netlink::dump(NETLINK_ROUTE, request)?.into_iter().any(|answer| {
+        matches!(answer, Message::NewQueueDiscipline(m)
+            if is_index(&m, interface) && m.attributes.contains(&TcAttribute::Kind("ingress".to_owned())))
+    }))
+}
+
+fn remove_unused_qdisc(interface: u32) -> io::Result<()> {
+    for direction in [Direction::Ingress, Direction::Egress] {
+        if !list(interface, direction)?.is_empty() {
+            return Ok(());
+        }
+    }
+    match netlink::change(NETLINK_ROUTE, Message::DelQueueDiscipline(qdisc(interface, "clsact")), 0) {
+        // Another netkat that had the same duty was faster.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(()),
+        result => result,
+    }
+}
+
+fn remove_filter(filter: Listed) -> io::Result<()> {
+    let TcMessage { header, .. } = filter.message;
+    let mut message = TcMessage::default();
+    message.header = header;
+    message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
+    match netlink::change(NETLINK_ROUTE, Message::DelTrafficFilter(message), 0) {
+        // Another netkat that cleaned up was faster.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// The filters of one side of an interface's clsact (or ingress) qdisc, in the order in which they run.
+pub(super) fn list(interface: u32, direction: Direction) -> io::Result<Vec<Listed>> {
+    let mut message = TcMessage::default();
+    message.header.index = index(interface)?;
+    message.header.parent = parent(direction);
+    let answers = netlink::dump(NETLINK_ROUTE, Message::GetTrafficFilter(message))?;
+    let filters = answers.into_iter().filter_map(|answer| match answer {
+        // A classifier is listed first as a whole, with handle 0, then with each of its filters.
+        Message::NewTrafficFilter(m) if m.header.handle != TcHandle::UNSPEC && is_index(&m, interface) => {
+            Some(Listed { name: name_of(&m), message: m })
+        }
+        _ => None,
+    });
+    Ok(filters.collect())
+}
+
+fn name_of(message: &TcMessage) -> String {
+    let options = message.attributes.iter().filter_map(|a| match a {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    });
+    let name = options.flatten().find_map(|o| match o {
+        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
+        _ => None,
+    });
+    let kind = || {
+        message.attributes.iter().find_map(|a| match a {
+            TcAttribute::Kind(kind) => Some(kind.clone()),
+            _ => None,
+        })
+    };
+    name.or_else(kind).unwrap_or_else(|| "a filter without a name".to_owned())
+}
+
+fn request(interface: u32, parent: TcHandle, kind: &str) -> TcMessage {
+    let header = TcHeader { index: interface.cast_signed(), parent, ..TcHeader::default() };
+    TcMessage::from_parts(header, vec![TcAttribute::Kind(kind.to_owned())])
+}
+
+fn qdisc(interface: u32, kind: &str) -> TcMessage {
+    let mut message = request(interface, TcHandle::CLSACT, kind);
+    message.header.handle = TcHandle { major: TcHandle::CLSACT.major, minor: 0 };
+    message
+}
+
+fn parent(direction: Direction) -> TcHandle {
+    let minor = match direction {
+        Direction::Ingress => TcHandle::MIN_INGRESS,
+        Direction::Egress => TcHandle::MIN_EGRESS,
+    };
+    TcHandle { major: TcHandle::CLSACT.major, minor }
+}
+
+fn is_index(message: &TcMessage, interface: u32) -> bool {
+    message.header.index == interface.cast_signed()
+}
+
+fn index(interface: u32) -> io::Result<i32> {
+    i32::try_from(interface).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// The interface is no more, and what was attached to it neither.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_marks() {
+        assert_eq!(Mark::parse("netkat_guard/7"), Some(Mark { owner: 7, owns_qdisc: false }));
+        assert_eq!(Mark::parse("netkat_loopback/7/qdisc"), Some(Mark { owner: 7, owns_qdisc: true }));
+        for name in
+            ["netkat_guard", "netkat_guard:[7]", "netkat_guard/", "netkat_guard/7/", "netkat_guard/7/qdisc/x"]
+        {
+            assert_eq!(Mark::parse(name), None, "{name}");
+        }
+        assert_eq!(Mark::parse("cil_from_netdev/7/qdisc"), None);
+    }
+}

@@ -1,0 +1,42 @@
+//! What can go wrong between netkat and the kernel.
+
+use super::holder::Holder;
+use crate::net::Protocol;
+use std::{io, net::SocketAddr};
+
+/// An error of this layer: what was tried, on what, why it failed, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// A filter that would match nothing, or too much.
+    #[error("cannot filter packets: {0}")]
+    InvalidFilter(&'static str),
+    #[error(
+        "cannot filter packets: more than {limit} local addresses of one family; name those to use with -s"
+    )]
+    TooManyAddresses { limit: usize },
+    /// EPERM, and this is why.
+    #[error(
+        "needs {capability} to {action}; run netkat as root or give it that capability (man 7 capabilities)"
+    )]
+    Capability { action: &'static str, capability: &'static str },
+    #[error("cannot load the eBPF programs: {0}")]
+    Load(#[source] libbpf_rs::Error),
+    #[error("cannot load the eBPF programs: the object lacks its {0} section")]
+    Object(&'static str),
+    #[error("cannot attach to {hook} of {interface}: {source}")]
+    Attach { hook: &'static str, interface: String, source: io::Error },
+    #[error("cannot attach at tcx: this kernel does not have it (Linux 6.6 and later do); use clsact")]
+    NoTcx,
+    #[error("cannot attach a program that was not loaded: {0}")]
+    NotLoaded(&'static str),
+    #[error("cannot list the programs attached to {interface}: {source}")]
+    Query { interface: String, source: io::Error },
+    #[error("cannot hold {protocol} port {address}: {source}")]
+    Lease { protocol: Protocol, address: SocketAddr, source: io::Error },
+    #[error("cannot hold {protocol} port {address}: {holder}; choose another port or end what uses this one")]
+    PortInUse { protocol: Protocol, address: SocketAddr, holder: Holder },
+    #[error(
+        "cannot hold {protocol} port {address}: the address is not this host's (or not yet ready to use)"
+    )]
+    NotLocal { protocol: Protocol, address: SocketAddr },
+}

@@ -1,0 +1,152 @@
+//! What the programs look for, and its form as the constants in their read-only data.
+
+use super::{error::KernelError, skeleton::types};
+use crate::net::Protocol;
+use std::net::IpAddr;
+
+/// The local addresses of one family that a [`FlowFilter`] takes: MAX_LOCAL in bpf/flow.h.
+pub const MAX_LOCAL_ADDRESSES: usize = 64;
+
+/// What the capture program lets through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Our own packets: the guard keeps them from the kernel.
+    Flow(FlowFilter),
+    /// A look at others' packets: nothing is kept from the kernel.
+    Sniff(SniffFilter),
+}
+
+/// Packets of one connection, of a listener, or of a scanner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowFilter {
+    pub protocol: Protocol,
+    /// Ours, of either family; never unspecified: on a router, a guard without an address would eat what is
+    /// forwarded. At least one, at most [`MAX_LOCAL_ADDRESSES`] of each family.
+    pub local_addresses: Vec<IpAddr>,
+    /// Ours; not 0.
+    pub local_port: u16,
+    /// The only peer; none for a listener.
+    pub remote_address: Option<IpAddr>,
+    /// The peer's only port; none for a listener, or for a scanner that tries many from one port of ours.
+    pub remote_port: Option<u16>,
+    /// Capture ARP and neighbour discovery for the local addresses too: for an address that the host does
+    /// not own, nobody else answers.
+    pub neighbour_discovery: bool,
+}
+
+/// Packets that a sniffer shows; [`SniffFilter::default`] means everything, IP or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SniffFilter {
+    pub protocol: Option<Protocol>,
+    pub family: Option<IpFamily>,
+    /// Source or destination.
+    pub host: Option<IpAddr>,
+    /// Source or destination port, of TCP or UDP. Later fragments, which carry none, are shown.
+    pub port: Option<u16>,
+}
+
+/// A version of the Internet protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IpFamily {
+    Ipv4,
+    Ipv6,
+}
+
+impl IpFamily {
+    fn number(self) -> u8 {
+        match self {
+            IpFamily::Ipv4 => 4,
+            IpFamily::Ipv6 => 6,
+        }
+    }
+}
+
+impl Filter {
+    /// Writes the filter into the programs' constants.
+    pub(super) fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
+        match self {
+            Filter::Flow(flow) => flow.write(config),
+            Filter::Sniff(sniff) => {
+                sniff.write(config);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl FlowFilter {
+    fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
+        if self.local_port == 0 {
+            return Err(KernelError::InvalidFilter("the local port is 0"));
+        }
+        if self.remote_port == Some(0) {
+            return Err(KernelError::InvalidFilter("the remote port is 0"));
+        }
+        if self.local_addresses.is_empty() {
+            return Err(KernelError::InvalidFilter("there is no local address"));
+        }
+        config.protocol = self.protocol.number();
+        config.local_port = self.local_port.to_be();
+        config.remote_port = self.remote_port.unwrap_or(0).to_be();
+        config.neighbours = self.neighbour_discovery.into();
+        write_remote(config, self.remote_address);
+
+        let (mut count4, mut count6) = (0, 0);
+        for address in &self.local_addresses {
+            if address.is_unspecified() {
+                return Err(KernelError::InvalidFilter("a local address is unspecified"));
+            }
+            let slot = match address {
+                IpAddr::V4(a) => config.local4.get_mut(count4).map(|slot| {
+                    *slot = u32::from_ne_bytes(a.octets());
+                    count4 += 1;
+                }),
+                IpAddr::V6(a) => config.local6.get_mut(count6).map(|slot| {
+                    *slot = words(a.octets());
+                    count6 += 1;
+                }),
+            };
+            if slot.is_none() {
+                return Err(KernelError::TooManyAddresses { limit: MAX_LOCAL_ADDRESSES });
+            }
+        }
+        // Both are at most MAX_LOCAL.
+        (config.local4_count, config.local6_count) = (count4 as u32, count6 as u32);
+        Ok(())
+    }
+
+    /// Whether the flow can use IPv4, which the loopback program is for.
+    pub(super) fn has_ipv4(&self) -> bool {
+        self.local_addresses.iter().any(IpAddr::is_ipv4)
+    }
+}
+
+impl SniffFilter {
+    fn write(&self, config: &mut types::config) {
+        config.sniff = 1;
+        config.protocol = self.protocol.map_or(0, Protocol::number);
+        config.family = self.family.map_or(0, IpFamily::number);
+        config.remote_port = self.port.unwrap_or(0).to_be();
+        write_remote(config, self.host);
+    }
+}
+
+fn write_remote(config: &mut types::config, address: Option<IpAddr>) {
+    match address {
+        None => config.remote_family = 0,
+        Some(IpAddr::V4(a)) => {
+            config.remote_family = 4;
+            config.remote = [u32::from_ne_bytes(a.octets()), 0, 0, 0];
+        }
+        Some(IpAddr::V6(a)) => {
+            config.remote_family = 6;
+            config.remote = words(a.octets());
+        }
+    }
+}
+
+/// An IPv6 address as the words that a program loads from a packet.
+fn words(octets: [u8; 16]) -> [u32; 4] {
+    let (words, _) = octets.as_chunks::<4>();
+    std::array::from_fn(|i| words.get(i).map_or(0, |w| u32::from_ne_bytes(*w)))
+}

@@ -1,0 +1,152 @@
+//! A port lease: kernel sockets that hold our port, so that no other process gets it, and that receive
+//! nothing.
+//!
+//! A TCP socket listens, since one that is only bound lets the kernel reset arriving connections; a classic
+//! filter that accepts no byte then silences it, guard or no guard. A UDP socket is bound with the same
+//! filter. So the lease also covers the time between the tap's opening and the guard's attachment.
+//!
+//! Nothing is taken from others: the port is bound without SO_REUSEADDR, which fails when a listener or a
+//! connection of any process uses it. Only when nothing but TIME-WAIT is left there, which the kernel answers
+//! for itself as long as no listener matches, is it asked for with SO_REUSEADDR.
+
+use super::{
+    capabilities,
+    error::KernelError,
+    holder::{self, Holder},
+};
+use crate::net::Protocol;
+use caps::Capability;
+use log::debug;
+use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+};
+
+/// How often an ephemeral port that is free at the first address and taken at another is tried anew.
+const EPHEMERAL_ATTEMPTS: usize = 16;
+
+/// A held port; dropping it gives the port back.
+#[derive(Debug)]
+pub struct PortLease {
+    port: u16,
+    _sockets: Vec<Socket>,
+}
+
+impl PortLease {
+    /// Holds a TCP port at each of `addresses`; an unspecified one stands for all of its family, so
+    /// `[0.0.0.0, ::]` is a dual-stack listener's lease. Port 0 picks a free ephemeral port. `interface` is
+    /// the index of the interface that link-local addresses belong to.
+    ///
+    /// An address that is not the host's can't be held: impersonating it needs no lease.
+    ///
+    /// # Errors
+    /// [`KernelError::PortInUse`], [`KernelError::NotLocal`]; [`KernelError::Capability`] below port 1024
+    /// without CAP_NET_BIND_SERVICE; [`KernelError::Lease`] for anything else.
+    pub fn tcp(addresses: &[IpAddr], port: u16, interface: u32) -> Result<PortLease, KernelError> {
+        PortLease::hold(Protocol::Tcp, addresses, port, interface)
+    }
+
+    /// The same for a UDP port.
+    ///
+    /// # Errors
+    /// As for [`PortLease::tcp`].
+    pub fn udp(addresses: &[IpAddr], port: u16, interface: u32) -> Result<PortLease, KernelError> {
+        PortLease::hold(Protocol::Udp, addresses, port, interface)
+    }
+
+    /// The port that is held, never 0.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn hold(
+        protocol: Protocol,
+        addresses: &[IpAddr],
+        port: u16,
+        interface: u32,
+    ) -> Result<PortLease, KernelError> {
+        let mut attempts = if port == 0 { EPHEMERAL_ATTEMPTS } else { 1 };
+        loop {
+            attempts -= 1;
+            match PortLease::hold_all(protocol, addresses, port, interface) {
+                Err(KernelError::PortInUse { .. }) if attempts > 0 => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn hold_all(
+        protocol: Protocol,
+        addresses: &[IpAddr],
+        mut port: u16,
+        interface: u32,
+    ) -> Result<PortLease, KernelError> {
+        let mut sockets = Vec::with_capacity(addresses.len());
+        for &ip in addresses {
+            let address = match ip {
+                IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                    SocketAddrV6::new(v6, port, 0, interface).into()
+                }
+                _ => SocketAddr::new(ip, port),
+            };
+            let socket = hold_one(protocol, address)?;
+            port = bound_port(&socket).map_err(|source| KernelError::Lease { protocol, address, source })?;
+            sockets.push(socket);
+        }
+        Ok(PortLease { port, _sockets: sockets })
+    }
+}
+
+fn hold_one(protocol: Protocol, address: SocketAddr) -> Result<Socket, KernelError> {
+    match silent_socket(protocol, address, false) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+        result => return result.map_err(|error| refused(protocol, address, error)),
+    }
+    let holder = holder::find(protocol, address).unwrap_or(Holder::Unlisted);
+    if let Holder::TimeWait { .. } = holder {
+        debug!("{holder}: asking for port {address} all the same");
+        match silent_socket(protocol, address, true) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            result => return result.map_err(|error| refused(protocol, address, error)),
+        }
+    }
+    Err(KernelError::PortInUse { protocol, address, holder })
+}
+
+fn silent_socket(protocol: Protocol, address: SocketAddr, reuse: bool) -> io::Result<Socket> {
+    let kind = match protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(reuse)?;
+    // BPF_RET | BPF_K with 0: keep no byte of any packet (man 7 socket, SO_ATTACH_FILTER).
+    socket.attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])?;
+    socket.bind(&SockAddr::from(address))?;
+    if protocol == Protocol::Tcp {
+        socket.listen(1)?;
+    }
+    Ok(socket)
+}
+
+fn bound_port(socket: &Socket) -> io::Result<u16> {
+    let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    Ok(address.port())
+}
+
+fn refused(protocol: Protocol, address: SocketAddr, source: io::Error) -> KernelError {
+    if source.kind() == io::ErrorKind::AddrNotAvailable {
+        return KernelError::NotLocal { protocol, address };
+    }
+    let port = ("hold a port below 1024", Capability::CAP_NET_BIND_SERVICE);
+    let filter = ("put a filter on its port lease", Capability::CAP_NET_ADMIN);
+    [port, filter]
+        .into_iter()
+        .filter(|(_, capability)| address.port() < 1024 || *capability != Capability::CAP_NET_BIND_SERVICE)
+        .find_map(|(action, capability)| capabilities::missing(&source, action, capability))
+        .unwrap_or(KernelError::Lease { protocol, address, source })
+}
