@@ -141,7 +141,9 @@ mod tests {
 
     #[test]
     fn times_are_read_with_and_without_unit() {
-        for (text, millis) in [("500ms", 500), ("3s", 3000), ("1m", 60_000), ("2", 2000), ("0.25", 250), ("0", 0)] {
+        for (text, millis) in
+            [("500ms", 500), ("3s", 3000), ("1m", 60_000), ("2", 2000), ("0.25", 250), ("0", 0)]
+        {
             assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "s", "-1", "1d", "1 s", "nan", "inf", "1e400"] {

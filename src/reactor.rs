@@ -48,10 +48,11 @@ impl Reactor {
         START + self.started.elapsed()
     }
 
-    /// Waits until one of `interests` is ready, a signal arrives, or `deadline` has passed, whichever is
-    /// first. Returns the signal, if there is one.
+    /// Waits until `link` has a frame, one of `interests` is ready, a signal arrives, or `deadline` has passed,
+    /// whichever is first. Returns the signal, if there is one.
     pub fn wait(
         &self,
+        link: BorrowedFd<'_>,
         interests: &mut [Interest<'_>],
         deadline: Option<Duration>,
     ) -> io::Result<Option<Signal>> {

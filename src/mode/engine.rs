@@ -8,15 +8,14 @@ use super::Error;
 use crate::{
     host::{
         capability::{self, Capability},
-        interface::{self, Framing, Interface},
+        interface::{self, Interface},
     },
     kernel::{Backend, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
-    link::{Link, LinkError, PacketSocket},
-    net::{FiveTuple, Protocol},
+    link::{self, Link, LinkError, PacketSocket},
+    net::Protocol,
     reactor::{Interest, Reactor},
     stack::{Path, Settings, Stack},
 };
-use nix::sys::signal::Signal;
 use std::{
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
@@ -46,8 +45,8 @@ pub struct Setup {
     pub remote: Option<SocketAddr>,
     /// The interfaces that our packets may come in by.
     pub interfaces: Vec<Interface>,
-    /// Listen on all addresses of these families, rather than on `local` alone.
-    pub wildcard: bool,
+    /// The addresses at which the port is held; an unspecified one stands for all of its family.
+    pub lease: Vec<IpAddr>,
     pub backend: Backend,
     pub vnet_header: bool,
     pub segmentation: bool,
@@ -59,7 +58,7 @@ pub struct Engine {
     pub stack: Stack,
     link: PacketSocket,
     pub reactor: Reactor,
-    loopback: Option<Loopback>,
+    _loopback: Option<Loopback>,
     guards: Vec<Guard>,
     programs: Programs,
     lease: PortLease,
@@ -74,9 +73,10 @@ impl Engine {
         capability::require(Capability::NetAdmin, "attach the ingress guard")?;
         capability::require(Capability::Bpf, "load its eBPF programs")?;
         let reactor = Reactor::new().map_err(Error::Reactor)?;
-        let lease = match setup.wildcard {
-            true => PortLease::wildcard(setup.protocol, &setup.local, setup.port)?,
-            false => PortLease::new(setup.protocol, &setup.local, setup.port)?,
+        let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
+        let lease = match setup.protocol {
+            Protocol::Tcp => PortLease::tcp(&setup.lease, setup.port, scope)?,
+            Protocol::Udp => PortLease::udp(&setup.lease, setup.port, scope)?,
         };
         let programs = Programs::load(&Filter::Flow(FlowFilter {
             protocol: setup.protocol,
@@ -90,7 +90,7 @@ impl Engine {
             [only] => Some(only.index),
             _ => None,
         };
-        let link = PacketSocket::open(&crate::link::Options {
+        let link = PacketSocket::open(&link::Options {
             interface: single,
             capture: programs.capture_fd(),
             vnet_header: setup.vnet_header,
@@ -100,7 +100,8 @@ impl Engine {
             receive_buffer: RECEIVE_BUFFER,
         })?;
         link.bind()?;
-        log::info!("raw socket: {}", name(single));
+        let names: Vec<_> = setup.interfaces.iter().map(|i| i.name.as_str()).collect();
+        log::info!("raw socket: {}", names.join(", "));
         let mut guards = Vec::with_capacity(setup.interfaces.len());
         let mut loopback = None;
         for interface in &setup.interfaces {
@@ -110,11 +111,10 @@ impl Engine {
             }
         }
         if let Some(guard) = guards.first() {
-            let names: Vec<_> = setup.interfaces.iter().map(|i| i.name.as_str()).collect();
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
         }
         let stack = Stack::new(setup.settings.clone(), unpredictable);
-        Ok(Engine { stack, link, reactor, loopback, guards, programs, lease, down: None, single })
+        Ok(Engine { stack, link, reactor, _loopback: loopback, guards, programs, lease, down: None, single })
     }
 
     /// Our port.

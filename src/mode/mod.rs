@@ -13,10 +13,10 @@ use crate::{
 use nix::sys::signal::Signal;
 use std::{io, net::SocketAddr, time::Duration};
 
+pub use crate::relay::Policy;
 pub use connect::{Attempt, Connect};
 pub use engine::{Setup, path};
 pub use listen::Listen;
-pub use crate::relay::Policy;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]

@@ -166,9 +166,7 @@ impl<'e> Session<'e> {
         match outcome {
             Outcome::Complete => Ok(()),
             Outcome::Undelivered(bytes) => Err(Error::Undelivered { target, bytes }),
-            Outcome::Idle => {
-                Err(Error::Idle { target, after: self.policy.idle_timeout.unwrap_or_default() })
-            }
+            Outcome::Idle => Err(Error::Idle { target, after: self.policy.idle_timeout.unwrap_or_default() }),
         }
     }
 

@@ -134,10 +134,7 @@ impl Flow {
     }
 
     /// Awaits the SYN that is handed to [`Flow::ingress`] next.
-    pub fn answer(now: Duration, tuple: FiveTuple, way: Way,
-        settings: &Settings,
-        seed: u64,
-    ) -> Flow {
+    pub fn answer(now: Duration, tuple: FiveTuple, way: Way, settings: &Settings, seed: u64) -> Flow {
         let mut flow = Flow::new(now, tuple, way, settings, seed);
         flow.endpoint.listen(tuple.local.port());
         flow
@@ -213,6 +210,11 @@ impl Flow {
     /// Waiting out the peer's possible retransmissions (RFC 9293, section 3.6.1).
     pub fn in_time_wait(&self) -> bool {
         self.endpoint.state() == State::TimeWait
+    }
+
+    /// Whether the path lost something so far, as far as we can tell.
+    pub fn saw_loss(&self) -> bool {
+        self.counters.egress_drops > 0
     }
 
     /// Whether the handshake was ever completed.
