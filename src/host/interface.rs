@@ -10,6 +10,7 @@ use netlink_packet_route::{
         LinkMessage,
     },
 };
+use nix::errno::Errno;
 
 use super::netlink::{Netlink, NetlinkError};
 use crate::net::MacAddr;
@@ -198,17 +199,10 @@ fn ipv6_mtu(families: &[AfSpecUnspec]) -> Option<u32> {
 
 /// All interfaces of this network namespace, in the kernel's order.
 pub fn all() -> Result<Vec<Interface>, InterfaceError> {
-    let mut request = LinkMessage::default();
-    // Statistics are most of the answer and of no use here.
-    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let replies = Netlink::open()
-        .and_then(|mut netlink| netlink.dump(RouteNetlinkMessage::GetLink(request)))
-        .map_err(|source| InterfaceError::Netlink { what: "interfaces", source })?;
-    let links = replies.into_iter().filter_map(|reply| match reply {
-        RouteNetlinkMessage::NewLink(link) => Some(Interface::from_message(link)),
-        _ => None,
-    });
-    Ok(links.collect())
+        .and_then(|mut netlink| netlink.dump(RouteNetlinkMessage::GetLink(question())))
+        .map_err(unreadable)?;
+    Ok(replies.into_iter().filter_map(from_reply).collect())
 }
 
 /// The interface called `name`.
@@ -216,12 +210,12 @@ pub fn all() -> Result<Vec<Interface>, InterfaceError> {
 /// # Errors
 /// [`InterfaceError::UnknownName`] lists the names that exist.
 pub fn by_name(name: &str) -> Result<Interface, InterfaceError> {
-    let interfaces = all()?;
-    let present = names(&interfaces);
-    interfaces
-        .into_iter()
-        .find(|interface| interface.name == name)
-        .ok_or_else(|| InterfaceError::UnknownName { name: name.to_owned(), present })
+    let mut wanted = question();
+    wanted.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    match one(wanted)? {
+        Some(interface) => Ok(interface),
+        None => Err(InterfaceError::UnknownName { name: name.to_owned(), present: names(&all()?) }),
+    }
 }
 
 /// The interface with that `ifindex`.
@@ -229,12 +223,41 @@ pub fn by_name(name: &str) -> Result<Interface, InterfaceError> {
 /// # Errors
 /// [`InterfaceError::UnknownIndex`] lists the names that exist.
 pub fn by_index(index: u32) -> Result<Interface, InterfaceError> {
-    let interfaces = all()?;
-    let present = names(&interfaces);
-    interfaces
-        .into_iter()
-        .find(|interface| interface.index == index)
-        .ok_or(InterfaceError::UnknownIndex { index, present })
+    let mut wanted = question();
+    wanted.header.index = index;
+    match one(wanted)? {
+        Some(interface) => Ok(interface),
+        None => Err(InterfaceError::UnknownIndex { index, present: names(&all()?) }),
+    }
+}
+
+fn question() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    // Statistics are most of the answer and of no use here.
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
+}
+
+fn one(wanted: LinkMessage) -> Result<Option<Interface>, InterfaceError> {
+    match Netlink::open().and_then(|mut netlink| netlink.request(RouteNetlinkMessage::GetLink(wanted), 0)) {
+        Ok(replies) => Ok(replies.into_iter().find_map(from_reply)),
+        // The two others: a name that is too long, or empty; an index that is none.
+        Err(error) if matches!(error.errno(), Some(Errno::ENODEV | Errno::ERANGE | Errno::EINVAL)) => {
+            Ok(None)
+        }
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+fn from_reply(reply: RouteNetlinkMessage) -> Option<Interface> {
+    match reply {
+        RouteNetlinkMessage::NewLink(link) => Some(Interface::from_message(link)),
+        _ => None,
+    }
+}
+
+fn unreadable(source: NetlinkError) -> InterfaceError {
+    InterfaceError::Netlink { what: "interfaces", source }
 }
 
 fn names(interfaces: &[Interface]) -> Names {

@@ -22,7 +22,7 @@ use nix::errno::Errno;
 pub use netlink_packet_route::neighbour::NeighbourState;
 
 use super::{
-    interface,
+    interface::{self, Framing, InterfaceError},
     netlink::{Netlink, NetlinkError},
 };
 use crate::net::MacAddr;
@@ -67,6 +67,8 @@ pub enum NeighbourError {
     NotPermitted { address: IpAddr, interface: String },
     #[error("interface {interface} is down, so {address} can't be resolved; try: ip link set {interface} up")]
     InterfaceDown { address: IpAddr, interface: String },
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
     #[error("could not {what} the neighbour {address} on {interface}: {source}")]
     Netlink { what: &'static str, address: IpAddr, interface: String, source: NetlinkError },
 }
@@ -111,6 +113,15 @@ pub fn lookup(ifindex: u32, address: IpAddr) -> Result<Option<Neighbour>, Neighb
 /// # Errors
 /// See [`NeighbourError`]; needs CAP_NET_ADMIN unless the kernel knows the neighbour.
 pub fn resolve(ifindex: u32, address: IpAddr, deadline: Duration) -> Result<MacAddr, NeighbourError> {
+    let interface = interface::by_index(ifindex)?;
+    match interface.framing()? {
+        Framing::None => return Err(NeighbourError::NoLinkAddress { address, interface: interface.name }),
+        Framing::Loopback => return Ok(MacAddr::default()),
+        Framing::Ethernet if !interface.up => {
+            return Err(NeighbourError::InterfaceDown { address, interface: interface.name });
+        }
+        Framing::Ethernet => {}
+    }
     let failed = |what| move |source| netlink_error(what, ifindex, address, source);
     let mut questions = Netlink::open().map_err(failed("look up"))?;
     let mut changes = Netlink::subscribe(RTNLGRP_NEIGH).map_err(failed("watch"))?;
@@ -203,7 +214,6 @@ fn netlink_error(what: &'static str, ifindex: u32, address: IpAddr, source: Netl
     let interface = interface_name(ifindex);
     match source.errno() {
         Some(Errno::EPERM) => NeighbourError::NotPermitted { address, interface },
-        Some(Errno::ENETDOWN) => NeighbourError::InterfaceDown { address, interface },
         _ => NeighbourError::Netlink { what, address, interface, source },
     }
 }

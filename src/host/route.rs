@@ -178,7 +178,7 @@ pub fn lookup(query: &Query) -> Result<Route, RouteError> {
     }
     let answer = ask_as_connect(&mut netlink, query)
         .and_then(|answer| believe(answer, query, bound.as_ref()))
-        .map_err(|error| explain(error, &mut netlink, query, bound.as_ref()))?;
+        .or_else(|error| ask_elsewhere(error, &mut netlink, query, bound.as_ref()))?;
     let route = route(&answer, query)?;
     debug!("route: {route:?}");
     Ok(route)
@@ -295,20 +295,29 @@ fn believe(answer: Answer, query: &Query, bound: Option<&Interface>) -> Result<A
     Ok(answer)
 }
 
-/// Finds the better reason when the answer disappointed because of the interface.
-fn explain(error: RouteError, netlink: &mut Netlink, query: &Query, bound: Option<&Interface>) -> RouteError {
-    let Some(bound) = bound else { return error };
-    match error {
-        RouteError::None(destination) | RouteError::InterfaceMismatch { destination, chosen: None, .. } => {
-            if !bound.up {
-                return RouteError::InterfaceDown { destination, interface: bound.name.clone() };
-            }
-            let elsewhere = ask(netlink, &Query { interface: None, ..*query }).ok();
+/// Asks again without the interface where that was the obstacle: the destination may be one of our own
+/// addresses, which no interface but `lo` leads to; and otherwise there is a better reason to be told.
+fn ask_elsewhere(
+    error: RouteError,
+    netlink: &mut Netlink,
+    query: &Query,
+    bound: Option<&Interface>,
+) -> Result<Answer, RouteError> {
+    let (RouteError::None(_) | RouteError::InterfaceMismatch { chosen: None, .. }, Some(bound)) =
+        (&error, bound)
+    else {
+        return Err(error);
+    };
+    let destination = query.destination;
+    let elsewhere = ask(netlink, &Query { interface: None, ..*query }).ok();
+    match elsewhere {
+        Some(answer) if answer.kind == RouteType::Local => Ok(answer),
+        _ if !bound.up => Err(RouteError::InterfaceDown { destination, interface: bound.name.clone() }),
+        _ => {
             let chosen = elsewhere.and_then(|answer| interface::by_index(answer.interface).ok());
             let asked = bound.name.clone();
-            RouteError::InterfaceMismatch { destination, asked, chosen: chosen.map(|other| other.name) }
+            Err(RouteError::InterfaceMismatch { destination, asked, chosen: chosen.map(|other| other.name) })
         }
-        other => other,
     }
 }
 
