@@ -47,8 +47,8 @@
 #define NEIGHBOUR_ADVERTISEMENT 136
 #define ICMP_HEADER 8
 
-/* Addresses and ports are in network order. The first eight fields mean the same to both uses of the
- * capture program unless said otherwise; a sniffer looks for `remote` and `remote_port` on either side. */
+/* Addresses and ports are in network order. A sniffer looks for `remote` and `remote_port` on either
+ * side of a packet. */
 struct config {
 	__u64 heartbeat_limit;	/* ns; an attachment that is watched goes inert when its owner is silent longer */
 	__u32 local4_count;	/* flow: entries of local4; 0 switches IPv4 off */
@@ -60,9 +60,9 @@ struct config {
 	__u8 family;		/* 4, 6 or 0: both; sniffer only */
 	__u8 remote_family;	/* 4 or 6: `remote` counts; 0: any remote address */
 	__u8 neighbours;	/* flow: capture ARP and neighbour discovery for the local addresses as well */
-	__be32 remote[4];	/* IPv4 uses the first word */
+	__u64 remote[2];	/* as `struct packet` holds addresses */
+	__u64 local6[MAX_LOCAL][2];
 	__be32 local4[MAX_LOCAL];
-	__be32 local6[MAX_LOCAL][4];
 };
 
 const volatile struct config config = {};
@@ -78,7 +78,7 @@ enum verdict {
 enum side { TO_US, FROM_US };
 
 struct packet {
-	__be32 source[4], destination[4];	/* IPv4 uses the first word */
+	__u64 source[2], destination[2];	/* halves in network order; IPv4 uses the first only */
 	__u32 transport;			/* offset of what follows the IP headers */
 	__u8 family, protocol, later_fragment;
 };
@@ -118,7 +118,7 @@ static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct 
 		__be32 version_class_flow;
 		__be16 length;
 		__u8 next, hop_limit;
-		__be32 source[4], destination[4];
+		__u64 source[2], destination[2];
 	} h;
 
 	if (!load(skb, offset, &h, sizeof(h)))
@@ -133,7 +133,7 @@ static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct 
 	offset += sizeof(h);
 
 	for (int i = 0; i < MAX_EXTENSIONS; i++) {
-		__u8 e[4];
+		__u8 e[8];
 
 		if (next == NEXT_HOP_BY_HOP || next == NEXT_ROUTING || next == NEXT_DESTINATION ||
 		    next == NEXT_MOBILITY) {
@@ -145,9 +145,9 @@ static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct 
 				return 0;
 			offset += (e[1] + 2) * 4;
 		} else if (next == NEXT_FRAGMENT) {
-			if (!load(skb, offset, e, 4))
+			if (!load(skb, offset, e, sizeof(e)))
 				return 0;
-			offset += 8;
+			offset += sizeof(e);
 			if ((e[2] << 8 | e[3]) & IP6_OFFSET_MASK) {
 				next = e[0];
 				p->later_fragment = 1;
@@ -169,26 +169,32 @@ static __always_inline int is_tagged(struct __sk_buff *skb)
 	return skb->vlan_present && (skb->vlan_tci & VLAN_VID_MASK);
 }
 
-static __always_inline int same_address(__u8 family, const __be32 *address, const volatile __be32 *wanted)
+static __always_inline int same_address(__u8 family, const __u64 *address, const volatile __u64 *wanted)
 {
-	if (family == 4)
-		return address[0] == wanted[0];
-	return address[0] == wanted[0] && address[1] == wanted[1] && address[2] == wanted[2] &&
-	       address[3] == wanted[3];
+	return address[0] == wanted[0] && (family == 4 || address[1] == wanted[1]);
 }
 
-static __always_inline int is_local(__u8 family, const __be32 *address)
+/* The two loops over the lists are functions of their own, not static, so that the verifier walks them once
+ * and not once for each path that leads there. */
+__noinline int is_local4(__u32 address)
 {
-	if (family == 4) {
-		for (__u32 i = 0; i < MAX_LOCAL && i < config.local4_count; i++)
-			if (same_address(4, address, &config.local4[i]))
-				return 1;
-	} else {
-		for (__u32 i = 0; i < MAX_LOCAL && i < config.local6_count; i++)
-			if (same_address(6, address, config.local6[i]))
-				return 1;
-	}
+	for (__u32 i = 0; i < MAX_LOCAL && i < config.local4_count; i++)
+		if (address == config.local4[i])
+			return 1;
 	return 0;
+}
+
+__noinline int is_local6(__u64 high, __u64 low)
+{
+	for (__u32 i = 0; i < MAX_LOCAL && i < config.local6_count; i++)
+		if (high == config.local6[i][0] && low == config.local6[i][1])
+			return 1;
+	return 0;
+}
+
+static __always_inline int is_local(__u8 family, const __u64 *address)
+{
+	return family == 4 ? is_local4(address[0]) : is_local6(address[0], address[1]);
 }
 
 static __always_inline int ports_match(struct __sk_buff *skb, const struct packet *p, enum side side)
@@ -243,15 +249,14 @@ static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const str
 
 	if (p->protocol != NEXT_ICMP6 || p->later_fragment || !load(skb, p->transport, &type, 1))
 		return FOREIGN;
-	if (config.neighbours && type == NEIGHBOUR_SOLICITATION) {
-		__be32 target[4];
+	if (config.neighbours && (type == NEIGHBOUR_SOLICITATION || type == NEIGHBOUR_ADVERTISEMENT)) {
+		__u64 target[2];
 
 		if (!load(skb, p->transport + ICMP_HEADER, target, sizeof(target)))
 			return FOREIGN;
-		return is_local(6, target) ? CONTROL : FOREIGN;
+		/* An advertisement's target is the neighbour; it is for us when it is sent to us. */
+		return is_local(6, type == NEIGHBOUR_SOLICITATION ? target : p->destination) ? CONTROL : FOREIGN;
 	}
-	if (config.neighbours && type == NEIGHBOUR_ADVERTISEMENT)
-		return is_local(6, p->destination) ? CONTROL : FOREIGN;
 	if (type < ICMP6_FIRST_ERROR || type > ICMP6_LAST_ERROR)
 		return FOREIGN;
 	if (!read_ip6(skb, p->transport + ICMP_HEADER, &quoted))
@@ -265,12 +270,12 @@ struct arp {
 	__u8 hardware_length, protocol_length;
 	__be16 operation;
 	__u8 sender_hardware[6];
-	__u8 sender[4];
+	__be32 sender;
 	__u8 target_hardware[6];
-	__u8 target[4];
-};
+	__be32 target;
+} __attribute__((packed));
 
-static __always_inline int read_arp(struct __sk_buff *skb, __be32 *sender, __be32 *target)
+static __always_inline int read_arp(struct __sk_buff *skb, __u64 *sender, __u64 *target)
 {
 	struct arp h;
 
@@ -278,8 +283,8 @@ static __always_inline int read_arp(struct __sk_buff *skb, __be32 *sender, __be3
 		return 0;
 	if (h.protocol != bpf_htons(ETH_P_IP) || h.hardware_length != 6 || h.protocol_length != 4)
 		return 0;
-	__builtin_memcpy(sender, h.sender, sizeof(h.sender));
-	__builtin_memcpy(target, h.target, sizeof(h.target));
+	*sender = h.sender;
+	*target = h.target;
 	return 1;
 }
 
@@ -304,7 +309,7 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 		return verdict == FOREIGN && control ? match_icmp6(skb, &p) : verdict;
 	}
 	if (control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {
-		__be32 sender, target;
+		__u64 sender, target;
 
 		return read_arp(skb, &sender, &target) && is_local(4, &target) ? CONTROL : FOREIGN;
 	}
@@ -322,7 +327,7 @@ static __always_inline int sniffed(struct __sk_buff *skb)
 	if (!config.protocol && !config.family && !config.remote_family && !config.remote_port)
 		return 1;
 	if (skb->protocol == bpf_htons(ETH_P_ARP)) {
-		__be32 sender, target;
+		__u64 sender, target;
 
 		if (config.protocol || config.family || config.remote_family != 4 || config.remote_port)
 			return 0;

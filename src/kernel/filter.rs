@@ -2,7 +2,7 @@
 
 use super::{error::KernelError, skeleton::types};
 use crate::net::Protocol;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The local addresses of one family that a [`FlowFilter`] takes: MAX_LOCAL in bpf/flow.h.
 pub const MAX_LOCAL_ADDRESSES: usize = 64;
@@ -102,7 +102,7 @@ impl FlowFilter {
                     count4 += 1;
                 }),
                 IpAddr::V6(a) => config.local6.get_mut(count6).map(|slot| {
-                    *slot = words(a.octets());
+                    *slot = halves(*a);
                     count6 += 1;
                 }),
             };
@@ -136,17 +136,17 @@ fn write_remote(config: &mut types::config, address: Option<IpAddr>) {
         None => config.remote_family = 0,
         Some(IpAddr::V4(a)) => {
             config.remote_family = 4;
-            config.remote = [u32::from_ne_bytes(a.octets()), 0, 0, 0];
+            config.remote = [u32::from_ne_bytes(a.octets()).into(), 0];
         }
         Some(IpAddr::V6(a)) => {
             config.remote_family = 6;
-            config.remote = words(a.octets());
+            config.remote = halves(a);
         }
     }
 }
 
-/// An IPv6 address as the words that a program loads from a packet.
-fn words(octets: [u8; 16]) -> [u32; 4] {
-    let (words, _) = octets.as_chunks::<4>();
-    std::array::from_fn(|i| words.get(i).map_or(0, |w| u32::from_ne_bytes(*w)))
+/// An IPv6 address as the two numbers that a program loads from a packet.
+fn halves(address: Ipv6Addr) -> [u64; 2] {
+    let bits = address.to_bits();
+    [(bits >> 64) as u64, bits as u64].map(u64::to_be)
 }

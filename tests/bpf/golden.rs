@@ -1,0 +1,355 @@
+//! Frames whose verdict is plain to see, for a listener and for a connection, IPv4 and IPv6.
+
+use crate::{
+    frames::{
+        ETHERTYPE_ARP, ETHERTYPE_VLAN, Extension, ICMP, ICMP6, Ip4, TCP, UDP, around, arp, ethernet, icmp,
+        ip6, packet, transport,
+    },
+    model::Verdict::{self, Control, Flow, Foreign, Fragment},
+    run::{capture, guard, is_root, load, loopback, run},
+};
+use netkat::{
+    kernel::{Filter, FlowFilter, IpFamily, Programs, SniffFilter},
+    net::Protocol,
+};
+use std::net::{IpAddr, Ipv6Addr};
+
+const US: &str = "10.0.0.1";
+const PEER: &str = "10.0.0.2";
+const STRANGER: &str = "10.0.0.3";
+const US6: &str = "fd00::1";
+const PEER6: &str = "fd00::2";
+const STRANGER6: &str = "fd00::3";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn v6(text: &str) -> Ipv6Addr {
+    text.parse().unwrap()
+}
+
+fn listener() -> FlowFilter {
+    FlowFilter {
+        protocol: Protocol::Tcp,
+        local_addresses: vec![ip(US), ip(US6)],
+        local_port: 8080,
+        remote_address: None,
+        remote_port: None,
+        neighbour_discovery: false,
+    }
+}
+
+fn connection() -> FlowFilter {
+    FlowFilter {
+        local_addresses: vec![ip(US)],
+        local_port: 40000,
+        remote_address: Some(ip(PEER)),
+        remote_port: Some(80),
+        ..listener()
+    }
+}
+
+fn connection6() -> FlowFilter {
+    FlowFilter { local_addresses: vec![ip(US6)], remote_address: Some(ip(PEER6)), ..connection() }
+}
+
+/// Checks capture and guard: the guard drops exactly what carries the flow's ports.
+fn check(filter: &FlowFilter, cases: Vec<(&str, Vec<u8>, Verdict)>) {
+    if !is_root() {
+        return;
+    }
+    let programs = load(filter);
+    for (name, frame, expected) in cases {
+        assert_eq!(capture(&programs, &frame), expected, "capture: {name}");
+        assert_eq!(guard(&programs, &frame), expected == Flow, "guard: {name}");
+    }
+}
+
+fn tcp4(source: &str, destination: &str, ports: (u16, u16)) -> Vec<u8> {
+    around(&packet(ip(source), ip(destination), TCP, &transport(ports.0, ports.1)))
+}
+
+#[test]
+fn listener_takes_its_port_from_everyone() {
+    let port = transport(5, 8080);
+    let udp = packet(ip(PEER), ip(US), UDP, &port);
+    check(
+        &listener(),
+        vec![
+            ("any peer", tcp4(PEER, US, (1, 8080)), Flow),
+            ("another peer", tcp4(STRANGER, US, (65535, 8080)), Flow),
+            ("IPv6", around(&packet(ip(PEER6), ip(US6), TCP, &port)), Flow),
+            ("another port", tcp4(PEER, US, (8080, 8081)), Foreign),
+            ("another host's", tcp4(PEER, STRANGER, (1, 8080)), Foreign),
+            ("another host's, IPv6", around(&packet(ip(PEER6), ip(STRANGER6), TCP, &port)), Foreign),
+            ("another protocol", around(&udp), Foreign),
+            ("what we send", tcp4(US, PEER, (8080, 1)), Foreign),
+        ],
+    );
+}
+
+#[test]
+fn connection_takes_one_tuple_only() {
+    check(
+        &connection(),
+        vec![
+            ("the peer", tcp4(PEER, US, (80, 40000)), Flow),
+            ("another flow to the same server", tcp4(PEER, US, (80, 40001)), Foreign),
+            ("another port of the peer", tcp4(PEER, US, (81, 40000)), Foreign),
+            ("another peer", tcp4(STRANGER, US, (80, 40000)), Foreign),
+            (
+                "IPv6 with the same ports",
+                around(&packet(ip(PEER6), ip(US6), TCP, &transport(80, 40000))),
+                Foreign,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn every_local_address_of_a_full_list_counts() {
+    if !is_root() {
+        return;
+    }
+    let v4 = (1..=64).map(|i| ip(&format!("10.1.0.{i}")));
+    let v6 = (1..=64).map(|i| ip(&format!("fd01::{i:x}")));
+    let filter = FlowFilter { local_addresses: v4.chain(v6).collect(), ..listener() };
+    let programs = load(&filter);
+    for &address in &filter.local_addresses {
+        let peer = if address.is_ipv4() { PEER } else { PEER6 };
+        let frame = around(&packet(ip(peer), address, TCP, &transport(1, 8080)));
+        assert_eq!(capture(&programs, &frame), Flow, "{address}");
+        assert!(guard(&programs, &frame), "{address}");
+    }
+    for other in ["10.1.0.65", "10.1.0.0", "fd01::41", "fd01::"] {
+        let peer = if ip(other).is_ipv4() { PEER } else { PEER6 };
+        let frame = around(&packet(ip(peer), ip(other), TCP, &transport(1, 8080)));
+        assert_eq!(capture(&programs, &frame), Foreign, "{other}");
+    }
+}
+
+#[test]
+fn ipv4_headers_of_all_lengths() {
+    let ports = transport(80, 40000);
+    let with = |options| around(&Ip4 { options, ..Ip4::new(PEER, US, TCP) }.packet(&ports));
+    let broken = |byte: u8| {
+        let mut frame = tcp4(PEER, US, (80, 40000));
+        frame[14] = byte;
+        frame
+    };
+    let cut = |mut frame: Vec<u8>, length| {
+        frame.truncate(length);
+        frame
+    };
+    check(
+        &connection(),
+        vec![
+            ("four bytes of options", with(4), Flow),
+            ("forty bytes of options", with(40), Flow),
+            ("header length below 20", broken(0x44), Foreign),
+            ("version 6 in an IPv4 frame", broken(0x65), Foreign),
+            ("no ports", cut(tcp4(PEER, US, (80, 40000)), 14 + 20), Foreign),
+            ("three bytes of ports", cut(tcp4(PEER, US, (80, 40000)), 14 + 23), Foreign),
+            ("ports and no more", cut(tcp4(PEER, US, (80, 40000)), 14 + 24), Flow),
+            ("options cut short", cut(with(40), 14 + 50), Foreign),
+        ],
+    );
+}
+
+#[test]
+fn fragments_go_to_both_but_for_the_first() {
+    let fragment =
+        |offset, more| Ip4 { offset, more, ..Ip4::new(PEER, US, TCP) }.packet(&transport(80, 40000));
+    let stranger = Ip4 { offset: 8, ..Ip4::new(STRANGER, US, TCP) }.packet(&[0; 8]);
+    let udp = Ip4 { offset: 8, ..Ip4::new(PEER, US, UDP) }.packet(&[0; 8]);
+    check(
+        &connection(),
+        vec![
+            ("first", around(&fragment(0, true)), Flow),
+            ("middle", around(&fragment(1480, true)), Fragment),
+            ("last", around(&fragment(65528, false)), Fragment),
+            ("a stranger's", around(&stranger), Foreign),
+            ("another protocol's", around(&udp), Foreign),
+        ],
+    );
+}
+
+#[test]
+fn ipv6_extension_headers() {
+    use Extension::{Authentication, Fragment as Frag, Options};
+    let with =
+        |extensions: &[Extension]| around(&ip6(v6(PEER6), v6(US6), extensions, TCP, &transport(80, 40000)));
+    let cut = |mut frame: Vec<u8>, length| {
+        frame.truncate(length);
+        frame
+    };
+    check(
+        &connection6(),
+        vec![
+            ("none", with(&[]), Flow),
+            ("hop by hop", with(&[Options(0, 0)]), Flow),
+            ("long destination options", with(&[Options(60, 31)]), Flow),
+            ("routing, mobility", with(&[Options(43, 2), Options(135, 0)]), Flow),
+            ("authentication", with(&[Authentication(4)]), Flow),
+            ("first fragment", with(&[Options(0, 0), Frag(0), Options(60, 0)]), Flow),
+            ("later fragment", with(&[Options(0, 0), Frag(1448)]), Fragment),
+            ("eight of them", with(&vec![Options(60, 0); 8]), Flow),
+            ("nine of them", with(&vec![Options(60, 0); 9]), Foreign),
+            ("an unknown one", with(&[Options(253, 0)]), Foreign),
+            ("cut in an extension", cut(with(&[Options(0, 0)]), 14 + 41), Foreign),
+            ("cut in the fragment header", cut(with(&[Frag(1448)]), 14 + 47), Foreign),
+            ("cut before the ports", cut(with(&[Options(0, 0)]), 14 + 50), Foreign),
+        ],
+    );
+}
+
+#[test]
+fn icmp_errors_are_seen_and_left_to_the_kernel() {
+    let ours = packet(ip(US), ip(PEER), TCP, &transport(40000, 80));
+    let received = packet(ip(PEER), ip(US), TCP, &transport(80, 40000));
+    let other = packet(ip(US), ip(PEER), TCP, &transport(40001, 80));
+    let fragment = Ip4 { offset: 8, ..Ip4::new(US, PEER, TCP) }.packet(&transport(40000, 80));
+    let options = Ip4 { options: 8, ..Ip4::new(US, PEER, TCP) }.packet(&transport(40000, 80));
+    let error = |kind, quoted: &[u8]| around(&packet(ip(STRANGER), ip(US), ICMP, &icmp(kind, quoted)));
+    check(
+        &connection(),
+        vec![
+            ("unreachable", error(3, &ours), Control),
+            ("time exceeded", error(11, &ours), Control),
+            ("parameter problem", error(12, &ours), Control),
+            ("quoting options", error(3, &options), Control),
+            ("only eight bytes quoted", error(3, &ours[..28]), Control),
+            ("ports not quoted", error(3, &ours[..22]), Foreign),
+            ("header not quoted", error(3, &ours[..12]), Foreign),
+            ("redirect", error(5, &ours), Foreign),
+            ("echo request", error(8, &ours), Foreign),
+            ("about another flow", error(3, &other), Foreign),
+            ("about a packet we got", error(3, &received), Foreign),
+            ("about a later fragment", error(3, &fragment), Foreign),
+        ],
+    );
+}
+
+#[test]
+fn icmpv6_errors_are_seen_and_left_to_the_kernel() {
+    let ours = packet(ip(US6), ip(PEER6), TCP, &transport(40000, 80));
+    let other = packet(ip(US6), ip(PEER6), TCP, &transport(40000, 81));
+    let extended = ip6(v6(US6), v6(PEER6), &[Extension::Options(60, 1)], TCP, &transport(40000, 80));
+    let error = |kind, quoted: &[u8]| around(&packet(ip(STRANGER6), ip(US6), ICMP6, &icmp(kind, quoted)));
+    check(
+        &connection6(),
+        vec![
+            ("unreachable", error(1, &ours), Control),
+            ("packet too big", error(2, &ours), Control),
+            ("time exceeded", error(3, &ours), Control),
+            ("parameter problem", error(4, &extended), Control),
+            ("echo request", error(128, &ours), Foreign),
+            ("about another flow", error(1, &other), Foreign),
+            ("solicitation, when not asked for", error(135, &v6(US6).octets()), Foreign),
+        ],
+    );
+}
+
+#[test]
+fn neighbour_discovery_for_an_address_of_ours() {
+    let ns =
+        |target: &str, to: &str| around(&packet(ip(PEER6), ip(to), ICMP6, &icmp(135, &v6(target).octets())));
+    let na =
+        |target: &str, to: &str| around(&packet(ip(PEER6), ip(to), ICMP6, &icmp(136, &v6(target).octets())));
+    let who_has =
+        |target: &str| ethernet(ETHERTYPE_ARP, &arp(PEER.parse().unwrap(), target.parse().unwrap()));
+    let mut odd = who_has(US);
+    odd[14 + 4] = 8;
+    let filter = FlowFilter { neighbour_discovery: true, ..listener() };
+    check(
+        &filter,
+        vec![
+            ("ARP for us", who_has(US), Control),
+            ("ARP for another", who_has(STRANGER), Foreign),
+            ("ARP with eight-byte addresses", odd, Foreign),
+            ("ARP cut short", who_has(US)[..14 + 27].to_vec(), Foreign),
+            ("solicitation for us", ns(US6, "ff02::1:ff00:1"), Control),
+            ("solicitation for another", ns(STRANGER6, "ff02::1:ff00:3"), Foreign),
+            ("advertisement to us", na(PEER6, US6), Control),
+            ("advertisement to another", na(PEER6, STRANGER6), Foreign),
+            ("the flow all the same", tcp4(PEER, US, (1, 8080)), Flow),
+        ],
+    );
+    check(&listener(), vec![("ARP, when not asked for", who_has(US), Foreign)]);
+}
+
+#[test]
+fn a_tag_in_the_frame_is_not_ours() {
+    let mut tagged = vec![0x00, 0x05, 0x08, 0x00];
+    tagged.extend(packet(ip(PEER), ip(US), TCP, &transport(80, 40000)));
+    check(&connection(), vec![("VLAN 5", ethernet(ETHERTYPE_VLAN, &tagged), Foreign)]);
+}
+
+#[test]
+fn loopback_reroutes_what_we_send_over_ipv4() {
+    if !is_root() {
+        return;
+    }
+    let programs = load(&listener());
+    assert!(loopback(&programs, &tcp4(US, PEER, (8080, 1))));
+    assert!(!loopback(&programs, &tcp4(PEER, US, (1, 8080))), "what we receive");
+    assert!(!loopback(&programs, &tcp4(US, PEER, (8081, 1))), "another port's");
+    assert!(!loopback(&programs, &around(&packet(ip(US6), ip(PEER6), TCP, &transport(8080, 1)))), "IPv6");
+}
+
+#[test]
+fn sniffer_shows_both_directions() {
+    if !is_root() {
+        return;
+    }
+    let load = |filter: SniffFilter| Programs::load(&Filter::Sniff(filter)).unwrap();
+    let shown = |programs: &Programs, frame: &[u8]| run(programs.capture_fd(), frame) != 0;
+    let to_peer = tcp4(US, PEER, (40000, 80));
+    let from_peer = tcp4(PEER, US, (80, 40000));
+    let udp6 = around(&packet(ip(PEER6), ip(US6), UDP, &transport(53, 4000)));
+    let later = around(&Ip4 { offset: 8, ..Ip4::new(PEER, US, UDP) }.packet(&[0; 8]));
+    let who_has = ethernet(ETHERTYPE_ARP, &arp(PEER.parse().unwrap(), US.parse().unwrap()));
+    let unknown = ethernet(0x88cc, &[0; 20]);
+
+    let all = load(SniffFilter::default());
+    for frame in [&to_peer, &from_peer, &udp6, &later, &who_has, &unknown] {
+        assert!(shown(&all, frame));
+    }
+    let tcp = load(SniffFilter { protocol: Some(Protocol::Tcp), ..SniffFilter::default() });
+    assert!(shown(&tcp, &to_peer) && !shown(&tcp, &udp6) && !shown(&tcp, &who_has));
+    let host = load(SniffFilter { host: Some(ip(PEER)), ..SniffFilter::default() });
+    for (frame, expected) in [
+        (&to_peer, true),
+        (&from_peer, true),
+        (&later, true),
+        (&who_has, true),
+        (&udp6, false),
+        (&unknown, false),
+    ] {
+        assert_eq!(shown(&host, frame), expected);
+    }
+    let port = load(SniffFilter { host: Some(ip(PEER)), port: Some(80), ..SniffFilter::default() });
+    for (frame, expected) in [(&to_peer, true), (&from_peer, true), (&later, true), (&who_has, false)] {
+        assert_eq!(shown(&port, frame), expected);
+    }
+    let ipv6 = load(SniffFilter { family: Some(IpFamily::Ipv6), ..SniffFilter::default() });
+    assert!(shown(&ipv6, &udp6) && !shown(&ipv6, &to_peer) && !shown(&ipv6, &who_has));
+}
+
+#[test]
+fn filters_that_match_too_much_or_nothing_are_refused() {
+    let refused = |filter: FlowFilter| Programs::load(&Filter::Flow(filter)).err().unwrap().to_string();
+    let cases = [
+        (FlowFilter { local_addresses: vec![ip("0.0.0.0")], ..listener() }, "unspecified"),
+        (FlowFilter { local_addresses: vec![ip("::")], ..listener() }, "unspecified"),
+        (FlowFilter { local_addresses: vec![], ..listener() }, "no local address"),
+        (FlowFilter { local_port: 0, ..listener() }, "local port is 0"),
+        (FlowFilter { remote_port: Some(0), ..listener() }, "remote port is 0"),
+        (FlowFilter { local_addresses: vec![ip(US); 65], ..listener() }, "more than 64"),
+    ];
+    for (filter, expected) in cases {
+        let message = refused(filter);
+        assert!(message.contains(expected), "{message}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The eBPF programs on frames, in the kernel: golden ones with their verdicts, random ones against a model,
+//! and the programs' size.
+
+mod frames;
+mod golden;
+mod model;
+mod random;
+mod run;
+mod size;

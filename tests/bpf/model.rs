@@ -1,0 +1,187 @@
+//! The matcher once more, in Rust: what bpf/flow.h must say about each frame.
+//!
+//! It is written from the rules, not from the C: a frame is parsed into values first and judged afterwards.
+
+use netkat::kernel::{FlowFilter, IpFamily, SniffFilter};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Foreign,
+    Flow,
+    Fragment,
+    Control,
+}
+
+/// What a frame holds, as far as its headers are whole.
+enum Network<'a> {
+    Ip(Packet<'a>),
+    Arp { sender: Ipv4Addr, target: Ipv4Addr },
+    Other,
+}
+
+struct Packet<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    later_fragment: bool,
+    body: &'a [u8],
+}
+
+impl Packet<'_> {
+    fn ports(&self) -> Option<(u16, u16)> {
+        let &[a, b, c, d] = self.body.first_chunk()?;
+        Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+    }
+}
+
+fn network(frame: &[u8]) -> Network<'_> {
+    let Some((header, body)) = frame.split_first_chunk::<14>() else { return Network::Other };
+    match u16::from_be_bytes([header[12], header[13]]) {
+        0x0800 => ipv4(body).map_or(Network::Other, Network::Ip),
+        0x86dd => ipv6(body).map_or(Network::Other, Network::Ip),
+        0x0806 => arp(body).unwrap_or(Network::Other),
+        _ => Network::Other,
+    }
+}
+
+fn arp(bytes: &[u8]) -> Option<Network<'_>> {
+    let h: &[u8; 28] = bytes.first_chunk()?;
+    let address = |at: usize| Ipv4Addr::new(h[at], h[at + 1], h[at + 2], h[at + 3]);
+    (h[2..6] == [8, 0, 6, 4]).then(|| Network::Arp { sender: address(14), target: address(24) })
+}
+
+fn ipv4(bytes: &[u8]) -> Option<Packet<'_>> {
+    let h: &[u8; 20] = bytes.first_chunk()?;
+    let length = usize::from(h[0] & 15) * 4;
+    if h[0] >> 4 != 4 || length < 20 {
+        return None;
+    }
+    Some(Packet {
+        source: Ipv4Addr::new(h[12], h[13], h[14], h[15]).into(),
+        destination: Ipv4Addr::new(h[16], h[17], h[18], h[19]).into(),
+        protocol: h[9],
+        later_fragment: (h[6] & 0x1f, h[7]) != (0, 0),
+        body: bytes.get(length..).unwrap_or_default(),
+    })
+}
+
+fn ipv6(bytes: &[u8]) -> Option<Packet<'_>> {
+    let (h, mut body) = bytes.split_first_chunk::<40>()?;
+    if h[0] >> 4 != 6 {
+        return None;
+    }
+    let address = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&h[at..at + 16]).unwrap());
+    let (mut protocol, mut later_fragment) = (h[6], false);
+    // At most eight extension headers are looked into.
+    for _ in 0..8 {
+        let length = match protocol {
+            0 | 43 | 60 | 135 => (usize::from(*body.get(1)?) + 1) * 8,
+            51 => (usize::from(*body.get(1)?) + 2) * 4,
+            44 => body.first_chunk::<8>()?.len(),
+            _ => break,
+        };
+        later_fragment = protocol == 44 && (body[2], body[3] & 0xf8) != (0, 0);
+        protocol = body[0];
+        body = body.get(length..).unwrap_or_default();
+        if later_fragment {
+            break;
+        }
+    }
+    Some(Packet {
+        source: address(8).into(),
+        destination: address(24).into(),
+        protocol,
+        later_fragment,
+        body,
+    })
+}
+
+/// The flow's own packets, read in one direction: `ours` and `theirs` are the ends.
+fn flow_verdict(filter: &FlowFilter, packet: &Packet, from_us: bool) -> Verdict {
+    let (ours, theirs) =
+        if from_us { (packet.source, packet.destination) } else { (packet.destination, packet.source) };
+    let addresses = filter.local_addresses.contains(&ours)
+        && filter.remote_address.is_none_or(|remote| remote == theirs)
+        && filter.protocol.number() == packet.protocol;
+    if !addresses {
+        return Verdict::Foreign;
+    }
+    if packet.later_fragment {
+        return Verdict::Fragment;
+    }
+    let Some((source, destination)) = packet.ports() else { return Verdict::Foreign };
+    let (ours, theirs) = if from_us { (source, destination) } else { (destination, source) };
+    let ports = ours == filter.local_port && filter.remote_port.is_none_or(|remote| remote == theirs);
+    if ports { Verdict::Flow } else { Verdict::Foreign }
+}
+
+/// What an arriving frame is to the flow.
+pub fn arriving(filter: &FlowFilter, frame: &[u8]) -> Verdict {
+    let is_local = |address: IpAddr| filter.local_addresses.contains(&address);
+    let packet = match network(frame) {
+        Network::Ip(packet) => packet,
+        Network::Arp { target, .. } if filter.neighbour_discovery && is_local(target.into()) => {
+            return Verdict::Control;
+        }
+        _ => return Verdict::Foreign,
+    };
+    let verdict = flow_verdict(filter, &packet, false);
+    if verdict != Verdict::Foreign || packet.later_fragment {
+        return verdict;
+    }
+    // Another family than the flow's is not looked at.
+    let family = |address: &IpAddr| address.is_ipv4() == packet.destination.is_ipv4();
+    if !filter.local_addresses.iter().any(family) {
+        return Verdict::Foreign;
+    }
+    let Some(&kind) = packet.body.first() else { return Verdict::Foreign };
+    let quoted = packet.body.get(8..).unwrap_or_default();
+    let quoted = match (packet.destination, packet.protocol, kind) {
+        (IpAddr::V4(_), 1, 3 | 11 | 12) => ipv4(quoted),
+        (IpAddr::V6(_), 58, 1..=4) => ipv6(quoted),
+        (IpAddr::V6(_), 58, 135 | 136) if filter.neighbour_discovery => {
+            let Some(target) = quoted.first_chunk::<16>() else { return Verdict::Foreign };
+            let target = if kind == 135 { Ipv6Addr::from(*target).into() } else { packet.destination };
+            return if is_local(target) { Verdict::Control } else { Verdict::Foreign };
+        }
+        _ => None,
+    };
+    match quoted {
+        Some(quoted) if flow_verdict(filter, &quoted, true) == Verdict::Flow => Verdict::Control,
+        _ => Verdict::Foreign,
+    }
+}
+
+/// Whether the loopback program gives a departing frame a route.
+pub fn redirected(filter: &FlowFilter, frame: &[u8]) -> bool {
+    matches!(network(frame), Network::Ip(packet)
+        if packet.source.is_ipv4() && flow_verdict(filter, &packet, true) == Verdict::Flow)
+}
+
+/// Whether a sniffer shows a frame.
+pub fn sniffed(filter: &SniffFilter, frame: &[u8]) -> bool {
+    if *filter == SniffFilter::default() {
+        return true;
+    }
+    let packet = match network(frame) {
+        Network::Ip(packet) => packet,
+        Network::Arp { sender, target } => {
+            let host = |a: Ipv4Addr| filter.host == Some(a.into());
+            return filter.protocol.is_none()
+                && filter.family.is_none()
+                && filter.port.is_none()
+                && (host(sender) || host(target));
+        }
+        Network::Other => return false,
+    };
+    let family = if packet.source.is_ipv4() { IpFamily::Ipv4 } else { IpFamily::Ipv6 };
+    let port = |wanted| {
+        matches!(packet.protocol, 6 | 17)
+            && (packet.later_fragment || packet.ports().is_some_and(|(a, b)| a == wanted || b == wanted))
+    };
+    filter.family.is_none_or(|f| f == family)
+        && filter.protocol.is_none_or(|p| p.number() == packet.protocol)
+        && filter.host.is_none_or(|h| h == packet.source || h == packet.destination)
+        && filter.port.is_none_or(port)
+}

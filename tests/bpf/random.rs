@@ -1,0 +1,185 @@
+//! Random frames and filters: the programs in the kernel agree with the model, frame by frame.
+//!
+//! Addresses, ports and protocols come from small pools, so that filters and frames meet often; truncation and
+//! flipped bytes then lead to every corner of the matcher.
+
+use crate::{
+    frames::{
+        ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Extension, Ip4, around, arp, ethernet, icmp, ip6,
+    },
+    model::{self, Verdict},
+    run::{capture, guard, is_root, is_runnable, load, loopback, run},
+};
+use netkat::{
+    kernel::{Filter, FlowFilter, IpFamily, Programs, SniffFilter},
+    net::Protocol,
+};
+use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::FileFailurePersistence};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const PORTS: [u16; 3] = [80, 8080, 40000];
+const PROTOCOLS: [u8; 4] = [6, 17, 1, 58];
+
+fn v4() -> impl Strategy<Value = Ipv4Addr> {
+    (1..4u8).prop_map(|i| Ipv4Addr::new(10, 0, 0, i))
+}
+
+fn v6() -> impl Strategy<Value = Ipv6Addr> {
+    // They differ in one word each, so that a word left out of the comparison shows.
+    (1..6u16).prop_map(|i| {
+        let mut words = [0xfd00, 1, 1, 1, 1, 1, 1, 1];
+        words[usize::from(i) + 2] = 2;
+        words.into()
+    })
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![v4().prop_map(IpAddr::from), v6().prop_map(IpAddr::from)]
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    select(vec![Protocol::Tcp, Protocol::Udp])
+}
+
+fn flow_filter() -> impl Strategy<Value = FlowFilter> {
+    (
+        protocol(),
+        vec(address(), 1..5),
+        select(&PORTS),
+        option::weighted(0.3, address()),
+        option::of(select(&PORTS)),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(protocol, local_addresses, local_port, remote_address, remote_port, neighbour_discovery)| {
+                FlowFilter {
+                    protocol,
+                    local_addresses,
+                    local_port,
+                    remote_address,
+                    remote_port,
+                    neighbour_discovery,
+                }
+            },
+        )
+}
+
+fn sniff_filter() -> impl Strategy<Value = SniffFilter> {
+    let family = select(vec![IpFamily::Ipv4, IpFamily::Ipv6]);
+    (option::of(protocol()), option::of(family), option::of(address()), option::of(select(&PORTS)))
+        .prop_map(|(protocol, family, host, port)| SniffFilter { protocol, family, host, port })
+}
+
+fn ports() -> impl Strategy<Value = Vec<u8>> {
+    (select(&PORTS), select(&PORTS)).prop_map(|(a, b)| crate::frames::transport(a, b))
+}
+
+fn extension() -> impl Strategy<Value = Extension> {
+    prop_oneof![
+        (select(vec![0, 43, 60, 135, 253]), 0..3u8).prop_map(|(n, l)| Extension::Options(n, l)),
+        (1..5u8).prop_map(Extension::Authentication),
+        select(vec![0, 8, 1448]).prop_map(Extension::Fragment),
+    ]
+}
+
+fn packet4(
+    body: impl Strategy<Value = Vec<u8>>,
+    protocol: impl Strategy<Value = u8>,
+) -> impl Strategy<Value = Vec<u8>> {
+    let offset = prop_oneof![4 => Just(0u16), 1 => select(vec![8u16, 1480, 65528])];
+    (v4(), v4(), protocol, 0..3usize, offset, any::<bool>(), body).prop_map(
+        |(source, destination, protocol, options, offset, more, body)| {
+            Ip4 { source, destination, protocol, options: options * 4, offset, more }.packet(&body)
+        },
+    )
+}
+
+fn packet6(
+    body: impl Strategy<Value = Vec<u8>>,
+    protocol: impl Strategy<Value = u8>,
+) -> impl Strategy<Value = Vec<u8>> {
+    let extensions =
+        prop_oneof![3 => Just(vec![]), 2 => vec(extension(), 1..4), 1 => vec(extension(), 7..10)];
+    (v6(), v6(), extensions, protocol, body).prop_map(|(source, destination, extensions, protocol, body)| {
+        ip6(source, destination, &extensions, protocol, &body)
+    })
+}
+
+fn whole_frame() -> impl Strategy<Value = Vec<u8>> {
+    let error4 = (select(vec![0u8, 3, 5, 11, 12]), packet4(ports(), select(&PROTOCOLS[..2])));
+    let error6 = (1..6u8, packet6(ports(), select(&PROTOCOLS[..2])));
+    let neighbour = (select(vec![135u8, 136]), v6());
+    prop_oneof![
+        4 => packet4(ports(), select(&PROTOCOLS)).prop_map(|p| around(&p)),
+        4 => packet6(ports(), select(&PROTOCOLS)).prop_map(|p| around(&p)),
+        2 => packet4(error4.prop_map(|(kind, quoted)| icmp(kind, &quoted)), Just(1)).prop_map(|p| around(&p)),
+        2 => packet6(error6.prop_map(|(kind, quoted)| icmp(kind, &quoted)), Just(58)).prop_map(|p| around(&p)),
+        1 => packet6(neighbour.prop_map(|(kind, target)| icmp(kind, &target.octets())), Just(58))
+            .prop_map(|p| around(&p)),
+        1 => (v4(), v4()).prop_map(|(sender, target)| ethernet(ETHERTYPE_ARP, &arp(sender, target))),
+        1 => (select(vec![ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_ARP, 0x8100, 0x88cc]), vec(any::<u8>(), 0..120))
+            .prop_map(|(kind, body)| ethernet(kind, &body)),
+    ]
+}
+
+/// A frame, often cut short or with a byte changed behind its Ethernet addresses.
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    let damage = prop_oneof![
+        6 => Just((None, None)),
+        2 => (any::<prop::sample::Index>().prop_map(Some), Just(None)),
+        2 => (Just(None), (any::<prop::sample::Index>(), any::<u8>()).prop_map(Some)),
+    ];
+    (whole_frame(), damage).prop_map(|(mut frame, (cut, flip))| {
+        if let Some(cut) = cut {
+            frame.truncate(14 + cut.index(frame.len() - 13));
+        }
+        if let Some((at, value)) = flip {
+            let at = 12 + at.index(frame.len() - 12);
+            frame[at] = value;
+        }
+        frame
+    })
+}
+
+fn config() -> ProptestConfig {
+    // Loading a filter is the slow part: few filters, many frames each.
+    ProptestConfig {
+        cases: 48,
+        max_shrink_iters: 400,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn flow_programs_agree_with_the_model(filter in flow_filter(), frames in vec(frame(), 1..600)) {
+        if !is_root() {
+            return Ok(());
+        }
+        let programs = load(&filter);
+        for frame in frames.iter().filter(|f| is_runnable(f)) {
+            let expected = model::arriving(&filter, frame);
+            prop_assert_eq!(capture(&programs, frame), expected, "capture of {:02x?}", frame);
+            prop_assert_eq!(guard(&programs, frame), expected == Verdict::Flow, "guard of {:02x?}", frame);
+            if programs.loopback_fd().is_some() {
+                let expected = model::redirected(&filter, frame);
+                prop_assert_eq!(loopback(&programs, frame), expected, "loopback of {:02x?}", frame);
+            }
+        }
+    }
+
+    #[test]
+    fn sniffer_agrees_with_the_model(filter in sniff_filter(), frames in vec(frame(), 1..600)) {
+        if !is_root() {
+            return Ok(());
+        }
+        let programs = Programs::load(&Filter::Sniff(filter.clone())).unwrap();
+        for frame in frames.iter().filter(|f| is_runnable(f)) {
+            let shown = run(programs.capture_fd(), frame) != 0;
+            prop_assert_eq!(shown, model::sniffed(&filter, frame), "{:02x?}", frame);
+        }
+    }
+}
