@@ -1,0 +1,113 @@
+//! What numbers in headers are called. The ICMP names are those of gVisor's sniffer, as far as it has any.
+use super::decode::protocol;
+
+/// TCP, UDP and the ICMPs as gVisor writes them.
+pub(super) fn transport(protocol: u8) -> &'static str {
+    match protocol {
+        protocol::TCP => "tcp",
+        protocol::UDP => "udp",
+        protocol::ICMP | protocol::ICMPV6 => "icmp",
+        _ => "unknown",
+    }
+}
+
+/// Some of those that are not decoded (IANA, "Assigned Internet Protocol Numbers").
+pub(super) fn other_transport(protocol: u8) -> Option<&'static str> {
+    Some(match protocol {
+        2 => "igmp",
+        4 => "ipip",
+        41 => "ipv6",
+        47 => "gre",
+        50 => "esp",
+        51 => "ah",
+        59 => "no next header",
+        89 => "ospf",
+        103 => "pim",
+        112 => "vrrp",
+        132 => "sctp",
+        _ => return None,
+    })
+}
+
+pub(super) fn is_icmp(protocol: u8) -> bool {
+    matches!(protocol, protocol::ICMP | protocol::ICMPV6)
+}
+
+/// The type of an ICMP message (IANA, "ICMP Type Numbers" and "ICMPv6 type Numbers").
+pub(super) fn icmp(protocol: u8, kind: u8) -> Option<&'static str> {
+    if protocol == protocol::ICMPV6 { icmpv6(kind) } else { icmpv4(kind) }
+}
+
+fn icmpv4(kind: u8) -> Option<&'static str> {
+    Some(match kind {
+        0 => "echo reply",
+        3 => "destination unreachable",
+        4 => "source quench",
+        5 => "redirect",
+        8 => "echo request",
+        9 => "router advert",
+        10 => "router solicit",
+        11 => "time exceeded",
+        12 => "param problem",
+        13 => "timestamp",
+        14 => "timestamp reply",
+        15 => "info request",
+        16 => "info reply",
+        _ => return None,
+    })
+}
+
+fn icmpv6(kind: u8) -> Option<&'static str> {
+    Some(match kind {
+        1 => "destination unreachable",
+        2 => "packet too big",
+        3 => "time exceeded",
+        4 => "param problem",
+        128 => "echo request",
+        129 => "echo reply",
+        130 => "multicast listener query",
+        131 => "multicast listener report",
+        132 => "multicast listener done",
+        133 => "router solicit",
+        134 => "router advert",
+        135 => "neighbor solicit",
+        136 => "neighbor advert",
+        137 => "redirect message",
+        143 => "multicast listener report v2",
+        _ => return None,
+    })
+}
+
+/// IPv6 extension headers (RFC 8200, section 4).
+pub(super) fn extension(kind: u8) -> &'static str {
+    match kind {
+        0 => "hop-by-hop",
+        43 => "routing",
+        44 => "fragment",
+        51 => "authentication",
+        60 => "destination",
+        135 => "mobility",
+        _ => "unknown",
+    }
+}
+
+/// Some EtherTypes (IANA, "IEEE 802 Numbers"); below 1536 the field is a length.
+pub(super) fn ethertype(ethertype: u16) -> Option<&'static str> {
+    Some(match ethertype {
+        0..=0x05dc => "802.3 length",
+        0x0842 => "wake on lan",
+        0x8035 => "rarp",
+        0x8100 | 0x88a8 | 0x9100 => "vlan",
+        0x8808 => "flow control",
+        0x8809 => "lacp",
+        0x8847 | 0x8848 => "mpls",
+        0x8863 => "pppoe discovery",
+        0x8864 => "pppoe session",
+        0x888e => "eapol",
+        0x88cc => "lldp",
+        0x88e5 => "macsec",
+        0x88f7 => "ptp",
+        0x8902 => "cfm",
+        _ => return None,
+    })
+}
