@@ -6,6 +6,7 @@
 //! kernel cuts what we send into segments of `segment_size`, and hands us what it has coalesced.
 mod header;
 
+pub mod memory;
 mod packet_socket;
 mod virtio;
 

@@ -1,0 +1,165 @@
+//! A link in memory, for tests: two ends, a seeded path between them, and a clock that the test holds.
+//!
+//! It has no offloads, so every frame is one wire segment with a whole checksum, which the receiver verifies.
+use super::{
+    ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, LinkHeader, MAX_LINK_HEADER, NextHop,
+    Offloads, Outgoing, Received, header,
+};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+
+const ARPHRD_ETHER: u16 = 1;
+
+/// What happens to frames, each with its own chance in 1000.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Impairment {
+    pub loss: u16,
+    pub duplication: u16,
+    /// Held back by up to ten times the delay.
+    pub reordering: u16,
+    /// A bit flipped.
+    pub corruption: u16,
+    /// One way.
+    pub delay: Duration,
+}
+
+/// Frames under way in one direction, by arrival time and order of sending.
+#[derive(Debug, Default)]
+struct Wire {
+    frames: BTreeMap<(Duration, u64), Vec<u8>>,
+    sent: u64,
+}
+
+/// The state that both ends share.
+#[derive(Debug)]
+struct Shared {
+    now: Duration,
+    random: u64,
+    impairment: Impairment,
+    wires: [Wire; 2],
+}
+
+impl Shared {
+    /// xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift generators").
+    fn random(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    fn happens(&mut self, per_mille: u16) -> bool {
+        self.random() % 1000 < per_mille.into()
+    }
+
+    fn send(&mut self, end: usize, mut frame: Vec<u8>) {
+        if self.happens(self.impairment.loss) {
+            return;
+        }
+        if self.happens(self.impairment.corruption) {
+            // Behind the link header, whose damage would make the frame somebody else's.
+            let bit = MAX_LINK_HEADER * 8 + self.random() as usize % ((frame.len() - MAX_LINK_HEADER) * 8);
+            frame[bit / 8] ^= 1 << (bit % 8);
+        }
+        let copies = 1 + usize::from(self.happens(self.impairment.duplication));
+        for _ in 0..copies {
+            let mut at = self.now + self.impairment.delay;
+            if self.happens(self.impairment.reordering) {
+                at += self.impairment.delay * (self.random() % 10 + 1) as u32;
+            }
+            let wire = &mut self.wires[end];
+            wire.sent += 1;
+            wire.frames.insert((at, wire.sent), frame.clone());
+        }
+    }
+
+    /// Takes the next frame off a wire, if its time has come.
+    fn arrive(&mut self, end: usize) -> Option<Vec<u8>> {
+        let frames = &mut self.wires[end].frames;
+        let next = frames.first_entry()?;
+        (next.key().0 <= self.now).then(|| next.remove())
+    }
+}
+
+/// One end of the link.
+#[derive(Debug)]
+pub struct MemoryLink {
+    shared: Rc<RefCell<Shared>>,
+    /// The wire that this end sends on; it receives from the other.
+    end: usize,
+    frame: Vec<u8>,
+}
+
+/// The clock and the path of a pair of ends.
+#[derive(Debug)]
+pub struct Medium(Rc<RefCell<Shared>>);
+
+impl Medium {
+    /// Two ends of a path. The same seed (not 0) gives the same fate to the same frames.
+    pub fn new(impairment: Impairment, seed: u64) -> (Medium, MemoryLink, MemoryLink) {
+        let now = Duration::from_secs(1);
+        let shared = Shared { now, random: seed.max(1), impairment, wires: Default::default() };
+        let shared = Rc::new(RefCell::new(shared));
+        let end = |end| MemoryLink { shared: shared.clone(), end, frame: Vec::new() };
+        (Medium(shared.clone()), end(0), end(1))
+    }
+
+    pub fn now(&self) -> Duration {
+        self.0.borrow().now
+    }
+
+    /// When the next frame arrives, at either end.
+    pub fn next_arrival(&self) -> Option<Duration> {
+        let shared = self.0.borrow();
+        shared.wires.iter().filter_map(|wire| wire.frames.keys().next()).map(|(at, _)| *at).min()
+    }
+
+    /// Moves the clock; never back.
+    pub fn advance(&self, to: Duration) {
+        let mut shared = self.0.borrow_mut();
+        shared.now = shared.now.max(to);
+    }
+
+    pub fn set_impairment(&self, impairment: Impairment) {
+        self.0.borrow_mut().impairment = impairment;
+    }
+}
+
+impl Link for MemoryLink {
+    fn receive(&mut self) -> Result<Option<Received<'_>>, LinkError> {
+        let Some(frame) = self.shared.borrow_mut().arrive(1 - self.end) else { return Ok(None) };
+        self.frame = frame;
+        let Some(link) = header::parse(&self.frame, ARPHRD_ETHER, 0) else { return Ok(None) };
+        let wire_len = self.frame.len();
+        Ok(Some(Received {
+            reply: NextHop { interface: 1, header: link.reply },
+            frame: &mut self.frame,
+            network: link.len,
+            ethertype: link.ethertype,
+            checksum: ChecksumState::Unverified,
+            segment_size: 0,
+            hardware_type: ARPHRD_ETHER,
+            vlan: None,
+            outgoing: false,
+            wire_len,
+            time: None,
+        }))
+    }
+
+    fn transmit(&mut self, next_hop: &NextHop, packet: &Outgoing<'_>) -> Result<(), LinkError> {
+        debug_assert!(matches!(next_hop.header, LinkHeader::Ethernet { .. }));
+        debug_assert!(matches!(packet.ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6));
+        let mut frame = vec![0; MAX_LINK_HEADER];
+        if let Some(front) = frame.first_chunk_mut() {
+            next_hop.header.write(packet.ethertype, front);
+        }
+        frame.extend_from_slice(packet.headers);
+        frame.extend_from_slice(packet.payload[0]);
+        frame.extend_from_slice(packet.payload[1]);
+        self.shared.borrow_mut().send(self.end, frame);
+        Ok(())
+    }
+
+    fn offloads(&self) -> Offloads {
+        Offloads { checksum: false, segmentation: false }
+    }
+}

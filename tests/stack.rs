@@ -1,0 +1,263 @@
+//! Two stacks over an in-memory link: whatever the path does, the bytes that arrive are the bytes that were
+//! sent. The clock is the test's own and every run is seeded, so a failure repeats.
+use netkat::{
+    link::{
+        Link, LinkHeader, NextHop,
+        memory::{Impairment, Medium, MemoryLink},
+    },
+    net::{FiveTuple, MacAddr, Protocol},
+    stack::{Admission, Failure, Listener, Path, Phase, Settings, Stack, Way},
+};
+use proptest::prelude::*;
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+const INTERFACE: u32 = 1;
+const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
+/// Longer than any of these transfers may take on the test's clock.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+fn settings(buffer: usize) -> Settings {
+    Settings {
+        mss: None,
+        send_buffer: buffer,
+        receive_buffer: buffer,
+        hop_limit: 64,
+        traffic_class: 0,
+        keep_alive: None,
+    }
+}
+
+/// One host: a stack, its end of the link, what it still has to send and what has arrived.
+struct Host {
+    stack: Stack,
+    link: MemoryLink,
+    tuple: Option<FiveTuple>,
+    to_send: Vec<u8>,
+    arrived: Vec<u8>,
+    closed: bool,
+}
+
+impl Host {
+    fn new(link: MemoryLink, buffer: usize, to_send: Vec<u8>, seed: u64) -> Host {
+        let mut state = seed;
+        let seeds = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state
+        };
+        let stack = Stack::new(settings(buffer), seeds);
+        Host { stack, link, tuple: None, to_send, arrived: Vec::new(), closed: false }
+    }
+
+    /// One turn of what the reactor does. `chunk` bounds each read and write.
+    fn turn(&mut self, now: Duration, chunk: usize) {
+        while let Ok(Some(received)) = self.link.receive() {
+            self.stack.ingress(now, received);
+        }
+        self.tuple = self.tuple.or_else(|| self.stack.accept());
+        if let Some(flow) = self.tuple.and_then(|t| self.stack.flow(&t)) {
+            while flow.received() > 0 {
+                let arrived = &mut self.arrived;
+                let _ = flow.receive(chunk, |bytes| {
+                    arrived.extend_from_slice(bytes);
+                    Ok(bytes.len())
+                });
+            }
+            if flow.was_established() {
+                while flow.send_room() > 0 && !self.to_send.is_empty() {
+                    let source = &mut self.to_send;
+                    let _ = flow.send(chunk, |room| {
+                        let len = room.len().min(source.len());
+                        room[..len].copy_from_slice(&source[..len]);
+                        source.drain(..len);
+                        Ok(len)
+                    });
+                }
+                if self.to_send.is_empty() && !self.closed {
+                    flow.close();
+                    self.closed = true;
+                }
+            }
+        }
+        while self.stack.egress(now, &mut self.link).expect("a memory link does not fail") {}
+    }
+
+    fn phase(&self) -> Phase {
+        self.tuple.and_then(|t| self.stack.peek(&t)).map_or(Phase::Opening, |flow| flow.phase())
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        self.stack.peek(&self.tuple?)?.failure().cloned()
+    }
+}
+
+fn addresses(v6: bool) -> (SocketAddr, SocketAddr) {
+    let ip = |last: u8| -> IpAddr {
+        match v6 {
+            false => [10, 0, 0, last].into(),
+            true => [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into(),
+        }
+    };
+    (SocketAddr::new(ip(1), 40_000), SocketAddr::new(ip(2), 80))
+}
+
+fn header(destination: u8, source: u8) -> LinkHeader {
+    let mac = |last| MacAddr([2, 0, 0, 0, 0, last]);
+    LinkHeader::Ethernet { destination: mac(destination), source: mac(source) }
+}
+
+fn listener(admission: Admission) -> Listener {
+    Listener {
+        backlog: 128,
+        half_open: 128,
+        gate: Box::new(move |_| admission),
+        paths: HashMap::from([(INTERFACE, PATH)]),
+    }
+}
+
+struct Lab {
+    medium: Medium,
+    client: Host,
+    server: Host,
+}
+
+impl Lab {
+    fn new(v6: bool, impairment: Impairment, seed: u64, buffer: usize, there: Vec<u8>, back: Vec<u8>) -> Lab {
+        let (medium, a, b) = Medium::new(impairment, seed);
+        let mut client = Host::new(a, buffer, there, seed ^ 1);
+        let server = Host::new(b, buffer, back, seed ^ 2);
+        let (local, remote) = addresses(v6);
+        let tuple = FiveTuple { protocol: Protocol::Tcp, local, remote };
+        let next_hop = NextHop { interface: INTERFACE, header: header(2, 1) };
+        client.stack.dial(medium.now(), tuple, Way { next_hop, path: PATH });
+        client.tuple = Some(tuple);
+        Lab { medium, client, server }
+    }
+
+    /// Runs until `done` or until the clock says that it hangs; returns the time that passed on it.
+    fn run(&mut self, chunk: usize, done: impl Fn(&Lab) -> bool) -> Duration {
+        let start = self.medium.now();
+        loop {
+            let now = self.medium.now();
+            self.client.turn(now, chunk);
+            self.server.turn(now, chunk);
+            if done(self) {
+                return now - start;
+            }
+            assert!(now < start + LIMIT, "hung: {:?} {:?}", self.client.phase(), self.server.phase());
+            let next = [self.medium.next_arrival(), self.client.stack.poll_at(), self.server.stack.poll_at()];
+            let next = next.into_iter().flatten().min().expect("something is always due");
+            self.medium.advance(next.max(now + Duration::from_micros(1)));
+        }
+    }
+
+    fn finished(&self) -> bool {
+        self.client.phase() == Phase::Closed && self.server.phase() == Phase::Closed
+    }
+}
+
+fn payload(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+fn transfer(
+    v6: bool,
+    impairment: Impairment,
+    seed: u64,
+    buffer: usize,
+    sizes: (usize, usize),
+    chunk: usize,
+) -> Duration {
+    let (there, back) = (payload(sizes.0, seed), payload(sizes.1, !seed));
+    let mut lab = Lab::new(v6, impairment, seed, buffer, there.clone(), back.clone());
+    lab.server.stack.listen(listener(Admission::Accept));
+    let time = lab.run(chunk, Lab::finished);
+    assert_eq!((lab.client.failure(), lab.server.failure()), (None, None));
+    assert!(
+        lab.server.arrived == there,
+        "{} of {} bytes arrived intact",
+        lab.server.arrived.len(),
+        there.len()
+    );
+    assert!(
+        lab.client.arrived == back,
+        "{} of {} bytes arrived intact",
+        lab.client.arrived.len(),
+        back.len()
+    );
+    time
+}
+
+#[test]
+fn a_clean_path_carries_both_ways() {
+    for v6 in [false, true] {
+        let path = Impairment { delay: Duration::from_millis(1), ..Impairment::default() };
+        transfer(v6, path, 7, 1 << 20, (3_000_000, 2_000_000), 1 << 16);
+    }
+}
+
+#[test]
+fn nothing_to_say_is_a_conversation_too() {
+    let time = transfer(false, Impairment::default(), 3, 65_536, (0, 0), 1000);
+    assert!(time < Duration::from_millis(1), "{time:?}");
+}
+
+#[test]
+fn nobody_there_is_a_refusal() {
+    let mut lab = Lab::new(false, Impairment::default(), 1, 65_536, vec![1], vec![]);
+    lab.run(1000, |lab| lab.client.failure() == Some(Failure::Refused));
+}
+
+#[test]
+fn strangers_are_refused_or_ignored() {
+    let mut lab = Lab::new(true, Impairment::default(), 1, 65_536, vec![1], vec![]);
+    lab.server.stack.listen(listener(Admission::Refuse));
+    lab.run(1000, |lab| lab.client.failure() == Some(Failure::Refused));
+
+    let mut lab = Lab::new(true, Impairment::default(), 1, 65_536, vec![1], vec![]);
+    lab.server.stack.listen(listener(Admission::Ignore));
+    lab.run(1000, |lab| lab.medium.now() > Duration::from_secs(10));
+    assert_eq!((lab.client.failure(), lab.client.phase()), (None, Phase::Opening));
+}
+
+#[test]
+fn a_reset_tells_the_other_side() {
+    let mut lab = Lab::new(false, Impairment::default(), 1, 65_536, payload(500_000, 1), vec![]);
+    lab.server.stack.listen(listener(Admission::Accept));
+    lab.run(1000, |lab| lab.server.arrived.len() > 1000);
+    let tuple = lab.server.tuple.expect("accepted");
+    lab.server.stack.flow(&tuple).expect("open").abort();
+    lab.run(1000, |lab| lab.client.failure() == Some(Failure::Reset));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_path_that_delivers_delivers_every_byte(
+        v6: bool,
+        seed in 1u64..,
+        loss in 0u16..150,
+        duplication in 0u16..50,
+        reordering in 0u16..200,
+        corruption in 0u16..20,
+        delay in 0u64..30,
+        sizes in (0usize..300_000, 0usize..300_000),
+        chunk in 1usize..70_000,
+    ) {
+        let delay = Duration::from_millis(delay);
+        let path = Impairment { loss, duplication, reordering, corruption, delay };
+        transfer(v6, path, seed, 128 << 10, sizes, chunk.max(64));
+    }
+}
