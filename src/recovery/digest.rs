@@ -72,26 +72,30 @@ impl Recovery {
         }
         if self.rate.delivered() > delivered {
             self.user_timeout.on_progress(now);
+            self.path_mtu.on_progress();
         }
         self.batch = Some(batch);
     }
 
     fn advance(&mut self, now: Instant, ack: u64, header: &Header, batch: &mut Batch) {
-        let karn = self.sack || self.phase == Phase::Open;
         let (rate, rack, stats) = (&mut self.rate, &mut self.rack, &mut self.stats);
         let minimum = self.rtt.minimum();
+        let mut round_trips: Option<(Duration, Duration)> = None;
+        let mut ambiguous = !self.sack && self.phase != Phase::Open;
         self.board.acknowledge(ack, |record, highest| {
             rate.on_delivered(now, record);
             stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum));
-            if !record.retransmitted && karn {
-                batch.note_rtt(now.since(record.sent));
-            }
+            ambiguous |= record.retransmitted;
+            round_trips = Some(widen(round_trips, now.since(record.sent)));
         });
+        // Karn's algorithm (RFC 6298, section 3): an ACK for anything sent again may be late for the rest, too.
+        if let Some((longest, shortest)) = round_trips.filter(|_| !ambiguous) {
+            batch.rtt = Some(widen(Some(widen(batch.rtt, longest)), shortest));
+        }
         let una = std::mem::replace(&mut self.space.una, ack);
         self.idle_since = self.board.is_empty().then_some(now);
         self.duplicate_acks = 0;
         self.rtt.reset_backoff();
-        self.path_mtu.on_progress();
         self.head_probe = false;
         self.persist.stop();
         // RFC 6298, section 5.3.
@@ -130,7 +134,7 @@ impl Recovery {
                 rate.on_delivered(now, record);
                 stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum));
                 if !record.retransmitted {
-                    batch.note_rtt(now.since(record.sent));
+                    batch.rtt = Some(widen(batch.rtt, now.since(record.sent)));
                 }
             });
         }
@@ -297,9 +301,7 @@ impl Recovery {
     }
 }
 
-impl Batch {
-    fn note_rtt(&mut self, rtt: Duration) {
-        let (longest, shortest) = self.rtt.unwrap_or((rtt, rtt));
-        self.rtt = Some((longest.max(rtt), shortest.min(rtt)));
-    }
+/// The longest and shortest of some round trips, with one more.
+fn widen(range: Option<(Duration, Duration)>, rtt: Duration) -> (Duration, Duration) {
+    range.map_or((rtt, rtt), |(longest, shortest)| (longest.max(rtt), shortest.min(rtt)))
 }
