@@ -1,55 +1,403 @@
-//! Placeholder until the loss-recovery layer lands: passes segments through.
-use std::collections::VecDeque;
-use std::time::Duration;
+//! A sender's loss recovery, between smoltcp and the wire.
+//!
+//! smoltcp's sender assumes a network that loses next to nothing: its retransmission timeout is a second or more,
+//! it ignores SACK, goes back to the start of its window, and its congestion control is no match for the
+//! kernel's. This layer shows it a perfect path and owns the sender's side of the real one.
+//!
+//! # Theory of operation
+//!
+//! There is no I/O here and no clock. For one connection the caller
+//!
+//! - lets the stack write each packet through [`Recovery::from_stack`]: payload lands in a ring, the one copy of
+//!   what is not acknowledged, and everything else is queued;
+//! - shows each segment of the peer to [`Recovery::from_wire`], which digests acknowledgments, edits the segment
+//!   in place, and says whether the stack need see it at all;
+//! - shows the stack what [`Recovery::for_stack`] has for it, as if it had come from the wire;
+//! - sends what [`Recovery::poll_transmit`] returns until it returns nothing, and calls again at the latest at
+//!   [`Recovery::poll_at`].
+//!
+//! SYNs and RSTs pass (a lost SYN is the stack's to repeat, after a second as RFC 6298 has it); what they negotiate
+//! is learnt from them. From then on every header on the wire is the layer's own: ports, acknowledgment and
+//! window are the stack's, sequence numbers, options and flags the layer's.
+//!
+//! Loss is detected by RACK (RFC 8985) on a scoreboard of SACKed runs, tails are probed (TLP), and the timer of
+//! RFC 6298 is the last resort. A congestion controller says how much may be in flight and how fast it may go;
+//! proportional rate reduction (RFC 9937) governs a recovery, and one that proves needless is undone. A shut
+//! window is probed (RFC 9293, section 3.8.6.1), a path that swallows large segments found (RFC 4821).
+//!
+//! | file | job |
+//! |---|---|
+//! | `segment` | reading, writing and editing TCP headers |
+//! | `handshake`, `send_space`, `timestamps` | what the connection has agreed on, its sequence space, its clock |
+//! | `ring`, `scoreboard` | the bytes, and what is known of them |
+//! | `rack`, `tail_probe`, `rtt`, `undo` | when something is lost, and when it was not |
+//! | `rate`, `congestion`, `prr`, `pacing` | how much and how fast |
+//! | `path_mtu` | how large |
+//! | `stack_view` | what the stack knows |
+//! | `egress`, `ingress`, `digest`, `timers`, `transmit` | the layer's five entrances, in the order of a segment's life |
+mod congestion;
+mod digest;
+mod egress;
+mod handshake;
+mod ingress;
+mod pacing;
+mod path_mtu;
+mod prr;
+mod rack;
+mod rate;
+mod ring;
+mod rtt;
+mod scoreboard;
+mod segment;
+mod send_space;
+mod stack_view;
+mod tail_probe;
+mod time;
+mod timers;
+mod timestamps;
+mod transmit;
+mod undo;
 
-pub const PLACEHOLDER: usize = 20;
-#[derive(Debug)]
+use std::{collections::VecDeque, fmt, time::Duration};
+
+pub use congestion::{Algorithm, UnknownAlgorithm};
+pub use time::Instant;
+
+use congestion::CongestionControl;
+use digest::Batch;
+use egress::Control;
+use handshake::Handshake;
+use pacing::Pacer;
+use path_mtu::PathMtu;
+use prr::Prr;
+use rack::Rack;
+use rate::RateEstimator;
+use ring::Ring;
+use rtt::RttEstimator;
+use scoreboard::Scoreboard;
+use segment::MAX_HEADER_LEN;
+use send_space::SendSpace;
+use stack_view::{AckState, StackView};
+use tail_probe::TailProbe;
+use timers::{Persist, UserTimeout};
+use timestamps::TimestampClock;
+use undo::SpuriousDetector;
+
+/// The length of the placeholder IPv4 header that the stack writes before each segment.
+pub const STACK_HEADER_LEN: usize = 20;
+/// The most that the ring holds beyond the stack's send buffer: one super-frame.
+const RING_SLACK: usize = 1 << 16;
+
+/// What a connection is made with.
+#[derive(Clone, Debug)]
 pub struct Config {
+    /// The size of the stack's send buffer in bytes.
     pub send_buffer: usize,
-    pub mss: usize,
+    /// The link's MTU less the IP header and 20: the MSS option of our SYN, in bytes.
+    pub link_mss: u16,
+    /// The most payload bytes of one super-frame; at or below the MSS, every frame is one segment.
     pub max_frame: usize,
+    /// The congestion control algorithm.
+    pub algorithm: Algorithm,
+    /// How long data may stay unacknowledged before [`Recovery::timed_out`] says so (RFC 9293, section 3.8.3;
+    /// RFC 5482).
+    pub user_timeout: Option<Duration>,
 }
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+
+/// What to do with a segment from the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
+    /// Show it to the stack, as edited.
     Show,
+    /// The stack must not see it.
     Hide,
 }
-#[derive(Debug)]
+
+/// What to put on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit<'a> {
+    /// The TCP header with its options; the checksum field is zero.
     pub header: &'a [u8],
+    /// The payload, in two pieces where it crosses the ring's end.
     pub payload: [&'a [u8]; 2],
-    pub segment_size: Option<u16>,
+    /// For a super-frame: payload bytes of each segment but the last on the wire.
+    pub gso_size: Option<u16>,
 }
-#[derive(Debug)]
+
+impl Transmit<'_> {
+    /// Payload bytes.
+    pub fn payload_len(&self) -> usize {
+        self.payload.iter().map(|piece| piece.len()).sum()
+    }
+}
+
+/// Counters since the connection began, and what is known of the path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Payload bytes sent, those sent again included.
+    pub bytes_sent: u64,
+    /// Segments on the wire that carried them; bare ACKs do not count.
+    pub segments_sent: u64,
+    /// Payload bytes sent again.
+    pub bytes_retransmitted: u64,
+    /// Segments sent again.
+    pub segments_retransmitted: u64,
+    /// Recoveries begun because RACK, or three duplicate ACKs, found a loss.
+    pub fast_recoveries: u64,
+    /// Bytes found lost, by any means.
+    pub bytes_lost: u64,
+    /// Recoveries that proved needless and were undone.
+    pub spurious_recoveries: u64,
+    /// Blocks that the peer reported to have got twice (RFC 2883).
+    pub duplicate_sacks: u64,
+    /// Records that arrived later than something sent after them.
+    pub reordered: u64,
+    /// Times that the retransmission timer ran out.
+    pub timeouts: u64,
+    /// Tail loss probes.
+    pub tail_probes: u64,
+    /// Window probes.
+    pub window_probes: u64,
+    /// Times that the peer took back what it had SACKed.
+    pub reneged: u64,
+    /// Smoothed round-trip time.
+    pub smoothed_rtt: Option<Duration>,
+    /// Minimum round-trip time of the last minute.
+    pub min_rtt: Option<Duration>,
+    /// Congestion window in bytes.
+    pub congestion_window: u64,
+    /// Slow-start threshold in bytes, once there is one.
+    pub slow_start_threshold: Option<u64>,
+    /// Bytes in flight.
+    pub in_flight: u64,
+    /// Bandwidth in bytes a second, where the algorithm estimates it; else the last delivery rate.
+    pub bandwidth: Option<u64>,
+    /// Pacing rate in bytes a second.
+    pub pacing_rate: Option<u64>,
+    /// Payload bytes of a full segment.
+    pub segment_size: u64,
+}
+
+/// Where a loss has brought us (RFC 8985, RFC 6298).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Fast recovery, until this offset is acknowledged.
+    Recovery {
+        until: u64,
+    },
+    /// After a timeout.
+    Loss {
+        until: u64,
+    },
+}
+
+/// The layer for one connection.
 pub struct Recovery {
-    queue: VecDeque<Vec<u8>>,
-    current: Vec<u8>,
-    mss: usize,
+    config: Config,
+    handshake: Handshake,
+    established: bool,
+    /// The stack has sent a RST: nothing else follows.
+    aborted: bool,
+    sack: bool,
+    use_timestamps: bool,
+    our_shift: u8,
+    /// Payload bytes of a full segment.
+    mss: u64,
+    link_mss: u64,
+
+    space: SendSpace,
+    ring: Ring,
+    /// Where the stack writes what does not go into the ring.
+    scratch: Vec<u8>,
+    board: Scoreboard,
+    clock: TimestampClock,
+    stack: StackView,
+
+    /// Ports, acknowledgment and window of the stack's last segment.
+    ports: (u16, u16),
+    ack: u32,
+    window: u16,
+    /// Acknowledgment and window that the wire saw last.
+    wire_ack: Option<(u32, u16)>,
+    control: VecDeque<Control>,
+    header: [u8; MAX_HEADER_LEN],
+
+    phase: Phase,
+    rtt: RttEstimator,
+    rack: Rack,
+    undo: SpuriousDetector,
+    rate: RateEstimator,
+    prr: Option<Prr>,
+    pacer: Pacer,
+    /// Pacing held back what would have been sent.
+    pacing_blocked: bool,
+    congestion: Box<dyn CongestionControl>,
+    usage: transmit::WindowUsage,
+    batch: Option<Batch>,
+    /// Duplicate ACKs in a row, for peers without SACK.
+    duplicate_acks: u64,
+
+    /// The retransmission timer runs from here.
+    rto_from: Instant,
+    /// The head may be sent once into a shut window.
+    head_probe: bool,
+    /// The probe timer runs from here.
+    probe_from: Instant,
+    tail_probe: Option<TailProbe>,
+    /// When the reordering window of what RACK suspects ends.
+    reordering_ends: Option<Instant>,
+    persist: Persist,
+    user_timeout: UserTimeout,
+    path_mtu: PathMtu,
+    idle_since: Option<Instant>,
+    challenged_at: Option<Instant>,
+    delivery_rate: u64,
+    stats: Stats,
 }
+
+impl fmt::Debug for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recovery")
+            .field("space", &self.space)
+            .field("phase", &self.phase)
+            .field("lost", &self.board.lost())
+            .field("sacked", &self.board.sacked())
+            .field("control", &self.control.len())
+            .field("rtt", &self.rtt)
+            .field("rack", &self.rack)
+            .field("prr", &self.prr)
+            .field("congestion", &self.congestion)
+            .field("stack", &self.stack)
+            .field("persist", &self.persist)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Recovery {
+    /// A layer for a connection that is about to be opened, or whose SYN is about to be shown to
+    /// [`Recovery::from_wire`].
     pub fn new(config: Config) -> Self {
-        Recovery { queue: VecDeque::new(), current: vec![], mss: config.mss - 12 }
+        let link_mss = u64::from(config.link_mss);
+        Recovery {
+            handshake: Handshake::default(),
+            established: false,
+            aborted: false,
+            sack: false,
+            use_timestamps: false,
+            our_shift: 0,
+            mss: link_mss,
+            link_mss,
+            space: SendSpace::default(),
+            ring: Ring::new(config.send_buffer.saturating_add(RING_SLACK)),
+            scratch: Vec::new(),
+            board: Scoreboard::default(),
+            clock: TimestampClock::default(),
+            stack: StackView::default(),
+            ports: (0, 0),
+            ack: 0,
+            window: 0,
+            wire_ack: None,
+            control: VecDeque::new(),
+            header: [0; MAX_HEADER_LEN],
+            phase: Phase::Open,
+            rtt: RttEstimator::default(),
+            rack: Rack::default(),
+            undo: SpuriousDetector::default(),
+            rate: RateEstimator::default(),
+            prr: None,
+            pacer: Pacer::default(),
+            pacing_blocked: false,
+            congestion: config.algorithm.start(link_mss),
+            usage: transmit::WindowUsage::default(),
+            batch: None,
+            duplicate_acks: 0,
+            rto_from: Instant::ZERO,
+            head_probe: false,
+            probe_from: Instant::ZERO,
+            tail_probe: None,
+            reordering_ends: None,
+            persist: Persist::default(),
+            user_timeout: UserTimeout::default(),
+            path_mtu: PathMtu::default(),
+            idle_since: None,
+            challenged_at: None,
+            delivery_rate: 0,
+            stats: Stats::default(),
+            config,
+        }
     }
-    pub fn from_stack<R>(&mut self, _now: Duration, len: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
-        let mut v = vec![0; len];
-        let r = write(&mut v);
-        self.queue.push_back(v);
-        r
+
+    /// Counters and estimates, as of the last call.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            smoothed_rtt: self.rtt.smoothed(),
+            min_rtt: self.rtt.minimum(),
+            congestion_window: self.congestion.window(),
+            slow_start_threshold: Some(self.congestion.ssthresh()).filter(|ssthresh| *ssthresh < u64::MAX),
+            in_flight: self.in_flight(),
+            bandwidth: self.congestion.bandwidth().or(Some(self.delivery_rate).filter(|rate| *rate > 0)),
+            pacing_rate: self.congestion.pacing_rate(),
+            segment_size: self.mss,
+            ..self.stats
+        }
     }
-    pub fn from_wire(&mut self, _now: Duration, _segment: &mut [u8]) -> Disposition {
-        Disposition::Show
+
+    /// Bytes that the stack handed over and the peer has not acknowledged, a FIN included.
+    pub fn outstanding(&self) -> u64 {
+        self.space.outstanding()
     }
-    pub fn poll_transmit(&mut self, _now: Duration) -> Option<Transmit<'_>> {
-        self.current = self.queue.pop_front()?;
-        let h = usize::from(self.current[32] >> 4) * 4;
-        let (header, payload) = self.current[20..].split_at(h);
-        Some(Transmit {
-            header,
-            payload: [payload, &[]],
-            segment_size: (payload.len() > self.mss).then_some(self.mss as u16),
-        })
+
+    /// Whether both SYNs are acknowledged.
+    pub fn is_established(&self) -> bool {
+        self.established
     }
-    pub fn poll_at(&self, _now: Duration) -> Option<Duration> {
-        None
+
+    /// Whether the sequence number of a segment quoted by an ICMP error is one of ours in flight (RFC 5927,
+    /// section 4.1). An error that quotes another must be ignored.
+    pub fn quotes(&self, seq: u32) -> bool {
+        let offset = self.space.offset(seq);
+        if !self.established {
+            return self.handshake.ours.is_some() && seq == self.space.iss;
+        }
+        (self.space.una..self.space.nxt).contains(&offset)
+    }
+
+    /// The path carries no more than `link_mss` (its MTU less the IP header and 20): what is in flight in larger
+    /// segments is lost, and is sent again in smaller ones at once (RFC 1191, section 6.5; no congestion).
+    pub fn set_mss(&mut self, now: Instant, link_mss: u16) {
+        self.path_mtu.learn();
+        self.resize_segments(now, u64::from(link_mss));
+    }
+
+    fn resize_segments(&mut self, now: Instant, link_mss: u64) {
+        let before = self.mss;
+        self.link_mss = link_mss;
+        let Some(agreement) = self.handshake.agreement() else {
+            self.mss = link_mss;
+            return;
+        };
+        self.mss = agreement.segment_payload(link_mss);
+        self.congestion.set_mss(self.mss);
+        if self.mss < before && !self.board.is_empty() {
+            self.stats.bytes_lost += self.board.mark_longer_lost(self.mss);
+            self.rto_from = now;
+            self.pacer.reset(now);
+        }
+    }
+
+    fn seq(&self, offset: u64) -> u32 {
+        self.space.seq(offset)
+    }
+
+    /// What the stack should know of the send side.
+    fn ack_state(&self) -> AckState {
+        AckState { una: self.space.una, window: self.space.window }
+    }
+
+    /// Bytes in the network; without SACK, each duplicate ACK stands for a segment that has left it (RFC 6582).
+    fn in_flight(&self) -> u64 {
+        self.board.in_flight().saturating_sub(self.duplicate_acks * self.mss)
     }
 }

@@ -1,0 +1,162 @@
+//! CUBIC (RFC 9438) with HyStart++.
+//!
+//! Windows are kept in segments, as the RFC has them; `f64` is exact far beyond any window.
+use std::time::Duration;
+
+use super::{
+    AckSample, CongestionControl, INITIAL_WINDOW, MIN_SSTHRESH,
+    hystart::{Growth, HyStart},
+};
+use crate::recovery::time::Instant;
+
+/// RFC 9438, section 5.1 and 4.6.
+const C: f64 = 0.4;
+const BETA: f64 = 0.7;
+/// Section 4.3: what makes the Reno-friendly estimate as aggressive as Reno.
+const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
+
+#[derive(Debug)]
+pub(super) struct Cubic {
+    mss: u64,
+    /// In segments.
+    window: f64,
+    ssthresh: f64,
+    w_max: f64,
+    epoch: Option<Epoch>,
+    hystart: Option<HyStart>,
+    /// Window, ssthresh and W_max before the last reduction.
+    prior: (f64, f64, f64),
+}
+
+/// A stretch of congestion avoidance.
+#[derive(Clone, Copy, Debug)]
+struct Epoch {
+    start: Instant,
+    /// Seconds until W_max is reached again.
+    k: f64,
+    /// The Reno-friendly window.
+    w_est: f64,
+    /// The window when the epoch began.
+    origin: f64,
+}
+
+impl Cubic {
+    pub fn new(mss: u64) -> Self {
+        let window = INITIAL_WINDOW as f64;
+        Cubic {
+            mss,
+            window,
+            ssthresh: f64::INFINITY,
+            w_max: 0.0,
+            epoch: None,
+            hystart: Some(HyStart::default()),
+            prior: (window, f64::INFINITY, 0.0),
+        }
+    }
+
+    fn slow_start(&mut self, sample: &AckSample) {
+        let segments = |bytes: u64| bytes as f64 / self.mss as f64;
+        let growth = match (&mut self.hystart, sample.rate) {
+            (Some(hystart), Some(rate)) => {
+                hystart.on_ack(sample.delivered, sample.rtt, rate.prior_delivered, sample.total_delivered)
+            }
+            _ => Growth::By(sample.delivered),
+        };
+        match growth {
+            Growth::By(bytes) => self.window += segments(bytes),
+            Growth::Exit => self.ssthresh = self.window,
+        }
+    }
+
+    fn avoid_congestion(&mut self, sample: &AckSample) {
+        let (now, window) = (sample.now, self.window);
+        let acked = sample.delivered as f64 / self.mss as f64;
+        if self.w_max < window {
+            self.w_max = window;
+        }
+        let w_max = self.w_max;
+        let epoch = self.epoch.get_or_insert_with(|| Epoch {
+            start: now,
+            k: ((w_max - window) / C).cbrt(),
+            w_est: window,
+            origin: window,
+        });
+        // Section 4.3: after W_max is regained, grow as Reno does.
+        let alpha = if epoch.w_est >= self.prior.0.max(epoch.origin) { 1.0 } else { ALPHA };
+        epoch.w_est += alpha * acked / window;
+        // Section 4.4 and 4.5: where the cubic curve will be one round trip from now, at most half again.
+        let ahead = now.since(epoch.start) + sample.smoothed_rtt.unwrap_or_default();
+        let target = C * (ahead.as_secs_f64() - epoch.k).powi(3) + w_max;
+        let target = target.clamp(window, 1.5 * window);
+        let cubic = window + (target - window) / window * acked;
+        self.window = cubic.max(epoch.w_est);
+    }
+
+    fn reduce(&mut self) {
+        self.prior = (self.window, self.ssthresh, self.w_max);
+        // Section 4.7, fast convergence: make room for newcomers.
+        self.w_max = if self.window < self.w_max { self.window * (1.0 + BETA) / 2.0 } else { self.window };
+        self.ssthresh = (self.window * BETA).max(MIN_SSTHRESH as f64);
+        self.window = self.ssthresh;
+        self.epoch = None;
+        self.hystart = None;
+    }
+
+    fn bytes(&self, segments: f64) -> u64 {
+        (segments * self.mss as f64) as u64
+    }
+}
+
+impl CongestionControl for Cubic {
+    fn on_ack(&mut self, sample: &AckSample) {
+        if sample.in_recovery || !sample.window_limited {
+            return;
+        }
+        if self.window < self.ssthresh { self.slow_start(sample) } else { self.avoid_congestion(sample) }
+    }
+
+    fn on_congestion(&mut self, _now: Instant, _in_flight: u64) {
+        self.reduce();
+    }
+
+    fn on_timeout(&mut self, _now: Instant, _in_flight: u64, first: bool) {
+        if first {
+            self.reduce();
+        }
+        self.window = 1.0;
+    }
+
+    fn on_recovery_end(&mut self, _now: Instant) {}
+
+    fn on_spurious(&mut self, _now: Instant) {
+        let (window, ssthresh, w_max) = self.prior;
+        self.window = self.window.max(window);
+        self.ssthresh = self.ssthresh.max(ssthresh);
+        self.w_max = w_max;
+        self.epoch = None;
+    }
+
+    /// RFC 9438, section 5.8: idle time is no time to grow in.
+    fn on_restart(&mut self, _now: Instant, idle: Duration) {
+        if let Some(epoch) = &mut self.epoch {
+            epoch.start += idle;
+        }
+    }
+
+    fn set_mss(&mut self, mss: u64) {
+        // The window stays the same number of segments: the path carries fewer bytes in each.
+        self.mss = mss;
+    }
+
+    fn window(&self) -> u64 {
+        self.bytes(self.window)
+    }
+
+    fn ssthresh(&self) -> u64 {
+        self.bytes(self.ssthresh)
+    }
+
+    fn pacing_rate(&self) -> Option<u64> {
+        None
+    }
+}

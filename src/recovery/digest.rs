@@ -1,0 +1,307 @@
+//! What acknowledgments mean: first each by itself, then a batch of them together.
+//!
+//! A burst of ACKs is read from the wire before anything is sent, so the costly conclusions (losses, the
+//! congestion window) are drawn once for all of them, when [`super::Recovery::poll_transmit`] is next called.
+use std::time::Duration;
+
+use super::{
+    Instant, Phase, Recovery,
+    congestion::AckSample,
+    prr::Prr,
+    rack::Conditions,
+    segment::{Header, MAX_SACK_BLOCKS},
+    tail_probe::Verdict,
+};
+
+/// RFC 5681, section 3.2, for peers without SACK.
+const DUP_THRESH: u64 = 3;
+
+/// What a batch of ACKs brought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch {
+    at: Instant,
+    prior_in_flight: u64,
+    prior_delivered: u64,
+    prior_una: u64,
+    /// Round trips of what was delivered and not sent again, longest and shortest.
+    rtt: Option<(Duration, Duration)>,
+    lost: u64,
+    dsack: bool,
+    duplicate: bool,
+    spurious: bool,
+}
+
+impl Recovery {
+    /// Digests one acceptable ACK at offset `ack`; `bare` if nothing else is in the segment.
+    pub(super) fn on_ack(&mut self, now: Instant, header: &Header, ack: u64, bare: bool) {
+        let advanced = ack > self.space.una;
+        let window = self.space.window;
+        if ack >= self.space.una && self.space.update_window(header.seq, ack, header.window, advanced) {
+            self.persist.stop();
+        }
+        if self.board.is_empty() && !advanced {
+            return;
+        }
+        let mut batch = self.batch.unwrap_or(Batch {
+            at: now,
+            prior_in_flight: self.in_flight(),
+            prior_delivered: self.rate.delivered(),
+            prior_una: self.space.una,
+            rtt: None,
+            lost: 0,
+            dsack: false,
+            duplicate: false,
+            spurious: false,
+        });
+        batch.at = now;
+        let delivered = self.rate.delivered();
+        if advanced {
+            self.advance(now, ack, header, &mut batch);
+        }
+        self.read_sack(now, ack, header, &mut batch);
+        if bare
+            && !advanced
+            && header.options.sack.is_empty()
+            && window == header.window
+            && !self.board.is_empty()
+        {
+            batch.duplicate = true;
+            if !self.sack {
+                self.duplicate_acks += 1;
+            }
+        }
+        if self.rate.delivered() > delivered {
+            self.user_timeout.on_progress(now);
+            self.path_mtu.on_progress();
+        }
+        self.batch = Some(batch);
+    }
+
+    fn advance(&mut self, now: Instant, ack: u64, header: &Header, batch: &mut Batch) {
+        let (rate, rack, stats) = (&mut self.rate, &mut self.rack, &mut self.stats);
+        let minimum = self.rtt.minimum();
+        let mut round_trips: Option<(Duration, Duration)> = None;
+        let mut ambiguous = !self.sack && self.phase != Phase::Open;
+        self.board.acknowledge(ack, |record, highest| {
+            rate.on_delivered(now, record);
+            stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum));
+            ambiguous |= record.retransmitted;
+            round_trips = Some(widen(round_trips, now.since(record.sent)));
+        });
+        // Karn's algorithm (RFC 6298, section 3): an ACK for anything sent again may be late for the rest, too.
+        if let Some((longest, shortest)) = round_trips.filter(|_| !ambiguous) {
+            batch.rtt = Some(widen(Some(widen(batch.rtt, longest)), shortest));
+        }
+        let una = std::mem::replace(&mut self.space.una, ack);
+        self.idle_since = self.board.is_empty().then_some(now);
+        self.duplicate_acks = 0;
+        self.rtt.reset_backoff();
+        self.head_probe = false;
+        self.persist.stop();
+        // RFC 6298, section 5.3.
+        self.rto_from = now;
+        self.probe_from = now;
+        let echo = header.options.timestamps.filter(|_| self.use_timestamps).map(|stamp| stamp.echo);
+        batch.spurious |= self.phase != Phase::Open && self.undo.on_advance(una, echo);
+    }
+
+    /// RFC 2018 and, for the first block, RFC 2883.
+    fn read_sack(&mut self, now: Instant, ack: u64, header: &Header, batch: &mut Batch) {
+        if !self.sack || header.options.sack.is_empty() {
+            return;
+        }
+        let mut blocks = [(0, 0); MAX_SACK_BLOCKS];
+        let mut count = 0;
+        for (index, (left, right)) in header.options.sack.iter().enumerate() {
+            let (left, right) = (self.space.offset(left), self.space.offset(right));
+            if left >= right || right > self.space.nxt {
+                continue;
+            }
+            let duplicate = index == 0 && (right <= ack || self.is_inside_second(header, left, right));
+            if duplicate {
+                self.on_dsack(left, right, batch);
+            }
+            let left = left.max(self.space.una);
+            if let Some(slot) = blocks.get_mut(count).filter(|_| left < right) {
+                *slot = (left, right);
+                count += 1;
+            }
+        }
+        let (rate, rack, stats) = (&mut self.rate, &mut self.rack, &mut self.stats);
+        let minimum = self.rtt.minimum();
+        if let Some(blocks) = blocks.get_mut(..count) {
+            self.board.sack(blocks, |record, highest| {
+                rate.on_delivered(now, record);
+                stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum));
+                if !record.retransmitted {
+                    batch.rtt = Some(widen(batch.rtt, now.since(record.sent)));
+                }
+            });
+        }
+    }
+
+    /// RFC 2883, section 4: a first block inside the second reports a duplicate above the acknowledgment.
+    fn is_inside_second(&self, header: &Header, left: u64, right: u64) -> bool {
+        header
+            .options
+            .sack
+            .iter()
+            .nth(1)
+            .is_some_and(|(start, end)| self.space.offset(start) <= left && right <= self.space.offset(end))
+    }
+
+    fn on_dsack(&mut self, left: u64, right: u64, batch: &mut Batch) {
+        self.stats.duplicate_sacks += 1;
+        // More duplicates than we sent again: the network makes them.
+        if self.stats.duplicate_sacks > self.stats.segments_retransmitted {
+            return;
+        }
+        batch.dsack = true;
+        batch.spurious |= self.undo.on_dsack(left, right);
+        // RFC 8985, section 6.2: a duplicate that a tail probe caused tells nothing of reordering.
+        if self.tail_probe.is_none() {
+            self.rack.on_dsack(self.space.una, self.space.nxt);
+        }
+    }
+
+    /// Draws the conclusions of a batch.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let Some(mut batch) = self.batch.take() else { return };
+        let delivered = self.rate.delivered() - batch.prior_delivered;
+        if let Some((longest, shortest)) = batch.rtt {
+            self.rtt.sample(batch.at, longest, shortest);
+        }
+        self.judge_tail_probe(now, &batch);
+        if batch.spurious {
+            self.undo_recovery(now);
+        }
+        let partial = matches!(self.phase, Phase::Recovery { until } if self.space.una > batch.prior_una && self.space.una < until);
+        self.end_recovery(now);
+        if self.sack {
+            if delivered > 0 {
+                batch.lost = self.detect_losses(now, delivered);
+            }
+        } else {
+            batch.lost = self.detect_losses_without_sack(now, delivered, partial);
+        }
+
+        let sample = self.rate.sample(self.rtt.minimum());
+        if let Some(sample) = sample.filter(|sample| sample.rate > 0) {
+            self.delivery_rate = sample.rate;
+        }
+        let in_flight = self.in_flight();
+        let in_recovery = matches!(self.phase, Phase::Recovery { .. });
+        self.congestion.on_ack(&AckSample {
+            now: batch.at,
+            delivered,
+            lost: batch.lost,
+            in_flight,
+            prior_in_flight: batch.prior_in_flight,
+            rtt: batch.rtt.map(|(_, shortest)| shortest),
+            smoothed_rtt: self.rtt.smoothed(),
+            rate: sample,
+            total_delivered: self.rate.delivered(),
+            in_recovery,
+            window_limited: self
+                .usage
+                .is_limited(self.congestion.window() < self.congestion.ssthresh(), self.congestion.window()),
+        });
+        if let Some(prr) = self.prr.as_mut().filter(|_| delivered > 0) {
+            let safe = self.space.una > batch.prior_una && batch.lost == 0;
+            prr.on_ack(delivered, in_flight, self.congestion.ssthresh(), self.mss, safe);
+        }
+    }
+
+    fn judge_tail_probe(&mut self, now: Instant, batch: &Batch) {
+        let Some(probe) = self.tail_probe else { return };
+        match probe.judge(self.space.una, batch.dsack, batch.duplicate) {
+            Verdict::Pending => return,
+            Verdict::Needless => {}
+            // RFC 8985, section 7.4: a loss that nothing else reported.
+            Verdict::Repaired if self.phase == Phase::Open => {
+                self.congestion.on_congestion(now, self.in_flight());
+                self.congestion.on_recovery_end(now);
+            }
+            Verdict::Repaired => {}
+        }
+        self.tail_probe = None;
+    }
+
+    fn undo_recovery(&mut self, now: Instant) {
+        self.stats.spurious_recoveries += 1;
+        self.undo.end();
+        self.rack.on_dsack(self.space.una, self.space.nxt);
+        self.congestion.on_spurious(now);
+        self.board.unmark_lost();
+        self.leave_recovery(now);
+    }
+
+    fn end_recovery(&mut self, now: Instant) {
+        if let Phase::Recovery { until } | Phase::Loss { until } = self.phase
+            && self.space.una >= until
+        {
+            self.rack.on_recovery_end();
+            self.leave_recovery(now);
+        }
+    }
+
+    fn leave_recovery(&mut self, now: Instant) {
+        if self.phase != Phase::Open {
+            self.phase = Phase::Open;
+            self.congestion.on_recovery_end(now);
+        }
+        self.prr = None;
+        self.head_probe = false;
+    }
+
+    /// RFC 8985, section 6.2, step 5, after `delivered` bytes were. Returns the bytes found lost.
+    pub(super) fn detect_losses(&mut self, now: Instant, delivered: u64) -> u64 {
+        let window = self.rack.window(Conditions {
+            min_rtt: self.rtt.minimum().unwrap_or_default(),
+            smoothed: self.rtt.smoothed().unwrap_or_default(),
+            in_recovery: self.phase != Phase::Open,
+            sacked: self.board.sacked(),
+            mss: self.mss,
+        });
+        let rack = &self.rack;
+        let deadline = |record: &_| rack.deadline(record, window);
+        let (lost, spared) = self.board.detect_losses(|record| deadline(record).is_some_and(|at| at <= now));
+        self.reordering_ends = spared.and_then(|record| self.rack.deadline(&record, window));
+        self.on_losses(now, delivered, lost);
+        lost
+    }
+
+    /// RFC 6582: the third duplicate ACK, or a partial one in a recovery, tells that the head is lost.
+    fn detect_losses_without_sack(&mut self, now: Instant, delivered: u64, partial: bool) -> u64 {
+        let third = self.duplicate_acks >= DUP_THRESH && self.phase == Phase::Open;
+        if !third && !partial {
+            return 0;
+        }
+        let lost = self.board.mark_front_lost(self.mss);
+        self.on_losses(now, delivered, lost);
+        lost
+    }
+
+    fn on_losses(&mut self, now: Instant, delivered: u64, lost: u64) {
+        if lost == 0 {
+            return;
+        }
+        self.stats.bytes_lost += lost;
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.stats.fast_recoveries += 1;
+        self.tail_probe = None;
+        self.phase = Phase::Recovery { until: self.space.nxt };
+        self.undo.begin(self.space.una);
+        // RFC 9937's RecoverFS: what was in flight before this ACK.
+        let flight = self.board.in_flight() + self.board.lost() + delivered;
+        self.congestion.on_congestion(now, self.in_flight());
+        self.prr = self.congestion.reduces_proportionally().then(|| Prr::new(flight, self.mss));
+    }
+}
+
+/// The longest and shortest of some round trips, with one more.
+fn widen(range: Option<(Duration, Duration)>, rtt: Duration) -> (Duration, Duration) {
+    range.map_or((rtt, rtt), |(longest, shortest)| (longest.max(rtt), shortest.min(rtt)))
+}

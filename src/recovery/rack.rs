@@ -1,0 +1,108 @@
+//! Time-based loss detection (RACK, RFC 8985 section 6).
+//!
+//! What was sent sufficiently long before something that has arrived is lost. How long is sufficient, the
+//! reordering window, adapts: nothing until reordering is seen, then a quarter of the minimum RTT, more with each
+//! round in which D-SACK tells that a retransmission was needless.
+use std::time::Duration;
+
+use super::{scoreboard::Record, time::Instant};
+
+/// RFC 8985, section 6.2, step 4: recoveries without D-SACK until the window shrinks back.
+const PERSIST: u32 = 16;
+/// A bound to the growth; the window never exceeds SRTT anyway.
+const MAX_MULTIPLIER: u32 = 20;
+/// RFC 5681's duplicate-ACK threshold, in segments.
+const DUP_THRESH: u64 = 3;
+
+#[derive(Debug)]
+pub(super) struct Rack {
+    /// When the most recently sent of the delivered records was sent, and its end.
+    newest: Option<(Instant, u64)>,
+    /// Its round-trip time.
+    rtt: Duration,
+    reordering_seen: bool,
+    multiplier: u32,
+    persist: u32,
+    dsack_round: Option<u64>,
+}
+
+/// What the reordering window depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Conditions {
+    pub min_rtt: Duration,
+    pub smoothed: Duration,
+    pub in_recovery: bool,
+    pub sacked: u64,
+    pub mss: u64,
+}
+
+impl Default for Rack {
+    fn default() -> Self {
+        Rack {
+            newest: None,
+            rtt: Duration::ZERO,
+            reordering_seen: false,
+            multiplier: 1,
+            persist: 0,
+            dsack_round: None,
+        }
+    }
+}
+
+impl Rack {
+    /// Steps 2 and 3: `record` was delivered. Returns whether it came later than something sent after it.
+    pub fn on_delivered(
+        &mut self,
+        now: Instant,
+        record: &Record,
+        highest: u64,
+        min_rtt: Option<Duration>,
+    ) -> bool {
+        let reordered = !record.retransmitted && record.end < highest;
+        self.reordering_seen |= reordered;
+        let rtt = now.since(record.sent);
+        // An ACK faster than the path belongs to the first transmission.
+        let ambiguous = record.retransmitted && min_rtt.is_some_and(|min_rtt| rtt < min_rtt);
+        if !ambiguous && self.newest.is_none_or(|newest| record.order() > newest) {
+            self.newest = Some(record.order());
+            self.rtt = rtt;
+        }
+        reordered
+    }
+
+    /// Step 4: D-SACK reported a needless retransmission.
+    pub fn on_dsack(&mut self, una: u64, nxt: u64) {
+        if self.dsack_round.is_some_and(|round| una >= round) {
+            self.dsack_round = None;
+        }
+        if self.dsack_round.is_none() {
+            self.dsack_round = Some(nxt);
+            self.multiplier = (self.multiplier + 1).min(MAX_MULTIPLIER);
+            self.persist = PERSIST;
+            self.reordering_seen = true;
+        }
+    }
+
+    /// Step 4: a recovery ended.
+    pub fn on_recovery_end(&mut self) {
+        self.persist = self.persist.saturating_sub(1);
+        if self.persist == 0 {
+            self.multiplier = 1;
+        }
+    }
+
+    /// Step 4: the reordering window.
+    pub fn window(&self, conditions: Conditions) -> Duration {
+        let Conditions { min_rtt, smoothed, in_recovery, sacked, mss } = conditions;
+        if !self.reordering_seen && (in_recovery || sacked >= DUP_THRESH * mss) {
+            return Duration::ZERO;
+        }
+        (min_rtt * self.multiplier / 4).min(smoothed)
+    }
+
+    /// Step 5: when `record` counts as lost; `None` while nothing sent after it has arrived.
+    pub fn deadline(&self, record: &Record, window: Duration) -> Option<Instant> {
+        let newest = self.newest?;
+        (record.order() <= newest).then(|| record.sent + self.rtt + window)
+    }
+}

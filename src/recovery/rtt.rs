@@ -1,0 +1,112 @@
+//! Round-trip time and the retransmission timeout (RFC 6298, with Linux's minimum of 200 ms).
+use std::time::Duration;
+
+use super::time::Instant;
+
+/// RFC 6298, section 2.1, before the first measurement.
+const INITIAL_RTO: Duration = Duration::from_secs(1);
+/// Linux's TCP_RTO_MIN: the least that the variance adds (RFC 6298 would have 1 s for the whole).
+const MIN_MARGIN: Duration = Duration::from_millis(200);
+/// Linux's TCP_RTO_MAX.
+const MAX_RTO: Duration = Duration::from_secs(120);
+/// How long a minimum holds: a path may change.
+const MIN_RTT_LIFETIME: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(super) struct RttEstimator {
+    smoothed: Option<Duration>,
+    variance: Duration,
+    minimum: Option<(Duration, Instant)>,
+    backoff: u32,
+}
+
+impl RttEstimator {
+    /// Takes the longest and the shortest round trip of one batch of ACKs; neither from a retransmission
+    /// (Karn's algorithm, RFC 6298 section 3).
+    pub fn sample(&mut self, now: Instant, longest: Duration, shortest: Duration) {
+        match self.smoothed {
+            None => {
+                self.smoothed = Some(longest);
+                self.variance = longest / 2;
+            }
+            Some(smoothed) => {
+                let difference = smoothed.abs_diff(longest);
+                self.variance = (self.variance * 3 + difference) / 4;
+                self.smoothed = Some((smoothed * 7 + longest) / 8);
+            }
+        }
+        let stale =
+            |(minimum, at): (Duration, Instant)| shortest <= minimum || now.since(at) > MIN_RTT_LIFETIME;
+        if self.minimum.is_none_or(stale) {
+            self.minimum = Some((shortest, now));
+        }
+    }
+
+    pub fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    pub fn minimum(&self) -> Option<Duration> {
+        self.minimum.map(|(minimum, _)| minimum)
+    }
+
+    /// The timeout, backed off.
+    pub fn rto(&self) -> Duration {
+        let base =
+            self.smoothed.map_or(INITIAL_RTO, |smoothed| smoothed + (self.variance * 4).max(MIN_MARGIN));
+        base.saturating_mul(1 << self.backoff.min(10)).min(MAX_RTO)
+    }
+
+    /// RFC 6298, section 5.5.
+    pub fn back_off(&mut self) {
+        self.backoff += 1;
+    }
+
+    /// RFC 6298, section 5.7: new data was acknowledged.
+    pub fn reset_backoff(&mut self) {
+        self.backoff = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn the_first_sample_sets_both_estimates() {
+        let mut rtt = RttEstimator::default();
+        assert_eq!(rtt.rto(), Duration::from_secs(1));
+        rtt.sample(Instant::ZERO, 100 * MS, 90 * MS);
+        assert_eq!((rtt.smoothed(), rtt.minimum()), (Some(100 * MS), Some(90 * MS)));
+        assert_eq!(rtt.rto(), 300 * MS, "SRTT + max(200 ms, 4 * RTTVAR)");
+        rtt.sample(Instant::ZERO, 180 * MS, 180 * MS);
+        assert_eq!(rtt.smoothed(), Some(110 * MS));
+        assert_eq!(rtt.rto(), 110 * MS + 230 * MS, "RTTVAR = (3 * 50 + 80) / 4");
+    }
+
+    #[test]
+    fn the_timeout_doubles_up_to_two_minutes() {
+        let mut rtt = RttEstimator::default();
+        rtt.sample(Instant::ZERO, 10 * MS, 10 * MS);
+        for factor in [1u32, 2, 4, 8] {
+            assert_eq!(rtt.rto(), 210 * MS * factor);
+            rtt.back_off();
+        }
+        (0..40).for_each(|_| rtt.back_off());
+        assert_eq!(rtt.rto(), Duration::from_secs(120));
+        rtt.reset_backoff();
+        assert_eq!(rtt.rto(), 210 * MS);
+    }
+
+    #[test]
+    fn an_old_minimum_gives_way() {
+        let mut rtt = RttEstimator::default();
+        rtt.sample(Instant::ZERO, 10 * MS, 10 * MS);
+        rtt.sample(Instant::from_millis(59_000), 50 * MS, 50 * MS);
+        assert_eq!(rtt.minimum(), Some(10 * MS));
+        rtt.sample(Instant::from_millis(61_000), 50 * MS, 50 * MS);
+        assert_eq!(rtt.minimum(), Some(50 * MS));
+    }
+}

@@ -1,0 +1,415 @@
+//! What is on its way: one record for each run of bytes sent at one time (RFC 6675's scoreboard).
+//!
+//! A record is a super-frame, or a part of one that SACK split off. Records lie in sequence order without gaps
+//! from SND.UNA to SND.NXT, so they are found by binary search, and the sums (bytes in flight, lost, SACKed) are
+//! kept as states change. RACK wants the order of transmission instead; it has two queues for it:
+//!
+//! - records that were sent once lie in that order already: `fresh` is the offset below which none of them is
+//!   still undecided;
+//! - every retransmission is noted at the end of `resent`; notes that no longer hold are skipped.
+//!
+//! The lost are kept in a heap, lowest first. So each record is looked at a constant number of times a
+//! transmission, and a binary search is the most that an ACK costs besides.
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
+
+use super::{rate::Snapshot, time::Instant};
+
+/// What is known about a run of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    InFlight,
+    Lost,
+    Sacked,
+}
+
+/// A run of bytes that was sent at one time. A FIN counts as a byte.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record {
+    pub start: u64,
+    pub end: u64,
+    pub state: State,
+    pub retransmitted: bool,
+    pub sent: Instant,
+    pub snapshot: Snapshot,
+}
+
+impl Record {
+    pub fn len(&self) -> u64 {
+        self.end - self.start
+    }
+
+    /// RFC 8985, section 6.2, step 2: the order of transmission, by time and then by sequence.
+    pub fn order(&self) -> (Instant, u64) {
+        (self.sent, self.end)
+    }
+}
+
+/// A note of a retransmission: when, and of which bytes.
+#[derive(Clone, Copy)]
+struct Resent {
+    sent: Instant,
+    start: u64,
+    end: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Scoreboard {
+    records: VecDeque<Record>,
+    in_flight: u64,
+    lost: u64,
+    sacked: u64,
+    /// The highest byte that was ever acknowledged, by SACK or otherwise (RFC 8985's RACK.fack).
+    highest_delivered: u64,
+    /// Below this offset no record that was sent once is in flight.
+    fresh: u64,
+    resent: VecDeque<Resent>,
+    /// Starts of lost records, lowest first; some may be out of date.
+    lost_starts: BinaryHeap<Reverse<u64>>,
+    /// The blocks of the last SACK option, in order: what they cover is settled and skipped.
+    settled: [(u64, u64); super::segment::MAX_SACK_BLOCKS],
+}
+
+impl Scoreboard {
+    /// Nothing sent yet; the first byte will be `start`.
+    pub fn new(start: u64) -> Self {
+        Scoreboard {
+            records: VecDeque::with_capacity(256),
+            highest_delivered: start,
+            fresh: start,
+            ..Scoreboard::default()
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Bytes believed to be in the network (RFC 6675's pipe).
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Bytes found lost and not sent again yet.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    pub fn sacked(&self) -> u64 {
+        self.sacked
+    }
+
+    pub fn front(&self) -> Option<&Record> {
+        self.records.front()
+    }
+
+    pub fn get(&self, index: usize) -> Option<&Record> {
+        self.records.get(index)
+    }
+
+    /// Notes new data as sent.
+    pub fn push(&mut self, record: Record) {
+        self.in_flight += record.len();
+        self.records.push_back(record);
+    }
+
+    /// Everything below `ack` has arrived: forgets it, telling `delivered` what had not been SACKed before.
+    pub fn acknowledge(&mut self, ack: u64, mut delivered: impl FnMut(&Record, u64)) {
+        while let Some(front) = self.records.front_mut() {
+            if front.start >= ack {
+                break;
+            }
+            let mut part = *front;
+            part.end = part.end.min(ack);
+            match part.state {
+                State::InFlight => self.in_flight -= part.len(),
+                State::Lost => self.lost -= part.len(),
+                State::Sacked => self.sacked -= part.len(),
+            }
+            if front.end > ack {
+                front.start = ack;
+                if front.state == State::Lost {
+                    self.lost_starts.push(Reverse(ack));
+                }
+            } else {
+                self.records.pop_front();
+            }
+            if part.state != State::Sacked {
+                delivered(&part, self.highest_delivered);
+            }
+        }
+        self.highest_delivered = self.highest_delivered.max(ack);
+        self.fresh = self.fresh.max(ack);
+        if self.records.is_empty() {
+            self.resent.clear();
+            self.lost_starts.clear();
+        }
+    }
+
+    /// Marks what the `blocks` of one ACK report (RFC 2018, RFC 6675 section 4), telling `delivered` what is new.
+    /// The blocks lie between SND.UNA and SND.NXT.
+    pub fn sack(&mut self, blocks: &mut [(u64, u64)], mut delivered: impl FnMut(&Record, u64)) {
+        blocks.sort_unstable();
+        let settled = self.settled;
+        for &(start, end) in blocks.iter() {
+            let mut at = start;
+            for (from, to) in settled {
+                if to > at && from < end {
+                    self.sack_range(at, from, &mut delivered);
+                    at = to;
+                }
+            }
+            self.sack_range(at, end, &mut delivered);
+        }
+        self.settled = Default::default();
+        for (slot, block) in self.settled.iter_mut().zip(blocks.iter()) {
+            *slot = *block;
+        }
+    }
+
+    fn sack_range(&mut self, start: u64, end: u64, delivered: &mut impl FnMut(&Record, u64)) {
+        if start >= end {
+            return;
+        }
+        let mut index = self.records.partition_point(|record| record.end <= start);
+        while let Some(record) = self.records.get(index).copied().filter(|record| record.start < end) {
+            if record.state == State::Sacked {
+                index += 1;
+                continue;
+            }
+            if record.start < start {
+                self.split(index, start);
+                index += 1;
+                continue;
+            }
+            let mut part = record;
+            part.end = part.end.min(end);
+            match part.state {
+                State::InFlight => self.in_flight -= part.len(),
+                _ => self.lost -= part.len(),
+            }
+            self.sacked += part.len();
+            delivered(&part, self.highest_delivered);
+            self.highest_delivered = self.highest_delivered.max(part.end);
+            if part.end < record.end {
+                self.shift_or_split(index, part.end);
+            }
+            if let Some(record) = self.records.get_mut(index).filter(|record| record.end <= end) {
+                record.state = State::Sacked;
+            }
+            index += 1;
+        }
+    }
+
+    /// Gives the part of record `index` below `at` to a SACKed neighbour on the left, or cuts it off.
+    fn shift_or_split(&mut self, index: usize, at: u64) {
+        let left = index.checked_sub(1).and_then(|left| self.records.get_mut(left));
+        match left.filter(|left| left.state == State::Sacked) {
+            Some(left) => {
+                left.end = at;
+                if let Some(record) = self.records.get_mut(index) {
+                    record.start = at;
+                    if record.state == State::Lost {
+                        self.lost_starts.push(Reverse(at));
+                    }
+                }
+            }
+            None => self.split(index, at),
+        }
+    }
+
+    /// Cuts record `index` in two at offset `at`, which lies inside it.
+    pub fn split(&mut self, index: usize, at: u64) {
+        let Some(left) = self.records.get_mut(index) else { return };
+        if at <= left.start || at >= left.end {
+            return;
+        }
+        let mut right = *left;
+        left.end = at;
+        right.start = at;
+        if right.state == State::Lost {
+            self.lost_starts.push(Reverse(at));
+        }
+        self.records.insert(index + 1, right);
+    }
+
+    /// RFC 8985, section 6.2, step 5: walks through what is in flight in the order of transmission, as long as
+    /// `is_lost` says so, and marks it lost. Returns the bytes marked, and the first record that was spared.
+    pub fn detect_losses(&mut self, is_lost: impl Fn(&Record) -> bool) -> (u64, Option<Record>) {
+        let before = self.lost;
+        let mut spared: Option<Record> = None;
+
+        let mut index = self.records.partition_point(|record| record.end <= self.fresh);
+        while let Some(record) = self.records.get(index).copied() {
+            if record.state == State::InFlight && !record.retransmitted {
+                if !is_lost(&record) {
+                    spared = Some(record);
+                    break;
+                }
+                self.mark_lost(index);
+            }
+            self.fresh = record.end;
+            index += 1;
+        }
+
+        while let Some(note) = self.resent.front().copied() {
+            let mut index = self.records.partition_point(|record| record.end <= note.start);
+            let mut undecided = None;
+            while let Some(record) = self.records.get(index).copied().filter(|r| r.start < note.end) {
+                if record.state == State::InFlight && record.retransmitted && record.sent == note.sent {
+                    if !is_lost(&record) {
+                        undecided = Some(record);
+                        break;
+                    }
+                    self.mark_lost(index);
+                }
+                index += 1;
+            }
+            if let Some(record) = undecided {
+                if spared.is_none_or(|other| record.order() < other.order()) {
+                    spared = Some(record);
+                }
+                break;
+            }
+            self.resent.pop_front();
+        }
+        (self.lost - before, spared)
+    }
+
+    fn mark_lost(&mut self, index: usize) {
+        let Some(record) = self.records.get_mut(index) else { return };
+        match record.state {
+            State::InFlight => self.in_flight -= record.len(),
+            State::Sacked => self.sacked -= record.len(),
+            State::Lost => return,
+        }
+        record.state = State::Lost;
+        self.lost += record.len();
+        self.lost_starts.push(Reverse(record.start));
+    }
+
+    /// Marks everything in flight lost (RFC 6298, section 5: the timer ran out). Returns the bytes marked.
+    pub fn mark_in_flight_lost(&mut self) -> u64 {
+        let before = self.lost;
+        for index in 0..self.records.len() {
+            if self.records.get(index).is_some_and(|record| record.state == State::InFlight) {
+                self.mark_lost(index);
+            }
+        }
+        self.resent.clear();
+        self.fresh = self.records.back().map_or(self.fresh, |record| record.end);
+        self.lost - before
+    }
+
+    /// What was found lost and not sent again yet is in flight after all: the timeout was needless.
+    pub fn unmark_lost(&mut self) {
+        for record in &mut self.records {
+            if record.state == State::Lost && !record.retransmitted {
+                record.state = State::InFlight;
+                self.lost -= record.len();
+                self.in_flight += record.len();
+            }
+        }
+        self.fresh = self.records.front().map_or(self.fresh, |front| front.start);
+    }
+
+    /// Marks lost what is in flight in records longer than `len`: it was sent in segments that are too large.
+    pub fn mark_longer_lost(&mut self, len: u64) -> u64 {
+        let before = self.lost;
+        for index in 0..self.records.len() {
+            if self.records.get(index).is_some_and(|r| r.state == State::InFlight && r.len() > len) {
+                self.mark_lost(index);
+            }
+        }
+        self.lost - before
+    }
+
+    /// Marks lost at most `len` bytes at the front, if they are in flight (for peers without SACK).
+    pub fn mark_front_lost(&mut self, len: u64) -> u64 {
+        let Some(front) = self.records.front().copied().filter(|r| r.state == State::InFlight) else {
+            return 0;
+        };
+        self.split(0, front.start + len);
+        self.mark_lost(0);
+        front.len().min(len)
+    }
+
+    /// Takes back what SACK said (RFC 2018, section 8: the receiver may discard what it has SACKed).
+    pub fn forget_sacks(&mut self) {
+        for index in 0..self.records.len() {
+            if self.records.get(index).is_some_and(|record| record.state == State::Sacked) {
+                self.mark_lost(index);
+            }
+        }
+        self.settled = Default::default();
+        self.highest_delivered = self.records.front().map_or(self.highest_delivered, |front| front.start);
+    }
+
+    /// The lost record with the lowest sequence number, by index.
+    pub fn first_lost(&mut self) -> Option<usize> {
+        while let Some(&Reverse(start)) = self.lost_starts.peek() {
+            let index = self.records.partition_point(|record| record.end <= start);
+            if self.records.get(index).is_some_and(|r| r.start == start && r.state == State::Lost) {
+                return Some(index);
+            }
+            self.lost_starts.pop();
+        }
+        None
+    }
+
+    /// The record in flight with the highest sequence number, by index.
+    pub fn last_in_flight(&self) -> Option<usize> {
+        self.records.iter().rposition(|record| record.state == State::InFlight)
+    }
+
+    /// Notes that record `index` was sent again.
+    pub fn resend(&mut self, index: usize, now: Instant, snapshot: Snapshot) {
+        let Some(record) = self.records.get_mut(index) else { return };
+        if record.state == State::Lost {
+            self.lost -= record.len();
+            self.in_flight += record.len();
+        }
+        record.state = State::InFlight;
+        record.retransmitted = true;
+        record.sent = now;
+        record.snapshot = snapshot;
+        self.resent.push_back(Resent { sent: now, start: record.start, end: record.end });
+    }
+
+    /// The end of the run of lost records that begins with record `index`: what one super-frame may carry.
+    pub fn merge_lost(&mut self, index: usize, most: u64) -> u64 {
+        while let (Some(record), Some(next)) = (self.records.get(index), self.records.get(index + 1)) {
+            if next.state != State::Lost || record.len() >= most {
+                break;
+            }
+            let end = next.end;
+            self.records.remove(index + 1);
+            if let Some(record) = self.records.get_mut(index) {
+                record.end = end;
+            }
+        }
+        self.records.get(index).map_or(0, |record| record.end)
+    }
+}
+
+#[cfg(test)]
+impl Scoreboard {
+    /// What must hold at any time, whatever the peer says.
+    pub fn check(&self, una: u64, nxt: u64) {
+        let mut at = una;
+        let mut sums = [0; 3];
+        for record in &self.records {
+            assert_eq!(record.start, at, "records are contiguous");
+            assert!(record.end > record.start, "no record is empty");
+            sums[record.state as usize] += record.len();
+            if record.state == State::InFlight && !record.retransmitted {
+                assert!(record.end > self.fresh, "undecided below the cursor");
+            }
+            at = record.end;
+        }
+        assert_eq!(at, nxt, "records reach SND.NXT");
+        assert_eq!(sums, [self.in_flight, self.lost, self.sacked]);
+    }
+}

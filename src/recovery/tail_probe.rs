@@ -1,0 +1,67 @@
+//! Tail loss probes (TLP, RFC 8985 section 7): the end of a flight has nothing behind it that could report its
+//! loss, so after two round trips of silence something is sent that will.
+use std::time::Duration;
+
+/// RFC 8985's TLP.max_ack_delay, as in Linux: a peer may delay the ACK of a lone segment.
+const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
+/// Linux's TCP_TIMEOUT_MIN: allows for the peer's own scheduling.
+const MARGIN: Duration = Duration::from_millis(2);
+
+/// A probe that was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TailProbe {
+    /// SND.NXT when it was.
+    pub end: u64,
+    /// It carried what had been sent before.
+    pub retransmission: bool,
+}
+
+/// What an ACK says of a probe (section 7.4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing yet.
+    Pending,
+    /// The probe was not needed.
+    Needless,
+    /// The probe repaired a loss.
+    Repaired,
+}
+
+impl TailProbe {
+    pub fn judge(&self, una: u64, dsack: bool, duplicate: bool) -> Verdict {
+        if una < self.end {
+            Verdict::Pending
+        } else if !self.retransmission || dsack {
+            Verdict::Needless
+        } else if una > self.end {
+            Verdict::Repaired
+        } else if duplicate {
+            Verdict::Needless
+        } else {
+            Verdict::Pending
+        }
+    }
+}
+
+/// Section 7.2: how long after the last news to probe. `lone` if a single segment is in flight.
+pub(super) fn timeout(smoothed: Option<Duration>, lone: bool, rto: Duration) -> Duration {
+    let base = smoothed.map_or(Duration::from_secs(1), |smoothed| smoothed * 2);
+    (base + if lone { MAX_ACK_DELAY } else { MARGIN }).min(rto)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_is_judged_by_what_follows() {
+        let probe = TailProbe { end: 100, retransmission: true };
+        assert_eq!(probe.judge(99, false, false), Verdict::Pending);
+        assert_eq!(probe.judge(100, false, false), Verdict::Pending, "either copy may have caused it");
+        assert_eq!(probe.judge(100, true, false), Verdict::Needless, "case 1");
+        assert_eq!(probe.judge(101, false, false), Verdict::Repaired, "case 2");
+        assert_eq!(probe.judge(100, false, true), Verdict::Needless, "case 3");
+        let new_data = TailProbe { end: 100, retransmission: false };
+        assert_eq!(new_data.judge(101, false, false), Verdict::Needless);
+    }
+}

@@ -1,0 +1,184 @@
+//! What happens when nothing happens: the retransmission timer (RFC 6298), the tail probe (RFC 8985), the
+//! reordering timer, the persist timer (RFC 9293, section 3.8.6.1) and the user timeout.
+use std::time::Duration;
+
+use super::{Instant, Phase, Recovery, scoreboard::State, tail_probe};
+
+/// A SACKed head means that the peer has discarded what it had reported; Linux waits this long for a correction
+/// (tcp_check_sack_reneging()).
+const RENEGING_DELAY: Duration = Duration::from_millis(10);
+/// The most that the persist timer waits, as the retransmission timer.
+const MAX_PERSIST: Duration = Duration::from_secs(120);
+
+/// The persist timer: data waits, the window is shut, and nothing in flight will bring an answer.
+#[derive(Debug, Default)]
+pub(super) struct Persist {
+    at: Option<Instant>,
+    probes: u32,
+}
+
+impl Persist {
+    pub fn stop(&mut self) {
+        *self = Persist::default();
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// Starts the timer unless it runs. True when it has run out; it then runs on, backed off.
+    pub fn poll(&mut self, now: Instant, rto: Duration) -> bool {
+        let expired = self.at.is_some_and(|at| at <= now);
+        if expired {
+            self.probes += 1;
+            self.at = None;
+        }
+        let wait = rto.saturating_mul(1 << self.probes.min(10)).min(MAX_PERSIST);
+        self.at.get_or_insert(now + wait);
+        expired
+    }
+}
+
+/// Since when the peer owes us an answer.
+#[derive(Debug, Default)]
+pub(super) struct UserTimeout {
+    heard: Instant,
+    progress: Instant,
+    waiting_since: Instant,
+    keep_alive: Option<Instant>,
+}
+
+impl UserTimeout {
+    /// Anything valid came.
+    pub fn on_heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.keep_alive = None;
+    }
+
+    /// Something was delivered.
+    pub fn on_progress(&mut self, now: Instant) {
+        self.progress = now;
+    }
+
+    /// The first byte of a flight was sent, or the persist timer started.
+    pub fn on_wait(&mut self, now: Instant) {
+        self.waiting_since = now;
+    }
+
+    pub fn on_keep_alive_sent(&mut self, now: Instant) {
+        self.keep_alive.get_or_insert(now);
+    }
+}
+
+impl Recovery {
+    /// When to call [`Recovery::poll_transmit`] and [`Recovery::for_stack`] again, if nothing happens before;
+    /// `now` if something waits already.
+    pub fn poll_at(&self, now: Instant) -> Option<Instant> {
+        if !self.control.is_empty() || self.batch.is_some() {
+            return Some(now);
+        }
+        if !self.established || self.aborted {
+            return None;
+        }
+        if self.stack.wants_bare(self.ack_state()) || self.owes_ack() {
+            return Some(now);
+        }
+        // Even if that is past: sending was held back, and the time may have come since.
+        let pacing = self.pacing_blocked.then(|| self.pacer.next());
+        let timers = [
+            self.retransmit_at(),
+            self.tail_probe_at(),
+            self.reordering_ends,
+            self.persist.at,
+            self.user_deadline(),
+            pacing,
+        ];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Whether the user timeout has passed: data unacknowledged, or keep-alives unanswered, for that long. A peer
+    /// that answers while its window is shut is alive (RFC 9293, section 3.8.6.1). The caller then resets the
+    /// connection and tells the user.
+    pub fn timed_out(&self, now: Instant) -> bool {
+        self.user_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    fn user_deadline(&self) -> Option<Instant> {
+        let limit = self.config.user_timeout?;
+        let timeout = &self.user_timeout;
+        let waiting = !self.board.is_empty() || self.persist.at.is_some();
+        let news = if self.space.edge <= self.space.una { timeout.heard } else { timeout.progress };
+        let data = waiting.then(|| news.max(timeout.waiting_since));
+        data.into_iter().chain(timeout.keep_alive).min().map(|since| since + limit)
+    }
+
+    fn head_is_sacked(&self) -> bool {
+        self.board.front().is_some_and(|head| head.state == State::Sacked)
+    }
+
+    /// When the retransmission timer runs out: it runs while anything is unacknowledged, even if nothing is in
+    /// flight because the peer has SACKed it all and then forgotten it.
+    fn retransmit_at(&self) -> Option<Instant> {
+        if self.board.is_empty() {
+            return None;
+        }
+        let reneging = || self.rtt.smoothed().map_or(RENEGING_DELAY, |rtt| (rtt / 2).max(RENEGING_DELAY));
+        Some(self.rto_from + if self.head_is_sacked() { reneging() } else { self.rtt.rto() })
+    }
+
+    /// RFC 8985, section 7.2.
+    fn tail_probe_at(&self) -> Option<Instant> {
+        let quiet = self.sack
+            && self.phase == Phase::Open
+            && self.tail_probe.is_none()
+            && self.board.sacked() == 0
+            && self.board.in_flight() > 0;
+        let lone = self.board.in_flight() <= self.mss;
+        quiet.then(|| self.probe_from + tail_probe::timeout(self.rtt.smoothed(), lone, self.rtt.rto()))
+    }
+
+    /// Acts on every timer that has run out; true if the tail is to be probed.
+    pub(super) fn run_timers(&mut self, now: Instant) -> bool {
+        if self.reordering_ends.is_some_and(|at| at <= now) {
+            self.detect_losses(now, 0);
+        }
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        // A probe comes before the timeout where both are due (RFC 8985, section 7.2).
+        if due(self.tail_probe_at()) {
+            return true;
+        }
+        if due(self.retransmit_at()) {
+            self.on_timeout(now);
+        }
+        false
+    }
+
+    /// RFC 6298, section 5.4 to 5.6.
+    fn on_timeout(&mut self, now: Instant) {
+        self.stats.timeouts += 1;
+        if self.head_is_sacked() {
+            // RFC 2018, section 8.
+            self.stats.reneged += 1;
+            self.board.forget_sacks();
+        }
+        let full_head = self.board.front().is_some_and(|head| head.len() >= self.mss);
+        let first = !matches!(self.phase, Phase::Loss { .. });
+        if self.phase == Phase::Open {
+            self.undo.begin(self.space.una);
+        }
+        self.stats.bytes_lost += self.board.mark_in_flight_lost();
+        self.rtt.back_off();
+        self.rto_from = now;
+        self.tail_probe = None;
+        self.reordering_ends = None;
+        self.duplicate_acks = 0;
+        self.prr = None;
+        self.head_probe = true;
+        self.phase = Phase::Loss { until: self.space.nxt };
+        self.congestion.on_timeout(now, self.in_flight(), first);
+        self.pacer.reset(now);
+        if full_head && let Some(link_mss) = self.path_mtu.on_timeout(self.link_mss) {
+            self.resize_segments(now, link_mss);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The timestamps option (RFC 7323): our clock, the peer's, and protection against wrapped sequence numbers.
+//!
+//! The layer stamps every segment itself when it leaves. So the values on the wire never run backwards, whatever
+//! waits in the layer, and no peer's PAWS check can drop what is sent again.
+use super::{segment::Timestamps, time::Instant};
+
+/// A tick of our clock: RFC 7323, section 5.4, asks for 1 ms to 1 s.
+const TICK_NANOS: u64 = 1_000_000;
+/// RFC 7323, section 5.5: after 24 days without a segment the peer's clock may have wrapped.
+const OUTDATED_TICKS: u64 = 24 * 24 * 3600 * 1000;
+
+#[derive(Debug, Default)]
+pub(super) struct TimestampClock {
+    /// What the stack's SYN said, and when: our clock continues from there.
+    origin: u32,
+    origin_at: Instant,
+    /// TS.Recent: the peer's value to echo, and when it came.
+    recent: Option<(u32, Instant)>,
+}
+
+impl TimestampClock {
+    pub fn start(&mut self, now: Instant, value: u32) {
+        self.origin = value;
+        self.origin_at = now;
+    }
+
+    /// TSval for a segment that leaves now.
+    pub fn value(&self, now: Instant) -> u32 {
+        self.origin.wrapping_add(ticks(self.origin_at, now) as u32)
+    }
+
+    /// The option for a segment that leaves now.
+    pub fn stamp(&self, now: Instant) -> Timestamps {
+        Timestamps { value: self.value(now), echo: self.recent() }
+    }
+
+    pub fn recent(&self) -> u32 {
+        self.recent.map_or(0, |(value, _)| value)
+    }
+
+    /// RFC 7323, section 4.3: notes the value of a segment that begins at or before the last ACK sent.
+    pub fn note(&mut self, now: Instant, value: u32) {
+        if !self.is_old(now, value) {
+            self.recent = Some((value, now));
+        }
+    }
+
+    /// RFC 7323, section 5.3, R1: a value older than TS.Recent belongs to an old duplicate.
+    pub fn is_old(&self, now: Instant, value: u32) -> bool {
+        self.recent.is_some_and(|(recent, at)| before(value, recent) && ticks(at, now) < OUTDATED_TICKS)
+    }
+}
+
+/// Whether timestamp `a` is older than `b`, in arithmetic modulo 2^32 (RFC 7323, section 3).
+pub(super) fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+fn ticks(from: Instant, to: Instant) -> u64 {
+    to.nanos().saturating_sub(from.nanos()) / TICK_NANOS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_clock_continues_from_the_syn_and_wraps() {
+        let mut clock = TimestampClock::default();
+        clock.start(Instant::from_millis(5), u32::MAX - 1);
+        assert_eq!(clock.value(Instant::from_millis(6)), u32::MAX);
+        assert_eq!(clock.value(Instant::from_millis(8)), 1);
+    }
+
+    #[test]
+    fn old_values_are_known_across_the_wrap_until_they_are_outdated() {
+        let mut clock = TimestampClock::default();
+        assert!(!clock.is_old(Instant::ZERO, 7), "nothing to compare with");
+        clock.note(Instant::ZERO, 3);
+        assert!(clock.is_old(Instant::ZERO, 2));
+        assert!(clock.is_old(Instant::ZERO, u32::MAX));
+        assert!(!clock.is_old(Instant::ZERO, 3));
+        clock.note(Instant::ZERO, u32::MAX);
+        assert_eq!(clock.recent(), 3, "an old value is not noted");
+        let days = |days: u64| Instant::from_millis(days * 24 * 3_600_000);
+        assert!(clock.is_old(days(23), 2));
+        assert!(!clock.is_old(days(25), 2), "RFC 7323, section 5.5");
+    }
+}

@@ -1,0 +1,331 @@
+//! To the wire: what to send next, and building it.
+//!
+//! The order is: what the stack wants said at once (ACKs, SYNs, RSTs), what is lost, new data, and an ACK that
+//! found no data to ride on.
+use super::{
+    Instant, Recovery, Transmit,
+    egress::Control,
+    scoreboard::{Record, State},
+    segment::{MAX_HEADER_LEN, Outgoing, SackBlocks, flags},
+    tail_probe::TailProbe,
+};
+
+/// A frame whose payload is at least this long asks the peer to hand it on at once.
+const PUSH_FROM: u64 = 60_000;
+
+/// Whether the congestion window is what limits us (Linux's tcp_cwnd_validate()): an idle one must not grow.
+#[derive(Debug, Default)]
+pub(super) struct WindowUsage {
+    limited: bool,
+    most_in_flight: u64,
+    until: u64,
+}
+
+impl WindowUsage {
+    fn note(&mut self, una: u64, nxt: u64, in_flight: u64, limited: bool) {
+        if una >= self.until || limited || !self.limited && in_flight > self.most_in_flight {
+            self.limited = limited;
+            self.most_in_flight = in_flight;
+            self.until = nxt;
+        }
+    }
+
+    /// In slow start, a window counts as used if half of it was (tcp_is_cwnd_limited()).
+    pub fn is_limited(&self, slow_start: bool, window: u64) -> bool {
+        self.limited || slow_start && window < 2 * self.most_in_flight
+    }
+}
+
+/// A frame of data: the record it belongs to.
+struct Frame {
+    start: u64,
+    end: u64,
+}
+
+impl Recovery {
+    /// The next thing to send, if there is any now. Once it was returned it counts as sent.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
+        if let Some(control) = self.control.pop_front() {
+            return self.send_control(now, control);
+        }
+        if !self.established || self.aborted {
+            return None;
+        }
+        self.settle(now);
+        let probe = self.run_timers(now);
+        self.pacing_blocked = false;
+        let frame = if probe { self.send_tail_probe(now) } else { self.next_frame(now) };
+        match frame {
+            Some(frame) => Some(self.build(now, frame)),
+            // The persist timer may have queued a probe.
+            None => match self.control.pop_front() {
+                Some(control) => self.send_control(now, control),
+                None if self.owes_ack() => {
+                    let (ack, window) = (self.ack, self.window);
+                    self.send_control(now, Control::Ack { ack, window, sack: SackBlocks::default() })
+                }
+                None => None,
+            },
+        }
+    }
+
+    /// The stack has put an ACK or a window into a data segment that did not go out.
+    pub(super) fn owes_ack(&self) -> bool {
+        self.wire_ack.is_some_and(|sent| sent != (self.ack, self.window))
+    }
+
+    /// Bytes that the congestion controller admits now.
+    fn room(&self) -> u64 {
+        let window = self.congestion.window().saturating_sub(self.in_flight());
+        match &self.prr {
+            Some(prr) => prr.allowance(),
+            None => window,
+        }
+    }
+
+    /// Payload of a super-frame: what the link takes, and at most a millisecond's worth of the pacing rate.
+    fn frame_size(&self) -> u64 {
+        let most = (self.config.max_frame as u64).max(self.mss);
+        let paced = match self.congestion.pacing_rate() {
+            Some(rate) => (rate >> 10).clamp((2 * self.mss).min(most), most),
+            None => most,
+        };
+        paced / self.mss * self.mss
+    }
+
+    fn next_frame(&mut self, now: Instant) -> Option<Frame> {
+        let blocked = now < self.pacer.next() && self.congestion.pacing_rate().is_some();
+        if self.board.lost() > 0 {
+            let (index, end) = self.next_lost()?;
+            if blocked {
+                self.pacing_blocked = true;
+                return None;
+            }
+            return Some(self.send_again(now, index, end));
+        }
+        let end = self.next_new(now)?;
+        if blocked {
+            self.pacing_blocked = true;
+            return None;
+        }
+        Some(self.send_new(now, end))
+    }
+
+    /// What of the lost may be sent again: a record, and the end of its part that fits.
+    fn next_lost(&mut self) -> Option<(usize, u64)> {
+        let room = self.room();
+        let index = self.board.first_lost()?;
+        let start = self.board.get(index)?.start;
+        // Beyond a window that has shrunk nothing is sent, but for the head after a timeout, which probes it.
+        let head_probe = self.head_probe && start == self.space.una;
+        let window = self.space.edge.saturating_sub(start).max(if head_probe { self.mss } else { 0 });
+        let most = (room / self.mss * self.mss).min(self.frame_size()).min(window);
+        let end = self.board.merge_lost(index, most);
+        let len = (end - start).min(if room < self.mss { room } else { most }).min(window);
+        // Less than a segment goes only if nothing more is lost there.
+        (len > 0 && (len >= self.mss || start + len == end || len == window)).then_some((index, start + len))
+    }
+
+    /// The end of the new data that may be sent now.
+    fn next_new(&mut self, now: Instant) -> Option<u64> {
+        let space = &self.space;
+        let waiting = space.end - space.nxt;
+        if waiting == 0 {
+            self.note_usage(false);
+            if self.in_flight() < self.congestion.window() {
+                self.rate.application_limited(self.in_flight());
+            }
+            return None;
+        }
+        let window = space.usable_window();
+        let short = window < waiting;
+        // RFC 9293, section 3.8.6.2.1: no silly little segments for a window that is about to open.
+        let silly = short && window < self.mss.min(space.max_window.div_ceil(2));
+        if silly {
+            return self.persist(now, window);
+        }
+        let room = self.room();
+        if room < self.mss.min(waiting) || room == 0 {
+            self.note_usage(true);
+            return None;
+        }
+        let frame = self.frame_size();
+        let have = waiting.min(window);
+        let mut len = have.min(room).min(frame);
+        if len < have {
+            // The congestion window or the frame cuts it: into whole segments.
+            len = len / self.mss * self.mss;
+            let few = (self.congestion.window() / 4).min(frame / 2);
+            if len == 0 || len < frame && self.in_flight() > 0 && len < few {
+                // ACKs on their way will make room for a larger frame (Linux's tcp_tso_should_defer()).
+                self.note_usage(true);
+                return None;
+            }
+        }
+        Some(space.nxt + len)
+    }
+
+    /// The peer's window admits too little: waits for an ACK of what is in flight, else for the persist timer.
+    fn persist(&mut self, now: Instant, window: u64) -> Option<u64> {
+        self.note_usage(false);
+        if !self.board.is_empty() {
+            return None;
+        }
+        if !self.persist.is_running() {
+            self.user_timeout.on_wait(now);
+        }
+        if !self.persist.poll(now, self.rtt.rto()) {
+            return None;
+        }
+        if window > 0 {
+            // The override timeout of section 3.8.6.2.1.
+            return Some(self.space.nxt + window);
+        }
+        self.stats.window_probes += 1;
+        self.push_control(Control::Probe);
+        None
+    }
+
+    fn note_usage(&mut self, limited: bool) {
+        self.usage.note(self.space.una, self.space.nxt, self.in_flight(), limited);
+    }
+
+    fn send_tail_probe(&mut self, now: Instant) -> Option<Frame> {
+        self.stats.tail_probes += 1;
+        // RFC 8985, section 7.3: the retransmission timer takes over.
+        self.rto_from = now;
+        let space = &self.space;
+        let new = (space.end - space.nxt).min(space.usable_window()).min(self.mss);
+        if new > 0 {
+            let frame = self.send_new(now, space.nxt + new);
+            self.tail_probe = Some(TailProbe { end: self.space.nxt, retransmission: false });
+            return Some(frame);
+        }
+        let index = self.board.last_in_flight()?;
+        let record = *self.board.get(index)?;
+        let start = record.end.saturating_sub(self.mss).max(record.start);
+        self.board.split(index, start);
+        let index = if start > record.start { index + 1 } else { index };
+        self.tail_probe = Some(TailProbe { end: self.space.nxt, retransmission: true });
+        Some(self.send_again(now, index, record.end))
+    }
+
+    fn send_new(&mut self, now: Instant, end: u64) -> Frame {
+        let start = self.space.nxt;
+        if self.board.is_empty() {
+            self.rate.start(now);
+            // RFC 6298, section 5.1.
+            self.rto_from = now;
+            self.user_timeout.on_wait(now);
+            if let Some(since) = self.idle_since.take() {
+                self.congestion.on_restart(now, now.since(since));
+            }
+        }
+        self.persist.stop();
+        self.board.push(Record {
+            start,
+            end,
+            state: State::InFlight,
+            retransmitted: false,
+            sent: now,
+            snapshot: self.rate.snapshot(),
+        });
+        self.space.nxt = end;
+        self.probe_from = now;
+        let limited = self.in_flight() >= self.congestion.window();
+        self.note_usage(limited);
+        self.account(now, start, end);
+        Frame { start, end }
+    }
+
+    /// Sends record `index` again, up to `end`.
+    fn send_again(&mut self, now: Instant, index: usize, end: u64) -> Frame {
+        self.board.split(index, end);
+        let (start, repeated) = self.board.get(index).map_or((end, false), |r| (r.start, r.retransmitted));
+        self.board.resend(index, now, self.rate.snapshot());
+        if start == self.space.una {
+            self.rto_from = now;
+        }
+        self.head_probe = false;
+        let timestamp = self.use_timestamps.then(|| self.clock.value(now));
+        self.undo.on_retransmission(start, end - start, timestamp, repeated);
+        self.stats.bytes_retransmitted += end - start;
+        self.stats.segments_retransmitted += (end - start).div_ceil(self.mss);
+        self.account(now, start, end);
+        Frame { start, end }
+    }
+
+    fn account(&mut self, now: Instant, start: u64, end: u64) {
+        let len = end - start;
+        self.stats.bytes_sent += len;
+        self.stats.segments_sent += len.div_ceil(self.mss);
+        if let Some(prr) = &mut self.prr {
+            prr.on_sent(len);
+        }
+        if let Some(rate) = self.congestion.pacing_rate() {
+            self.pacer.on_sent(now, len, rate);
+        }
+    }
+
+    fn build(&mut self, now: Instant, frame: Frame) -> Transmit<'_> {
+        let Frame { start, end } = frame;
+        let fin = self.space.fin.is_some_and(|fin| end > fin);
+        let data_end = end - u64::from(fin);
+        let len = data_end - start;
+        let push = len > 0 && (end == self.space.end || len >= PUSH_FROM);
+        let mut bits = flags::ACK;
+        bits |= if fin { flags::FIN } else { 0 };
+        bits |= if push { flags::PSH } else { 0 };
+        let seq = self.seq(start);
+        let header = self.outgoing(now, seq, bits);
+        let header_len = self.write_header(header);
+        self.wire_ack = Some((self.ack, self.window));
+        let (front, tail) = self.ring.slices(start, data_end);
+        Transmit {
+            header: self.header.get(..header_len).unwrap_or_default(),
+            payload: [front, tail],
+            gso_size: (len > self.mss).then(|| u16::try_from(self.mss).unwrap_or(u16::MAX)),
+        }
+    }
+
+    fn send_control(&mut self, now: Instant, control: Control) -> Option<Transmit<'_>> {
+        let len = match control {
+            Control::Verbatim { header, len } => {
+                self.header = header;
+                len
+            }
+            Control::Ack { ack, window, sack } => {
+                self.wire_ack = Some((ack, window));
+                let seq = self.space.acceptable();
+                let header = Outgoing { ack, window, sack, ..self.outgoing(now, seq, flags::ACK) };
+                self.write_header(header)
+            }
+            Control::Probe => {
+                let seq = self.seq(self.space.una).wrapping_sub(1);
+                let header = self.outgoing(now, seq, flags::ACK);
+                self.wire_ack = Some((self.ack, self.window));
+                self.write_header(header)
+            }
+            Control::Reset { ack } => {
+                let seq = self.space.acceptable();
+                let header = Outgoing { ack, ..self.outgoing(now, seq, flags::RST | flags::ACK) };
+                self.write_header(header)
+            }
+        };
+        let header = self.header.get(..len.min(MAX_HEADER_LEN))?;
+        Some(Transmit { header, payload: [&[], &[]], gso_size: None })
+    }
+
+    fn outgoing(&self, now: Instant, seq: u32, bits: u8) -> Outgoing {
+        Outgoing {
+            source: self.ports.0,
+            destination: self.ports.1,
+            seq,
+            ack: self.ack,
+            flags: bits,
+            window: self.window,
+            timestamps: self.use_timestamps.then(|| self.clock.stamp(now)),
+            sack: SackBlocks::default(),
+        }
+    }
+}

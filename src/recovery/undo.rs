@@ -1,0 +1,103 @@
+//! Was a recovery needless? (Eifel detection, RFC 3522; D-SACK, RFC 3708; the response is RFC 4015's.)
+//!
+//! Two proofs are accepted. When the bytes that were the first to be sent again are acknowledged with an echo from
+//! before that, the original has arrived. And when D-SACK has reported as many bytes as were sent again, none of
+//! them was needed.
+use super::timestamps;
+
+#[derive(Debug, Default)]
+pub(super) struct SpuriousDetector {
+    episode: Option<Episode>,
+}
+
+#[derive(Debug)]
+struct Episode {
+    /// SND.UNA when it began: D-SACK below speaks of earlier times.
+    start: u64,
+    /// Offset and TSval of the first retransmission, if these bytes had not been sent again before: else an old
+    /// echo may be that retransmission's.
+    first: Option<(u64, u32)>,
+    /// Bytes sent again and not reported by D-SACK yet.
+    unrefuted: u64,
+    retransmitted: bool,
+}
+
+impl SpuriousDetector {
+    /// A recovery begins. D-SACK may still speak of it when it is over, until the next one.
+    pub fn begin(&mut self, una: u64) {
+        self.episode = Some(Episode { start: una, first: None, unrefuted: 0, retransmitted: false });
+    }
+
+    /// It was undone: there is nothing left to prove.
+    pub fn end(&mut self) {
+        self.episode = None;
+    }
+
+    /// `bytes` from offset `start` are sent again at the time that `timestamp` says; `repeated` if not for the
+    /// first time.
+    pub fn on_retransmission(&mut self, start: u64, bytes: u64, timestamp: Option<u32>, repeated: bool) {
+        let Some(episode) = &mut self.episode else { return };
+        if !episode.retransmitted {
+            episode.retransmitted = true;
+            episode.first = timestamp.filter(|_| !repeated).map(|timestamp| (start, timestamp));
+        }
+        episode.unrefuted += bytes;
+    }
+
+    /// D-SACK reported the bytes from `left` to `right`. True if that proves the whole recovery needless.
+    pub fn on_dsack(&mut self, left: u64, right: u64) -> bool {
+        let Some(episode) = &mut self.episode else { return false };
+        if left < episode.start || !episode.retransmitted {
+            return false;
+        }
+        episode.unrefuted = episode.unrefuted.saturating_sub(right - left);
+        episode.unrefuted == 0
+    }
+
+    /// SND.UNA advanced from `una` by an ACK that echoes `echo`. True if that proves the recovery needless.
+    pub fn on_advance(&self, una: u64, echo: Option<u32>) -> bool {
+        let first = self.episode.as_ref().and_then(|episode| episode.first);
+        match (echo, first) {
+            (Some(echo), Some((start, timestamp))) => start == una && timestamps::before(echo, timestamp),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_from_before_the_retransmission_is_proof() {
+        let mut detector = SpuriousDetector::default();
+        detector.begin(100);
+        assert!(!detector.on_advance(100, Some(1)), "nothing was sent again yet");
+        detector.on_retransmission(100, 10, Some(50), false);
+        detector.on_retransmission(110, 10, Some(60), false);
+        assert!(!detector.on_advance(100, None));
+        assert!(!detector.on_advance(100, Some(50)), "the retransmission itself");
+        assert!(!detector.on_advance(110, Some(49)), "that ACK was for something else");
+        assert!(detector.on_advance(100, Some(49)));
+    }
+
+    #[test]
+    fn an_echo_proves_nothing_of_what_was_sent_again_twice() {
+        let mut detector = SpuriousDetector::default();
+        detector.begin(100);
+        detector.on_retransmission(100, 10, Some(50), true);
+        detector.on_retransmission(100, 10, Some(60), true);
+        assert!(!detector.on_advance(100, Some(40)));
+    }
+
+    #[test]
+    fn every_byte_must_be_refuted() {
+        let mut detector = SpuriousDetector::default();
+        detector.begin(100);
+        assert!(!detector.on_dsack(100, 110), "nothing was sent again yet");
+        detector.on_retransmission(100, 20, None, false);
+        assert!(!detector.on_dsack(50, 60), "an earlier time");
+        assert!(!detector.on_dsack(100, 110));
+        assert!(detector.on_dsack(110, 120));
+    }
+}

@@ -1,0 +1,132 @@
+//! Two endpoints, two paths, one clock.
+use std::time::Duration;
+
+use netkat::recovery::{Algorithm, Config, Instant};
+
+use super::{
+    endpoint::{Behaviour, Endpoint},
+    path::{Path, PathConfig},
+};
+
+/// What a simulation is made of.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// From host 0 to host 1, and back.
+    pub paths: [PathConfig; 2],
+    pub hosts: [Behaviour; 2],
+    pub seed: u64,
+    /// Both hosts open at once.
+    pub simultaneous: bool,
+}
+
+impl Scenario {
+    /// Host 0 sends `bytes`, host 1 reads them, over the same path both ways.
+    pub fn transfer(algorithm: Algorithm, path: PathConfig, bytes: u64, seed: u64) -> Self {
+        let config =
+            Config { send_buffer: 4 << 20, link_mss: 1460, max_frame: 64_000, algorithm, user_timeout: None };
+        let host = Behaviour {
+            config,
+            receive_buffer: 6 << 20,
+            to_send: 0,
+            echo: false,
+            read_chunk: usize::MAX,
+            read_every: Duration::ZERO,
+            timestamps: true,
+            seed,
+        };
+        let sender = Behaviour { to_send: bytes, ..host.clone() };
+        let receiver = Behaviour { seed: seed ^ 0x5555, ..host };
+        Scenario { paths: [path.clone(), path], hosts: [sender, receiver], seed, simultaneous: false }
+    }
+}
+
+pub struct World {
+    pub hosts: [Endpoint; 2],
+    pub paths: [Path; 2],
+    pub now: Instant,
+    /// The highest acknowledgment that each host has received: below it nothing may be sent again.
+    acknowledged: [Option<u32>; 2],
+    pub segments: [u64; 2],
+}
+
+impl World {
+    pub fn new(scenario: &Scenario) -> Self {
+        let [a, b] = scenario.hosts.clone();
+        let [there, back] = scenario.paths.clone();
+        World {
+            hosts: [Endpoint::new(0, true, a), Endpoint::new(1, scenario.simultaneous, b)],
+            paths: [Path::new(there, scenario.seed), Path::new(back, !scenario.seed)],
+            now: Instant::ZERO,
+            acknowledged: [None; 2],
+            segments: [0; 2],
+        }
+    }
+
+    /// Runs until both hosts are done or `limit` of simulated time has passed; true if they are done.
+    pub fn run(&mut self, limit: Duration) -> bool {
+        let end = self.now + limit;
+        self.run_until(end, |world| world.hosts.iter().all(Endpoint::is_done))
+    }
+
+    pub fn run_until(&mut self, end: Instant, done: impl Fn(&World) -> bool) -> bool {
+        let mut stuck = 0;
+        loop {
+            let before = self.segments;
+            for index in 0..2 {
+                self.step(index);
+            }
+            if done(self) {
+                return true;
+            }
+            let hosts = self.hosts.iter_mut().filter_map(|host| host.next_at()).min();
+            let paths = self.paths.iter().filter_map(|path| path.next_at()).min();
+            let Some(next) = hosts.into_iter().chain(paths).min() else { return false };
+            if next >= end {
+                self.now = end;
+                return false;
+            }
+            if next <= self.now && before == self.segments {
+                stuck += 1;
+                assert!(stuck < 1000, "something wants to run and does nothing: {:?}", self.hosts[0].layer);
+                // smoltcp counts microseconds.
+                self.now += Duration::from_micros(1);
+            } else {
+                stuck = 0;
+                self.now = self.now.max(next);
+            }
+        }
+    }
+
+    fn step(&mut self, index: usize) {
+        let now = self.now;
+        let mut arrived = Vec::new();
+        while let Some(segment) = self.paths[1 - index].receive(now) {
+            if segment[13] & 0x10 != 0 {
+                let ack = u32::from_be_bytes(segment[8..12].try_into().expect("four bytes"));
+                let highest = self.acknowledged[index].get_or_insert(ack);
+                if ack.wrapping_sub(*highest) as i32 > 0 {
+                    *highest = ack;
+                }
+            }
+            arrived.push(segment);
+        }
+        self.hosts[index].run(now, arrived.into_iter());
+        let (path, acknowledged) = (&mut self.paths[index], self.acknowledged[index]);
+        let segments = &mut self.segments[index];
+        self.hosts[index].transmit(now, |segment| {
+            let seq = u32::from_be_bytes(segment[4..8].try_into().expect("four bytes"));
+            let header = usize::from(segment[12] >> 4) * 4;
+            if let Some(acknowledged) = acknowledged.filter(|_| segment.len() > header) {
+                assert!(seq.wrapping_sub(acknowledged) as i32 >= 0, "an acknowledged byte is sent again");
+            }
+            *segments += 1;
+            path.send(now, segment);
+        });
+    }
+
+    /// Bytes a second that host 1 received until it saw the end of the stream.
+    pub fn goodput(&self) -> f64 {
+        let time = self.hosts[1].finished_reading.unwrap_or(self.now);
+        self.hosts[1].received as f64 / time.since(Instant::ZERO).as_secs_f64()
+    }
+}
