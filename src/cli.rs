@@ -1,4 +1,5 @@
 //! The command line: flags, and nothing else.
+use crate::recovery::Algorithm;
 use clap::{ArgAction, Parser, ValueEnum};
 use std::time::Duration;
 
@@ -70,6 +71,14 @@ pub struct Cli {
     /// Buffer for each direction
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_size)]
     pub buffer: usize,
+
+    /// Congestion control: bbr, cubic or reno [default: the system's, if it is one of these, else cubic]
+    #[arg(long, value_name = "NAME")]
+    pub congestion: Option<Algorithm>,
+
+    /// Give up when the peer acknowledges nothing for so long
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_time)]
+    pub user_timeout: Duration,
 
     /// Do not let the kernel cut super-frames
     #[arg(long)]

@@ -6,10 +6,12 @@ use crate::{
         interface::{self, Address, Interface, InterfaceError},
         resolve::{self, Family, PortError, ResolveError},
         route::{self, Kind, Query, Route, RouteError},
+        sysctl,
     },
     kernel::Backend,
     mode::{self, Attempt, Connect, Listen, Policy, Setup},
     net::Protocol,
+    recovery::Algorithm,
     stack::Settings,
 };
 use std::{
@@ -290,8 +292,16 @@ fn settings(cli: &Cli) -> Settings {
         receive_buffer: cli.buffer,
         hop_limit: HOP_LIMIT,
         traffic_class: 0,
+        congestion: cli.congestion.unwrap_or_else(system_congestion),
+        user_timeout: Some(cli.user_timeout),
         keep_alive: None,
     }
+}
+
+/// What the kernel's own connections use, where we have it, too.
+fn system_congestion() -> Algorithm {
+    let name = sysctl::tcp_congestion_control().ok();
+    name.and_then(|name| name.parse().ok()).unwrap_or(Algorithm::Cubic)
 }
 
 fn policy(cli: &Cli) -> Policy {

@@ -6,6 +6,7 @@ use netkat::{
         memory::{Impairment, Medium, MemoryLink},
     },
     net::{FiveTuple, MacAddr, Protocol},
+    recovery::Algorithm,
     stack::{Admission, Failure, Listener, Path, Phase, Settings, Stack, Way},
 };
 use proptest::prelude::*;
@@ -27,6 +28,8 @@ fn settings(buffer: usize) -> Settings {
         receive_buffer: buffer,
         hop_limit: 64,
         traffic_class: 0,
+        congestion: Algorithm::Cubic,
+        user_timeout: None,
         keep_alive: None,
     }
 }

@@ -121,6 +121,7 @@ impl Attempt {
             Failure::Refused => Error::Refused(target),
             Failure::Reset => Error::Reset(target),
             Failure::Rejected(error) => Error::Rejected { target, error: *error },
+            Failure::Vanished => Error::Vanished(target),
         }
     }
 

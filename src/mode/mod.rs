@@ -31,6 +31,8 @@ pub enum Error {
     EgressDropped { target: SocketAddr, syns: u64, interface: String },
     #[error("{0}: connection reset by peer")]
     Reset(SocketAddr),
+    #[error("{0}: the peer has stopped answering: nothing acknowledged within the user timeout")]
+    Vanished(SocketAddr),
     #[error("nobody connected in {}", seconds(*.0))]
     NobodyCame(Duration),
     #[error("{target}: left with {} unacknowledged", count(*.bytes as u64, "byte"))]

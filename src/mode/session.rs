@@ -176,6 +176,7 @@ impl<'e> Session<'e> {
             Failure::Refused => Error::Refused(target),
             Failure::Reset => Error::Reset(target),
             Failure::Rejected(error) => Error::Rejected { target, error: *error },
+            Failure::Vanished => Error::Vanished(target),
         }
     }
 

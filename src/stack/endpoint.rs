@@ -3,7 +3,7 @@
 //! smoltcp speaks between two placeholder IPv4 addresses, whatever the flow's real family is: the flow puts
 //! the real IP header around each segment. So smoltcp's limits with IPv6 (no super-frames, no extension
 //! headers) never matter, and every flow is alike. Segments go to the loss-recovery layer, not to a device.
-use crate::recovery::{PLACEHOLDER, Recovery};
+use crate::recovery::{self, Recovery, STACK_HEADER_LEN};
 use smoltcp::{
     iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
     phy::{self, ChecksumCapabilities, DeviceCapabilities, Medium},
@@ -95,7 +95,7 @@ impl Endpoint {
         self.socket().state()
     }
 
-    /// Hands one segment to smoltcp. `packet` is the segment with [`PLACEHOLDER`] bytes of room before it,
+    /// Hands one segment to smoltcp. `packet` is the segment with [`STACK_HEADER_LEN`] bytes of room before it,
     /// at most 65535 bytes in all.
     pub fn ingress(&mut self, now: Duration, packet: &mut [u8], recovery: &mut Recovery) {
         write_placeholder(packet);
@@ -124,14 +124,19 @@ impl Endpoint {
 /// Fills the room before a segment with the header that smoltcp expects.
 fn write_placeholder(packet: &mut [u8]) {
     let len = packet.len() as u16;
-    let Some(header) = packet.first_chunk_mut::<PLACEHOLDER>() else { return };
-    *header = [0; PLACEHOLDER];
+    let Some(header) = packet.first_chunk_mut::<STACK_HEADER_LEN>() else { return };
+    *header = [0; STACK_HEADER_LEN];
     header[0] = 0x45;
     header[2..4].copy_from_slice(&len.to_be_bytes());
     header[8] = 64;
     header[9] = 6;
     header[12..16].copy_from_slice(&REMOTE.octets());
     header[16..20].copy_from_slice(&LOCAL.octets());
+}
+
+/// The loop's time as the recovery layer counts it.
+pub fn recovery_time(now: Duration) -> recovery::Instant {
+    recovery::Instant::from_nanos(now.as_nanos() as u64)
 }
 
 fn instant(now: Duration) -> Instant {
@@ -175,7 +180,7 @@ impl phy::Device for Device<'_> {
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = self.mss + PLACEHOLDER + TCP_HEADER;
+        capabilities.max_transmission_unit = self.mss + STACK_HEADER_LEN + TCP_HEADER;
         // The flow verifies what comes and fills in what goes.
         capabilities.checksum = ChecksumCapabilities::ignored();
         capabilities.segmentation.tcpv4 = NonZeroUsize::new(MAX_PACKET);
@@ -198,6 +203,6 @@ struct TxToken<'a> {
 
 impl phy::TxToken for TxToken<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        self.recovery.from_stack(self.now, len, f)
+        self.recovery.from_stack(recovery_time(self.now), len, f)
     }
 }

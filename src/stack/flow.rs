@@ -3,7 +3,7 @@
 //! A flow does no I/O of its own: frames come in by [`Flow::ingress`], leave by [`Flow::egress`], and time is
 //! passed in as the duration since an arbitrary start.
 use super::{
-    endpoint::{Endpoint, Sizes},
+    endpoint::{Endpoint, Sizes, recovery_time},
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
     segment::{self, Segment},
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
     net::FiveTuple,
-    recovery::{self, Disposition, PLACEHOLDER, Recovery},
+    recovery::{self, Algorithm, Disposition, Recovery, STACK_HEADER_LEN},
 };
 use smoltcp::socket::tcp::State;
 use std::{fmt, io, net::IpAddr, time::Duration};
@@ -19,7 +19,7 @@ use std::{fmt, io, net::IpAddr, time::Duration};
 /// The largest IP and TCP header together, in bytes.
 const MAX_HEADERS: usize = ip::IPV6_HEADER + 60;
 /// The longest segment that fits behind a placeholder header.
-const MAX_SEGMENT: usize = 65_535 - PLACEHOLDER;
+const MAX_SEGMENT: usize = 65_535 - STACK_HEADER_LEN;
 /// How a longer one (BIG TCP) is cut.
 const SPLIT: usize = 32_768;
 /// The most frames sent in one turn, so that one flow does not starve the rest.
@@ -56,6 +56,9 @@ pub struct Settings {
     pub hop_limit: u8,
     /// TOS or traffic class.
     pub traffic_class: u8,
+    pub congestion: Algorithm,
+    /// How long data may stay unacknowledged (RFC 9293, section 3.8.3).
+    pub user_timeout: Option<Duration>,
     /// Interval between keep-alive probes on an idle connection.
     pub keep_alive: Option<Duration>,
 }
@@ -69,6 +72,8 @@ pub enum Failure {
     Reset,
     /// An ICMP error answered our SYN.
     Rejected(IcmpError),
+    /// The peer has not acknowledged anything for the user timeout.
+    Vanished,
 }
 
 impl fmt::Display for Failure {
@@ -77,6 +82,7 @@ impl fmt::Display for Failure {
             Failure::Refused => f.write_str("refused (RST)"),
             Failure::Reset => f.write_str("connection reset by peer"),
             Failure::Rejected(error) => write!(f, "rejected ({error})"),
+            Failure::Vanished => f.write_str("the peer has stopped answering"),
         }
     }
 }
@@ -107,6 +113,8 @@ pub struct Counters {
     pub egress_syn_drops: u64,
     /// Segments with a wrong checksum or a malformed header.
     pub invalid: u64,
+    /// Segments with data that came again, or late: the peer's path loses or reorders.
+    pub repeated: u64,
 }
 
 /// A TCP connection.
@@ -122,6 +130,8 @@ pub struct Flow {
     mss: usize,
     established: bool,
     failure: Option<Failure>,
+    /// The end of the highest data that the peer has sent.
+    highest: Option<u32>,
     counters: Counters,
 }
 
@@ -153,8 +163,10 @@ impl Flow {
         let mss = mss.min(settings.mss.unwrap_or(mss));
         let mut recovery = Recovery::new(recovery::Config {
             send_buffer: settings.send_buffer,
-            mss,
+            link_mss: mss as u16,
             max_frame: max_payload(&way.path, mss),
+            algorithm: settings.congestion,
+            user_timeout: settings.user_timeout,
         });
         let sizes = Sizes { send_buffer: settings.send_buffer, receive_buffer: settings.receive_buffer, mss };
         let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery);
@@ -169,6 +181,7 @@ impl Flow {
             mss,
             established: false,
             failure: None,
+            highest: None,
             counters: Counters::default(),
         }
     }
@@ -214,7 +227,8 @@ impl Flow {
 
     /// Whether the path lost something so far, as far as we can tell.
     pub fn saw_loss(&self) -> bool {
-        self.counters.egress_drops > 0
+        let stats = self.recovery.stats();
+        self.counters.egress_drops + self.counters.repeated + stats.segments_retransmitted > 0
     }
 
     /// Whether the handshake was ever completed.
@@ -319,11 +333,12 @@ impl Flow {
             return;
         };
         self.counters.frames_received += 1;
-        if self.recovery.from_wire(now, bytes) == Disposition::Hide {
-            return;
-        }
+        self.note_sequence(&segment);
         let before = self.endpoint.state();
-        self.deliver(now, frame, transport, end, &segment);
+        if self.recovery.from_wire(recovery_time(now), bytes) == Disposition::Show {
+            self.deliver(now, frame, transport, end, &segment);
+        }
+        self.show_own_segments(now);
         let after = self.endpoint.state();
         self.established |=
             !matches!(after, State::Listen | State::SynSent | State::SynReceived | State::Closed);
@@ -337,6 +352,30 @@ impl Flow {
         }
     }
 
+    /// Counts data that was there before, or that is late.
+    fn note_sequence(&mut self, segment: &Segment) {
+        if segment.payload_len == 0 {
+            return;
+        }
+        let end = segment.sequence.wrapping_add(segment.payload_len as u32);
+        match self.highest {
+            Some(highest) if (end.wrapping_sub(highest) as i32) <= 0 => self.counters.repeated += 1,
+            _ => self.highest = Some(end),
+        }
+    }
+
+    /// Hands the endpoint what the recovery layer made up for it.
+    fn show_own_segments(&mut self, now: Duration) {
+        loop {
+            let mut packet = [0; STACK_HEADER_LEN + 60];
+            let Some(segment) = self.recovery.for_stack(recovery_time(now)) else { return };
+            let end = STACK_HEADER_LEN + segment.len();
+            let Some(room) = packet.get_mut(STACK_HEADER_LEN..end) else { return };
+            room.copy_from_slice(segment);
+            self.endpoint.ingress(now, &mut packet[..end], &mut self.recovery);
+        }
+    }
+
     /// Hands a segment to the endpoint, in pieces where it is longer than any IPv4 packet.
     fn deliver(&mut self, now: Duration, frame: &mut [u8], transport: usize, end: usize, segment: &Segment) {
         let mut at = transport;
@@ -347,7 +386,7 @@ impl Flow {
             frame[at + 13] &= !(segment::FIN | segment::PSH);
             self.endpoint.ingress(
                 now,
-                &mut frame[at - PLACEHOLDER..at + header_len + SPLIT],
+                &mut frame[at - STACK_HEADER_LEN..at + header_len + SPLIT],
                 &mut self.recovery,
             );
             at += SPLIT;
@@ -355,24 +394,40 @@ impl Flow {
             head[4..8].copy_from_slice(&sequence.to_be_bytes());
             frame[at..at + header_len].copy_from_slice(&head[..header_len]);
         }
-        self.endpoint.ingress(now, &mut frame[at - PLACEHOLDER..end], &mut self.recovery);
+        self.endpoint.ingress(now, &mut frame[at - STACK_HEADER_LEN..end], &mut self.recovery);
     }
 
-    /// Takes an ICMP error about this flow.
-    pub fn icmp(&mut self, error: &IcmpError) {
-        if self.endpoint.state() != State::SynSent {
-            // RFC 5927, section 4.2: an established connection is not torn down by ICMP.
-            log::info!("ignoring {error}: the connection is established");
-            return;
+    /// Takes an ICMP error about this flow. One whose quoted sequence number is not in flight is forged or
+    /// stale (RFC 5927, section 4.1).
+    pub fn icmp(&mut self, now: Duration, error: &IcmpError) {
+        if !self.recovery.quotes(error.sequence) {
+            return log::info!("{}: ignoring {error}: it quotes nothing that is in flight", self.tuple);
         }
         match error.reason {
-            Reason::PacketTooBig(_) => {}
-            _ => {
+            Reason::PacketTooBig(mtu) => self.shrink(now, mtu),
+            _ if self.endpoint.state() == State::SynSent => {
                 self.failure = Some(Failure::Rejected(*error));
-                // Silently: there is nobody to send a reset to.
-                self.endpoint.socket_mut().close();
             }
+            // RFC 5927, section 5.2: hard errors are soft once the connection stands.
+            _ => log::info!("{}: {error}; going on, the connection is established", self.tuple),
         }
+    }
+
+    /// The path carries no more than `mtu` bytes, or a little less than we send where a router does not say.
+    fn shrink(&mut self, now: Duration, mtu: u32) {
+        let least = match self.template.source {
+            // net.ipv4.route.min_pmtu; RFC 8200, section 5.
+            IpAddr::V4(_) => 552,
+            IpAddr::V6(_) => 1280,
+        };
+        let headers = self.template.header_len() + segment::MIN_HEADER;
+        let mtu = (mtu as usize).max(least);
+        if mtu >= self.mss + headers {
+            return;
+        }
+        self.mss = mtu - headers;
+        log::info!("{}: the path's MTU is {mtu}", self.tuple);
+        self.recovery.set_mss(recovery_time(now), self.mss as u16);
     }
 
     /// Sends what is due; `Ok(true)` if the budget ended before the work did. A lost packet is no error here:
@@ -380,10 +435,14 @@ impl Flow {
     pub fn egress(&mut self, now: Duration, link: &mut dyn Link) -> Result<bool, LinkError> {
         self.endpoint.egress(now, &mut self.recovery);
         let offloads = link.offloads();
+        let now = recovery_time(now);
+        if self.recovery.timed_out(now) && self.failure.is_none() {
+            self.failure = Some(Failure::Vanished);
+        }
         for _ in 0..EGRESS_BUDGET {
             let Some(transmit) = self.recovery.poll_transmit(now) else { return Ok(false) };
             let mut headers = [0; MAX_HEADERS];
-            let payload = transmit.payload[0].len() + transmit.payload[1].len();
+            let payload = transmit.payload_len();
             let len = transmit.header.len() + payload;
             let start = self.template.write(len, self.id, Fragmentation::Forbidden, &mut headers);
             let end = start + transmit.header.len();
@@ -409,7 +468,7 @@ impl Flow {
                 headers: &headers[..end],
                 payload: transmit.payload,
                 checksum: offloads.checksum.then_some(ChecksumOffload { start, offset: segment::CHECKSUM }),
-                segmentation: transmit.segment_size.map(|size| (kind, size)),
+                segmentation: transmit.gso_size.map(|size| (kind, size)),
             };
             self.counters.frames_sent += 1;
             self.counters.syns_sent += u64::from(is_syn);
@@ -433,7 +492,7 @@ impl Flow {
     /// When [`Flow::egress`] is due next; a time that has passed means at once.
     pub fn poll_at(&mut self, now: Duration) -> Option<Duration> {
         let stack = self.endpoint.poll_at(now);
-        let recovery = self.recovery.poll_at(now);
+        let recovery = self.recovery.poll_at(recovery_time(now)).map(|at| Duration::from_nanos(at.nanos()));
         stack.into_iter().chain(recovery).min()
     }
 }

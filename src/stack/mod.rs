@@ -141,7 +141,7 @@ impl Stack {
             ip::TCP => self.ingress_tcp(now, frame, network, &header, reply, checksum),
             ip::ICMP | ip::ICMPV6 => {
                 if let Some(error) = icmp::parse(&header, packet) {
-                    self.ingress_icmp(&error);
+                    self.ingress_icmp(now, &error);
                 }
             }
             _ => {}
@@ -259,12 +259,12 @@ impl Stack {
         self.resets.extend(segment.reset().map(|reset| (reply, template, reset)));
     }
 
-    fn ingress_icmp(&mut self, error: &icmp::IcmpError) {
+    fn ingress_icmp(&mut self, now: Duration, error: &icmp::IcmpError) {
         let tuple = FiveTuple { protocol: Protocol::Tcp, local: error.local, remote: error.remote };
         if error.protocol == ip::TCP
             && let Some(flow) = self.flow(&tuple)
         {
-            flow.icmp(error);
+            flow.icmp(now, error);
         }
     }
 
