@@ -53,6 +53,13 @@ fn compare(routes: &[&str]) {
             set(&format!("ipv4.conf.{name}.rp_filter"), "0");
         }
     });
+    // The kernel avoids a next hop while it is being resolved (ipv6_good_nh in net/ipv4/nexthop.c), which would
+    // let the answer depend on the moment.
+    for (name, next_hop) in
+        [("eth0", "10.0.0.2"), ("eth1", "10.1.0.2"), ("eth0", "2001:db8:0::2"), ("eth1", "2001:db8:1::2")]
+    {
+        lab.resolve(name, next_hop, Duration::from_secs(3)).expect(next_hop);
+    }
     let ports: Vec<u16> = (41000..41024).collect();
     // Policy 0 hashes the addresses only, 1 the ports too.
     for policy in ["0", "1"] {
