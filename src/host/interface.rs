@@ -80,6 +80,16 @@ impl Address {
     pub fn usable(&self) -> bool {
         !self.tentative && !self.duplicate
     }
+
+    /// Whether `peer` is within its prefix.
+    pub fn on_link(&self, peer: IpAddr) -> bool {
+        let differing_from = match (self.ip, peer) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => (ours.to_bits() ^ theirs.to_bits()).leading_zeros(),
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => (ours.to_bits() ^ theirs.to_bits()).leading_zeros(),
+            _ => return false,
+        };
+        differing_from >= u32::from(self.prefix)
+    }
 }
 
 /// Why an interface could not be had.
@@ -276,6 +286,29 @@ pub fn addresses(interface: Option<u32>) -> Result<Vec<Address>, InterfaceError>
         _ => None,
     });
     Ok(addresses.filter(|address| interface.is_none_or(|index| index == address.interface)).collect())
+}
+
+/// The interface's address to send from towards `peer`, where no route says so: when the user names the next hop
+/// instead. `None`: it has no usable address of that family.
+///
+/// One whose prefix holds `peer` comes first, then one that is not deprecated, then one of `peer`'s scope (RFC
+/// 6724 section 5, as far as a single interface leaves a choice).
+pub fn source_towards(interface: u32, peer: IpAddr) -> Result<Option<IpAddr>, InterfaceError> {
+    let candidates = addresses(Some(interface))?;
+    let best = candidates
+        .iter()
+        .filter(|address| address.usable() && address.ip.is_ipv4() == peer.is_ipv4())
+        .min_by_key(|address| {
+            (!address.on_link(peer), address.deprecated, is_link_local(address.ip) != is_link_local(peer))
+        });
+    Ok(best.map(|address| address.ip))
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {

@@ -413,7 +413,7 @@ fn answer(reply: &RouteMessage, query: &Query) -> Result<Answer, RouteError> {
                 }
             }
             RouteAttribute::EncapType(kind) => {
-                let kind = format!("{kind:?}").to_lowercase();
+                let kind = kind.to_string();
                 return Err(RouteError::Encapsulated { destination: query.destination, kind });
             }
             _ => {}

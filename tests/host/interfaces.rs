@@ -98,3 +98,29 @@ fn addresses_tell_their_state() {
     assert!(all.iter().any(|known| known.ip == address("127.0.0.1")));
     assert!(all.len() > one.len());
 }
+
+#[test]
+fn a_source_is_chosen_without_a_route() {
+    let Some(lab) = Lab::new() else { return };
+    lab.us("addr add 172.18.0.9/16 dev eth0");
+    lab.us("-6 addr add 2001:db8:5::9/64 dev eth0 nodad preferred_lft 0");
+    lab.us("-6 addr add fe80::9/64 dev eth0 nodad");
+    let source = |name: &str, peer: &str| {
+        let index = lab.index(name);
+        lab.inside(|| interface::source_towards(index, address(peer))).expect("readable")
+    };
+    for (peer, ours) in [
+        ("10.0.0.2", "10.0.0.1"),
+        ("172.18.3.4", "172.18.0.9"),
+        ("192.0.2.1", "10.0.0.1"),
+        ("2001:db8:0::2", "2001:db8:0::1"),
+        ("2001:db8:5::2", "2001:db8:5::9"),
+        ("2001:db8:77::2", "2001:db8:0::1"),
+    ] {
+        assert_eq!(source("eth0", peer), Some(address(ours)), "{peer}");
+    }
+    let link_local = source("eth0", "fe80::2").expect("link-local");
+    assert!(link_local.to_string().starts_with("fe80::"), "{link_local}");
+    lab.us("addr flush dev eth1 scope global");
+    assert_eq!(source("eth1", "10.1.0.2"), None);
+}

@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use netkat::{
-    host::neighbour::{self, NeighbourError, NeighbourState},
+    host::{
+        capability,
+        neighbour::{self, NeighbourError, NeighbourState},
+        route,
+    },
     net::MacAddr,
 };
 
-use crate::lab::{Lab, address, set};
+use crate::lab::{Lab, address, set, to};
 
 #[test]
 fn known_neighbours_answer_at_once() {
@@ -85,4 +89,30 @@ fn devices_without_arp_have_neighbours_without_asking() {
     // As the kernel does: the device's own address (arp_constructor in net/ipv4/arp.c).
     assert_eq!(mac.to_string(), "02:00:00:00:00:01");
     assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn only_asking_the_segment_takes_a_privilege() {
+    let Some(lab) = Lab::new() else { return };
+    let eth0 = lab.index("eth0");
+    let (route, before, refused) = lab.inside(|| {
+        capability::drop_all(&[]).expect("dropped");
+        (
+            route::lookup(&to("10.0.0.2")),
+            neighbour::lookup(eth0, address("10.0.0.2")),
+            neighbour::resolve(eth0, address("10.0.0.2"), Duration::from_secs(1)),
+        )
+    });
+    assert_eq!(route.expect("route").interface, eth0);
+    assert_eq!(before.expect("readable"), None);
+    let error = refused.expect_err("needs CAP_NET_ADMIN");
+    assert!(matches!(error, NeighbourError::NotPermitted { .. }), "{error}");
+    assert!(error.to_string().contains("needs CAP_NET_ADMIN"), "{error}");
+    // Whoever may has it resolved; then everybody may know.
+    lab.resolve("eth0", "10.0.0.2", Duration::from_secs(3)).expect("resolved");
+    let known = lab.inside(|| {
+        capability::drop_all(&[]).expect("dropped");
+        neighbour::resolve(eth0, address("10.0.0.2"), Duration::ZERO)
+    });
+    assert_eq!(known.expect("known").to_string(), "02:00:00:00:00:02");
 }

@@ -337,3 +337,36 @@ fn macvlan_has_routes_and_neighbours_of_its_own() {
     let mac = lab.resolve("mv0", "10.0.0.2", Duration::from_secs(3)).expect("resolved");
     assert_eq!(mac.to_string(), "02:00:00:00:00:02");
 }
+
+#[test]
+fn group_destinations_are_told_from_hosts() {
+    let Some(lab) = Lab::new() else { return };
+    let eth1 = lab.index("eth1");
+    for (destination, kind, mac) in [
+        ("224.0.0.251", Kind::Multicast, "01:00:5e:00:00:fb"),
+        ("10.1.0.255", Kind::Broadcast, "ff:ff:ff:ff:ff:ff"),
+        ("255.255.255.255", Kind::Broadcast, "ff:ff:ff:ff:ff:ff"),
+        ("ff02::fb", Kind::Multicast, "33:33:00:00:00:fb"),
+    ] {
+        let route = lab.lookup(&Query { interface: Some(eth1), ..to(destination) }).expect(destination);
+        assert_eq!((route.kind, route.interface, route.gateway), (kind, eth1, None), "{destination}");
+        let resolved = lab.resolve("eth1", destination, Duration::from_secs(1)).expect(destination);
+        assert_eq!(resolved.to_string(), mac, "{destination}");
+    }
+}
+
+#[test]
+fn routes_that_encapsulate_are_refused() {
+    let Some(lab) = Lab::new() else { return };
+    for (encapsulation, destination) in [
+        ("192.0.2.0/24 encap ip id 1 dst 10.0.0.2", "192.0.2.1"),
+        ("2001:db8:aa::/48 encap seg6 mode encap segs fc00::1", "2001:db8:aa::1"),
+    ] {
+        if let Err(error) = lab.try_us(&format!("route add {encapsulation} dev eth0")) {
+            skip(&format!("{encapsulation}: {error}"));
+            continue;
+        }
+        let error = lab.refusal(&to(destination));
+        assert!(matches!(error, RouteError::Encapsulated { .. }), "{error}");
+    }
+}
