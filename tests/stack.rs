@@ -143,6 +143,7 @@ impl Lab {
     /// Runs until `done` or until the clock says that it hangs; returns the time that passed on it.
     fn run(&mut self, chunk: usize, done: impl Fn(&Lab) -> bool) -> Duration {
         let start = self.medium.now();
+        let mut idle_turns = 0;
         loop {
             let now = self.medium.now();
             self.client.turn(now, chunk);
@@ -153,6 +154,9 @@ impl Lab {
             assert!(now < start + LIMIT, "hung: {:?} {:?}", self.client.phase(), self.server.phase());
             let next = [self.medium.next_arrival(), self.client.stack.poll_at(), self.server.stack.poll_at()];
             let next = next.into_iter().flatten().min().expect("something is always due");
+            // A timer that is due again and again without anything to do would spin the processor.
+            idle_turns = if next <= now { idle_turns + 1 } else { 0 };
+            assert!(idle_turns < 1000, "spinning: {:?} {:?}", self.client.phase(), self.server.phase());
             self.medium.advance(next.max(now + Duration::from_micros(1)));
         }
     }

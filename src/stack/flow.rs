@@ -338,7 +338,6 @@ impl Flow {
         if self.recovery.from_wire(recovery_time(now), bytes) == Disposition::Show {
             self.deliver(now, frame, transport, end, &segment);
         }
-        self.show_own_segments(now);
         let after = self.endpoint.state();
         self.established |=
             !matches!(after, State::Listen | State::SynSent | State::SynReceived | State::Closed);
@@ -433,6 +432,7 @@ impl Flow {
     /// Sends what is due; `Ok(true)` if the budget ended before the work did. A lost packet is no error here:
     /// recovery repeats it.
     pub fn egress(&mut self, now: Duration, link: &mut dyn Link) -> Result<bool, LinkError> {
+        self.show_own_segments(now);
         self.endpoint.egress(now, &mut self.recovery);
         let offloads = link.offloads();
         let now = recovery_time(now);
