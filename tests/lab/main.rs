@@ -1,0 +1,18 @@
+//! The lab: netkat and the kernel's own tools in network namespaces, with real rules between them.
+//!
+//! Theory of operation: each test builds a topology of its own from namespaces with unique names, so tests run
+//! side by side and touch nothing outside of what they made. Every process has a deadline, dies with the value
+//! that stands for it, and shows its stderr when a test fails. Nothing waits by sleeping: listeners are polled
+//! for in the namespace's socket table, conditions with a deadline. A test that lacks root or a tool says
+//! SKIPPED aloud; with NETKAT_LAB=required in the environment that is a failure.
+mod assumptions;
+mod frames;
+mod namespace;
+#[path = "emulator/packet_socket.rs"]
+mod packet_socket;
+mod payload;
+mod peers;
+mod process;
+mod programs;
+mod requirements;
+mod topology;

@@ -1,0 +1,73 @@
+//! The networks that tests run on.
+use crate::{
+    frames::{HOST_MAC, PEER_MAC},
+    namespace::Namespace,
+};
+use std::net::IpAddr;
+
+/// Address family of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+}
+
+/// Two namespaces joined by a veth pair, eth0 on both sides: `host` runs netkat and has the rules, `peer` has
+/// the kernel's tools. Addresses: 10.77.0.1 and .2, fd77::1 and ::2.
+pub struct Pair {
+    pub host: Namespace,
+    pub peer: Namespace,
+}
+
+impl Pair {
+    pub fn new() -> Self {
+        let pair = Self { host: Namespace::new("host"), peer: Namespace::new("peer") };
+        veth(&pair.host, "eth0", &pair.peer, "eth0");
+        pair.host.ip(&format!("link set eth0 address {}", mac(HOST_MAC)));
+        pair.peer.ip(&format!("link set eth0 address {}", mac(PEER_MAC)));
+        for (namespace, number) in [(&pair.host, 1), (&pair.peer, 2)] {
+            address(namespace, "eth0", &format!("10.77.0.{number}/24"));
+            address(namespace, "eth0", &format!("fd77::{number}/64"));
+        }
+        pair
+    }
+
+    pub fn host_address(&self, family: Family) -> IpAddr {
+        at(family, "10.77.0.1", "fd77::1")
+    }
+
+    pub fn peer_address(&self, family: Family) -> IpAddr {
+        at(family, "10.77.0.2", "fd77::2")
+    }
+}
+
+fn mac(bytes: [u8; 6]) -> netkat::net::MacAddr {
+    netkat::net::MacAddr(bytes)
+}
+
+/// The one of the two addresses that is of this family.
+pub fn at(family: Family, v4: &str, v6: &str) -> IpAddr {
+    if family == Family::V4 { v4 } else { v6 }.parse().expect("an address")
+}
+
+/// Joins two namespaces by a veth pair, both ends up.
+pub fn veth(a: &Namespace, a_name: &str, b: &Namespace, b_name: &str) {
+    a.ip(&format!("link add {a_name} type veth peer name {b_name} netns {}", b.name()));
+    a.ip(&format!("link set dev {a_name} up"));
+    b.ip(&format!("link set dev {b_name} up"));
+}
+
+/// Adds an address; without duplicate address detection, which would keep an IPv6 one unusable for a second.
+pub fn address(namespace: &Namespace, interface: &str, address: &str) {
+    let nodad = if address.contains(':') { "nodad" } else { "" };
+    namespace.ip(&format!("address add {address} dev {interface} {nodad}"));
+}
+
+/// Turns off what lets frames be larger than the MTU.
+pub fn offloads_off(namespace: &Namespace, interface: &str) {
+    namespace.run(&format!("ethtool -K {interface} tx off sg off tso off gso off gro off"));
+}
