@@ -90,7 +90,13 @@ impl Row {
     }
 
     /// The row: `prepare` must not hurt the kernel yet, `set` must stop it.
-    fn check(&self, what: &str, prepare: impl FnOnce(&Pair), set: impl FnOnce(&Pair) -> Attached, passes: Passes) {
+    fn check(
+        &self,
+        what: &str,
+        prepare: impl FnOnce(&Pair),
+        set: impl FnOnce(&Pair) -> Attached,
+        passes: Passes,
+    ) {
         let [_, (at, to, _)] = self.ends();
         let receiver = at.inside(|| UdpSocket::bind((to, PORT))).expect("a UDP socket");
         prepare(&self.pair);
@@ -209,7 +215,10 @@ fn arp_rules_do_not_stop_raw_frames() {
         "nft arp output",
         |_| {},
         |pair| {
-            nft(&pair.host, "table arp lab { chain c { type filter hook output priority 0; policy drop; }; }");
+            nft(
+                &pair.host,
+                "table arp lab { chain c { type filter hook output priority 0; policy drop; }; }",
+            );
             pair.host.ip("neigh flush dev eth0");
             None
         },

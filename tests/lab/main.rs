@@ -6,10 +6,12 @@
 //! for in the namespace's socket table, conditions with a deadline. A test that lacks root or a tool says
 //! SKIPPED aloud; with NETKAT_LAB=required in the environment that is a failure.
 mod assumptions;
+mod emulator;
 mod frames;
 mod namespace;
 #[path = "emulator/packet_socket.rs"]
 mod packet_socket;
+mod paths;
 mod payload;
 mod peers;
 mod process;

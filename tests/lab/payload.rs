@@ -24,7 +24,11 @@ impl Payload {
         }
         fs::create_dir_all(&folder).expect("the cache folder");
         // Written aside and renamed: another test may want the same one now.
-        let aside = folder.join(format!("payload-{seed}-{length}.{}.{:?}", std::process::id(), std::thread::current().id()));
+        let aside = folder.join(format!(
+            "payload-{seed}-{length}.{}.{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&aside).expect("a cache file"));
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut left = length;

@@ -32,7 +32,13 @@ impl Netcat {
     }
 
     /// Listens for one connection, then as [`Netcat::connect`]. Returns once the port is open.
-    pub fn listen(self, namespace: &Namespace, at: IpAddr, port: u16, with: impl FnOnce(Command) -> Command) -> Process {
+    pub fn listen(
+        self,
+        namespace: &Namespace,
+        at: IpAddr,
+        port: u16,
+        with: impl FnOnce(Command) -> Command,
+    ) -> Process {
         let (host, number) = (at.to_string(), port.to_string());
         let command = match self {
             Self::OpenBsd => namespace.command("nc.openbsd").args(["-N", "-l", &host, &number]),

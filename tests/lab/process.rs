@@ -142,7 +142,9 @@ impl Command {
         command.stdin(match &self.input {
             Input::Null | Input::Closed => Stdio::null(),
             Input::Bytes(_) | Input::Open => Stdio::piped(),
-            Input::File(path) => File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).into(),
+            Input::File(path) => {
+                File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).into()
+            }
         });
         command.stdout(self.stdout.map_or_else(Stdio::piped, Stdio::from)).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{line}: {e}"));

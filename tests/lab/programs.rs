@@ -121,7 +121,13 @@ pub fn tcx_programs(at: &Namespace, interface: &str, direction: Direction) -> Ve
 }
 
 /// Attaches to clsact at a priority, making the qdisc where it is missing.
-pub fn attach_clsact(program: &Program, at: &Namespace, interface: &str, direction: Direction, priority: u32) {
+pub fn attach_clsact(
+    program: &Program,
+    at: &Namespace,
+    interface: &str,
+    direction: Direction,
+    priority: u32,
+) {
     let result = at.inside(|| {
         let mut hook = sys::bpf_tc_hook {
             sz: size_of::<sys::bpf_tc_hook>() as sys::size_t,

@@ -26,7 +26,9 @@ pub fn met(test: &str, programs: &[&str]) -> bool {
     if !Path::new("/proc/self/ns/net").exists() {
         lacking.push("network namespaces".to_owned());
     }
-    lacking.extend(["ip", "nsenter"].iter().chain(programs).filter(|p| program(p).is_none()).map(|p| p.to_string()));
+    lacking.extend(
+        ["ip", "nsenter"].iter().chain(programs).filter(|p| program(p).is_none()).map(|p| p.to_string()),
+    );
     lacking.is_empty() || skipped(test, &format!("needs {}", lacking.join(", ")))
 }
 

@@ -1,5 +1,6 @@
 //! The networks that tests run on.
 use crate::{
+    emulator::Emulator,
     frames::{HOST_MAC, PEER_MAC},
     namespace::Namespace,
 };
@@ -19,21 +20,38 @@ impl Family {
 /// Two namespaces joined by a veth pair, eth0 on both sides: `host` runs netkat and has the rules, `peer` has
 /// the kernel's tools. Addresses: 10.77.0.1 and .2, fd77::1 and ::2.
 pub struct Pair {
+    // Before the namespaces, so that it goes first.
+    emulator: Option<Emulator>,
     pub host: Namespace,
     pub peer: Namespace,
 }
 
 impl Pair {
     pub fn new() -> Self {
-        let pair = Self { host: Namespace::new("host"), peer: Namespace::new("peer") };
-        veth(&pair.host, "eth0", &pair.peer, "eth0");
-        pair.host.ip(&format!("link set eth0 address {}", mac(HOST_MAC)));
-        pair.peer.ip(&format!("link set eth0 address {}", mac(PEER_MAC)));
-        for (namespace, number) in [(&pair.host, 1), (&pair.peer, 2)] {
+        let (host, peer) = (Namespace::new("host"), Namespace::new("peer"));
+        veth(&host, "eth0", &peer, "eth0");
+        Self { emulator: None, host, peer }.addressed()
+    }
+
+    /// The same with the link emulator in the middle, run with these arguments: "A" is the host's side.
+    pub fn over(arguments: &str) -> Self {
+        let (host, peer) = (Namespace::new("host"), Namespace::new("peer"));
+        let emulator = Emulator::join(&host, &peer, arguments);
+        Self { emulator: Some(emulator), host, peer }.addressed()
+    }
+
+    /// Ends the link emulator: its counters.
+    pub fn finish(mut self) -> String {
+        self.emulator.take().expect("a link emulator").finish()
+    }
+
+    fn addressed(self) -> Self {
+        for (namespace, hardware, number) in [(&self.host, HOST_MAC, 1), (&self.peer, PEER_MAC, 2)] {
+            namespace.ip(&format!("link set eth0 address {}", mac(hardware)));
             address(namespace, "eth0", &format!("10.77.0.{number}/24"));
             address(namespace, "eth0", &format!("fd77::{number}/64"));
         }
-        pair
+        self
     }
 
     pub fn host_address(&self, family: Family) -> IpAddr {

@@ -167,7 +167,8 @@ mod tests {
     #[test]
     fn shares_are_met_and_independent() {
         let path: Impairment = "loss=5%,duplicate=1%,reorder=10%,displacement=3-5".parse().unwrap();
-        let near = |share: f64, wanted: f64| assert!((share - wanted).abs() < wanted / 10.0, "{share} {wanted}");
+        let near =
+            |share: f64, wanted: f64| assert!((share - wanted).abs() < wanted / 10.0, "{share} {wanted}");
         near(share_of(200_000, |n| path.verdict(7, n).lost), 0.05);
         near(share_of(200_000, |n| path.verdict(7, n).duplicated), 0.01);
         near(share_of(200_000, |n| path.verdict(7, n).overtaken_by > 0), 0.1);
@@ -202,7 +203,8 @@ mod tests {
         assert_eq!(path.rate, Some(100_000_000));
         assert_eq!(path.queue, Queue::Bytes(64_000));
         assert_eq!(path.displacement, 4..=4);
-        for wrong in ["loss", "loss=101%", "loss=-1%", "delay=10", "rate=0mbit", "displacement=5-3", "hue=1"] {
+        for wrong in ["loss", "loss=101%", "loss=-1%", "delay=10", "rate=0mbit", "displacement=5-3", "hue=1"]
+        {
             assert!(wrong.parse::<Impairment>().is_err(), "{wrong}");
         }
     }
