@@ -8,7 +8,9 @@
 mod assumptions;
 mod emulator;
 mod frames;
+mod matrix;
 mod namespace;
+mod netkat;
 #[path = "emulator/packet_socket.rs"]
 mod packet_socket;
 mod paths;
@@ -17,4 +19,5 @@ mod peers;
 mod process;
 mod programs;
 mod requirements;
+mod rules;
 mod topology;
