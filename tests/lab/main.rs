@@ -21,3 +21,5 @@ mod programs;
 mod requirements;
 mod rules;
 mod topology;
+mod transfers;
+mod witness;

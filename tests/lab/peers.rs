@@ -17,6 +17,12 @@ impl Netcat {
     pub const ALL: [Self; 3] = [Self::OpenBsd, Self::Ncat, Self::Socat];
     pub const PROGRAMS: [&'static str; 3] = ["nc.openbsd", "ncat", "socat"];
 
+    /// Listening, it leaves as soon as its peer has ended and its own buffer is empty, whatever its stdin still
+    /// holds (netcat.c, readwrite; ncat_listen.c, read_socket).
+    pub fn leaves_early(self) -> bool {
+        self != Self::Socat
+    }
+
     /// Connects, sends stdin and ends it, takes what comes until the peer ends.
     pub fn connect(self, namespace: &Namespace, to: IpAddr, port: u16) -> Command {
         let (host, number) = (to.to_string(), port.to_string());
