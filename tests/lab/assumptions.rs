@@ -365,7 +365,7 @@ fn control_groups_do_not_stop_raw_frames() {
     });
     let group = mount.map(|m| std::path::Path::new(&m).join(format!("netkat-lab-{}", std::process::id())));
     let Some(group) = group.filter(|g| std::fs::create_dir(g).is_ok()) else {
-        requirements::skipped("control_groups_do_not_stop_raw_frames", "needs a writable cgroup2 mount");
+        requirements::lacking("control_groups_do_not_stop_raw_frames", "needs a writable cgroup2 mount");
         return;
     };
     let row = Row::new(Family::V4, Way::Out);

@@ -6,7 +6,9 @@
 //! for in the namespace's socket table, conditions with a deadline. A test that lacks root or a tool says
 //! SKIPPED aloud; with NETKAT_LAB=required in the environment that is a failure.
 mod assumptions;
+mod company;
 mod emulator;
+mod endings;
 mod frames;
 mod matrix;
 mod namespace;
@@ -16,10 +18,13 @@ mod packet_socket;
 mod paths;
 mod payload;
 mod peers;
+mod privileges;
 mod process;
 mod programs;
 mod requirements;
 mod rules;
+mod topologies;
 mod topology;
 mod transfers;
+mod verdicts;
 mod witness;

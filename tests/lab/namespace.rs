@@ -32,6 +32,8 @@ impl Namespace {
         let name = format!("{PREFIX}{}-{number}-{label}", std::process::id());
         Command::new("ip").args(["netns", "add", &name]).succeed();
         let namespace = Self { name };
+        // Link-local addresses that are usable at once: no neighbour is asked for before.
+        namespace.sysctl("net.ipv6.conf.default.accept_dad", "0");
         namespace.ip("link set lo up");
         namespace
     }
