@@ -53,7 +53,7 @@ fn story(layout: &str) {
     let check = Lab::up(layout).run(&["check", "--wait", "2"]);
     let table = text(&check);
     assert!(check.status.success(), "{table}");
-    assert_eq!(table.lines().filter(|l| l.ends_with(" ok")).count(), 11, "cases are missing:\n{table}");
+    assert_eq!(table.lines().filter(|l| l.ends_with(" ok")).count(), 13, "cases are missing:\n{table}");
 }
 
 #[test]

@@ -498,3 +498,17 @@ mod fake_loadbalancer {
         }
     }
 }
+
+/// The schemas come with a package of PyPI, which scripts/setup puts into target/venv.
+#[test]
+fn manifests_fit_kubernetes_schemas() {
+    let python = format!("{ROOT}/target/venv/bin/python3");
+    let python = if Path::new(&python).exists() { python } else { "python3".to_owned() };
+    let has_package = Command::new(&python).args(["-c", "import kubernetes_validate"]).output();
+    if !has_package.is_ok_and(|o| o.status.success()) {
+        eprintln!("SKIPPED: {python} has no kubernetes-validate; scripts/setup installs it into target/venv");
+        return;
+    }
+    let output = Command::new(python).arg(format!("{ROOT}/tests/cluster/manifests")).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+}
