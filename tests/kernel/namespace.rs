@@ -14,7 +14,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Near and far address of either family.
@@ -78,6 +78,13 @@ pub fn joined(test: impl FnOnce(&Far) + Send) {
             far.run(&format!("ip address add {} dev far0", with_prefix(address)));
         }
         far.run("ip link set far0 up");
+        // Silence means something only once the link is known to work.
+        for address in NEAR {
+            let start = Instant::now();
+            while far.connect(address, 1) != Answer::Refused {
+                assert!(start.elapsed() < Duration::from_secs(10), "the link to {address} does not come up");
+            }
+        }
         test(&far);
     });
 }
