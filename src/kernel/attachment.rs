@@ -94,6 +94,8 @@ impl Attachment {
         if let Undo::Clsact(filter) = &self.undo {
             names.extend(filter.ahead().map_err(failed)?.into_iter().map(|f| f.name));
         }
+        // A u32 classifier is listed once for each of its tables and rules.
+        names.dedup();
         Ok(names)
     }
 }

@@ -53,7 +53,7 @@ impl Ip4 {
         let mut packet = vec![0x40 | (ihl / 4) as u8, 0];
         packet.extend(((ihl + payload.len()) as u16).to_be_bytes());
         packet.extend([0, 1]);
-        packet.extend((self.offset / 8 | u16::from(self.more) << 13).to_be_bytes());
+        packet.extend(((self.offset / 8) | (u16::from(self.more) << 13)).to_be_bytes());
         packet.extend([64, self.protocol, 0, 0]);
         packet.extend(self.source.octets());
         packet.extend(self.destination.octets());

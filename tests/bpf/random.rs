@@ -78,7 +78,7 @@ fn extension() -> impl Strategy<Value = Extension> {
     prop_oneof![
         (select(vec![0, 43, 60, 135, 253]), 0..3u8).prop_map(|(n, l)| Extension::Options(n, l)),
         (1..5u8).prop_map(Extension::Authentication),
-        select(vec![0, 8, 1448]).prop_map(Extension::Fragment),
+        select(vec![0, 8, 1448, 32768]).prop_map(Extension::Fragment),
     ]
 }
 
@@ -86,7 +86,7 @@ fn packet4(
     body: impl Strategy<Value = Vec<u8>>,
     protocol: impl Strategy<Value = u8>,
 ) -> impl Strategy<Value = Vec<u8>> {
-    let offset = prop_oneof![4 => Just(0u16), 1 => select(vec![8u16, 1480, 65528])];
+    let offset = prop_oneof![4 => Just(0u16), 1 => select(vec![8u16, 1480, 32768, 65528])];
     (v4(), v4(), protocol, 0..3usize, offset, any::<bool>(), body).prop_map(
         |(source, destination, protocol, options, offset, more, body)| {
             Ip4 { source, destination, protocol, options: options * 4, offset, more }.packet(&body)
@@ -144,7 +144,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
 fn config() -> ProptestConfig {
     // Loading a filter is the slow part: few filters, many frames each.
     ProptestConfig {
-        cases: 48,
+        cases: 96,
         max_shrink_iters: 400,
         failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
         ..ProptestConfig::default()

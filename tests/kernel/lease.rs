@@ -1,0 +1,140 @@
+//! The port lease.
+
+use crate::namespace::{Answer, INTERFACE, NEAR, alone, index, ip, joined, run};
+use netkat::kernel::{KernelError, PortLease};
+use std::{
+    io::Read,
+    net::{TcpListener, TcpStream, UdpSocket},
+};
+
+const LOCALHOST: [&str; 1] = ["127.0.0.1"];
+
+fn tcp(addresses: &[&str], port: u16) -> Result<PortLease, KernelError> {
+    let addresses: Vec<_> = addresses.iter().map(|a| ip(a)).collect();
+    PortLease::tcp(&addresses, port, 0)
+}
+
+fn udp(addresses: &[&str], port: u16) -> Result<PortLease, KernelError> {
+    let addresses: Vec<_> = addresses.iter().map(|a| ip(a)).collect();
+    PortLease::udp(&addresses, port, 0)
+}
+
+#[test]
+fn the_kernel_is_silent_at_a_leased_port() {
+    joined(|far| {
+        let leases = (tcp(&NEAR, 8080).unwrap(), udp(&NEAR, 8080).unwrap());
+        for near in NEAR {
+            assert_eq!(far.connect(near, 8080), Answer::Silence, "{near}");
+            assert_eq!(far.send(near, 8080), Answer::Silence, "{near}");
+            assert_eq!(far.connect(near, 8081), Answer::Refused, "{near}");
+        }
+        drop(leases);
+        for near in NEAR {
+            assert_eq!(far.connect(near, 8080), Answer::Refused, "{near}");
+            assert_eq!(far.send(near, 8080), Answer::Refused, "{near}");
+        }
+    });
+}
+
+#[test]
+fn nobody_else_gets_a_leased_port() {
+    alone(|| {
+        let lease = tcp(&["0.0.0.0", "::"], 0).unwrap();
+        assert_ne!(lease.port(), 0);
+        for address in ["127.0.0.1", "::1"] {
+            let taken = TcpListener::bind((address, lease.port())).unwrap_err();
+            assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse, "{address}");
+        }
+        let port = lease.port();
+        drop(lease);
+        TcpListener::bind(("127.0.0.1", port)).unwrap();
+    });
+}
+
+#[test]
+fn an_ephemeral_port_is_the_same_at_all_addresses() {
+    alone(|| {
+        let lease = udp(&["127.0.0.1", "::1"], 0).unwrap();
+        for address in ["127.0.0.1", "::1"] {
+            assert!(UdpSocket::bind((address, lease.port())).is_err(), "{address}");
+        }
+    });
+}
+
+#[test]
+fn a_listener_is_never_robbed() {
+    alone(|| {
+        for (listener, wanted) in [
+            ("127.0.0.1:8080", "127.0.0.1"),
+            ("0.0.0.0:8080", "127.0.0.1"),
+            ("127.0.0.1:8080", "0.0.0.0"),
+            ("[::]:8080", "127.0.0.1"),
+            ("[::1]:8080", "::1"),
+        ] {
+            // The standard library sets SO_REUSEADDR, as most servers do.
+            let _listener = TcpListener::bind(listener).unwrap();
+            let error = tcp(&[wanted], 8080).unwrap_err().to_string();
+            let expected = format!("a process listens on {listener}");
+            assert!(error.contains(&expected) && error.contains("tcp port"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_live_connection_is_never_robbed() {
+    alone(|| {
+        let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
+        let client = TcpStream::connect("127.0.0.1:8080").unwrap();
+        let (server, peer) = listener.accept().unwrap();
+        drop(listener);
+        let error = tcp(&LOCALHOST, 8080).unwrap_err().to_string();
+        assert!(error.contains(&format!("a socket at 127.0.0.1:8080 is connected to {peer}")), "{error}");
+        drop((client, server));
+    });
+}
+
+#[test]
+fn a_port_with_nothing_but_time_wait_is_free() {
+    alone(|| {
+        let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
+        let mut client = TcpStream::connect("127.0.0.1:8080").unwrap();
+        // Who closes first has the TIME-WAIT.
+        drop(listener.accept().unwrap());
+        drop(listener);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        drop(client);
+        assert!(run("ss -Htan state time-wait").contains("127.0.0.1:8080"));
+        assert_eq!(tcp(&LOCALHOST, 8080).unwrap().port(), 8080);
+    });
+}
+
+#[test]
+fn udp_sockets_are_respected() {
+    alone(|| {
+        let socket = UdpSocket::bind("127.0.0.1:5353").unwrap();
+        let error = udp(&LOCALHOST, 5353).unwrap_err().to_string();
+        assert!(error.contains("a process receives on 127.0.0.1:5353"), "{error}");
+        socket.connect("127.0.0.1:9").unwrap();
+        let error = udp(&LOCALHOST, 5353).unwrap_err().to_string();
+        assert!(error.contains("127.0.0.1:5353 is connected to 127.0.0.1:9"), "{error}");
+        udp(&["127.0.0.2"], 5353).unwrap();
+    });
+}
+
+#[test]
+fn an_address_of_others_has_no_lease() {
+    alone(|| {
+        let error = tcp(&["192.0.2.1"], 8080).unwrap_err();
+        assert!(matches!(error, KernelError::NotLocal { .. }), "{error}");
+    });
+}
+
+#[test]
+fn link_local_addresses_need_their_interface() {
+    joined(|_| {
+        // Without duplicate address detection, which takes about a second.
+        run(&format!("ip address add fe80::77/64 dev {INTERFACE} nodad"));
+        PortLease::tcp(&[ip("fe80::77")], 8080, index(INTERFACE)).unwrap();
+        assert!(PortLease::tcp(&[ip("fe80::77")], 8080, 0).is_err());
+    });
+}

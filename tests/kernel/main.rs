@@ -1,0 +1,9 @@
+//! What netkat puts into the kernel, on real interfaces in network namespaces of the test's own: the guard, the
+//! port lease and the loopback program do their work, leave others alone and leave nothing behind.
+
+mod guard;
+mod lease;
+mod loopback;
+mod namespace;
+mod neighbours;
+mod privileges;

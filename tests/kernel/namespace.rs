@@ -1,0 +1,220 @@
+//! Two network namespaces joined by a veth pair, gone with the test.
+//!
+//! The test's body runs in a thread that has the near namespace; a sleeping child holds the far one. Neither has
+//! a name, so nothing can be left behind.
+
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    unistd::geteuid,
+};
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Near and far address of either family.
+pub const NEAR: [&str; 2] = ["10.77.0.1", "fd77::1"];
+pub const FAR: [&str; 2] = ["10.77.0.2", "fd77::2"];
+
+/// The near end's interface.
+pub const INTERFACE: &str = "near0";
+
+/// How long the far end waits for an answer that must not come.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// The far end of the pair.
+pub struct Far {
+    child: Child,
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a test alone in a fresh namespace with lo up.
+pub fn alone(test: impl FnOnce() + Send) {
+    if !geteuid().is_root() {
+        eprintln!("SKIPPED: needs root to make network namespaces");
+        return;
+    }
+    thread::scope(|scope| {
+        let body = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            run("ip link set lo up");
+            test();
+        });
+        if let Err(panic) = body.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Runs a test in a namespace that a veth pair joins with another.
+pub fn joined(test: impl FnOnce(&Far) + Send) {
+    alone(|| {
+        let child = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 600"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut far = Far { child };
+        let mut line = [0; 3];
+        io::Read::read_exact(far.child.stdout.as_mut().unwrap(), &mut line).unwrap();
+
+        run(&format!("ip link add {INTERFACE} type veth peer name far0 netns {}", far.child.id()));
+        for address in NEAR {
+            run(&format!("ip address add {} dev {INTERFACE}", with_prefix(address)));
+        }
+        run(&format!("ip link set {INTERFACE} up"));
+        for address in FAR {
+            far.run(&format!("ip address add {} dev far0", with_prefix(address)));
+        }
+        far.run("ip link set far0 up");
+        // Silence means something only once the link is known to work.
+        for address in NEAR {
+            let start = Instant::now();
+            while far.connect(address, 1) != Answer::Refused {
+                assert!(start.elapsed() < Duration::from_secs(10), "the link to {address} does not come up");
+            }
+        }
+        test(&far);
+    });
+}
+
+/// The address as ip(8) wants it; IPv6 without duplicate address detection, so that it is ready at once.
+fn with_prefix(address: &str) -> String {
+    if address.contains(':') { format!("{address}/64 nodad") } else { format!("{address}/24") }
+}
+
+impl Far {
+    pub fn run(&self, command: &str) -> String {
+        run(&format!("nsenter --net=/proc/{}/ns/net {command}", self.child.id()))
+    }
+
+    /// Calls `work` in the far namespace.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.child.id())).unwrap();
+        thread::scope(|scope| {
+            let far = scope.spawn(|| {
+                setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            far.join().unwrap()
+        })
+    }
+
+    /// How the near end answers a SYN.
+    pub fn connect(&self, address: &str, port: u16) -> Answer {
+        let address = SocketAddr::new(address.parse().unwrap(), port);
+        self.within(|| answer(TcpStream::connect_timeout(&address, PATIENCE).map(drop)))
+    }
+
+    /// How the near end answers a datagram.
+    pub fn send(&self, address: &str, port: u16) -> Answer {
+        let address = SocketAddr::new(address.parse().unwrap(), port);
+        self.within(|| {
+            let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any).unwrap();
+            socket.connect(address).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.send(b"hello").unwrap();
+            answer(socket.recv(&mut [0; 10]).map(drop))
+        })
+    }
+}
+
+/// What came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Accepted,
+    /// A reset, or a port unreachable.
+    Refused,
+    Silence,
+}
+
+fn answer(result: io::Result<()>) -> Answer {
+    use io::ErrorKind::{ConnectionRefused, TimedOut, WouldBlock};
+    match result.map_err(|e| e.kind()) {
+        Ok(()) => Answer::Accepted,
+        Err(ConnectionRefused) => Answer::Refused,
+        Err(TimedOut | WouldBlock) => Answer::Silence,
+        Err(other) => panic!("neither an answer nor silence: {other}"),
+    }
+}
+
+/// Runs a command in the thread's namespace and returns what it prints.
+pub fn run(command: &str) -> String {
+    let mut words = command.split_whitespace();
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn index(interface: &str) -> u32 {
+    nix::net::if_::if_nametoindex(interface).unwrap()
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Sends a frame as it is.
+pub fn inject(interface: &str, frame: &[u8]) {
+    let to = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: u16::from_ne_bytes(frame[12..14].try_into().unwrap()),
+        sll_ifindex: index(interface).cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: [0; 8],
+    };
+    let socket = packet_socket(0);
+    // SAFETY: frame and address outlive the call and their sizes are given.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const to).cast(),
+            size_of_val(&to) as u32,
+        )
+    };
+    assert_eq!(sent, frame.len() as isize);
+}
+
+/// A packet socket for all interfaces and protocols with a capture program on it.
+pub fn tap(capture: BorrowedFd) -> OwnedFd {
+    let socket = packet_socket((libc::ETH_P_ALL as u16).to_be());
+    let program = capture.as_raw_fd();
+    // SAFETY: the option's value outlives the call and its size is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_BPF,
+            (&raw const program).cast(),
+            size_of_val(&program) as u32,
+        )
+    };
+    assert_eq!(result, 0);
+    socket
+}
+
+fn packet_socket(protocol: u16) -> OwnedFd {
+    // SAFETY: the call takes no pointers; a non-negative result is a descriptor of ours.
+    unsafe {
+        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol.into());
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd)
+    }
+}

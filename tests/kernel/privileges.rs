@@ -1,0 +1,101 @@
+//! Each missing capability is named. They are dropped for the test's thread only.
+
+use crate::{
+    namespace::{alone, index, ip},
+    neighbours::count_tcx,
+};
+use caps::{CapSet, Capability};
+use netkat::{
+    kernel::{Backend, Counters, Filter, FlowFilter, Guard, KernelError, PortLease, Programs, SniffFilter},
+    net::Protocol,
+};
+
+fn without(capabilities: &[Capability]) {
+    for &capability in capabilities {
+        caps::drop(None, CapSet::Effective, capability).unwrap();
+    }
+}
+
+fn flow() -> Filter {
+    Filter::Flow(FlowFilter {
+        protocol: Protocol::Tcp,
+        local_addresses: vec![ip("127.0.0.1")],
+        local_port: 8080,
+        remote_address: None,
+        remote_port: None,
+        neighbour_discovery: false,
+    })
+}
+
+fn names<T>(result: Result<T, KernelError>, capability: &str) {
+    let error = result.err().expect("the capability is missing").to_string();
+    assert!(error.starts_with(&format!("needs {capability} to ")), "{error}");
+}
+
+#[test]
+fn loading_needs_bpf() {
+    alone(|| {
+        without(&[Capability::CAP_BPF, Capability::CAP_SYS_ADMIN]);
+        names(Programs::load(&flow()), "CAP_BPF");
+    });
+}
+
+#[test]
+fn loading_the_guard_needs_net_admin_and_sniffing_does_not() {
+    alone(|| {
+        without(&[Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN]);
+        names(Programs::load(&flow()), "CAP_NET_ADMIN");
+        Programs::load(&Filter::Sniff(SniffFilter::default())).unwrap();
+    });
+}
+
+#[test]
+fn attaching_to_clsact_needs_net_admin() {
+    alone(|| {
+        let programs = Programs::load(&flow()).unwrap();
+        without(&[Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN]);
+        names(Guard::attach(&programs, index("lo"), Backend::Clsact), "CAP_NET_ADMIN");
+        // Who holds a loaded program may attach it at tcx.
+        Guard::attach(&programs, index("lo"), Backend::Tcx).unwrap();
+    });
+}
+
+#[test]
+fn tcx_is_undone_and_counters_are_read_without_any_privilege() {
+    alone(|| {
+        let programs = Programs::load(&flow()).unwrap();
+        let guard = Guard::attach(&programs, index("lo"), Backend::Tcx).unwrap();
+        let lease = PortLease::tcp(&[ip("127.0.0.1")], 8080, 0).unwrap();
+        caps::clear(None, CapSet::Effective).unwrap();
+        assert_eq!(programs.counters(), Counters::default());
+        programs.beat();
+        drop((guard, lease));
+        // What is permitted can be taken up again, to look at what is left.
+        caps::raise(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap();
+        assert_eq!(count_tcx(index("lo")), 0);
+    });
+}
+
+#[test]
+fn low_ports_need_net_bind_service() {
+    alone(|| {
+        without(&[Capability::CAP_NET_BIND_SERVICE]);
+        names(PortLease::tcp(&[ip("127.0.0.1")], 80, 0), "CAP_NET_BIND_SERVICE");
+        PortLease::tcp(&[ip("127.0.0.1")], 8080, 0).unwrap();
+    });
+}
+
+#[test]
+fn three_capabilities_suffice() {
+    alone(|| {
+        let keep = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+        let all: Vec<_> = caps::all().into_iter().filter(|c| !keep.contains(c)).collect();
+        without(&all);
+        let programs = Programs::load(&flow()).unwrap();
+        for backend in [Backend::Tcx, Backend::Clsact] {
+            let guard = Guard::attach(&programs, index("lo"), backend).unwrap();
+            assert_eq!(guard.ahead().unwrap(), [""; 0]);
+        }
+        PortLease::tcp(&[ip("127.0.0.1")], 0, 0).unwrap();
+    });
+}
