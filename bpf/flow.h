@@ -254,8 +254,8 @@ static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const str
 
 		if (!load(skb, p->transport + ICMP_HEADER, target, sizeof(target)))
 			return FOREIGN;
-		/* An advertisement's target is the neighbour; it is for us when it is sent to us. */
-		return is_local(6, type == NEIGHBOUR_SOLICITATION ? target : p->destination) ? CONTROL : FOREIGN;
+		/* Somebody asks for our address or claims it, or answers our question for another. */
+		return is_local(6, target) || is_local(6, p->destination) ? CONTROL : FOREIGN;
 	}
 	if (type < ICMP6_FIRST_ERROR || type > ICMP6_LAST_ERROR)
 		return FOREIGN;
@@ -311,7 +311,9 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 	if (control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {
 		__u64 sender, target;
 
-		return read_arp(skb, &sender, &target) && is_local(4, &target) ? CONTROL : FOREIGN;
+		/* A claim to our address names it as the sender's. */
+		return read_arp(skb, &sender, &target) && (is_local(4, &target) || is_local(4, &sender))
+			? CONTROL : FOREIGN;
 	}
 	return FOREIGN;
 }

@@ -1,7 +1,7 @@
 //! The command line: flags, and nothing else.
-use crate::recovery::Algorithm;
+use crate::{net::MacAddr, recovery::Algorithm};
 use clap::{ArgAction, Parser, ValueEnum};
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 /// netcat over a TCP/IP stack of its own: the host's firewall does not see it.
 #[derive(Clone, Debug, Parser)]
@@ -43,6 +43,18 @@ pub struct Cli {
     /// Network interface; by default the one that the routing table chooses (with -l: all)
     #[arg(short, long, value_name = "NAME")]
     pub interface: Option<String>,
+
+    /// Next hop on the segment, an address or a MAC address, whatever the routing table says
+    #[arg(long, value_name = "NEXTHOP", conflicts_with = "listen")]
+    pub via: Option<String>,
+
+    /// Be another host on the segment: answer for this address, connect and listen from it
+    #[arg(long = "as", value_name = "ADDRESS")]
+    pub impersonate: Option<IpAddr>,
+
+    /// MAC address for --as [default: a locally administered one, derived from the address]
+    #[arg(long, value_name = "MAC", requires = "impersonate")]
+    pub as_mac: Option<MacAddr>,
 
     /// How long to try to connect, e.g. 500ms, 3s, 1m, or bare seconds [default: 5s; with -l: for ever]
     #[arg(short, long, value_name = "TIME", value_parser = parse_time)]

@@ -1,5 +1,9 @@
 //! The words that every layer shares: protocols, link addresses, five-tuples.
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 /// The transport protocols that netkat speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +48,27 @@ impl fmt::Display for FiveTuple {
 /// A 48-bit IEEE 802 address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
+
+    /// A locally administered address (IEEE 802, section 8.4) that is always the same for one IP address.
+    pub fn locally_administered(ip: IpAddr) -> MacAddr {
+        let [a, b, c, d] = match ip {
+            IpAddr::V4(v4) => v4.octets(),
+            IpAddr::V6(v6) => {
+                // Interface identifiers differ at their ends; the rest is folded in.
+                let octets = v6.octets();
+                let (words, _) = octets.as_chunks::<4>();
+                words.iter().fold([0; 4], |hash, word| {
+                    let hash = u32::from_be_bytes(hash).wrapping_mul(31) ^ u32::from_be_bytes(*word);
+                    hash.to_be_bytes()
+                })
+            }
+        };
+        MacAddr([0x02, 0x6e, a, b, c, d])
+    }
+}
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,12 +5,12 @@ use crate::{
     host::{
         interface::{self, Address, Interface, InterfaceError},
         resolve::{self, Family, PortError, ResolveError},
-        route::{self, Kind, Query, Route, RouteError},
+        route::Query,
         sysctl,
     },
     kernel::Backend,
-    mode::{self, Attempt, Connect, Listen, Policy, Setup},
-    net::Protocol,
+    mode::{self, Attempt, Connect, EgressError, Hop, Listen, Policy, Setup, Wish},
+    net::{MacAddr, Protocol},
     recovery::Algorithm,
     stack::Settings,
 };
@@ -41,7 +41,7 @@ pub enum PlanError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     #[error(transparent)]
-    Route(#[from] RouteError),
+    Egress(#[from] EgressError),
     #[error(transparent)]
     Interface(#[from] InterfaceError),
     #[error("{0} is not an address of this host; listen on one of: {1}")]
@@ -117,58 +117,81 @@ fn attempt(
 ) -> Result<Attempt, PlanError> {
     let mut query = Query { source_port, ..Query::to(remote, Protocol::Tcp) };
     if let Some(source) = &cli.source {
-        let family = if remote.is_ipv4() { Family::V4 } else { Family::V6 };
+        let family = family_of(remote.ip());
         query.source = resolve::addresses(source, 0, family, cli.numeric)?.first().map(SocketAddr::ip);
     }
     if let Some(interface) = interface {
         query.interface = Some(interface.index);
     }
-    let route = route::lookup(&query)?;
-    let out = interface::by_index(route.interface)?;
-    log_route(&route, &out, remote);
-    let framing = out.framing()?;
+    let persona = persona(cli)?.filter(|(address, _)| address.is_ipv4() == remote.is_ipv4());
+    if cli.impersonate.is_some() && persona.is_none() {
+        return usage(format!("--as: the address to be and {} are not of one family", remote.ip()));
+    }
+    let wish = Wish { query, via: via(cli)?, persona };
+    let egress = wish.decide()?;
+    let settings = Settings { hop_limit: egress.hop_limit.unwrap_or(HOP_LIMIT), ..settings(cli) };
     let setup = Setup {
-        protocol: Protocol::Tcp,
-        local: vec![route.source],
+        local: vec![egress.source],
         port: source_port.unwrap_or(0),
-        lease: vec![route.source],
+        lease: if egress.persona.is_some() { Vec::new() } else { vec![egress.source] },
         remote: Some(remote),
-        interfaces: vec![out.clone()],
+        interfaces: vec![egress.interface.clone()],
+        persona: egress.persona,
+        settings,
+        ..setup(cli)
+    };
+    Ok(Attempt { remote, wish, egress, setup })
+}
+
+/// What the flags alone decide.
+fn setup(cli: &Cli) -> Setup {
+    Setup {
+        protocol: Protocol::Tcp,
+        local: Vec::new(),
+        port: 0,
+        lease: Vec::new(),
+        remote: None,
+        interfaces: Vec::new(),
+        persona: None,
         backend: backend(cli),
         vnet_header: !cli.no_vnet_header,
         segmentation: !cli.no_gso,
-        settings: Settings { hop_limit: route.hop_limit.unwrap_or(HOP_LIMIT), ..settings(cli) },
-    };
-    Ok(Attempt {
-        remote,
-        framing,
-        source: route.source,
-        next_hop: route.next_hop(),
-        path: mode::path(&out, route.mtu),
-        interface: out,
-        setup,
-    })
+        settings: settings(cli),
+    }
 }
 
-fn log_route(route: &Route, out: &Interface, remote: SocketAddr) {
-    let via = match (route.gateway, route.kind) {
-        (Some(gateway), _) => format!("gateway {gateway}"),
-        (None, Kind::Local) => "on this host".to_owned(),
-        (None, _) => "on link".to_owned(),
-    };
-    log::info!(
-        "route to {}: interface {}, source {}, {via}, MTU {}",
-        remote.ip(),
-        out.name,
-        route.source,
-        route.mtu
-    );
+/// The next hop that --via names: an address, or a MAC address.
+fn via(cli: &Cli) -> Result<Option<Hop>, PlanError> {
+    let Some(text) = &cli.via else { return Ok(None) };
+    if let Ok(mac) = text.parse() {
+        return Ok(Some(Hop::Link(mac)));
+    }
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(Some(Hop::Address(address))),
+        Err(_) => usage(format!("--via \"{text}\": name the next hop by its address or its MAC address")),
+    }
+}
+
+fn persona(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, PlanError> {
+    let Some(address) = cli.impersonate else { return Ok(None) };
+    if cli.source.is_some() {
+        return usage("--as and -s both name a source address; name one");
+    }
+    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        return usage(format!("--as {address}: no host can have that address"));
+    }
+    if cli.as_mac.is_some_and(|mac| mac.0[0] & 1 != 0) {
+        return usage("--as-mac: a host's address is not a group's; its first byte must be even");
+    }
+    Ok(Some((address, cli.as_mac)))
 }
 
 fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     let (address, port) = listening_target(cli)?;
     let port = resolve::port(port, Protocol::Tcp)?;
-    let address = address.filter(|text| !text.is_empty());
+    if let Some(persona) = persona(cli)? {
+        return listen_as(cli, persona, address, port);
+    }
     let wanted = match address {
         None => None,
         Some(text) => {
@@ -193,17 +216,32 @@ fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     if local.is_empty() || interfaces.is_empty() {
         return Err(PlanError::NowhereToListen);
     }
+    let setup = Setup { local, port, lease, interfaces, ..setup(cli) };
+    Ok(Listen { setup, wait: cli.wait, policy: policy(cli) })
+}
+
+/// Listening at an address that is not this host's.
+fn listen_as(
+    cli: &Cli,
+    persona: (IpAddr, Option<MacAddr>),
+    address: Option<&str>,
+    port: u16,
+) -> Result<Listen, PlanError> {
+    if let Some(address) = address {
+        return usage(format!(
+            "-l {address} and --as {} both name an address to listen on; name one",
+            persona.0
+        ));
+    }
+    let mut query = Query::to(SocketAddr::new(persona.0, port), Protocol::Tcp);
+    query.interface = cli.interface.as_deref().map(interface::by_name).transpose()?.map(|i| i.index);
+    let egress = Wish { query, via: None, persona: Some(persona) }.decide()?;
     let setup = Setup {
-        protocol: Protocol::Tcp,
-        local,
+        local: vec![persona.0],
         port,
-        lease,
-        remote: None,
-        interfaces,
-        backend: backend(cli),
-        vnet_header: !cli.no_vnet_header,
-        segmentation: !cli.no_gso,
-        settings: settings(cli),
+        interfaces: vec![egress.interface],
+        persona: egress.persona,
+        ..setup(cli)
     };
     Ok(Listen { setup, wait: cli.wait, policy: policy(cli) })
 }

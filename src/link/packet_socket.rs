@@ -315,6 +315,7 @@ fn ancillary(message: &libc::msghdr) -> Ancillary {
         let mut at = libc::CMSG_FIRSTHDR(message);
         while let Some(head) = at.as_ref() {
             let data = libc::CMSG_DATA(at);
+            #[allow(clippy::unnecessary_cast, reason = "32 bits in musl's msghdr")]
             let holds = |size: usize| head.cmsg_len as usize >= libc::CMSG_LEN(size as u32) as usize;
             match (head.cmsg_level, head.cmsg_type) {
                 (libc::SOL_PACKET, libc::PACKET_AUXDATA) if holds(size_of::<libc::tpacket_auxdata>()) => {

@@ -1,33 +1,25 @@
 //! Connecting: to each address of the name in turn, until one answers.
 use super::{
-    Error, Policy,
-    engine::{Engine, Setup},
+    Error, Policy, disguise,
+    egress::{Egress, Hop, Wish},
+    engine::{Engine, Port, Setup, path},
     session,
 };
 use crate::{
-    host::{
-        interface::{Framing, Interface},
-        neighbour,
-    },
+    host::{interface::Framing, neighbour, route::Query},
     link::{LinkHeader, NextHop},
     net::{FiveTuple, Protocol},
-    stack::{Failure, Flow, Path, Phase, Way},
+    stack::{Failure, Flow, Phase, Way},
 };
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
-/// One address to try, and the way there.
+/// One address to try.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     pub remote: SocketAddr,
-    pub interface: Interface,
-    pub framing: Framing,
-    pub source: IpAddr,
-    /// The address whose link address frames are sent to.
-    pub next_hop: IpAddr,
-    pub path: Path,
+    pub wish: Wish,
+    /// The way there, as far as it is known before our port is.
+    pub egress: Egress,
     pub setup: Setup,
 }
 
@@ -71,48 +63,77 @@ fn converse(mut engine: Engine, tuple: FiveTuple, policy: Policy) -> Result<(), 
 impl Attempt {
     /// Opens everything and completes the handshake.
     fn establish(&self, wait: Duration) -> Result<(Engine, FiveTuple), Error> {
-        let next_hop = self.resolve(wait)?;
-        let mut engine = Engine::open(&self.setup)?;
+        let port = Port::take(&self.setup)?;
+        let egress = self.decide_for(&port)?;
+        // The kernel's neighbour table knows, unless the question must not come from this host.
+        let resolved = match egress.persona {
+            None => Some(resolve(&egress, wait)?),
+            Some(_) => None,
+        };
+        let setup = Setup { interfaces: vec![egress.interface.clone()], ..self.setup.clone() };
+        let mut engine = Engine::open(&setup, port)?;
+        let next_hop = match (egress.persona, resolved) {
+            (Some(persona), _) => {
+                disguise::assume(&mut engine, persona)?;
+                let destination = match egress.next_hop {
+                    Hop::Link(mac) => mac,
+                    Hop::Address(address) => disguise::resolve(&mut engine, address, wait)?,
+                };
+                let header = LinkHeader::Ethernet { destination, source: persona.mac };
+                NextHop { interface: persona.interface, header }
+            }
+            (None, Some(next_hop)) => next_hop,
+            (None, None) => return Err(Error::Refused(self.remote)),
+        };
+        let tuple = self.dial(&mut engine, &egress, next_hop, wait)?;
+        Ok((engine, tuple))
+    }
+
+    /// Asks for the way once more, now that our port is known: policy rules and multipath hashing look at it.
+    fn decide_for(&self, port: &Port) -> Result<Egress, Error> {
+        if self.wish.via.is_some() || self.wish.persona.is_some() {
+            return Ok(self.egress.clone());
+        }
+        let query =
+            Query { source: Some(self.egress.source), source_port: Some(port.number()), ..self.wish.query };
+        Ok(Wish { query, ..self.wish }.decide()?)
+    }
+
+    fn dial(
+        &self,
+        engine: &mut Engine,
+        egress: &Egress,
+        next_hop: NextHop,
+        wait: Duration,
+    ) -> Result<FiveTuple, Error> {
         let tuple = FiveTuple {
             protocol: Protocol::Tcp,
-            local: SocketAddr::new(self.source, engine.port()),
+            local: SocketAddr::new(egress.source, engine.port()),
             remote: SocketAddr::new(self.remote.ip(), self.remote.port()),
         };
         log::info!("dialing {} from {}", self.remote, tuple.local);
         let start = engine.reactor.now();
-        engine.stack.dial(start, tuple, Way { next_hop, path: self.path });
-        loop {
-            let now = engine.reactor.now();
-            let busy = engine.ingress(now)? | engine.egress(now)?;
-            let Some(flow) = engine.stack.peek(&tuple) else { return Err(Error::Refused(self.remote)) };
-            if let Some(failure) = flow.failure() {
-                return Err(self.explain(failure));
+        engine.stack.dial(start, tuple, Way { next_hop, path: path(&egress.interface, egress.mtu) });
+        let ended = engine.run_until(Some(start + wait), |stack| {
+            let flow = stack.peek(&tuple)?;
+            match flow.failure() {
+                Some(failure) => Some(Err(failure.clone())),
+                // A peer may have said all it has to say within one turn.
+                None => (flow.was_established() || flow.phase() != Phase::Opening).then_some(Ok(())),
             }
-            // A peer may have said all it has to say within one turn.
-            if flow.was_established() || flow.phase() != Phase::Opening {
-                log::info!("established {tuple} after {:.1} ms", (now - start).as_secs_f64() * 1e3);
-                return Ok((engine, tuple));
+        })?;
+        match ended {
+            Some(Ok(())) => {
+                let time = engine.reactor.now() - start;
+                log::info!("established {tuple} after {:.1} ms", time.as_secs_f64() * 1e3);
+                Ok(tuple)
             }
-            if now >= start + wait {
-                return Err(self.silence(flow, wait));
-            }
-            if !busy {
-                engine.wait(&mut [], Some(start + wait))?;
-            }
+            Some(Err(failure)) => Err(self.explain(&failure)),
+            None => Err(match engine.stack.peek(&tuple) {
+                Some(flow) => self.silence(flow, egress, wait),
+                None => Error::TimedOut { target: self.remote, syns: 0, waited: wait },
+            }),
         }
-    }
-
-    /// The link addresses of our frames.
-    fn resolve(&self, wait: Duration) -> Result<NextHop, Error> {
-        let header = match self.framing {
-            Framing::None => LinkHeader::None,
-            Framing::Loopback => LinkHeader::LOOPBACK,
-            Framing::Ethernet => LinkHeader::Ethernet {
-                destination: neighbour::resolve(self.interface.index, self.next_hop, wait)?,
-                source: self.interface.mac.unwrap_or_default(),
-            },
-        };
-        Ok(NextHop { interface: self.interface.index, header })
     }
 
     fn explain(&self, failure: &Failure) -> Error {
@@ -120,20 +141,37 @@ impl Attempt {
         match failure {
             Failure::Refused => Error::Refused(target),
             Failure::Reset => Error::Reset(target),
-            Failure::Rejected(error) => Error::Rejected { target, error: *error },
+            Failure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
             Failure::Vanished => Error::Vanished(target),
         }
     }
 
     /// What it means that nothing came back.
-    fn silence(&self, flow: &Flow, waited: Duration) -> Error {
+    fn silence(&self, flow: &Flow, egress: &Egress, waited: Duration) -> Error {
         let counters = flow.counters();
         let (target, syns) = (self.remote, counters.syns_sent);
         match counters.egress_syn_drops {
             drops if drops > 0 && drops == syns => {
-                Error::EgressDropped { target, syns, interface: self.interface.name.clone() }
+                Error::EgressDropped { target, syns, interface: egress.interface.name.clone() }
             }
             _ => Error::TimedOut { target, syns, waited },
         }
     }
+}
+
+/// The link addresses of our frames, by the kernel's neighbour table.
+fn resolve(egress: &Egress, wait: Duration) -> Result<NextHop, Error> {
+    let interface = &egress.interface;
+    let header = match (egress.framing, egress.next_hop) {
+        (Framing::None, _) => LinkHeader::None,
+        (Framing::Loopback, _) => LinkHeader::LOOPBACK,
+        (Framing::Ethernet, hop) => LinkHeader::Ethernet {
+            destination: match hop {
+                Hop::Link(mac) => mac,
+                Hop::Address(address) => neighbour::resolve(interface.index, address, wait)?,
+            },
+            source: interface.mac.unwrap_or_default(),
+        },
+    };
+    Ok(NextHop { interface: interface.index, header })
 }

@@ -14,10 +14,11 @@ use crate::{
     link::{self, Link, LinkError, PacketSocket},
     net::Protocol,
     reactor::{Interest, Reactor},
-    stack::{Path, Settings, Stack},
+    stack::{Path, Persona, Settings, Stack},
 };
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     os::fd::AsFd,
     time::Duration,
 };
@@ -26,6 +27,8 @@ use std::{
 const INGRESS_BUDGET: usize = 64;
 /// What waits in the kernel for us may grow to this, in bytes.
 const RECEIVE_BUFFER: usize = 64 << 20;
+/// The ports to choose from at an address that is not the host's (RFC 6335, section 6).
+const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
 /// How often to look whether an interface that is down has come up or gone.
 const DOWN_INTERVAL: Duration = Duration::from_millis(200);
 /// A super-frame's length field is an IP packet's: 16 bits.
@@ -45,12 +48,49 @@ pub struct Setup {
     pub remote: Option<SocketAddr>,
     /// The interfaces that our packets may come in by.
     pub interfaces: Vec<Interface>,
-    /// The addresses at which the port is held; an unspecified one stands for all of its family.
+    /// The addresses at which the port is held; an unspecified one stands for all of its family. None where
+    /// the address is not this host's.
     pub lease: Vec<IpAddr>,
+    /// The host to be instead of this one.
+    pub persona: Option<Persona>,
     pub backend: Backend,
     pub vnet_header: bool,
     pub segmentation: bool,
     pub settings: Settings,
+}
+
+/// A port of ours, held against other processes for as long as this value lives.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _lease: Option<PortLease>,
+}
+
+impl Port {
+    /// Takes the port that `setup` wants, or any free one. Nothing else has been opened yet, so this is where
+    /// missing privileges show.
+    pub fn take(setup: &Setup) -> Result<Port, Error> {
+        capability::require(Capability::NetRaw, "open a packet socket")?;
+        capability::require(Capability::NetAdmin, "attach the ingress guard")?;
+        capability::require(Capability::Bpf, "load its eBPF programs")?;
+        if setup.lease.is_empty() {
+            let number = match setup.port {
+                0 => EPHEMERAL.start() + (unpredictable() % EPHEMERAL.len() as u64) as u16,
+                port => port,
+            };
+            return Ok(Port { number, _lease: None });
+        }
+        let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
+        let lease = match setup.protocol {
+            Protocol::Tcp => PortLease::tcp(&setup.lease, setup.port, scope)?,
+            Protocol::Udp => PortLease::udp(&setup.lease, setup.port, scope)?,
+        };
+        Ok(Port { number: lease.port(), _lease: Some(lease) })
+    }
+
+    pub fn number(&self) -> u16 {
+        self.number
+    }
 }
 
 /// A running stack on its link.
@@ -61,30 +101,23 @@ pub struct Engine {
     _loopback: Option<Loopback>,
     guards: Vec<Guard>,
     programs: Programs,
-    lease: PortLease,
+    port: Port,
     /// The interface to watch while it is down.
     down: Option<u32>,
     single: Option<u32>,
 }
 
 impl Engine {
-    pub fn open(setup: &Setup) -> Result<Engine, Error> {
-        capability::require(Capability::NetRaw, "open a packet socket")?;
-        capability::require(Capability::NetAdmin, "attach the ingress guard")?;
-        capability::require(Capability::Bpf, "load its eBPF programs")?;
+    /// Opens everything; frames arrive from now on, and the kernel answers none of ours.
+    pub fn open(setup: &Setup, port: Port) -> Result<Engine, Error> {
         let reactor = Reactor::new().map_err(Error::Reactor)?;
-        let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
-        let lease = match setup.protocol {
-            Protocol::Tcp => PortLease::tcp(&setup.lease, setup.port, scope)?,
-            Protocol::Udp => PortLease::udp(&setup.lease, setup.port, scope)?,
-        };
         let programs = Programs::load(&Filter::Flow(FlowFilter {
             protocol: setup.protocol,
             local_addresses: setup.local.clone(),
-            local_port: lease.port(),
+            local_port: port.number,
             remote_address: setup.remote.map(|r| r.ip()),
             remote_port: setup.remote.map(|r| r.port()),
-            neighbour_discovery: false,
+            neighbour_discovery: setup.persona.is_some(),
         }))?;
         let single = match setup.interfaces.as_slice() {
             [only] => Some(only.index),
@@ -99,6 +132,9 @@ impl Engine {
             timestamps: false,
             receive_buffer: RECEIVE_BUFFER,
         })?;
+        if let Some(persona) = setup.persona {
+            link.set_promiscuous(persona.interface)?;
+        }
         link.bind()?;
         let names: Vec<_> = setup.interfaces.iter().map(|i| i.name.as_str()).collect();
         log::info!("raw socket: {}", names.join(", "));
@@ -114,12 +150,12 @@ impl Engine {
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
         }
         let stack = Stack::new(setup.settings.clone(), unpredictable);
-        Ok(Engine { stack, link, reactor, _loopback: loopback, guards, programs, lease, down: None, single })
+        Ok(Engine { stack, link, reactor, _loopback: loopback, guards, programs, port, down: None, single })
     }
 
     /// Our port.
     pub fn port(&self) -> u16 {
-        self.lease.port()
+        self.port.number
     }
 
     /// Gives up every capability that teardown does not need: a clsact filter, unlike a tcx link, has to be
@@ -168,6 +204,29 @@ impl Engine {
         match signal {
             Some(signal) => Err(Error::Interrupted(signal)),
             None => Ok(()),
+        }
+    }
+}
+
+impl Engine {
+    /// Runs until `done` has an answer; `None` if `deadline` passes before.
+    pub fn run_until<T>(
+        &mut self,
+        deadline: Option<Duration>,
+        mut done: impl FnMut(&mut Stack) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        loop {
+            let now = self.reactor.now();
+            let busy = self.ingress(now)? | self.egress(now)?;
+            if let Some(answer) = done(&mut self.stack) {
+                return Ok(Some(answer));
+            }
+            if deadline.is_some_and(|at| at <= now) {
+                return Ok(None);
+            }
+            if !busy {
+                self.wait(&mut [], deadline)?;
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Listening: one client, then out.
 use super::{
-    Error, Policy,
-    engine::{Engine, Setup, path},
+    Error, Policy, disguise,
+    engine::{Engine, Port, Setup, path},
     session,
 };
 use crate::stack::{Admission, Listener};
@@ -23,8 +23,11 @@ pub struct Listen {
 
 impl Listen {
     pub fn run(&self) -> Result<(), Error> {
-        let mut engine = Engine::open(&self.setup)?;
+        let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
         engine.drop_privileges()?;
+        if let Some(persona) = self.setup.persona {
+            disguise::assume(&mut engine, persona)?;
+        }
         engine.stack.listen(Listener {
             backlog: BACKLOG,
             half_open: HALF_OPEN,
@@ -32,20 +35,9 @@ impl Listen {
             paths: self.setup.interfaces.iter().map(|i| (i.index, path(i, i.mtu))).collect(),
         });
         log::info!("listening on port {}", engine.port());
-        let start = engine.reactor.now();
-        let tuple = loop {
-            let now = engine.reactor.now();
-            let busy = engine.ingress(now)? | engine.egress(now)?;
-            if let Some(tuple) = engine.stack.accept() {
-                break tuple;
-            }
-            let deadline = self.wait.map(|wait| start + wait);
-            if let Some(wait) = self.wait.filter(|_| deadline.is_some_and(|at| at <= now)) {
-                return Err(Error::NobodyCame(wait));
-            }
-            if !busy {
-                engine.wait(&mut [], deadline)?;
-            }
+        let deadline = self.wait.map(|wait| engine.reactor.now() + wait);
+        let Some(tuple) = engine.run_until(deadline, |stack| stack.accept())? else {
+            return Err(Error::NobodyCame(self.wait.unwrap_or_default()));
         };
         engine.stack.stop_listening();
         log::info!("established {tuple}");

@@ -1,5 +1,7 @@
 //! What netkat can do, a file each: every one reads like its section of the manual.
 mod connect;
+mod disguise;
+mod egress;
 mod engine;
 mod listen;
 mod session;
@@ -8,14 +10,20 @@ use crate::{
     host::{capability::CapabilityError, interface::InterfaceError, neighbour::NeighbourError},
     kernel::KernelError,
     link::LinkError,
+    net::MacAddr,
     stack::icmp::IcmpError,
 };
 use nix::sys::signal::Signal;
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 pub use crate::relay::Policy;
 pub use connect::{Attempt, Connect};
-pub use engine::{Setup, path};
+pub use egress::{Egress, EgressError, Hop, Wish};
+pub use engine::Setup;
 pub use listen::Listen;
 
 /// Why a run failed.
@@ -26,7 +34,7 @@ pub enum Error {
     #[error("{0}: refused: the peer answered with a reset (RST)")]
     Refused(SocketAddr),
     #[error("{target}: rejected: {error}")]
-    Rejected { target: SocketAddr, error: IcmpError },
+    Rejected { target: SocketAddr, error: Box<IcmpError> },
     #[error("{target}: dropped by this host's own egress: {} met ENOBUFS; look for a tc or nft egress rule or a full queue on {interface}", count(*.syns, "SYN"))]
     EgressDropped { target: SocketAddr, syns: u64, interface: String },
     #[error("{0}: connection reset by peer")]
@@ -47,6 +55,12 @@ pub enum Error {
     Reactor(io::Error),
     #[error("ended by {0}")]
     Interrupted(Signal),
+    #[error("{address} is in use by {mac}: name another address with --as")]
+    AddressInUse { address: IpAddr, mac: MacAddr },
+    #[error("no neighbour: {address} answered no question for its link address in {}", seconds(*.waited))]
+    NoNeighbour { address: IpAddr, waited: Duration },
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]

@@ -175,7 +175,7 @@ impl<'e> Session<'e> {
         match failure {
             Failure::Refused => Error::Refused(target),
             Failure::Reset => Error::Reset(target),
-            Failure::Rejected(error) => Error::Rejected { target, error: *error },
+            Failure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
             Failure::Vanished => Error::Vanished(target),
         }
     }

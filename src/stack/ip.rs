@@ -251,7 +251,7 @@ impl Template {
                     Fragmentation::Forbidden => (id, 0x4000),
                     Fragmentation::Allowed(id) => (id, 0),
                     Fragmentation::Fragment(f) => {
-                        (f.id as u16, f.offset / 8 | if f.more { 0x2000 } else { 0 })
+                        (f.id as u16, (f.offset / 8) | if f.more { 0x2000 } else { 0 })
                     }
                 };
                 let header = &mut out[..IPV4_HEADER];

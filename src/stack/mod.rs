@@ -5,6 +5,7 @@
 //! and a thousand flows cost what they use. It does no I/O: the reactor passes in frames, a link to send
 //! by, and the time.
 pub mod checksum;
+mod discovery;
 mod endpoint;
 mod flow;
 pub mod icmp;
@@ -12,9 +13,13 @@ pub mod ip;
 mod segment;
 
 use crate::{
-    link::{ChecksumOffload, ChecksumState, Link, LinkError, NextHop, Outgoing, Received},
-    net::{FiveTuple, Protocol},
+    link::{
+        ChecksumOffload, ChecksumState, ETHERTYPE_ARP, Link, LinkError, LinkHeader, NextHop, Outgoing,
+        Received,
+    },
+    net::{FiveTuple, MacAddr, Protocol},
 };
+use discovery::{Heard, Message};
 use segment::Segment;
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -22,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+pub use discovery::Persona;
 pub use flow::{Counters, Failure, Flow, Path, Phase, Settings, Way};
 
 /// What a listener does with connections that it does not serve.
@@ -61,6 +67,18 @@ pub struct Stack {
     /// Resets due to segments of no connection.
     resets: Vec<(NextHop, ip::Template, [u8; segment::MIN_HEADER])>,
     seed: Box<dyn FnMut() -> u64>,
+    disguise: Option<Disguise>,
+}
+
+/// Being another host.
+struct Disguise {
+    persona: Persona,
+    /// The neighbour whose link address we want, and the answer.
+    sought: Option<(IpAddr, Option<MacAddr>)>,
+    /// Who else claims our address.
+    rival: Option<MacAddr>,
+    announced: bool,
+    to_send: Vec<Message>,
 }
 
 /// Resets that may wait; further ones are dropped, as a kernel's rate limit would.
@@ -79,6 +97,7 @@ impl Stack {
             accepted: VecDeque::new(),
             resets: Vec::new(),
             seed: Box::new(seed),
+            disguise: None,
         }
     }
 
@@ -87,6 +106,47 @@ impl Stack {
         let flow = Flow::dial(now, tuple, way, &self.settings, (self.seed)());
         self.flows.insert(tuple, flow);
         self.touched.insert(tuple);
+    }
+
+    /// Answers for an address that this host does not own, from now on.
+    pub fn impersonate(&mut self, persona: Persona) {
+        let disguise = Disguise { persona, sought: None, rival: None, announced: false, to_send: Vec::new() };
+        self.disguise = Some(disguise);
+    }
+
+    /// Asks whether anybody has our assumed address; [`Stack::rival`] has the answer.
+    pub fn probe(&mut self) {
+        if let Some(disguise) = &mut self.disguise {
+            disguise.to_send.push(disguise.persona.probe());
+        }
+    }
+
+    /// Tells the segment of our assumed address.
+    pub fn announce(&mut self) {
+        if let Some(disguise) = &mut self.disguise {
+            disguise.announced = true;
+            disguise.to_send.push(disguise.persona.announce());
+        }
+    }
+
+    /// Asks for the link address of a neighbour; [`Stack::neighbour`] has the answer.
+    pub fn solicit(&mut self, address: IpAddr) {
+        if let Some(disguise) = &mut self.disguise {
+            disguise.to_send.push(disguise.persona.solicit(address));
+            if disguise.sought.is_none_or(|(sought, _)| sought != address) {
+                disguise.sought = Some((address, None));
+            }
+        }
+    }
+
+    /// What the neighbour asked for last answered.
+    pub fn neighbour(&self) -> Option<MacAddr> {
+        self.disguise.as_ref()?.sought?.1
+    }
+
+    /// The host that has our assumed address already.
+    pub fn rival(&self) -> Option<MacAddr> {
+        self.disguise.as_ref()?.rival
     }
 
     /// Serves SYNs from now on.
@@ -131,8 +191,13 @@ impl Stack {
 
     /// Takes one received frame.
     pub fn ingress(&mut self, now: Duration, received: Received<'_>) {
-        let Received { frame, network, reply, checksum, .. } = received;
+        let Received { frame, network, ethertype, reply, checksum, .. } = received;
         let Some(packet) = frame.get(network..) else { return };
+        if let Some(disguise) = &mut self.disguise
+            && disguise.take(ethertype, packet, &reply)
+        {
+            return;
+        }
         let header = match ip::parse(packet, false) {
             Ok(header) => header,
             Err(error) => return log::debug!("dropping a packet: {error}"),
@@ -273,6 +338,16 @@ impl Stack {
         for (next_hop, template, header) in self.resets.drain(..) {
             send_bare(link, &next_hop, &template, &header)?;
         }
+        for message in self.disguise.iter_mut().flat_map(|disguise| disguise.to_send.drain(..)) {
+            let packet = Outgoing {
+                ethertype: message.ethertype,
+                headers: &message.packet,
+                payload: [&[], &[]],
+                checksum: None,
+                segmentation: None,
+            };
+            transmit(link, &message.next_hop, &packet)?;
+        }
         while let Some(tuple) = self.deadlines.due(now) {
             self.touched.insert(tuple);
         }
@@ -291,10 +366,37 @@ impl Stack {
 
     /// When [`Stack::egress`] is due next; a time that has passed means at once.
     pub fn poll_at(&self) -> Option<Duration> {
-        match self.touched.is_empty() && self.resets.is_empty() {
-            true => self.deadlines.next(),
-            false => Some(Duration::ZERO),
+        let messages = self.disguise.as_ref().is_some_and(|disguise| !disguise.to_send.is_empty());
+        if messages || !self.touched.is_empty() || !self.resets.is_empty() {
+            return Some(Duration::ZERO);
         }
+        self.deadlines.next()
+    }
+}
+
+impl Disguise {
+    /// Takes a packet if it is address resolution; whether it was.
+    fn take(&mut self, ethertype: u16, packet: &[u8], reply: &NextHop) -> bool {
+        let LinkHeader::Ethernet { destination: from, .. } = reply.header else { return false };
+        match self.persona.hear(ethertype, packet, from) {
+            None => return ethertype == ETHERTYPE_ARP,
+            Some(Heard::Asked { by, at }) => self.to_send.push(self.persona.answer(by, at)),
+            Some(Heard::Told { address, mac }) if address == self.persona.address => {
+                // Once the address is ours it is defended, but only once (RFC 5227, section 2.4, case b).
+                if self.rival.replace(mac).is_none() && self.announced {
+                    log::warn!("{mac} claims {address}, too");
+                    self.to_send.push(self.persona.announce());
+                }
+            }
+            Some(Heard::Told { address, mac }) => {
+                if let Some((sought, answer)) = &mut self.sought
+                    && *sought == address
+                {
+                    *answer = Some(mac);
+                }
+            }
+        }
+        true
     }
 }
 
@@ -328,7 +430,12 @@ fn send_bare(
         checksum: offload.then_some(ChecksumOffload { start, offset: segment::CHECKSUM }),
         segmentation: None,
     };
-    match link.transmit(next_hop, &packet) {
+    transmit(link, next_hop, &packet)
+}
+
+/// Sends what nobody repeats if it is lost.
+fn transmit(link: &mut dyn Link, next_hop: &NextHop, packet: &Outgoing<'_>) -> Result<(), LinkError> {
+    match link.transmit(next_hop, packet) {
         Err(error) if !error.is_transient() => Err(error),
         _ => Ok(()),
     }

@@ -12,7 +12,7 @@ use netkat::{
     kernel::{Filter, FlowFilter, IpFamily, Programs, SniffFilter},
     net::Protocol,
 };
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const US: &str = "10.0.0.1";
 const PEER: &str = "10.0.0.2";
@@ -259,6 +259,7 @@ fn neighbour_discovery_for_an_address_of_ours() {
         |target: &str, to: &str| around(&packet(ip(PEER6), ip(to), ICMP6, &icmp(136, &v6(target).octets())));
     let who_has =
         |target: &str| ethernet(ETHERTYPE_ARP, &arp(PEER.parse().unwrap(), target.parse().unwrap()));
+    let claim = ethernet(ETHERTYPE_ARP, &arp(US.parse().unwrap(), Ipv4Addr::UNSPECIFIED));
     let mut odd = who_has(US);
     odd[14 + 4] = 8;
     let filter = FlowFilter { neighbour_discovery: true, ..listener() };
@@ -267,10 +268,12 @@ fn neighbour_discovery_for_an_address_of_ours() {
         vec![
             ("ARP for us", who_has(US), Control),
             ("ARP for another", who_has(STRANGER), Foreign),
+            ("ARP that claims our address", claim, Control),
             ("ARP with eight-byte addresses", odd, Foreign),
             ("ARP cut short", who_has(US)[..14 + 27].to_vec(), Foreign),
             ("solicitation for us", ns(US6, "ff02::1:ff00:1"), Control),
             ("solicitation for another", ns(STRANGER6, "ff02::1:ff00:3"), Foreign),
+            ("advertisement that claims our address", na(US6, "ff02::1"), Control),
             ("advertisement to us", na(PEER6, US6), Control),
             ("advertisement to another", na(PEER6, STRANGER6), Foreign),
             ("the flow all the same", tcp4(PEER, US, (1, 8080)), Flow),

@@ -121,8 +121,9 @@ pub fn arriving(filter: &FlowFilter, frame: &[u8]) -> Verdict {
     let is_local = |address: IpAddr| filter.local_addresses.contains(&address);
     let packet = match network(frame) {
         Network::Ip(packet) => packet,
-        Network::Arp { target, .. } if filter.neighbour_discovery && is_local(target.into()) => {
-            return Verdict::Control;
+        Network::Arp { sender, target } if filter.neighbour_discovery => {
+            let ours = is_local(target.into()) || is_local(sender.into());
+            return if ours { Verdict::Control } else { Verdict::Foreign };
         }
         _ => return Verdict::Foreign,
     };
@@ -142,8 +143,8 @@ pub fn arriving(filter: &FlowFilter, frame: &[u8]) -> Verdict {
         (IpAddr::V6(_), 58, 1..=4) => ipv6(quoted),
         (IpAddr::V6(_), 58, 135 | 136) if filter.neighbour_discovery => {
             let Some(target) = quoted.first_chunk::<16>() else { return Verdict::Foreign };
-            let target = if kind == 135 { Ipv6Addr::from(*target).into() } else { packet.destination };
-            return if is_local(target) { Verdict::Control } else { Verdict::Foreign };
+            let ours = is_local(Ipv6Addr::from(*target).into()) || is_local(packet.destination);
+            return if ours { Verdict::Control } else { Verdict::Foreign };
         }
         _ => None,
     };

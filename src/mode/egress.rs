@@ -1,0 +1,194 @@
+//! The way out of this host: by the kernel's routing decision, or past it.
+//!
+//! `--via` names the next hop whatever the routing table says, so that a destination can be tried by way of
+//! another node, even one that this host has bound to itself (a load balancer's address under MetalLB or
+//! kube-vip). `--as` sends from an address that is nobody's: this host becomes one more host on the segment.
+use crate::{
+    host::{
+        interface::{self, Framing, Interface, InterfaceError},
+        route::{self, Kind, Query, RouteError},
+    },
+    net::MacAddr,
+    stack::Persona,
+};
+use std::{fmt, net::IpAddr};
+
+/// Whose link address frames are sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// To be resolved.
+    Address(IpAddr),
+    Link(MacAddr),
+}
+
+impl fmt::Display for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hop::Address(address) => address.fmt(f),
+            Hop::Link(mac) => mac.fmt(f),
+        }
+    }
+}
+
+/// What the user wants of the way out.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    pub query: Query,
+    pub via: Option<Hop>,
+    /// The host to be instead of this one.
+    pub persona: Option<(IpAddr, Option<MacAddr>)>,
+}
+
+/// The way out.
+#[derive(Clone, Debug)]
+pub struct Egress {
+    pub interface: Interface,
+    pub framing: Framing,
+    pub source: IpAddr,
+    pub next_hop: Hop,
+    /// The path's MTU as far as the host knows, in bytes.
+    pub mtu: u32,
+    /// The TTL or hop limit that the route demands.
+    pub hop_limit: Option<u8>,
+    pub persona: Option<Persona>,
+}
+
+/// Why there is no way out.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressError {
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    #[error(
+        "--via {via} is not on a segment of this host: the way to it leads through {gateway}; name a neighbour"
+    )]
+    NotOnLink { via: IpAddr, gateway: IpAddr },
+    #[error("--via {0} is this host itself; name a neighbour")]
+    ViaSelf(IpAddr),
+    #[error(
+        "--via {via} and {destination} are not of one address family; name the next hop by its MAC address"
+    )]
+    FamilyMismatch { via: IpAddr, destination: IpAddr },
+    #[error("--via {0}: say by which interface, with -i")]
+    InterfaceWanted(MacAddr),
+    #[error(
+        "{interface} has no address to send to {destination} from; name one with -s, or be another host with --as"
+    )]
+    NoSource { interface: String, destination: IpAddr },
+    #[error("{0} is this host's own address; with --as, name an address that nobody has")]
+    PersonaIsSelf(IpAddr),
+    #[error("{0} is this host's own: from outside it is reached by way of a neighbour; name one with --via")]
+    DestinationIsSelf(IpAddr),
+    #[error("--as and --via need an interface with link addresses; {0} has none")]
+    NoLinkAddresses(String),
+}
+
+impl Wish {
+    /// Decides; asks the kernel, changes nothing.
+    pub fn decide(&self) -> Result<Egress, EgressError> {
+        let destination = self.query.destination;
+        if let Some((address, _)) = self.persona
+            && interface::addresses(None)?.iter().any(|own| own.ip == address)
+        {
+            return Err(EgressError::PersonaIsSelf(address));
+        }
+        let egress = match self.via {
+            Some(Hop::Address(via)) => self.by_address(via)?,
+            Some(Hop::Link(mac)) => self.by_link(mac)?,
+            None => self.by_route()?,
+        };
+        if (self.via.is_some() || self.persona.is_some()) && egress.framing != Framing::Ethernet {
+            return Err(match egress.framing {
+                Framing::Loopback => EgressError::DestinationIsSelf(destination),
+                _ => EgressError::NoLinkAddresses(egress.interface.name),
+            });
+        }
+        Ok(self.disguise(egress))
+    }
+
+    /// As the kernel would send.
+    fn by_route(&self) -> Result<Egress, EgressError> {
+        let route = route::lookup(&self.query)?;
+        let interface = interface::by_index(route.interface)?;
+        let framing = interface.framing()?;
+        let on_host = if route.kind == Kind::Local { " (this host)" } else { "" };
+        let via = route.gateway.map_or("on link".to_owned(), |gateway| format!("gateway {gateway}"));
+        log::info!(
+            "route to {}{on_host}: interface {}, source {}, {via}, MTU {}",
+            route.destination,
+            interface.name,
+            route.source,
+            route.mtu
+        );
+        Ok(Egress {
+            framing,
+            source: route.source,
+            next_hop: Hop::Address(route.next_hop()),
+            mtu: route.mtu,
+            hop_limit: route.hop_limit,
+            interface,
+            persona: None,
+        })
+    }
+
+    /// Through a neighbour, by the interface that leads to it.
+    fn by_address(&self, via: IpAddr) -> Result<Egress, EgressError> {
+        let destination = self.query.destination;
+        if via.is_ipv4() != destination.is_ipv4() {
+            return Err(EgressError::FamilyMismatch { via, destination });
+        }
+        let route = route::lookup(&Query { destination: via, ..self.query })?;
+        match (route.kind, route.gateway) {
+            (Kind::Local, _) => return Err(EgressError::ViaSelf(via)),
+            (_, Some(gateway)) => return Err(EgressError::NotOnLink { via, gateway }),
+            _ => {}
+        }
+        self.past_the_table(interface::by_index(route.interface)?, Hop::Address(via), route.source)
+    }
+
+    /// To a link address, by the interface that the user names.
+    fn by_link(&self, mac: MacAddr) -> Result<Egress, EgressError> {
+        let index = self.query.interface.ok_or(EgressError::InterfaceWanted(mac))?;
+        let interface = interface::by_index(index)?;
+        let destination = self.query.destination;
+        let source = match (self.query.source, self.persona) {
+            (Some(source), _) | (None, Some((source, _))) => source,
+            (None, None) => interface::source_towards(index, destination)?
+                .ok_or_else(|| EgressError::NoSource { interface: interface.name.clone(), destination })?,
+        };
+        self.past_the_table(interface, Hop::Link(mac), source)
+    }
+
+    fn past_the_table(
+        &self,
+        interface: Interface,
+        next_hop: Hop,
+        source: IpAddr,
+    ) -> Result<Egress, EgressError> {
+        let mtu = interface.mtu_towards(self.query.destination);
+        log::info!(
+            "past the routing table to {}: interface {}, source {source}, next hop {next_hop}, MTU {mtu}",
+            self.query.destination,
+            interface.name
+        );
+        Ok(Egress {
+            framing: interface.framing()?,
+            source,
+            next_hop,
+            mtu,
+            hop_limit: None,
+            interface,
+            persona: None,
+        })
+    }
+
+    fn disguise(&self, mut egress: Egress) -> Egress {
+        if let Some((address, mac)) = self.persona {
+            let mac = mac.unwrap_or_else(|| MacAddr::locally_administered(address));
+            egress.source = address;
+            egress.persona = Some(Persona { address, mac, interface: egress.interface.index });
+        }
+        egress
+    }
+}

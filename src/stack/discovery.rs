@@ -1,0 +1,344 @@
+//! Address resolution on behalf of an address that this host does not own: ARP (RFC 826, RFC 5227) and
+//! neighbour discovery (RFC 4861). For its own addresses the kernel does all this.
+use super::ip::{self, Fragmentation, ICMPV6, Template};
+use crate::{
+    link::{ETHERTYPE_ARP, ETHERTYPE_IPV6, LinkHeader, NextHop},
+    net::MacAddr,
+};
+use pnet_base::MacAddr as PnetMac;
+use pnet_packet::{
+    arp::{ArpHardwareTypes, ArpOperation, ArpOperations, ArpPacket, MutableArpPacket},
+    ethernet::EtherTypes,
+    icmpv6::{
+        Icmpv6Types,
+        ndp::{
+            MutableNeighborAdvertPacket, MutableNeighborSolicitPacket, NdpOption, NdpOptionTypes,
+            NeighborAdvertFlags, NeighborAdvertPacket, NeighborSolicitPacket,
+        },
+    },
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const ARP_LEN: usize = 28;
+/// A solicitation or advertisement with one link-layer address option.
+const NDP_LEN: usize = 32;
+/// RFC 4861, section 7.1: anything else has crossed a router and is forged.
+const NDP_HOP_LIMIT: u8 = 255;
+
+/// A host that we are instead of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persona {
+    pub address: IpAddr,
+    pub mac: MacAddr,
+    /// The interface's index.
+    pub interface: u32,
+}
+
+/// A frame to send: where to, and its network-layer bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub next_hop: NextHop,
+    pub ethertype: u16,
+    pub packet: Vec<u8>,
+}
+
+/// What a message of others says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Somebody asks for our address, or probes whether anybody has it: the answer is due.
+    Asked { by: IpAddr, at: MacAddr },
+    /// An address has this link address.
+    Told { address: IpAddr, mac: MacAddr },
+}
+
+impl Persona {
+    /// Asks for the link address of `target`.
+    pub fn solicit(&self, target: IpAddr) -> Message {
+        match (self.address, target) {
+            (IpAddr::V4(own), IpAddr::V4(target)) => {
+                self.arp(ArpOperations::Request, own, target, MacAddr::BROADCAST)
+            }
+            (own, target) => self.solicitation(v6(own), v6(target)),
+        }
+    }
+
+    /// Asks whether anybody has our address already (RFC 5227, section 2.1; RFC 4862, section 5.4).
+    pub fn probe(&self) -> Message {
+        match self.address {
+            IpAddr::V4(own) => {
+                self.arp(ArpOperations::Request, Ipv4Addr::UNSPECIFIED, own, MacAddr::BROADCAST)
+            }
+            IpAddr::V6(own) => self.solicitation(Ipv6Addr::UNSPECIFIED, own),
+        }
+    }
+
+    /// Tells everybody that the address is ours now (RFC 5227, section 2.3; RFC 4861, section 7.2.6).
+    pub fn announce(&self) -> Message {
+        match self.address {
+            IpAddr::V4(own) => self.arp(ArpOperations::Request, own, own, MacAddr::BROADCAST),
+            IpAddr::V6(_) => self.advertise(ALL_NODES.into(), multicast_mac(ALL_NODES)),
+        }
+    }
+
+    /// Answers who asked for our address.
+    pub fn answer(&self, by: IpAddr, at: MacAddr) -> Message {
+        match (self.address, by) {
+            (IpAddr::V4(own), IpAddr::V4(by)) => self.arp(ArpOperations::Reply, own, by, at),
+            // RFC 4861, section 7.2.4: a probe, whose source is unspecified, is answered to all nodes.
+            (_, by) if by.is_unspecified() => self.advertise(ALL_NODES.into(), multicast_mac(ALL_NODES)),
+            (_, by) => self.advertise(by, at),
+        }
+    }
+
+    /// Reads an ARP packet or an ICMPv6 message out of a frame's network-layer bytes; `from` is the frame's
+    /// source. `None` if it is neither, not for us, or malformed. What we sent ourselves is not heard.
+    pub fn hear(&self, ethertype: u16, packet: &[u8], from: MacAddr) -> Option<Heard> {
+        let heard = match ethertype {
+            ETHERTYPE_ARP => self.hear_arp(packet),
+            ETHERTYPE_IPV6 => self.hear_ndp(packet, from),
+            _ => None,
+        };
+        heard.filter(|heard| match heard {
+            Heard::Asked { at: mac, .. } | Heard::Told { mac, .. } => *mac != self.mac,
+        })
+    }
+
+    fn hear_arp(&self, packet: &[u8]) -> Option<Heard> {
+        let arp = ArpPacket::new(packet)?;
+        if arp.get_hw_addr_len() != 6
+            || arp.get_proto_addr_len() != 4
+            || arp.get_protocol_type() != EtherTypes::Ipv4
+        {
+            return None;
+        }
+        let mac = mac(arp.get_sender_hw_addr());
+        let (sender, target) = (arp.get_sender_proto_addr(), arp.get_target_proto_addr());
+        match arp.get_operation() {
+            // Somebody else claims our address: more important than the question.
+            _ if IpAddr::from(sender) == self.address => Some(Heard::Told { address: self.address, mac }),
+            ArpOperations::Request if IpAddr::from(target) == self.address => {
+                Some(Heard::Asked { by: sender.into(), at: mac })
+            }
+            ArpOperations::Reply => Some(Heard::Told { address: sender.into(), mac }),
+            _ => None,
+        }
+    }
+
+    fn hear_ndp(&self, packet: &[u8], from: MacAddr) -> Option<Heard> {
+        let header = ip::parse(packet, false).ok()?;
+        let message = packet.get(header.transport..header.end)?;
+        let sum = ip::pseudo_header(header.source, header.destination, ICMPV6, message.len());
+        if header.protocol != ICMPV6 || header.hop_limit != NDP_HOP_LIMIT || sum.add(message).checksum() != 0
+        {
+            return None;
+        }
+        let kind = message.first()?;
+        if *kind == Icmpv6Types::NeighborSolicit.0 {
+            let solicitation = NeighborSolicitPacket::new(message)?;
+            if IpAddr::from(solicitation.get_target_addr()) != self.address {
+                return None;
+            }
+            let at = link_address(message, NdpOptionTypes::SourceLLAddr.0);
+            return Some(Heard::Asked { by: header.source, at: at.unwrap_or(from) });
+        }
+        if *kind == Icmpv6Types::NeighborAdvert.0 {
+            let address = NeighborAdvertPacket::new(message)?.get_target_addr().into();
+            let mac = link_address(message, NdpOptionTypes::TargetLLAddr.0)?;
+            return Some(Heard::Told { address, mac });
+        }
+        None
+    }
+
+    fn arp(&self, operation: ArpOperation, sender: Ipv4Addr, target: Ipv4Addr, to: MacAddr) -> Message {
+        let mut bytes = vec![0; ARP_LEN];
+        if let Some(mut arp) = MutableArpPacket::new(&mut bytes) {
+            arp.set_hardware_type(ArpHardwareTypes::Ethernet);
+            arp.set_protocol_type(EtherTypes::Ipv4);
+            arp.set_hw_addr_len(6);
+            arp.set_proto_addr_len(4);
+            arp.set_operation(operation);
+            arp.set_sender_hw_addr(pnet(self.mac));
+            arp.set_sender_proto_addr(sender);
+            if operation == ArpOperations::Reply {
+                arp.set_target_hw_addr(pnet(to));
+            }
+            arp.set_target_proto_addr(target);
+        }
+        self.message(to, ETHERTYPE_ARP, bytes)
+    }
+
+    fn solicitation(&self, source: Ipv6Addr, target: Ipv6Addr) -> Message {
+        // RFC 4291, section 2.7.1: the solicited-node address ends in the target's last three bytes.
+        let [.., a, b, c] = target.octets();
+        let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
+        // RFC 4861, section 4.3: no link address with an unspecified source.
+        let len = if source.is_unspecified() { NDP_LEN - 8 } else { NDP_LEN };
+        let mut bytes = vec![0; len];
+        if let Some(mut solicitation) = MutableNeighborSolicitPacket::new(&mut bytes) {
+            solicitation.set_icmpv6_type(Icmpv6Types::NeighborSolicit);
+            solicitation.set_target_addr(target);
+            if len == NDP_LEN {
+                solicitation.set_options(&[self.option(NdpOptionTypes::SourceLLAddr)]);
+            }
+        }
+        self.ndp(source, group, multicast_mac(group), bytes)
+    }
+
+    fn advertise(&self, to: IpAddr, at: MacAddr) -> Message {
+        let mut bytes = vec![0; NDP_LEN];
+        let solicited = to != IpAddr::from(ALL_NODES);
+        if let Some(mut advertisement) = MutableNeighborAdvertPacket::new(&mut bytes) {
+            advertisement.set_icmpv6_type(Icmpv6Types::NeighborAdvert);
+            let solicited = if solicited { NeighborAdvertFlags::Solicited } else { 0 };
+            advertisement.set_flags(NeighborAdvertFlags::Override | solicited);
+            advertisement.set_target_addr(v6(self.address));
+            advertisement.set_options(&[self.option(NdpOptionTypes::TargetLLAddr)]);
+        }
+        self.ndp(v6(self.address), v6(to), at, bytes)
+    }
+
+    fn option(&self, kind: pnet_packet::icmpv6::ndp::NdpOptionType) -> NdpOption {
+        NdpOption { option_type: kind, length: 1, data: self.mac.0.to_vec() }
+    }
+
+    fn ndp(&self, source: Ipv6Addr, destination: Ipv6Addr, at: MacAddr, mut message: Vec<u8>) -> Message {
+        let sum = ip::pseudo_header(source.into(), destination.into(), ICMPV6, message.len());
+        let checksum = sum.add(&message).checksum();
+        message[2..4].copy_from_slice(&checksum.to_be_bytes());
+        let template = Template {
+            source: source.into(),
+            destination: destination.into(),
+            protocol: ICMPV6,
+            hop_limit: NDP_HOP_LIMIT,
+            traffic_class: 0,
+            flow_label: 0,
+        };
+        let mut packet = vec![0; ip::IPV6_HEADER];
+        template.write(message.len(), 0, Fragmentation::Forbidden, &mut packet);
+        packet.extend(message);
+        self.message(at, ETHERTYPE_IPV6, packet)
+    }
+
+    fn message(&self, to: MacAddr, ethertype: u16, packet: Vec<u8>) -> Message {
+        let header = LinkHeader::Ethernet { destination: to, source: self.mac };
+        Message { next_hop: NextHop { interface: self.interface, header }, ethertype, packet }
+    }
+}
+
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// RFC 2464, section 7.
+fn multicast_mac(group: Ipv6Addr) -> MacAddr {
+    let [.., a, b, c, d] = group.octets();
+    MacAddr([0x33, 0x33, a, b, c, d])
+}
+
+fn v6(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}
+
+/// The link address in the options of a solicitation or advertisement (RFC 4861, section 4.6.1).
+fn link_address(message: &[u8], kind: u8) -> Option<MacAddr> {
+    let mut options = message.get(24..)?;
+    while let [option, units, ..] = *options {
+        // A length of 0 is forbidden; the next option would be this one again.
+        let len = usize::from(units.max(1)) * 8;
+        let body = options.get(2..len)?;
+        if option == kind {
+            return body.first_chunk().map(|mac| MacAddr(*mac));
+        }
+        options = &options[len..];
+    }
+    None
+}
+
+fn mac(mac: PnetMac) -> MacAddr {
+    MacAddr(mac.octets())
+}
+
+fn pnet(MacAddr([a, b, c, d, e, f]): MacAddr) -> PnetMac {
+    PnetMac::new(a, b, c, d, e, f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FROM: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+
+    fn persona(last: u8, v6: bool) -> Persona {
+        let address = match v6 {
+            false => IpAddr::from([10, 0, 0, last]),
+            true => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]),
+        };
+        Persona { address, mac: MacAddr([2, 0, 0, 0, 0, last]), interface: 1 }
+    }
+
+    #[test]
+    fn two_personas_find_each_other() {
+        for v6 in [false, true] {
+            let (a, b) = (persona(1, v6), persona(2, v6));
+            let question = a.solicit(b.address);
+            let heard = b.hear(question.ethertype, &question.packet, FROM);
+            assert_eq!(heard, Some(Heard::Asked { by: a.address, at: a.mac }));
+            let answer = b.answer(a.address, a.mac);
+            let LinkHeader::Ethernet { destination, source } = answer.next_hop.header else { unreachable!() };
+            assert_eq!((destination, source), (a.mac, b.mac));
+            let heard = a.hear(answer.ethertype, &answer.packet, FROM);
+            assert_eq!(heard, Some(Heard::Told { address: b.address, mac: b.mac }));
+        }
+    }
+
+    #[test]
+    fn a_probe_finds_the_address_in_use() {
+        for v6 in [false, true] {
+            let (owner, mut thief) = (persona(1, v6), persona(2, v6));
+            thief.address = owner.address;
+            let probe = thief.probe();
+            let Some(Heard::Asked { by, at }) = owner.hear(probe.ethertype, &probe.packet, FROM) else {
+                panic!("the owner must answer a probe");
+            };
+            let answer = owner.answer(by, at);
+            let heard = thief.hear(answer.ethertype, &answer.packet, FROM);
+            assert_eq!(heard, Some(Heard::Told { address: owner.address, mac: owner.mac }));
+        }
+    }
+
+    #[test]
+    fn announcements_claim_and_our_own_are_not_heard() {
+        for v6 in [false, true] {
+            let (owner, mut other) = (persona(1, v6), persona(2, v6));
+            other.address = owner.address;
+            let claim = owner.announce();
+            let heard = other.hear(claim.ethertype, &claim.packet, FROM);
+            assert_eq!(heard, Some(Heard::Told { address: owner.address, mac: owner.mac }));
+            assert_eq!(owner.hear(claim.ethertype, &claim.packet, FROM), None);
+        }
+    }
+
+    #[test]
+    fn neighbour_discovery_from_afar_is_forged() {
+        let (a, b) = (persona(1, true), persona(2, true));
+        let mut question = a.solicit(b.address);
+        question.packet[7] = 254;
+        assert_eq!(b.hear(question.ethertype, &question.packet, FROM), None);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_messages_do_not_panic(v6: bool, cut in 0..80usize, flips in proptest::collection::vec((0..80usize, any::<u8>()), 0..5)) {
+            let mut question = persona(1, v6).solicit(persona(2, v6).address);
+            question.packet.truncate(cut);
+            for (at, value) in flips {
+                if let Some(byte) = question.packet.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            let _ = persona(2, v6).hear(question.ethertype, &question.packet, FROM);
+        }
+    }
+}
