@@ -171,10 +171,14 @@ impl PacketSocket {
 
     /// Sorts an error by what it means for the connection.
     fn explain(&self, operation: &'static str, error: io::Error) -> LinkError {
-        let interface = self.name.clone();
+        self.explain_on(self.interface, operation, error)
+    }
+
+    fn explain_on(&self, index: Option<u32>, operation: &'static str, error: io::Error) -> LinkError {
+        let interface = if index == self.interface { self.name.clone() } else { name_of(index) };
         match error.raw_os_error() {
             Some(libc::ENOBUFS) => LinkError::EgressDropped { interface },
-            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => match self.interface.map(if_indextoname) {
+            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => match index.map(if_indextoname) {
                 Some(Err(_)) => LinkError::Gone { interface },
                 _ => LinkError::Down { interface },
             },
@@ -276,7 +280,7 @@ impl Link for PacketSocket {
                 return Ok(());
             }
             let error = io::Error::last_os_error();
-            let interface = || self.name.clone();
+            let interface = || name_of(Some(next_hop.interface));
             return Err(match error.raw_os_error() {
                 Some(libc::EINTR) => continue,
                 Some(libc::EINVAL | libc::EIO) if packet.segmentation.is_some() => {
@@ -290,7 +294,7 @@ impl Link for PacketSocket {
                 Some(libc::EMSGSIZE) => {
                     LinkError::TooLong { len: link_len + packet.len(), interface: interface() }
                 }
-                _ => self.explain("send", error),
+                _ => self.explain_on(Some(next_hop.interface), "send", error),
             });
         }
     }

@@ -143,6 +143,7 @@ impl Attempt {
             Failure::Reset => Error::Reset(target),
             Failure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
             Failure::Vanished => Error::Vanished(target),
+            Failure::InterfaceGone => Error::InterfaceGone(target),
         }
     }
 

@@ -10,12 +10,13 @@ use crate::{
         capability::{self, Capability},
         interface::{self, Interface},
     },
-    kernel::{Backend, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
+    kernel::{Backend, Counters, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
     link::{self, Link, LinkError, PacketSocket},
     net::Protocol,
     reactor::{Interest, Reactor},
     stack::{Path, Persona, Settings, Stack},
 };
+use nix::net::if_::if_indextoname;
 use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
@@ -27,6 +28,8 @@ use std::{
 const INGRESS_BUDGET: usize = 64;
 /// What waits in the kernel for us may grow to this, in bytes.
 const RECEIVE_BUFFER: usize = 64 << 20;
+/// How often to look after what nobody tells us of, while there are flows.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The ports to choose from at an address that is not the host's (RFC 6335, section 6).
 const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
 /// How often to look whether an interface that is down has come up or gone.
@@ -104,6 +107,8 @@ pub struct Engine {
     port: Port,
     /// The interface to watch while it is down.
     down: Option<u32>,
+    checked_at: Duration,
+    leak: Leak,
     single: Option<u32>,
 }
 
@@ -150,7 +155,19 @@ impl Engine {
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
         }
         let stack = Stack::new(setup.settings.clone(), unpredictable);
-        Ok(Engine { stack, link, reactor, _loopback: loopback, guards, programs, port, down: None, single })
+        Ok(Engine {
+            stack,
+            link,
+            reactor,
+            _loopback: loopback,
+            guards,
+            programs,
+            port,
+            down: None,
+            checked_at: Duration::ZERO,
+            leak: Leak::default(),
+            single,
+        })
     }
 
     /// Our port.
@@ -196,10 +213,16 @@ impl Engine {
                 self.down = None;
             }
         }
+        if now >= self.checked_at + CHECK_INTERVAL {
+            self.checked_at = now;
+            self.check();
+        }
         let down = self.down.map(|_| now + DOWN_INTERVAL);
         let beat = self.programs.heartbeat_interval().map(|interval| now + interval);
         self.programs.beat();
-        let at = [deadline, self.stack.poll_at(), down, beat].into_iter().flatten().min();
+        // An idle listener need not wake.
+        let check = (!self.stack.is_idle()).then_some(self.checked_at + CHECK_INTERVAL);
+        let at = [deadline, self.stack.poll_at(), down, beat, check].into_iter().flatten().min();
         let signal = self.reactor.wait(self.link.as_fd(), interests, at).map_err(Error::Reactor)?;
         match signal {
             Some(signal) => Err(Error::Interrupted(signal)),
@@ -228,6 +251,51 @@ impl Engine {
                 self.wait(&mut [], deadline)?;
             }
         }
+    }
+}
+
+impl Engine {
+    /// Looks after what nobody tells us of: interfaces that went, packets that the guard did not get.
+    pub fn check(&mut self) {
+        // A socket on all interfaces is not told when one of them goes.
+        if self.single.is_none() {
+            for interface in self.stack.interfaces() {
+                if if_indextoname(interface).is_err() {
+                    self.stack.strand(interface);
+                }
+            }
+        }
+        if self.leak.grew(&self.programs.counters()) {
+            let ahead: Vec<_> =
+                self.guards.iter().flat_map(|guard| guard.ahead().unwrap_or_default()).collect();
+            let who = match ahead.as_slice() {
+                [] => "an unknown program".to_owned(),
+                names => names.join(", "),
+            };
+            log::warn!(
+                "{who}, ahead of the guard, lets our packets reach the kernel, which may reset the connection"
+            );
+        }
+    }
+}
+
+/// Packets that we saw and the guard did not.
+#[derive(Debug, Default)]
+struct Leak {
+    /// At the last look. What arrived before the guard was attached counts, too, and so may a packet that is
+    /// just between the two.
+    seen: Option<u64>,
+    warned: bool,
+}
+
+impl Leak {
+    /// Whether there are more than at the first look: told once.
+    fn grew(&mut self, counters: &Counters) -> bool {
+        let leaked = counters.flow.saturating_sub(counters.dropped);
+        let first = *self.seen.get_or_insert(leaked);
+        let news = !self.warned && leaked > first + 1;
+        self.warned |= news;
+        news
     }
 }
 

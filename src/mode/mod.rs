@@ -41,6 +41,8 @@ pub enum Error {
     Reset(SocketAddr),
     #[error("{0}: the peer has stopped answering: nothing acknowledged within the user timeout")]
     Vanished(SocketAddr),
+    #[error("{0}: the interface that led there disappeared")]
+    InterfaceGone(SocketAddr),
     #[error("nobody connected in {}", seconds(*.0))]
     NobodyCame(Duration),
     #[error("{target}: left with {} unacknowledged", count(*.bytes as u64, "byte"))]

@@ -23,6 +23,7 @@ pub fn run(engine: &mut Engine, tuple: FiveTuple, policy: Policy) -> Result<Coun
     let result = session.relay().and_then(|()| session.finish());
     if result.is_err() {
         session.abort();
+        session.engine.check();
     }
     let counters = engine.stack.peek(&tuple).map(Flow::counters).unwrap_or_default();
     engine.stack.remove(&tuple);
@@ -177,6 +178,7 @@ impl<'e> Session<'e> {
             Failure::Reset => Error::Reset(target),
             Failure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
             Failure::Vanished => Error::Vanished(target),
+            Failure::InterfaceGone => Error::InterfaceGone(target),
         }
     }
 

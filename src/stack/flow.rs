@@ -74,6 +74,8 @@ pub enum Failure {
     Rejected(IcmpError),
     /// The peer has not acknowledged anything for the user timeout.
     Vanished,
+    /// The interface that leads to the peer is gone.
+    InterfaceGone,
 }
 
 impl fmt::Display for Failure {
@@ -83,6 +85,7 @@ impl fmt::Display for Failure {
             Failure::Reset => f.write_str("connection reset by peer"),
             Failure::Rejected(error) => write!(f, "rejected ({error})"),
             Failure::Vanished => f.write_str("the peer has stopped answering"),
+            Failure::InterfaceGone => f.write_str("the interface is gone"),
         }
     }
 }
@@ -303,6 +306,11 @@ impl Flow {
         result
     }
 
+    /// Ends the connection without a word: there is no way left to say it.
+    pub fn strand(&mut self) {
+        self.failure.get_or_insert(Failure::InterfaceGone);
+    }
+
     /// Ends our side: a FIN follows the last byte.
     pub fn close(&mut self) {
         self.endpoint.socket_mut().close();
@@ -481,6 +489,10 @@ impl Flow {
                 }
                 Err(error @ LinkError::OffloadRefused { .. }) => {
                     log::warn!("{error}");
+                }
+                Err(LinkError::Gone { .. }) => {
+                    self.strand();
+                    return Ok(false);
                 }
                 Err(error) if error.is_transient() => log::debug!("{}: {error}", self.tuple),
                 Err(error) => return Err(error),

@@ -182,6 +182,26 @@ impl Stack {
         self.flows.get(tuple)
     }
 
+    /// Whether there are no flows.
+    pub fn is_idle(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// The interfaces that flows use, by index.
+    pub fn interfaces(&self) -> BTreeSet<u32> {
+        self.flows.values().map(|flow| flow.next_hop().interface).collect()
+    }
+
+    /// Fails the flows whose interface is gone.
+    pub fn strand(&mut self, interface: u32) {
+        for (tuple, flow) in &mut self.flows {
+            if flow.next_hop().interface == interface {
+                flow.strand();
+                self.touched.insert(*tuple);
+            }
+        }
+    }
+
     /// Forgets a flow. Whatever the peer still sends is answered as a segment of no connection.
     pub fn remove(&mut self, tuple: &FiveTuple) -> Option<Flow> {
         self.deadlines.set(*tuple, None);
