@@ -10,8 +10,8 @@ use std::time::Duration;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    Checksum, Direction, Observed,
-    decode::{Arp, Decoded, Icmp, Ip, Link, Network, Tcp, TcpOptions, Transport, Udp},
+    Checksum, Direction, LinkType, Observed,
+    decode::{Arp, Decoded, Icmp, Ip, Network, Problem, Tcp, TcpOptions, Transport, Udp},
     names,
     text::Text,
 };
@@ -56,13 +56,12 @@ impl Lines {
         match &decoded.network {
             Network::Arp(arp) => self::arp(out, arp),
             Network::Ip(ip) => self::ip(out, frame, decoded, ip),
-            Network::Unknown => unknown_network(out, &decoded.link, decoded.payload.len()),
+            Network::Unknown => unknown_network(out, frame, decoded),
             Network::Malformed => {}
         }
         let shown = matches!(decoded.network, Network::Ip(Ip { transport: Transport::Malformed { .. }, .. }));
         if let Some(problem) = decoded.problem.filter(|_| !shown) {
-            out.text(" invalid packet: ");
-            out.display(problem);
+            self::problem(out, problem);
         }
         for tag in &decoded.link.vlan {
             out.text(" vlan:");
@@ -102,6 +101,13 @@ impl Lines {
     }
 }
 
+fn problem(out: &mut Vec<u8>, problem: Problem) {
+    out.push(b' ');
+    out.text(problem.verdict());
+    out.text(": ");
+    out.display(problem);
+}
+
 fn arp(out: &mut Vec<u8>, arp: &Arp) {
     out.text(" arp ");
     out.ip(arp.sender.into());
@@ -115,8 +121,14 @@ fn arp(out: &mut Vec<u8>, arp: &Arp) {
     out.text(if arp.valid { "true" } else { "false" });
 }
 
-fn unknown_network(out: &mut Vec<u8>, link: &Link, length: usize) {
-    out.text(" unknown network protocol");
+fn unknown_network(out: &mut Vec<u8>, frame: &Observed<'_>, decoded: &Decoded) {
+    let link = &decoded.link;
+    if let LinkType::Other(number) = frame.link {
+        out.text(" unknown link type: ");
+        out.decimal(number);
+    } else {
+        out.text(" unknown network protocol");
+    }
     if let Some(ethertype) = link.ethertype {
         out.text(": 0x");
         out.hex(ethertype.into(), 4);
@@ -135,7 +147,7 @@ fn unknown_network(out: &mut Vec<u8>, link: &Link, length: usize) {
         out.mac(destination);
     }
     out.text(" len:");
-    out.decimal(length);
+    out.decimal(frame.length.saturating_sub(decoded.payload.start));
 }
 
 fn ip(out: &mut Vec<u8>, frame: &Observed<'_>, decoded: &Decoded, ip: &Ip) {
@@ -157,8 +169,7 @@ fn ip(out: &mut Vec<u8>, frame: &Observed<'_>, decoded: &Decoded, ip: &Ip) {
             let ports = if names::is_icmp(ip.protocol) { None } else { Some(ports.unwrap_or_default()) };
             head(out, ip, ports, ip.length);
             if let Some(problem) = decoded.problem {
-                out.text(" invalid packet: ");
-                out.display(problem);
+                self::problem(out, problem);
             }
         }
     }

@@ -53,10 +53,10 @@ impl Decoder<'_> {
         if offset > length {
             return (malformed, Some(Problem::TcpHeaderTooLong { offset, length }));
         }
-        let (options, problem) = match self.cursor.peek("tcp header", offset) {
-            Ok(bytes) => options(bytes.get(need..).unwrap_or_default()),
-            Err(problem) => (TcpOptions::default(), Some(problem)),
-        };
+        // Options that the capture cut off are not the packet's fault: those before are worth having.
+        let cut = self.cursor.peek("tcp header", offset).err();
+        let (options, problem) = options(self.cursor.captured(offset).get(need..).unwrap_or_default());
+        let problem = cut.or(problem);
         self.cursor.skip(offset);
         let tcp = Tcp {
             source: tcp.get_source(),
@@ -88,7 +88,7 @@ impl Decoder<'_> {
                 length: ip.length,
             });
         }
-        let length = length.saturating_sub(need);
+        let length = length.min(ip.length).saturating_sub(need);
         self.cursor.narrow(length);
         Ok(Transport::Udp(Udp {
             source: udp.get_source(),
