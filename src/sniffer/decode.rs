@@ -187,6 +187,7 @@ pub struct Udp {
 /// An ICMP (RFC 792) or ICMPv6 (RFC 4443, RFC 4861) message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Icmp {
+    #[serde(rename = "type")]
     pub kind: u8,
     pub code: u8,
     pub checksum: u16,
@@ -215,8 +216,15 @@ pub struct Quoted {
 /// Reads the headers of a frame.
 pub fn decode(frame: &Observed<'_>) -> Decoded {
     let [first, second, third] = frame.data;
-    let mut joined = [0; JOINED];
-    let bytes = if second.is_empty() && third.is_empty() { first } else { join(&mut joined, frame.data) };
+    let mut joined = ArrayVec::<u8, JOINED>::new();
+    let bytes = if second.is_empty() && third.is_empty() {
+        first
+    } else {
+        for piece in frame.data {
+            joined.extend(piece.iter().copied().take(joined.remaining_capacity()));
+        }
+        &joined
+    };
     let captured = frame.captured();
     let mut decoder = Decoder {
         cursor: Cursor::new(bytes, captured, frame.length.max(captured)),
@@ -232,15 +240,6 @@ pub fn decode(frame: &Observed<'_>) -> Decoded {
     }
     let payload = decoder.cursor.rest();
     Decoded { payload, ..decoder.decoded }
-}
-
-fn join<'a>(joined: &'a mut [u8; JOINED], pieces: [&[u8]; 3]) -> &'a [u8] {
-    let mut used = 0;
-    for (to, from) in joined.iter_mut().zip(pieces.into_iter().flatten()) {
-        *to = *from;
-        used += 1;
-    }
-    joined.get(..used).unwrap_or_default()
 }
 
 /// A frame on its way through the layers: what is left to read and what was understood.

@@ -1,6 +1,6 @@
 //! A packet as an object of JSON, one a line: what the line of text says, and what it has no room for. Fields that a
 //! packet does not have are left out.
-use std::{fmt::Display, net::IpAddr};
+use std::{borrow::Cow, fmt::Display, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
@@ -9,6 +9,7 @@ use super::{
     Checksum, Direction, Observed,
     decode::{Arp, Decoded, Fragment, Icmp, Ip, Network, Tcp, Transport, Udp},
     names, payload,
+    text::escaped,
 };
 
 #[derive(Serialize)]
@@ -16,7 +17,7 @@ struct Packet<'a> {
     /// RFC 3339, UTC, nanoseconds.
     time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    interface: Option<&'a str>,
+    interface: Option<Cow<'a, str>>,
     direction: &'static str,
     /// On the wire, in bytes.
     length: usize,
@@ -97,7 +98,7 @@ pub fn append(
     let mac = |mac: Option<crate::net::MacAddr>| mac.map(|mac| mac.to_string());
     let packet = Packet {
         time: time(frame),
-        interface,
+        interface: interface.map(escaped),
         direction: match frame.direction {
             Direction::Receive => "recv",
             Direction::Send => "send",

@@ -4,7 +4,8 @@
 //! it is; whatever gVisor does not show follows at the end of the line, each as ` name:value` and only where
 //! there is something to say. Lines are appended to the caller's buffer; the text of the date changes once a
 //! second and is kept.
-//! Nothing but numbers and addresses comes from the wire, so no control character can.
+//! Nothing but numbers and addresses comes from the wire, and names of interfaces are escaped, so no control character
+//! reaches the terminal.
 use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
@@ -13,7 +14,7 @@ use super::{
     Checksum, Direction, LinkType, Observed,
     decode::{Arp, Decoded, Icmp, Ip, Network, Problem, Tcp, TcpOptions, Transport, Udp},
     names,
-    text::Text,
+    text::{Text, escaped},
 };
 
 /// Writes packets as lines.
@@ -45,10 +46,6 @@ impl Lines {
         interface: Option<&str>,
     ) {
         self.prefix(out, frame.time);
-        if let Some(interface) = interface {
-            out.foreign(interface);
-            out.push(b'/');
-        }
         out.text(match frame.direction {
             Direction::Receive => "recv",
             Direction::Send => "send",
@@ -66,6 +63,10 @@ impl Lines {
         for tag in &decoded.link.vlan {
             out.text(" vlan:");
             out.decimal(tag.id());
+        }
+        if let Some(interface) = interface {
+            out.text(" if:");
+            out.text(&escaped(interface));
         }
         out.push(b'\n');
     }

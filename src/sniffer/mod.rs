@@ -4,7 +4,7 @@
 //! Theory of operation: whoever sees a frame (the link below the stack, a capturing socket, a file's reader)
 //! describes it as an [`Observed`], which borrows the bytes where they lie, in up to three pieces. [`decode`]
 //! reads the headers with pnet_packet and yields a [`decode::Decoded`] without copying payload or touching the heap;
-//! [`line`] turns that into gVisor's text. A frame that makes no sense is shown as such, never hidden, and
+//! [`mod@line`] turns that into gVisor's text. A frame that makes no sense is shown as such, never hidden, and
 //! can't make any of this panic.
 use std::time::Duration;
 

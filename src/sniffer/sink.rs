@@ -31,6 +31,16 @@ pub enum Form {
     Json,
 }
 
+/// What is shown of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Show {
+    pub form: Form,
+    /// Add the payload: a hex dump below the line, a string of hexadecimal digits in the object.
+    pub payload: bool,
+    /// Name the interface at the end of the line, for where there are several; objects always name it.
+    pub interface: bool,
+}
+
 /// Why a frame could not be handed on.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
@@ -54,8 +64,7 @@ pub struct Sink {
 
 struct Text {
     out: Box<dyn Write + Send>,
-    form: Form,
-    payload: bool,
+    show: Show,
     lines: Lines,
     buffer: Vec<u8>,
 }
@@ -66,9 +75,9 @@ impl Sink {
         Sink::default()
     }
 
-    /// Shows packets on a stream, which should have no buffer of its own. `payload` adds the payload in hexadecimal.
-    pub fn show(mut self, out: Box<dyn Write + Send>, form: Form, payload: bool, lines: Lines) -> Self {
-        self.text = Some(Text { out, form, payload, lines, buffer: Vec::with_capacity(BUFFER) });
+    /// Shows packets on a stream, which should have no buffer of its own.
+    pub fn show(mut self, out: Box<dyn Write + Send>, show: Show, lines: Lines) -> Self {
+        self.text = Some(Text { out, show, lines, buffer: Vec::with_capacity(BUFFER) });
         self
     }
 
@@ -93,10 +102,9 @@ impl Sink {
             capture.frame(frame)?;
         }
         if let Some(text) = &mut self.text {
-            // The name says something only where there are several.
-            let several = self.interfaces.len() > 1;
-            let interface = self.interfaces.get(frame.interface as usize).filter(|_| several);
-            text.append(frame, interface.map(|interface| interface.name.as_str()))?;
+            let interface = self.interfaces.get(frame.interface as usize);
+            let name = interface.map(|interface| interface.name.as_str()).filter(|name| !name.is_empty());
+            text.append(frame, name)?;
         }
         self.shown += 1;
         Ok(())
@@ -132,11 +140,12 @@ impl Sink {
 impl Text {
     fn append(&mut self, frame: &Observed<'_>, interface: Option<&str>) -> Result<(), SinkError> {
         let decoded = decode(frame);
-        match self.form {
-            Form::Json => json::append(&mut self.buffer, frame, &decoded, interface, self.payload),
+        match self.show.form {
+            Form::Json => json::append(&mut self.buffer, frame, &decoded, interface, self.show.payload),
             Form::Line => {
+                let interface = interface.filter(|_| self.show.interface);
                 self.lines.append(&mut self.buffer, frame, &decoded, interface);
-                if self.payload {
+                if self.show.payload {
                     payload::dump(&mut self.buffer, payload::bytes(frame, decoded.payload));
                 }
             }

@@ -12,12 +12,14 @@ use netkat::sniffer::{
     Direction, LinkType, Observed, VlanTag,
     capture_file::{CaptureError, CaptureReader, CaptureWriter, Interface, Record, Statistics},
     line::Lines,
-    sink::{Form, Sink, SinkError},
+    sink::{Form, Show, Sink, SinkError},
 };
 
 use super::captures::{folder, frames, text};
 
 const TIME: Duration = Duration::new(1_689_472_711, 206_864_123);
+
+const LINE: Show = Show { form: Form::Line, payload: false, interface: false };
 
 fn interface(name: &str, link: LinkType, snap_length: u32) -> Interface {
     Interface { name: name.to_owned(), link, snap_length }
@@ -143,8 +145,7 @@ fn replay(name: &str, sink: &mut Sink) {
 fn a_recorded_capture_says_what_the_original_says() {
     let file = Temporary::new("recorded.pcapng");
     let screen = Screen::default();
-    let mut sink =
-        Sink::new().record(&file.0).unwrap().show(Box::new(screen.clone()), Form::Line, false, lines());
+    let mut sink = Sink::new().record(&file.0).unwrap().show(Box::new(screen.clone()), LINE, lines());
     replay("lo.pcap", &mut sink);
     sink.statistics(0, TIME, &Statistics { received: 20, dropped: 3 }).unwrap();
     sink.flush().unwrap();
@@ -175,9 +176,9 @@ fn a_recorded_capture_says_what_the_original_says() {
 }
 
 #[test]
-fn several_interfaces_are_named() {
+fn interfaces_are_named_on_demand() {
     let screen = Screen::default();
-    let mut sink = Sink::new().show(Box::new(screen.clone()), Form::Line, false, lines());
+    let mut sink = Sink::new().show(Box::new(screen.clone()), Show { interface: true, ..LINE }, lines());
     let frame = arp();
     for name in ["eth0", "bad\x1b[2J"] {
         let number = sink.add_interface(interface(name, LinkType::Ethernet, 0)).unwrap();
@@ -186,20 +187,15 @@ fn several_interfaces_are_named() {
     }
     assert_eq!(screen.text(), "", "lines leave with a flush");
     sink.flush().unwrap();
-    let rest = "recv arp 10.0.0.1 (02:00:00:00:00:01) -> 10.0.0.2 (00:00:00:00:00:00) valid:true\n";
-    assert_eq!(
-        screen.text(),
-        format!(
-            "I0716 01:58:31.206864 4711 sniffer] {rest}\
-             I0716 01:58:31.206864 4711 sniffer] bad\\u{{1b}}[2J/{rest}"
-        )
-    );
+    let prefix = "I0716 01:58:31.206864 4711 sniffer]";
+    let rest = "recv arp 10.0.0.1 (02:00:00:00:00:01) -> 10.0.0.2 (00:00:00:00:00:00) valid:true";
+    assert_eq!(screen.text(), format!("{prefix} {rest} if:eth0\n{prefix} {rest} if:bad\\u{{1b}}[2J\n"));
 }
 
 #[test]
 fn payload_follows_its_line() {
     let screen = Screen::default();
-    let mut sink = Sink::new().show(Box::new(screen.clone()), Form::Line, true, lines());
+    let mut sink = Sink::new().show(Box::new(screen.clone()), Show { payload: true, ..LINE }, lines());
     replay("udp.pcap", &mut sink);
     let text = screen.text();
     let dump: Vec<_> = text.lines().filter(|line| !line.starts_with('I')).collect();
@@ -215,7 +211,11 @@ fn payload_follows_its_line() {
 #[test]
 fn objects_say_what_lines_say() {
     let screen = Screen::default();
-    let mut sink = Sink::new().show(Box::new(screen.clone()), Form::Json, true, lines());
+    let mut sink = Sink::new().show(
+        Box::new(screen.clone()),
+        Show { form: Form::Json, payload: true, interface: false },
+        lines(),
+    );
     replay("tcp-handshake.pcapng", &mut sink);
     replay("corrupted.pcap", &mut sink);
     let objects: Vec<serde_json::Value> =
@@ -229,6 +229,42 @@ fn objects_say_what_lines_say() {
     assert!(syn["time"].as_str().unwrap().ends_with("789Z"), "{syn}");
     assert_eq!(objects[3]["payload"], "474554202f20485454502f312e310d0a0d0a");
     assert!(objects.iter().any(|object| object["problem"] == "invalid packet: tcp data offset too small 3"));
+}
+
+#[test]
+fn objects_read_as_expected() {
+    for name in ["vlan.pcap", "icmp-errors.pcap", "arp.pcap", "fragments.pcap"] {
+        let screen = Screen::default();
+        let mut sink = Sink::new().show(Box::new(screen.clone()), Show { form: Form::Json, ..LINE }, lines());
+        replay(name, &mut sink);
+        insta::assert_snapshot!(format!("json_{name}"), screen.text());
+    }
+}
+
+#[test]
+fn wireshark_sees_direction_comment_and_drops() {
+    let file = Temporary::new("directions.pcapng");
+    let mut sink = Sink::new().record(&file.0).unwrap();
+    let number = sink.add_interface(interface("eth0", LinkType::Ethernet, 0)).unwrap();
+    let frame = arp();
+    let received = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame);
+    sink.frame(&Observed { guarded: true, interface: number, ..received }).unwrap();
+    sink.frame(&Observed { direction: Direction::Send, ..received }).unwrap();
+    sink.statistics(number, TIME, &Statistics { received: 7, dropped: 5 }).unwrap();
+    sink.flush().unwrap();
+    let fields =
+        ["frame.time_epoch", "frame.interface_name", "frame.packet_flags_direction", "frame.comment"];
+    let mut tshark = Command::new("tshark");
+    tshark.args(["-n", "-T", "fields", "-E", "separator=|", "-r"]).arg(&file.0);
+    tshark.args(fields.iter().flat_map(|field| ["-e", field]));
+    let Ok(output) = tshark.output() else {
+        return eprintln!("SKIPPED: no tshark here to open the file with");
+    };
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "1689472711.206864123|eth0|0x00000001|kept from the kernel by netkat's guard\n\
+         1689472711.206864123|eth0|0x00000002|\n"
+    );
 }
 
 /// A pipe that nobody reads.
@@ -246,7 +282,7 @@ impl Write for Broken {
 
 #[test]
 fn a_closed_pipe_is_told_from_an_error() {
-    let mut sink = Sink::new().show(Box::new(Broken), Form::Line, false, lines());
+    let mut sink = Sink::new().show(Box::new(Broken), LINE, lines());
     sink.frame(&Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &arp())).unwrap();
     assert!(matches!(sink.flush(), Err(SinkError::Closed)));
 }

@@ -28,10 +28,10 @@ fn show(frame: &Observed<'_>) {
     let decoded = decode(frame);
     assert!(decoded.payload.start <= decoded.payload.end && decoded.payload.end <= frame.captured());
     let mut out = Vec::new();
-    Lines::new(1, TimeZone::UTC).append(&mut out, frame, &decoded, Some("eth0\x1b[31m\n"));
+    Lines::new(1, TimeZone::UTC).append(&mut out, frame, &decoded, Some("eth0\x1b[31m\n\u{9b}2J"));
     let one_line = out.iter().filter(|byte| **byte == b'\n').count() == 1;
     assert!(one_line && out.ends_with(b"\n"), "{out:?}");
-    json::append(&mut out, frame, &decoded, Some("eth0\x1b[31m\n"), true);
+    json::append(&mut out, frame, &decoded, Some("eth0\x1b[31m\n\u{9b}2J"), true);
     payload::dump(&mut out, payload::bytes(frame, decoded.payload));
     let text = String::from_utf8(out).unwrap();
     assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");

@@ -62,6 +62,8 @@ pub(super) fn header(cursor: &mut Cursor<'_>, ethertype: u16) -> Result<Header, 
 fn arp(cursor: &mut Cursor<'_>) -> Result<Arp, Problem> {
     let need = ArpPacket::minimum_packet_size();
     let arp = cursor.packet("arp packet", need, ArpPacket::new)?;
+    // What follows is Ethernet's padding.
+    cursor.narrow(need);
     cursor.skip(need);
     Ok(Arp {
         operation: arp.get_operation().0,

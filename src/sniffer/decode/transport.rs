@@ -50,12 +50,14 @@ impl Decoder<'_> {
         }
         let offset = usize::from(words) * 4;
         let length = self.cursor.remaining();
-        if offset > length {
+        // A first fragment may end within the header; that much of it is read.
+        let more = ip.fragment.is_some_and(|fragment| fragment.more);
+        if offset > length && !more {
             return (malformed, Some(Problem::TcpHeaderTooLong { offset, length }));
         }
-        // Options that the capture cut off are not the packet's fault: those before are worth having.
+        // The options up to where the header is cut are worth having.
         let cut = self.cursor.peek("tcp header", offset).err();
-        let (options, problem) = options(self.cursor.captured(offset).get(need..).unwrap_or_default());
+        let (options, problem) = options(self.cursor.available(offset).get(need..).unwrap_or_default());
         let problem = cut.or(problem);
         self.cursor.skip(offset);
         let tcp = Tcp {
