@@ -27,10 +27,11 @@ use std::{
 };
 
 use arrayvec::ArrayVec;
+use serde::Serialize;
 
 use self::cursor::Cursor;
 pub use self::problem::Problem;
-use super::{Observed, VlanTag};
+use super::{Observed, VlanTag, json};
 use crate::net::MacAddr;
 
 /// Enough for every header chain seen in practice: link header, tags, IPv6 extension headers, TCP with options.
@@ -72,13 +73,15 @@ pub enum Network {
 }
 
 /// An ARP packet (RFC 826) for IPv4 over Ethernet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Arp {
     /// 1 request, 2 reply (RFC 826), others by IANA's "ARP Parameters".
     pub operation: u16,
     pub sender: Ipv4Addr,
+    #[serde(serialize_with = "json::text")]
     pub sender_mac: MacAddr,
     pub target: Ipv4Addr,
+    #[serde(serialize_with = "json::text")]
     pub target_mac: MacAddr,
     /// Whether types and lengths are those of IPv4 over Ethernet; if not, the addresses mean nothing.
     pub valid: bool,
@@ -104,7 +107,7 @@ pub struct Ip {
 }
 
 /// A piece of a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fragment {
     /// Where in the datagram's payload this piece starts, in bytes.
     pub offset: u32,
@@ -129,13 +132,14 @@ pub enum Transport {
 }
 
 /// A TCP header (RFC 9293, section 3.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tcp {
     pub source: u16,
     pub destination: u16,
     pub sequence: u32,
     pub acknowledgement: u32,
     /// FIN is bit 0, then SYN, RST, PSH, ACK, URG, ECE, CWR.
+    #[serde(serialize_with = "json::flags")]
     pub flags: u8,
     /// As in the header: not scaled.
     pub window: u16,
@@ -150,23 +154,28 @@ impl Tcp {
 }
 
 /// The options of a TCP header.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TcpOptions {
     /// Maximum segment size in bytes (RFC 9293).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mss: Option<u16>,
     /// Window scale's shift count (RFC 7323), as sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub window_scale: Option<u8>,
     /// Timestamp value and echo reply (RFC 7323).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamps: Option<(u32, u32)>,
     pub sack_permitted: bool,
     /// First sequence number and the one after the last (RFC 2018).
+    #[serde(skip_serializing_if = "ArrayVec::is_empty")]
     pub sack: ArrayVec<(u32, u32), 4>,
     /// The kinds of all other options.
+    #[serde(skip_serializing_if = "ArrayVec::is_empty")]
     pub others: ArrayVec<u8, 20>,
 }
 
 /// A UDP header (RFC 768).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Udp {
     pub source: u16,
     pub destination: u16,
@@ -176,34 +185,46 @@ pub struct Udp {
 }
 
 /// An ICMP (RFC 792) or ICMPv6 (RFC 4443, RFC 4861) message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Icmp {
+    #[serde(rename = "type")]
     pub kind: u8,
     pub code: u8,
     pub checksum: u16,
     /// The target of neighbour solicitation, advertisement and redirect (RFC 4861).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Ipv6Addr>,
     /// The next hop's MTU of "fragmentation needed" (RFC 1191) and "packet too big" (RFC 4443).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// The packet that an error message is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub quoted: Option<Quoted>,
 }
 
 /// The packet that an ICMP error quotes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Quoted {
     pub source: IpAddr,
     pub destination: IpAddr,
     pub protocol: u8,
     /// Source and destination port, of TCP and UDP.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<(u16, u16)>,
 }
 
 /// Reads the headers of a frame.
 pub fn decode(frame: &Observed<'_>) -> Decoded {
     let [first, second, third] = frame.data;
-    let mut joined = [0; JOINED];
-    let bytes = if second.is_empty() && third.is_empty() { first } else { join(&mut joined, frame.data) };
+    let mut joined = ArrayVec::<u8, JOINED>::new();
+    let bytes = if second.is_empty() && third.is_empty() {
+        first
+    } else {
+        for piece in frame.data {
+            joined.extend(piece.iter().copied().take(joined.remaining_capacity()));
+        }
+        &joined
+    };
     let captured = frame.captured();
     let mut decoder = Decoder {
         cursor: Cursor::new(bytes, captured, frame.length.max(captured)),
@@ -219,15 +240,6 @@ pub fn decode(frame: &Observed<'_>) -> Decoded {
     }
     let payload = decoder.cursor.rest();
     Decoded { payload, ..decoder.decoded }
-}
-
-fn join<'a>(joined: &'a mut [u8; JOINED], pieces: [&[u8]; 3]) -> &'a [u8] {
-    let mut used = 0;
-    for (to, from) in joined.iter_mut().zip(pieces.into_iter().flatten()) {
-        *to = *from;
-        used += 1;
-    }
-    joined.get(..used).unwrap_or_default()
 }
 
 /// A frame on its way through the layers: what is left to read and what was understood.

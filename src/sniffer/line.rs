@@ -4,16 +4,17 @@
 //! it is; whatever gVisor does not show follows at the end of the line, each as ` name:value` and only where
 //! there is something to say. Lines are appended to the caller's buffer; the text of the date changes once a
 //! second and is kept.
-//! Nothing but numbers and addresses comes from the wire, so no control character can.
+//! Nothing but numbers and addresses comes from the wire, and names of interfaces are escaped, so no control character
+//! reaches the terminal.
 use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    Checksum, Direction, Observed,
-    decode::{Arp, Decoded, Icmp, Ip, Link, Network, Tcp, TcpOptions, Transport, Udp},
+    Checksum, Direction, LinkType, Observed,
+    decode::{Arp, Decoded, Icmp, Ip, Network, Problem, Tcp, TcpOptions, Transport, Udp},
     names,
-    text::Text,
+    text::{Text, escaped},
 };
 
 /// Writes packets as lines.
@@ -45,10 +46,6 @@ impl Lines {
         interface: Option<&str>,
     ) {
         self.prefix(out, frame.time);
-        if let Some(interface) = interface {
-            out.foreign(interface);
-            out.push(b'/');
-        }
         out.text(match frame.direction {
             Direction::Receive => "recv",
             Direction::Send => "send",
@@ -56,17 +53,20 @@ impl Lines {
         match &decoded.network {
             Network::Arp(arp) => self::arp(out, arp),
             Network::Ip(ip) => self::ip(out, frame, decoded, ip),
-            Network::Unknown => unknown_network(out, &decoded.link, decoded.payload.len()),
+            Network::Unknown => unknown_network(out, frame, decoded),
             Network::Malformed => {}
         }
         let shown = matches!(decoded.network, Network::Ip(Ip { transport: Transport::Malformed { .. }, .. }));
         if let Some(problem) = decoded.problem.filter(|_| !shown) {
-            out.text(" invalid packet: ");
-            out.display(problem);
+            self::problem(out, problem);
         }
         for tag in &decoded.link.vlan {
             out.text(" vlan:");
             out.decimal(tag.id());
+        }
+        if let Some(interface) = interface {
+            out.text(" if:");
+            out.text(&escaped(interface));
         }
         out.push(b'\n');
     }
@@ -102,6 +102,13 @@ impl Lines {
     }
 }
 
+fn problem(out: &mut Vec<u8>, problem: Problem) {
+    out.push(b' ');
+    out.text(problem.verdict());
+    out.text(": ");
+    out.display(problem);
+}
+
 fn arp(out: &mut Vec<u8>, arp: &Arp) {
     out.text(" arp ");
     out.ip(arp.sender.into());
@@ -115,8 +122,14 @@ fn arp(out: &mut Vec<u8>, arp: &Arp) {
     out.text(if arp.valid { "true" } else { "false" });
 }
 
-fn unknown_network(out: &mut Vec<u8>, link: &Link, length: usize) {
-    out.text(" unknown network protocol");
+fn unknown_network(out: &mut Vec<u8>, frame: &Observed<'_>, decoded: &Decoded) {
+    let link = &decoded.link;
+    if let LinkType::Other(number) = frame.link {
+        out.text(" unknown link type: ");
+        out.decimal(number);
+    } else {
+        out.text(" unknown network protocol");
+    }
     if let Some(ethertype) = link.ethertype {
         out.text(": 0x");
         out.hex(ethertype.into(), 4);
@@ -135,7 +148,7 @@ fn unknown_network(out: &mut Vec<u8>, link: &Link, length: usize) {
         out.mac(destination);
     }
     out.text(" len:");
-    out.decimal(length);
+    out.decimal(frame.length.saturating_sub(decoded.payload.start));
 }
 
 fn ip(out: &mut Vec<u8>, frame: &Observed<'_>, decoded: &Decoded, ip: &Ip) {
@@ -157,8 +170,7 @@ fn ip(out: &mut Vec<u8>, frame: &Observed<'_>, decoded: &Decoded, ip: &Ip) {
             let ports = if names::is_icmp(ip.protocol) { None } else { Some(ports.unwrap_or_default()) };
             head(out, ip, ports, ip.length);
             if let Some(problem) = decoded.problem {
-                out.text(" invalid packet: ");
-                out.display(problem);
+                self::problem(out, problem);
             }
         }
     }

@@ -4,13 +4,17 @@
 //! Theory of operation: whoever sees a frame (the link below the stack, a capturing socket, a file's reader)
 //! describes it as an [`Observed`], which borrows the bytes where they lie, in up to three pieces. [`decode`]
 //! reads the headers with pnet_packet and yields a [`decode::Decoded`] without copying payload or touching the heap;
-//! [`line`] turns that into gVisor's text. A frame that makes no sense is shown as such, never hidden, and
+//! [`mod@line`] turns that into gVisor's text. A frame that makes no sense is shown as such, never hidden, and
 //! can't make any of this panic.
 use std::time::Duration;
 
+pub mod capture_file;
 pub mod decode;
+pub mod json;
 pub mod line;
 mod names;
+pub mod payload;
+pub mod sink;
 mod text;
 
 /// Which way a frame went, seen from this host.
@@ -35,6 +39,8 @@ pub enum LinkType {
     Null,
     /// OpenBSD loopback: the address family in network byte order (LINKTYPE_LOOP).
     Loop,
+    /// A link type of a capture file that is not decoded, by its number there.
+    Other(u16),
 }
 
 /// Whether the transport checksum in the frame is the one that the wire sees.

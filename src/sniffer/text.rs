@@ -1,5 +1,6 @@
 //! Numbers and addresses as text at the end of a byte buffer, without going through `std::fmt` where it costs.
 use std::{
+    borrow::Cow,
     io::Write,
     net::{IpAddr, Ipv4Addr},
 };
@@ -7,6 +8,22 @@ use std::{
 use crate::net::MacAddr;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Text that somebody else chose (a file, whoever named the interface) with its control characters escaped.
+pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::new();
+    for character in text.chars() {
+        if character.is_control() {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
+}
 
 /// Appends text to a buffer.
 pub(super) trait Text {
@@ -18,8 +35,6 @@ pub(super) trait Text {
     fn hex(&mut self, number: u32, digits: usize);
     fn mac(&mut self, mac: MacAddr);
     fn ip(&mut self, ip: IpAddr);
-    /// Text that somebody else chose (a file, the name of an interface): control characters are escaped.
-    fn foreign(&mut self, text: &str);
     /// What has only a `Display`.
     fn display(&mut self, value: impl std::fmt::Display);
 }
@@ -58,16 +73,6 @@ impl Text for Vec<u8> {
         match ip {
             IpAddr::V4(ip) => ipv4(self, ip),
             IpAddr::V6(ip) => self.display(ip),
-        }
-    }
-
-    fn foreign(&mut self, text: &str) {
-        for character in text.chars() {
-            if character.is_control() {
-                self.display(character.escape_default());
-            } else {
-                self.text(character.encode_utf8(&mut [0; 4]));
-            }
         }
     }
 

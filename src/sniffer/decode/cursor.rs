@@ -32,6 +32,12 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    /// Of the next `need` bytes those that are there.
+    pub(super) fn available(&self, need: usize) -> &'a [u8] {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        rest.get(..need.min(self.remaining())).unwrap_or(rest)
+    }
+
     /// A header of `need` bytes as one of pnet_packet's types, whose getters then stay within bounds; unread, as above.
     pub(super) fn packet<P>(
         &self,

@@ -6,7 +6,7 @@ use pnet_packet::{
     vlan::VlanPacket,
 };
 
-use super::{Decoder, Problem};
+use super::{Decoder, Network, Problem};
 use crate::{
     net::MacAddr,
     sniffer::{LinkType, Observed, VlanTag},
@@ -35,6 +35,10 @@ impl Decoder<'_> {
             LinkType::Loop => {
                 let family = self.family()?;
                 self.by_family(family)?
+            }
+            LinkType::Other(_) => {
+                self.decoded.network = Network::Unknown;
+                return Ok(());
             }
         };
         let ethertype = self.tags(ethertype)?;

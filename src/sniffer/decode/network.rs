@@ -62,6 +62,8 @@ pub(super) fn header(cursor: &mut Cursor<'_>, ethertype: u16) -> Result<Header, 
 fn arp(cursor: &mut Cursor<'_>) -> Result<Arp, Problem> {
     let need = ArpPacket::minimum_packet_size();
     let arp = cursor.packet("arp packet", need, ArpPacket::new)?;
+    // What follows is Ethernet's padding.
+    cursor.narrow(need);
     cursor.skip(need);
     Ok(Arp {
         operation: arp.get_operation().0,
@@ -111,7 +113,7 @@ fn ipv4(cursor: &mut Cursor<'_>) -> Result<Header, Problem> {
         protocol: ipv4.get_next_level_protocol().0,
         id: ipv4.get_identification().into(),
         ttl: ipv4.get_ttl(),
-        length: total.saturating_sub(header),
+        length: total.min(have).saturating_sub(header),
         fragment: (offset != 0 || more).then_some(Fragment { offset, more }),
         extensions: ArrayVec::new(),
         transport: Transport::Malformed { ports: None },
@@ -140,7 +142,7 @@ fn ipv6(cursor: &mut Cursor<'_>) -> Result<Header, Problem> {
             protocol: ipv6.get_next_header().0,
             id: 0,
             ttl: ipv6.get_hop_limit(),
-            length,
+            length: length.min(have),
             fragment: None,
             extensions: ArrayVec::new(),
             transport: Transport::Malformed { ports: None },

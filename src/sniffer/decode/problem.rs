@@ -1,6 +1,6 @@
 //! What can be wrong with a frame.
 
-/// Why a frame, or a part of it, makes no sense. Shown after "invalid packet: ".
+/// Why a frame, or a part of it, makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// The frame, or the length that an enclosing header states, ends within a header.
@@ -33,4 +33,14 @@ pub enum Problem {
     /// A BSD loopback header of an address family that is neither IPv4 nor IPv6.
     #[error("address family {0}")]
     AddressFamily(u32),
+}
+
+impl Problem {
+    /// What to call the packet: one that only the capture cut short may well have been valid.
+    pub fn verdict(self) -> &'static str {
+        match self {
+            Problem::NotCaptured { .. } => "truncated packet",
+            _ => "invalid packet",
+        }
+    }
 }

@@ -50,13 +50,15 @@ impl Decoder<'_> {
         }
         let offset = usize::from(words) * 4;
         let length = self.cursor.remaining();
-        if offset > length {
+        // A first fragment may end within the header; that much of it is read.
+        let more = ip.fragment.is_some_and(|fragment| fragment.more);
+        if offset > length && !more {
             return (malformed, Some(Problem::TcpHeaderTooLong { offset, length }));
         }
-        let (options, problem) = match self.cursor.peek("tcp header", offset) {
-            Ok(bytes) => options(bytes.get(need..).unwrap_or_default()),
-            Err(problem) => (TcpOptions::default(), Some(problem)),
-        };
+        // The options up to where the header is cut are worth having.
+        let cut = self.cursor.peek("tcp header", offset).err();
+        let (options, problem) = options(self.cursor.available(offset).get(need..).unwrap_or_default());
+        let problem = cut.or(problem);
         self.cursor.skip(offset);
         let tcp = Tcp {
             source: tcp.get_source(),
@@ -88,7 +90,7 @@ impl Decoder<'_> {
                 length: ip.length,
             });
         }
-        let length = length.saturating_sub(need);
+        let length = length.min(ip.length).saturating_sub(need);
         self.cursor.narrow(length);
         Ok(Transport::Udp(Udp {
             source: udp.get_source(),

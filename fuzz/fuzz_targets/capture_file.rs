@@ -1,0 +1,26 @@
+//! Any bytes as a capture file: read to its end, each frame decoded and written to another file.
+#![no_main]
+
+use std::io::{Cursor, sink};
+
+use libfuzzer_sys::fuzz_target;
+use netkat::sniffer::{
+    capture_file::{CaptureReader, CaptureWriter, Record},
+    decode::decode,
+};
+
+fuzz_target!(|input: &[u8]| {
+    let Ok(mut reader) = CaptureReader::new(Cursor::new(input.to_vec()), "fuzzed") else { return };
+    let mut writer = CaptureWriter::new(sink()).expect("a sink takes everything");
+    while let Ok(Some(record)) = reader.read() {
+        match record {
+            Record::Interface(interface) => {
+                writer.add_interface(&interface).expect("what was read can be written");
+            }
+            Record::Frame(frame) => {
+                decode(&frame);
+                writer.frame(&frame).expect("what was read can be written");
+            }
+        }
+    }
+});

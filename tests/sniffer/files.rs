@@ -1,0 +1,340 @@
+//! Capture files out and in again, and where frames go otherwise.
+use std::{
+    io::{self, Cursor, Write},
+    path::PathBuf,
+    process::Command,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use jiff::tz::TimeZone;
+use netkat::sniffer::{
+    Direction, LinkType, Observed, VlanTag,
+    capture_file::{CaptureError, CaptureReader, CaptureWriter, Interface, Record, Statistics},
+    line::Lines,
+    sink::{Form, Show, Sink, SinkError},
+};
+
+use super::captures::{folder, frames, text};
+
+const TIME: Duration = Duration::new(1_689_472_711, 206_864_123);
+
+const LINE: Show = Show { form: Form::Line, payload: false, interface: false };
+
+fn interface(name: &str, link: LinkType, snap_length: u32) -> Interface {
+    Interface { name: name.to_owned(), link, snap_length }
+}
+
+/// An ARP request from 10.0.0.1 for 10.0.0.2.
+fn arp() -> Vec<u8> {
+    let mut frame = vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 6];
+    frame.extend([0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2]);
+    frame
+}
+
+/// What a reader finds in bytes: interfaces, and of frames what the test wants to know.
+fn read<T>(bytes: Vec<u8>, mut each: impl FnMut(&Observed<'_>) -> T) -> (Vec<Interface>, Vec<T>) {
+    let mut reader = CaptureReader::new(Cursor::new(bytes), "test").unwrap();
+    let (mut interfaces, mut found) = (Vec::new(), Vec::new());
+    while let Some(record) = reader.read().unwrap() {
+        match record {
+            Record::Interface(interface) => interfaces.push(interface),
+            Record::Frame(frame) => found.push(each(&frame)),
+        }
+    }
+    (interfaces, found)
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let frame = arp();
+    let mut file = Vec::new();
+    let mut writer = CaptureWriter::new(&mut file).unwrap();
+    let whole = interface("eth0", LinkType::Ethernet, 0);
+    let cut = interface("wg0", LinkType::RawIp, 20);
+    assert_eq!(writer.add_interface(&whole).unwrap(), 0);
+    assert_eq!(writer.add_interface(&cut).unwrap(), 1);
+    let received = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame);
+    let (head, tail) = frame.split_at(14);
+    let tag = VlanTag { tpid: 0x8100, tci: 0x2007 };
+    writer.frame(&received).unwrap();
+    writer.frame(&Observed { data: [head, tail, &[]], guarded: true, ..received }).unwrap();
+    writer.frame(&Observed { vlan: Some(tag), direction: Direction::Send, ..received }).unwrap();
+    writer.frame(&Observed { interface: 1, length: 9000, ..received }).unwrap();
+    writer.statistics(0, TIME, &Statistics { received: 3, dropped: 2 }).unwrap();
+    writer.flush().unwrap();
+    drop(writer);
+
+    let (interfaces, found) = read(file, |frame| {
+        assert_eq!(frame.time, TIME);
+        (frame.interface, frame.direction, frame.guarded, frame.length, frame.data[0].to_vec())
+    });
+    assert_eq!(interfaces, [whole, cut]);
+    let tagged = [&frame[..12], &[0x81, 0, 0x20, 7], &frame[12..]].concat();
+    assert_eq!(
+        found,
+        [
+            (0, Direction::Receive, false, 42, frame.clone()),
+            (0, Direction::Receive, true, 42, frame.clone()),
+            (0, Direction::Send, false, 46, tagged),
+            (1, Direction::Receive, false, 9000, frame[..20].to_vec()),
+        ]
+    );
+}
+
+#[test]
+fn a_frame_of_an_unknown_interface_is_refused() {
+    let mut writer = CaptureWriter::new(Vec::new()).unwrap();
+    let frame = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &[]);
+    assert!(matches!(writer.frame(&frame), Err(CaptureError::Format(_))));
+}
+
+/// A file in a folder for temporary ones, gone with the value.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Self {
+        Temporary(std::env::temp_dir().join(format!("netkat-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A stream whose bytes the test can see.
+#[derive(Clone, Default)]
+struct Screen(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Screen {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+fn lines() -> Lines {
+    Lines::new(4711, TimeZone::UTC)
+}
+
+/// Everything of a capture, interfaces included, into a sink.
+fn replay(name: &str, sink: &mut Sink) {
+    let mut reader = CaptureReader::open(&folder().join(name)).unwrap();
+    while let Some(record) = reader.read().unwrap() {
+        match record {
+            Record::Interface(interface) => drop(sink.add_interface(interface).unwrap()),
+            Record::Frame(frame) => sink.frame(&frame).unwrap(),
+        }
+    }
+    sink.flush().unwrap();
+}
+
+#[test]
+fn a_recorded_capture_says_what_the_original_says() {
+    let file = Temporary::new("recorded.pcapng");
+    let screen = Screen::default();
+    let mut sink = Sink::new().record(&file.0).unwrap().show(Box::new(screen.clone()), LINE, lines());
+    replay("lo.pcap", &mut sink);
+    sink.statistics(0, TIME, &Statistics { received: 20, dropped: 3 }).unwrap();
+    sink.flush().unwrap();
+    assert_eq!(sink.shown(), 20);
+    assert_eq!(screen.text(), text("lo.pcap"));
+
+    let mut again = Vec::new();
+    frames(&file.0, |frame| again.push(frame.data[0].to_vec())).unwrap();
+    let mut original = Vec::new();
+    frames(&folder().join("lo.pcap"), |frame| original.push(frame.data[0].to_vec())).unwrap();
+    assert_eq!(again, original);
+
+    // Others have to be able to read it, too.
+    let tools: [(&str, &[&str]); 2] = [("tcpdump", &["-n", "-r"]), ("tshark", &["-n", "-r"])];
+    for (tool, arguments) in tools {
+        match Command::new(tool).args(arguments).arg(&file.0).output() {
+            Ok(output) => {
+                assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+                assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 21, "{tool}");
+            }
+            Err(_) => eprintln!("SKIPPED: no {tool} here to open the file with"),
+        }
+    }
+    match Command::new("capinfos").arg("-M").arg(&file.0).output() {
+        Ok(output) => assert!(output.status.success()),
+        Err(_) => eprintln!("SKIPPED: no capinfos here to open the file with"),
+    }
+}
+
+#[test]
+fn interfaces_are_named_on_demand() {
+    let screen = Screen::default();
+    let mut sink = Sink::new().show(Box::new(screen.clone()), Show { interface: true, ..LINE }, lines());
+    let frame = arp();
+    for name in ["eth0", "bad\x1b[2J"] {
+        let number = sink.add_interface(interface(name, LinkType::Ethernet, 0)).unwrap();
+        let observed = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame);
+        sink.frame(&Observed { interface: number, ..observed }).unwrap();
+    }
+    assert_eq!(screen.text(), "", "lines leave with a flush");
+    sink.flush().unwrap();
+    let prefix = "I0716 01:58:31.206864 4711 sniffer]";
+    let rest = "recv arp 10.0.0.1 (02:00:00:00:00:01) -> 10.0.0.2 (00:00:00:00:00:00) valid:true";
+    assert_eq!(screen.text(), format!("{prefix} {rest} if:eth0\n{prefix} {rest} if:bad\\u{{1b}}[2J\n"));
+}
+
+#[test]
+fn payload_follows_its_line() {
+    let screen = Screen::default();
+    let mut sink = Sink::new().show(Box::new(screen.clone()), Show { payload: true, ..LINE }, lines());
+    replay("udp.pcap", &mut sink);
+    let text = screen.text();
+    let dump: Vec<_> = text.lines().filter(|line| !line.starts_with('I')).collect();
+    assert_eq!(
+        dump,
+        [
+            "00000000  65 78 61 6d 70 6c 65                              |example|",
+            "00000000  45 58 41 4d 50 4c 45                              |EXAMPLE|",
+        ]
+    );
+}
+
+#[test]
+fn objects_say_what_lines_say() {
+    let screen = Screen::default();
+    let mut sink = Sink::new().show(
+        Box::new(screen.clone()),
+        Show { form: Form::Json, payload: true, interface: false },
+        lines(),
+    );
+    replay("tcp-handshake.pcapng", &mut sink);
+    replay("corrupted.pcap", &mut sink);
+    let objects: Vec<serde_json::Value> =
+        screen.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let syn = &objects[0];
+    assert_eq!(syn["direction"], "recv");
+    assert_eq!(syn["ip"]["source"], "192.0.2.1");
+    assert_eq!(syn["tcp"]["destination"], 80);
+    assert_eq!(syn["tcp"]["flags"], serde_json::json!(["syn"]));
+    assert_eq!(syn["tcp"]["options"]["mss"], 1460);
+    assert!(syn["time"].as_str().unwrap().ends_with("789Z"), "{syn}");
+    assert_eq!(objects[3]["payload"], "474554202f20485454502f312e310d0a0d0a");
+    assert!(objects.iter().any(|object| object["problem"] == "invalid packet: tcp data offset too small 3"));
+}
+
+#[test]
+fn objects_read_as_expected() {
+    for name in ["vlan.pcap", "icmp-errors.pcap", "arp.pcap", "fragments.pcap"] {
+        let screen = Screen::default();
+        let mut sink = Sink::new().show(Box::new(screen.clone()), Show { form: Form::Json, ..LINE }, lines());
+        replay(name, &mut sink);
+        insta::assert_snapshot!(format!("json_{name}"), screen.text());
+    }
+}
+
+#[test]
+fn wireshark_sees_direction_comment_and_drops() {
+    let file = Temporary::new("directions.pcapng");
+    let mut sink = Sink::new().record(&file.0).unwrap();
+    let number = sink.add_interface(interface("eth0", LinkType::Ethernet, 0)).unwrap();
+    let frame = arp();
+    let received = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame);
+    sink.frame(&Observed { guarded: true, interface: number, ..received }).unwrap();
+    sink.frame(&Observed { direction: Direction::Send, ..received }).unwrap();
+    sink.statistics(number, TIME, &Statistics { received: 7, dropped: 5 }).unwrap();
+    sink.flush().unwrap();
+    let fields =
+        ["frame.time_epoch", "frame.interface_name", "frame.packet_flags_direction", "frame.comment"];
+    let mut tshark = Command::new("tshark");
+    tshark.args(["-n", "-T", "fields", "-E", "separator=|", "-r"]).arg(&file.0);
+    tshark.args(fields.iter().flat_map(|field| ["-e", field]));
+    let Ok(output) = tshark.output() else {
+        return eprintln!("SKIPPED: no tshark here to open the file with");
+    };
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "1689472711.206864123|eth0|0x00000001|kept from the kernel by netkat's guard\n\
+         1689472711.206864123|eth0|0x00000002|\n"
+    );
+}
+
+/// A pipe that nobody reads.
+struct Broken;
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_told_from_an_error() {
+    let mut sink = Sink::new().show(Box::new(Broken), LINE, lines());
+    sink.frame(&Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &arp())).unwrap();
+    assert!(matches!(sink.flush(), Err(SinkError::Closed)));
+}
+
+#[test]
+fn files_that_are_none_are_refused_by_name() {
+    for bytes in [&b""[..], b"GIF89a", &[0; 100]] {
+        match CaptureReader::new(Cursor::new(bytes.to_vec()), "picture.gif") {
+            Err(error @ CaptureError::NotACapture { .. }) => {
+                assert!(error.to_string().contains("picture.gif"))
+            }
+            other => panic!("{:?} for {bytes:?}", other.err()),
+        }
+    }
+    assert!(matches!(CaptureReader::open("/nowhere/file.pcap".as_ref()), Err(CaptureError::Open { .. })));
+}
+
+#[test]
+fn a_file_cut_short_gives_its_whole_packets_first() {
+    let bytes = std::fs::read(folder().join("udp.pcap")).unwrap();
+    let mut reader = CaptureReader::new(Cursor::new(bytes[..bytes.len() - 5].to_vec()), "cut.pcap").unwrap();
+    let mut packets = 0;
+    let error = loop {
+        match reader.read() {
+            Ok(Some(Record::Frame(_))) => packets += 1,
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the cut went unnoticed"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(packets, 2);
+    assert!(matches!(error, CaptureError::Truncated { packets: 2, .. }), "{error}");
+}
+
+/// Gives out a byte at a time, as a slow pipe might.
+struct Slow(Cursor<Vec<u8>>);
+
+impl io::Read for Slow {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(&mut buffer[..1])
+    }
+}
+
+#[test]
+fn files_can_come_slowly() {
+    for name in ["udp.pcap", "tcp-handshake.pcapng"] {
+        let bytes = std::fs::read(folder().join(name)).unwrap();
+        let mut reader = CaptureReader::new(Slow(Cursor::new(bytes)), name).unwrap();
+        let mut packets = 0;
+        while let Some(record) = reader.read().unwrap() {
+            packets += usize::from(matches!(record, Record::Frame(_)));
+        }
+        assert_eq!(packets, text(name).lines().count(), "{name}");
+    }
+}

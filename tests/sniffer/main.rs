@@ -1,0 +1,6 @@
+//! The sniffer as its user sees it: lines, capture files, hostile frames.
+mod captures;
+mod files;
+mod line;
+mod properties;
+mod tshark;

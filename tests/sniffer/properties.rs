@@ -1,0 +1,137 @@
+//! Whatever comes in, a line comes out, and nothing in it can move the terminal's cursor.
+use std::{sync::LazyLock, time::Duration};
+
+use jiff::tz::TimeZone;
+use netkat::sniffer::{
+    Checksum, Direction, LinkType, Observed, VlanTag,
+    capture_file::{CaptureReader, Record},
+    decode::decode,
+    json,
+    line::Lines,
+    payload,
+};
+use proptest::{collection::vec, option, prelude::*, sample::Index};
+
+use super::captures::{folder, frames, names};
+
+/// All frames of all captures, with their link types.
+static GOLDEN: LazyLock<Vec<(LinkType, Vec<u8>)>> = LazyLock::new(|| {
+    let mut golden = Vec::new();
+    for name in names() {
+        frames(&folder().join(name), |frame| golden.push((frame.link, frame.data[0].to_vec()))).unwrap();
+    }
+    golden
+});
+
+/// All that can be done to a frame on its way to the screen.
+fn show(frame: &Observed<'_>) {
+    let decoded = decode(frame);
+    assert!(decoded.payload.start <= decoded.payload.end && decoded.payload.end <= frame.captured());
+    let mut out = Vec::new();
+    Lines::new(1, TimeZone::UTC).append(&mut out, frame, &decoded, Some("eth0\x1b[31m\n\u{9b}2J"));
+    let one_line = out.iter().filter(|byte| **byte == b'\n').count() == 1;
+    assert!(one_line && out.ends_with(b"\n"), "{out:?}");
+    json::append(&mut out, frame, &decoded, Some("eth0\x1b[31m\n\u{9b}2J"), true);
+    payload::dump(&mut out, payload::bytes(frame, decoded.payload));
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");
+}
+
+fn link() -> impl Strategy<Value = LinkType> {
+    prop_oneof![
+        4 => Just(LinkType::Ethernet),
+        2 => Just(LinkType::RawIp),
+        1 => Just(LinkType::LinuxCooked1),
+        1 => Just(LinkType::LinuxCooked2),
+        1 => Just(LinkType::Null),
+        1 => Just(LinkType::Loop),
+        1 => any::<u16>().prop_map(LinkType::Other),
+    ]
+}
+
+/// What a frame has besides its bytes: anything, however senseless.
+fn about(link: impl Strategy<Value = LinkType>) -> impl Strategy<Value = Observed<'static>> {
+    let tag = (any::<u16>(), any::<u16>()).prop_map(|(tpid, tci)| VlanTag { tpid, tci });
+    let rest =
+        (option::of(tag), option::of(any::<u16>()), option::of(any::<u16>()), any::<bool>(), any::<usize>());
+    (link, any::<u64>(), 0..1_000_000_000u32, rest).prop_map(|(link, seconds, nanos, rest)| {
+        let (vlan, ethertype, gso, partial, length) = rest;
+        let mut frame = Observed::new(Duration::new(seconds, nanos), Direction::Send, link, &[]);
+        frame.vlan = vlan;
+        frame.ethertype = ethertype;
+        frame.gso = gso;
+        frame.checksum = if partial { Checksum::Partial } else { Checksum::Complete };
+        frame.length = length;
+        frame
+    })
+}
+
+/// A frame's bytes in three pieces.
+fn pieces(frame: &[u8], first: Index, second: Index) -> [&[u8]; 3] {
+    let (head, rest) = frame.split_at(first.index(frame.len() + 1));
+    let (middle, tail) = rest.split_at(second.index(rest.len() + 1));
+    [head, middle, tail]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn random_bytes_are_shown(about in about(link()), bytes in vec(any::<u8>(), 0..2000)) {
+        show(&Observed { data: [&bytes, &[], &[]], ..about });
+        show(&Observed { data: [&bytes, &[], &[]], length: bytes.len(), ..about });
+    }
+
+    #[test]
+    fn changed_frames_are_shown(
+        about in about(Just(LinkType::Ethernet)),
+        golden in any::<Index>(),
+        changes in vec((any::<Index>(), any::<u8>()), 0..8),
+        cut in any::<Index>(),
+        cuts in any::<(Index, Index)>(),
+    ) {
+        let (link, bytes) = &GOLDEN[golden.index(GOLDEN.len())];
+        let mut bytes = bytes.clone();
+        for (at, value) in changes {
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+        }
+        let kept = &bytes[..cut.index(bytes.len() + 1)];
+        for bytes in [&bytes, kept] {
+            show(&Observed { link: *link, data: pieces(bytes, cuts.0, cuts.1), ..about });
+            show(&Observed { link: *link, data: [bytes, &[], &[]], length: bytes.len(), ..about });
+        }
+    }
+
+    #[test]
+    fn pieces_do_not_change_what_is_read(golden in any::<Index>(), cuts in any::<(Index, Index)>()) {
+        let (link, bytes) = &GOLDEN[golden.index(GOLDEN.len())];
+        let whole = Observed::new(Duration::ZERO, Direction::Send, *link, bytes);
+        let pieces = Observed { data: pieces(bytes, cuts.0, cuts.1), ..whole };
+        prop_assert_eq!(decode(&whole), decode(&pieces));
+    }
+
+    #[test]
+    fn damaged_files_end_with_an_error_or_an_end(
+        name in any::<Index>(),
+        changes in vec((any::<Index>(), any::<u8>()), 0..8),
+        cut in any::<Index>(),
+    ) {
+        let names = names();
+        let mut bytes = std::fs::read(folder().join(name.get(&names))).unwrap();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes.truncate(cut.index(bytes.len()) + 1);
+        if let Ok(mut reader) = CaptureReader::new(std::io::Cursor::new(bytes), "damaged") {
+            while let Ok(Some(record)) = reader.read() {
+                if let Record::Frame(frame) = record {
+                    show(&frame);
+                }
+            }
+        }
+    }
+}
