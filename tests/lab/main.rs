@@ -23,6 +23,7 @@ mod process;
 mod programs;
 mod requirements;
 mod rules;
+mod silence;
 mod topologies;
 mod topology;
 mod transfers;

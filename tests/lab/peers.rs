@@ -15,7 +15,6 @@ pub enum Netcat {
 
 impl Netcat {
     pub const ALL: [Self; 3] = [Self::OpenBsd, Self::Ncat, Self::Socat];
-    pub const PROGRAMS: [&'static str; 3] = ["nc.openbsd", "ncat", "socat"];
 
     /// Listening, it leaves as soon as its peer has ended and its own buffer is empty, whatever its stdin still
     /// holds (netcat.c, readwrite; ncat_listen.c, read_socket).

@@ -128,6 +128,8 @@ pub fn attach_clsact(
     direction: Direction,
     priority: u32,
 ) {
+    // A clsact that is there already is no news, but libbpf would say so.
+    libbpf_rs::set_print(None);
     let result = at.inside(|| {
         let mut hook = sys::bpf_tc_hook {
             sz: size_of::<sys::bpf_tc_hook>() as sys::size_t,

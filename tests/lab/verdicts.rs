@@ -92,7 +92,7 @@ fn rejected_by_icmp() {
     let v6 = [
         ("icmp6-no-route", "network"),
         ("icmp6-adm-prohibited", "prohibited"),
-        ("icmp6-addr-unreachable", "address"),
+        ("icmp6-addr-unreachable", "host"),
         ("icmp6-port-unreachable", "port"),
     ];
     let cases = v4.iter().map(|c| (Family::V4, c)).chain(v6.iter().map(|c| (Family::V6, c)));

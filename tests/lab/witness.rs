@@ -48,16 +48,6 @@ impl Witness {
         )
     }
 
-    /// What it has seen so far, a line a packet.
-    pub fn so_far(&self) -> String {
-        String::from_utf8_lossy(&self.0.stdout()).into_owned()
-    }
-
-    /// Waits until it has seen the text.
-    pub fn wait_for(&mut self, text: &str) {
-        self.0.wait_for_stdout(text);
-    }
-
     /// Ends it and returns what it saw.
     pub fn finish(self) -> String {
         self.0.signal(nix::sys::signal::SIGINT);

@@ -18,7 +18,7 @@ use nix::{
     poll::{PollFd, PollFlags, ppoll},
     sys::time::{TimeSpec, TimeValLike},
 };
-use packet_socket::{Mode, PacketSocket, VNET_HEADER};
+use packet_socket::{Mode, PacketSocket};
 use path::Path;
 use std::{
     error::Error,
@@ -27,6 +27,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Bytes of `struct virtio_net_hdr`, linux/virtio_net.h.
+const VNET_HEADER: usize = 10;
 /// Longest frame: a virtio-net header and the largest IP packet, with room for link headers.
 const FRAME: usize = 65536 + 128;
 /// Frames taken from one side before the other has its turn.

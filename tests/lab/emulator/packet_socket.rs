@@ -11,9 +11,6 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-/// Bytes of `struct virtio_net_hdr`, linux/virtio_net.h.
-pub const VNET_HEADER: usize = 10;
-
 /// What the socket is to be. The default is the plainest.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mode {
