@@ -20,6 +20,12 @@ fn gives_the_first_free_address_to_those_that_ask_and_no_other() {
     // Only the status is written, nothing is written twice.
     let patches = || cluster.calls().into_iter().filter(|c| c[0] == "patch").collect::<Vec<_>>();
     assert!(patches().iter().all(|c| c.contains(&"--subresource=status".to_owned())), "{:?}", patches());
+    // A Service that has changed since it was read must not be overwritten.
+    assert!(
+        patches().iter().all(|c| c.iter().any(|w| w.contains(r#""resourceVersion": "1""#))),
+        "{:?}",
+        patches()
+    );
     assert!(cluster.set_right(&["10.111.111.128/29"]).status.success());
     assert_eq!(patches().len(), 2);
 }
