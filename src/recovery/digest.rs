@@ -85,7 +85,7 @@ impl Recovery {
         self.board.acknowledge(ack, |record, highest| {
             rate.on_delivered(now, record);
             stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum));
-            ambiguous |= record.retransmitted;
+            ambiguous |= !record.timed;
             round_trips = Some(widen(round_trips, now.since(record.sent)));
         });
         // Karn's algorithm (RFC 6298, section 3): an ACK for anything sent again may be late for the rest, too.
@@ -133,7 +133,7 @@ impl Recovery {
             self.board.sack(blocks, |record, highest| {
                 rate.on_delivered(now, record);
                 stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum));
-                if !record.retransmitted {
+                if record.timed {
                     batch.rtt = Some(widen(batch.rtt, now.since(record.sent)));
                 }
             });

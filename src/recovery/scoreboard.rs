@@ -32,6 +32,9 @@ pub(super) struct Record {
     pub end: u64,
     pub state: State,
     pub retransmitted: bool,
+    /// Its delivery tells a round trip: it was neither sent again nor ever taken for lost (Karn's algorithm, and
+    /// ACKs that come late because others were lost).
+    pub timed: bool,
     pub sent: Instant,
     pub snapshot: Snapshot,
 }
@@ -286,6 +289,7 @@ impl Scoreboard {
             State::Lost => return,
         }
         record.state = State::Lost;
+        record.timed = false;
         self.lost += record.len();
         self.lost_starts.push(Reverse(record.start));
     }
@@ -373,6 +377,7 @@ impl Scoreboard {
         }
         record.state = State::InFlight;
         record.retransmitted = true;
+        record.timed = false;
         record.sent = now;
         record.snapshot = snapshot;
         self.resent.push_back(Resent { sent: now, start: record.start, end: record.end });

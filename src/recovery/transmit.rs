@@ -227,6 +227,7 @@ impl Recovery {
             end,
             state: State::InFlight,
             retransmitted: false,
+            timed: true,
             sent: now,
             snapshot: self.rate.snapshot(),
         });
