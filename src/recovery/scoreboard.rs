@@ -309,13 +309,18 @@ impl Scoreboard {
 
     /// What was found lost and not sent again yet is in flight after all: the timeout was needless.
     pub fn unmark_lost(&mut self) {
+        self.in_flight += std::mem::take(&mut self.lost);
+        self.lost_starts.clear();
+        self.resent.clear();
         for record in &mut self.records {
-            if record.state == State::Lost && !record.retransmitted {
+            if record.state == State::Lost {
                 record.state = State::InFlight;
-                self.lost -= record.len();
-                self.in_flight += record.len();
+            }
+            if record.state == State::InFlight && record.retransmitted {
+                self.resent.push_back(Resent { sent: record.sent, start: record.start, end: record.end });
             }
         }
+        self.resent.make_contiguous().sort_by_key(|note| note.sent);
         self.fresh = self.records.front().map_or(self.fresh, |front| front.start);
     }
 
