@@ -352,6 +352,11 @@ impl Recovery {
         self.space.outstanding()
     }
 
+    /// Bytes that the stack handed over and that have not been sent yet, a FIN included.
+    pub fn unsent(&self) -> u64 {
+        self.space.end - self.space.nxt
+    }
+
     /// Whether both SYNs are acknowledged.
     pub fn is_established(&self) -> bool {
         self.established

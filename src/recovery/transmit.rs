@@ -76,7 +76,8 @@ impl Recovery {
 
     /// Bytes that the congestion controller admits now.
     fn room(&self) -> u64 {
-        let window = self.congestion.window().saturating_sub(self.in_flight());
+        // Never less than a segment, even where the segments have just become larger.
+        let window = self.congestion.window().max(self.mss).saturating_sub(self.in_flight());
         match &self.prr {
             Some(prr) => prr.allowance(),
             None => window,

@@ -213,7 +213,7 @@ impl Script {
             let payload = frame.payload.concat();
             let offset = i64::from(field(4).wrapping_sub(base) as i32);
             if !payload.is_empty() {
-                assert_eq!(payload, stream(offset, payload.len()), "the stream at {offset}");
+                assert!(payload == stream(offset, payload.len()), "the stream is wrong at {offset}");
             }
             all.push(Sent {
                 at,
