@@ -37,9 +37,10 @@ impl Recovery {
         let advanced = ack > self.space.una;
         let window = self.space.window;
         if ack >= self.space.una && self.space.update_window(header.seq, ack, header.window, advanced) {
-            self.persist.stop();
+            self.on_window_opened(now);
         }
-        if self.board.is_empty() && !advanced {
+        // With nothing in flight, only a D-SACK or the answer to a tail probe tells anything.
+        if self.board.is_empty() && !advanced && header.options.sack.is_empty() && self.tail_probe.is_none() {
             return;
         }
         let mut batch = self.batch.unwrap_or(Batch {
@@ -77,15 +78,28 @@ impl Recovery {
         self.batch = Some(batch);
     }
 
+    /// The window opens: a probe that went into it while it was shut is lost, and so is the backoff's reason.
+    fn on_window_opened(&mut self, now: Instant) {
+        self.persist.stop();
+        if std::mem::take(&mut self.head_probed) {
+            self.board.mark_front_lost(self.mss);
+            self.rtt.reset_backoff();
+            self.rto_from = now;
+        }
+    }
+
     fn advance(&mut self, now: Instant, ack: u64, header: &Header, batch: &mut Batch) {
         let (rate, rack, stats) = (&mut self.rate, &mut self.rack, &mut self.stats);
         let minimum = self.rtt.minimum();
+        let echo = header.options.timestamps.filter(|_| self.use_timestamps).map(|stamp| stamp.echo);
+        let clock = &self.clock;
         let mut round_trips: Option<(Duration, Duration)> = None;
         let mut ambiguous = !self.sack && self.phase != Phase::Open;
         self.board.acknowledge(ack, |record, highest| {
             rate.on_delivered(now, record);
-            stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum));
-            ambiguous |= record.retransmitted;
+            let original = echo.is_some_and(|echo| clock.is_before(echo, record.sent));
+            stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, original));
+            ambiguous |= !record.timed;
             round_trips = Some(widen(round_trips, now.since(record.sent)));
         });
         // Karn's algorithm (RFC 6298, section 3): an ACK for anything sent again may be late for the rest, too.
@@ -97,11 +111,11 @@ impl Recovery {
         self.duplicate_acks = 0;
         self.rtt.reset_backoff();
         self.head_probe = false;
+        self.head_probed = false;
         self.persist.stop();
         // RFC 6298, section 5.3.
         self.rto_from = now;
         self.probe_from = now;
-        let echo = header.options.timestamps.filter(|_| self.use_timestamps).map(|stamp| stamp.echo);
         batch.spurious |= self.phase != Phase::Open && self.undo.on_advance(una, echo);
     }
 
@@ -129,11 +143,14 @@ impl Recovery {
         }
         let (rate, rack, stats) = (&mut self.rate, &mut self.rack, &mut self.stats);
         let minimum = self.rtt.minimum();
+        let echo = header.options.timestamps.filter(|_| self.use_timestamps).map(|stamp| stamp.echo);
+        let clock = &self.clock;
         if let Some(blocks) = blocks.get_mut(..count) {
             self.board.sack(blocks, |record, highest| {
                 rate.on_delivered(now, record);
-                stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum));
-                if !record.retransmitted {
+                let original = echo.is_some_and(|echo| clock.is_before(echo, record.sent));
+                stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, original));
+                if record.timed {
                     batch.rtt = Some(widen(batch.rtt, now.since(record.sent)));
                 }
             });
@@ -173,7 +190,7 @@ impl Recovery {
         }
         self.judge_tail_probe(now, &batch);
         if batch.spurious {
-            self.undo_recovery(now);
+            self.undo_recovery(now, batch.dsack);
         }
         let partial = matches!(self.phase, Phase::Recovery { until } if self.space.una > batch.prior_una && self.space.una < until);
         self.end_recovery(now);
@@ -202,9 +219,11 @@ impl Recovery {
             rate: sample,
             total_delivered: self.rate.delivered(),
             in_recovery,
-            window_limited: self
-                .usage
-                .is_limited(self.congestion.window() < self.congestion.ssthresh(), self.congestion.window()),
+            may_grow: self.space.una > batch.prior_una
+                && self.usage.is_limited(
+                    self.congestion.window() < self.congestion.ssthresh(),
+                    self.congestion.window(),
+                ),
         });
         if let Some(prr) = self.prr.as_mut().filter(|_| delivered > 0) {
             let safe = self.space.una > batch.prior_una && batch.lost == 0;
@@ -227,10 +246,13 @@ impl Recovery {
         self.tail_probe = None;
     }
 
-    fn undo_recovery(&mut self, now: Instant) {
+    fn undo_recovery(&mut self, now: Instant, dsack: bool) {
         self.stats.spurious_recoveries += 1;
         self.undo.end();
-        self.rack.on_dsack(self.space.una, self.space.nxt);
+        if !dsack {
+            // Where a peer reports no duplicates, this proof stands for one.
+            self.rack.on_dsack(self.space.una, self.space.nxt);
+        }
         self.congestion.on_spurious(now);
         self.board.unmark_lost();
         self.leave_recovery(now);
@@ -297,7 +319,8 @@ impl Recovery {
         // RFC 9937's RecoverFS: what was in flight before this ACK.
         let flight = self.board.in_flight() + self.board.lost() + delivered;
         self.congestion.on_congestion(now, self.in_flight());
-        self.prr = self.congestion.reduces_proportionally().then(|| Prr::new(flight, self.mss));
+        let proportional = self.sack && self.congestion.reduces_proportionally();
+        self.prr = proportional.then(|| Prr::new(flight, self.mss));
     }
 }
 

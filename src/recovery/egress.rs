@@ -89,6 +89,7 @@ impl Recovery {
             }
         }
         self.handshake.ours = Some(header.options);
+        self.handshake.on_syn_sent(now);
         if header.has(flags::ACK) {
             self.note_ack(header, 0);
         }

@@ -1,5 +1,10 @@
 //! What the two SYNs agree on: segment size, window scale, timestamps, SACK (RFC 6691, 7323, 2018).
-use super::segment::{Options, TIMESTAMPS_LEN};
+use std::time::Duration;
+
+use super::{
+    segment::{Options, TIMESTAMPS_LEN},
+    time::Instant,
+};
 
 /// RFC 9293, section 3.7.1: without the option.
 const DEFAULT_MSS: u16 = 536;
@@ -10,6 +15,8 @@ const MIN_MSS: u64 = 88;
 pub(super) struct Handshake {
     pub ours: Option<Options>,
     pub theirs: Option<Options>,
+    /// When our SYN went out first, and whether once only.
+    sent: Option<(Instant, bool)>,
 }
 
 /// What holds for the connection.
@@ -25,6 +32,16 @@ pub(super) struct Agreement {
 }
 
 impl Handshake {
+    /// Our SYN goes out.
+    pub fn on_syn_sent(&mut self, now: Instant) {
+        self.sent = Some(self.sent.map_or((now, true), |(at, _)| (at, false)));
+    }
+
+    /// The round trip that the answer to our SYN measures; none if it was repeated (RFC 6298, section 3).
+    pub fn round_trip(&self, now: Instant) -> Option<Duration> {
+        self.sent.filter(|(_, once)| *once).map(|(at, _)| now.since(at))
+    }
+
     /// The agreement, once both SYNs are known.
     pub fn agreement(&self) -> Option<Agreement> {
         let (ours, theirs) = (self.ours?, self.theirs?);
@@ -68,7 +85,8 @@ mod tests {
 
     #[test]
     fn both_sides_must_offer() {
-        let mut handshake = Handshake { ours: Some(offer(Some(1460), Some(7), true)), theirs: None };
+        let mut handshake =
+            Handshake { ours: Some(offer(Some(1460), Some(7), true)), ..Handshake::default() };
         assert_eq!(handshake.agreement(), None);
         handshake.theirs = Some(offer(Some(1400), None, true));
         let agreement = handshake.agreement().expect("both are known");
@@ -84,8 +102,11 @@ mod tests {
     #[test]
     fn a_tiny_segment_size_is_raised() {
         for mss in [0, 1, 40] {
-            let handshake =
-                Handshake { ours: Some(offer(None, None, true)), theirs: Some(offer(Some(mss), None, true)) };
+            let handshake = Handshake {
+                ours: Some(offer(None, None, true)),
+                theirs: Some(offer(Some(mss), None, true)),
+                ..Handshake::default()
+            };
             assert!(handshake.agreement().is_some_and(|a| a.segment_payload(1460) >= 76), "{mss}");
         }
     }

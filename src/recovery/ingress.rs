@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::{
     Disposition, Instant, Recovery,
     egress::Control,
-    rtt::RttEstimator,
     scoreboard::Scoreboard,
     segment::{self, Header, MAX_HEADER_LEN, Outgoing, SackBlocks, Timestamps, flags},
 };
@@ -150,9 +149,13 @@ impl Recovery {
         self.our_shift = agreement.our_shift;
         self.mss = agreement.segment_payload(self.link_mss);
         self.space.shift = agreement.peer_shift;
-        self.space.set_window(header.seq, header.window, u64::from(header.window) << shift);
+        // As the field of a later segment would be, which is what the stack will compare it with.
+        let field = header.window >> (agreement.peer_shift - shift);
+        self.space.set_window(header.seq, field, u64::from(header.window) << shift);
         self.congestion = self.config.algorithm.start(self.mss);
-        self.rtt = RttEstimator::default();
+        if let Some(rtt) = self.handshake.round_trip(now) {
+            self.rtt.sample(now, rtt, rtt);
+        }
         self.board = Scoreboard::new(self.space.una);
         self.ring.allocate();
         self.rate.start(now);

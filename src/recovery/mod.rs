@@ -242,6 +242,8 @@ pub struct Recovery {
     rto_from: Instant,
     /// The head may be sent once into a shut window.
     head_probe: bool,
+    /// It was.
+    head_probed: bool,
     /// The probe timer runs from here.
     probe_from: Instant,
     tail_probe: Option<TailProbe>,
@@ -315,6 +317,7 @@ impl Recovery {
             duplicate_acks: 0,
             rto_from: Instant::ZERO,
             head_probe: false,
+            head_probed: false,
             probe_from: Instant::ZERO,
             tail_probe: None,
             reordering_ends: None,
@@ -347,6 +350,11 @@ impl Recovery {
     /// Bytes that the stack handed over and the peer has not acknowledged, a FIN included.
     pub fn outstanding(&self) -> u64 {
         self.space.outstanding()
+    }
+
+    /// Bytes that the stack handed over and that have not been sent yet, a FIN included.
+    pub fn unsent(&self) -> u64 {
+        self.space.end - self.space.nxt
     }
 
     /// Whether both SYNs are acknowledged.

@@ -50,19 +50,22 @@ impl Default for Rack {
 }
 
 impl Rack {
-    /// Steps 2 and 3: `record` was delivered. Returns whether it came later than something sent after it.
+    /// Steps 2 and 3: `record` was delivered, `original` if timestamps tell that it was not its last transmission
+    /// that was. Returns whether it came later than something sent after it.
     pub fn on_delivered(
         &mut self,
         now: Instant,
         record: &Record,
         highest: u64,
         min_rtt: Option<Duration>,
+        original: bool,
     ) -> bool {
         let reordered = !record.retransmitted && record.end < highest;
         self.reordering_seen |= reordered;
         let rtt = now.since(record.sent);
         // An ACK faster than the path belongs to the first transmission.
-        let ambiguous = record.retransmitted && min_rtt.is_some_and(|min_rtt| rtt < min_rtt);
+        let too_early = original || min_rtt.is_some_and(|min_rtt| rtt < min_rtt);
+        let ambiguous = record.retransmitted && too_early;
         if !ambiguous && self.newest.is_none_or(|newest| record.order() > newest) {
             self.newest = Some(record.order());
             self.rtt = rtt;

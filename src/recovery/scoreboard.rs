@@ -32,6 +32,9 @@ pub(super) struct Record {
     pub end: u64,
     pub state: State,
     pub retransmitted: bool,
+    /// Its delivery tells a round trip: it was neither sent again nor ever taken for lost (Karn's algorithm, and
+    /// ACKs that come late because others were lost).
+    pub timed: bool,
     pub sent: Instant,
     pub snapshot: Snapshot,
 }
@@ -286,6 +289,7 @@ impl Scoreboard {
             State::Lost => return,
         }
         record.state = State::Lost;
+        record.timed = false;
         self.lost += record.len();
         self.lost_starts.push(Reverse(record.start));
     }
@@ -305,13 +309,18 @@ impl Scoreboard {
 
     /// What was found lost and not sent again yet is in flight after all: the timeout was needless.
     pub fn unmark_lost(&mut self) {
+        self.in_flight += std::mem::take(&mut self.lost);
+        self.lost_starts.clear();
+        self.resent.clear();
         for record in &mut self.records {
-            if record.state == State::Lost && !record.retransmitted {
+            if record.state == State::Lost {
                 record.state = State::InFlight;
-                self.lost -= record.len();
-                self.in_flight += record.len();
+            }
+            if record.state == State::InFlight && record.retransmitted {
+                self.resent.push_back(Resent { sent: record.sent, start: record.start, end: record.end });
             }
         }
+        self.resent.make_contiguous().sort_by_key(|note| note.sent);
         self.fresh = self.records.front().map_or(self.fresh, |front| front.start);
     }
 
@@ -373,6 +382,7 @@ impl Scoreboard {
         }
         record.state = State::InFlight;
         record.retransmitted = true;
+        record.timed = false;
         record.sent = now;
         record.snapshot = snapshot;
         self.resent.push_back(Resent { sent: now, start: record.start, end: record.end });

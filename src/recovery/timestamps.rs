@@ -29,6 +29,11 @@ impl TimestampClock {
         self.origin.wrapping_add(ticks(self.origin_at, now) as u32)
     }
 
+    /// Whether our value `echo` was sent before `at`.
+    pub fn is_before(&self, echo: u32, at: Instant) -> bool {
+        before(echo, self.value(at))
+    }
+
     /// The option for a segment that leaves now.
     pub fn stamp(&self, now: Instant) -> Timestamps {
         Timestamps { value: self.value(now), echo: self.recent() }

@@ -3,7 +3,7 @@
 //! The order is: what the stack wants said at once (ACKs, SYNs, RSTs), what is lost, new data, and an ACK that
 //! found no data to ride on.
 use super::{
-    Instant, Recovery, Transmit,
+    Instant, Phase, Recovery, Transmit,
     egress::Control,
     scoreboard::{Record, State},
     segment::{MAX_HEADER_LEN, Outgoing, SackBlocks, flags},
@@ -76,7 +76,8 @@ impl Recovery {
 
     /// Bytes that the congestion controller admits now.
     fn room(&self) -> u64 {
-        let window = self.congestion.window().saturating_sub(self.in_flight());
+        // Never less than a segment, even where the segments have just become larger.
+        let window = self.congestion.window().max(self.mss).saturating_sub(self.in_flight());
         match &self.prr {
             Some(prr) => prr.allowance(),
             None => window,
@@ -113,7 +114,9 @@ impl Recovery {
 
     /// What of the lost may be sent again: a record, and the end of its part that fits.
     fn next_lost(&mut self) -> Option<(usize, u64)> {
-        let room = self.room();
+        // RFC 6582: what a partial ACK reveals goes at once.
+        let partial = !self.sack && matches!(self.phase, Phase::Recovery { .. });
+        let room = if partial { self.room().max(self.mss) } else { self.room() };
         let index = self.board.first_lost()?;
         let start = self.board.get(index)?.start;
         // Beyond a window that has shrunk nothing is sent, but for the head after a timeout, which probes it.
@@ -227,6 +230,7 @@ impl Recovery {
             end,
             state: State::InFlight,
             retransmitted: false,
+            timed: true,
             sent: now,
             snapshot: self.rate.snapshot(),
         });
@@ -247,6 +251,7 @@ impl Recovery {
             self.rto_from = now;
         }
         self.head_probe = false;
+        self.head_probed = start >= self.space.edge;
         let timestamp = self.use_timestamps.then(|| self.clock.value(now));
         self.undo.on_retransmission(start, end - start, timestamp, repeated);
         self.stats.bytes_retransmitted += end - start;

@@ -109,7 +109,7 @@ impl Cubic {
 
 impl CongestionControl for Cubic {
     fn on_ack(&mut self, sample: &AckSample) {
-        if sample.in_recovery || !sample.window_limited {
+        if sample.in_recovery || !sample.may_grow {
             return;
         }
         if self.window < self.ssthresh { self.slow_start(sample) } else { self.avoid_congestion(sample) }

@@ -35,8 +35,9 @@ pub(super) struct AckSample {
     /// Bytes delivered since the start.
     pub total_delivered: u64,
     pub in_recovery: bool,
-    /// The window, not the application or the peer, limits the sender.
-    pub window_limited: bool,
+    /// SND.UNA advanced (RFC 3042: a duplicate ACK must not grow the window), and the window, not the application
+    /// or the peer, limits the sender.
+    pub may_grow: bool,
 }
 
 /// An algorithm for one connection.

@@ -24,7 +24,7 @@ impl Reno {
 
 impl CongestionControl for Reno {
     fn on_ack(&mut self, sample: &AckSample) {
-        if sample.in_recovery || !sample.window_limited {
+        if sample.in_recovery || !sample.may_grow {
             return;
         }
         if self.window < self.ssthresh {

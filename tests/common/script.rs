@@ -1,0 +1,328 @@
+//! Packet scripts: the layer alone, with the test as its stack, its peer and its clock.
+//!
+//! Data offsets count from the first byte of the stream: offset 0 is the initial sequence number plus one.
+use std::{collections::VecDeque, time::Duration};
+
+use netkat::recovery::{Algorithm, Config, Disposition, Instant, Recovery, STACK_HEADER_LEN};
+
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
+/// The peer's first sequence number after its SYN.
+pub const PEER: u32 = 9_001;
+
+/// A segment that the layer sent, as the wire would see it (super-frames are not cut).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Microseconds after the script's beginning.
+    pub at: Duration,
+    pub seq: u32,
+    pub offset: i64,
+    pub len: usize,
+    pub flags: u8,
+    pub ack: u32,
+    pub window: u16,
+    pub timestamp: Option<u32>,
+    pub gso: Option<u16>,
+    pub header: Vec<u8>,
+    pub payload: Vec<u8>,
+}
+
+/// What the connection is like.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub config: Config,
+    pub iss: u32,
+    pub sack: bool,
+    pub timestamps: bool,
+    pub shift: u8,
+    pub window: u16,
+    pub rtt: Duration,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Terms {
+            config: Config {
+                send_buffer: 1 << 20,
+                link_mss: 1012,
+                max_frame: 1000,
+                algorithm: Algorithm::Cubic,
+                user_timeout: None,
+            },
+            iss: u32::MAX - 2_500,
+            sack: true,
+            timestamps: true,
+            shift: 7,
+            window: 10_000,
+            rtt: Duration::from_millis(40),
+        }
+    }
+}
+
+/// With these terms a full segment is 1000 bytes, and the sequence numbers wrap at offset 2500.
+pub struct Script {
+    pub layer: Recovery,
+    pub terms: Terms,
+    pub now: Instant,
+    began: Instant,
+    /// Where the stack's next byte goes.
+    pub written: i64,
+    /// The stack's acknowledgment and window.
+    pub stack_ack: u32,
+    pub stack_window: u16,
+    /// The peer's next sequence number and clock.
+    pub peer_seq: u32,
+    pub peer_time: u32,
+    /// What the peer echoes: the last timestamp that it got, unless a script says otherwise.
+    pub echo: Option<u32>,
+    last_timestamp: u32,
+}
+
+impl Script {
+    pub fn established(terms: Terms) -> Self {
+        let mut script = Script::unconnected(terms);
+        script.stack_segment(script.terms.iss, 0, SYN, &script.syn_options(), &[]);
+        script.sent();
+        script.advance(script.terms.rtt);
+        let answer = script.syn_options();
+        let shown =
+            script.from_peer(PEER - 1, script.terms.iss.wrapping_add(1), SYN | ACK, u16::MAX, &answer, &[]);
+        assert_eq!(shown, Disposition::Show);
+        script.stack_ack = PEER;
+        script.write(0);
+        script.sent();
+        let window = script.terms.window;
+        script.ack_with(0, &[], window);
+        script.began = script.now;
+        script
+    }
+
+    pub fn unconnected(terms: Terms) -> Self {
+        let began = Instant::from_millis(1_000);
+        Script {
+            layer: Recovery::new(terms.config.clone()),
+            terms,
+            now: began,
+            began,
+            written: 0,
+            stack_ack: 0,
+            stack_window: 500,
+            peer_seq: PEER,
+            peer_time: 70_000,
+            echo: None,
+            last_timestamp: 0,
+        }
+    }
+
+    /// Options of a SYN, as both sides offer them.
+    pub fn syn_options(&self) -> Vec<u8> {
+        let mut options = vec![2, 4, 0x05, 0xb4, 1, 3, 3, self.terms.shift];
+        if self.terms.sack {
+            options.extend([1, 1, 4, 2]);
+        }
+        if self.terms.timestamps {
+            options.extend([1, 1, 8, 10]);
+            options.extend(5_000u32.to_be_bytes());
+            options.extend(0u32.to_be_bytes());
+        }
+        options
+    }
+
+    pub fn seq(&self, offset: i64) -> u32 {
+        self.terms.iss.wrapping_add(1).wrapping_add(offset as u32)
+    }
+
+    fn stamp(&self, value: u32, echo: u32) -> Vec<u8> {
+        if !self.terms.timestamps {
+            return vec![];
+        }
+        let mut option = vec![1, 1, 8, 10];
+        option.extend(value.to_be_bytes());
+        option.extend(echo.to_be_bytes());
+        option
+    }
+
+    /// The stack writes a segment.
+    pub fn stack_segment(&mut self, seq: u32, ack: u32, flags: u8, options: &[u8], payload: &[u8]) {
+        let segment = segment(seq, ack, flags, self.stack_window, options, payload, (1000, 2000));
+        let len = STACK_HEADER_LEN + segment.len();
+        self.layer.from_stack(self.now, len, |packet| packet[STACK_HEADER_LEN..].copy_from_slice(&segment));
+    }
+
+    /// The stack sends the next `len` bytes of the stream, or a bare ACK.
+    pub fn write(&mut self, len: usize) {
+        let payload = stream(self.written, len);
+        let options = self.stamp(1, 1);
+        self.stack_segment(self.seq(self.written), self.stack_ack, ACK, &options, &payload);
+        self.written += len as i64;
+    }
+
+    /// The stack closes.
+    pub fn fin(&mut self) {
+        let options = self.stamp(1, 1);
+        self.stack_segment(self.seq(self.written), self.stack_ack, ACK | FIN, &options, &[]);
+        self.written += 1;
+    }
+
+    /// Any segment of the peer.
+    pub fn from_peer(
+        &mut self,
+        seq: u32,
+        ack: u32,
+        flags: u8,
+        window: u16,
+        options: &[u8],
+        payload: &[u8],
+    ) -> Disposition {
+        let mut bytes = segment(seq, ack, flags, window, options, payload, (2000, 1000));
+        self.layer.from_wire(self.now, &mut bytes)
+    }
+
+    /// The peer acknowledges everything below `offset`, and SACKs.
+    pub fn ack_with(&mut self, offset: i64, blocks: &[(i64, i64)], window: u16) -> Disposition {
+        let mut options = self.stamp(self.peer_time, self.echo.unwrap_or(self.last_timestamp));
+        if !blocks.is_empty() {
+            options.extend([1, 1, 5, 2 + 8 * blocks.len() as u8]);
+            for (left, right) in blocks {
+                options.extend(self.seq(*left).to_be_bytes());
+                options.extend(self.seq(*right).to_be_bytes());
+            }
+        }
+        self.from_peer(self.peer_seq, self.seq(offset), ACK, window, &options, &[])
+    }
+
+    pub fn ack(&mut self, offset: i64) -> Disposition {
+        self.ack_with(offset, &[], self.terms.window)
+    }
+
+    pub fn sack(&mut self, offset: i64, blocks: &[(i64, i64)]) -> Disposition {
+        self.ack_with(offset, blocks, self.terms.window)
+    }
+
+    /// What the layer sends now.
+    pub fn sent(&mut self) -> Vec<Sent> {
+        let (at, base) = (self.now.since(self.began), self.seq(0));
+        let mut all = Vec::new();
+        while let Some(frame) = self.layer.poll_transmit(self.now) {
+            let header = frame.header.to_vec();
+            let field = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes"));
+            let timestamp = (header.len() >= 32 && header[22] == 8).then(|| field(24));
+            self.last_timestamp = timestamp.unwrap_or(self.last_timestamp);
+            let payload = frame.payload.concat();
+            let offset = i64::from(field(4).wrapping_sub(base) as i32);
+            if !payload.is_empty() {
+                assert!(payload == stream(offset, payload.len()), "the stream is wrong at {offset}");
+            }
+            all.push(Sent {
+                at,
+                seq: field(4),
+                offset,
+                len: payload.len(),
+                flags: header[13],
+                ack: field(8),
+                window: u16::from_be_bytes([header[14], header[15]]),
+                timestamp,
+                gso: frame.gso_size,
+                payload,
+                header,
+            });
+            assert!(all.len() < 10_000, "it never stops");
+        }
+        all
+    }
+
+    /// Offsets and lengths of the data and FINs sent now.
+    pub fn data(&mut self) -> Vec<(i64, usize)> {
+        self.sent().iter().filter(|s| s.len > 0 || s.flags & FIN != 0).map(|s| (s.offset, s.len)).collect()
+    }
+
+    /// Lets time pass without running the layer.
+    pub fn advance(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// Runs the layer by its own timers for `time`; returns what it sent.
+    pub fn run(&mut self, time: Duration) -> Vec<Sent> {
+        let end = self.now + time;
+        let mut all: Vec<Sent> = self.sent();
+        let mut turns = 0;
+        while let Some(at) =
+            self.layer.poll_at(self.now).filter(|at| *at <= end && !self.layer.timed_out(self.now))
+        {
+            self.now = self.now.max(at);
+            self.for_stack();
+            all.extend(self.sent());
+            turns += 1;
+            assert!(turns < 10_000, "it spins: {:?}", self.layer);
+        }
+        self.now = end;
+        all.extend(self.sent());
+        all
+    }
+
+    /// What waits for the stack, as sequence number, acknowledged offset and window.
+    pub fn for_stack(&mut self) -> VecDeque<(u32, i64, u16)> {
+        let base = self.seq(0);
+        let mut all = VecDeque::new();
+        while let Some(bytes) = self.layer.for_stack(self.now) {
+            let field = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+            let window = u16::from_be_bytes([bytes[14], bytes[15]]);
+            all.push_back((field(4), i64::from(field(8).wrapping_sub(base) as i32), window));
+        }
+        all
+    }
+
+    /// The time since the script's beginning.
+    pub fn sent_at(&self) -> Duration {
+        self.now.since(self.began)
+    }
+
+    /// The layer's timestamp clock, which went on from the SYN's 5000.
+    pub fn clock(&self) -> u32 {
+        5_000 + (self.now.since(Instant::from_millis(1_000)).as_millis() as u32)
+    }
+
+    /// A round trip is measured: one segment is sent and acknowledged after `rtt`. The stream stands at 1000 then.
+    pub fn measured(terms: Terms) -> Self {
+        let mut script = Script::established(terms);
+        script.write(1000);
+        assert_eq!(script.data(), [(0, 1000)]);
+        script.advance(script.terms.rtt);
+        script.ack(1000);
+        script.sent();
+        script.began = script.now;
+        script
+    }
+}
+
+/// The stream's bytes from `offset`.
+pub fn stream(offset: i64, len: usize) -> Vec<u8> {
+    (offset..offset + len as i64).map(|n| (n * 31 % 251) as u8).collect()
+}
+
+pub fn segment(
+    seq: u32,
+    ack: u32,
+    flags: u8,
+    window: u16,
+    options: &[u8],
+    payload: &[u8],
+    (source, destination): (u16, u16),
+) -> Vec<u8> {
+    let mut options = options.to_vec();
+    options.resize(options.len().next_multiple_of(4), 0);
+    let mut bytes = Vec::with_capacity(20 + options.len() + payload.len());
+    bytes.extend(source.to_be_bytes());
+    bytes.extend(destination.to_be_bytes());
+    bytes.extend(seq.to_be_bytes());
+    bytes.extend(ack.to_be_bytes());
+    bytes.push(((20 + options.len()) / 4 << 4) as u8);
+    bytes.push(flags);
+    bytes.extend(window.to_be_bytes());
+    bytes.extend([0xde, 0xad, 0, 0]);
+    bytes.extend(options);
+    bytes.extend(payload);
+    bytes
+}

@@ -1,0 +1,163 @@
+//! Whatever a peer sends, the layer neither panics nor spins nor sends what it was never given.
+mod common;
+
+use std::time::Duration;
+
+use common::script::{Script, Terms};
+use netkat::recovery::Algorithm;
+use proptest::prelude::*;
+
+/// One thing that happens to a connection.
+#[derive(Clone, Debug)]
+enum Event {
+    Write(usize),
+    Fin,
+    /// The stack repeats itself from an offset.
+    Repeat(i64, usize),
+    Wait(u64),
+    /// An acceptable ACK somewhere in what was sent, with SACK blocks relative to it.
+    Ack {
+        offset: i64,
+        blocks: Vec<(i64, i64)>,
+        window: u16,
+    },
+    /// A segment whose fields are near what is valid.
+    Near {
+        seq: i32,
+        ack: i32,
+        flags: u8,
+        window: u16,
+        options: Vec<u8>,
+        payload: usize,
+    },
+    /// Bytes.
+    Garbage(Vec<u8>),
+    SegmentSize(u16),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let offset = -2_000i64..40_000;
+    let blocks = prop::collection::vec((-3_000i64..30_000, -3_000i64..30_000), 0..5);
+    prop_oneof![
+        4 => (0usize..20_000).prop_map(Event::Write),
+        1 => Just(Event::Fin),
+        1 => (offset.clone(), 0usize..5_000).prop_map(|(offset, len)| Event::Repeat(offset, len)),
+        4 => prop_oneof![0u64..2_000, 0u64..400_000, 0u64..100_000_000].prop_map(Event::Wait),
+        8 => (offset, blocks, prop_oneof![Just(0u16), any::<u16>()])
+            .prop_map(|(offset, blocks, window)| Event::Ack { offset, blocks, window }),
+        3 => (
+            -70_000i32..70_000,
+            -70_000i32..70_000,
+            any::<u8>(),
+            any::<u16>(),
+            prop::collection::vec(any::<u8>(), 0..40),
+            0usize..3_000,
+        )
+            .prop_map(|(seq, ack, flags, window, options, payload)| Event::Near {
+                seq, ack, flags, window, options, payload
+            }),
+        1 => prop::collection::vec(any::<u8>(), 0..100).prop_map(Event::Garbage),
+        1 => (0u16..9_000).prop_map(Event::SegmentSize),
+    ]
+}
+
+fn terms() -> impl Strategy<Value = Terms> {
+    let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
+    (algorithm, any::<(bool, bool, u32)>(), 0u8..15, 0usize..70_000, 0u16..9_000).prop_map(
+        |(algorithm, (sack, timestamps, iss), shift, max_frame, link_mss)| {
+            let mut terms = Terms { sack, timestamps, iss, shift, ..Terms::default() };
+            terms.config.algorithm = algorithm;
+            terms.config.max_frame = max_frame;
+            terms.config.link_mss = link_mss;
+            terms.config.send_buffer = 100_000;
+            terms.config.user_timeout = Some(Duration::from_secs(600));
+            terms
+        },
+    )
+}
+
+fn play(script: &mut Script, event: Event) {
+    match event {
+        Event::Write(len) => {
+            let room = script.terms.config.send_buffer.saturating_sub(script.layer.outstanding() as usize);
+            script.write(len.min(room));
+        }
+        Event::Fin => script.fin(),
+        Event::Repeat(offset, len) => {
+            let end = script.written;
+            script.written = offset.clamp(0, end);
+            script.write(len.min((end - script.written) as usize));
+            script.written = end;
+        }
+        Event::Wait(micros) => {
+            script.run(Duration::from_micros(micros));
+        }
+        Event::Ack { offset, blocks, window } => {
+            let blocks: Vec<_> = blocks.into_iter().take(3).map(|(l, r)| (offset + l, offset + r)).collect();
+            script.ack_with(offset, &blocks, window);
+        }
+        Event::Near { seq, ack, flags, window, options, payload } => {
+            let seq = script.peer_seq.wrapping_add(seq as u32);
+            let ack = script.seq(0).wrapping_add(ack as u32);
+            script.from_peer(seq, ack, flags, window, &options, &vec![0; payload]);
+        }
+        Event::Garbage(mut bytes) => {
+            script.layer.from_wire(script.now, &mut bytes);
+        }
+        Event::SegmentSize(size) => script.layer.set_mss(script.now, size),
+    }
+    script.for_stack();
+    // Checks that each frame is the stream's.
+    script.sent();
+    let stats = script.layer.stats();
+    assert!(stats.in_flight <= script.layer.outstanding());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_peer_breaks_the_layer(terms in terms(), events in prop::collection::vec(event(), 1..60)) {
+        let mut script = Script::established(terms);
+        for event in events {
+            play(&mut script, event);
+        }
+    }
+
+    #[test]
+    fn no_peer_breaks_the_handshake(terms in terms(), events in prop::collection::vec(event(), 1..20)) {
+        let mut script = Script::unconnected(terms);
+        for event in events {
+            play(&mut script, event);
+        }
+    }
+
+    /// After any such beginning, an honest peer still gets the rest.
+    #[test]
+    fn an_honest_peer_gets_everything_after_all(
+        terms in terms(),
+        events in prop::collection::vec(event(), 1..40),
+    ) {
+        let mut script = Script::established(terms);
+        // A FIN or RST would end the stream; the peer's lies about windows and ACKs must not.
+        for event in events {
+            match event {
+                Event::Fin | Event::Near { .. } | Event::Garbage(_) | Event::Repeat(..) => {}
+                event => play(&mut script, event),
+            }
+        }
+        let written = script.written;
+        for _ in 0..200 {
+            script.run(Duration::from_secs(130));
+            if script.layer.outstanding() == 0 {
+                break;
+            }
+            // Everything that was sent has arrived.
+            let sent = written - script.layer.unsent() as i64;
+            script.peer_seq = script.peer_seq.wrapping_add(1);
+            script.peer_time += 1_000;
+            script.ack_with(sent, &[], u16::MAX);
+        }
+        prop_assert_eq!(script.layer.outstanding(), 0, "{:?}", script.layer);
+    }
+}
