@@ -7,6 +7,7 @@
 pub mod checksum;
 mod endpoint;
 mod flow;
+pub mod fragment;
 pub mod icmp;
 pub mod ip;
 mod segment;
