@@ -40,9 +40,10 @@ pub struct Fragment {
 pub struct Header {
     pub source: IpAddr,
     pub destination: IpAddr,
-    /// The transport protocol's number, behind all extension headers.
+    /// The transport protocol's number, behind all extension headers; of a fragment, the number of what its
+    /// datagram begins with.
     pub protocol: u8,
-    /// Where the transport header begins, in bytes from the network header.
+    /// Where the transport header or the fragment's payload begins, in bytes from the network header.
     pub transport: usize,
     /// Where the packet ends; link padding comes after it.
     pub end: usize,
@@ -167,8 +168,9 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
         if transport > end {
             return Err(Malformed::Truncated);
         }
-        // Behind a later fragment's header there is payload, not a header.
-        if fragment.is_some_and(|f| f.offset != 0) {
+        // What is behind a fragment's header counts as payload: offsets begin there, and a later fragment has no
+        // header there.
+        if fragment.is_some() {
             return Ok(Header {
                 source: address(8)?.into(),
                 destination: address(24)?.into(),

@@ -8,6 +8,7 @@ pub mod checksum;
 mod discovery;
 mod endpoint;
 mod flow;
+pub mod fragment;
 pub mod icmp;
 pub mod ip;
 mod segment;
