@@ -28,14 +28,14 @@ fn packets(criterion: &mut Criterion) {
         let mut about = None;
         each_frame(name, |frame| {
             frames.push((frame.time, frame.data[0].to_vec()));
-            about = Some(Observed { data: [&[]; 3], ..*frame });
+            about = Some(Observed { data: [&[]; 4], ..*frame });
         });
         let about = about.expect("the capture is not empty");
         let observed: Vec<_> = frames
             .iter()
             .map(|(time, bytes)| Observed {
                 time: *time,
-                data: [bytes, &[], &[]],
+                data: [bytes, &[], &[], &[]],
                 length: bytes.len(),
                 ..about
             })

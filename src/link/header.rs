@@ -28,7 +28,7 @@ impl LinkHeader {
         LinkHeader::Ethernet { destination: MacAddr([0; 6]), source: MacAddr([0; 6]) };
 
     /// Writes the header into the front of `out` and returns its length in bytes.
-    pub(super) fn write(&self, ethertype: u16, out: &mut [u8; ETHERNET_LEN]) -> usize {
+    pub(crate) fn write(&self, ethertype: u16, out: &mut [u8; ETHERNET_LEN]) -> usize {
         match self {
             LinkHeader::None => 0,
             LinkHeader::Ethernet { destination, source } => {

@@ -31,17 +31,32 @@ pub struct NextHop {
 pub enum ChecksumState {
     /// Nobody has looked: verify it.
     Unverified,
-    /// The device verified it, or it comes from a local sender that left it to the device.
-    Trusted,
+    /// The device verified it.
+    Verified,
+    /// It comes from a local sender that left it to the device: the field holds the pseudo-header's sum. There
+    /// was no wire to damage the packet.
+    Partial,
 }
 
-/// The 802.1Q tag that the kernel took out of a received frame.
+/// An 802.1Q or 802.1ad tag: in a frame, or as the kernel took it out of a received one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VlanTag {
     /// The tag's ethertype: 0x8100 or 0x88a8.
     pub tpid: u16,
     /// Priority, drop eligibility and VLAN id.
     pub tci: u16,
+}
+
+impl VlanTag {
+    /// The VLAN identifier, 0 to 4095.
+    pub fn id(self) -> u16 {
+        self.tci & 0x0fff
+    }
+
+    /// The priority code point, 0 to 7.
+    pub fn priority(self) -> u8 {
+        (self.tci >> 13) as u8
+    }
 }
 
 /// One received frame.

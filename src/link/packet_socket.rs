@@ -94,7 +94,8 @@ impl PacketSocket {
         if options.vnet_header && !vnet_header {
             log::info!("the kernel has no virtio-net header for packet sockets: no offloads on {name}");
         }
-        if !vnet_header && !set(libc::SOL_PACKET, libc::PACKET_AUXDATA, 1) {
+        // Beside the virtio-net header only a sniffer needs it: for VLAN tags, which netkat's own packets don't have.
+        if (!vnet_header || options.outgoing) && !set(libc::SOL_PACKET, libc::PACKET_AUXDATA, 1) {
             return Err(failed("ask for auxiliary data on a packet socket", ""));
         }
         if options.timestamps && !set(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1) {
@@ -324,8 +325,10 @@ fn ancillary(message: &libc::msghdr) -> Ancillary {
             match (head.cmsg_level, head.cmsg_type) {
                 (libc::SOL_PACKET, libc::PACKET_AUXDATA) if holds(size_of::<libc::tpacket_auxdata>()) => {
                     let aux = data.cast::<libc::tpacket_auxdata>().read_unaligned();
-                    if aux.tp_status & (libc::TP_STATUS_CSUMNOTREADY | libc::TP_STATUS_CSUM_VALID) != 0 {
-                        found.checksum = ChecksumState::Trusted;
+                    if aux.tp_status & libc::TP_STATUS_CSUMNOTREADY != 0 {
+                        found.checksum = ChecksumState::Partial;
+                    } else if aux.tp_status & libc::TP_STATUS_CSUM_VALID != 0 {
+                        found.checksum = ChecksumState::Verified;
                     }
                     if aux.tp_status & libc::TP_STATUS_VLAN_VALID != 0 {
                         let tpid = match aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID {

@@ -38,9 +38,12 @@ pub(super) fn encode(packet: &Outgoing<'_>, link_len: usize) -> [u8; LEN] {
 /// What the header of a received frame says: how its checksum stands, and the segments' size (0 for a frame
 /// that is not coalesced).
 pub(super) fn decode(header: &[u8; LEN]) -> (ChecksumState, u16) {
-    let checksum = match header[0] & (F_NEEDS_CSUM | F_DATA_VALID) {
-        0 => ChecksumState::Unverified,
-        _ => ChecksumState::Trusted,
+    let checksum = if header[0] & F_NEEDS_CSUM != 0 {
+        ChecksumState::Partial
+    } else if header[0] & F_DATA_VALID != 0 {
+        ChecksumState::Verified
+    } else {
+        ChecksumState::Unverified
     };
     let size = if header[1] == 0 { 0 } else { u16::from_ne_bytes([header[4], header[5]]) };
     (checksum, size)
@@ -64,7 +67,7 @@ mod tests {
         let field = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
         assert_eq!((header[0], header[1]), (F_NEEDS_CSUM, GSO_TCPV4));
         assert_eq!((field(2), field(4), field(6), field(8)), (66, 1448, 34, 16));
-        assert_eq!(decode(&header), (ChecksumState::Trusted, 1448));
+        assert_eq!(decode(&header), (ChecksumState::Partial, 1448));
     }
 
     #[test]

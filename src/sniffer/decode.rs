@@ -215,9 +215,9 @@ pub struct Quoted {
 
 /// Reads the headers of a frame.
 pub fn decode(frame: &Observed<'_>) -> Decoded {
-    let [first, second, third] = frame.data;
+    let [first, rest @ ..] = frame.data;
     let mut joined = ArrayVec::<u8, JOINED>::new();
-    let bytes = if second.is_empty() && third.is_empty() {
+    let bytes = if rest.iter().all(|piece| piece.is_empty()) {
         first
     } else {
         for piece in frame.data {

@@ -2,11 +2,13 @@
 //! object of JSON or as a record of a capture file.
 //!
 //! Theory of operation: whoever sees a frame (the link below the stack, a capturing socket, a file's reader)
-//! describes it as an [`Observed`], which borrows the bytes where they lie, in up to three pieces. [`decode`]
+//! describes it as an [`Observed`], which borrows the bytes where they lie, in up to four pieces. [`decode`]
 //! reads the headers with pnet_packet and yields a [`decode::Decoded`] without copying payload or touching the heap;
 //! [`mod@line`] turns that into gVisor's text. A frame that makes no sense is shown as such, never hidden, and
 //! can't make any of this panic.
 use std::time::Duration;
+
+pub use crate::link::VlanTag;
 
 pub mod capture_file;
 pub mod decode;
@@ -15,6 +17,7 @@ pub mod line;
 mod names;
 pub mod payload;
 pub mod sink;
+pub mod tap;
 mod text;
 
 /// Which way a frame went, seen from this host.
@@ -53,27 +56,6 @@ pub enum Checksum {
     Partial,
 }
 
-/// A VLAN tag: in the frame, or as the kernel took it off on receipt (`tp_vlan_tpid` and `tp_vlan_tci` of packet(7)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct VlanTag {
-    /// Tag protocol identifier: 0x8100 for IEEE 802.1Q, 0x88a8 for 802.1ad.
-    pub tpid: u16,
-    /// Tag control information: priority (3 bits), drop eligible (1 bit), VLAN identifier (12 bits).
-    pub tci: u16,
-}
-
-impl VlanTag {
-    /// The VLAN identifier, 0 to 4095.
-    pub fn id(self) -> u16 {
-        self.tci & 0x0fff
-    }
-
-    /// The priority code point, 0 to 7.
-    pub fn priority(self) -> u8 {
-        (self.tci >> 13) as u8
-    }
-}
-
 /// One frame as it was seen, its bytes left where they lie.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
@@ -88,9 +70,9 @@ pub struct Observed<'a> {
     pub ethertype: Option<u16>,
     /// The outermost VLAN tag, if the kernel took it off the frame.
     pub vlan: Option<VlanTag>,
-    /// The bytes that were captured, in order. A sender has headers and payload in separate places; whoever has
-    /// one piece leaves the others empty.
-    pub data: [&'a [u8]; 3],
+    /// The bytes that were captured, in order. A sender has link header, headers and payload in separate places;
+    /// whoever has one piece leaves the others empty.
+    pub data: [&'a [u8]; 4],
     /// The frame's length on the wire in bytes; larger than what `data` holds where a snap length cut it.
     pub length: usize,
     /// Payload bytes a segment for a super-frame that kernel or device will cut (`gso_size`).
@@ -110,7 +92,7 @@ impl<'a> Observed<'a> {
             link,
             ethertype: None,
             vlan: None,
-            data: [frame, &[], &[]],
+            data: [frame, &[], &[], &[]],
             length: frame.len(),
             gso: None,
             checksum: Checksum::Complete,

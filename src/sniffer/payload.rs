@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn bytes_are_found_across_the_pieces() {
         let mut frame = Observed::new(Duration::ZERO, Direction::Send, LinkType::Ethernet, &[]);
-        frame.data = [b"abc", b"", b"defg"];
+        frame.data = [b"ab", b"c", b"", b"defg"];
         for start in 0..8 {
             for end in start..8 {
                 let whole = &b"abcdefg"[start.min(7)..end.min(7)];

@@ -255,7 +255,7 @@ impl Stack {
             local: SocketAddr::new(header.destination, segment.destination_port),
             remote: SocketAddr::new(header.source, segment.source_port),
         };
-        let trusted = checksum == ChecksumState::Trusted;
+        let trusted = checksum != ChecksumState::Unverified;
         if !self.flows.contains_key(&tuple) {
             let valid = trusted
                 || ip::pseudo_header(header.source, header.destination, ip::TCP, bytes.len())

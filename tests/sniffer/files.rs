@@ -58,7 +58,7 @@ fn what_is_written_is_read_again() {
     let (head, tail) = frame.split_at(14);
     let tag = VlanTag { tpid: 0x8100, tci: 0x2007 };
     writer.frame(&received).unwrap();
-    writer.frame(&Observed { data: [head, tail, &[]], guarded: true, ..received }).unwrap();
+    writer.frame(&Observed { data: [head, &[], tail, &[]], guarded: true, ..received }).unwrap();
     writer.frame(&Observed { vlan: Some(tag), direction: Direction::Send, ..received }).unwrap();
     writer.frame(&Observed { interface: 1, length: 9000, ..received }).unwrap();
     writer.statistics(0, TIME, &Statistics { received: 3, dropped: 2 }).unwrap();
@@ -90,10 +90,10 @@ fn a_frame_of_an_unknown_interface_is_refused() {
 }
 
 /// A file in a folder for temporary ones, gone with the value.
-struct Temporary(PathBuf);
+pub struct Temporary(pub PathBuf);
 
 impl Temporary {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         Temporary(std::env::temp_dir().join(format!("netkat-{}-{name}", std::process::id())))
     }
 }
@@ -106,7 +106,7 @@ impl Drop for Temporary {
 
 /// A stream whose bytes the test can see.
 #[derive(Clone, Default)]
-struct Screen(Arc<Mutex<Vec<u8>>>);
+pub struct Screen(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Screen {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -120,7 +120,7 @@ impl Write for Screen {
 }
 
 impl Screen {
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
@@ -268,7 +268,7 @@ fn wireshark_sees_direction_comment_and_drops() {
 }
 
 /// A pipe that nobody reads.
-struct Broken;
+pub struct Broken;
 
 impl Write for Broken {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {

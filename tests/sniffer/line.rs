@@ -131,7 +131,7 @@ fn a_super_frame_in_pieces_shows_its_length_and_gso_size() {
     let (headers, payload) = packet.split_at(54);
     let (payload, wrapped) = payload.split_at(1000);
     let frame = Observed {
-        data: [headers, payload, wrapped],
+        data: [&headers[..14], &headers[14..], payload, wrapped],
         gso: Some(1448),
         checksum: Checksum::Partial,
         length: packet.len(),

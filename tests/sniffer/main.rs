@@ -3,4 +3,5 @@ mod captures;
 mod files;
 mod line;
 mod properties;
+mod tap;
 mod tshark;

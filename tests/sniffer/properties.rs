@@ -66,11 +66,13 @@ fn about(link: impl Strategy<Value = LinkType>) -> impl Strategy<Value = Observe
     })
 }
 
-/// A frame's bytes in three pieces.
-fn pieces(frame: &[u8], first: Index, second: Index) -> [&[u8]; 3] {
+/// A frame's bytes in four pieces.
+fn pieces(frame: &[u8], cuts: [Index; 3]) -> [&[u8]; 4] {
+    let [first, second, third] = cuts;
     let (head, rest) = frame.split_at(first.index(frame.len() + 1));
     let (middle, tail) = rest.split_at(second.index(rest.len() + 1));
-    [head, middle, tail]
+    let (tail, end) = tail.split_at(third.index(tail.len() + 1));
+    [head, middle, tail, end]
 }
 
 proptest! {
@@ -78,8 +80,8 @@ proptest! {
 
     #[test]
     fn random_bytes_are_shown(about in about(link()), bytes in vec(any::<u8>(), 0..2000)) {
-        show(&Observed { data: [&bytes, &[], &[]], ..about });
-        show(&Observed { data: [&bytes, &[], &[]], length: bytes.len(), ..about });
+        show(&Observed { data: [&bytes, &[], &[], &[]], ..about });
+        show(&Observed { data: [&bytes, &[], &[], &[]], length: bytes.len(), ..about });
     }
 
     #[test]
@@ -88,7 +90,7 @@ proptest! {
         golden in any::<Index>(),
         changes in vec((any::<Index>(), any::<u8>()), 0..8),
         cut in any::<Index>(),
-        cuts in any::<(Index, Index)>(),
+        cuts in any::<[Index; 3]>(),
     ) {
         let (link, bytes) = &GOLDEN[golden.index(GOLDEN.len())];
         let mut bytes = bytes.clone();
@@ -100,16 +102,16 @@ proptest! {
         }
         let kept = &bytes[..cut.index(bytes.len() + 1)];
         for bytes in [&bytes, kept] {
-            show(&Observed { link: *link, data: pieces(bytes, cuts.0, cuts.1), ..about });
-            show(&Observed { link: *link, data: [bytes, &[], &[]], length: bytes.len(), ..about });
+            show(&Observed { link: *link, data: pieces(bytes, cuts), ..about });
+            show(&Observed { link: *link, data: [bytes, &[], &[], &[]], length: bytes.len(), ..about });
         }
     }
 
     #[test]
-    fn pieces_do_not_change_what_is_read(golden in any::<Index>(), cuts in any::<(Index, Index)>()) {
+    fn pieces_do_not_change_what_is_read(golden in any::<Index>(), cuts in any::<[Index; 3]>()) {
         let (link, bytes) = &GOLDEN[golden.index(GOLDEN.len())];
         let whole = Observed::new(Duration::ZERO, Direction::Send, *link, bytes);
-        let pieces = Observed { data: pieces(bytes, cuts.0, cuts.1), ..whole };
+        let pieces = Observed { data: pieces(bytes, cuts), ..whole };
         prop_assert_eq!(decode(&whole), decode(&pieces));
     }
 

@@ -98,9 +98,9 @@ impl<W: Write> CaptureWriter<W> {
             .get(frame.interface as usize)
             .ok_or(CaptureError::Format("its interface was never described"))?;
         let tag = frame.vlan.filter(|_| frame.link == LinkType::Ethernet);
-        let [first, second, third] = frame.data;
+        let [first, rest @ ..] = frame.data;
         let mut joined = std::mem::take(&mut self.joined);
-        let mut data = if tag.is_none() && second.is_empty() && third.is_empty() {
+        let mut data = if tag.is_none() && rest.iter().all(|piece| piece.is_empty()) {
             first
         } else {
             joined.clear();

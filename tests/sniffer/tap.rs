@@ -1,0 +1,118 @@
+//! A watched link: each packet once, and whatever happens to who watches, the link goes on.
+use std::{io::Write, time::Duration};
+
+use jiff::tz::TimeZone;
+use netkat::{
+    link::{
+        ChecksumOffload, ETHERTYPE_IPV4, Link, LinkHeader, NextHop, Outgoing, Segmentation,
+        memory::{Impairment, Medium, MemoryLink},
+    },
+    net::MacAddr,
+    sniffer::{
+        LinkType,
+        capture_file::{CaptureReader, Record},
+        line::Lines,
+        sink::{Form, Show, Sink},
+        tap::Tap,
+    },
+};
+
+use super::files::{Broken, Screen, Temporary};
+
+const LINE: Show = Show { form: Form::Line, payload: false, interface: false };
+
+const HOP: NextHop = NextHop {
+    interface: 1,
+    header: LinkHeader::Ethernet {
+        destination: MacAddr([2, 0, 0, 0, 0, 2]),
+        source: MacAddr([2, 0, 0, 0, 0, 1]),
+    },
+};
+
+/// The headers of a UDP datagram of ten bytes from 10.0.0.1:5 to 10.0.0.2:6.
+#[rustfmt::skip]
+const HEADERS: [u8; 28] = [
+    0x45, 0, 0, 38, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+    0, 5, 0, 6, 0, 18, 0, 0,
+];
+
+fn datagram() -> Outgoing<'static> {
+    Outgoing {
+        ethertype: ETHERTYPE_IPV4,
+        headers: &HEADERS,
+        payload: [b"first ", b"last"],
+        checksum: None,
+        segmentation: None,
+    }
+}
+
+fn watched(link: MemoryLink, out: Box<dyn Write + Send>) -> Tap<MemoryLink> {
+    let sink = Sink::new().show(out, LINE, Lines::new(1, TimeZone::UTC));
+    Tap::new(link, Some(sink), [(1, "eth0", LinkType::Ethernet)], true)
+}
+
+fn messages(screen: &Screen) -> Vec<String> {
+    screen.text().lines().map(|line| line.split_once("sniffer] ").unwrap().1.to_owned()).collect()
+}
+
+#[test]
+fn each_packet_is_shown_once_at_either_end() {
+    let (medium, here, there) = Medium::new(Impairment::default(), 1);
+    let (sent, received) = (Screen::default(), Screen::default());
+    let mut here = watched(here, Box::new(sent.clone()));
+    let mut there = watched(there, Box::new(received.clone()));
+    here.transmit(&HOP, &datagram()).unwrap();
+    let super_frame = Outgoing {
+        checksum: Some(ChecksumOffload { start: 20, offset: 6 }),
+        segmentation: Some((Segmentation::Tcp4, 1448)),
+        ..datagram()
+    };
+    here.transmit(&HOP, &super_frame).unwrap();
+    medium.advance(medium.now() + Duration::from_secs(1));
+    while let Some(frame) = there.receive().unwrap() {
+        assert_eq!(frame.frame.len(), 14 + 38);
+    }
+    assert_eq!(sent.text(), "", "nothing is written before a flush");
+    here.flush();
+    there.flush();
+    let line = "udp 10.0.0.1:5 -> 10.0.0.2:6 len:10 id:0001 xsum: 0x0";
+    assert_eq!(messages(&sent), [format!("send {line}"), format!("send {line} gso:1448 csum:partial")]);
+    assert_eq!(messages(&received), [format!("recv {line}"), format!("recv {line}")]);
+}
+
+#[test]
+fn a_recording_tells_what_the_guard_kept() {
+    let file = Temporary::new("tap.pcapng");
+    let (medium, mut here, there) = Medium::new(Impairment::default(), 1);
+    let sink = Sink::new().record(&file.0).unwrap();
+    let mut there = Tap::new(there, Some(sink), [(1, "eth0", LinkType::Ethernet)], true);
+    here.transmit(&HOP, &datagram()).unwrap();
+    let mut icmp = HEADERS;
+    icmp[9] = 1;
+    here.transmit(&HOP, &Outgoing { headers: &icmp, ..datagram() }).unwrap();
+    medium.advance(medium.now() + Duration::from_secs(1));
+    while there.receive().unwrap().is_some() {}
+    there.transmit(&HOP, &datagram()).unwrap();
+    there.flush();
+    let mut guarded = Vec::new();
+    let mut reader = CaptureReader::open(&file.0).unwrap();
+    while let Some(record) = reader.read().unwrap() {
+        if let Record::Frame(frame) = record {
+            guarded.push(frame.guarded);
+        }
+    }
+    assert_eq!(guarded, [true, false, false], "the datagram, not the ICMP message, not what we sent");
+}
+
+#[test]
+fn the_link_outlives_who_watches() {
+    let (medium, here, mut there) = Medium::new(Impairment::default(), 1);
+    let mut here = watched(here, Box::new(Broken));
+    for round in 0..3 {
+        here.transmit(&HOP, &datagram()).unwrap();
+        here.flush();
+        assert!(!here.is_watched(), "round {round}");
+        medium.advance(medium.now() + Duration::from_secs(1));
+        assert!(there.receive().unwrap().is_some());
+    }
+}
