@@ -272,10 +272,13 @@ fn clsact_goes_inert_when_killed_and_the_next_start_removes_it() {
         assert!(filters(INTERFACE).contains("netkat_guard"), "the kernel does not remove it");
         answers_again(far);
 
+        let leftover = filters(INTERFACE);
         let programs = programs(Protocol::Udp);
         let guard = Guard::attach(&programs, index(INTERFACE), Backend::Auto).unwrap();
-        assert!(!has_clsact(INTERFACE), "leftovers and their qdisc are gone: {}", filters(INTERFACE));
+        let id = leftover.split_whitespace().find(|word| word.starts_with("netkat_guard/")).unwrap();
+        assert!(!filters(INTERFACE).contains(id));
         drop(guard);
+        assert!(!has_clsact(INTERFACE), "the dead netkat's qdisc is gone: {}", filters(INTERFACE));
     });
 }
 
