@@ -92,7 +92,7 @@ fn every_byte_arrives_whatever_the_path_does() {
 /// not told again (see `stack_view`), both sides wait for ever.
 #[test]
 fn an_echo_over_a_reordering_path_never_stalls() {
-    for seed in 0..100 {
+    for seed in 400..600 {
         let path = PathConfig {
             delay: ms(5),
             loss: 0.01,
