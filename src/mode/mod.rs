@@ -1,11 +1,19 @@
 //! What netkat can do, a file each: every one reads like its section of the manual.
+mod access;
+mod broadcast;
 mod connect;
+mod conversation;
 mod engine;
+mod exec;
 mod listen;
+mod serve;
 mod session;
 
 use crate::{
-    host::{capability::CapabilityError, interface::InterfaceError, neighbour::NeighbourError},
+    host::{
+        capability::CapabilityError, identity::IdentityError, interface::InterfaceError,
+        neighbour::NeighbourError,
+    },
     kernel::KernelError,
     link::LinkError,
     stack::icmp::IcmpError,
@@ -14,8 +22,10 @@ use nix::sys::signal::Signal;
 use std::{io, net::SocketAddr, time::Duration};
 
 pub use crate::relay::Policy;
+pub use access::Access;
 pub use connect::{Attempt, Connect};
 pub use engine::{Setup, path};
+pub use exec::{Command, CommandError};
 pub use listen::Listen;
 
 /// Why a run failed.
@@ -45,6 +55,8 @@ pub enum Error {
     Output(io::Error),
     #[error("cannot wait for events: {0}")]
     Reactor(io::Error),
+    #[error("cannot run \"{command}\": {error}")]
+    Exec { command: String, error: io::Error },
     #[error("ended by {0}")]
     Interrupted(Signal),
     #[error(transparent)]
@@ -53,6 +65,8 @@ pub enum Error {
     Link(#[from] LinkError),
     #[error(transparent)]
     Capability(#[from] CapabilityError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error(transparent)]
     Interface(#[from] InterfaceError),
     #[error(transparent)]
