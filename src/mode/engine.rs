@@ -10,7 +10,7 @@ use crate::{
         capability::{self, Capability},
         interface::{self, Interface},
     },
-    kernel::{Backend, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
+    kernel::{self, Backend, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
     link::{self, Link, LinkError, PacketSocket},
     net::Protocol,
     reactor::{Interest, Reactor},
@@ -72,6 +72,7 @@ impl Engine {
         capability::require(Capability::NetRaw, "open a packet socket")?;
         capability::require(Capability::NetAdmin, "attach the ingress guard")?;
         capability::require(Capability::Bpf, "load its eBPF programs")?;
+        kernel::map_large_buffers();
         let reactor = Reactor::new().map_err(Error::Reactor)?;
         let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
         let lease = match setup.protocol {
