@@ -9,7 +9,7 @@ use crate::{
         sysctl,
     },
     kernel::Backend,
-    mode::{self, Attempt, Connect, Listen, Policy, Setup},
+    mode::{self, Attempt, Connect, DatagramConnect, DatagramListen, Listen, Policy, Setup},
     net::Protocol,
     recovery::Algorithm,
     stack::Settings,
@@ -29,6 +29,8 @@ const HOP_LIMIT: u8 = 64;
 pub enum Plan {
     Connect(Connect),
     Listen(Listen),
+    DatagramConnect(DatagramConnect),
+    DatagramListen(DatagramListen),
 }
 
 /// Why there is no plan.
@@ -64,16 +66,29 @@ fn usage<T>(text: impl Into<String>) -> Result<T, PlanError> {
 impl Plan {
     /// Decides what `cli` asks for.
     pub fn new(cli: &Cli) -> Result<Plan, PlanError> {
-        if cli.udp {
-            return usage("-u: UDP is not there yet");
+        if cli.keep_open && !(cli.listen && cli.udp) {
+            return usage("-k: keeps a UDP port open for every client; use it with -u and -l");
         }
-        if cli.listen { Ok(Plan::Listen(listen(cli)?)) } else { Ok(Plan::Connect(connect(cli)?)) }
+        Ok(match (cli.listen, protocol(cli)) {
+            (false, Protocol::Tcp) => Plan::Connect(connect(cli)?),
+            (true, Protocol::Tcp) => Plan::Listen(listen(cli)?),
+            (false, Protocol::Udp) => {
+                let Connect { attempts, wait, policy } = connect(cli)?;
+                Plan::DatagramConnect(DatagramConnect { attempts, wait, policy })
+            }
+            (true, Protocol::Udp) => {
+                let Listen { setup, wait, policy } = listen(cli)?;
+                Plan::DatagramListen(DatagramListen { setup, wait, keep_open: cli.keep_open, policy })
+            }
+        })
     }
 
     pub fn run(&self) -> Result<(), mode::Error> {
         match self {
             Plan::Connect(connect) => connect.run(),
             Plan::Listen(listen) => listen.run(),
+            Plan::DatagramConnect(connect) => connect.run(),
+            Plan::DatagramListen(listen) => listen.run(),
         }
     }
 }
@@ -87,8 +102,8 @@ fn connect(cli: &Cli) -> Result<Connect, PlanError> {
             }
         });
     };
-    let port = resolve::port(port, Protocol::Tcp)?;
-    let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, Protocol::Tcp)).transpose()?;
+    let port = resolve::port(port, protocol(cli))?;
+    let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
     let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
     let interface = cli.interface.as_deref().map(interface::by_name).transpose()?;
     let mut attempts = Vec::with_capacity(remotes.len());
@@ -115,7 +130,7 @@ fn attempt(
     source_port: Option<u16>,
     interface: Option<&Interface>,
 ) -> Result<Attempt, PlanError> {
-    let mut query = Query { source_port, ..Query::to(remote, Protocol::Tcp) };
+    let mut query = Query { source_port, ..Query::to(remote, protocol(cli)) };
     if let Some(source) = &cli.source {
         let family = if remote.is_ipv4() { Family::V4 } else { Family::V6 };
         query.source = resolve::addresses(source, 0, family, cli.numeric)?.first().map(SocketAddr::ip);
@@ -128,7 +143,7 @@ fn attempt(
     log_route(&route, &out, remote);
     let framing = out.framing()?;
     let setup = Setup {
-        protocol: Protocol::Tcp,
+        protocol: protocol(cli),
         local: vec![route.source],
         port: source_port.unwrap_or(0),
         lease: vec![route.source],
@@ -167,7 +182,7 @@ fn log_route(route: &Route, out: &Interface, remote: SocketAddr) {
 
 fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     let (address, port) = listening_target(cli)?;
-    let port = resolve::port(port, Protocol::Tcp)?;
+    let port = resolve::port(port, protocol(cli))?;
     let address = address.filter(|text| !text.is_empty());
     let wanted = match address {
         None => None,
@@ -194,7 +209,7 @@ fn listen(cli: &Cli) -> Result<Listen, PlanError> {
         return Err(PlanError::NowhereToListen);
     }
     let setup = Setup {
-        protocol: Protocol::Tcp,
+        protocol: protocol(cli),
         local,
         port,
         lease,
@@ -267,6 +282,10 @@ fn listening_interfaces(cli: &Cli, local: &[IpAddr]) -> Result<Vec<Interface>, P
     let mut interfaces = interface::all()?;
     interfaces.retain(|i| i.up && (i.loopback || !loopback_only) && i.framing().is_ok());
     Ok(interfaces)
+}
+
+fn protocol(cli: &Cli) -> Protocol {
+    if cli.udp { Protocol::Udp } else { Protocol::Tcp }
 }
 
 fn family(cli: &Cli) -> Family {

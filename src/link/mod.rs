@@ -83,6 +83,8 @@ pub struct ChecksumOffload {
 pub enum Segmentation {
     Tcp4,
     Tcp6,
+    /// Datagrams of one size, the last of which may be shorter; IPv4 or IPv6 (kernel 6.2 and later).
+    Udp,
 }
 
 /// One packet to send: headers, then the payload in up to two pieces.

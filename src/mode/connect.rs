@@ -103,7 +103,7 @@ impl Attempt {
     }
 
     /// The link addresses of our frames.
-    fn resolve(&self, wait: Duration) -> Result<NextHop, Error> {
+    pub(super) fn resolve(&self, wait: Duration) -> Result<NextHop, Error> {
         let header = match self.framing {
             Framing::None => LinkHeader::None,
             Framing::Loopback => LinkHeader::LOOPBACK,

@@ -25,7 +25,7 @@ use std::{
 /// The most frames taken in one turn: ACKs must not wait for long.
 const INGRESS_BUDGET: usize = 64;
 /// What waits in the kernel for us may grow to this, in bytes.
-const RECEIVE_BUFFER: usize = 64 << 20;
+pub(super) const RECEIVE_BUFFER: usize = 64 << 20;
 /// How often to look whether an interface that is down has come up or gone.
 const DOWN_INTERVAL: Duration = Duration::from_millis(200);
 /// A super-frame's length field is an IP packet's: 16 bits.
@@ -151,8 +151,39 @@ impl Engine {
         Ok(self.stack.egress(now, &mut self.link)?)
     }
 
+    /// Sends `bytes` to the UDP port's peer as datagrams of `size` bytes; see [`stack::DatagramSocket::send`].
+    pub fn send_datagrams(&mut self, bytes: &[u8], size: usize) -> Result<(), Error> {
+        Ok(self.stack.datagrams.send(&mut self.link, bytes, size)?)
+    }
+
+    /// What the kernel received for us, and dropped for want of room, since the last call.
+    pub fn statistics(&self) -> link::Statistics {
+        self.link.statistics().unwrap_or_else(|error| {
+            log::debug!("cannot tell how many frames were dropped: {error}");
+            link::Statistics::default()
+        })
+    }
+
     /// Waits for a frame, for one of `interests`, for a signal, or for the time when something is due.
     pub fn wait(&mut self, interests: &mut [Interest<'_>], deadline: Option<Duration>) -> Result<(), Error> {
+        self.pause(true, interests, deadline)
+    }
+
+    /// The same for anything but a frame: what arrives meanwhile stays in the packet socket's buffer.
+    pub fn wait_without_link(
+        &mut self,
+        interests: &mut [Interest<'_>],
+        deadline: Option<Duration>,
+    ) -> Result<(), Error> {
+        self.pause(false, interests, deadline)
+    }
+
+    fn pause(
+        &mut self,
+        link: bool,
+        interests: &mut [Interest<'_>],
+        deadline: Option<Duration>,
+    ) -> Result<(), Error> {
         let now = self.reactor.now();
         if let Some(index) = self.down {
             // Fails if the interface is gone for good.
@@ -164,7 +195,8 @@ impl Engine {
         let beat = self.programs.heartbeat_interval().map(|interval| now + interval);
         self.programs.beat();
         let at = [deadline, self.stack.poll_at(), down, beat].into_iter().flatten().min();
-        let signal = self.reactor.wait(self.link.as_fd(), interests, at).map_err(Error::Reactor)?;
+        let link = link.then(|| self.link.as_fd());
+        let signal = self.reactor.wait(link, interests, at).map_err(Error::Reactor)?;
         match signal {
             Some(signal) => Err(Error::Interrupted(signal)),
             None => Ok(()),

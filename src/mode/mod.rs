@@ -1,5 +1,6 @@
 //! What netkat can do, a file each: every one reads like its section of the manual.
 mod connect;
+mod datagram;
 mod engine;
 mod listen;
 mod session;
@@ -11,10 +12,15 @@ use crate::{
     stack::icmp::IcmpError,
 };
 use nix::sys::signal::Signal;
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 pub use crate::relay::Policy;
 pub use connect::{Attempt, Connect};
+pub use datagram::{DatagramConnect, DatagramListen};
 pub use engine::{Setup, path};
 pub use listen::Listen;
 
@@ -25,10 +31,14 @@ pub enum Error {
     TimedOut { target: SocketAddr, syns: u64, waited: Duration },
     #[error("{0}: refused: the peer answered with a reset (RST)")]
     Refused(SocketAddr),
+    #[error("{target}: refused: {from} says that the port is unreachable (ICMP)")]
+    PortUnreachable { target: SocketAddr, from: IpAddr },
     #[error("{target}: rejected: {error}")]
     Rejected { target: SocketAddr, error: IcmpError },
     #[error("{target}: dropped by this host's own egress: {} met ENOBUFS; look for a tc or nft egress rule or a full queue on {interface}", count(*.syns, "SYN"))]
     EgressDropped { target: SocketAddr, syns: u64, interface: String },
+    #[error("{target}: dropped by this host's own egress: {} met ENOBUFS or an interface that is down; look for a tc or nft egress rule or a full queue on {interface}", count(*.datagrams, "datagram"))]
+    DatagramsDropped { target: SocketAddr, datagrams: u64, interface: String },
     #[error("{0}: connection reset by peer")]
     Reset(SocketAddr),
     #[error("{0}: the peer has stopped answering: nothing acknowledged within the user timeout")]

@@ -1,10 +1,11 @@
-//! The TCP/IP stack: frames in, byte streams out.
+//! The TCP/IP stack: frames in, byte streams or datagrams out.
 //!
 //! A [`Stack`] is a table from five-tuple to [`Flow`], each with a small smoltcp of its own, made when we dial
 //! or when a SYN comes. So a listener's backlog is a number, a flood of SYNs cannot touch the established,
 //! and a thousand flows cost what they use. It does no I/O: the reactor passes in frames, a link to send
 //! by, and the time.
 pub mod checksum;
+mod datagram;
 mod endpoint;
 mod flow;
 pub mod fragment;
@@ -16,6 +17,7 @@ use crate::{
     link::{ChecksumOffload, ChecksumState, Link, LinkError, NextHop, Outgoing, Received},
     net::{FiveTuple, Protocol},
 };
+use fragment::Reassembly;
 use segment::Segment;
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -23,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+pub use datagram::{Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, max_payload};
 pub use flow::{Counters, Failure, Flow, Path, Phase, Settings, Way};
 
 /// What a listener does with connections that it does not serve.
@@ -61,6 +64,9 @@ pub struct Stack {
     accepted: VecDeque<FiveTuple>,
     /// Resets due to segments of no connection.
     resets: Vec<(NextHop, ip::Template, [u8; segment::MIN_HEADER])>,
+    /// Our port, where it is a UDP port.
+    pub datagrams: DatagramSocket,
+    reassembly: Reassembly,
     seed: Box<dyn FnMut() -> u64>,
 }
 
@@ -69,8 +75,10 @@ const MAX_RESETS: usize = 64;
 
 impl Stack {
     /// A stack without flows. `seed` yields unpredictable numbers for initial sequence numbers.
-    pub fn new(settings: Settings, seed: impl FnMut() -> u64 + 'static) -> Stack {
+    pub fn new(settings: Settings, mut seed: impl FnMut() -> u64 + 'static) -> Stack {
         Stack {
+            datagrams: DatagramSocket::new(&settings, seed()),
+            reassembly: Reassembly::default(),
             settings,
             flows: HashMap::new(),
             touched: BTreeSet::new(),
@@ -132,14 +140,37 @@ impl Stack {
 
     /// Takes one received frame.
     pub fn ingress(&mut self, now: Duration, received: Received<'_>) {
-        let Received { frame, network, reply, checksum, .. } = received;
+        let Received { frame, network, reply, checksum, segment_size, .. } = received;
+        self.ingress_packet(now, frame, network, reply, checksum, segment_size.into());
+    }
+
+    fn ingress_packet(
+        &mut self,
+        now: Duration,
+        frame: &mut [u8],
+        network: usize,
+        reply: NextHop,
+        checksum: ChecksumState,
+        segment_size: usize,
+    ) {
         let Some(packet) = frame.get(network..) else { return };
         let header = match ip::parse(packet, false) {
             Ok(header) => header,
             Err(error) => return log::debug!("dropping a packet: {error}"),
         };
+        if header.fragment.is_some() {
+            if let Some(mut whole) = self.reassembly.insert(now, &header, packet) {
+                self.ingress_packet(now, &mut whole, 0, reply, ChecksumState::Unverified, 0);
+            }
+            return;
+        }
         match header.protocol {
             ip::TCP => self.ingress_tcp(now, frame, network, &header, reply, checksum),
+            ip::UDP => {
+                let Some(bytes) = packet.get(header.transport..header.end) else { return };
+                let trusted = checksum == ChecksumState::Trusted;
+                self.datagrams.ingress(&header, bytes, reply, trusted, segment_size);
+            }
             ip::ICMP | ip::ICMPV6 => {
                 if let Some(error) = icmp::parse(&header, packet) {
                     self.ingress_icmp(now, &error);
@@ -159,9 +190,6 @@ impl Stack {
         checksum: ChecksumState,
     ) {
         let Some(bytes) = frame.get(network + header.transport..network + header.end) else { return };
-        if header.fragment.is_some() {
-            return log::debug!("dropping a fragment from {}", header.source);
-        }
         let Some(segment) = Segment::parse(bytes) else {
             return log::debug!("dropping a malformed segment from {}", header.source);
         };
@@ -262,6 +290,9 @@ impl Stack {
 
     fn ingress_icmp(&mut self, now: Duration, error: &icmp::IcmpError) {
         let tuple = FiveTuple { protocol: Protocol::Tcp, local: error.local, remote: error.remote };
+        if error.protocol == ip::UDP {
+            self.datagrams.icmp(error);
+        }
         if error.protocol == ip::TCP
             && let Some(flow) = self.flow(&tuple)
         {
