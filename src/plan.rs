@@ -9,7 +9,10 @@ use crate::{
         sysctl,
     },
     kernel::Backend,
-    mode::{self, Access, Attempt, Command, Connect, EgressError, Hop, Listen, Policy, Setup, Wish},
+    mode::{
+        self, Access, Attempt, Command, Connect, DatagramConnect, DatagramListen, EgressError, Hop, Listen,
+        Policy, Setup, Wish,
+    },
     net::{MacAddr, Protocol},
     recovery::Algorithm,
     stack::Settings,
@@ -32,6 +35,8 @@ const HOP_LIMIT: u8 = 64;
 pub enum Plan {
     Connect(Connect),
     Listen(Listen),
+    DatagramConnect(DatagramConnect),
+    DatagramListen(DatagramListen),
 }
 
 /// Why there is no plan.
@@ -67,16 +72,31 @@ fn usage<T>(text: impl Into<String>) -> Result<T, PlanError> {
 impl Plan {
     /// Decides what `cli` asks for.
     pub fn new(cli: &Cli) -> Result<Plan, PlanError> {
-        if cli.udp {
-            return usage("-u: UDP is not there yet");
+        if cli.udp && (cli.exec.is_some() || cli.sh_exec.is_some() || cli.max_conns.is_some()) {
+            return usage(
+                "--exec, --sh-exec and --max-conns are for TCP; with -u, use -k to serve several peers",
+            );
         }
-        if cli.listen { Ok(Plan::Listen(listen(cli)?)) } else { Ok(Plan::Connect(connect(cli)?)) }
+        Ok(match (cli.listen, protocol(cli)) {
+            (false, Protocol::Tcp) => Plan::Connect(connect(cli)?),
+            (true, Protocol::Tcp) => Plan::Listen(listen(cli)?),
+            (false, Protocol::Udp) => {
+                let Connect { attempts, wait, policy, .. } = connect(cli)?;
+                Plan::DatagramConnect(DatagramConnect { attempts, wait, policy })
+            }
+            (true, Protocol::Udp) => {
+                let Listen { setup, wait, policy, access, .. } = listen(cli)?;
+                Plan::DatagramListen(DatagramListen { setup, access, wait, keep_open: cli.keep_open, policy })
+            }
+        })
     }
 
     pub fn run(&self) -> Result<(), mode::Error> {
         match self {
             Plan::Connect(connect) => connect.run(),
             Plan::Listen(listen) => listen.run(),
+            Plan::DatagramConnect(connect) => connect.run(),
+            Plan::DatagramListen(listen) => listen.run(),
         }
     }
 }
@@ -90,8 +110,8 @@ fn connect(cli: &Cli) -> Result<Connect, PlanError> {
             }
         });
     };
-    let port = resolve::port(port, Protocol::Tcp)?;
-    let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, Protocol::Tcp)).transpose()?;
+    let port = resolve::port(port, protocol(cli))?;
+    let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
     let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
     let interface = cli.interface.as_deref().map(interface::by_name).transpose()?;
     let mut attempts = Vec::with_capacity(remotes.len());
@@ -123,7 +143,7 @@ fn attempt(
     source_port: Option<u16>,
     interface: Option<&Interface>,
 ) -> Result<Attempt, PlanError> {
-    let mut query = Query { source_port, ..Query::to(remote, Protocol::Tcp) };
+    let mut query = Query { source_port, ..Query::to(remote, protocol(cli)) };
     if let Some(source) = &cli.source {
         let family = family_of(remote.ip());
         query.source = resolve::addresses(source, 0, family, cli.numeric)?.first().map(SocketAddr::ip);
@@ -154,7 +174,7 @@ fn attempt(
 /// What the flags alone decide.
 fn setup(cli: &Cli) -> Setup {
     Setup {
-        protocol: Protocol::Tcp,
+        protocol: protocol(cli),
         local: Vec::new(),
         port: 0,
         lease: Vec::new(),
@@ -196,7 +216,7 @@ fn persona(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, PlanError> {
 
 fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     let (address, port) = listening_target(cli)?;
-    let port = resolve::port(port, Protocol::Tcp)?;
+    let port = resolve::port(port, protocol(cli))?;
     if let Some(persona) = persona(cli)? {
         return listen_as(cli, persona, address, port);
     }
@@ -240,7 +260,7 @@ fn listen_as(
             persona.0
         ));
     }
-    let mut query = Query::to(SocketAddr::new(persona.0, port), Protocol::Tcp);
+    let mut query = Query::to(SocketAddr::new(persona.0, port), protocol(cli));
     query.interface = cli.interface.as_deref().map(interface::by_name).transpose()?.map(|i| i.index);
     let egress = Wish { query, via: None, persona: Some(persona) }.decide()?;
     let setup = Setup {
@@ -357,6 +377,10 @@ fn listening_interfaces(cli: &Cli, local: &[IpAddr]) -> Result<Vec<Interface>, P
     let mut interfaces = interface::all()?;
     interfaces.retain(|i| i.up && (i.loopback || !loopback_only) && i.framing().is_ok());
     Ok(interfaces)
+}
+
+fn protocol(cli: &Cli) -> Protocol {
+    if cli.udp { Protocol::Udp } else { Protocol::Tcp }
 }
 
 fn family(cli: &Cli) -> Family {

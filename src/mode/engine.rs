@@ -27,7 +27,7 @@ use std::{
 /// The most frames taken in one turn: ACKs must not wait for long.
 const INGRESS_BUDGET: usize = 64;
 /// What waits in the kernel for us may grow to this, in bytes.
-const RECEIVE_BUFFER: usize = 64 << 20;
+pub(super) const RECEIVE_BUFFER: usize = 64 << 20;
 /// How often to look after what nobody tells us of, while there are flows.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The ports to choose from at an address that is not the host's (RFC 6335, section 6).
@@ -205,8 +205,39 @@ impl Engine {
         Ok(self.stack.egress(now, &mut self.link)?)
     }
 
+    /// Sends `bytes` to the UDP port's peer as datagrams of `size` bytes; see [`stack::DatagramSocket::send`].
+    pub fn send_datagrams(&mut self, bytes: &[u8], size: usize) -> Result<(), Error> {
+        Ok(self.stack.datagrams.send(&mut self.link, bytes, size)?)
+    }
+
+    /// What the kernel received for us, and dropped for want of room, since the last call.
+    pub fn statistics(&self) -> link::Statistics {
+        self.link.statistics().unwrap_or_else(|error| {
+            log::debug!("cannot tell how many frames were dropped: {error}");
+            link::Statistics::default()
+        })
+    }
+
     /// Waits for a frame, for one of `interests`, for a signal, or for the time when something is due.
     pub fn wait(&mut self, interests: &mut [Interest<'_>], deadline: Option<Duration>) -> Result<(), Error> {
+        self.pause(true, interests, deadline)
+    }
+
+    /// The same for anything but a frame: what arrives meanwhile stays in the packet socket's buffer.
+    pub fn wait_without_link(
+        &mut self,
+        interests: &mut [Interest<'_>],
+        deadline: Option<Duration>,
+    ) -> Result<(), Error> {
+        self.pause(false, interests, deadline)
+    }
+
+    fn pause(
+        &mut self,
+        link: bool,
+        interests: &mut [Interest<'_>],
+        deadline: Option<Duration>,
+    ) -> Result<(), Error> {
         let now = self.reactor.now();
         if let Some(index) = self.down {
             // Fails if the interface is gone for good.
@@ -224,7 +255,8 @@ impl Engine {
         // An idle listener need not wake.
         let check = (!self.stack.is_idle()).then_some(self.checked_at + CHECK_INTERVAL);
         let at = [deadline, self.stack.poll_at(), down, beat, check].into_iter().flatten().min();
-        let signal = self.reactor.wait(self.link.as_fd(), interests, at).map_err(Error::Reactor)?;
+        let link = link.then(|| self.link.as_fd());
+        let signal = self.reactor.wait(link, interests, at).map_err(Error::Reactor)?;
         match signal {
             Some(signal) => Err(Error::Interrupted(signal)),
             None => Ok(()),
