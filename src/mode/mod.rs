@@ -5,12 +5,14 @@ mod egress;
 mod engine;
 mod listen;
 mod session;
+mod sniff;
 
 use crate::{
     host::{capability::CapabilityError, interface::InterfaceError, neighbour::NeighbourError},
     kernel::KernelError,
     link::LinkError,
     net::MacAddr,
+    sniffer::sink::SinkError,
     stack::icmp::IcmpError,
 };
 use nix::sys::signal::Signal;
@@ -25,6 +27,7 @@ pub use connect::{Attempt, Connect};
 pub use egress::{Egress, EgressError, Hop, Wish};
 pub use engine::Setup;
 pub use listen::Listen;
+pub use sniff::{Sniff, Source};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,10 @@ pub enum Error {
     Input(io::Error),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
+    #[error("cannot read the packet socket's statistics: {0}")]
+    Statistics(io::Error),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
     #[error("cannot wait for events: {0}")]
     Reactor(io::Error),
     #[error("ended by {0}")]
