@@ -1,12 +1,14 @@
 //! The command line: flags, and nothing else.
 use crate::{net::MacAddr, recovery::Algorithm};
 use clap::{ArgAction, Parser, ValueEnum};
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// netcat over a TCP/IP stack of its own: the host's firewall does not see it.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "netkat", version, max_term_width = 100)]
-#[command(override_usage = "netkat [OPTIONS] HOST PORT\n       netkat [OPTIONS] -l [ADDRESS] PORT")]
+#[command(
+    override_usage = "netkat [OPTIONS] HOST PORT\n       netkat [OPTIONS] -l [ADDRESS] PORT\n       netkat [OPTIONS] --sniff [HOST [PORT]]\n       netkat [OPTIONS] --read FILE [HOST [PORT]]"
+)]
 pub struct Cli {
     /// Where to connect to; with -l, the address and port to listen on
     #[arg(value_name = "HOST PORT", num_args = 0..=2)]
@@ -101,6 +103,38 @@ pub struct Cli {
     /// interrupted
     #[arg(long)]
     pub no_shutdown: bool,
+
+    /// Only watch: show the packets of an interface (-i NAME, or any), of a protocol (-u, --tcp), of HOST, of PORT
+    #[arg(long, conflicts_with_all = ["listen", "via", "impersonate", "source"])]
+    pub sniff: bool,
+
+    /// Show the packets of a capture file, pcap or pcapng
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sniff", "listen", "via", "impersonate", "source", "interface"])]
+    pub read: Option<PathBuf>,
+
+    /// Watch TCP only
+    #[arg(long, conflicts_with = "udp")]
+    pub tcp: bool,
+
+    /// Watch what others on the segment say to each other, too
+    #[arg(long, requires = "sniff", requires = "interface")]
+    pub promiscuous: bool,
+
+    /// Stop watching after so many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Record the packets in a file, as pcapng; what is watched is then shown only with -d, --json or --payload
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+
+    /// Show packets as JSON, an object a line
+    #[arg(long)]
+    pub json: bool,
+
+    /// Show the payload of packets in hexadecimal
+    #[arg(long)]
+    pub payload: bool,
 
     /// Print a line on stderr for each frame sent and received
     #[arg(short, long)]

@@ -8,13 +8,14 @@ use crate::{
         route::Query,
         sysctl,
     },
-    kernel::Backend,
+    kernel::{Backend, IpFamily, SniffFilter},
     mode::{
         self, Access, Attempt, Command, Connect, DatagramConnect, DatagramListen, EgressError, Hop, Listen,
-        Policy, Setup, Wish,
+        Policy, Setup, Sniff, Source, Wish,
     },
     net::{MacAddr, Protocol},
     recovery::Algorithm,
+    sniffer::sink::{Form, Output, Show},
     stack::Settings,
 };
 use ipnet::IpNet;
@@ -37,6 +38,7 @@ pub enum Plan {
     Listen(Listen),
     DatagramConnect(DatagramConnect),
     DatagramListen(DatagramListen),
+    Sniff(Sniff),
 }
 
 /// Why there is no plan.
@@ -72,6 +74,12 @@ fn usage<T>(text: impl Into<String>) -> Result<T, PlanError> {
 impl Plan {
     /// Decides what `cli` asks for.
     pub fn new(cli: &Cli) -> Result<Plan, PlanError> {
+        if cli.sniff || cli.read.is_some() {
+            return Ok(Plan::Sniff(sniff(cli)?));
+        }
+        if let Some(flag) = sniffing_flag(cli) {
+            return usage(format!("{flag} is for --sniff and --read"));
+        }
         if cli.udp && (cli.exec.is_some() || cli.sh_exec.is_some() || cli.max_conns.is_some()) {
             return usage(
                 "--exec, --sh-exec and --max-conns are for TCP; with -u, use -k to serve several peers",
@@ -97,8 +105,68 @@ impl Plan {
             Plan::Listen(listen) => listen.run(),
             Plan::DatagramConnect(connect) => connect.run(),
             Plan::DatagramListen(listen) => listen.run(),
+            Plan::Sniff(sniff) => sniff.run(),
         }
     }
+}
+
+/// What --sniff and --read ask for.
+fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
+    let (host, port) = match (cli.target.as_slice(), cli.source_port.as_deref()) {
+        ([], port) => (None, port),
+        ([host], port) => (Some(host.as_str()), port),
+        ([host, port], None) => (Some(host.as_str()), Some(port.as_str())),
+        (_, _) => return usage("say one host and one port: netkat --sniff HOST PORT"),
+    };
+    let protocol = match (cli.tcp, cli.udp) {
+        (true, _) => Some(Protocol::Tcp),
+        (_, true) => Some(Protocol::Udp),
+        _ => None,
+    };
+    let port = port.map(|port| resolve::port(port, protocol.unwrap_or(Protocol::Tcp))).transpose()?;
+    let host = match host {
+        Some(host) => resolve::addresses(host, 0, family(cli), cli.numeric)?.first().map(SocketAddr::ip),
+        None => None,
+    };
+    let family = match family(cli) {
+        Family::Any => None,
+        Family::V4 => Some(IpFamily::Ipv4),
+        Family::V6 => Some(IpFamily::Ipv6),
+    };
+    let named = cli.interface.as_deref().filter(|name| *name != "any");
+    if cli.promiscuous && named.is_none() {
+        return usage("--promiscuous: name one interface");
+    }
+    let source = match &cli.read {
+        Some(path) => Source::File(path.clone()),
+        None => Source::Live {
+            interface: named.map(interface::by_name).transpose()?,
+            promiscuous: cli.promiscuous,
+        },
+    };
+    let several = matches!(source, Source::Live { interface: None, .. });
+    let shown = cli.pcap.is_none() || cli.debug || cli.json || cli.payload;
+    let form = if cli.json { Form::Json } else { Form::Line };
+    let show = Show { form, payload: cli.payload, interface: several };
+    Ok(Sniff {
+        source,
+        filter: SniffFilter { protocol, family, host, port },
+        output: Output { show: shown.then_some(show), record: cli.pcap.clone() },
+        count: cli.count,
+    })
+}
+
+/// A flag that only a sniffer can honour.
+fn sniffing_flag(cli: &Cli) -> Option<&'static str> {
+    let given = [
+        ("--tcp", cli.tcp),
+        ("--promiscuous", cli.promiscuous),
+        ("--count", cli.count.is_some()),
+        ("--pcap", cli.pcap.is_some()),
+        ("--json", cli.json),
+        ("--payload", cli.payload),
+    ];
+    given.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
 }
 
 fn connect(cli: &Cli) -> Result<Connect, PlanError> {

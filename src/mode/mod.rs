@@ -11,6 +11,7 @@ mod exec;
 mod listen;
 mod serve;
 mod session;
+mod sniff;
 
 use crate::{
     host::{
@@ -20,6 +21,7 @@ use crate::{
     kernel::KernelError,
     link::LinkError,
     net::MacAddr,
+    sniffer::sink::SinkError,
     stack::icmp::IcmpError,
 };
 use nix::sys::signal::Signal;
@@ -37,6 +39,7 @@ pub use egress::{Egress, EgressError, Hop, Wish};
 pub use engine::Setup;
 pub use exec::{Command, CommandError};
 pub use listen::Listen;
+pub use sniff::{Sniff, Source};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,10 @@ pub enum Error {
     Input(io::Error),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
+    #[error("cannot read the packet socket's statistics: {0}")]
+    Statistics(io::Error),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
     #[error("cannot wait for events: {0}")]
     Reactor(io::Error),
     #[error("cannot run \"{command}\": {error}")]

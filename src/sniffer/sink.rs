@@ -5,7 +5,7 @@
 //! system calls. A reader that goes away is not an error but the end: [`SinkError::Closed`].
 use std::{
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -39,6 +39,29 @@ pub struct Show {
     pub payload: bool,
     /// Name the interface at the end of the line, for where there are several; objects always name it.
     pub interface: bool,
+}
+
+/// Where packets are to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// How to show them, if at all.
+    pub show: Option<Show>,
+    /// The pcapng file to record them in.
+    pub record: Option<PathBuf>,
+}
+
+impl Output {
+    /// Opens the file, and shows on `out` what is to be shown, in local time.
+    pub fn open(&self, out: Box<dyn Write + Send>) -> Result<Sink, SinkError> {
+        let mut sink = Sink::new();
+        if let Some(path) = &self.record {
+            sink = sink.record(path)?;
+        }
+        Ok(match self.show {
+            Some(show) => sink.show(out, show, Lines::local()),
+            None => sink,
+        })
+    }
 }
 
 /// Why a frame could not be handed on.

@@ -2,6 +2,7 @@
 mod captures;
 mod files;
 mod line;
+mod program;
 mod properties;
 mod tap;
 mod tshark;
