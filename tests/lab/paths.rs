@@ -65,6 +65,6 @@ fn an_emulated_delay_is_the_round_trip_time() {
     Netcat::OpenBsd.connect(&pair.host, at, 5000).text("x").run();
     let elapsed = started.elapsed().as_millis();
     // A handshake and the FINs: two round trips of 50 ms.
-    assert!((100..1000).contains(&elapsed), "{elapsed} ms");
+    assert!((100..3000).contains(&elapsed), "{elapsed} ms");
     server.wait(DEADLINE);
 }
