@@ -162,9 +162,7 @@ fn sniffing_flag(cli: &Cli) -> Option<&'static str> {
         ("--tcp", cli.tcp),
         ("--promiscuous", cli.promiscuous),
         ("--count", cli.count.is_some()),
-        ("--pcap", cli.pcap.is_some()),
         ("--json", cli.json),
-        ("--payload", cli.payload),
     ];
     given.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
 }
@@ -253,7 +251,15 @@ fn setup(cli: &Cli) -> Setup {
         vnet_header: !cli.no_vnet_header,
         segmentation: !cli.no_gso,
         settings: settings(cli),
+        watch: watch(cli),
     }
+}
+
+/// What is shown and recorded of a connection's frames.
+fn watch(cli: &Cli) -> Option<Output> {
+    let shown = cli.debug || cli.payload;
+    let show = Show { form: Form::Line, payload: cli.payload, interface: false };
+    (shown || cli.pcap.is_some()).then(|| Output { show: shown.then_some(show), record: cli.pcap.clone() })
 }
 
 /// The next hop that --via names: an address, or a MAC address.

@@ -2,7 +2,7 @@
 use super::{
     Command, Error, Policy, disguise,
     egress::{Egress, Hop, Wish},
-    engine::{Engine, Port, Setup, path},
+    engine::{Engine, Port, Setup},
     session,
 };
 use crate::{
@@ -117,7 +117,7 @@ impl Attempt {
         };
         log::info!("dialing {} from {}", self.remote, tuple.local);
         let start = engine.reactor.now();
-        engine.stack.dial(start, tuple, Way { next_hop, path: path(&egress.interface, egress.mtu) });
+        engine.stack.dial(start, tuple, Way { next_hop, path: engine.path(&egress.interface, egress.mtu) });
         let ended = engine.run_until(Some(start + wait), |stack| {
             let flow = stack.peek(&tuple)?;
             match flow.failure() {

@@ -10,7 +10,7 @@
 //! not fit there is counted and reported.
 use super::{
     Access, Attempt, Error, Policy, disguise,
-    engine::{Engine, Port, RECEIVE_BUFFER, Setup, path},
+    engine::{Engine, Port, RECEIVE_BUFFER, Setup},
 };
 use crate::{
     net::{FiveTuple, Protocol},
@@ -80,7 +80,10 @@ impl Attempt {
             remote: SocketAddr::new(self.remote.ip(), self.remote.port()),
         };
         log::info!("sending to {} from {}", self.remote, tuple.local);
-        engine.stack.datagrams.dial(tuple, Way { next_hop, path: path(&egress.interface, egress.mtu) });
+        engine
+            .stack
+            .datagrams
+            .dial(tuple, Way { next_hop, path: engine.path(&egress.interface, egress.mtu) });
         Ok(engine)
     }
 }
@@ -105,10 +108,11 @@ impl DatagramListen {
             disguise::assume(&mut engine, persona)?;
         }
         let access = self.access.clone();
+        let paths = engine.paths(&self.setup.interfaces);
         engine.stack.datagrams.serve(DatagramService {
             audience: if self.keep_open { Audience::All } else { Audience::First },
             gate: Box::new(move |peer| access.admit(peer)),
-            paths: self.setup.interfaces.iter().map(|i| (i.index, path(i, i.mtu))).collect(),
+            paths,
         });
         log::info!("listening on UDP port {}", engine.port());
         Conversation::new(&mut engine, Role::Server { wait: self.wait }, self.policy)?.run()

@@ -8,16 +8,20 @@ use super::Error;
 use crate::{
     host::{
         capability::{self, Capability},
-        interface::{self, Interface},
+        interface::{self, Framing, Interface},
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
     link::{self, Link, LinkError, PacketSocket},
     net::Protocol,
     reactor::{Interest, Reactor},
+    sniffer::{LinkType, sink::Output, tap::Tap},
     stack::{Path, Persona, Settings, Stack},
 };
 use nix::net::if_::if_indextoname;
 use std::{
+    collections::HashMap,
+    fs::File,
+    io,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     os::fd::AsFd,
@@ -60,6 +64,8 @@ pub struct Setup {
     pub vnet_header: bool,
     pub segmentation: bool,
     pub settings: Settings,
+    /// Where the frames are shown and recorded, if they are.
+    pub watch: Option<Output>,
 }
 
 /// A port of ours, held against other processes for as long as this value lives.
@@ -99,7 +105,7 @@ impl Port {
 /// A running stack on its link.
 pub struct Engine {
     pub stack: Stack,
-    link: PacketSocket,
+    link: Tap<PacketSocket>,
     pub reactor: Reactor,
     _loopback: Option<Loopback>,
     guards: Vec<Guard>,
@@ -141,7 +147,13 @@ impl Engine {
         if let Some(persona) = setup.persona {
             link.set_promiscuous(persona.interface)?;
         }
+        let sink = match &setup.watch {
+            Some(output) => Some(output.open(stderr().map_err(Error::Reactor)?)?),
+            None => None,
+        };
         link.bind()?;
+        let watched = setup.interfaces.iter().map(|i| (i.index, i.name.as_str(), link_type(i)));
+        let link = Tap::new(link, sink, watched, true);
         let names: Vec<_> = setup.interfaces.iter().map(|i| i.name.as_str()).collect();
         log::info!("raw socket: {}", names.join(", "));
         let mut guards = Vec::with_capacity(setup.interfaces.len());
@@ -169,6 +181,21 @@ impl Engine {
             leak: Leak::default(),
             single,
         })
+    }
+
+    /// What packets may measure on an interface, where the route allows `mtu` bytes.
+    pub fn path(&self, interface: &Interface, mtu: u32) -> Path {
+        let max_segments = match self.link.offloads().segmentation {
+            true => interface.gso_max_segs as usize,
+            false => 1,
+        };
+        let max_frame = (interface.gso_max_size as usize).min(MAX_FRAME) - FRAME_MARGIN;
+        Path { mtu: mtu as usize, max_frame, max_segments }
+    }
+
+    /// The paths of a listener's interfaces.
+    pub fn paths(&self, interfaces: &[Interface]) -> HashMap<u32, Path> {
+        interfaces.iter().map(|i| (i.index, self.path(i, i.mtu))).collect()
     }
 
     /// Our port.
@@ -212,7 +239,7 @@ impl Engine {
 
     /// What the kernel received for us, and dropped for want of room, since the last call.
     pub fn statistics(&self) -> link::Statistics {
-        self.link.statistics().unwrap_or_else(|error| {
+        self.link.link().statistics().unwrap_or_else(|error| {
             log::debug!("cannot tell how many frames were dropped: {error}");
             link::Statistics::default()
         })
@@ -255,6 +282,7 @@ impl Engine {
         // An idle listener need not wake.
         let check = (!self.stack.is_idle()).then_some(self.checked_at + CHECK_INTERVAL);
         let at = [deadline, self.stack.poll_at(), down, beat, check].into_iter().flatten().min();
+        self.link.flush();
         let link = link.then(|| self.link.as_fd());
         let signal = self.reactor.wait(link, interests, at).map_err(Error::Reactor)?;
         match signal {
@@ -332,12 +360,20 @@ impl Leak {
     }
 }
 
-/// What packets may measure on an interface, where the route allows `mtu` bytes.
-pub fn path(interface: &Interface, mtu: u32) -> Path {
-    Path {
-        mtu: mtu as usize,
-        max_frame: (interface.gso_max_size as usize).min(MAX_FRAME) - FRAME_MARGIN,
-        max_segments: interface.gso_max_segs as usize,
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.link.flush();
+    }
+}
+
+fn stderr() -> io::Result<Box<dyn io::Write + Send>> {
+    Ok(Box::new(File::from(io::stderr().as_fd().try_clone_to_owned()?)))
+}
+
+fn link_type(interface: &Interface) -> LinkType {
+    match interface.framing() {
+        Ok(Framing::None) => LinkType::RawIp,
+        _ => LinkType::Ethernet,
     }
 }
 
