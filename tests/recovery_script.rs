@@ -599,6 +599,26 @@ mod rate {
         assert!(after.abs_diff(window * 7 / 10) <= 1000, "RFC 9438, section 4.6: {window} -> {after}");
     }
 
+    /// RFC 5681, section 4.1: an idle connection does not burst its old window.
+    #[test]
+    fn an_idle_window_decays() {
+        for algorithm in [Algorithm::Cubic, Algorithm::Reno] {
+            let mut script = Script::measured(config(|c| c.algorithm = algorithm));
+            while script.layer.stats().congestion_window < 40_000 {
+                script.write(script.layer.stats().congestion_window as usize);
+                script.data();
+                script.advance(ms(40));
+                script.ack(script.written);
+                script.sent();
+            }
+            script.run(ms(500));
+            script.write(60_000);
+            script.sent();
+            let window = script.layer.stats().congestion_window;
+            assert!((10_000..=25_000).contains(&window), "{algorithm}: two timeouts of 240 ms left {window}");
+        }
+    }
+
     /// bbr paces from the first measured round trip on; cubic and reno go by ACKs.
     #[test]
     fn bbr_is_paced() {
@@ -651,6 +671,48 @@ mod path_mtu {
         assert_eq!(stats.slow_start_threshold, None);
         script.ack(4000);
         assert_eq!(script.layer.outstanding(), 0);
+    }
+
+    /// RFC 4821, section 7.2 and 7.3: what was given up is looked for again, by single segments of new data, and
+    /// their loss is no congestion.
+    #[test]
+    fn the_old_size_is_probed_for() {
+        let mut script = Script::established(config(|c| c.link_mss = 1460));
+        script.write(1_448);
+        script.run(ms(8_000));
+        assert_eq!(script.layer.stats().segment_size, 1208);
+        script.ack(1_448);
+        // Small writes open the window; there is not enough in them for a probe.
+        while script.layer.stats().congestion_window < 8_000 {
+            for _ in 0..script.layer.stats().congestion_window / 600 {
+                script.write(600);
+                script.sent();
+            }
+            script.advance(ms(40));
+            script.ack(script.written);
+            script.sent();
+        }
+        // One probe is lost, the next one arrives.
+        let start = script.written;
+        script.write(5_000);
+        let sent = script.sent();
+        assert_eq!((sent[0].offset, sent[0].len, sent[0].gso), (start, 1_448, None));
+        assert!(sent[1..].iter().all(|s| s.len <= 1_208), "{sent:?}");
+        let window = script.layer.stats().congestion_window;
+        script.advance(ms(40));
+        script.sack(start, &[(start + 1_448, start + 5_000)]);
+        let again: Vec<_> = script.run(ms(15)).iter().map(|s| s.len).collect();
+        assert_eq!(again, [1_208, 240]);
+        let stats = script.layer.stats();
+        assert!(stats.congestion_window >= window && stats.fast_recoveries == 0, "{stats:?}");
+        script.ack(script.written);
+        script.sent();
+        script.write(5_000);
+        let probe = script.sent()[0].clone();
+        assert_eq!((probe.len, probe.gso), (1_448, None));
+        script.ack(script.written);
+        script.sent();
+        assert_eq!(script.layer.stats().segment_size, 1_448);
     }
 
     /// RFC 4821, section 7.7: full segments that vanish while nothing else does.

@@ -73,7 +73,7 @@ impl Recovery {
         }
         if self.rate.delivered() > delivered {
             self.user_timeout.on_progress(now);
-            self.path_mtu.on_progress();
+            self.path_mtu.on_progress(now);
         }
         self.batch = Some(batch);
     }
@@ -189,6 +189,9 @@ impl Recovery {
             self.rtt.sample(batch.at, longest, shortest);
         }
         self.judge_tail_probe(now, &batch);
+        if let Some(link_mss) = self.path_mtu.on_acknowledged(now, self.space.una, self.link_mss) {
+            self.resize_segments(now, link_mss);
+        }
         if batch.spurious {
             self.undo_recovery(now, batch.dsack);
         }
@@ -304,12 +307,21 @@ impl Recovery {
         lost
     }
 
+    /// RFC 4821, section 7.2: the loss of a path MTU probe alone is no sign of congestion.
+    fn is_lost_probe(&mut self, lost: u64) -> bool {
+        let Some((start, end)) = self.path_mtu.flying().filter(|(start, end)| lost <= end - start) else {
+            return false;
+        };
+        let first = self.board.first_lost().and_then(|index| self.board.get(index));
+        first.is_some_and(|record| (start..end).contains(&record.start))
+    }
+
     fn on_losses(&mut self, now: Instant, delivered: u64, lost: u64) {
         if lost == 0 {
             return;
         }
         self.stats.bytes_lost += lost;
-        if self.phase != Phase::Open {
+        if self.phase != Phase::Open || self.is_lost_probe(lost) {
             return;
         }
         self.stats.fast_recoveries += 1;

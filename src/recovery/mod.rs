@@ -323,7 +323,7 @@ impl Recovery {
             reordering_ends: None,
             persist: Persist::default(),
             user_timeout: UserTimeout::default(),
-            path_mtu: PathMtu::default(),
+            path_mtu: PathMtu::new(link_mss),
             idle_since: None,
             challenged_at: None,
             delivery_rate: 0,
@@ -380,7 +380,7 @@ impl Recovery {
     /// The path carries no more than `link_mss` (its MTU less the IP header and 20): what is in flight in larger
     /// segments is lost, and is sent again in smaller ones at once (RFC 1191, section 6.5; no congestion).
     pub fn set_mss(&mut self, now: Instant, link_mss: u16) {
-        self.path_mtu.learn();
+        self.path_mtu.learn(u64::from(link_mss));
         self.resize_segments(now, u64::from(link_mss));
     }
 

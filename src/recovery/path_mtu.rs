@@ -1,40 +1,150 @@
-//! Paths that swallow large segments and say nothing (RFC 4821, section 7.7; RFC 8899).
+//! Paths that swallow large segments and say nothing (RFC 4821; RFC 8899).
 //!
 //! Where ICMP is filtered, a connection whose segments exceed the path's MTU hangs: the handshake passes, full
 //! segments never do. So when a full segment times out repeatedly and nothing else arrives either, the next
 //! attempt goes in smaller ones.
+//!
+//! That may have been a mere outage, or the step too large. So once something arrives again, single segments of
+//! new data probe for more, the original size first, then by bisection; the loss of a probe is no congestion.
+//! Sizes are MSS values as the SYN has them: the MTU less the IP header and 20.
+use std::time::Duration;
+
+use super::time::Instant;
 
 /// Timeouts in a row that make a black hole (Linux's tcp_retries1).
 const SUSPICIOUS_TIMEOUTS: u32 = 3;
-/// What to fall back to, as MSS: IPv6's minimum MTU of 1280, and RFC 9293's default.
+/// What to fall back to: IPv6's minimum MTU of 1280, and RFC 9293's default.
 const STEPS: [u64; 2] = [1220, 536];
+/// Probes of one size before it counts as too large (RFC 8899, section 5.1.2, has three; TCP repairs a lost one).
+const MAX_PROBES: u32 = 2;
+/// A search that has come this close is over.
+const PRECISION: u64 = 16;
+/// RFC 8899's PMTU_RAISE_TIMER: then the path may have changed.
+const RAISE_AFTER: Duration = Duration::from_secs(600);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PathMtu {
+    /// What the link carries, or what an ICMP message has told.
+    ceiling: u64,
     /// Timeouts of full segments since the last progress.
     timeouts: u32,
+    search: Option<Search>,
+}
+
+/// The search for more, after a black hole was found.
+#[derive(Debug)]
+struct Search {
+    /// The smallest size that is known to fail, or the ceiling and one.
+    fails: u64,
+    candidate: u64,
+    probes: u32,
+    not_before: Option<Instant>,
+    /// The stream offsets of a probe in flight.
+    flying: Option<(u64, u64)>,
 }
 
 impl PathMtu {
-    /// An ICMP message told: there is no black hole.
-    pub fn learn(&mut self) {
-        self.timeouts = 0;
+    pub fn new(ceiling: u64) -> Self {
+        PathMtu { ceiling, timeouts: 0, search: None }
     }
 
-    /// Something was acknowledged.
-    pub fn on_progress(&mut self) {
-        self.timeouts = 0;
+    /// An ICMP message told what fits: there is nothing to search.
+    pub fn learn(&mut self, size: u64) {
+        *self = PathMtu::new(size);
     }
 
-    /// The timer ran out on a segment that was as large as `link_mss` allows. Returns a smaller one to try.
-    pub fn on_timeout(&mut self, link_mss: u64) -> Option<u64> {
+    /// Something was delivered at `now`.
+    pub fn on_progress(&mut self, now: Instant) {
+        self.timeouts = 0;
+        if let Some(search) = &mut self.search {
+            search.not_before.get_or_insert(now);
+        }
+    }
+
+    /// The timer ran out; `full` if on a segment as large as `size` allows. Returns a smaller one to try.
+    pub fn on_timeout(&mut self, size: u64, full: bool) -> Option<u64> {
+        self.on_probe_lost(size);
+        if !full {
+            return None;
+        }
         self.timeouts += 1;
         if self.timeouts < SUSPICIOUS_TIMEOUTS {
             return None;
         }
-        let smaller = STEPS.into_iter().find(|step| *step < link_mss)?;
+        let smaller = STEPS.into_iter().find(|step| *step < size)?;
         self.timeouts = 0;
+        self.search = Some(Search {
+            fails: self.ceiling + 1,
+            candidate: self.ceiling,
+            probes: 0,
+            not_before: None,
+            flying: None,
+        });
         Some(smaller)
+    }
+
+    /// The size to probe for now, if any.
+    pub fn candidate(&self, now: Instant) -> Option<u64> {
+        let search = self.search.as_ref()?;
+        let due = search.not_before.is_some_and(|at| at <= now);
+        (due && search.flying.is_none()).then_some(search.candidate)
+    }
+
+    /// A probe goes out, with the stream's bytes from `start` to `end`.
+    pub fn on_probe_sent(&mut self, start: u64, end: u64) {
+        if let Some(search) = &mut self.search {
+            search.flying = Some((start, end));
+        }
+    }
+
+    /// The probe in flight.
+    pub fn flying(&self) -> Option<(u64, u64)> {
+        self.search.as_ref()?.flying
+    }
+
+    /// Everything below `una` has arrived, while segments of `size` are sent. Returns a larger size if a probe
+    /// is among it.
+    pub fn on_acknowledged(&mut self, now: Instant, una: u64, size: u64) -> Option<u64> {
+        let search = self.search.as_mut()?;
+        if search.flying.is_none_or(|(_, end)| una < end) {
+            return None;
+        }
+        let found = search.candidate.max(size);
+        search.flying = None;
+        if found == self.ceiling {
+            self.search = None;
+        } else {
+            search.narrow(now, found, self.ceiling);
+        }
+        Some(found)
+    }
+
+    /// The probe in flight, if there is one, was lost, while segments of `size` are sent.
+    pub fn on_probe_lost(&mut self, size: u64) {
+        let ceiling = self.ceiling;
+        let Some(search) = &mut self.search else { return };
+        if search.flying.take().is_none() {
+            return;
+        }
+        search.probes += 1;
+        if search.probes >= MAX_PROBES {
+            search.fails = search.candidate;
+            search.narrow(search.not_before.unwrap_or_default(), size, ceiling);
+        }
+    }
+}
+
+impl Search {
+    /// Goes on between `works` and what fails, or, when that is little, much later from the top.
+    fn narrow(&mut self, now: Instant, works: u64, ceiling: u64) {
+        self.probes = 0;
+        if self.fails.saturating_sub(works) > PRECISION {
+            self.candidate = works + (self.fails - works) / 2;
+        } else {
+            self.fails = ceiling + 1;
+            self.candidate = ceiling;
+            self.not_before = Some(now + RAISE_AFTER);
+        }
     }
 }
 
@@ -42,21 +152,73 @@ impl PathMtu {
 mod tests {
     use super::*;
 
+    /// Finds the black hole below 1460, then probes on a path that carries `most`; returns the sizes probed.
+    fn search(most: u64) -> (Vec<u64>, u64) {
+        let mut path = PathMtu::new(1460);
+        let timeouts = [1460; 3].map(|size| path.on_timeout(size, true));
+        assert_eq!(timeouts, [None, None, Some(1220)]);
+        assert_eq!(path.candidate(Instant::ZERO), None, "nothing has arrived yet");
+        path.on_progress(Instant::ZERO);
+        let (mut size, mut probed) = (1220, Vec::new());
+        while let Some(candidate) = path.candidate(Instant::ZERO) {
+            assert!(probed.len() < 30, "{probed:?}");
+            probed.push(candidate);
+            path.on_probe_sent(5, 10);
+            if candidate <= most {
+                assert_eq!(path.on_acknowledged(Instant::ZERO, 9, size), None);
+                size = path.on_acknowledged(Instant::ZERO, 10, size).expect("the probe arrived");
+            } else {
+                path.on_probe_lost(size);
+            }
+        }
+        (probed, size)
+    }
+
     #[test]
-    fn repeated_timeouts_step_down() {
-        let mut path = PathMtu::default();
-        let mut descend = |from| [path.on_timeout(from), path.on_timeout(from), path.on_timeout(from)];
-        assert_eq!(descend(1460), [None, None, Some(1220)]);
-        assert_eq!(descend(1220), [None, None, Some(536)]);
-        assert_eq!(descend(536), [None, None, None], "nothing smaller is worth trying");
+    fn an_outage_is_no_black_hole() {
+        assert_eq!(search(1460), (vec![1460], 1460));
+    }
+
+    #[test]
+    fn the_search_comes_close() {
+        let (probed, size) = search(1380);
+        assert_eq!(probed[..3], [1460, 1460, 1340]);
+        assert!((1364..=1380).contains(&size), "{size}: {probed:?}");
+        assert!(probed.len() < 12, "{probed:?}");
+    }
+
+    #[test]
+    fn it_looks_again_after_ten_minutes() {
+        let mut path = PathMtu::new(1460);
+        assert_eq!([1460; 3].map(|size| path.on_timeout(size, true)).last(), Some(&Some(1220)));
+        path.on_progress(Instant::ZERO);
+        while path.candidate(Instant::ZERO).is_some() {
+            path.on_probe_sent(5, 10);
+            path.on_probe_lost(1220);
+        }
+        assert_eq!(path.candidate(Instant::from_millis(599_000)), None);
+        assert_eq!(path.candidate(Instant::from_millis(601_000)), Some(1460));
     }
 
     #[test]
     fn progress_clears_the_suspicion() {
-        let mut path = PathMtu::default();
+        let mut path = PathMtu::new(1460);
         for _ in 0..5 {
-            assert_eq!(path.on_timeout(1460), None);
-            path.on_progress();
+            assert_eq!(path.on_timeout(1460, true), None);
+            assert_eq!(path.on_timeout(1460, true), None);
+            path.on_progress(Instant::ZERO);
         }
+    }
+
+    #[test]
+    fn steps_end_at_the_least_size() {
+        let mut path = PathMtu::new(1460);
+        assert_eq!([1220; 3].map(|size| path.on_timeout(size, true)), [None, None, Some(536)]);
+        assert_eq!([536; 4].map(|size| path.on_timeout(size, true)), [None; 4]);
+        assert_eq!(
+            [1460; 9].map(|size| path.on_timeout(size, false)),
+            [None; 9],
+            "small segments prove nothing"
+        );
     }
 }

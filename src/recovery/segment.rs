@@ -31,7 +31,7 @@ mod kind {
 }
 
 /// The timestamps option (RFC 7323, section 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Timestamps {
     pub value: u32,
     pub echo: u32,
@@ -153,12 +153,6 @@ pub(super) struct Outgoing {
     pub window: u16,
     pub timestamps: Option<Timestamps>,
     pub sack: SackBlocks,
-}
-
-impl Default for Timestamps {
-    fn default() -> Self {
-        Timestamps { value: 0, echo: 0 }
-    }
 }
 
 impl Outgoing {

@@ -177,7 +177,7 @@ impl Recovery {
         self.phase = Phase::Loss { until: self.space.nxt };
         self.congestion.on_timeout(now, self.in_flight(), first);
         self.pacer.reset(now);
-        if full_head && let Some(link_mss) = self.path_mtu.on_timeout(self.link_mss) {
+        if let Some(link_mss) = self.path_mtu.on_timeout(self.link_mss, full_head) {
             self.resize_segments(now, link_mss);
         }
     }

@@ -109,6 +109,7 @@ impl Recovery {
             self.pacing_blocked = true;
             return None;
         }
+        let end = self.path_mtu_probe(now).unwrap_or(end);
         Some(self.send_new(now, end))
     }
 
@@ -168,6 +169,18 @@ impl Recovery {
         Some(space.nxt + len)
     }
 
+    /// The end of a path MTU probe, if one is due and the windows admit it.
+    fn path_mtu_probe(&mut self, now: Instant) -> Option<u64> {
+        let candidate = self.path_mtu.candidate(now).filter(|_| self.phase == Phase::Open)?;
+        let len = self.handshake.agreement()?.segment_payload(candidate);
+        let space = &self.space;
+        let data = space.fin.unwrap_or(space.end).saturating_sub(space.nxt);
+        let (start, end) = (space.nxt, space.nxt + len);
+        let fits = len > self.mss && len <= data.min(space.usable_window()).min(self.room());
+        fits.then(|| self.path_mtu.on_probe_sent(start, end))?;
+        Some(end)
+    }
+
     /// The peer's window admits too little: waits for an ACK of what is in flight, else for the persist timer.
     fn persist(&mut self, now: Instant, window: u64) -> Option<u64> {
         self.note_usage(false);
@@ -221,7 +234,9 @@ impl Recovery {
             self.rto_from = now;
             self.user_timeout.on_wait(now);
             if let Some(since) = self.idle_since.take() {
-                self.congestion.on_restart(now, now.since(since));
+                let idle = now.since(since);
+                let timeouts = idle.as_nanos().checked_div(self.rtt.rto().as_nanos()).unwrap_or(0);
+                self.congestion.on_restart(now, idle, u32::try_from(timeouts).unwrap_or(u32::MAX));
             }
         }
         self.persist.stop();
@@ -249,6 +264,9 @@ impl Recovery {
         self.board.resend(index, now, self.rate.snapshot());
         if start == self.space.una {
             self.rto_from = now;
+        }
+        if self.path_mtu.flying().is_some_and(|(from, to)| start < to && end > from) {
+            self.path_mtu.on_probe_lost(self.link_mss);
         }
         self.head_probe = false;
         self.head_probed = start >= self.space.edge;
@@ -285,11 +303,13 @@ impl Recovery {
         let header = self.outgoing(now, seq, bits);
         let header_len = self.write_header(header);
         self.wire_ack = Some((self.ack, self.window));
+        // A path MTU probe is larger than a segment, and still one.
+        let whole = self.path_mtu.flying() == Some((start, end));
         let (front, tail) = self.ring.slices(start, data_end);
         Transmit {
             header: self.header.get(..header_len).unwrap_or_default(),
             payload: [front, tail],
-            gso_size: (len > self.mss).then(|| u16::try_from(self.mss).unwrap_or(u16::MAX)),
+            gso_size: (len > self.mss && !whole).then(|| u16::try_from(self.mss).unwrap_or(u16::MAX)),
         }
     }
 

@@ -73,7 +73,10 @@ impl World {
         loop {
             let before = self.segments;
             for index in 0..2 {
-                self.step(index);
+                let arrived = drain(&mut self.paths[1 - index], self.now);
+                let now = self.now;
+                let sent = self.step(index, now, arrived);
+                sent.into_iter().for_each(|segment| self.paths[index].send(now, segment));
             }
             if done(self) {
                 return true;
@@ -97,10 +100,9 @@ impl World {
         }
     }
 
-    fn step(&mut self, index: usize) {
-        let now = self.now;
-        let mut arrived = Vec::new();
-        while let Some(segment) = self.paths[1 - index].receive(now) {
+    /// Lets one host take what has arrived; returns what it sends.
+    fn step(&mut self, index: usize, now: Instant, arrived: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        for segment in &arrived {
             if segment[13] & 0x10 != 0 {
                 let ack = u32::from_be_bytes(segment[8..12].try_into().expect("four bytes"));
                 let highest = self.acknowledged[index].get_or_insert(ack);
@@ -108,20 +110,20 @@ impl World {
                     *highest = ack;
                 }
             }
-            arrived.push(segment);
         }
         self.hosts[index].run(now, arrived.into_iter());
-        let (path, acknowledged) = (&mut self.paths[index], self.acknowledged[index]);
-        let segments = &mut self.segments[index];
+        let acknowledged = self.acknowledged[index];
+        let mut sent = Vec::new();
         self.hosts[index].transmit(now, |segment| {
             let seq = u32::from_be_bytes(segment[4..8].try_into().expect("four bytes"));
             let header = usize::from(segment[12] >> 4) * 4;
             if let Some(acknowledged) = acknowledged.filter(|_| segment.len() > header) {
                 assert!(seq.wrapping_sub(acknowledged) as i32 >= 0, "an acknowledged byte is sent again");
             }
-            *segments += 1;
-            path.send(now, segment);
+            sent.push(segment);
         });
+        self.segments[index] += sent.len() as u64;
+        sent
     }
 
     /// Bytes a second that host 1 received until it saw the end of the stream.
@@ -129,4 +131,48 @@ impl World {
         let time = self.hosts[1].finished_reading.unwrap_or(self.now);
         self.hosts[1].received as f64 / time.since(Instant::ZERO).as_secs_f64()
     }
+}
+
+fn drain(path: &mut Path, now: Instant) -> Vec<Vec<u8>> {
+    std::iter::from_fn(|| path.receive(now)).collect()
+}
+
+/// Runs several connections through the first one's forward path as their common bottleneck, each from its start
+/// time on; returns the bytes that each of them delivered between `from` and `to`.
+pub fn share(scenarios: &[(Scenario, Instant)], from: Instant, to: Instant) -> Vec<u64> {
+    let mut worlds: Vec<_> = scenarios.iter().map(|(scenario, _)| World::new(scenario)).collect();
+    let mut bottleneck = Path::new(scenarios[0].0.paths[0].clone(), scenarios[0].0.seed);
+    let mut before = vec![0; worlds.len()];
+    let mut now = Instant::ZERO;
+    while now < to {
+        // The last byte of a packet in the bottleneck tells whose it is.
+        let mut arrived: Vec<Vec<Vec<u8>>> = vec![Vec::new(); worlds.len()];
+        for mut packet in drain(&mut bottleneck, now) {
+            let owner = packet.pop().map_or(0, usize::from);
+            arrived[owner].push(packet);
+        }
+        let mut next = bottleneck.next_at();
+        for (index, (world, arrived)) in worlds.iter_mut().zip(arrived).enumerate() {
+            let start = scenarios[index].1;
+            if now < start {
+                next = next.into_iter().chain([start]).min();
+                continue;
+            }
+            let acks = world.step(1, now, arrived);
+            acks.into_iter().for_each(|segment| world.paths[1].send(now, segment));
+            let acks = drain(&mut world.paths[1], now);
+            for mut packet in world.step(0, now, acks) {
+                packet.push(index as u8);
+                bottleneck.send(now, packet);
+            }
+            let hosts = world.hosts.iter_mut().filter_map(Endpoint::next_at).min();
+            next = next.into_iter().chain(hosts).chain(world.paths[1].next_at()).min();
+        }
+        next = next.into_iter().chain(bottleneck.next_at()).min();
+        now = next.map_or(to, |next| next.max(now + Duration::from_micros(1)));
+        if now < from {
+            before = worlds.iter().map(|world| world.hosts[1].received).collect();
+        }
+    }
+    worlds.iter().zip(before).map(|(world, before)| world.hosts[1].received - before).collect()
 }

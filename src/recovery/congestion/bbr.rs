@@ -382,7 +382,7 @@ impl CongestionControl for Bbr {
         self.on_recovery_end(now);
     }
 
-    fn on_restart(&mut self, now: Instant, _idle: Duration) {
+    fn on_restart(&mut self, now: Instant, _idle: Duration, _timeouts: u32) {
         self.restarted = true;
         self.aggregation.since = now;
         self.aggregation.acked = 0;

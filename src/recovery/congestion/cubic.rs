@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{
     AckSample, CongestionControl, INITIAL_WINDOW, MIN_SSTHRESH,
     hystart::{Growth, HyStart},
+    restart_window,
 };
 use crate::recovery::time::Instant;
 
@@ -137,9 +138,13 @@ impl CongestionControl for Cubic {
     }
 
     /// RFC 9438, section 5.8: idle time is no time to grow in.
-    fn on_restart(&mut self, _now: Instant, idle: Duration) {
+    fn on_restart(&mut self, _now: Instant, idle: Duration, timeouts: u32) {
         if let Some(epoch) = &mut self.epoch {
             epoch.start += idle;
+        }
+        if timeouts > 0 {
+            self.ssthresh = self.ssthresh.max(self.window * 0.75);
+            self.window = restart_window(self.window(), self.mss, timeouts) as f64 / self.mss as f64;
         }
     }
 

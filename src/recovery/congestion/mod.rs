@@ -14,6 +14,13 @@ use super::{rate::RateSample, time::Instant};
 
 /// RFC 6928: ten segments.
 const INITIAL_WINDOW: u64 = 10;
+/// What of a window survives an idle time (RFC 5681, section 4.1): as in Linux's tcp_cwnd_restart() it halves with
+/// each timeout, down to the initial window.
+fn restart_window(window: u64, mss: u64, timeouts: u32) -> u64 {
+    let floor = window.min(INITIAL_WINDOW * mss);
+    window.checked_shr(timeouts).unwrap_or(0).max(floor)
+}
+
 /// RFC 5681, equation 4: ssthresh never falls below two segments.
 const MIN_SSTHRESH: u64 = 2;
 
@@ -57,8 +64,9 @@ pub(super) trait CongestionControl: fmt::Debug + Send {
     /// The last congestion or timeout was none (RFC 4015).
     fn on_spurious(&mut self, now: Instant);
 
-    /// Sending starts again after `idle` with nothing in flight.
-    fn on_restart(&mut self, now: Instant, idle: Duration);
+    /// Sending starts again after `idle` with nothing in flight; `timeouts` is how often the retransmission
+    /// timeout fits into that.
+    fn on_restart(&mut self, now: Instant, idle: Duration, timeouts: u32);
 
     /// The path's MTU has changed: a full segment is `mss` bytes now.
     fn set_mss(&mut self, mss: u64);
@@ -137,6 +145,13 @@ impl FromStr for Algorithm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_idle_window_halves_down_to_the_initial_one() {
+        let windows = [0, 1, 2, 3, 200].map(|timeouts| restart_window(64_000, 1000, timeouts));
+        assert_eq!(windows, [64_000, 32_000, 16_000, 10_000, 10_000]);
+        assert_eq!(restart_window(3_000, 1000, 5), 3_000);
+    }
 
     #[test]
     fn names_round_trip() {

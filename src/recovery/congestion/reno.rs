@@ -1,7 +1,7 @@
 //! Reno (RFC 5681): slow start, one segment a round trip, half the window on loss.
 use std::time::Duration;
 
-use super::{AckSample, CongestionControl, INITIAL_WINDOW, MIN_SSTHRESH};
+use super::{AckSample, CongestionControl, INITIAL_WINDOW, MIN_SSTHRESH, restart_window};
 use crate::recovery::time::Instant;
 
 #[derive(Debug)]
@@ -59,8 +59,12 @@ impl CongestionControl for Reno {
         self.ssthresh = self.ssthresh.max(self.prior.1);
     }
 
-    fn on_restart(&mut self, _now: Instant, _idle: Duration) {
+    fn on_restart(&mut self, _now: Instant, _idle: Duration, timeouts: u32) {
         self.credit = 0;
+        if timeouts > 0 {
+            self.ssthresh = self.ssthresh.max(self.window / 4 * 3);
+            self.window = restart_window(self.window, self.mss, timeouts);
+        }
     }
 
     fn set_mss(&mut self, mss: u64) {
