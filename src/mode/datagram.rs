@@ -383,11 +383,11 @@ impl<'e> Conversation<'e> {
 
     fn report(&self, counters: &DatagramCounters) {
         log::info!(
-            "closed: {} datagrams sent ({} bytes), {} received ({} bytes)",
-            counters.datagrams_sent,
-            counters.bytes_sent,
-            counters.datagrams_received,
-            counters.bytes_received
+            "closed: {} sent ({}), {} received ({})",
+            count(counters.datagrams_sent, "datagram"),
+            count(counters.bytes_sent, "byte"),
+            count(counters.datagrams_received, "datagram"),
+            count(counters.bytes_received, "byte"),
         );
         let dropped = self.engine.statistics().dropped;
         if dropped > 0 {
