@@ -99,7 +99,7 @@ fn play(script: &mut Script, event: Event) {
         Event::Near { seq, ack, flags, window, options, payload } => {
             let seq = script.peer_seq.wrapping_add(seq as u32);
             let ack = script.seq(0).wrapping_add(ack as u32);
-            script.from_peer(seq, ack, flags, window, &options, &vec![0; payload]);
+            script.peer_sends(seq, ack, flags, window, &options, &vec![0; payload]);
         }
         Event::Garbage(mut bytes) => {
             script.layer.from_wire(script.now, &mut bytes);

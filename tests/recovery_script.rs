@@ -64,7 +64,7 @@ mod handshake {
         let options = script.syn_options();
         script.stack_segment(script.terms.iss, 0, SYN, &options, &[]);
         script.sent();
-        let shown = script.from_peer(PEER - 1, script.seq(0), SYN | ACK, 5_000, &[], &[]);
+        let shown = script.peer_sends(PEER - 1, script.seq(0), SYN | ACK, 5_000, &[], &[]);
         assert_eq!(shown, Disposition::Show);
         assert!(script.layer.is_established());
         script.stack_ack = PEER;
@@ -81,7 +81,7 @@ mod handshake {
         let options = script.syn_options();
         script.stack_segment(script.terms.iss, 0, SYN, &options, &[]);
         script.sent();
-        script.from_peer(PEER - 1, script.seq(0), SYN | ACK, 1_500, &options, &[]);
+        script.peer_sends(PEER - 1, script.seq(0), SYN | ACK, 1_500, &options, &[]);
         script.stack_ack = PEER;
         script.write(4_000);
         assert_eq!(script.data(), [(0, 1500)]);
@@ -92,7 +92,7 @@ mod handshake {
     fn a_listener_is_established_by_the_ack_of_its_syn() {
         let mut script = Script::unconnected(Terms::default());
         let options = script.syn_options();
-        assert_eq!(script.from_peer(PEER - 1, 0, SYN, 8_000, &options, &[]), Disposition::Show);
+        assert_eq!(script.peer_sends(PEER - 1, 0, SYN, 8_000, &options, &[]), Disposition::Show);
         script.stack_segment(script.terms.iss, PEER, SYN | ACK, &options, &[]);
         assert_eq!(script.sent()[0].flags, SYN | ACK);
         assert!(!script.layer.is_established());
@@ -111,11 +111,11 @@ mod handshake {
         let mut script = Script::unconnected(Terms::default());
         let options = script.syn_options();
         script.stack_segment(script.terms.iss, 0, SYN, &options, &[]);
-        assert_eq!(script.from_peer(PEER - 1, 0, SYN, 8_000, &options, &[]), Disposition::Show);
+        assert_eq!(script.peer_sends(PEER - 1, 0, SYN, 8_000, &options, &[]), Disposition::Show);
         script.stack_segment(script.terms.iss, PEER, SYN | ACK, &options, &[]);
         let flags: Vec<_> = script.sent().iter().map(|s| s.flags).collect();
         assert_eq!(flags, [SYN, SYN | ACK]);
-        let shown = script.from_peer(PEER - 1, script.seq(0), SYN | ACK, 8_000, &options, &[]);
+        let shown = script.peer_sends(PEER - 1, script.seq(0), SYN | ACK, 8_000, &options, &[]);
         assert_eq!(shown, Disposition::Show);
         assert!(script.layer.is_established());
     }
@@ -131,7 +131,7 @@ mod handshake {
             }
             script.sent();
             script.advance(ms(40));
-            script.from_peer(PEER - 1, script.seq(0), SYN | ACK, 8_000, &options, &[]);
+            script.peer_sends(PEER - 1, script.seq(0), SYN | ACK, 8_000, &options, &[]);
             assert_eq!(script.layer.stats().smoothed_rtt, expected);
         }
     }
@@ -372,7 +372,7 @@ mod timeout {
         script.stack_segment(script.terms.iss, 0, SYN, &options, &[]);
         script.stack_segment(script.terms.iss, 0, SYN, &options, &[]);
         script.sent();
-        script.from_peer(PEER - 1, script.seq(0), SYN | ACK, 8_000, &options, &[]);
+        script.peer_sends(PEER - 1, script.seq(0), SYN | ACK, 8_000, &options, &[]);
         script.stack_ack = PEER;
         script.write(1000);
         let sent = data(&script.run(ms(1_100)));
@@ -806,7 +806,7 @@ mod stack {
         script.write(0);
         script.sent();
         let (seq, ack) = (script.peer_seq, script.seq(2000));
-        assert_eq!(script.from_peer(seq, ack, ACK, 10_000, &[], b"x"), Disposition::Show);
+        assert_eq!(script.peer_sends(seq, ack, ACK, 10_000, &[], b"x"), Disposition::Show);
         assert_eq!(script.layer.poll_at(script.now), Some(script.now));
         assert_eq!(script.for_stack(), [(PEER, 2000, 10_000)]);
         assert_eq!(script.for_stack(), []);
@@ -867,13 +867,13 @@ mod attacks {
     #[test]
     fn a_blind_reset_is_challenged() {
         let mut script = flight(1);
-        assert_eq!(script.from_peer(PEER + 5, 0, RST, 0, &[], &[]), Disposition::Hide);
+        assert_eq!(script.peer_sends(PEER + 5, 0, RST, 0, &[], &[]), Disposition::Hide);
         let sent = script.sent();
         assert_eq!(sent.iter().map(|s| (s.flags, s.ack)).collect::<Vec<_>>(), [(ACK, PEER)]);
-        assert_eq!(script.from_peer(PEER + 6, 0, RST, 0, &[], &[]), Disposition::Hide);
+        assert_eq!(script.peer_sends(PEER + 6, 0, RST, 0, &[], &[]), Disposition::Hide);
         assert_eq!(script.sent(), [], "section 7: limited");
-        assert_eq!(script.from_peer(PEER - 5, 0, RST, 0, &[], &[]), Disposition::Hide);
-        assert_eq!(script.from_peer(PEER, 0, RST, 0, &[], &[]), Disposition::Show);
+        assert_eq!(script.peer_sends(PEER - 5, 0, RST, 0, &[], &[]), Disposition::Hide);
+        assert_eq!(script.peer_sends(PEER, 0, RST, 0, &[], &[]), Disposition::Show);
     }
 
     /// RFC 5961, section 4.2.
@@ -881,7 +881,7 @@ mod attacks {
     fn a_syn_is_challenged() {
         let mut script = flight(1);
         for seq in [PEER, PEER + 70_000, 1] {
-            assert_eq!(script.from_peer(seq, 0, SYN, 0, &[], &[]), Disposition::Hide);
+            assert_eq!(script.peer_sends(seq, 0, SYN, 0, &[], &[]), Disposition::Hide);
         }
         let sent = script.sent();
         assert_eq!(sent.iter().map(|s| (s.flags, s.ack)).collect::<Vec<_>>(), [(ACK, PEER)]);
@@ -908,7 +908,7 @@ mod attacks {
         options.extend(script.peer_time.to_be_bytes());
         options.extend([0; 4]);
         let (seq, ack) = (script.peer_seq, script.seq(1000));
-        assert_eq!(script.from_peer(seq, ack, ACK, 10_000, &options, b"old"), Disposition::Hide);
+        assert_eq!(script.peer_sends(seq, ack, ACK, 10_000, &options, b"old"), Disposition::Hide);
         let sent = script.sent();
         assert_eq!(sent.iter().map(|s| (s.len, s.ack)).collect::<Vec<_>>(), [(0, PEER)]);
     }

@@ -34,11 +34,11 @@ fn exchange(algorithm: Algorithm, path: PathConfig, traffic: Traffic, bytes: u64
     for host in &mut scenario.hosts {
         host.receive_buffer = 1 << 16;
         host.config.send_buffer = 1 << 16;
-        host.timestamps = seed % 4 != 0;
-        host.config.max_frame = if seed % 5 == 0 { 1448 } else { 64_000 };
+        host.timestamps = !seed.is_multiple_of(4);
+        host.config.max_frame = if seed.is_multiple_of(5) { 1448 } else { 64_000 };
     }
-    scenario.simultaneous = seed % 7 == 0;
-    if seed % 2 == 0 {
+    scenario.simultaneous = seed.is_multiple_of(7);
+    if seed.is_multiple_of(2) {
         scenario.hosts[1].read_chunk = 10_000;
         scenario.hosts[1].read_every = ms(1);
     }

@@ -9,7 +9,7 @@
 //! A full standard output stops the taking of frames; they wait in the packet socket's buffer, and what does
 //! not fit there is counted and reported.
 use super::{
-    Access, Attempt, Error, Policy, disguise,
+    Access, Attempt, Error, Policy, count, disguise,
     engine::{Engine, Port, RECEIVE_BUFFER, Setup},
 };
 use crate::{

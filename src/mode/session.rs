@@ -114,7 +114,7 @@ fn wait(
 fn finish(engine: &mut Engine, tuple: &FiveTuple) -> Result<(), Error> {
     let lossy = engine.stack.flow(tuple).map(|flow| {
         flow.close();
-        flow.saw_loss()
+        flow.may_lose_the_last_ack()
     });
     let start = engine.reactor.now();
     loop {

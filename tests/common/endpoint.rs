@@ -86,7 +86,7 @@ impl Endpoint {
         }
         let handle = sockets.add(socket);
         let pattern =
-            (0..2 * PATTERN as u64).map(|n| ((n % PATTERN as u64) * 0x9e37_79b9 >> 7) as u8).collect();
+            (0..2 * PATTERN as u64).map(|n| (((n % PATTERN as u64) * 0x9e37_79b9) >> 7) as u8).collect();
         Endpoint {
             index,
             behaviour,

@@ -88,7 +88,7 @@ impl Script {
         script.advance(script.terms.rtt);
         let answer = script.syn_options();
         let shown =
-            script.from_peer(PEER - 1, script.terms.iss.wrapping_add(1), SYN | ACK, u16::MAX, &answer, &[]);
+            script.peer_sends(PEER - 1, script.terms.iss.wrapping_add(1), SYN | ACK, u16::MAX, &answer, &[]);
         assert_eq!(shown, Disposition::Show);
         script.stack_ack = PEER;
         script.write(0);
@@ -167,7 +167,7 @@ impl Script {
     }
 
     /// Any segment of the peer.
-    pub fn from_peer(
+    pub fn peer_sends(
         &mut self,
         seq: u32,
         ack: u32,
@@ -190,7 +190,7 @@ impl Script {
                 options.extend(self.seq(*right).to_be_bytes());
             }
         }
-        self.from_peer(self.peer_seq, self.seq(offset), ACK, window, &options, &[])
+        self.peer_sends(self.peer_seq, self.seq(offset), ACK, window, &options, &[])
     }
 
     pub fn ack(&mut self, offset: i64) -> Disposition {

@@ -97,7 +97,7 @@ fn deliver(stack: &mut Stack, packet: &[u8], segment_size: u16, trusted: bool) {
             frame: &mut frame,
             network: 0,
             ethertype: 0,
-            checksum: if trusted { ChecksumState::Trusted } else { ChecksumState::Unverified },
+            checksum: if trusted { ChecksumState::Verified } else { ChecksumState::Unverified },
             segment_size,
             hardware_type: 0xfffe,
             vlan: None,
