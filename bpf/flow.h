@@ -9,6 +9,9 @@
  * and in tc alike, on devices with and without a link header, and refuses what lies past the packet's end.
  * A packet whose headers are cut short is therefore never ours.
  *
+ * All loops are unrolled, and what is compared is always initialised: without CAP_PERFMON, the verifier of
+ * Linux 6.1 also follows paths that a processor takes only by speculation. Such a path never leaves a loop.
+ *
  * Ports are compared before addresses: they turn away nearly all foreign packets, and the list of local
  * addresses costs nothing for those.
  */
@@ -78,7 +81,7 @@ enum verdict {
 enum side { TO_US, FROM_US };
 
 struct packet {
-	__u64 source[2], destination[2];	/* halves in network order; IPv4 uses the first only */
+	__u64 source[2], destination[2];	/* halves in network order; of IPv4, the second is 0 */
 	__u32 transport;			/* offset of what follows the IP headers */
 	__u8 family, protocol, later_fragment;
 };
@@ -108,7 +111,9 @@ static __always_inline int read_ip4(struct __sk_buff *skb, __u32 offset, struct 
 	p->later_fragment = (h.fragment & bpf_htons(IP_OFFSET_MASK)) != 0;
 	p->transport = offset + ihl;
 	p->source[0] = h.source;
+	p->source[1] = 0;
 	p->destination[0] = h.destination;
+	p->destination[1] = 0;
 	return 1;
 }
 
@@ -132,6 +137,7 @@ static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct 
 	__builtin_memcpy(p->destination, h.destination, sizeof(h.destination));
 	offset += sizeof(h);
 
+#pragma unroll
 	for (int i = 0; i < MAX_EXTENSIONS; i++) {
 		__u8 e[8];
 
@@ -169,26 +175,34 @@ static __always_inline int is_tagged(struct __sk_buff *skb)
 	return skb->vlan_present && (skb->vlan_tci & VLAN_VID_MASK);
 }
 
-static __always_inline int same_address(__u8 family, const __u64 *address, const volatile __u64 *wanted)
+static __always_inline int same_address(const __u64 *address, const volatile __u64 *wanted)
 {
-	return address[0] == wanted[0] && (family == 4 || address[1] == wanted[1]);
+	return address[0] == wanted[0] && address[1] == wanted[1];
 }
 
-/* The two loops over the lists are functions of their own, not static, so that the verifier walks them once
- * and not once for each path that leads there. */
+/* The lists are searched by functions of their own, not static, so that the verifier walks them once and not
+ * once for each path that leads there. What lies beyond the count is dead code, which the verifier removes. */
 __noinline int is_local4(__u32 address)
 {
-	for (__u32 i = 0; i < MAX_LOCAL && i < config.local4_count; i++)
+#pragma unroll
+	for (__u32 i = 0; i < MAX_LOCAL; i++) {
+		if (i >= config.local4_count)
+			return 0;
 		if (address == config.local4[i])
 			return 1;
+	}
 	return 0;
 }
 
 __noinline int is_local6(__u64 high, __u64 low)
 {
-	for (__u32 i = 0; i < MAX_LOCAL && i < config.local6_count; i++)
+#pragma unroll
+	for (__u32 i = 0; i < MAX_LOCAL; i++) {
+		if (i >= config.local6_count)
+			return 0;
 		if (high == config.local6[i][0] && low == config.local6[i][1])
 			return 1;
+	}
 	return 0;
 }
 
@@ -219,7 +233,7 @@ static __always_inline enum verdict match_flow(struct __sk_buff *skb, const stru
 		return FOREIGN;
 	if (config.remote_family &&
 	    (config.remote_family != p->family ||
-	     !same_address(p->family, side == TO_US ? p->source : p->destination, config.remote)))
+	     !same_address(side == TO_US ? p->source : p->destination, config.remote)))
 		return FOREIGN;
 	if (!is_local(p->family, side == TO_US ? p->destination : p->source))
 		return FOREIGN;
@@ -264,7 +278,7 @@ static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const str
 	return match_flow(skb, &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
 }
 
-/* RFC 826 for IPv4 over any link with six-byte addresses. */
+/* ARP, RFC 826, for IPv4 over any link with six-byte addresses. */
 struct arp {
 	__be16 hardware, protocol;
 	__u8 hardware_length, protocol_length;
@@ -275,7 +289,8 @@ struct arp {
 	__be32 target;
 } __attribute__((packed));
 
-static __always_inline int read_arp(struct __sk_buff *skb, __u64 *sender, __u64 *target)
+/* Source and destination become the sender's and the target's address. */
+static __always_inline int read_arp(struct __sk_buff *skb, struct packet *p)
 {
 	struct arp h;
 
@@ -283,8 +298,10 @@ static __always_inline int read_arp(struct __sk_buff *skb, __u64 *sender, __u64 
 		return 0;
 	if (h.protocol != bpf_htons(ETH_P_IP) || h.hardware_length != 6 || h.protocol_length != 4)
 		return 0;
-	*sender = h.sender;
-	*target = h.target;
+	p->source[0] = h.sender;
+	p->source[1] = 0;
+	p->destination[0] = h.target;
+	p->destination[1] = 0;
 	return 1;
 }
 
@@ -309,13 +326,15 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 		return verdict == FOREIGN && control ? match_icmp6(skb, &p) : verdict;
 	}
 	if (control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {
-		__u64 sender, target;
-
 		/* A claim to our address names it as the sender's. */
-		return read_arp(skb, &sender, &target) && (is_local(4, &target) || is_local(4, &sender))
-			? CONTROL : FOREIGN;
+		return read_arp(skb, &p) && (is_local(4, p.destination) || is_local(4, p.source)) ? CONTROL : FOREIGN;
 	}
 	return FOREIGN;
+}
+
+static __always_inline int has_remote_end(const struct packet *p)
+{
+	return same_address(p->source, config.remote) || same_address(p->destination, config.remote);
 }
 
 /* Whether a packet, in either direction and under any VLAN tag, is what the sniffer's user asked for. */
@@ -329,12 +348,9 @@ static __always_inline int sniffed(struct __sk_buff *skb)
 	if (!config.protocol && !config.family && !config.remote_family && !config.remote_port)
 		return 1;
 	if (skb->protocol == bpf_htons(ETH_P_ARP)) {
-		__u64 sender, target;
-
 		if (config.protocol || config.family || config.remote_family != 4 || config.remote_port)
 			return 0;
-		return read_arp(skb, &sender, &target) && (same_address(4, &sender, config.remote) ||
-							    same_address(4, &target, config.remote));
+		return read_arp(skb, &p) && has_remote_end(&p);
 	}
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		if (!read_ip4(skb, 0, &p))
@@ -349,9 +365,7 @@ static __always_inline int sniffed(struct __sk_buff *skb)
 		return 0;
 	if (config.protocol && config.protocol != p.protocol)
 		return 0;
-	if (config.remote_family && (config.remote_family != p.family ||
-				     (!same_address(p.family, p.source, config.remote) &&
-				      !same_address(p.family, p.destination, config.remote))))
+	if (config.remote_family && (config.remote_family != p.family || !has_remote_end(&p)))
 		return 0;
 	if (!config.remote_port)
 		return 1;

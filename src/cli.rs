@@ -18,6 +18,34 @@ pub struct Cli {
     #[arg(short, long)]
     pub listen: bool,
 
+    /// With -l: serve client after client instead of one
+    #[arg(short, long, requires = "listen")]
+    pub keep_open: bool,
+
+    /// With -k: how many clients at once [default: 1; with --exec and --sh-exec: 100]
+    #[arg(long, value_name = "N", requires = "keep_open", value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub max_conns: Option<u32>,
+
+    /// Connect the peer with a process instead of standard input and output; each client gets its own
+    #[arg(long, value_name = "COMMAND", conflicts_with = "sh_exec")]
+    pub exec: Option<String>,
+
+    /// The same with a command line for /bin/sh
+    #[arg(long, value_name = "COMMAND")]
+    pub sh_exec: Option<String>,
+
+    /// With -l: only these hosts and networks may connect, as 10.0.0.0/8; may be repeated
+    #[arg(long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',')]
+    pub allow: Vec<String>,
+
+    /// With -l: these hosts and networks may not connect, even if allowed; may be repeated
+    #[arg(long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',')]
+    pub deny: Vec<String>,
+
+    /// With -l: answer those who may not connect with a reset instead of not at all
+    #[arg(long, requires = "listen")]
+    pub reject: bool,
+
     /// UDP instead of TCP
     #[arg(short, long)]
     pub udp: bool,

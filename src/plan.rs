@@ -9,12 +9,15 @@ use crate::{
         sysctl,
     },
     kernel::{Backend, IpFamily, SniffFilter},
-    mode::{self, Attempt, Connect, EgressError, Hop, Listen, Policy, Setup, Sniff, Source, Wish},
+    mode::{
+        self, Access, Attempt, Command, Connect, EgressError, Hop, Listen, Policy, Setup, Sniff, Source, Wish,
+    },
     net::{MacAddr, Protocol},
     recovery::Algorithm,
     sniffer::sink::{Form, Output, Show},
     stack::Settings,
 };
+use ipnet::IpNet;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
@@ -22,6 +25,8 @@ use std::{
 
 /// How long to try to connect unless -w says otherwise.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// How many processes --exec runs at once unless --max-conns says otherwise (ncat's default).
+const MAX_PROCESSES: usize = 100;
 /// The TTL and hop limit of Linux (net.ipv4.ip_default_ttl, net.ipv6.conf.all.hop_limit).
 const HOP_LIMIT: u8 = 64;
 
@@ -172,7 +177,12 @@ fn connect(cli: &Cli) -> Result<Connect, PlanError> {
     }
     match refused {
         Some(error) if attempts.is_empty() => Err(error),
-        _ => Ok(Connect { attempts, wait: cli.wait.unwrap_or(CONNECT_WAIT), policy: policy(cli) }),
+        _ => Ok(Connect {
+            attempts,
+            wait: cli.wait.unwrap_or(CONNECT_WAIT),
+            policy: policy(cli),
+            command: command(cli)?,
+        }),
     }
 }
 
@@ -284,8 +294,7 @@ fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     if local.is_empty() || interfaces.is_empty() {
         return Err(PlanError::NowhereToListen);
     }
-    let setup = Setup { local, port, lease, interfaces, ..setup(cli) };
-    Ok(Listen { setup, wait: cli.wait, policy: policy(cli) })
+    serve(cli, Setup { local, port, lease, interfaces, ..setup(cli) })
 }
 
 /// Listening at an address that is not this host's.
@@ -311,7 +320,52 @@ fn listen_as(
         persona: egress.persona,
         ..setup(cli)
     };
-    Ok(Listen { setup, wait: cli.wait, policy: policy(cli) })
+    serve(cli, setup)
+}
+
+/// Whom to serve, and with what.
+fn serve(cli: &Cli, setup: Setup) -> Result<Listen, PlanError> {
+    let command = command(cli)?;
+    let at_once = if command.is_some() { MAX_PROCESSES } else { 1 };
+    Ok(Listen {
+        setup,
+        wait: cli.wait,
+        policy: policy(cli),
+        access: access(cli)?,
+        keep_open: cli.keep_open.then(|| cli.max_conns.map_or(at_once, |n| n as usize)),
+        command,
+    })
+}
+
+fn command(cli: &Cli) -> Result<Option<Command>, PlanError> {
+    let (flag, command) = match (&cli.exec, &cli.sh_exec) {
+        (Some(text), _) => ("--exec", Command::program(text)),
+        (None, Some(text)) => ("--sh-exec", Command::shell(text)),
+        (None, None) => return Ok(None),
+    };
+    command.map(Some).or_else(|error| usage(format!("{flag}: {error}")))
+}
+
+fn access(cli: &Cli) -> Result<Access, PlanError> {
+    Ok(Access { allow: networks(cli, &cli.allow)?, deny: networks(cli, &cli.deny)?, reject: cli.reject })
+}
+
+/// Networks in CIDR notation, addresses, and the addresses that names have now.
+fn networks(cli: &Cli, texts: &[String]) -> Result<Vec<IpNet>, PlanError> {
+    let mut networks = Vec::with_capacity(texts.len());
+    for text in texts.iter().map(|text| text.trim()) {
+        match text.parse::<IpNet>() {
+            Ok(network) => networks.push(network),
+            Err(_) if text.is_empty() || text.contains('/') => {
+                return usage(format!("\"{text}\" is not a network; write it as 10.0.0.0/8 or fd00::/8"));
+            }
+            Err(_) => {
+                let found = resolve::addresses(text, 0, Family::Any, cli.numeric)?;
+                networks.extend(found.iter().map(|address| IpNet::from(address.ip())));
+            }
+        }
+    }
+    Ok(networks)
 }
 
 /// `-l PORT`, `-l ADDRESS PORT`, `-l -p PORT`, `-l -p PORT ADDRESS`, `-l -s ADDRESS -p PORT`.

@@ -93,4 +93,9 @@ impl<'fd> Interest<'fd> {
     pub fn writable(fd: BorrowedFd<'fd>) -> Interest<'fd> {
         Interest { fd, events: PollFlags::POLLOUT, ready: false }
     }
+
+    /// Only an error: for the writing side of a pipe, that nobody reads any more (poll(2), POLLERR).
+    pub fn hang_up(fd: BorrowedFd<'fd>) -> Interest<'fd> {
+        Interest { fd, events: PollFlags::empty(), ready: false }
+    }
 }

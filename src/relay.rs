@@ -114,8 +114,19 @@ impl Relay {
 
     /// The input has ended.
     pub fn input_ended(&mut self, now: Duration) {
-        self.input_ended = true;
-        self.quit_from = Some(now);
+        if !self.input_ended {
+            self.input_ended = true;
+            self.quit_from = Some(now);
+        }
+    }
+
+    pub fn has_input_ended(&self) -> bool {
+        self.input_ended
+    }
+
+    /// Nobody takes our output any more: from now on this is a relay that only sends.
+    pub fn output_closed(&mut self) {
+        self.policy.send_only = true;
     }
 
     /// Decides what to do next. Call it again whenever something has changed or [`Relay::deadline`] comes.

@@ -81,6 +81,13 @@ impl Stream {
         })
     }
 
+    /// Wraps our side of a pipe that we made ourselves, so that O_NONBLOCK on it is nobody else's concern.
+    pub fn own(fd: OwnedFd) -> io::Result<Stream> {
+        let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(Stream { fd, kind: Kind::NonBlocking })
+    }
+
     /// Whether poll(2) can tell when this stream is ready; if not, it always is.
     pub fn is_pollable(&self) -> bool {
         self.kind != Kind::Ready

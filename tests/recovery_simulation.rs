@@ -88,10 +88,11 @@ fn every_byte_arrives_whatever_the_path_does() {
     }
 }
 
-/// Both receive queues full, both windows shut, ACKs late: an earlier version stalled once in thirty.
+/// Both receive queues are full, both windows shut, and an ACK arrives on data that smoltcp must refuse: if it is
+/// not told again (see `stack_view`), both sides wait for ever.
 #[test]
 fn an_echo_over_a_reordering_path_never_stalls() {
-    for seed in 0..100 {
+    for seed in 400..600 {
         let path = PathConfig {
             delay: ms(5),
             loss: 0.01,
@@ -100,7 +101,11 @@ fn an_echo_over_a_reordering_path_never_stalls() {
             ..PathConfig::default()
         };
         let algorithm = Algorithm::ALL[seed as usize % 3];
-        complete(&exchange(algorithm, path, Traffic::Echo, 1_000_000, seed), ms(60_000));
+        let mut scenario = exchange(algorithm, path, Traffic::Echo, 500_000, seed);
+        for host in &mut scenario.hosts {
+            host.receive_buffer = 1 << 14;
+        }
+        complete(&scenario, ms(60_000));
     }
 }
 

@@ -6,6 +6,7 @@
 //! that opened them, so each question opens its own: the answer is always that of the calling thread's namespace.
 
 pub mod capability;
+pub mod identity;
 pub mod interface;
 pub mod neighbour;
 pub mod netlink;

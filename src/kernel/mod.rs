@@ -8,6 +8,7 @@
 //! capture program, lease, bind to the interface and ETH_P_ALL, guard, loopback, first SYN. Undo in reverse,
 //! the guard after the last FIN or RST.
 
+mod allocation;
 mod attachment;
 mod bpf;
 mod capabilities;
@@ -22,6 +23,7 @@ mod netlink;
 mod owner;
 mod programs;
 
+pub use allocation::map_large_buffers;
 pub use attachment::Backend;
 pub use error::KernelError;
 pub use filter::{Filter, FlowFilter, IpFamily, MAX_LOCAL_ADDRESSES, SniffFilter};

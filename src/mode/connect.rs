@@ -1,12 +1,12 @@
 //! Connecting: to each address of the name in turn, until one answers.
 use super::{
-    Error, Policy, disguise,
+    Command, Error, Policy, disguise,
     egress::{Egress, Hop, Wish},
     engine::{Engine, Port, Setup, path},
     session,
 };
 use crate::{
-    host::{interface::Framing, neighbour, route::Query},
+    host::{identity, interface::Framing, neighbour, route::Query},
     link::{LinkHeader, NextHop},
     net::{FiveTuple, Protocol},
     stack::{Failure, Flow, Phase, Way},
@@ -31,6 +31,8 @@ pub struct Connect {
     /// How long each attempt may take.
     pub wait: Duration,
     pub policy: Policy,
+    /// What the peer talks to, instead of standard input and output.
+    pub command: Option<Command>,
 }
 
 impl Connect {
@@ -39,25 +41,28 @@ impl Connect {
         loop {
             let Some(attempt) = attempts.next() else { return Ok(()) };
             match attempt.establish(self.wait) {
-                Ok((engine, tuple)) => return converse(engine, tuple, self.policy),
+                Ok((engine, tuple)) => return self.converse(engine, tuple),
                 Err(error @ Error::Interrupted(_)) => return Err(error),
                 Err(error) if attempts.peek().is_none() => return Err(error),
                 Err(error) => log::warn!("{error}; trying the next address"),
             }
         }
     }
-}
 
-fn converse(mut engine: Engine, tuple: FiveTuple, policy: Policy) -> Result<(), Error> {
-    engine.drop_privileges()?;
-    let counters = session::run(&mut engine, tuple, policy)?;
-    log::info!(
-        "closed {}: {} bytes sent, {} received",
-        tuple.remote,
-        counters.bytes_sent,
-        counters.bytes_received
-    );
-    Ok(())
+    fn converse(&self, mut engine: Engine, tuple: FiveTuple) -> Result<(), Error> {
+        if self.command.is_some() {
+            identity::become_invoker()?;
+        }
+        engine.drop_privileges()?;
+        let counters = session::run(&mut engine, tuple, self.policy, self.command.as_ref())?;
+        log::info!(
+            "closed {}: {} bytes sent, {} received",
+            tuple.remote,
+            counters.bytes_sent,
+            counters.bytes_received
+        );
+        Ok(())
+    }
 }
 
 impl Attempt {

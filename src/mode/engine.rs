@@ -10,7 +10,7 @@ use crate::{
         capability::{self, Capability},
         interface::{self, Interface},
     },
-    kernel::{Backend, Counters, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
+    kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
     link::{self, Link, LinkError, PacketSocket},
     net::Protocol,
     reactor::{Interest, Reactor},
@@ -115,6 +115,7 @@ pub struct Engine {
 impl Engine {
     /// Opens everything; frames arrive from now on, and the kernel answers none of ours.
     pub fn open(setup: &Setup, port: Port) -> Result<Engine, Error> {
+        kernel::map_large_buffers();
         let reactor = Reactor::new().map_err(Error::Reactor)?;
         let programs = Programs::load(&Filter::Flow(FlowFilter {
             protocol: setup.protocol,

@@ -1,14 +1,22 @@
 //! What netkat can do, a file each: every one reads like its section of the manual.
+mod access;
+mod broadcast;
 mod connect;
+mod conversation;
 mod disguise;
 mod egress;
 mod engine;
+mod exec;
 mod listen;
+mod serve;
 mod session;
 mod sniff;
 
 use crate::{
-    host::{capability::CapabilityError, interface::InterfaceError, neighbour::NeighbourError},
+    host::{
+        capability::CapabilityError, identity::IdentityError, interface::InterfaceError,
+        neighbour::NeighbourError,
+    },
     kernel::KernelError,
     link::LinkError,
     net::MacAddr,
@@ -23,9 +31,11 @@ use std::{
 };
 
 pub use crate::relay::Policy;
+pub use access::Access;
 pub use connect::{Attempt, Connect};
 pub use egress::{Egress, EgressError, Hop, Wish};
 pub use engine::Setup;
+pub use exec::{Command, CommandError};
 pub use listen::Listen;
 pub use sniff::{Sniff, Source};
 
@@ -62,6 +72,8 @@ pub enum Error {
     Sink(#[from] SinkError),
     #[error("cannot wait for events: {0}")]
     Reactor(io::Error),
+    #[error("cannot run \"{command}\": {error}")]
+    Exec { command: String, error: io::Error },
     #[error("ended by {0}")]
     Interrupted(Signal),
     #[error("{address} is in use by {mac}: name another address with --as")]
@@ -76,6 +88,8 @@ pub enum Error {
     Link(#[from] LinkError),
     #[error(transparent)]
     Capability(#[from] CapabilityError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error(transparent)]
     Interface(#[from] InterfaceError),
     #[error(transparent)]

@@ -190,7 +190,7 @@ impl Outgoing {
                 len += 8;
             }
         }
-        out[12] = (len / 4 << 4) as u8;
+        out[12] = (len / 4 * 16) as u8;
         len
     }
 }

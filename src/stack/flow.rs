@@ -3,6 +3,7 @@
 //! A flow does no I/O of its own: frames come in by [`Flow::ingress`], leave by [`Flow::egress`], and time is
 //! passed in as the duration since an arbitrary start.
 use super::{
+    bare::{Bare, MAX_TCP_HEADER},
     endpoint::{Endpoint, Sizes, recovery_time},
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
@@ -13,6 +14,7 @@ use crate::{
     net::FiveTuple,
     recovery::{self, Algorithm, Disposition, Recovery, STACK_HEADER_LEN},
 };
+use arrayvec::ArrayVec;
 use smoltcp::socket::tcp::State;
 use std::{fmt, io, net::IpAddr, time::Duration};
 
@@ -136,6 +138,8 @@ pub struct Flow {
     /// The end of the highest data that the peer has sent.
     highest: Option<u32>,
     counters: Counters,
+    /// The header of the last segment without payload that was sent, which in TIME-WAIT is the last ACK.
+    last_bare: ArrayVec<u8, MAX_TCP_HEADER>,
 }
 
 impl Flow {
@@ -146,24 +150,34 @@ impl Flow {
         flow
     }
 
-    /// Awaits the SYN that is handed to [`Flow::ingress`] next.
-    pub fn answer(now: Duration, tuple: FiveTuple, way: Way, settings: &Settings, seed: u64) -> Flow {
-        let mut flow = Flow::new(now, tuple, way, settings, seed);
+    /// Takes over a handshake whose SYN-ACK was sent at `answered`, for the SYN whose header is `syn`, with the
+    /// initial sequence number that `seed` makes. The segment that completes it comes next.
+    pub fn answer(
+        answered: Duration,
+        tuple: FiveTuple,
+        way: Way,
+        settings: &Settings,
+        seed: u64,
+        syn: &[u8],
+    ) -> Flow {
+        let mut flow = Flow::new(answered, tuple, way, settings, seed);
         flow.endpoint.listen(tuple.local.port());
+        let mut packet = [0; STACK_HEADER_LEN + MAX_TCP_HEADER];
+        let end = STACK_HEADER_LEN + syn.len().min(MAX_TCP_HEADER);
+        packet[STACK_HEADER_LEN..end].copy_from_slice(&syn[..end - STACK_HEADER_LEN]);
+        let now = recovery_time(answered);
+        if flow.recovery.from_wire(now, &mut packet[STACK_HEADER_LEN..end]) == Disposition::Show {
+            flow.endpoint.ingress(answered, &mut packet[..end], &mut flow.recovery);
+        }
+        flow.endpoint.egress(answered, &mut flow.recovery);
+        // That is the SYN-ACK, which was sent.
+        while flow.recovery.poll_transmit(now).is_some() {}
         flow
     }
 
     fn new(now: Duration, tuple: FiveTuple, way: Way, settings: &Settings, seed: u64) -> Flow {
-        let template = Template {
-            source: tuple.local.ip(),
-            destination: tuple.remote.ip(),
-            protocol: TCP,
-            hop_limit: settings.hop_limit,
-            traffic_class: settings.traffic_class,
-            flow_label: seed as u32,
-        };
-        let mss = way.path.mtu.saturating_sub(template.header_len() + segment::MIN_HEADER);
-        let mss = mss.min(settings.mss.unwrap_or(mss));
+        let template = template(&tuple, settings, seed);
+        let mss = mss(&way.path, tuple.remote.ip(), settings);
         let mut recovery = Recovery::new(recovery::Config {
             send_buffer: settings.send_buffer,
             link_mss: mss as u16,
@@ -186,6 +200,7 @@ impl Flow {
             failure: None,
             highest: None,
             counters: Counters::default(),
+            last_bare: ArrayVec::new(),
         }
     }
 
@@ -319,6 +334,26 @@ impl Flow {
     /// Ends both sides at once: a reset leaves with the next [`Flow::egress`].
     pub fn abort(&mut self) {
         self.endpoint.socket_mut().abort();
+    }
+
+    /// Drops what was received; if anything was, and the peer has all of ours, or if `overdue`, ends both sides.
+    pub fn drop_received(&mut self, overdue: bool) {
+        let mut dropped = 0;
+        while self.received() > 0 {
+            match self.receive(usize::MAX, |bytes| Ok(bytes.len())) {
+                Ok(len) if len > 0 => dropped += len,
+                _ => break,
+            }
+        }
+        if self.phase() == Phase::Open && (overdue || dropped > 0 && self.recovery.outstanding() == 0) {
+            self.abort();
+        }
+    }
+
+    /// The last ACK that was sent, to be sent again if the peer has not got it.
+    pub fn last_ack(self) -> Option<Bare> {
+        let Flow { next_hop, template, last_bare, .. } = self;
+        (last_bare.len() >= segment::MIN_HEADER).then_some(Bare { next_hop, template, header: last_bare })
     }
 
     /// Takes one packet of this flow. `frame` holds it with its link header; `header` is its IP header, with
@@ -481,6 +516,11 @@ impl Flow {
             self.counters.frames_sent += 1;
             self.counters.syns_sent += u64::from(is_syn);
             self.id = self.id.wrapping_add(payload.div_ceil(self.mss.max(1)).max(1) as u16);
+            if payload == 0 {
+                self.last_bare.clear();
+                // A TCP header always fits.
+                let _ = self.last_bare.try_extend_from_slice(transmit.header);
+            }
             match link.transmit(&self.next_hop, &packet) {
                 Ok(()) => {}
                 Err(LinkError::EgressDropped { .. }) => {
@@ -507,6 +547,25 @@ impl Flow {
         let recovery = self.recovery.poll_at(recovery_time(now)).map(|at| Duration::from_nanos(at.nanos()));
         stack.into_iter().chain(recovery).min()
     }
+}
+
+/// What every packet of a flow has in common.
+pub fn template(tuple: &FiveTuple, settings: &Settings, seed: u64) -> Template {
+    Template {
+        source: tuple.local.ip(),
+        destination: tuple.remote.ip(),
+        protocol: TCP,
+        hop_limit: settings.hop_limit,
+        traffic_class: settings.traffic_class,
+        flow_label: seed as u32,
+    }
+}
+
+/// The MSS that a flow announces: the path's MTU less the IP and TCP headers, in bytes.
+pub fn mss(path: &Path, remote: IpAddr, settings: &Settings) -> usize {
+    let ip_header = if remote.is_ipv4() { ip::IPV4_HEADER } else { ip::IPV6_HEADER };
+    let mss = path.mtu.saturating_sub(ip_header + segment::MIN_HEADER);
+    mss.min(settings.mss.unwrap_or(mss))
 }
 
 /// The checksum over two pieces of which the first may have an odd length.

@@ -2,33 +2,40 @@
 //!
 //! A [`Stack`] is a table from five-tuple to [`Flow`], each with a small smoltcp of its own, made when we dial
 //! or when a SYN comes. So a listener's backlog is a number, a flood of SYNs cannot touch the established,
-//! and a thousand flows cost what they use. It does no I/O: the reactor passes in frames, a link to send
+//! and a thousand flows cost what they use: a handshake is a small record until its ACK comes, and what is over
+//! is a small record until the peer is sure to know. It does no I/O: the reactor passes in frames, a link to send
 //! by, and the time.
+mod bare;
 pub mod checksum;
+mod deadlines;
 mod discovery;
+mod disguise;
 mod endpoint;
 mod flow;
 pub mod fragment;
+mod handshake;
 pub mod icmp;
 pub mod ip;
 mod segment;
+mod time_wait;
 
 use crate::{
-    link::{
-        ChecksumOffload, ChecksumState, ETHERTYPE_ARP, Link, LinkError, LinkHeader, NextHop, Outgoing,
-        Received,
-    },
-    net::{FiveTuple, MacAddr, Protocol},
+    link::{ChecksumState, Link, LinkError, NextHop, Received},
+    net::{FiveTuple, Protocol},
 };
-use discovery::{Heard, Message};
+use bare::Bare;
+use deadlines::Deadlines;
+use handshake::{Handshake, Handshakes, Reply};
 use segment::Segment;
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
+use time_wait::{Answer, TimeWaits};
 
 pub use discovery::Persona;
+pub use disguise::Disguise;
 pub use flow::{Counters, Failure, Flow, Path, Phase, Settings, Way};
 
 /// What a listener does with connections that it does not serve.
@@ -63,27 +70,33 @@ pub struct Stack {
     touched: BTreeSet<FiveTuple>,
     deadlines: Deadlines,
     listener: Option<Listener>,
-    half_open: VecDeque<FiveTuple>,
+    /// Whether the listener takes further connections; its gate holds all the same.
+    listening: bool,
+    handshakes: Handshakes,
     accepted: VecDeque<FiveTuple>,
-    /// Resets due to segments of no connection.
-    resets: Vec<(NextHop, ip::Template, [u8; segment::MIN_HEADER])>,
+    orphans: Orphans,
+    time_waits: TimeWaits,
+    /// Answers to segments of no connection.
+    replies: Vec<Bare>,
     seed: Box<dyn FnMut() -> u64>,
     disguise: Option<Disguise>,
 }
 
-/// Being another host.
-struct Disguise {
-    persona: Persona,
-    /// The neighbour whose link address we want, and the answer.
-    sought: Option<(IpAddr, Option<MacAddr>)>,
-    /// Who else claims our address.
-    rival: Option<MacAddr>,
-    announced: bool,
-    to_send: Vec<Message>,
-}
+/// Replies that may wait; further ones are dropped, as a kernel's rate limit would.
+const MAX_REPLIES: usize = 64;
+/// SYN-ACKs repeated in one turn.
+const MAX_REPEATED: usize = 64;
+/// How long a released flow may take to end, like Linux's tcp_fin_timeout.
+const ORPHAN_LIFETIME: Duration = Duration::from_secs(60);
+/// Released flows that may be ending; one more and the oldest is reset.
+const MAX_ORPHANS: usize = 1024;
 
-/// Resets that may wait; further ones are dropped, as a kernel's rate limit would.
-const MAX_RESETS: usize = 64;
+/// Released flows, and when their time is over.
+#[derive(Debug, Default)]
+struct Orphans {
+    until: HashMap<FiveTuple, Duration>,
+    order: VecDeque<FiveTuple>,
+}
 
 impl Stack {
     /// A stack without flows. `seed` yields unpredictable numbers for initial sequence numbers.
@@ -94,9 +107,12 @@ impl Stack {
             touched: BTreeSet::new(),
             deadlines: Deadlines::default(),
             listener: None,
-            half_open: VecDeque::new(),
+            listening: false,
+            handshakes: Handshakes::default(),
             accepted: VecDeque::new(),
-            resets: Vec::new(),
+            orphans: Orphans::default(),
+            time_waits: TimeWaits::default(),
+            replies: Vec::new(),
             seed: Box::new(seed),
             disguise: None,
         }
@@ -111,55 +127,26 @@ impl Stack {
 
     /// Answers for an address that this host does not own, from now on.
     pub fn impersonate(&mut self, persona: Persona) {
-        let disguise = Disguise { persona, sought: None, rival: None, announced: false, to_send: Vec::new() };
-        self.disguise = Some(disguise);
+        self.disguise = Some(Disguise::new(persona));
     }
 
-    /// Asks whether anybody has our assumed address; [`Stack::rival`] has the answer.
-    pub fn probe(&mut self) {
-        if let Some(disguise) = &mut self.disguise {
-            disguise.to_send.push(disguise.persona.probe());
-        }
-    }
-
-    /// Tells the segment of our assumed address.
-    pub fn announce(&mut self) {
-        if let Some(disguise) = &mut self.disguise {
-            disguise.announced = true;
-            disguise.to_send.push(disguise.persona.announce());
-        }
-    }
-
-    /// Asks for the link address of a neighbour; [`Stack::neighbour`] has the answer.
-    pub fn solicit(&mut self, address: IpAddr) {
-        if let Some(disguise) = &mut self.disguise {
-            disguise.to_send.push(disguise.persona.solicit(address));
-            if disguise.sought.is_none_or(|(sought, _)| sought != address) {
-                disguise.sought = Some((address, None));
-            }
-        }
-    }
-
-    /// What the neighbour asked for last answered.
-    pub fn neighbour(&self) -> Option<MacAddr> {
-        self.disguise.as_ref()?.sought?.1
-    }
-
-    /// The host that has our assumed address already.
-    pub fn rival(&self) -> Option<MacAddr> {
-        self.disguise.as_ref()?.rival
+    /// The host that we are instead of this one, if we are.
+    pub fn disguise(&mut self) -> Option<&mut Disguise> {
+        self.disguise.as_mut()
     }
 
     /// Serves SYNs from now on.
     pub fn listen(&mut self, listener: Listener) {
         self.listener = Some(listener);
+        self.listening = true;
     }
 
-    /// Answers further SYNs with resets. Handshakes under way and connections not yet accepted are reset.
+    /// Answers further SYNs with resets, as far as the gate lets strangers see any. Connections not yet
+    /// accepted are reset; handshakes under way will be.
     pub fn stop_listening(&mut self) {
-        self.listener = None;
-        for tuple in std::mem::take(&mut self.half_open).into_iter().chain(std::mem::take(&mut self.accepted))
-        {
+        self.listening = false;
+        self.handshakes.clear();
+        for tuple in std::mem::take(&mut self.accepted) {
             if let Some(flow) = self.flow(&tuple) {
                 flow.abort();
             }
@@ -207,7 +194,28 @@ impl Stack {
     pub fn remove(&mut self, tuple: &FiveTuple) -> Option<Flow> {
         self.deadlines.set(*tuple, None);
         self.touched.remove(tuple);
+        self.orphans.until.remove(tuple);
         self.flows.remove(tuple)
+    }
+
+    /// Leaves the rest of a flow to the stack, as close(2) does: what is unsent is sent, then a FIN if there was
+    /// none. What the peer still sends is not wanted: it is dropped, and reset once all of ours is acknowledged.
+    /// A flow that takes longer than a minute is reset.
+    pub fn release(&mut self, now: Duration, tuple: &FiveTuple) {
+        let Some(flow) = self.flow(tuple) else { return };
+        flow.close();
+        let orphans = &mut self.orphans;
+        while orphans.order.front().is_some_and(|oldest| !orphans.until.contains_key(oldest)) {
+            orphans.order.pop_front();
+        }
+        if orphans.until.len() >= MAX_ORPHANS
+            && let Some(oldest) = orphans.order.pop_front()
+        {
+            orphans.until.insert(oldest, now);
+            self.touched.insert(oldest);
+        }
+        self.orphans.until.insert(*tuple, now + ORPHAN_LIFETIME);
+        self.orphans.order.push_back(*tuple);
     }
 
     /// Takes one received frame.
@@ -262,87 +270,156 @@ impl Stack {
                     .add(bytes)
                     .checksum()
                     == 0;
-            if !valid || !self.admit(now, tuple, &segment, reply) {
+            if !valid || !self.find_or_make(now, tuple, &segment, bytes, reply) {
                 return;
             }
         }
         let Some(flow) = self.flows.get_mut(&tuple) else { return };
-        let opening = flow.phase() == Phase::Opening;
         flow.ingress(now, frame, network, header, trusted);
         self.touched.insert(tuple);
-        if opening && flow.was_established() && take(&mut self.half_open, &tuple) {
-            self.accepted.push_back(tuple);
-        } else if opening && flow.failure().is_some() && take(&mut self.half_open, &tuple) {
-            self.remove(&tuple);
-        }
     }
 
-    /// Whether a segment of no flow may make one; if not, it is answered as RFC 9293, section 3.10.7.1 says.
-    fn admit(&mut self, now: Duration, tuple: FiveTuple, segment: &Segment, reply: NextHop) -> bool {
+    /// Whether there is a flow, now, for a segment that had none. `bytes` is the whole segment.
+    fn find_or_make(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        bytes: &[u8],
+        reply: NextHop,
+    ) -> bool {
+        let mut beyond = None;
+        match self.time_waits.ingress(now, &tuple, segment, bytes) {
+            Some(Answer::Nothing) => return false,
+            Some(Answer::Repeat(last)) => {
+                self.reply(last);
+                return false;
+            }
+            Some(Answer::Open { beyond: old }) => beyond = Some(old),
+            None => {}
+        }
+        if let Some(handshake) = self.handshakes.get(&tuple) {
+            match handshake.classify(segment) {
+                Reply::Completed => return self.establish(tuple),
+                Reply::Repeated => self.send_syn_ack(&tuple),
+                Reply::Abandoned => drop(self.handshakes.remove(&tuple)),
+                Reply::Wrong => self.reset(tuple, segment, reply),
+                Reply::Nothing => {}
+                Reply::Replaced => {
+                    self.handshakes.remove(&tuple);
+                    self.admit(now, tuple, segment, bytes, reply, beyond);
+                }
+            }
+        } else {
+            self.admit(now, tuple, segment, bytes, reply, beyond);
+        }
+        false
+    }
+
+    /// Answers a segment of no connection, as RFC 9293, section 3.10.7.1 says: a SYN to a listener begins a
+    /// handshake.
+    fn admit(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        bytes: &[u8],
+        reply: NextHop,
+        beyond: Option<u32>,
+    ) {
         let opens =
             segment.flags & (segment::SYN | segment::ACK | segment::RST | segment::FIN) == segment::SYN;
         let admission = match &self.listener {
-            Some(listener) if opens => {
-                let admission = (listener.gate)(tuple.remote.ip());
-                if admission == Admission::Accept && self.accepted.len() >= listener.backlog {
-                    log::debug!("the backlog is full: no answer to {}", tuple.remote);
-                    return false;
-                }
-                admission
-            }
-            // A gate that shows strangers nothing must not betray itself by resets either.
             Some(listener) => match (listener.gate)(tuple.remote.ip()) {
+                // A gate that shows strangers nothing must not betray itself by resets either.
                 Admission::Ignore => Admission::Ignore,
-                _ => Admission::Refuse,
+                _ if !self.listening || !opens => Admission::Refuse,
+                admission => admission,
             },
             None => Admission::Refuse,
         };
         match admission {
-            Admission::Ignore => false,
-            Admission::Refuse => {
-                self.reset(tuple, segment, reply);
-                false
-            }
-            Admission::Accept => self.answer(now, tuple, reply),
+            Admission::Ignore => {}
+            Admission::Refuse => self.reset(tuple, segment, reply),
+            Admission::Accept => self.answer(now, tuple, segment, bytes, reply, beyond),
         }
     }
 
-    /// Makes a flow for a SYN that was admitted; whether there is one now.
-    fn answer(&mut self, now: Duration, tuple: FiveTuple, reply: NextHop) -> bool {
-        let Some(listener) = &self.listener else { return false };
-        let Some(path) = listener.paths.get(&reply.interface) else {
-            log::debug!(
+    /// Begins a handshake. Its initial sequence number lies beyond that of the connection before, if there was
+    /// one of the same name not long ago (RFC 1122, section 4.2.2.13).
+    fn answer(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        bytes: &[u8],
+        reply: NextHop,
+        beyond: Option<u32>,
+    ) {
+        let Some(listener) = &self.listener else { return };
+        if self.accepted.len() >= listener.backlog {
+            return log::debug!("the backlog is full: no answer to {}", tuple.remote);
+        }
+        if !listener.paths.contains_key(&reply.interface) {
+            return log::debug!(
                 "a SYN from {} came in by interface {}, which is not served",
                 tuple.remote,
                 reply.interface
             );
-            return false;
-        };
-        let way = Way { next_hop: reply, path: *path };
-        if self.half_open.len() >= listener.half_open
-            && let Some(oldest) = self.half_open.pop_front()
-        {
-            self.remove(&oldest);
         }
-        let flow = Flow::answer(now, tuple, way, &self.settings, (self.seed)());
-        self.flows.insert(tuple, flow);
-        self.half_open.push_back(tuple);
+        let limit = listener.half_open;
+        let lies_beyond = |seed| match beyond {
+            Some(old) => (endpoint::initial_sequence(seed).wrapping_sub(old) as i32) > 0,
+            None => true,
+        };
+        let mut seed = (self.seed)();
+        while !lies_beyond(seed) {
+            seed = (self.seed)();
+        }
+        self.handshakes.insert(tuple, Handshake::new(now, reply, seed, segment, bytes), limit);
+        self.send_syn_ack(&tuple);
+    }
+
+    fn send_syn_ack(&mut self, tuple: &FiveTuple) {
+        let Some(handshake) = self.handshakes.get(tuple) else { return };
+        let path = self.listener.as_ref().and_then(|l| l.paths.get(&handshake.next_hop.interface));
+        let Some(path) = path else { return };
+        let mss = flow::mss(path, tuple.remote.ip(), &self.settings);
+        let Some(header) = handshake.syn_ack(mss, self.settings.receive_buffer) else {
+            return log::debug!("a SYN from {} makes no sense", tuple.remote);
+        };
+        let template = flow::template(tuple, &self.settings, handshake.seed);
+        self.reply(Bare { next_hop: handshake.next_hop, template, header });
+    }
+
+    /// Makes the flow of a handshake whose ACK has come, unless the backlog is full: then the peer will send it
+    /// again. Whether it did.
+    fn establish(&mut self, tuple: FiveTuple) -> bool {
+        let Some(listener) = &self.listener else { return false };
+        if self.accepted.len() >= listener.backlog {
+            log::debug!("the backlog is full: {} has to wait", tuple.remote);
+            return false;
+        }
+        let Some(handshake) = self.handshakes.remove(&tuple) else { return false };
+        let Some(path) = listener.paths.get(&handshake.next_hop.interface) else { return false };
+        let way = Way { next_hop: handshake.next_hop, path: *path };
+        let Handshake { answered, seed, syn, .. } = handshake;
+        self.flows.insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn));
+        self.accepted.push_back(tuple);
         true
     }
 
-    fn reset(&mut self, tuple: FiveTuple, segment: &Segment, reply: NextHop) {
-        if self.resets.len() >= MAX_RESETS {
-            return;
+    fn reply(&mut self, reply: Bare) {
+        if self.replies.len() < MAX_REPLIES {
+            self.replies.push(reply);
         }
-        let template = ip::Template {
-            source: tuple.local.ip(),
-            destination: tuple.remote.ip(),
-            protocol: ip::TCP,
-            hop_limit: self.settings.hop_limit,
-            traffic_class: self.settings.traffic_class,
-            flow_label: 0,
-        };
-        self.resets.extend(segment.reset().map(|reset| (reply, template, reset)));
+    }
+
+    fn reset(&mut self, tuple: FiveTuple, segment: &Segment, next_hop: NextHop) {
+        let template = flow::template(&tuple, &self.settings, 0);
+        if let Some(reset) = segment.reset() {
+            self.reply(Bare { next_hop, template, header: reset.into_iter().collect() });
+        }
     }
 
     fn ingress_icmp(&mut self, now: Duration, error: &icmp::IcmpError) {
@@ -356,148 +433,56 @@ impl Stack {
 
     /// Sends what every flow has to send; `Ok(true)` if there is more than one turn's worth.
     pub fn egress(&mut self, now: Duration, link: &mut dyn Link) -> Result<bool, LinkError> {
-        for (next_hop, template, header) in self.resets.drain(..) {
-            send_bare(link, &next_hop, &template, &header)?;
+        for _ in 0..MAX_REPEATED {
+            let Some(tuple) = self.handshakes.due(now) else { break };
+            self.send_syn_ack(&tuple);
         }
-        for message in self.disguise.iter_mut().flat_map(|disguise| disguise.to_send.drain(..)) {
-            let packet = Outgoing {
-                ethertype: message.ethertype,
-                headers: &message.packet,
-                payload: [&[], &[]],
-                checksum: None,
-                segmentation: None,
-            };
-            transmit(link, &message.next_hop, &packet)?;
+        if let Some(disguise) = &mut self.disguise {
+            disguise.send(link)?;
         }
+        for reply in self.replies.drain(..) {
+            reply.send(link)?;
+        }
+        self.time_waits.expire(now);
         while let Some(tuple) = self.deadlines.due(now) {
             self.touched.insert(tuple);
         }
         let mut more = BTreeSet::new();
         for tuple in std::mem::take(&mut self.touched) {
             let Some(flow) = self.flows.get_mut(&tuple) else { continue };
+            let until = self.orphans.until.get(&tuple).copied();
+            if let Some(until) = until {
+                flow.drop_received(now >= until);
+            }
             if flow.egress(now, link)? {
                 more.insert(tuple);
+            } else if until.is_some() && flow.phase() == Phase::Closed {
+                self.retire(now, &tuple);
+                continue;
             }
-            let deadline = flow.poll_at(now);
+            let deadline = flow.poll_at(now).into_iter().chain(until).min();
             self.deadlines.set(tuple, deadline);
         }
         self.touched = more;
         Ok(!self.touched.is_empty())
     }
 
+    /// Forgets a released flow that is over, but for what its peer may still have to be told.
+    fn retire(&mut self, now: Duration, tuple: &FiveTuple) {
+        if let Some(flow) = self.remove(tuple)
+            && flow.in_time_wait()
+            && let Some(last) = flow.last_ack()
+        {
+            self.time_waits.insert(now, *tuple, last);
+        }
+    }
+
     /// When [`Stack::egress`] is due next; a time that has passed means at once.
     pub fn poll_at(&self) -> Option<Duration> {
-        let messages = self.disguise.as_ref().is_some_and(|disguise| !disguise.to_send.is_empty());
-        if messages || !self.touched.is_empty() || !self.resets.is_empty() {
-            return Some(Duration::ZERO);
+        let messages = self.disguise.as_ref().is_some_and(Disguise::wants_to_send);
+        match !messages && self.touched.is_empty() && self.replies.is_empty() {
+            true => self.deadlines.next().into_iter().chain(self.handshakes.deadline()).min(),
+            false => Some(Duration::ZERO),
         }
-        self.deadlines.next()
-    }
-}
-
-impl Disguise {
-    /// Takes a packet if it is address resolution; whether it was.
-    fn take(&mut self, ethertype: u16, packet: &[u8], reply: &NextHop) -> bool {
-        let LinkHeader::Ethernet { destination: from, .. } = reply.header else { return false };
-        match self.persona.hear(ethertype, packet, from) {
-            None => return ethertype == ETHERTYPE_ARP,
-            Some(Heard::Asked { by, at }) => self.to_send.push(self.persona.answer(by, at)),
-            Some(Heard::Told { address, mac }) if address == self.persona.address => {
-                // Once the address is ours it is defended, but only once (RFC 5227, section 2.4, case b).
-                if self.rival.replace(mac).is_none() && self.announced {
-                    log::warn!("{mac} claims {address}, too");
-                    self.to_send.push(self.persona.announce());
-                }
-            }
-            Some(Heard::Told { address, mac }) => {
-                if let Some((sought, answer)) = &mut self.sought
-                    && *sought == address
-                {
-                    *answer = Some(mac);
-                }
-            }
-        }
-        true
-    }
-}
-
-/// Removes `tuple` from a queue; whether it was there.
-fn take(queue: &mut VecDeque<FiveTuple>, tuple: &FiveTuple) -> bool {
-    match queue.iter().position(|t| t == tuple) {
-        Some(at) => queue.remove(at).is_some(),
-        None => false,
-    }
-}
-
-/// Sends a TCP header that belongs to no flow.
-fn send_bare(
-    link: &mut dyn Link,
-    next_hop: &NextHop,
-    template: &ip::Template,
-    header: &[u8; segment::MIN_HEADER],
-) -> Result<(), LinkError> {
-    let mut headers = [0; ip::IPV6_HEADER + segment::MIN_HEADER];
-    let start = template.write(header.len(), 0, ip::Fragmentation::Forbidden, &mut headers);
-    let end = start + header.len();
-    headers[start..end].copy_from_slice(header);
-    let sum = ip::pseudo_header(template.source, template.destination, ip::TCP, header.len());
-    let offload = link.offloads().checksum;
-    let field = if offload { sum.partial() } else { sum.add(header).checksum() };
-    headers[start + segment::CHECKSUM..start + segment::CHECKSUM + 2].copy_from_slice(&field.to_be_bytes());
-    let packet = Outgoing {
-        ethertype: template.ethertype(),
-        headers: &headers[..end],
-        payload: [&[], &[]],
-        checksum: offload.then_some(ChecksumOffload { start, offset: segment::CHECKSUM }),
-        segmentation: None,
-    };
-    transmit(link, next_hop, &packet)
-}
-
-/// Sends what nobody repeats if it is lost.
-fn transmit(link: &mut dyn Link, next_hop: &NextHop, packet: &Outgoing<'_>) -> Result<(), LinkError> {
-    match link.transmit(next_hop, packet) {
-        Err(error) if !error.is_transient() => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// The flows' timers, soonest first.
-#[derive(Debug, Default)]
-struct Deadlines {
-    of: HashMap<FiveTuple, Duration>,
-    order: BTreeSet<(Duration, FiveTuple)>,
-}
-
-impl Deadlines {
-    fn set(&mut self, tuple: FiveTuple, deadline: Option<Duration>) {
-        let old = match deadline {
-            Some(at) => self.of.insert(tuple, at),
-            None => self.of.remove(&tuple),
-        };
-        if old == deadline {
-            return;
-        }
-        if let Some(at) = old {
-            self.order.remove(&(at, tuple));
-        }
-        if let Some(at) = deadline {
-            self.order.insert((at, tuple));
-        }
-    }
-
-    fn next(&self) -> Option<Duration> {
-        self.order.first().map(|(at, _)| *at)
-    }
-
-    /// Takes out one flow whose time has come.
-    fn due(&mut self, now: Duration) -> Option<FiveTuple> {
-        let (at, tuple) = *self.order.first()?;
-        if at > now {
-            return None;
-        }
-        self.order.pop_first();
-        self.of.remove(&tuple);
-        Some(tuple)
     }
 }

@@ -72,6 +72,24 @@ impl Segment {
     }
 }
 
+/// TSval and TSecr of a segment's timestamp option (RFC 7323, section 3.2), if it has one. `bytes` begins with
+/// the segment's header.
+pub fn timestamp(bytes: &[u8]) -> Option<(u32, u32)> {
+    let header_len = usize::from(bytes.get(12)? >> 4) * 4;
+    let mut options = bytes.get(MIN_HEADER..header_len)?;
+    loop {
+        match *options {
+            [8, 10, a, b, c, d, e, f, g, h, ..] => {
+                return Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])));
+            }
+            [0, ..] | [] => return None,
+            [1, ref rest @ ..] => options = rest,
+            [_, len, ..] if len >= 2 => options = options.get(usize::from(len)..)?,
+            _ => return None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +118,20 @@ mod tests {
         assert_eq!((answer.flags, answer.sequence), (RST, 77));
         assert_eq!(reset(FIN | SYN, 3).map(|s| s.acknowledgment), Some(3));
         assert_eq!(reset(RST, 0), None);
+    }
+
+    #[test]
+    fn timestamps_are_found_behind_other_options() {
+        let mut segment = bytes(SYN, 0);
+        segment[12] = 10 << 4;
+        segment.extend([2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 1, 0, 0, 0, 0, 7, 1, 3, 3, 7]);
+        assert_eq!(timestamp(&segment), Some((256, 7)));
+        for (at, byte) in [(20, 0), (21, 1), (21, 0), (21, 40), (27, 9)] {
+            let mut broken = segment.clone();
+            broken[at] = byte;
+            assert_eq!(timestamp(&broken), None, "{at}");
+        }
+        assert_eq!(timestamp(&segment[..30]), None);
     }
 
     #[test]

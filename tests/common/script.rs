@@ -318,7 +318,7 @@ pub fn segment(
     bytes.extend(destination.to_be_bytes());
     bytes.extend(seq.to_be_bytes());
     bytes.extend(ack.to_be_bytes());
-    bytes.push(((20 + options.len()) / 4 << 4) as u8);
+    bytes.push(((20 + options.len()) / 4 * 16) as u8);
     bytes.push(flags);
     bytes.extend(window.to_be_bytes());
     bytes.extend([0xde, 0xad, 0, 0]);

@@ -1,6 +1,9 @@
 //! The loopback program: the kernel answers an injected SYN on lo with it and not without.
 
-use crate::namespace::{alone, index, inject, ip, run};
+use crate::{
+    namespace::{alone, index, inject, ip, run},
+    neighbours::backends,
+};
 use netkat::{
     kernel::{Backend, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
     net::Protocol,
@@ -62,7 +65,7 @@ fn answered(address: &str, backend: Option<Backend>) -> bool {
         neighbour_discovery: false,
     }))
     .unwrap();
-    let _guard = Guard::attach(&programs, index("lo"), Backend::Tcx).unwrap();
+    let _guard = Guard::attach(&programs, index("lo"), Backend::Auto).unwrap();
     let _loopback = backend.map(|backend| Loopback::attach(&programs, index("lo"), backend).unwrap());
     inject("lo", &syn((local, lease.port()), (local, server.port())));
     thread::sleep(Duration::from_millis(50));
@@ -78,7 +81,7 @@ fn kernel_answers_on_lo_only_with_the_program() {
     alone(|| {
         run("ip address add 10.77.0.1/32 dev lo");
         assert!(!answered("127.0.0.1", None), "the kernel takes it for a martian");
-        for backend in [Backend::Tcx, Backend::Clsact] {
+        for &backend in backends() {
             for address in ["127.0.0.1", "127.3.2.1", "10.77.0.1"] {
                 assert!(answered(address, Some(backend)), "{address}, {backend:?}");
             }

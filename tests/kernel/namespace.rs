@@ -96,7 +96,7 @@ fn with_prefix(address: &str) -> String {
 
 impl Far {
     pub fn run(&self, command: &str) -> String {
-        run(&format!("nsenter --net=/proc/{}/ns/net {command}", self.child.id()))
+        self.within(|| run(command))
     }
 
     /// Calls `work` in the far namespace.

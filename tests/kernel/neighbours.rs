@@ -2,6 +2,7 @@
 
 use crate::namespace::run;
 use libbpf_rs::libbpf_sys as sys;
+use netkat::kernel::Backend;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 pub const FOREIGN: &str = "foreign";
@@ -40,8 +41,25 @@ pub fn attach_tcx(program: &OwnedFd, interface: u32, first: bool) -> OwnedFd {
     owned(unsafe { sys::bpf_link_create(program.as_raw_fd(), target, sys::BPF_TCX_INGRESS, &options) })
 }
 
-/// How many programs there are at tcx ingress.
+/// The back ends of this kernel: a test of tcx can't run before Linux 6.6, and must say so.
+pub fn backends() -> &'static [Backend] {
+    if has_tcx() { &[Backend::Tcx, Backend::Clsact] } else { &[Backend::Clsact] }
+}
+
+pub fn has_tcx() -> bool {
+    let has = query_tcx(1).is_ok();
+    if !has {
+        eprintln!("SKIPPED for tcx: this kernel does not have it");
+    }
+    has
+}
+
+/// How many programs there are at tcx ingress; none where the kernel has no tcx.
 pub fn count_tcx(interface: u32) -> u32 {
+    query_tcx(interface).unwrap_or(0)
+}
+
+fn query_tcx(interface: u32) -> Result<u32, i32> {
     let mut count = 0;
     // SAFETY: no array is given, so the kernel writes the number only.
     let result = unsafe {
@@ -54,8 +72,7 @@ pub fn count_tcx(interface: u32) -> u32 {
             &mut count,
         )
     };
-    assert_eq!(result, 0);
-    count
+    if result == 0 { Ok(count) } else { Err(result) }
 }
 
 fn owned(fd: i32) -> OwnedFd {

@@ -67,7 +67,7 @@ fn options_before_the_node_are_kubectl_s() {
 /// The signal reaches the script alone, which is the harder case: a terminal's goes to kubectl too.
 fn interrupted_while(phase: &str, signal: Signal, status: i32) {
     let cluster = Cluster::new();
-    cluster.put("exec", "touch \"$KUBECTL_STUB/netkat-runs\"; exec sleep 60");
+    cluster.put("exec", "echo $$ >\"$KUBECTL_STUB/pid\"; mv \"$KUBECTL_STUB/pid\" \"$KUBECTL_STUB/netkat-runs\"; exec sleep 60");
     if phase == "wait" {
         cluster.put("not-ready", "");
     }
@@ -89,6 +89,10 @@ fn interrupted_while(phase: &str, signal: Signal, status: i32) {
     assert_eq!(child.0.wait().unwrap().code(), Some(status));
     assert!(start.elapsed() < PATIENCE);
     assert!(cluster.files("pods").is_empty(), "the pod is still there");
+    if let Ok(pid) = fs::read_to_string(cluster.folder.join("netkat-runs")) {
+        let pid = Pid::from_raw(pid.trim().parse().unwrap());
+        until("kubectl exec ends too", || kill(pid, None).is_err());
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod privileges;
 mod process;
 mod programs;
 mod requirements;
+mod routes;
 mod rules;
 mod silence;
 mod topologies;

@@ -1,0 +1,19 @@
+//! How the C library gets memory from the kernel for the flows' buffers.
+#![cfg_attr(target_env = "gnu", allow(unsafe_code))]
+
+/// From this size on, memory is mapped for each buffer alone, in bytes.
+#[cfg(target_env = "gnu")]
+const MAPPED: libc::c_int = 256 << 10;
+
+/// Makes large buffers come from mmap(2) and go back by munmap(2), always. So a fresh buffer's pages cost
+/// nothing until they are used, and what a thousand connections used is given back.
+///
+/// glibc would otherwise learn from the first freed buffer to keep such sizes on its heap, where a fresh buffer
+/// has to be zeroed, page for page (man 3 mallopt, M_MMAP_THRESHOLD). musl does it this way in any case.
+pub fn map_large_buffers() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two integers and no pointers; the threshold is in its valid range.
+    if unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED) } == 0 {
+        log::debug!("the C library does not let large buffers be mapped");
+    }
+}

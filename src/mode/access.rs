@@ -1,0 +1,68 @@
+//! Who may connect: `--allow` and `--deny`, checked for every SYN before anything is answered.
+use crate::stack::Admission;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// The hosts and networks that may connect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Nobody else, if there are any.
+    pub allow: Vec<IpNet>,
+    /// Not these, even if they are allowed.
+    pub deny: Vec<IpNet>,
+    /// Answer the others with a reset rather than with silence.
+    pub reject: bool,
+}
+
+impl Access {
+    pub fn admit(&self, address: IpAddr) -> Admission {
+        let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
+        let allowed = self.allow.is_empty() || within(&self.allow);
+        match (allowed && !within(&self.deny), self.reject) {
+            (true, _) => Admission::Accept,
+            (false, false) => Admission::Ignore,
+            (false, true) => Admission::Refuse,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().expect("a network")).collect()
+    }
+
+    fn admit(access: &Access, address: &str) -> Admission {
+        access.admit(address.parse().expect("an address"))
+    }
+
+    #[test]
+    fn who_is_denied_stays_out_even_if_allowed() {
+        let mut access = Access {
+            allow: networks(&["10.0.0.0/8", "fd00::2/128"]),
+            deny: networks(&["10.1.0.0/16"]),
+            reject: false,
+        };
+        for (address, expected) in [
+            ("10.0.0.1", Admission::Accept),
+            ("10.1.2.3", Admission::Ignore),
+            ("11.0.0.1", Admission::Ignore),
+            ("fd00::2", Admission::Accept),
+            ("fd00::3", Admission::Ignore),
+        ] {
+            assert_eq!(admit(&access, address), expected, "{address}");
+        }
+        access.reject = true;
+        assert_eq!(admit(&access, "11.0.0.1"), Admission::Refuse);
+    }
+
+    #[test]
+    fn without_a_list_of_the_allowed_all_but_the_denied_may_come() {
+        assert_eq!(admit(&Access::default(), "192.0.2.1"), Admission::Accept);
+        let access = Access { deny: networks(&["0.0.0.0/0"]), ..Access::default() };
+        assert_eq!(admit(&access, "192.0.2.1"), Admission::Ignore);
+        assert_eq!(admit(&access, "fd00::1"), Admission::Accept);
+    }
+}

@@ -1,0 +1,283 @@
+//! One connection and where its bytes come from and go to.
+//!
+//! A conversation does one [`Conversation::turn`] whenever something may have happened, and says which
+//! streams it waits for. The loop around it, for one conversation or for many, moves the frames and sleeps.
+//! Bytes go from a stream straight into the flow's ring and from the ring straight to a stream.
+use super::Error;
+use crate::{
+    net::FiveTuple,
+    reactor::Interest,
+    relay::{Outcome, Policy, Relay, Step, View},
+    stack::{Failure, Flow, Phase, Stack},
+    stdio::Stream,
+};
+use std::{cell::Cell, io, os::fd::AsFd, time::Duration};
+
+/// The most bytes moved in one read or write: enough to be fast, little enough that ACKs do not wait.
+const TRANSFER: usize = 256 << 10;
+
+/// Where a conversation's input comes from.
+pub trait Input {
+    /// Whether a read may find something, or the end.
+    fn is_ready(&self) -> bool;
+    /// Reads what is there: `WouldBlock` when that is nothing, 0 at the end.
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize>;
+}
+
+/// A stream of one direction that remembers whether it was ready, and whether it has ended.
+#[derive(Debug)]
+pub struct Channel {
+    stream: Option<Stream>,
+    blocked: Cell<bool>,
+    input: bool,
+}
+
+impl Channel {
+    pub fn input(stream: Stream) -> Channel {
+        Channel { stream: Some(stream), blocked: Cell::new(false), input: true }
+    }
+
+    pub fn output(stream: Stream) -> Channel {
+        Channel { stream: Some(stream), blocked: Cell::new(false), input: false }
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    /// Closes the stream: whoever reads the other side of an output sees its end.
+    pub fn close(&mut self) {
+        self.stream = None;
+        self.blocked.set(false);
+    }
+
+    /// Writes as much as fits; what is written to a closed stream is gone.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(stream) = &self.stream else { return Ok(bytes.len()) };
+        let result = stream.write(bytes);
+        self.note(&result);
+        result
+    }
+
+    fn note(&self, result: &io::Result<usize>) {
+        self.blocked.set(matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock));
+    }
+
+    /// What to wait for when the last transfer found the stream not ready.
+    pub fn interest(&self) -> Option<Interest<'_>> {
+        let fd = self.stream.as_ref()?.as_fd();
+        self.is_blocked().then(|| match self.input {
+            true => Interest::readable(fd),
+            false => Interest::writable(fd),
+        })
+    }
+
+    /// What to wait for to learn that nobody reads a pipe any more.
+    pub fn hang_up(&self) -> Option<Interest<'_>> {
+        Some(Interest::hang_up(self.stream.as_ref()?.as_fd()))
+    }
+
+    /// The wait said that the stream is ready.
+    pub fn unblock(&self) {
+        self.blocked.set(false);
+    }
+}
+
+impl Input for Channel {
+    fn is_ready(&self) -> bool {
+        !self.is_blocked()
+    }
+
+    /// An end, once seen, is final.
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let Some(stream) = &self.stream else { return Ok(0) };
+        let result = stream.read(room);
+        self.note(&result);
+        if !room.is_empty() && matches!(result, Ok(0)) {
+            self.close();
+        }
+        result
+    }
+}
+
+/// Whose streams a conversation uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Standard input and output, for this conversation alone.
+    Standard,
+    /// Standard input and output, of which other clients want something, too: a client that has ended is not
+    /// kept waiting for input that is still to come.
+    Shared,
+    /// A process's. Its input ends with the peer's side, and may be closed by it without harm to the rest.
+    Process,
+}
+
+/// What a turn came to.
+#[derive(Debug)]
+pub enum Turn {
+    /// Nothing moved.
+    Idle,
+    Busy,
+    /// It is over; an error is about this connection alone.
+    Finished(Result<(), Error>),
+}
+
+/// One established connection.
+#[derive(Debug)]
+pub struct Conversation {
+    tuple: FiveTuple,
+    relay: Relay,
+    policy: Policy,
+    ends: Ends,
+}
+
+impl Conversation {
+    pub fn new(now: Duration, tuple: FiveTuple, policy: Policy, ends: Ends) -> Conversation {
+        Conversation { tuple, relay: Relay::new(policy, now), policy, ends }
+    }
+
+    pub fn tuple(&self) -> &FiveTuple {
+        &self.tuple
+    }
+
+    /// Bytes both ways, as far as they go without waiting.
+    ///
+    /// # Errors
+    /// Only what concerns more than this connection: standard input or output fails.
+    pub fn turn(
+        &mut self,
+        now: Duration,
+        stack: &mut Stack,
+        input: &mut impl Input,
+        output: &mut Channel,
+    ) -> Result<Turn, Error> {
+        let view = self.view(stack);
+        let mut busy = self.write_output(now, stack, output, &view)?;
+        busy |= self.read_input(now, stack, input, &view)?;
+        let view = self.view(stack);
+        let failure = stack.peek(&self.tuple).and_then(Flow::failure);
+        if let Some(failure) = failure.filter(|_| view.received == 0) {
+            return Ok(Turn::Finished(Err(self.explain(failure))));
+        }
+        if view.peer_finished {
+            match self.ends {
+                Ends::Shared if !input.is_ready() => self.relay.input_ended(now),
+                Ends::Process => output.close(),
+                _ => {}
+            }
+        }
+        match self.relay.step(now, &view) {
+            Step::Relay => {}
+            Step::Shutdown => {
+                busy = true;
+                stack.flow(&self.tuple).map(Flow::close);
+            }
+            Step::Done(outcome) => return Ok(Turn::Finished(self.settle(outcome))),
+        }
+        Ok(if busy { Turn::Busy } else { Turn::Idle })
+    }
+
+    fn view(&self, stack: &Stack) -> View {
+        match stack.peek(&self.tuple) {
+            Some(flow) => View {
+                send_room: flow.send_room(),
+                unacknowledged: flow.unacknowledged(),
+                received: flow.received(),
+                peer_finished: flow.peer_finished(),
+                closed: flow.phase() == Phase::Closed,
+            },
+            None => View { closed: true, ..View::default() },
+        }
+    }
+
+    fn write_output(
+        &mut self,
+        now: Duration,
+        stack: &mut Stack,
+        output: &mut Channel,
+        view: &View,
+    ) -> Result<bool, Error> {
+        if output.is_blocked() || !self.relay.wants_output(view) {
+            return Ok(false);
+        }
+        let Some(flow) = stack.flow(&self.tuple) else { return Ok(false) };
+        let drops = self.relay.drops_output();
+        let written = flow.receive(TRANSFER, |bytes| match drops {
+            true => Ok(bytes.len()),
+            false => output.write(bytes),
+        });
+        match written {
+            Ok(_) => self.relay.moved(now),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(_) if self.ends == Ends::Process => self.output_closed(output),
+            Err(error) => return Err(Error::Output(error)),
+        }
+        Ok(true)
+    }
+
+    fn read_input(
+        &mut self,
+        now: Duration,
+        stack: &mut Stack,
+        input: &mut impl Input,
+        view: &View,
+    ) -> Result<bool, Error> {
+        if !input.is_ready() || !self.relay.wants_input(view) {
+            return Ok(false);
+        }
+        let Some(flow) = stack.flow(&self.tuple) else { return Ok(false) };
+        match flow.send(TRANSFER, |room| input.read(room)) {
+            Ok(0) => self.relay.input_ended(now),
+            Ok(_) => self.relay.moved(now),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(Error::Input(error)),
+        }
+        Ok(true)
+    }
+
+    /// Whether input would be read if there were any.
+    pub fn wants_input(&self, stack: &Stack) -> bool {
+        self.relay.wants_input(&self.view(stack))
+    }
+
+    /// Whether no more input will be taken.
+    pub fn has_input_ended(&self) -> bool {
+        self.relay.has_input_ended()
+    }
+
+    /// Whether a process has closed its output, so that only the end of its input is to be waited for.
+    pub fn awaits_hang_up(&self) -> bool {
+        self.ends == Ends::Process && self.relay.has_input_ended()
+    }
+
+    /// Nobody reads our output any more: what the peer still sends is dropped.
+    pub fn output_closed(&mut self, output: &mut Channel) {
+        output.close();
+        self.relay.output_closed();
+    }
+
+    /// When a turn is due even if nothing happens.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.relay.deadline()
+    }
+
+    fn settle(&self, outcome: Outcome) -> Result<(), Error> {
+        let target = self.tuple.remote;
+        match outcome {
+            Outcome::Complete => Ok(()),
+            Outcome::Undelivered(bytes) => Err(Error::Undelivered { target, bytes }),
+            Outcome::Idle => Err(Error::Idle { target, after: self.policy.idle_timeout.unwrap_or_default() }),
+        }
+    }
+
+    fn explain(&self, failure: &Failure) -> Error {
+        let target = self.tuple.remote;
+        match failure {
+            Failure::Refused => Error::Refused(target),
+            Failure::Reset => Error::Reset(target),
+            Failure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
+            Failure::Vanished => Error::Vanished(target),
+            Failure::InterfaceGone => Error::InterfaceGone(target),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! When each flow has something to do next.
+use crate::net::FiveTuple;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+/// The flows' timers, soonest first.
+#[derive(Debug, Default)]
+pub struct Deadlines {
+    of: HashMap<FiveTuple, Duration>,
+    order: BTreeSet<(Duration, FiveTuple)>,
+}
+
+impl Deadlines {
+    /// Sets or clears the deadline of a flow.
+    pub fn set(&mut self, tuple: FiveTuple, deadline: Option<Duration>) {
+        let old = match deadline {
+            Some(at) => self.of.insert(tuple, at),
+            None => self.of.remove(&tuple),
+        };
+        if old == deadline {
+            return;
+        }
+        if let Some(at) = old {
+            self.order.remove(&(at, tuple));
+        }
+        if let Some(at) = deadline {
+            self.order.insert((at, tuple));
+        }
+    }
+
+    /// The soonest.
+    pub fn next(&self) -> Option<Duration> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// Takes out one flow whose time has come.
+    pub fn due(&mut self, now: Duration) -> Option<FiveTuple> {
+        let (at, tuple) = *self.order.first()?;
+        if at > now {
+            return None;
+        }
+        self.order.pop_first();
+        self.of.remove(&tuple);
+        Some(tuple)
+    }
+}

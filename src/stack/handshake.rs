@@ -1,0 +1,330 @@
+//! Handshakes that a listener has answered: a SYN, a SYN-ACK, and the ACK still to come.
+//!
+//! A flow with its buffers is made only for the ACK, so that a flood of SYNs costs a small record each. The
+//! record keeps the SYN and the seed of the flow to be; the flow is made with that seed and shown the SYN
+//! then, so that it has sent, as far as it can tell, the very SYN-ACK that was sent for it here.
+use super::{
+    bare::MAX_TCP_HEADER,
+    endpoint,
+    segment::{self, Segment},
+};
+use crate::{link::NextHop, net::FiveTuple};
+use arrayvec::ArrayVec;
+use smoltcp::{
+    phy::ChecksumCapabilities,
+    wire::{IpAddress, Ipv4Address, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr},
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+/// When a SYN-ACK is repeated: after 1 s (RFC 6298, section 2.1), then doubling. After the last one nothing is
+/// kept.
+const REPEATS: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
+
+/// One handshake.
+#[derive(Clone, Debug)]
+pub struct Handshake {
+    pub next_hop: NextHop,
+    /// What the flow is to be made with.
+    pub seed: u64,
+    /// The peer's SYN: its header with options.
+    pub syn: ArrayVec<u8, MAX_TCP_HEADER>,
+    /// When the SYN was answered first.
+    pub answered: Duration,
+    /// The sequence numbers of the two SYNs.
+    ours: u32,
+    theirs: u32,
+    due: Duration,
+}
+
+/// What a segment is to a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The SYN once more.
+    Repeated,
+    /// Another SYN: the peer has begun anew.
+    Replaced,
+    /// The ACK that completes it.
+    Completed,
+    /// A reset at the right place.
+    Abandoned,
+    /// An ACK of something else (RFC 9293, section 3.10.7.4).
+    Wrong,
+    Nothing,
+}
+
+impl Handshake {
+    pub fn new(now: Duration, next_hop: NextHop, seed: u64, segment: &Segment, bytes: &[u8]) -> Handshake {
+        let header = bytes.get(..segment.header_len).unwrap_or_default();
+        Handshake {
+            next_hop,
+            seed,
+            syn: header.iter().copied().take(MAX_TCP_HEADER).collect(),
+            answered: now,
+            ours: endpoint::initial_sequence(seed),
+            theirs: segment.sequence,
+            due: now,
+        }
+    }
+
+    pub fn classify(&self, segment: &Segment) -> Reply {
+        let next = self.theirs.wrapping_add(1);
+        // No window scale before the handshake is over (RFC 7323, section 2.2).
+        let in_window = segment.sequence.wrapping_sub(next) <= u32::from(u16::MAX);
+        match (segment.is(segment::RST), segment.is(segment::SYN), segment.is(segment::ACK)) {
+            (true, _, _) if segment.sequence == next => Reply::Abandoned,
+            (true, _, _) => Reply::Nothing,
+            (_, true, false) if segment.sequence == self.theirs => Reply::Repeated,
+            (_, true, false) => Reply::Replaced,
+            (_, false, true) if segment.acknowledgment != self.ours.wrapping_add(1) => Reply::Wrong,
+            (_, false, true) if in_window => Reply::Completed,
+            _ => Reply::Nothing,
+        }
+    }
+
+    /// The SYN-ACK, as the flow's endpoint will believe to have sent it; `None` for a SYN that makes no sense.
+    /// `mss` and `receive_buffer` are the flow's, in bytes.
+    pub fn syn_ack(&self, mss: usize, receive_buffer: usize) -> Option<ArrayVec<u8, MAX_TCP_HEADER>> {
+        // The addresses stand for the checksum only, which is neither verified nor made here.
+        let unspecified = IpAddress::Ipv4(Ipv4Address::UNSPECIFIED);
+        let packet = TcpPacket::new_checked(self.syn.as_slice()).ok()?;
+        let capabilities = ChecksumCapabilities::ignored();
+        let syn = TcpRepr::parse(&packet, &unspecified, &unspecified, &capabilities).ok()?;
+        let shift = (usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16) as u8;
+        let syn_ack = TcpRepr {
+            src_port: syn.dst_port,
+            dst_port: syn.src_port,
+            control: TcpControl::Syn,
+            seq_number: TcpSeqNumber(self.ours as i32),
+            ack_number: Some(syn.seq_number + 1),
+            window_len: u16::try_from(receive_buffer).unwrap_or(u16::MAX),
+            window_scale: syn.window_scale.map(|_| shift),
+            max_seg_size: Some(u16::try_from(mss).unwrap_or(u16::MAX)),
+            sack_permitted: syn.sack_permitted,
+            sack_ranges: [None; 3],
+            timestamp: syn
+                .timestamp
+                .map(|theirs| TcpTimestampRepr { tsval: endpoint::timestamp(), tsecr: theirs.tsval }),
+            payload: &[],
+        };
+        let mut header = ArrayVec::from([0; MAX_TCP_HEADER]);
+        header.truncate(syn_ack.header_len());
+        syn_ack.emit(
+            &mut TcpPacket::new_unchecked(header.as_mut_slice()),
+            &unspecified,
+            &unspecified,
+            &capabilities,
+        );
+        Some(header)
+    }
+}
+
+/// The handshakes under way.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    pending: HashMap<FiveTuple, Handshake>,
+    /// By how often the SYN-ACK was repeated: when it is due again, soonest first. An entry whose time is not
+    /// its handshake's is stale.
+    due: [VecDeque<(Duration, FiveTuple)>; REPEATS.len()],
+}
+
+impl Handshakes {
+    /// Adds a handshake that is being answered. With `limit` of them under way, the oldest gives way.
+    pub fn insert(&mut self, tuple: FiveTuple, mut handshake: Handshake, limit: usize) {
+        while self.pending.len() >= limit
+            && let Some((at, oldest)) = self.due.iter_mut().rev().find_map(VecDeque::pop_front)
+        {
+            self.forget(at, &oldest);
+        }
+        handshake.due = handshake.answered + REPEATS[0];
+        self.due[0].push_back((handshake.due, tuple));
+        self.pending.insert(tuple, handshake);
+    }
+
+    fn forget(&mut self, at: Duration, tuple: &FiveTuple) {
+        if self.pending.get(tuple).is_some_and(|handshake| handshake.due == at) {
+            self.pending.remove(tuple);
+        }
+    }
+
+    pub fn get(&self, tuple: &FiveTuple) -> Option<&Handshake> {
+        self.pending.get(tuple)
+    }
+
+    pub fn remove(&mut self, tuple: &FiveTuple) -> Option<Handshake> {
+        self.pending.remove(tuple)
+    }
+
+    pub fn clear(&mut self) {
+        *self = Handshakes::default();
+    }
+
+    /// The next handshake whose SYN-ACK is to be repeated by now; those that were repeated often enough go.
+    pub fn due(&mut self, now: Duration) -> Option<FiveTuple> {
+        for stage in 0..REPEATS.len() {
+            while let Some((at, tuple)) = self.due[stage].front().copied().filter(|(at, _)| *at <= now) {
+                self.due[stage].pop_front();
+                let Some(handshake) = self.pending.get_mut(&tuple).filter(|h| h.due == at) else { continue };
+                match (REPEATS.get(stage + 1), self.due.get_mut(stage + 1)) {
+                    (Some(delay), Some(next)) => {
+                        handshake.due = now + *delay;
+                        next.push_back((handshake.due, tuple));
+                        return Some(tuple);
+                    }
+                    _ => drop(self.pending.remove(&tuple)),
+                }
+            }
+        }
+        None
+    }
+
+    /// When [`Handshakes::due`] is to be called next.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.due.iter().filter_map(|stage| stage.front()).map(|(at, _)| *at).min()
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.pending.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        link::LinkHeader,
+        net::Protocol,
+        recovery::{Algorithm, Config, Disposition, Recovery, STACK_HEADER_LEN},
+        stack::endpoint::{Endpoint, Sizes, recovery_time},
+    };
+    use std::net::Ipv4Addr;
+
+    fn tuple(port: u16) -> FiveTuple {
+        let at = |last, port| (Ipv4Addr::new(10, 0, 0, last), port).into();
+        FiveTuple { protocol: Protocol::Tcp, local: at(1, 80), remote: at(2, port) }
+    }
+
+    fn segment(flags: u8, sequence: u32, acknowledgment: u32) -> Vec<u8> {
+        let mut bytes = vec![0; segment::MIN_HEADER];
+        bytes[..4].copy_from_slice(&[0x9c, 0x40, 0, 80]);
+        bytes[4..8].copy_from_slice(&sequence.to_be_bytes());
+        bytes[8..12].copy_from_slice(&acknowledgment.to_be_bytes());
+        bytes[12] = 5 << 4;
+        bytes[13] = flags;
+        bytes
+    }
+
+    fn handshake(millis: u64) -> Handshake {
+        let syn = segment(segment::SYN, 1000, 0);
+        let next_hop = NextHop { interface: 1, header: LinkHeader::None };
+        let segment = Segment::parse(&syn).expect("a segment");
+        Handshake::new(Duration::from_millis(millis), next_hop, 7, &segment, &syn)
+    }
+
+    #[test]
+    fn only_the_right_ack_completes() {
+        let handshake = handshake(0);
+        let ours = endpoint::initial_sequence(7).wrapping_add(1);
+        for (flags, sequence, acknowledgment, reply) in [
+            (segment::ACK, 1001, ours, Reply::Completed),
+            (segment::ACK | segment::FIN, 1001, ours, Reply::Completed),
+            (segment::ACK, 1001, ours.wrapping_add(1), Reply::Wrong),
+            (segment::ACK, 1000, ours, Reply::Nothing),
+            (segment::SYN, 1000, 0, Reply::Repeated),
+            (segment::SYN, 5000, 0, Reply::Replaced),
+            (segment::RST, 1001, 0, Reply::Abandoned),
+            (segment::RST, 1002, 0, Reply::Nothing),
+            (segment::SYN | segment::ACK, 1000, ours, Reply::Nothing),
+            (0, 1001, 0, Reply::Nothing),
+        ] {
+            let segment = Segment::parse(&segment(flags, sequence, acknowledgment)).expect("a segment");
+            assert_eq!(handshake.classify(&segment), reply, "{flags:#x} {sequence} {acknowledgment}");
+        }
+    }
+
+    /// What an endpoint of its own would answer to the same SYN.
+    fn answer_of_an_endpoint(syn: &[u8], seed: u64, mss: usize, buffer: usize) -> Vec<u8> {
+        let mut recovery = Recovery::new(Config {
+            send_buffer: buffer,
+            link_mss: mss as u16,
+            max_frame: 60_000,
+            algorithm: Algorithm::Cubic,
+            user_timeout: None,
+        });
+        let (now, sizes) =
+            (Duration::from_secs(1), Sizes { send_buffer: buffer, receive_buffer: buffer, mss });
+        let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery);
+        endpoint.listen(80);
+        let mut packet = [&[0; STACK_HEADER_LEN], syn].concat();
+        assert_eq!(
+            recovery.from_wire(recovery_time(now), &mut packet[STACK_HEADER_LEN..]),
+            Disposition::Show
+        );
+        endpoint.ingress(now, &mut packet, &mut recovery);
+        endpoint.egress(now, &mut recovery);
+        recovery.poll_transmit(recovery_time(now)).expect("a SYN-ACK").header.to_vec()
+    }
+
+    #[test]
+    fn the_answer_is_the_one_that_the_flow_believes_to_have_sent() {
+        let options: [&[u8]; 5] = [
+            &[],
+            &[2, 4, 5, 0xb4],
+            &[2, 4, 5, 0xb4, 4, 2, 1, 1],
+            &[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 1, 0, 0, 0, 0, 0, 1, 3, 3, 7],
+            &[3, 3, 14, 1],
+        ];
+        for (seed, options) in (0x1234_5678_9abc_def0..).zip(options) {
+            for buffer in [64 << 10, 4 << 20] {
+                let mut syn = segment(segment::SYN, 0xffff_ffff, 0);
+                syn[12] = (5 + options.len() as u8 / 4) << 4;
+                syn.extend(options);
+                let next_hop = NextHop { interface: 1, header: LinkHeader::None };
+                let parsed = Segment::parse(&syn).expect("a segment");
+                let handshake = Handshake::new(Duration::ZERO, next_hop, seed, &parsed, &syn);
+                let mut ours = handshake.syn_ack(1460, buffer).expect("a SYN-ACK").to_vec();
+                let mut theirs = answer_of_an_endpoint(&syn, seed, 1460, buffer);
+                let length = ours.len();
+                for bytes in [&mut ours, &mut theirs] {
+                    if let Some((value, _)) = segment::timestamp(bytes) {
+                        // The clock goes on between the two.
+                        let value = value.to_be_bytes();
+                        let at = bytes.windows(4).rposition(|four| four == value).expect("it is there");
+                        bytes[at..at + 4].fill(0);
+                    }
+                }
+                assert_eq!(ours, theirs, "{options:?} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_gives_way() {
+        let mut handshakes = Handshakes::default();
+        for port in 1..=10 {
+            handshakes.insert(tuple(port), handshake(u64::from(port)), 4);
+        }
+        assert_eq!(handshakes.len(), 4);
+        assert!((7..=10).all(|port| handshakes.get(&tuple(port)).is_some()));
+    }
+
+    #[test]
+    fn answers_are_repeated_and_then_given_up() {
+        let mut handshakes = Handshakes::default();
+        handshakes.insert(tuple(1), handshake(0), 4);
+        handshakes.insert(tuple(2), handshake(0), 4);
+        handshakes.remove(&tuple(2));
+        let mut times = Vec::new();
+        while let Some(at) = handshakes.deadline() {
+            if handshakes.due(at).is_some() {
+                times.push(at.as_secs());
+            }
+        }
+        assert_eq!(times, [1, 3, 7]);
+        assert_eq!(handshakes.len(), 0);
+    }
+}

@@ -1,0 +1,198 @@
+//! Connections that are over but for the peer, which may not have got our last ACK (RFC 9293, section 3.6.1).
+//!
+//! All that is kept of one is that ACK, ready to be sent again. A new SYN from the same port opens a new
+//! connection if it can't be mistaken for an old one: by a timestamp that is newer (RFC 6191) or a sequence
+//! number that was not used (RFC 1122, section 4.2.2.13).
+use super::{
+    bare::Bare,
+    segment::{self, Segment},
+};
+use crate::net::FiveTuple;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+/// How long one is kept. A peer repeats its FIN after 200 ms, 400 ms and so on (Linux); 10 s see five of them.
+const LIFETIME: Duration = Duration::from_secs(10);
+/// How many are kept; one more and the oldest goes.
+const LIMIT: usize = 16_384;
+
+/// What a segment from an old connection's peer calls for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Nothing,
+    Repeat(Bare),
+    /// A new connection, whose initial sequence number must lie beyond this one.
+    Open {
+        beyond: u32,
+    },
+}
+
+#[derive(Debug, Default)]
+pub struct TimeWaits {
+    records: HashMap<FiveTuple, (Duration, Bare)>,
+    /// When each expires; an entry whose time is not its record's is stale.
+    order: VecDeque<(Duration, FiveTuple)>,
+}
+
+impl TimeWaits {
+    /// Remembers a connection by the last ACK that it sent.
+    pub fn insert(&mut self, now: Duration, tuple: FiveTuple, last: Bare) {
+        while self.records.len() >= LIMIT
+            && let Some((at, oldest)) = self.order.pop_front()
+        {
+            self.forget(at, &oldest);
+        }
+        let expires = now + LIFETIME;
+        self.records.insert(tuple, (expires, last));
+        self.order.push_back((expires, tuple));
+    }
+
+    /// Forgets those whose time is over.
+    pub fn expire(&mut self, now: Duration) {
+        while let Some((at, tuple)) = self.order.front().copied().filter(|(at, _)| *at <= now) {
+            self.order.pop_front();
+            self.forget(at, &tuple);
+        }
+    }
+
+    fn forget(&mut self, at: Duration, tuple: &FiveTuple) {
+        if self.records.get(tuple).is_some_and(|(expires, _)| *expires == at) {
+            self.records.remove(tuple);
+        }
+    }
+
+    /// What to do with a segment; `None` if its connection is not here. `bytes` is the whole segment.
+    pub fn ingress(
+        &mut self,
+        now: Duration,
+        tuple: &FiveTuple,
+        segment: &Segment,
+        bytes: &[u8],
+    ) -> Option<Answer> {
+        let (_, last) = self.records.get(tuple)?;
+        let sent = Segment::parse(&last.header)?;
+        let repeat = Answer::Repeat(last.clone());
+        if segment.is(segment::RST) {
+            // RFC 1337: a reset must not cut it short.
+            return Some(Answer::Nothing);
+        }
+        if segment.is(segment::SYN) && !segment.is(segment::ACK) {
+            let unused = (segment.sequence.wrapping_sub(sent.acknowledgment) as i32) > 0;
+            let newer = match (segment::timestamp(bytes), segment::timestamp(&last.header)) {
+                (Some((theirs, _)), Some((_, echoed))) => (theirs.wrapping_sub(echoed) as i32) > 0,
+                _ => false,
+            };
+            if unused || newer {
+                self.records.remove(tuple);
+                return Some(Answer::Open { beyond: sent.sequence });
+            }
+            return Some(repeat);
+        }
+        if segment.is(segment::FIN) {
+            let last = last.clone();
+            self.insert(now, *tuple, last);
+        } else if segment.payload_len == 0 {
+            // Two old connections must not go on acknowledging each other.
+            return Some(Answer::Nothing);
+        }
+        Some(repeat)
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.records.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        link::{LinkHeader, NextHop},
+        net::Protocol,
+        stack::ip,
+    };
+    use std::net::Ipv4Addr;
+
+    fn tuple(port: u16) -> FiveTuple {
+        let at = |last, port| (Ipv4Addr::new(10, 0, 0, last), port).into();
+        FiveTuple { protocol: Protocol::Tcp, local: at(1, 80), remote: at(2, port) }
+    }
+
+    /// A header with a timestamp option.
+    fn segment(flags: u8, sequence: u32, acknowledgment: u32, timestamps: (u32, u32)) -> Vec<u8> {
+        let mut bytes = vec![0; 32];
+        bytes[4..8].copy_from_slice(&sequence.to_be_bytes());
+        bytes[8..12].copy_from_slice(&acknowledgment.to_be_bytes());
+        bytes[12] = 8 << 4;
+        bytes[13] = flags;
+        bytes[20..24].copy_from_slice(&[1, 1, 8, 10]);
+        bytes[24..28].copy_from_slice(&timestamps.0.to_be_bytes());
+        bytes[28..32].copy_from_slice(&timestamps.1.to_be_bytes());
+        bytes
+    }
+
+    fn last() -> Bare {
+        Bare {
+            next_hop: NextHop { interface: 1, header: LinkHeader::None },
+            template: ip::Template {
+                source: tuple(1).local.ip(),
+                destination: tuple(1).remote.ip(),
+                protocol: ip::TCP,
+                hop_limit: 64,
+                traffic_class: 0,
+                flow_label: 0,
+            },
+            header: segment(segment::ACK, 5000, 900, (70, 60)).into_iter().collect(),
+        }
+    }
+
+    fn ask(waits: &mut TimeWaits, seconds: u64, bytes: &[u8]) -> Option<Answer> {
+        let now = Duration::from_secs(seconds);
+        waits.expire(now);
+        waits.ingress(now, &tuple(1), &Segment::parse(bytes).expect("a segment"), bytes)
+    }
+
+    #[test]
+    fn a_repeated_fin_is_acknowledged_again_and_starts_the_time_anew() {
+        let mut waits = TimeWaits::default();
+        waits.insert(Duration::ZERO, tuple(1), last());
+        let fin = segment(segment::FIN | segment::ACK, 899, 5000, (60, 69));
+        assert_eq!(ask(&mut waits, 9, &fin), Some(Answer::Repeat(last())));
+        assert_eq!(ask(&mut waits, 18, &fin), Some(Answer::Repeat(last())));
+        assert_eq!(ask(&mut waits, 28, &fin), None);
+        assert_eq!(waits.len(), 0);
+    }
+
+    #[test]
+    fn resets_and_bare_acks_change_nothing() {
+        let mut waits = TimeWaits::default();
+        waits.insert(Duration::ZERO, tuple(1), last());
+        for flags in [segment::RST, segment::ACK] {
+            assert_eq!(ask(&mut waits, 1, &segment(flags, 900, 5000, (61, 70))), Some(Answer::Nothing));
+        }
+        assert_eq!(waits.len(), 1);
+    }
+
+    #[test]
+    fn only_a_syn_that_is_new_opens_a_connection() {
+        for (sequence, timestamp, opens) in [(901, 10, true), (100, 61, true), (100, 60, false)] {
+            let mut waits = TimeWaits::default();
+            waits.insert(Duration::ZERO, tuple(1), last());
+            let expected = if opens { Answer::Open { beyond: 5000 } } else { Answer::Repeat(last()) };
+            let syn = segment(segment::SYN, sequence, 0, (timestamp, 0));
+            assert_eq!(ask(&mut waits, 1, &syn), Some(expected), "{sequence} {timestamp}");
+        }
+    }
+
+    #[test]
+    fn their_number_is_bounded() {
+        let mut waits = TimeWaits::default();
+        for port in 0..(LIMIT + 100) as u32 {
+            waits.insert(Duration::ZERO, tuple(port as u16), last());
+        }
+        assert_eq!(waits.len(), LIMIT);
+    }
+}
