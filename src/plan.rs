@@ -14,7 +14,10 @@ use crate::{
     },
     net::{MacAddr, Protocol},
     recovery::Algorithm,
-    sniffer::sink::{Form, Output, Show},
+    sniffer::{
+        sink::{Form, Output, Show},
+        tap::Watch,
+    },
     stack::Settings,
 };
 use ipnet::IpNet;
@@ -140,14 +143,7 @@ fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
 
 /// A flag that only a sniffer can honour.
 fn sniffing_flag(cli: &Cli) -> Option<&'static str> {
-    let given = [
-        ("--tcp", cli.tcp),
-        ("--promiscuous", cli.promiscuous),
-        ("--count", cli.count.is_some()),
-        ("--pcap", cli.pcap.is_some()),
-        ("--json", cli.json),
-        ("--payload", cli.payload),
-    ];
+    let given = [("--tcp", cli.tcp), ("--promiscuous", cli.promiscuous), ("--count", cli.count.is_some())];
     given.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
 }
 
@@ -235,6 +231,14 @@ fn setup(cli: &Cli) -> Setup {
         vnet_header: !cli.no_vnet_header,
         segmentation: !cli.no_gso,
         settings: settings(cli),
+        watch: Watch::new(Output {
+            show: (cli.debug || cli.json || cli.payload).then_some(Show {
+                form: if cli.json { Form::Json } else { Form::Line },
+                payload: cli.payload,
+                interface: false,
+            }),
+            record: cli.pcap.clone(),
+        }),
     }
 }
 

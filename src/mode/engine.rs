@@ -14,6 +14,11 @@ use crate::{
     link::{self, Link, LinkError, PacketSocket},
     net::Protocol,
     reactor::{Interest, Reactor},
+    sniffer::{
+        LinkType,
+        capture_file::Statistics,
+        tap::{Tap, Watch},
+    },
     stack::{Path, Persona, Settings, Stack},
 };
 use nix::net::if_::if_indextoname;
@@ -60,6 +65,8 @@ pub struct Setup {
     pub vnet_header: bool,
     pub segmentation: bool,
     pub settings: Settings,
+    /// What is shown and recorded of our packets.
+    pub watch: Watch,
 }
 
 /// A port of ours, held against other processes for as long as this value lives.
@@ -96,10 +103,25 @@ impl Port {
     }
 }
 
+/// The last lines, and what the kernel counted.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.link.is_watched() {
+            match self.link.link().statistics() {
+                Ok(link::Statistics { received, dropped }) => {
+                    self.link.statistics(&Statistics { received: received.into(), dropped: dropped.into() });
+                }
+                Err(error) => log::debug!("cannot read the packet socket's statistics: {error}"),
+            }
+            self.link.flush();
+        }
+    }
+}
+
 /// A running stack on its link.
 pub struct Engine {
     pub stack: Stack,
-    link: PacketSocket,
+    link: Tap<PacketSocket>,
     pub reactor: Reactor,
     _loopback: Option<Loopback>,
     guards: Vec<Guard>,
@@ -155,6 +177,9 @@ impl Engine {
         if let Some(guard) = guards.first() {
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
         }
+        let watched =
+            setup.interfaces.iter().map(|i| (i.index, i.name.as_str(), LinkType::of_hardware(i.hardware)));
+        let link = Tap::new(link, setup.watch.clone(), watched, true)?;
         let stack = Stack::new(setup.settings.clone(), unpredictable);
         Ok(Engine {
             stack,
@@ -224,6 +249,7 @@ impl Engine {
         // An idle listener need not wake.
         let check = (!self.stack.is_idle()).then_some(self.checked_at + CHECK_INTERVAL);
         let at = [deadline, self.stack.poll_at(), down, beat, check].into_iter().flatten().min();
+        self.link.flush();
         let signal = self.reactor.wait(self.link.as_fd(), interests, at).map_err(Error::Reactor)?;
         match signal {
             Some(signal) => Err(Error::Interrupted(signal)),
