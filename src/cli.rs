@@ -18,7 +18,7 @@ pub struct Cli {
     #[arg(short, long)]
     pub listen: bool,
 
-    /// With -l: serve client after client instead of one
+    /// With -l: serve client after client instead of one; with -u: everybody, and input goes to whoever spoke last
     #[arg(short, long, requires = "listen")]
     pub keep_open: bool,
 
@@ -46,10 +46,10 @@ pub struct Cli {
     #[arg(long, requires = "listen")]
     pub reject: bool,
 
-    /// UDP instead of TCP
+    /// UDP instead of TCP: one read of the input is one datagram, up to 65507 bytes (65527 over IPv6); what is
+    /// read in larger pieces, as a file is, goes in datagrams of 16 KiB
     #[arg(short, long)]
     pub udp: bool,
-
     /// IPv4 only
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     pub ipv4: bool,
@@ -90,7 +90,8 @@ pub struct Cli {
     #[arg(short, long, value_name = "TIME", value_parser = parse_time)]
     pub wait: Option<Duration>,
 
-    /// Leave this long after the end of input, even if the peer has not ended
+    /// Leave this long after the end of input, even if the peer has not ended [default with -u: 1s, with -u -l:
+    /// never]
     #[arg(short, long, value_name = "TIME", value_parser = parse_time)]
     pub quit_after: Option<Duration>,
 
@@ -98,7 +99,8 @@ pub struct Cli {
     #[arg(short = 'N', long, conflicts_with = "no_shutdown")]
     pub shutdown: bool,
 
-    /// Keep our side of the connection open when the input ends, until the peer ends
+    /// Keep our side of the connection open when the input ends, until the peer ends; with -u, until
+    /// interrupted
     #[arg(long)]
     pub no_shutdown: bool,
 

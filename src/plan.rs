@@ -10,7 +10,8 @@ use crate::{
     },
     kernel::{Backend, IpFamily, SniffFilter},
     mode::{
-        self, Access, Attempt, Command, Connect, EgressError, Hop, Listen, Policy, Setup, Sniff, Source, Wish,
+        self, Access, Attempt, Command, Connect, DatagramConnect, DatagramListen, EgressError, Hop, Listen,
+        Policy, Setup, Sniff, Source, Wish,
     },
     net::{MacAddr, Protocol},
     recovery::Algorithm,
@@ -38,6 +39,8 @@ const HOP_LIMIT: u8 = 64;
 pub enum Plan {
     Connect(Connect),
     Listen(Listen),
+    DatagramConnect(DatagramConnect),
+    DatagramListen(DatagramListen),
     Sniff(Sniff),
 }
 
@@ -80,16 +83,31 @@ impl Plan {
         if let Some(flag) = sniffing_flag(cli) {
             return usage(format!("{flag} is for --sniff and --read"));
         }
-        if cli.udp {
-            return usage("-u: UDP is not there yet");
+        if cli.udp && (cli.exec.is_some() || cli.sh_exec.is_some() || cli.max_conns.is_some()) {
+            return usage(
+                "--exec, --sh-exec and --max-conns are for TCP; with -u, use -k to serve several peers",
+            );
         }
-        if cli.listen { Ok(Plan::Listen(listen(cli)?)) } else { Ok(Plan::Connect(connect(cli)?)) }
+        Ok(match (cli.listen, protocol(cli)) {
+            (false, Protocol::Tcp) => Plan::Connect(connect(cli)?),
+            (true, Protocol::Tcp) => Plan::Listen(listen(cli)?),
+            (false, Protocol::Udp) => {
+                let Connect { attempts, wait, policy, .. } = connect(cli)?;
+                Plan::DatagramConnect(DatagramConnect { attempts, wait, policy })
+            }
+            (true, Protocol::Udp) => {
+                let Listen { setup, wait, policy, access, .. } = listen(cli)?;
+                Plan::DatagramListen(DatagramListen { setup, access, wait, keep_open: cli.keep_open, policy })
+            }
+        })
     }
 
     pub fn run(&self) -> Result<(), mode::Error> {
         match self {
             Plan::Connect(connect) => connect.run(),
             Plan::Listen(listen) => listen.run(),
+            Plan::DatagramConnect(connect) => connect.run(),
+            Plan::DatagramListen(listen) => listen.run(),
             Plan::Sniff(sniff) => sniff.run(),
         }
     }
@@ -156,8 +174,8 @@ fn connect(cli: &Cli) -> Result<Connect, PlanError> {
             }
         });
     };
-    let port = resolve::port(port, Protocol::Tcp)?;
-    let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, Protocol::Tcp)).transpose()?;
+    let port = resolve::port(port, protocol(cli))?;
+    let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
     let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
     let interface = cli.interface.as_deref().map(interface::by_name).transpose()?;
     let mut attempts = Vec::with_capacity(remotes.len());
@@ -189,7 +207,7 @@ fn attempt(
     source_port: Option<u16>,
     interface: Option<&Interface>,
 ) -> Result<Attempt, PlanError> {
-    let mut query = Query { source_port, ..Query::to(remote, Protocol::Tcp) };
+    let mut query = Query { source_port, ..Query::to(remote, protocol(cli)) };
     if let Some(source) = &cli.source {
         let family = family_of(remote.ip());
         query.source = resolve::addresses(source, 0, family, cli.numeric)?.first().map(SocketAddr::ip);
@@ -220,7 +238,7 @@ fn attempt(
 /// What the flags alone decide.
 fn setup(cli: &Cli) -> Setup {
     Setup {
-        protocol: Protocol::Tcp,
+        protocol: protocol(cli),
         local: Vec::new(),
         port: 0,
         lease: Vec::new(),
@@ -231,15 +249,16 @@ fn setup(cli: &Cli) -> Setup {
         vnet_header: !cli.no_vnet_header,
         segmentation: !cli.no_gso,
         settings: settings(cli),
-        watch: Watch::new(Output {
-            show: (cli.debug || cli.json || cli.payload).then_some(Show {
-                form: if cli.json { Form::Json } else { Form::Line },
-                payload: cli.payload,
-                interface: false,
-            }),
-            record: cli.pcap.clone(),
-        }),
+        watch: watch(cli),
     }
+}
+
+/// What is shown and recorded of a connection's frames.
+fn watch(cli: &Cli) -> Watch {
+    let form = if cli.json { Form::Json } else { Form::Line };
+    let show = Show { form, payload: cli.payload, interface: false };
+    let shown = cli.debug || cli.json || cli.payload;
+    Watch::new(Output { show: shown.then_some(show), record: cli.pcap.clone() })
 }
 
 /// The next hop that --via names: an address, or a MAC address.
@@ -270,7 +289,7 @@ fn persona(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, PlanError> {
 
 fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     let (address, port) = listening_target(cli)?;
-    let port = resolve::port(port, Protocol::Tcp)?;
+    let port = resolve::port(port, protocol(cli))?;
     if let Some(persona) = persona(cli)? {
         return listen_as(cli, persona, address, port);
     }
@@ -314,7 +333,7 @@ fn listen_as(
             persona.0
         ));
     }
-    let mut query = Query::to(SocketAddr::new(persona.0, port), Protocol::Tcp);
+    let mut query = Query::to(SocketAddr::new(persona.0, port), protocol(cli));
     query.interface = cli.interface.as_deref().map(interface::by_name).transpose()?.map(|i| i.index);
     let egress = Wish { query, via: None, persona: Some(persona) }.decide()?;
     let setup = Setup {
@@ -431,6 +450,10 @@ fn listening_interfaces(cli: &Cli, local: &[IpAddr]) -> Result<Vec<Interface>, P
     let mut interfaces = interface::all()?;
     interfaces.retain(|i| i.up && (i.loopback || !loopback_only) && i.framing().is_ok());
     Ok(interfaces)
+}
+
+fn protocol(cli: &Cli) -> Protocol {
+    if cli.udp { Protocol::Udp } else { Protocol::Tcp }
 }
 
 fn family(cli: &Cli) -> Family {

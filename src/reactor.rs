@@ -48,17 +48,17 @@ impl Reactor {
         START + self.started.elapsed()
     }
 
-    /// Waits until `link` has a frame, one of `interests` is ready, a signal arrives, or `deadline` has passed,
+    /// Waits until `link` has a frame (if there is room for one), one of `interests` is ready, a signal arrives, or `deadline` has passed,
     /// whichever is first. Returns the signal, if there is one.
     pub fn wait(
         &self,
-        link: BorrowedFd<'_>,
+        link: Option<BorrowedFd<'_>>,
         interests: &mut [Interest<'_>],
         deadline: Option<Duration>,
     ) -> io::Result<Option<Signal>> {
         let timeout = deadline.map(|at| TimeSpec::from(at.saturating_sub(self.now())));
         let mut fds: Vec<PollFd<'_>> = interests.iter().map(|i| PollFd::new(i.fd, i.events)).collect();
-        fds.push(PollFd::new(link, PollFlags::POLLIN));
+        fds.extend(link.map(|link| PollFd::new(link, PollFlags::POLLIN)));
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         match ppoll(&mut fds, timeout, None) {
             Err(Errno::EINTR) => return Ok(None),

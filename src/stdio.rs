@@ -8,7 +8,7 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl, open},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        socket::{MsgFlags, recv, send},
+        socket::{MsgFlags, SockType, getsockopt, recv, send, sockopt},
         stat::{Mode, SFlag, fstat},
     },
     unistd::{isatty, read, write},
@@ -32,10 +32,11 @@ enum Kind {
     /// Ours alone, non-blocking.
     NonBlocking,
     /// Shared and blocking: ask poll(2) before each transfer.
-    Polled {
-        pipe: bool,
+    Polled { pipe: bool },
+    Socket {
+        /// Messages with boundaries that may be empty (SOCK_DGRAM), for which there is no end.
+        datagrams: bool,
     },
-    Socket,
 }
 
 /// One end of a byte stream that is not a network connection.
@@ -60,7 +61,8 @@ impl Stream {
     pub fn new(fd: OwnedFd, access: OFlag) -> io::Result<Stream> {
         let mode = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
         if mode == SFlag::S_IFSOCK {
-            return Ok(Stream { fd, kind: Kind::Socket });
+            let datagrams = getsockopt(&fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::Datagram);
+            return Ok(Stream { fd, kind: Kind::Socket { datagrams } });
         }
         let pipe = mode == SFlag::S_IFIFO;
         if !pipe && !isatty(&fd).unwrap_or(false) {
@@ -93,11 +95,16 @@ impl Stream {
         self.kind != Kind::Ready
     }
 
+    /// Whether a read of 0 bytes is an empty message rather than the end.
+    pub fn has_empty_messages(&self) -> bool {
+        self.kind == Kind::Socket { datagrams: true }
+    }
+
     /// Reads what is there. `WouldBlock` when that is nothing, 0 at the end.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         retry(|| match self.kind {
             Kind::Polled { .. } if !self.is_ready(PollFlags::POLLIN)? => Err(Errno::EAGAIN),
-            Kind::Socket => recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT),
+            Kind::Socket { .. } => recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT),
             _ => match read(&self.fd, buffer) {
                 // The other side of a terminal has hung up.
                 Err(Errno::EIO) => Ok(0),
@@ -111,7 +118,9 @@ impl Stream {
         retry(|| match self.kind {
             Kind::Polled { .. } if !self.is_ready(PollFlags::POLLOUT)? => Err(Errno::EAGAIN),
             Kind::Polled { pipe: true } => write(&self.fd, &bytes[..bytes.len().min(PIPE_BUF)]),
-            Kind::Socket => send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL),
+            Kind::Socket { .. } => {
+                send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)
+            }
             _ => write(&self.fd, bytes),
         })
     }

@@ -16,11 +16,6 @@ pub(super) fn missing(
     action: &'static str,
     capability: Capability,
 ) -> Option<KernelError> {
-    let name = match capability {
-        Capability::CAP_NET_BIND_SERVICE => "CAP_NET_BIND_SERVICE",
-        Capability::CAP_NET_ADMIN => "CAP_NET_ADMIN",
-        _ => "a capability",
-    };
     let denied = error.kind() == io::ErrorKind::PermissionDenied && !has(capability);
-    denied.then_some(KernelError::Capability { action, capability: name })
+    denied.then_some(KernelError::Capability { action, capability })
 }

@@ -2,6 +2,7 @@
 
 use super::holder::Holder;
 use crate::net::Protocol;
+use caps::Capability;
 use std::{io, net::SocketAddr};
 
 /// An error of this layer: what was tried, on what, why it failed, and what to do.
@@ -18,7 +19,7 @@ pub enum KernelError {
     #[error(
         "needs {capability} to {action}; run netkat as root or give it that capability (man 7 capabilities)"
     )]
-    Capability { action: &'static str, capability: &'static str },
+    Capability { action: &'static str, capability: Capability },
     #[error("cannot load the eBPF programs: {0}")]
     Load(#[source] libbpf_rs::Error),
     #[error("cannot load the eBPF programs: the object lacks its {0} section")]

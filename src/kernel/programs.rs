@@ -44,9 +44,8 @@ pub struct Counters {
     pub fragments: u64,
     /// ICMP errors about our packets, ARP and neighbour discovery that it let through.
     pub control: u64,
-    /// Segments and datagrams that the guard kept from the kernel. When fewer than `flow`, either fragments
-    /// of a second look (a tap on more than one interface) were seen, or a program ahead of the guard let
-    /// packets past it: see [`Guard::ahead`](super::Guard::ahead).
+    /// Segments and datagrams that the guard kept from the kernel. When these stay behind `flow`, a program
+    /// ahead of the guard lets packets past it: see [`Guard::ahead`](super::Guard::ahead).
     pub dropped: u64,
     /// Frames that the loopback program gave a route.
     pub redirected: u64,
@@ -155,9 +154,9 @@ fn refused(error: libbpf_rs::Error, guard: bool) -> KernelError {
     }
     let action = "load its eBPF programs";
     if !capabilities::has(Capability::CAP_BPF) && !capabilities::has(Capability::CAP_SYS_ADMIN) {
-        KernelError::Capability { action, capability: "CAP_BPF" }
+        KernelError::Capability { action, capability: Capability::CAP_BPF }
     } else if guard && !capabilities::has(Capability::CAP_NET_ADMIN) {
-        KernelError::Capability { action, capability: "CAP_NET_ADMIN" }
+        KernelError::Capability { action, capability: Capability::CAP_NET_ADMIN }
     } else {
         KernelError::Load(error)
     }

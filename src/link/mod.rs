@@ -38,6 +38,13 @@ pub enum ChecksumState {
     Partial,
 }
 
+impl ChecksumState {
+    /// Whether there is nothing to verify.
+    pub fn is_trusted(self) -> bool {
+        self != ChecksumState::Unverified
+    }
+}
+
 /// An 802.1Q or 802.1ad tag: in a frame, or as the kernel took it out of a received one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VlanTag {
@@ -98,6 +105,8 @@ pub struct ChecksumOffload {
 pub enum Segmentation {
     Tcp4,
     Tcp6,
+    /// Datagrams of one size, the last of which may be shorter; IPv4 or IPv6 (kernel 6.2 and later).
+    Udp,
 }
 
 /// One packet to send: headers, then the payload in up to two pieces.

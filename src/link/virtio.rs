@@ -10,6 +10,9 @@ const F_NEEDS_CSUM: u8 = 1;
 const F_DATA_VALID: u8 = 2;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
+const GSO_UDP_L4: u8 = 5;
+/// A flag beside the kind: the segments carry congestion marks.
+const GSO_ECN: u8 = 0x80;
 
 /// The header for `packet`, whose network header comes after `link_len` bytes of link header.
 pub(super) fn encode(packet: &Outgoing<'_>, link_len: usize) -> [u8; LEN] {
@@ -29,6 +32,7 @@ pub(super) fn encode(packet: &Outgoing<'_>, link_len: usize) -> [u8; LEN] {
         header[1] = match kind {
             Segmentation::Tcp4 => GSO_TCPV4,
             Segmentation::Tcp6 => GSO_TCPV6,
+            Segmentation::Udp => GSO_UDP_L4,
         };
         header[4..6].copy_from_slice(&size.to_ne_bytes());
     }
@@ -36,7 +40,8 @@ pub(super) fn encode(packet: &Outgoing<'_>, link_len: usize) -> [u8; LEN] {
 }
 
 /// What the header of a received frame says: how its checksum stands, and the segments' size (0 for a frame
-/// that is not coalesced).
+/// that is not coalesced; a datagram that its sender left to the device to fragment is one datagram all the
+/// same).
 pub(super) fn decode(header: &[u8; LEN]) -> (ChecksumState, u16) {
     let checksum = if header[0] & F_NEEDS_CSUM != 0 {
         ChecksumState::Partial
@@ -45,7 +50,10 @@ pub(super) fn decode(header: &[u8; LEN]) -> (ChecksumState, u16) {
     } else {
         ChecksumState::Unverified
     };
-    let size = if header[1] == 0 { 0 } else { u16::from_ne_bytes([header[4], header[5]]) };
+    let size = match header[1] & !GSO_ECN {
+        GSO_TCPV4 | GSO_TCPV6 | GSO_UDP_L4 => u16::from_ne_bytes([header[4], header[5]]),
+        _ => 0,
+    };
     (checksum, size)
 }
 
@@ -68,6 +76,18 @@ mod tests {
         assert_eq!((header[0], header[1]), (F_NEEDS_CSUM, GSO_TCPV4));
         assert_eq!((field(2), field(4), field(6), field(8)), (66, 1448, 34, 16));
         assert_eq!(decode(&header), (ChecksumState::Partial, 1448));
+    }
+
+    #[test]
+    fn only_what_was_coalesced_is_cut_again() {
+        let sized = |kind: u8| {
+            let mut header = [0; LEN];
+            header[1] = kind;
+            header[4..6].copy_from_slice(&1400u16.to_ne_bytes());
+            decode(&header).1
+        };
+        // linux/virtio_net.h: 3 is VIRTIO_NET_HDR_GSO_UDP, a datagram that is yet to be fragmented.
+        assert_eq!([0, 1, 3, 4, 5, 0x81].map(sized), [0, 1400, 0, 1400, 1400, 1400]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 use super::{
     Command, Error, Policy, disguise,
     egress::{Egress, Hop, Wish},
-    engine::{Engine, Port, Setup, path},
+    engine::{Engine, Port, Setup},
     session,
 };
 use crate::{
@@ -68,30 +68,29 @@ impl Connect {
 impl Attempt {
     /// Opens everything and completes the handshake.
     fn establish(&self, wait: Duration) -> Result<(Engine, FiveTuple), Error> {
-        let port = Port::take(&self.setup)?;
-        let egress = self.decide_for(&port)?;
-        // The kernel's neighbour table knows, unless the question must not come from this host.
-        let resolved = match egress.persona {
-            None => Some(resolve(&egress, wait)?),
-            Some(_) => None,
-        };
-        let setup = Setup { interfaces: vec![egress.interface.clone()], ..self.setup.clone() };
-        let mut engine = Engine::open(&setup, port)?;
-        let next_hop = match (egress.persona, resolved) {
-            (Some(persona), _) => {
-                disguise::assume(&mut engine, persona)?;
-                let destination = match egress.next_hop {
-                    Hop::Link(mac) => mac,
-                    Hop::Address(address) => disguise::resolve(&mut engine, address, wait)?,
-                };
-                let header = LinkHeader::Ethernet { destination, source: persona.mac };
-                NextHop { interface: persona.interface, header }
-            }
-            (None, Some(next_hop)) => next_hop,
-            (None, None) => return Err(Error::Refused(self.remote)),
-        };
+        let (mut engine, egress, next_hop) = self.open(wait)?;
         let tuple = self.dial(&mut engine, &egress, next_hop, wait)?;
         Ok((engine, tuple))
+    }
+
+    /// Opens everything and finds the link addresses of our frames; a neighbour has `wait` to answer.
+    pub(super) fn open(&self, wait: Duration) -> Result<(Engine, Egress, NextHop), Error> {
+        let port = Port::take(&self.setup)?;
+        let egress = self.decide_for(&port)?;
+        let setup = Setup { interfaces: vec![egress.interface.clone()], ..self.setup.clone() };
+        let Some(persona) = egress.persona else {
+            // The kernel's neighbour table knows.
+            let next_hop = resolve(&egress, wait)?;
+            return Ok((Engine::open(&setup, port)?, egress, next_hop));
+        };
+        let mut engine = Engine::open(&setup, port)?;
+        disguise::assume(&mut engine, persona)?;
+        let destination = match egress.next_hop {
+            Hop::Link(mac) => mac,
+            Hop::Address(address) => disguise::resolve(&mut engine, address, wait)?,
+        };
+        let header = LinkHeader::Ethernet { destination, source: persona.mac };
+        Ok((engine, egress, NextHop { interface: persona.interface, header }))
     }
 
     /// Asks for the way once more, now that our port is known: policy rules and multipath hashing look at it.
@@ -118,7 +117,7 @@ impl Attempt {
         };
         log::info!("dialing {} from {}", self.remote, tuple.local);
         let start = engine.reactor.now();
-        engine.stack.dial(start, tuple, Way { next_hop, path: path(&egress.interface, egress.mtu) });
+        engine.stack.dial(start, tuple, Way { next_hop, path: engine.path(&egress.interface, egress.mtu) });
         let ended = engine.run_until(Some(start + wait), |stack| {
             let flow = stack.peek(&tuple)?;
             match flow.failure() {

@@ -23,6 +23,7 @@ use crate::{
 };
 use nix::net::if_::if_indextoname;
 use std::{
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     os::fd::AsFd,
@@ -32,7 +33,7 @@ use std::{
 /// The most frames taken in one turn: ACKs must not wait for long.
 const INGRESS_BUDGET: usize = 64;
 /// What waits in the kernel for us may grow to this, in bytes.
-const RECEIVE_BUFFER: usize = 64 << 20;
+pub(super) const RECEIVE_BUFFER: usize = 64 << 20;
 /// How often to look after what nobody tells us of, while there are flows.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The ports to choose from at an address that is not the host's (RFC 6335, section 6).
@@ -103,21 +104,6 @@ impl Port {
     }
 }
 
-/// The last lines, and what the kernel counted.
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if self.link.is_watched() {
-            match self.link.link().statistics() {
-                Ok(link::Statistics { received, dropped }) => {
-                    self.link.statistics(&Statistics { received: received.into(), dropped: dropped.into() });
-                }
-                Err(error) => log::debug!("cannot read the packet socket's statistics: {error}"),
-            }
-            self.link.flush();
-        }
-    }
-}
-
 /// A running stack on its link.
 pub struct Engine {
     pub stack: Stack,
@@ -164,6 +150,9 @@ impl Engine {
             link.set_promiscuous(persona.interface)?;
         }
         link.bind()?;
+        let watched =
+            setup.interfaces.iter().map(|i| (i.index, i.name.as_str(), LinkType::of_hardware(i.hardware)));
+        let link = Tap::new(link, setup.watch.clone(), watched, true)?;
         let names: Vec<_> = setup.interfaces.iter().map(|i| i.name.as_str()).collect();
         log::info!("raw socket: {}", names.join(", "));
         let mut guards = Vec::with_capacity(setup.interfaces.len());
@@ -177,9 +166,6 @@ impl Engine {
         if let Some(guard) = guards.first() {
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
         }
-        let watched =
-            setup.interfaces.iter().map(|i| (i.index, i.name.as_str(), LinkType::of_hardware(i.hardware)));
-        let link = Tap::new(link, setup.watch.clone(), watched, true)?;
         let stack = Stack::new(setup.settings.clone(), unpredictable);
         Ok(Engine {
             stack,
@@ -194,6 +180,21 @@ impl Engine {
             leak: Leak::default(),
             single,
         })
+    }
+
+    /// What packets may measure on an interface, where the route allows `mtu` bytes.
+    pub fn path(&self, interface: &Interface, mtu: u32) -> Path {
+        let max_segments = match self.link.offloads().segmentation {
+            true => interface.gso_max_segs as usize,
+            false => 1,
+        };
+        let max_frame = (interface.gso_max_size as usize).min(MAX_FRAME) - FRAME_MARGIN;
+        Path { mtu: mtu as usize, max_frame, max_segments }
+    }
+
+    /// The paths of a listener's interfaces.
+    pub fn paths(&self, interfaces: &[Interface]) -> HashMap<u32, Path> {
+        interfaces.iter().map(|i| (i.index, self.path(i, i.mtu))).collect()
     }
 
     /// Our port.
@@ -230,8 +231,39 @@ impl Engine {
         Ok(self.stack.egress(now, &mut self.link)?)
     }
 
+    /// Sends `bytes` to the UDP port's peer as datagrams of `size` bytes; see [`stack::DatagramSocket::send`].
+    pub fn send_datagrams(&mut self, bytes: &[u8], size: usize) -> Result<(), Error> {
+        Ok(self.stack.datagrams.send(&mut self.link, bytes, size)?)
+    }
+
+    /// What the kernel received for us, and dropped for want of room, since the last call.
+    pub fn statistics(&self) -> link::Statistics {
+        self.link.link().statistics().unwrap_or_else(|error| {
+            log::debug!("cannot tell how many frames were dropped: {error}");
+            link::Statistics::default()
+        })
+    }
+
     /// Waits for a frame, for one of `interests`, for a signal, or for the time when something is due.
     pub fn wait(&mut self, interests: &mut [Interest<'_>], deadline: Option<Duration>) -> Result<(), Error> {
+        self.pause(true, interests, deadline)
+    }
+
+    /// The same for anything but a frame: what arrives meanwhile stays in the packet socket's buffer.
+    pub fn wait_without_link(
+        &mut self,
+        interests: &mut [Interest<'_>],
+        deadline: Option<Duration>,
+    ) -> Result<(), Error> {
+        self.pause(false, interests, deadline)
+    }
+
+    fn pause(
+        &mut self,
+        link: bool,
+        interests: &mut [Interest<'_>],
+        deadline: Option<Duration>,
+    ) -> Result<(), Error> {
         let now = self.reactor.now();
         if let Some(index) = self.down {
             // Fails if the interface is gone for good.
@@ -250,7 +282,8 @@ impl Engine {
         let check = (!self.stack.is_idle()).then_some(self.checked_at + CHECK_INTERVAL);
         let at = [deadline, self.stack.poll_at(), down, beat, check].into_iter().flatten().min();
         self.link.flush();
-        let signal = self.reactor.wait(self.link.as_fd(), interests, at).map_err(Error::Reactor)?;
+        let link = link.then(|| self.link.as_fd());
+        let signal = self.reactor.wait(link, interests, at).map_err(Error::Reactor)?;
         match signal {
             Some(signal) => Err(Error::Interrupted(signal)),
             None => Ok(()),
@@ -326,12 +359,18 @@ impl Leak {
     }
 }
 
-/// What packets may measure on an interface, where the route allows `mtu` bytes.
-pub fn path(interface: &Interface, mtu: u32) -> Path {
-    Path {
-        mtu: mtu as usize,
-        max_frame: (interface.gso_max_size as usize).min(MAX_FRAME) - FRAME_MARGIN,
-        max_segments: interface.gso_max_segs as usize,
+/// The last lines, and what the kernel counted.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.link.is_watched() {
+            match self.link.link().statistics() {
+                Ok(link::Statistics { received, dropped }) => {
+                    self.link.statistics(&Statistics { received: received.into(), dropped: dropped.into() });
+                }
+                Err(error) => log::debug!("cannot read the packet socket's statistics: {error}"),
+            }
+            self.link.flush();
+        }
     }
 }
 

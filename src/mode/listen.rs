@@ -1,7 +1,7 @@
 //! Listening: one client, then out; or, with `-k`, all that come.
 use super::{
     Access, Error, Policy, disguise,
-    engine::{Engine, Port, Setup, path},
+    engine::{Engine, Port, Setup},
     exec::Command,
     serve::{self, Service},
     session,
@@ -40,11 +40,12 @@ impl Listen {
             disguise::assume(&mut engine, persona)?;
         }
         let access = self.access.clone();
+        let paths = engine.paths(&self.setup.interfaces);
         engine.stack.listen(Listener {
             backlog: BACKLOG,
             half_open: HALF_OPEN,
             gate: Box::new(move |address| access.admit(address)),
-            paths: self.setup.interfaces.iter().map(|i| (i.index, path(i, i.mtu))).collect(),
+            paths,
         });
         log::info!("listening on port {}", engine.port());
         match self.keep_open {

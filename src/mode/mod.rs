@@ -3,6 +3,7 @@ mod access;
 mod broadcast;
 mod connect;
 mod conversation;
+mod datagram;
 mod disguise;
 mod egress;
 mod engine;
@@ -33,6 +34,7 @@ use std::{
 pub use crate::relay::Policy;
 pub use access::Access;
 pub use connect::{Attempt, Connect};
+pub use datagram::{DatagramConnect, DatagramListen};
 pub use egress::{Egress, EgressError, Hop, Wish};
 pub use engine::Setup;
 pub use exec::{Command, CommandError};
@@ -46,10 +48,14 @@ pub enum Error {
     TimedOut { target: SocketAddr, syns: u64, waited: Duration },
     #[error("{0}: refused: the peer answered with a reset (RST)")]
     Refused(SocketAddr),
+    #[error("{target}: refused: {from} says that the port is unreachable (ICMP)")]
+    PortUnreachable { target: SocketAddr, from: IpAddr },
     #[error("{target}: rejected: {error}")]
     Rejected { target: SocketAddr, error: Box<IcmpError> },
     #[error("{target}: dropped by this host's own egress: {} met ENOBUFS; look for a tc or nft egress rule or a full queue on {interface}", count(*.syns, "SYN"))]
     EgressDropped { target: SocketAddr, syns: u64, interface: String },
+    #[error("{target}: dropped by this host's own egress: {} met ENOBUFS or an interface that is down; look for a tc or nft egress rule or a full queue on {interface}", count(*.datagrams, "datagram"))]
+    DatagramsDropped { target: SocketAddr, datagrams: u64, interface: String },
     #[error("{0}: connection reset by peer")]
     Reset(SocketAddr),
     #[error("{0}: the peer has stopped answering: nothing acknowledged within the user timeout")]

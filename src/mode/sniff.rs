@@ -192,7 +192,7 @@ impl Capture<'_> {
                 None if self.down => DOWN_INTERVAL,
                 None => STATISTICS_INTERVAL,
             };
-            let signal = self.reactor.wait(self.socket.as_fd(), &mut [], Some(now + pause));
+            let signal = self.reactor.wait(Some(self.socket.as_fd()), &mut [], Some(now + pause));
             if signal.map_err(Error::Reactor)?.is_some() {
                 return Ok(End::Done);
             }

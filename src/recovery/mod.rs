@@ -372,6 +372,11 @@ impl Recovery {
         (self.space.una..self.space.nxt).contains(&offset)
     }
 
+    /// Frames carry at most so many payload bytes from now on: the link no longer cuts super-frames, say.
+    pub fn set_max_frame(&mut self, max_frame: usize) {
+        self.config.max_frame = max_frame;
+    }
+
     /// The path carries no more than `link_mss` (its MTU less the IP header and 20): what is in flight in larger
     /// segments is lost, and is sent again in smaller ones at once (RFC 1191, section 6.5; no congestion).
     pub fn set_mss(&mut self, now: Instant, link_mss: u16) {

@@ -529,6 +529,7 @@ impl Flow {
                 }
                 Err(error @ LinkError::OffloadRefused { .. }) => {
                     log::warn!("{error}");
+                    self.recovery.set_max_frame(self.mss);
                 }
                 Err(LinkError::Gone { .. }) => {
                     self.strand();

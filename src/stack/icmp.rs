@@ -72,6 +72,30 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Whether Linux reports it to a connected UDP socket at once (net/ipv4/icmp.c, icmp_err_convert;
+    /// net/ipv6/icmp.c, icmpv6_err_convert); the others may pass, as a route that flaps.
+    pub fn is_hard(self) -> bool {
+        match self {
+            Reason::NetworkUnreachable
+            | Reason::HostUnreachable
+            | Reason::BeyondScope
+            | Reason::PacketTooBig(_)
+            | Reason::HopLimitExceeded
+            | Reason::ReassemblyTimeExceeded => false,
+            Reason::ProtocolUnreachable
+            | Reason::PortUnreachable
+            | Reason::AdministrativelyProhibited
+            | Reason::NetworkProhibited
+            | Reason::HostProhibited
+            | Reason::PolicyFailed
+            | Reason::RejectRoute
+            | Reason::ParameterProblem
+            | Reason::Unreachable(_) => true,
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -136,6 +160,10 @@ pub fn parse(header: &ip::Header, packet: &[u8]) -> Option<IcmpError> {
     };
     let quoted = message.get(HEADER..)?;
     let inner = ip::parse(quoted, true).ok()?;
+    // A later fragment carries no ports.
+    if inner.fragment.is_some_and(|fragment| fragment.offset != 0) {
+        return None;
+    }
     let ports: &[u8; 8] = quoted.get(inner.transport..)?.first_chunk()?;
     let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
     Some(IcmpError {

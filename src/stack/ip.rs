@@ -13,6 +13,7 @@ pub const ICMPV6: u8 = 58;
 
 pub const IPV4_HEADER: usize = 20;
 pub const IPV6_HEADER: usize = 40;
+const FRAGMENT_HEADER: usize = 8;
 
 /// IPv6 extension headers that may stand before the transport header.
 const HOP_BY_HOP: u8 = 0;
@@ -241,6 +242,14 @@ impl Template {
         match self.source {
             IpAddr::V4(_) => IPV4_HEADER,
             IpAddr::V6(_) => IPV6_HEADER,
+        }
+    }
+
+    /// Bytes of IP header that a fragment carries.
+    pub fn fragment_header_len(&self) -> usize {
+        match self.source {
+            IpAddr::V4(_) => IPV4_HEADER,
+            IpAddr::V6(_) => IPV6_HEADER + FRAGMENT_HEADER,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The TCP/IP stack: frames in, byte streams out.
+//! The TCP/IP stack: frames in, byte streams or datagrams out.
 //!
 //! A [`Stack`] is a table from five-tuple to [`Flow`], each with a small smoltcp of its own, made when we dial
 //! or when a SYN comes. So a listener's backlog is a number, a flood of SYNs cannot touch the established,
@@ -7,6 +7,7 @@
 //! by, and the time.
 mod bare;
 pub mod checksum;
+mod datagram;
 mod deadlines;
 mod discovery;
 mod disguise;
@@ -25,6 +26,7 @@ use crate::{
 };
 use bare::Bare;
 use deadlines::Deadlines;
+use fragment::Reassembly;
 use handshake::{Handshake, Handshakes, Reply};
 use segment::Segment;
 use std::{
@@ -34,6 +36,7 @@ use std::{
 };
 use time_wait::{Answer, TimeWaits};
 
+pub use datagram::{Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, max_payload};
 pub use discovery::Persona;
 pub use disguise::Disguise;
 pub use flow::{Counters, Failure, Flow, Path, Phase, Settings, Way};
@@ -78,6 +81,9 @@ pub struct Stack {
     time_waits: TimeWaits,
     /// Answers to segments of no connection.
     replies: Vec<Bare>,
+    /// Our port, where it is a UDP port.
+    pub datagrams: DatagramSocket,
+    reassembly: Reassembly,
     seed: Box<dyn FnMut() -> u64>,
     disguise: Option<Disguise>,
 }
@@ -100,8 +106,10 @@ struct Orphans {
 
 impl Stack {
     /// A stack without flows. `seed` yields unpredictable numbers for initial sequence numbers.
-    pub fn new(settings: Settings, seed: impl FnMut() -> u64 + 'static) -> Stack {
+    pub fn new(settings: Settings, mut seed: impl FnMut() -> u64 + 'static) -> Stack {
         Stack {
+            datagrams: DatagramSocket::new(&settings, seed()),
+            reassembly: Reassembly::default(),
             settings,
             flows: HashMap::new(),
             touched: BTreeSet::new(),
@@ -220,19 +228,43 @@ impl Stack {
 
     /// Takes one received frame.
     pub fn ingress(&mut self, now: Duration, received: Received<'_>) {
-        let Received { frame, network, ethertype, reply, checksum, .. } = received;
+        let Received { frame, network, ethertype, reply, checksum, segment_size, .. } = received;
         let Some(packet) = frame.get(network..) else { return };
         if let Some(disguise) = &mut self.disguise
             && disguise.take(ethertype, packet, &reply)
         {
             return;
         }
+        self.ingress_packet(now, frame, network, reply, checksum, segment_size.into());
+    }
+
+    fn ingress_packet(
+        &mut self,
+        now: Duration,
+        frame: &mut [u8],
+        network: usize,
+        reply: NextHop,
+        checksum: ChecksumState,
+        segment_size: usize,
+    ) {
+        let Some(packet) = frame.get(network..) else { return };
         let header = match ip::parse(packet, false) {
             Ok(header) => header,
             Err(error) => return log::debug!("dropping a packet: {error}"),
         };
+        if header.fragment.is_some() {
+            if let Some(mut whole) = self.reassembly.insert(now, &header, packet) {
+                self.ingress_packet(now, &mut whole, 0, reply, ChecksumState::Unverified, 0);
+            }
+            return;
+        }
         match header.protocol {
             ip::TCP => self.ingress_tcp(now, frame, network, &header, reply, checksum),
+            ip::UDP => {
+                let Some(bytes) = packet.get(header.transport..header.end) else { return };
+                let trusted = checksum.is_trusted();
+                self.datagrams.ingress(&header, bytes, reply, trusted, segment_size);
+            }
             ip::ICMP | ip::ICMPV6 => {
                 if let Some(error) = icmp::parse(&header, packet) {
                     self.ingress_icmp(now, &error);
@@ -252,9 +284,6 @@ impl Stack {
         checksum: ChecksumState,
     ) {
         let Some(bytes) = frame.get(network + header.transport..network + header.end) else { return };
-        if header.fragment.is_some() {
-            return log::debug!("dropping a fragment from {}", header.source);
-        }
         let Some(segment) = Segment::parse(bytes) else {
             return log::debug!("dropping a malformed segment from {}", header.source);
         };
@@ -263,7 +292,7 @@ impl Stack {
             local: SocketAddr::new(header.destination, segment.destination_port),
             remote: SocketAddr::new(header.source, segment.source_port),
         };
-        let trusted = checksum != ChecksumState::Unverified;
+        let trusted = checksum.is_trusted();
         if !self.flows.contains_key(&tuple) {
             let valid = trusted
                 || ip::pseudo_header(header.source, header.destination, ip::TCP, bytes.len())
@@ -424,6 +453,9 @@ impl Stack {
 
     fn ingress_icmp(&mut self, now: Duration, error: &icmp::IcmpError) {
         let tuple = FiveTuple { protocol: Protocol::Tcp, local: error.local, remote: error.remote };
+        if error.protocol == ip::UDP {
+            self.datagrams.icmp(error);
+        }
         if error.protocol == ip::TCP
             && let Some(flow) = self.flow(&tuple)
         {

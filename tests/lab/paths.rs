@@ -33,14 +33,27 @@ fn the_kernels_netcats_exchange_payloads() {
 fn an_impaired_path_delivers_what_tcp_repairs() {
     lab!("nc.openbsd", "ethtool");
     let impairments = "--both loss=1%,delay=1ms,jitter=1ms,reorder=2%,duplicate=1%";
-    let pair = Pair::over(impairments);
-    offloads_off(&pair.host, "eth0");
-    offloads_off(&pair.peer, "eth0");
-    transfer(&pair, Family::V4, Netcat::OpenBsd, &Payload::new(2, 8 * MIB));
-    let counts = pair.finish();
-    for counter in ["lost", "duplicated", "overtaken"] {
-        assert!(!counts.contains(&format!("{counter}: 0,")), "{counts}");
+    let payload = Payload::new(2, 8 * MIB);
+    for (family, offloads) in [(Family::V4, false), (Family::V4, true), (Family::V6, true)] {
+        let pair = Pair::over(impairments);
+        if !offloads {
+            offloads_off(&pair.host, "eth0");
+            offloads_off(&pair.peer, "eth0");
+        }
+        transfer(&pair, family, Netcat::OpenBsd, &payload);
+        let counts = pair.finish();
+        for counter in ["lost", "duplicated", "overtaken"] {
+            assert!(!counts.contains(&format!("{counter}: 0,")), "{counts}");
+        }
+        // Segments are counted, not what holds several of them.
+        assert!(offered(&counts) >= payload.length() / 1448, "{counts}");
     }
+}
+
+/// The first direction's count of what came in.
+fn offered(counts: &str) -> u64 {
+    let count = counts.split("offered: ").nth(1).and_then(|c| c.split(',').next()?.parse().ok());
+    count.unwrap_or_else(|| panic!("no count in {counts}"))
 }
 
 #[test]
@@ -50,9 +63,8 @@ fn an_unimpaired_path_passes_large_segments_whole() {
     let payload = Payload::large();
     transfer(&pair, Family::V6, Netcat::OpenBsd, &payload);
     let counts = pair.finish();
-    let offered = counts.split("offered: ").nth(1).and_then(|c| c.split(',').next()?.parse::<u64>().ok());
     let frames_of_an_mtu = payload.length() / 1440;
-    assert!(offered.is_some_and(|n| n < frames_of_an_mtu / 4), "{frames_of_an_mtu} against {counts}");
+    assert!(offered(&counts) < frames_of_an_mtu / 4, "{frames_of_an_mtu} against {counts}");
 }
 
 #[test]
@@ -65,6 +77,6 @@ fn an_emulated_delay_is_the_round_trip_time() {
     Netcat::OpenBsd.connect(&pair.host, at, 5000).text("x").run();
     let elapsed = started.elapsed().as_millis();
     // A handshake and the FINs: two round trips of 50 ms.
-    assert!((100..1000).contains(&elapsed), "{elapsed} ms");
+    assert!((100..3000).contains(&elapsed), "{elapsed} ms");
     server.wait(DEADLINE);
 }

@@ -174,7 +174,7 @@ fn the_quit_timer_ends_a_connection_that_the_peer_keeps_open() {
     let client = netkat(&pair.host, &format!("-q 300ms {at} 5000")).text("x").run();
     assert_eq!((client.code(), client.text().as_str()), (Some(0), "here"), "{client}");
     assert!(
-        client.elapsed >= Duration::from_millis(300) && client.elapsed < Duration::from_secs(3),
+        client.elapsed >= Duration::from_millis(300) && client.elapsed < Duration::from_secs(10),
         "{client}"
     );
 
@@ -191,10 +191,10 @@ fn without_shutdown_the_peer_sees_no_end() {
     lab!("python3");
     let pair = Pair::new();
     let at = pair.peer_address(Family::V4);
-    // The peer tells whether an end came within half a second.
+    // The peer tells whether an end came within a second and a half.
     let script = format!(
         "import socket\nl = socket.create_server(('{at}', 5000))\n\
-         while True:\n    s, _ = l.accept()\n    s.settimeout(0.5)\n    data = b''\n    \
+         while True:\n    s, _ = l.accept()\n    s.settimeout(1.5)\n    data = b''\n    \
          try:\n        while True:\n            b = s.recv(100)\n            if not b: break\n            data += b\n        \
          s.sendall(b'end')\n    except TimeoutError: s.sendall(b'open')\n    s.close()"
     );

@@ -2,15 +2,17 @@
 //! bad path would, by a seed.
 //!
 //! Theory of operation: a packet socket on each interface, one loop. What comes in on one goes through that
-//! direction's [`path::Path`] and out on the other. Uncut (GSO) segments pass whole; where a loss has to hit
-//! single segments, the senders' offloads must be off. Address resolution (ARP, ICMPv6) is never impaired:
-//! its one-second retries would drown what is measured.
+//! direction's [`path::Path`] and out on the other. Uncut (GSO) TCP frames are taken for the segments that a
+//! network card would make of them, each with a fate of its own, and neighbours that leave together go out as
+//! one; an unimpaired path passes them whole. Address resolution (ARP, ICMPv6) is never impaired: its one-second
+//! retries would drown what is measured.
 //!
 //! Prints "ready" once both sockets are open and stops at the end of stdin, then prints one line of counters
 //! for each direction.
 mod impairment;
 mod packet_socket;
 mod path;
+mod segments;
 
 use clap::Parser;
 use impairment::Impairment;
@@ -20,15 +22,15 @@ use nix::{
 };
 use packet_socket::{Mode, PacketSocket};
 use path::Path;
+use segments::{Cut, VNET_HEADER};
 use std::{
     error::Error,
     io::{self, Write},
     os::fd::AsFd,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
-/// Bytes of `struct virtio_net_hdr`, linux/virtio_net.h.
-const VNET_HEADER: usize = 10;
 /// Longest frame: a virtio-net header and the largest IP packet, with room for link headers.
 const FRAME: usize = 65536 + 128;
 /// Frames taken from one side before the other has its turn.
@@ -53,6 +55,13 @@ struct Arguments {
     /// Impairment from B to A, in place of --both
     #[arg(long)]
     b_to_a: Option<Impairment>,
+}
+
+/// A frame under way, or one segment of one.
+#[derive(Clone)]
+struct Frame {
+    bytes: Rc<[u8]>,
+    segment: Option<(Cut, usize)>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -91,7 +100,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn forward(
     from: &PacketSocket,
     to: &PacketSocket,
-    path: &mut Path<Box<[u8]>>,
+    path: &mut Path<Frame>,
     buffer: &mut [u8],
     start: Instant,
 ) -> io::Result<bool> {
@@ -106,16 +115,54 @@ fn forward(
             deliver(to, frame)?;
             path.passed();
         } else {
-            path.offer(start.elapsed(), length.saturating_sub(VNET_HEADER), || frame.into());
+            offer(path, start.elapsed(), frame);
         }
     }
     if path.next_time().is_some() {
-        let now = start.elapsed();
-        for frame in std::iter::from_fn(|| path.take(now)) {
-            deliver(to, &frame)?;
-        }
+        deliver_due(to, path, start.elapsed())?;
     }
     Ok(received == TURN)
+}
+
+/// Puts a frame onto the path, segment by segment where it holds several.
+fn offer(path: &mut Path<Frame>, now: Duration, frame: &[u8]) {
+    match Cut::of(frame) {
+        Some(cut) => {
+            let bytes: Rc<[u8]> = frame.into();
+            for number in 0..cut.count() {
+                let segment = || Frame { bytes: Rc::clone(&bytes), segment: Some((cut, number)) };
+                path.offer(now, cut.wire_length(number), segment);
+            }
+        }
+        None => {
+            let wire_length = frame.len().saturating_sub(VNET_HEADER);
+            path.offer(now, wire_length, || Frame { bytes: frame.into(), segment: None });
+        }
+    }
+}
+
+/// Sends all that has arrived at the path's end; segments that still follow each other as one frame.
+fn deliver_due(to: &PacketSocket, path: &mut Path<Frame>, now: Duration) -> io::Result<()> {
+    let mut joined = Vec::new();
+    let mut next = path.take(now);
+    while let Some(frame) = next {
+        next = path.take(now);
+        let Some((cut, first)) = frame.segment else {
+            deliver(to, &frame.bytes)?;
+            continue;
+        };
+        let mut end = first + 1;
+        while let Some(Frame { bytes, segment: Some((_, number)) }) = &next
+            && Rc::ptr_eq(bytes, &frame.bytes)
+            && *number == end
+        {
+            end += 1;
+            next = path.take(now);
+        }
+        cut.write(&frame.bytes, first, end, &mut joined);
+        deliver(to, &joined)?;
+    }
+    Ok(())
 }
 
 /// Sends a frame; one that the interface does not take (it is down, its peer is gone) is lost as on a wire.

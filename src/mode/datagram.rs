@@ -1,0 +1,416 @@
+//! UDP: each read of standard input is a datagram, each datagram a write to standard output.
+//!
+//! One read is one datagram as long as it fits into one: 65507 bytes, over IPv6 65527. Input that comes in
+//! larger pieces, as a file does, has no boundaries to keep; it is cut into 16 KiB, as nc does.
+//!
+//! Nothing tells the end of a conversation, so the input's end and the clock must: a client stays for a second
+//! to hear the answer, a server until it is interrupted, unless -q says otherwise.
+//!
+//! A full standard output stops the taking of frames; they wait in the packet socket's buffer, and what does
+//! not fit there is counted and reported.
+use super::{
+    Access, Attempt, Error, Policy, disguise,
+    engine::{Engine, Port, RECEIVE_BUFFER, Setup},
+};
+use crate::{
+    net::{FiveTuple, Protocol},
+    reactor::Interest,
+    stack::{
+        Audience, DatagramCounters, DatagramService, Way,
+        icmp::{IcmpError, Reason},
+        max_payload,
+    },
+    stdio::Stream,
+};
+use std::{io, net::SocketAddr, os::fd::AsFd, time::Duration};
+
+/// Room for one read, in bytes: more than any datagram carries, so that larger pieces are told apart.
+const READ: usize = 64 << 10;
+/// What larger pieces are cut into, in bytes: what nc.openbsd reads.
+const PIECE: usize = 16 << 10;
+/// What goes to the link in one call, at most, in bytes.
+const BATCH: usize = 64 << 10;
+/// Reads in one turn.
+const READS: usize = 64;
+/// Turns without a wait after which descriptors and signals are looked at all the same.
+const BUSY_TURNS: u32 = 16;
+/// How long a client stays after the input's end to hear the answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+
+/// Datagrams to and from one address.
+#[derive(Clone, Debug)]
+pub struct DatagramConnect {
+    /// At least one. The first whose next hop answers is taken: UDP itself cannot tell whether anybody is there.
+    pub attempts: Vec<Attempt>,
+    /// How long the next hop's answer may take.
+    pub wait: Duration,
+    pub policy: Policy,
+}
+
+impl DatagramConnect {
+    pub fn run(&self) -> Result<(), Error> {
+        let mut attempts = self.attempts.iter().peekable();
+        loop {
+            let Some(attempt) = attempts.next() else { return Ok(()) };
+            match attempt.open_datagrams(self.wait) {
+                Ok(mut engine) => {
+                    engine.drop_privileges()?;
+                    let policy = Policy {
+                        quit_after: self.policy.quit_after.or(match self.policy.no_shutdown {
+                            true => None,
+                            false => Some(ANSWER_WAIT),
+                        }),
+                        ..self.policy
+                    };
+                    return Conversation::new(&mut engine, Role::Client(attempt), policy)?.run();
+                }
+                Err(error) if attempts.peek().is_none() => return Err(error),
+                Err(error) => log::warn!("{error}; trying the next address"),
+            }
+        }
+    }
+}
+
+impl Attempt {
+    fn open_datagrams(&self, wait: Duration) -> Result<Engine, Error> {
+        let (mut engine, egress, next_hop) = self.open(wait)?;
+        let tuple = FiveTuple {
+            protocol: Protocol::Udp,
+            local: SocketAddr::new(egress.source, engine.port()),
+            remote: SocketAddr::new(self.remote.ip(), self.remote.port()),
+        };
+        log::info!("sending to {} from {}", self.remote, tuple.local);
+        engine
+            .stack
+            .datagrams
+            .dial(tuple, Way { next_hop, path: engine.path(&egress.interface, egress.mtu) });
+        Ok(engine)
+    }
+}
+
+/// A UDP port to serve.
+#[derive(Clone, Debug)]
+pub struct DatagramListen {
+    pub setup: Setup,
+    pub access: Access,
+    /// How long to wait for the first datagram.
+    pub wait: Option<Duration>,
+    /// Serve everybody, not only whoever speaks first; input goes to whoever spoke last.
+    pub keep_open: bool,
+    pub policy: Policy,
+}
+
+impl DatagramListen {
+    pub fn run(&self) -> Result<(), Error> {
+        let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
+        engine.drop_privileges()?;
+        if let Some(persona) = self.setup.persona {
+            disguise::assume(&mut engine, persona)?;
+        }
+        let access = self.access.clone();
+        let paths = engine.paths(&self.setup.interfaces);
+        engine.stack.datagrams.serve(DatagramService {
+            audience: if self.keep_open { Audience::All } else { Audience::First },
+            gate: Box::new(move |peer| access.admit(peer)),
+            paths,
+        });
+        log::info!("listening on UDP port {}", engine.port());
+        Conversation::new(&mut engine, Role::Server { wait: self.wait }, self.policy)?.run()
+    }
+}
+
+/// Which end of the conversation we are.
+#[derive(Clone, Copy)]
+enum Role<'a> {
+    Client(&'a Attempt),
+    Server {
+        /// How long to wait for the first datagram.
+        wait: Option<Duration>,
+    },
+}
+
+struct Conversation<'e> {
+    engine: &'e mut Engine,
+    role: Role<'e>,
+    policy: Policy,
+    input: Stream,
+    output: Stream,
+    /// What was read and not sent yet.
+    buffer: Vec<u8>,
+    /// Bytes of the current datagram that are written.
+    written: usize,
+    /// The last read or write found the other side not ready.
+    input_blocked: bool,
+    output_blocked: bool,
+    input_ended_at: Option<Duration>,
+    started_at: Duration,
+    /// When a datagram last came or went.
+    moved_at: Duration,
+    /// Bytes received when it was time to quit.
+    received_by_quit: Option<u64>,
+}
+
+impl<'e> Conversation<'e> {
+    fn new(engine: &'e mut Engine, role: Role<'e>, policy: Policy) -> Result<Conversation<'e>, Error> {
+        let now = engine.reactor.now();
+        Ok(Conversation {
+            engine,
+            role,
+            policy,
+            input: Stream::input().map_err(Error::Input)?,
+            output: Stream::output().map_err(Error::Output)?,
+            buffer: vec![0; BATCH + READ],
+            written: 0,
+            input_blocked: false,
+            output_blocked: false,
+            input_ended_at: None,
+            started_at: now,
+            moved_at: now,
+            received_by_quit: None,
+        })
+    }
+
+    /// Talks until it is over, and reports what went by.
+    fn run(mut self) -> Result<(), Error> {
+        let result = self.relay();
+        let counters = self.engine.stack.datagrams.counters();
+        self.report(&counters);
+        result?;
+        match self.role {
+            Role::Client(attempt)
+                if counters.egress_drops > 0 && counters.egress_drops == counters.datagrams_sent =>
+            {
+                Err(Error::DatagramsDropped {
+                    target: attempt.remote,
+                    datagrams: counters.datagrams_sent,
+                    interface: attempt.egress.interface.name.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn relay(&mut self) -> Result<(), Error> {
+        let mut busy_turns = 0;
+        loop {
+            let now = self.engine.reactor.now();
+            // What is in the inbox has to leave before more is taken.
+            let empty = self.engine.stack.datagrams.front().is_none();
+            let arrived = empty && self.engine.ingress(now)?;
+            let mut busy = arrived | self.write_output(now)?;
+            self.check_errors()?;
+            busy |= self.read_input(now)?;
+            if self.is_over(now, empty && !arrived)? {
+                return Ok(());
+            }
+            busy_turns = if busy { busy_turns + 1 } else { 0 };
+            if !busy || busy_turns >= BUSY_TURNS {
+                self.wait(if busy { Some(now) } else { self.deadline(now) })?;
+                busy_turns = 0;
+            }
+        }
+    }
+
+    /// Writes what has arrived, each datagram with a write of its own; whether anything moved.
+    fn write_output(&mut self, now: Duration) -> Result<bool, Error> {
+        let mut moved = false;
+        while !self.output_blocked
+            && let Some(datagram) = self.engine.stack.datagrams.front()
+        {
+            let rest = datagram.payload.get(self.written..).unwrap_or_default();
+            if !rest.is_empty() && !self.policy.send_only {
+                match self.output.write(rest) {
+                    Ok(written) if written < rest.len() => {
+                        self.written += written;
+                        continue;
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.output_blocked = true;
+                        break;
+                    }
+                    Err(error) => return Err(Error::Output(error)),
+                }
+            }
+            self.engine.stack.datagrams.pop();
+            self.written = 0;
+            self.moved_at = now;
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    fn wants_input(&self) -> bool {
+        self.input_ended_at.is_none()
+            && !self.policy.receive_only
+            && self.engine.stack.datagrams.peer().is_some()
+    }
+
+    /// Reads and sends until the input has no more or the turn is over; whether anything moved. Reads of equal
+    /// length are handed on together, for the kernel to cut.
+    fn read_input(&mut self, now: Duration) -> Result<bool, Error> {
+        if self.input_blocked || !self.wants_input() {
+            return Ok(false);
+        }
+        let Some(peer) = self.engine.stack.datagrams.peer() else { return Ok(false) };
+        let limit = max_payload(peer.local.ip());
+        let (mut filled, mut size) = (0, 0);
+        for _ in 0..READS {
+            let Some(room) = self.buffer.get_mut(filled..filled + READ) else { break };
+            let read = match self.input.read(room) {
+                Ok(0) if !self.input.has_empty_messages() => {
+                    self.input_ended_at = Some(now);
+                    break;
+                }
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.input_blocked = true;
+                    break;
+                }
+                Err(error) => return Err(Error::Input(error)),
+            };
+            self.moved_at = now;
+            let end = filled + read;
+            if filled > 0 && (read > size || read == 0) {
+                self.engine.send_datagrams(&self.buffer[..filled], size)?;
+                self.buffer.copy_within(filled..end, 0);
+                filled = 0;
+            }
+            if filled == 0 {
+                size = if read > limit { PIECE } else { read };
+            }
+            filled += read;
+            // A shorter one ends a super-frame, and what is not cut below need not wait.
+            if read < size || read == 0 || read > limit || filled + size > BATCH {
+                self.engine.send_datagrams(&self.buffer[..filled], size)?;
+                filled = 0;
+            }
+        }
+        if filled > 0 {
+            self.engine.send_datagrams(&self.buffer[..filled], size)?;
+        }
+        Ok(!self.input_blocked)
+    }
+
+    fn quit_at(&self) -> Option<Duration> {
+        let ended = self.input_ended_at?;
+        match self.policy.send_only {
+            true => Some(ended),
+            false => Some(ended.saturating_add(self.policy.quit_after?)),
+        }
+    }
+
+    fn idle_at(&self) -> Option<Duration> {
+        Some(self.moved_at.saturating_add(self.policy.idle_timeout?))
+    }
+
+    /// When the first datagram must have come.
+    fn patience(&self) -> Option<Duration> {
+        match self.role {
+            Role::Server { wait: Some(wait) } if self.engine.stack.datagrams.peer().is_none() => {
+                Some(self.started_at.saturating_add(wait))
+            }
+            _ => None,
+        }
+    }
+
+    fn deadline(&self, now: Duration) -> Option<Duration> {
+        // Once it is time to quit, only what has arrived already is waited for: the output's turn.
+        let quit = self.quit_at().filter(|at| *at > now);
+        [quit, self.idle_at(), self.patience()].into_iter().flatten().min()
+    }
+
+    /// Whether to leave: the time has come, and what arrived before it is written. `link_empty` says that
+    /// nothing waits in the packet socket; if it never comes to that, as much as its buffer holds is enough.
+    fn is_over(&mut self, now: Duration, link_empty: bool) -> Result<bool, Error> {
+        if self.quit_at().is_some_and(|at| at <= now) {
+            let datagrams = &self.engine.stack.datagrams;
+            let received = datagrams.counters().bytes_received;
+            let before = *self.received_by_quit.get_or_insert(received);
+            let drained = link_empty || received - before >= RECEIVE_BUFFER as u64;
+            return Ok(drained && datagrams.front().is_none());
+        }
+        if let Role::Server { wait: Some(wait) } = self.role
+            && self.patience().is_some_and(|at| at <= now)
+        {
+            return Err(Error::NobodyCame(wait));
+        }
+        match (self.idle_at(), self.engine.stack.datagrams.peer()) {
+            (Some(at), Some(peer)) if at <= now => {
+                let after = self.policy.idle_timeout.unwrap_or_default();
+                Err(Error::Idle { target: peer.remote, after })
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Looks at the ICMP errors that came: for a client they are the verdict, unless the peer has answered
+    /// before and the error may pass. A server goes on.
+    fn check_errors(&mut self) -> Result<(), Error> {
+        let datagrams = &mut self.engine.stack.datagrams;
+        let answered = datagrams.was_answered();
+        while let Some(error) = datagrams.take_error() {
+            let target = error.remote;
+            match self.role {
+                Role::Client(_) if error.reason.is_hard() || !answered => return Err(verdict(error)),
+                _ => log::warn!("{target}: {error}; going on"),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, deadline: Option<Duration>) -> Result<(), Error> {
+        let waits_for_input = self.input_blocked && self.wants_input();
+        let mut interests = Vec::with_capacity(2);
+        if waits_for_input {
+            interests.push(Interest::readable(self.input.as_fd()));
+        }
+        if self.output_blocked {
+            interests.push(Interest::writable(self.output.as_fd()));
+            self.engine.wait_without_link(&mut interests, deadline)?;
+        } else {
+            self.engine.wait(&mut interests, deadline)?;
+        }
+        let mut ready = interests.iter().map(|interest| interest.ready);
+        if waits_for_input && ready.next().unwrap_or(false) {
+            self.input_blocked = false;
+        }
+        if self.output_blocked && ready.next().unwrap_or(false) {
+            self.output_blocked = false;
+        }
+        Ok(())
+    }
+
+    fn report(&self, counters: &DatagramCounters) {
+        log::info!(
+            "closed: {} datagrams sent ({} bytes), {} received ({} bytes)",
+            counters.datagrams_sent,
+            counters.bytes_sent,
+            counters.datagrams_received,
+            counters.bytes_received
+        );
+        let dropped = self.engine.statistics().dropped;
+        if dropped > 0 {
+            log::warn!(
+                "{dropped} frames were dropped because the receive buffer was full: output is too slow"
+            );
+        }
+        if counters.egress_drops > 0 {
+            log::warn!("{} datagrams were dropped by this host's own egress", counters.egress_drops);
+        }
+        if counters.strangers > 0 {
+            log::info!("{} datagrams of others were ignored", counters.strangers);
+        }
+        if counters.invalid > 0 {
+            log::warn!("{} datagrams with a wrong checksum or length were dropped", counters.invalid);
+        }
+    }
+}
+
+/// What an ICMP error tells a client.
+fn verdict(error: IcmpError) -> Error {
+    match error.reason {
+        Reason::PortUnreachable => Error::PortUnreachable { target: error.remote, from: error.from },
+        _ => Error::Rejected { target: error.remote, error: Box::new(error) },
+    }
+}

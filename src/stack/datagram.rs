@@ -1,0 +1,440 @@
+//! One UDP port of ours (RFC 768): datagrams in, datagrams out.
+//!
+//! There is no state to keep but whom we talk with. What arrives is copied into an inbox until the user has
+//! taken it; the engine stops taking frames meanwhile, so that the inbox holds one turn's worth and the rest
+//! waits in the packet socket's buffer. What leaves goes straight to the link: equal-sized datagrams as one
+//! super-frame where the kernel cuts those, datagrams above the MTU in fragments.
+use super::{
+    Admission, Gate, Path, Settings, Way,
+    fragment::{self},
+    icmp::{IcmpError, Reason},
+    ip::{self, Fragment, Fragmentation, Template, UDP},
+};
+use crate::{
+    link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
+    net::{FiveTuple, Protocol},
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+};
+
+const HEADER: usize = 8;
+/// Where the checksum field stands, in bytes.
+const CHECKSUM: usize = 6;
+const MAX_HEADERS: usize = ip::IPV6_HEADER + 8 + HEADER;
+/// The most datagrams in a super-frame (UDP_MAX_SEGMENTS of linux/udp.h; 128 in later kernels).
+const MAX_SEGMENTS: usize = 64;
+/// ICMP errors that may wait to be looked at.
+const MAX_ERRORS: usize = 16;
+
+/// The most bytes that a datagram carries from this address: 65507 in IPv4, 65527 in IPv6.
+pub fn max_payload(local: IpAddr) -> usize {
+    let ip = if local.is_ipv4() { ip::IPV4_HEADER } else { 0 };
+    usize::from(u16::MAX) - ip - HEADER
+}
+
+/// Whom a port that nobody was dialed from serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Whoever speaks first, and nobody else from then on.
+    First,
+    /// Everybody; what we send goes to whoever spoke last.
+    All,
+}
+
+/// A port to serve.
+pub struct DatagramService {
+    pub audience: Audience,
+    /// Datagrams of those who are not accepted are dropped.
+    pub gate: Gate,
+    /// The interfaces served, by index, and what packets may measure on each.
+    pub paths: HashMap<u32, Path>,
+}
+
+/// What went by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatagramCounters {
+    pub datagrams_sent: u64,
+    pub bytes_sent: u64,
+    pub datagrams_received: u64,
+    pub bytes_received: u64,
+    /// Datagrams that this host's own egress dropped (ENOBUFS), or that met an interface that was down.
+    pub egress_drops: u64,
+    /// Datagrams that were not delivered because they came from somebody else than whom we talk with.
+    pub strangers: u64,
+    /// Datagrams with a wrong checksum or a malformed header.
+    pub invalid: u64,
+}
+
+/// The other end of what we send.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    tuple: FiveTuple,
+    next_hop: NextHop,
+    path: Path,
+    template: Template,
+}
+
+/// A datagram that waits for its reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    pub from: SocketAddr,
+    pub payload: &'a [u8],
+}
+
+/// Datagrams in the order of their arrival.
+#[derive(Debug, Default)]
+struct Inbox {
+    bytes: Vec<u8>,
+    /// Where the next datagram begins.
+    start: usize,
+    /// Senders and lengths.
+    datagrams: VecDeque<(SocketAddr, usize)>,
+}
+
+impl Inbox {
+    fn push(&mut self, from: SocketAddr, payload: &[u8]) {
+        self.bytes.extend_from_slice(payload);
+        self.datagrams.push_back((from, payload.len()));
+    }
+
+    fn front(&self) -> Option<Datagram<'_>> {
+        let (from, len) = *self.datagrams.front()?;
+        Some(Datagram { from, payload: self.bytes.get(self.start..self.start + len)? })
+    }
+
+    fn pop(&mut self) {
+        if let Some((_, len)) = self.datagrams.pop_front() {
+            self.start += len;
+        }
+        if self.datagrams.is_empty() {
+            self.start = 0;
+            self.bytes.clear();
+        }
+    }
+}
+
+/// A UDP port; deaf until it is told whom to talk with.
+pub struct DatagramSocket {
+    hop_limit: u8,
+    traffic_class: u8,
+    /// Identification of the next packet or fragmented datagram. It starts anywhere (RFC 7739, section 5.2).
+    id: u32,
+    service: Option<DatagramService>,
+    peer: Option<Peer>,
+    /// The peer has sent something.
+    heard: bool,
+    inbox: Inbox,
+    errors: VecDeque<IcmpError>,
+    counters: DatagramCounters,
+}
+
+impl DatagramSocket {
+    /// A socket that talks with nobody. `seed` must be unpredictable.
+    pub fn new(settings: &Settings, seed: u64) -> DatagramSocket {
+        DatagramSocket {
+            hop_limit: settings.hop_limit,
+            traffic_class: settings.traffic_class,
+            id: seed as u32,
+            service: None,
+            peer: None,
+            heard: false,
+            inbox: Inbox::default(),
+            errors: VecDeque::new(),
+            counters: DatagramCounters::default(),
+        }
+    }
+
+    /// Talks with one peer.
+    pub fn dial(&mut self, tuple: FiveTuple, way: Way) {
+        self.set_peer(tuple, way);
+    }
+
+    /// Talks with those who speak to us.
+    pub fn serve(&mut self, service: DatagramService) {
+        self.service = Some(service);
+    }
+
+    fn set_peer(&mut self, tuple: FiveTuple, way: Way) {
+        self.heard = false;
+        self.errors.clear();
+        self.peer = Some(Peer {
+            tuple,
+            next_hop: way.next_hop,
+            path: way.path,
+            template: Template {
+                source: tuple.local.ip(),
+                destination: tuple.remote.ip(),
+                protocol: UDP,
+                hop_limit: self.hop_limit,
+                traffic_class: self.traffic_class,
+                flow_label: self.id,
+            },
+        });
+    }
+
+    /// Whom [`DatagramSocket::send`] sends to: the one that was dialed, or the one that spoke first or last.
+    pub fn peer(&self) -> Option<FiveTuple> {
+        self.peer.map(|peer| peer.tuple)
+    }
+
+    /// Whether the peer has ever sent us anything.
+    pub fn was_answered(&self) -> bool {
+        self.heard
+    }
+
+    pub fn counters(&self) -> DatagramCounters {
+        self.counters
+    }
+
+    /// The datagram that has waited longest.
+    pub fn front(&self) -> Option<Datagram<'_>> {
+        self.inbox.front()
+    }
+
+    /// Forgets the datagram that has waited longest.
+    pub fn pop(&mut self) {
+        self.inbox.pop();
+    }
+
+    /// An ICMP error about what we sent to the peer.
+    pub fn take_error(&mut self) -> Option<IcmpError> {
+        self.errors.pop_front()
+    }
+
+    /// Takes a UDP packet: `bytes` begins with the UDP header. `trusted` skips the checksum; `segment_size` is
+    /// that of a coalesced frame, else 0.
+    pub fn ingress(
+        &mut self,
+        header: &ip::Header,
+        bytes: &[u8],
+        reply: NextHop,
+        trusted: bool,
+        segment_size: usize,
+    ) {
+        let Some((ports, payload)) = parse(header, bytes, trusted) else {
+            self.counters.invalid += 1;
+            return log::debug!("dropping an invalid datagram from {}", header.source);
+        };
+        let tuple = FiveTuple {
+            protocol: Protocol::Udp,
+            local: SocketAddr::new(header.destination, ports.destination),
+            remote: SocketAddr::new(header.source, ports.source),
+        };
+        let datagrams = match segment_size {
+            0 => payload.len().max(1),
+            size => size,
+        };
+        let count = payload.len().div_ceil(datagrams).max(1) as u64;
+        if !self.admit(tuple, reply) {
+            self.counters.strangers += count;
+            return;
+        }
+        self.heard = true;
+        self.counters.datagrams_received += count;
+        self.counters.bytes_received += payload.len() as u64;
+        match payload.is_empty() {
+            true => self.inbox.push(tuple.remote, payload),
+            false => payload.chunks(datagrams).for_each(|one| self.inbox.push(tuple.remote, one)),
+        }
+    }
+
+    /// Whether we talk with this peer; a service begins to, if it may.
+    fn admit(&mut self, tuple: FiveTuple, reply: NextHop) -> bool {
+        let known = self.peer.as_mut().filter(|peer| peer.tuple == tuple);
+        let Some(service) = &self.service else { return known.is_some() };
+        if let Some(peer) = known {
+            // The way back may change when a gateway fails.
+            peer.next_hop = reply;
+            return true;
+        }
+        if service.audience == Audience::First && self.peer.is_some()
+            || (service.gate)(tuple.remote.ip()) != Admission::Accept
+        {
+            log::debug!("ignoring a datagram from {}", tuple.remote);
+            return false;
+        }
+        let Some(path) = service.paths.get(&reply.interface).copied() else {
+            log::debug!("a datagram from {} came in by an interface that is not served", tuple.remote);
+            return false;
+        };
+        log::debug!("{} speaks; what we send goes there", tuple.remote);
+        self.set_peer(tuple, Way { next_hop: reply, path });
+        true
+    }
+
+    /// Takes an ICMP error. One that is not about the peer, or comes before we sent anything, is forged or
+    /// stale.
+    pub fn icmp(&mut self, error: &IcmpError) {
+        let about_peer =
+            |peer: &&mut Peer| peer.tuple.local == error.local && peer.tuple.remote == error.remote;
+        let Some(peer) = self.peer.as_mut().filter(about_peer) else { return };
+        if self.counters.datagrams_sent == 0 {
+            return;
+        }
+        match error.reason {
+            Reason::PacketTooBig(mtu) => {
+                // net.ipv4.route.min_pmtu; RFC 8200, section 5.
+                let least = if error.local.is_ipv4() { 552 } else { 1280 };
+                let mtu = (mtu as usize).max(least);
+                if mtu < peer.path.mtu {
+                    log::info!(
+                        "the MTU of the path to {} is {mtu}; larger datagrams go in fragments",
+                        error.remote
+                    );
+                    peer.path.mtu = mtu;
+                }
+            }
+            _ if self.errors.len() < MAX_ERRORS => self.errors.push_back(*error),
+            _ => {}
+        }
+    }
+
+    /// Sends `bytes` to the peer as datagrams of `size` bytes, of which the last may be shorter; without bytes,
+    /// one empty datagram. What gets lost on the way is no error, what this host drops itself is counted.
+    ///
+    /// # Errors
+    /// The link's, if it is gone for good.
+    pub fn send(&mut self, link: &mut dyn Link, bytes: &[u8], size: usize) -> Result<(), LinkError> {
+        let Some(peer) = self.peer else { return Ok(()) };
+        let size = size.clamp(1, max_payload(peer.tuple.local.ip()));
+        let mut rest = bytes;
+        loop {
+            let offloads = link.offloads();
+            let batch = match offloads.segmentation && offloads.checksum {
+                true => peer.batch(size),
+                false => size,
+            };
+            let (now, later) = rest.split_at(batch.min(rest.len()));
+            let datagrams = now.len().div_ceil(size).max(1);
+            match self.transmit(link, &peer, now, size) {
+                Err(error @ LinkError::OffloadRefused { .. }) => {
+                    // Once for each offload at most: the link will not offer it again.
+                    log::warn!("{error}");
+                    continue;
+                }
+                Err(error) if error.is_transient() => {
+                    log::debug!("{}: {error}", peer.tuple);
+                    self.counters.egress_drops += datagrams as u64;
+                }
+                result => result?,
+            }
+            self.id = self.id.wrapping_add(datagrams as u32);
+            self.counters.datagrams_sent += datagrams as u64;
+            self.counters.bytes_sent += now.len() as u64;
+            rest = later;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends one datagram, or several of `size` bytes as one super-frame.
+    fn transmit(
+        &self,
+        link: &mut dyn Link,
+        peer: &Peer,
+        payload: &[u8],
+        size: usize,
+    ) -> Result<(), LinkError> {
+        let template = &peer.template;
+        let len = HEADER + payload.len();
+        let mut udp = [0; HEADER];
+        udp[..2].copy_from_slice(&peer.tuple.local.port().to_be_bytes());
+        udp[2..4].copy_from_slice(&peer.tuple.remote.port().to_be_bytes());
+        udp[4..6].copy_from_slice(&(len as u16).to_be_bytes());
+        let segmentation = (payload.len() > size).then_some((Segmentation::Udp, size as u16));
+        let fits = segmentation.is_some() || template.header_len() + len <= peer.path.mtu;
+        let offload = link.offloads().checksum && fits;
+        let sum = ip::pseudo_header(template.source, template.destination, UDP, len).add(&udp[..CHECKSUM]);
+        let field = match offload {
+            // Over the pseudo-header alone.
+            true => ip::pseudo_header(template.source, template.destination, UDP, len).partial(),
+            // 0 would mean that there is none.
+            false => match sum.add(payload).checksum() {
+                0 => 0xffff,
+                sum => sum,
+            },
+        };
+        udp[CHECKSUM..].copy_from_slice(&field.to_be_bytes());
+        let mut headers = [0; MAX_HEADERS];
+        if fits {
+            let start = template.write(len, 0, Fragmentation::Allowed(self.id as u16), &mut headers);
+            headers[start..start + HEADER].copy_from_slice(&udp);
+            return link.transmit(
+                &peer.next_hop,
+                &Outgoing {
+                    ethertype: template.ethertype(),
+                    headers: &headers[..start + HEADER],
+                    payload: [payload, &[]],
+                    checksum: offload.then_some(ChecksumOffload { start, offset: CHECKSUM }),
+                    segmentation,
+                },
+            );
+        }
+        for (range, more) in fragment::cut(len, peer.path.mtu, template.fragment_header_len()) {
+            let fragment = Fragment { id: self.id, offset: range.start as u16, more };
+            let mut end = template.write(range.len(), 0, Fragmentation::Fragment(fragment), &mut headers);
+            let payload = match range.start.checked_sub(HEADER) {
+                Some(start) => &payload[start..range.end - HEADER],
+                None => {
+                    headers[end..end + HEADER].copy_from_slice(&udp);
+                    end += HEADER;
+                    &payload[..range.end - HEADER]
+                }
+            };
+            link.transmit(
+                &peer.next_hop,
+                &Outgoing {
+                    ethertype: template.ethertype(),
+                    headers: &headers[..end],
+                    payload: [payload, &[]],
+                    checksum: None,
+                    segmentation: None,
+                },
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Peer {
+    /// The most bytes of `size` each that go in one frame.
+    fn batch(&self, size: usize) -> usize {
+        let headers = self.template.header_len() + HEADER;
+        if headers + size > self.path.mtu {
+            return size;
+        }
+        let room = self.path.max_frame.saturating_sub(MAX_LINK_HEADER + headers);
+        (room / size).min(self.path.max_segments).clamp(1, MAX_SEGMENTS) * size
+    }
+}
+
+struct Ports {
+    source: u16,
+    destination: u16,
+}
+
+/// Ports and payload of a valid UDP packet.
+fn parse<'a>(header: &ip::Header, bytes: &'a [u8], trusted: bool) -> Option<(Ports, &'a [u8])> {
+    let fixed: &[u8; HEADER] = bytes.first_chunk()?;
+    let field = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
+    // What follows the length is padding.
+    let bytes = bytes.get(..usize::from(field(4)))?;
+    let payload = bytes.get(HEADER..)?;
+    let valid = match (field(CHECKSUM), header.source) {
+        (0, IpAddr::V4(_)) => true,
+        // RFC 8200, section 8.1.
+        (0, IpAddr::V6(_)) => false,
+        _ if trusted => true,
+        _ => {
+            ip::pseudo_header(header.source, header.destination, UDP, bytes.len()).add(bytes).checksum() == 0
+        }
+    };
+    valid.then_some((Ports { source: field(0), destination: field(2) }, payload))
+}
+
+#[cfg(test)]
+#[path = "datagram/tests.rs"]
+mod tests;
