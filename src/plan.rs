@@ -15,7 +15,10 @@ use crate::{
     },
     net::{MacAddr, Protocol},
     recovery::Algorithm,
-    sniffer::sink::{Form, Output, Show},
+    sniffer::{
+        sink::{Form, Output, Show},
+        tap::Watch,
+    },
     stack::Settings,
 };
 use ipnet::IpNet;
@@ -158,12 +161,7 @@ fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
 
 /// A flag that only a sniffer can honour.
 fn sniffing_flag(cli: &Cli) -> Option<&'static str> {
-    let given = [
-        ("--tcp", cli.tcp),
-        ("--promiscuous", cli.promiscuous),
-        ("--count", cli.count.is_some()),
-        ("--json", cli.json),
-    ];
+    let given = [("--tcp", cli.tcp), ("--promiscuous", cli.promiscuous), ("--count", cli.count.is_some())];
     given.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
 }
 
@@ -256,10 +254,11 @@ fn setup(cli: &Cli) -> Setup {
 }
 
 /// What is shown and recorded of a connection's frames.
-fn watch(cli: &Cli) -> Option<Output> {
-    let shown = cli.debug || cli.payload;
-    let show = Show { form: Form::Line, payload: cli.payload, interface: false };
-    (shown || cli.pcap.is_some()).then(|| Output { show: shown.then_some(show), record: cli.pcap.clone() })
+fn watch(cli: &Cli) -> Watch {
+    let form = if cli.json { Form::Json } else { Form::Line };
+    let show = Show { form, payload: cli.payload, interface: false };
+    let shown = cli.debug || cli.json || cli.payload;
+    Watch::new(Output { show: shown.then_some(show), record: cli.pcap.clone() })
 }
 
 /// The next hop that --via names: an address, or a MAC address.

@@ -8,20 +8,22 @@ use super::Error;
 use crate::{
     host::{
         capability::{self, Capability},
-        interface::{self, Framing, Interface},
+        interface::{self, Interface},
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
     link::{self, Link, LinkError, PacketSocket},
     net::Protocol,
     reactor::{Interest, Reactor},
-    sniffer::{LinkType, sink::Output, tap::Tap},
+    sniffer::{
+        LinkType,
+        capture_file::Statistics,
+        tap::{Tap, Watch},
+    },
     stack::{Path, Persona, Settings, Stack},
 };
 use nix::net::if_::if_indextoname;
 use std::{
     collections::HashMap,
-    fs::File,
-    io,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     os::fd::AsFd,
@@ -64,8 +66,8 @@ pub struct Setup {
     pub vnet_header: bool,
     pub segmentation: bool,
     pub settings: Settings,
-    /// Where the frames are shown and recorded, if they are.
-    pub watch: Option<Output>,
+    /// What is shown and recorded of our packets.
+    pub watch: Watch,
 }
 
 /// A port of ours, held against other processes for as long as this value lives.
@@ -147,13 +149,10 @@ impl Engine {
         if let Some(persona) = setup.persona {
             link.set_promiscuous(persona.interface)?;
         }
-        let sink = match &setup.watch {
-            Some(output) => Some(output.open(stderr().map_err(Error::Reactor)?)?),
-            None => None,
-        };
         link.bind()?;
-        let watched = setup.interfaces.iter().map(|i| (i.index, i.name.as_str(), link_type(i)));
-        let link = Tap::new(link, sink, watched, true);
+        let watched =
+            setup.interfaces.iter().map(|i| (i.index, i.name.as_str(), LinkType::of_hardware(i.hardware)));
+        let link = Tap::new(link, setup.watch.clone(), watched, true)?;
         let names: Vec<_> = setup.interfaces.iter().map(|i| i.name.as_str()).collect();
         log::info!("raw socket: {}", names.join(", "));
         let mut guards = Vec::with_capacity(setup.interfaces.len());
@@ -360,20 +359,18 @@ impl Leak {
     }
 }
 
+/// The last lines, and what the kernel counted.
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.link.flush();
-    }
-}
-
-fn stderr() -> io::Result<Box<dyn io::Write + Send>> {
-    Ok(Box::new(File::from(io::stderr().as_fd().try_clone_to_owned()?)))
-}
-
-fn link_type(interface: &Interface) -> LinkType {
-    match interface.framing() {
-        Ok(Framing::None) => LinkType::RawIp,
-        _ => LinkType::Ethernet,
+        if self.link.is_watched() {
+            match self.link.link().statistics() {
+                Ok(link::Statistics { received, dropped }) => {
+                    self.link.statistics(&Statistics { received: received.into(), dropped: dropped.into() });
+                }
+                Err(error) => log::debug!("cannot read the packet socket's statistics: {error}"),
+            }
+            self.link.flush();
+        }
     }
 }
 

@@ -136,7 +136,7 @@ impl Sniff {
             asked: Duration::ZERO,
         };
         for known in interface.map_or_else(interface::all, |one| Ok(vec![one.clone()]))? {
-            capture.number(known.index, &known.name, link_type(known.hardware))?;
+            capture.number(known.index, &known.name, LinkType::of_hardware(known.hardware))?;
         }
         capture.socket.bind()?;
         capability::drop_all(&[])?;
@@ -222,7 +222,7 @@ impl Capture<'_> {
                 None => {
                     let name =
                         interface::by_index(index).map_or_else(|_| format!("if{index}"), |known| known.name);
-                    let link = link_type(received.hardware_type);
+                    let link = LinkType::of_hardware(received.hardware_type);
                     let interface = capture_file::Interface { name, link, snap_length: 0 };
                     let number = self.sink.add_interface(interface)?;
                     self.numbers.insert(index, number);
@@ -287,12 +287,6 @@ fn flush(sink: &mut Sink) -> Result<bool, Error> {
 fn stdout() -> Result<Box<dyn Write + Send>, Error> {
     let fd = io::stdout().as_fd().try_clone_to_owned().map_err(Error::Output)?;
     Ok(Box::new(std::fs::File::from(fd)))
-}
-
-/// What the frames of a device of this ARPHRD_* type start with.
-fn link_type(hardware: u16) -> LinkType {
-    const ARPHRD_ETHER: u16 = 1;
-    if matches!(hardware, ARPHRD_ETHER | ARPHRD_LOOPBACK) { LinkType::Ethernet } else { LinkType::RawIp }
 }
 
 /// What the capture program decides for live frames (bpf/flow.h, `sniffed`), for those of a file.

@@ -119,6 +119,11 @@ impl Sink {
         Ok(self.interfaces.len() as u32 - 1)
     }
 
+    /// The number of an interface that was made known before.
+    pub fn number(&self, interface: &Interface) -> Option<u32> {
+        self.interfaces.iter().position(|known| known == interface).map(|at| at as u32)
+    }
+
     /// Takes one frame.
     pub fn frame(&mut self, frame: &Observed<'_>) -> Result<(), SinkError> {
         if let Some(capture) = &mut self.capture {

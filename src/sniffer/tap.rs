@@ -5,16 +5,21 @@
 //! appears once, in the order in which the stack meets them. Watching never harms the connection: when
 //! the sink fails or its reader goes away, the tap falls silent and the link goes on.
 use std::{
+    cell::{Cell, RefCell},
     collections::BTreeMap,
+    fmt,
+    fs::File,
+    io,
     os::fd::{AsFd, BorrowedFd},
+    rc::Rc,
     time::{Duration, SystemTime},
 };
 
 use super::{
     Checksum, Direction, LinkType, Observed,
-    capture_file::Interface,
+    capture_file::{Interface, Statistics},
     decode::{Ip, Network, Transport, decode},
-    sink::{Sink, SinkError},
+    sink::{Output, Sink, SinkError},
 };
 use crate::link::{ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received};
 
@@ -22,14 +27,22 @@ use crate::link::{ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offl
 const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_LOOPBACK: u16 = 772;
 
+impl LinkType {
+    /// What the frames of a device of this ARPHRD_* type start with on a packet socket.
+    pub fn of_hardware(hardware: u16) -> LinkType {
+        match hardware {
+            ARPHRD_ETHER | ARPHRD_LOOPBACK => LinkType::Ethernet,
+            _ => LinkType::RawIp,
+        }
+    }
+}
+
 impl<'a> Observed<'a> {
     /// A frame that a link received, seen `now` unless the kernel took the time. `interface` is the sink's number.
     pub fn received(received: &'a Received<'_>, interface: u32, now: SystemTime) -> Self {
         let direction = if received.outgoing { Direction::Send } else { Direction::Receive };
-        let (link, ethertype) = match received.hardware_type {
-            ARPHRD_ETHER | ARPHRD_LOOPBACK => (LinkType::Ethernet, None),
-            _ => (LinkType::RawIp, Some(received.ethertype)),
-        };
+        let link = LinkType::of_hardware(received.hardware_type);
+        let ethertype = (link == LinkType::RawIp).then_some(received.ethertype);
         let time = since_epoch(received.time.unwrap_or(now));
         Observed {
             interface,
@@ -66,16 +79,64 @@ fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
+/// What is to be shown and recorded of a run's packets. Its copies share one sink, so that a run that opens
+/// several links, one after the other, records them in one file.
+#[derive(Clone, Default)]
+pub struct Watch {
+    output: Output,
+    /// Opened with the first link; gone once it has failed.
+    sink: Rc<RefCell<Option<Sink>>>,
+    opened: Rc<Cell<bool>>,
+}
+
+impl Watch {
+    pub fn new(output: Output) -> Self {
+        Watch { output, ..Watch::default() }
+    }
+
+    /// Opens the sink, which shows on stderr, unless it was opened before or there is nothing to do for it.
+    fn open(&self) -> Result<(), SinkError> {
+        if self.output == Output::default() || self.opened.replace(true) {
+            return Ok(());
+        }
+        let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(SinkError::Write)?;
+        *self.sink.borrow_mut() = Some(self.output.open(Box::new(File::from(stderr)))?);
+        Ok(())
+    }
+
+    /// Falls silent after an error.
+    fn settle(&self, result: Result<(), SinkError>) {
+        match result {
+            Ok(()) => return,
+            Err(SinkError::Closed) => {}
+            Err(error) => log::warn!("{error}; no more packets are shown or recorded"),
+        }
+        *self.sink.borrow_mut() = None;
+    }
+}
+
+impl From<Sink> for Watch {
+    fn from(sink: Sink) -> Self {
+        let sink = Rc::new(RefCell::new(Some(sink)));
+        Watch { output: Output::default(), sink, opened: Rc::new(Cell::new(true)) }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.output.fmt(f)
+    }
+}
+
 /// A link with a sink beside it.
 pub struct Tap<L> {
     link: L,
-    watch: Watch,
+    watcher: Watcher,
 }
 
-/// What watches a link.
-struct Watch {
-    /// Gone once it has failed.
-    sink: Option<Sink>,
+/// Who watches one link.
+struct Watcher {
+    watch: Watch,
     /// The sink's number of each interface, by the kernel's index.
     interfaces: BTreeMap<u32, u32>,
     guarded: bool,
@@ -83,18 +144,23 @@ struct Watch {
 
 impl<L: Link> Tap<L> {
     /// Watches a link whose frames come and go by `interfaces` (index, name, link type). `guarded` says that the
-    /// guard keeps what belongs to the flows from the kernel. Without a sink the tap is just the link.
+    /// guard keeps what belongs to the flows from the kernel. If there is nothing to watch for, the tap is just the
+    /// link.
+    ///
+    /// # Errors
+    /// The capture file can't be created.
     pub fn new<'n>(
         link: L,
-        sink: Option<Sink>,
+        watch: Watch,
         interfaces: impl IntoIterator<Item = (u32, &'n str, LinkType)>,
         guarded: bool,
-    ) -> Self {
-        let mut watch = Watch { sink, interfaces: BTreeMap::new(), guarded };
+    ) -> Result<Self, SinkError> {
+        watch.open()?;
+        let mut watcher = Watcher { watch, interfaces: BTreeMap::new(), guarded };
         for (index, name, link) in interfaces {
-            watch.add_interface(index, name.to_owned(), link);
+            watcher.add_interface(index, name.to_owned(), link);
         }
-        Tap { link, watch }
+        Ok(Tap { link, watcher })
     }
 
     /// The link itself.
@@ -104,24 +170,41 @@ impl<L: Link> Tap<L> {
 
     /// Hands on what the sink has collected. To be called before waiting for more, and at the end.
     pub fn flush(&mut self) {
-        let result = self.watch.sink.as_mut().map_or(Ok(()), Sink::flush);
-        self.watch.settle(result);
+        let result = self.watcher.watch.sink.borrow_mut().as_mut().map_or(Ok(()), Sink::flush);
+        self.watcher.watch.settle(result);
     }
 
     /// Whether somebody still watches.
     pub fn is_watched(&self) -> bool {
-        self.watch.sink.is_some()
+        self.watcher.watch.sink.borrow().is_some()
+    }
+
+    /// Records what the kernel counted for the link, if the link has one interface: it does not count by interface.
+    pub fn statistics(&mut self, statistics: &Statistics) {
+        let numbers: Vec<_> = self.watcher.interfaces.values().copied().collect();
+        let &[number] = numbers.as_slice() else { return };
+        let now = since_epoch(SystemTime::now());
+        let mut sink = self.watcher.watch.sink.borrow_mut();
+        let result = sink.as_mut().map_or(Ok(()), |sink| sink.statistics(number, now, statistics));
+        drop(sink);
+        self.watcher.watch.settle(result);
     }
 }
 
-impl Watch {
+impl Watcher {
     fn add_interface(&mut self, index: u32, name: String, link: LinkType) {
-        let Some(sink) = &mut self.sink else { return };
-        let added = sink.add_interface(Interface { name, link, snap_length: 0 });
-        let result = added.map(|number| {
+        let mut sink = self.watch.sink.borrow_mut();
+        let Some(open) = sink.as_mut() else { return };
+        let interface = Interface { name, link, snap_length: 0 };
+        let number = match open.number(&interface) {
+            Some(number) => Ok(number),
+            None => open.add_interface(interface),
+        };
+        drop(sink);
+        let result = number.map(|number| {
             self.interfaces.insert(index, number);
         });
-        self.settle(result);
+        self.watch.settle(result);
     }
 
     /// Shows a frame of the interface that the kernel calls `index`.
@@ -129,20 +212,11 @@ impl Watch {
         if !self.interfaces.contains_key(&index) {
             self.add_interface(index, format!("if{index}"), frame.link);
         }
-        let (Some(sink), Some(number)) = (&mut self.sink, self.interfaces.get(&index)) else { return };
+        let Some(number) = self.interfaces.get(&index) else { return };
         frame.interface = *number;
         frame.guarded = self.guarded && frame.direction == Direction::Receive && carries_ports(&frame);
-        let result = sink.frame(&frame);
-        self.settle(result);
-    }
-
-    fn settle(&mut self, result: Result<(), SinkError>) {
-        match result {
-            Ok(()) => return,
-            Err(SinkError::Closed) => {}
-            Err(error) => log::warn!("{error}; no more packets are shown or recorded"),
-        }
-        self.sink = None;
+        let result = self.watch.sink.borrow_mut().as_mut().map_or(Ok(()), |sink| sink.frame(&frame));
+        self.watch.settle(result);
     }
 }
 
@@ -156,20 +230,20 @@ fn carries_ports(frame: &Observed<'_>) -> bool {
 impl<L: Link> Link for Tap<L> {
     fn receive(&mut self) -> Result<Option<Received<'_>>, LinkError> {
         let received = self.link.receive()?;
-        if let Some(received) = received.as_ref().filter(|_| self.watch.sink.is_some()) {
+        if let Some(received) = received.as_ref().filter(|_| self.watcher.watch.sink.borrow().is_some()) {
             let frame = Observed::received(received, 0, SystemTime::now());
-            self.watch.show(received.reply.interface, frame);
+            self.watcher.show(received.reply.interface, frame);
         }
         Ok(received)
     }
 
     fn transmit(&mut self, next_hop: &NextHop, packet: &Outgoing<'_>) -> Result<(), LinkError> {
         self.link.transmit(next_hop, packet)?;
-        if self.watch.sink.is_some() {
+        if self.is_watched() {
             let mut header = [0; MAX_LINK_HEADER];
             let length = next_hop.header.write(packet.ethertype, &mut header);
             let header = header.get(..length).unwrap_or_default();
-            self.watch.show(next_hop.interface, Observed::sent(header, packet, 0, SystemTime::now()));
+            self.watcher.show(next_hop.interface, Observed::sent(header, packet, 0, SystemTime::now()));
         }
         Ok(())
     }

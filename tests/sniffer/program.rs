@@ -88,7 +88,7 @@ fn a_damaged_file_is_an_error_behind_its_packets() {
 #[test]
 fn flags_that_cannot_be_honoured_are_refused() {
     for arguments in
-        [&["--json", "192.0.2.1", "80"][..], &["--sniff", "--promiscuous"], &["--sniff", "-l", "1"]]
+        [&["--count", "1", "192.0.2.1", "80"][..], &["--sniff", "--promiscuous"], &["--sniff", "-l", "1"]]
     {
         let output = Command::new(NETKAT).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");

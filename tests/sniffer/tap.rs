@@ -48,7 +48,7 @@ fn datagram() -> Outgoing<'static> {
 
 fn watched(link: MemoryLink, out: Box<dyn Write + Send>) -> Tap<MemoryLink> {
     let sink = Sink::new().show(out, LINE, Lines::new(1, TimeZone::UTC));
-    Tap::new(link, Some(sink), [(1, "eth0", LinkType::Ethernet)], true)
+    Tap::new(link, sink.into(), [(1, "eth0", LinkType::Ethernet)], true).unwrap()
 }
 
 fn messages(screen: &Screen) -> Vec<String> {
@@ -85,7 +85,7 @@ fn a_recording_tells_what_the_guard_kept() {
     let file = Temporary::new("tap.pcapng");
     let (medium, mut here, there) = Medium::new(Impairment::default(), 1);
     let sink = Sink::new().record(&file.0).unwrap();
-    let mut there = Tap::new(there, Some(sink), [(1, "eth0", LinkType::Ethernet)], true);
+    let mut there = Tap::new(there, sink.into(), [(1, "eth0", LinkType::Ethernet)], true).unwrap();
     here.transmit(&HOP, &datagram()).unwrap();
     let mut icmp = HEADERS;
     icmp[9] = 1;
