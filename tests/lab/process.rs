@@ -38,6 +38,7 @@ pub enum Input {
 pub struct Command {
     program: OsString,
     arguments: Vec<OsString>,
+    environment: Vec<(String, String)>,
     namespace: Option<PathBuf>,
     input: Input,
     expected: Option<Payload>,
@@ -50,6 +51,7 @@ impl Command {
         Self {
             program: program.as_ref().to_owned(),
             arguments: Vec::new(),
+            environment: Vec::new(),
             namespace: None,
             input: Input::Null,
             expected: None,
@@ -69,6 +71,11 @@ impl Command {
 
     pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(arguments.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -131,7 +138,7 @@ impl Command {
             let inner = std::mem::replace(&mut command, std::process::Command::new("/bin/sh"));
             command.args(["-c", "exec \"$@\" <&-", "sh"]).arg(inner.get_program()).args(inner.get_args());
         }
-        command.args(&self.arguments);
+        command.args(&self.arguments).envs(self.environment);
         command.stdin(match &self.input {
             Input::Null | Input::Closed => Stdio::null(),
             Input::Bytes(_) | Input::Open => Stdio::piped(),
