@@ -16,7 +16,7 @@ use crate::{
 /// One cell: the rule stops the kernel, and netkat exchanges payloads of both sizes.
 fn cell(role: Role, family: Family, rule: Rule) {
     let pair = Pair::new();
-    rule.apply(&pair.host, family);
+    rule.apply(&pair.host, family, "tcp");
     kernel_is_stopped(&pair, role, family, rule);
     let witness = Witness::of_resets_and_errors(&pair.peer, 5000);
     // Each peer has its turn: the short payload and the large one go to different ones.

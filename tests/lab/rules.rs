@@ -1,4 +1,4 @@
-//! Firewall rules of the host that stop the kernel's TCP, in every place that issue from people's firewalls.
+//! Firewall rules of the host that stop the kernel's TCP or UDP, in every place where firewalls put theirs.
 use crate::{
     namespace::Namespace,
     topology::{Family, at},
@@ -11,7 +11,7 @@ pub enum Role {
     Listen,
 }
 
-/// A firewall on the host. All but `Nothing` stop the kernel's own TCP, whichever end the host is.
+/// A firewall on the host. All but `Nothing` stop the kernel's own TCP (or UDP), whichever end the host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     Nothing,
@@ -32,40 +32,56 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Puts the rule into force.
-    pub fn apply(self, host: &Namespace, family: Family) {
+    pub const ALL: [Self; 8] = [
+        Self::Nothing,
+        Self::Input,
+        Self::Output,
+        Self::Both,
+        Self::RawPrerouting,
+        Self::NftInet,
+        Self::NftNetdevIngress,
+        Self::Redirect,
+    ];
+
+    /// Puts the rule into force against a protocol, "tcp" or "udp".
+    pub fn apply(self, host: &Namespace, family: Family, protocol: &str) {
         let iptables = |backend: &str, rule: &str| {
             let program = if family == Family::V4 { "iptables" } else { "ip6tables" };
             host.run(&format!("{program}-{backend} -w {rule}"));
         };
         match self {
             Self::Nothing => {}
-            Self::Input => iptables("legacy", "-A INPUT -p tcp -j DROP"),
-            Self::Output => iptables("nft", "-A OUTPUT -p tcp -j DROP"),
+            Self::Input => iptables("legacy", &format!("-A INPUT -p {protocol} -j DROP")),
+            Self::Output => iptables("nft", &format!("-A OUTPUT -p {protocol} -j DROP")),
             Self::Both => {
-                iptables("nft", "-A INPUT -p tcp -j REJECT --reject-with tcp-reset");
-                iptables("nft", "-A OUTPUT -p tcp -j DROP");
+                let reject = if protocol == "tcp" { "REJECT --reject-with tcp-reset" } else { "REJECT" };
+                iptables("nft", &format!("-A INPUT -p {protocol} -j {reject}"));
+                iptables("nft", &format!("-A OUTPUT -p {protocol} -j DROP"));
             }
-            Self::RawPrerouting => iptables("legacy", "-t raw -A PREROUTING -p tcp -j DROP"),
+            Self::RawPrerouting => iptables("legacy", &format!("-t raw -A PREROUTING -p {protocol} -j DROP")),
             Self::NftInet => nft(
                 host,
-                "table inet lab {
-                    chain i { type filter hook input priority 0; meta l4proto tcp drop; }
-                    chain o { type filter hook output priority 0; meta l4proto tcp drop; }
-                }",
+                &format!(
+                    "table inet lab {{
+                        chain i {{ type filter hook input priority 0; meta l4proto {protocol} drop; }};
+                        chain o {{ type filter hook output priority 0; meta l4proto {protocol} drop; }};
+                    }}"
+                ),
             ),
             Self::NftNetdevIngress => nft(
                 host,
-                "table netdev lab {
-                    chain c { type filter hook ingress device \"eth0\" priority -500; meta l4proto tcp drop; }
-                }",
+                &format!(
+                    "table netdev lab {{ chain c {{
+                        type filter hook ingress device \"eth0\" priority -500; meta l4proto {protocol} drop;
+                    }}; }}"
+                ),
             ),
             Self::Redirect => {
                 let elsewhere = at(family, "10.77.0.99", "fd77::99");
                 for chain in ["OUTPUT", "PREROUTING"] {
                     iptables(
                         "nft",
-                        &format!("-t nat -A {chain} -p tcp -j DNAT --to-destination {elsewhere}"),
+                        &format!("-t nat -A {chain} -p {protocol} -j DNAT --to-destination {elsewhere}"),
                     );
                 }
             }
