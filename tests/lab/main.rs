@@ -29,5 +29,6 @@ mod silence;
 mod topologies;
 mod topology;
 mod transfers;
+mod udp;
 mod verdicts;
 mod witness;
