@@ -127,7 +127,8 @@ fn errors_have_names() {
         "table inet lab { chain c { type filter hook input priority 0;
             udp dport 5001 reject with icmpx type host-unreachable;
             udp dport 5002 reject with icmpx type admin-prohibited;
-        } }",
+        }
+        }",
     );
     for family in Family::ALL {
         let at = pair.peer_address(family);
