@@ -391,18 +391,16 @@ impl<'e> Conversation<'e> {
         );
         let dropped = self.engine.statistics().dropped;
         if dropped > 0 {
-            log::warn!(
-                "{dropped} frames were dropped because the receive buffer was full: output is too slow"
-            );
+            log::warn!("{} lost: the receive buffer was full", count(dropped.into(), "received frame"));
         }
         if counters.egress_drops > 0 {
-            log::warn!("{} datagrams were dropped by this host's own egress", counters.egress_drops);
+            log::warn!("{} dropped by this host's own egress", count(counters.egress_drops, "datagram"));
         }
         if counters.strangers > 0 {
-            log::info!("{} datagrams of others were ignored", counters.strangers);
+            log::info!("{} of others ignored", count(counters.strangers, "datagram"));
         }
         if counters.invalid > 0 {
-            log::warn!("{} datagrams with a wrong checksum or length were dropped", counters.invalid);
+            log::warn!("{} with a wrong checksum or length dropped", count(counters.invalid, "datagram"));
         }
     }
 }

@@ -5,8 +5,7 @@
 //! waits in the packet socket's buffer. What leaves goes straight to the link: equal-sized datagrams as one
 //! super-frame where the kernel cuts those, datagrams above the MTU in fragments.
 use super::{
-    Admission, Gate, Path, Settings, Way,
-    fragment::{self},
+    Admission, Gate, Path, Settings, Way, fragment,
     icmp::{IcmpError, Reason},
     ip::{self, Fragment, Fragmentation, Template, UDP},
 };

@@ -30,5 +30,6 @@ mod topologies;
 mod topology;
 mod transfers;
 mod udp;
+mod udp_rules;
 mod verdicts;
 mod witness;
