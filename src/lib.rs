@@ -1,4 +1,42 @@
-//! netkat: netcat over a TCP/IP stack of its own.
+//! netkat: netcat over a TCP/IP stack of its own, which the host's firewall does not see.
+//!
+//! # Theory of operation
+//!
+//! ```text
+//! out   stdin -> relay -> socket buffer -> smoltcp -> recovery -> IP header -> link header -> packet socket -> wire
+//! in    wire -> packet socket (before tc and netfilter) -> link -> IP -> recovery -> smoltcp -> relay -> stdout
+//! aside the kernel's copy of the same packet -> guard program at tc ingress -> dropped, so the kernel answers nothing
+//! ```
+//!
+//! A packet of ours arrives on an interface. The kernel hands it to the packet socket's tap first, where the
+//! capture program ([`kernel`]) lets it through; then to tc ingress, where the guard, which has the same matcher,
+//! drops it. So netfilter, conntrack and the kernel's own TCP never learn of it. The [`link`] turns the frame into
+//! a network-layer packet, the [`stack`] finds the [`stack::Flow`] that it belongs to, the flow's [`recovery`]
+//! layer digests its acknowledgment, and smoltcp takes its payload. The [`relay`] decides what to do about ends,
+//! the [`reactor`] waits, and a [`mode`] holds it all together.
+//!
+//! Back-pressure is the stack's: a full standard output closes the TCP window, a full send buffer stops the
+//! reading of standard input.
+//!
+//! # The house
+//!
+//! Imports run one way, from the top of this list to its bottom.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`net`] | the words that all share |
+//! | [`host`] | questions to the kernel: routes, neighbours, interfaces, capabilities |
+//! | [`kernel`] | what is put into the kernel while netkat runs, each a value that undoes itself |
+//! | [`link`] | frames on the wire |
+//! | [`sniffer`] | frames as text, JSON and capture files |
+//! | [`recovery`] | a sender's loss recovery and congestion control |
+//! | [`stack`] | flows, listeners, datagrams, ICMP errors |
+//! | [`relay`], [`stdio`], [`reactor`] | byte streams and their ends; the loop |
+//! | [`mode`] | what netkat can do: connect, listen, sniff |
+//! | [`plan`], [`cli`] | flags, made into a mode |
+//! | [`exit`], [`logging`] | what the user and the script see |
+//!
+//! `unsafe` lives in [`link`]'s packet socket and [`kernel`]'s system calls only.
 #![deny(unsafe_code)]
 
 pub mod cli;

@@ -188,7 +188,7 @@ impl Engine {
             true => interface.gso_max_segs as usize,
             false => 1,
         };
-        let max_frame = (interface.gso_max_size as usize).min(MAX_FRAME) - FRAME_MARGIN;
+        let max_frame = (interface.gso_max_size as usize).min(MAX_FRAME).saturating_sub(FRAME_MARGIN);
         Path { mtu: mtu as usize, max_frame, max_segments }
     }
 
