@@ -277,7 +277,7 @@ impl Conversation {
             Failure::Reset => Error::Reset(target),
             Failure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
             Failure::Vanished => Error::Vanished(target),
-            Failure::InterfaceGone => Error::InterfaceGone(target),
+            Failure::InterfaceGone(name) => Error::InterfaceGone { target, interface: name.clone() },
         }
     }
 }

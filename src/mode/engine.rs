@@ -118,6 +118,8 @@ pub struct Engine {
     checked_at: Duration,
     leak: Leak,
     single: Option<u32>,
+    /// The interfaces' names, by index.
+    names: HashMap<u32, String>,
 }
 
 impl Engine {
@@ -179,6 +181,7 @@ impl Engine {
             checked_at: Duration::ZERO,
             leak: Leak::default(),
             single,
+            names: setup.interfaces.iter().map(|i| (i.index, i.name.clone())).collect(),
         })
     }
 
@@ -321,7 +324,8 @@ impl Engine {
         if self.single.is_none() {
             for interface in self.stack.interfaces() {
                 if if_indextoname(interface).is_err() {
-                    self.stack.strand(interface);
+                    let name = self.names.get(&interface).map_or("(unknown)", String::as_str);
+                    self.stack.strand(interface, name);
                 }
             }
         }

@@ -60,8 +60,8 @@ pub enum Error {
     Reset(SocketAddr),
     #[error("{0}: the peer has stopped answering: nothing acknowledged within the user timeout")]
     Vanished(SocketAddr),
-    #[error("{0}: the interface that led there disappeared")]
-    InterfaceGone(SocketAddr),
+    #[error("{target}: interface {interface}, which led there, disappeared")]
+    InterfaceGone { target: SocketAddr, interface: String },
     #[error("nobody connected in {}", seconds(*.0))]
     NobodyCame(Duration),
     #[error("{target}: left with {} unacknowledged", count(*.bytes as u64, "byte"))]

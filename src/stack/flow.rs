@@ -78,8 +78,8 @@ pub enum Failure {
     Rejected(IcmpError),
     /// The peer has not acknowledged anything for the user timeout.
     Vanished,
-    /// The interface that leads to the peer is gone.
-    InterfaceGone,
+    /// The interface of this name, which led to the peer, is gone.
+    InterfaceGone(String),
 }
 
 impl fmt::Display for Failure {
@@ -89,7 +89,7 @@ impl fmt::Display for Failure {
             Failure::Reset => f.write_str("connection reset by peer"),
             Failure::Rejected(error) => write!(f, "rejected ({error})"),
             Failure::Vanished => f.write_str("the peer has stopped answering"),
-            Failure::InterfaceGone => f.write_str("the interface is gone"),
+            Failure::InterfaceGone(name) => write!(f, "interface {name} disappeared"),
         }
     }
 }
@@ -326,8 +326,8 @@ impl Flow {
     }
 
     /// Ends the connection without a word: there is no way left to say it.
-    pub fn strand(&mut self) {
-        self.failure.get_or_insert(Failure::InterfaceGone);
+    pub fn strand(&mut self, interface: &str) {
+        self.failure.get_or_insert_with(|| Failure::InterfaceGone(interface.to_owned()));
     }
 
     /// Ends our side: a FIN follows the last byte.
@@ -535,8 +535,9 @@ impl Flow {
                     log::warn!("{error}");
                     self.recovery.set_max_frame(self.mss);
                 }
-                Err(LinkError::Gone { .. }) => {
-                    self.strand();
+                // Whoever looks after the interfaces will tell, and knows its name.
+                Err(error @ LinkError::Gone { .. }) => {
+                    log::debug!("{}: {error}", self.tuple);
                     return Ok(false);
                 }
                 Err(error) if error.is_transient() => log::debug!("{}: {error}", self.tuple),

@@ -190,11 +190,11 @@ impl Stack {
         self.flows.values().map(|flow| flow.next_hop().interface).collect()
     }
 
-    /// Fails the flows whose interface is gone.
-    pub fn strand(&mut self, interface: u32) {
+    /// Fails the flows whose interface, which was called `name`, is gone.
+    pub fn strand(&mut self, interface: u32, name: &str) {
         for (tuple, flow) in &mut self.flows {
             if flow.next_hop().interface == interface {
-                flow.strand();
+                flow.strand(name);
                 self.touched.insert(*tuple);
             }
         }
