@@ -213,7 +213,7 @@ mod goodput {
     /// 100 Mbit/s with 50 ms of queue: full, and few losses for it.
     #[test]
     fn a_bottleneck_is_filled_and_not_flooded() {
-        for (algorithm, losses) in [(Algorithm::Bbr, 50), (Algorithm::Cubic, 400), (Algorithm::Reno, 700)] {
+        for (algorithm, losses) in [(Algorithm::Bbr, 50), (Algorithm::Cubic, 60), (Algorithm::Reno, 700)] {
             let path =
                 PathConfig { delay: ms(10), rate: 12_500_000, queue: 625_000, ..PathConfig::default() };
             let (goodput, _, overflowed) = measure(algorithm, path, 100);

@@ -57,11 +57,9 @@ impl Cubic {
 
     fn slow_start(&mut self, sample: &AckSample) {
         let segments = |bytes: u64| bytes as f64 / self.mss as f64;
-        let growth = match (&mut self.hystart, sample.rate) {
-            (Some(hystart), Some(rate)) => {
-                hystart.on_ack(sample.delivered, sample.rtt, rate.prior_delivered, sample.total_delivered)
-            }
-            _ => Growth::By(sample.delivered),
+        let growth = match &mut self.hystart {
+            Some(hystart) => hystart.on_ack(sample),
+            None => Growth::By(sample.delivered),
         };
         match growth {
             Growth::By(bytes) => self.window += segments(bytes),

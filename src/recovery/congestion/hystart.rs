@@ -1,5 +1,12 @@
 //! HyStart++ (RFC 9406): leaving slow start when the round-trip time rises, before the queue overflows.
+//!
+//! The RTT tells a round trip late, in which the window doubles once more. So slow start also ends, as in Linux's
+//! HyStart (Ha and Rhee, "Taming the elephants"), when the ACKs of one round follow each other without a gap for
+//! half a round trip: the window will be as large as the path before they have taken effect.
 use std::time::Duration;
+
+use super::AckSample;
+use crate::recovery::time::Instant;
 
 /// RFC 9406, section 4.3.
 const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
@@ -8,6 +15,8 @@ const MIN_RTT_DIVISOR: u32 = 8;
 const N_RTT_SAMPLE: u32 = 8;
 const CSS_GROWTH_DIVISOR: u64 = 4;
 const CSS_ROUNDS: u32 = 5;
+/// Linux's hystart_ack_delta_us: a longer gap ends a train of ACKs.
+const TRAIN_GAP: Duration = Duration::from_millis(2);
 
 /// What slow start does with an ACK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +31,10 @@ pub(super) enum Growth {
 pub(super) struct HyStart {
     /// The round ends when something sent after this much was delivered is delivered itself.
     round_end: u64,
+    round_started: Instant,
+    /// The last ACK of this round's train.
+    train_end: Instant,
+    base: Option<Duration>,
     last_min: Option<Duration>,
     current_min: Option<Duration>,
     samples: u32,
@@ -30,17 +43,13 @@ pub(super) struct HyStart {
 }
 
 impl HyStart {
-    /// An ACK in slow start delivered `bytes`. `prior_delivered` and `delivered` count rounds as
-    /// [`crate::recovery::rate`] does.
-    pub fn on_ack(
-        &mut self,
-        bytes: u64,
-        rtt: Option<Duration>,
-        prior_delivered: u64,
-        delivered: u64,
-    ) -> Growth {
+    /// A batch of ACKs in slow start.
+    pub fn on_ack(&mut self, sample: &AckSample) -> Growth {
+        let prior_delivered = sample.rate.map_or(0, |rate| rate.prior_delivered);
         if prior_delivered >= self.round_end {
-            self.round_end = delivered;
+            self.round_end = sample.total_delivered;
+            self.round_started = sample.now;
+            self.train_end = sample.now;
             self.last_min = self.current_min.take().or(self.last_min);
             self.samples = 0;
             if let Some((_, rounds)) = &mut self.conservative {
@@ -50,39 +59,76 @@ impl HyStart {
                 }
             }
         }
-        if let Some(rtt) = rtt {
+        if let Some(rtt) = sample.rtt {
+            self.base = Some(self.base.map_or(rtt, |base| base.min(rtt)));
             self.current_min = Some(self.current_min.map_or(rtt, |current| current.min(rtt)));
             self.samples += 1;
         }
-        if let (Some(current), Some(last), true) =
-            (self.current_min, self.last_min, self.samples >= N_RTT_SAMPLE)
-        {
-            match self.conservative {
-                Some((baseline, _)) if current < baseline => self.conservative = None,
-                Some(_) => {}
-                None => {
-                    let threshold = (last / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
-                    if current >= last + threshold {
-                        self.conservative = Some((current, 0));
-                    }
+        if self.train_is_long(sample.now) {
+            return Growth::Exit;
+        }
+        self.watch_delay();
+        let bytes = sample.delivered;
+        Growth::By(if self.conservative.is_some() { bytes / CSS_GROWTH_DIVISOR } else { bytes })
+    }
+
+    fn train_is_long(&mut self, now: Instant) -> bool {
+        if now.since(self.train_end) > TRAIN_GAP {
+            return false;
+        }
+        self.train_end = now;
+        let enough = self.samples >= N_RTT_SAMPLE;
+        enough && self.base.is_some_and(|base| now.since(self.round_started) > base / 2)
+    }
+
+    /// RFC 9406, section 4.2.
+    fn watch_delay(&mut self) {
+        let (Some(current), Some(last)) = (self.current_min, self.last_min) else { return };
+        if self.samples < N_RTT_SAMPLE {
+            return;
+        }
+        match self.conservative {
+            Some((baseline, _)) if current < baseline => self.conservative = None,
+            Some(_) => {}
+            None => {
+                let threshold = (last / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
+                if current >= last + threshold {
+                    self.conservative = Some((current, 0));
                 }
             }
         }
-        Growth::By(if self.conservative.is_some() { bytes / CSS_GROWTH_DIVISOR } else { bytes })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recovery::rate::RateSample;
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// One round of ten ACKs of 1000 bytes each.
-    fn round(hystart: &mut HyStart, number: u64, rtt: Duration) -> Vec<Growth> {
+    /// One round of ten ACKs of 1000 bytes each, `gap` apart; rounds begin a second apart.
+    fn round(hystart: &mut HyStart, number: u64, rtt: Duration, gap: Duration) -> Vec<Growth> {
+        let mut now = Instant::from_millis(number * 1000);
         (0..10)
             .map(|n| {
-                hystart.on_ack(1000, Some(rtt), (number - 1) * 10_000 + n * 1000, number * 10_000 + n * 1000)
+                now += gap;
+                hystart.on_ack(&AckSample {
+                    now,
+                    delivered: 1000,
+                    lost: 0,
+                    in_flight: 0,
+                    prior_in_flight: 0,
+                    rtt: Some(rtt),
+                    smoothed_rtt: Some(rtt),
+                    rate: Some(RateSample {
+                        prior_delivered: (number - 1) * 10_000 + n * 1000,
+                        ..RateSample::default()
+                    }),
+                    total_delivered: number * 10_000 + n * 1000,
+                    in_recovery: false,
+                    may_grow: true,
+                })
             })
             .collect()
     }
@@ -91,26 +137,38 @@ mod tests {
     fn a_steady_rtt_keeps_slow_start() {
         let mut hystart = HyStart::default();
         for number in 1..20 {
-            assert!(round(&mut hystart, number, 20 * MS).iter().all(|g| *g == Growth::By(1000)));
+            assert!(round(&mut hystart, number, 20 * MS, MS).iter().all(|g| *g == Growth::By(1000)));
         }
     }
 
     #[test]
     fn a_rising_rtt_slows_and_then_ends_it() {
         let mut hystart = HyStart::default();
-        round(&mut hystart, 1, 20 * MS);
-        let slowed = round(&mut hystart, 2, 24 * MS);
+        round(&mut hystart, 1, 20 * MS, MS);
+        let slowed = round(&mut hystart, 2, 24 * MS, MS);
         assert_eq!(slowed[..7], [Growth::By(1000); 7], "eight samples are wanted");
         assert_eq!(slowed[7..], [Growth::By(250); 3]);
-        let end = (3..20).position(|number| round(&mut hystart, number, 24 * MS).contains(&Growth::Exit));
+        let end = (3..20).position(|number| round(&mut hystart, number, 24 * MS, MS).contains(&Growth::Exit));
         assert_eq!(end, Some(5), "RFC 9406: CSS_ROUNDS");
     }
 
     #[test]
     fn a_false_alarm_resumes_slow_start() {
         let mut hystart = HyStart::default();
-        round(&mut hystart, 1, 20 * MS);
-        round(&mut hystart, 2, 26 * MS);
-        assert_eq!(round(&mut hystart, 3, 20 * MS).last(), Some(&Growth::By(1000)));
+        round(&mut hystart, 1, 20 * MS, MS);
+        round(&mut hystart, 2, 26 * MS, MS);
+        assert_eq!(round(&mut hystart, 3, 20 * MS, MS).last(), Some(&Growth::By(1000)));
+    }
+
+    #[test]
+    fn a_train_of_acks_half_as_long_as_the_path_ends_it() {
+        let mut hystart = HyStart::default();
+        assert!(!round(&mut hystart, 1, 40 * MS, 2 * MS).contains(&Growth::Exit), "18 ms of 40");
+        assert!(round(&mut hystart, 2, 34 * MS, 2 * MS).contains(&Growth::Exit));
+        let mut hystart = HyStart::default();
+        assert!(
+            !round(&mut hystart, 1, 34 * MS, 3 * MS).contains(&Growth::Exit),
+            "no train: the gaps are long"
+        );
     }
 }
