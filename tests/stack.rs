@@ -121,6 +121,19 @@ fn listener(admission: Admission) -> Listener {
     }
 }
 
+/// A listener that has no room for handshakes gives cookies instead, and nobody can tell.
+#[test]
+fn cookies_carry_what_records_would() {
+    for v6 in [false, true] {
+        let (there, back) = (payload(300_000, 5), payload(200_000, 6));
+        let mut lab = Lab::new(v6, Impairment::default(), 7, 1 << 18, there.clone(), back.clone());
+        lab.server.stack.listen(Listener { half_open: 0, ..listener(Admission::Accept) });
+        lab.run(1 << 16, Lab::finished);
+        assert_eq!((lab.client.failure(), lab.server.failure()), (None, None));
+        assert!(lab.server.arrived == there && lab.client.arrived == back);
+    }
+}
+
 struct Lab {
     medium: Medium,
     client: Host,

@@ -11,9 +11,8 @@ use std::time::Duration;
 
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 256;
-/// Handshakes under way: a record each, of about 250 bytes. A flood of 100,000 SYNs a second leaves a client
-/// a third of a second to answer.
-const HALF_OPEN: usize = 32_768;
+/// Handshakes of which a record is kept, like Linux's net.ipv4.tcp_max_syn_backlog; about 250 bytes each.
+const HALF_OPEN: usize = 4096;
 
 /// A port to serve.
 #[derive(Clone, Debug)]

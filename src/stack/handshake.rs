@@ -3,6 +3,10 @@
 //! A flow with its buffers is made only for the ACK, so that a flood of SYNs costs a small record each. The
 //! record keeps the SYN and the seed of the flow to be; the flow is made with that seed and shown the SYN
 //! then, so that it has sent, as far as it can tell, the very SYN-ACK that was sent for it here.
+//!
+//! When there are too many records, none is kept: the seed is a keyed hash of who asks, so that the ACK proves
+//! itself (SYN cookies, RFC 4987, section 3.6). Such a connection has only what the hash can remember: an MSS
+//! of four, no window scale, no SACK, no timestamps.
 use super::{
     bare::MAX_TCP_HEADER,
     endpoint,
@@ -16,6 +20,7 @@ use smoltcp::{
 };
 use std::{
     collections::{HashMap, VecDeque},
+    hash::{BuildHasher, RandomState},
     time::Duration,
 };
 
@@ -132,22 +137,15 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// Adds a handshake that is being answered. With `limit` of them under way, the oldest gives way.
-    pub fn insert(&mut self, tuple: FiveTuple, mut handshake: Handshake, limit: usize) {
-        while self.pending.len() >= limit
-            && let Some((at, oldest)) = self.due.iter_mut().rev().find_map(VecDeque::pop_front)
-        {
-            self.forget(at, &oldest);
-        }
+    /// Adds a handshake that is being answered.
+    pub fn insert(&mut self, tuple: FiveTuple, mut handshake: Handshake) {
         handshake.due = handshake.answered + REPEATS[0];
         self.due[0].push_back((handshake.due, tuple));
         self.pending.insert(tuple, handshake);
     }
 
-    fn forget(&mut self, at: Duration, tuple: &FiveTuple) {
-        if self.pending.get(tuple).is_some_and(|handshake| handshake.due == at) {
-            self.pending.remove(tuple);
-        }
+    pub fn len(&self) -> usize {
+        self.pending.len()
     }
 
     pub fn get(&self, tuple: &FiveTuple) -> Option<&Handshake> {
@@ -185,11 +183,89 @@ impl Handshakes {
     pub fn deadline(&self) -> Option<Duration> {
         self.due.iter().filter_map(|stage| stage.front()).map(|(at, _)| *at).min()
     }
+}
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.pending.len()
+/// The MSS that a cookie remembers: the largest of these that is not above the peer's, in bytes (as Linux's
+/// net/ipv4/syncookies.c, msstab).
+const COOKIE_MSS: [u16; 4] = [536, 1300, 1440, 1460];
+/// A cookie holds in the epoch it was made in and the one after.
+const COOKIE_EPOCH: Duration = Duration::from_secs(32);
+
+/// Handshakes of which nothing is kept.
+#[derive(Debug, Default)]
+pub struct Cookies {
+    key: RandomState,
+    /// When a cookie was last given: no ACK is taken for one if none can be due.
+    given: Option<Duration>,
+}
+
+impl Cookies {
+    /// The handshake that answers a SYN and that [`Cookies::redeem`] will find again.
+    pub fn give(
+        &mut self,
+        now: Duration,
+        tuple: &FiveTuple,
+        next_hop: NextHop,
+        segment: &Segment,
+        bytes: &[u8],
+    ) -> Handshake {
+        self.given = Some(now);
+        let offered = segment::max_segment_size(bytes).unwrap_or(0);
+        let class = COOKIE_MSS.iter().rposition(|mss| *mss <= offered).unwrap_or(0);
+        self.handshake(now, tuple, next_hop, segment.sequence, epoch(now), class)
     }
+
+    /// The handshake that a segment completes, if it acknowledges a cookie of ours.
+    pub fn redeem(
+        &self,
+        now: Duration,
+        tuple: &FiveTuple,
+        next_hop: NextHop,
+        segment: &Segment,
+    ) -> Option<Handshake> {
+        let open = now < self.given? + 2 * COOKIE_EPOCH;
+        if !open || !segment.is(segment::ACK) || segment.is(segment::SYN) || segment.is(segment::RST) {
+            return None;
+        }
+        let theirs = segment.sequence.wrapping_sub(1);
+        // When it was sent is not known: a round trip that is too long does less harm than one too short.
+        let answered = now.saturating_sub(COOKIE_ROUND_TRIP);
+        let epochs = [Some(epoch(now)), epoch(now).checked_sub(1)].into_iter().flatten();
+        epochs
+            .flat_map(|epoch| (0..COOKIE_MSS.len()).map(move |class| (epoch, class)))
+            .map(|(epoch, class)| self.handshake(answered, tuple, next_hop, theirs, epoch, class))
+            .find(|handshake| handshake.classify(segment) == Reply::Completed)
+    }
+
+    fn handshake(
+        &self,
+        answered: Duration,
+        tuple: &FiveTuple,
+        next_hop: NextHop,
+        theirs: u32,
+        epoch: u64,
+        class: usize,
+    ) -> Handshake {
+        let seed = self.key.hash_one((tuple, theirs, epoch, class));
+        let mss = COOKIE_MSS.get(class).copied().unwrap_or(COOKIE_MSS[0]);
+        let syn = segment::plain_syn(tuple.remote.port(), tuple.local.port(), theirs, mss);
+        Handshake {
+            next_hop,
+            seed,
+            syn: syn.into_iter().collect(),
+            answered,
+            ours: endpoint::initial_sequence(seed),
+            theirs,
+            due: answered,
+        }
+    }
+}
+
+/// What a round trip is taken for where a cookie has forgotten when it began.
+const COOKIE_ROUND_TRIP: Duration = Duration::from_millis(100);
+
+fn epoch(now: Duration) -> u64 {
+    now.as_secs() / COOKIE_EPOCH.as_secs()
 }
 
 #[cfg(test)]
@@ -303,20 +379,38 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_gives_way() {
-        let mut handshakes = Handshakes::default();
-        for port in 1..=10 {
-            handshakes.insert(tuple(port), handshake(u64::from(port)), 4);
-        }
-        assert_eq!(handshakes.len(), 4);
-        assert!((7..=10).all(|port| handshakes.get(&tuple(port)).is_some()));
+    fn a_cookie_is_redeemed_by_its_own_ack_alone_and_not_for_long() {
+        let mut cookies = Cookies::default();
+        let next_hop = NextHop { interface: 1, header: LinkHeader::None };
+        let mut syn = segment(segment::SYN, 1000, 0);
+        syn[12] = 6 << 4;
+        syn.extend([2, 4, 5, 0xa0]);
+        let parsed = Segment::parse(&syn).expect("a segment");
+        let at = Duration::from_secs;
+        let given = cookies.give(at(40), &tuple(1), next_hop, &parsed, &syn);
+        assert_eq!(segment::max_segment_size(&given.syn), Some(1440));
+        let ack = |sequence, acknowledgment| {
+            Segment::parse(&segment(segment::ACK, sequence, acknowledgment)).expect("a segment")
+        };
+        let ours = given.ours.wrapping_add(1);
+        let redeem = |seconds, tuple, ack| {
+            let found = cookies.redeem(at(seconds), &tuple, next_hop, &ack);
+            found.map(|handshake| (handshake.seed, handshake.syn))
+        };
+        let expected = Some((given.seed, given.syn.clone()));
+        assert_eq!(redeem(40, tuple(1), ack(1001, ours)), expected);
+        assert_eq!(redeem(70, tuple(1), ack(1001, ours)), expected);
+        assert_eq!(redeem(100, tuple(1), ack(1001, ours)), None);
+        assert_eq!(redeem(41, tuple(2), ack(1001, ours)), None);
+        assert_eq!(redeem(41, tuple(1), ack(1002, ours)), None);
+        assert_eq!(redeem(41, tuple(1), ack(1001, ours.wrapping_add(1))), None);
     }
 
     #[test]
     fn answers_are_repeated_and_then_given_up() {
         let mut handshakes = Handshakes::default();
-        handshakes.insert(tuple(1), handshake(0), 4);
-        handshakes.insert(tuple(2), handshake(0), 4);
+        handshakes.insert(tuple(1), handshake(0));
+        handshakes.insert(tuple(2), handshake(0));
         handshakes.remove(&tuple(2));
         let mut times = Vec::new();
         while let Some(at) = handshakes.deadline() {

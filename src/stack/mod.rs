@@ -27,7 +27,7 @@ use crate::{
 use bare::Bare;
 use deadlines::Deadlines;
 use fragment::Reassembly;
-use handshake::{Handshake, Handshakes, Reply};
+use handshake::{Cookies, Handshake, Handshakes, Reply};
 use segment::Segment;
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -58,7 +58,7 @@ pub type Gate = Box<dyn Fn(IpAddr) -> Admission>;
 pub struct Listener {
     /// Connections that may wait to be accepted; one more SYN gets no answer and will be repeated.
     pub backlog: usize,
-    /// Handshakes under way; one more and the oldest gives way.
+    /// Handshakes of which a record is kept; beyond them, SYN cookies are given.
     pub half_open: usize,
     pub gate: Gate,
     /// The interfaces served, by index, and what packets may measure on each.
@@ -76,6 +76,7 @@ pub struct Stack {
     /// Whether the listener takes further connections; its gate holds all the same.
     listening: bool,
     handshakes: Handshakes,
+    cookies: Cookies,
     accepted: VecDeque<FiveTuple>,
     orphans: Orphans,
     time_waits: TimeWaits,
@@ -117,6 +118,7 @@ impl Stack {
             listener: None,
             listening: false,
             handshakes: Handshakes::default(),
+            cookies: Cookies::default(),
             accepted: VecDeque::new(),
             orphans: Orphans::default(),
             time_waits: TimeWaits::default(),
@@ -329,8 +331,11 @@ impl Stack {
         }
         if let Some(handshake) = self.handshakes.get(&tuple) {
             match handshake.classify(segment) {
-                Reply::Completed => return self.establish(tuple),
-                Reply::Repeated => self.send_syn_ack(&tuple),
+                Reply::Completed => {
+                    let handshake = handshake.clone();
+                    return self.establish(tuple, handshake);
+                }
+                Reply::Repeated => self.repeat_syn_ack(&tuple),
                 Reply::Abandoned => drop(self.handshakes.remove(&tuple)),
                 Reply::Wrong => self.reset(tuple, segment, reply),
                 Reply::Nothing => {}
@@ -339,10 +344,25 @@ impl Stack {
                     self.admit(now, tuple, segment, bytes, reply, beyond);
                 }
             }
+        } else if let Some(handshake) = self.redeem(now, &tuple, segment, reply) {
+            return self.establish(tuple, handshake);
         } else {
             self.admit(now, tuple, segment, bytes, reply, beyond);
         }
         false
+    }
+
+    /// The handshake that a segment without one completes, if we gave its sender a cookie.
+    fn redeem(
+        &self,
+        now: Duration,
+        tuple: &FiveTuple,
+        segment: &Segment,
+        reply: NextHop,
+    ) -> Option<Handshake> {
+        let listener = self.listener.as_ref().filter(|_| self.listening)?;
+        let handshake = self.cookies.redeem(now, tuple, reply, segment)?;
+        ((listener.gate)(tuple.remote.ip()) == Admission::Accept).then_some(handshake)
     }
 
     /// Answers a segment of no connection, as RFC 9293, section 3.10.7.1 says: a SYN to a listener begins a
@@ -396,7 +416,10 @@ impl Stack {
                 reply.interface
             );
         }
-        let limit = listener.half_open;
+        if self.handshakes.len() >= listener.half_open {
+            let handshake = self.cookies.give(now, &tuple, reply, segment, bytes);
+            return self.send_syn_ack(&tuple, &handshake);
+        }
         let lies_beyond = |seed| match beyond {
             Some(old) => (endpoint::initial_sequence(seed).wrapping_sub(old) as i32) > 0,
             None => true,
@@ -405,12 +428,18 @@ impl Stack {
         while !lies_beyond(seed) {
             seed = (self.seed)();
         }
-        self.handshakes.insert(tuple, Handshake::new(now, reply, seed, segment, bytes), limit);
-        self.send_syn_ack(&tuple);
+        let handshake = Handshake::new(now, reply, seed, segment, bytes);
+        self.send_syn_ack(&tuple, &handshake);
+        self.handshakes.insert(tuple, handshake);
     }
 
-    fn send_syn_ack(&mut self, tuple: &FiveTuple) {
-        let Some(handshake) = self.handshakes.get(tuple) else { return };
+    fn repeat_syn_ack(&mut self, tuple: &FiveTuple) {
+        if let Some(handshake) = self.handshakes.get(tuple).cloned() {
+            self.send_syn_ack(tuple, &handshake);
+        }
+    }
+
+    fn send_syn_ack(&mut self, tuple: &FiveTuple, handshake: &Handshake) {
         let path = self.listener.as_ref().and_then(|l| l.paths.get(&handshake.next_hop.interface));
         let Some(path) = path else { return };
         let mss = flow::mss(path, tuple.remote.ip(), &self.settings);
@@ -423,13 +452,13 @@ impl Stack {
 
     /// Makes the flow of a handshake whose ACK has come, unless the backlog is full: then the peer will send it
     /// again. Whether it did.
-    fn establish(&mut self, tuple: FiveTuple) -> bool {
+    fn establish(&mut self, tuple: FiveTuple, handshake: Handshake) -> bool {
         let Some(listener) = &self.listener else { return false };
         if self.accepted.len() >= listener.backlog {
             log::debug!("the backlog is full: {} has to wait", tuple.remote);
             return false;
         }
-        let Some(handshake) = self.handshakes.remove(&tuple) else { return false };
+        self.handshakes.remove(&tuple);
         let Some(path) = listener.paths.get(&handshake.next_hop.interface) else { return false };
         let way = Way { next_hop: handshake.next_hop, path: *path };
         let Handshake { answered, seed, syn, .. } = handshake;
@@ -467,7 +496,7 @@ impl Stack {
     pub fn egress(&mut self, now: Duration, link: &mut dyn Link) -> Result<bool, LinkError> {
         for _ in 0..MAX_REPEATED {
             let Some(tuple) = self.handshakes.due(now) else { break };
-            self.send_syn_ack(&tuple);
+            self.repeat_syn_ack(&tuple);
         }
         if let Some(disguise) = &mut self.disguise {
             disguise.send(link)?;

@@ -72,22 +72,57 @@ impl Segment {
     }
 }
 
-/// TSval and TSecr of a segment's timestamp option (RFC 7323, section 3.2), if it has one. `bytes` begins with
-/// the segment's header.
-pub fn timestamp(bytes: &[u8]) -> Option<(u32, u32)> {
+/// The data of the option of this kind in the header that `bytes` begins with, if there is one and it is whole.
+fn option(bytes: &[u8], kind: u8) -> Option<&[u8]> {
     let header_len = usize::from(bytes.get(12)? >> 4) * 4;
     let mut options = bytes.get(MIN_HEADER..header_len)?;
     loop {
         match *options {
-            [8, 10, a, b, c, d, e, f, g, h, ..] => {
-                return Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])));
-            }
             [0, ..] | [] => return None,
             [1, ref rest @ ..] => options = rest,
-            [_, len, ..] if len >= 2 => options = options.get(usize::from(len)..)?,
+            [found, len, ..] => {
+                let (option, rest) = options.split_at_checked(usize::from(len))?;
+                let data = option.get(2..)?;
+                if found == kind {
+                    return Some(data);
+                }
+                options = rest;
+            }
             _ => return None,
         }
     }
+}
+
+/// TSval and TSecr of a segment's timestamp option (RFC 7323, section 3.2), if it has one.
+pub fn timestamp(bytes: &[u8]) -> Option<(u32, u32)> {
+    match *option(bytes, 8)? {
+        [a, b, c, d, e, f, g, h] => {
+            Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])))
+        }
+        _ => None,
+    }
+}
+
+/// A segment's maximum segment size option (RFC 9293, section 3.2), if it has one.
+pub fn max_segment_size(bytes: &[u8]) -> Option<u16> {
+    match *option(bytes, 2)? {
+        [high, low] => Some(u16::from_be_bytes([high, low])),
+        _ => None,
+    }
+}
+
+/// The header of a SYN with no option but the maximum segment size. Its checksum field is left 0.
+pub fn plain_syn(source_port: u16, destination_port: u16, sequence: u32, mss: u16) -> [u8; MIN_HEADER + 4] {
+    let mut header = [0; MIN_HEADER + 4];
+    header[..2].copy_from_slice(&source_port.to_be_bytes());
+    header[2..4].copy_from_slice(&destination_port.to_be_bytes());
+    header[4..8].copy_from_slice(&sequence.to_be_bytes());
+    header[12] = 6 << 4;
+    header[13] = SYN;
+    header[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
+    header[20..22].copy_from_slice(&[2, 4]);
+    header[22..24].copy_from_slice(&mss.to_be_bytes());
+    header
 }
 
 #[cfg(test)]

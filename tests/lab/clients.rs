@@ -201,7 +201,8 @@ fn a_client_that_takes_nothing_does_not_stall_the_others_for_ever() {
         format!("import socket, time; s = socket.create_connection(('{at}', {PORT})); time.sleep(60)");
     let mut slow = pair.peer.command("python3").args(["-c", &sleeper]).spawn();
     server.wait_for_stderr("established");
-    let client = Netcat::OpenBsd.connect(&pair.peer, at, PORT).input(Input::Null).expect(&payload);
+    // With -d its own side stays open until ours has ended.
+    let client = pair.peer.words(&format!("nc.openbsd -d {at} {PORT}")).expect(&payload);
     let client = client.deadline(Duration::from_secs(60)).spawn();
     server.wait_until("both", |server| server.stderr().matches("established").count() == 2);
     let Input::File(file) = payload.input() else { panic!("a payload is a file") };
@@ -235,16 +236,15 @@ fn each_client_has_a_process_of_its_own() {
 
 #[test]
 fn a_process_ends_its_connection_and_knows_its_peer() {
-    lab!("ncat");
+    lab!("nc.openbsd");
     let pair = Pair::new();
     let at = pair.host_address(Family::V4);
     let mut server = netkat(&pair.host, &format!("-v -l -k {PORT} --sh-exec"))
         .arg("echo $NETKAT_PROTO $NETKAT_REMOTE_ADDR $NETKAT_LOCAL_ADDR $NETKAT_LOCAL_PORT; ps -o stat")
         .spawn();
     server.wait_for_stderr("listening on");
-    // Its input stays open: only the end of the process ends it.
-    let client = pair.peer.words(&format!("ncat {at} {PORT}"));
-    let output = client.input(Input::Open).run();
+    // With -d its own side stays open: only the end of the process ends it.
+    let output = pair.peer.words(&format!("nc.openbsd -d {at} {PORT}")).run();
     assert!(output.success(), "{output}");
     let expected = format!("TCP {} {at} {PORT}\n", pair.peer_address(Family::V4));
     assert!(output.text().starts_with(&expected), "{output}");
@@ -276,7 +276,7 @@ fn processes_do_not_outlive_netkat() {
     client.wait_for_stdout("ready");
     let ended = server.terminate();
     assert_eq!(ended.signal(), Some(15), "{ended}");
-    let left = pair.host.command("ip").args(["netns", "pids", pair.host.name()]).succeed().text();
+    let left = pair.peer.command("ip").args(["netns", "pids", pair.host.name()]).succeed().text();
     assert_eq!(left, "");
     // A reset, not an end: what the process had to say was not all said.
     assert!(!client.wait(DEADLINE).success());
