@@ -9,9 +9,11 @@ mod egress;
 mod engine;
 mod exec;
 mod listen;
+mod scan;
 mod serve;
 mod session;
 mod sniff;
+mod verdict;
 
 use crate::{
     host::{
@@ -39,7 +41,9 @@ pub use egress::{Egress, EgressError, Hop, Wish};
 pub use engine::Setup;
 pub use exec::{Command, CommandError};
 pub use listen::Listen;
+pub use scan::{PROBE_BUFFER, Scan};
 pub use sniff::{Sniff, Source};
+pub use verdict::Verdict;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,8 @@ pub enum Error {
     Vanished(SocketAddr),
     #[error("{0}: the interface that led there disappeared")]
     InterfaceGone(SocketAddr),
+    #[error("{address}: none of {ports} ports is open")]
+    NothingOpen { address: IpAddr, ports: usize, verdict: Verdict },
     #[error("nobody connected in {}", seconds(*.0))]
     NobodyCame(Duration),
     #[error("{target}: left with {} unacknowledged", count(*.bytes as u64, "byte"))]
