@@ -1,25 +1,33 @@
 //! How a run ends: the one line on stderr, and the exit status that scripts read.
-use crate::{mode, plan::PlanError};
+use crate::{
+    mode::{self, Verdict},
+    plan::PlanError,
+};
 use nix::sys::signal::{SigSet, Signal, raise};
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
-/// The connection failed or broke.
-const FAILED: u8 = 1;
-/// The command line is wrong; clap's own errors exit with the same.
-const USAGE: u8 = 2;
+/// Prints the error, if there is one, and returns the status that its verdict has. Interrupted runs end by the
+/// signal itself, so that the shell sees what happened.
+pub fn report(result: &anyhow::Result<()>, detailed: bool) -> ExitCode {
+    if let Err(error) = result {
+        if let Some(mode::Error::Interrupted(signal)) = error.downcast_ref() {
+            die_by(*signal);
+        }
+        eprintln!("netkat: {error:#}");
+    }
+    ExitCode::from(verdict(result).status(detailed))
+}
 
-/// Prints the error, if there is one, and returns the status: 0 done, 1 failed, 2 usage. Interrupted runs end
-/// by the signal itself, so that the shell sees what happened.
-pub fn report(result: anyhow::Result<()>) -> ExitCode {
-    let Err(error) = result else { return ExitCode::SUCCESS };
-    if let Some(mode::Error::Interrupted(signal)) = error.downcast_ref() {
-        die_by(*signal);
-    }
-    eprintln!("netkat: {error:#}");
-    match error.downcast_ref::<PlanError>() {
-        Some(error) if error.is_usage() => ExitCode::from(USAGE),
-        _ => ExitCode::from(FAILED),
-    }
+/// The status after printing something to standard output.
+pub fn printed(result: io::Result<()>) -> ExitCode {
+    report(&result.map_err(|error| mode::Error::Output(error).into()), false)
+}
+
+fn verdict(result: &anyhow::Result<()>) -> Verdict {
+    let Err(error) = result else { return Verdict::Done };
+    let planned = error.downcast_ref::<PlanError>().map(PlanError::verdict);
+    let ran = || error.downcast_ref::<mode::Error>().map(Verdict::from);
+    planned.or_else(ran).unwrap_or(Verdict::Failed)
 }
 
 /// Ends the process as if `signal` had never been caught. It was only blocked, so its disposition is still

@@ -1,11 +1,16 @@
-use clap::Parser;
 use netkat::{cli::Cli, exit, plan::Plan};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    if let Some(document) = cli.generate {
+        return exit::printed(document.write(&mut std::io::stdout().lock()));
+    }
     netkat::logging::init(cli.verbose);
-    exit::report(run(&cli))
+    exit::report(&run(&cli), cli.exit_verdict)
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use crate::{
     kernel::{Backend, IpFamily, SniffFilter},
     mode::{
         self, Access, Attempt, Command, Connect, DatagramConnect, DatagramListen, EgressError, Hop, Listen,
-        Policy, Setup, Sniff, Source, Wish,
+        PROBE_BUFFER, Policy, Scan, Setup, Sniff, Source, Verdict, Wish,
     },
     net::{MacAddr, Protocol},
     recovery::Algorithm,
@@ -42,6 +42,7 @@ pub enum Plan {
     DatagramConnect(DatagramConnect),
     DatagramListen(DatagramListen),
     Sniff(Sniff),
+    Scan(Scan),
 }
 
 /// Why there is no plan.
@@ -64,9 +65,12 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// Whether the command line itself is wrong, whatever the host.
-    pub fn is_usage(&self) -> bool {
-        matches!(self, PlanError::Usage(_) | PlanError::Port(_))
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            PlanError::Usage(_) | PlanError::Port(_) => Verdict::Usage,
+            PlanError::Egress(error) => error.into(),
+            _ => Verdict::Failed,
+        }
     }
 }
 
@@ -80,6 +84,7 @@ impl Plan {
         if cli.sniff || cli.read.is_some() {
             return Ok(Plan::Sniff(sniff(cli)?));
         }
+        habits(cli)?;
         if let Some(flag) = sniffing_flag(cli) {
             return usage(format!("{flag} is for --sniff and --read"));
         }
@@ -87,6 +92,12 @@ impl Plan {
             return usage(
                 "--exec, --sh-exec and --max-conns are for TCP; with -u, use -k to serve several peers",
             );
+        }
+        if cli.udp && cli.scan {
+            return usage("-z probes TCP ports; what an open UDP port says depends on what it is sent");
+        }
+        if cli.scan {
+            return Ok(Plan::Scan(scan(cli)?));
         }
         Ok(match (cli.listen, protocol(cli)) {
             (false, Protocol::Tcp) => Plan::Connect(connect(cli)?),
@@ -109,6 +120,7 @@ impl Plan {
             Plan::DatagramConnect(connect) => connect.run(),
             Plan::DatagramListen(listen) => listen.run(),
             Plan::Sniff(sniff) => sniff.run(),
+            Plan::Scan(scan) => scan.run(),
         }
     }
 }
@@ -165,16 +177,66 @@ fn sniffing_flag(cli: &Cli) -> Option<&'static str> {
     given.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
 }
 
+/// Values that mean something else to nc or ncat.
+fn habits(cli: &Cli) -> Result<(), PlanError> {
+    if let Some(number) = cli.interface.as_deref().filter(|name| value_is_time(name)) {
+        return usage(format!(
+            "-i {number}: -i names the interface here; a time between lines (nc's -i) is --delay {number}, \
+             a limit to silence (ncat's -i) is --idle-timeout {number}"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a name of an interface looks like a time, and no interface has it.
+fn value_is_time(name: &str) -> bool {
+    crate::cli::is_time(name) && interface::by_name(name).is_err()
+}
+
 fn connect(cli: &Cli) -> Result<Connect, PlanError> {
-    let [host, port] = cli.target.as_slice() else {
-        return usage(match cli.target.as_slice() {
-            [] => "say where to connect to: netkat HOST PORT (or listen: netkat -l PORT)".to_owned(),
-            [only, ..] => {
-                format!("\"{only}\": say host and port: netkat HOST PORT (or listen: netkat -l PORT)")
-            }
-        });
-    };
+    let (host, port) = remote_target(cli)?;
+    if resolve::ports(port, protocol(cli)).is_ok_and(|ports| ports.len() > 1) {
+        return usage(format!("\"{port}\" is more than one port: add -z to probe them"));
+    }
     let port = resolve::port(port, protocol(cli))?;
+    let attempts = attempts(cli, host, port)?;
+    Ok(Connect {
+        attempts,
+        wait: cli.wait.unwrap_or(CONNECT_WAIT),
+        policy: policy(cli),
+        command: command(cli)?,
+    })
+}
+
+fn scan(cli: &Cli) -> Result<Scan, PlanError> {
+    let (host, ports) = remote_target(cli)?;
+    let ports = resolve::ports(ports, Protocol::Tcp)?;
+    // A policy rule may look at the port; all probes go the first one's way.
+    let mut attempts = attempts(cli, host, ports.first().copied().unwrap_or_default())?;
+    for attempt in &mut attempts {
+        attempt.setup.remote = Some(SocketAddr::new(attempt.remote.ip(), 0));
+        attempt.setup.settings.send_buffer = PROBE_BUFFER;
+        attempt.setup.settings.receive_buffer = PROBE_BUFFER;
+    }
+    Ok(Scan { attempts, ports, wait: cli.wait.unwrap_or(CONNECT_WAIT) })
+}
+
+fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
+    match cli.target.as_slice() {
+        [host, _] if host.is_empty() => usage("the host is empty: say where to connect to: netkat HOST PORT"),
+        [host, port] => Ok((host, port)),
+        [] => usage("say where to connect to: netkat HOST PORT (or listen: netkat -l PORT)"),
+        [_, _, extra, ..] => usage(format!(
+            "\"{extra}\" is one argument too many: netkat HOST PORT (several ports: -z HOST 22,80)"
+        )),
+        [only] => {
+            usage(format!("\"{only}\": say host and port: netkat HOST PORT (or listen: netkat -l PORT)"))
+        }
+    }
+}
+
+/// The ways to every address of the host that there is a way to; at least one.
+fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError> {
     let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
     let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
     let interface = cli.interface.as_deref().map(interface::by_name).transpose()?;
@@ -191,12 +253,7 @@ fn connect(cli: &Cli) -> Result<Connect, PlanError> {
     }
     match refused {
         Some(error) if attempts.is_empty() => Err(error),
-        _ => Ok(Connect {
-            attempts,
-            wait: cli.wait.unwrap_or(CONNECT_WAIT),
-            policy: policy(cli),
-            command: command(cli)?,
-        }),
+        _ => Ok(attempts),
     }
 }
 
@@ -221,7 +278,7 @@ fn attempt(
     }
     let wish = Wish { query, via: via(cli)?, persona };
     let egress = wish.decide()?;
-    let settings = Settings { hop_limit: egress.hop_limit.unwrap_or(HOP_LIMIT), ..settings(cli) };
+    let settings = Settings { hop_limit: cli.ttl.or(egress.hop_limit).unwrap_or(HOP_LIMIT), ..settings(cli) };
     let setup = Setup {
         local: vec![egress.source],
         port: source_port.unwrap_or(0),
@@ -474,14 +531,14 @@ fn backend(cli: &Cli) -> Backend {
 
 fn settings(cli: &Cli) -> Settings {
     Settings {
-        mss: None,
+        mss: cli.mss.map(usize::from),
         send_buffer: cli.buffer,
         receive_buffer: cli.buffer,
-        hop_limit: HOP_LIMIT,
-        traffic_class: 0,
+        hop_limit: cli.ttl.unwrap_or(HOP_LIMIT),
+        traffic_class: cli.tos,
         congestion: cli.congestion.unwrap_or_else(system_congestion),
         user_timeout: Some(cli.user_timeout),
-        keep_alive: None,
+        keep_alive: cli.keepalive,
     }
 }
 
@@ -492,5 +549,11 @@ fn system_congestion() -> Algorithm {
 }
 
 fn policy(cli: &Cli) -> Policy {
-    Policy { no_shutdown: cli.no_shutdown, quit_after: cli.quit_after, ..Policy::default() }
+    Policy {
+        no_shutdown: cli.no_shutdown,
+        quit_after: cli.quit_after,
+        idle_timeout: cli.idle_timeout,
+        send_only: cli.send_only,
+        receive_only: cli.recv_only,
+    }
 }

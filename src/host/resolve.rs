@@ -3,6 +3,7 @@
 //! Literals never reach the resolver. A zone (`fe80::1%eth0`) is an interface's name or index.
 
 use std::{
+    collections::HashSet,
     fmt, fs, io,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs},
 };
@@ -160,6 +161,31 @@ pub fn port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
         .ok_or_else(|| PortError::UnknownService { name: text.to_owned(), protocol })
 }
 
+/// Ports as a list of numbers, service names and ranges, as `22,80,8000-8100,https`: each port once, in the
+/// order written. As with nc, a range may be written from high to low.
+///
+/// # Errors
+/// As for [`port`], of any part of the list.
+pub fn ports(text: &str, protocol: Protocol) -> Result<Vec<u16>, PortError> {
+    let mut ports = Vec::new();
+    let mut seen = HashSet::new();
+    for part in text.split(',').map(str::trim) {
+        // Names of services have hyphens, too: ftp-data.
+        let (from, to) = match part.split_once('-') {
+            Some((from, to)) if is_number(from) && is_number(to) => {
+                let (a, b) = (port(from, protocol)?, port(to, protocol)?);
+                (a.min(b), a.max(b))
+            }
+            _ => {
+                let single = port(part, protocol)?;
+                (single, single)
+            }
+        };
+        ports.extend((from..=to).filter(|port| seen.insert(*port)));
+    }
+    Ok(ports)
+}
+
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -211,6 +237,18 @@ worse 99999/tcp
         }
         for text in ["", "-1", "+80", "80x"] {
             assert!(port(text, Protocol::Tcp).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ports_come_in_lists_and_ranges() {
+        let read = |text| ports(text, Protocol::Tcp);
+        assert_eq!(read("22"), Ok(vec![22]));
+        assert_eq!(read("80, 22,8000-8002,22"), Ok(vec![80, 22, 8000, 8001, 8002]));
+        assert_eq!(read("3-1"), Ok(vec![1, 2, 3]));
+        assert_eq!(read("1-65535").map(|all| all.len()), Ok(65_535));
+        for text in ["", ",", "22,", "0-3", "1-65536", "1-2-3", "-5", "5-", "22;23"] {
+            assert!(read(text).is_err(), "{text}");
         }
     }
 

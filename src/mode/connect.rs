@@ -9,7 +9,7 @@ use crate::{
     host::{identity, interface::Framing, neighbour, route::Query},
     link::{LinkHeader, NextHop},
     net::{FiveTuple, Protocol},
-    stack::{Failure, Flow, Phase, Way},
+    stack::{Flow, Phase, Stack, Way},
 };
 use std::{net::SocketAddr, time::Duration};
 
@@ -68,20 +68,21 @@ impl Connect {
 impl Attempt {
     /// Opens everything and completes the handshake.
     fn establish(&self, wait: Duration) -> Result<(Engine, FiveTuple), Error> {
-        let (mut engine, egress, next_hop) = self.open(wait)?;
-        let tuple = self.dial(&mut engine, &egress, next_hop, wait)?;
-        Ok((engine, tuple))
+        let mut opened = self.open(wait)?;
+        let tuple = self.dial(&mut opened, wait)?;
+        Ok((opened.engine, tuple))
     }
 
     /// Opens everything and finds the link addresses of our frames; a neighbour has `wait` to answer.
-    pub(super) fn open(&self, wait: Duration) -> Result<(Engine, Egress, NextHop), Error> {
+    pub(super) fn open(&self, wait: Duration) -> Result<Opened, Error> {
         let port = Port::take(&self.setup)?;
         let egress = self.decide_for(&port)?;
         let setup = Setup { interfaces: vec![egress.interface.clone()], ..self.setup.clone() };
         let Some(persona) = egress.persona else {
             // The kernel's neighbour table knows.
             let next_hop = resolve(&egress, wait)?;
-            return Ok((Engine::open(&setup, port)?, egress, next_hop));
+            let engine = Engine::open(&setup, port)?;
+            return Ok(Opened { engine, egress, next_hop });
         };
         let mut engine = Engine::open(&setup, port)?;
         disguise::assume(&mut engine, persona)?;
@@ -90,7 +91,8 @@ impl Attempt {
             Hop::Address(address) => disguise::resolve(&mut engine, address, wait)?,
         };
         let header = LinkHeader::Ethernet { destination, source: persona.mac };
-        Ok((engine, egress, NextHop { interface: persona.interface, header }))
+        let next_hop = NextHop { interface: persona.interface, header };
+        Ok(Opened { engine, egress, next_hop })
     }
 
     /// Asks for the way once more, now that our port is known: policy rules and multipath hashing look at it.
@@ -103,64 +105,59 @@ impl Attempt {
         Ok(Wish { query, ..self.wish }.decide()?)
     }
 
-    fn dial(
-        &self,
-        engine: &mut Engine,
-        egress: &Egress,
-        next_hop: NextHop,
-        wait: Duration,
-    ) -> Result<FiveTuple, Error> {
+    fn dial(&self, opened: &mut Opened, wait: Duration) -> Result<FiveTuple, Error> {
+        let start = opened.engine.reactor.now();
+        let tuple = opened.dial(self.remote);
+        log::info!("dialing {} from {}", self.remote, tuple.local);
+        let ended = opened.engine.run_until(Some(start + wait), |stack| answer(stack, &tuple))?;
+        ended.unwrap_or_else(|| Err(opened.silence(&tuple, wait)))?;
+        let time = opened.engine.reactor.now() - start;
+        log::info!("established {tuple} after {:.1} ms", time.as_secs_f64() * 1e3);
+        Ok(tuple)
+    }
+}
+
+/// What connections are made on.
+pub(super) struct Opened {
+    pub engine: Engine,
+    pub egress: Egress,
+    pub next_hop: NextHop,
+}
+
+impl Opened {
+    /// Begins a connection; the SYN leaves with the engine's next turn.
+    pub fn dial(&mut self, remote: SocketAddr) -> FiveTuple {
         let tuple = FiveTuple {
             protocol: Protocol::Tcp,
-            local: SocketAddr::new(egress.source, engine.port()),
-            remote: SocketAddr::new(self.remote.ip(), self.remote.port()),
+            local: SocketAddr::new(self.egress.source, self.engine.port()),
+            remote: SocketAddr::new(remote.ip(), remote.port()),
         };
-        log::info!("dialing {} from {}", self.remote, tuple.local);
-        let start = engine.reactor.now();
-        engine.stack.dial(start, tuple, Way { next_hop, path: engine.path(&egress.interface, egress.mtu) });
-        let ended = engine.run_until(Some(start + wait), |stack| {
-            let flow = stack.peek(&tuple)?;
-            match flow.failure() {
-                Some(failure) => Some(Err(failure.clone())),
-                // A peer may have said all it has to say within one turn.
-                None => (flow.was_established() || flow.phase() != Phase::Opening).then_some(Ok(())),
-            }
-        })?;
-        match ended {
-            Some(Ok(())) => {
-                let time = engine.reactor.now() - start;
-                log::info!("established {tuple} after {:.1} ms", time.as_secs_f64() * 1e3);
-                Ok(tuple)
-            }
-            Some(Err(failure)) => Err(self.explain(&failure)),
-            None => Err(match engine.stack.peek(&tuple) {
-                Some(flow) => self.silence(flow, egress, wait),
-                None => Error::TimedOut { target: self.remote, syns: 0, waited: wait },
-            }),
-        }
-    }
-
-    fn explain(&self, failure: &Failure) -> Error {
-        let target = self.remote;
-        match failure {
-            Failure::Refused => Error::Refused(target),
-            Failure::Reset => Error::Reset(target),
-            Failure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
-            Failure::Vanished => Error::Vanished(target),
-            Failure::InterfaceGone(name) => Error::InterfaceGone { target, interface: name.clone() },
-        }
+        let way =
+            Way { next_hop: self.next_hop, path: self.engine.path(&self.egress.interface, self.egress.mtu) };
+        self.engine.stack.dial(self.engine.reactor.now(), tuple, way);
+        tuple
     }
 
     /// What it means that nothing came back.
-    fn silence(&self, flow: &Flow, egress: &Egress, waited: Duration) -> Error {
-        let counters = flow.counters();
-        let (target, syns) = (self.remote, counters.syns_sent);
+    pub fn silence(&self, tuple: &FiveTuple, waited: Duration) -> Error {
+        let counters = self.engine.stack.peek(tuple).map(Flow::counters).unwrap_or_default();
+        let (target, syns) = (tuple.remote, counters.syns_sent);
         match counters.egress_syn_drops {
             drops if drops > 0 && drops == syns => {
-                Error::EgressDropped { target, syns, interface: egress.interface.name.clone() }
+                Error::EgressDropped { target, syns, interface: self.egress.interface.name.clone() }
             }
             _ => Error::TimedOut { target, syns, waited },
         }
+    }
+}
+
+/// How the handshake ended; `None` while it is under way.
+pub(super) fn answer(stack: &Stack, tuple: &FiveTuple) -> Option<Result<(), Error>> {
+    let Some(flow) = stack.peek(tuple) else { return Some(Err(Error::Refused(tuple.remote))) };
+    match flow.failure() {
+        Some(failure) => Some(Err(Error::of(tuple.remote, failure))),
+        // A peer may have said all it has to say within one turn.
+        None => (flow.was_established() || flow.phase() != Phase::Opening).then_some(Ok(())),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     net::FiveTuple,
     reactor::Interest,
     relay::{Outcome, Policy, Relay, Step, View},
-    stack::{Failure, Flow, Phase, Stack},
+    stack::{Flow, Phase, Stack},
     stdio::Stream,
 };
 use std::{cell::Cell, io, os::fd::AsFd, time::Duration};
@@ -157,7 +157,7 @@ impl Conversation {
         let view = self.view(stack);
         let failure = stack.peek(&self.tuple).and_then(Flow::failure);
         if let Some(failure) = failure.filter(|_| view.received == 0) {
-            return Ok(Turn::Finished(Err(self.explain(failure))));
+            return Ok(Turn::Finished(Err(Error::of(self.tuple.remote, failure))));
         }
         if view.peer_finished {
             match self.ends {
@@ -267,17 +267,6 @@ impl Conversation {
             Outcome::Complete => Ok(()),
             Outcome::Undelivered(bytes) => Err(Error::Undelivered { target, bytes }),
             Outcome::Idle => Err(Error::Idle { target, after: self.policy.idle_timeout.unwrap_or_default() }),
-        }
-    }
-
-    fn explain(&self, failure: &Failure) -> Error {
-        let target = self.tuple.remote;
-        match failure {
-            Failure::Refused => Error::Refused(target),
-            Failure::Reset => Error::Reset(target),
-            Failure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
-            Failure::Vanished => Error::Vanished(target),
-            Failure::InterfaceGone(name) => Error::InterfaceGone { target, interface: name.clone() },
         }
     }
 }

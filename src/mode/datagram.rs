@@ -9,7 +9,9 @@
 //! A full standard output stops the taking of frames; they wait in the packet socket's buffer, and what does
 //! not fit there is counted and reported.
 use super::{
-    Access, Attempt, Error, Policy, count, disguise,
+    Access, Attempt, Error, Policy,
+    connect::Opened,
+    count, disguise,
     engine::{Engine, Port, RECEIVE_BUFFER, Setup},
 };
 use crate::{
@@ -73,7 +75,7 @@ impl DatagramConnect {
 
 impl Attempt {
     fn open_datagrams(&self, wait: Duration) -> Result<Engine, Error> {
-        let (mut engine, egress, next_hop) = self.open(wait)?;
+        let Opened { mut engine, egress, next_hop } = self.open(wait)?;
         let tuple = FiveTuple {
             protocol: Protocol::Udp,
             local: SocketAddr::new(egress.source, engine.port()),

@@ -53,7 +53,7 @@ pub struct Setup {
     pub local: Vec<IpAddr>,
     /// Our port; 0 for any free one.
     pub port: u16,
-    /// The only peer, if there is one.
+    /// The only peer, if there is one; port 0 stands for all of its ports.
     pub remote: Option<SocketAddr>,
     /// The interfaces that our packets may come in by.
     pub interfaces: Vec<Interface>,
@@ -132,7 +132,7 @@ impl Engine {
             local_addresses: setup.local.clone(),
             local_port: port.number,
             remote_address: setup.remote.map(|r| r.ip()),
-            remote_port: setup.remote.map(|r| r.port()),
+            remote_port: setup.remote.map(|r| r.port()).filter(|port| *port != 0),
             neighbour_discovery: setup.persona.is_some(),
         }))?;
         let single = match setup.interfaces.as_slice() {

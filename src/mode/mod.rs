@@ -9,9 +9,11 @@ mod egress;
 mod engine;
 mod exec;
 mod listen;
+mod scan;
 mod serve;
 mod session;
 mod sniff;
+mod verdict;
 
 use crate::{
     host::{
@@ -22,7 +24,7 @@ use crate::{
     link::LinkError,
     net::MacAddr,
     sniffer::sink::SinkError,
-    stack::icmp::IcmpError,
+    stack::{Failure, icmp::IcmpError},
 };
 use nix::sys::signal::Signal;
 use std::{
@@ -39,7 +41,9 @@ pub use egress::{Egress, EgressError, Hop, Wish};
 pub use engine::Setup;
 pub use exec::{Command, CommandError};
 pub use listen::Listen;
+pub use scan::{PROBE_BUFFER, Scan};
 pub use sniff::{Sniff, Source};
+pub use verdict::Verdict;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,8 @@ pub enum Error {
     Vanished(SocketAddr),
     #[error("{target}: interface {interface}, which led there, disappeared")]
     InterfaceGone { target: SocketAddr, interface: String },
+    #[error("{address}: none of {ports} ports is open")]
+    NothingOpen { address: IpAddr, ports: usize, verdict: Verdict },
     #[error("nobody connected in {}", seconds(*.0))]
     NobodyCame(Duration),
     #[error("{target}: left with {} unacknowledged", count(*.bytes as u64, "byte"))]
@@ -100,6 +106,19 @@ pub enum Error {
     Interface(#[from] InterfaceError),
     #[error(transparent)]
     Neighbour(#[from] NeighbourError),
+}
+
+impl Error {
+    /// What a flow's failure means for the user.
+    fn of(target: SocketAddr, failure: &Failure) -> Error {
+        match failure {
+            Failure::Refused => Error::Refused(target),
+            Failure::Reset => Error::Reset(target),
+            Failure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
+            Failure::Vanished => Error::Vanished(target),
+            Failure::InterfaceGone(name) => Error::InterfaceGone { target, interface: name.clone() },
+        }
+    }
 }
 
 /// "1 SYN", "3 SYNs".

@@ -38,7 +38,6 @@ pub enum Input {
 pub struct Command {
     program: OsString,
     arguments: Vec<OsString>,
-    environment: Vec<(String, String)>,
     namespace: Option<PathBuf>,
     environment: Vec<(String, String)>,
     input: Input,
@@ -52,7 +51,6 @@ impl Command {
         Self {
             program: program.as_ref().to_owned(),
             arguments: Vec::new(),
-            environment: Vec::new(),
             namespace: None,
             environment: Vec::new(),
             input: Input::Null,

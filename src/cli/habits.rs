@@ -1,0 +1,99 @@
+//! Flags that nc and ncat have and netkat does not: each gets an answer that names netkat's way.
+//!
+//! The letters are those of OpenBSD's nc 1.2, of traditional and GNU netcat and of ncat 7.9. Letters that netkat
+//! has itself never come here: see nc(1) and ncat(1) for -d, -i, -o and -x, which mean something else there.
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// Flags, and what to do instead.
+const ADVICE: [(&[&str], &str); 34] = [
+    (&["-e"], "a program for the connection is --exec 'PROGRAM ARGUMENTS'"),
+    (&["-c"], "a shell command for the connection is --sh-exec 'COMMAND'"),
+    (&["-m"], "ncat's limit of clients is --max-conns N; nc's least TTL of what arrives can't be set"),
+    (&["-t", "--telnet"], "Telnet negotiation is not answered; use telnet"),
+    (&["-T"], "the type of service is --tos TOS"),
+    (&["-M"], "the TTL is --ttl HOPS"),
+    (&["-I", "-O"], "both buffers are --buffer SIZE"),
+    (
+        &["-V"],
+        "another routing table can't be named; take the way by -i INTERFACE or --via NEXTHOP (the version: --version)",
+    ),
+    (&["-W"], "to leave after so much, pipe the output through head -c; to leave after a time, use -q or -w"),
+    (&["-r"], "ports are probed in the order that they are named; shuffle them with shuf"),
+    (&["-b"], "broadcasts are not sent"),
+    (&["-D"], "the stack is netkat's own: -d shows its packets, -vv its decisions"),
+    (&["-S"], "TCP MD5 signatures (RFC 2385) are not there"),
+    (&["-F"], "no socket can be passed: the connection is not the kernel's"),
+    (&["-U", "--unixsock"], "a Unix domain socket has no network to bypass; use nc -U"),
+    (&["--vsock"], "a vsock has no network to bypass; use ncat --vsock"),
+    (&["-Z", "--sctp"], "only TCP and UDP are spoken"),
+    (&["-X", "-P"], "proxies are not spoken to; reach one with --sh-exec, or use nc -X"),
+    (&["-g", "-G"], "source routes are dropped by today's routers; name the next hop with --via"),
+    (&["-L", "-R"], "to serve client after client, use -l -k; to pass them on, add --sh-exec 'nc HOST PORT'"),
+    (
+        &["--proxy", "--proxy-type", "--proxy-auth", "--proxy-dns"],
+        "proxies are not spoken to; use ncat --proxy",
+    ),
+    (&["--ssl", "--ssl-cert", "--ssl-key", "--ssl-verify"], TLS),
+    (&["--ssl-trustfile", "--ssl-ciphers", "--ssl-servername", "--ssl-alpn"], TLS),
+    (&["--broker", "--chat"], "clients are not connected with each other; -l -k --max-conns N serves many"),
+    (&["--lua-exec"], "run the script with --exec 'lua SCRIPT'"),
+    (&["--allowfile"], "list the hosts with --allow \"$(paste -sd, FILE)\""),
+    (&["--denyfile"], "list the hosts with --deny \"$(paste -sd, FILE)\""),
+    (&["--nodns"], "addresses without look-ups are -n or --numeric"),
+    (&["--timeout"], "the time to connect is -w TIME; a limit to silence is --idle-timeout TIME"),
+    (&["--interval"], "a time between lines is --delay TIME"),
+    (&["--zero"], "probing without data is -z or --scan"),
+    (&["--close"], "our side ends with the input (-N); --send-only leaves then"),
+    (&["--hexdump"], "a hex dump is -x FILE or --hex-dump FILE"),
+    (&["--dont-resolve"], "addresses without look-ups are -n or --numeric"),
+];
+const TLS: &str = "TLS is not spoken; put openssl s_client or socat in front, with --sh-exec";
+
+/// Adds the advice to an error about an unknown flag, if there is any.
+pub fn explain(error: clap::Error) -> clap::Error {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return error;
+    }
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
+    let flag = flag.split('=').next().unwrap_or(flag);
+    match ADVICE.iter().find(|(flags, _)| flags.contains(&flag)) {
+        Some((_, advice)) => clap::Error::raw(ErrorKind::UnknownArgument, format!("{flag}: {advice}\n")),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::CommandFactory;
+
+    fn said(arguments: &[&str]) -> String {
+        let words = ["netkat"].iter().chain(arguments).map(Into::into);
+        Cli::read(words).expect_err("no such flag").to_string()
+    }
+
+    #[test]
+    fn foreign_flags_are_answered_with_ours() {
+        for (flags, advice) in ADVICE {
+            for flag in flags {
+                assert_eq!(said(&[flag, "10.0.0.1", "80"]), format!("error: {flag}: {advice}\n"));
+            }
+        }
+        assert!(said(&["-lU", "/tmp/x"]).contains("Unix domain"));
+        assert!(said(&["--proxy=10.0.0.1:80", "a", "80"]).contains("proxies"));
+        assert!(said(&["--no-such-flag"]).contains("unexpected argument '--no-such-flag'"));
+    }
+
+    #[test]
+    fn no_flag_of_ours_is_called_foreign() {
+        let command = Cli::command();
+        let ours = command.get_arguments().flat_map(|arg| {
+            let short = arg.get_short().map(|letter| format!("-{letter}"));
+            short.into_iter().chain(arg.get_long().map(|name| format!("--{name}")))
+        });
+        for flag in ours {
+            assert!(!ADVICE.iter().any(|(flags, _)| flags.contains(&flag.as_str())), "{flag}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The manual page, and the part of it that --help shows: what the flags' own descriptions do not say.
+use clap::Command;
+use clap_mangen::{
+    Man,
+    roff::{Roff, roman},
+};
+use std::io::{self, Write};
+
+/// A section's title and its paragraphs; lines that begin with two spaces stand as they are.
+type Section = (&'static str, &'static str);
+
+const STATUS: Section = (
+    "Exit status",
+    "  0  done: both directions ended and everything was delivered; with -z, a port is open
+  1  failed; the line on stderr says how
+  2  wrong usage
+With --exit-verdict, failures have statuses of their own; the rest stays 1:
+  3  timed out: no answer, nobody connected, or silence for --idle-timeout or --user-timeout
+  4  refused: a reset answered
+  5  rejected: an ICMP error answered
+  6  no route, or no neighbour
+  7  a privilege is missing
+  8  dropped by this host's own egress
+A run that SIGINT, SIGTERM or SIGHUP ends resets its connections and ends by that signal.",
+);
+
+const SECTIONS: [Section; 5] = [
+    (
+        "End of input",
+        "When standard input ends, what is left is sent, then a FIN, and reading goes on until the peer ends, too. It is over once both directions have ended and every byte is acknowledged:
+  input  peer   what happens
+  open   open   both ways flow
+  ended  open   a FIN follows the last byte; reading goes on until the peer ends
+  open   ended  sending goes on until the input ends
+  ended  ended  done, once every byte sent is acknowledged
+With --no-shutdown, no FIN is sent until the peer has ended. With -q TIME, it is over TIME after the input's end or, while data is under way, after the peer last acknowledged any. With --send-only, it is over once everything is acknowledged, and what the peer sends is dropped. With --recv-only, nothing is sent, and it is over when the peer ends. With --idle-timeout TIME, a silence of TIME in both directions is a failure. A reset ends everything at once.",
+    ),
+    STATUS,
+    (
+        "Privileges",
+        "CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF (CAP_SYS_ADMIN in its place before Linux 5.8), and CAP_NET_BIND_SERVICE for a port of ours below 1024. Run it with sudo, or once
+  setcap cap_net_raw,cap_net_admin,cap_bpf+ep netkat
+All of them are given up as soon as everything is set up.",
+    ),
+    (
+        "Limits",
+        "What stops it nevertheless: tc and tcx programs at egress, a root qdisc that drops, nft netdev egress, XDP on the receiving interface, and everything beyond this host.
+Names are looked up by the system's resolver, through the kernel and so through the firewall.
+-z keeps 500 probes in flight. A host that limits its ICMP errors, as Linux does, lets ports that it rejects look as if they had timed out.",
+    ),
+    (
+        "Examples",
+        "Fetch a page past the host's own rules:
+  printf 'GET / HTTP/1.0\\r\\n\\r\\n' | netkat 192.0.2.10 80
+Send a file, and receive it:
+  netkat -l 5000 > copy
+  netkat 192.0.2.10 5000 < file
+Which of these ports answer within a second:
+  netkat -z -w 1 192.0.2.10 22,80,8000-8100
+Tell a firewall's silence from a refusal in a script:
+  netkat -z --exit-verdict -w 2 192.0.2.10 443; [ $? -eq 3 ] && echo filtered",
+    ),
+];
+
+/// What --help shows after the flags.
+pub fn short() -> String {
+    let (title, text) = STATUS;
+    format!("{title}:\n{text}")
+}
+
+/// Writes the manual page, section 1, in roff.
+pub fn page(command: Command, out: &mut dyn Write) -> io::Result<()> {
+    let command = command.after_long_help("").after_help("");
+    let man = Man::new(command).manual("User Commands");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    for (title, text) in SECTIONS {
+        section(title, text).to_writer(&mut page)?;
+    }
+    out.write_all(&page)
+}
+
+fn section(title: &str, text: &str) -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", [title.to_uppercase().as_str()]);
+    let mut verbatim = false;
+    for line in text.lines() {
+        let indented = line.starts_with("  ");
+        match (verbatim, indented) {
+            (false, true) => roff.control("nf", []),
+            (true, false) => roff.control("fi", []).control("PP", []),
+            (false, false) => roff.control("PP", []),
+            (true, true) => &mut roff,
+        };
+        verbatim = indented;
+        roff.text([roman(line)]);
+    }
+    if verbatim {
+        roff.control("fi", []);
+    }
+    roff
+}

@@ -1,0 +1,125 @@
+//! Verdicts: how a run ended, in the few words that scripts tell apart. The exit status follows from one.
+use super::{EgressError, Error};
+use crate::{
+    host::{capability::CapabilityError, neighbour::NeighbourError, route::RouteError},
+    kernel::KernelError,
+    link::LinkError,
+};
+use std::{fmt, io};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Done,
+    /// For a reason that is none of the following; the message tells.
+    Failed,
+    /// The command line is wrong.
+    Usage,
+    /// No answer; nobody connected; silence for the idle or the user timeout.
+    TimedOut,
+    /// A reset answered our SYN.
+    Refused,
+    /// An ICMP error answered.
+    Rejected,
+    NoRoute,
+    NoNeighbour,
+    /// A capability is missing.
+    Privilege,
+    /// This host's own egress dropped what we sent.
+    EgressDropped,
+}
+
+impl Verdict {
+    /// The exit status: 0, 1 and 2 as nc's; with `detailed`, failures have numbers of their own.
+    pub fn status(self, detailed: bool) -> u8 {
+        match self {
+            Verdict::Done => 0,
+            Verdict::Usage => 2,
+            _ if !detailed => 1,
+            Verdict::Failed => 1,
+            Verdict::TimedOut => 3,
+            Verdict::Refused => 4,
+            Verdict::Rejected => 5,
+            Verdict::NoRoute | Verdict::NoNeighbour => 6,
+            Verdict::Privilege => 7,
+            Verdict::EgressDropped => 8,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Done => "done",
+            Verdict::Failed => "failed",
+            Verdict::Usage => "wrong usage",
+            Verdict::TimedOut => "timed out",
+            Verdict::Refused => "refused",
+            Verdict::Rejected => "rejected",
+            Verdict::NoRoute => "no route",
+            Verdict::NoNeighbour => "no neighbour",
+            Verdict::Privilege => "missing privilege",
+            Verdict::EgressDropped => "dropped by own egress",
+        })
+    }
+}
+
+impl From<&Error> for Verdict {
+    fn from(error: &Error) -> Verdict {
+        match error {
+            Error::TimedOut { .. } | Error::Vanished(_) | Error::NobodyCame(_) | Error::Idle { .. } => {
+                Verdict::TimedOut
+            }
+            Error::Refused(_) => Verdict::Refused,
+            Error::Rejected { .. } => Verdict::Rejected,
+            Error::EgressDropped { .. } => Verdict::EgressDropped,
+            Error::NothingOpen { verdict, .. } => *verdict,
+            Error::Kernel(KernelError::Capability { .. })
+            | Error::Capability(CapabilityError::Missing { .. }) => Verdict::Privilege,
+            Error::Link(LinkError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Verdict::Privilege
+            }
+            Error::NoNeighbour { .. } => Verdict::NoNeighbour,
+            Error::Neighbour(error) => error.into(),
+            Error::Egress(error) => error.into(),
+            _ => Verdict::Failed,
+        }
+    }
+}
+
+impl From<&NeighbourError> for Verdict {
+    fn from(error: &NeighbourError) -> Verdict {
+        match error {
+            NeighbourError::Failed { .. }
+            | NeighbourError::TimedOut { .. }
+            | NeighbourError::InterfaceDown { .. } => Verdict::NoNeighbour,
+            NeighbourError::NotPermitted { .. } => Verdict::Privilege,
+            _ => Verdict::Failed,
+        }
+    }
+}
+
+impl From<&EgressError> for Verdict {
+    fn from(error: &EgressError) -> Verdict {
+        match error {
+            EgressError::Route(error) => error.into(),
+            EgressError::NotOnLink { .. } | EgressError::NoSource { .. } => Verdict::NoRoute,
+            _ => Verdict::Failed,
+        }
+    }
+}
+
+impl From<&RouteError> for Verdict {
+    fn from(error: &RouteError) -> Verdict {
+        match error {
+            RouteError::None(_)
+            | RouteError::Unreachable(_)
+            | RouteError::Prohibited(_)
+            | RouteError::Blackhole(_)
+            | RouteError::NoSource { .. }
+            | RouteError::InterfaceMismatch { .. }
+            | RouteError::InterfaceDown { .. } => Verdict::NoRoute,
+            _ => Verdict::Failed,
+        }
+    }
+}
