@@ -66,6 +66,7 @@ impl DatagramConnect {
                     };
                     return Conversation::new(&mut engine, Role::Client(attempt), policy)?.run();
                 }
+                Err(error @ Error::Interrupted(_)) => return Err(error),
                 Err(error) if attempts.peek().is_none() => return Err(error),
                 Err(error) => log::warn!("{error}; trying the next address"),
             }
@@ -174,20 +175,25 @@ impl<'e> Conversation<'e> {
 
     /// Talks until it is over, and reports what went by.
     fn run(mut self) -> Result<(), Error> {
-        let result = self.relay();
+        let result = self.relay().and_then(|()| self.check_drops());
         let counters = self.engine.stack.datagrams.counters();
         self.report(&counters);
-        result?;
+        if counters.egress_drops > 0 && !matches!(result, Err(Error::DatagramsDropped { .. })) {
+            log::warn!("{} dropped by this host's own egress", count(counters.egress_drops, "datagram"));
+        }
+        result
+    }
+
+    /// A client that got nothing out has failed.
+    fn check_drops(&self) -> Result<(), Error> {
+        let counters = self.engine.stack.datagrams.counters();
+        let (drops, sent) = (counters.egress_drops, counters.datagrams_sent);
         match self.role {
-            Role::Client(attempt)
-                if counters.egress_drops > 0 && counters.egress_drops == counters.datagrams_sent =>
-            {
-                Err(Error::DatagramsDropped {
-                    target: attempt.remote,
-                    datagrams: counters.datagrams_sent,
-                    interface: attempt.egress.interface.name.clone(),
-                })
-            }
+            Role::Client(attempt) if drops > 0 && drops == sent => Err(Error::DatagramsDropped {
+                target: attempt.remote,
+                datagrams: drops,
+                interface: attempt.egress.interface.name.clone(),
+            }),
             _ => Ok(()),
         }
     }
@@ -394,9 +400,6 @@ impl<'e> Conversation<'e> {
         let dropped = self.engine.statistics().dropped;
         if dropped > 0 {
             log::warn!("{} lost: the receive buffer was full", count(dropped.into(), "received frame"));
-        }
-        if counters.egress_drops > 0 {
-            log::warn!("{} dropped by this host's own egress", count(counters.egress_drops, "datagram"));
         }
         if counters.strangers > 0 {
             log::info!("{} of others ignored", count(counters.strangers, "datagram"));

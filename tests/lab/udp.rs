@@ -142,6 +142,22 @@ fn errors_have_names() {
 }
 
 #[test]
+fn an_egress_rule_of_our_own_is_the_verdict_when_it_drops_everything() {
+    lab!("nft");
+    let pair = Pair::new();
+    nft(
+        &pair.host,
+        "table netdev lab {
+            chain c { type filter hook egress device \"eth0\" priority 0; udp dport 5000 drop; }
+        }",
+    );
+    let at = pair.peer_address(Family::V4);
+    let client = netkat(&pair.host, &format!("-u {at} 5000")).text("x").run();
+    assert_eq!((client.code(), client.stderr.lines().count()), (Some(1), 1), "{client}");
+    assert!(client.stderr.contains("egress") && client.stderr.contains("1 datagram met ENOBUFS"), "{client}");
+}
+
+#[test]
 fn a_server_answers_who_spoke_first_and_the_kernel_says_nothing() {
     lab!("nft", "python3", "tcpdump");
     for family in Family::ALL {
