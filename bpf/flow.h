@@ -62,6 +62,7 @@ struct config {
 	__u8 protocol;		/* 0: any, sniffer only */
 	__u8 family;		/* 4, 6 or 0: both; sniffer only */
 	__u8 remote_family;	/* 4 or 6: `remote` counts; 0: any remote address */
+	__u8 loopback_net;	/* flow: all of 127.0.0.0/8 is local, too */
 	__u8 neighbours;	/* flow: capture ARP and neighbour discovery for the local addresses as well */
 	__u64 remote[2];	/* as `struct packet` holds addresses */
 	__u64 local6[MAX_LOCAL][2];
@@ -208,6 +209,8 @@ __noinline int is_local6(__u64 high, __u64 low)
 
 static __always_inline int is_local(__u8 family, const __u64 *address)
 {
+	if (family == 4 && config.loopback_net && ((__u32)address[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000))
+		return 1;
 	return family == 4 ? is_local4(address[0]) : is_local6(address[0], address[1]);
 }
 

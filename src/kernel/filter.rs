@@ -29,6 +29,8 @@ pub struct FlowFilter {
     pub remote_address: Option<IpAddr>,
     /// The peer's only port; none for a listener, or for a scanner that tries many from one port of ours.
     pub remote_port: Option<u16>,
+    /// All of 127.0.0.0/8 is ours, too, as it is a wildcard listener's.
+    pub loopback_network: bool,
     /// Capture ARP and neighbour discovery for the local addresses too: for an address that the host does
     /// not own, nobody else answers.
     pub neighbour_discovery: bool,
@@ -88,6 +90,7 @@ impl FlowFilter {
         config.protocol = self.protocol.number();
         config.local_port = self.local_port.to_be();
         config.remote_port = self.remote_port.unwrap_or(0).to_be();
+        config.loopback_net = self.loopback_network.into();
         config.neighbours = self.neighbour_discovery.into();
         write_remote(config, self.remote_address);
 

@@ -24,7 +24,7 @@ use crate::{
 use nix::net::if_::if_indextoname;
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     os::fd::AsFd,
     time::Duration,
@@ -133,6 +133,7 @@ impl Engine {
             local_port: port.number,
             remote_address: setup.remote.map(|r| r.ip()),
             remote_port: setup.remote.map(|r| r.port()).filter(|port| *port != 0),
+            loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
             neighbour_discovery: setup.persona.is_some(),
         }))?;
         let single = match setup.interfaces.as_slice() {

@@ -36,6 +36,7 @@ fn listener() -> FlowFilter {
         local_port: 8080,
         remote_address: None,
         remote_port: None,
+        loopback_network: false,
         neighbour_discovery: false,
     }
 }

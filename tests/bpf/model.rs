@@ -97,11 +97,19 @@ fn ipv6(bytes: &[u8]) -> Option<Packet<'_>> {
     })
 }
 
+/// Whether an address is the flow's.
+fn is_local(filter: &FlowFilter, address: IpAddr) -> bool {
+    let loopback = filter.loopback_network && address.is_ipv4() && address.is_loopback();
+    // Without any IPv4 address the flow does not speak IPv4.
+    let speaks = filter.local_addresses.iter().any(IpAddr::is_ipv4);
+    loopback && speaks || filter.local_addresses.contains(&address)
+}
+
 /// The flow's own packets, read in one direction: `ours` and `theirs` are the ends.
 fn flow_verdict(filter: &FlowFilter, packet: &Packet, from_us: bool) -> Verdict {
     let (ours, theirs) =
         if from_us { (packet.source, packet.destination) } else { (packet.destination, packet.source) };
-    let addresses = filter.local_addresses.contains(&ours)
+    let addresses = is_local(filter, ours)
         && filter.remote_address.is_none_or(|remote| remote == theirs)
         && filter.protocol.number() == packet.protocol;
     if !addresses {
@@ -118,7 +126,7 @@ fn flow_verdict(filter: &FlowFilter, packet: &Packet, from_us: bool) -> Verdict 
 
 /// What an arriving frame is to the flow.
 pub fn arriving(filter: &FlowFilter, frame: &[u8]) -> Verdict {
-    let is_local = |address: IpAddr| filter.local_addresses.contains(&address);
+    let is_local = |address: IpAddr| is_local(filter, address);
     let packet = match network(frame) {
         Network::Ip(packet) => packet,
         Network::Arp { sender, target } if filter.neighbour_discovery => {

@@ -21,7 +21,7 @@ const PORTS: [u16; 3] = [80, 8080, 40000];
 const PROTOCOLS: [u8; 4] = [6, 17, 1, 58];
 
 fn v4() -> impl Strategy<Value = Ipv4Addr> {
-    (1..4u8).prop_map(|i| Ipv4Addr::new(10, 0, 0, i))
+    (select(vec![10, 10, 10, 127]), 1..4u8).prop_map(|(network, host)| Ipv4Addr::new(network, 0, 0, host))
 }
 
 fn v6() -> impl Strategy<Value = Ipv6Addr> {
@@ -48,20 +48,20 @@ fn flow_filter() -> impl Strategy<Value = FlowFilter> {
         select(&PORTS),
         option::weighted(0.3, address()),
         option::of(select(&PORTS)),
-        any::<bool>(),
+        any::<(bool, bool)>(),
     )
-        .prop_map(
-            |(protocol, local_addresses, local_port, remote_address, remote_port, neighbour_discovery)| {
-                FlowFilter {
-                    protocol,
-                    local_addresses,
-                    local_port,
-                    remote_address,
-                    remote_port,
-                    neighbour_discovery,
-                }
-            },
-        )
+        .prop_map(|(protocol, local_addresses, local_port, remote_address, remote_port, flags)| {
+            let (loopback_network, neighbour_discovery) = flags;
+            FlowFilter {
+                protocol,
+                local_addresses,
+                local_port,
+                remote_address,
+                remote_port,
+                loopback_network,
+                neighbour_discovery,
+            }
+        })
 }
 
 fn sniff_filter() -> impl Strategy<Value = SniffFilter> {

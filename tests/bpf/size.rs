@@ -15,6 +15,7 @@ fn flow(local_addresses: Vec<IpAddr>) -> FlowFilter {
         local_port: 8080,
         remote_address: None,
         remote_port: None,
+        loopback_network: false,
         neighbour_discovery: true,
     }
 }

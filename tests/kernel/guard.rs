@@ -24,6 +24,7 @@ fn programs(protocol: Protocol) -> Programs {
         local_port: PORT,
         remote_address: None,
         remote_port: None,
+        loopback_network: false,
         neighbour_discovery: false,
     };
     Programs::load(&Filter::Flow(filter)).unwrap()

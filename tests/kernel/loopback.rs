@@ -62,6 +62,7 @@ fn answered(address: &str, backend: Option<Backend>) -> bool {
         local_port: lease.port(),
         remote_address: Some(ip(address)),
         remote_port: Some(server.port()),
+        loopback_network: false,
         neighbour_discovery: false,
     }))
     .unwrap();

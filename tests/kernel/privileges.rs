@@ -24,6 +24,7 @@ fn flow() -> Filter {
         local_port: 8080,
         remote_address: None,
         remote_port: None,
+        loopback_network: false,
         neighbour_discovery: false,
     })
 }
