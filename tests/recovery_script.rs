@@ -855,11 +855,11 @@ mod stack {
     fn duplicate_data_is_reported() {
         let mut script = Script::measured(Terms::default());
         let (seq, ack) = (script.peer_seq, script.seq(1000));
-        script.from_peer(seq, ack, ACK, 10_000, &[], &[7; 100]);
+        script.peer_sends(seq, ack, ACK, 10_000, &[], &[7; 100]);
         script.stack_ack = PEER + 100;
         script.write(0);
         assert_eq!(script.sent()[0].header.len(), 32, "new data is no duplicate");
-        script.from_peer(seq, ack, ACK, 10_000, &[], &[7; 100]);
+        script.peer_sends(seq, ack, ACK, 10_000, &[], &[7; 100]);
         script.write(0);
         let report = [vec![1, 1, 5, 10], PEER.to_be_bytes().to_vec(), (PEER + 100).to_be_bytes().to_vec()];
         assert_eq!(script.sent()[0].header[32..], report.concat());
