@@ -836,16 +836,33 @@ mod stack {
         assert_eq!(script.sent(), []);
     }
 
-    /// The stack's SACK option passes (RFC 2018).
+    /// The stack's SACK option passes, and is repeated beside the next one (RFC 2018, section 4).
     #[test]
-    fn sack_blocks_pass() {
+    fn sack_blocks_pass_and_are_repeated() {
         let mut script = Script::measured(Terms::default());
-        let mut options = vec![1, 1, 5, 10];
-        options.extend((PEER + 1000).to_be_bytes());
-        options.extend((PEER + 2000).to_be_bytes());
-        script.stack_segment(script.seq(1000), PEER, ACK, &options, &[]);
+        let block = |from: u32| [(PEER + from).to_be_bytes(), (PEER + from + 500).to_be_bytes()].concat();
+        for from in [1000, 3000] {
+            let options = [vec![1, 1, 5, 10], block(from)].concat();
+            script.stack_segment(script.seq(1000), PEER, ACK, &options, &[]);
+        }
         let sent = script.sent();
-        assert_eq!(sent[0].header[32..44], options);
+        assert_eq!(sent[0].header[32..], [vec![1, 1, 5, 10], block(1000)].concat());
+        assert_eq!(sent[1].header[32..], [vec![1, 1, 5, 18], block(3000), block(1000)].concat());
+    }
+
+    /// Data that comes twice is reported as such (RFC 2883, section 4).
+    #[test]
+    fn duplicate_data_is_reported() {
+        let mut script = Script::measured(Terms::default());
+        let (seq, ack) = (script.peer_seq, script.seq(1000));
+        script.peer_sends(seq, ack, ACK, 10_000, &[], &[7; 100]);
+        script.stack_ack = PEER + 100;
+        script.write(0);
+        assert_eq!(script.sent()[0].header.len(), 32, "new data is no duplicate");
+        script.peer_sends(seq, ack, ACK, 10_000, &[], &[7; 100]);
+        script.write(0);
+        let report = [vec![1, 1, 5, 10], PEER.to_be_bytes().to_vec(), (PEER + 100).to_be_bytes().to_vec()];
+        assert_eq!(script.sent()[0].header[32..], report.concat());
     }
 
     /// RFC 5961, section 3.2: a RST is believed where it is expected, so that is where ours goes.

@@ -149,7 +149,10 @@ impl Recovery {
 
     fn accept_ack(&mut self, header: &Header) {
         self.note_ack(header, self.our_shift);
-        let sack = header.options.sack;
+        let sack = match self.sack {
+            true => self.sack_report.on_ack(header.ack, &header.options.sack),
+            false => SackBlocks::default(),
+        };
         self.push_control(Control::Ack { ack: header.ack, window: header.window, sack });
     }
 

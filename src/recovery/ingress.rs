@@ -64,6 +64,9 @@ impl Recovery {
         segment::set_ack(segment, self.seq(state.una));
         segment::set_window(segment, state.window);
         if !bare {
+            if let Some(expected) = self.stack.expected().filter(|_| len > 0) {
+                self.sack_report.on_data(header.seq, header.seq.wrapping_add(len as u32), expected);
+            }
             self.stack.show_data(header.seq, len, header.has(flags::FIN), state);
             return Disposition::Show;
         }

@@ -33,7 +33,7 @@
 //! | `rack`, `tail_probe`, `rtt`, `undo` | when something is lost, and when it was not |
 //! | `rate`, `congestion`, `prr`, `pacing` | how much and how fast |
 //! | `path_mtu` | how large |
-//! | `stack_view` | what the stack knows |
+//! | `stack_view`, `sack_report` | what the stack knows, and what the peer learns of our receiver |
 //! | `egress`, `ingress`, `digest`, `timers`, `transmit` | the layer's five entrances, in the order of a segment's life |
 mod congestion;
 mod digest;
@@ -47,6 +47,7 @@ mod rack;
 mod rate;
 mod ring;
 mod rtt;
+mod sack_report;
 mod scoreboard;
 mod segment;
 mod send_space;
@@ -74,6 +75,7 @@ use rack::Rack;
 use rate::RateEstimator;
 use ring::Ring;
 use rtt::RttEstimator;
+use sack_report::SackReport;
 use scoreboard::Scoreboard;
 use segment::MAX_HEADER_LEN;
 use send_space::SendSpace;
@@ -213,6 +215,7 @@ pub struct Recovery {
     board: Scoreboard,
     clock: TimestampClock,
     stack: StackView,
+    sack_report: SackReport,
 
     /// Ports, acknowledgment and window of the stack's last segment.
     ports: (u16, u16),
@@ -297,6 +300,7 @@ impl Recovery {
             board: Scoreboard::default(),
             clock: TimestampClock::default(),
             stack: StackView::default(),
+            sack_report: SackReport::default(),
             ports: (0, 0),
             ack: 0,
             window: 0,

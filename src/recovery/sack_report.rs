@@ -1,0 +1,92 @@
+//! What our ACKs tell the peer's sender (RFC 2018; RFC 2883).
+//!
+//! smoltcp reports one block, the one that the last segment belongs to. If that ACK is lost, the peer sends again
+//! what has long arrived. So the layer repeats the blocks reported before, as RFC 2018 wants it, and adds what
+//! smoltcp does not report at all: data that came twice, from which the peer learns that it was too hasty.
+use super::segment::{MAX_SACK_BLOCKS, SackBlocks};
+
+/// Blocks of sequence numbers, the most recent first.
+#[derive(Debug, Default)]
+pub(super) struct SackReport {
+    blocks: [Option<(u32, u32)>; MAX_SACK_BLOCKS],
+    duplicate: Option<(u32, u32)>,
+}
+
+impl SackReport {
+    /// Data from `left` to `right` came; `expected` is RCV.NXT.
+    pub fn on_data(&mut self, left: u32, right: u32, expected: u32) {
+        let held = |(start, end)| !before(left, start) && !before(end, right);
+        if !before(expected, right) || self.blocks.into_iter().flatten().any(held) {
+            self.duplicate = Some((left, right));
+        }
+    }
+
+    /// The blocks for an ACK of `ack` in which the stack reports `news`: a duplicate first (RFC 2883, section 4),
+    /// then the newest, then the older ones (RFC 2018, section 4).
+    pub fn on_ack(&mut self, ack: u32, news: &SackBlocks) -> SackBlocks {
+        for (left, right) in news.iter() {
+            let apart = |&(start, end): &(u32, u32)| before(end, left) || before(right, start);
+            let older = self.blocks.into_iter().flatten().filter(apart);
+            let mut blocks = std::iter::once((left, right)).chain(older);
+            self.blocks = std::array::from_fn(|_| blocks.next());
+        }
+        let mut report = SackBlocks::default();
+        if let Some((left, right)) = self.duplicate.take() {
+            report.push(left, right);
+        }
+        for block in &mut self.blocks {
+            *block = block.filter(|(left, _)| before(ack, *left));
+            if let Some((left, right)) = *block {
+                report.push(left, right);
+            }
+        }
+        report
+    }
+}
+
+fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(pairs: &[(u32, u32)]) -> SackBlocks {
+        let mut blocks = SackBlocks::default();
+        pairs.iter().for_each(|(left, right)| blocks.push(*left, *right));
+        blocks
+    }
+
+    #[test]
+    fn earlier_blocks_are_repeated_until_they_are_acknowledged() {
+        let mut report = SackReport::default();
+        assert_eq!(report.on_ack(0, &blocks(&[(10, 20)])), blocks(&[(10, 20)]));
+        assert_eq!(report.on_ack(0, &blocks(&[(30, 40)])), blocks(&[(30, 40), (10, 20)]));
+        assert_eq!(report.on_ack(0, &blocks(&[(10, 25)])), blocks(&[(10, 25), (30, 40)]), "it has grown");
+        assert_eq!(report.on_ack(0, &blocks(&[(10, 40)])), blocks(&[(10, 40)]), "they have met");
+        assert_eq!(report.on_ack(40, &blocks(&[])), blocks(&[]));
+        assert_eq!(report.on_ack(0, &blocks(&[])), blocks(&[]), "what was acknowledged is forgotten");
+    }
+
+    #[test]
+    fn duplicates_are_reported_once_and_first() {
+        let mut report = SackReport::default();
+        report.on_data(5, 9, 5);
+        assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[]), "that was new");
+        report.on_data(5, 9, 9);
+        assert_eq!(report.on_ack(9, &blocks(&[(20, 30)])), blocks(&[(5, 9), (20, 30)]));
+        report.on_data(22, 25, 9);
+        assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(22, 25), (20, 30)]));
+        assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(20, 30)]));
+    }
+
+    #[test]
+    fn sequence_numbers_wrap() {
+        let mut report = SackReport::default();
+        let top = u32::MAX - 4;
+        assert_eq!(report.on_ack(top - 10, &blocks(&[(top, 5)])), blocks(&[(top, 5)]));
+        assert_eq!(report.on_ack(top - 10, &blocks(&[(9, 12)])), blocks(&[(9, 12), (top, 5)]));
+        assert_eq!(report.on_ack(6, &blocks(&[])), blocks(&[(9, 12)]));
+    }
+}
