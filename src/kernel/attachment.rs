@@ -9,7 +9,6 @@ use super::{
 };
 use caps::Capability;
 use log::debug;
-use nix::net::if_::if_indextoname;
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -140,10 +139,7 @@ fn failed(backend: Backend, interface: u32, direction: Direction, source: io::Er
 
 /// The interface's name, for messages; its index when it has none any more.
 fn interface_name(index: u32) -> String {
-    match if_indextoname(index) {
-        Ok(name) => name.to_string_lossy().into_owned(),
-        Err(_) => format!("interface {index}"),
-    }
+    crate::net::interface_name(index).unwrap_or_else(|| format!("interface {index}"))
 }
 
 /// A program's name; its id where asking takes a privilege that we do not have (CAP_SYS_ADMIN).

@@ -11,7 +11,7 @@ use super::{
     ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, VlanTag, header,
     virtio,
 };
-use nix::net::if_::if_indextoname;
+use crate::net::interface_name;
 use std::{
     io,
     mem::{size_of, zeroed},
@@ -179,8 +179,8 @@ impl PacketSocket {
         let interface = if index == self.interface { self.name.clone() } else { name_of(index) };
         match error.raw_os_error() {
             Some(libc::ENOBUFS) => LinkError::EgressDropped { interface },
-            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => match index.map(if_indextoname) {
-                Some(Err(_)) => LinkError::Gone { interface },
+            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => match index.map(interface_name) {
+                Some(None) => LinkError::Gone { interface },
                 _ => LinkError::Down { interface },
             },
             _ => LinkError::Io { operation, interface, error, hint: "" },
@@ -371,9 +371,6 @@ fn set_option<T>(fd: RawFd, level: libc::c_int, option: libc::c_int, value: &T) 
 fn name_of(interface: Option<u32>) -> String {
     match interface {
         None => "any interface".to_owned(),
-        Some(index) => match if_indextoname(index) {
-            Ok(name) => name.to_string_lossy().into_owned(),
-            Err(_) => format!("interface {index}"),
-        },
+        Some(index) => interface_name(index).unwrap_or_else(|| format!("interface {index}")),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
     link::{self, Link, LinkError, PacketSocket},
-    net::Protocol,
+    net::{Protocol, interface_name},
     reactor::{Interest, Reactor},
     sniffer::{
         LinkType,
@@ -21,7 +21,6 @@ use crate::{
     },
     stack::{Path, Persona, Settings, Stack},
 };
-use nix::net::if_::if_indextoname;
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -324,7 +323,7 @@ impl Engine {
         // A socket on all interfaces is not told when one of them goes.
         if self.single.is_none() {
             for interface in self.stack.interfaces() {
-                if if_indextoname(interface).is_err() {
+                if interface_name(interface).is_none() {
                     let name = self.names.get(&interface).map_or("(unknown)", String::as_str);
                     self.stack.strand(interface, name);
                 }

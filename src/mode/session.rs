@@ -16,9 +16,9 @@ use std::time::Duration;
 
 /// Turns without a wait after which descriptors and signals are looked at all the same.
 const BUSY_TURNS: u32 = 16;
-/// How long a peer whose path lost packets may still repeat its FIN: above all, Linux's minimum RTO of 200 ms
-/// (include/net/tcp.h, TCP_RTO_MIN) and its backoff.
-const LINGER: Duration = Duration::from_millis(700);
+/// How long after our last ACK a peer that did not get it repeats its FIN, two round trips aside: Linux's minimum
+/// RTO of 200 ms (include/net/tcp.h, TCP_RTO_MIN), and some for its timers.
+const LINGER: Duration = Duration::from_millis(300);
 
 /// Relays between the connection and standard input and output, or a process of `command`, until it is over.
 /// Returns what went by. On an error the peer is sent a reset.
@@ -116,7 +116,8 @@ fn finish(engine: &mut Engine, tuple: &FiveTuple) -> Result<(), Error> {
         flow.close();
         flow.may_lose_the_last_ack()
     });
-    let start = engine.reactor.now();
+    let round_trip = engine.stack.peek(tuple).and_then(|flow| flow.recovery().stats().smoothed_rtt);
+    let end = engine.reactor.now() + LINGER + 2 * round_trip.unwrap_or_default();
     loop {
         let now = engine.reactor.now();
         let busy = engine.ingress(now)? | engine.egress(now)?;
@@ -126,11 +127,11 @@ fn finish(engine: &mut Engine, tuple: &FiveTuple) -> Result<(), Error> {
             // The peer has what we sent; whether it ends is its own affair by now.
             _ => flow.unacknowledged() == 0,
         };
-        if over || now >= start + LINGER {
+        if over || now >= end {
             return Ok(());
         }
         if !busy {
-            engine.wait(&mut [], Some(start + LINGER))?;
+            engine.wait(&mut [], Some(end))?;
         }
     }
 }
