@@ -268,14 +268,14 @@ fn the_one_who_connects_can_bring_a_process() {
 
 #[test]
 fn processes_do_not_outlive_netkat() {
-    lab!("socat");
+    lab!("ncat");
     let pair = Pair::new();
     let at = pair.host_address(Family::V4);
     let mut server = netkat(&pair.host, &format!("-v -l -k {PORT} --sh-exec"))
         .arg("trap '' HUP TERM; echo ready; sleep 1000 | cat")
         .spawn();
     server.wait_for_stderr("listening on");
-    let mut client = open_client(&pair.peer, at);
+    let mut client = Netcat::Ncat.connect(&pair.peer, at, PORT).input(Input::Open).spawn();
     client.wait_for_stdout("ready");
     let ended = server.terminate();
     assert_eq!(ended.signal(), Some(15), "{ended}");
