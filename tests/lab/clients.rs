@@ -1,7 +1,7 @@
 //! Many clients: one after the other, several at once, a process for each, and those who may not come.
 use crate::{
     namespace::Namespace,
-    netkat::{listening, netkat},
+    netkat::{PROGRAM, listening, netkat},
     payload::{MIB, Payload},
     peers::{Netcat, kernel_connects},
     process::{Command, DEADLINE, Input, Process},
@@ -240,15 +240,18 @@ fn a_process_ends_its_connection_and_knows_its_peer() {
     let pair = Pair::new();
     let at = pair.host_address(Family::V4);
     let mut server = netkat(&pair.host, &format!("-v -l -k {PORT} --sh-exec"))
-        .arg("echo $NETKAT_PROTO $NETKAT_REMOTE_ADDR $NETKAT_LOCAL_ADDR $NETKAT_LOCAL_PORT; ps -o stat")
+        .arg("echo $NETKAT_PROTO $NETKAT_REMOTE_ADDR $NETKAT_LOCAL_ADDR $NETKAT_LOCAL_PORT; ps -o stat --ppid $PPID")
         .spawn();
     server.wait_for_stderr("listening on");
-    // With -d its own side stays open: only the end of the process ends it.
-    let output = pair.peer.words(&format!("nc.openbsd -d {at} {PORT}")).run();
-    assert!(output.success(), "{output}");
-    let expected = format!("TCP {} {at} {PORT}\n", pair.peer_address(Family::V4));
-    assert!(output.text().starts_with(&expected), "{output}");
-    assert!(!output.text().contains("Z"), "{output}");
+    for served in 1..=2 {
+        // With -d its own side stays open: only the end of the process ends it.
+        let output = pair.peer.words(&format!("nc.openbsd -d {at} {PORT}")).run();
+        assert!(output.success(), "{output}");
+        let expected = format!("TCP {} {at} {PORT}\nSTAT\n", pair.peer_address(Family::V4));
+        assert!(output.text().starts_with(&expected), "{output}");
+        assert!(!output.text().contains('Z'), "a child was not waited for: {output}");
+        server.wait_until("an exit", |s| s.stderr().matches("exited with").count() == served);
+    }
 }
 
 #[test]
@@ -265,21 +268,22 @@ fn the_one_who_connects_can_bring_a_process() {
 
 #[test]
 fn processes_do_not_outlive_netkat() {
-    lab!("socat");
+    lab!("ncat");
     let pair = Pair::new();
     let at = pair.host_address(Family::V4);
     let mut server = netkat(&pair.host, &format!("-v -l -k {PORT} --sh-exec"))
         .arg("trap '' HUP TERM; echo ready; sleep 1000 | cat")
         .spawn();
     server.wait_for_stderr("listening on");
-    let mut client = open_client(&pair.peer, at);
+    let mut client = Netcat::Ncat.connect(&pair.peer, at, PORT).input(Input::Open).spawn();
     client.wait_for_stdout("ready");
     let ended = server.terminate();
     assert_eq!(ended.signal(), Some(15), "{ended}");
     let left = pair.peer.command("ip").args(["netns", "pids", pair.host.name()]).succeed().text();
     assert_eq!(left, "");
     // A reset, not an end: what the process had to say was not all said.
-    assert!(!client.wait(DEADLINE).success());
+    let output = client.wait(DEADLINE);
+    assert!(output.to_string().contains("reset by peer"), "{output}");
 }
 
 #[test]
@@ -287,10 +291,11 @@ fn processes_are_the_invoking_users_and_hold_no_capability() {
     lab!("nc.openbsd");
     let pair = Pair::new();
     let at = pair.host_address(Family::V4);
-    let mut server = netkat(&pair.host, &format!("-v -l -k {PORT} --sh-exec"))
-        .arg("id -u; id -g; grep -E '^(Cap(Inh|Prm|Eff|Amb)|SigBlk|Groups)' /proc/self/status")
-        .env("SUDO_UID", "54321")
-        .env("SUDO_GID", "54322")
+    let script = "id -u; id -g; grep -E '^(Cap(Inh|Prm|Eff|Amb)|SigBlk|Groups)' /proc/self/status";
+    let mut server = pair
+        .host
+        .words(&format!("env SUDO_UID=54321 SUDO_GID=54322 {PROGRAM} -v -l -k {PORT} --sh-exec"))
+        .arg(script)
         .spawn();
     server.wait_for_stderr("listening on");
     let text = pair.peer.run(&format!("nc.openbsd {at} {PORT}")).text();
