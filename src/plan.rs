@@ -181,8 +181,7 @@ fn sniffing_flag(cli: &Cli) -> Option<&'static str> {
 fn habits(cli: &Cli) -> Result<(), PlanError> {
     if let Some(number) = cli.interface.as_deref().filter(|name| value_is_time(name)) {
         return usage(format!(
-            "-i {number}: -i names the interface here; a time between lines (nc's -i) is --delay {number}, \
-             a limit to silence (ncat's -i) is --idle-timeout {number}"
+            "-i {number}: -i names the interface here; a limit to silence (ncat's -i) is --idle-timeout {number}"
         ));
     }
     Ok(())

@@ -11,6 +11,7 @@ mod company;
 mod emulator;
 mod endings;
 mod frames;
+mod habits;
 mod matrix;
 mod namespace;
 mod netkat;

@@ -1,0 +1,195 @@
+//! The flags that people bring from nc and ncat: each one's effect, seen from the peer or by the script that asks.
+use crate::{
+    namespace::Namespace,
+    netkat::{listening, netkat},
+    peers::Netcat,
+    process::{DEADLINE, Input, Output},
+    programs::{self, Direction, TC_ACT_SHOT},
+    requirements::lab,
+    rules::nft,
+    topology::{Family, Pair},
+};
+use std::time::Duration;
+
+fn status(host: &Namespace, arguments: &str) -> Option<i32> {
+    netkat(host, &format!("--exit-verdict {arguments}")).run().code()
+}
+
+/// Ports of the peer: 6001 is dropped, 6002 is rejected.
+fn rule_out(pair: &Pair) {
+    pair.peer.sysctl("net.ipv4.icmp_ratelimit", "0");
+    pair.peer.sysctl("net.ipv6.icmp.ratelimit", "0");
+    nft(
+        &pair.peer,
+        "table inet lab { chain c { type filter hook input priority 0; tcp dport 6001 drop; tcp dport 6002 reject with icmpx admin-prohibited; tcp dport 7000-7999 drop; }; }",
+    );
+}
+
+#[test]
+fn a_scan_says_a_line_for_each_port_in_their_order() {
+    lab!("nft", "ncat");
+    let pair = Pair::new();
+    rule_out(&pair);
+    for family in Family::ALL {
+        let at = pair.peer_address(family);
+        let _server = Netcat::Ncat.listen(&pair.peer, at, 5000, |c| c);
+        let output = netkat(&pair.host, &format!("-z -w 500ms {at} 6002,6001,4999-5000")).run();
+        let expected = format!(
+            "{at} 6002/tcp rejected: ICMP communication administratively prohibited from {at}\n\
+             {at} 6001/tcp timed out\n{at} 4999/tcp refused\n{at} 5000/tcp open\n"
+        );
+        assert_eq!((output.code(), output.text()), (Some(0), expected), "{output}");
+        let output = netkat(&pair.host, &format!("-z -w 500ms {at} 4998-4999")).run();
+        assert_eq!(output.code(), Some(1), "{output}");
+        assert!(output.stderr.contains("none of 2 ports is open"), "{output}");
+    }
+}
+
+#[test]
+fn a_thousand_silent_ports_take_a_few_waits() {
+    lab!("nft");
+    let pair = Pair::new();
+    rule_out(&pair);
+    let at = pair.peer_address(Family::V4);
+    let output = netkat(&pair.host, &format!("-z -w 500ms {at} 7000-7999")).run();
+    assert_eq!(
+        output.text().lines().filter(|line| line.ends_with("/tcp timed out")).count(),
+        1000,
+        "{output}"
+    );
+    assert!(output.elapsed < Duration::from_secs(4), "{output}");
+}
+
+/// Nothing is left half-open: the peer that does not close is reset, and its socket is gone.
+#[test]
+fn a_scan_leaves_no_connection_behind() {
+    lab!("ncat", "ss");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let mut server = pair
+        .peer
+        .command("ncat")
+        .args(["-k", "-l", &at.to_string(), "5000", "--sh-exec", "exec sleep 20"])
+        .spawn();
+    server.wait_listening(5000);
+    assert_eq!(netkat(&pair.host, &format!("-z {at} 5000")).run().code(), Some(0));
+    let sockets = pair.peer.run("ss -Htan state connected").text();
+    assert_eq!(sockets, "", "what the peer still has");
+}
+
+#[test]
+fn every_verdict_has_its_status() {
+    lab!("nft", "ncat");
+    let pair = Pair::new();
+    rule_out(&pair);
+    let at = pair.peer_address(Family::V4);
+    let host = &pair.host;
+    for mode in ["", "-z "] {
+        assert_eq!(status(host, &format!("{mode}-w 300ms {at} 6001")), Some(3), "dropped");
+        assert_eq!(status(host, &format!("{mode}{at} 5000")), Some(4), "reset");
+        assert_eq!(status(host, &format!("{mode}{at} 6002")), Some(5), "ICMP");
+        assert_eq!(status(host, &format!("{mode}192.0.2.1 80")), Some(6), "no route");
+        assert_eq!(status(host, &format!("{mode}-w 300ms 10.77.0.50 80")), Some(6), "no neighbour");
+    }
+    assert_eq!(status(host, "-l -w 100ms 5000"), Some(3), "nobody came");
+    assert_eq!(status(host, &format!("{at}")), Some(2), "usage");
+    let dropper = programs::classifier("lab_drop", TC_ACT_SHOT);
+    programs::attach_clsact(&dropper, host, "eth0", Direction::Egress, 1);
+    assert_eq!(status(host, &format!("-w 300ms {at} 5000")), Some(8), "egress");
+    host.run("tc qdisc del dev eth0 clsact");
+    let bare = host.words(&format!(
+        "setpriv --bounding-set -net_raw --inh-caps -net_raw {} --exit-verdict {at} 5000",
+        crate::netkat::PROGRAM
+    ));
+    assert_eq!(bare.run().code(), Some(7), "privilege");
+    assert_eq!(netkat(host, &format!("-w 300ms {at} 6001")).run().code(), Some(1), "without --exit-verdict");
+}
+
+/// What the peer's tcpdump prints of our SYN.
+fn syn(pair: &Pair, family: Family, arguments: &str) -> String {
+    let at = pair.peer_address(family);
+    let server = Netcat::Ncat.listen(&pair.peer, at, 5000, |c| c);
+    let capture = pair
+        .peer
+        .command("tcpdump")
+        .args(["-Z", "root", "-n", "-v", "-i", "eth0", "-c", "1", "--immediate-mode", "-l"])
+        .args(["ip6[6] == 6 and ip6[53] == 2 or tcp[tcpflags] == tcp-syn"]);
+    let mut capture = capture.spawn();
+    capture.wait_for_stderr("listening on");
+    netkat(&pair.host, &format!("{arguments} {at} 5000")).text("x").succeed();
+    server.wait(DEADLINE);
+    capture.wait(DEADLINE).text()
+}
+
+#[test]
+fn ttl_tos_and_mss_are_in_the_packets() {
+    lab!("ncat", "tcpdump");
+    let pair = Pair::new();
+    let seen = syn(&pair, Family::V4, "--ttl 17 --tos ef --mss 700");
+    for field in ["ttl 17,", "tos 0xb8,", "mss 700,"] {
+        assert!(seen.contains(field), "{field} {seen}");
+    }
+    let seen = syn(&pair, Family::V6, "--ttl 18 --tos 0x28 --mss 701");
+    for field in ["hlim 18,", "class 0x28,", "mss 701,"] {
+        assert!(seen.contains(field), "{field} {seen}");
+    }
+    let seen = syn(&pair, Family::V4, "");
+    for field in ["ttl 64,", "tos 0x0,", "mss 1460,"] {
+        assert!(seen.contains(field), "{field} {seen}");
+    }
+}
+
+/// A silence ends both a client and a listener, as a failure; bytes would have kept them.
+#[test]
+fn silence_ends_an_idle_connection() {
+    lab!("ncat");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let _server = Netcat::Ncat.listen(&pair.peer, at, 5000, |c| c.input(Input::Open));
+    let mut client = netkat(&pair.host, &format!("--exit-verdict --idle-timeout 400ms {at} 5000"))
+        .input(Input::Open)
+        .spawn();
+    client.write(b"x");
+    let output = client.wait(DEADLINE);
+    idle(&output);
+    let server = listening(&pair.host, "--exit-verdict --idle-timeout 400ms 5001", |c| c.input(Input::Open));
+    let at = pair.host_address(Family::V4);
+    let _client = Netcat::Ncat.connect(&pair.peer, at, 5001).input(Input::Open).spawn();
+    idle(&server.wait(DEADLINE));
+}
+
+fn idle(output: &Output) {
+    assert_eq!(output.code(), Some(3), "{output}");
+    assert!(output.stderr.contains("nothing came or went for 0.4 s"), "{output}");
+}
+
+#[test]
+fn one_way_connections_carry_one_way() {
+    lab!("ncat");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let server = Netcat::Ncat.listen(&pair.peer, at, 5000, |c| c.text("ignored"));
+    let output = netkat(&pair.host, &format!("--send-only {at} 5000")).text("sent").run();
+    assert_eq!((output.code(), output.length), (Some(0), 0), "{output}");
+    assert_eq!(server.wait(DEADLINE).text(), "sent");
+    let server = Netcat::OpenBsd.listen(&pair.peer, at, 5001, |c| c.text("received"));
+    let output = netkat(&pair.host, &format!("--recv-only {at} 5001")).text("kept").run();
+    assert_eq!((output.code(), output.text().as_str()), (Some(0), "received"), "{output}");
+    assert_eq!(server.wait(DEADLINE).text(), "");
+}
+
+/// Probes of an idle connection come as often as demanded, and are answered.
+#[test]
+fn keepalives_are_sent() {
+    lab!("ncat", "tcpdump");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let _server = Netcat::Ncat.listen(&pair.peer, at, 5000, |c| c.input(Input::Open));
+    let mut client =
+        netkat(&pair.host, &format!("-v --keepalive 200ms {at} 5000")).input(Input::Open).spawn();
+    client.wait_for_stderr("established");
+    let capture =
+        pair.peer.command("tcpdump").args(["-Z", "root", "-n", "-i", "eth0", "-c", "3", "-Q", "in"]);
+    let output = capture.args(["--immediate-mode", "tcp dst port 5000"]).run();
+    assert_eq!(output.text().lines().count(), 3, "{output}");
+}
