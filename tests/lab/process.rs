@@ -39,7 +39,6 @@ pub struct Command {
     program: OsString,
     arguments: Vec<OsString>,
     namespace: Option<PathBuf>,
-    environment: Vec<(String, String)>,
     input: Input,
     expected: Option<Payload>,
     stdout: Option<File>,
@@ -52,7 +51,6 @@ impl Command {
             program: program.as_ref().to_owned(),
             arguments: Vec::new(),
             namespace: None,
-            environment: Vec::new(),
             input: Input::Null,
             expected: None,
             stdout: None,
@@ -71,11 +69,6 @@ impl Command {
 
     pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(arguments.into_iter().map(|a| a.as_ref().to_owned()));
-        self
-    }
-
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -138,7 +131,7 @@ impl Command {
             let inner = std::mem::replace(&mut command, std::process::Command::new("/bin/sh"));
             command.args(["-c", "exec \"$@\" <&-", "sh"]).arg(inner.get_program()).args(inner.get_args());
         }
-        command.args(&self.arguments).envs(self.environment);
+        command.args(&self.arguments);
         command.stdin(match &self.input {
             Input::Null | Input::Closed => Stdio::null(),
             Input::Bytes(_) | Input::Open => Stdio::piped(),
