@@ -235,9 +235,25 @@ impl Process {
         self.child.id()
     }
 
-    /// Writes to a stdin that is [`Input::Open`].
+    /// Writes to a stdin that is [`Input::Open`]; a program that does not take it in time is killed.
     pub fn write(&mut self, bytes: &[u8]) {
-        self.stdin.as_mut().expect("an open stdin").write_all(bytes).expect("writing to stdin");
+        let (line, child) = (&self.line, &mut self.child);
+        let stdin = self.stdin.as_mut().expect("an open stdin");
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| stdin.write_all(bytes));
+            let deadline = Instant::now() + DEADLINE;
+            while !writer.is_finished() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let late = !writer.is_finished();
+            if late {
+                // Its end of the pipe goes with it, and the writer wakes up.
+                let _ = child.kill();
+            }
+            let written = writer.join().expect("the writer does not panic");
+            assert!(!late, "{line}: did not take its input in time");
+            written.unwrap_or_else(|e| panic!("{line}: writing to its stdin: {e}"));
+        });
     }
 
     pub fn close_stdin(&mut self) {
