@@ -44,7 +44,7 @@ impl Connect {
                 Ok((engine, tuple)) => return self.converse(engine, tuple),
                 Err(error @ Error::Interrupted(_)) => return Err(error),
                 Err(error) if attempts.peek().is_none() => return Err(error),
-                Err(error) => log::warn!("{error}; trying the next address"),
+                Err(error) => log::info!("{error}; trying the next address"),
             }
         }
     }

@@ -68,7 +68,7 @@ impl DatagramConnect {
                 }
                 Err(error @ Error::Interrupted(_)) => return Err(error),
                 Err(error) if attempts.peek().is_none() => return Err(error),
-                Err(error) => log::warn!("{error}; trying the next address"),
+                Err(error) => log::info!("{error}; trying the next address"),
             }
         }
     }

@@ -128,6 +128,17 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
         end if end > packet.len() && !cut => return Err(Malformed::Length),
         end => end.min(packet.len()),
     };
+    let header = |protocol, transport, fragment| {
+        Ok(Header {
+            source: address(8)?.into(),
+            destination: address(24)?.into(),
+            protocol,
+            transport,
+            end,
+            fragment,
+            hop_limit: fixed[7],
+        })
+    };
     let mut protocol = fixed[6];
     let mut transport = IPV6_HEADER;
     let mut fragment = None;
@@ -152,17 +163,7 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
                 }
                 8
             }
-            _ => {
-                return Ok(Header {
-                    source: address(8)?.into(),
-                    destination: address(24)?.into(),
-                    protocol,
-                    transport,
-                    end,
-                    fragment,
-                    hop_limit: fixed[7],
-                });
-            }
+            _ => return header(protocol, transport, None),
         };
         protocol = *extension.first().ok_or(Malformed::Truncated)?;
         transport += step;
@@ -172,15 +173,7 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
         // What is behind a fragment's header counts as payload: offsets begin there, and a later fragment has no
         // header there.
         if fragment.is_some() {
-            return Ok(Header {
-                source: address(8)?.into(),
-                destination: address(24)?.into(),
-                protocol,
-                transport,
-                end,
-                fragment,
-                hop_limit: fixed[7],
-            });
+            return header(protocol, transport, fragment);
         }
     }
     Err(Malformed::Extensions)
