@@ -205,9 +205,10 @@ pub struct Cli {
     #[arg(help_heading = SNIFFER, long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
 
-    /// Show packets as JSON, an object a line
-    #[arg(help_heading = SNIFFER, long)]
-    pub json: bool,
+    /// Report the outcome as a JSON object on stderr, or in FILE (with -u and -k, the verdict alone); with -d,
+    /// --sniff and --read, show packets as JSON, an object a line
+    #[arg(help_heading = REPORTS, long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub json: Option<Option<PathBuf>>,
 
     /// Show the payload of packets in hexadecimal
     #[arg(help_heading = SNIFFER, long)]
@@ -284,6 +285,11 @@ impl Cli {
     /// from unknown ones.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(arguments).map_err(habits::explain)
+    }
+
+    /// Whether only packets of others are to be shown.
+    pub fn watches_only(&self) -> bool {
+        self.sniff || self.read.is_some()
     }
 }
 

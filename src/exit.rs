@@ -1,26 +1,73 @@
 //! How a run ends: the one line on stderr, and the exit status that scripts read.
 use crate::{
-    mode::{self, Verdict},
+    mode::{self, Report, Verdict},
     plan::PlanError,
 };
 use nix::sys::signal::{SigSet, Signal, raise};
-use std::{io, process::ExitCode};
+use std::{io, path::Path, process::ExitCode};
 
-/// Prints the error, if there is one, and returns the status that its verdict has. Interrupted runs end by the
-/// signal itself, so that the shell sees what happened.
-pub fn report(result: &anyhow::Result<()>, detailed: bool) -> ExitCode {
-    if let Err(error) = result {
-        if let Some(mode::Error::Interrupted(signal)) = error.downcast_ref() {
-            die_by(*signal);
-        }
-        eprintln!("netkat: {error:#}");
+/// Where the outcome goes as a JSON object: to this file, else to stderr, behind everything else.
+pub type Json<'a> = (Report, Option<&'a Path>);
+
+/// Prints the error, if there is one, and the outcome as `json`, and returns the status that the verdict has.
+/// Interrupted runs end by the signal itself, so that the shell sees what happened.
+pub fn report(result: &anyhow::Result<()>, detailed: bool, json: Option<Json<'_>>) -> ExitCode {
+    let signal = match result.as_ref().err().and_then(|error| error.downcast_ref()) {
+        Some(mode::Error::Interrupted(signal)) => Some(*signal),
+        _ => None,
+    };
+    if let Err(error) = result
+        && signal.is_none()
+    {
+        eprintln!("netkat: {}", printable(&format!("{error:#}")));
+    }
+    if let Some((report, file)) = json {
+        write_json(report, result, file);
+    }
+    if let Some(signal) = signal {
+        die_by(signal);
     }
     ExitCode::from(verdict(result).status(detailed))
 }
 
+/// The most characters of a message that are printed from its beginning, and from its end.
+const BEGINNING: usize = 400;
+const END: usize = 200;
+
+/// A message with nothing in it that a terminal would obey, and not longer than anyone reads: names and paths
+/// come from anywhere.
+fn printable(message: &str) -> String {
+    let clean: Vec<char> =
+        message.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    match clean.len() > BEGINNING + END {
+        true => {
+            clean.iter().take(BEGINNING).chain(&['…']).chain(clean.iter().skip(clean.len() - END)).collect()
+        }
+        false => clean.into_iter().collect(),
+    }
+}
+
+/// Writes the outcome as a JSON object, to `file` or to stderr. What can't be written is said, and changes nothing
+/// about the outcome.
+fn write_json(report: Report, result: &anyhow::Result<()>, file: Option<&Path>) {
+    let error = result.as_ref().err().map(|error| format!("{error:#}"));
+    let written = match (report.conclude(verdict(result), error), file) {
+        (Ok(object), None) => {
+            eprintln!("{object}");
+            Ok(())
+        }
+        (Ok(object), Some(path)) => std::fs::write(path, object + "\n"),
+        (Err(error), _) => Err(error.into()),
+    };
+    if let Err(error) = written {
+        let to = file.map_or("stderr".to_owned(), |path| path.display().to_string());
+        eprintln!("netkat: cannot write the report to {to}: {error}");
+    }
+}
+
 /// The status after printing something to standard output.
 pub fn printed(result: io::Result<()>) -> ExitCode {
-    report(&result.map_err(|error| mode::Error::Output(error).into()), false)
+    report(&result.map_err(|error| mode::Error::Output(error).into()), false, None)
 }
 
 fn verdict(result: &anyhow::Result<()>) -> Verdict {

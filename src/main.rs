@@ -1,4 +1,4 @@
-use netkat::{cli::Cli, exit, plan::Plan};
+use netkat::{cli::Cli, exit, mode::Report, plan::Plan};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -10,11 +10,14 @@ fn main() -> ExitCode {
         return exit::printed(document.write(&mut std::io::stdout().lock()));
     }
     netkat::logging::init(cli.verbose);
-    exit::report(&run(&cli), cli.exit_verdict)
+    let mut report = Report::default();
+    let result = run(&cli, &mut report);
+    let json = cli.json.as_ref().filter(|_| !cli.watches_only());
+    exit::report(&result, cli.exit_verdict, json.map(|file| (report, file.as_deref())))
 }
 
-fn run(cli: &Cli) -> anyhow::Result<()> {
+fn run(cli: &Cli, report: &mut Report) -> anyhow::Result<()> {
     let plan = Plan::new(cli)?;
-    plan.run()?;
+    plan.run(report)?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::{
     kernel::{Backend, IpFamily, SniffFilter},
     mode::{
         self, Access, Attempt, Command, Connect, DatagramConnect, DatagramListen, EgressError, Hop, Listen,
-        PROBE_BUFFER, Policy, Scan, Setup, Sniff, Source, Verdict, Wish,
+        PROBE_BUFFER, Policy, Report, Scan, Setup, Sniff, Source, Verdict, Wish,
     },
     net::{MacAddr, Protocol},
     recovery::Algorithm,
@@ -81,7 +81,7 @@ fn usage<T>(text: impl Into<String>) -> Result<T, PlanError> {
 impl Plan {
     /// Decides what `cli` asks for.
     pub fn new(cli: &Cli) -> Result<Plan, PlanError> {
-        if cli.sniff || cli.read.is_some() {
+        if cli.watches_only() {
             return Ok(Plan::Sniff(sniff(cli)?));
         }
         habits(cli)?;
@@ -113,14 +113,15 @@ impl Plan {
         })
     }
 
-    pub fn run(&self) -> Result<(), mode::Error> {
+    /// Does it, and says in `report` how far it came.
+    pub fn run(&self, report: &mut Report) -> Result<(), mode::Error> {
         match self {
-            Plan::Connect(connect) => connect.run(),
-            Plan::Listen(listen) => listen.run(),
+            Plan::Connect(connect) => connect.run(report),
+            Plan::Listen(listen) => listen.run(report),
             Plan::DatagramConnect(connect) => connect.run(),
             Plan::DatagramListen(listen) => listen.run(),
             Plan::Sniff(sniff) => sniff.run(),
-            Plan::Scan(scan) => scan.run(),
+            Plan::Scan(scan) => scan.run(report),
         }
     }
 }
@@ -152,6 +153,12 @@ fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     if cli.promiscuous && named.is_none() {
         return usage("--promiscuous: name one interface");
     }
+    if let Some(Some(path)) = &cli.json {
+        return usage(format!(
+            "--json={}: packets are shown on standard output; redirect it",
+            path.display()
+        ));
+    }
     let source = match &cli.read {
         Some(path) => Source::File(path.clone()),
         None => Source::Live {
@@ -160,8 +167,8 @@ fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
         },
     };
     let several = matches!(source, Source::Live { interface: None, .. });
-    let shown = cli.pcap.is_none() || cli.debug || cli.json || cli.payload;
-    let form = if cli.json { Form::Json } else { Form::Line };
+    let shown = cli.pcap.is_none() || cli.debug || cli.json.is_some() || cli.payload;
+    let form = if cli.json.is_some() { Form::Json } else { Form::Line };
     let show = Show { form, payload: cli.payload, interface: several };
     Ok(Sniff {
         source,
@@ -311,9 +318,9 @@ fn setup(cli: &Cli) -> Setup {
 
 /// What is shown and recorded of a connection's frames.
 fn watch(cli: &Cli) -> Watch {
-    let form = if cli.json { Form::Json } else { Form::Line };
+    let form = if cli.json.is_some() { Form::Json } else { Form::Line };
     let show = Show { form, payload: cli.payload, interface: false };
-    let shown = cli.debug || cli.json || cli.payload;
+    let shown = cli.debug || cli.payload;
     Watch::new(Output { show: shown.then_some(show), record: cli.pcap.clone() })
 }
 

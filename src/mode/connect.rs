@@ -1,6 +1,6 @@
 //! Connecting: to each address of the name in turn, until one answers.
 use super::{
-    Command, Error, Policy, disguise,
+    Command, Error, Policy, Report, disguise,
     egress::{Egress, Hop, Wish},
     engine::{Engine, Port, Setup},
     session,
@@ -11,7 +11,10 @@ use crate::{
     net::{FiveTuple, Protocol},
     stack::{Flow, Phase, Stack, Way},
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 /// One address to try.
 #[derive(Clone, Debug)]
@@ -36,12 +39,12 @@ pub struct Connect {
 }
 
 impl Connect {
-    pub fn run(&self) -> Result<(), Error> {
+    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
         let mut attempts = self.attempts.iter().peekable();
         loop {
             let Some(attempt) = attempts.next() else { return Ok(()) };
-            match attempt.establish(self.wait) {
-                Ok((engine, tuple)) => return self.converse(engine, tuple),
+            match attempt.establish(self.wait, report) {
+                Ok((engine, tuple)) => return self.converse(engine, tuple, report),
                 Err(error @ Error::Interrupted(_)) => return Err(error),
                 Err(error) if attempts.peek().is_none() => return Err(error),
                 Err(error) => log::info!("{error}; trying the next address"),
@@ -49,27 +52,23 @@ impl Connect {
         }
     }
 
-    fn converse(&self, mut engine: Engine, tuple: FiveTuple) -> Result<(), Error> {
+    fn converse(&self, mut engine: Engine, tuple: FiveTuple, report: &mut Report) -> Result<(), Error> {
         if self.command.is_some() {
             identity::become_invoker()?;
         }
         engine.drop_privileges()?;
-        let counters = session::run(&mut engine, tuple, self.policy, self.command.as_ref())?;
-        log::info!(
-            "closed {}: {} bytes sent, {} received",
-            tuple.remote,
-            counters.bytes_sent,
-            counters.bytes_received
-        );
-        Ok(())
+        session::run(&mut engine, tuple, self.policy, self.command.as_ref(), report)
     }
 }
 
 impl Attempt {
     /// Opens everything and completes the handshake.
-    fn establish(&self, wait: Duration) -> Result<(Engine, FiveTuple), Error> {
+    fn establish(&self, wait: Duration, report: &mut Report) -> Result<(Engine, FiveTuple), Error> {
+        report.attempt(self.remote, &self.egress);
         let mut opened = self.open(wait)?;
-        let tuple = self.dial(&mut opened, wait)?;
+        report.attempt(self.remote, &opened.egress);
+        report.resolved(opened.resolution);
+        let tuple = self.dial(&mut opened, wait, report)?;
         Ok((opened.engine, tuple))
     }
 
@@ -80,19 +79,23 @@ impl Attempt {
         let setup = Setup { interfaces: vec![egress.interface.clone()], ..self.setup.clone() };
         let Some(persona) = egress.persona else {
             // The kernel's neighbour table knows.
+            let start = Instant::now();
             let next_hop = resolve(&egress, wait)?;
+            let resolution = start.elapsed();
             let engine = Engine::open(&setup, port)?;
-            return Ok(Opened { engine, egress, next_hop });
+            return Ok(Opened { engine, egress, next_hop, resolution });
         };
         let mut engine = Engine::open(&setup, port)?;
         disguise::assume(&mut engine, persona)?;
+        let start = engine.reactor.now();
         let destination = match egress.next_hop {
             Hop::Link(mac) => mac,
             Hop::Address(address) => disguise::resolve(&mut engine, address, wait)?,
         };
         let header = LinkHeader::Ethernet { destination, source: persona.mac };
         let next_hop = NextHop { interface: persona.interface, header };
-        Ok(Opened { engine, egress, next_hop })
+        let resolution = engine.reactor.now() - start;
+        Ok(Opened { engine, egress, next_hop, resolution })
     }
 
     /// Asks for the way once more, now that our port is known: policy rules and multipath hashing look at it.
@@ -105,13 +108,15 @@ impl Attempt {
         Ok(Wish { query, ..self.wish }.decide()?)
     }
 
-    fn dial(&self, opened: &mut Opened, wait: Duration) -> Result<FiveTuple, Error> {
+    fn dial(&self, opened: &mut Opened, wait: Duration, report: &mut Report) -> Result<FiveTuple, Error> {
         let start = opened.engine.reactor.now();
         let tuple = opened.dial(self.remote);
+        report.flow(&tuple);
         log::info!("dialing {} from {}", self.remote, tuple.local);
         let ended = opened.engine.run_until(Some(start + wait), |stack| answer(stack, &tuple))?;
         ended.unwrap_or_else(|| Err(opened.silence(&tuple, wait)))?;
         let time = opened.engine.reactor.now() - start;
+        report.connected(time);
         log::info!("established {tuple} after {:.1} ms", time.as_secs_f64() * 1e3);
         Ok(tuple)
     }
@@ -122,6 +127,8 @@ pub(super) struct Opened {
     pub engine: Engine,
     pub egress: Egress,
     pub next_hop: NextHop,
+    /// How long it took to find the next hop's link address.
+    pub resolution: Duration,
 }
 
 impl Opened {

@@ -76,7 +76,7 @@ impl DatagramConnect {
 
 impl Attempt {
     fn open_datagrams(&self, wait: Duration) -> Result<Engine, Error> {
-        let Opened { mut engine, egress, next_hop } = self.open(wait)?;
+        let Opened { mut engine, egress, next_hop, .. } = self.open(wait)?;
         let tuple = FiveTuple {
             protocol: Protocol::Udp,
             local: SocketAddr::new(egress.source, engine.port()),

@@ -200,6 +200,11 @@ impl Engine {
         interfaces.iter().map(|i| (i.index, self.path(i, i.mtu))).collect()
     }
 
+    /// Packets that the guard kept from the kernel so far.
+    pub fn kept(&self) -> u64 {
+        self.programs.counters().dropped
+    }
+
     /// Our port.
     pub fn port(&self) -> u16 {
         self.port.number

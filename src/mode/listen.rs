@@ -1,6 +1,6 @@
 //! Listening: one client, then out; or, with `-k`, all that come.
 use super::{
-    Access, Error, Policy, disguise,
+    Access, Error, Policy, Report, disguise,
     engine::{Engine, Port, Setup},
     exec::Command,
     serve::{self, Service},
@@ -29,7 +29,7 @@ pub struct Listen {
 }
 
 impl Listen {
-    pub fn run(&self) -> Result<(), Error> {
+    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
         let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
         if self.command.is_some() {
             identity::become_invoker()?;
@@ -52,24 +52,18 @@ impl Listen {
                 let (policy, wait, command) = (self.policy, self.wait, self.command.clone());
                 serve::run(&mut engine, &Service { limit, policy, wait, command })
             }
-            None => self.serve_one(&mut engine),
+            None => self.serve_one(&mut engine, report),
         }
     }
 
-    fn serve_one(&self, engine: &mut Engine) -> Result<(), Error> {
+    fn serve_one(&self, engine: &mut Engine, report: &mut Report) -> Result<(), Error> {
         let deadline = self.wait.map(|wait| engine.reactor.now() + wait);
         let Some(tuple) = engine.run_until(deadline, |stack| stack.accept())? else {
             return Err(Error::NobodyCame(self.wait.unwrap_or_default()));
         };
         engine.stack.stop_listening();
         log::info!("established {tuple}");
-        let counters = session::run(engine, tuple, self.policy, self.command.as_ref())?;
-        log::info!(
-            "closed {}: {} bytes sent, {} received",
-            tuple.remote,
-            counters.bytes_sent,
-            counters.bytes_received
-        );
-        Ok(())
+        report.flow(&tuple);
+        session::run(engine, tuple, self.policy, self.command.as_ref(), report)
     }
 }

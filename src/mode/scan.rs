@@ -5,7 +5,7 @@
 //! offence at resets; a peer that does not close in turn is reset, so that nothing is left half-open. The
 //! results come in the ports' order, each as soon as those before it are known.
 use super::{
-    Attempt, Error, Verdict,
+    Attempt, Error, Report, Verdict,
     connect::{Opened, answer},
 };
 use crate::{
@@ -39,8 +39,8 @@ pub struct Scan {
 
 impl Scan {
     /// Succeeds if a port is open.
-    pub fn run(&self) -> Result<(), Error> {
-        let mut results = Results::new(&self.ports);
+    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+        let mut results = Results::new(&self.ports, report);
         let mut attempts = self.attempts.iter().peekable();
         while let Some(attempt) = attempts.next() {
             results.last = attempts.peek().is_none();
@@ -57,7 +57,7 @@ impl Scan {
     }
 
     /// Probes the ports that are not known to be open at one address.
-    fn sweep(&self, attempt: &Attempt, results: &mut Results) -> Result<(), Error> {
+    fn sweep(&self, attempt: &Attempt, results: &mut Results<'_>) -> Result<(), Error> {
         let opened = attempt.open(self.wait)?;
         results.forget_failures();
         if results.last {
@@ -96,7 +96,7 @@ impl Sweep {
     }
 
     /// Frames in, results out, frames out; then sleeps until something is due.
-    fn turn(&mut self, results: &mut Results) -> Result<(), Error> {
+    fn turn(&mut self, results: &mut Results<'_>) -> Result<(), Error> {
         let now = self.opened.engine.reactor.now();
         let busy = self.opened.engine.ingress(now)? | self.opened.engine.egress(now)?;
         for (tuple, since) in std::mem::take(&mut self.probes) {
@@ -145,7 +145,8 @@ impl Sweep {
 }
 
 /// What is known of the ports.
-struct Results {
+struct Results<'r> {
+    report: &'r mut Report,
     known: HashMap<u16, (SocketAddr, Result<(), Error>)>,
     /// Ports whose line has not been printed.
     unprinted: VecDeque<u16>,
@@ -153,9 +154,9 @@ struct Results {
     last: bool,
 }
 
-impl Results {
-    fn new(ports: &[u16]) -> Results {
-        Results { known: HashMap::new(), unprinted: ports.iter().copied().collect(), last: false }
+impl Results<'_> {
+    fn new<'r>(ports: &[u16], report: &'r mut Report) -> Results<'r> {
+        Results { report, known: HashMap::new(), unprinted: ports.iter().copied().collect(), last: false }
     }
 
     fn is_open(&self, port: u16) -> bool {
@@ -172,6 +173,7 @@ impl Results {
         while let Some((at, result)) = self.unprinted.front().and_then(|port| self.known.get(port))
             && (result.is_ok() || self.last)
         {
+            self.report.port(*at, result.as_ref().copied());
             let (ip, port) = (at.ip(), at.port());
             let state = match result {
                 Ok(()) => "open".to_owned(),

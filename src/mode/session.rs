@@ -1,6 +1,6 @@
 //! One established connection, and nothing else: the loop around a single conversation.
 use super::{
-    Error,
+    Error, Report,
     conversation::{Channel, Conversation, Ends, Turn},
     engine::Engine,
     exec::{Children, Command},
@@ -8,6 +8,7 @@ use super::{
 use crate::{
     net::FiveTuple,
     reactor::Interest,
+    recovery::Stats,
     relay::Policy,
     stack::{Counters, Flow, Phase},
     stdio::Stream,
@@ -20,14 +21,67 @@ const BUSY_TURNS: u32 = 16;
 /// RTO of 200 ms (include/net/tcp.h, TCP_RTO_MIN), and some for its timers.
 const LINGER: Duration = Duration::from_millis(300);
 
+/// What a connection came to.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    pub counters: Counters,
+    pub stats: Stats,
+    /// Packets that the guard kept from the kernel.
+    pub kept: u64,
+    /// From the handshake's end to the peer's first data, and to the end.
+    pub first_byte: Option<Duration>,
+    pub duration: Duration,
+}
+
+impl Summary {
+    fn new(engine: &Engine, tuple: &FiveTuple, start: Duration) -> Summary {
+        let flow = engine.stack.peek(tuple);
+        let counters = flow.map(Flow::counters).unwrap_or_default();
+        Summary {
+            counters,
+            stats: flow.map(|flow| flow.recovery().stats()).unwrap_or_default(),
+            kept: engine.kept(),
+            // What came with the handshake's last segment took no time.
+            first_byte: counters.first_data_at.map(|at| at.saturating_sub(start)),
+            duration: engine.reactor.now() - start,
+        }
+    }
+
+    fn log(&self, tuple: &FiveTuple) {
+        let Summary { counters, stats, .. } = self;
+        log::info!(
+            "closed {}: {} bytes sent, {} received in {:.3} s",
+            tuple.remote,
+            counters.bytes_sent,
+            counters.bytes_received,
+            self.duration.as_secs_f64()
+        );
+        let milliseconds = |time: Option<Duration>| {
+            time.map_or("unknown".to_owned(), |time| format!("{:.3} ms", time.as_secs_f64() * 1e3))
+        };
+        log::info!(
+            "{} segments with data sent, {} of them again; smoothed RTT {}, congestion window {} bytes, bandwidth {}; \
+             {} packets kept from the kernel",
+            stats.segments_sent,
+            stats.segments_retransmitted,
+            milliseconds(stats.smoothed_rtt),
+            stats.congestion_window,
+            stats.bandwidth.map_or("unknown".to_owned(), |rate| format!("{:.3} MB/s", rate as f64 / 1e6)),
+            self.kept
+        );
+    }
+}
+
 /// Relays between the connection and standard input and output, or a process of `command`, until it is over.
-/// Returns what went by. On an error the peer is sent a reset.
+/// Says in `report` what went by. On an error the peer is sent a reset.
 pub fn run(
     engine: &mut Engine,
     tuple: FiveTuple,
     policy: Policy,
     command: Option<&Command>,
-) -> Result<Counters, Error> {
+    report: &mut Report,
+) -> Result<(), Error> {
+    let start = engine.reactor.now();
     let mut children = Children::default();
     let result = converse(engine, tuple, policy, command, &mut children);
     if result.is_err() {
@@ -36,9 +90,11 @@ pub fn run(
         children.hang_up();
     }
     children.end();
-    let counters = engine.stack.peek(&tuple).map(Flow::counters).unwrap_or_default();
+    let summary = Summary::new(engine, &tuple, start);
+    summary.log(&tuple);
+    report.summary(&summary);
     engine.stack.remove(&tuple);
-    result.map(|()| counters)
+    result
 }
 
 fn converse(

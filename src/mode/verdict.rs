@@ -5,6 +5,7 @@ use crate::{
     kernel::KernelError,
     link::LinkError,
 };
+use serde::{Serialize, Serializer};
 use std::{fmt, io};
 
 /// How a run ended.
@@ -61,6 +62,12 @@ impl fmt::Display for Verdict {
             Verdict::Privilege => "missing privilege",
             Verdict::EgressDropped => "dropped by own egress",
         })
+    }
+}
+
+impl Serialize for Verdict {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -120,6 +120,8 @@ pub struct Counters {
     pub egress_syn_drops: u64,
     /// Segments with a wrong checksum or a malformed header.
     pub invalid: u64,
+    /// When the peer's first data came.
+    pub first_data_at: Option<Duration>,
     /// Segments with data that came again, or late: the peer's path loses or reorders.
     pub repeated: u64,
 }
@@ -380,7 +382,7 @@ impl Flow {
             return;
         };
         self.counters.frames_received += 1;
-        self.note_sequence(&segment);
+        self.note_sequence(now, &segment);
         let before = self.endpoint.state();
         if self.recovery.from_wire(recovery_time(now), bytes) == Disposition::Show {
             self.deliver(now, frame, transport, end, &segment);
@@ -399,10 +401,11 @@ impl Flow {
     }
 
     /// Counts data that was there before, or that is late.
-    fn note_sequence(&mut self, segment: &Segment) {
+    fn note_sequence(&mut self, now: Duration, segment: &Segment) {
         if segment.payload_len == 0 {
             return;
         }
+        self.counters.first_data_at.get_or_insert(now);
         let end = segment.sequence.wrapping_add(segment.payload_len as u32);
         match self.highest {
             Some(highest) if (end.wrapping_sub(highest) as i32) <= 0 => self.counters.repeated += 1,

@@ -193,3 +193,50 @@ fn keepalives_are_sent() {
     let output = capture.args(["--immediate-mode", "tcp dst port 5000"]).run();
     assert_eq!(output.text().lines().count(), 3, "{output}");
 }
+
+fn report(output: &Output) -> serde_json::Value {
+    let line = output.stderr.lines().last().unwrap_or_default();
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {output}"))
+}
+
+#[test]
+fn the_outcome_is_an_object_for_scripts() {
+    lab!("ncat", "nft");
+    let pair = Pair::new();
+    rule_out(&pair);
+    let at = pair.peer_address(Family::V4);
+    let _server = Netcat::Ncat.listen(&pair.peer, at, 5000, |c| c.text("answer"));
+    let done = report(&netkat(&pair.host, &format!("--json {at} 5000")).text("question").run());
+    assert_eq!((&done["verdict"], &done["error"]), (&"done".into(), &serde_json::Value::Null), "{done}");
+    assert_eq!(done["flow"]["remote"], "10.77.0.2:5000", "{done}");
+    assert!(done["flow"]["local"].as_str().is_some_and(|local| local.starts_with("10.77.0.1:")), "{done}");
+    assert_eq!(
+        (&done["route"]["interface"], &done["route"]["mtu"]),
+        (&"eth0".into(), &1500.into()),
+        "{done}"
+    );
+    for time in ["neighbour", "connect", "first_byte", "close"] {
+        assert!(
+            done["timings"][time].as_f64().is_some_and(|ms| (0.0..5000.0).contains(&ms)),
+            "{time}: {done}"
+        );
+    }
+    let traffic = &done["traffic"];
+    assert_eq!((&traffic["bytes_sent"], &traffic["bytes_received"]), (&8.into(), &6.into()), "{done}");
+    assert_eq!(traffic["segments_retransmitted"], 0, "{done}");
+    assert!(traffic["smoothed_rtt"].as_f64().is_some_and(|ms| ms > 0.0), "{done}");
+
+    let rejected = report(&netkat(&pair.host, &format!("--json {at} 6002")).run());
+    assert_eq!(rejected["verdict"], "rejected", "{rejected}");
+    assert!(rejected["error"].as_str().is_some_and(|e| e.contains("administratively")), "{rejected}");
+    assert!(rejected["timings"]["connect"].is_null() && rejected["traffic"].is_null(), "{rejected}");
+    let nowhere = report(&netkat(&pair.host, "--json 192.0.2.1 80").run());
+    assert_eq!((&nowhere["verdict"], &nowhere["flow"]), (&"no route".into(), &serde_json::Value::Null));
+
+    let file = std::env::temp_dir().join(format!("netkat-habits-{}.json", std::process::id()));
+    let output = netkat(&pair.host, &format!("--json={} -z {at} 4998-4999", file.display())).run();
+    let text = std::fs::read_to_string(&file).expect("the report");
+    std::fs::remove_file(&file).expect("the report");
+    let scan: serde_json::Value = serde_json::from_str(&text).expect("an object");
+    assert_eq!((&scan["verdict"], &scan["ports"][1]["port"]), (&"refused".into(), &4999.into()), "{output}");
+}

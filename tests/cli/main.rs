@@ -1,0 +1,124 @@
+//! The command line as a user meets it: help, manual, completions, and the answer to every wrong usage, none of
+//! which needs privileges or a network.
+use std::process::{Command, Output, Stdio};
+
+fn netkat(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_netkat"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env_remove("RUST_LOG")
+        .env("COLUMNS", "100")
+        .output()
+        .expect("netkat runs")
+}
+
+fn printed(arguments: &[&str]) -> String {
+    let output = netkat(arguments);
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn help_in_short_and_in_long() {
+    insta::assert_snapshot!("short_help", printed(&["-h"]));
+    insta::assert_snapshot!("long_help", printed(&["--help"]));
+}
+
+#[test]
+fn the_manual() {
+    // The title line has the version.
+    insta::assert_snapshot!(
+        "manual",
+        printed(&["--generate", "man"]).replace(env!("CARGO_PKG_VERSION"), "VERSION")
+    );
+}
+
+/// Each shell's completions know every flag.
+#[test]
+fn completions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let text = printed(&["--generate", shell]);
+        for flag in ["exit-verdict", "keep-open", "user-timeout", "generate"] {
+            assert!(text.contains(flag), "{shell} lacks {flag}");
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_is_told_and_has_status_two() {
+    let long = "a".repeat(100_000);
+    let cases: &[&[&str]] = &[
+        &[],
+        &["host"],
+        &["host", "80", "81"],
+        &["", "80"],
+        &["-n", "10.0.0.1", ""],
+        &["10.0.0.1", "0"],
+        &["10.0.0.1", "65536"],
+        &["10.0.0.1", "99999999999999999999"],
+        &["10.0.0.1", "no-such-service"],
+        &["10.0.0.1", "80,81"],
+        &["-z", "10.0.0.1", "80-"],
+        &["-z", "10.0.0.1", "1-65536"],
+        &["-z", "-l", "80"],
+        &["-l"],
+        &["-l", "10.0.0.1", "80", "-p", "81"],
+        &["-l", "10.0.0.1", "80", "-s", "10.0.0.2"],
+        &["-4", "-6", "10.0.0.1", "80"],
+        &["-w", "never", "10.0.0.1", "80"],
+        &["-w", "-1", "10.0.0.1", "80"],
+        &["--idle-timeout", "0", "10.0.0.1", "80"],
+        &["--ttl", "0", "10.0.0.1", "80"],
+        &["--ttl", "256", "10.0.0.1", "80"],
+        &["--tos", "256", "10.0.0.1", "80"],
+        &["--mss", "87", "10.0.0.1", "80"],
+        &["--mss", "1000", "-u", "10.0.0.1", "80"],
+        &["--buffer", "1", "10.0.0.1", "80"],
+        &["--congestion", "vegas", "10.0.0.1", "80"],
+        &["--send-only", "--recv-only", "10.0.0.1", "80"],
+        &["-N", "--no-shutdown", "10.0.0.1", "80"],
+        &["-k", "10.0.0.1", "80"],
+        &["-i", "5", "10.0.0.1", "80"],
+        &["-U", "/tmp/socket"],
+        &["-lp", "80", "-e", "/bin/sh"],
+        &["--proxy", "10.0.0.1:80", "10.0.0.2", "80"],
+        &["--ssl", "10.0.0.1", "443"],
+        &["--no-such-flag"],
+        &["--generate", "csh"],
+    ];
+    let mut told = String::new();
+    for arguments in cases {
+        let output = netkat(arguments);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{arguments:?}: {output:?}");
+        let message = String::from_utf8(output.stderr).expect("UTF-8");
+        told += &format!("$ netkat {}\n{}\n", arguments.join(" "), message.trim_end());
+    }
+    insta::assert_snapshot!("wrong_usage", told);
+    let output = netkat(&["10.0.0.1", &long]);
+    assert_eq!(output.status.code(), Some(2), "a very long port");
+}
+
+/// Bytes that are no text are refused, not a panic.
+#[test]
+fn arguments_that_are_not_utf8() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let output = Command::new(env!("CARGO_BIN_EXE_netkat"))
+        .args([OsStr::from_bytes(b"\xff\xfe"), OsStr::new("80")])
+        .output()
+        .expect("netkat runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("invalid UTF-8"));
+}
+
+/// A long or strange name is answered in a line of reasonable length, with nothing that a terminal obeys.
+#[test]
+fn names_that_are_no_names() {
+    let long = "a".repeat(100_000);
+    for name in [long.as_str(), "\u{1b}[2J", "a b", "..", "%", "fe80::1%"] {
+        let output = netkat(&[name, "80"]);
+        assert_eq!(output.status.code(), Some(1), "{name:.20}: {output:?}");
+        let text = String::from_utf8(output.stderr).expect("UTF-8");
+        assert!(text.len() < 1000, "{} bytes about {name:.20}", text.len());
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+}
