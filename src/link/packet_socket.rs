@@ -209,7 +209,7 @@ impl Link for PacketSocket {
             message.msg_name = ptr::from_mut(&mut from).cast();
             message.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
             message.msg_iov = pieces[skip..].as_mut_ptr();
-            message.msg_iovlen = pieces.len() - skip;
+            message.msg_iovlen = (pieces.len() - skip) as _;
             message.msg_control = control.as_mut_ptr().cast();
             message.msg_controllen = CONTROL_ROOM as _;
             // SAFETY: every pointer in `message` is to a local or to self.buffer with the length beside it,
@@ -273,7 +273,7 @@ impl Link for PacketSocket {
         message.msg_name = ptr::from_ref(&address) as *mut _;
         message.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         message.msg_iov = pieces[skip..].as_mut_ptr();
-        message.msg_iovlen = pieces.len() - skip;
+        message.msg_iovlen = (pieces.len() - skip) as _;
         loop {
             // SAFETY: every pointer in `message` is to a local or to the caller's packet, with the length
             // beside it; sendmsg only reads through them.

@@ -1,0 +1,311 @@
+//! The static binary that scripts/package-static makes: what it is, and that it works where there is nothing else.
+//!
+//! Tests the file that NETKAT_STATIC names, or the one in target/dist; says so loudly where there is none.
+use nix::sched::{CloneFlags, setns};
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+const HOST: [&str; 2] = ["10.9.0.1", "fd00:9::1"];
+const PEER: [&str; 2] = ["10.9.0.2", "fd00:9::2"];
+const MIB: usize = 1 << 20;
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The binary under test; without one, says that nothing was tested.
+fn binary() -> Option<PathBuf> {
+    let built = || {
+        let dist = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dist")).ok()?;
+        dist.flatten().map(|entry| entry.path()).find(|path| path.to_string_lossy().ends_with("-linux-musl"))
+    };
+    let found = std::env::var_os("NETKAT_STATIC").map(PathBuf::from).or_else(built);
+    if found.is_none() {
+        skipped("there is no static binary: run scripts/package-static");
+    }
+    found
+}
+
+/// Past libtest's capture.
+fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED static: {why}");
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn is_one_file_that_needs_no_library_and_no_interpreter() {
+    let Some(binary) = binary() else { return };
+    let kind = output(Command::new("file").arg("-b").arg(&binary));
+    assert!(kind.contains("static-pie linked") && kind.contains("stripped"), "{kind}");
+    let headers = output(Command::new("readelf").args(["-W", "-d", "-l"]).arg(&binary));
+    assert!(!headers.contains("NEEDED") && !headers.contains("INTERP"), "{headers}");
+}
+
+#[test]
+fn is_at_most_three_mebibytes() {
+    let Some(binary) = binary() else { return };
+    let size = fs::metadata(&binary).expect("the binary").len() as usize;
+    assert!(size <= 3 * MIB, "{size} bytes");
+}
+
+/// Tables for landing pads: a build whose panics abort has next to none.
+#[test]
+fn its_panics_unwind() {
+    let Some(binary) = binary() else { return };
+    let sections = output(Command::new("readelf").args(["-W", "-S"]).arg(&binary));
+    let table = sections.lines().find(|line| line.contains(".gcc_except_table")).expect("a table");
+    let size = table.split_whitespace().rev().nth(5).and_then(|hex| usize::from_str_radix(hex, 16).ok());
+    assert!(size.is_some_and(|size| size > 16 * 1024), "{table}");
+}
+
+#[test]
+fn holds_no_path_of_the_machine_that_built_it() {
+    let Some(binary) = binary() else { return };
+    let bytes = fs::read(&binary).expect("the binary");
+    let variable = |name| std::env::var(name).ok();
+    let mut paths = vec![env!("CARGO_MANIFEST_DIR").to_owned()];
+    paths.extend(["HOME", "CARGO_HOME", "RUSTUP_HOME"].into_iter().filter_map(variable));
+    for path in paths.iter().map(|path| format!("{}/", path.trim_end_matches('/'))).filter(|p| p.len() > 1) {
+        let at = bytes.windows(path.len()).position(|window| window == path.as_bytes());
+        let context = at.map(|at| String::from_utf8_lossy(&bytes[at..bytes.len().min(at + 100)]));
+        assert_eq!(context, None, "{path} is in the binary");
+    }
+}
+
+/// Two namespaces with a veth pair between them, and a folder that holds nothing but netkat.
+struct Lab {
+    host: String,
+    peer: String,
+    root: PathBuf,
+}
+
+impl Lab {
+    /// None where the machine lacks what it takes, said loudly.
+    fn new(label: &str) -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let binary = binary()?;
+        if !nix::unistd::geteuid().is_root() {
+            skipped("needs root");
+            return None;
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("netkat-static-{}-{number}", std::process::id());
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{label}"));
+        let lab = Self { host: format!("{name}-host"), peer: format!("{name}-peer"), root };
+        fs::create_dir_all(&lab.root).expect("a folder");
+        fs::copy(&binary, lab.root.join("netkat")).expect("a copy of the binary");
+        let ip = |line: &str| output(Command::new("ip").args(line.split_whitespace()));
+        for space in [&lab.host, &lab.peer] {
+            ip(&format!("netns add {space}"));
+            ip(&format!("-n {space} link set lo up"));
+        }
+        ip(&format!("link add eth0 netns {} type veth peer name eth0 netns {}", lab.host, lab.peer));
+        for (space, addresses) in [(&lab.host, HOST), (&lab.peer, PEER)] {
+            ip(&format!("-n {space} link set eth0 up"));
+            ip(&format!("-n {space} address add {}/24 dev eth0", addresses[0]));
+            ip(&format!("-n {space} address add {}/64 dev eth0 nodad", addresses[1]));
+        }
+        Some(lab)
+    }
+
+    /// netkat, alone in its folder, by way of programs that stay outside ("strace -f").
+    fn netkat(&self, before: &str, arguments: &str) -> Running {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.host]).args(before.split_whitespace());
+        command.arg("chroot").arg(&self.root).arg("/netkat").args(arguments.split_whitespace());
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Running(child.unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+
+    /// Runs `work` in the peer's namespace.
+    fn at_peer<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(Path::new("/run/netns").join(&self.peer)).expect("the namespace");
+        let work = || {
+            setns(&file, CloneFlags::CLONE_NEWNET).expect("entering the namespace");
+            work()
+        };
+        thread::scope(|scope| scope.spawn(work).join()).expect("the peer")
+    }
+
+    fn listener(&self, address: &str) -> (TcpListener, u16) {
+        let listener = self.at_peer(|| TcpListener::bind((address, 0))).expect("a listener");
+        let port = listener.local_addr().expect("its address").port();
+        (listener, port)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for space in [&self.host, &self.peer] {
+            let _ = Command::new("ip").args(["netns", "del", space]).status();
+        }
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+/// A netkat that is killed with the test.
+struct Running(Child);
+
+impl Running {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.stdin.take().expect("its input").write_all(bytes).expect("writing to netkat");
+    }
+
+    /// Everything that it says until a line holds `word`; the rest stays readable.
+    fn wait_for(&mut self, word: &str) -> BufReader<ChildStderr> {
+        let mut errors = BufReader::new(self.0.stderr.take().expect("its errors"));
+        let mut said = String::new();
+        while !said.contains(word) {
+            assert_ne!(errors.read_line(&mut said).expect("its errors"), 0, "netkat ended: {said}");
+        }
+        errors
+    }
+
+    fn read(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.0.stdout.take().expect("its output").read_to_end(&mut bytes).expect("netkat's output");
+        bytes
+    }
+
+    fn succeed(mut self) {
+        let status = self.0.wait().expect("its status");
+        let mut errors = String::new();
+        if let Some(mut pipe) = self.0.stderr.take() {
+            let _ = pipe.read_to_string(&mut errors);
+        }
+        assert!(status.success(), "{status}: {errors}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn payload() -> Vec<u8> {
+    (0..MIB).map(|n| (n * n >> 7) as u8).collect()
+}
+
+/// What a client sends to the listener, to the end.
+fn receive(listener: &TcpListener) -> Vec<u8> {
+    let (mut stream, _) = listener.accept().expect("a client");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a time limit");
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).expect("the client's bytes");
+    got
+}
+
+#[test]
+fn connects_from_an_empty_chroot() {
+    let Some(lab) = Lab::new("connect") else { return };
+    for peer in PEER {
+        let (listener, port) = lab.listener(peer);
+        let mut netkat = lab.netkat("", &format!("-n -w 10 {peer} {port}"));
+        netkat.write(&payload());
+        assert!(receive(&listener) == payload(), "{peer}: other bytes arrived");
+        netkat.succeed();
+    }
+}
+
+#[test]
+fn listens_in_an_empty_chroot() {
+    let Some(lab) = Lab::new("listen") else { return };
+    for host in HOST {
+        let mut netkat = lab.netkat("", &format!("-n -v -l {host} 5000"));
+        let _errors = netkat.wait_for("listening on");
+        let address = SocketAddr::new(host.parse::<IpAddr>().expect("an address"), 5000);
+        let mut stream = lab.at_peer(|| TcpStream::connect_timeout(&address, DEADLINE)).expect("a connection");
+        stream.write_all(&payload()).expect("sending");
+        drop(stream);
+        drop(netkat.0.stdin.take());
+        assert!(netkat.read() == payload(), "{host}: other bytes arrived");
+        netkat.succeed();
+    }
+}
+
+#[test]
+fn sniffs_in_an_empty_chroot() {
+    let Some(lab) = Lab::new("sniff") else { return };
+    for (host, peer) in HOST.into_iter().zip(PEER) {
+        let mut netkat = lab.netkat("", &format!("-n --sniff -i eth0 {peer} 6000"));
+        let mut lines = BufReader::new(netkat.0.stdout.take().expect("its output"));
+        let socket = lab.at_peer(|| UdpSocket::bind((peer, 6000))).expect("a socket");
+        let line = thread::scope(|scope| {
+            let reader = scope.spawn(move || {
+                let mut line = String::new();
+                lines.read_line(&mut line).map(|_| line)
+            });
+            while !reader.is_finished() {
+                let _ = socket.send_to(b"seen?", (host, 6001));
+                thread::sleep(Duration::from_millis(50));
+            }
+            reader.join().expect("the reader").expect("a line")
+        });
+        assert!(line.contains(peer) && line.contains(host), "{line:?}");
+    }
+}
+
+#[test]
+fn opens_no_file_of_the_system_with_numeric_addresses() {
+    let Some(lab) = Lab::new("strace") else { return };
+    let log = lab.root.join("log");
+    let trace = format!("strace -f -qq -e trace=%file -o {}", log.display());
+    let (listener, port) = lab.listener(PEER[0]);
+    let mut netkat = lab.netkat(&trace, &format!("-n {} {port}", PEER[0]));
+    netkat.write(b"hello");
+    assert_eq!(receive(&listener), b"hello");
+    netkat.succeed();
+    let calls = fs::read_to_string(&log).expect("strace's log");
+    // What comes before is ip's, chroot's and the loader's.
+    let (_, calls) = calls.split_once("execve(\"/netkat\"").expect("netkat's start");
+    let foreign: Vec<_> = calls
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split('"').nth(1).filter(|path| !path.is_empty()).map(|path| (path, line)))
+        .filter(|(path, _)| !["/proc", "/sys"].iter().any(|tree| Path::new(path).starts_with(tree)))
+        .collect();
+    assert!(foreign.is_empty(), "{foreign:#?}");
+}
+
+#[test]
+fn resolves_names_with_a_resolv_conf_in_the_chroot() {
+    let Some(lab) = Lab::new("names") else { return };
+    fs::create_dir(lab.root.join("etc")).expect("a folder");
+    fs::write(lab.root.join("etc/resolv.conf"), format!("nameserver {}\n", PEER[0])).expect("resolv.conf");
+    let server = lab.at_peer(|| UdpSocket::bind((PEER[0], 53))).expect("port 53");
+    // Detached: it ends with the test program.
+    thread::spawn(move || answer_queries(&server));
+    let (listener, port) = lab.listener(PEER[0]);
+    let mut netkat = lab.netkat("", &format!("-w 10 peer.example {port}"));
+    netkat.write(b"hello");
+    assert_eq!(receive(&listener), b"hello");
+    netkat.succeed();
+}
+
+/// A name server by which every name has the peer's IPv4 address, and nothing else (RFC 1035, section 4).
+fn answer_queries(server: &UdpSocket) {
+    let mut query = [0; 512];
+    while let Ok((len, client)) = server.recv_from(&mut query) {
+        let mut reply = query[..len].to_vec();
+        // A response, with recursion; one question, no other records than the answer's.
+        reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
+        if reply.ends_with(&[0, 1, 0, 1]) {
+            reply[7] = 1;
+            // The name by reference, type A, class IN, one minute to live, four bytes.
+            reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 9, 0, 2]);
+        }
+        let _ = server.send_to(&reply, client);
+    }
+}
