@@ -195,7 +195,7 @@ impl Drop for Running {
 }
 
 fn payload() -> Vec<u8> {
-    (0..MIB).map(|n| (n * n >> 7) as u8).collect()
+    (0..MIB).map(|n| ((n * n) >> 7) as u8).collect()
 }
 
 /// What a client sends to the listener, to the end.
@@ -226,7 +226,8 @@ fn listens_in_an_empty_chroot() {
         let mut netkat = lab.netkat("", &format!("-n -v -l {host} 5000"));
         let _errors = netkat.wait_for("listening on");
         let address = SocketAddr::new(host.parse::<IpAddr>().expect("an address"), 5000);
-        let mut stream = lab.at_peer(|| TcpStream::connect_timeout(&address, DEADLINE)).expect("a connection");
+        let mut stream =
+            lab.at_peer(|| TcpStream::connect_timeout(&address, DEADLINE)).expect("a connection");
         stream.write_all(&payload()).expect("sending");
         drop(stream);
         drop(netkat.0.stdin.take());
