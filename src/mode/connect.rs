@@ -76,6 +76,7 @@ impl Attempt {
     pub(super) fn open(&self, wait: Duration) -> Result<Opened, Error> {
         let port = Port::take(&self.setup)?;
         let egress = self.decide_for(&port)?;
+        log::info!("{}", egress.words);
         let setup = Setup { interfaces: vec![egress.interface.clone()], ..self.setup.clone() };
         let Some(persona) = egress.persona else {
             // The kernel's neighbour table knows.

@@ -51,6 +51,8 @@ pub struct Egress {
     /// The TTL or hop limit that the route demands.
     pub hop_limit: Option<u8>,
     pub persona: Option<Persona>,
+    /// The way in words, for the log.
+    pub words: String,
 }
 
 /// Why there is no way out.
@@ -114,12 +116,9 @@ impl Wish {
         let framing = interface.framing()?;
         let on_host = if route.kind == Kind::Local { " (this host)" } else { "" };
         let via = route.gateway.map_or("on link".to_owned(), |gateway| format!("gateway {gateway}"));
-        log::info!(
+        let words = format!(
             "route to {}{on_host}: interface {}, source {}, {via}, MTU {}",
-            route.destination,
-            interface.name,
-            route.source,
-            route.mtu
+            route.destination, interface.name, route.source, route.mtu
         );
         Ok(Egress {
             framing,
@@ -129,6 +128,7 @@ impl Wish {
             hop_limit: route.hop_limit,
             interface,
             persona: None,
+            words,
         })
     }
 
@@ -167,10 +167,9 @@ impl Wish {
         source: IpAddr,
     ) -> Result<Egress, EgressError> {
         let mtu = interface.mtu_towards(self.query.destination);
-        log::info!(
+        let words = format!(
             "past the routing table to {}: interface {}, source {source}, next hop {next_hop}, MTU {mtu}",
-            self.query.destination,
-            interface.name
+            self.query.destination, interface.name
         );
         Ok(Egress {
             framing: interface.framing()?,
@@ -180,6 +179,7 @@ impl Wish {
             hop_limit: None,
             interface,
             persona: None,
+            words,
         })
     }
 

@@ -13,13 +13,18 @@ use crate::{
     stack::{Counters, Flow, Phase},
     stdio::Stream,
 };
-use std::time::Duration;
+use nix::unistd::dup2_stdout;
+use std::{fs::File, time::Duration};
 
 /// Turns without a wait after which descriptors and signals are looked at all the same.
 const BUSY_TURNS: u32 = 16;
-/// How long after our last ACK a peer that did not get it repeats its FIN, two round trips aside: Linux's minimum
-/// RTO of 200 ms (include/net/tcp.h, TCP_RTO_MIN), and some for its timers.
-const LINGER: Duration = Duration::from_millis(300);
+/// How long to stay for the FIN that a peer repeats because our last ACK was lost, two round trips aside: Linux's
+/// minimum RTO is 200 ms (include/net/tcp.h, TCP_RTO_MIN), its timers' grain 10 ms at most.
+const LINGER: Duration = Duration::from_millis(220);
+/// The same where the path has lost something before: the repeated FIN may be lost, too.
+const LOSSY_LINGER: Duration = Duration::from_millis(700);
+/// How long a peer has to acknowledge our FIN where nothing else is waited for.
+const LAST_ACK: Duration = Duration::from_secs(1);
 
 /// What a connection came to.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +98,9 @@ pub fn run(
     let summary = Summary::new(engine, &tuple, start);
     summary.log(&tuple);
     report.summary(&summary);
+    if result.is_ok() {
+        linger(engine, &tuple);
+    }
     engine.stack.remove(&tuple);
     result
 }
@@ -163,32 +171,38 @@ fn wait(
     Ok(())
 }
 
-/// Sends what is left, a FIN if there was none, and stays while the peer may still need an answer.
-///
-/// Once both FINs are acknowledged, only the loss of our last ACK could make the peer speak again. So on a
-/// path that lost nothing so far there is no waiting; on another, TIME-WAIT is kept for a little while.
+/// Sends what is left, a FIN if there was none.
 fn finish(engine: &mut Engine, tuple: &FiveTuple) -> Result<(), Error> {
-    let lossy = engine.stack.flow(tuple).map(|flow| {
+    if let Some(flow) = engine.stack.flow(tuple) {
         flow.close();
-        flow.may_lose_the_last_ack()
+    }
+    let deadline = engine.reactor.now() + LAST_ACK;
+    engine.run_until(Some(deadline), |stack| {
+        let flow = stack.peek(tuple)?;
+        // The peer has what we sent; whether it ends is its own affair by now.
+        (flow.phase() == Phase::Closed || flow.unacknowledged() == 0).then_some(())
+    })?;
+    Ok(())
+}
+
+/// Stays in TIME-WAIT while the peer may repeat its FIN: the kernel would answer that with a reset once we are
+/// gone. Whoever reads our output need not wait for it.
+fn linger(engine: &mut Engine, tuple: &FiveTuple) {
+    let Some(flow) = engine.stack.peek(tuple).filter(|flow| flow.in_time_wait() && !flow.is_on_host()) else {
+        return;
+    };
+    let time = if flow.saw_loss() { LOSSY_LINGER } else { LINGER };
+    let round_trip = flow.recovery().stats().smoothed_rtt.unwrap_or_default();
+    let deadline = engine.reactor.now() + time + 2 * round_trip;
+    if let Err(error) = File::create("/dev/null").and_then(|null| Ok(dup2_stdout(null)?)) {
+        log::debug!("cannot let go of standard output early: {error}");
+    }
+    // Everything is delivered; what ends the wait early, a signal above all, is no failure any more.
+    let left = engine.run_until(Some(deadline), |stack| {
+        stack.peek(tuple).is_none_or(|flow| !flow.in_time_wait()).then_some(())
     });
-    let round_trip = engine.stack.peek(tuple).and_then(|flow| flow.recovery().stats().smoothed_rtt);
-    let end = engine.reactor.now() + LINGER + 2 * round_trip.unwrap_or_default();
-    loop {
-        let now = engine.reactor.now();
-        let busy = engine.ingress(now)? | engine.egress(now)?;
-        let Some(flow) = engine.stack.peek(tuple) else { return Ok(()) };
-        let over = match flow.phase() {
-            Phase::Closed => lossy != Some(true) || !flow.in_time_wait(),
-            // The peer has what we sent; whether it ends is its own affair by now.
-            _ => flow.unacknowledged() == 0,
-        };
-        if over || now >= end {
-            return Ok(());
-        }
-        if !busy {
-            engine.wait(&mut [], Some(end))?;
-        }
+    if let Err(error) = left {
+        log::debug!("left TIME-WAIT early: {error}");
     }
 }
 

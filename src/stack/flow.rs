@@ -10,7 +10,7 @@ use super::{
     segment::{self, Segment},
 };
 use crate::{
-    link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
+    link::{ChecksumOffload, Link, LinkError, LinkHeader, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
     net::FiveTuple,
     recovery::{self, Algorithm, Disposition, Recovery, STACK_HEADER_LEN},
 };
@@ -24,8 +24,6 @@ const MAX_HEADERS: usize = ip::IPV6_HEADER + 60;
 const MAX_SEGMENT: usize = 65_535 - STACK_HEADER_LEN;
 /// How a longer one (BIG TCP) is cut.
 const SPLIT: usize = 32_768;
-/// The round trips of a local network stay below this.
-const SHORT_PATH: Duration = Duration::from_millis(3);
 /// The most frames sent in one turn, so that one flow does not starve the rest.
 const EGRESS_BUDGET: usize = 64;
 
@@ -247,12 +245,15 @@ impl Flow {
         self.endpoint.state() == State::TimeWait
     }
 
-    /// Whether the loss of our last ACK is to be reckoned with: the path has lost something so far, or is long
-    /// enough to be one that does.
-    pub fn may_lose_the_last_ack(&self) -> bool {
-        let stats = self.recovery.stats();
-        self.counters.egress_drops + self.counters.repeated + stats.segments_retransmitted > 0
-            || stats.smoothed_rtt.is_some_and(|rtt| rtt > SHORT_PATH)
+    /// Whether the path lost something so far, as far as we can tell.
+    pub fn saw_loss(&self) -> bool {
+        let retransmitted = self.recovery.stats().segments_retransmitted;
+        self.counters.egress_drops + self.counters.repeated + retransmitted > 0
+    }
+
+    /// Whether the peer is on this host, too: lo loses nothing.
+    pub fn is_on_host(&self) -> bool {
+        self.next_hop.header == LinkHeader::LOOPBACK
     }
 
     /// Whether the handshake was ever completed.
