@@ -11,6 +11,9 @@ fn main() {
     // The kernel's headers want <asm/types.h>, which Debian keeps in the multiarch folder that
     // clang leaves out when it compiles for another target, as it does for bpf.
     let mut args = vec!["-Wall".to_owned(), "-Werror".to_owned()];
+    // The line information, which goes into the binary, names no folder of this machine.
+    let here = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    args.push(format!("-ffile-prefix-map={here}=."));
     if let Some(triple) = multiarch() {
         args.extend(["-idirafter".to_owned(), format!("/usr/include/{triple}")]);
     }
