@@ -149,6 +149,26 @@ pub struct Cli {
     #[arg(help_heading = DATA, long)]
     pub recv_only: bool,
 
+    /// Send line feeds as carriage return and line feed
+    #[arg(help_heading = DATA, short = 'C', long, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    pub crlf: bool,
+
+    /// Copy what is sent and received to a file, in its order
+    #[arg(help_heading = DATA, short, long, value_name = "FILE", conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    pub output: Option<PathBuf>,
+
+    /// The same as a hex dump, > before what is sent, < before what is received
+    #[arg(help_heading = DATA, short = 'x', long, value_name = "FILE", conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    pub hex_dump: Option<PathBuf>,
+
+    /// Continue the files of -o and -x instead of beginning them anew
+    #[arg(help_heading = DATA, long)]
+    pub append_output: bool,
+
+    /// Show bytes, rate and time on stderr, if it is a terminal
+    #[arg(help_heading = REPORTS, long, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    pub progress: bool,
+
     /// Buffer for each direction
     #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", value_parser = value::buffer_size)]
     pub buffer: usize,

@@ -11,7 +11,7 @@ use crate::{
     kernel::{Backend, IpFamily, SniffFilter},
     mode::{
         self, Access, Attempt, Command, Connect, DatagramConnect, DatagramListen, EgressError, Hop, Listen,
-        PROBE_BUFFER, Policy, Report, Scan, Setup, Sniff, Source, Verdict, Wish,
+        PROBE_BUFFER, Policy, Recording, Report, Scan, Setup, Sniff, Source, Verdict, Wish,
     },
     net::{MacAddr, Protocol},
     recovery::Algorithm,
@@ -24,6 +24,7 @@ use crate::{
 use ipnet::IpNet;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
@@ -191,6 +192,16 @@ fn habits(cli: &Cli) -> Result<(), PlanError> {
             "-i {number}: -i names the interface here; a limit to silence (ncat's -i) is --idle-timeout {number}"
         ));
     }
+    if cli.append_output && cli.output.is_none() && cli.hex_dump.is_none() {
+        return usage("--append-output: name the file with -o or -x");
+    }
+    let proxy =
+        cli.hex_dump.as_deref().and_then(Path::to_str).filter(|text| text.parse::<SocketAddr>().is_ok());
+    if let Some(address) = proxy {
+        return usage(format!(
+            "-x {address}: -x names a file for a hex dump here (./{address} if you mean one); proxies (nc's -x) are not spoken to"
+        ));
+    }
     Ok(())
 }
 
@@ -211,6 +222,7 @@ fn connect(cli: &Cli) -> Result<Connect, PlanError> {
         wait: cli.wait.unwrap_or(CONNECT_WAIT),
         policy: policy(cli),
         command: command(cli)?,
+        recording: recording(cli),
     })
 }
 
@@ -414,6 +426,7 @@ fn serve(cli: &Cli, setup: Setup) -> Result<Listen, PlanError> {
     let command = command(cli)?;
     let at_once = if command.is_some() { MAX_PROCESSES } else { 1 };
     Ok(Listen {
+        recording: recording(cli),
         setup,
         wait: cli.wait,
         policy: policy(cli),
@@ -552,6 +565,16 @@ fn settings(cli: &Cli) -> Settings {
 fn system_congestion() -> Algorithm {
     let name = sysctl::tcp_congestion_control().ok();
     name.and_then(|name| name.parse().ok()).unwrap_or(Algorithm::Cubic)
+}
+
+fn recording(cli: &Cli) -> Recording {
+    Recording {
+        crlf: cli.crlf,
+        output: cli.output.clone(),
+        hex_dump: cli.hex_dump.clone(),
+        append: cli.append_output,
+        progress: cli.progress,
+    }
 }
 
 fn policy(cli: &Cli) -> Policy {

@@ -5,7 +5,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Flags, and what to do instead.
-const ADVICE: [(&[&str], &str); 36] = [
+const ADVICE: [(&[&str], &str); 34] = [
     (&["-e"], "a program for the connection is --exec 'PROGRAM ARGUMENTS'"),
     (&["-c"], "a shell command for the connection is --sh-exec 'COMMAND'"),
     (&["-m"], "ncat's limit of clients is --max-conns N; nc's least TTL of what arrives can't be set"),
@@ -44,15 +44,7 @@ const ADVICE: [(&[&str], &str); 36] = [
     (&["--interval"], "lines are sent as they come; to space them, pipe them through a loop with sleep"),
     (&["--zero"], "probing without data is -z or --scan"),
     (&["--close"], "our side ends with the input (-N); --send-only leaves then"),
-    (
-        &["-x", "--hex-dump", "--hexdump"],
-        "a hex dump of the packets is --payload (with -d); a capture is --pcap FILE",
-    ),
-    (
-        &["-o", "--output", "--append-output"],
-        "a copy of what arrives is | tee FILE; a capture is --pcap FILE",
-    ),
-    (&["-C", "--crlf"], "for CRLF line ends, pipe the input through unix2dos or sed 's/$/\\r/'"),
+    (&["--hexdump"], "a hex dump is -x FILE or --hex-dump FILE"),
     (&["--dont-resolve"], "addresses without look-ups are -n or --numeric"),
 ];
 const TLS: &str = "TLS is not spoken; put openssl s_client or socat in front, with --sh-exec";

@@ -1,9 +1,10 @@
 //! Connecting: to each address of the name in turn, until one answers.
 use super::{
-    Command, Error, Policy, Report, disguise,
+    Command, Error, Policy, Recording, Report, disguise,
     egress::{Egress, Hop, Wish},
     engine::{Engine, Port, Setup},
     session,
+    transcript::Taps,
 };
 use crate::{
     host::{identity, interface::Framing, neighbour, route::Query},
@@ -36,15 +37,17 @@ pub struct Connect {
     pub policy: Policy,
     /// What the peer talks to, instead of standard input and output.
     pub command: Option<Command>,
+    pub recording: Recording,
 }
 
 impl Connect {
     pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+        let taps = self.recording.open()?;
         let mut attempts = self.attempts.iter().peekable();
         loop {
             let Some(attempt) = attempts.next() else { return Ok(()) };
             match attempt.establish(self.wait, report) {
-                Ok((engine, tuple)) => return self.converse(engine, tuple, report),
+                Ok((engine, tuple)) => return self.converse(engine, tuple, &taps, report),
                 Err(error @ Error::Interrupted(_)) => return Err(error),
                 Err(error) if attempts.peek().is_none() => return Err(error),
                 Err(error) => log::info!("{error}; trying the next address"),
@@ -52,12 +55,18 @@ impl Connect {
         }
     }
 
-    fn converse(&self, mut engine: Engine, tuple: FiveTuple, report: &mut Report) -> Result<(), Error> {
+    fn converse(
+        &self,
+        mut engine: Engine,
+        tuple: FiveTuple,
+        taps: &Taps,
+        report: &mut Report,
+    ) -> Result<(), Error> {
         if self.command.is_some() {
             identity::become_invoker()?;
         }
         engine.drop_privileges()?;
-        session::run(&mut engine, tuple, self.policy, self.command.as_ref(), report)
+        session::run(&mut engine, tuple, self.policy, self.command.as_ref(), taps, report)
     }
 }
 

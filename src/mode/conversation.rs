@@ -3,7 +3,11 @@
 //! A conversation does one [`Conversation::turn`] whenever something may have happened, and says which
 //! streams it waits for. The loop around it, for one conversation or for many, moves the frames and sleeps.
 //! Bytes go from a stream straight into the flow's ring and from the ring straight to a stream.
-use super::Error;
+use super::{
+    Error,
+    line_end::LineEnds,
+    transcript::{Direction, Transcript},
+};
 use crate::{
     net::FiveTuple,
     reactor::Interest,
@@ -11,7 +15,13 @@ use crate::{
     stack::{Flow, Phase, Stack},
     stdio::Stream,
 };
-use std::{cell::Cell, io, os::fd::AsFd, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    os::fd::AsFd,
+    rc::Rc,
+    time::Duration,
+};
 
 /// The most bytes moved in one read or write: enough to be fast, little enough that ACKs do not wait.
 const TRANSFER: usize = 256 << 10;
@@ -30,15 +40,51 @@ pub struct Channel {
     stream: Option<Stream>,
     blocked: Cell<bool>,
     input: bool,
+    line_ends: Option<LineEnds>,
+    transcript: Option<Rc<RefCell<Transcript>>>,
 }
 
 impl Channel {
     pub fn input(stream: Stream) -> Channel {
-        Channel { stream: Some(stream), blocked: Cell::new(false), input: true }
+        Channel::new(stream, true)
     }
 
     pub fn output(stream: Stream) -> Channel {
-        Channel { stream: Some(stream), blocked: Cell::new(false), input: false }
+        Channel::new(stream, false)
+    }
+
+    fn new(stream: Stream, input: bool) -> Channel {
+        Channel { stream: Some(stream), blocked: Cell::new(false), input, line_ends: None, transcript: None }
+    }
+
+    /// Makes bare line feeds of what is read into carriage return and line feed.
+    pub fn with_crlf(self) -> Channel {
+        Channel { line_ends: Some(LineEnds::default()), ..self }
+    }
+
+    /// Records what is read or written.
+    pub fn recorded(self, transcript: Rc<RefCell<Transcript>>) -> Channel {
+        Channel { transcript: Some(transcript), ..self }
+    }
+
+    fn record(&self, direction: Direction, bytes: &[u8]) -> io::Result<()> {
+        let Some(transcript) = self.transcript.as_ref().filter(|_| !bytes.is_empty()) else { return Ok(()) };
+        transcript
+            .borrow_mut()
+            .note(direction, bytes)
+            .map_err(|error| io::Error::other(format!("what went by can't be recorded: {error}")))
+    }
+
+    /// Reads, and translates line ends.
+    fn fill(&mut self, stream: &Stream, room: &mut [u8]) -> io::Result<usize> {
+        let Some(ends) = &mut self.line_ends else { return stream.read(room) };
+        if let (Some(first), Some(byte)) = (room.first_mut(), ends.owed()) {
+            *first = byte;
+            return Ok(1);
+        }
+        let limit = LineEnds::limit(room.len());
+        let len = stream.read(&mut room[..limit])?;
+        Ok(ends.translate(room, len))
     }
 
     pub fn is_blocked(&self) -> bool {
@@ -56,7 +102,9 @@ impl Channel {
         let Some(stream) = &self.stream else { return Ok(bytes.len()) };
         let result = stream.write(bytes);
         self.note(&result);
-        result
+        let written = result?;
+        self.record(Direction::Received, &bytes[..written])?;
+        Ok(written)
     }
 
     fn note(&self, result: &io::Result<usize>) {
@@ -90,13 +138,16 @@ impl Input for Channel {
 
     /// An end, once seen, is final.
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        let Some(stream) = &self.stream else { return Ok(0) };
-        let result = stream.read(room);
+        let Some(stream) = self.stream.take() else { return Ok(0) };
+        let result = self.fill(&stream, room);
+        self.stream = Some(stream);
         self.note(&result);
         if !room.is_empty() && matches!(result, Ok(0)) {
             self.close();
         }
-        result
+        let len = result?;
+        self.record(Direction::Sent, &room[..len])?;
+        Ok(len)
     }
 }
 

@@ -1,10 +1,11 @@
 //! Listening: one client, then out; or, with `-k`, all that come.
 use super::{
-    Access, Error, Policy, Report, disguise,
+    Access, Error, Policy, Recording, Report, disguise,
     engine::{Engine, Port, Setup},
     exec::Command,
     serve::{self, Service},
     session,
+    transcript::Taps,
 };
 use crate::{host::identity, stack::Listener};
 use std::time::Duration;
@@ -26,10 +27,12 @@ pub struct Listen {
     pub keep_open: Option<usize>,
     /// What each client talks to, instead of standard input and output.
     pub command: Option<Command>,
+    pub recording: Recording,
 }
 
 impl Listen {
     pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+        let taps = self.recording.open()?;
         let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
         if self.command.is_some() {
             identity::become_invoker()?;
@@ -50,13 +53,13 @@ impl Listen {
         match self.keep_open {
             Some(limit) => {
                 let (policy, wait, command) = (self.policy, self.wait, self.command.clone());
-                serve::run(&mut engine, &Service { limit, policy, wait, command })
+                serve::run(&mut engine, &Service { limit, policy, wait, command, taps })
             }
-            None => self.serve_one(&mut engine, report),
+            None => self.serve_one(&mut engine, &taps, report),
         }
     }
 
-    fn serve_one(&self, engine: &mut Engine, report: &mut Report) -> Result<(), Error> {
+    fn serve_one(&self, engine: &mut Engine, taps: &Taps, report: &mut Report) -> Result<(), Error> {
         let deadline = self.wait.map(|wait| engine.reactor.now() + wait);
         let Some(tuple) = engine.run_until(deadline, |stack| stack.accept())? else {
             return Err(Error::NobodyCame(self.wait.unwrap_or_default()));
@@ -64,6 +67,6 @@ impl Listen {
         engine.stack.stop_listening();
         log::info!("established {tuple}");
         report.flow(&tuple);
-        session::run(engine, tuple, self.policy, self.command.as_ref(), report)
+        session::run(engine, tuple, self.policy, self.command.as_ref(), taps, report)
     }
 }

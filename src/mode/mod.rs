@@ -8,12 +8,14 @@ mod disguise;
 mod egress;
 mod engine;
 mod exec;
+mod line_end;
 mod listen;
 mod report;
 mod scan;
 mod serve;
 mod session;
 mod sniff;
+mod transcript;
 mod verdict;
 
 use crate::{
@@ -31,6 +33,7 @@ use nix::sys::signal::Signal;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -45,6 +48,7 @@ pub use listen::Listen;
 pub use report::Report;
 pub use scan::{PROBE_BUFFER, Scan};
 pub use sniff::{Sniff, Source};
+pub use transcript::Recording;
 pub use verdict::Verdict;
 
 /// Why a run failed.
@@ -84,6 +88,8 @@ pub enum Error {
     Statistics(io::Error),
     #[error(transparent)]
     Sink(#[from] SinkError),
+    #[error("cannot write to {}: {error}", path.display())]
+    Record { path: PathBuf, error: io::Error },
     #[error("cannot wait for events: {0}")]
     Reactor(io::Error),
     #[error("cannot run \"{command}\": {error}")]

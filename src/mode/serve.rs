@@ -19,13 +19,13 @@ use super::{
     conversation::{Channel, Conversation, Ends, Turn},
     engine::Engine,
     exec::{Children, Command, Process},
+    transcript::Taps,
 };
 use crate::{
     net::FiveTuple,
     reactor::Interest,
     relay::Policy,
     stack::{Flow, Phase},
-    stdio::Stream,
 };
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use std::time::Duration;
 const BUSY_TURNS: u32 = 16;
 
 /// How to serve.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Service {
     /// Clients at once, at least 1.
     pub limit: usize,
@@ -42,6 +42,7 @@ pub struct Service {
     pub wait: Option<Duration>,
     /// A process for each client, instead of standard input and output.
     pub command: Option<Command>,
+    pub taps: Taps,
 }
 
 /// Serves until a signal comes, nobody does for long enough, or standard output fails.
@@ -49,10 +50,10 @@ pub fn run(engine: &mut Engine, service: &Service) -> Result<(), Error> {
     let mut server = Server {
         standard: match service.command {
             Some(_) => None,
-            None => Some(Standard {
-                input: Broadcast::new(Channel::input(Stream::input().map_err(Error::Input)?)),
-                output: Channel::output(Stream::output().map_err(Error::Output)?),
-            }),
+            None => {
+                let (input, output) = service.taps.standard()?;
+                Some(Standard { input: Broadcast::new(input), output })
+            }
         },
         idle_since: engine.reactor.now(),
         engine,

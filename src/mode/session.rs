@@ -4,6 +4,7 @@ use super::{
     conversation::{Channel, Conversation, Ends, Turn},
     engine::Engine,
     exec::{Children, Command},
+    transcript::Taps,
 };
 use crate::{
     net::FiveTuple,
@@ -11,7 +12,6 @@ use crate::{
     recovery::Stats,
     relay::Policy,
     stack::{Counters, Flow, Phase},
-    stdio::Stream,
 };
 use nix::unistd::dup2_stdout;
 use std::{fs::File, time::Duration};
@@ -84,11 +84,12 @@ pub fn run(
     tuple: FiveTuple,
     policy: Policy,
     command: Option<&Command>,
+    taps: &Taps,
     report: &mut Report,
 ) -> Result<(), Error> {
     let start = engine.reactor.now();
     let mut children = Children::default();
-    let result = converse(engine, tuple, policy, command, &mut children);
+    let result = converse(engine, tuple, policy, command, taps, &mut children);
     if result.is_err() {
         abort(engine, &tuple);
         engine.check();
@@ -110,6 +111,7 @@ fn converse(
     tuple: FiveTuple,
     policy: Policy,
     command: Option<&Command>,
+    taps: &Taps,
     children: &mut Children,
 ) -> Result<(), Error> {
     let (ends, mut input, mut output) = match command {
@@ -117,11 +119,10 @@ fn converse(
             let process = children.spawn(command, &tuple)?;
             (Ends::Process, process.output, process.input)
         }
-        None => (
-            Ends::Standard,
-            Channel::input(Stream::input().map_err(Error::Input)?),
-            Channel::output(Stream::output().map_err(Error::Output)?),
-        ),
+        None => {
+            let (input, output) = taps.standard()?;
+            (Ends::Standard, input, output)
+        }
     };
     let mut conversation = Conversation::new(engine.reactor.now(), tuple, policy, ends);
     let mut busy_turns = 0;

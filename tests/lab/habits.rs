@@ -240,3 +240,38 @@ fn the_outcome_is_an_object_for_scripts() {
     let scan: serde_json::Value = serde_json::from_str(&text).expect("an object");
     assert_eq!((&scan["verdict"], &scan["ports"][1]["port"]), (&"refused".into(), &4999.into()), "{output}");
 }
+
+#[test]
+fn line_ends_are_translated_and_what_goes_by_is_recorded() {
+    lab!("nc.openbsd");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let folder = std::env::temp_dir().join(format!("netkat-habits-{}-record", std::process::id()));
+    std::fs::create_dir(&folder).expect("a folder");
+    let (copy, dump) = (folder.join("copy"), folder.join("dump"));
+    let files = format!("-o {} -x {}", copy.display(), dump.display());
+    for (more, times) in [("", 1), ("", 1), ("--append-output", 2)] {
+        let server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c.input(Input::Open));
+        let mut client =
+            netkat(&pair.host, &format!("-C {files} {more} {at} 5000")).input(Input::Open).spawn();
+        client.write(b"one\ntwo\r\n");
+        let mut server = server;
+        server.wait_for_stdout("two");
+        server.write(b"hi");
+        client.wait_for_stdout("hi");
+        client.close_stdin();
+        server.close_stdin();
+        assert_eq!(client.wait(DEADLINE).code(), Some(0));
+        assert_eq!(server.wait(DEADLINE).text(), "one\r\ntwo\r\n", "what the peer got");
+        let copied = std::fs::read_to_string(&copy).expect("the copy");
+        assert_eq!(copied, "one\r\ntwo\r\nhi".repeat(times));
+        let dumped = std::fs::read_to_string(&dump).expect("the dump");
+        let sent = format!("> 00000000 {:<48}# one..two..\n", "6f 6e 65 0d 0a 74 77 6f 0d 0a");
+        let received = format!("< 00000000 {:<48}# hi\n", "68 69");
+        assert_eq!(dumped, format!("{sent}{received}").repeat(times));
+    }
+    std::fs::remove_dir_all(&folder).expect("the folder");
+    let output = netkat(&pair.host, &format!("-o /nowhere/copy {at} 5000")).run();
+    assert_eq!(output.code(), Some(1), "{output}");
+    assert!(output.stderr.contains("cannot write to /nowhere/copy: No such file"), "{output}");
+}
