@@ -11,9 +11,10 @@ use nix::{
         socket::{MsgFlags, SockType, getsockopt, recv, send, sockopt},
         stat::{Mode, SFlag, fstat},
     },
-    unistd::{isatty, read, write},
+    unistd::{dup2_stdout, isatty, read, write},
 };
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
@@ -134,6 +135,14 @@ impl Stream {
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// Lets go of descriptor 1, so that whoever reads the other side sees the end of our output before we leave. Other
+/// output goes to /dev/null from then on.
+pub fn release_output() {
+    if let Err(error) = File::create("/dev/null").and_then(|null| Ok(dup2_stdout(null)?)) {
+        log::debug!("cannot let go of standard output early: {error}");
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     reactor::Interest,
     relay::{Outcome, Policy, Relay, Step, View},
     stack::{Flow, Phase, Stack},
-    stdio::Stream,
+    stdio::{self, Stream},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -89,6 +89,10 @@ impl Channel {
 
     pub fn is_blocked(&self) -> bool {
         self.blocked.get()
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.stream.is_some()
     }
 
     /// Closes the stream: whoever reads the other side of an output sees its end.
@@ -214,6 +218,11 @@ impl Conversation {
             match self.ends {
                 Ends::Shared if !input.is_ready() => self.relay.input_ended(now),
                 Ends::Process => output.close(),
+                // Whoever reads our output sees the peer's end, though our input may go on.
+                Ends::Standard if output.is_open() => {
+                    output.close();
+                    stdio::release_output();
+                }
                 _ => {}
             }
         }

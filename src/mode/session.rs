@@ -12,9 +12,9 @@ use crate::{
     recovery::Stats,
     relay::Policy,
     stack::{Counters, Flow, Phase},
+    stdio,
 };
-use nix::unistd::dup2_stdout;
-use std::{fs::File, time::Duration};
+use std::time::Duration;
 
 /// Turns without a wait after which descriptors and signals are looked at all the same.
 const BUSY_TURNS: u32 = 16;
@@ -195,9 +195,7 @@ fn linger(engine: &mut Engine, tuple: &FiveTuple) {
     let time = if flow.saw_loss() { LOSSY_LINGER } else { LINGER };
     let round_trip = flow.recovery().stats().smoothed_rtt.unwrap_or_default();
     let deadline = engine.reactor.now() + time + 2 * round_trip;
-    if let Err(error) = File::create("/dev/null").and_then(|null| Ok(dup2_stdout(null)?)) {
-        log::debug!("cannot let go of standard output early: {error}");
-    }
+    stdio::release_output();
     // Everything is delivered; what ends the wait early, a signal above all, is no failure any more.
     let left = engine.run_until(Some(deadline), |stack| {
         stack.peek(tuple).is_none_or(|flow| !flow.in_time_wait()).then_some(())

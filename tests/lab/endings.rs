@@ -231,3 +231,22 @@ fn a_netkat_that_waits_does_not_spin() {
         }
     }
 }
+
+#[test]
+fn the_peers_end_closes_standard_output_while_input_goes_on() {
+    lab!("nc.openbsd");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c.text("hello\n"));
+    // cat ends when netkat's output does, and only then does netkat's input.
+    let pipeline =
+        "f=$(mktemp -u); mkfifo $f; \"$0\" \"$@\" <$f | (cat; echo over) | tee $f >/dev/null; rm -f $f";
+    let output = pair
+        .host
+        .command("sh")
+        .args(["-c", pipeline, env!("CARGO_BIN_EXE_netkat"), &at.to_string(), "5000"])
+        .deadline(Duration::from_secs(10))
+        .run();
+    assert_eq!(output.code(), Some(0), "{output}");
+    drop(server);
+}
