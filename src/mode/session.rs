@@ -13,8 +13,8 @@ use crate::{
     relay::Policy,
     stack::{Counters, Flow, Phase},
 };
-use nix::unistd::dup2_stdout;
-use std::{fs::File, time::Duration};
+use nix::unistd::{dup2_stdout, pipe};
+use std::time::Duration;
 
 /// Turns without a wait after which descriptors and signals are looked at all the same.
 const BUSY_TURNS: u32 = 16;
@@ -195,7 +195,8 @@ fn linger(engine: &mut Engine, tuple: &FiveTuple) {
     let time = if flow.saw_loss() { LOSSY_LINGER } else { LINGER };
     let round_trip = flow.recovery().stats().smoothed_rtt.unwrap_or_default();
     let deadline = engine.reactor.now() + time + 2 * round_trip;
-    if let Err(error) = File::create("/dev/null").and_then(|null| Ok(dup2_stdout(null)?)) {
+    // A pipe that nobody reads: unlike /dev/null it is there in an empty chroot, too.
+    if let Err(error) = pipe().and_then(|(_reader, writer)| dup2_stdout(writer)) {
         log::debug!("cannot let go of standard output early: {error}");
     }
     // Everything is delivered; what ends the wait early, a signal above all, is no failure any more.
