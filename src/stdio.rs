@@ -11,10 +11,9 @@ use nix::{
         socket::{MsgFlags, SockType, getsockopt, recv, send, sockopt},
         stat::{Mode, SFlag, fstat},
     },
-    unistd::{dup2_stdout, isatty, read, write},
+    unistd::{dup2_stdout, isatty, pipe, read, write},
 };
 use std::{
-    fs::File,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
@@ -138,10 +137,10 @@ impl AsFd for Stream {
     }
 }
 
-/// Lets go of descriptor 1, so that whoever reads the other side sees the end of our output before we leave. Other
-/// output goes to /dev/null from then on.
+/// Lets go of descriptor 1, so that whoever reads the other side sees the end of our output before we leave.
 pub fn release_output() {
-    if let Err(error) = File::create("/dev/null").and_then(|null| Ok(dup2_stdout(null)?)) {
+    // A pipe that nobody reads: unlike /dev/null it is there in an empty chroot, too.
+    if let Err(error) = pipe().and_then(|(_reader, writer)| dup2_stdout(writer)) {
         log::debug!("cannot let go of standard output early: {error}");
     }
 }
