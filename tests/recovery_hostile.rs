@@ -13,7 +13,6 @@ enum Event {
     Write(usize),
     Fin,
     /// The stack repeats itself from an offset.
-    Repeat(i64, usize),
     Wait(u64),
     /// An acceptable ACK somewhere in what was sent, with SACK blocks relative to it.
     Ack {
@@ -41,7 +40,6 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (0usize..20_000).prop_map(Event::Write),
         1 => Just(Event::Fin),
-        1 => (offset.clone(), 0usize..5_000).prop_map(|(offset, len)| Event::Repeat(offset, len)),
         4 => prop_oneof![0u64..2_000, 0u64..400_000, 0u64..100_000_000].prop_map(Event::Wait),
         8 => (offset, blocks, prop_oneof![Just(0u16), any::<u16>()])
             .prop_map(|(offset, blocks, window)| Event::Ack { offset, blocks, window }),
@@ -79,16 +77,9 @@ fn terms() -> impl Strategy<Value = Terms> {
 fn play(script: &mut Script, event: Event) {
     match event {
         Event::Write(len) => {
-            let room = script.terms.config.send_buffer.saturating_sub(script.layer.outstanding() as usize);
-            script.write(len.min(room));
+            script.write(len.min(script.layer.room()));
         }
         Event::Fin => script.fin(),
-        Event::Repeat(offset, len) => {
-            let end = script.written;
-            script.written = offset.clamp(0, end);
-            script.write(len.min((end - script.written) as usize));
-            script.written = end;
-        }
         Event::Wait(micros) => {
             script.run(Duration::from_micros(micros));
         }
@@ -142,7 +133,7 @@ proptest! {
         // A FIN or RST would end the stream; the peer's lies about windows and ACKs must not.
         for event in events {
             match event {
-                Event::Fin | Event::Near { .. } | Event::Garbage(_) | Event::Repeat(..) => {}
+                Event::Fin | Event::Near { .. } | Event::Garbage(_) => {}
                 event => play(&mut script, event),
             }
         }

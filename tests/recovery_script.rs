@@ -731,25 +731,24 @@ mod path_mtu {
 mod stack {
     use super::*;
 
-    /// smoltcp's own retransmissions, window probes and keep-alives never reach the wire as data.
+    /// smoltcp's own retransmissions of its FIN, and its keep-alives while data is in flight, never reach the wire.
     #[test]
-    fn what_the_layer_has_is_absorbed() {
+    fn what_the_layer_does_itself_is_absorbed() {
         let mut script = flight(3);
-        script.written = 1000;
-        script.write(1000);
-        script.write(2000);
+        script.keep_alive();
+        script.fin();
+        assert_eq!(script.data(), [(4000, 0)]);
+        script.written -= 1;
+        script.fin();
+        script.keep_alive();
         assert_eq!(script.sent(), []);
-        script.written = 3500;
-        script.write(1000);
-        assert_eq!(script.data(), [(4000, 500)], "only what is new");
     }
 
     /// RFC 9293, section 3.8.4.
     #[test]
     fn a_keep_alive_is_sent_without_data() {
         let mut script = Script::measured(Terms::default());
-        script.written = 999;
-        script.write(1);
+        script.keep_alive();
         let sent = script.sent();
         assert_eq!(sent.iter().map(|s| (s.offset, s.len, s.flags)).collect::<Vec<_>>(), [(999, 0, ACK)]);
     }
@@ -759,8 +758,7 @@ mod stack {
     fn unanswered_keep_alives_time_out() {
         let mut script = Script::measured(config(|c| c.user_timeout = Some(ms(5_000))));
         for answered in [true, false] {
-            script.written = 999;
-            script.write(1);
+            script.keep_alive();
             script.sent();
             script.advance(ms(40));
             if answered {
@@ -771,65 +769,96 @@ mod stack {
         }
     }
 
-    /// A duplicate ACK must not reach the stack: it would go back to its first unacknowledged byte.
+    /// The stack, which has sent no data, needs to hear of its FIN only.
     #[test]
-    fn duplicate_acks_are_hidden_and_changes_shown() {
+    fn acknowledgments_are_hidden_until_the_fin_is_acknowledged() {
         let mut script = flight(3);
-        script.ack(1000);
-        assert_eq!(script.ack(1000), Disposition::Hide);
-        assert_eq!(script.sack(1000, &[(2000, 3000)]), Disposition::Hide);
-        assert_eq!(script.ack_with(1000, &[], 9_999), Disposition::Hide, "an older window is none");
-        assert_eq!(script.ack_with(1000, &[], 10_001), Disposition::Show);
-        assert_eq!(script.ack_with(2000, &[], 10_001), Disposition::Show);
+        script.fin();
+        assert_eq!(script.data(), [(4000, 0)]);
+        for (offset, shown) in [(1000, false), (1000, false), (2000, false), (4000, false), (4001, true)] {
+            let disposition = script.ack(offset);
+            assert_eq!(disposition == Disposition::Show, shown, "{offset}");
+        }
+        assert_eq!(script.sack(4001, &[(2000, 3000)]), Disposition::Show, "a sign of life");
     }
 
-    /// What the stack is shown are the layer's SND.UNA and window, at a sequence number that it accepts.
+    /// What the stack is shown has a sequence number that it accepts, and acknowledges nothing that it did not send.
     #[test]
-    fn acks_are_shown_as_the_layer_knows_them() {
+    fn acks_are_shown_in_the_stacks_own_terms() {
         let mut script = flight(3);
+        script.fin();
+        script.sent();
         script.ack(3000);
         let mut old = segment(PEER, script.seq(1000), ACK, 500, &[], b"data", (2000, 1000));
         assert_eq!(script.layer.from_wire(script.now, &mut old), Disposition::Show);
-        assert_eq!(old[8..12], script.seq(3000).to_be_bytes());
-        assert_eq!(old[14..16], 10_000u16.to_be_bytes());
-        let mut edge = segment(PEER + 64_000, script.seq(4000), ACK, 10_000, &[], &[], (2000, 1000));
+        assert_eq!(old[8..12], script.seq(0).to_be_bytes(), "the SYN");
+        let mut edge = segment(PEER + 64_000, script.seq(4001), ACK, 10_000, &[], &[], (2000, 1000));
         assert_eq!(script.layer.from_wire(script.now, &mut edge), Disposition::Show);
+        assert_eq!(edge[8..12], script.seq(1).to_be_bytes(), "SYN and FIN");
         assert_eq!(edge[4..8], (PEER + 4).to_be_bytes(), "the data above is in order");
     }
 
-    /// smoltcp ignores the ACK of a segment whose data it cannot take. Without this, two applications that wait
-    /// for room in each other's buffers wait for ever.
+    /// smoltcp ignores the ACK of a segment whose data it cannot take. Without this it might never hear that its FIN
+    /// has arrived.
     #[test]
     fn an_ack_on_refused_data_is_told_again() {
         let mut script = flight(3);
         script.stack_window = 0;
-        script.write(0);
+        script.fin();
         script.sent();
-        let (seq, ack) = (script.peer_seq, script.seq(2000));
+        let (seq, ack) = (script.peer_seq, script.seq(4001));
         assert_eq!(script.peer_sends(seq, ack, ACK, 10_000, &[], b"x"), Disposition::Show);
         assert_eq!(script.layer.poll_at(script.now), Some(script.now));
-        assert_eq!(script.for_stack(), [(PEER, 2000, 10_000)]);
+        assert_eq!(script.for_stack(), [(PEER, 1)]);
         assert_eq!(script.for_stack(), []);
     }
 
-    /// A stack that repeats what is acknowledged has not heard of it.
+    /// A stack that repeats a FIN which is acknowledged has not heard of it.
     #[test]
     fn a_stack_that_lags_behind_is_told() {
         let mut script = flight(3);
-        script.ack(4000);
-        script.written = 1000;
-        script.write(1000);
-        assert_eq!(script.sent(), []);
-        assert_eq!(script.for_stack(), [(PEER, 4000, 10_000)]);
+        script.fin();
+        script.sent();
+        script.ack(4001);
+        assert_eq!(script.for_stack(), []);
+        script.fin();
+        assert_eq!(script.data(), []);
+        assert_eq!(script.for_stack(), [(PEER, 1)]);
     }
 
-    /// An ACK or a window that rides on data goes out by itself if the data cannot.
+    /// While more is about to be written, an incomplete frame waits for it, but never on an idle path (send(2),
+    /// MSG_MORE).
+    #[test]
+    fn an_incomplete_frame_waits_for_what_follows_at_once() {
+        let mut script = Script::measured(Terms::default());
+        script.write_and_more(1500);
+        assert_eq!(script.data(), [(1000, 1000)]);
+        script.write_and_more(200);
+        assert_eq!(script.data(), []);
+        script.write(300);
+        assert_eq!(script.data(), [(2000, 1000)]);
+        script.advance(ms(40));
+        script.ack(3000);
+        script.write_and_more(10);
+        assert_eq!(script.data(), [(3000, 10)]);
+        script.write_and_more(20);
+        assert_eq!(script.data(), []);
+        script.fin();
+        assert_eq!(script.data(), [(3010, 20)]);
+    }
+
+    /// The news rides on data; it goes out by itself if the data cannot.
     #[test]
     fn an_ack_does_not_wait_for_its_data() {
         let mut script = Script::measured(Terms::default());
-        script.ack_with(1000, &[], 0);
+        script.stack_ack += 100;
+        script.write(1000);
+        let sent = script.sent();
+        assert_eq!(sent.iter().map(|s| (s.len, s.ack)).collect::<Vec<_>>(), [(1000, PEER + 100)]);
+        script.advance(ms(40));
+        script.ack_with(2000, &[], 0);
         script.sent();
-        script.stack_ack += 500;
+        script.stack_ack += 400;
         script.write(1000);
         let sent = script.sent();
         assert_eq!(sent.iter().map(|s| (s.len, s.ack)).collect::<Vec<_>>(), [(0, PEER + 500)]);

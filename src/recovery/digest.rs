@@ -208,6 +208,9 @@ impl Recovery {
         let sample = self.rate.sample(self.rtt.minimum());
         if let Some(sample) = sample.filter(|sample| sample.rate > 0) {
             self.delivery_rate = sample.rate;
+            if let Some(rtt) = self.rtt.minimum() {
+                self.budget.note(sample.rate, rtt);
+            }
         }
         let in_flight = self.in_flight();
         let in_recovery = matches!(self.phase, Phase::Recovery { .. });

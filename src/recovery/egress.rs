@@ -1,8 +1,8 @@
-//! From the stack: one packet at a time, into the ring or the queue of bare segments.
+//! From the stack: SYNs, FINs, RSTs and ACKs, one packet at a time. Data it has none.
 use super::{
-    Instant, RING_SLACK, Recovery, STACK_HEADER_LEN,
+    Instant, Recovery, STACK_HEADER_LEN,
     scoreboard::Scoreboard,
-    segment::{self, Header, MAX_HEADER_LEN, SackBlocks, TIMESTAMPS_LEN, flags},
+    segment::{self, Header, MAX_HEADER_LEN, SackBlocks, flags},
     send_space::SendSpace,
 };
 
@@ -32,48 +32,32 @@ pub(super) enum Control {
 
 impl Recovery {
     /// Lets the stack write one packet of `len` bytes: [`STACK_HEADER_LEN`] bytes of IPv4 header without options,
-    /// which are ignored, a TCP header, and the payload.
+    /// which are ignored, and a TCP header. A payload can only be a keep-alive's.
     ///
-    /// Returns what `write` returns. Data of the connection is copied nowhere else; it must fit, which it does as
-    /// long as the stack holds no more than [`super::Config::send_buffer`] unacknowledged bytes.
+    /// Returns what `write` returns.
     pub fn from_stack<R>(&mut self, now: Instant, len: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
-        let options = if self.use_timestamps { TIMESTAMPS_LEN } else { 0 };
-        let headers = STACK_HEADER_LEN + segment::HEADER_LEN + options;
-        let payload = len.saturating_sub(headers) as u64;
-        let free = self.ring.capacity().saturating_sub(self.space.outstanding());
-        if self.established && payload > 0 && payload <= free.min(RING_SLACK as u64) {
-            let (result, written) = self.ring.write(self.space.end, headers, len, write);
-            self.accept(now, written.headers(), Payload::InRing { headers, len });
-            return result;
-        }
         let mut packet = std::mem::take(&mut self.scratch);
+        packet.clear();
         packet.resize(len, 0);
         let result = write(&mut packet);
-        self.accept(now, &packet, Payload::Behind);
+        self.accept(now, packet.get(STACK_HEADER_LEN..).unwrap_or_default());
         self.scratch = packet;
         result
     }
 
-    fn accept(&mut self, now: Instant, packet: &[u8], payload: Payload) {
-        let segment = packet.get(STACK_HEADER_LEN..).unwrap_or_default();
+    fn accept(&mut self, now: Instant, segment: &[u8]) {
         let Some(header) = Header::parse(segment) else { return };
         self.ports = (header.source, header.destination);
         if header.has(flags::SYN) {
             self.accept_syn(now, segment, &header);
         } else if header.has(flags::RST) {
             self.accept_reset(segment, &header);
-        } else if !self.established {
-            self.accept_ack(&header);
+        } else if self.established && header.has(flags::FIN) {
+            self.accept_fin(&header);
+        } else if self.established && segment.len() > header.len {
+            self.accept_keep_alive(now, &header);
         } else {
-            let start = STACK_HEADER_LEN + header.len;
-            match payload {
-                Payload::InRing { headers, len } => {
-                    // The stack's headers may be longer than expected, then without payload; never shorter.
-                    let Some(skip) = start.checked_sub(headers) else { return };
-                    self.accept_data(now, &header, len.saturating_sub(start), Some(skip));
-                }
-                Payload::Behind => self.accept_data(now, &header, packet.len().saturating_sub(start), None),
-            }
+            self.accept_ack(&header);
         }
     }
 
@@ -92,6 +76,7 @@ impl Recovery {
         self.handshake.on_syn_sent(now);
         if header.has(flags::ACK) {
             self.note_ack(header, 0);
+            self.wire_ack = Some((self.ack, self.window));
         }
         let (link_mss, timestamp) = (self.link_mss, self.clock.value(now));
         self.push_verbatim(segment, header, |syn| {
@@ -112,38 +97,29 @@ impl Recovery {
         self.control.push_back(Control::Reset { ack: header.ack });
     }
 
-    /// `skip` bytes lie between SND.NXT's place in the ring and the `len` bytes of payload, if it is there.
-    fn accept_data(&mut self, now: Instant, header: &Header, len: usize, skip: Option<usize>) {
-        let fin = header.has(flags::FIN);
-        if len == 0 && !fin {
-            return self.accept_ack(header);
-        }
+    /// The user has ended the stream. The stack knows nothing of its data, and its FIN follows the SYN at once.
+    fn accept_fin(&mut self, header: &Header) {
         self.note_ack(header, self.our_shift);
         let space = &mut self.space;
-        let start = space.offset(header.seq);
-        let end = start + len as u64;
-        if end + u64::from(fin) <= space.end || start > space.end || space.fin.is_some() {
-            // The stack's own retransmission, window probe or keep-alive: the layer has all of it.
-            let keep_alive = len == 1 && start + 1 == space.una && space.end == space.una;
-            if keep_alive {
-                self.user_timeout.on_keep_alive_sent(now);
-                self.push_control(Control::Probe);
-            } else if start < space.una {
-                self.stack.on_behind();
+        match space.fin {
+            None => {
+                space.fin = Some(space.end);
+                space.end += 1;
+                self.more = false;
             }
-            return;
+            Some(_) if space.is_fin_acknowledged() => self.stack.on_behind(),
+            // Repeating it is the layer's task.
+            Some(_) => {}
         }
-        let known = space.end - start;
-        let new = (len as u64).saturating_sub(known);
-        if new > 0 {
-            // Without room in the ring the stack must send it again.
-            let Some(skip) = skip else { return };
-            self.ring.commit(space.end, skip + known as usize, new as usize);
-            space.end += new;
-        }
-        if fin {
-            space.fin = Some(space.end);
-            space.end += 1;
+    }
+
+    /// The stack hears nothing from the peer while acknowledgments are hidden from it: only in silence does its
+    /// keep-alive mean anything.
+    fn accept_keep_alive(&mut self, now: Instant, header: &Header) {
+        self.note_ack(header, self.our_shift);
+        if self.space.outstanding() == 0 {
+            self.user_timeout.on_keep_alive_sent(now);
+            self.push_control(Control::Probe);
         }
     }
 
@@ -153,6 +129,10 @@ impl Recovery {
             true => self.sack_report.on_ack(header.ack, &header.options.sack),
             false => SackBlocks::default(),
         };
+        // News without SACK blocks rides on data, if there is any to send.
+        if sack.is_empty() && self.established && self.owes_ack() {
+            return;
+        }
         self.push_control(Control::Ack { ack: header.ack, window: header.window, sack });
     }
 
@@ -178,12 +158,4 @@ impl Recovery {
         edit(&mut copy[..len]);
         self.push_control(Control::Verbatim { header: copy, len });
     }
-}
-
-/// Where the payload of the stack's packet is.
-enum Payload {
-    /// In the ring, after as many bytes as were expected to be headers, of a packet of this length.
-    InRing { headers: usize, len: usize },
-    /// Behind the headers, and not wanted: it is no data, or the ring has it, or has no room.
-    Behind,
 }

@@ -1,6 +1,6 @@
 //! From the wire: what the peer's segments tell the layer, and what of them the stack gets to see.
 //!
-//! The stack sees acknowledgments as the layer has digested them: SND.UNA and the window, never a duplicate.
+//! The stack, which has no data to send, sees its SYN acknowledged, and its FIN once all of ours is.
 //! Blind attacks end here (RFC 5961): a RST must have exactly the expected sequence number, and an
 //! acknowledgment must lie in the window of what was sent.
 use std::time::Duration;
@@ -60,9 +60,8 @@ impl Recovery {
 
     /// Edits the segment to what the stack should know, and decides whether it must see it.
     fn show(&mut self, segment: &mut [u8], header: &Header, len: usize, bare: bool) -> Disposition {
-        let state = self.ack_state();
-        segment::set_ack(segment, self.seq(state.una));
-        segment::set_window(segment, state.window);
+        let state = self.acknowledged();
+        segment::set_ack(segment, self.stack_ack(state));
         if !bare {
             if let Some(expected) = self.stack.expected().filter(|_| len > 0) {
                 self.sack_report.on_data(header.seq, header.seq.wrapping_add(len as u32), expected);
@@ -89,7 +88,7 @@ impl Recovery {
     /// A segment that the layer itself has for the stack: show it as if it had come from the wire, and ask again
     /// until there is none.
     pub fn for_stack(&mut self, _now: Instant) -> Option<&[u8]> {
-        let state = self.ack_state();
+        let state = self.acknowledged();
         if !self.established || !self.stack.wants_bare(state) {
             return None;
         }
@@ -97,9 +96,9 @@ impl Recovery {
             source: self.ports.1,
             destination: self.ports.0,
             seq: self.stack.expected()?,
-            ack: self.seq(state.una),
+            ack: self.stack_ack(state),
             flags: flags::ACK,
-            window: state.window,
+            window: u16::MAX,
             timestamps: self.use_timestamps.then(|| Timestamps { value: self.clock.recent(), echo: 0 }),
             sack: SackBlocks::default(),
         };
@@ -160,7 +159,6 @@ impl Recovery {
             self.rtt.sample(now, rtt, rtt);
         }
         self.board = Scoreboard::new(self.space.una);
-        self.ring.allocate();
         self.rate.start(now);
         self.rto_from = now;
         self.probe_from = now;

@@ -8,8 +8,9 @@
 //!
 //! There is no I/O here and no clock. For one connection the caller
 //!
-//! - lets the stack write each packet through [`Recovery::from_stack`]: payload lands in a ring, the one copy of
-//!   what is not acknowledged, and everything else is queued;
+//! - lets the user's bytes be written by [`Recovery::write`] into a ring, the one copy of what is not acknowledged;
+//! - lets the stack write each packet through [`Recovery::from_stack`]: it sees a connection on which we send no
+//!   data, only a SYN, ACKs, and a FIN when the user ends the stream;
 //! - shows each segment of the peer to [`Recovery::from_wire`], which digests acknowledgments, edits the segment
 //!   in place, and says whether the stack need see it at all;
 //! - shows the stack what [`Recovery::for_stack`] has for it, as if it had come from the wire;
@@ -29,7 +30,7 @@
 //! |---|---|
 //! | `segment` | reading, writing and editing TCP headers |
 //! | `handshake`, `send_space`, `timestamps` | what the connection has agreed on, its sequence space, its clock |
-//! | `ring`, `scoreboard` | the bytes, and what is known of them |
+//! | `send_buffer`, `ring`, `scoreboard` | the user's bytes, and what is known of them |
 //! | `rack`, `tail_probe`, `rtt`, `undo` | when something is lost, and when it was not |
 //! | `rate`, `congestion`, `prr`, `pacing` | how much and how fast |
 //! | `path_mtu` | how large |
@@ -50,6 +51,7 @@ mod rtt;
 mod sack_report;
 mod scoreboard;
 mod segment;
+mod send_buffer;
 mod send_space;
 mod stack_view;
 mod tail_probe;
@@ -78,8 +80,9 @@ use rtt::RttEstimator;
 use sack_report::SackReport;
 use scoreboard::Scoreboard;
 use segment::MAX_HEADER_LEN;
+use send_buffer::Budget;
 use send_space::SendSpace;
-use stack_view::{AckState, StackView};
+use stack_view::{Acknowledged, StackView};
 use tail_probe::TailProbe;
 use timers::{Persist, UserTimeout};
 use timestamps::TimestampClock;
@@ -87,13 +90,11 @@ use undo::SpuriousDetector;
 
 /// The length of the placeholder IPv4 header that the stack writes before each segment.
 pub const STACK_HEADER_LEN: usize = 20;
-/// The most that the ring holds beyond the stack's send buffer: one super-frame.
-const RING_SLACK: usize = 1 << 16;
 
 /// What a connection is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The size of the stack's send buffer in bytes.
+    /// The most bytes that wait to be sent and acknowledged; the buffer grows up to it.
     pub send_buffer: usize,
     /// The link's MTU less the IP header and 20: the MSS option of our SYN, in bytes.
     pub link_mss: u16,
@@ -210,7 +211,10 @@ pub struct Recovery {
 
     space: SendSpace,
     ring: Ring,
-    /// Where the stack writes what does not go into the ring.
+    budget: Budget,
+    /// The user is about to write more.
+    more: bool,
+    /// Where the stack writes.
     scratch: Vec<u8>,
     board: Scoreboard,
     clock: TimestampClock,
@@ -295,7 +299,9 @@ impl Recovery {
             mss: link_mss,
             link_mss,
             space: SendSpace::default(),
-            ring: Ring::new(config.send_buffer.saturating_add(RING_SLACK)),
+            ring: Ring::default(),
+            budget: Budget::new(config.send_buffer),
+            more: false,
             scratch: Vec::new(),
             board: Scoreboard::default(),
             clock: TimestampClock::default(),
@@ -351,12 +357,17 @@ impl Recovery {
         }
     }
 
-    /// Bytes that the stack handed over and the peer has not acknowledged, a FIN included.
+    /// Bytes that the user handed over and the peer has not acknowledged, a FIN included.
     pub fn outstanding(&self) -> u64 {
         self.space.outstanding()
     }
 
-    /// Bytes that the stack handed over and that have not been sent yet, a FIN included.
+    /// The same without a FIN.
+    pub fn unacknowledged(&self) -> u64 {
+        self.space.fin.unwrap_or(self.space.end).saturating_sub(self.space.una)
+    }
+
+    /// Bytes that the user handed over and that have not been sent yet, a FIN included.
     pub fn unsent(&self) -> u64 {
         self.space.end - self.space.nxt
     }
@@ -409,8 +420,16 @@ impl Recovery {
     }
 
     /// What the stack should know of the send side.
-    fn ack_state(&self) -> AckState {
-        AckState { una: self.space.una, window: self.space.window }
+    fn acknowledged(&self) -> Acknowledged {
+        if self.space.is_fin_acknowledged() { Acknowledged::Fin } else { Acknowledged::Syn }
+    }
+
+    /// The acknowledgment number that tells it.
+    fn stack_ack(&self, acknowledged: Acknowledged) -> u32 {
+        self.seq(match acknowledged {
+            Acknowledged::Syn => 1,
+            Acknowledged::Fin => 2,
+        })
     }
 
     /// Bytes in the network; without SACK, each duplicate ACK stands for a segment that has left it (RFC 6582).

@@ -1,96 +1,57 @@
 //! The one copy of every unacknowledged byte.
 //!
-//! Stream offset `n` lies at `n % capacity`. The stack writes a whole packet, headers and payload, straight into
-//! the ring so that its payload lands where it belongs; what the headers overwrote is put back. A packet that
-//! crosses the end is written into the slack behind it, and what crossed is copied to the front.
+//! Stream offset `n` lies at `n % capacity`. The user's bytes are read straight into the ring, and frames point into
+//! it: between a file and the packet socket nothing is copied in user space.
 
-/// Room before the ring for the headers of the stack's packet.
-const HEADROOM: usize = 128;
-/// Room behind the ring for one packet of the largest size (IPv4's total length is 16 bits).
-const SLACK: usize = 1 << 16;
-
+#[derive(Default)]
 pub(super) struct Ring {
     bytes: Box<[u8]>,
-    capacity: usize,
-}
-
-/// Headers of a packet that the stack wrote: the first [`Written::CAPACITY`] bytes of it.
-pub(super) struct Written {
-    pub headers: [u8; Written::CAPACITY],
-    pub len: usize,
-}
-
-impl Written {
-    /// An IPv4 header without options and the longest TCP header.
-    pub const CAPACITY: usize = 80;
-
-    pub fn headers(&self) -> &[u8] {
-        &self.headers[..self.len.min(Written::CAPACITY)]
-    }
 }
 
 impl Ring {
-    /// A ring for `capacity` bytes, at least one super-frame; it takes no memory yet.
-    pub fn new(capacity: usize) -> Self {
-        Ring { bytes: Box::default(), capacity: capacity.max(SLACK) }
-    }
-
-    /// Takes the memory. The kernel gives its pages on first use.
-    pub fn allocate(&mut self) {
-        if self.bytes.is_empty() {
-            self.bytes = vec![0; HEADROOM + self.capacity + SLACK].into_boxed_slice();
-        }
-    }
-
     pub fn capacity(&self) -> u64 {
-        self.capacity as u64
+        self.bytes.len() as u64
     }
 
-    /// Lets `write` fill a packet of `len` bytes, of which the first `headers` are not payload, so that its
-    /// payload begins at stream offset `at`. The payload counts only once [`Ring::commit`] was called.
-    ///
-    /// `headers` may be at most [`Written::CAPACITY`] and `len` at most 64 KiB and `headers`.
-    pub fn write<R>(
-        &mut self,
-        at: u64,
-        headers: usize,
-        len: usize,
-        write: impl FnOnce(&mut [u8]) -> R,
-    ) -> (R, Written) {
-        let payload = HEADROOM + self.position(at);
-        let start = payload - headers;
-        let mut overwritten = [0; Written::CAPACITY];
-        overwritten[..headers].copy_from_slice(&self.bytes[start..payload]);
-        let result = write(&mut self.bytes[start..start + len]);
-        let mut written = Written { headers: [0; Written::CAPACITY], len };
-        let head = len.min(Written::CAPACITY);
-        written.headers[..head].copy_from_slice(&self.bytes[start..start + head]);
-        self.bytes[start..payload].copy_from_slice(&overwritten[..headers]);
-        (result, written)
-    }
-
-    /// Makes `len` bytes of what was written at `at` part of the stream, without its first `skip`.
-    pub fn commit(&mut self, at: u64, skip: usize, len: usize) {
-        let position = self.position(at);
-        let start = HEADROOM + position;
-        if skip > 0 {
-            self.bytes.copy_within(start + skip..start + skip + len, start);
+    /// Makes room for `capacity` bytes; the bytes from `start` to `end` stay. The kernel gives the pages of what is
+    /// new on first use.
+    pub fn grow(&mut self, capacity: u64, start: u64, end: u64) {
+        if capacity <= self.capacity() {
+            return;
         }
-        let crossed = (position + len).saturating_sub(self.capacity);
-        let end = HEADROOM + self.capacity;
-        self.bytes.copy_within(end..end + crossed, HEADROOM);
+        let mut grown = Ring { bytes: vec![0; capacity as usize].into_boxed_slice() };
+        let (front, tail) = self.slices(start, end);
+        let mut at = start;
+        for piece in [front, tail] {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let room = grown.vacant(start, at);
+                let len = rest.len().min(room.len());
+                room[..len].copy_from_slice(&rest[..len]);
+                at += len as u64;
+                rest = &rest[len..];
+            }
+        }
+        *self = grown;
+    }
+
+    /// Free room for the bytes from `end` on, up to the ring's end, where those from `start` on are in use.
+    pub fn vacant(&mut self, start: u64, end: u64) -> &mut [u8] {
+        let free = self.capacity().saturating_sub(end - start) as usize;
+        let position = self.position(end);
+        let len = free.min(self.bytes.len() - position);
+        &mut self.bytes[position..position + len]
     }
 
     /// The bytes from `start` to `end`, in two pieces where they cross the ring's end.
     pub fn slices(&self, start: u64, end: u64) -> (&[u8], &[u8]) {
-        let len = usize::try_from(end.saturating_sub(start)).unwrap_or(0).min(self.capacity);
-        let ring = &self.bytes[HEADROOM..HEADROOM + self.capacity];
-        let (front, tail) = ring.split_at(self.position(start));
+        let len = end.saturating_sub(start).min(self.capacity()) as usize;
+        let (front, tail) = self.bytes.split_at(self.position(start));
         if len <= tail.len() { (&tail[..len], &[]) } else { (tail, &front[..len - tail.len()]) }
     }
 
     fn position(&self, at: u64) -> usize {
-        (at % self.capacity as u64) as usize
+        at.checked_rem(self.capacity()).unwrap_or(0) as usize
     }
 }
 
@@ -98,41 +59,51 @@ impl Ring {
 mod tests {
     use super::*;
 
-    /// Writes as the stack does: headers of 0xee, then the payload.
-    fn append(ring: &mut Ring, at: u64, payload: &[u8]) {
-        let headers = 52;
-        let ((), written) = ring.write(at, headers, headers + payload.len(), |packet| {
-            packet[..headers].fill(0xee);
-            packet[headers..].copy_from_slice(payload);
-        });
-        assert!(written.headers()[..headers].iter().all(|byte| *byte == 0xee));
-        ring.commit(at, 0, payload.len());
+    fn append(ring: &mut Ring, start: u64, at: &mut u64, len: u64) {
+        let end = *at + len;
+        while *at < end {
+            let room = ring.vacant(start, *at);
+            let len = room.len().min((end - *at) as usize);
+            assert!(len > 0, "there is room");
+            for (n, byte) in room[..len].iter_mut().enumerate() {
+                *byte = ((*at + n as u64) % 251) as u8;
+            }
+            *at += len as u64;
+        }
+    }
+
+    fn assert_stream(ring: &Ring, start: u64, end: u64) {
+        let (front, tail) = ring.slices(start, end);
+        assert_eq!((front.len() + tail.len()) as u64, end - start);
+        for (n, byte) in front.iter().chain(tail).enumerate() {
+            assert_eq!(*byte, ((start + n as u64) % 251) as u8, "byte {n} after {start}");
+        }
     }
 
     #[test]
-    fn bytes_survive_headers_and_the_crossing() {
-        let mut ring = Ring::new(100_000);
-        ring.allocate();
-        let chunk: Vec<u8> = (0..30_000u32).map(|n| (n % 251) as u8).collect();
-        for round in 0..20u64 {
-            let at = round * 30_000;
-            append(&mut ring, at, &chunk);
-            let oldest = at.saturating_sub(60_000);
-            let (front, tail) = ring.slices(oldest, at + 30_000);
-            let stream: Vec<u8> = front.iter().chain(tail).copied().collect();
-            for (n, byte) in stream.iter().enumerate() {
-                assert_eq!(*byte, chunk[(oldest as usize + n) % 30_000], "round {round}, byte {n}");
+    fn bytes_survive_the_crossing_and_the_growth() {
+        let mut ring = Ring::default();
+        assert!(ring.vacant(0, 0).is_empty());
+        ring.grow(1000, 0, 0);
+        let (mut start, mut end) = (0, 0);
+        for round in 0..50 {
+            append(&mut ring, start, &mut end, 700);
+            assert_stream(&ring, start, end);
+            start = end - 300;
+            if round % 10 == 9 {
+                ring.grow(ring.capacity() + 777, start, end);
+                assert_stream(&ring, start, end);
             }
         }
     }
 
     #[test]
-    fn an_overlap_is_skipped() {
-        let mut ring = Ring::new(70_000);
-        ring.allocate();
-        append(&mut ring, 0, b"abc");
-        let ((), _) = ring.write(3, 40, 45, |packet| packet[40..].copy_from_slice(b"bcdef"));
-        ring.commit(3, 2, 3);
-        assert_eq!(ring.slices(0, 6).0, b"abcdef");
+    fn what_is_in_use_is_not_vacant() {
+        let mut ring = Ring::default();
+        ring.grow(10, 0, 0);
+        assert_eq!(ring.vacant(0, 0).len(), 10);
+        assert_eq!(ring.vacant(0, 7).len(), 3);
+        assert_eq!(ring.vacant(5, 10).len(), 5);
+        assert_eq!(ring.vacant(5, 15).len(), 0);
     }
 }

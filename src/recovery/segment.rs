@@ -199,11 +199,6 @@ pub(super) fn set_ack(segment: &mut [u8], ack: u32) {
     put(segment, 8, &ack.to_be_bytes());
 }
 
-/// Overwrites the window field of a segment.
-pub(super) fn set_window(segment: &mut [u8], window: u16) {
-    put(segment, 14, &window.to_be_bytes());
-}
-
 /// Sets the checksum field to zero, for the IP layer to fill.
 pub(super) fn clear_checksum(segment: &mut [u8]) {
     put(segment, 16, &[0, 0]);

@@ -10,7 +10,7 @@ pub(super) struct SendSpace {
     pub una: u64,
     /// SND.NXT.
     pub nxt: u64,
-    /// The end of what the stack has handed over.
+    /// The end of what the user has handed over.
     pub end: u64,
     /// The offset of the FIN, once the stack has sent one.
     pub fin: Option<u64>,
@@ -80,6 +80,11 @@ impl SendSpace {
     /// Bytes handed over and not acknowledged.
     pub fn outstanding(&self) -> u64 {
         self.end - self.una
+    }
+
+    /// Whether the peer has acknowledged our FIN, and so everything.
+    pub fn is_fin_acknowledged(&self) -> bool {
+        self.fin.is_some_and(|fin| self.una > fin)
     }
 
     /// Bytes that the window still admits.

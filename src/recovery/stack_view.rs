@@ -1,16 +1,16 @@
 //! What the stack above knows, and making sure that it does.
 //!
-//! smoltcp ignores the acknowledgment and the window of any segment whose data it cannot take: out of order
-//! beyond its window, or any data at all while its own window is shut. The layer has digested them by then and
-//! hides what repeats them, so the stack might wait for ever for room in its send buffer while the peer waits
-//! for room in ours. Hence this mirror of the stack's receive side: it tells whether a segment was certain to be
-//! accepted, and if not, a bare ACK at exactly the sequence number that the stack expects is shown to it.
+//! smoltcp ignores the acknowledgment of any segment whose data it cannot take: out of order beyond its window, or
+//! any data at all while its own window is shut. The layer has digested it by then and hides what repeats it, so
+//! the stack might wait for ever for the acknowledgment of its FIN. Hence this mirror of the stack's receive side:
+//! it tells whether a segment was certain to be accepted, and if not, a bare ACK at exactly the sequence number that
+//! the stack expects is shown to it.
 
-/// SND.UNA (as an offset) and the window field.
+/// What of ours the peer has acknowledged, as far as the stack is concerned, which has no data to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct AckState {
-    pub una: u64,
-    pub window: u16,
+pub(super) enum Acknowledged {
+    Syn,
+    Fin,
 }
 
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(super) struct StackView {
     /// `expected` can't be wrong.
     exact: bool,
     /// The last state that the stack has certainly taken.
-    confirmed: Option<AckState>,
+    confirmed: Option<Acknowledged>,
     /// A bare ACK was shown since the stack last spoke; another one would not do better.
     tried: bool,
     synchronized: bool,
@@ -66,12 +66,12 @@ impl StackView {
     }
 
     /// Whether `state` is news to the stack.
-    pub fn lacks(&self, state: AckState) -> bool {
+    pub fn lacks(&self, state: Acknowledged) -> bool {
         self.confirmed != Some(state)
     }
 
     /// A bare ACK at the expected sequence number was shown.
-    pub fn show_bare(&mut self, state: AckState) {
+    pub fn show_bare(&mut self, state: Acknowledged) {
         if self.exact {
             self.confirmed = Some(state);
         } else {
@@ -80,7 +80,7 @@ impl StackView {
     }
 
     /// A segment with `len` bytes of data or with a FIN was shown, carrying `state`.
-    pub fn show_data(&mut self, seq: u32, len: usize, fin: bool, state: AckState) {
+    pub fn show_data(&mut self, seq: u32, len: usize, fin: bool, state: Acknowledged) {
         let end = seq.wrapping_add(len as u32);
         let in_order = self.exact && seq == self.expected && len > 0;
         if in_order && !fin && !before(self.right_edge, end) {
@@ -93,7 +93,7 @@ impl StackView {
     }
 
     /// Whether the stack must be shown a bare ACK now.
-    pub fn wants_bare(&self, state: AckState) -> bool {
+    pub fn wants_bare(&self, state: Acknowledged) -> bool {
         self.synchronized && !self.tried && self.lacks(state)
     }
 }
@@ -106,8 +106,8 @@ fn before(a: u32, b: u32) -> bool {
 mod tests {
     use super::*;
 
-    const OLD: AckState = AckState { una: 1, window: 9 };
-    const NEW: AckState = AckState { una: 2, window: 9 };
+    const OLD: Acknowledged = Acknowledged::Syn;
+    const NEW: Acknowledged = Acknowledged::Fin;
 
     #[test]
     fn data_in_order_is_certain_to_be_taken() {

@@ -80,7 +80,7 @@ impl Recovery {
         if !self.established || self.aborted {
             return None;
         }
-        if self.stack.wants_bare(self.ack_state()) || self.owes_ack() {
+        if self.stack.wants_bare(self.acknowledged()) || self.owes_ack() {
             return Some(now);
         }
         // Even if that is past: sending was held back, and the time may have come since.

@@ -71,11 +71,11 @@ impl Recovery {
 
     /// The stack has put an ACK or a window into a data segment that did not go out.
     pub(super) fn owes_ack(&self) -> bool {
-        self.wire_ack.is_some_and(|sent| sent != (self.ack, self.window))
+        self.stack.expected().is_some() && self.wire_ack != Some((self.ack, self.window))
     }
 
     /// Bytes that the congestion controller admits now.
-    fn room(&self) -> u64 {
+    fn allowance(&self) -> u64 {
         // Never less than a segment, even where the segments have just become larger.
         let window = self.congestion.window().max(self.mss).saturating_sub(self.in_flight());
         match &self.prr {
@@ -117,7 +117,7 @@ impl Recovery {
     fn next_lost(&mut self) -> Option<(usize, u64)> {
         // RFC 6582: what a partial ACK reveals goes at once.
         let partial = !self.sack && matches!(self.phase, Phase::Recovery { .. });
-        let room = if partial { self.room().max(self.mss) } else { self.room() };
+        let room = if partial { self.allowance().max(self.mss) } else { self.allowance() };
         let index = self.board.first_lost()?;
         let start = self.board.get(index)?.start;
         // Beyond a window that has shrunk nothing is sent, but for the head after a timeout, which probes it.
@@ -148,7 +148,7 @@ impl Recovery {
         if silly {
             return self.persist(now, window);
         }
-        let room = self.room();
+        let room = self.allowance();
         if room < self.mss.min(waiting) || room == 0 {
             self.note_usage(true);
             return None;
@@ -156,6 +156,10 @@ impl Recovery {
         let frame = self.frame_size();
         let have = waiting.min(window);
         let mut len = have.min(room).min(frame);
+        if self.more && len == waiting && len < frame && self.in_flight() > 0 {
+            self.note_usage(false);
+            return None;
+        }
         if len < have {
             // The congestion window or the frame cuts it: into whole segments.
             len = len / self.mss * self.mss;
@@ -176,7 +180,7 @@ impl Recovery {
         let space = &self.space;
         let data = space.fin.unwrap_or(space.end).saturating_sub(space.nxt);
         let (start, end) = (space.nxt, space.nxt + len);
-        let fits = len > self.mss && len <= data.min(space.usable_window()).min(self.room());
+        let fits = len > self.mss && len <= data.min(space.usable_window()).min(self.allowance());
         fits.then(|| self.path_mtu.on_probe_sent(start, end))?;
         Some(end)
     }

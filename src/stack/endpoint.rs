@@ -2,7 +2,9 @@
 //!
 //! smoltcp speaks between two placeholder IPv4 addresses, whatever the flow's real family is: the flow puts
 //! the real IP header around each segment. So smoltcp's limits with IPv6 (no super-frames, no extension
-//! headers) never matter, and every flow is alike. Segments go to the loss-recovery layer, not to a device.
+//! headers) never matter, and every flow is alike. Segments go to the loss-recovery layer, not to a device; data
+//! to be sent goes there without passing through here. smoltcp's part is the connection's state and all that is
+//! received.
 use crate::recovery::{self, Recovery, STACK_HEADER_LEN};
 use smoltcp::{
     iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
@@ -24,7 +26,6 @@ const MAX_PACKET: usize = 65_535;
 /// An endpoint's sizes, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    pub send_buffer: usize,
     pub receive_buffer: usize,
     /// The MSS that we announce: the link's MTU less IP and TCP header (RFC 6691).
     pub mss: usize,
@@ -51,7 +52,8 @@ impl Endpoint {
         });
         let mut socket = Socket::new(
             SocketBuffer::new(vec![0; sizes.receive_buffer]),
-            SocketBuffer::new(vec![0; sizes.send_buffer]),
+            // What we send is the recovery layer's business alone.
+            SocketBuffer::new(Vec::new()),
         );
         // The recovery layer's tasks, which smoltcp must not do as well.
         socket.set_congestion_control(CongestionControl::None);

@@ -187,7 +187,7 @@ impl Flow {
             algorithm: settings.congestion,
             user_timeout: settings.user_timeout,
         });
-        let sizes = Sizes { send_buffer: settings.send_buffer, receive_buffer: settings.receive_buffer, mss };
+        let sizes = Sizes { receive_buffer: settings.receive_buffer, mss };
         let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery);
         endpoint.socket_mut().set_keep_alive(settings.keep_alive.map(Into::into));
         Flow {
@@ -263,9 +263,8 @@ impl Flow {
 
     /// Free space for [`Flow::send`], in bytes.
     pub fn send_room(&self) -> usize {
-        let socket = self.endpoint.socket();
-        match socket.may_send() {
-            true => socket.send_capacity() - socket.send_queue(),
+        match self.endpoint.socket().may_send() {
+            true => self.recovery.room(),
             false => 0,
         }
     }
@@ -283,7 +282,7 @@ impl Flow {
 
     /// Bytes written that the peer has not acknowledged.
     pub fn unacknowledged(&self) -> usize {
-        self.endpoint.socket().send_queue()
+        self.recovery.unacknowledged() as usize
     }
 
     /// Lets `fill` write into a contiguous part of the free send buffer, at most `limit` bytes; it returns
@@ -293,18 +292,12 @@ impl Flow {
         limit: usize,
         fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let mut result = Ok(0);
-        let sent = self.endpoint.socket_mut().send(|room| {
-            let len = room.len().min(limit);
-            result = fill(&mut room[..len]);
-            let wrote = *result.as_ref().unwrap_or(&0);
-            (wrote, ())
-        });
-        if sent.is_err() {
+        if !self.endpoint.socket().may_send() {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        self.counters.bytes_sent += *result.as_ref().unwrap_or(&0) as u64;
-        result
+        let written = self.recovery.write(limit, fill)?;
+        self.counters.bytes_sent += written as u64;
+        Ok(written)
     }
 
     /// Hands `drain` a contiguous part of what was received, at most `limit` bytes; it returns how much it

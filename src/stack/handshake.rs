@@ -331,8 +331,7 @@ mod tests {
             algorithm: Algorithm::Cubic,
             user_timeout: None,
         });
-        let (now, sizes) =
-            (Duration::from_secs(1), Sizes { send_buffer: buffer, receive_buffer: buffer, mss });
+        let (now, sizes) = (Duration::from_secs(1), Sizes { receive_buffer: buffer, mss });
         let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery);
         endpoint.listen(80);
         let mut packet = [&[0; STACK_HEADER_LEN], syn].concat();

@@ -69,7 +69,7 @@ impl Endpoint {
             let _ = list.push(IpCidr::new(ADDRESSES[index].into(), 24));
         });
         let buffer = |len| SocketBuffer::new(vec![0; len]);
-        let mut socket = Socket::new(buffer(behaviour.receive_buffer), buffer(behaviour.config.send_buffer));
+        let mut socket = Socket::new(buffer(behaviour.receive_buffer), buffer(0));
         socket.set_congestion_control(CongestionControl::None);
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
@@ -172,9 +172,9 @@ impl Endpoint {
             self.finished_reading.get_or_insert(self.now);
         }
         if self.behaviour.echo {
-            while !self.echoed.is_empty() && socket.can_send() {
+            while !self.echoed.is_empty() && socket.may_send() {
                 let (front, _) = self.echoed.as_slices();
-                let Ok(sent) = socket.send_slice(front) else { break };
+                let sent = send_slice(&mut self.layer, front);
                 if sent == 0 {
                     break;
                 }
@@ -186,10 +186,10 @@ impl Endpoint {
             }
             return;
         }
-        while self.sent < self.behaviour.to_send && socket.can_send() {
+        while self.sent < self.behaviour.to_send && socket.may_send() {
             let at = self.sent as usize % PATTERN;
             let len = (self.behaviour.to_send - self.sent).min(PATTERN as u64) as usize;
-            let Ok(sent) = socket.send_slice(&self.pattern[at..at + len]) else { break };
+            let sent = send_slice(&mut self.layer, &self.pattern[at..at + len]);
             if sent == 0 {
                 break;
             }
@@ -235,6 +235,15 @@ impl Endpoint {
             }
         }
     }
+}
+
+fn send_slice(layer: &mut Recovery, bytes: &[u8]) -> usize {
+    let sent = layer.write(usize::MAX, |room| {
+        let len = bytes.len().min(room.len());
+        room[..len].copy_from_slice(&bytes[..len]);
+        Ok::<_, std::convert::Infallible>(len)
+    });
+    sent.unwrap_or(0)
 }
 
 /// The device that smoltcp sees.

@@ -72,6 +72,8 @@ pub struct Script {
     /// The stack's acknowledgment and window.
     pub stack_ack: u32,
     pub stack_window: u16,
+    /// What the stack has told of them.
+    stack_told: Option<(u32, u16)>,
     /// The peer's next sequence number and clock.
     pub peer_seq: u32,
     pub peer_time: u32,
@@ -109,6 +111,7 @@ impl Script {
             written: 0,
             stack_ack: 0,
             stack_window: 500,
+            stack_told: None,
             peer_seq: PEER,
             peer_time: 70_000,
             echo: None,
@@ -151,18 +154,47 @@ impl Script {
         self.layer.from_stack(self.now, len, |packet| packet[STACK_HEADER_LEN..].copy_from_slice(&segment));
     }
 
-    /// The stack sends the next `len` bytes of the stream, or a bare ACK.
+    /// The user writes the next `len` bytes of the stream; the stack acknowledges what has come, if that is news.
     pub fn write(&mut self, len: usize) {
-        let payload = stream(self.written, len);
+        self.write_some(len, 1);
+    }
+
+    /// The same, but the user has more to write.
+    pub fn write_and_more(&mut self, len: usize) {
+        self.write_some(len, 0);
+    }
+
+    /// `spare` bytes of room are left of what is offered.
+    fn write_some(&mut self, len: usize, spare: usize) {
+        let news = (self.stack_ack, self.stack_window);
+        if self.stack_told != Some(news) || len == 0 {
+            let options = self.stamp(1, 1);
+            self.stack_segment(self.seq(0), self.stack_ack, ACK, &options, &[]);
+            self.stack_told = Some(news);
+        }
+        let end = self.written + len as i64;
+        while self.written < end {
+            let rest = stream(self.written, (end - self.written) as usize);
+            let wrote = self.layer.write(rest.len() + spare, |room| {
+                let len = rest.len().min(room.len());
+                room[..len].copy_from_slice(&rest[..len]);
+                Ok::<_, ()>(len)
+            });
+            assert!(wrote.is_ok_and(|len| len > 0), "there is room for what the script writes");
+            self.written += wrote.unwrap_or(0) as i64;
+        }
+    }
+
+    /// smoltcp's keep-alive: a byte of no meaning before its next one.
+    pub fn keep_alive(&mut self) {
         let options = self.stamp(1, 1);
-        self.stack_segment(self.seq(self.written), self.stack_ack, ACK, &options, &payload);
-        self.written += len as i64;
+        self.stack_segment(self.seq(-1), self.stack_ack, ACK, &options, &[0]);
     }
 
     /// The stack closes.
     pub fn fin(&mut self) {
         let options = self.stamp(1, 1);
-        self.stack_segment(self.seq(self.written), self.stack_ack, ACK | FIN, &options, &[]);
+        self.stack_segment(self.seq(0), self.stack_ack, ACK | FIN, &options, &[]);
         self.written += 1;
     }
 
@@ -262,14 +294,13 @@ impl Script {
         all
     }
 
-    /// What waits for the stack, as sequence number, acknowledged offset and window.
-    pub fn for_stack(&mut self) -> VecDeque<(u32, i64, u16)> {
+    /// What waits for the stack, as sequence number and acknowledged offset in its own terms: the FIN's is 1.
+    pub fn for_stack(&mut self) -> VecDeque<(u32, i64)> {
         let base = self.seq(0);
         let mut all = VecDeque::new();
         while let Some(bytes) = self.layer.for_stack(self.now) {
             let field = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-            let window = u16::from_be_bytes([bytes[14], bytes[15]]);
-            all.push_back((field(4), i64::from(field(8).wrapping_sub(base) as i32), window));
+            all.push_back((field(4), i64::from(field(8).wrapping_sub(base) as i32)));
         }
         all
     }

@@ -1,0 +1,92 @@
+//! From the user: bytes straight into the ring, which grows with the path.
+//!
+//! A small buffer stays in the processor's cache, where a byte that was read from a file and goes to the packet
+//! socket at once costs least; a large one is needed only where the path is long. So it begins small and grows with
+//! the bandwidth-delay product, as the kernel's does (tcp(7), tcp_moderate_sndbuf).
+use super::Recovery;
+use std::time::Duration;
+
+/// What a buffer begins with, in bytes: enough for a LAN.
+const INITIAL: u64 = 512 << 10;
+/// So many bandwidth-delay products are wanted: one in flight, as much again during a slow start or for each round
+/// trip that a recovery takes.
+const PRODUCTS: u64 = 4;
+
+/// How large the buffer may be, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    wanted: u64,
+    limit: u64,
+}
+
+impl Budget {
+    pub fn new(limit: usize) -> Self {
+        let limit = limit as u64;
+        Budget { wanted: limit.min(INITIAL), limit }
+    }
+
+    /// The path delivers `rate` bytes a second and has a round trip of `rtt`, queues aside.
+    pub fn note(&mut self, rate: u64, rtt: Duration) {
+        let product = u128::from(rate) * rtt.as_nanos() / 1_000_000_000;
+        let wanted = u64::try_from(product).unwrap_or(u64::MAX).saturating_mul(PRODUCTS);
+        self.wanted = self.wanted.max(wanted.saturating_add(INITIAL)).min(self.limit);
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.wanted
+    }
+}
+
+impl Recovery {
+    /// Bytes that [`Recovery::write`] takes now.
+    pub fn room(&self) -> usize {
+        let open = self.established && !self.aborted && self.space.fin.is_none();
+        let free = self.budget.bytes().saturating_sub(self.space.outstanding());
+        if open { free as usize } else { 0 }
+    }
+
+    /// Lets `fill` write into a contiguous part of the free buffer, at most `limit` bytes; it returns how much it
+    /// wrote. If that was all it could, more is expected to follow at once: an incomplete super-frame waits for it
+    /// while anything is in flight (send(2), MSG_MORE).
+    ///
+    /// # Errors
+    /// `fill`'s.
+    pub fn write<E>(
+        &mut self,
+        limit: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let limit = limit.min(self.room());
+        let (start, end) = (self.space.una, self.space.end);
+        if end - start + limit as u64 > self.ring.capacity() {
+            self.ring.grow(self.budget.bytes(), start, end);
+        }
+        let vacant = self.ring.vacant(start, end);
+        let len = limit.min(vacant.len());
+        self.more = false;
+        let written = fill(&mut vacant[..len])?.min(len);
+        self.more = written == len;
+        self.space.end += written as u64;
+        Ok(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_follows_the_path_up_to_its_limit() {
+        let mut budget = Budget::new(16 << 20);
+        assert_eq!(budget.bytes(), INITIAL);
+        budget.note(1_000_000_000, Duration::from_micros(50));
+        assert_eq!(budget.bytes(), INITIAL + 200_000);
+        budget.note(125_000_000, Duration::from_millis(20));
+        assert_eq!(budget.bytes(), INITIAL + 10_000_000);
+        budget.note(1, Duration::from_millis(20));
+        assert_eq!(budget.bytes(), INITIAL + 10_000_000, "it never shrinks");
+        budget.note(u64::MAX, Duration::from_secs(9));
+        assert_eq!(budget.bytes(), 16 << 20);
+        assert_eq!(Budget::new(4096).bytes(), 4096);
+    }
+}
