@@ -8,62 +8,23 @@ use super::{
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
     segment::{self, Segment},
+    way::{MAX_HEADERS, Settings, Way, max_payload, mss, template},
 };
 use crate::{
-    link::{ChecksumOffload, Link, LinkError, LinkHeader, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
+    link::{ChecksumOffload, Link, LinkError, LinkHeader, NextHop, Outgoing, Segmentation},
     net::FiveTuple,
-    recovery::{self, Algorithm, Disposition, Recovery, STACK_HEADER_LEN},
+    recovery::{self, Disposition, Recovery, STACK_HEADER_LEN},
 };
 use arrayvec::ArrayVec;
 use smoltcp::socket::tcp::State;
 use std::{fmt, io, net::IpAddr, time::Duration};
 
-/// The largest IP and TCP header together, in bytes.
-const MAX_HEADERS: usize = ip::IPV6_HEADER + 60;
 /// The longest segment that fits behind a placeholder header.
 const MAX_SEGMENT: usize = 65_535 - STACK_HEADER_LEN;
 /// How a longer one (BIG TCP) is cut.
 const SPLIT: usize = 32_768;
 /// The most frames sent in one turn, so that one flow does not starve the rest.
 const EGRESS_BUDGET: usize = 64;
-
-/// What a flow's packets may measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Path {
-    /// The path's MTU as the route has it, in bytes.
-    pub mtu: usize,
-    /// The longest super-frame that the kernel cuts without falling back to software, link header included,
-    /// in bytes.
-    pub max_frame: usize,
-    /// The most segments in a super-frame.
-    pub max_segments: usize,
-}
-
-/// Where a flow's packets go, and what they may measure there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    pub next_hop: NextHop,
-    pub path: Path,
-}
-
-/// What flows are made with.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// An upper bound for the MSS, in bytes, below what the MTU gives.
-    pub mss: Option<usize>,
-    /// Buffer of each direction, in bytes.
-    pub send_buffer: usize,
-    pub receive_buffer: usize,
-    /// TTL or hop limit, 1 to 255.
-    pub hop_limit: u8,
-    /// TOS or traffic class.
-    pub traffic_class: u8,
-    pub congestion: Algorithm,
-    /// How long data may stay unacknowledged (RFC 9293, section 3.8.3).
-    pub user_timeout: Option<Duration>,
-    /// Interval between keep-alive probes on an idle connection.
-    pub keep_alive: Option<Duration>,
-}
 
 /// Why a connection did not come about, or broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -552,25 +513,6 @@ impl Flow {
     }
 }
 
-/// What every packet of a flow has in common.
-pub fn template(tuple: &FiveTuple, settings: &Settings, seed: u64) -> Template {
-    Template {
-        source: tuple.local.ip(),
-        destination: tuple.remote.ip(),
-        protocol: TCP,
-        hop_limit: settings.hop_limit,
-        traffic_class: settings.traffic_class,
-        flow_label: seed as u32,
-    }
-}
-
-/// The MSS that a flow announces: the path's MTU less the IP and TCP headers, in bytes.
-pub fn mss(path: &Path, remote: IpAddr, settings: &Settings) -> usize {
-    let ip_header = if remote.is_ipv4() { ip::IPV4_HEADER } else { ip::IPV6_HEADER };
-    let mss = path.mtu.saturating_sub(ip_header + segment::MIN_HEADER);
-    mss.min(settings.mss.unwrap_or(mss))
-}
-
 /// The checksum over two pieces of which the first may have an odd length.
 fn odd_safe(sum: super::checksum::Sum, [first, second]: [&[u8]; 2]) -> u16 {
     match (first.len() % 2, second) {
@@ -580,11 +522,4 @@ fn odd_safe(sum: super::checksum::Sum, [first, second]: [&[u8]; 2]) -> u16 {
             sum.add(even).add(&[odd[0], *next]).add(rest).checksum()
         }
     }
-}
-
-/// The most payload in one super-frame: whole segments only.
-fn max_payload(path: &Path, mss: usize) -> usize {
-    let room = path.max_frame.saturating_sub(MAX_LINK_HEADER + MAX_HEADERS);
-    let segments = (room / mss.max(1)).min(path.max_segments).max(1);
-    segments * mss
 }

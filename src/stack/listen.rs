@@ -1,0 +1,218 @@
+//! Being called: from a SYN, or a segment that completes a handshake, to a flow that waits to be accepted.
+use super::{
+    Flow, Path, Stack, Way,
+    bare::Bare,
+    endpoint,
+    handshake::{Handshake, Reply},
+    segment::{self, Segment},
+    time_wait::Answer,
+    way,
+};
+use crate::{link::NextHop, net::FiveTuple};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+/// What a listener does with connections that it does not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Accept,
+    /// No answer, as if nothing were there.
+    Ignore,
+    /// A reset.
+    Refuse,
+}
+
+/// Who may connect to a listener.
+pub type Gate = Box<dyn Fn(IpAddr) -> Admission>;
+
+/// A listening port.
+pub struct Listener {
+    /// Connections that may wait to be accepted; one more SYN gets no answer and will be repeated.
+    pub backlog: usize,
+    /// Handshakes of which a record is kept; beyond them, SYN cookies are given.
+    pub half_open: usize,
+    pub gate: Gate,
+    /// The interfaces served, by index, and what packets may measure on each.
+    pub paths: HashMap<u32, Path>,
+}
+
+impl Stack {
+    /// Serves SYNs from now on.
+    pub fn listen(&mut self, listener: Listener) {
+        self.listener = Some(listener);
+        self.listening = true;
+    }
+
+    /// Answers further SYNs with resets, as far as the gate lets strangers see any. Connections not yet
+    /// accepted are reset; handshakes under way will be.
+    pub fn stop_listening(&mut self) {
+        self.listening = false;
+        self.handshakes.clear();
+        for tuple in std::mem::take(&mut self.accepted) {
+            if let Some(flow) = self.flow(&tuple) {
+                flow.abort();
+            }
+        }
+    }
+
+    /// The next established connection to the listener, in the order of their handshakes' ends.
+    pub fn accept(&mut self) -> Option<FiveTuple> {
+        self.accepted.pop_front()
+    }
+
+    /// Whether there is a flow, now, for a segment that had none. `bytes` is the whole segment.
+    pub(super) fn find_or_make(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        bytes: &[u8],
+        reply: NextHop,
+    ) -> bool {
+        let mut beyond = None;
+        match self.time_waits.ingress(now, &tuple, segment, bytes) {
+            Some(Answer::Nothing) => return false,
+            Some(Answer::Repeat(last)) => {
+                self.reply(last);
+                return false;
+            }
+            Some(Answer::Open { beyond: old }) => beyond = Some(old),
+            None => {}
+        }
+        if let Some(handshake) = self.handshakes.get(&tuple) {
+            match handshake.classify(segment) {
+                Reply::Completed => {
+                    let handshake = handshake.clone();
+                    return self.establish(tuple, handshake);
+                }
+                Reply::Repeated => self.repeat_syn_ack(&tuple),
+                Reply::Abandoned => drop(self.handshakes.remove(&tuple)),
+                Reply::Wrong => self.reset(tuple, segment, reply),
+                Reply::Nothing => {}
+                Reply::Replaced => {
+                    self.handshakes.remove(&tuple);
+                    self.admit(now, tuple, segment, bytes, reply, beyond);
+                }
+            }
+        } else if let Some(handshake) = self.redeem(now, &tuple, segment, reply) {
+            return self.establish(tuple, handshake);
+        } else {
+            self.admit(now, tuple, segment, bytes, reply, beyond);
+        }
+        false
+    }
+
+    /// The handshake that a segment without one completes, if we gave its sender a cookie.
+    fn redeem(
+        &self,
+        now: Duration,
+        tuple: &FiveTuple,
+        segment: &Segment,
+        reply: NextHop,
+    ) -> Option<Handshake> {
+        let listener = self.listener.as_ref().filter(|_| self.listening)?;
+        let handshake = self.cookies.redeem(now, tuple, reply, segment)?;
+        ((listener.gate)(tuple.remote.ip()) == Admission::Accept).then_some(handshake)
+    }
+
+    /// Answers a segment of no connection, as RFC 9293, section 3.10.7.1 says: a SYN to a listener begins a
+    /// handshake.
+    fn admit(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        bytes: &[u8],
+        reply: NextHop,
+        beyond: Option<u32>,
+    ) {
+        let opens =
+            segment.flags & (segment::SYN | segment::ACK | segment::RST | segment::FIN) == segment::SYN;
+        let admission = match &self.listener {
+            Some(listener) => match (listener.gate)(tuple.remote.ip()) {
+                // A gate that shows strangers nothing must not betray itself by resets either.
+                Admission::Ignore => Admission::Ignore,
+                _ if !self.listening || !opens => Admission::Refuse,
+                admission => admission,
+            },
+            None => Admission::Refuse,
+        };
+        match admission {
+            Admission::Ignore => {}
+            Admission::Refuse => self.reset(tuple, segment, reply),
+            Admission::Accept => self.answer(now, tuple, segment, bytes, reply, beyond),
+        }
+    }
+
+    /// Begins a handshake. Its initial sequence number lies beyond that of the connection before, if there was
+    /// one of the same name not long ago (RFC 1122, section 4.2.2.13).
+    fn answer(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        bytes: &[u8],
+        reply: NextHop,
+        beyond: Option<u32>,
+    ) {
+        let Some(listener) = &self.listener else { return };
+        if self.accepted.len() >= listener.backlog {
+            return log::debug!("the backlog is full: no answer to {}", tuple.remote);
+        }
+        if !listener.paths.contains_key(&reply.interface) {
+            return log::debug!(
+                "a SYN from {} came in by interface {}, which is not served",
+                tuple.remote,
+                reply.interface
+            );
+        }
+        if self.handshakes.len() >= listener.half_open {
+            let handshake = self.cookies.give(now, &tuple, reply, segment, bytes);
+            return self.send_syn_ack(&tuple, &handshake);
+        }
+        let lies_beyond = |seed| match beyond {
+            Some(old) => (endpoint::initial_sequence(seed).wrapping_sub(old) as i32) > 0,
+            None => true,
+        };
+        let mut seed = (self.seed)();
+        while !lies_beyond(seed) {
+            seed = (self.seed)();
+        }
+        let handshake = Handshake::new(now, reply, seed, segment, bytes);
+        self.send_syn_ack(&tuple, &handshake);
+        self.handshakes.insert(tuple, handshake);
+    }
+
+    pub(super) fn repeat_syn_ack(&mut self, tuple: &FiveTuple) {
+        if let Some(handshake) = self.handshakes.get(tuple).cloned() {
+            self.send_syn_ack(tuple, &handshake);
+        }
+    }
+
+    fn send_syn_ack(&mut self, tuple: &FiveTuple, handshake: &Handshake) {
+        let path = self.listener.as_ref().and_then(|l| l.paths.get(&handshake.next_hop.interface));
+        let Some(path) = path else { return };
+        let mss = way::mss(path, tuple.remote.ip(), &self.settings);
+        let Some(header) = handshake.syn_ack(mss, self.settings.receive_buffer) else {
+            return log::debug!("a SYN from {} makes no sense", tuple.remote);
+        };
+        let template = way::template(tuple, &self.settings, handshake.seed);
+        self.reply(Bare { next_hop: handshake.next_hop, template, header });
+    }
+
+    /// Makes the flow of a handshake whose ACK has come, unless the backlog is full: then the peer will send it
+    /// again. Whether it did.
+    fn establish(&mut self, tuple: FiveTuple, handshake: Handshake) -> bool {
+        let Some(listener) = &self.listener else { return false };
+        if self.accepted.len() >= listener.backlog {
+            log::debug!("the backlog is full: {} has to wait", tuple.remote);
+            return false;
+        }
+        self.handshakes.remove(&tuple);
+        let Some(path) = listener.paths.get(&handshake.next_hop.interface) else { return false };
+        let way = Way { next_hop: handshake.next_hop, path: *path };
+        let Handshake { answered, seed, syn, .. } = handshake;
+        self.flows.insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn));
+        self.accepted.push_back(tuple);
+        true
+    }
+}
