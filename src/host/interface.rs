@@ -76,6 +76,14 @@ pub struct Address {
 }
 
 impl Address {
+    /// What one of the kernel's replies says of an address; `None`: it is about something else.
+    pub fn from_reply(reply: RouteNetlinkMessage) -> Option<Self> {
+        match reply {
+            RouteNetlinkMessage::NewAddress(message) => address(&message),
+            _ => None,
+        }
+    }
+
     /// Whether the kernel lets a socket send from it.
     pub fn usable(&self) -> bool {
         !self.tentative && !self.duplicate
@@ -148,6 +156,14 @@ impl Interface {
         }
     }
 
+    /// What one of the kernel's replies says of an interface; `None`: it is about something else.
+    pub fn from_reply(reply: RouteNetlinkMessage) -> Option<Self> {
+        match reply {
+            RouteNetlinkMessage::NewLink(link) => Some(Self::from_message(link)),
+            _ => None,
+        }
+    }
+
     fn from_message(message: LinkMessage) -> Self {
         let flags = message.header.flags;
         let mut gso_ipv4_max_size = None;
@@ -212,7 +228,7 @@ pub fn all() -> Result<Vec<Interface>, InterfaceError> {
     let replies = Netlink::open()
         .and_then(|mut netlink| netlink.dump(RouteNetlinkMessage::GetLink(question())))
         .map_err(unreadable)?;
-    Ok(replies.into_iter().filter_map(from_reply).collect())
+    Ok(replies.into_iter().filter_map(Interface::from_reply).collect())
 }
 
 /// The interface called `name`.
@@ -250,19 +266,12 @@ fn question() -> LinkMessage {
 
 fn one(wanted: LinkMessage) -> Result<Option<Interface>, InterfaceError> {
     match Netlink::open().and_then(|mut netlink| netlink.request(RouteNetlinkMessage::GetLink(wanted), 0)) {
-        Ok(replies) => Ok(replies.into_iter().find_map(from_reply)),
+        Ok(replies) => Ok(replies.into_iter().find_map(Interface::from_reply)),
         // The two others: a name that is too long, or empty; an index that is none.
         Err(error) if matches!(error.errno(), Some(Errno::ENODEV | Errno::ERANGE | Errno::EINVAL)) => {
             Ok(None)
         }
         Err(error) => Err(unreadable(error)),
-    }
-}
-
-fn from_reply(reply: RouteNetlinkMessage) -> Option<Interface> {
-    match reply {
-        RouteNetlinkMessage::NewLink(link) => Some(Interface::from_message(link)),
-        _ => None,
     }
 }
 
@@ -281,10 +290,7 @@ pub fn addresses(interface: Option<u32>) -> Result<Vec<Address>, InterfaceError>
     let replies = Netlink::open()
         .and_then(|mut netlink| netlink.dump(RouteNetlinkMessage::GetAddress(request)))
         .map_err(|source| InterfaceError::Netlink { what: "addresses", source })?;
-    let addresses = replies.into_iter().filter_map(|reply| match reply {
-        RouteNetlinkMessage::NewAddress(message) => address(&message),
-        _ => None,
-    });
+    let addresses = replies.into_iter().filter_map(Address::from_reply);
     Ok(addresses.filter(|address| interface.is_none_or(|index| index == address.interface)).collect())
 }
 

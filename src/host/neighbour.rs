@@ -41,6 +41,14 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
+    /// What one of the kernel's replies says of a neighbour; `None`: it is about something else.
+    pub fn from_reply(reply: RouteNetlinkMessage) -> Option<Self> {
+        match reply {
+            RouteNetlinkMessage::NewNeighbour(message) => Some(neighbour(&message)),
+            _ => None,
+        }
+    }
+
     /// Whether the kernel itself would send to this address (NUD_VALID, net/neighbour.h).
     pub fn valid(&self) -> bool {
         use NeighbourState::*;
@@ -173,10 +181,8 @@ fn entry(netlink: &mut Netlink, ifindex: u32, address: IpAddr) -> Result<Option<
     match netlink.request(RouteNetlinkMessage::GetNeighbour(message(ifindex, address)), 0) {
         Ok(replies) => replies
             .into_iter()
-            .find_map(|reply| match reply {
-                RouteNetlinkMessage::NewNeighbour(message) => Some(Some(neighbour(&message))),
-                _ => None,
-            })
+            .find_map(Neighbour::from_reply)
+            .map(Some)
             .ok_or(NetlinkError::Malformed("no neighbour in it")),
         Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
         Err(error) => Err(error),

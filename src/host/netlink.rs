@@ -170,17 +170,21 @@ impl Netlink {
 }
 
 /// What has come so far in answer to one request.
-#[derive(Default)]
-struct Replies {
-    messages: Vec<RouteNetlinkMessage>,
+#[derive(Debug, Default)]
+pub struct Replies {
+    /// In the kernel's order.
+    pub messages: Vec<RouteNetlinkMessage>,
     /// The table changed during the dump.
-    disturbed: bool,
+    pub disturbed: bool,
 }
 
 impl Replies {
     /// Takes in one datagram; `true`: the answer is complete. Messages with another sequence number are late
     /// answers to an earlier request that was given up.
-    fn take_in(&mut self, datagram: &[u8], sequence: u32) -> Result<bool, NetlinkError> {
+    ///
+    /// # Errors
+    /// The kernel refused, or the datagram is cut short.
+    pub fn take_in(&mut self, datagram: &[u8], sequence: u32) -> Result<bool, NetlinkError> {
         let mut rest = datagram;
         while !rest.is_empty() {
             let message = NetlinkBuffer::new_checked(rest)

@@ -52,22 +52,25 @@ pub(super) struct Parsed {
 }
 
 /// Reads the link header of `frame`, from a device of type `hardware_type` (ARPHRD_*). `protocol` is the
-/// ethertype that the kernel reports, all there is on devices without a header. `None` for a frame that is
-/// shorter than its header.
-pub(super) fn parse(frame: &[u8], hardware_type: u16, protocol: u16) -> Option<Parsed> {
+/// ethertype that the kernel reports, all there is on devices without a header. A frame that is shorter than its
+/// header is all header: nothing is behind it, and nobody to answer to is in it.
+pub(super) fn parse(frame: &[u8], hardware_type: u16, protocol: u16) -> Parsed {
+    let none = Parsed { reply: LinkHeader::None, len: 0, ethertype: protocol };
     if !matches!(hardware_type, ARPHRD_ETHER | ARPHRD_LOOPBACK) {
-        return Some(Parsed { reply: LinkHeader::None, len: 0, ethertype: protocol });
+        return none;
     }
-    let header: &[u8; ETHERNET_LEN] = frame.first_chunk()?;
+    let Some(header) = frame.first_chunk::<ETHERNET_LEN>() else {
+        return Parsed { len: frame.len(), ..none };
+    };
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
-    Some(Parsed {
+    Parsed {
         reply: LinkHeader::Ethernet {
             destination: MacAddr([s0, s1, s2, s3, s4, s5]),
             source: MacAddr([d0, d1, d2, d3, d4, d5]),
         },
         len: ETHERNET_LEN,
         ethertype: u16::from_be_bytes([t0, t1]),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -83,7 +86,7 @@ mod tests {
     fn an_answer_goes_back_to_the_sender() {
         let mut frame = [0; 14];
         assert_eq!(HEADER.write(ETHERTYPE_IPV6, &mut frame), 14);
-        let parsed = parse(&frame, ARPHRD_ETHER, 0).expect("whole header");
+        let parsed = parse(&frame, ARPHRD_ETHER, 0);
         assert_eq!((parsed.len, parsed.ethertype), (14, ETHERTYPE_IPV6));
         let mut reply = [0; 14];
         parsed.reply.write(ETHERTYPE_IPV6, &mut reply);
@@ -94,12 +97,13 @@ mod tests {
     fn devices_without_header_are_told_by_their_type() {
         const ARPHRD_NONE: u16 = 0xfffe;
         let parsed = parse(&[0x45], ARPHRD_NONE, ETHERTYPE_IPV4);
-        assert_eq!(parsed, Some(Parsed { reply: LinkHeader::None, len: 0, ethertype: ETHERTYPE_IPV4 }));
+        assert_eq!(parsed, Parsed { reply: LinkHeader::None, len: 0, ethertype: ETHERTYPE_IPV4 });
         assert_eq!(LinkHeader::None.write(ETHERTYPE_IPV4, &mut [0; 14]), 0);
     }
 
     #[test]
-    fn a_runt_is_no_frame() {
-        assert_eq!(parse(&[0; 13], ARPHRD_ETHER, ETHERTYPE_IPV4), None);
+    fn a_runt_is_all_header() {
+        let runt = Parsed { reply: LinkHeader::None, len: 13, ethertype: ETHERTYPE_IPV4 };
+        assert_eq!(parse(&[0; 13], ARPHRD_ETHER, ETHERTYPE_IPV4), runt);
     }
 }

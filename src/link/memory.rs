@@ -2,8 +2,8 @@
 //!
 //! It has no offloads, so every frame is one wire segment with a whole checksum, which the receiver verifies.
 use super::{
-    ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, LinkHeader, MAX_LINK_HEADER, NextHop,
-    Offloads, Outgoing, Received, header,
+    ChecksumState, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, LinkHeader,
+    MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, header,
 };
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
@@ -128,7 +128,7 @@ impl Link for MemoryLink {
     fn receive(&mut self) -> Result<Option<Received<'_>>, LinkError> {
         let Some(frame) = self.shared.borrow_mut().arrive(1 - self.end) else { return Ok(None) };
         self.frame = frame;
-        let Some(link) = header::parse(&self.frame, ARPHRD_ETHER, 0) else { return Ok(None) };
+        let link = header::parse(&self.frame, ARPHRD_ETHER, 0);
         let wire_len = self.frame.len();
         Ok(Some(Received {
             reply: NextHop { interface: 1, header: link.reply },
@@ -147,7 +147,7 @@ impl Link for MemoryLink {
 
     fn transmit(&mut self, next_hop: &NextHop, packet: &Outgoing<'_>) -> Result<(), LinkError> {
         debug_assert!(matches!(next_hop.header, LinkHeader::Ethernet { .. }));
-        debug_assert!(matches!(packet.ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6));
+        debug_assert!(matches!(packet.ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_ARP));
         let mut frame = vec![0; MAX_LINK_HEADER];
         if let Some(front) = frame.first_chunk_mut() {
             next_hop.header.write(packet.ethertype, front);

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::net::interface_name;
 use std::{
+    cell::Cell,
     io,
     mem::{size_of, zeroed},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
@@ -50,7 +51,7 @@ pub struct Options<'a> {
 pub struct Statistics {
     /// Frames that passed the filter, the dropped ones included.
     pub received: u32,
-    /// Frames dropped because the receive buffer was full.
+    /// Frames dropped because the receive buffer was full, or because the virtio-net header cannot describe them.
     pub dropped: u32,
 }
 
@@ -62,6 +63,10 @@ pub struct PacketSocket {
     name: String,
     buffer: Vec<u8>,
     vnet_header: bool,
+    /// Sniffing: every frame counts, whatever it is.
+    sniffs: bool,
+    /// Frames lost since [`PacketSocket::statistics`] was asked last because the header cannot describe them.
+    undescribed: Cell<u32>,
     offloads: Offloads,
 }
 
@@ -111,6 +116,8 @@ impl PacketSocket {
             interface: options.interface,
             buffer: vec![0; FRAME_ROOM],
             vnet_header,
+            sniffs: options.outgoing,
+            undescribed: Cell::new(0),
             offloads: Offloads { checksum: vnet_header, segmentation: vnet_header && options.segmentation },
             name,
         })
@@ -163,7 +170,26 @@ impl PacketSocket {
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Statistics { received: stats.tp_packets, dropped: stats.tp_drops })
+        let dropped = stats.tp_drops.saturating_add(self.undescribed.take());
+        Ok(Statistics { received: stats.tp_packets, dropped })
+    }
+
+    /// The kernel had a coalesced frame of a kind that the virtio-net header cannot describe (neither TCP nor UDP),
+    /// and threw it away. A sniffer does without the header from then on, so that it sees the next one; nobody
+    /// else has any use for such a frame.
+    fn forgo_vnet_header(&mut self) {
+        self.undescribed.set(self.undescribed.get().saturating_add(1));
+        if self.sniffs
+            && set_option(self.fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &(0 as libc::c_int))
+        {
+            self.vnet_header = false;
+            self.offloads = Offloads { checksum: false, segmentation: false };
+            log::warn!(
+                "{}: the kernel dropped a coalesced frame that it could not describe; from here on coalesced frames \
+                 are shown without the size of their segments",
+                self.name
+            );
+        }
     }
 
     fn failed(&self, operation: &'static str) -> LinkError {
@@ -222,8 +248,10 @@ impl Link for PacketSocket {
                 match error.raw_os_error() {
                     Some(libc::EAGAIN) => return Ok(None),
                     Some(libc::EINTR) => continue,
-                    // A coalesced frame of a kind that the header cannot describe (packet(7) drops it).
-                    Some(libc::EINVAL) if self.vnet_header => continue,
+                    Some(libc::EINVAL) if self.vnet_header => {
+                        self.forgo_vnet_header();
+                        continue;
+                    }
                     _ => return Err(self.explain("receive", error)),
                 }
             }
@@ -236,8 +264,7 @@ impl Link for PacketSocket {
                 false => (ancillary.checksum, 0),
             };
             let protocol = u16::from_be(from.sll_protocol);
-            // A frame too short for its link header carries nothing.
-            let Some(link) = header::parse(&self.buffer[..len], from.sll_hatype, protocol) else { continue };
+            let link = header::parse(&self.buffer[..len], from.sll_hatype, protocol);
             return Ok(Some(Received {
                 reply: NextHop { interface: from.sll_ifindex as u32, header: link.reply },
                 frame: &mut self.buffer[..len],
