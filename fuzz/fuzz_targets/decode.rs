@@ -10,7 +10,7 @@ use netkat::sniffer::{
     Checksum, Direction, LinkType, Observed, VlanTag, decode::decode, json, line::Lines, payload,
 };
 
-/// The first bytes of the input choose what is known about the frame; the rest is the frame.
+// The first bytes of the input choose what is known about the frame; the rest is the frame.
 fuzz_target!(|input: &[u8]| {
     let [link, flags, extra, first, second, frame @ ..] = input else { return };
     let link = match link % 7 {

@@ -1,0 +1,17 @@
+//! Compiles the matcher of the eBPF programs for the host, counting what it covers as libFuzzer wants it.
+
+fn main() {
+    println!("cargo:rerun-if-changed=matcher");
+    println!("cargo:rerun-if-changed=../bpf/flow.h");
+    cc::Build::new()
+        .compiler("clang")
+        .file("matcher/matcher.c")
+        .include("matcher/include")
+        .include("../bpf")
+        .flag("-fsanitize=fuzzer-no-link")
+        .opt_level(2)
+        .warnings(true)
+        .extra_warnings(false)
+        .warnings_into_errors(true)
+        .compile("matcher");
+}

@@ -1,0 +1,169 @@
+//! The C matcher of the eBPF programs and its model in Rust, on the same frames: they never differ.
+//!
+//! The input chooses a filter and holds a frame. What the filter looks for is taken from the frame itself, at places
+//! that the input names, so that the two meet often. (tests/bpf runs the same comparison in the kernel.)
+#![no_main]
+
+#[path = "../../tests/bpf/model.rs"]
+mod model;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use libfuzzer_sys::{
+    arbitrary::{Result, Unstructured},
+    fuzz_target,
+};
+use model::Verdict;
+use netkat::{
+    kernel::{FlowFilter, IpFamily, SniffFilter},
+    net::Protocol,
+};
+
+unsafe extern "C" {
+    fn matcher_flow(
+        protocol: u8,
+        local_port: u16,
+        remote_port: u16,
+        remote_family: u8,
+        remote: *const u8,
+        local4: *const u8,
+        count4: u32,
+        local6: *const u8,
+        count6: u32,
+        loopback_net: u8,
+        neighbours: u8,
+    );
+    fn matcher_sniff(protocol: u8, family: u8, host_family: u8, host: *const u8, port: u16);
+    fn matcher_arriving(frame: *const u8, length: u32, tag: u16, control: i32) -> i32;
+    fn matcher_departing(frame: *const u8, length: u32) -> i32;
+    fn matcher_sniffed(frame: *const u8, length: u32, tag: u16) -> i32;
+}
+
+/// Bytes of the frame at a place that the input names; zeros beyond its end.
+fn piece<const N: usize>(u: &mut Unstructured<'_>, frame: &[u8]) -> Result<[u8; N]> {
+    let at = usize::from(u.arbitrary::<u8>()?);
+    Ok(frame.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N]))
+}
+
+fn address(u: &mut Unstructured<'_>, frame: &[u8]) -> Result<IpAddr> {
+    Ok(match u.arbitrary()? {
+        false => Ipv4Addr::from(piece::<4>(u, frame)?).into(),
+        true => Ipv6Addr::from(piece::<16>(u, frame)?).into(),
+    })
+}
+
+fn port(u: &mut Unstructured<'_>, frame: &[u8]) -> Result<u16> {
+    Ok(u16::from_be_bytes(piece(u, frame)?).max(1))
+}
+
+fn protocol(u: &mut Unstructured<'_>) -> Result<Protocol> {
+    Ok(if u.arbitrary()? { Protocol::Tcp } else { Protocol::Udp })
+}
+
+fn maybe<T>(u: &mut Unstructured<'_>, of: impl FnOnce(&mut Unstructured<'_>) -> Result<T>) -> Result<Option<T>> {
+    if u.arbitrary()? { of(u).map(Some) } else { Ok(None) }
+}
+
+fn number(family: Option<IpAddr>) -> (u8, [u8; 16]) {
+    let mut bytes = [0; 16];
+    match family {
+        None => (0, bytes),
+        Some(IpAddr::V4(v4)) => {
+            bytes[..4].copy_from_slice(&v4.octets());
+            (4, bytes)
+        }
+        Some(IpAddr::V6(v6)) => (6, v6.octets()),
+    }
+}
+
+fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
+    let mut filter = FlowFilter {
+        protocol: protocol(u)?,
+        local_addresses: Vec::new(),
+        local_port: port(u, frame)?,
+        remote_address: maybe(u, |u| address(u, frame))?,
+        remote_port: maybe(u, |u| port(u, frame))?,
+        loopback_network: u.arbitrary()?,
+        neighbour_discovery: u.arbitrary()?,
+    };
+    for _ in 0..u.int_in_range(1..=4)? {
+        let address = address(u, frame)?;
+        // netkat refuses to look for these.
+        if !address.is_unspecified() {
+            filter.local_addresses.push(address);
+        }
+    }
+    let (mut local4, mut local6) = (Vec::new(), Vec::new());
+    for address in &filter.local_addresses {
+        match address {
+            IpAddr::V4(v4) => local4.extend(v4.octets()),
+            IpAddr::V6(v6) => local6.extend(v6.octets()),
+        }
+    }
+    let (family, remote) = number(filter.remote_address);
+    let length = frame.len() as u32;
+    // SAFETY: the pointers are to what the lengths beside them say, and `frame` has an Ethernet header.
+    let (capture, guard, departing, tagged) = unsafe {
+        matcher_flow(
+            filter.protocol.number(),
+            filter.local_port,
+            filter.remote_port.unwrap_or(0),
+            family,
+            remote.as_ptr(),
+            local4.as_ptr(),
+            local4.len() as u32 / 4,
+            local6.as_ptr(),
+            local6.len() as u32 / 16,
+            filter.loopback_network.into(),
+            filter.neighbour_discovery.into(),
+        );
+        (
+            matcher_arriving(frame.as_ptr(), length, 0, 1),
+            matcher_arriving(frame.as_ptr(), length, 0, 0),
+            matcher_departing(frame.as_ptr(), length) != 0,
+            matcher_arriving(frame.as_ptr(), length, tag, 1),
+        )
+    };
+    let expected = model::arriving(&filter, frame);
+    assert_eq!(capture, expected as i32, "capture: {expected:?} {filter:?} {frame:02x?}");
+    // The guard sees the flow and nothing else that it would drop.
+    assert_eq!(guard == Verdict::Flow as i32, expected == Verdict::Flow, "guard: {filter:?} {frame:02x?}");
+    assert_eq!(departing, model::redirected(&filter, frame), "departing: {filter:?} {frame:02x?}");
+    let other_network = tag & 0x0fff != 0;
+    assert_eq!(tagged, if other_network { Verdict::Foreign as i32 } else { capture }, "tag {tag:04x}");
+    Ok(())
+}
+
+fn sniff(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
+    let filter = SniffFilter {
+        protocol: maybe(u, protocol)?,
+        family: maybe(u, |u| Ok(if u.arbitrary()? { IpFamily::Ipv4 } else { IpFamily::Ipv6 }))?,
+        host: maybe(u, |u| address(u, frame))?,
+        port: maybe(u, |u| port(u, frame))?,
+    };
+    let family = match filter.family {
+        None => 0,
+        Some(IpFamily::Ipv4) => 4,
+        Some(IpFamily::Ipv6) => 6,
+    };
+    let (host_family, host) = number(filter.host);
+    // SAFETY: as above.
+    let shown = unsafe {
+        let protocol = filter.protocol.map_or(0, Protocol::number);
+        matcher_sniff(protocol, family, host_family, host.as_ptr(), filter.port.unwrap_or(0));
+        matcher_sniffed(frame.as_ptr(), frame.len() as u32, tag) != 0
+    };
+    assert_eq!(shown, model::sniffed(&filter, frame), "{filter:?} {frame:02x?}");
+    Ok(())
+}
+
+// The first 24 bytes choose, the rest is the frame.
+fuzz_target!(|input: &[u8]| {
+    let Some((choices, frame)) = input.split_first_chunk::<24>() else { return };
+    if frame.len() < 14 {
+        return;
+    }
+    let mut u = Unstructured::new(choices);
+    let tag = u.arbitrary().unwrap_or(0);
+    let _ = if u.arbitrary().unwrap_or(true) { flow(&mut u, frame, tag) } else { sniff(&mut u, frame, tag) };
+});

@@ -1,0 +1,28 @@
+//! Any bytes as what the kernel answers on rtnetlink: taken apart, and what they say of interfaces, addresses and
+//! neighbours read out. The first byte is the sequence number that is waited for.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use netkat::host::{
+    interface::{Address, Interface},
+    neighbour::Neighbour,
+    netlink::Replies,
+};
+
+fuzz_target!(|input: &[u8]| {
+    let [sequence, datagram @ ..] = input else { return };
+    let mut replies = Replies::default();
+    let _ = replies.take_in(datagram, u32::from(*sequence));
+    for message in replies.messages {
+        if let Some(interface) = Interface::from_reply(message.clone()) {
+            let _ = interface.framing();
+        }
+        if let Some(address) = Address::from_reply(message.clone()) {
+            assert!(!address.usable() || !address.duplicate);
+            let _ = address.on_link(address.ip);
+        }
+        if let Some(neighbour) = Neighbour::from_reply(message) {
+            let _ = neighbour.valid();
+        }
+    }
+});

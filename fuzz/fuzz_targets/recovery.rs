@@ -1,0 +1,97 @@
+//! A sender's recovery layer alone, its stack and its peer played by the input: whatever they do, the layer neither
+//! panics nor spins, and what it sends is the stream (`script` asserts both).
+#![no_main]
+
+#[path = "../../tests/common/script.rs"]
+#[allow(dead_code)]
+mod script;
+
+use std::time::Duration;
+
+use libfuzzer_sys::{
+    arbitrary::{Result, Unstructured},
+    fuzz_target,
+};
+use netkat::recovery::Algorithm;
+use script::{Script, Terms};
+
+/// The stack's send buffer in bytes.
+const BUFFER: usize = 100_000;
+
+fn terms(u: &mut Unstructured<'_>) -> Result<Terms> {
+    let mut terms = Terms {
+        sack: u.arbitrary()?,
+        timestamps: u.arbitrary()?,
+        iss: u.arbitrary()?,
+        shift: u.int_in_range(0..=15)?,
+        ..Terms::default()
+    };
+    terms.config.algorithm = *u.choose(&Algorithm::ALL)?;
+    terms.config.max_frame = u.int_in_range(0..=70_000)?;
+    terms.config.link_mss = u.int_in_range(0..=9_000)?;
+    terms.config.send_buffer = BUFFER;
+    terms.config.user_timeout = Some(Duration::from_secs(600));
+    Ok(terms)
+}
+
+/// One thing that happens to a connection.
+fn step(script: &mut Script, u: &mut Unstructured<'_>) -> Result<()> {
+    match u.int_in_range(0..=9)? {
+        0 | 1 => {
+            let room = BUFFER.saturating_sub(script.layer.outstanding() as usize);
+            script.write(u.int_in_range(0..=20_000)?.min(room));
+        }
+        2 => {
+            let longest = *u.choose(&[2_000u64, 400_000, 100_000_000])?;
+            script.run(Duration::from_micros(u.int_in_range(0..=longest)?));
+        }
+        3..=5 => {
+            let offset = u.int_in_range(-2_000i64..=script.written + 2_000)?;
+            let mut blocks = Vec::new();
+            for _ in 0..u.int_in_range(0..=3)? {
+                let left = offset + u.int_in_range(-3_000i64..=30_000)?;
+                blocks.push((left, left + u.int_in_range(-1_000i64..=10_000)?));
+            }
+            script.ack_with(offset, &blocks, u.arbitrary()?);
+        }
+        6 => {
+            let sequence = script.peer_seq.wrapping_add(u.int_in_range(-70_000i32..=70_000)? as u32);
+            let acknowledgement = script.seq(script.written).wrapping_add(u.int_in_range(-70_000i32..=70_000)? as u32);
+            let (flags, window) = (u.arbitrary()?, u.arbitrary()?);
+            let length = u.int_in_range(0..=40)?;
+            let options = u.bytes(length)?;
+            let payload = vec![0; u.int_in_range(0..=3_000)?];
+            script.peer_sends(sequence, acknowledgement, flags, window, options, &payload);
+        }
+        7 => {
+            let length = u.int_in_range(0..=100)?;
+            let mut bytes = u.bytes(length)?.to_vec();
+            script.layer.from_wire(script.now, &mut bytes);
+        }
+        8 => {
+            // The stack repeats itself.
+            let end = script.written;
+            script.written = u.int_in_range(0..=end)?;
+            let length = u.int_in_range(0..=5_000)?.min((end - script.written) as usize);
+            script.write(length);
+            script.written = end;
+        }
+        _ if u.ratio(1, 8)? => script.fin(),
+        _ => script.layer.set_mss(script.now, u.int_in_range(0..=9_000)?),
+    }
+    script.for_stack();
+    script.sent();
+    assert!(script.layer.stats().in_flight <= script.layer.outstanding());
+    Ok(())
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut u = Unstructured::new(input);
+    let Ok(terms) = terms(&mut u) else { return };
+    let mut script = if u.ratio(7, 8).unwrap_or(true) { Script::established(terms) } else { Script::unconnected(terms) };
+    while !u.is_empty() {
+        if step(&mut script, &mut u).is_err() {
+            break;
+        }
+    }
+});

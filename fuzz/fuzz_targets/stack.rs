@@ -1,0 +1,367 @@
+//! A peer that may do anything, and a clock that may jump: from the frame on the link through the stack and its
+//! recovery layer to what the application reads. Whatever comes, nothing panics or spins, and each frame that goes out
+//! is one that the sniffer finds no fault with.
+#![no_main]
+
+#[path = "../../tests/common/script.rs"]
+#[allow(dead_code)]
+mod script;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use libfuzzer_sys::{
+    arbitrary::{Result, Unstructured},
+    fuzz_target,
+};
+use netkat::{
+    link::{
+        ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkHeader, NextHop, Outgoing,
+        memory::{Impairment, Medium, MemoryLink},
+    },
+    net::{FiveTuple, MacAddr, Protocol},
+    recovery::Algorithm,
+    sniffer::{
+        Direction, LinkType, Observed,
+        decode::{Ip, Network, Tcp, Transport, decode},
+    },
+    stack::{
+        Admission, Audience, DatagramService, Listener, Path, Persona, Settings, Stack, Way,
+        checksum::Sum,
+        ip::{self, Fragmentation, Template},
+    },
+};
+
+const INTERFACE: u32 = 1;
+const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
+const PORT: u16 = 80;
+/// More turns than anything reasonable takes without time going by.
+const SPIN: usize = 2_000;
+
+struct World {
+    stack: Stack,
+    medium: Medium,
+    link: MemoryLink,
+    peer: MemoryLink,
+    local: IpAddr,
+    remote: IpAddr,
+    dialed: FiveTuple,
+    /// The stack's last segment: what the peer's lies start from.
+    last: Option<(Tcp, Vec<u8>)>,
+    accepted: Vec<FiveTuple>,
+}
+
+impl World {
+    fn new(u: &mut Unstructured<'_>) -> Result<World> {
+        let (medium, link, peer) = Medium::new(Impairment::default(), 1);
+        let v6: bool = u.arbitrary()?;
+        let ip = |last: u8| -> IpAddr {
+            if v6 {
+                [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into()
+            } else {
+                [10, 0, 0, last].into()
+            }
+        };
+        let (local, remote) = (ip(1), ip(2));
+        let settings = Settings {
+            mss: u.arbitrary::<Option<u16>>()?.map(|mss| usize::from(mss.clamp(88, 9_000))),
+            send_buffer: u.int_in_range(1_000..=100_000)?,
+            receive_buffer: u.int_in_range(1_000..=100_000)?,
+            hop_limit: 64,
+            traffic_class: 0,
+            congestion: *u.choose(&Algorithm::ALL)?,
+            user_timeout: Some(Duration::from_secs(300)),
+            keep_alive: u.arbitrary::<bool>()?.then_some(Duration::from_secs(10)),
+        };
+        let mut seed = 7u64;
+        let mut stack = Stack::new(settings, move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            seed
+        });
+        stack.listen(Listener {
+            backlog: 4,
+            half_open: u.int_in_range(0..=4)?,
+            gate: Box::new(|_| Admission::Accept),
+            paths: HashMap::from([(INTERFACE, PATH)]),
+        });
+        if u.arbitrary()? {
+            stack.impersonate(Persona { address: local, mac: MacAddr([2, 0, 0, 0, 0, 1]), interface: INTERFACE });
+        }
+        let tuple = |protocol| FiveTuple {
+            protocol,
+            local: SocketAddr::new(local, 40_000),
+            remote: SocketAddr::new(remote, PORT),
+        };
+        let way = Way { next_hop: hop(2, 1), path: PATH };
+        if u.arbitrary()? {
+            stack.datagrams.dial(tuple(Protocol::Udp), way);
+        } else {
+            let paths = HashMap::from([(INTERFACE, PATH)]);
+            let gate = Box::new(|_| Admission::Accept);
+            stack.datagrams.serve(DatagramService { audience: Audience::All, gate, paths });
+        }
+        let dialed = tuple(Protocol::Tcp);
+        stack.dial(medium.now(), dialed, way);
+        let mut world =
+            World { stack, medium, link, peer, local, remote, dialed, last: None, accepted: Vec::new() };
+        world.turn();
+        if u.ratio(3, 4)? {
+            world.answer_the_syn();
+        }
+        Ok(world)
+    }
+
+    /// An ordinary SYN-ACK, so that most inputs get beyond the handshake.
+    fn answer_the_syn(&mut self) {
+        let Some((syn, _)) = self.last.clone() else { return };
+        let options = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 3, 3, 7];
+        let sequence = syn.sequence.wrapping_add(1);
+        let segment =
+            script::segment(5_000, sequence, script::SYN | script::ACK, 60_000, &options, &[], (PORT, syn.source));
+        self.inject(ip::TCP, segment, 16);
+        self.turn();
+    }
+
+    /// What the reactor does with what has come and is due.
+    fn turn(&mut self) {
+        let now = self.medium.now();
+        while let Ok(Some(received)) = self.link.receive() {
+            self.stack.ingress(now, received);
+        }
+        self.accepted.extend(std::iter::from_fn(|| self.stack.accept()));
+        // Who uses the stack drops what has failed.
+        for tuple in self.accepted.iter().chain([&self.dialed]) {
+            if self.stack.peek(tuple).is_some_and(|flow| flow.failure().is_some()) {
+                self.stack.remove(tuple);
+            }
+        }
+        let mut turns = 0;
+        while self.stack.egress(now, &mut self.link).expect("a memory link does not fail") {
+            turns += 1;
+            assert!(turns < SPIN, "it never stops sending");
+        }
+        while let Ok(Some(received)) = self.peer.receive() {
+            let frame = Observed::new(now, Direction::Send, LinkType::Ethernet, received.frame);
+            let decoded = decode(&frame);
+            assert!(decoded.problem.is_none(), "{decoded:?}");
+            if let Network::Ip(Ip { transport: Transport::Tcp(tcp), .. }) = decoded.network {
+                self.last = Some((tcp, received.frame[received.network..].to_vec()));
+            }
+        }
+    }
+
+    /// Lets time go by as the stack's timers want it.
+    fn wait(&mut self, time: Duration) {
+        let end = self.medium.now() + time;
+        let mut turns = 0;
+        while let Some(at) = self.stack.poll_at().filter(|at| *at <= end) {
+            turns = if at > self.medium.now() { 0 } else { turns + 1 };
+            assert!(turns < SPIN, "it spins");
+            self.medium.advance(at.max(self.medium.now() + Duration::from_micros(1)));
+            self.turn();
+            if self.medium.now() > end {
+                break;
+            }
+        }
+        self.medium.advance(end);
+        self.turn();
+    }
+
+    /// Sends the stack a packet from the peer; the transport checksum at `at` is made right.
+    fn inject(&mut self, protocol: u8, mut transport: Vec<u8>, at: usize) {
+        if let Some(field) = transport.get_mut(at..at + 2) {
+            field.fill(0);
+            let sum = match (protocol, self.local) {
+                (ip::ICMP, _) => Sum::default(),
+                _ => ip::pseudo_header(self.remote, self.local, protocol, transport.len()),
+            };
+            let checksum = sum.add(&transport).checksum();
+            transport[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+        }
+        self.send(protocol, &transport, Fragmentation::Forbidden);
+    }
+
+    fn send(&mut self, protocol: u8, transport: &[u8], fragmentation: Fragmentation) {
+        let template = Template {
+            source: self.remote,
+            destination: self.local,
+            protocol,
+            hop_limit: 64,
+            traffic_class: 0,
+            flow_label: 0,
+        };
+        let mut headers = [0; 64];
+        let length = template.write(transport.len(), 1, fragmentation, &mut headers);
+        self.transmit(template.ethertype(), &headers[..length], transport);
+    }
+
+    fn transmit(&mut self, ethertype: u16, headers: &[u8], payload: &[u8]) {
+        let packet =
+            Outgoing { ethertype, headers, payload: [payload, &[]], checksum: None, segmentation: None };
+        self.peer.transmit(&hop(1, 2), &packet).expect("a memory link does not fail");
+    }
+
+    /// One thing that happens.
+    fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        match u.int_in_range(0..=13)? {
+            0 => {
+                let ethertype = *u.choose(&[ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_ARP])?;
+                let length = u.int_in_range(0..=200)?;
+                let bytes = u.bytes(length)?.to_vec();
+                self.transmit(ethertype, &bytes, &[]);
+            }
+            1..=4 => self.segment(u)?,
+            5 => {
+                let ports: [u16; 2] = *u.choose(&[[PORT, 40_000], [5_000, 40_000]])?;
+                let payload = vec![7; u.int_in_range(0..=3_000)?];
+                let mut datagram = Vec::new();
+                datagram.extend(ports[0].to_be_bytes());
+                datagram.extend(ports[1].to_be_bytes());
+                let slack = u.int_in_range(-9i32..=9)? * i32::from(u.ratio(1, 8)?);
+                datagram.extend((payload.len() as i32 + 8 + slack).max(0).to_be_bytes()[2..].iter());
+                datagram.extend([0, 0]);
+                datagram.extend(payload);
+                self.inject(ip::UDP, datagram, 6);
+            }
+            6 => {
+                let Some((_, quoted)) = self.last.clone() else { return Ok(()) };
+                let cut = u.int_in_range(0..=quoted.len().min(100))?;
+                let mut message = u.arbitrary::<[u8; 8]>()?.to_vec();
+                message.extend(&quoted[..cut]);
+                let protocol = if self.local.is_ipv4() { ip::ICMP } else { ip::ICMPV6 };
+                self.inject(protocol, message, 2);
+            }
+            7 => {
+                let protocol = *u.choose(&[ip::TCP, ip::UDP, ip::ICMP, ip::ICMPV6])?;
+                let offset = u.int_in_range(0..=8_191u16)? * 8;
+                let length = u.int_in_range(0..=200)?;
+                let piece = u.bytes(length)?.to_vec();
+                let fragment = ip::Fragment { id: u.int_in_range(0..=3)?, offset, more: u.arbitrary()? };
+                self.send(protocol, &piece, Fragmentation::Fragment(fragment));
+            }
+            8 => {
+                let longest = *u.choose(&[2_000u64, 400_000, 20_000_000, 400_000_000])?;
+                let micros = u.int_in_range(0..=longest)?;
+                self.wait(Duration::from_micros(micros));
+            }
+            9 => {
+                let tuple = self.some_flow(u)?;
+                let amount = u.int_in_range(1..=50_000)?;
+                if let Some(flow) = self.stack.flow(&tuple) {
+                    let _ = flow.send(amount, |room| {
+                        room.fill(0x55);
+                        Ok(room.len())
+                    });
+                }
+            }
+            10 => {
+                let tuple = self.some_flow(u)?;
+                let amount = u.int_in_range(1..=50_000)?;
+                if let Some(flow) = self.stack.flow(&tuple) {
+                    let _ = flow.receive(amount, |bytes| Ok(bytes.len()));
+                }
+                while self.stack.datagrams.front().is_some() {
+                    self.stack.datagrams.pop();
+                }
+                let _ = self.stack.datagrams.take_error();
+            }
+            11 => {
+                let length = u.int_in_range(0..=4_000usize)?;
+                let size = u.int_in_range(1..=1_400usize)?;
+                if self.stack.datagrams.peer().is_some() {
+                    let _ = self.stack.datagrams.send(&mut self.link, &vec![1; length], size);
+                }
+            }
+            12 => {
+                let tuple = self.some_flow(u)?;
+                let now = self.medium.now();
+                match u.int_in_range(0..=3)? {
+                    0 => drop(self.stack.flow(&tuple).map(|flow| flow.close())),
+                    1 => drop(self.stack.flow(&tuple).map(|flow| flow.abort())),
+                    2 => self.stack.release(now, &tuple),
+                    _ => drop(self.stack.remove(&tuple)),
+                }
+            }
+            _ => self.stranger(u)?,
+        }
+        self.turn();
+        Ok(())
+    }
+
+    fn some_flow(&self, u: &mut Unstructured<'_>) -> Result<FiveTuple> {
+        if self.accepted.is_empty() || u.arbitrary()? { Ok(self.dialed) } else { u.choose(&self.accepted).copied() }
+    }
+
+    /// A segment whose fields lie near what the stack's last one makes valid.
+    fn segment(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let Some((last, _)) = self.last.clone() else { return Ok(()) };
+        let near = |u: &mut Unstructured<'_>| -> Result<u32> {
+            Ok(match u.int_in_range(0..=3)? {
+                0 | 1 => 0,
+                2 => u.int_in_range(-3_000i32..=3_000)? as u32,
+                _ => u.arbitrary()?,
+            })
+        };
+        let end = last.sequence.wrapping_add(last.length as u32).wrapping_add(u32::from(last.flags & 3 != 0));
+        let sequence = last.acknowledgement.wrapping_add(near(u)?);
+        let acknowledgement = end.wrapping_add(near(u)?);
+        let flags = if u.ratio(3, 4)? { script::ACK } else { u.arbitrary()? };
+        let mut options = Vec::new();
+        match u.int_in_range(0..=4)? {
+            0 => {
+                let length = u.int_in_range(0..=40)?;
+                options.extend(u.bytes(length)?);
+            }
+            1 => {
+                options.extend([1, 1, 5, 10]);
+                options.extend(end.wrapping_add(near(u)?).to_be_bytes());
+                options.extend(end.wrapping_add(near(u)?).to_be_bytes());
+            }
+            _ => {
+                let echo = last.options.timestamps.map_or(0, |(value, _)| value);
+                options.extend([1, 1, 8, 10]);
+                options.extend((9 + self.medium.now().as_millis() as u32).to_be_bytes());
+                options.extend(echo.wrapping_add(near(u)?).to_be_bytes());
+            }
+        }
+        let payload = vec![0xaa; u.int_in_range(0..=2_000)?];
+        let ports = (last.destination, last.source);
+        let segment =
+            script::segment(sequence, acknowledgement, flags, u.arbitrary()?, &options, &payload, ports);
+        self.inject(ip::TCP, segment, 16);
+        Ok(())
+    }
+
+    /// A segment of nobody's connection, or a SYN.
+    fn stranger(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let flags = if u.ratio(3, 4)? { script::SYN } else { u.arbitrary()? };
+        let ports = (u.int_in_range(1_000..=1_007)?, PORT);
+        let length = u.int_in_range(0..=40)?;
+        let options = u.bytes(length)?.to_vec();
+        let segment = script::segment(u.arbitrary()?, u.arbitrary()?, flags, 60_000, &options, &[], ports);
+        self.inject(ip::TCP, segment, 16);
+        Ok(())
+    }
+}
+
+fn hop(destination: u8, source: u8) -> NextHop {
+    let mac = |last| MacAddr([2, 0, 0, 0, 0, last]);
+    NextHop {
+        interface: INTERFACE,
+        header: LinkHeader::Ethernet { destination: mac(destination), source: mac(source) },
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut u = Unstructured::new(input);
+    let Ok(mut world) = World::new(&mut u) else { return };
+    while !u.is_empty() {
+        if world.step(&mut u).is_err() {
+            break;
+        }
+    }
+    world.wait(Duration::from_secs(1_000));
+});

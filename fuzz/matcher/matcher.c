@@ -1,0 +1,97 @@
+/*
+ * The matcher of the eBPF programs, compiled for the host and run on frames in memory.
+ *
+ * Before the kernel runs it, `config` is a constant; here it changes with every input. So `const` goes for the
+ * length of flow.h, whose system headers have been read by then.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/pkt_cls.h>
+#include <string.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define const
+#include "flow.h"
+#undef const
+
+static const unsigned char *packet;
+static __u32 packet_length;
+
+/* Of the kernel's helper (net/core/filter.c): nothing beyond the end, and zeros where it fails. */
+long bpf_skb_load_bytes_relative(const void *skb, __u32 offset, void *to, __u32 length, __u32 start)
+{
+	if (start != BPF_HDR_START_NET || offset > packet_length || length > packet_length - offset) {
+		memset(to, 0, length);
+		return -1;
+	}
+	memcpy(to, packet + offset, length);
+	return 0;
+}
+
+/* A frame with an Ethernet header, as its tap sees it: the kernel has taken the first tag out. */
+static struct __sk_buff buffer_of(const unsigned char *frame, __u32 length, __u16 tag)
+{
+	struct __sk_buff skb = {};
+
+	memcpy(&skb.protocol, frame + 12, 2);
+	skb.vlan_present = tag != 0;
+	skb.vlan_tci = tag;
+	packet = frame + ETH_HLEN;
+	packet_length = length - ETH_HLEN;
+	return skb;
+}
+
+void matcher_flow(__u8 protocol, __u16 local_port, __u16 remote_port, __u8 remote_family, const __u8 *remote,
+		  const __u8 *local4, __u32 count4, const __u8 *local6, __u32 count6, __u8 loopback_net, __u8 neighbours)
+{
+	memset((void *)&config, 0, sizeof(config));
+	config.protocol = protocol;
+	config.local_port = bpf_htons(local_port);
+	config.remote_port = bpf_htons(remote_port);
+	config.remote_family = remote_family;
+	memcpy((void *)config.remote, remote, remote_family == 4 ? 4 : 16);
+	config.local4_count = count4;
+	config.local6_count = count6;
+	memcpy((void *)config.local4, local4, 4 * count4);
+	memcpy((void *)config.local6, local6, 16 * count6);
+	config.loopback_net = loopback_net;
+	config.neighbours = neighbours;
+}
+
+void matcher_sniff(__u8 protocol, __u8 family, __u8 host_family, const __u8 *host, __u16 port)
+{
+	memset((void *)&config, 0, sizeof(config));
+	config.sniff = 1;
+	config.protocol = protocol;
+	config.family = family;
+	config.remote_family = host_family;
+	memcpy((void *)config.remote, host, host_family == 4 ? 4 : 16);
+	config.remote_port = bpf_htons(port);
+}
+
+/* The verdict on an arriving frame; without `control`, the guard's. */
+int matcher_arriving(const unsigned char *frame, __u32 length, __u16 tag, int control)
+{
+	struct __sk_buff skb = buffer_of(frame, length, tag);
+
+	return match(&skb, control);
+}
+
+/* Whether a departing frame is the flow's: what the loopback program asks first. */
+int matcher_departing(const unsigned char *frame, __u32 length)
+{
+	struct __sk_buff skb = buffer_of(frame, length, 0);
+	struct packet p;
+
+	return config.local4_count && skb.protocol == bpf_htons(ETH_P_IP) && read_ip4(&skb, 0, &p) &&
+	       match_flow(&skb, &p, FROM_US) == FLOW;
+}
+
+int matcher_sniffed(const unsigned char *frame, __u32 length, __u16 tag)
+{
+	struct __sk_buff skb = buffer_of(frame, length, tag);
+
+	return sniffed(&skb);
+}
