@@ -10,9 +10,6 @@ use super::{
     tail_probe::TailProbe,
 };
 
-/// A frame whose payload is at least this long asks the peer to hand it on at once.
-const PUSH_FROM: u64 = 60_000;
-
 /// Whether the congestion window is what limits us (Linux's tcp_cwnd_validate()): an idle one must not grow.
 #[derive(Debug, Default)]
 pub(super) struct WindowUsage {
@@ -299,7 +296,9 @@ impl Recovery {
         let fin = self.space.fin.is_some_and(|fin| end > fin);
         let data_end = end - u64::from(fin);
         let len = data_end - start;
-        let push = len > 0 && (end == self.space.end || len >= PUSH_FROM);
+        // The end of what can be sent now: a peer that has read it all does not delay its ACK then, for which we may
+        // be waiting (Linux's tcp_measure_rcv_mss()). Super-frames tell it to their receiver's GRO, too.
+        let push = len > self.mss || len > 0 && (end == self.space.end || self.allowance() < self.mss);
         let mut bits = flags::ACK;
         bits |= if fin { flags::FIN } else { 0 };
         bits |= if push { flags::PSH } else { 0 };

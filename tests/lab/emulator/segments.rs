@@ -73,6 +73,8 @@ impl Cut {
         out.clear();
         out.extend_from_slice(&frame[..self.payload]);
         out.extend_from_slice(&frame[from..to]);
+        // The kernel gives the length of the frame's linear part, which may be longer than this frame.
+        out[2..4].copy_from_slice(&((self.payload - VNET_HEADER) as u16).to_ne_bytes());
         if to - from <= self.mss {
             // One segment: nothing is left to cut, the checksum still is to be done.
             out[1] = 0;
@@ -138,7 +140,7 @@ mod tests {
     fn frame(v6: bool, length: usize) -> Vec<u8> {
         let ip = if v6 { 40 } else { 20 };
         let mut frame = vec![NEEDS_CSUM, if v6 { GSO_TCPV6 } else { GSO_TCPV4 }];
-        for word in [14 + ip + 32, MSS, 14 + ip, 16] {
+        for word in [14 + ip + 32 + 2 * MSS, MSS, 14 + ip, 16] {
             frame.extend((word as u16).to_ne_bytes());
         }
         frame.extend([2; 12]);
@@ -214,6 +216,7 @@ mod tests {
                 cut.write(&whole, first, end, &mut out);
                 let (ip, tcp) = (VNET_HEADER + 14, cut.transport);
                 let length = out.len() - ip;
+                assert_eq!(native(&out, 2), Some(cut.payload - VNET_HEADER), "packet(7) takes no other");
                 if v6 {
                     assert_eq!(word(&out, ip + 4), Some((length - 40) as u16));
                 } else {
