@@ -1,6 +1,7 @@
 //! The one copy of every unacknowledged byte.
 //!
-//! Stream offset `n` lies at `n % capacity`. The user's bytes are read straight into the ring, and frames point into
+//! Stream offset `n` lies at `(n - 1) % capacity`: data begins at 1, and what is read in round numbers from there
+//! fills the ring without a rest. The user's bytes are read straight into the ring, and frames point into
 //! it: between a file and the packet socket nothing is copied in user space.
 
 #[derive(Default)]
@@ -51,7 +52,8 @@ impl Ring {
     }
 
     fn position(&self, at: u64) -> usize {
-        at.checked_rem(self.capacity()).unwrap_or(0) as usize
+        let capacity = self.capacity();
+        (at + capacity).saturating_sub(1).checked_rem(capacity).unwrap_or(0) as usize
     }
 }
 
@@ -101,9 +103,9 @@ mod tests {
     fn what_is_in_use_is_not_vacant() {
         let mut ring = Ring::default();
         ring.grow(10, 0, 0);
-        assert_eq!(ring.vacant(0, 0).len(), 10);
-        assert_eq!(ring.vacant(0, 7).len(), 3);
-        assert_eq!(ring.vacant(5, 10).len(), 5);
-        assert_eq!(ring.vacant(5, 15).len(), 0);
+        assert_eq!(ring.vacant(1, 1).len(), 10);
+        assert_eq!(ring.vacant(1, 8).len(), 3);
+        assert_eq!(ring.vacant(6, 11).len(), 5);
+        assert_eq!(ring.vacant(6, 16).len(), 0);
     }
 }
