@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// What a buffer begins with, in bytes: enough for a LAN.
 const INITIAL: u64 = 512 << 10;
+/// What the ring begins with, in bytes.
+const SMALL: u64 = 64 << 10;
 /// So many bandwidth-delay products are wanted: one in flight, as much again during a slow start or for each round
 /// trip that a recovery takes.
 const PRODUCTS: u64 = 4;
@@ -58,8 +60,11 @@ impl Recovery {
     ) -> Result<usize, E> {
         let limit = limit.min(self.room());
         let (start, end) = (self.space.una, self.space.end);
-        if end - start + limit as u64 > self.ring.capacity() {
-            self.ring.grow(self.budget.bytes(), start, end);
+        let (capacity, budget) = (self.ring.capacity(), self.budget.bytes());
+        // Many connections send little: only one that has filled a small ring gets a large one.
+        if capacity == 0 || end - start >= capacity.min(budget) / 2 {
+            let wanted = if capacity == 0 { SMALL.min(budget) } else { budget };
+            self.ring.grow(wanted, start, end);
         }
         let vacant = self.ring.vacant(start, end);
         let len = limit.min(vacant.len());

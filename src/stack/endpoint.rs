@@ -31,6 +31,26 @@ pub struct Sizes {
     pub mss: usize,
 }
 
+/// Sockets of connections that are over. To map a large buffer and to give it back takes the kernel longer than a
+/// short connection lasts, so they are used again.
+#[derive(Default)]
+pub struct Spares(Vec<(SocketSet<'static>, SocketHandle)>);
+
+impl Spares {
+    /// As many as are kept.
+    const MAX: usize = 4;
+
+    fn take(&mut self, receive_buffer: usize) -> (SocketSet<'static>, SocketHandle) {
+        self.0.pop().unwrap_or_else(|| {
+            let mut sockets = SocketSet::new(Vec::with_capacity(1));
+            // What we send is the recovery layer's business alone.
+            let none = SocketBuffer::new(Vec::new());
+            let socket = sockets.add(Socket::new(SocketBuffer::new(vec![0; receive_buffer]), none));
+            (sockets, socket)
+        })
+    }
+}
+
 /// A TCP endpoint without addresses.
 pub struct Endpoint {
     interface: Interface,
@@ -41,7 +61,13 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// A closed endpoint. `seed` makes the initial sequence number: it must be unpredictable (RFC 6528).
-    pub fn new(now: Duration, sizes: Sizes, seed: u64, recovery: &mut Recovery) -> Endpoint {
+    pub fn new(
+        now: Duration,
+        sizes: Sizes,
+        seed: u64,
+        recovery: &mut Recovery,
+        spares: &mut Spares,
+    ) -> Endpoint {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut device = Device { ingress: None, recovery, now, mss: sizes.mss };
@@ -50,20 +76,23 @@ impl Endpoint {
             // The list has room for at least one.
             let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(LOCAL), 24));
         });
-        let mut socket = Socket::new(
-            SocketBuffer::new(vec![0; sizes.receive_buffer]),
-            // What we send is the recovery layer's business alone.
-            SocketBuffer::new(Vec::new()),
-        );
+        let (mut sockets, handle) = spares.take(sizes.receive_buffer);
+        let socket = sockets.get_mut::<Socket>(handle);
         // The recovery layer's tasks, which smoltcp must not do as well.
         socket.set_congestion_control(CongestionControl::None);
         socket.set_nagle_enabled(false);
         // One ACK for each batch of frames that the link delivers.
         socket.set_ack_delay(None);
         socket.set_tsval_generator(Some(timestamp));
-        let mut sockets = SocketSet::new(Vec::with_capacity(1));
-        let socket = sockets.add(socket);
-        Endpoint { interface, sockets, socket, mss: sizes.mss }
+        Endpoint { interface, sockets, socket: handle, mss: sizes.mss }
+    }
+
+    /// Gives the socket to the next endpoint.
+    pub fn retire(mut self, spares: &mut Spares) {
+        if spares.0.len() < Spares::MAX {
+            self.socket_mut().abort();
+            spares.0.push((self.sockets, self.socket));
+        }
     }
 
     /// Begins to connect.

@@ -4,7 +4,7 @@
 //! passed in as the duration since an arbitrary start.
 use super::{
     bare::{Bare, MAX_TCP_HEADER},
-    endpoint::{Endpoint, Sizes, recovery_time},
+    endpoint::{Endpoint, Sizes, Spares, recovery_time},
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
     segment::{self, Segment},
@@ -107,8 +107,15 @@ pub struct Flow {
 
 impl Flow {
     /// Begins a connection; the SYN leaves with the next [`Flow::egress`]. `seed` must be unpredictable.
-    pub fn dial(now: Duration, tuple: FiveTuple, way: Way, settings: &Settings, seed: u64) -> Flow {
-        let mut flow = Flow::new(now, tuple, way, settings, seed);
+    pub fn dial(
+        now: Duration,
+        tuple: FiveTuple,
+        way: Way,
+        settings: &Settings,
+        seed: u64,
+        spares: &mut Spares,
+    ) -> Flow {
+        let mut flow = Flow::new(now, tuple, way, settings, seed, spares);
         flow.endpoint.connect(tuple.local.port(), tuple.remote.port());
         flow
     }
@@ -122,8 +129,9 @@ impl Flow {
         settings: &Settings,
         seed: u64,
         syn: &[u8],
+        spares: &mut Spares,
     ) -> Flow {
-        let mut flow = Flow::new(answered, tuple, way, settings, seed);
+        let mut flow = Flow::new(answered, tuple, way, settings, seed, spares);
         flow.endpoint.listen(tuple.local.port());
         let mut packet = [0; STACK_HEADER_LEN + MAX_TCP_HEADER];
         let end = STACK_HEADER_LEN + syn.len().min(MAX_TCP_HEADER);
@@ -138,7 +146,14 @@ impl Flow {
         flow
     }
 
-    fn new(now: Duration, tuple: FiveTuple, way: Way, settings: &Settings, seed: u64) -> Flow {
+    fn new(
+        now: Duration,
+        tuple: FiveTuple,
+        way: Way,
+        settings: &Settings,
+        seed: u64,
+        spares: &mut Spares,
+    ) -> Flow {
         let template = template(&tuple, settings, seed);
         let mss = mss(&way.path, tuple.remote.ip(), settings);
         let mut recovery = Recovery::new(recovery::Config {
@@ -149,7 +164,7 @@ impl Flow {
             user_timeout: settings.user_timeout,
         });
         let sizes = Sizes { receive_buffer: settings.receive_buffer, mss };
-        let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery);
+        let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery, spares);
         endpoint.socket_mut().set_keep_alive(settings.keep_alive.map(Into::into));
         Flow {
             tuple,
@@ -312,9 +327,15 @@ impl Flow {
     }
 
     /// The last ACK that was sent, to be sent again if the peer has not got it.
-    pub fn last_ack(self) -> Option<Bare> {
-        let Flow { next_hop, template, last_bare, .. } = self;
-        (last_bare.len() >= segment::MIN_HEADER).then_some(Bare { next_hop, template, header: last_bare })
+    pub fn last_ack(&self) -> Option<Bare> {
+        let Flow { next_hop, template, last_bare: header, .. } = self;
+        let bare = || Bare { next_hop: *next_hop, template: *template, header: header.clone() };
+        (header.len() >= segment::MIN_HEADER).then(bare)
+    }
+
+    /// Leaves what others can use.
+    pub fn retire(self, spares: &mut Spares) {
+        self.endpoint.retire(spares);
     }
 
     /// Takes one packet of this flow. `frame` holds it with its link header; `header` is its IP header, with

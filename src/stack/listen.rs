@@ -211,7 +211,8 @@ impl Stack {
         let Some(path) = listener.paths.get(&handshake.next_hop.interface) else { return false };
         let way = Way { next_hop: handshake.next_hop, path: *path };
         let Handshake { answered, seed, syn, .. } = handshake;
-        self.flows.insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn));
+        self.flows
+            .insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn, &mut self.spares));
         self.accepted.push_back(tuple);
         true
     }

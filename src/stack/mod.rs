@@ -28,6 +28,7 @@ use crate::{
 };
 use bare::Bare;
 use deadlines::Deadlines;
+use endpoint::Spares;
 use fragment::Reassembly;
 use handshake::{Cookies, Handshakes};
 use segment::Segment;
@@ -49,6 +50,7 @@ pub use way::{Path, Settings, Way};
 pub struct Stack {
     settings: Settings,
     flows: HashMap<FiveTuple, Flow>,
+    spares: Spares,
     /// Flows that something happened to since the last [`Stack::egress`].
     touched: BTreeSet<FiveTuple>,
     deadlines: Deadlines,
@@ -93,6 +95,7 @@ impl Stack {
             reassembly: Reassembly::default(),
             settings,
             flows: HashMap::new(),
+            spares: Spares::default(),
             touched: BTreeSet::new(),
             deadlines: Deadlines::default(),
             listener: None,
@@ -110,7 +113,7 @@ impl Stack {
 
     /// Begins a connection; the SYN leaves with the next [`Stack::egress`].
     pub fn dial(&mut self, now: Duration, tuple: FiveTuple, way: Way) {
-        let flow = Flow::dial(now, tuple, way, &self.settings, (self.seed)());
+        let flow = Flow::dial(now, tuple, way, &self.settings, (self.seed)(), &mut self.spares);
         self.flows.insert(tuple, flow);
         self.touched.insert(tuple);
     }
@@ -158,11 +161,13 @@ impl Stack {
     }
 
     /// Forgets a flow. Whatever the peer still sends is answered as a segment of no connection.
-    pub fn remove(&mut self, tuple: &FiveTuple) -> Option<Flow> {
+    pub fn remove(&mut self, tuple: &FiveTuple) {
         self.deadlines.set(*tuple, None);
         self.touched.remove(tuple);
         self.orphans.until.remove(tuple);
-        self.flows.remove(tuple)
+        if let Some(flow) = self.flows.remove(tuple) {
+            flow.retire(&mut self.spares);
+        }
     }
 
     /// Leaves the rest of a flow to the stack, as close(2) does: what is unsent is sent, then a FIN if there was
@@ -330,10 +335,9 @@ impl Stack {
 
     /// Forgets a released flow that is over, but for what its peer may still have to be told.
     fn retire(&mut self, now: Duration, tuple: &FiveTuple) {
-        if let Some(flow) = self.remove(tuple)
-            && flow.in_time_wait()
-            && let Some(last) = flow.last_ack()
-        {
+        let last = self.peek(tuple).filter(|flow| flow.in_time_wait()).and_then(Flow::last_ack);
+        self.remove(tuple);
+        if let Some(last) = last {
             self.time_waits.insert(now, *tuple, last);
         }
     }
