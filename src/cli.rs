@@ -247,6 +247,10 @@ pub struct Cli {
     #[arg(help_heading = REPORTS, long)]
     pub exit_verdict: bool,
 
+    /// Once everything is open, give up capabilities only: keep the user, the file system and all system calls
+    #[arg(help_heading = PACKETS, long)]
+    pub no_sandbox: bool,
+
     /// Where to attach the programs
     #[arg(long, value_name = "HOOK", default_value = "auto", hide = true)]
     pub guard: Hook,

@@ -4,14 +4,38 @@ use crate::{
     plan::PlanError,
 };
 use nix::sys::signal::{SigSet, Signal, raise};
-use std::{io, path::Path, process::ExitCode};
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-/// Where the outcome goes as a JSON object: to this file, else to stderr, behind everything else.
-pub type Json<'a> = (Report, Option<&'a Path>);
+/// Where the outcome goes as a JSON object.
+#[derive(Debug)]
+pub enum Json {
+    /// Behind everything else.
+    Stderr,
+    File {
+        path: PathBuf,
+        file: io::Result<File>,
+    },
+}
+
+impl Json {
+    /// Opens the file, if there is to be one, while this process may still do so. Whether that fails is said at
+    /// the end, and changes nothing about the outcome.
+    pub fn open(path: Option<&Path>) -> Json {
+        match path {
+            None => Json::Stderr,
+            Some(path) => Json::File { path: path.to_owned(), file: File::create(path) },
+        }
+    }
+}
 
 /// Prints the error, if there is one, and the outcome as `json`, and returns the status that the verdict has.
 /// Interrupted runs end by the signal itself, so that the shell sees what happened.
-pub fn report(result: &anyhow::Result<()>, detailed: bool, json: Option<Json<'_>>) -> ExitCode {
+pub fn report(result: &anyhow::Result<()>, detailed: bool, json: Option<(Report, Json)>) -> ExitCode {
     let signal = match result.as_ref().err().and_then(|error| error.downcast_ref()) {
         Some(mode::Error::Interrupted(signal)) => Some(*signal),
         _ => None,
@@ -21,8 +45,8 @@ pub fn report(result: &anyhow::Result<()>, detailed: bool, json: Option<Json<'_>
     {
         eprintln!("netkat: {}", printable(&format!("{error:#}")));
     }
-    if let Some((report, file)) = json {
-        write_json(report, result, file);
+    if let Some((report, json)) = json {
+        write_json(report, result, json);
     }
     if let Some(signal) = signal {
         die_by(signal);
@@ -47,20 +71,18 @@ fn printable(message: &str) -> String {
     }
 }
 
-/// Writes the outcome as a JSON object, to `file` or to stderr. What can't be written is said, and changes nothing
-/// about the outcome.
-fn write_json(report: Report, result: &anyhow::Result<()>, file: Option<&Path>) {
+/// Writes the outcome as a JSON object. What can't be written is said, and changes nothing about the outcome.
+fn write_json(report: Report, result: &anyhow::Result<()>, json: Json) {
     let error = result.as_ref().err().map(|error| format!("{error:#}"));
-    let written = match (report.conclude(verdict(result), error), file) {
-        (Ok(object), None) => {
-            eprintln!("{object}");
-            Ok(())
+    let object = report.conclude(verdict(result), error).map_err(io::Error::from);
+    let (to, written) = match json {
+        Json::Stderr => ("stderr".to_owned(), object.map(|object| eprintln!("{object}"))),
+        Json::File { path, file } => {
+            let written = object.and_then(|object| file?.write_all((object + "\n").as_bytes()));
+            (path.display().to_string(), written)
         }
-        (Ok(object), Some(path)) => std::fs::write(path, object + "\n"),
-        (Err(error), _) => Err(error.into()),
     };
     if let Err(error) = written {
-        let to = file.map_or("stderr".to_owned(), |path| path.display().to_string());
         eprintln!("netkat: cannot write the report to {to}: {error}");
     }
 }

@@ -1,4 +1,9 @@
-use netkat::{cli::Cli, exit, mode::Report, plan::Plan};
+use netkat::{
+    cli::Cli,
+    exit::{self, Json},
+    mode::Report,
+    plan::Plan,
+};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -10,10 +15,10 @@ fn main() -> ExitCode {
         return exit::printed(document.write(&mut std::io::stdout().lock()));
     }
     netkat::logging::init(cli.verbose);
+    let json = cli.json.as_ref().filter(|_| !cli.watches_only()).map(|path| Json::open(path.as_deref()));
     let mut report = Report::default();
     let result = run(&cli, &mut report);
-    let json = cli.json.as_ref().filter(|_| !cli.watches_only());
-    exit::report(&result, cli.exit_verdict, json.map(|file| (report, file.as_deref())))
+    exit::report(&result, cli.exit_verdict, json.map(|json| (report, json)))
 }
 
 fn run(cli: &Cli, report: &mut Report) -> anyhow::Result<()> {

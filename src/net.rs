@@ -1,5 +1,4 @@
 //! The words that every layer shares: protocols, link addresses, five-tuples.
-use nix::net::if_::if_indextoname;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -78,13 +77,6 @@ impl fmt::Display for MacAddr {
     }
 }
 
-/// The name of the interface with this index; `None` if there is none.
-pub fn interface_name(index: u32) -> Option<String> {
-    // nix takes the null pointer of if_indextoname(3) for success and returns an empty name.
-    let name = if_indextoname(index).ok()?.to_string_lossy().into_owned();
-    (!name.is_empty()).then_some(name)
-}
-
 /// What [`MacAddr::from_str`] could not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is not a MAC address; write six hexadecimal bytes, as 02:00:5e:10:00:01")]
@@ -112,11 +104,6 @@ fn is_hex_byte(part: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_index_of_no_interface_has_no_name() {
-        assert_eq!(interface_name(u32::MAX >> 1), None);
-    }
 
     #[test]
     fn mac_addresses_round_trip() {

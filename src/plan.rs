@@ -6,6 +6,7 @@ use crate::{
         interface::{self, Address, Interface, InterfaceError},
         resolve::{self, Family, PortError, ResolveError},
         route::Query,
+        sandbox::{Sandbox, Task},
         sysctl,
     },
     kernel::{Backend, IpFamily, SniffFilter},
@@ -176,6 +177,7 @@ fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
         filter: SniffFilter { protocol, family, host, port },
         output: Output { show: shown.then_some(show), record: cli.pcap.clone() },
         count: cli.count,
+        sandbox: sandbox(cli, if cli.read.is_some() { Task::Replay } else { Task::Sniff }),
     })
 }
 
@@ -325,7 +327,14 @@ fn setup(cli: &Cli) -> Setup {
         segmentation: !cli.no_gso,
         settings: settings(cli),
         watch: watch(cli),
+        sandbox: sandbox(cli, Task::Relay),
     }
+}
+
+/// What is given up once everything is open.
+fn sandbox(cli: &Cli, task: Task) -> Sandbox {
+    let processes = cli.exec.is_some() || cli.sh_exec.is_some();
+    Sandbox { task: if processes { Task::Processes } else { task }, enabled: !cli.no_sandbox }
 }
 
 /// What is shown and recorded of a connection's frames.

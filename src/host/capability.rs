@@ -85,6 +85,14 @@ pub fn require_port(port: u16) -> Result<(), CapabilityError> {
     require(Capability::NetBindService, &format!("hold port {port}"))
 }
 
+/// Makes execve(2) give no capability back, even to root: empties the bounding set, as far as this process may
+/// (CAP_SETPCAP).
+pub fn drop_bounding() {
+    if let Err(error) = caps::clear(None, CapSet::Bounding) {
+        log::debug!("sandbox: the bounding set stays: {error}");
+    }
+}
+
 /// Gives up every capability but `keep`, for good: the effective, permitted, inheritable and ambient sets of the
 /// calling thread. What is in `keep` but was not held is not gained.
 pub fn drop_all(keep: &[Capability]) -> Result<(), CapabilityError> {

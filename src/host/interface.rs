@@ -257,6 +257,20 @@ pub fn by_index(index: u32) -> Result<Interface, InterfaceError> {
     }
 }
 
+/// The name of the interface with that `ifindex`; `None` if there is none. Where the kernel does not tell, the index
+/// stands for it.
+pub fn name(index: u32) -> Option<String> {
+    let mut wanted = question();
+    wanted.header.index = index;
+    match one(wanted) {
+        Ok(interface) => interface.map(|interface| interface.name),
+        Err(error) => {
+            log::debug!("{error}");
+            Some(format!("interface {index}"))
+        }
+    }
+}
+
 fn question() -> LinkMessage {
     let mut message = LinkMessage::default();
     // Statistics are most of the answer and of no use here.

@@ -139,7 +139,7 @@ fn failed(backend: Backend, interface: u32, direction: Direction, source: io::Er
 
 /// The interface's name, for messages; its index when it has none any more.
 fn interface_name(index: u32) -> String {
-    crate::net::interface_name(index).unwrap_or_else(|| format!("interface {index}"))
+    crate::host::interface::name(index).unwrap_or_else(|| format!("interface {index}"))
 }
 
 /// A program's name; its id where asking takes a privilege that we do not have (CAP_SYS_ADMIN).

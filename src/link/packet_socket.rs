@@ -11,7 +11,7 @@ use super::{
     ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, VlanTag, header,
     virtio,
 };
-use crate::net::interface_name;
+use crate::host::interface;
 use std::{
     cell::Cell,
     io,
@@ -205,7 +205,7 @@ impl PacketSocket {
         let interface = if index == self.interface { self.name.clone() } else { name_of(index) };
         match error.raw_os_error() {
             Some(libc::ENOBUFS) => LinkError::EgressDropped { interface },
-            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => match index.map(interface_name) {
+            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => match index.map(interface::name) {
                 Some(None) => LinkError::Gone { interface },
                 _ => LinkError::Down { interface },
             },
@@ -398,6 +398,6 @@ fn set_option<T>(fd: RawFd, level: libc::c_int, option: libc::c_int, value: &T) 
 fn name_of(interface: Option<u32>) -> String {
     match interface {
         None => "any interface".to_owned(),
-        Some(index) => interface_name(index).unwrap_or_else(|| format!("interface {index}")),
+        Some(index) => interface::name(index).unwrap_or_else(|| format!("interface {index}")),
     }
 }

@@ -4,10 +4,9 @@ use super::{
     egress::{Egress, Hop, Wish},
     engine::{Engine, Port, Setup},
     session,
-    transcript::Taps,
 };
 use crate::{
-    host::{identity, interface::Framing, neighbour, route::Query},
+    host::{interface::Framing, neighbour, route::Query},
     link::{LinkHeader, NextHop},
     net::{FiveTuple, Protocol},
     stack::{Flow, Phase, Stack, Way},
@@ -42,41 +41,42 @@ pub struct Connect {
 
 impl Connect {
     pub fn run(&self, report: &mut Report) -> Result<(), Error> {
-        let taps = self.recording.open()?;
+        let taps = self.recording.open(self.command.as_ref())?;
         let mut attempts = self.attempts.iter().peekable();
         loop {
             let Some(attempt) = attempts.next() else { return Ok(()) };
-            match attempt.establish(self.wait, report) {
-                Ok((engine, tuple)) => return self.converse(engine, tuple, &taps, report),
+            let last = attempts.peek().is_none();
+            match attempt.establish(self.wait, last, report) {
+                Ok((mut engine, tuple)) => {
+                    if !last {
+                        engine.enter_sandbox()?;
+                    }
+                    let command = self.command.as_ref();
+                    return session::run(&mut engine, tuple, self.policy, command, taps, report);
+                }
                 Err(error @ Error::Interrupted(_)) => return Err(error),
-                Err(error) if attempts.peek().is_none() => return Err(error),
+                Err(error) if last => return Err(error),
                 Err(error) => log::info!("{error}; trying the next address"),
             }
         }
     }
-
-    fn converse(
-        &self,
-        mut engine: Engine,
-        tuple: FiveTuple,
-        taps: &Taps,
-        report: &mut Report,
-    ) -> Result<(), Error> {
-        if self.command.is_some() {
-            identity::become_invoker()?;
-        }
-        engine.drop_privileges()?;
-        session::run(&mut engine, tuple, self.policy, self.command.as_ref(), taps, report)
-    }
 }
 
 impl Attempt {
-    /// Opens everything and completes the handshake.
-    fn establish(&self, wait: Duration, report: &mut Report) -> Result<(Engine, FiveTuple), Error> {
+    /// Opens everything and completes the handshake; behind the `last` attempt's SYN there are no privileges left.
+    fn establish(
+        &self,
+        wait: Duration,
+        last: bool,
+        report: &mut Report,
+    ) -> Result<(Engine, FiveTuple), Error> {
         report.attempt(self.remote, &self.egress);
         let mut opened = self.open(wait)?;
         report.attempt(self.remote, &opened.egress);
         report.resolved(opened.resolution);
+        if last {
+            opened.engine.enter_sandbox()?;
+        }
         let tuple = self.dial(&mut opened, wait, report)?;
         Ok((opened.engine, tuple))
     }

@@ -56,7 +56,8 @@ impl DatagramConnect {
             let Some(attempt) = attempts.next() else { return Ok(()) };
             match attempt.open_datagrams(self.wait) {
                 Ok(mut engine) => {
-                    engine.drop_privileges()?;
+                    let streams = streams()?;
+                    engine.enter_sandbox()?;
                     let policy = Policy {
                         quit_after: self.policy.quit_after.or(match self.policy.no_shutdown {
                             true => None,
@@ -64,7 +65,7 @@ impl DatagramConnect {
                         }),
                         ..self.policy
                     };
-                    return Conversation::new(&mut engine, Role::Client(attempt), policy)?.run();
+                    return Conversation::new(&mut engine, Role::Client(attempt), policy, streams).run();
                 }
                 Err(error @ Error::Interrupted(_)) => return Err(error),
                 Err(error) if attempts.peek().is_none() => return Err(error),
@@ -106,7 +107,8 @@ pub struct DatagramListen {
 impl DatagramListen {
     pub fn run(&self) -> Result<(), Error> {
         let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
-        engine.drop_privileges()?;
+        let streams = streams()?;
+        engine.enter_sandbox()?;
         if let Some(persona) = self.setup.persona {
             disguise::assume(&mut engine, persona)?;
         }
@@ -118,8 +120,13 @@ impl DatagramListen {
             paths,
         });
         log::info!("listening on UDP port {}", engine.port());
-        Conversation::new(&mut engine, Role::Server { wait: self.wait }, self.policy)?.run()
+        Conversation::new(&mut engine, Role::Server { wait: self.wait }, self.policy, streams).run()
     }
+}
+
+/// Standard input and output, while this process may still open anything.
+fn streams() -> Result<(Stream, Stream), Error> {
+    Ok((Stream::input().map_err(Error::Input)?, Stream::output().map_err(Error::Output)?))
 }
 
 /// Which end of the conversation we are.
@@ -154,14 +161,19 @@ struct Conversation<'e> {
 }
 
 impl<'e> Conversation<'e> {
-    fn new(engine: &'e mut Engine, role: Role<'e>, policy: Policy) -> Result<Conversation<'e>, Error> {
+    fn new(
+        engine: &'e mut Engine,
+        role: Role<'e>,
+        policy: Policy,
+        (input, output): (Stream, Stream),
+    ) -> Conversation<'e> {
         let now = engine.reactor.now();
-        Ok(Conversation {
+        Conversation {
             engine,
             role,
             policy,
-            input: Stream::input().map_err(Error::Input)?,
-            output: Stream::output().map_err(Error::Output)?,
+            input,
+            output,
             buffer: vec![0; BATCH + READ],
             written: 0,
             input_blocked: false,
@@ -170,7 +182,7 @@ impl<'e> Conversation<'e> {
             started_at: now,
             moved_at: now,
             received_by_quit: None,
-        })
+        }
     }
 
     /// Talks until it is over, and reports what went by.

@@ -9,10 +9,11 @@ use crate::{
     host::{
         capability::{self, Capability},
         interface::{self, Interface},
+        sandbox::Sandbox,
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
     link::{self, Link, LinkError, PacketSocket},
-    net::{Protocol, interface_name},
+    net::Protocol,
     reactor::{Interest, Reactor},
     sniffer::{
         LinkType,
@@ -67,6 +68,8 @@ pub struct Setup {
     pub settings: Settings,
     /// What is shown and recorded of our packets.
     pub watch: Watch,
+    /// What is given up once everything is open.
+    pub sandbox: Sandbox,
 }
 
 /// A port of ours, held against other processes for as long as this value lives.
@@ -119,6 +122,7 @@ pub struct Engine {
     single: Option<u32>,
     /// The interfaces' names, by index.
     names: HashMap<u32, String>,
+    sandbox: Sandbox,
 }
 
 impl Engine {
@@ -182,6 +186,7 @@ impl Engine {
             leak: Leak::default(),
             single,
             names: setup.interfaces.iter().map(|i| (i.index, i.name.clone())).collect(),
+            sandbox: setup.sandbox,
         })
     }
 
@@ -210,12 +215,12 @@ impl Engine {
         self.port.number
     }
 
-    /// Gives up every capability that teardown does not need: a clsact filter, unlike a tcx link, has to be
-    /// taken away by hand.
-    pub fn drop_privileges(&self) -> Result<(), Error> {
+    /// Gives up all that the rest of the run and the teardown do not need: a clsact filter, unlike a tcx link,
+    /// has to be taken away by hand. Whatever is opened by its name must be open by now.
+    pub fn enter_sandbox(&self) -> Result<(), Error> {
         let clsact = self.guards.iter().any(|guard| guard.backend() == Backend::Clsact);
         let keep: &[Capability] = if clsact { &[Capability::NetAdmin] } else { &[] };
-        Ok(capability::drop_all(keep)?)
+        Ok(self.sandbox.enter(keep)?)
     }
 
     /// Takes what has arrived, up to a budget; whether anything had.
@@ -328,7 +333,7 @@ impl Engine {
         // A socket on all interfaces is not told when one of them goes.
         if self.single.is_none() {
             for interface in self.stack.interfaces() {
-                if interface_name(interface).is_none() {
+                if interface::name(interface).is_none() {
                     let name = self.names.get(&interface).map_or("(unknown)", String::as_str);
                     self.stack.strand(interface, name);
                 }

@@ -4,8 +4,8 @@
 //! Theory of operation: two pipes, whose other ends are ours alone and pumped by the loop. The peer's FIN
 //! closes the process's input; the end of its output sends a FIN; once it reads no more either, the connection
 //! is over. Standard error is netkat's own. The process leads a process group of its own, so that a shell's
-//! children end with it; it starts with no signal blocked and SIGPIPE as usual, and without any capability
-//! that netkat had (dropped before the first process is made).
+//! children end with it; it starts with no signal blocked and SIGPIPE as usual, as the invoking user and
+//! without any capability that netkat had, nor the means to gain one (see [`crate::host::sandbox`]).
 //!
 //! Its environment says who is there, as ncat's does: NETKAT_REMOTE_ADDR, NETKAT_REMOTE_PORT,
 //! NETKAT_LOCAL_ADDR, NETKAT_LOCAL_PORT and NETKAT_PROTO.

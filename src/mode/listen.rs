@@ -7,7 +7,7 @@ use super::{
     session,
     transcript::Taps,
 };
-use crate::{host::identity, stack::Listener};
+use crate::stack::Listener;
 use std::time::Duration;
 
 /// Connections that wait to be accepted.
@@ -32,12 +32,9 @@ pub struct Listen {
 
 impl Listen {
     pub fn run(&self, report: &mut Report) -> Result<(), Error> {
-        let taps = self.recording.open()?;
+        let taps = self.recording.open(self.command.as_ref())?;
         let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
-        if self.command.is_some() {
-            identity::become_invoker()?;
-        }
-        engine.drop_privileges()?;
+        engine.enter_sandbox()?;
         if let Some(persona) = self.setup.persona {
             disguise::assume(&mut engine, persona)?;
         }
@@ -53,13 +50,13 @@ impl Listen {
         match self.keep_open {
             Some(limit) => {
                 let (policy, wait, command) = (self.policy, self.wait, self.command.clone());
-                serve::run(&mut engine, &Service { limit, policy, wait, command, taps })
+                serve::run(&mut engine, &Service { limit, policy, wait, command }, taps)
             }
-            None => self.serve_one(&mut engine, &taps, report),
+            None => self.serve_one(&mut engine, taps, report),
         }
     }
 
-    fn serve_one(&self, engine: &mut Engine, taps: &Taps, report: &mut Report) -> Result<(), Error> {
+    fn serve_one(&self, engine: &mut Engine, taps: Taps, report: &mut Report) -> Result<(), Error> {
         let deadline = self.wait.map(|wait| engine.reactor.now() + wait);
         let Some(tuple) = engine.run_until(deadline, |stack| stack.accept())? else {
             return Err(Error::NobodyCame(self.wait.unwrap_or_default()));

@@ -20,8 +20,8 @@ mod verdict;
 
 use crate::{
     host::{
-        capability::CapabilityError, identity::IdentityError, interface::InterfaceError,
-        neighbour::NeighbourError,
+        capability::CapabilityError, interface::InterfaceError, neighbour::NeighbourError,
+        sandbox::SandboxError,
     },
     kernel::KernelError,
     link::LinkError,
@@ -109,7 +109,7 @@ pub enum Error {
     #[error(transparent)]
     Capability(#[from] CapabilityError),
     #[error(transparent)]
-    Identity(#[from] IdentityError),
+    Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Interface(#[from] InterfaceError),
     #[error(transparent)]

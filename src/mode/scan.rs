@@ -61,7 +61,7 @@ impl Scan {
         let opened = attempt.open(self.wait)?;
         results.forget_failures();
         if results.last {
-            opened.engine.drop_privileges()?;
+            opened.engine.enter_sandbox()?;
         }
         let mut ports: VecDeque<u16> =
             self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();

@@ -42,19 +42,12 @@ pub struct Service {
     pub wait: Option<Duration>,
     /// A process for each client, instead of standard input and output.
     pub command: Option<Command>,
-    pub taps: Taps,
 }
 
 /// Serves until a signal comes, nobody does for long enough, or standard output fails.
-pub fn run(engine: &mut Engine, service: &Service) -> Result<(), Error> {
+pub fn run(engine: &mut Engine, service: &Service, taps: Taps) -> Result<(), Error> {
     let mut server = Server {
-        standard: match service.command {
-            Some(_) => None,
-            None => {
-                let (input, output) = service.taps.standard()?;
-                Some(Standard { input: Broadcast::new(input), output })
-            }
-        },
+        standard: taps.standard.map(|(input, output)| Standard { input: Broadcast::new(input), output }),
         idle_since: engine.reactor.now(),
         engine,
         service,

@@ -84,7 +84,7 @@ pub fn run(
     tuple: FiveTuple,
     policy: Policy,
     command: Option<&Command>,
-    taps: &Taps,
+    taps: Taps,
     report: &mut Report,
 ) -> Result<(), Error> {
     let start = engine.reactor.now();
@@ -111,18 +111,16 @@ fn converse(
     tuple: FiveTuple,
     policy: Policy,
     command: Option<&Command>,
-    taps: &Taps,
+    taps: Taps,
     children: &mut Children,
 ) -> Result<(), Error> {
-    let (ends, mut input, mut output) = match command {
-        Some(command) => {
+    let (ends, mut input, mut output) = match (command, taps.standard) {
+        (Some(command), _) => {
             let process = children.spawn(command, &tuple)?;
             (Ends::Process, process.output, process.input)
         }
-        None => {
-            let (input, output) = taps.standard()?;
-            (Ends::Standard, input, output)
-        }
+        (None, Some((input, output))) => (Ends::Standard, input, output),
+        (None, None) => return Ok(()),
     };
     let mut conversation = Conversation::new(engine.reactor.now(), tuple, policy, ends);
     let mut busy_turns = 0;

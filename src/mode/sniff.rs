@@ -5,6 +5,7 @@ use crate::{
     host::{
         capability::{self, Capability},
         interface::{self, Interface},
+        sandbox::Sandbox,
     },
     kernel::{Filter, IpFamily, Programs, SniffFilter},
     link::{self, Link, LinkError, PacketSocket},
@@ -53,6 +54,8 @@ pub struct Sniff {
     pub output: Output,
     /// Stop after so many packets.
     pub count: Option<u64>,
+    /// What is given up once everything is open.
+    pub sandbox: Sandbox,
 }
 
 /// Whether to go on.
@@ -90,6 +93,7 @@ impl Sniff {
 
     fn replay(&self, mut reader: CaptureReader) -> Result<(), Error> {
         let mut sink = self.output.open(stdout()?)?;
+        self.sandbox.enter(&[])?;
         let result = loop {
             match reader.read() {
                 Ok(Some(Record::Interface(interface))) => drop(sink.add_interface(interface)?),
@@ -139,7 +143,7 @@ impl Sniff {
             capture.number(known.index, &known.name, LinkType::of_hardware(known.hardware))?;
         }
         capture.socket.bind()?;
-        capability::drop_all(&[])?;
+        self.sandbox.enter(&[])?;
         let name = interface.map_or("any interface", |interface| interface.name.as_str());
         log::info!("listening on {name}");
         match capture.run() {

@@ -1,6 +1,6 @@
 //! What becomes of standard input and output on their way besides being sent and received: line ends are
 //! translated (`-C`), what goes by is recorded (`-o`, `-x`) and counted on the terminal (`--progress`).
-use super::{Error, conversation::Channel};
+use super::{Command, Error, conversation::Channel};
 use crate::stdio::Stream;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
@@ -25,8 +25,12 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Opens the files; to be called while the process may still do so.
-    pub fn open(&self) -> Result<Taps, Error> {
+    /// Opens the files, and standard input and output unless the peer talks to processes of `command`; to be called
+    /// while this process may still open anything.
+    pub fn open(&self, command: Option<&Command>) -> Result<Taps, Error> {
+        if command.is_some() {
+            return Ok(Taps { standard: None });
+        }
         let open = |path: &Option<PathBuf>| path.as_deref().map(|path| self.file(path)).transpose();
         let progress = self.progress && io::stderr().is_terminal();
         let transcript = Transcript {
@@ -37,7 +41,14 @@ impl Recording {
         };
         let idle = self.output.is_none() && self.hex_dump.is_none() && !progress;
         let transcript = (!idle).then(|| Rc::new(RefCell::new(transcript)));
-        Ok(Taps { crlf: self.crlf, transcript })
+        let input = Channel::input(Stream::input().map_err(Error::Input)?);
+        let output = Channel::output(Stream::output().map_err(Error::Output)?);
+        let input = if self.crlf { input.with_crlf() } else { input };
+        let standard = match transcript {
+            Some(transcript) => (input.recorded(transcript.clone()), output.recorded(transcript)),
+            None => (input, output),
+        };
+        Ok(Taps { standard: Some(standard) })
     }
 
     fn file(&self, path: &Path) -> Result<BufWriter<File>, Error> {
@@ -57,24 +68,11 @@ fn bar() -> ProgressBar {
     }
 }
 
-/// What standard input and output pass through.
+/// Standard input and output, and what they pass through.
 #[derive(Debug)]
 pub struct Taps {
-    crlf: bool,
-    transcript: Option<Rc<RefCell<Transcript>>>,
-}
-
-impl Taps {
-    /// Standard input and output.
-    pub fn standard(&self) -> Result<(Channel, Channel), Error> {
-        let input = Channel::input(Stream::input().map_err(Error::Input)?);
-        let output = Channel::output(Stream::output().map_err(Error::Output)?);
-        let input = if self.crlf { input.with_crlf() } else { input };
-        Ok(match &self.transcript {
-            Some(transcript) => (input.recorded(transcript.clone()), output.recorded(transcript.clone())),
-            None => (input, output),
-        })
-    }
+    /// Input and output; none where processes take their place.
+    pub standard: Option<(Channel, Channel)>,
 }
 
 /// Which way bytes go.
