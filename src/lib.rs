@@ -25,7 +25,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`net`] | the words that all share |
-//! | [`host`] | questions to the kernel: routes, neighbours, interfaces, capabilities |
+//! | [`host`] | questions to the kernel: routes, neighbours, interfaces; what this process may do, and gives up |
 //! | [`kernel`] | what is put into the kernel while netkat runs, each a value that undoes itself |
 //! | [`link`] | frames on the wire |
 //! | [`sniffer`] | frames as text, JSON and capture files |

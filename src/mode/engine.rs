@@ -119,6 +119,8 @@ pub struct Engine {
     down: Option<u32>,
     checked_at: Duration,
     leak: Leak,
+    /// The programs that ran before the guards when these were attached; asking later takes a capability.
+    ahead: Vec<String>,
     single: Option<u32>,
     /// The interfaces' names, by index.
     names: HashMap<u32, String>,
@@ -172,6 +174,7 @@ impl Engine {
         if let Some(guard) = guards.first() {
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
         }
+        let ahead = guards.iter().flat_map(|guard| guard.ahead().unwrap_or_default()).collect();
         let stack = Stack::new(setup.settings.clone(), unpredictable);
         Ok(Engine {
             stack,
@@ -184,6 +187,7 @@ impl Engine {
             down: None,
             checked_at: Duration::ZERO,
             leak: Leak::default(),
+            ahead,
             single,
             names: setup.interfaces.iter().map(|i| (i.index, i.name.clone())).collect(),
             sandbox: setup.sandbox,
@@ -340,10 +344,8 @@ impl Engine {
             }
         }
         if self.leak.grew(&self.programs.counters()) {
-            let ahead: Vec<_> =
-                self.guards.iter().flat_map(|guard| guard.ahead().unwrap_or_default()).collect();
-            let who = match ahead.as_slice() {
-                [] => "an unknown program".to_owned(),
+            let who = match self.ahead.as_slice() {
+                [] => "a program attached since".to_owned(),
                 names => names.join(", "),
             };
             log::warn!(

@@ -41,9 +41,10 @@ impl SendSpace {
         self.una.saturating_add_signed(i64::from(distance))
     }
 
-    /// RFC 5961, section 5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT.
+    /// RFC 5961, section 5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT. Nothing below our SYN was ever sent, however
+    /// far back the window reaches.
     pub fn is_acceptable_ack(&self, ack: u64) -> bool {
-        ack <= self.nxt && ack + self.max_window.max(1 << 16) >= self.una
+        (1..=self.nxt).contains(&ack) && ack + self.max_window.max(1 << 16) >= self.una
     }
 
     /// Takes the window of an acceptable ACK at or above SND.UNA, if it is newer than what we have. Like Linux's

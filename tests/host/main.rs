@@ -8,3 +8,4 @@ mod multipath;
 mod neighbours;
 mod privileges;
 mod routes;
+mod sandbox;

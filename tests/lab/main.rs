@@ -12,6 +12,7 @@ mod emulator;
 mod endings;
 mod frames;
 mod habits;
+mod hostile;
 mod matrix;
 mod namespace;
 mod netkat;

@@ -1,14 +1,20 @@
 //! What netkat may do, and what it says when it may not.
 use crate::{
     namespace::Namespace,
-    netkat::PROGRAM,
+    netkat::{PROGRAM, netkat},
     payload::Payload,
     peers::Netcat,
-    process::{Command, DEADLINE},
+    process::{Command, DEADLINE, Input, Process},
     requirements::lab,
     topology::{Family, Pair},
 };
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 const NEEDED: [&str; 3] = ["net_raw", "net_admin", "bpf"];
 const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -115,25 +121,220 @@ fn file_capabilities_serve_an_ordinary_user() {
     server.wait(DEADLINE).check(&out);
 }
 
-/// Once the connection stands, a tcx run holds no capability at all, and a clsact run only what its clean-up needs.
+/// What /proc/PID/status says of a process's privileges.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Privileges {
+    /// Real, effective, saved and file system user; and group.
+    users: Vec<u32>,
+    groups: Vec<u32>,
+    supplementary: Vec<u32>,
+    /// Inheritable, permitted, effective and ambient set; the bounding set, which execve(2) could give back.
+    capabilities: [u64; 4],
+    bounding: u64,
+    no_new_privileges: bool,
+    /// 2 for a filter.
+    seccomp: u32,
+}
+
+impl Privileges {
+    fn of(process: &Process) -> Self {
+        let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
+        Self::parse(&status)
+    }
+
+    fn parse(status: &str) -> Self {
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        let numbers = |name| field(name).split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let set = |name: &str| u64::from_str_radix(&field(name), 16).unwrap_or(u64::MAX);
+        Self {
+            users: numbers("Uid"),
+            groups: numbers("Gid"),
+            supplementary: numbers("Groups"),
+            capabilities: ["CapInh", "CapPrm", "CapEff", "CapAmb"].map(set),
+            bounding: set("CapBnd"),
+            no_new_privileges: field("NoNewPrivs") == "1",
+            seccomp: field("Seccomp").parse().unwrap_or_default(),
+        }
+    }
+
+    /// Nothing but `kept`, as this user and group.
+    fn given_up(user: u32, group: u32, kept: u64) -> Self {
+        Self {
+            users: vec![user; 4],
+            groups: vec![group; 4],
+            supplementary: Vec::new(),
+            capabilities: [0, kept, kept, 0],
+            bounding: 0,
+            no_new_privileges: true,
+            seccomp: 2,
+        }
+    }
+}
+
+/// Waits until a process has exactly these privileges.
+fn settles_at(process: &mut Process, expected: &Privileges) {
+    let deadline = Instant::now() + DEADLINE;
+    while Privileges::of(process) != *expected {
+        assert!(process.is_running(), "ended early: {}", process.stderr());
+        assert!(Instant::now() < deadline, "{:?} instead of {expected:?}", Privileges::of(process));
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const NET_ADMIN: u64 = 1 << 12;
+const NOBODY_ID: u32 = 65_534;
+
+/// Once everything is open, a run is nobody's and holds nothing; with clsact, CAP_NET_ADMIN for the clean-up.
 #[test]
-fn capabilities_are_dropped_once_everything_is_set_up() {
+fn every_mode_gives_up_what_it_does_not_need() {
     lab!("nc.openbsd");
-    for (guard, kept) in [("tcx", 0), ("clsact", 1 << 12)] {
+    for (guard, kept) in [("tcx", 0), ("clsact", NET_ADMIN)] {
         let pair = Pair::new();
-        let at = pair.peer_address(Family::V4);
-        let _server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c.input(crate::process::Input::Open));
-        let mut client = crate::netkat::netkat(&pair.host, &format!("-v --guard {guard} {at} 5000"))
-            .input(crate::process::Input::Open)
+        let (here, at) = (pair.host_address(Family::V4), pair.peer_address(Family::V4));
+        // A peer that never answers.
+        pair.peer.ip("route add blackhole 10.77.1.0/24");
+        pair.host.ip("route add 10.77.1.0/24 via 10.77.0.2");
+        let _server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c.input(Input::Open));
+        for line in [
+            format!("{at} 5000"),
+            format!("-w 30 10.77.1.1 5000"),
+            format!("-l {here} 5001"),
+            "-l -k 5002".to_owned(),
+            format!("-u {at} 5003"),
+            "-u -l 5004".to_owned(),
+            "-z -w 30 10.77.1.1 80,81".to_owned(),
+        ] {
+            let line = format!("-v --guard {guard} {line}");
+            let mut run = netkat(&pair.host, &line).input(Input::Open).spawn();
+            settles_at(&mut run, &Privileges::given_up(NOBODY_ID, NOBODY_ID, kept));
+            let output = run.terminate();
+            assert_eq!(output.signal(), Some(15), "{output}");
+            assert!(!output.stderr.contains("cannot remove"), "{output}");
+        }
+        assert!(!pair.host.run("tc qdisc show dev eth0").text().contains("clsact"), "clsact is left");
+    }
+    let pair = Pair::new();
+    let mut sniffer = netkat(&pair.host, "--sniff -i eth0").spawn();
+    settles_at(&mut sniffer, &Privileges::given_up(NOBODY_ID, NOBODY_ID, 0));
+}
+
+#[test]
+fn with_sudo_a_run_becomes_its_callers() {
+    lab!();
+    let pair = Pair::new();
+    let line = format!("env SUDO_UID=54321 SUDO_GID=54322 {PROGRAM} -l 5000");
+    let mut server = pair.host.words(&line).input(Input::Open).spawn();
+    settles_at(&mut server, &Privileges::given_up(54_321, 54_322, 0));
+}
+
+/// A pod without CAP_SETUID, CAP_SETGID and CAP_SETPCAP: what can be given up is.
+#[test]
+fn where_root_may_not_become_nobody_the_rest_is_given_up() {
+    lab!("setpriv", "nc.openbsd");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let sets = NEEDED.iter().map(|c| format!(",+{c}")).collect::<String>();
+    for guard in ["tcx", "clsact"] {
+        let server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c);
+        let mut client = pair
+            .host
+            .command("setpriv")
+            .args([format!("--bounding-set=-all{sets}"), format!("--inh-caps=-all{sets}")])
+            .arg(PROGRAM)
+            .args(format!("-vv --guard {guard} {at} 5000").split_whitespace())
+            .input(Input::Open)
             .spawn();
         client.wait_for_stderr("established");
-        // Setting up ends a moment after the handshake.
-        client.wait_until("dropped capabilities", |c| {
-            let status = fs::read_to_string(format!("/proc/{}/status", c.id())).unwrap_or_default();
-            ["CapPrm:", "CapEff:"].iter().all(|set| {
-                let value = status.lines().find_map(|l| l.strip_prefix(set)).map(str::trim);
-                value.and_then(|v| u64::from_str_radix(v, 16).ok()).is_some_and(|v| v & !kept == 0)
-            })
+        let kept = if guard == "clsact" { NET_ADMIN } else { 0 };
+        client.wait_until("the rest given up", |client| {
+            let left = Privileges::of(client);
+            left.users == [0; 4]
+                && left.capabilities == [0, kept, kept, 0]
+                && left.no_new_privileges
+                && left.seccomp == 2
         });
+        assert!(client.stderr().contains("cannot set the group to become user 65534"), "{}", client.stderr());
+        client.write(b"in spite of it");
+        client.close_stdin();
+        let client = client.wait(DEADLINE);
+        assert_eq!(client.code(), Some(0), "{client}");
+        assert_eq!(server.wait(DEADLINE).text(), "in spite of it");
+    }
+}
+
+#[test]
+fn without_the_sandbox_capabilities_are_given_up_all_the_same() {
+    lab!();
+    let pair = Pair::new();
+    let mut server = netkat(&pair.host, "--no-sandbox -l 5000").input(Input::Open).spawn();
+    server.wait_until("no capabilities", |server| Privileges::of(server).capabilities == [0; 4]);
+    let left = Privileges::of(&server);
+    assert_eq!((left.users, left.no_new_privileges, left.seccomp), (vec![0; 4], false, 0));
+}
+
+/// Files are opened before, the report and the records are written after.
+#[test]
+fn what_was_opened_by_root_is_written_by_nobody() {
+    lab!("nc.openbsd");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let folder = std::env::temp_dir().join(format!("netkat-lab-{}-records", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("a mode");
+    let server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c.text("answer"));
+    let name = |file: &str| folder.join(file).display().to_string();
+    let client = netkat(&pair.host, &format!("{at} 5000"))
+        .args([format!("--json={}", name("json")), format!("--pcap={}", name("pcap"))])
+        .args([format!("--output={}", name("output")), format!("--hex-dump={}", name("dump"))])
+        .text("question")
+        .run();
+    assert_eq!((client.code(), client.text().as_str()), (Some(0), "answer"), "{client}");
+    server.wait(DEADLINE);
+    let read = |file: &str| fs::read(name(file)).expect(file);
+    assert!(String::from_utf8_lossy(&read("json")).contains("\"verdict\":\"done\""));
+    assert_eq!(read("output").len(), "questionanswer".len());
+    assert!(read("dump").starts_with(b"> 00000000") || read("dump").starts_with(b"< 00000000"));
+    assert!(read("pcap").len() > 500);
+    fs::remove_dir_all(&folder).expect("removed");
+}
+
+/// What a process of --exec is told by /proc, and whether it gets at netkat itself, its parent, whose user it has.
+const LOOK_AROUND: &str = "cat /proc/self/status; ls /proc/$PPID/fd 2>/dev/null && echo descriptors; \
+    (read -r line </proc/$PPID/environ) 2>/dev/null && echo environment; id -u; \
+    echo made >$HOME/netkat-file && cat $HOME/netkat-file";
+
+/// Ordinary programs work, as the caller's, without any means to become more.
+#[test]
+fn processes_are_their_callers_and_cannot_get_at_netkat() {
+    lab!("nc.openbsd");
+    for (guard, sudo) in [("tcx", true), ("clsact", true), ("tcx", false), ("clsact", false)] {
+        let pair = Pair::new();
+        let at = pair.host_address(Family::V4);
+        let home =
+            std::env::temp_dir().join(format!("netkat-lab-{}-home-{guard}-{sudo}", std::process::id()));
+        fs::create_dir_all(&home).expect("a folder");
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o777)).expect("a mode");
+        let caller = if sudo { "SUDO_UID=54321 SUDO_GID=54322" } else { "A=B" };
+        let line =
+            format!("env {caller} HOME={} {PROGRAM} -v --guard {guard} -l -k 5000 --sh-exec", home.display());
+        let mut server = pair.host.words(&line).arg(LOOK_AROUND).spawn();
+        server.wait_for_stderr("listening on");
+        let text = pair.peer.run(&format!("nc.openbsd {at} 5000")).text();
+        fs::remove_dir_all(&home).expect("removed");
+        let (user, group) = if sudo { (54_321, 54_322) } else { (0, 0) };
+        let mut expected = Privileges::given_up(user, group, 0);
+        expected.seccomp = 0;
+        let mut privileges = Privileges::parse(&text);
+        if sudo {
+            assert_eq!(std::mem::take(&mut privileges.supplementary), [54_322]);
+        } else {
+            privileges.supplementary.clear();
+        }
+        assert_eq!(privileges, expected, "{guard}: {text}");
+        assert!(!text.contains("descriptors") && !text.contains("environment"), "{guard}: {text}");
+        assert!(text.ends_with(&format!("\n{user}\nmade\n")), "{guard}: {text}");
     }
 }

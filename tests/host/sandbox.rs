@@ -1,0 +1,112 @@
+//! What a process in the sandbox can still do, by trying: this test's program, started once more, enters it.
+use netkat::host::{
+    interface,
+    sandbox::{Sandbox, Task},
+};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        socket::{AddressFamily, SockFlag, SockType, socket},
+    },
+    unistd::{Pid, geteuid, getppid, setuid},
+};
+use std::{
+    env,
+    fs::{self, File},
+    io::Write,
+    os::unix::process::ExitStatusExt,
+    process::{self, Command, Stdio},
+    thread,
+};
+
+use crate::lab::skip;
+
+const TASK: &str = "NETKAT_TEST_TASK";
+
+/// Runs [`inside`] in a process of its own.
+fn inside_with(task: &str, refusal: &str) -> process::Output {
+    Command::new(env::current_exe().expect("this program"))
+        .args(["--exact", "sandbox::inside", "--ignored", "--nocapture", "--test-threads=1"])
+        .env(TASK, task)
+        .env("NETKAT_SECCOMP", refusal)
+        .stdin(Stdio::null())
+        .output()
+        .expect("started")
+}
+
+#[test]
+#[ignore = "is run by the others, in processes of their own"]
+fn inside() {
+    let task = match env::var(TASK).as_deref() {
+        Ok("relay") => Task::Relay,
+        Ok("sniff") => Task::Sniff,
+        Ok("replay") => Task::Replay,
+        _ => Task::Processes,
+    };
+    let path = env::temp_dir().join(format!("netkat-sandbox-{}", process::id()));
+    let mut open = File::create(&path).expect("a file");
+    let parent = getppid();
+    Sandbox { task, enabled: true }.enter(&[]).expect("entered");
+
+    let socket = |family| socket(family, SockType::Datagram, SockFlag::empty(), None).is_ok();
+    let tries = [
+        ("open file written", open.write_all(b"x").is_ok()),
+        ("memory", vec![1u8; 64 << 20].iter().all(|byte| *byte == 1)),
+        ("netlink", interface::by_name("lo").is_ok()),
+        ("file read", File::open("/etc/passwd").is_ok()),
+        ("file made", File::create("/tmp/netkat-sandbox-made").is_ok()),
+        ("own file removed", fs::remove_file(&path).is_ok()),
+        ("folder listed", fs::read_dir("/").is_ok()),
+        ("program run", Command::new("/bin/true").status().is_ok()),
+        ("thread", thread::Builder::new().spawn(|| ()).is_ok()),
+        ("UDP socket", socket(AddressFamily::Inet)),
+        ("local socket", socket(AddressFamily::Unix)),
+        ("packet socket", socket(AddressFamily::Packet)),
+        ("root again", setuid(0.into()).is_ok()),
+        ("parent signalled", kill(parent, Signal::SIGCONT).is_ok()),
+        ("init signalled", kill(Pid::from_raw(1), None).is_ok()),
+    ];
+    let did: Vec<&str> = tries.iter().filter(|(_, done)| *done).map(|(what, _)| *what).collect();
+    println!("\ndid: {}", did.join(", "));
+}
+
+/// What the process in the sandbox could do.
+fn did(task: &str) -> String {
+    let output = inside_with(task, "refuse");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{task}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text.lines().find_map(|line| line.strip_prefix("did: ")).expect("a report").to_owned()
+}
+
+#[test]
+fn a_run_can_use_what_is_open_and_nothing_else() {
+    if !geteuid().is_root() {
+        return skip("needs root to give up");
+    }
+    assert_eq!(did("relay"), "open file written, memory, netlink");
+    assert_eq!(did("sniff"), "open file written, memory, netlink");
+    assert_eq!(did("replay"), "open file written, memory");
+}
+
+/// Without the filter and Landlock, what remains is what nobody, or here the user who called sudo, may do.
+#[test]
+fn processes_may_be_run_where_they_are_the_task() {
+    if !geteuid().is_root() {
+        return skip("needs root to give up");
+    }
+    let did = did("processes");
+    for possible in ["file read", "program run", "thread", "UDP socket", "local socket"] {
+        assert!(did.contains(possible), "{possible} is not among: {did}");
+    }
+    assert!(!did.contains("packet socket"), "{did}");
+}
+
+/// For finding out which call a list lacks.
+#[test]
+fn a_refused_call_is_deadly_where_that_is_asked_for() {
+    if !geteuid().is_root() {
+        return skip("needs root to give up");
+    }
+    let output = inside_with("relay", "kill");
+    assert_eq!(output.status.signal(), Some(Signal::SIGSYS as i32), "{output:?}");
+}
