@@ -248,7 +248,7 @@ pub struct Cli {
     pub exit_verdict: bool,
 
     /// Once everything is open, give up capabilities only: keep the user, the file system and all system calls
-    #[arg(help_heading = PACKETS, long)]
+    #[arg(help_heading = MODES, long)]
     pub no_sandbox: bool,
 
     /// Where to attach the programs

@@ -302,7 +302,7 @@ fn what_was_opened_by_root_is_written_by_nobody() {
 }
 
 /// What a process of --exec is told by /proc, and whether it gets at netkat itself, its parent, whose user it has.
-const LOOK_AROUND: &str = "cat /proc/self/status; ls /proc/$PPID/fd 2>/dev/null && echo descriptors; \
+const LOOK_AROUND: &str = "cat /proc/self/status; readlink /proc/$PPID/fd/* && echo descriptors; \
     (read -r line </proc/$PPID/environ) 2>/dev/null && echo environment; id -u; \
     echo made >$HOME/netkat-file && cat $HOME/netkat-file";
 
