@@ -89,7 +89,7 @@ fn tcp(
 ) -> Vec<u8> {
     let mut options = options.to_vec();
     options.resize(options.len().next_multiple_of(4).min(40), 0);
-    let mut tcp = vec![4000u16.to_be_bytes(), 80u16.to_be_bytes()].concat();
+    let mut tcp = [4000u16.to_be_bytes(), 80u16.to_be_bytes()].concat();
     tcp.extend(sequence.to_be_bytes());
     tcp.extend(acknowledgment.to_be_bytes());
     tcp.extend([(5 + options.len() as u8 / 4) << 4, flags]);

@@ -15,23 +15,33 @@ use std::{
     fs::{self, File},
     io::Write,
     os::unix::process::ExitStatusExt,
+    path::PathBuf,
     process::{self, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
 use crate::lab::skip;
 
 const TASK: &str = "NETKAT_TEST_TASK";
+const FILE: &str = "NETKAT_TEST_FILE";
 
 /// Runs [`inside`] in a process of its own.
 fn inside_with(task: &str, refusal: &str) -> process::Output {
-    Command::new(env::current_exe().expect("this program"))
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let file = env::temp_dir().join(format!("netkat-sandbox-{}-{number}", process::id()));
+    let output = Command::new(env::current_exe().expect("this program"))
         .args(["--exact", "sandbox::inside", "--ignored", "--nocapture", "--test-threads=1"])
         .env(TASK, task)
+        .env(FILE, &file)
         .env("NETKAT_SECCOMP", refusal)
         .stdin(Stdio::null())
         .output()
-        .expect("started")
+        .expect("started");
+    // What is left of it is ours to remove.
+    let _ = fs::remove_file(file);
+    output
 }
 
 #[test]
@@ -43,7 +53,7 @@ fn inside() {
         Ok("replay") => Task::Replay,
         _ => Task::Processes,
     };
-    let path = env::temp_dir().join(format!("netkat-sandbox-{}", process::id()));
+    let path = PathBuf::from(env::var_os(FILE).expect("a path"));
     let mut open = File::create(&path).expect("a file");
     let parent = getppid();
     Sandbox { task, enabled: true }.enter(&[]).expect("entered");
@@ -54,7 +64,7 @@ fn inside() {
         ("memory", vec![1u8; 64 << 20].iter().all(|byte| *byte == 1)),
         ("netlink", interface::by_name("lo").is_ok()),
         ("file read", File::open("/etc/passwd").is_ok()),
-        ("file made", File::create("/tmp/netkat-sandbox-made").is_ok()),
+        ("file made", File::create("/etc/netkat-sandbox").is_ok()),
         ("own file removed", fs::remove_file(&path).is_ok()),
         ("folder listed", fs::read_dir("/").is_ok()),
         ("program run", Command::new("/bin/true").status().is_ok()),

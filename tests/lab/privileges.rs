@@ -25,7 +25,8 @@ struct Copy(PathBuf);
 impl Copy {
     fn new(label: &str) -> Self {
         let path = std::env::temp_dir().join(format!("netkat-lab-{}-{label}", std::process::id()));
-        fs::copy(PROGRAM, &path).expect("copying netkat");
+        // By another process: what this one had open for writing, a child of another test might hold while we run it.
+        Command::new("cp").arg(PROGRAM).arg(&path).succeed();
         Self(path)
     }
 }
@@ -200,7 +201,7 @@ fn every_mode_gives_up_what_it_does_not_need() {
         let _server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c.input(Input::Open));
         for line in [
             format!("{at} 5000"),
-            format!("-w 30 10.77.1.1 5000"),
+            "-w 30 10.77.1.1 5000".to_owned(),
             format!("-l {here} 5001"),
             "-l -k 5002".to_owned(),
             format!("-u {at} 5003"),
