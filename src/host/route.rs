@@ -184,6 +184,20 @@ pub fn lookup(query: &Query) -> Result<Route, RouteError> {
     Ok(route)
 }
 
+/// Whether it is the default route, and none that knows the destination any better, that leads there. `false` also
+/// where the kernel does not say: IPv4 before Linux 4.13, IPv6 before 4.15.
+pub fn is_default(query: &Query) -> bool {
+    let mut message = question(query);
+    message.header.flags |= RouteFlags::FibMatch;
+    let replies = Netlink::open()
+        .and_then(|mut netlink| netlink.request(RouteNetlinkMessage::GetRoute(message), 0))
+        .inspect_err(|error| debug!("cannot tell which route leads to {}: {error}", query.destination));
+    replies.unwrap_or_default().iter().any(|reply| match reply {
+        RouteNetlinkMessage::NewRoute(route) => route.header.destination_prefix_length == 0,
+        _ => false,
+    })
+}
+
 /// Refuses what the kernel would misunderstand.
 fn check(query: &Query) -> Result<(), RouteError> {
     match (query.destination, query.interface) {

@@ -1,6 +1,6 @@
 //! Connecting: to each address of the name in turn, until one answers.
 use super::{
-    Command, Error, Policy, Recording, Report, disguise,
+    Command, Error, Hint, Policy, Recording, Report, disguise,
     egress::{Egress, Hop, Wish},
     engine::{Engine, Port, Setup},
     session,
@@ -93,7 +93,7 @@ impl Attempt {
             let next_hop = resolve(&egress, wait)?;
             let resolution = start.elapsed();
             let engine = Engine::open(&setup, port)?;
-            return Ok(Opened { engine, egress, next_hop, resolution });
+            return Ok(Opened { engine, wish: self.wish, egress, next_hop, resolution });
         };
         let mut engine = Engine::open(&setup, port)?;
         disguise::assume(&mut engine, persona)?;
@@ -105,7 +105,7 @@ impl Attempt {
         let header = LinkHeader::Ethernet { destination, source: persona.mac };
         let next_hop = NextHop { interface: persona.interface, header };
         let resolution = engine.reactor.now() - start;
-        Ok(Opened { engine, egress, next_hop, resolution })
+        Ok(Opened { engine, wish: self.wish, egress, next_hop, resolution })
     }
 
     /// Asks for the way once more, now that our port is known: policy rules and multipath hashing look at it.
@@ -135,6 +135,7 @@ impl Attempt {
 /// What connections are made on.
 pub(super) struct Opened {
     pub engine: Engine,
+    wish: Wish,
     pub egress: Egress,
     pub next_hop: NextHop,
     /// How long it took to find the next hop's link address.
@@ -163,7 +164,7 @@ impl Opened {
             drops if drops > 0 && drops == syns => {
                 Error::EgressDropped { target, syns, interface: self.egress.interface.name.clone() }
             }
-            _ => Error::TimedOut { target, syns, waited },
+            _ => Error::TimedOut { target, syns, waited, hint: Hint::of(&self.wish) },
         }
     }
 }

@@ -185,10 +185,19 @@ impl Wish {
 
     fn disguise(&self, mut egress: Egress) -> Egress {
         if let Some((address, mac)) = self.persona {
-            let mac = mac.unwrap_or_else(|| MacAddr::locally_administered(address));
+            let mac = mac.unwrap_or_else(|| link_address(&egress.interface, address));
             egress.source = address;
             egress.persona = Some(Persona { address, mac, interface: egress.interface.index });
         }
         egress
+    }
+}
+
+/// Where an assumed address is to be found: at a link address of its own, but on a macvlan, whose parent hands it
+/// what is sent to its one link address only (macvlan_handle_frame in drivers/net/macvlan.c).
+fn link_address(interface: &Interface, address: IpAddr) -> MacAddr {
+    match (interface.kind.as_deref(), interface.mac) {
+        (Some("macvlan" | "macvtap"), Some(mac)) => mac,
+        _ => MacAddr::locally_administered(address),
     }
 }

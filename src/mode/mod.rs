@@ -8,6 +8,7 @@ mod disguise;
 mod egress;
 mod engine;
 mod exec;
+mod hint;
 mod line_end;
 mod listen;
 mod report;
@@ -44,6 +45,7 @@ pub use datagram::{DatagramConnect, DatagramListen};
 pub use egress::{Egress, EgressError, Hop, Wish};
 pub use engine::Setup;
 pub use exec::{Command, CommandError};
+pub use hint::Hint;
 pub use listen::Listen;
 pub use report::Report;
 pub use scan::{PROBE_BUFFER, Scan};
@@ -54,8 +56,8 @@ pub use verdict::Verdict;
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{target}: timed out: no answer to {} in {}", count(*.syns, "SYN"), seconds(*.waited))]
-    TimedOut { target: SocketAddr, syns: u64, waited: Duration },
+    #[error("{target}: timed out: no answer to {} in {}{}", count(*.syns, "SYN"), seconds(*.waited), hint::behind(*.hint))]
+    TimedOut { target: SocketAddr, syns: u64, waited: Duration, hint: Option<Hint> },
     #[error("{0}: refused: the peer answered with a reset (RST)")]
     Refused(SocketAddr),
     #[error("{target}: refused: {from} says that the port is unreachable (ICMP)")]

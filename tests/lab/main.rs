@@ -8,6 +8,8 @@
 mod assumptions;
 mod clients;
 mod company;
+mod detours;
+mod disguise;
 mod emulator;
 mod endings;
 mod frames;
