@@ -12,6 +12,7 @@ mod detours;
 mod disguise;
 mod emulator;
 mod endings;
+mod footprint;
 mod frames;
 mod habits;
 mod hostile;
