@@ -2,11 +2,13 @@
 //!
 //! Tests the file that NETKAT_STATIC names (scripts/test builds one for this), else the one in target/dist; says so
 //! loudly where there is none. The size is the release's: scripts/package-static itself refuses a larger one.
-use nix::sched::{CloneFlags, setns};
+use caps::{CapSet, Capability};
+use nix::sched::{CloneFlags, setns, unshare};
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -16,6 +18,7 @@ use std::{
 
 const HOST: [&str; 2] = ["10.9.0.1", "fd00:9::1"];
 const PEER: [&str; 2] = ["10.9.0.2", "fd00:9::2"];
+const THREE: [Capability; 3] = [Capability::CAP_NET_RAW, Capability::CAP_NET_ADMIN, Capability::CAP_BPF];
 const MIB: usize = 1 << 20;
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -131,6 +134,26 @@ impl Lab {
         thread::scope(|scope| scope.spawn(work).join()).expect("the peer")
     }
 
+    /// What the container image holds, run as a container would be: as nobody, with three capabilities to be had.
+    fn from_image(&self, arguments: &str) -> Running {
+        let file = File::open(Path::new("/run/netns").join(&self.host)).expect("the namespace");
+        let start = || {
+            setns(&file, CloneFlags::CLONE_NEWNET).expect("entering the namespace");
+            unshare(CloneFlags::CLONE_FS).expect("a root folder of this thread's own");
+            nix::unistd::chroot(&self.root).and_then(|()| nix::unistd::chdir("/")).expect("the image's root");
+            for capability in caps::runtime::thread_all_supported() {
+                if !THREE.contains(&capability) {
+                    caps::drop(None, CapSet::Bounding, capability).expect("a smaller bounding set");
+                }
+            }
+            let mut command = Command::new("/usr/bin/netkat");
+            command.args(arguments.split_whitespace()).uid(65532).gid(65532);
+            let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+            Running(child.unwrap_or_else(|e| panic!("{command:?}: {e}")))
+        };
+        thread::scope(|scope| scope.spawn(start).join()).expect("netkat")
+    }
+
     fn listener(&self, address: &str) -> (TcpListener, u16) {
         let listener = self.at_peer(|| TcpListener::bind((address, 0))).expect("a listener");
         let port = listener.local_addr().expect("its address").port();
@@ -204,20 +227,52 @@ fn receive(listener: &TcpListener) -> Vec<u8> {
 #[test]
 fn connects_from_an_empty_chroot() {
     let Some(lab) = Lab::new("connect") else { return };
+    connects(&lab, |arguments| lab.netkat("", arguments));
+}
+
+#[test]
+fn listens_in_an_empty_chroot() {
+    let Some(lab) = Lab::new("listen") else { return };
+    listens(&lab, |arguments| lab.netkat("", arguments));
+}
+
+#[test]
+fn sniffs_in_an_empty_chroot() {
+    let Some(lab) = Lab::new("sniff") else { return };
+    sniffs(&lab, |arguments| lab.netkat("", arguments));
+}
+
+/// scripts/package makes the layer of the container image that packaging/Dockerfile describes.
+#[test]
+fn does_it_all_from_the_image_layer_as_nobody_with_three_capabilities() {
+    let Some(lab) = Lab::new("image") else { return };
+    let Some(binary) = binary() else { return };
+    let dist = lab.root.with_extension("dist");
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/package");
+    let layer =
+        output(Command::new(package).arg("layer").env("NETKAT_STATIC", binary).env("NETKAT_DIST", &dist));
+    fs::remove_file(lab.root.join("netkat")).expect("an empty root");
+    let unpack = ["--extract", "--xattrs", "--xattrs-include=security.capability", "--file", layer.trim()];
+    output(Command::new("tar").args(unpack).arg("--directory").arg(&lab.root));
+    fs::remove_dir_all(&dist).expect("removing the layer");
+    connects(&lab, |arguments| lab.from_image(arguments));
+    listens(&lab, |arguments| lab.from_image(arguments));
+    sniffs(&lab, |arguments| lab.from_image(arguments));
+}
+
+fn connects(lab: &Lab, netkat: impl Fn(&str) -> Running) {
     for peer in PEER {
         let (listener, port) = lab.listener(peer);
-        let mut netkat = lab.netkat("", &format!("-n -w 10 {peer} {port}"));
+        let mut netkat = netkat(&format!("-n -w 10 {peer} {port}"));
         netkat.write(&payload());
         assert!(receive(&listener) == payload(), "{peer}: other bytes arrived");
         netkat.succeed();
     }
 }
 
-#[test]
-fn listens_in_an_empty_chroot() {
-    let Some(lab) = Lab::new("listen") else { return };
+fn listens(lab: &Lab, netkat: impl Fn(&str) -> Running) {
     for host in HOST {
-        let mut netkat = lab.netkat("", &format!("-n -v -l {host} 5000"));
+        let mut netkat = netkat(&format!("-n -v -l {host} 5000"));
         let _errors = netkat.wait_for("listening on");
         let address = SocketAddr::new(host.parse::<IpAddr>().expect("an address"), 5000);
         let mut stream =
@@ -230,11 +285,9 @@ fn listens_in_an_empty_chroot() {
     }
 }
 
-#[test]
-fn sniffs_in_an_empty_chroot() {
-    let Some(lab) = Lab::new("sniff") else { return };
+fn sniffs(lab: &Lab, netkat: impl Fn(&str) -> Running) {
     for (host, peer) in HOST.into_iter().zip(PEER) {
-        let mut netkat = lab.netkat("", &format!("-n --sniff -i eth0 {peer} 6000"));
+        let mut netkat = netkat(&format!("-n --sniff -i eth0 {peer} 6000"));
         let mut lines = BufReader::new(netkat.0.stdout.take().expect("its output"));
         let socket = lab.at_peer(|| UdpSocket::bind((peer, 6000))).expect("a socket");
         let line = thread::scope(|scope| {
