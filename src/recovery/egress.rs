@@ -133,13 +133,17 @@ impl Recovery {
         if sack.is_empty() && self.established && self.owes_ack() {
             return;
         }
-        self.push_control(Control::Ack { ack: header.ack, window: header.window, sack });
+        self.push_control(Control::Ack { ack: header.ack, window: self.window, sack });
     }
 
     fn note_ack(&mut self, header: &Header, shift: u8) {
+        let window = u32::from(header.window) << shift;
         self.ack = header.ack;
-        self.window = header.window;
-        self.stack.on_sent(header.ack, u32::from(header.window) << shift);
+        self.window = match self.offered.offer(header.ack, window, self.mss) {
+            Some(less) => u16::try_from(less >> shift).unwrap_or(header.window),
+            None => header.window,
+        };
+        self.stack.on_sent(header.ack, window);
     }
 
     pub(super) fn push_control(&mut self, control: Control) {

@@ -34,13 +34,14 @@
 //! | `rack`, `tail_probe`, `rtt`, `undo` | when something is lost, and when it was not |
 //! | `rate`, `congestion`, `prr`, `pacing` | how much and how fast |
 //! | `path_mtu` | how large |
-//! | `stack_view`, `sack_report` | what the stack knows, and what the peer learns of our receiver |
+//! | `stack_view`, `sack_report`, `offered_window` | what the stack knows, and what the peer learns of our receiver |
 //! | `egress`, `ingress`, `digest`, `timers`, `transmit` | the layer's five entrances, in the order of a segment's life |
 mod congestion;
 mod digest;
 mod egress;
 mod handshake;
 mod ingress;
+mod offered_window;
 mod pacing;
 mod path_mtu;
 mod prr;
@@ -70,6 +71,7 @@ use congestion::CongestionControl;
 use digest::Batch;
 use egress::Control;
 use handshake::Handshake;
+use offered_window::OfferedWindow;
 use pacing::Pacer;
 use path_mtu::PathMtu;
 use prr::Prr;
@@ -167,6 +169,7 @@ pub struct Stats {
     pub smoothed_rtt: Option<Duration>,
     /// Minimum round-trip time of the last minute.
     pub min_rtt: Option<Duration>,
+    pub algorithm: Algorithm,
     /// Congestion window in bytes.
     pub congestion_window: u64,
     /// Slow-start threshold in bytes, once there is one.
@@ -179,6 +182,13 @@ pub struct Stats {
     pub pacing_rate: Option<u64>,
     /// Payload bytes of a full segment.
     pub segment_size: u64,
+}
+
+impl Stats {
+    /// Segments found lost, by any means.
+    pub fn segments_lost(&self) -> u64 {
+        self.bytes_lost.div_ceil(self.segment_size.max(1))
+    }
 }
 
 /// Where a loss has brought us (RFC 8985, RFC 6298).
@@ -221,10 +231,11 @@ pub struct Recovery {
     stack: StackView,
     sack_report: SackReport,
 
-    /// Ports, acknowledgment and window of the stack's last segment.
+    /// Ports and acknowledgment of the stack's last segment, and the window that the wire sees with it.
     ports: (u16, u16),
     ack: u32,
     window: u16,
+    offered: OfferedWindow,
     /// Acknowledgment and window that the wire saw last.
     wire_ack: Option<(u32, u16)>,
     control: VecDeque<Control>,
@@ -310,6 +321,7 @@ impl Recovery {
             ports: (0, 0),
             ack: 0,
             window: 0,
+            offered: OfferedWindow::default(),
             wire_ack: None,
             control: VecDeque::new(),
             header: [0; MAX_HEADER_LEN],
@@ -347,6 +359,7 @@ impl Recovery {
         Stats {
             smoothed_rtt: self.rtt.smoothed(),
             min_rtt: self.rtt.minimum(),
+            algorithm: self.config.algorithm,
             congestion_window: self.congestion.window(),
             slow_start_threshold: Some(self.congestion.ssthresh()).filter(|ssthresh| *ssthresh < u64::MAX),
             in_flight: self.in_flight(),

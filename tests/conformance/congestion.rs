@@ -1,0 +1,97 @@
+//! How much and how fast: PRR (RFC 9937), cubic (RFC 9438), pacing, idle windows (RFC 5681).
+use super::*;
+
+/// RFC 9937: cubic's window comes down to 0.7 in proportion to what is delivered.
+#[test]
+fn a_recovery_reduces_proportionally() {
+    let mut script = Script::measured(Terms { window: 60_000, ..Terms::default() });
+    script.write(60_000);
+    let mut acked = 1000;
+    while script.layer.stats().in_flight < 40_000 {
+        script.data();
+        script.advance(ms(40));
+        acked = 1000 + acked + script.layer.stats().in_flight as i64 - 1000;
+        script.ack(acked);
+        script.write(60_000);
+        script.data();
+    }
+    let flight = script.layer.stats().in_flight as i64;
+    let window = script.layer.stats().congestion_window;
+    script.advance(ms(40));
+    let mut sent = 0;
+    let count = flight / 1000;
+    for n in 2..=count {
+        script.sack(acked, &[(acked + 1000, acked + n * 1000)]);
+        sent += script.data().len() as i64;
+    }
+    let expected = count * 7 / 10;
+    assert!((sent - expected).abs() <= 3, "{sent} segments sent for {count} delivered");
+    let after = script.layer.stats().slow_start_threshold.expect("a loss sets it");
+    assert!(after.abs_diff(window * 7 / 10) <= 1000, "RFC 9438, section 4.6: {window} -> {after}");
+}
+
+/// RFC 5681, section 4.1: an idle connection does not burst its old window.
+#[test]
+fn an_idle_window_decays() {
+    for algorithm in [Algorithm::Cubic, Algorithm::Reno] {
+        let mut script = Script::measured(config(|c| c.algorithm = algorithm));
+        while script.layer.stats().congestion_window < 40_000 {
+            script.write(script.layer.stats().congestion_window as usize);
+            script.data();
+            script.advance(ms(40));
+            script.ack(script.written);
+            script.sent();
+        }
+        script.run(ms(500));
+        script.write(60_000);
+        script.sent();
+        let window = script.layer.stats().congestion_window;
+        assert!((10_000..=25_000).contains(&window), "{algorithm}: two timeouts of 240 ms left {window}");
+    }
+}
+
+/// bbr paces from the first measured round trip on; cubic and reno go by ACKs.
+#[test]
+fn bbr_is_paced() {
+    let mut script = Script::measured(config(|c| c.algorithm = Algorithm::Bbr));
+    script.write(50_000);
+    let first = script.data().len();
+    let sent = script.run(ms(30));
+    assert!((1..5).contains(&first), "{first}");
+    let times: std::collections::BTreeSet<_> = sent.iter().map(|s| s.at).collect();
+    assert!(times.len() > 2, "{times:?}");
+    let window = script.layer.stats().congestion_window as usize / 1000;
+    assert!(first + sent.len() <= window);
+}
+
+/// A window that the application does not fill must not grow (RFC 7661; RFC 9438, section 5.8).
+#[test]
+fn an_unused_window_does_not_grow() {
+    for algorithm in [Algorithm::Cubic, Algorithm::Reno] {
+        let mut script = Script::measured(config(|c| c.algorithm = algorithm));
+        let mut offset = 1000;
+        let before = script.layer.stats().congestion_window;
+        for _ in 0..50 {
+            send(&mut script, 1);
+            script.advance(ms(40));
+            offset += 1000;
+            script.ack(offset);
+            script.sent();
+        }
+        assert_eq!(script.layer.stats().congestion_window, before, "{algorithm}");
+    }
+}
+
+/// RFC 5681, section 3.1, and RFC 9438, section 4.6: ACKs that come in one burst with the news of a loss have enlarged
+/// the window before it is reduced.
+#[test]
+fn growth_comes_before_the_loss_that_follows_it() {
+    let mut script = flight(10);
+    let window = script.layer.stats().congestion_window;
+    script.advance(ms(40));
+    script.ack(6000);
+    script.sack(6000, &[(7000, 10_000)]);
+    script.data();
+    let stats = script.layer.stats();
+    assert_eq!((stats.fast_recoveries, stats.slow_start_threshold), (1, Some((window + 5000) * 7 / 10)));
+}

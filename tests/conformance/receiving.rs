@@ -1,0 +1,184 @@
+//! The receiver: order, SACK and D-SACK, windows, urgent data. It is smoltcp's, with the layer's corrections.
+use super::{
+    common::script::{ACK, FIN, segment},
+    ms,
+    wire::{OPTIONS, Sent, Wire, settings},
+};
+use netkat::stack::Settings;
+
+/// Acknowledgment and SACK blocks of each bare ACK, as offsets of the peer's stream.
+fn reports(wire: &Wire, sent: &[Sent]) -> Vec<(u32, Vec<(u32, u32)>)> {
+    let offset = |seq: u32| seq.wrapping_sub(wire.their_seq(0));
+    sent.iter()
+        .map(|s| (offset(s.ack), s.sack().into_iter().map(|(l, r)| (offset(l), offset(r))).collect()))
+        .collect()
+}
+
+/// RFC 2018, section 4: the first block is the one that the last segment went into, the others follow; RFC 5681,
+/// section 4.2: data out of order is answered at once.
+#[test]
+fn holes_are_reported_newest_first() {
+    let mut wire = Wire::connected(settings());
+    wire.peer_data(100, 0, &[1; 100]);
+    let sent = wire.sent();
+    assert_eq!(reports(&wire, &sent), [(0, vec![(100, 200)])]);
+    wire.peer_data(300, 0, &[2; 100]);
+    let sent = wire.sent();
+    assert_eq!(reports(&wire, &sent), [(0, vec![(300, 400), (100, 200)])]);
+    wire.peer_data(0, 0, &[0; 100]);
+    let sent = wire.sent();
+    assert_eq!(reports(&wire, &sent), [(200, vec![(300, 400)])]);
+    assert_eq!(wire.read(), [[0; 100], [1; 100]].concat());
+}
+
+/// RFC 2018, section 2: no SACK where it was not agreed upon.
+#[test]
+fn nothing_is_reported_to_a_peer_that_did_not_offer_to_listen() {
+    let mut wire = Wire::dialling(settings(), 1500);
+    wire.answer(&OPTIONS[..4]);
+    wire.peer_data(100, 0, &[1; 100]);
+    let sent = wire.sent();
+    assert_eq!(reports(&wire, &sent), [(0, vec![])]);
+}
+
+/// RFC 2883, section 4: data that came twice is told in the first block.
+#[test]
+fn duplicates_are_reported() {
+    let mut wire = Wire::connected(settings());
+    wire.peer_data(0, 0, &[0; 100]);
+    wire.sent();
+    wire.peer_data(0, 0, &[0; 100]);
+    let sent = wire.sent();
+    assert_eq!(reports(&wire, &sent), [(100, vec![(0, 100)])]);
+}
+
+/// RFC 9293, section 3.10.7.4: what overlaps is taken once, and only its new part.
+#[test]
+fn overlapping_data_is_read_once() {
+    let mut wire = Wire::connected(settings());
+    wire.peer_data(0, 0, b"abcdef");
+    wire.peer_data(3, 0, b"defghi");
+    wire.peer_data(7, 0, b"h");
+    wire.peer_data(20, 0, b"uvw");
+    wire.peer_data(9, 0, b"jklmnopqrstuv");
+    assert_eq!(wire.read(), b"abcdefghijklmnopqrstuvw");
+}
+
+/// RFC 9293, section 3.10.7.4: data beyond the window is not taken; an ACK tells where the window is.
+#[test]
+fn data_beyond_the_window_is_refused() {
+    let mut wire = Wire::connected(settings());
+    wire.peer_data(1 << 16, 0, b"too far");
+    let sent = wire.sent();
+    assert_eq!(reports(&wire, &sent), [(0, vec![])]);
+    assert_eq!(wire.flow().received(), 0);
+}
+
+/// RFC 9293, section 3.8.6.1: a probe of a shut window is answered, with data or without; what is read opens it,
+/// and the peer is told.
+#[test]
+fn probes_of_a_shut_window_are_answered() {
+    let mut wire = Wire::connected(Settings { receive_buffer: 4000, ..settings() });
+    for offset in 0..4 {
+        wire.peer_data(offset * 1000, 0, &[0; 1000]);
+    }
+    assert_eq!(wire.sent().last().map(|s| (s.window, s.ack)), Some((0, wire.their_seq(4000))));
+    for probe in [&b""[..], b"x"] {
+        let seq = wire.their_seq(4000 - 1 + probe.len() as u32);
+        wire.peer_sends(seq, wire.our_seq(0), ACK, &[], probe);
+        let sent = wire.sent();
+        assert_eq!(sent.iter().map(|s| (s.window, s.ack)).collect::<Vec<_>>(), [(0, wire.their_seq(4000))]);
+    }
+    wire.read();
+    let sent = wire.sent();
+    assert_eq!(sent.iter().map(|s| (s.window, s.ack)).collect::<Vec<_>>(), [(4000, wire.their_seq(4000))]);
+}
+
+/// RFC 9293, section 3.8.6: the window's right edge never moves back.
+#[test]
+fn the_window_never_shrinks() {
+    let mut wire = Wire::connected(Settings { receive_buffer: 1 << 20, ..settings() });
+    let shift = 5;
+    let mut edge = wire.their_seq(0);
+    for round in 0..300u32 {
+        wire.peer_data(round * 1460, 0, &[0; 1460]);
+        if round % 7 == 0 {
+            wire.read_up_to(4000);
+        }
+        for sent in wire.sent() {
+            let next = sent.ack.wrapping_add(u32::from(sent.window) << shift);
+            assert!(next.wrapping_sub(edge) as i32 > -(1 << shift), "round {round}: less by {}", edge - next);
+            edge = next;
+        }
+    }
+}
+
+/// RFC 6093, section 6: urgent data is ordinary data, wherever the pointer points.
+#[test]
+fn urgent_data_stays_in_line() {
+    const URG: u8 = 0x20;
+    let mut wire = Wire::connected(settings());
+    for (offset, pointer) in [(0, 1u16), (4, 4), (8, 0), (12, 60_000)] {
+        let (seq, ack) = (wire.their_seq(offset), wire.our_seq(0));
+        let mut bytes = segment(seq, ack, ACK | URG, 1000, &[], b"data", (80, 40_000));
+        bytes[18..20].copy_from_slice(&pointer.to_be_bytes());
+        wire.peer_sends_raw(bytes);
+    }
+    assert_eq!(wire.read(), b"data".repeat(4));
+}
+
+/// RFC 9293, section 3.10.7.4: a FIN is taken in its turn, after the data before it.
+#[test]
+fn an_early_fin_waits_for_the_data_before_it() {
+    let mut wire = Wire::connected(settings());
+    wire.peer_sends(wire.their_seq(4), wire.our_seq(0), ACK | FIN, &[], b"last");
+    assert!(!wire.flow().peer_finished());
+    wire.peer_data(0, 0, b"all ");
+    assert_eq!(wire.read(), b"all last");
+    // smoltcp does not keep the FIN that came early: it takes the repeated one.
+    wire.peer_sends(wire.their_seq(8), wire.our_seq(0), ACK | FIN, &[], &[]);
+    assert!(wire.flow().peer_finished());
+    assert_eq!(wire.run(ms(10)).last().map(|s| s.ack), Some(wire.their_seq(9)));
+}
+
+/// RFC 7323, section 5.3 (PAWS), on the whole stack: an old duplicate is answered and does not get into the stream.
+#[test]
+fn old_duplicates_do_not_get_into_the_stream() {
+    let mut wire = Wire::dialling(settings(), 1500);
+    let stamp = |value: u32| {
+        let mut option = vec![1, 1, 8, 10];
+        option.extend(value.to_be_bytes());
+        option.extend([0; 4]);
+        option
+    };
+    wire.answer(&[&OPTIONS[..], &stamp(1000)].concat());
+    let ack = wire.our_seq(0);
+    wire.peer_sends(wire.their_seq(0), ack, ACK, &stamp(1001), b"new ");
+    wire.sent();
+    wire.peer_sends(wire.their_seq(4), ack, ACK, &stamp(999), b"old ");
+    assert_eq!(wire.sent().iter().map(|s| s.ack).collect::<Vec<_>>(), [wire.their_seq(4)]);
+    wire.peer_sends(wire.their_seq(4), ack, ACK, &stamp(1001), b"data");
+    assert_eq!(wire.read(), b"new data");
+}
+
+/// RFC 9293, section 3.8.6.2.2: a window opens by a segment, or by half of the buffer, not by each byte read.
+#[test]
+fn no_silly_window_is_offered() {
+    for buffer in [2000usize, 8000] {
+        let mut wire = Wire::connected(Settings { receive_buffer: buffer, ..settings() });
+        let mut offset = 0;
+        while offset < buffer {
+            let len = (buffer - offset).min(1000);
+            wire.peer_data(offset as u32, 0, &vec![0; len]);
+            offset += len;
+        }
+        assert_eq!(wire.sent().last().map(|s| s.window), Some(0));
+        let mut opened = Vec::new();
+        for _ in 0..buffer {
+            wire.read_up_to(1);
+            opened.extend(wire.sent().iter().map(|s| usize::from(s.window)).filter(|window| *window > 0));
+        }
+        let least = 1460.min(buffer / 2);
+        assert!(!opened.is_empty() && opened.iter().all(|window| *window >= least), "{buffer}: {opened:?}");
+    }
+}

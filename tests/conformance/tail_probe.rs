@@ -1,0 +1,92 @@
+//! Tail loss probes (RFC 8985, section 7).
+use super::*;
+
+/// RFC 8985, section 7.2: two round trips (and Linux's 2 ms) after the last of several segments.
+#[test]
+fn a_silent_tail_is_probed_with_its_last_segment() {
+    let mut script = flight(3);
+    assert_eq!(data(&script.run(ms(100))), [(ms(82), 3000, 1000)]);
+    assert_eq!(script.layer.stats().tail_probes, 1);
+    script.advance(ms(22));
+    script.sack(1000, &[(3000, 4000)]);
+    assert_eq!(script.data(), [(1000, 1000)], "RFC 9937: one at first");
+    script.sack(2000, &[(3000, 4000)]);
+    assert_eq!(script.data(), [(2000, 1000)]);
+    assert_eq!(script.layer.stats().timeouts, 0);
+}
+
+/// RFC 8985, section 7.2: a lone segment's ACK may be delayed; the timeout comes first then.
+#[test]
+fn a_lone_segment_is_probed_no_later_than_the_timeout() {
+    let mut script = flight(1);
+    let sent = script.run(ms(241));
+    assert_eq!(data(&sent), [(ms(240), 1000, 1000)]);
+    assert_eq!(script.layer.stats().tail_probes, 1);
+}
+
+/// RFC 8985, section 7.3: new data is the better probe.
+#[test]
+fn waiting_data_is_the_probe() {
+    let mut script = Script::measured(Terms::default());
+    let window = script.layer.stats().congestion_window as i64 / 1000;
+    send(&mut script, window);
+    script.write(1000);
+    assert_eq!(data(&script.run(ms(100))), [(ms(82), 1000 + window * 1000, 1000)]);
+}
+
+/// RFC 8985, section 7.3: one probe, then the retransmission timer, restarted by the probe.
+#[test]
+fn one_probe_and_then_the_timeout() {
+    let mut script = flight(3);
+    let times: Vec<_> = data(&script.run(ms(900)));
+    assert_eq!(times, [(ms(82), 3000, 1000), (ms(322), 1000, 1000), (ms(802), 1000, 1000)]);
+}
+
+/// RFC 8985, section 7.4.2: a probe that repaired a loss is answered by the congestion controller.
+#[test]
+fn a_repaired_loss_shrinks_the_window() {
+    let mut script = flight(3);
+    let before = script.layer.stats().congestion_window;
+    script.run(ms(100));
+    script.ack(4000);
+    script.sent();
+    assert_eq!(script.layer.stats().congestion_window, before, "either copy may have come");
+    send(&mut script, 1);
+    script.advance(ms(40));
+    script.ack(5000);
+    script.sent();
+    assert!(script.layer.stats().congestion_window < before);
+}
+
+/// RFC 8985, section 7.4.2: a D-SACK for the probe tells that nothing was lost.
+#[test]
+fn a_needless_probe_costs_nothing() {
+    let mut script = flight(3);
+    let before = script.layer.stats().congestion_window;
+    script.run(ms(100));
+    script.ack(4000);
+    script.sack(4000, &[(3000, 4000)]);
+    script.sent();
+    send(&mut script, 1);
+    script.advance(ms(40));
+    script.ack(5000);
+    script.sent();
+    assert!(script.layer.stats().congestion_window >= before);
+}
+
+/// RFC 9293, section 3.10.4: a FIN is part of the tail.
+#[test]
+fn a_lost_fin_is_sent_again() {
+    let mut script = flight(2);
+    script.fin();
+    assert_eq!(script.data(), [(3000, 0)]);
+    let sent = script.run(ms(100));
+    assert_eq!(data(&sent), [(ms(82), 3000, 0)]);
+    assert_eq!(sent[0].flags & FIN, FIN);
+    script.ack(3000);
+    let again = script.run(ms(400));
+    assert!(again.iter().any(|s| s.offset == 3000 && s.flags & FIN != 0), "{again:?}");
+    script.ack(3001);
+    assert_eq!(script.layer.outstanding(), 0);
+    assert_eq!(script.run(ms(5_000)), []);
+}

@@ -1,0 +1,81 @@
+//! The peer's window: shut, shrinking, silly, scaled (RFC 9293, section 3.8.6; RFC 7323).
+use super::*;
+
+/// RFC 9293, section 3.8.6.1: a shut window is probed, ever more rarely, with what must be answered.
+#[test]
+fn a_shut_window_is_probed() {
+    let mut script = Script::measured(Terms::default());
+    script.ack_with(1000, &[], 0);
+    script.write(3000);
+    let probes = script.run(ms(2_000));
+    let times: Vec<_> = probes.iter().map(|p| p.at).collect();
+    assert_eq!(times, [ms(240), ms(720), ms(1_680)]);
+    assert!(probes.iter().all(|p| p.offset == 999 && p.len == 0 && p.flags == ACK), "{probes:?}");
+    script.ack(1000);
+    assert_eq!(script.data(), [(1000, 1000), (2000, 1000), (3000, 1000)]);
+    assert_eq!(script.layer.stats().window_probes, 3);
+}
+
+/// The same for a FIN: it occupies sequence space (RFC 9293, section 3.4).
+#[test]
+fn a_fin_waits_for_the_window() {
+    let mut script = Script::measured(Terms::default());
+    script.ack_with(1000, &[], 0);
+    script.fin();
+    let probes = script.run(ms(800));
+    assert!(probes.len() == 2 && probes.iter().all(|p| p.flags & FIN == 0), "{probes:?}");
+    script.ack(1000);
+    assert_eq!(script.data(), [(1000, 0)]);
+}
+
+/// RFC 9293, section 3.8.6: a window that shrinks below what is in flight. The head probes it.
+#[test]
+fn a_window_that_shrinks_is_probed_by_the_head_and_nothing_else() {
+    let mut script = flight(4);
+    script.advance(ms(10));
+    script.ack_with(1000, &[], 0);
+    let sent = data(&script.run(ms(1_000)));
+    assert!(sent.len() >= 2 && sent.iter().skip(1).all(|s| (s.1, s.2) == (1000, 1000)), "{sent:?}");
+    script.ack_with(1000, &[], 2 * 1000 / 128 + 1);
+    let open = script.data();
+    assert_eq!(open.first(), Some(&(1000, 1000)));
+    script.ack(5000);
+    assert_eq!(script.layer.outstanding(), 0);
+}
+
+/// Our own ACKs must lie inside the peer's window, or it refuses them and what they carry.
+#[test]
+fn acks_stay_inside_a_window_that_shrinks() {
+    let mut script = flight(4);
+    script.ack_with(1000, &[], 0);
+    script.sent();
+    script.stack_ack += 10;
+    script.write(0);
+    let acks = script.sent();
+    assert_eq!(acks.iter().map(|s| (s.offset, s.ack)).collect::<Vec<_>>(), [(1000, PEER + 10)]);
+}
+
+/// RFC 9293, section 3.8.6.2.1: no small segment only because the window has a little room.
+#[test]
+fn a_silly_window_is_not_used() {
+    let mut script = flight(4);
+    script.advance(ms(40));
+    script.ack_with(3000, &[], 3); // room for 384 bytes from 3000, all of it in flight
+    script.write(4000);
+    assert_eq!(script.data(), []);
+    script.ack_with(5000, &[], 3);
+    assert_eq!(script.data(), [], "384 bytes of room");
+    let sent = data(&script.run(ms(300)));
+    assert_eq!(sent.iter().map(|s| (s.1, s.2)).collect::<Vec<_>>(), [(5000, 384)], "the override timeout");
+}
+
+/// RFC 7323, section 2.3: windows are scaled by the shift of the peer's SYN.
+#[test]
+fn the_window_is_a_limit() {
+    for (window, expected) in [(20, 2000), (40, 5000)] {
+        let mut script = Script::measured(Terms { window, ..Terms::default() });
+        script.write(10_000);
+        let total: usize = script.data().iter().map(|s| s.1).sum();
+        assert_eq!(total, expected, "as many whole segments as {window} times 128 bytes hold");
+    }
+}
