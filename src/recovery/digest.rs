@@ -15,6 +15,9 @@ use super::{
 
 /// RFC 5681, section 3.2, for peers without SACK.
 const DUP_THRESH: u64 = 3;
+/// What the reordering timer adds to the window, for ACKs that have come and not been read yet. Linux's timers need
+/// 2 ms (TCP_TIMEOUT_MIN).
+const REORDERING_TIMER_SLACK: Duration = Duration::from_micros(500);
 
 /// What a batch of ACKs brought.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,10 @@ pub(super) struct Batch {
 impl Recovery {
     /// Digests one acceptable ACK at offset `ack`; `bare` if nothing else is in the segment.
     pub(super) fn on_ack(&mut self, now: Instant, header: &Header, ack: u64, bare: bool) {
+        if !header.options.sack.is_empty() && self.board.sacked() == 0 {
+            // What came before the first sign of a loss counts before it: the window grows, then it is reduced.
+            self.settle(now);
+        }
         let advanced = ack > self.space.una;
         let window = self.space.window;
         if ack >= self.space.una && self.space.update_window(header.seq, ack, header.window, advanced) {
@@ -199,7 +206,8 @@ impl Recovery {
         self.end_recovery(now);
         if self.sack {
             if delivered > 0 {
-                batch.lost = self.detect_losses(now, delivered);
+                // As of when the ACKs came: on a busy host the time since then may exceed the reordering window.
+                batch.lost = self.detect_losses(batch.at, delivered);
             }
         } else {
             batch.lost = self.detect_losses_without_sack(now, delivered, partial);
@@ -294,7 +302,8 @@ impl Recovery {
         let rack = &self.rack;
         let deadline = |record: &_| rack.deadline(record, window);
         let (lost, spared) = self.board.detect_losses(|record| deadline(record).is_some_and(|at| at <= now));
-        self.reordering_ends = spared.and_then(|record| self.rack.deadline(&record, window));
+        let ends = spared.and_then(|record| self.rack.deadline(&record, window));
+        self.reordering_ends = ends.map(|ends| ends + REORDERING_TIMER_SLACK);
         self.on_losses(now, delivered, lost);
         lost
     }

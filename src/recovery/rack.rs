@@ -9,8 +9,8 @@ use super::{scoreboard::Record, time::Instant};
 
 /// RFC 8985, section 6.2, step 4: recoveries without D-SACK until the window shrinks back.
 const PERSIST: u32 = 16;
-/// A bound to the growth; the window never exceeds SRTT anyway.
-const MAX_MULTIPLIER: u32 = 20;
+/// A bound to the growth, Linux's; the window never exceeds SRTT anyway.
+const MAX_MULTIPLIER: u32 = 255;
 /// RFC 5681's duplicate-ACK threshold, in segments.
 const DUP_THRESH: u64 = 3;
 

@@ -8,6 +8,7 @@ use super::{
     scoreboard::{Record, State},
     segment::{MAX_HEADER_LEN, Outgoing, SackBlocks, flags},
     tail_probe::TailProbe,
+    time::bytes_per_second,
 };
 
 /// Whether the congestion window is what limits us (Linux's tcp_cwnd_validate()): an idle one must not grow.
@@ -81,14 +82,26 @@ impl Recovery {
         }
     }
 
-    /// Payload of a super-frame: what the link takes, and at most a millisecond's worth of the pacing rate.
+    /// Payload of a super-frame: what the link takes, and at most a millisecond's worth of the sending rate, so that
+    /// a slow flow's segments spread over its round trip; more where that is short (Linux's tcp_tso_autosize()).
     fn frame_size(&self) -> u64 {
-        let most = (self.config.max_frame as u64).max(self.mss);
-        let paced = match self.congestion.pacing_rate() {
-            Some(rate) => (rate >> 10).clamp((2 * self.mss).min(most), most),
-            None => most,
+        let most = match self.config.max_frame > usize::from(self.config.link_mss) {
+            true => (self.config.max_frame as u64).max(self.mss),
+            // The link does not cut: the peer's MSS may be smaller still.
+            false => self.mss,
         };
-        paced / self.mss * self.mss
+        let size = match (self.congestion.pacing_rate(), self.rtt.smoothed()) {
+            (Some(rate), _) => rate >> 10,
+            (None, Some(smoothed)) => {
+                // Slow start doubles the window within the round trip (tcp_update_pacing_rate()).
+                let growth = if self.congestion.window() < self.congestion.ssthresh() / 2 { 20 } else { 12 };
+                let rate = bytes_per_second(self.congestion.window(), smoothed).saturating_mul(growth) / 10;
+                let halvings = self.rtt.minimum().unwrap_or_default().as_micros() / 512;
+                (rate >> 10) + most.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0)
+            }
+            (None, None) => most,
+        };
+        size.clamp((2 * self.mss).min(most), most) / self.mss * self.mss
     }
 
     fn next_frame(&mut self, now: Instant) -> Option<Frame> {

@@ -38,7 +38,9 @@ struct Epoch {
     /// The Reno-friendly window.
     w_est: f64,
     /// The window when the epoch began.
-    origin: f64,
+    start_window: f64,
+    /// The plateau of the curve: W_max, or where the epoch began if that is higher.
+    plateau: f64,
 }
 
 impl Cubic {
@@ -70,23 +72,23 @@ impl Cubic {
     fn avoid_congestion(&mut self, sample: &AckSample) {
         let (now, window) = (sample.now, self.window);
         let acked = sample.delivered as f64 / self.mss as f64;
-        if self.w_max < window {
-            self.w_max = window;
-        }
-        let w_max = self.w_max;
+        let plateau = self.w_max.max(window);
         let epoch = self.epoch.get_or_insert_with(|| Epoch {
             start: now,
-            k: ((w_max - window) / C).cbrt(),
+            k: ((plateau - window) / C).cbrt(),
             w_est: window,
-            origin: window,
+            start_window: window,
+            plateau,
         });
         // Section 4.3: after W_max is regained, grow as Reno does.
-        let alpha = if epoch.w_est >= self.prior.0.max(epoch.origin) { 1.0 } else { ALPHA };
+        let alpha = if epoch.w_est >= self.prior.0.max(epoch.start_window) { 1.0 } else { ALPHA };
         epoch.w_est += alpha * acked / window;
         // Section 4.4 and 4.5: where the cubic curve will be one round trip from now, at most half again.
         let ahead = now.since(epoch.start) + sample.smoothed_rtt.unwrap_or_default();
-        let target = C * (ahead.as_secs_f64() - epoch.k).powi(3) + w_max;
-        let target = target.clamp(window, 1.5 * window);
+        let target = C * (ahead.as_secs_f64() - epoch.k).powi(3) + epoch.plateau;
+        // Where HyStart, not a loss, has ended slow start, there may be far to go (Linux's bictcp_update()).
+        let least = if self.w_max > 0.0 { window } else { 1.05 * window };
+        let target = target.clamp(least, 1.5 * window);
         let cubic = window + (target - window) / window * acked;
         self.window = cubic.max(epoch.w_est);
     }
