@@ -59,11 +59,22 @@ struct Traffic {
     bytes_received: u64,
     /// Segments with data, those sent again included.
     segments_sent: u64,
+    segments_lost: u64,
     segments_retransmitted: u64,
+    /// Those of them that the peer had already.
+    spurious_retransmissions: u64,
+    /// Times that the retransmission timer ran out.
+    timeouts: u64,
+    tail_probes: u64,
     #[serde(serialize_with = "milliseconds")]
     smoothed_rtt: Option<Duration>,
     #[serde(serialize_with = "milliseconds")]
     min_rtt: Option<Duration>,
+    congestion_control: String,
+    /// In bytes.
+    congestion_window: u64,
+    /// In bytes a second.
+    bandwidth: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -108,9 +119,16 @@ impl Report {
             bytes_sent: counters.bytes_sent,
             bytes_received: counters.bytes_received,
             segments_sent: stats.segments_sent,
+            segments_lost: stats.segments_lost(),
             segments_retransmitted: stats.segments_retransmitted,
+            spurious_retransmissions: stats.duplicate_sacks,
+            timeouts: stats.timeouts,
+            tail_probes: stats.tail_probes,
             smoothed_rtt: stats.smoothed_rtt,
             min_rtt: stats.min_rtt,
+            congestion_control: stats.algorithm.to_string(),
+            congestion_window: stats.congestion_window,
+            bandwidth: stats.bandwidth,
         });
     }
 

@@ -65,12 +65,16 @@ impl Summary {
             time.map_or("unknown".to_owned(), |time| format!("{:.3} ms", time.as_secs_f64() * 1e3))
         };
         log::info!(
-            "{} segments with data sent, {} of them again; smoothed RTT {}, congestion window {} bytes, bandwidth {}; \
-             {} packets kept from the kernel",
+            "{} segments with data sent, {} found lost ({} timeouts), {} sent again, {} of them needlessly; smoothed RTT \
+             {}, congestion window {} bytes ({}), bandwidth {}; {} packets kept from the kernel",
             stats.segments_sent,
+            stats.segments_lost(),
+            stats.timeouts,
             stats.segments_retransmitted,
+            stats.duplicate_sacks,
             milliseconds(stats.smoothed_rtt),
             stats.congestion_window,
+            stats.algorithm,
             stats.bandwidth.map_or("unknown".to_owned(), |rate| format!("{:.3} MB/s", rate as f64 / 1e6)),
             self.kept
         );

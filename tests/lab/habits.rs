@@ -223,8 +223,14 @@ fn the_outcome_is_an_object_for_scripts() {
     }
     let traffic = &done["traffic"];
     assert_eq!((&traffic["bytes_sent"], &traffic["bytes_received"]), (&8.into(), &6.into()), "{done}");
-    assert_eq!(traffic["segments_retransmitted"], 0, "{done}");
-    assert!(traffic["smoothed_rtt"].as_f64().is_some_and(|ms| ms > 0.0), "{done}");
+    for count in
+        ["segments_lost", "segments_retransmitted", "spurious_retransmissions", "timeouts", "tail_probes"]
+    {
+        assert_eq!(traffic[count], 0, "{count}: {done}");
+    }
+    for value in ["smoothed_rtt", "min_rtt", "congestion_window", "bandwidth"] {
+        assert!(traffic[value].as_f64().is_some_and(|value| value > 0.0), "{value}: {done}");
+    }
 
     let rejected = report(&netkat(&pair.host, &format!("--json {at} 6002")).run());
     assert_eq!(rejected["verdict"], "rejected", "{rejected}");

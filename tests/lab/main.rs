@@ -16,6 +16,7 @@ mod footprint;
 mod frames;
 mod habits;
 mod hostile;
+mod lossy;
 mod matrix;
 mod namespace;
 mod netkat;
