@@ -222,6 +222,20 @@ mod goodput {
         }
     }
 
+    /// Every ten seconds bbr drains the path for 200 ms, which here is longer than its memory of the bandwidth.
+    #[test]
+    fn bbr_still_knows_the_bandwidth_after_a_look_at_the_round_trip() {
+        let path = PathConfig { delay: ms(8), rate: 2_500_000, queue: 125_000, ..PathConfig::default() };
+        let mut scenario = Scenario::transfer(Algorithm::Bbr, path, 1 << 40, 1);
+        scenario.paths[1].rate = 0;
+        let mut world = World::new(&scenario);
+        world.run_until(Instant::from_millis(10_400), |_| false);
+        let before = world.hosts[1].received;
+        world.run_until(Instant::from_millis(11_400), |_| false);
+        let second = world.hosts[1].received - before;
+        assert!(second > 2_200_000, "{second} bytes in a second");
+    }
+
     /// Jain's index of two connections of a kind that share a bottleneck.
     #[test]
     fn a_bottleneck_is_shared() {

@@ -239,6 +239,9 @@ impl Recovery {
                     self.congestion.window(),
                 ),
         });
+        if self.congestion.holds_back() {
+            self.rate.application_limited(in_flight);
+        }
         if let Some(prr) = self.prr.as_mut().filter(|_| delivered > 0) {
             let safe = self.space.una > batch.prior_una && batch.lost == 0;
             prr.on_ack(delivered, in_flight, self.congestion.ssthresh(), self.mss, safe);

@@ -413,6 +413,11 @@ impl CongestionControl for Bbr {
         false
     }
 
+    /// ProbeRTT may last longer than the bandwidth's filter (bbr_update_min_rtt()).
+    fn holds_back(&self) -> bool {
+        self.mode == Mode::ProbeRtt
+    }
+
     fn bandwidth(&self) -> Option<u64> {
         Some(self.bandwidth.get()).filter(|bandwidth| *bandwidth > 0)
     }

@@ -85,6 +85,12 @@ pub(super) trait CongestionControl: fmt::Debug + Send {
         true
     }
 
+    /// Whether it keeps the window below what the path takes for now: what is delivered then tells nothing of the
+    /// path's bandwidth.
+    fn holds_back(&self) -> bool {
+        false
+    }
+
     /// The estimated bandwidth in bytes a second, where there is one.
     fn bandwidth(&self) -> Option<u64> {
         None
