@@ -1,0 +1,62 @@
+"""The table as text and as data."""
+
+import json
+import os
+import platform
+import re
+import sys
+
+
+def number(value):
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def spread(samples):
+    """How far the runs lie apart, as a share of their middle."""
+    middle = (max(samples) + min(samples)) / 2
+    return (max(samples) - min(samples)) / 2 / middle if middle else 0
+
+
+def line(result):
+    figure = result.figure
+    sign = ">=" if figure.more_is_better else "<="
+    words = [f"{figure.name:46} netkat {number(result.medians['netkat']):>7} {figure.unit:6}"]
+    if figure.limit is not None:
+        words.append(f"(wanted {sign} {figure.limit:g})")
+    for name, value in result.medians.items():
+        if name == "netkat":
+            continue
+        ratio = f"ratio {result.ratios[name]:.2f}" if name in result.ratios else "no ratio"
+        wanted = f", wanted {sign} {figure.wanted[name]:g}" if name in figure.wanted else ""
+        words.append(f" {name} {number(value)} ({ratio}{wanted})")
+    if len(result.samples["netkat"]) > 1:
+        words.append(f" +-{100 * spread(result.samples['netkat']):.0f} %")
+    if result.missed:
+        words.append(" MISSED")
+    return " ".join(words)
+
+
+def facts(options):
+    with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="ascii") as file:
+        congestion = file.read().strip()
+    with open("/proc/cpuinfo", encoding="ascii") as file:
+        cpu = re.search(r"model name\s*:\s*(.*)", file.read())
+    return {"kernel": platform.release(), "cpu": cpu[1] if cpu else platform.machine(), "cores": os.cpu_count(),
+            "load": os.getloadavg()[0], "congestion_control": congestion, "runs": options.runs, "bytes": options.size}
+
+
+def summary(of, lines):
+    missed = sum(bool(one.missed) for one in lines)
+    bounded = sum(bool(one.figure.wanted or one.figure.limit is not None) for one in lines)
+    return (f"Linux {of['kernel']}, {of['cores']} x {of['cpu']}, load {of['load']:.1f} at the end, the kernel's "
+            f"congestion control {of['congestion_control']}; medians of {of['runs']} runs, +- half their range; "
+            f"{bounded - missed} of {bounded} lines with a wanted value meet it.")
+
+
+def write_json(path, of, lines):
+    text = json.dumps({**of, "rows": [one.as_data() for one in lines]}, indent=1) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+    else:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
