@@ -96,8 +96,12 @@ impl Stream {
         eprintln!("connected");
         let start = Instant::now();
         let counts: Vec<io::Result<(u64, u64)>> = thread::scope(|scope| {
-            let threads: Vec<_> = streams.iter().map(|stream| scope.spawn(|| self.converse(stream))).collect();
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a thread died")))).collect()
+            let threads: Vec<_> =
+                streams.iter().map(|stream| scope.spawn(|| self.converse(stream))).collect();
+            threads
+                .into_iter()
+                .map(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a thread died"))))
+                .collect()
         });
         drop(streams);
         let seconds = start.elapsed().as_secs_f64();
@@ -112,9 +116,11 @@ impl Stream {
 
     fn converse(&self, stream: &TcpStream) -> io::Result<(u64, u64)> {
         thread::scope(|scope| {
-            let sender = self.send.map(|bytes| scope.spawn(move || send(stream, bytes, self.file.as_deref())));
+            let sender =
+                self.send.map(|bytes| scope.spawn(move || send(stream, bytes, self.file.as_deref())));
             let received = self.receive(stream)?;
-            let sent = sender.map_or(Ok(0), |s| s.join().unwrap_or_else(|_| Err(io::Error::other("a thread died"))))?;
+            let sent = sender
+                .map_or(Ok(0), |s| s.join().unwrap_or_else(|_| Err(io::Error::other("a thread died"))))?;
             Ok((sent, received))
         })
     }
@@ -159,7 +165,12 @@ fn send(mut stream: &TcpStream, bytes: u64, file: Option<&Path>) -> io::Result<u
         }
     };
     match result.and_then(|()| stream.shutdown(Shutdown::Write)) {
-        Err(e) if !matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected) => {
+        Err(e)
+            if !matches!(
+                e.kind(),
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected
+            ) =>
+        {
             Err(e)
         }
         _ => Ok(sent),

@@ -1,0 +1,170 @@
+//! What the recovery layer costs a segment: from the stack, onto the wire, acknowledged. No loss, and a loss in
+//! every hundred segments, repaired by SACK.
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use netkat::recovery::{Algorithm, Config, Instant, Recovery, STACK_HEADER_LEN};
+
+const HEADER: usize = 20;
+const MSS: usize = 1448;
+const WINDOW_SHIFT: u8 = 10;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+/// The peer's initial sequence number.
+const PEER: u32 = 7;
+/// Between a segment and its acknowledgment.
+const ROUND_TRIP: Duration = Duration::from_micros(20);
+
+/// A TCP header with its options, which must fill whole words.
+fn segment(seq: u32, ack: u32, flags: u8, options: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    bytes[..4].copy_from_slice(&[0x12, 0x34, 0x56, 0x78]);
+    bytes[4..8].copy_from_slice(&seq.to_be_bytes());
+    bytes[8..12].copy_from_slice(&ack.to_be_bytes());
+    bytes[12] = (((HEADER + options.len()) / 4) << 4) as u8;
+    bytes[13] = flags;
+    bytes[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
+    bytes.extend_from_slice(options);
+    bytes
+}
+
+/// A connection whose stack and peer do as little as possible.
+struct Sender {
+    layer: Recovery,
+    now: Instant,
+    /// What the stack sends next.
+    next: u32,
+    /// What the peer waits for.
+    acknowledged: u32,
+}
+
+impl Sender {
+    fn new(algorithm: Algorithm) -> Sender {
+        let layer = Recovery::new(Config {
+            send_buffer: 4 << 20,
+            link_mss: MSS as u16,
+            max_frame: 64_000,
+            algorithm,
+            user_timeout: None,
+        });
+        let mut sender = Sender { layer, now: Instant::ZERO, next: 100, acknowledged: 101 };
+        // MSS, SACK permitted, window scale.
+        let options = [2, 4, (MSS >> 8) as u8, MSS as u8, 4, 2, 1, 3, 3, WINDOW_SHIFT, 1, 1];
+        sender.write(&segment(100, 0, SYN, &options), 0);
+        sender.transmit(|_, _| ());
+        sender.next += 1;
+        sender.now += ROUND_TRIP;
+        sender.hear(segment(PEER, 101, SYN | ACK, &options));
+        sender.write(&segment(101, PEER + 1, ACK, &[]), 0);
+        sender.transmit(|_, _| ());
+        assert!(sender.layer.is_established(), "the handshake is over");
+        sender
+    }
+
+    fn write(&mut self, header: &[u8], payload: usize) {
+        let len = STACK_HEADER_LEN + header.len() + payload;
+        self.layer.from_stack(self.now, len, |packet| {
+            packet[STACK_HEADER_LEN..STACK_HEADER_LEN + header.len()].copy_from_slice(header);
+        });
+    }
+
+    fn hear(&mut self, mut bytes: Vec<u8>) {
+        self.layer.from_wire(self.now, &mut bytes);
+        while self.layer.for_stack(self.now).is_some() {}
+    }
+
+    /// Shows `each` the sequence number and payload length of what goes out.
+    fn transmit(&mut self, mut each: impl FnMut(u32, usize)) {
+        while let Some(frame) = self.layer.poll_transmit(self.now) {
+            let seq =
+                u32::from_be_bytes([frame.header[4], frame.header[5], frame.header[6], frame.header[7]]);
+            each(seq, frame.payload_len());
+        }
+    }
+
+    /// The stack sends so much.
+    fn send(&mut self, payload: usize) {
+        self.write(&segment(self.next, PEER + 1, ACK, &[]), payload);
+        self.next = self.next.wrapping_add(payload as u32);
+    }
+
+    /// The peer acknowledges what it has in order, and reports what lies behind a hole.
+    fn acknowledge(&mut self, sacked: Option<(u32, u32)>) {
+        self.now += ROUND_TRIP;
+        let mut options = Vec::new();
+        if let Some((from, to)) = sacked {
+            options.extend_from_slice(&[1, 1, 5, 10]);
+            options.extend_from_slice(&from.to_be_bytes());
+            options.extend_from_slice(&to.to_be_bytes());
+        }
+        self.hear(segment(PEER + 1, self.acknowledged, ACK, &options));
+    }
+
+    /// Until all that was sent is acknowledged.
+    fn settle(&mut self) {
+        let mut turns = 0;
+        while self.acknowledged != self.next {
+            let mut end = self.acknowledged;
+            self.transmit(|seq, len| end = seq.wrapping_add(len as u32));
+            if end == self.acknowledged {
+                // Pacing holds it back.
+                self.now = self.layer.poll_at(self.now).map_or(self.now + ROUND_TRIP, |at| at.max(self.now));
+            } else {
+                self.acknowledged = end;
+                self.acknowledge(None);
+            }
+            turns += 1;
+            assert!(turns < 10_000, "it goes on");
+        }
+    }
+
+    /// A hundred segments, whose first is lost; the peer reports the others, and takes what is sent again.
+    fn lose_one_of_a_hundred(&mut self) {
+        let start = self.acknowledged;
+        (0..100).for_each(|_| self.send(MSS));
+        let mut end = start;
+        self.transmit(|seq, len| end = seq.wrapping_add(len as u32));
+        let hole = start.wrapping_add(MSS as u32);
+        for turn in 1..=3 {
+            let reported = end.wrapping_sub(hole) / 3 * turn;
+            if reported > 0 {
+                self.acknowledge(Some((hole, hole.wrapping_add(reported))));
+            }
+        }
+        self.transmit(|_, _| ());
+        self.acknowledged = end;
+        self.acknowledge(None);
+        self.settle();
+    }
+}
+
+fn recovery(criterion: &mut Criterion) {
+    for (name, algorithm) in [("bbr", Algorithm::Bbr), ("cubic", Algorithm::Cubic), ("reno", Algorithm::Reno)]
+    {
+        let mut group = criterion.benchmark_group(format!("recovery, {name}"));
+        for (what, payload) in [("a segment", MSS), ("a super-frame", MSS * 44)] {
+            let mut sender = Sender::new(algorithm);
+            group.throughput(Throughput::Bytes(payload as u64));
+            group.bench_function(what, |bencher| {
+                bencher.iter(|| {
+                    sender.send(payload);
+                    sender.settle();
+                });
+            });
+        }
+        let mut sender = Sender::new(algorithm);
+        group.throughput(Throughput::Bytes(100 * MSS as u64));
+        group.bench_function("100 segments, one lost", |bencher| {
+            bencher.iter(|| sender.lose_one_of_a_hundred())
+        });
+        assert!(sender.layer.stats().segments_retransmitted > 0, "it was a loss");
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));
+    targets = recovery
+}
+criterion_main!(benches);
