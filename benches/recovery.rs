@@ -1,6 +1,6 @@
-//! What the recovery layer costs a segment: from the stack, onto the wire, acknowledged. No loss, and a loss in
+//! What the recovery layer costs a segment: from the user, onto the wire, acknowledged. No loss, and a loss in
 //! every hundred segments, repaired by SACK.
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use netkat::recovery::{Algorithm, Config, Instant, Recovery, STACK_HEADER_LEN};
@@ -32,7 +32,7 @@ fn segment(seq: u32, ack: u32, flags: u8, options: &[u8]) -> Vec<u8> {
 struct Sender {
     layer: Recovery,
     now: Instant,
-    /// What the stack sends next.
+    /// What the user writes next.
     next: u32,
     /// What the peer waits for.
     acknowledged: u32,
@@ -50,22 +50,21 @@ impl Sender {
         let mut sender = Sender { layer, now: Instant::ZERO, next: 100, acknowledged: 101 };
         // MSS, SACK permitted, window scale.
         let options = [2, 4, (MSS >> 8) as u8, MSS as u8, 4, 2, 1, 3, 3, WINDOW_SHIFT, 1, 1];
-        sender.write(&segment(100, 0, SYN, &options), 0);
+        sender.control(&segment(100, 0, SYN, &options));
         sender.transmit(|_, _| ());
         sender.next += 1;
         sender.now += ROUND_TRIP;
         sender.hear(segment(PEER, 101, SYN | ACK, &options));
-        sender.write(&segment(101, PEER + 1, ACK, &[]), 0);
+        sender.control(&segment(101, PEER + 1, ACK, &[]));
         sender.transmit(|_, _| ());
         assert!(sender.layer.is_established(), "the handshake is over");
         sender
     }
 
-    fn write(&mut self, header: &[u8], payload: usize) {
-        let len = STACK_HEADER_LEN + header.len() + payload;
-        self.layer.from_stack(self.now, len, |packet| {
-            packet[STACK_HEADER_LEN..STACK_HEADER_LEN + header.len()].copy_from_slice(header);
-        });
+    /// The stack sends a bare segment.
+    fn control(&mut self, segment: &[u8]) {
+        let len = STACK_HEADER_LEN + segment.len();
+        self.layer.from_stack(self.now, len, |packet| packet[STACK_HEADER_LEN..].copy_from_slice(segment));
     }
 
     fn hear(&mut self, mut bytes: Vec<u8>) {
@@ -82,9 +81,14 @@ impl Sender {
         }
     }
 
-    /// The stack sends so much.
+    /// The user writes so much.
     fn send(&mut self, payload: usize) {
-        self.write(&segment(self.next, PEER + 1, ACK, &[]), payload);
+        let mut left = payload;
+        while left > 0 {
+            let Ok(written) = self.layer.write(usize::MAX, |room| Ok::<_, Infallible>(left.min(room.len())));
+            assert!(written > 0, "there is room");
+            left -= written;
+        }
         self.next = self.next.wrapping_add(payload as u32);
     }
 

@@ -1,6 +1,7 @@
-"""How long a message takes to the kernel's echo and back, through the tool's pipes."""
+"""How long things take: a message to the kernel's echo and back through the tool's pipes, a start, a short visit."""
 
 import os
+import time
 
 from lab import ADDRESSES
 from rows import Figure, Row
@@ -34,6 +35,26 @@ class Latency:
             Figure("round trip of 64 KiB, median", "median", "us", False, wanted={"nc": 1.0}),
             Figure("round trip of 64 KiB, p99", "p99", "us", False),
         ])
+
+
+class Startup:
+    """From the start of the program (by way of `ip netns exec`, for all alike) to its connection."""
+
+    def __init__(self, programs):
+        self.programs = programs
+
+    def connect(self, lab, tool):
+        port = lab.next_port()
+        sink = lab.kernel_end("there", "stream", "--listen", f"{ADDRESSES[4]['there']}:{port}")
+        sink.wait_for("ready")
+        start = time.monotonic()
+        lab.start("here", *client(self.programs, tool, 4, port, send=True))
+        sink.wait_for("connected")
+        return {"time": 1e3 * (time.monotonic() - start)}
+
+    def rows(self):
+        yield Row({tool: lambda lab, _, tool=tool: self.connect(lab, tool) for tool in ("netkat", "nc")},
+                  [Figure("start to connection", "time", "ms", False)])
 
 
 class Clients:
