@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import re
-import sys
 
 
 def number(value):
@@ -54,9 +53,6 @@ def summary(of, lines):
 
 
 def write_json(path, of, lines):
-    text = json.dumps({**of, "rows": [one.as_data() for one in lines]}, indent=1) + "\n"
-    if path == "-":
-        sys.stdout.write(text)
-    else:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({**of, "rows": [one.as_data() for one in lines]}, file, indent=1)
+        file.write("\n")
