@@ -7,13 +7,15 @@ use std::{
     fs::File,
     io::{self, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
 /// Bytes of one read or write.
 const CHUNK: usize = 256 << 10;
+/// Bytes of a file that are kept to be sent.
+const CONTENT: u64 = 64 << 20;
 /// How long a listening tool may take to start, and the last acknowledgment to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -64,7 +66,7 @@ pub struct Stream {
     /// Bytes to send, then our side ends; without it, our side ends after the peer's
     #[arg(long)]
     send: Option<u64>,
-    /// Send this file's first bytes (by sendfile) instead of zeros from memory
+    /// Send this file's first 64 MiB, over and over, instead of zeros
     #[arg(long)]
     file: Option<PathBuf>,
     /// Stop receiving after so many bytes
@@ -93,11 +95,12 @@ impl Stream {
                 SockRef::from(stream).set_tcp_congestion(name.as_bytes())?;
             }
         }
+        let content = self.content()?;
         eprintln!("connected");
         let start = Instant::now();
         let counts: Vec<io::Result<(u64, u64)>> = thread::scope(|scope| {
             let threads: Vec<_> =
-                streams.iter().map(|stream| scope.spawn(|| self.converse(stream))).collect();
+                streams.iter().map(|stream| scope.spawn(|| self.converse(stream, &content))).collect();
             threads
                 .into_iter()
                 .map(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a thread died"))))
@@ -114,10 +117,24 @@ impl Stream {
         Ok(json!({ "seconds": seconds, "sent": sent, "received": received }))
     }
 
-    fn converse(&self, stream: &TcpStream) -> io::Result<(u64, u64)> {
+    /// What is sent, in memory before the clock starts: sending it by sendfile(2) would be slower than receiving it.
+    fn content(&self) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        match &self.file {
+            Some(path) => {
+                File::open(path)?.take(CONTENT.min(self.send.unwrap_or(0))).read_to_end(&mut content)?
+            }
+            None => 0,
+        };
+        if content.is_empty() {
+            content.resize(CHUNK, 0);
+        }
+        Ok(content)
+    }
+
+    fn converse(&self, stream: &TcpStream, content: &[u8]) -> io::Result<(u64, u64)> {
         thread::scope(|scope| {
-            let sender =
-                self.send.map(|bytes| scope.spawn(move || send(stream, bytes, self.file.as_deref())));
+            let sender = self.send.map(|bytes| scope.spawn(move || send(stream, bytes, content)));
             let received = self.receive(stream)?;
             let sent = sender
                 .map_or(Ok(0), |s| s.join().unwrap_or_else(|_| Err(io::Error::other("a thread died"))))?;
@@ -148,20 +165,15 @@ impl Stream {
 }
 
 /// Sends, ends our side, and returns how much went out; less than `bytes` if the peer left before.
-fn send(mut stream: &TcpStream, bytes: u64, file: Option<&Path>) -> io::Result<u64> {
+fn send(mut stream: &TcpStream, bytes: u64, content: &[u8]) -> io::Result<u64> {
     let mut sent = 0;
-    let result = match file {
-        Some(path) => io::copy(&mut File::open(path)?.take(bytes), &mut stream).map(|count| sent = count),
-        None => {
-            let zeros = vec![0; CHUNK];
-            loop {
-                let count = (bytes - sent).min(CHUNK as u64) as usize;
-                match stream.write(&zeros[..count]) {
-                    Ok(0) => break Ok(()),
-                    Ok(count) => sent += count as u64,
-                    Err(e) => break Err(e),
-                }
-            }
+    let result = loop {
+        let rest = &content[(sent % content.len() as u64) as usize..];
+        let count = (bytes - sent).min(CHUNK.min(rest.len()) as u64) as usize;
+        match stream.write(&rest[..count]) {
+            Ok(0) => break Ok(()),
+            Ok(count) => sent += count as u64,
+            Err(e) => break Err(e),
         }
     };
     match result.and_then(|()| stream.shutdown(Shutdown::Write)) {
