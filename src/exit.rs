@@ -4,38 +4,11 @@ use crate::{
     plan::PlanError,
 };
 use nix::sys::signal::{SigSet, Signal, raise};
-use std::{
-    fs::File,
-    io::{self, Write},
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
-/// Where the outcome goes as a JSON object.
-#[derive(Debug)]
-pub enum Json {
-    /// Behind everything else.
-    Stderr,
-    File {
-        path: PathBuf,
-        file: io::Result<File>,
-    },
-}
-
-impl Json {
-    /// Opens the file, if there is to be one, while this process may still do so. Whether that fails is said at
-    /// the end, and changes nothing about the outcome.
-    pub fn open(path: Option<&Path>) -> Json {
-        match path {
-            None => Json::Stderr,
-            Some(path) => Json::File { path: path.to_owned(), file: File::create(path) },
-        }
-    }
-}
-
-/// Prints the error, if there is one, and the outcome as `json`, and returns the status that the verdict has.
+/// Prints the error, if there is one, and the report if it is asked for, and returns the status that the verdict has.
 /// Interrupted runs end by the signal itself, so that the shell sees what happened.
-pub fn report(result: &anyhow::Result<()>, detailed: bool, json: Option<(Report, Json)>) -> ExitCode {
+pub fn report(result: &anyhow::Result<()>, detailed: bool, report: Option<Report>) -> ExitCode {
     let signal = match result.as_ref().err().and_then(|error| error.downcast_ref()) {
         Some(mode::Error::Interrupted(signal)) => Some(*signal),
         _ => None,
@@ -45,8 +18,8 @@ pub fn report(result: &anyhow::Result<()>, detailed: bool, json: Option<(Report,
     {
         eprintln!("netkat: {}", printable(&format!("{error:#}")));
     }
-    if let Some((report, json)) = json {
-        write_json(report, result, json);
+    if let Some(report) = report {
+        report.conclude(verdict(result), result.as_ref().err().map(|error| format!("{error:#}")));
     }
     if let Some(signal) = signal {
         die_by(signal);
@@ -68,22 +41,6 @@ fn printable(message: &str) -> String {
             clean.iter().take(BEGINNING).chain(&['…']).chain(clean.iter().skip(clean.len() - END)).collect()
         }
         false => clean.into_iter().collect(),
-    }
-}
-
-/// Writes the outcome as a JSON object. What can't be written is said, and changes nothing about the outcome.
-fn write_json(report: Report, result: &anyhow::Result<()>, json: Json) {
-    let error = result.as_ref().err().map(|error| format!("{error:#}"));
-    let object = report.conclude(verdict(result), error).map_err(io::Error::from);
-    let (to, written) = match json {
-        Json::Stderr => ("stderr".to_owned(), object.map(|object| eprintln!("{object}"))),
-        Json::File { path, file } => {
-            let written = object.and_then(|object| file?.write_all((object + "\n").as_bytes()));
-            (path.display().to_string(), written)
-        }
-    };
-    if let Err(error) = written {
-        eprintln!("netkat: cannot write the report to {to}: {error}");
     }
 }
 

@@ -1,9 +1,4 @@
-use netkat::{
-    cli::Cli,
-    exit::{self, Json},
-    mode::Report,
-    plan::Plan,
-};
+use netkat::{cli::Cli, exit, mode::Report, plan::Plan};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -15,10 +10,14 @@ fn main() -> ExitCode {
         return exit::printed(document.write(&mut std::io::stdout().lock()));
     }
     netkat::logging::init(cli.verbose);
-    let json = cli.json.as_ref().filter(|_| !cli.watches_only()).map(|path| Json::open(path.as_deref()));
-    let mut report = Report::default();
+    let mut report =
+        match cli.json.as_ref().filter(|_| !cli.watches_only()).map(|file| Report::to(file.as_deref())) {
+            None => Report::default(),
+            Some(Ok(report)) => report,
+            Some(Err(error)) => return exit::report(&Err(error.into()), cli.exit_verdict, None),
+        };
     let result = run(&cli, &mut report);
-    exit::report(&result, cli.exit_verdict, json.map(|json| (report, json)))
+    exit::report(&result, cli.exit_verdict, Some(report))
 }
 
 fn run(cli: &Cli, report: &mut Report) -> anyhow::Result<()> {

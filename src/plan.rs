@@ -95,9 +95,6 @@ impl Plan {
                 "--exec, --sh-exec and --max-conns are for TCP; with -u, use -k to serve several peers",
             );
         }
-        if cli.udp && cli.scan {
-            return usage("-z probes TCP ports; what an open UDP port says depends on what it is sent");
-        }
         if cli.scan {
             return Ok(Plan::Scan(scan(cli)?));
         }
@@ -120,8 +117,8 @@ impl Plan {
         match self {
             Plan::Connect(connect) => connect.run(report),
             Plan::Listen(listen) => listen.run(report),
-            Plan::DatagramConnect(connect) => connect.run(),
-            Plan::DatagramListen(listen) => listen.run(),
+            Plan::DatagramConnect(connect) => connect.run(report),
+            Plan::DatagramListen(listen) => listen.run(report),
             Plan::Sniff(sniff) => sniff.run(),
             Plan::Scan(scan) => scan.run(report),
         }
@@ -230,7 +227,7 @@ fn connect(cli: &Cli) -> Result<Connect, PlanError> {
 
 fn scan(cli: &Cli) -> Result<Scan, PlanError> {
     let (host, ports) = remote_target(cli)?;
-    let ports = resolve::ports(ports, Protocol::Tcp)?;
+    let ports = resolve::ports(ports, protocol(cli))?;
     // A policy rule may look at the port; all probes go the first one's way.
     let mut attempts = attempts(cli, host, ports.first().copied().unwrap_or_default())?;
     for attempt in &mut attempts {
@@ -238,7 +235,7 @@ fn scan(cli: &Cli) -> Result<Scan, PlanError> {
         attempt.setup.settings.send_buffer = PROBE_BUFFER;
         attempt.setup.settings.receive_buffer = PROBE_BUFFER;
     }
-    Ok(Scan { attempts, ports, wait: cli.wait.unwrap_or(CONNECT_WAIT) })
+    Ok(Scan { protocol: protocol(cli), attempts, ports, wait: cli.wait.unwrap_or(CONNECT_WAIT) })
 }
 
 fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {

@@ -9,7 +9,7 @@
 //! A full standard output stops the taking of frames; they wait in the packet socket's buffer, and what does
 //! not fit there is counted and reported.
 use super::{
-    Access, Attempt, Error, Policy,
+    Access, Attempt, Error, Policy, Report,
     connect::Opened,
     count, disguise,
     engine::{Engine, Port, RECEIVE_BUFFER, Setup},
@@ -50,11 +50,11 @@ pub struct DatagramConnect {
 }
 
 impl DatagramConnect {
-    pub fn run(&self) -> Result<(), Error> {
+    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
         let mut attempts = self.attempts.iter().peekable();
         loop {
             let Some(attempt) = attempts.next() else { return Ok(()) };
-            match attempt.open_datagrams(self.wait) {
+            match attempt.open_datagrams(self.wait, report) {
                 Ok(mut engine) => {
                     let streams = streams()?;
                     engine.enter_sandbox()?;
@@ -65,7 +65,8 @@ impl DatagramConnect {
                         }),
                         ..self.policy
                     };
-                    return Conversation::new(&mut engine, Role::Client(attempt), policy, streams).run();
+                    return Conversation::new(&mut engine, Role::Client(attempt), policy, streams)
+                        .run(report);
                 }
                 Err(error @ Error::Interrupted(_)) => return Err(error),
                 Err(error) if attempts.peek().is_none() => return Err(error),
@@ -76,8 +77,11 @@ impl DatagramConnect {
 }
 
 impl Attempt {
-    fn open_datagrams(&self, wait: Duration) -> Result<Engine, Error> {
-        let Opened { mut engine, egress, next_hop, .. } = self.open(wait)?;
+    fn open_datagrams(&self, wait: Duration, report: &mut Report) -> Result<Engine, Error> {
+        report.attempt(self.remote, &self.egress);
+        let Opened { mut engine, egress, next_hop, resolution, .. } = self.open(wait)?;
+        report.attempt(self.remote, &egress);
+        report.resolved(resolution);
         let tuple = FiveTuple {
             protocol: Protocol::Udp,
             local: SocketAddr::new(egress.source, engine.port()),
@@ -105,7 +109,7 @@ pub struct DatagramListen {
 }
 
 impl DatagramListen {
-    pub fn run(&self) -> Result<(), Error> {
+    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
         let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
         let streams = streams()?;
         engine.enter_sandbox()?;
@@ -120,7 +124,7 @@ impl DatagramListen {
             paths,
         });
         log::info!("listening on UDP port {}", engine.port());
-        Conversation::new(&mut engine, Role::Server { wait: self.wait }, self.policy, streams).run()
+        Conversation::new(&mut engine, Role::Server { wait: self.wait }, self.policy, streams).run(report)
     }
 }
 
@@ -156,6 +160,8 @@ struct Conversation<'e> {
     started_at: Duration,
     /// When a datagram last came or went.
     moved_at: Duration,
+    /// When the first datagram came.
+    heard_at: Option<Duration>,
     /// Bytes received when it was time to quit.
     received_by_quit: Option<u64>,
 }
@@ -181,15 +187,16 @@ impl<'e> Conversation<'e> {
             input_ended_at: None,
             started_at: now,
             moved_at: now,
+            heard_at: None,
             received_by_quit: None,
         }
     }
 
     /// Talks until it is over, and reports what went by.
-    fn run(mut self) -> Result<(), Error> {
+    fn run(mut self, report: &mut Report) -> Result<(), Error> {
         let result = self.relay().and_then(|()| self.check_drops());
         let counters = self.engine.stack.datagrams.counters();
-        self.report(&counters);
+        self.report(&counters, report);
         if counters.egress_drops > 0 && !matches!(result, Err(Error::DatagramsDropped { .. })) {
             log::warn!("{} dropped by this host's own egress", count(counters.egress_drops, "datagram"));
         }
@@ -217,6 +224,9 @@ impl<'e> Conversation<'e> {
             // What is in the inbox has to leave before more is taken.
             let empty = self.engine.stack.datagrams.front().is_none();
             let arrived = empty && self.engine.ingress(now)?;
+            if self.heard_at.is_none() && self.engine.stack.datagrams.front().is_some() {
+                self.heard_at = Some(now);
+            }
             let mut busy = arrived | self.write_output(now)?;
             self.check_errors()?;
             busy |= self.read_input(now)?;
@@ -401,7 +411,7 @@ impl<'e> Conversation<'e> {
         Ok(())
     }
 
-    fn report(&self, counters: &DatagramCounters) {
+    fn report(&self, counters: &DatagramCounters, report: &mut Report) {
         log::info!(
             "closed: {} sent ({}), {} received ({})",
             count(counters.datagrams_sent, "datagram"),
@@ -409,10 +419,16 @@ impl<'e> Conversation<'e> {
             count(counters.datagrams_received, "datagram"),
             count(counters.bytes_received, "byte"),
         );
-        let dropped = self.engine.statistics().dropped;
-        if dropped > 0 {
-            log::warn!("{} lost: the receive buffer was full", count(dropped.into(), "received frame"));
+        let lost = self.engine.statistics().dropped.into();
+        if lost > 0 {
+            log::warn!("{} lost: the receive buffer was full", count(lost, "received frame"));
         }
+        if let Some(peer) = self.engine.stack.datagrams.peer() {
+            report.flow(&peer);
+        }
+        let since = |at: Duration| at.saturating_sub(self.started_at);
+        let (first, end) = (self.heard_at.map(since), since(self.engine.reactor.now()));
+        report.datagrams(counters, lost, self.engine.kept(), first, end);
         if counters.strangers > 0 {
             log::info!("{} of others ignored", count(counters.strangers, "datagram"));
         }

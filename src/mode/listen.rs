@@ -50,7 +50,7 @@ impl Listen {
         match self.keep_open {
             Some(limit) => {
                 let (policy, wait, command) = (self.policy, self.wait, self.command.clone());
-                serve::run(&mut engine, &Service { limit, policy, wait, command }, taps)
+                serve::run(&mut engine, &Service { limit, policy, wait, command }, taps, report)
             }
             None => self.serve_one(&mut engine, taps, report),
         }

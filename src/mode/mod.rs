@@ -70,11 +70,15 @@ pub enum Error {
     DatagramsDropped { target: SocketAddr, datagrams: u64, interface: String },
     #[error("{0}: connection reset by peer")]
     Reset(SocketAddr),
+    #[error("{0}: reset, since it has held up the other clients for too long")]
+    HeldUp(SocketAddr),
     #[error("{0}: the peer has stopped answering: nothing acknowledged within the user timeout")]
     Vanished(SocketAddr),
     #[error("{target}: interface {interface}, which led there, disappeared")]
     InterfaceGone { target: SocketAddr, interface: String },
-    #[error("{address}: none of {ports} ports is open")]
+    #[error("{target}: open or filtered: no answer to {} in {}", count(*.datagrams, "empty datagram"), seconds(*.waited))]
+    Silent { target: SocketAddr, datagrams: u64, waited: Duration },
+    #[error("{address}: none of {ports} ports is known to be open")]
     NothingOpen { address: IpAddr, ports: usize, verdict: Verdict },
     #[error("nobody connected in {}", seconds(*.0))]
     NobodyCame(Duration),
@@ -98,6 +102,8 @@ pub enum Error {
     Exec { command: String, error: io::Error },
     #[error("ended by {0}")]
     Interrupted(Signal),
+    #[error("cannot write the report to {to}: {error}")]
+    Report { to: String, error: io::Error },
     #[error("{address} is in use by {mac}: name another address with --as")]
     AddressInUse { address: IpAddr, mac: MacAddr },
     #[error("no neighbour: {address} answered no question for its link address in {}", seconds(*.waited))]

@@ -1,17 +1,12 @@
 //! Scanning: which ports answer, without sending data (nc's -z).
 //!
 //! All probes leave from one port of ours, so that one guard keeps every answer from the kernel; a bounded
-//! number is in flight. A port that opens is closed as any connection is, by a FIN, since services may take
-//! offence at resets; a peer that does not close in turn is reset, so that nothing is left half-open. The
-//! results come in the ports' order, each as soon as those before it are known.
-use super::{
-    Attempt, Error, Report, Verdict,
-    connect::{Opened, answer},
-};
-use crate::{
-    net::FiveTuple,
-    stack::{Flow, Phase},
-};
+//! number is in flight. The results come in the ports' order, each as soon as those before it are known.
+mod tcp;
+mod udp;
+
+use super::{Attempt, Error, Report, Verdict, connect::Opened};
+use crate::net::Protocol;
 use std::{
     collections::{HashMap, VecDeque},
     io::{self, Write},
@@ -19,16 +14,15 @@ use std::{
     time::Duration,
 };
 
-/// Connections at a time: 1,000 ports of a silent host take two rounds.
+/// Probes at a time: 1,000 ports of a silent host take two rounds.
 const IN_FLIGHT: usize = 500;
-/// How long a peer has to close after our FIN before it is reset.
-const LINGER: Duration = Duration::from_millis(500);
 /// Buffers of a probe, in bytes: a service may greet us, but nobody reads it.
 pub const PROBE_BUFFER: usize = 16 << 10;
 
 /// Ports to probe.
 #[derive(Clone, Debug)]
 pub struct Scan {
+    pub protocol: Protocol,
     /// The addresses of the host, at least one; what is not open at one is tried at the next.
     pub attempts: Vec<Attempt>,
     /// In the order of their results; at least one.
@@ -40,7 +34,7 @@ pub struct Scan {
 impl Scan {
     /// Succeeds if a port is open.
     pub fn run(&self, report: &mut Report) -> Result<(), Error> {
-        let mut results = Results::new(&self.ports, report);
+        let mut results = Results::new(self, report);
         let mut attempts = self.attempts.iter().peekable();
         while let Some(attempt) = attempts.next() {
             results.last = attempts.peek().is_none();
@@ -58,94 +52,44 @@ impl Scan {
 
     /// Probes the ports that are not known to be open at one address.
     fn sweep(&self, attempt: &Attempt, results: &mut Results<'_>) -> Result<(), Error> {
+        results.report.attempt(attempt.remote, &attempt.egress);
         let opened = attempt.open(self.wait)?;
+        results.report.attempt(attempt.remote, &opened.egress);
+        results.report.resolved(opened.resolution);
         results.forget_failures();
         if results.last {
             opened.engine.enter_sandbox()?;
         }
-        let mut ports: VecDeque<u16> =
+        let ports: VecDeque<u16> =
             self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
         log::info!("probing {} ports of {}", ports.len(), attempt.remote.ip());
-        let mut sweep = Sweep { opened, wait: self.wait, probes: Vec::new(), closing: Vec::new() };
-        while !ports.is_empty() || !sweep.probes.is_empty() || !sweep.closing.is_empty() {
-            let room = IN_FLIGHT - sweep.probes.len() - sweep.closing.len();
-            for port in ports.drain(..room.min(ports.len())) {
-                sweep.probe(SocketAddr::new(attempt.remote.ip(), port));
-            }
-            sweep.turn(results)?;
-            results.print()?;
+        let sweep = Sweep { opened, address: attempt.remote, wait: self.wait, ports };
+        match self.protocol {
+            Protocol::Tcp => tcp::run(sweep, results),
+            Protocol::Udp => udp::run(sweep, results),
         }
-        Ok(())
     }
 }
 
-/// One address under way.
+/// One address to be probed.
 struct Sweep {
     opened: Opened,
+    /// The address; its port means nothing.
+    address: SocketAddr,
     wait: Duration,
-    /// What was dialed, and when.
-    probes: Vec<(FiveTuple, Duration)>,
-    /// What was open and is being closed, since when.
-    closing: Vec<(FiveTuple, Duration)>,
+    /// Those that have not been probed yet.
+    ports: VecDeque<u16>,
 }
 
 impl Sweep {
-    fn probe(&mut self, remote: SocketAddr) {
-        let tuple = self.opened.dial(remote);
-        self.probes.push((tuple, self.opened.engine.reactor.now()));
-    }
-
-    /// Frames in, results out, frames out; then sleeps until something is due.
-    fn turn(&mut self, results: &mut Results<'_>) -> Result<(), Error> {
-        let now = self.opened.engine.reactor.now();
-        let busy = self.opened.engine.ingress(now)? | self.opened.engine.egress(now)?;
-        for (tuple, since) in std::mem::take(&mut self.probes) {
-            let engine = &mut self.opened.engine;
-            match answer(&engine.stack, &tuple) {
-                Some(Ok(())) => {
-                    results.note(tuple.remote, Ok(()));
-                    engine.stack.flow(&tuple).map(Flow::close);
-                    self.closing.push((tuple, now));
-                }
-                Some(Err(error)) => {
-                    results.note(tuple.remote, Err(error));
-                    engine.stack.remove(&tuple);
-                }
-                None if now >= since + self.wait => {
-                    results.note(tuple.remote, Err(self.opened.silence(&tuple, self.wait)));
-                    self.opened.engine.stack.remove(&tuple);
-                }
-                None => self.probes.push((tuple, since)),
-            }
-        }
-        self.close(now);
-        // Both lists are in the order of their times.
-        let soonest = [(self.probes.first(), self.wait), (self.closing.first(), LINGER)];
-        let due = soonest.into_iter().filter_map(|(entry, time)| Some(entry?.1 + time)).min();
-        match due {
-            Some(due) => self.opened.engine.wait(&mut [], Some(if busy { now } else { due })),
-            None => Ok(()),
-        }
-    }
-
-    /// Forgets what is closed, and resets what does not close.
-    fn close(&mut self, now: Duration) {
-        let stack = &mut self.opened.engine.stack;
-        self.closing.retain(|(tuple, since)| {
-            if stack.peek(tuple).is_none_or(|flow| flow.phase() == Phase::Closed) {
-                stack.remove(tuple);
-                return false;
-            }
-            if now >= *since + LINGER {
-                stack.flow(tuple).map(Flow::abort);
-            }
-            true
-        });
+    fn remote(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address.ip(), port)
     }
 }
 
 /// What is known of the ports.
 struct Results<'r> {
+    protocol: Protocol,
     report: &'r mut Report,
     known: HashMap<u16, (SocketAddr, Result<(), Error>)>,
     /// Ports whose line has not been printed.
@@ -155,8 +99,9 @@ struct Results<'r> {
 }
 
 impl Results<'_> {
-    fn new<'r>(ports: &[u16], report: &'r mut Report) -> Results<'r> {
-        Results { report, known: HashMap::new(), unprinted: ports.iter().copied().collect(), last: false }
+    fn new<'r>(scan: &Scan, report: &'r mut Report) -> Results<'r> {
+        let unprinted = scan.ports.iter().copied().collect();
+        Results { protocol: scan.protocol, report, known: HashMap::new(), unprinted, last: false }
     }
 
     fn is_open(&self, port: u16) -> bool {
@@ -173,14 +118,10 @@ impl Results<'_> {
         while let Some((at, result)) = self.unprinted.front().and_then(|port| self.known.get(port))
             && (result.is_ok() || self.last)
         {
-            self.report.port(*at, result.as_ref().copied());
-            let (ip, port) = (at.ip(), at.port());
-            let state = match result {
-                Ok(()) => "open".to_owned(),
-                Err(Error::Rejected { error, .. }) => format!("rejected: {error}"),
-                Err(error) => Verdict::from(error).to_string(),
-            };
-            writeln!(out, "{ip} {port}/tcp {state}").map_err(Error::Output)?;
+            let result = result.as_ref().copied();
+            let state = state(result);
+            writeln!(out, "{} {}/{} {state}", at.ip(), at.port(), self.protocol).map_err(Error::Output)?;
+            self.report.port(*at, self.protocol, state, result);
             self.unprinted.pop_front();
         }
         out.flush().map_err(Error::Output)
@@ -209,5 +150,16 @@ impl Results<'_> {
         let alike = failures.iter().all(|(_, error)| Verdict::from(error) == verdict);
         let verdict = if alike { verdict } else { Verdict::Failed };
         Err(Error::NothingOpen { address: at.ip(), ports, verdict })
+    }
+}
+
+/// A port's state in the words of its line.
+fn state(result: Result<(), &Error>) -> String {
+    match result {
+        Ok(()) => "open".to_owned(),
+        Err(Error::Rejected { error, .. }) => format!("rejected: {error}"),
+        Err(Error::PortUnreachable { .. }) => "closed".to_owned(),
+        Err(Error::Silent { .. }) => "open|filtered".to_owned(),
+        Err(error) => Verdict::from(error).to_string(),
     }
 }

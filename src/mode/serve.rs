@@ -14,11 +14,12 @@
 //! With a command, each client has a process of its own instead (see [`super::exec`]). Clients beyond the
 //! limit wait in the backlog. What goes wrong with one client is logged, and the rest goes on.
 use super::{
-    Error,
+    Error, Report,
     broadcast::{Broadcast, Place},
     conversation::{Channel, Conversation, Ends, Turn},
     engine::Engine,
     exec::{Children, Command, Process},
+    session::Summary,
     transcript::Taps,
 };
 use crate::{
@@ -45,8 +46,10 @@ pub struct Service {
 }
 
 /// Serves until a signal comes, nobody does for long enough, or standard output fails.
-pub fn run(engine: &mut Engine, service: &Service, taps: Taps) -> Result<(), Error> {
+/// Says in `report` what each client came to.
+pub fn run(engine: &mut Engine, service: &Service, taps: Taps, report: &mut Report) -> Result<(), Error> {
     let mut server = Server {
+        report,
         standard: taps.standard.map(|(input, output)| Standard { input: Broadcast::new(input), output }),
         idle_since: engine.reactor.now(),
         engine,
@@ -56,7 +59,7 @@ pub fn run(engine: &mut Engine, service: &Service, taps: Taps) -> Result<(), Err
         served: 0,
     };
     let result = server.serve();
-    server.leave();
+    server.leave(result.as_ref().copied());
     result
 }
 
@@ -67,6 +70,7 @@ struct Standard {
 }
 
 struct Client {
+    since: Duration,
     conversation: Conversation,
     ends: ClientEnds,
 }
@@ -78,6 +82,7 @@ enum ClientEnds {
 
 struct Server<'e> {
     engine: &'e mut Engine,
+    report: &'e mut Report,
     service: &'e Service,
     standard: Option<Standard>,
     clients: Vec<Client>,
@@ -148,7 +153,11 @@ impl Server<'_> {
                 (Ends::Shared, ClientEnds::Standard(place))
             }
         };
-        Ok(Client { conversation: Conversation::new(now, tuple, self.service.policy, kind), ends })
+        Ok(Client {
+            since: now,
+            conversation: Conversation::new(now, tuple, self.service.policy, kind),
+            ends,
+        })
     }
 
     /// Reads standard input for those who wait for it, and resets who holds up the others.
@@ -169,7 +178,9 @@ impl Server<'_> {
         self.clients = rest;
         for client in stalled {
             let tuple = *client.conversation.tuple();
-            log::warn!("{}: reset, since it has held up the other clients for too long", tuple.remote);
+            let error = Error::HeldUp(tuple.remote);
+            log::warn!("{error}");
+            self.report(&client, Err(&error));
             self.close(now, tuple, true);
         }
         Ok(true)
@@ -206,15 +217,22 @@ impl Server<'_> {
         Ok(busy)
     }
 
-    fn finish(&mut self, now: Duration, client: Client, result: Result<(), Error>) {
-        let tuple = *client.conversation.tuple();
-        let counters = self.engine.stack.peek(&tuple).map(Flow::counters).unwrap_or_default();
+    /// Tells what went by.
+    fn report(&mut self, client: &Client, result: Result<(), &Error>) {
+        let tuple = client.conversation.tuple();
+        let summary = Summary::new(self.engine, tuple, client.since);
         log::info!(
             "closed {}: {} bytes sent, {} received",
             tuple.remote,
-            counters.bytes_sent,
-            counters.bytes_received
+            summary.counters.bytes_sent,
+            summary.counters.bytes_received
         );
+        self.report.client(tuple, &summary, result);
+    }
+
+    fn finish(&mut self, now: Duration, client: Client, result: Result<(), Error>) {
+        let tuple = *client.conversation.tuple();
+        self.report(&client, result.as_ref().copied());
         if let Err(error) = &result {
             log::warn!("{error}");
         }
@@ -277,7 +295,7 @@ impl Server<'_> {
             (Wait::Input, Some(standard)) => standard.input.channel().unblock(),
             (Wait::Output, Some(standard)) => standard.output.unblock(),
             (Wait::ProcessOutput(at) | Wait::ProcessInput(at), _) => {
-                let Some(Client { conversation, ends: ClientEnds::Process(process) }) =
+                let Some(Client { conversation, ends: ClientEnds::Process(process), .. }) =
                     self.clients.get_mut(at)
                 else {
                     return;
@@ -293,8 +311,10 @@ impl Server<'_> {
     }
 
     /// Resets who is still there and leaves no process behind; errors don't matter any more.
-    fn leave(&mut self) {
-        for client in &self.clients {
+    fn leave(&mut self, result: Result<(), &Error>) {
+        let clients = std::mem::take(&mut self.clients);
+        for client in &clients {
+            self.report(client, result);
             self.engine.stack.flow(client.conversation.tuple()).map(Flow::abort);
         }
         self.engine.stack.stop_listening();
@@ -302,12 +322,13 @@ impl Server<'_> {
         if let Err(error) = self.engine.egress(now) {
             log::debug!("cannot reset what is left: {error}");
         }
-        if !self.clients.is_empty() {
+        if !clients.is_empty() {
             self.children.hang_up();
         }
-        self.clients.clear();
+        drop(clients);
         self.children.end();
         log::info!("served {} clients", self.served);
+        self.report.served(self.served, self.engine.kept());
     }
 }
 

@@ -39,7 +39,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    fn new(engine: &Engine, tuple: &FiveTuple, start: Duration) -> Summary {
+    /// Of a connection that was established at `start`, as it stands now.
+    pub fn new(engine: &Engine, tuple: &FiveTuple, start: Duration) -> Summary {
         let flow = engine.stack.peek(tuple);
         let counters = flow.map(Flow::counters).unwrap_or_default();
         Summary {

@@ -18,7 +18,7 @@ pub enum Verdict {
     Usage,
     /// No answer; nobody connected; silence for the idle or the user timeout.
     TimedOut,
-    /// A reset answered our SYN.
+    /// A reset answered our SYN; an ICMP port unreachable our datagram.
     Refused,
     /// An ICMP error answered.
     Rejected,
@@ -28,6 +28,8 @@ pub enum Verdict {
     Privilege,
     /// This host's own egress dropped what we sent.
     EgressDropped,
+    /// A signal ended it; the process ends by the signal itself.
+    Interrupted,
 }
 
 impl Verdict {
@@ -37,7 +39,7 @@ impl Verdict {
             Verdict::Done => 0,
             Verdict::Usage => 2,
             _ if !detailed => 1,
-            Verdict::Failed => 1,
+            Verdict::Failed | Verdict::Interrupted => 1,
             Verdict::TimedOut => 3,
             Verdict::Refused => 4,
             Verdict::Rejected => 5,
@@ -61,6 +63,7 @@ impl fmt::Display for Verdict {
             Verdict::NoNeighbour => "no neighbour",
             Verdict::Privilege => "missing privilege",
             Verdict::EgressDropped => "dropped by own egress",
+            Verdict::Interrupted => "interrupted",
         })
     }
 }
@@ -74,12 +77,15 @@ impl Serialize for Verdict {
 impl From<&Error> for Verdict {
     fn from(error: &Error) -> Verdict {
         match error {
-            Error::TimedOut { .. } | Error::Vanished(_) | Error::NobodyCame(_) | Error::Idle { .. } => {
-                Verdict::TimedOut
-            }
-            Error::Refused(_) => Verdict::Refused,
+            Error::TimedOut { .. }
+            | Error::Silent { .. }
+            | Error::Vanished(_)
+            | Error::NobodyCame(_)
+            | Error::Idle { .. } => Verdict::TimedOut,
+            Error::Refused(_) | Error::PortUnreachable { .. } => Verdict::Refused,
             Error::Rejected { .. } => Verdict::Rejected,
-            Error::EgressDropped { .. } => Verdict::EgressDropped,
+            Error::EgressDropped { .. } | Error::DatagramsDropped { .. } => Verdict::EgressDropped,
+            Error::Interrupted(_) => Verdict::Interrupted,
             Error::NothingOpen { verdict, .. } => *verdict,
             Error::Kernel(KernelError::Capability { .. })
             | Error::Capability(CapabilityError::Missing { .. }) => Verdict::Privilege,

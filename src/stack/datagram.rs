@@ -26,6 +26,8 @@ const MAX_HEADERS: usize = ip::IPV6_HEADER + 8 + HEADER;
 const MAX_SEGMENTS: usize = 64;
 /// ICMP errors that may wait to be looked at.
 const MAX_ERRORS: usize = 16;
+/// Answers to a survey that may wait to be looked at: more than come in one turn.
+const MAX_FINDINGS: usize = 4096;
 
 /// The most bytes that a datagram carries from this address: 65507 in IPv4, 65527 in IPv6.
 pub fn max_payload(local: IpAddr) -> usize {
@@ -114,6 +116,14 @@ impl Inbox {
     }
 }
 
+/// What a port of a host that is surveyed answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub port: SocketAddr,
+    /// A datagram, or an ICMP error.
+    pub answer: Result<(), IcmpError>,
+}
+
 /// A UDP port; deaf until it is told whom to talk with.
 pub struct DatagramSocket {
     hop_limit: u8,
@@ -126,6 +136,8 @@ pub struct DatagramSocket {
     heard: bool,
     inbox: Inbox,
     errors: VecDeque<IcmpError>,
+    /// Answers of any port of the peer's address, while that is surveyed.
+    findings: Option<VecDeque<Finding>>,
     counters: DatagramCounters,
 }
 
@@ -141,6 +153,7 @@ impl DatagramSocket {
             heard: false,
             inbox: Inbox::default(),
             errors: VecDeque::new(),
+            findings: None,
             counters: DatagramCounters::default(),
         }
     }
@@ -153,6 +166,27 @@ impl DatagramSocket {
     /// Talks with those who speak to us.
     pub fn serve(&mut self, service: DatagramService) {
         self.service = Some(service);
+    }
+
+    /// From now on, whatever any port of the peer's address answers is a finding and nothing else, so that each
+    /// port may be dialed in turn.
+    pub fn survey(&mut self) {
+        self.findings = Some(VecDeque::new());
+    }
+
+    /// The next answer to a survey.
+    pub fn take_finding(&mut self) -> Option<Finding> {
+        self.findings.as_mut()?.pop_front()
+    }
+
+    /// Notes what a port of the surveyed host answered; whether a survey is under way.
+    fn find(&mut self, local: SocketAddr, port: SocketAddr, answer: Result<(), IcmpError>) -> bool {
+        let Some(findings) = &mut self.findings else { return false };
+        let ours = |peer: Peer| peer.tuple.local == local && peer.tuple.remote.ip() == port.ip();
+        if self.peer.is_some_and(ours) && findings.len() < MAX_FINDINGS {
+            findings.push_back(Finding { port, answer });
+        }
+        true
     }
 
     fn set_peer(&mut self, tuple: FiveTuple, way: Way) {
@@ -221,6 +255,9 @@ impl DatagramSocket {
             local: SocketAddr::new(header.destination, ports.destination),
             remote: SocketAddr::new(header.source, ports.source),
         };
+        if self.find(tuple.local, tuple.remote, Ok(())) {
+            return;
+        }
         let datagrams = match segment_size {
             0 => payload.len().max(1),
             size => size,
@@ -266,6 +303,11 @@ impl DatagramSocket {
     /// Takes an ICMP error. One that is not about the peer, or comes before we sent anything, is forged or
     /// stale.
     pub fn icmp(&mut self, error: &IcmpError) {
+        if !matches!(error.reason, Reason::PacketTooBig(_))
+            && self.find(error.local, error.remote, Err(*error))
+        {
+            return;
+        }
         let about_peer =
             |peer: &&mut Peer| peer.tuple.local == error.local && peer.tuple.remote == error.remote;
         let Some(peer) = self.peer.as_mut().filter(about_peer) else { return };

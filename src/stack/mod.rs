@@ -39,7 +39,9 @@ use std::{
 };
 use time_wait::TimeWaits;
 
-pub use datagram::{Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, max_payload};
+pub use datagram::{
+    Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, Finding, max_payload,
+};
 pub use discovery::Persona;
 pub use disguise::Disguise;
 pub use flow::{Counters, Failure, Flow, Phase};
