@@ -71,11 +71,12 @@ pub struct Cli {
     pub reject: bool,
 
     /// UDP instead of TCP: one read of the input is one datagram, up to 65507 bytes (65527 over IPv6); what is
-    /// read in larger pieces, as a file is, goes in datagrams of 16 KiB
+    /// read in larger pieces, as a file is, goes in datagrams of 16 KiB. With -z, see there
     #[arg(help_heading = MODES, short, long)]
     pub udp: bool,
 
-    /// Probe ports without sending data: one, or ranges and lists, as 22,80,8000-8100
+    /// Probe ports without sending data: one, or ranges and lists, as 22,80,8000-8100; with -u, by empty
+    /// datagrams, to which silence may mean anything (open|filtered)
     #[arg(help_heading = MODES, short = 'z', long, conflicts_with_all = ["listen", "exec", "sh_exec", "send_only", "recv_only"])]
     pub scan: bool,
 
@@ -153,6 +154,10 @@ pub struct Cli {
     #[arg(help_heading = DATA, short = 'C', long, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
     pub crlf: bool,
 
+    /// Wait this long after each line that is sent; with -u, each line is a datagram of its own
+    #[arg(help_heading = TIME, long, value_name = "TIME", conflicts_with_all = ["scan", "exec", "sh_exec"], value_parser = value::positive_time)]
+    pub delay: Option<Duration>,
+
     /// Copy what is sent and received to a file, in its order
     #[arg(help_heading = DATA, short, long, value_name = "FILE", conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
     pub output: Option<PathBuf>,
@@ -225,8 +230,8 @@ pub struct Cli {
     #[arg(help_heading = SNIFFER, long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
 
-    /// Report the outcome as a JSON object on stderr, or in FILE (with -u and -k, the verdict alone); with -d,
-    /// --sniff and --read, show packets as JSON, an object a line
+    /// Report the outcome as a JSON object on a line of stderr, or in FILE; with -k, one for each client before.
+    /// With -d, --sniff and --read, show packets as JSON, an object a line
     #[arg(help_heading = REPORTS, long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     pub json: Option<Option<PathBuf>>,
 

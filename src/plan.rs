@@ -103,11 +103,18 @@ impl Plan {
             (true, Protocol::Tcp) => Plan::Listen(listen(cli)?),
             (false, Protocol::Udp) => {
                 let Connect { attempts, wait, policy, .. } = connect(cli)?;
-                Plan::DatagramConnect(DatagramConnect { attempts, wait, policy })
+                Plan::DatagramConnect(DatagramConnect { attempts, wait, policy, delay: cli.delay })
             }
             (true, Protocol::Udp) => {
                 let Listen { setup, wait, policy, access, .. } = listen(cli)?;
-                Plan::DatagramListen(DatagramListen { setup, access, wait, keep_open: cli.keep_open, policy })
+                Plan::DatagramListen(DatagramListen {
+                    setup,
+                    access,
+                    wait,
+                    keep_open: cli.keep_open,
+                    policy,
+                    delay: cli.delay,
+                })
             }
         })
     }
@@ -576,6 +583,7 @@ fn system_congestion() -> Algorithm {
 fn recording(cli: &Cli) -> Recording {
     Recording {
         crlf: cli.crlf,
+        delay: cli.delay,
         output: cli.output.clone(),
         hex_dump: cli.hex_dump.clone(),
         append: cli.append_output,

@@ -33,10 +33,8 @@ enum Kind {
     NonBlocking,
     /// Shared and blocking: ask poll(2) before each transfer.
     Polled { pipe: bool },
-    Socket {
-        /// Messages with boundaries that may be empty (SOCK_DGRAM), for which there is no end.
-        datagrams: bool,
-    },
+    /// With messages that keep their boundaries, unless it is a SOCK_STREAM.
+    Socket(SockType),
 }
 
 /// One end of a byte stream that is not a network connection.
@@ -61,8 +59,8 @@ impl Stream {
     pub fn new(fd: OwnedFd, access: OFlag) -> io::Result<Stream> {
         let mode = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
         if mode == SFlag::S_IFSOCK {
-            let datagrams = getsockopt(&fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::Datagram);
-            return Ok(Stream { fd, kind: Kind::Socket { datagrams } });
+            let kind = Kind::Socket(getsockopt(&fd, sockopt::SockType)?);
+            return Ok(Stream { fd, kind });
         }
         let pipe = mode == SFlag::S_IFIFO;
         if !pipe && !isatty(&fd).unwrap_or(false) {
@@ -95,16 +93,21 @@ impl Stream {
         self.kind != Kind::Ready
     }
 
-    /// Whether a read of 0 bytes is an empty message rather than the end.
+    /// Whether a read of 0 bytes is an empty message rather than the end (SOCK_DGRAM, which has none).
     pub fn has_empty_messages(&self) -> bool {
-        self.kind == Kind::Socket { datagrams: true }
+        self.kind == Kind::Socket(SockType::Datagram)
+    }
+
+    /// Whether each write stays a message of its own for whoever reads.
+    pub fn keeps_messages(&self) -> bool {
+        matches!(self.kind, Kind::Socket(SockType::Datagram | SockType::SeqPacket))
     }
 
     /// Reads what is there. `WouldBlock` when that is nothing, 0 at the end.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         retry(|| match self.kind {
             Kind::Polled { .. } if !self.is_ready(PollFlags::POLLIN)? => Err(Errno::EAGAIN),
-            Kind::Socket { .. } => recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT),
+            Kind::Socket(_) => recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT),
             _ => match read(&self.fd, buffer) {
                 // The other side of a terminal has hung up.
                 Err(Errno::EIO) => Ok(0),
@@ -118,7 +121,7 @@ impl Stream {
         retry(|| match self.kind {
             Kind::Polled { .. } if !self.is_ready(PollFlags::POLLOUT)? => Err(Errno::EAGAIN),
             Kind::Polled { pipe: true } => write(&self.fd, &bytes[..bytes.len().min(PIPE_BUF)]),
-            Kind::Socket { .. } => {
+            Kind::Socket(_) => {
                 send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)
             }
             _ => write(&self.fd, bytes),

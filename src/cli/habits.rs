@@ -41,7 +41,7 @@ const ADVICE: [(&[&str], &str); 34] = [
     (&["--denyfile"], "list the hosts with --deny \"$(paste -sd, FILE)\""),
     (&["--nodns"], "addresses without look-ups are -n or --numeric"),
     (&["--timeout"], "the time to connect is -w TIME; a limit to silence is --idle-timeout TIME"),
-    (&["--interval"], "lines are sent as they come; to space them, pipe them through a loop with sleep"),
+    (&["--interval"], "a pause after each line is --delay TIME"),
     (&["--zero"], "probing without data is -z or --scan"),
     (&["--close"], "our side ends with the input (-N); --send-only leaves then"),
     (&["--hexdump"], "a hex dump is -x FILE or --hex-dump FILE"),

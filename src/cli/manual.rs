@@ -16,7 +16,7 @@ const STATUS: Section = (
   2  wrong usage
 With --exit-verdict, failures have statuses of their own; the rest stays 1:
   3  timed out: no answer, nobody connected, or silence for --idle-timeout or --user-timeout
-  4  refused: a reset answered
+  4  refused: a reset answered, or with -u an ICMP port unreachable
   5  rejected: an ICMP error answered
   6  no route, or no neighbour
   7  a privilege is missing
@@ -24,7 +24,7 @@ With --exit-verdict, failures have statuses of their own; the rest stays 1:
 A run that SIGINT, SIGTERM or SIGHUP ends resets its connections and ends by that signal.",
 );
 
-const SECTIONS: [Section; 5] = [
+const SECTIONS: [Section; 7] = [
     (
         "End of input",
         "When standard input ends, what is left is sent, then a FIN, and reading goes on until the peer ends, too. It is over once both directions have ended and every byte is acknowledged:
@@ -46,7 +46,33 @@ All of them are given up as soon as everything is set up (with a guard at clsact
         "Limits",
         "What stops it nevertheless: tc and tcx programs at egress, a root qdisc that drops, nft netdev egress, XDP on the receiving interface, and everything beyond this host.
 Names are looked up by the system's resolver, through the kernel and so through the firewall.
--z keeps 500 probes in flight. A host that limits its ICMP errors, as Linux does, lets ports that it rejects look as if they had timed out.",
+-z keeps 500 probes in flight. A host that limits its ICMP errors, as Linux does, lets TCP ports that it rejects look as if they had timed out.",
+    ),
+    (
+        "UDP",
+        "One read of standard input is one datagram, up to 65507 bytes, over IPv6 65527; larger than the path's MTU, it travels in fragments. A write of the program that feeds netkat is one read if netkat has time to read before the next; with --delay, each line is a datagram. What arrives is written out as it comes; a standard output that keeps messages apart (a socket of type SOCK_DGRAM or SOCK_SEQPACKET) gets each datagram by itself.
+An ICMP port unreachable ends a client as refused, other errors by their names; a server goes on.
+-z -u sends each port an empty datagram, four times within -w while there is no answer:
+  open           a datagram came back
+  closed         the host itself says that the port is unreachable
+  rejected       another ICMP error, or another host's
+  open|filtered  silence: most services ignore an empty datagram, and firewalls drop it
+Hosts limit how many ICMP errors they send: Linux sends six at once, then one a second (net.ipv4.icmp_ratelimit, net.ipv6.icmp.ratelimit), so that closed ports, too, are silent. Where it looks like that, netkat says so and probes the silent ports again for as long as any of them answers: about a second for each closed port. Where only silent ports are left, they are open|filtered, and count as timed out.",
+    ),
+    (
+        "Report",
+        "--json prints one object on one line when all is over; what was not reached is null. Times are in milliseconds.
+  verdict           done, timed out, refused, rejected, no route, no neighbour, missing privilege, dropped by own egress, interrupted, wrong usage, failed
+  error             the line on stderr
+  flow              local and remote address with port
+  route             interface, source, next_hop, mtu
+  timings           neighbour (ARP or neighbour discovery), connect, first_byte, close
+  traffic           TCP: bytes_sent, bytes_received, segments_sent, segments_retransmitted, smoothed_rtt, min_rtt
+  datagrams         -u: datagrams_sent, bytes_sent, datagrams_received, bytes_received, lost (the receive buffer was full), egress_drops, strangers, invalid
+  kept_from_kernel  packets that the kernel did not get to see
+  clients           -k: how many were served; each has an object of its own, on a line before, as soon as it is over
+  ports             -z: address, port, protocol, state, failure (a verdict, or null) and error of each",
+
     ),
     (
         "Examples",

@@ -69,11 +69,11 @@ impl Broadcast {
             true => self.held_up = self.held_up.or(Some(now)),
             false => self.held_up = None,
         }
-        if !awaited || room == 0 || self.ended || self.input.is_blocked() {
+        if !awaited || room == 0 || self.ended || !self.input.is_ready(now) {
             return Ok(false);
         }
         let len = room.min(READ);
-        match self.input.read(&mut self.buffer[..len]) {
+        match self.input.read(now, &mut self.buffer[..len]) {
             Ok(0) => self.ended = true,
             Ok(read) => self.window.extend(&self.buffer[..read]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -111,12 +111,12 @@ pub struct Reader<'a> {
 }
 
 impl Input for Reader<'_> {
-    fn is_ready(&self) -> bool {
+    fn is_ready(&self, now: Duration) -> bool {
         // As long as the stream itself is ready, more may come in the next turn.
-        self.place.0 < self.broadcast.end() || self.broadcast.ended || !self.broadcast.input.is_blocked()
+        self.place.0 < self.broadcast.end() || self.broadcast.ended || self.broadcast.input.is_ready(now)
     }
 
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, _now: Duration, room: &mut [u8]) -> io::Result<usize> {
         let skip = (self.place.0 - self.broadcast.start) as usize;
         let (first, second) = self.broadcast.window.as_slices();
         let rest = match first.get(skip..) {
@@ -147,7 +147,7 @@ mod tests {
 
     fn read(broadcast: &Broadcast, place: &mut Place, len: usize) -> Result<String, io::ErrorKind> {
         let mut room = vec![0; len];
-        let got = broadcast.reader(place).read(&mut room).map_err(|error| error.kind())?;
+        let got = broadcast.reader(place).read(Duration::ZERO, &mut room).map_err(|error| error.kind())?;
         Ok(String::from_utf8_lossy(&room[..got]).into_owned())
     }
 

@@ -6,6 +6,7 @@
 use super::{
     Error,
     line_end::LineEnds,
+    line_pace::LinePace,
     transcript::{Direction, Transcript},
 };
 use crate::{
@@ -29,9 +30,9 @@ const TRANSFER: usize = 256 << 10;
 /// Where a conversation's input comes from.
 pub trait Input {
     /// Whether a read may find something, or the end.
-    fn is_ready(&self) -> bool;
+    fn is_ready(&self, now: Duration) -> bool;
     /// Reads what is there: `WouldBlock` when that is nothing, 0 at the end.
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize>;
+    fn read(&mut self, now: Duration, room: &mut [u8]) -> io::Result<usize>;
 }
 
 /// A stream of one direction that remembers whether it was ready, and whether it has ended.
@@ -41,6 +42,7 @@ pub struct Channel {
     blocked: Cell<bool>,
     input: bool,
     line_ends: Option<LineEnds>,
+    pace: Option<LinePace>,
     transcript: Option<Rc<RefCell<Transcript>>>,
 }
 
@@ -54,12 +56,29 @@ impl Channel {
     }
 
     fn new(stream: Stream, input: bool) -> Channel {
-        Channel { stream: Some(stream), blocked: Cell::new(false), input, line_ends: None, transcript: None }
+        Channel {
+            stream: Some(stream),
+            blocked: Cell::new(false),
+            input,
+            line_ends: None,
+            pace: None,
+            transcript: None,
+        }
     }
 
     /// Makes bare line feeds of what is read into carriage return and line feed.
     pub fn with_crlf(self) -> Channel {
         Channel { line_ends: Some(LineEnds::default()), ..self }
+    }
+
+    /// Yields a line at a time, with a pause after each.
+    pub fn paced(self, delay: Duration) -> Channel {
+        Channel { pace: Some(LinePace::new(delay)), ..self }
+    }
+
+    /// When to read on, if there is a pause.
+    pub fn due(&self, now: Duration) -> Option<Duration> {
+        self.pace.as_ref()?.due(now)
     }
 
     /// Records what is read or written.
@@ -76,14 +95,19 @@ impl Channel {
     }
 
     /// Reads, and translates line ends.
-    fn fill(&mut self, stream: &Stream, room: &mut [u8]) -> io::Result<usize> {
-        let Some(ends) = &mut self.line_ends else { return stream.read(room) };
+    fn fill(&mut self, now: Duration, stream: &Stream, room: &mut [u8]) -> io::Result<usize> {
+        let pace = &mut self.pace;
+        let mut read = |room: &mut [u8]| match pace {
+            Some(pace) => pace.next(now, room, |room| stream.read(room)),
+            None => stream.read(room),
+        };
+        let Some(ends) = &mut self.line_ends else { return read(room) };
         if let (Some(first), Some(byte)) = (room.first_mut(), ends.owed()) {
             *first = byte;
             return Ok(1);
         }
         let limit = LineEnds::limit(room.len());
-        let len = stream.read(&mut room[..limit])?;
+        let len = read(&mut room[..limit])?;
         Ok(ends.translate(room, len))
     }
 
@@ -136,14 +160,18 @@ impl Channel {
 }
 
 impl Input for Channel {
-    fn is_ready(&self) -> bool {
-        !self.is_blocked()
+    fn is_ready(&self, now: Duration) -> bool {
+        !self.is_blocked() && self.due(now).is_none()
     }
 
     /// An end, once seen, is final.
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, now: Duration, room: &mut [u8]) -> io::Result<usize> {
+        if self.due(now).is_some() {
+            // The stream itself has more.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let Some(stream) = self.stream.take() else { return Ok(0) };
-        let result = self.fill(&stream, room);
+        let result = self.fill(now, &stream, room);
         self.stream = Some(stream);
         self.note(&result);
         if !room.is_empty() && matches!(result, Ok(0)) {
@@ -216,7 +244,7 @@ impl Conversation {
         }
         if view.peer_finished {
             match self.ends {
-                Ends::Shared if !input.is_ready() => self.relay.input_ended(now),
+                Ends::Shared if !input.is_ready(now) => self.relay.input_ended(now),
                 Ends::Process => output.close(),
                 // Whoever reads our output sees the peer's end, though our input may go on.
                 Ends::Standard if output.is_open() => {
@@ -282,11 +310,11 @@ impl Conversation {
         input: &mut impl Input,
         view: &View,
     ) -> Result<bool, Error> {
-        if !input.is_ready() || !self.relay.wants_input(view) {
+        if !input.is_ready(now) || !self.relay.wants_input(view) {
             return Ok(false);
         }
         let Some(flow) = stack.flow(&self.tuple) else { return Ok(false) };
-        match flow.send(TRANSFER, |room| input.read(room)) {
+        match flow.send(TRANSFER, |room| input.read(now, room)) {
             Ok(0) => self.relay.input_ended(now),
             Ok(_) => self.relay.moved(now),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),

@@ -1,4 +1,5 @@
-//! UDP: each read of standard input is a datagram, each datagram a write to standard output.
+//! UDP: each read of standard input is a datagram; each datagram is a write to a standard output that keeps them
+//! apart, as some sockets do, and elsewhere those that came together are written together.
 //!
 //! One read is one datagram as long as it fits into one: 65507 bytes, over IPv6 65527. Input that comes in
 //! larger pieces, as a file does, has no boundaries to keep; it is cut into 16 KiB, as nc does.
@@ -13,6 +14,7 @@ use super::{
     connect::Opened,
     count, disguise,
     engine::{Engine, Port, RECEIVE_BUFFER, Setup},
+    line_pace::LinePace,
 };
 use crate::{
     net::{FiveTuple, Protocol},
@@ -47,6 +49,8 @@ pub struct DatagramConnect {
     /// How long the next hop's answer may take.
     pub wait: Duration,
     pub policy: Policy,
+    /// A pause after each line of the input, which is a datagram then.
+    pub delay: Option<Duration>,
 }
 
 impl DatagramConnect {
@@ -65,8 +69,8 @@ impl DatagramConnect {
                         }),
                         ..self.policy
                     };
-                    return Conversation::new(&mut engine, Role::Client(attempt), policy, streams)
-                        .run(report);
+                    let role = Role::Client(attempt);
+                    return Conversation::new(&mut engine, role, policy, self.delay, streams).run(report);
                 }
                 Err(error @ Error::Interrupted(_)) => return Err(error),
                 Err(error) if attempts.peek().is_none() => return Err(error),
@@ -106,6 +110,8 @@ pub struct DatagramListen {
     /// Serve everybody, not only whoever speaks first; input goes to whoever spoke last.
     pub keep_open: bool,
     pub policy: Policy,
+    /// A pause after each line of the input, which is a datagram then.
+    pub delay: Option<Duration>,
 }
 
 impl DatagramListen {
@@ -124,7 +130,8 @@ impl DatagramListen {
             paths,
         });
         log::info!("listening on UDP port {}", engine.port());
-        Conversation::new(&mut engine, Role::Server { wait: self.wait }, self.policy, streams).run(report)
+        let role = Role::Server { wait: self.wait };
+        Conversation::new(&mut engine, role, self.policy, self.delay, streams).run(report)
     }
 }
 
@@ -149,6 +156,7 @@ struct Conversation<'e> {
     policy: Policy,
     input: Stream,
     output: Stream,
+    pace: Option<LinePace>,
     /// What was read and not sent yet.
     buffer: Vec<u8>,
     /// Bytes of the current datagram that are written.
@@ -171,6 +179,7 @@ impl<'e> Conversation<'e> {
         engine: &'e mut Engine,
         role: Role<'e>,
         policy: Policy,
+        delay: Option<Duration>,
         (input, output): (Stream, Stream),
     ) -> Conversation<'e> {
         let now = engine.reactor.now();
@@ -180,6 +189,7 @@ impl<'e> Conversation<'e> {
             policy,
             input,
             output,
+            pace: delay.map(LinePace::new),
             buffer: vec![0; BATCH + READ],
             written: 0,
             input_blocked: false,
@@ -241,8 +251,39 @@ impl<'e> Conversation<'e> {
         }
     }
 
-    /// Writes what has arrived, each datagram with a write of its own; whether anything moved.
+    /// Writes what has arrived; whether anything moved.
     fn write_output(&mut self, now: Duration) -> Result<bool, Error> {
+        match self.output.keeps_messages() {
+            true => self.write_datagrams(now),
+            false => self.write_bytes(now),
+        }
+    }
+
+    /// Writes to a stream without boundaries: what came together goes together.
+    fn write_bytes(&mut self, now: Duration) -> Result<bool, Error> {
+        let mut moved = false;
+        while !self.output_blocked && self.engine.stack.datagrams.front().is_some() {
+            let waiting = self.engine.stack.datagrams.waiting();
+            let written = match waiting.is_empty() || self.policy.send_only {
+                true => waiting.len(),
+                false => match self.output.write(waiting) {
+                    Ok(written) => written,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.output_blocked = true;
+                        break;
+                    }
+                    Err(error) => return Err(Error::Output(error)),
+                },
+            };
+            self.engine.stack.datagrams.forget(written);
+            self.moved_at = now;
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// Writes each datagram with a write of its own.
+    fn write_datagrams(&mut self, now: Duration) -> Result<bool, Error> {
         let mut moved = false;
         while !self.output_blocked
             && let Some(datagram) = self.engine.stack.datagrams.front()
@@ -284,22 +325,24 @@ impl<'e> Conversation<'e> {
         }
         let Some(peer) = self.engine.stack.datagrams.peer() else { return Ok(false) };
         let limit = max_payload(peer.local.ip());
+        if let Some(pace) = &mut self.pace {
+            if pace.due(now).is_some() {
+                return Ok(false);
+            }
+            let room = self.buffer.get_mut(..limit).unwrap_or_default();
+            let read = pace.next(now, room, |room| self.input.read(room));
+            let Some(read) = self.took(now, read)? else { return Ok(false) };
+            if let Some(pace) = &mut self.pace {
+                pace.pause(now);
+            }
+            self.engine.send_datagrams(&self.buffer[..read], read)?;
+            return Ok(true);
+        }
         let (mut filled, mut size) = (0, 0);
         for _ in 0..READS {
             let Some(room) = self.buffer.get_mut(filled..filled + READ) else { break };
-            let read = match self.input.read(room) {
-                Ok(0) if !self.input.has_empty_messages() => {
-                    self.input_ended_at = Some(now);
-                    break;
-                }
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.input_blocked = true;
-                    break;
-                }
-                Err(error) => return Err(Error::Input(error)),
-            };
-            self.moved_at = now;
+            let read = self.input.read(room);
+            let Some(read) = self.took(now, read)? else { break };
             let end = filled + read;
             if filled > 0 && (read > size || read == 0) {
                 self.engine.send_datagrams(&self.buffer[..filled], size)?;
@@ -320,6 +363,25 @@ impl<'e> Conversation<'e> {
             self.engine.send_datagrams(&self.buffer[..filled], size)?;
         }
         Ok(!self.input_blocked)
+    }
+
+    /// Notes what a read came to: so many bytes, or nothing more for now or for good.
+    fn took(&mut self, now: Duration, read: io::Result<usize>) -> Result<Option<usize>, Error> {
+        match read {
+            Ok(0) if !self.input.has_empty_messages() => {
+                self.input_ended_at = Some(now);
+                Ok(None)
+            }
+            Ok(read) => {
+                self.moved_at = now;
+                Ok(Some(read))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.input_blocked = true;
+                Ok(None)
+            }
+            Err(error) => Err(Error::Input(error)),
+        }
     }
 
     fn quit_at(&self) -> Option<Duration> {
@@ -347,7 +409,8 @@ impl<'e> Conversation<'e> {
     fn deadline(&self, now: Duration) -> Option<Duration> {
         // Once it is time to quit, only what has arrived already is waited for: the output's turn.
         let quit = self.quit_at().filter(|at| *at > now);
-        [quit, self.idle_at(), self.patience()].into_iter().flatten().min()
+        let pause = self.pace.as_ref().filter(|_| self.wants_input()).and_then(|pace| pace.due(now));
+        [quit, self.idle_at(), self.patience(), pause].into_iter().flatten().min()
     }
 
     /// Whether to leave: the time has come, and what arrived before it is written. `link_empty` says that

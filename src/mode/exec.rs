@@ -268,7 +268,7 @@ mod tests {
         let mut buffer = [0; 4096];
         let start = Instant::now();
         loop {
-            match output.read(&mut buffer) {
+            match output.read(start.elapsed(), &mut buffer) {
                 Ok(0) => return String::from_utf8_lossy(&all).into_owned(),
                 Ok(n) => all.extend_from_slice(&buffer[..n]),
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),

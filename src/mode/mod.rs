@@ -10,6 +10,7 @@ mod engine;
 mod exec;
 mod hint;
 mod line_end;
+mod line_pace;
 mod listen;
 mod report;
 mod scan;

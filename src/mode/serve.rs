@@ -266,7 +266,8 @@ impl Server<'_> {
                 waits.extend(interest.is_some().then_some(wait));
                 interests.extend(interest);
             }
-            deadline = deadline.into_iter().chain(input.deadline()).min();
+            let due = input.channel().due(self.engine.reactor.now());
+            deadline = [deadline, input.deadline(), due].into_iter().flatten().min();
         }
         for (at, client) in self.clients.iter().enumerate() {
             deadline = deadline.into_iter().chain(client.conversation.deadline()).min();

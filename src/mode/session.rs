@@ -143,7 +143,8 @@ fn converse(
         busy |= engine.egress(now)?;
         busy_turns = if busy { busy_turns + 1 } else { 0 };
         if !busy || busy_turns >= BUSY_TURNS {
-            let deadline = if busy { Some(now) } else { conversation.deadline() };
+            let deadline = conversation.deadline().into_iter().chain(input.due(now)).min();
+            let deadline = if busy { Some(now) } else { deadline };
             wait(engine, &mut conversation, &input, &mut output, deadline)?;
             busy_turns = 0;
         }

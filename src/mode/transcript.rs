@@ -1,5 +1,5 @@
-//! What becomes of standard input and output on their way besides being sent and received: line ends are
-//! translated (`-C`), what goes by is recorded (`-o`, `-x`) and counted on the terminal (`--progress`).
+//! What becomes of standard input and output on their way besides being sent and received: lines are spaced
+//! (`--delay`), their ends translated (`-C`), what goes by is recorded (`-o`, `-x`) and counted on the terminal (`--progress`).
 use super::{Command, Error, conversation::Channel};
 use crate::stdio::Stream;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -9,12 +9,15 @@ use std::{
     io::{self, BufWriter, IsTerminal, Write},
     path::{Path, PathBuf},
     rc::Rc,
+    time::Duration,
 };
 
 /// What is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
     pub crlf: bool,
+    /// A pause after each line of the input.
+    pub delay: Option<Duration>,
     /// Where what goes by is written, both directions in their order.
     pub output: Option<PathBuf>,
     /// The same as a hex dump, with the direction of each line.
@@ -43,6 +46,10 @@ impl Recording {
         let transcript = (!idle).then(|| Rc::new(RefCell::new(transcript)));
         let input = Channel::input(Stream::input().map_err(Error::Input)?);
         let output = Channel::output(Stream::output().map_err(Error::Output)?);
+        let input = match self.delay {
+            Some(delay) => input.paced(delay),
+            None => input,
+        };
         let input = if self.crlf { input.with_crlf() } else { input };
         let standard = match transcript {
             Some(transcript) => (input.recorded(transcript.clone()), output.recorded(transcript)),

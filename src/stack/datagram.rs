@@ -105,6 +105,24 @@ impl Inbox {
         Some(Datagram { from, payload: self.bytes.get(self.start..self.start + len)? })
     }
 
+    /// All of it, as one piece.
+    fn all(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    /// Forgets `written` bytes from the front; what is left of a datagram of which a part is forgotten is one.
+    fn forget(&mut self, mut written: usize) {
+        while let Some((_, len)) = self.datagrams.front_mut() {
+            if written < *len {
+                *len -= written;
+                self.start += written;
+                return;
+            }
+            written -= *len;
+            self.pop();
+        }
+    }
+
     fn pop(&mut self) {
         if let Some((_, len)) = self.datagrams.pop_front() {
             self.start += len;
@@ -224,6 +242,16 @@ impl DatagramSocket {
     /// The datagram that has waited longest.
     pub fn front(&self) -> Option<Datagram<'_>> {
         self.inbox.front()
+    }
+
+    /// The payloads of all datagrams that wait, one behind the other.
+    pub fn waiting(&self) -> &[u8] {
+        self.inbox.all()
+    }
+
+    /// Forgets so many bytes of [`DatagramSocket::waiting`], and the empty datagrams behind them.
+    pub fn forget(&mut self, bytes: usize) {
+        self.inbox.forget(bytes);
     }
 
     /// Forgets the datagram that has waited longest.

@@ -41,7 +41,7 @@ fn a_scan_says_a_line_for_each_port_in_their_order() {
         assert_eq!((output.code(), output.text()), (Some(0), expected), "{output}");
         let output = netkat(&pair.host, &format!("-z -w 500ms {at} 4998-4999")).run();
         assert_eq!(output.code(), Some(1), "{output}");
-        assert!(output.stderr.contains("none of 2 ports is open"), "{output}");
+        assert!(output.stderr.contains("none of 2 ports is known to be open"), "{output}");
     }
 }
 
@@ -280,4 +280,160 @@ fn line_ends_are_translated_and_what_goes_by_is_recorded() {
     let output = netkat(&pair.host, &format!("-o /nowhere/copy {at} 5000")).run();
     assert_eq!(output.code(), Some(1), "{output}");
     assert!(output.stderr.contains("cannot write to /nowhere/copy: No such file"), "{output}");
+}
+
+/// Lines are spaced, over UDP each is a datagram of its own; what has no line end is not held back.
+#[test]
+fn lines_are_sent_one_by_one() {
+    lab!("python3", "ncat");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let server = Netcat::Ncat.listen(&pair.peer, at, 5000, |c| c);
+    let output = netkat(&pair.host, &format!("--delay 250ms -C {at} 5000")).text("one\ntwo\nthree").run();
+    assert_eq!(output.code(), Some(0), "{output}");
+    assert!(output.elapsed >= Duration::from_millis(500), "{output}");
+    assert_eq!(server.wait(DEADLINE).text(), "one\r\ntwo\r\nthree");
+
+    let script = format!(
+        "import socket\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+         s.bind(('{at}', 5000))\n\
+         print('up')\n\
+         while True:\n\
+         \x20   print(s.recv(100))"
+    );
+    let mut server = pair.peer.command("python3").args(["-u", "-c", &script]).spawn();
+    server.wait_for_stdout("up");
+    let output =
+        netkat(&pair.host, &format!("-u -q 0 --delay 250ms {at} 5000")).text("one\ntwo\nthree").run();
+    assert_eq!(output.code(), Some(0), "{output}");
+    assert!(output.elapsed >= Duration::from_millis(500), "{output}");
+    server.wait_for_stdout("three");
+    assert_eq!(server.terminate().text(), "up\nb'one\\n'\nb'two\\n'\nb'three'\n");
+
+    let mut server = listening(&pair.host, "-k --delay 100ms 5001", |c| c.text("one\ntwo\n"));
+    let mut client =
+        Netcat::Socat.connect(&pair.peer, pair.host_address(Family::V4), 5001).input(Input::Open).spawn();
+    client.wait_for_stdout("one\ntwo\n");
+    assert!(server.is_running());
+}
+
+/// On a terminal; elsewhere nothing is shown.
+#[test]
+fn progress_is_shown_on_a_terminal() {
+    lab!("ncat", "script");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let file = std::env::temp_dir().join(format!("netkat-habits-{}-progress", std::process::id()));
+    std::fs::write(&file, vec![0; 3 << 20]).expect("a file");
+    let line = format!("{} --progress {at} 5000 < {} 2>&1", crate::netkat::PROGRAM, file.display());
+    let server = Netcat::Ncat.listen(&pair.peer, at, 5000, |c| c.input(Input::Null));
+    let shown = pair.host.command("script").args(["-qec", &line, "/dev/null"]).input(Input::Open).run();
+    assert_eq!(shown.code(), Some(0), "{shown}");
+    for word in ["3.00 MiB", "/s", "00:00:0"] {
+        assert!(shown.text().contains(word), "\"{word}\" is not shown: {shown}");
+    }
+    assert_eq!(server.wait(DEADLINE).length, 3 << 20);
+    let server = Netcat::Ncat.listen(&pair.peer, at, 5001, |c| c.input(Input::Null));
+    let silent = netkat(&pair.host, &format!("--progress {at} 5001")).input(Input::File(file.clone())).run();
+    assert_eq!((silent.code(), silent.stderr.as_str()), (Some(0), ""), "{silent}");
+    server.wait(DEADLINE);
+    std::fs::remove_file(&file).expect("the file");
+}
+
+#[test]
+fn the_outcome_of_datagrams_is_an_object_too() {
+    lab!("python3");
+    let pair = Pair::new();
+    pair.peer.sysctl("net.ipv4.icmp_ratelimit", "0");
+    let at = pair.host_address(Family::V4);
+    let mut server = listening(&pair.host, &format!("-u --json {at} 5000"), |c| c.text("answer"));
+    let script = format!(
+        "import socket\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+         s.sendto(b'question', ('{at}', 5000))\n\
+         s.settimeout(5)\n\
+         print(s.recv(100))"
+    );
+    pair.peer.command("python3").args(["-c", &script]).succeed();
+    server.wait_for_stdout("question");
+    let output = server.terminate();
+    assert_eq!(output.signal(), Some(15), "{output}");
+    let object = report(&output);
+    assert_eq!(object["verdict"], "interrupted", "{object}");
+    assert_eq!(object["flow"]["local"], "10.77.0.1:5000", "{object}");
+    for (field, number) in [
+        ("datagrams_sent", 1),
+        ("bytes_sent", 6),
+        ("datagrams_received", 1),
+        ("bytes_received", 8),
+        ("lost", 0),
+        ("egress_drops", 0),
+    ] {
+        assert_eq!(object["datagrams"][field], number, "{field}: {object}");
+    }
+    assert!(object["timings"]["first_byte"].is_f64() && object["kept_from_kernel"] == 1, "{object}");
+
+    let to = pair.peer_address(Family::V4);
+    let output = netkat(&pair.host, &format!("-u --json --exit-verdict {to} 5000")).text("x").run();
+    let object = report(&output);
+    assert_eq!((output.code(), &object["verdict"]), (Some(4), &"refused".into()), "{object}");
+    assert_eq!(
+        (&object["route"]["interface"], &object["datagrams"]["datagrams_sent"]),
+        (&"eth0".into(), &1.into())
+    );
+}
+
+/// An object for each client as it leaves, then one for the run.
+#[test]
+fn each_client_of_many_has_an_object() {
+    lab!("ncat");
+    let pair = Pair::new();
+    let at = pair.host_address(Family::V4);
+    let file = std::env::temp_dir().join(format!("netkat-habits-{}-clients.json", std::process::id()));
+    let arguments = format!("-k --exec cat --json={} 5000", file.display());
+    let mut server = listening(&pair.host, &arguments, |c| c);
+    let objects = || -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(&file).expect("the reports");
+        text.lines().map(|line| serde_json::from_str(line).expect("an object")).collect()
+    };
+    for (number, text) in ["one", "three"].iter().enumerate() {
+        Netcat::Ncat.connect(&pair.peer, at, 5000).text(text).succeed();
+        server.wait_until("its object", |_| objects().len() > number);
+    }
+    let output = server.terminate();
+    let objects = objects();
+    std::fs::remove_file(&file).expect("the reports");
+    let bytes: Vec<_> = objects.iter().map(|object| object["traffic"]["bytes_received"].as_u64()).collect();
+    assert_eq!(bytes, [Some(3), Some(5), None], "{output}");
+    assert!(objects.iter().take(2).all(|object| object["verdict"] == "done"), "{objects:?}");
+    assert_eq!((&objects[2]["verdict"], &objects[2]["clients"]), (&"interrupted".into(), &2.into()));
+}
+
+/// One long line, and bytes that end strings elsewhere.
+#[test]
+fn what_is_not_text_goes_through_whatever_is_done_to_it() {
+    lab!("socat");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let mut data = vec![0; 10 << 20];
+    for (place, byte) in data.iter_mut().enumerate() {
+        *byte = if place % 3 == 0 { 0 } else { b'x' };
+    }
+    data.push(b'\n');
+    for flags in ["-C", "--delay 1ms", "-C --delay 1ms"] {
+        let server = Netcat::Socat.listen(&pair.peer, at, 5000, |c| c);
+        let output =
+            netkat(&pair.host, &format!("{flags} {at} 5000")).input(Input::Bytes(data.clone())).run();
+        assert_eq!(output.code(), Some(0), "{output}");
+        let mut expected = data.clone();
+        if flags.contains("-C") {
+            expected.insert(10 << 20, b'\r');
+        }
+        assert!(server.wait(DEADLINE).stdout == expected, "{flags}");
+    }
+    for line in ["--json=/nowhere/file 10.77.0.2 80", "-l -k --json=/nowhere/file 80"] {
+        let output = netkat(&pair.host, line).run();
+        assert!(output.stderr.contains("cannot write the report to /nowhere/file: No such"), "{output}");
+    }
 }

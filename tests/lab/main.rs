@@ -37,5 +37,6 @@ mod topology;
 mod transfers;
 mod udp;
 mod udp_rules;
+mod udp_scan;
 mod verdicts;
 mod witness;

@@ -95,6 +95,8 @@ fn rejected_by_icmp() {
         ("icmp6-adm-prohibited", "prohibited"),
         ("icmp6-addr-unreachable", "host"),
         ("icmp6-port-unreachable", "port"),
+        ("icmp6-policy-fail", "policy"),
+        ("icmp6-reject-route", "reject route"),
     ];
     let cases = v4.iter().map(|c| (Family::V4, c)).chain(v6.iter().map(|c| (Family::V6, c)));
     for (port, (family, (kind, word))) in (6000..).zip(cases) {
@@ -103,6 +105,12 @@ fn rejected_by_icmp() {
         let at = pair.peer_address(family);
         let output = netkat(&pair.host, &format!("{at} {port}")).run();
         failed(&output, &["rejected", word, &at.to_string()], AT_ONCE);
+    }
+    for (family, program) in [(Family::V4, "iptables-nft"), (Family::V6, "ip6tables-nft")] {
+        pair.peer
+            .run(&format!("{program} -w -A INPUT -p tcp --dport 5999 -j REJECT --reject-with tcp-reset"));
+        let output = netkat(&pair.host, &format!("{} 5999", pair.peer_address(family))).run();
+        failed(&output, &["refused", "RST"], AT_ONCE);
     }
 }
 
@@ -146,6 +154,9 @@ fn command_lines_that_make_no_sense_are_status_two() {
     for line in [
         "",
         "10.77.0.2",
+        "-z -u 10.77.0.2 0",
+        "-z 10.77.0.2 1-65536",
+        "--delay 0 10.77.0.2 80",
         "10.77.0.2 0",
         "10.77.0.2 65536",
         "10.77.0.2 no-such-service",
@@ -159,6 +170,10 @@ fn command_lines_that_make_no_sense_are_status_two() {
         let output = netkat(&pair.host, line).run();
         assert_eq!((output.code(), output.length), (Some(2), 0), "\"{line}\": {output}");
         assert!(!output.stderr.is_empty(), "\"{line}\"");
+    }
+    for arguments in [["", "80"], ["-l", ""], ["10.77.0.2", ""], ["10.77.0.2", " "]] {
+        let output = pair.host.command(crate::netkat::PROGRAM).args(arguments).run();
+        assert_eq!(output.code(), Some(2), "{arguments:?}: {output}");
     }
 }
 
