@@ -16,15 +16,26 @@ pub fn report(result: &anyhow::Result<()>, detailed: bool, report: Option<Report
     if let Err(error) = result
         && signal.is_none()
     {
-        eprintln!("netkat: {}", printable(&format!("{error:#}")));
+        eprintln!("netkat: {}", printable(&message(error)));
     }
     if let Some(report) = report {
-        report.conclude(verdict(result), result.as_ref().err().map(|error| format!("{error:#}")));
+        report.conclude(verdict(result), result.as_ref().err().map(message));
     }
     if let Some(signal) = signal {
         die_by(signal);
     }
     ExitCode::from(verdict(result).status(detailed))
+}
+
+/// The words of an error and of its causes, each once.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// The most characters of a message that are printed from its beginning, and from its end.

@@ -248,15 +248,32 @@ fn scan(cli: &Cli) -> Result<Scan, PlanError> {
 fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
     match cli.target.as_slice() {
         [host, _] if host.is_empty() => usage("the host is empty: say where to connect to: netkat HOST PORT"),
-        [host, port] => Ok((host, port)),
+        [host, port] => Ok((unbracketed(host), port)),
         [] => usage("say where to connect to: netkat HOST PORT (or listen: netkat -l PORT)"),
         [_, _, extra, ..] => usage(format!(
             "\"{extra}\" is one argument too many: netkat HOST PORT (several ports: -z HOST 22,80)"
         )),
+        [only] if cli.scan => {
+            usage(format!("\"{only}\": say which ports to probe: netkat -z HOST 22,80,8000-8100"))
+        }
         [only] => {
-            usage(format!("\"{only}\": say host and port: netkat HOST PORT (or listen: netkat -l PORT)"))
+            match only.rsplit_once(':').filter(|(_, port)| resolve::port(port, protocol(cli)).is_ok()) {
+                Some((host, port)) if !host.contains(':') || host != unbracketed(host) => usage(format!(
+                    "\"{only}\": write host and port apart: netkat {} {port}",
+                    unbracketed(host)
+                )),
+                _ => usage(format!(
+                    "\"{only}\": say host and port: netkat HOST PORT (or listen: netkat -l PORT)"
+                )),
+            }
         }
     }
+}
+
+/// An IPv6 address without the brackets that URLs put around it.
+fn unbracketed(host: &str) -> &str {
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner.filter(|inner| inner.contains(':')).unwrap_or(host)
 }
 
 /// The ways to every address of the host that there is a way to; at least one.
