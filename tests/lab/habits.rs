@@ -372,7 +372,7 @@ fn the_outcome_of_datagrams_is_an_object_too() {
     ] {
         assert_eq!(object["datagrams"][field], number, "{field}: {object}");
     }
-    assert!(object["timings"]["first_byte"].is_f64() && object["kept_from_kernel"] == 1, "{object}");
+    assert!(object["timings"]["first_byte"].is_f64() && object["kept_from_kernel"].as_u64() >= Some(1), "{object}");
 
     let to = pair.peer_address(Family::V4);
     let output = netkat(&pair.host, &format!("-u --json --exit-verdict {to} 5000")).text("x").run();

