@@ -126,7 +126,7 @@ pub struct Cli {
     pub quit_after: Option<Duration>,
 
     /// Give up when the peer acknowledges nothing for so long
-    #[arg(help_heading = TIME, long, value_name = "TIME", default_value = "5m", value_parser = value::time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", default_value = "5m", conflicts_with = "udp", value_parser = value::time)]
     pub user_timeout: Duration,
 
     /// Leave when no byte has come or gone for so long
@@ -175,11 +175,11 @@ pub struct Cli {
     pub progress: bool,
 
     /// Buffer for each direction
-    #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", value_parser = value::buffer_size)]
+    #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", conflicts_with = "udp", value_parser = value::buffer_size)]
     pub buffer: usize,
 
     /// Congestion control: bbr, cubic or reno [default: the system's, if it is one of these, else cubic]
-    #[arg(help_heading = PACKETS, long, value_name = "NAME")]
+    #[arg(help_heading = PACKETS, long, value_name = "NAME", conflicts_with = "udp")]
     pub congestion: Option<Algorithm>,
 
     /// Do not let the kernel cut super-frames

@@ -95,6 +95,11 @@ impl Plan {
                 "--exec, --sh-exec and --max-conns are for TCP; with -u, use -k to serve several peers",
             );
         }
+        if cli.udp && cli.reject {
+            return usage(
+                "--reject answers by a reset, which UDP does not have; without it, others get no answer",
+            );
+        }
         if cli.scan {
             return Ok(Plan::Scan(scan(cli)?));
         }

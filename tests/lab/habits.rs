@@ -372,7 +372,10 @@ fn the_outcome_of_datagrams_is_an_object_too() {
     ] {
         assert_eq!(object["datagrams"][field], number, "{field}: {object}");
     }
-    assert!(object["timings"]["first_byte"].is_f64() && object["kept_from_kernel"].as_u64() >= Some(1), "{object}");
+    assert!(
+        object["timings"]["first_byte"].is_f64() && object["kept_from_kernel"].as_u64() >= Some(1),
+        "{object}"
+    );
 
     let to = pair.peer_address(Family::V4);
     let output = netkat(&pair.host, &format!("-u --json --exit-verdict {to} 5000")).text("x").run();
@@ -436,4 +439,24 @@ fn what_is_not_text_goes_through_whatever_is_done_to_it() {
         let output = netkat(&pair.host, line).run();
         assert!(output.stderr.contains("cannot write the report to /nowhere/file: No such"), "{output}");
     }
+}
+
+/// Where all that we send is lost, the peer counts as gone after the time that --user-timeout says.
+#[test]
+fn a_peer_that_stops_answering_is_given_up() {
+    lab!("nft", "ncat");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let _server = Netcat::Ncat.listen(&pair.peer, at, 5000, |c| c.input(Input::Open));
+    let arguments = format!("-v --exit-verdict --user-timeout 600ms {at} 5000");
+    let mut client = netkat(&pair.host, &arguments).input(Input::Open).spawn();
+    client.wait_for_stderr("established");
+    nft(
+        &pair.peer,
+        "table inet lab { chain c { type filter hook input priority 0; tcp dport 5000 drop; }; }",
+    );
+    client.write(b"x");
+    let output = client.wait(DEADLINE);
+    assert_eq!(output.code(), Some(3), "{output}");
+    assert!(output.stderr.contains("stopped answering"), "{output}");
 }

@@ -273,3 +273,42 @@ fn it_works_on_loopback() {
         assert_eq!(server.terminate().text(), "question");
     }
 }
+
+/// Both ways, IPv4 and IPv6, without rules and with rules that stop the kernel's own UDP.
+#[test]
+fn the_kernels_netcats_are_understood() {
+    lab!("nft", "nc.openbsd", "ncat");
+    for ruled in [false, true] {
+        let pair = Pair::new();
+        if ruled {
+            drop_udp(&pair);
+        }
+        for family in Family::ALL {
+            for (port, tool) in (5000..).zip(["nc.openbsd", "ncat"]) {
+                let at = pair.peer_address(family);
+                let mut server =
+                    pair.peer.words(&format!("{tool} -u -l {at} {port}")).input(Input::Open).spawn();
+                server.wait_listening(port);
+                let mut client =
+                    netkat(&pair.host, &format!("-u -q 100ms {at} {port}")).input(Input::Open).spawn();
+                client.write(b"question\n");
+                server.wait_for_stdout("question\n");
+                server.write(b"answer\n");
+                client.wait_for_stdout("answer\n");
+                client.close_stdin();
+                let output = client.wait(DEADLINE);
+                assert_eq!(output.code(), Some(0), "{tool}: {output}");
+                drop(server);
+
+                let at = pair.host_address(family);
+                let mut server = listening(&pair.host, &format!("-u {at} {port}"), |c| c.input(Input::Open));
+                let mut client =
+                    pair.peer.words(&format!("{tool} -u {at} {port}")).input(Input::Open).spawn();
+                client.write(b"question\n");
+                server.wait_for_stdout("question\n");
+                server.write(b"answer\n");
+                client.wait_for_stdout("answer\n");
+            }
+        }
+    }
+}

@@ -57,11 +57,9 @@ fn every_state_of_a_port_is_told_in_order() {
         let states: Vec<_> = ports.iter().filter_map(|port| port["failure"].as_str()).collect();
         assert_eq!(states, ["rejected", "timed out", "refused", "timed out"], "{object}");
         assert_eq!((&ports[3]["state"], &ports[3]["protocol"]), (&"open".into(), &"udp".into()), "{object}");
-        for (port, status, words) in [
-            (4999, 4, "refused"),
-            (6001, 3, "open or filtered: no answer to"),
-            (6002, 5, "rejected"),
-        ] {
+        for (port, status, words) in
+            [(4999, 4, "refused"), (6001, 3, "open or filtered: no answer to"), (6002, 5, "rejected")]
+        {
             let output = netkat(&pair.host, &format!("-z -u -w 400ms --exit-verdict {at} {port}")).run();
             assert_eq!(output.code(), Some(status), "{output}");
             assert!(output.stderr.contains(words), "{output}");
