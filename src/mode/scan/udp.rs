@@ -68,7 +68,7 @@ struct Round<'o> {
     wait: Duration,
     waiting: VecDeque<u16>,
     probes: HashMap<u16, Probe>,
-    /// Ports that said nothing, and how many datagrams they were sent; in order.
+    /// Ports that said nothing, and how many datagrams they were sent.
     silent: Vec<(SocketAddr, u64)>,
     /// How many ports an ICMP error closed.
     unreachable: usize,

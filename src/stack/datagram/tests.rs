@@ -285,6 +285,44 @@ fn error(tuple: FiveTuple, reason: Reason) -> IcmpError {
 }
 
 #[test]
+fn what_waits_can_be_taken_in_pieces_of_any_size() {
+    let mut sender = dialed(client(false), PATH);
+    let mut receiver = serving(Audience::First, |_| Admission::Accept);
+    for text in ["one", "", "", "two", ""] {
+        pass(&sent(&mut sender, text.as_bytes(), 9, false), &mut receiver);
+    }
+    let datagrams = &mut receiver.datagrams;
+    assert_eq!(datagrams.waiting(), b"onetwo");
+    datagrams.forget(4);
+    assert_eq!(
+        (datagrams.waiting(), datagrams.front().map(|one| one.payload)),
+        (&b"wo"[..], Some(&b"wo"[..]))
+    );
+    datagrams.forget(2);
+    assert_eq!((datagrams.waiting(), datagrams.front()), (&b""[..], None), "the empty ones go along");
+}
+
+#[test]
+fn a_survey_hears_every_port_of_the_one_host() {
+    let theirs = client(false);
+    let tuple = FiveTuple { local: theirs.remote, remote: theirs.local, ..theirs };
+    let mut stack = dialed(tuple, PATH);
+    stack.datagrams.survey();
+    deliver(&mut stack, &stranger(4001, b"here"), 0, false);
+    let refusal = error(tuple, Reason::PortUnreachable);
+    let elsewhere = SocketAddr::new("192.0.2.99".parse().unwrap(), 53);
+    stack.datagrams.icmp(&refusal);
+    stack.datagrams.icmp(&IcmpError { remote: elsewhere, ..refusal });
+    stack.datagrams.icmp(&error(tuple, Reason::PacketTooBig(1000)));
+    let found: Vec<_> = std::iter::from_fn(|| stack.datagrams.take_finding()).collect();
+    let open = SocketAddr::new(tuple.remote.ip(), 4001);
+    let expected =
+        [Finding { port: open, answer: Ok(()) }, Finding { port: tuple.remote, answer: Err(refusal) }];
+    assert_eq!(found, expected);
+    assert!(stack.datagrams.front().is_none() && stack.datagrams.take_error().is_none());
+}
+
+#[test]
 fn errors_count_only_for_the_peer_and_only_once_something_was_sent() {
     let tuple = client(false);
     let mut stack = dialed(tuple, PATH);
