@@ -179,6 +179,10 @@ fn manifests_fit_kubernetes_schemas() {
         eprintln!("SKIPPED: {python} has no kubernetes-validate; scripts/setup installs it into target/venv");
         return;
     }
-    let output = Command::new(python).arg(format!("{ROOT}/tests/kubernetes/manifests")).output().unwrap();
+    let output = Command::new(python)
+        .arg(format!("{ROOT}/tests/kubernetes/manifests"))
+        .env("NETKAT", env!("CARGO_BIN_EXE_netkat"))
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
 }
