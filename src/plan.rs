@@ -348,6 +348,7 @@ fn setup(cli: &Cli) -> Setup {
         remote: None,
         interfaces: Vec::new(),
         persona: None,
+        hears_neighbours: true,
         backend: backend(cli),
         vnet_header: !cli.no_vnet_header,
         segmentation: !cli.no_gso,

@@ -48,25 +48,27 @@ impl Reactor {
         START + self.started.elapsed()
     }
 
-    /// Waits until `link` has a frame (if there is room for one), one of `interests` is ready, a signal arrives, or `deadline` has passed,
-    /// whichever is first. Returns the signal, if there is one.
+    /// Waits until one of `own` or of `interests` is ready, a signal arrives, or `deadline` has passed, whichever is
+    /// first. Returns the signal, if there is one.
     pub fn wait(
         &self,
-        link: Option<BorrowedFd<'_>>,
+        own: &mut [Interest<'_>],
         interests: &mut [Interest<'_>],
         deadline: Option<Duration>,
     ) -> io::Result<Option<Signal>> {
         let timeout = deadline.map(|at| TimeSpec::from(at.saturating_sub(self.now())));
-        let mut fds: Vec<PollFd<'_>> = interests.iter().map(|i| PollFd::new(i.fd, i.events)).collect();
-        fds.extend(link.map(|link| PollFd::new(link, PollFlags::POLLIN)));
+        let mut fds: Vec<PollFd<'_>> = own.iter().map(|i| PollFd::new(i.fd, i.events)).collect();
+        fds.extend(interests.iter().map(|i| PollFd::new(i.fd, i.events)));
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         match ppoll(&mut fds, timeout, None) {
             Err(Errno::EINTR) => return Ok(None),
             result => result?,
         };
         let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-        for (interest, fd) in interests.iter_mut().zip(&fds) {
-            interest.ready = is_ready(fd);
+        let own = own.iter_mut().map(|interest| &mut interest.ready);
+        let all = own.chain(interests.iter_mut().map(|interest| &mut interest.ready));
+        for (ready, fd) in all.zip(&fds) {
+            *ready = is_ready(fd);
         }
         if !fds.last().is_some_and(is_ready) {
             return Ok(None);

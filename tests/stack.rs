@@ -7,7 +7,7 @@ use netkat::{
     },
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Failure, Listener, Path, Phase, Settings, Stack, Way},
+    stack::{Admission, Failure, Listener, Neighbour, Path, Phase, Settings, Stack, Way},
 };
 use proptest::prelude::*;
 use std::{
@@ -148,7 +148,7 @@ impl Lab {
         let (local, remote) = addresses(v6);
         let tuple = FiveTuple { protocol: Protocol::Tcp, local, remote };
         let next_hop = NextHop { interface: INTERFACE, header: header(2, 1) };
-        client.stack.dial(medium.now(), tuple, Way { next_hop, path: PATH });
+        client.stack.dial(medium.now(), tuple, Way { next_hop, neighbour: Neighbour::Fixed, path: PATH });
         client.tuple = Some(tuple);
         Lab { medium, client, server }
     }

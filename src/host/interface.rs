@@ -164,7 +164,7 @@ impl Interface {
         }
     }
 
-    fn from_message(message: LinkMessage) -> Self {
+    pub(super) fn from_message(message: LinkMessage) -> Self {
         let flags = message.header.flags;
         let mut gso_ipv4_max_size = None;
         let mut interface = Interface {
@@ -238,7 +238,8 @@ pub fn all() -> Result<Vec<Interface>, InterfaceError> {
 pub fn by_name(name: &str) -> Result<Interface, InterfaceError> {
     let mut wanted = question();
     wanted.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    match one(wanted)? {
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    match one(&mut netlink, wanted)? {
         Some(interface) => Ok(interface),
         None => Err(InterfaceError::UnknownName { name: name.to_owned(), present: names(&all()?) }),
     }
@@ -249,9 +250,8 @@ pub fn by_name(name: &str) -> Result<Interface, InterfaceError> {
 /// # Errors
 /// [`InterfaceError::UnknownIndex`] lists the names that exist.
 pub fn by_index(index: u32) -> Result<Interface, InterfaceError> {
-    let mut wanted = question();
-    wanted.header.index = index;
-    match one(wanted)? {
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    match ask(&mut netlink, index)? {
         Some(interface) => Ok(interface),
         None => Err(InterfaceError::UnknownIndex { index, present: names(&all()?) }),
     }
@@ -260,15 +260,20 @@ pub fn by_index(index: u32) -> Result<Interface, InterfaceError> {
 /// The name of the interface with that `ifindex`; `None` if there is none. Where the kernel does not tell, the index
 /// stands for it.
 pub fn name(index: u32) -> Option<String> {
-    let mut wanted = question();
-    wanted.header.index = index;
-    match one(wanted) {
+    match Netlink::open().map_err(unreadable).and_then(|mut netlink| ask(&mut netlink, index)) {
         Ok(interface) => interface.map(|interface| interface.name),
         Err(error) => {
             log::debug!("{error}");
             Some(format!("interface {index}"))
         }
     }
+}
+
+/// The interface with that `ifindex`, if there is one, asked over a socket that is open already.
+pub(super) fn ask(netlink: &mut Netlink, index: u32) -> Result<Option<Interface>, InterfaceError> {
+    let mut wanted = question();
+    wanted.header.index = index;
+    one(netlink, wanted)
 }
 
 fn question() -> LinkMessage {
@@ -278,8 +283,8 @@ fn question() -> LinkMessage {
     message
 }
 
-fn one(wanted: LinkMessage) -> Result<Option<Interface>, InterfaceError> {
-    match Netlink::open().and_then(|mut netlink| netlink.request(RouteNetlinkMessage::GetLink(wanted), 0)) {
+fn one(netlink: &mut Netlink, wanted: LinkMessage) -> Result<Option<Interface>, InterfaceError> {
+    match netlink.request(RouteNetlinkMessage::GetLink(wanted), 0) {
         Ok(replies) => Ok(replies.into_iter().find_map(Interface::from_reply)),
         // The two others: a name that is too long, or empty; an index that is none.
         Err(error) if matches!(error.errno(), Some(Errno::ENODEV | Errno::ERANGE | Errno::EINVAL)) => {

@@ -16,3 +16,4 @@ pub mod route;
 pub mod sandbox;
 pub mod seccomp;
 pub mod sysctl;
+pub mod watch;

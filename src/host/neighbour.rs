@@ -15,7 +15,7 @@ use log::debug;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
 };
 use nix::errno::Errno;
 
@@ -28,7 +28,7 @@ use super::{
 use crate::net::MacAddr;
 
 /// The notification group for neighbours (linux/rtnetlink.h).
-const RTNLGRP_NEIGH: u32 = 3;
+pub(super) const RTNLGRP_NEIGH: u32 = 3;
 /// How long to go without reading the entry when nothing is announced.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -195,6 +195,16 @@ fn neighbour(message: &NeighbourMessage) -> Neighbour {
         _ => None,
     });
     Neighbour { state: message.header.state, mac }
+}
+
+/// Whose entry an announcement is about, and the entry.
+pub(super) fn announced(message: &NeighbourMessage) -> Option<(IpAddr, Neighbour)> {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    });
+    Some((address?, neighbour(message)))
 }
 
 /// Makes the kernel ask the segment. Never to be used on a permanent entry: NTF_USE takes its permanence away

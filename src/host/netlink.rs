@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
@@ -80,6 +80,25 @@ impl Netlink {
         let failed = |source| NetlinkError::Socket { operation: "join a notification group", source };
         netlink.socket.add_membership(group).map_err(failed)?;
         Ok(netlink)
+    }
+
+    /// Receives the notifications of one more group.
+    pub fn join(&self, group: u32) -> Result<(), NetlinkError> {
+        let failed = |source| NetlinkError::Socket { operation: "join a notification group", source };
+        self.socket.add_membership(group).map_err(failed)
+    }
+
+    /// The notifications that have come; `None` if some were lost. Does not wait.
+    pub fn announcements(&mut self) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
+        let mut announcements = Vec::new();
+        while self.readable(Duration::ZERO)? {
+            match self.socket.recv_from_full() {
+                Ok((datagram, _)) => read_all(&datagram, &mut announcements)?,
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(None),
+                Err(source) => return Err(NetlinkError::Socket { operation: "receive", source }),
+            }
+        }
+        Ok(Some(announcements))
     }
 
     /// Asks one question; returns the replies, which may be none (a pure acknowledgement).
@@ -187,17 +206,13 @@ impl Replies {
     pub fn take_in(&mut self, datagram: &[u8], sequence: u32) -> Result<bool, NetlinkError> {
         let mut rest = datagram;
         while !rest.is_empty() {
-            let message = NetlinkBuffer::new_checked(rest)
-                .map_err(|_| NetlinkError::Malformed("a message is cut short"))?;
-            let (length, number, flags) =
-                (message.length() as usize, message.sequence_number(), message.flags());
-            let (bytes, tail) =
-                rest.split_at_checked(length).ok_or(NetlinkError::Malformed("a message is cut short"))?;
-            rest = tail.get(length.next_multiple_of(ALIGNMENT) - length..).unwrap_or_default();
-            if number != sequence {
+            let message;
+            (message, rest) = cut(rest)?;
+            if message.sequence_number() != sequence {
                 continue;
             }
-            self.disturbed |= flags & NLM_F_DUMP_INTR != 0;
+            self.disturbed |= message.flags() & NLM_F_DUMP_INTR != 0;
+            let bytes = message.into_inner();
             match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map(|message| message.payload) {
                 Ok(NetlinkPayload::InnerMessage(inner)) => self.messages.push(inner),
                 Ok(NetlinkPayload::Done(done)) if done.code == 0 => return Ok(true),
@@ -213,6 +228,37 @@ impl Replies {
             }
         }
         Ok(false)
+    }
+}
+
+/// The first message of a datagram, and the rest.
+fn cut(datagram: &[u8]) -> Result<(NetlinkBuffer<&[u8]>, &[u8]), NetlinkError> {
+    let short = || NetlinkError::Malformed("a message is cut short");
+    let length = NetlinkBuffer::new_checked(datagram).map_err(|_| short())?.length() as usize;
+    let (bytes, tail) = datagram.split_at_checked(length).ok_or_else(short)?;
+    let rest = tail.get(length.next_multiple_of(ALIGNMENT) - length..).unwrap_or_default();
+    Ok((NetlinkBuffer::new_checked(bytes).map_err(|_| short())?, rest))
+}
+
+/// Reads the notifications of a datagram, whoever's request they came of.
+fn read_all(datagram: &[u8], into: &mut Vec<RouteNetlinkMessage>) -> Result<(), NetlinkError> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let message;
+        (message, rest) = cut(rest)?;
+        let read = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.into_inner());
+        match read.map(|message| message.payload) {
+            Ok(NetlinkPayload::InnerMessage(inner)) => into.push(inner),
+            Ok(_) => {}
+            Err(error) => debug!("skipping a netlink notification: {error}"),
+        }
+    }
+    Ok(())
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -269,6 +315,7 @@ mod tests {
         #[test]
         fn arbitrary_datagrams_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..256)) {
             let _ = Replies::default().take_in(&bytes, 0);
+            let _ = read_all(&bytes, &mut Vec::new());
         }
 
         #[test]

@@ -192,6 +192,17 @@ impl PacketSocket {
         }
     }
 
+    /// Whether the interface that the socket was bound to is gone: then its index is -1 (net/packet/af_packet.c,
+    /// packet_notifier).
+    fn is_stranded(&self) -> bool {
+        let mut address = link_address(0, 0);
+        let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the pointer and the length describe one writable sockaddr_ll that outlives the call.
+        let result =
+            unsafe { libc::getsockname(self.fd.as_raw_fd(), ptr::from_mut(&mut address).cast(), &mut len) };
+        result == 0 && address.sll_ifindex == -1
+    }
+
     fn failed(&self, operation: &'static str) -> LinkError {
         self.explain(operation, io::Error::last_os_error())
     }
@@ -205,10 +216,10 @@ impl PacketSocket {
         let interface = if index == self.interface { self.name.clone() } else { name_of(index) };
         match error.raw_os_error() {
             Some(libc::ENOBUFS) => LinkError::EgressDropped { interface },
-            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => match index.map(interface::name) {
-                Some(None) => LinkError::Gone { interface },
-                _ => LinkError::Down { interface },
-            },
+            // sendto(2) tells the two apart; what a receiver is told is the same for both.
+            Some(libc::ENXIO | libc::ENODEV) => LinkError::Gone { interface },
+            Some(libc::ENETDOWN) if self.is_stranded() => LinkError::Gone { interface },
+            Some(libc::ENETDOWN) => LinkError::Down { interface },
             _ => LinkError::Io { operation, interface, error, hint: "" },
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     host::{interface::Framing, neighbour, route::Query},
     link::{LinkHeader, NextHop},
     net::{FiveTuple, Protocol},
-    stack::{Flow, Phase, Stack, Way},
+    stack::{Flow, Neighbour, Phase, Stack, Way},
 };
 use std::{
     net::SocketAddr,
@@ -86,26 +86,28 @@ impl Attempt {
         let port = Port::take(&self.setup)?;
         let egress = self.decide_for(&port)?;
         log::info!("{}", egress.words);
-        let setup = Setup { interfaces: vec![egress.interface.clone()], ..self.setup.clone() };
+        let mut setup = Setup { interfaces: vec![egress.interface.clone()], ..self.setup.clone() };
         let Some(persona) = egress.persona else {
             // The kernel's neighbour table knows.
             let start = Instant::now();
             let next_hop = resolve(&egress, wait)?;
             let resolution = start.elapsed();
+            let neighbour = egress.neighbour();
+            setup.hears_neighbours = neighbour != Neighbour::Fixed;
             let engine = Engine::open(&setup, port)?;
-            return Ok(Opened { engine, wish: self.wish, egress, next_hop, resolution });
+            return Ok(Opened { engine, wish: self.wish, egress, next_hop, neighbour, resolution });
         };
         let mut engine = Engine::open(&setup, port)?;
         disguise::assume(&mut engine, persona)?;
         let start = engine.reactor.now();
-        let destination = match egress.next_hop {
-            Hop::Link(mac) => mac,
-            Hop::Address(address) => disguise::resolve(&mut engine, address, wait)?,
+        let (destination, neighbour) = match egress.next_hop {
+            Hop::Link(mac) => (mac, Neighbour::Fixed),
+            Hop::Address(address) => (disguise::resolve(&mut engine, address, wait)?, Neighbour::At(address)),
         };
         let header = LinkHeader::Ethernet { destination, source: persona.mac };
         let next_hop = NextHop { interface: persona.interface, header };
         let resolution = engine.reactor.now() - start;
-        Ok(Opened { engine, wish: self.wish, egress, next_hop, resolution })
+        Ok(Opened { engine, wish: self.wish, egress, next_hop, neighbour, resolution })
     }
 
     /// Asks for the way once more, now that our port is known: policy rules and multipath hashing look at it.
@@ -138,6 +140,7 @@ pub(super) struct Opened {
     wish: Wish,
     pub egress: Egress,
     pub next_hop: NextHop,
+    pub neighbour: Neighbour,
     /// How long it took to find the next hop's link address.
     pub resolution: Duration,
 }
@@ -150,10 +153,18 @@ impl Opened {
             local: SocketAddr::new(self.egress.source, self.engine.port()),
             remote: SocketAddr::new(remote.ip(), remote.port()),
         };
-        let way =
-            Way { next_hop: self.next_hop, path: self.engine.path(&self.egress.interface, self.egress.mtu) };
+        let way = self.way();
         self.engine.stack.dial(self.engine.reactor.now(), tuple, way);
         tuple
+    }
+
+    /// Where our packets go, and what they may measure.
+    pub fn way(&self) -> Way {
+        Way {
+            next_hop: self.next_hop,
+            neighbour: self.neighbour,
+            path: self.engine.path(&self.egress.interface, self.egress.mtu),
+        }
     }
 
     /// What it means that nothing came back.

@@ -20,7 +20,7 @@ use crate::{
     net::{FiveTuple, Protocol},
     reactor::Interest,
     stack::{
-        Audience, DatagramCounters, DatagramService, Way,
+        Audience, DatagramCounters, DatagramService,
         icmp::{IcmpError, Reason},
         max_payload,
     },
@@ -83,7 +83,9 @@ impl DatagramConnect {
 impl Attempt {
     fn open_datagrams(&self, wait: Duration, report: &mut Report) -> Result<Engine, Error> {
         report.attempt(self.remote, &self.egress);
-        let Opened { mut engine, egress, next_hop, resolution, .. } = self.open(wait)?;
+        let opened = self.open(wait)?;
+        let way = opened.way();
+        let Opened { mut engine, egress, resolution, .. } = opened;
         report.attempt(self.remote, &egress);
         report.resolved(resolution);
         let tuple = FiveTuple {
@@ -92,10 +94,7 @@ impl Attempt {
             remote: SocketAddr::new(self.remote.ip(), self.remote.port()),
         };
         log::info!("sending to {} from {}", self.remote, tuple.local);
-        engine
-            .stack
-            .datagrams
-            .dial(tuple, Way { next_hop, path: engine.path(&egress.interface, egress.mtu) });
+        engine.stack.datagrams.dial(tuple, way);
         Ok(engine)
     }
 }

@@ -6,10 +6,11 @@
 use crate::{
     host::{
         interface::{self, Framing, Interface, InterfaceError},
+        neighbour::{self, NeighbourState},
         route::{self, Kind, Query, RouteError},
     },
     net::MacAddr,
-    stack::Persona,
+    stack::{Neighbour, Persona},
 };
 use std::{fmt, net::IpAddr};
 
@@ -53,6 +54,20 @@ pub struct Egress {
     pub persona: Option<Persona>,
     /// The way in words, for the log.
     pub words: String,
+}
+
+impl Egress {
+    /// Whose link address our packets carry. One that the administrator has entered by hand stays.
+    pub fn neighbour(&self) -> Neighbour {
+        match (self.framing, self.next_hop) {
+            (Framing::Ethernet, Hop::Address(address)) => {
+                let entry = neighbour::lookup(self.interface.index, address).ok().flatten();
+                let by_hand = entry.is_some_and(|entry| entry.state == NeighbourState::Permanent);
+                if by_hand { Neighbour::Fixed } else { Neighbour::At(address) }
+            }
+            _ => Neighbour::Fixed,
+        }
+    }
 }
 
 /// Why there is no way out.

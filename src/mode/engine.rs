@@ -8,8 +8,9 @@ use super::Error;
 use crate::{
     host::{
         capability::{self, Capability},
-        interface::{self, Interface},
+        interface::Interface,
         sandbox::Sandbox,
+        watch::{Change, Watch as HostWatch},
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
     link::{self, Link, LinkError, PacketSocket},
@@ -20,7 +21,7 @@ use crate::{
         capture_file::Statistics,
         tap::{Tap, Watch},
     },
-    stack::{Path, Persona, Settings, Stack},
+    stack::{Path, Persona, Settings, Source, Stack},
 };
 use std::{
     collections::HashMap,
@@ -38,8 +39,6 @@ pub(super) const RECEIVE_BUFFER: usize = 64 << 20;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The ports to choose from at an address that is not the host's (RFC 6335, section 6).
 const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
-/// How often to look whether an interface that is down has come up or gone.
-const DOWN_INTERVAL: Duration = Duration::from_millis(200);
 /// A super-frame's length field is an IP packet's: 16 bits.
 const MAX_FRAME: usize = 65_536;
 /// What a super-frame must leave free of gso_max_size, in bytes: at the limit, the kernel segments in software.
@@ -62,6 +61,8 @@ pub struct Setup {
     pub lease: Vec<IpAddr>,
     /// The host to be instead of this one.
     pub persona: Option<Persona>,
+    /// Listen to what neighbours say of their link addresses.
+    pub hears_neighbours: bool,
     pub backend: Backend,
     pub vnet_header: bool,
     pub segmentation: bool,
@@ -115,15 +116,13 @@ pub struct Engine {
     guards: Vec<Guard>,
     programs: Programs,
     port: Port,
-    /// The interface to watch while it is down.
-    down: Option<u32>,
     checked_at: Duration,
     leak: Leak,
+    watch: HostWatch,
+    /// The interfaces as we know them, by index.
+    interfaces: HashMap<u32, Interface>,
     /// The programs that ran before the guards when these were attached; asking later takes a capability.
     ahead: Vec<String>,
-    single: Option<u32>,
-    /// The interfaces' names, by index.
-    names: HashMap<u32, String>,
     sandbox: Sandbox,
 }
 
@@ -132,6 +131,7 @@ impl Engine {
     pub fn open(setup: &Setup, port: Port) -> Result<Engine, Error> {
         kernel::map_large_buffers();
         let reactor = Reactor::new().map_err(Error::Reactor)?;
+        let watch = HostWatch::open()?;
         let programs = Programs::load(&Filter::Flow(FlowFilter {
             protocol: setup.protocol,
             local_addresses: setup.local.clone(),
@@ -139,7 +139,7 @@ impl Engine {
             remote_address: setup.remote.map(|r| r.ip()),
             remote_port: setup.remote.map(|r| r.port()).filter(|port| *port != 0),
             loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
-            neighbour_discovery: setup.persona.is_some(),
+            neighbour_discovery: setup.persona.is_some() || setup.hears_neighbours,
         }))?;
         let single = match setup.interfaces.as_slice() {
             [only] => Some(only.index),
@@ -184,12 +184,11 @@ impl Engine {
             guards,
             programs,
             port,
-            down: None,
             checked_at: Duration::ZERO,
             leak: Leak::default(),
+            watch,
+            interfaces: setup.interfaces.iter().map(|i| (i.index, i.clone())).collect(),
             ahead,
-            single,
-            names: setup.interfaces.iter().map(|i| (i.index, i.name.clone())).collect(),
             sandbox: setup.sandbox,
         })
     }
@@ -235,7 +234,6 @@ impl Engine {
                 Ok(None) => return Ok(taken > 0),
                 Err(error @ LinkError::Down { .. }) => {
                     log::warn!("{error}; waiting for it to come back");
-                    self.down = self.single;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -282,28 +280,69 @@ impl Engine {
         deadline: Option<Duration>,
     ) -> Result<(), Error> {
         let now = self.reactor.now();
-        if let Some(index) = self.down {
-            // Fails if the interface is gone for good.
-            if interface::by_index(index)?.up {
-                self.down = None;
-            }
-        }
         if now >= self.checked_at + CHECK_INTERVAL {
             self.checked_at = now;
             self.check();
         }
-        let down = self.down.map(|_| now + DOWN_INTERVAL);
         let beat = self.programs.heartbeat_interval().map(|interval| now + interval);
         self.programs.beat();
         // An idle listener need not wake.
         let check = (!self.stack.is_idle()).then_some(self.checked_at + CHECK_INTERVAL);
-        let at = [deadline, self.stack.poll_at(), down, beat, check].into_iter().flatten().min();
+        let at = [deadline, self.stack.poll_at(), beat, check].into_iter().flatten().min();
         self.link.flush();
-        let link = link.then(|| self.link.as_fd());
-        let signal = self.reactor.wait(link, interests, at).map_err(Error::Reactor)?;
+        let mut own = [Interest::readable(self.watch.as_fd()), Interest::readable(self.link.as_fd())];
+        let waited_for = if link { &mut own[..] } else { &mut own[..1] };
+        let signal = self.reactor.wait(waited_for, interests, at).map_err(Error::Reactor)?;
+        let changed = own[0].ready;
         match signal {
             Some(signal) => Err(Error::Interrupted(signal)),
+            None if changed => self.follow_changes(),
             None => Ok(()),
+        }
+    }
+
+    /// Takes in what has changed on this host.
+    fn follow_changes(&mut self) -> Result<(), Error> {
+        let now = self.reactor.now();
+        for change in self.watch.changes()? {
+            match change {
+                Change::Neighbour { interface, address, mac } => {
+                    self.stack.move_neighbour(now, interface, address, mac, Source::Kernel);
+                }
+                Change::Interface(interface) => self.change_interface(now, interface),
+                Change::InterfaceGone(index) => self.lose_interface(index)?,
+                Change::Missed => {
+                    for index in self.interfaces.keys().copied().collect::<Vec<_>>() {
+                        match self.watch.interface(index)? {
+                            Some(interface) => self.change_interface(now, interface),
+                            None => self.lose_interface(index)?,
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn change_interface(&mut self, now: Duration, is: Interface) {
+        let Some(was) = self.interfaces.get_mut(&is.index) else { return };
+        if *was == is {
+            return;
+        }
+        if was.name != is.name {
+            log::info!("interface {} is called {} now", was.name, is.name);
+        }
+        let was = std::mem::replace(was, is.clone());
+        self.stack.change_interface(now, &was, &is);
+    }
+
+    /// An interface is gone: that is the end if it was the only one, and of the flows that used it.
+    fn lose_interface(&mut self, index: u32) -> Result<(), Error> {
+        let Some(Interface { name, .. }) = self.interfaces.remove(&index) else { return Ok(()) };
+        self.stack.strand(index, &name);
+        match self.interfaces.is_empty() {
+            true => Err(LinkError::Gone { interface: name }.into()),
+            false => Ok(()),
         }
     }
 }
@@ -332,20 +371,11 @@ impl Engine {
 }
 
 impl Engine {
-    /// Looks after what nobody tells us of: interfaces that went, packets that the guard did not get.
+    /// Looks after what nobody tells us of: packets that the guard did not get.
     pub fn check(&mut self) {
-        // A socket on all interfaces is not told when one of them goes.
-        if self.single.is_none() {
-            for interface in self.stack.interfaces() {
-                if interface::name(interface).is_none() {
-                    let name = self.names.get(&interface).map_or("(unknown)", String::as_str);
-                    self.stack.strand(interface, name);
-                }
-            }
-        }
         if self.leak.grew(&self.programs.counters()) {
             let who = match self.ahead.as_slice() {
-                [] => "a program attached since".to_owned(),
+                [] => "a program that was attached at tc ingress after netkat had started".to_owned(),
                 names => names.join(", "),
             };
             log::warn!(

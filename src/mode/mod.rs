@@ -23,7 +23,7 @@ mod verdict;
 use crate::{
     host::{
         capability::CapabilityError, interface::InterfaceError, neighbour::NeighbourError,
-        sandbox::SandboxError,
+        netlink::NetlinkError, sandbox::SandboxError,
     },
     kernel::KernelError,
     link::LinkError,
@@ -123,6 +123,8 @@ pub enum Error {
     Interface(#[from] InterfaceError),
     #[error(transparent)]
     Neighbour(#[from] NeighbourError),
+    #[error("cannot watch this host's interfaces and neighbours: {0}")]
+    Watch(#[from] NetlinkError),
 }
 
 impl Error {

@@ -10,7 +10,7 @@ use crate::{
     kernel::{Filter, IpFamily, Programs, SniffFilter},
     link::{self, Link, LinkError, PacketSocket},
     net::Protocol,
-    reactor::Reactor,
+    reactor::{Interest, Reactor},
     sniffer::{
         LinkType, Observed,
         capture_file::{self, CaptureReader, Record, Statistics},
@@ -196,7 +196,8 @@ impl Capture<'_> {
                 None if self.down => DOWN_INTERVAL,
                 None => STATISTICS_INTERVAL,
             };
-            let signal = self.reactor.wait(Some(self.socket.as_fd()), &mut [], Some(now + pause));
+            let signal =
+                self.reactor.wait(&mut [Interest::readable(self.socket.as_fd())], &mut [], Some(now + pause));
             if signal.map_err(Error::Reactor)?.is_some() {
                 return Ok(End::Done);
             }

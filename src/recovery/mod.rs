@@ -385,6 +385,11 @@ impl Recovery {
         self.space.end - self.space.nxt
     }
 
+    /// The sequence number that we expect of the peer next.
+    pub fn expected(&self) -> u32 {
+        self.ack
+    }
+
     /// Whether both SYNs are acknowledged.
     pub fn is_established(&self) -> bool {
         self.established

@@ -62,6 +62,11 @@ impl RttEstimator {
         self.backoff += 1;
     }
 
+    /// Timeouts since new data was last acknowledged.
+    pub fn timeouts(&self) -> u32 {
+        self.backoff
+    }
+
     /// RFC 6298, section 5.7: new data was acknowledged.
     pub fn reset_backoff(&mut self) {
         self.backoff = 0;

@@ -2,7 +2,7 @@
 //! reordering timer, the persist timer (RFC 9293, section 3.8.6.1) and the user timeout.
 use std::time::Duration;
 
-use super::{Instant, Phase, Recovery, scoreboard::State, tail_probe};
+use super::{Instant, Phase, Recovery, scoreboard::State, tail_probe, time};
 
 /// A SACKed head means that the peer has discarded what it had reported; Linux waits this long for a correction
 /// (tcp_check_sack_reneging()).
@@ -101,6 +101,24 @@ impl Recovery {
     /// connection and tells the user.
     pub fn timed_out(&self, now: Instant) -> bool {
         self.user_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Whether the peer has let two timeouts in a row, or two window probes, go by without a word: the way to it may
+    /// have changed.
+    pub fn is_stalled(&self, now: Instant) -> bool {
+        let silent = || now.since(self.user_timeout.heard) >= self.rtt.rto();
+        self.rtt.timeouts() >= 2 || self.persist.probes >= 2 && silent()
+    }
+
+    /// The way to the peer has changed: what waits for its acknowledgment is sent again now.
+    pub fn retry(&mut self, now: Instant) {
+        self.rtt.reset_backoff();
+        if !self.board.is_empty() {
+            self.rto_from = Instant::from_nanos(now.nanos().saturating_sub(time::nanos(self.rtt.rto())));
+        }
+        if self.persist.is_running() {
+            self.persist = Persist { at: Some(now), probes: 0 };
+        }
     }
 
     fn user_deadline(&self) -> Option<Instant> {

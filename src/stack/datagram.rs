@@ -5,17 +5,19 @@
 //! waits in the packet socket's buffer. What leaves goes straight to the link: equal-sized datagrams as one
 //! super-frame where the kernel cuts those, datagrams above the MTU in fragments.
 use super::{
-    Admission, Gate, Path, Settings, Way, fragment,
+    Admission, Gate, Neighbour, Path, Settings, Way, fragment,
     icmp::{IcmpError, Reason},
     ip::{self, Fragment, Fragmentation, Template, UDP},
 };
 use crate::{
+    host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
-    net::{FiveTuple, Protocol},
+    net::{FiveTuple, MacAddr, Protocol},
 };
 use std::{
     collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 const HEADER: usize = 8;
@@ -24,6 +26,9 @@ const CHECKSUM: usize = 6;
 const MAX_HEADERS: usize = ip::IPV6_HEADER + 8 + HEADER;
 /// The most datagrams in a super-frame (UDP_MAX_SEGMENTS of linux/udp.h; 128 in later kernels).
 const MAX_SEGMENTS: usize = 64;
+/// How long we speak to a peer that says nothing before its neighbour is asked whether it is there (RFC 4861,
+/// section 10, DELAY_FIRST_PROBE_TIME).
+const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 /// ICMP errors that may wait to be looked at.
 const MAX_ERRORS: usize = 16;
 /// Answers to a survey that may wait to be looked at: more than come in one turn.
@@ -73,6 +78,7 @@ pub struct DatagramCounters {
 struct Peer {
     tuple: FiveTuple,
     next_hop: NextHop,
+    neighbour: Neighbour,
     path: Path,
     template: Template,
 }
@@ -157,6 +163,8 @@ pub struct DatagramSocket {
     /// Answers of any port of the peer's address, while that is surveyed.
     findings: Option<VecDeque<Finding>>,
     counters: DatagramCounters,
+    /// When we last knew that the peer hears us, or had not spoken to it since; datagrams sent and received then.
+    confirmed: (Duration, u64, u64),
 }
 
 impl DatagramSocket {
@@ -173,6 +181,7 @@ impl DatagramSocket {
             errors: VecDeque::new(),
             findings: None,
             counters: DatagramCounters::default(),
+            confirmed: (Duration::ZERO, 0, 0),
         }
     }
 
@@ -213,6 +222,7 @@ impl DatagramSocket {
         self.peer = Some(Peer {
             tuple,
             next_hop: way.next_hop,
+            neighbour: way.neighbour,
             path: way.path,
             template: Template {
                 source: tuple.local.ip(),
@@ -324,8 +334,54 @@ impl DatagramSocket {
             return false;
         };
         log::debug!("{} speaks; what we send goes there", tuple.remote);
-        self.set_peer(tuple, Way { next_hop: reply, path });
+        self.set_peer(tuple, Way { next_hop: reply, neighbour: Neighbour::Sender, path });
         true
+    }
+
+    /// The neighbour to ask for its link address anew, after a time in which only we spoke; with whom we talk, and
+    /// where that goes now.
+    pub(super) fn unanswered(&mut self, now: Duration) -> Option<(FiveTuple, NextHop, IpAddr)> {
+        let Peer { tuple, next_hop, neighbour: Neighbour::At(neighbour), .. } = self.peer? else {
+            return None;
+        };
+        let (since, sent, received) = self.confirmed;
+        let counters = &self.counters;
+        if received == counters.datagrams_received && sent != counters.datagrams_sent {
+            if now < since + CONFIRM_AFTER {
+                return None;
+            }
+            self.confirmed = (now, sent, received);
+            return Some((tuple, next_hop, neighbour));
+        }
+        self.confirmed = (now, counters.datagrams_sent, counters.datagrams_received);
+        None
+    }
+
+    /// The neighbour at `address` has this link address.
+    pub(super) fn move_neighbour(&mut self, interface: u32, address: IpAddr, mac: MacAddr) {
+        let Some(peer) = self.peer.as_mut().filter(|peer| peer.next_hop.interface == interface) else {
+            return;
+        };
+        let ours = match peer.neighbour {
+            Neighbour::At(neighbour) => neighbour == address,
+            Neighbour::Sender => peer.tuple.remote.ip() == address,
+            Neighbour::Fixed => false,
+        };
+        if let Some(next_hop) = peer.next_hop.moved(mac).filter(|_| ours) {
+            log::info!("{}: {address} is at {mac} now", peer.tuple);
+            peer.next_hop = next_hop;
+        }
+    }
+
+    /// An interface, which was one way, is another now.
+    pub(super) fn change_interface(&mut self, was: &Interface, is: &Interface) {
+        if let Some(path) = self.service.as_mut().and_then(|service| service.paths.get_mut(&is.index)) {
+            path.mtu = is.mtu as usize;
+        }
+        if let Some(peer) = self.peer.as_mut().filter(|peer| peer.next_hop.interface == is.index) {
+            peer.next_hop = peer.next_hop.readdressed(was, is);
+            peer.path.mtu = peer.path.mtu.min(is.mtu_towards(peer.tuple.remote.ip()) as usize);
+        }
     }
 
     /// Takes an ICMP error. One that is not about the peer, or comes before we sent anything, is forged or

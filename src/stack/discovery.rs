@@ -2,7 +2,7 @@
 //! neighbour discovery (RFC 4861). For its own addresses the kernel does all this.
 use super::ip::{self, Fragmentation, ICMPV6, Template};
 use crate::{
-    link::{ETHERTYPE_ARP, ETHERTYPE_IPV6, LinkHeader, NextHop},
+    link::{ETHERTYPE_ARP, ETHERTYPE_IPV6, Link, LinkError, LinkHeader, NextHop, Outgoing},
     net::MacAddr,
 };
 use pnet_base::MacAddr as PnetMac;
@@ -49,6 +49,82 @@ pub enum Heard {
     Asked { by: IpAddr, at: MacAddr },
     /// An address has this link address.
     Told { address: IpAddr, mac: MacAddr },
+}
+
+/// What a neighbour says of itself in passing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word {
+    pub address: IpAddr,
+    pub mac: MacAddr,
+    /// It replaces what is known (RFC 4861, section 4.4: not so for proxies and anycast). ARP knows no other.
+    pub overrides: bool,
+}
+
+/// Reads who says which link address it has out of a frame's network-layer bytes: the sender of an ARP packet, the
+/// target of an advertisement, the source of a solicitation.
+pub fn overhear(ethertype: u16, packet: &[u8]) -> Option<Word> {
+    match ethertype {
+        ETHERTYPE_ARP => {
+            let arp = arp(packet)?;
+            let address = arp.get_sender_proto_addr();
+            let mac = mac(arp.get_sender_hw_addr());
+            // A probe has no sender's address (RFC 5227, section 1.1).
+            let names_somebody = !address.is_unspecified() && mac.0[0] & 1 == 0;
+            names_somebody.then_some(Word { address: address.into(), mac, overrides: true })
+        }
+        // A glance before the checksum: most packets are a flow's. Neighbour discovery has no extension headers.
+        ETHERTYPE_IPV6 if packet.get(6) == Some(&ICMPV6) => {
+            let (source, message) = ndp(packet)?;
+            let kind = *message.first()?;
+            let (address, option, overrides) = if kind == Icmpv6Types::NeighborAdvert.0 {
+                let advertisement = NeighborAdvertPacket::new(message)?;
+                let overrides = advertisement.get_flags() & NeighborAdvertFlags::Override != 0;
+                (advertisement.get_target_addr().into(), NdpOptionTypes::TargetLLAddr, overrides)
+            } else if kind == Icmpv6Types::NeighborSolicit.0 {
+                (source, NdpOptionTypes::SourceLLAddr, true)
+            } else {
+                return None;
+            };
+            let mac = link_address(message, option.0).filter(|mac| mac.0[0] & 1 == 0)?;
+            Some(Word { address, mac, overrides })
+        }
+        _ => None,
+    }
+}
+
+fn arp(packet: &[u8]) -> Option<ArpPacket<'_>> {
+    ArpPacket::new(packet).filter(|arp| {
+        arp.get_hw_addr_len() == 6
+            && arp.get_proto_addr_len() == 4
+            && arp.get_protocol_type() == EtherTypes::Ipv4
+    })
+}
+
+/// The source and the ICMPv6 message of a packet, if it may be neighbour discovery: unharmed, and from this link.
+fn ndp(packet: &[u8]) -> Option<(IpAddr, &[u8])> {
+    let header = ip::parse(packet, false).ok()?;
+    let message = packet.get(header.transport..header.end)?;
+    let sum = ip::pseudo_header(header.source, header.destination, ICMPV6, message.len());
+    let genuine =
+        header.protocol == ICMPV6 && header.hop_limit == NDP_HOP_LIMIT && sum.add(message).checksum() == 0;
+    genuine.then_some((header.source, message))
+}
+
+impl Message {
+    /// Sends it; one that is lost on the way out is no error.
+    pub(super) fn send(&self, link: &mut dyn Link) -> Result<(), LinkError> {
+        let packet = Outgoing {
+            ethertype: self.ethertype,
+            headers: &self.packet,
+            payload: [&[], &[]],
+            checksum: None,
+            segmentation: None,
+        };
+        match link.transmit(&self.next_hop, &packet) {
+            Err(error) if !error.is_transient() => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Persona {
@@ -104,13 +180,7 @@ impl Persona {
     }
 
     fn hear_arp(&self, packet: &[u8]) -> Option<Heard> {
-        let arp = ArpPacket::new(packet)?;
-        if arp.get_hw_addr_len() != 6
-            || arp.get_proto_addr_len() != 4
-            || arp.get_protocol_type() != EtherTypes::Ipv4
-        {
-            return None;
-        }
+        let arp = arp(packet)?;
         let mac = mac(arp.get_sender_hw_addr());
         let (sender, target) = (arp.get_sender_proto_addr(), arp.get_target_proto_addr());
         match arp.get_operation() {
@@ -125,13 +195,7 @@ impl Persona {
     }
 
     fn hear_ndp(&self, packet: &[u8], from: MacAddr) -> Option<Heard> {
-        let header = ip::parse(packet, false).ok()?;
-        let message = packet.get(header.transport..header.end)?;
-        let sum = ip::pseudo_header(header.source, header.destination, ICMPV6, message.len());
-        if header.protocol != ICMPV6 || header.hop_limit != NDP_HOP_LIMIT || sum.add(message).checksum() != 0
-        {
-            return None;
-        }
+        let (source, message) = ndp(packet)?;
         let kind = message.first()?;
         if *kind == Icmpv6Types::NeighborSolicit.0 {
             let solicitation = NeighborSolicitPacket::new(message)?;
@@ -139,7 +203,7 @@ impl Persona {
                 return None;
             }
             let at = link_address(message, NdpOptionTypes::SourceLLAddr.0);
-            return Some(Heard::Asked { by: header.source, at: at.unwrap_or(from) });
+            return Some(Heard::Asked { by: source, at: at.unwrap_or(from) });
         }
         if *kind == Icmpv6Types::NeighborAdvert.0 {
             let address = NeighborAdvertPacket::new(message)?.get_target_addr().into();

@@ -2,7 +2,7 @@
 //! questions that carry its address.
 use super::discovery::{Heard, Message, Persona};
 use crate::{
-    link::{ETHERTYPE_ARP, Link, LinkError, LinkHeader, NextHop, Outgoing},
+    link::{ETHERTYPE_ARP, Link, LinkError, LinkHeader, NextHop},
     net::MacAddr,
 };
 use std::net::IpAddr;
@@ -59,20 +59,7 @@ impl Disguise {
 
     /// Sends what is due. What is lost on the way out will be asked for again.
     pub(super) fn send(&mut self, link: &mut dyn Link) -> Result<(), LinkError> {
-        for message in self.to_send.drain(..) {
-            let packet = Outgoing {
-                ethertype: message.ethertype,
-                headers: &message.packet,
-                payload: [&[], &[]],
-                checksum: None,
-                segmentation: None,
-            };
-            match link.transmit(&message.next_hop, &packet) {
-                Err(error) if !error.is_transient() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.to_send.drain(..).try_for_each(|message| message.send(link))
     }
 
     /// Takes a packet if it is address resolution; whether it was.

@@ -7,12 +7,14 @@ use super::{
     endpoint::{Endpoint, Sizes, Spares, recovery_time},
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
+    next_hop::{self, Neighbour},
     segment::{self, Segment},
     way::{MAX_HEADERS, Settings, Way, max_payload, mss, template},
 };
 use crate::{
+    host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, LinkHeader, NextHop, Outgoing, Segmentation},
-    net::FiveTuple,
+    net::{FiveTuple, MacAddr},
     recovery::{self, Disposition, Recovery, STACK_HEADER_LEN},
 };
 use arrayvec::ArrayVec;
@@ -89,6 +91,7 @@ pub struct Counters {
 pub struct Flow {
     tuple: FiveTuple,
     next_hop: NextHop,
+    neighbour: Neighbour,
     template: Template,
     /// IPv4 identification of the next packet. Nothing fragments, so it need not be unpredictable
     /// (RFC 6864, section 4.1).
@@ -100,6 +103,8 @@ pub struct Flow {
     failure: Option<Failure>,
     /// The end of the highest data that the peer has sent.
     highest: Option<u32>,
+    /// Segments in a row with data that we have acknowledged: what we send does not arrive.
+    unheard: u32,
     counters: Counters,
     /// The header of the last segment without payload that was sent, which in TIME-WAIT is the last ACK.
     last_bare: ArrayVec<u8, MAX_TCP_HEADER>,
@@ -169,6 +174,7 @@ impl Flow {
         Flow {
             tuple,
             next_hop: way.next_hop,
+            neighbour: way.neighbour,
             template,
             id: (seed >> 32) as u16,
             endpoint,
@@ -177,6 +183,7 @@ impl Flow {
             established: false,
             failure: None,
             highest: None,
+            unheard: 0,
             counters: Counters::default(),
             last_bare: ArrayVec::new(),
         }
@@ -203,8 +210,61 @@ impl Flow {
         self.next_hop
     }
 
-    pub fn set_next_hop(&mut self, next_hop: NextHop) {
+    /// The neighbour to ask for its link address anew, if what we send seems not to arrive.
+    pub fn stalled_at(&self, now: Duration) -> Option<IpAddr> {
+        match self.neighbour {
+            Neighbour::At(address) if self.is_stalled(now) => Some(address),
+            _ => None,
+        }
+    }
+
+    fn is_stalled(&self, now: Duration) -> bool {
+        match self.phase() {
+            Phase::Opening => self.counters.syns_sent >= 2,
+            Phase::Open => self.unheard >= 2 || self.recovery.is_stalled(recovery_time(now)),
+            Phase::Closed => false,
+        }
+    }
+
+    /// Somebody says that the neighbour at `address` has this link address; whether that is news.
+    pub fn move_neighbour(
+        &mut self,
+        now: Duration,
+        address: IpAddr,
+        mac: MacAddr,
+        source: next_hop::Source,
+    ) -> bool {
+        let ours = match self.neighbour {
+            Neighbour::At(neighbour) => neighbour == address,
+            Neighbour::Sender => self.tuple.remote.ip() == address,
+            Neighbour::Fixed => false,
+        };
+        let stalled = self.is_stalled(now);
+        if !ours || source == next_hop::Source::Proxy && !stalled {
+            return false;
+        }
+        let Some(next_hop) = self.next_hop.moved(mac) else { return false };
+        log::info!("{}: {address} is at {mac} now", self.tuple);
         self.next_hop = next_hop;
+        if stalled {
+            self.retry(now);
+        }
+        true
+    }
+
+    /// The interface, which was one way, is another now.
+    pub fn change_interface(&mut self, now: Duration, was: &Interface, is: &Interface) {
+        self.next_hop = self.next_hop.readdressed(was, is);
+        self.shrink(now, is.mtu_towards(self.tuple.remote.ip()));
+        if is.up && is.running && !(was.up && was.running) && self.is_stalled(now) {
+            self.retry(now);
+        }
+    }
+
+    /// What was not acknowledged is sent again at once: it has a new chance.
+    fn retry(&mut self, now: Duration) {
+        self.unheard = 0;
+        self.recovery.retry(recovery_time(now));
     }
 
     pub fn phase(&self) -> Phase {
@@ -347,6 +407,7 @@ impl Flow {
         network: usize,
         header: &ip::Header,
         trusted: bool,
+        reply: &NextHop,
     ) {
         let (transport, end) = (network + header.transport, network + header.end);
         let Some(bytes) = frame.get_mut(transport..end) else { return };
@@ -359,6 +420,7 @@ impl Flow {
         };
         self.counters.frames_received += 1;
         self.note_sequence(now, &segment);
+        self.follow(&segment, reply);
         let before = self.endpoint.state();
         if self.recovery.from_wire(recovery_time(now), bytes) == Disposition::Show {
             self.deliver(now, frame, transport, end, &segment);
@@ -376,6 +438,20 @@ impl Flow {
         }
     }
 
+    /// Answers a peer that came to us to where its segments come from, if they are what we expect.
+    fn follow(&mut self, segment: &Segment, reply: &NextHop) {
+        let ahead = segment.sequence.wrapping_sub(self.recovery.expected()) as usize;
+        let expected = self.established && ahead <= self.endpoint.socket().recv_capacity();
+        if self.neighbour == Neighbour::Sender
+            && *reply != self.next_hop
+            && reply.interface == self.next_hop.interface
+            && expected
+        {
+            log::debug!("{}: comes from another link address", self.tuple);
+            self.next_hop = *reply;
+        }
+    }
+
     /// Counts data that was there before, or that is late.
     fn note_sequence(&mut self, now: Duration, segment: &Segment) {
         if segment.payload_len == 0 {
@@ -383,6 +459,8 @@ impl Flow {
         }
         self.counters.first_data_at.get_or_insert(now);
         let end = segment.sequence.wrapping_add(segment.payload_len as u32);
+        let acknowledged = self.established && (end.wrapping_sub(self.recovery.expected()) as i32) <= 0;
+        self.unheard = if acknowledged { self.unheard + 1 } else { 0 };
         match self.highest {
             Some(highest) if (end.wrapping_sub(highest) as i32) <= 0 => self.counters.repeated += 1,
             _ => self.highest = Some(end),

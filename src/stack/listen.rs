@@ -4,6 +4,7 @@ use super::{
     bare::Bare,
     endpoint,
     handshake::{Handshake, Reply},
+    next_hop::Neighbour,
     segment::{self, Segment},
     time_wait::Answer,
     way,
@@ -209,7 +210,7 @@ impl Stack {
         }
         self.handshakes.remove(&tuple);
         let Some(path) = listener.paths.get(&handshake.next_hop.interface) else { return false };
-        let way = Way { next_hop: handshake.next_hop, path: *path };
+        let way = Way { next_hop: handshake.next_hop, neighbour: Neighbour::Sender, path: *path };
         let Handshake { answered, seed, syn, .. } = handshake;
         self.flows
             .insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn, &mut self.spares));

@@ -18,6 +18,7 @@ mod handshake;
 pub mod icmp;
 pub mod ip;
 mod listen;
+mod next_hop;
 mod segment;
 mod time_wait;
 mod way;
@@ -31,6 +32,7 @@ use deadlines::Deadlines;
 use endpoint::Spares;
 use fragment::Reassembly;
 use handshake::{Cookies, Handshakes};
+use next_hop::Solicitations;
 use segment::Segment;
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -46,6 +48,7 @@ pub use discovery::Persona;
 pub use disguise::Disguise;
 pub use flow::{Counters, Failure, Flow, Phase};
 pub use listen::{Admission, Gate, Listener};
+pub use next_hop::{Neighbour, Source};
 pub use way::{Path, Settings, Way};
 
 /// The table of flows.
@@ -66,6 +69,7 @@ pub struct Stack {
     time_waits: TimeWaits,
     /// Answers to segments of no connection.
     replies: Vec<Bare>,
+    solicitations: Solicitations,
     /// Our port, where it is a UDP port.
     pub datagrams: DatagramSocket,
     reassembly: Reassembly,
@@ -108,6 +112,7 @@ impl Stack {
             orphans: Orphans::default(),
             time_waits: TimeWaits::default(),
             replies: Vec::new(),
+            solicitations: Solicitations::default(),
             seed: Box::new(seed),
             disguise: None,
         }
@@ -196,6 +201,7 @@ impl Stack {
     pub fn ingress(&mut self, now: Duration, received: Received<'_>) {
         let Received { frame, network, ethertype, reply, checksum, segment_size, .. } = received;
         let Some(packet) = frame.get(network..) else { return };
+        self.overhear(now, ethertype, packet, reply.interface);
         if let Some(disguise) = &mut self.disguise
             && disguise.take(ethertype, packet, &reply)
         {
@@ -270,7 +276,7 @@ impl Stack {
             }
         }
         let Some(flow) = self.flows.get_mut(&tuple) else { return };
-        flow.ingress(now, frame, network, header, trusted);
+        flow.ingress(now, frame, network, header, trusted, &reply);
         self.touched.insert(tuple);
     }
 
@@ -328,10 +334,17 @@ impl Stack {
                 self.retire(now, &tuple);
                 continue;
             }
+            if let Some(neighbour) = flow.stalled_at(now) {
+                self.solicitations.ask(now, tuple.local.ip(), &flow.next_hop(), neighbour);
+            }
             let deadline = flow.poll_at(now).into_iter().chain(until).min();
             self.deadlines.set(tuple, deadline);
         }
         self.touched = more;
+        if let Some((tuple, next_hop, neighbour)) = self.datagrams.unanswered(now) {
+            self.solicitations.ask(now, tuple.local.ip(), &next_hop, neighbour);
+        }
+        self.solicitations.send(link)?;
         Ok(!self.touched.is_empty())
     }
 

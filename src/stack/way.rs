@@ -1,6 +1,7 @@
 //! Where a flow's packets go, and what they may measure and look like there.
 use super::{
     ip::{self, TCP, Template},
+    next_hop::Neighbour,
     segment,
 };
 use crate::{
@@ -29,6 +30,7 @@ pub struct Path {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
     pub next_hop: NextHop,
+    pub neighbour: Neighbour,
     pub path: Path,
 }
 

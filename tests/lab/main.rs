@@ -6,6 +6,7 @@
 //! for in the namespace's socket table, conditions with a deadline. A test that lacks root or a tool says
 //! SKIPPED aloud; with NETKAT_LAB=required in the environment that is a failure.
 mod assumptions;
+mod changes;
 mod clients;
 mod company;
 mod detours;

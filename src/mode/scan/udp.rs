@@ -9,7 +9,7 @@ use super::{IN_FLIGHT, Results, Sweep};
 use crate::{
     mode::{Error, connect::Opened},
     net::{FiveTuple, Protocol},
-    stack::{Finding, Way, icmp::Reason},
+    stack::{Finding, icmp::Reason},
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -156,9 +156,9 @@ fn transmit(opened: &mut Opened, remote: SocketAddr) -> Result<u64, Error> {
         local: SocketAddr::new(opened.egress.source, opened.engine.port()),
         remote,
     };
-    let path = opened.engine.path(&opened.egress.interface, opened.egress.mtu);
+    let way = opened.way();
     let before = opened.engine.stack.datagrams.counters().egress_drops;
-    opened.engine.stack.datagrams.dial(tuple, Way { next_hop: opened.next_hop, path });
+    opened.engine.stack.datagrams.dial(tuple, way);
     opened.engine.send_datagrams(&[], 1)?;
     Ok(opened.engine.stack.datagrams.counters().egress_drops - before)
 }

@@ -38,7 +38,7 @@ fn client(v6: bool) -> FiveTuple {
 
 fn dialed(tuple: FiveTuple, path: Path) -> Stack {
     let mut stack = Stack::new(settings(), || 7);
-    stack.datagrams.dial(tuple, Way { next_hop: HOP, path });
+    stack.datagrams.dial(tuple, Way { next_hop: HOP, neighbour: Neighbour::Fixed, path });
     stack
 }
 

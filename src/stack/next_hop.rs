@@ -1,0 +1,145 @@
+//! Where packets go on the link, and what becomes of it while we talk.
+//!
+//! A next hop's link address may change: a gateway fails and its partner takes over, a host gets another card. We
+//! learn it as a kernel does, from what the neighbours say (ARP, neighbour discovery; the engine adds what the
+//! kernel itself has found out), and ask them again when a peer falls silent. A flow that came to us is answered to
+//! where its peer's segments come from.
+use super::{
+    Stack,
+    discovery::{self, Message, Persona},
+};
+use crate::{
+    host::interface::Interface,
+    link::{Link, LinkError, LinkHeader, NextHop},
+    net::MacAddr,
+};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+/// How often a neighbour is asked for its link address (RFC 4861, section 10, RETRANS_TIMER; RFC 1122, section
+/// 2.3.2.1).
+const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Neighbours of which it is remembered when they were asked.
+const MAX_ASKED: usize = 256;
+
+/// Whose link address packets carry, in case it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbour {
+    /// The neighbour with this IP address: its word is followed.
+    At(IpAddr),
+    /// Whoever delivers the peer's packets.
+    Sender,
+    /// It does not change: the user named it, or the link has no addresses.
+    Fixed,
+}
+
+/// Who says that a neighbour has a link address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// This host's kernel, whose neighbour table is the administrator's word, too.
+    Kernel,
+    /// The neighbour, who means to replace what we know (the override flag of RFC 4861; ARP always does).
+    Neighbour,
+    /// Somebody on the neighbour's behalf, or one of several: believed only where nobody answers at the old one.
+    Proxy,
+}
+
+/// The questions for link addresses that are due.
+#[derive(Debug, Default)]
+pub(super) struct Solicitations {
+    asked: HashMap<(u32, IpAddr), Duration>,
+    to_send: Vec<Message>,
+}
+
+impl Solicitations {
+    /// Asks for the link address of `neighbour`, from `local`, unless that was done just now.
+    pub fn ask(&mut self, now: Duration, local: IpAddr, next_hop: &NextHop, neighbour: IpAddr) {
+        let LinkHeader::Ethernet { source: mac, .. } = next_hop.header else { return };
+        let interface = next_hop.interface;
+        self.asked.retain(|_, at| now < *at + SOLICIT_INTERVAL);
+        if self.asked.contains_key(&(interface, neighbour)) || self.asked.len() >= MAX_ASKED {
+            return;
+        }
+        log::debug!("no answer from where {neighbour} was: asking for its link address");
+        self.asked.insert((interface, neighbour), now);
+        self.to_send.push(Persona { address: local, mac, interface }.solicit(neighbour));
+    }
+
+    /// Sends what is due. What is lost on the way out will be asked again.
+    pub fn send(&mut self, link: &mut dyn Link) -> Result<(), LinkError> {
+        self.to_send.drain(..).try_for_each(|message| message.send(link))
+    }
+}
+
+impl NextHop {
+    /// Where the link header goes; none where it does not say.
+    fn destination(&self) -> Option<MacAddr> {
+        match self.header {
+            LinkHeader::LOOPBACK | LinkHeader::None => None,
+            LinkHeader::Ethernet { destination, .. } => Some(destination),
+        }
+    }
+
+    /// The same from the same to `destination`; `None` if it goes there already.
+    pub(super) fn moved(&self, to: MacAddr) -> Option<NextHop> {
+        self.destination().filter(|destination| *destination != to)?;
+        match self.header {
+            LinkHeader::Ethernet { source, .. } => {
+                Some(NextHop { header: LinkHeader::Ethernet { destination: to, source }, ..*self })
+            }
+            LinkHeader::None => None,
+        }
+    }
+
+    /// The same, sent from what the interface is called now, where it was sent from what it was called before.
+    pub(super) fn readdressed(&self, was: &Interface, is: &Interface) -> NextHop {
+        match (self.header, is.mac) {
+            (LinkHeader::Ethernet { destination, source }, Some(mac))
+                if self.destination().is_some() && was.mac == Some(source) =>
+            {
+                NextHop { header: LinkHeader::Ethernet { destination, source: mac }, ..*self }
+            }
+            _ => *self,
+        }
+    }
+}
+
+impl Stack {
+    /// Takes what neighbours say of themselves.
+    pub(super) fn overhear(&mut self, now: Duration, ethertype: u16, packet: &[u8], interface: u32) {
+        if let Some(word) = discovery::overhear(ethertype, packet) {
+            let source = if word.overrides { Source::Neighbour } else { Source::Proxy };
+            self.move_neighbour(now, interface, word.address, word.mac, source);
+        }
+    }
+
+    /// A neighbour's link address is `mac`: what goes there takes it from now on.
+    pub fn move_neighbour(
+        &mut self,
+        now: Duration,
+        interface: u32,
+        address: IpAddr,
+        mac: MacAddr,
+        source: Source,
+    ) {
+        for (tuple, flow) in &mut self.flows {
+            if flow.next_hop().interface == interface && flow.move_neighbour(now, address, mac, source) {
+                self.touched.insert(*tuple);
+            }
+        }
+        self.datagrams.move_neighbour(interface, address, mac);
+    }
+
+    /// An interface has changed: its packets may measure more or less, or come from another link address.
+    pub fn change_interface(&mut self, now: Duration, was: &Interface, is: &Interface) {
+        for (tuple, flow) in &mut self.flows {
+            if flow.next_hop().interface == is.index {
+                flow.change_interface(now, was, is);
+                self.touched.insert(*tuple);
+            }
+        }
+        if let Some(path) = self.listener.as_mut().and_then(|listener| listener.paths.get_mut(&is.index)) {
+            path.mtu = is.mtu as usize;
+        }
+        self.datagrams.change_interface(was, is);
+    }
+}
