@@ -4,7 +4,7 @@ use netkat::{
     link::{ChecksumState, Link, LinkError, LinkHeader, NextHop, Offloads, Outgoing, Received},
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Failure, Listener, Path, Phase, Settings, Stack, Way},
+    stack::{Admission, Failure, Listener, Neighbour, Path, Phase, Settings, Stack, Way},
 };
 use proptest::prelude::*;
 use std::{
@@ -337,7 +337,11 @@ fn icmp_errors_that_quote_what_is_not_in_flight_are_ignored() {
         [(3, 0, 0), (3, 1, 0), (3, 3, 0), (3, 13, 0), (3, 4, 600), (11, 0, 0), (12, 0, 0)]
     {
         let mut target = Target::new();
-        target.stack.dial(target.now, tuple(), Way { next_hop: next_hop(), path: PATH });
+        target.stack.dial(
+            target.now,
+            tuple(),
+            Way { next_hop: next_hop(), neighbour: Neighbour::Fixed, path: PATH },
+        );
         let syn = target.sent()[0];
         for offset in [u32::MAX, 1, 2, 1000, 1 << 31] {
             target.deliver(packet(

@@ -198,6 +198,18 @@ pub fn is_default(query: &Query) -> bool {
     })
 }
 
+/// The interface and the neighbour on the way from `source` to `destination`, asked over a socket that is open
+/// already.
+pub(super) fn neighbour_towards(
+    netlink: &mut Netlink,
+    source: Option<IpAddr>,
+    destination: IpAddr,
+) -> Option<(u32, IpAddr)> {
+    let query = Query { source, ..Query::to(SocketAddr::new(destination, DISCARD_PORT), Protocol::Tcp) };
+    let answer = ask(netlink, &query).ok().filter(|answer| answer.kind == RouteType::Unicast)?;
+    Some((answer.interface, answer.gateway.unwrap_or(destination)))
+}
+
 /// Refuses what the kernel would misunderstand.
 fn check(query: &Query) -> Result<(), RouteError> {
     match (query.destination, query.interface) {

@@ -7,6 +7,7 @@ use super::{
     interface::{self, Interface, InterfaceError},
     neighbour::{self, NeighbourState},
     netlink::{Netlink, NetlinkError},
+    route,
 };
 use crate::net::MacAddr;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -59,6 +60,14 @@ impl Watch {
     pub fn interface(&mut self, index: u32) -> Result<Option<Interface>, InterfaceError> {
         interface::ask(&mut self.questions, index)
     }
+
+    /// The neighbour that the routing table sends to, from `source` to `destination`, if it does by this interface.
+    pub fn next_hop(&mut self, interface: u32, source: IpAddr, destination: IpAddr) -> Option<IpAddr> {
+        let found = route::neighbour_towards(&mut self.questions, Some(source), destination);
+        // Of an address that is not this host's the table knows nothing.
+        let found = found.or_else(|| route::neighbour_towards(&mut self.questions, None, destination));
+        found.filter(|(by, _)| *by == interface).map(|(_, neighbour)| neighbour)
+    }
 }
 
 impl AsFd for Watch {
@@ -78,7 +87,11 @@ fn change(announcement: RouteNetlinkMessage) -> Option<Change> {
         }
         RouteNetlinkMessage::NewNeighbour(message) => {
             let (address, neighbour) = neighbour::announced(&message)?;
-            let known = neighbour.valid() && neighbour.state != NeighbourState::Noarp;
+            // In the other states the address is in doubt, or none.
+            let known = matches!(
+                neighbour.state,
+                NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Permanent
+            );
             let mac = neighbour.mac.filter(|_| known)?;
             Some(Change::Neighbour { interface: message.header.ifindex, address, mac })
         }

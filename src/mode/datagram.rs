@@ -237,6 +237,8 @@ impl<'e> Conversation<'e> {
                 self.heard_at = Some(now);
             }
             let mut busy = arrived | self.write_output(now)?;
+            // Questions for link addresses, and answers.
+            busy |= self.engine.egress(now)?;
             self.check_errors()?;
             busy |= self.read_input(now)?;
             if self.is_over(now, empty && !arrived)? {

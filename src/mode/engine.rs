@@ -243,7 +243,16 @@ impl Engine {
 
     /// Sends what is due; whether there is more.
     pub fn egress(&mut self, now: Duration) -> Result<bool, Error> {
-        Ok(self.stack.egress(now, &mut self.link)?)
+        let more = self.stack.egress(now, &mut self.link)?;
+        for tuple in self.stack.take_unlocated() {
+            let Some(flow) = self.stack.peek(&tuple) else { continue };
+            let interface = flow.next_hop().interface;
+            if let Some(address) = self.watch.next_hop(interface, tuple.local.ip(), tuple.remote.ip()) {
+                log::debug!("{tuple}: the way back leads to {address}");
+                self.stack.locate(&tuple, address);
+            }
+        }
+        Ok(more)
     }
 
     /// Sends `bytes` to the UDP port's peer as datagrams of `size` bytes; see [`stack::DatagramSocket::send`].

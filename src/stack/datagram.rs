@@ -334,7 +334,7 @@ impl DatagramSocket {
             return false;
         };
         log::debug!("{} speaks; what we send goes there", tuple.remote);
-        self.set_peer(tuple, Way { next_hop: reply, neighbour: Neighbour::Sender, path });
+        self.set_peer(tuple, Way { next_hop: reply, neighbour: Neighbour::Sender(None), path });
         true
     }
 
@@ -362,11 +362,7 @@ impl DatagramSocket {
         let Some(peer) = self.peer.as_mut().filter(|peer| peer.next_hop.interface == interface) else {
             return;
         };
-        let ours = match peer.neighbour {
-            Neighbour::At(neighbour) => neighbour == address,
-            Neighbour::Sender => peer.tuple.remote.ip() == address,
-            Neighbour::Fixed => false,
-        };
+        let ours = peer.neighbour.is_at(address, peer.tuple.remote.ip());
         if let Some(next_hop) = peer.next_hop.moved(mac).filter(|_| ours) {
             log::info!("{}: {address} is at {mac} now", peer.tuple);
             peer.next_hop = next_hop;

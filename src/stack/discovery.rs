@@ -385,6 +385,19 @@ mod tests {
     }
 
     #[test]
+    fn whoever_asks_answers_or_announces_is_overheard() {
+        for v6 in [false, true] {
+            let (a, b) = (persona(1, v6), persona(2, v6));
+            let words = Some(Word { address: a.address, mac: a.mac, overrides: true });
+            for message in [a.solicit(b.address), a.answer(b.address, b.mac), a.announce()] {
+                assert_eq!(overhear(message.ethertype, &message.packet), words);
+            }
+            let probe = a.probe();
+            assert_eq!(overhear(probe.ethertype, &probe.packet), None, "a probe claims nothing");
+        }
+    }
+
+    #[test]
     fn neighbour_discovery_from_afar_is_forged() {
         let (a, b) = (persona(1, true), persona(2, true));
         let mut question = a.solicit(b.address);
@@ -403,6 +416,7 @@ mod tests {
                 }
             }
             let _ = persona(2, v6).hear(question.ethertype, &question.packet, FROM);
+            let _ = overhear(question.ethertype, &question.packet);
         }
     }
 }

@@ -210,15 +210,17 @@ impl Flow {
         self.next_hop
     }
 
-    /// The neighbour to ask for its link address anew, if what we send seems not to arrive.
-    pub fn stalled_at(&self, now: Duration) -> Option<IpAddr> {
-        match self.neighbour {
-            Neighbour::At(address) if self.is_stalled(now) => Some(address),
-            _ => None,
-        }
+    pub fn neighbour(&self) -> Neighbour {
+        self.neighbour
     }
 
-    fn is_stalled(&self, now: Duration) -> bool {
+    /// The neighbour that delivers the peer's packets is the one at `address`.
+    pub fn locate(&mut self, address: IpAddr) {
+        self.neighbour = Neighbour::Sender(Some(address));
+    }
+
+    /// Whether what we send seems not to arrive.
+    pub fn is_stalled(&self, now: Duration) -> bool {
         match self.phase() {
             Phase::Opening => self.counters.syns_sent >= 2,
             Phase::Open => self.unheard >= 2 || self.recovery.is_stalled(recovery_time(now)),
@@ -234,11 +236,7 @@ impl Flow {
         mac: MacAddr,
         source: next_hop::Source,
     ) -> bool {
-        let ours = match self.neighbour {
-            Neighbour::At(neighbour) => neighbour == address,
-            Neighbour::Sender => self.tuple.remote.ip() == address,
-            Neighbour::Fixed => false,
-        };
+        let ours = self.neighbour.is_at(address, self.tuple.remote.ip());
         let stalled = self.is_stalled(now);
         if !ours || source == next_hop::Source::Proxy && !stalled {
             return false;
@@ -440,15 +438,16 @@ impl Flow {
 
     /// Answers a peer that came to us to where its segments come from, if they are what we expect.
     fn follow(&mut self, segment: &Segment, reply: &NextHop) {
+        if !matches!(self.neighbour, Neighbour::Sender(_)) || reply.interface != self.next_hop.interface {
+            return;
+        }
+        let Some(next_hop) = reply.destination().and_then(|sender| self.next_hop.moved(sender)) else {
+            return;
+        };
         let ahead = segment.sequence.wrapping_sub(self.recovery.expected()) as usize;
-        let expected = self.established && ahead <= self.endpoint.socket().recv_capacity();
-        if self.neighbour == Neighbour::Sender
-            && *reply != self.next_hop
-            && reply.interface == self.next_hop.interface
-            && expected
-        {
+        if self.established && ahead <= self.endpoint.socket().recv_capacity() {
             log::debug!("{}: comes from another link address", self.tuple);
-            self.next_hop = *reply;
+            self.next_hop = next_hop;
         }
     }
 

@@ -210,7 +210,7 @@ impl Stack {
         }
         self.handshakes.remove(&tuple);
         let Some(path) = listener.paths.get(&handshake.next_hop.interface) else { return false };
-        let way = Way { next_hop: handshake.next_hop, neighbour: Neighbour::Sender, path: *path };
+        let way = Way { next_hop: handshake.next_hop, neighbour: Neighbour::Sender(None), path: *path };
         let Handshake { answered, seed, syn, .. } = handshake;
         self.flows
             .insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn, &mut self.spares));

@@ -70,6 +70,7 @@ pub struct Stack {
     /// Answers to segments of no connection.
     replies: Vec<Bare>,
     solicitations: Solicitations,
+    unlocated: Vec<FiveTuple>,
     /// Our port, where it is a UDP port.
     pub datagrams: DatagramSocket,
     reassembly: Reassembly,
@@ -113,6 +114,7 @@ impl Stack {
             time_waits: TimeWaits::default(),
             replies: Vec::new(),
             solicitations: Solicitations::default(),
+            unlocated: Vec::new(),
             seed: Box::new(seed),
             disguise: None,
         }
@@ -150,11 +152,6 @@ impl Stack {
     /// Whether there are no flows.
     pub fn is_idle(&self) -> bool {
         self.flows.is_empty()
-    }
-
-    /// The interfaces that flows use, by index.
-    pub fn interfaces(&self) -> BTreeSet<u32> {
-        self.flows.values().map(|flow| flow.next_hop().interface).collect()
     }
 
     /// Fails the flows whose interface, which was called `name`, is gone.
@@ -334,11 +331,9 @@ impl Stack {
                 self.retire(now, &tuple);
                 continue;
             }
-            if let Some(neighbour) = flow.stalled_at(now) {
-                self.solicitations.ask(now, tuple.local.ip(), &flow.next_hop(), neighbour);
-            }
             let deadline = flow.poll_at(now).into_iter().chain(until).min();
             self.deadlines.set(tuple, deadline);
+            self.look_for_neighbour(now, tuple);
         }
         self.touched = more;
         if let Some((tuple, next_hop, neighbour)) = self.datagrams.unanswered(now) {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     host::interface::Interface,
     link::{Link, LinkError, LinkHeader, NextHop},
-    net::MacAddr,
+    net::{FiveTuple, MacAddr},
 };
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -26,10 +26,21 @@ const MAX_ASKED: usize = 256;
 pub enum Neighbour {
     /// The neighbour with this IP address: its word is followed.
     At(IpAddr),
-    /// Whoever delivers the peer's packets.
-    Sender,
+    /// Whoever delivers the peer's packets; once it had to be found out, the neighbour with this IP address.
+    Sender(Option<IpAddr>),
     /// It does not change: the user named it, or the link has no addresses.
     Fixed,
+}
+
+impl Neighbour {
+    /// Whether what goes to `remote` goes to the neighbour at `address`.
+    pub(super) fn is_at(self, address: IpAddr, remote: IpAddr) -> bool {
+        match self {
+            Neighbour::At(neighbour) | Neighbour::Sender(Some(neighbour)) => neighbour == address,
+            Neighbour::Sender(None) => remote == address,
+            Neighbour::Fixed => false,
+        }
+    }
 }
 
 /// Who says that a neighbour has a link address.
@@ -54,6 +65,9 @@ impl Solicitations {
     /// Asks for the link address of `neighbour`, from `local`, unless that was done just now.
     pub fn ask(&mut self, now: Duration, local: IpAddr, next_hop: &NextHop, neighbour: IpAddr) {
         let LinkHeader::Ethernet { source: mac, .. } = next_hop.header else { return };
+        if local.is_ipv4() != neighbour.is_ipv4() {
+            return;
+        }
         let interface = next_hop.interface;
         self.asked.retain(|_, at| now < *at + SOLICIT_INTERVAL);
         if self.asked.contains_key(&(interface, neighbour)) || self.asked.len() >= MAX_ASKED {
@@ -71,11 +85,11 @@ impl Solicitations {
 }
 
 impl NextHop {
-    /// Where the link header goes; none where it does not say.
-    fn destination(&self) -> Option<MacAddr> {
+    /// Where the link header goes; none where it does not say, or says nobody in particular.
+    pub(super) fn destination(&self) -> Option<MacAddr> {
         match self.header {
             LinkHeader::LOOPBACK | LinkHeader::None => None,
-            LinkHeader::Ethernet { destination, .. } => Some(destination),
+            LinkHeader::Ethernet { destination, .. } => Some(destination).filter(|mac| mac.0[0] & 1 == 0),
         }
     }
 
@@ -127,6 +141,32 @@ impl Stack {
             }
         }
         self.datagrams.move_neighbour(interface, address, mac);
+    }
+
+    /// The flows whose packets seem not to arrive, and of which it is not known which neighbour they go to: the
+    /// routing table may know, see [`Stack::locate`].
+    pub fn take_unlocated(&mut self) -> Vec<FiveTuple> {
+        std::mem::take(&mut self.unlocated)
+    }
+
+    /// The packets of a flow that came to us go to the neighbour at `address`.
+    pub fn locate(&mut self, tuple: &FiveTuple, address: IpAddr) {
+        if let Some(flow) = self.flow(tuple) {
+            flow.locate(address);
+        }
+    }
+
+    /// Asks the neighbour of a flow that is stalled whether it has moved.
+    pub(super) fn look_for_neighbour(&mut self, now: Duration, tuple: FiveTuple) {
+        let Some(flow) = self.flows.get(&tuple).filter(|flow| flow.is_stalled(now)) else { return };
+        let next_hop = flow.next_hop();
+        match flow.neighbour() {
+            Neighbour::At(address) | Neighbour::Sender(Some(address)) => {
+                self.solicitations.ask(now, tuple.local.ip(), &next_hop, address);
+            }
+            Neighbour::Sender(None) if next_hop.destination().is_some() => self.unlocated.push(tuple),
+            Neighbour::Sender(None) | Neighbour::Fixed => {}
+        }
     }
 
     /// An interface has changed: its packets may measure more or less, or come from another link address.

@@ -446,3 +446,19 @@ fn a_segment_in_fragments_reaches_its_connection() {
     assert_eq!(tape.packets.len(), 1);
     assert_eq!(tape.packets[0].0[33] & 4, 4);
 }
+
+#[test]
+fn a_neighbour_is_asked_for_after_a_time_in_which_only_we_spoke() {
+    let neighbour: IpAddr = "192.0.2.9".parse().unwrap();
+    let mut stack = Stack::new(settings(), || 7);
+    let way = Way { next_hop: HOP, neighbour: Neighbour::At(neighbour), path: PATH };
+    stack.datagrams.dial(client(false), way);
+    let at = Duration::from_secs;
+    assert_eq!(stack.datagrams.unanswered(at(10)), None, "nothing was sent");
+    stack.datagrams.send(&mut tape(false), b"anybody?", 8).unwrap();
+    assert_eq!(stack.datagrams.unanswered(at(12)), None, "not yet");
+    let asked = stack.datagrams.unanswered(at(15)).map(|(_, _, neighbour)| neighbour);
+    assert_eq!(asked, Some(neighbour));
+    assert_eq!(stack.datagrams.unanswered(at(16)), None, "just asked");
+    assert!(stack.datagrams.unanswered(at(20)).is_some(), "still no answer");
+}
