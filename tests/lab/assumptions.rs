@@ -275,7 +275,7 @@ fn traffic_control_stops_raw_frames_at_egress_unless_they_bypass_it() {
 fn xdp_at_the_receiver_stops_raw_frames() {
     lab!();
     for family in Family::ALL {
-        let set = |pair: &Pair| Some(programs::drop_by_xdp(&pair.host, "eth0"));
+        let set = |pair: &Pair| Some(programs::attach_xdp(&pair.host, "eth0", programs::XDP_DROP));
         Row::new(family, Way::In).check("XDP drop", |_| {}, set, BLOCKED);
     }
 }

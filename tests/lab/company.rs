@@ -178,3 +178,154 @@ fn a_second_netkat_does_not_take_the_firsts_port() {
     Netcat::OpenBsd.connect(&pair.peer, at, 5000).input(out.input()).succeed();
     first.wait(DEADLINE).check(&out);
 }
+
+/// A connection that netkat makes: this many bytes to a server that sends them back.
+fn exchange_with_echo(pair: &Pair, family: Family, arguments: &str) -> String {
+    let at = pair.peer_address(family);
+    let _server = echo_server(&pair.peer, at, 5000);
+    let out = Payload::new(8, 4 * MIB);
+    let client =
+        netkat(&pair.host, &format!("{arguments} {at} 5000")).input(out.input()).expect(&out).succeed();
+    client.check(&out);
+    client.stderr
+}
+
+#[test]
+fn programs_that_come_in_front_or_behind_do_no_harm_whatever_they_return() {
+    lab!("nc.openbsd", "tcpdump", "socat");
+    let pair = Pair::new();
+    if programs::attach_tcx(
+        &programs::classifier("lab_probe", TC_ACT_UNSPEC),
+        &pair.host,
+        "eth0",
+        Direction::Ingress,
+    )
+    .is_none()
+    {
+        return;
+    }
+    let programs = [
+        programs::classifier("lab_next", TC_ACT_UNSPEC),
+        programs::classifier("lab_ok", TC_ACT_OK),
+        programs::redirector("lab_redirect", &pair.host, "lo"),
+    ];
+    for (program, lets_pass) in programs.iter().zip([false, true, false]) {
+        for family in Family::ALL {
+            let at = pair.peer_address(family);
+            let witness = crate::witness::Witness::of_resets_and_errors(&pair.peer, 5000);
+            {
+                let _behind = programs::attach_tcx(program, &pair.host, "eth0", Direction::Ingress);
+                exchange_with_echo(&pair, family, "");
+            }
+            // One that comes later may put itself in front.
+            let _server = echo_server(&pair.peer, at, 5000);
+            let mut client = netkat(&pair.host, &format!("-v {at} 5000")).input(Input::Open).spawn();
+            client.write(b"before ");
+            client.wait_for_stdout("before ");
+            let _front = programs::attach_tcx_first(program, &pair.host, "eth0", Direction::Ingress);
+            for _ in 0..20 {
+                client.write(b"during ");
+            }
+            client.wait_until("the echo", |client| client.received() >= 147);
+            if lets_pass {
+                client.wait_for_stderr("lets our packets reach the kernel");
+            }
+            client.close_stdin();
+            let client = client.wait(DEADLINE);
+            assert_eq!(client.code(), Some(0), "{client}");
+            witness.saw_nothing();
+        }
+    }
+}
+
+#[test]
+fn a_program_that_lets_our_packets_reach_the_kernel_is_named() {
+    lab!("nc.openbsd", "socat");
+    let pair = Pair::new();
+    let program = programs::classifier("lab_culprit", TC_ACT_OK);
+    // tcx runs before clsact.
+    let Some(_link) = programs::attach_tcx(&program, &pair.host, "eth0", Direction::Ingress) else { return };
+    let at = pair.peer_address(Family::V4);
+    let _server = echo_server(&pair.peer, at, 5000);
+    let mut client = netkat(&pair.host, &format!("--guard clsact {at} 5000")).input(Input::Open).spawn();
+    client.write(b"ping");
+    client.wait_for_stdout("ping");
+    for _ in 0..10 {
+        client.write(b"ping");
+    }
+    client.wait_for_stderr("lab_culprit, ahead of the guard, lets our packets reach the kernel");
+    client.close_stdin();
+    assert_eq!(client.wait(DEADLINE).code(), Some(0));
+}
+
+#[test]
+fn xdp_programs_pass_or_stop_our_packets_as_they_do_the_kernels() {
+    lab!("socat");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    {
+        let _pass = programs::attach_xdp(&pair.host, "eth0", programs::XDP_PASS);
+        exchange_with_echo(&pair, Family::V4, "");
+    }
+    let _server = echo_server(&pair.peer, at, 5000);
+    // Known beforehand, so that it is not neighbour discovery that fails.
+    pair.host.ip(&format!("neigh replace {at} lladdr 02:00:77:00:00:02 dev eth0"));
+    let _drop = programs::attach_xdp(&pair.host, "eth0", programs::XDP_DROP);
+    let stopped = netkat(&pair.host, &format!("-w 1s {at} 5000")).run();
+    assert_eq!(stopped.code(), Some(1), "{stopped}");
+    assert!(stopped.stderr.contains("timed out"), "{stopped}");
+}
+
+/// Load balancers' addresses, as IPVS has them on an interface of every node that leads nowhere: netkat serves them and connects
+/// from them.
+#[test]
+fn addresses_that_ipvs_binds_are_like_any_other() {
+    lab!("nc.openbsd", "socat");
+    let pair = Pair::new();
+    // As good as a dummy, which not every kernel has.
+    pair.host.ip("link add kube-ipvs0 type veth peer name kube-ipvs1");
+    pair.host.ip("link set kube-ipvs0 up");
+    pair.host.ip("link set kube-ipvs1 up");
+    for (family, service) in [(Family::V4, "10.96.0.10"), (Family::V6, "fd96::10")] {
+        let service: std::net::IpAddr = service.parse().expect("an address");
+        let nodad = if service.is_ipv6() { "nodad" } else { "" };
+        pair.host.ip(&format!("address add {service} dev kube-ipvs0 {nodad}"));
+        pair.peer.ip(&format!("route add {service} via {}", pair.host_address(family)));
+        let out = Payload::new(8, 4 * MIB);
+        for listens in [service.to_string(), String::new()] {
+            let server = listening(&pair.host, &format!("{listens} 5000"), |c| c.expect(&out));
+            Netcat::OpenBsd.connect(&pair.peer, service, 5000).input(out.input()).succeed();
+            server.wait(DEADLINE).check(&out);
+        }
+        exchange_with_echo(&pair, family, &format!("-s {service}"));
+    }
+}
+
+#[test]
+fn a_running_tcpdump_sees_it_all_and_changes_nothing() {
+    lab!("socat", "tcpdump");
+    let pair = Pair::new();
+    let witness = crate::witness::Witness::all(&pair.host, "any", "tcp port 5000");
+    exchange_with_echo(&pair, Family::V4, "");
+    drop(witness);
+}
+
+#[test]
+fn ten_netkats_share_an_interface() {
+    lab!("nc.openbsd");
+    let pair = Pair::new();
+    let at = pair.host_address(Family::V4);
+    let payloads: Vec<_> = (30..40).map(|seed| Payload::new(seed, MIB)).collect();
+    let servers: Vec<_> = payloads
+        .iter()
+        .zip(6000..)
+        .map(|(payload, port)| listening(&pair.host, &format!("{at} {port}"), |c| c.expect(payload)))
+        .collect();
+    for (payload, port) in payloads.iter().zip(6000..) {
+        Netcat::OpenBsd.connect(&pair.peer, at, port).input(payload.input()).succeed();
+    }
+    for (server, payload) in servers.into_iter().zip(&payloads) {
+        server.wait(DEADLINE).check(payload);
+    }
+    assert!(programs::tcx_programs(&pair.host, "eth0", Direction::Ingress).is_empty());
+}

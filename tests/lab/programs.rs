@@ -17,6 +17,7 @@ pub const TC_ACT_UNSPEC: i32 = -1;
 pub const TC_ACT_OK: i32 = 0;
 pub const TC_ACT_SHOT: i32 = 2;
 pub const XDP_DROP: i32 = 1;
+pub const XDP_PASS: i32 = 2;
 pub const CGROUP_DROP: i32 = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,10 @@ fn load(kind: sys::bpf_prog_type, name: &str, verdict: i32) -> Program {
         sys::bpf_insn { code: 0xb7, imm: verdict, ..Default::default() },
         sys::bpf_insn { code: 0x95, ..Default::default() },
     ];
+    load_code(kind, name, &code)
+}
+
+fn load_code(kind: sys::bpf_prog_type, name: &str, code: &[sys::bpf_insn]) -> Program {
     let name = CString::new(name).expect("a name");
     // SAFETY: both strings end in NUL, `code` has the length given, all live through the call; null options are
     // allowed.
@@ -58,6 +63,24 @@ fn load(kind: sys::bpf_prog_type, name: &str, verdict: i32) -> Program {
 /// A classifier for tcx and clsact.
 pub fn classifier(name: &str, verdict: i32) -> Program {
     load(sys::BPF_PROG_TYPE_SCHED_CLS, name, verdict)
+}
+
+/// A classifier that hands every packet to an interface's ingress, as Cilium does to a pod's.
+pub fn redirector(name: &str, at: &Namespace, interface: &str) -> Program {
+    const BPF_F_INGRESS: i32 = 1;
+    const BPF_FUNC_REDIRECT: i32 = 23;
+    let mut to_flags = sys::bpf_insn { code: 0xb7, imm: BPF_F_INGRESS, ..Default::default() };
+    let mut to_index =
+        sys::bpf_insn { code: 0xb7, imm: at.inside(|| index(interface)), ..Default::default() };
+    to_index.set_dst_reg(1);
+    to_flags.set_dst_reg(2);
+    let code = [
+        to_index,
+        to_flags,
+        sys::bpf_insn { code: 0x85, imm: BPF_FUNC_REDIRECT, ..Default::default() },
+        sys::bpf_insn { code: 0x95, ..Default::default() },
+    ];
+    load_code(sys::BPF_PROG_TYPE_SCHED_CLS, name, &code)
 }
 
 /// An attachment that ends with this value.
@@ -93,6 +116,24 @@ pub fn attach_tcx(program: &Program, at: &Namespace, interface: &str, direction:
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => None,
         result => Some(result.unwrap_or_else(|e| panic!("tcx on {interface}: {e}"))),
     }
+}
+
+/// Attaches to tcx, in front of all that is there.
+pub fn attach_tcx_first(program: &Program, at: &Namespace, interface: &str, direction: Direction) -> Link {
+    const BPF_F_BEFORE: u32 = 1 << 3;
+    let fd = at.inside(|| {
+        let options = sys::bpf_link_create_opts {
+            sz: size_of::<sys::bpf_link_create_opts>() as sys::size_t,
+            flags: BPF_F_BEFORE,
+            ..Default::default()
+        };
+        let (program, target) = (program.fd.as_raw_fd(), index(interface));
+        // SAFETY: `options` carries its size and lives through the call.
+        unsafe { sys::bpf_link_create(program, target, tcx_place(direction), &raw const options) }
+    });
+    assert!(fd >= 0, "tcx on {interface}: {}", io::Error::from_raw_os_error(-fd));
+    // SAFETY: libbpf has just opened this descriptor and keeps no copy of it.
+    Link { _fd: unsafe { OwnedFd::from_raw_fd(fd) } }
 }
 
 /// Identifiers of the programs at tcx, in the order in which they run.
@@ -158,9 +199,9 @@ pub fn attach_clsact(
     assert_eq!(result, 0, "clsact on {interface}: {}", io::Error::from_raw_os_error(-result));
 }
 
-/// Drops every packet before it becomes one.
-pub fn drop_by_xdp(at: &Namespace, interface: &str) -> Link {
-    let program = load(sys::BPF_PROG_TYPE_XDP, "lab_xdp_drop", XDP_DROP);
+/// Passes or drops every packet before it becomes one.
+pub fn attach_xdp(at: &Namespace, interface: &str, verdict: i32) -> Link {
+    let program = load(sys::BPF_PROG_TYPE_XDP, "lab_xdp", verdict);
     at.inside(|| link(&program, index(interface), sys::BPF_XDP)).expect("attaching to XDP")
 }
 

@@ -165,11 +165,15 @@ fn deliver_due(to: &PacketSocket, path: &mut Path<Frame>, now: Duration) -> io::
     Ok(())
 }
 
-/// Sends a frame; one that the interface does not take (it is down, its peer is gone) is lost as on a wire.
+/// Sends a frame; one that the interface does not take (it is down, its peer is gone, it is too large or of a kind
+/// that cannot be sent) is lost as on a wire.
 fn deliver(to: &PacketSocket, frame: &[u8]) -> io::Result<()> {
     match to.send(frame) {
-        Err(e) if !matches!(e.raw_os_error(), Some(libc::ENOBUFS | libc::ENETDOWN | libc::EAGAIN)) => Err(e),
-        _ => Ok(()),
+        Err(e) => match e.raw_os_error() {
+            Some(libc::ENOBUFS | libc::ENETDOWN | libc::EAGAIN | libc::EINVAL | libc::EMSGSIZE) => Ok(()),
+            _ => Err(e),
+        },
+        Ok(()) => Ok(()),
     }
 }
 

@@ -94,7 +94,8 @@ impl PacketSocket {
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match recv(self.0.as_raw_fd(), buffer, MsgFlags::empty()) {
             Ok(n) => Ok(Some(n)),
-            Err(nix::Error::EAGAIN | nix::Error::EINTR) => Ok(None),
+            // EINVAL: a frame that the virtio-net header cannot describe, which the kernel then drops (packet(7)).
+            Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::EINVAL) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
