@@ -239,7 +239,10 @@ impl Conversation {
         busy |= self.read_input(now, stack, input, &view)?;
         let view = self.view(stack);
         let failure = stack.peek(&self.tuple).and_then(Flow::failure);
-        if let Some(failure) = failure.filter(|_| view.received == 0) {
+        // What came before the failure is still wanted, but a process that does not take it may never do: it waits for
+        // room in its own output, which nobody reads any more.
+        let stuck = self.ends == Ends::Process && output.is_blocked();
+        if let Some(failure) = failure.filter(|_| view.received == 0 || stuck) {
             return Ok(Turn::Finished(Err(Error::of(self.tuple.remote, failure))));
         }
         if view.peer_finished {

@@ -205,6 +205,11 @@ impl Flow {
         &self.recovery
     }
 
+    /// Whether the peer has no such connection: there is nobody to say anything to.
+    fn is_reset(&self) -> bool {
+        matches!(self.failure, Some(Failure::Reset | Failure::Refused))
+    }
+
     /// The link address and interface that the flow's packets go to.
     pub fn next_hop(&self) -> NextHop {
         self.next_hop
@@ -535,6 +540,9 @@ impl Flow {
     /// Sends what is due; `Ok(true)` if the budget ended before the work did. A lost packet is no error here:
     /// recovery repeats it.
     pub fn egress(&mut self, now: Duration, link: &mut dyn Link) -> Result<bool, LinkError> {
+        if self.is_reset() {
+            return Ok(false);
+        }
         self.show_own_segments(now);
         self.endpoint.egress(now, &mut self.recovery);
         let offloads = link.offloads();
@@ -605,6 +613,9 @@ impl Flow {
 
     /// When [`Flow::egress`] is due next; a time that has passed means at once.
     pub fn poll_at(&mut self, now: Duration) -> Option<Duration> {
+        if self.is_reset() {
+            return None;
+        }
         let stack = self.endpoint.poll_at(now);
         let recovery = self.recovery.poll_at(recovery_time(now)).map(|at| Duration::from_nanos(at.nanos()));
         stack.into_iter().chain(recovery).min()
