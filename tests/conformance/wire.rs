@@ -228,11 +228,18 @@ impl Wire {
 
     /// The user writes.
     pub fn write(&mut self, bytes: &[u8]) {
-        let written = self.flow().send(bytes.len(), |room| {
-            room.copy_from_slice(bytes);
-            Ok(bytes.len())
-        });
-        assert_eq!(written.expect("it is connected"), bytes.len());
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // A byte less than there is room, as nothing follows at once.
+            let written = self.flow().send(rest.len() + 1, |room| {
+                let len = rest.len().min(room.len());
+                room[..len].copy_from_slice(&rest[..len]);
+                Ok(len)
+            });
+            let written = written.expect("it is connected");
+            assert!(written > 0, "there is room for what the script writes");
+            rest = &rest[written..];
+        }
     }
 }
 
