@@ -74,13 +74,14 @@ impl Recovery {
     /// When to call [`Recovery::poll_transmit`] and [`Recovery::for_stack`] again, if nothing happens before;
     /// `now` if something waits already.
     pub fn poll_at(&self, now: Instant) -> Option<Instant> {
-        if !self.control.is_empty() || self.batch.is_some() {
+        if !self.control.is_empty() {
             return Some(now);
         }
+        // What still comes after our reset is digested for nothing.
         if !self.established || self.aborted {
             return None;
         }
-        if self.stack.wants_bare(self.acknowledged()) || self.owes_ack() {
+        if self.batch.is_some() || self.stack.wants_bare(self.acknowledged()) || self.owes_ack() {
             return Some(now);
         }
         // Even if that is past: sending was held back, and the time may have come since.

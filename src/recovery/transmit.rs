@@ -153,8 +153,9 @@ impl Recovery {
         }
         let window = space.usable_window();
         let short = window < waiting;
-        // RFC 9293, section 3.8.6.2.1: no silly little segments for a window that is about to open.
-        let silly = short && window < self.mss.min(space.max_window.div_ceil(2));
+        // RFC 9293, section 3.8.6.2.1: no silly little segments for a window that is about to open. A peer that
+        // has never opened one is sent no empty segments either.
+        let silly = short && window < self.mss.min(space.max_window.div_ceil(2)).max(1);
         if silly {
             return self.persist(now, window);
         }

@@ -130,3 +130,18 @@ fn a_shut_window_is_no_vanished_peer() {
     script.run(ms(5_100));
     assert!(script.layer.timed_out(script.now));
 }
+
+/// What is under way when we reset the connection arrives all the same; there is nothing to do about it.
+#[test]
+fn after_our_reset_nothing_is_due() {
+    let mut script = Script::established(Terms::default());
+    script.write(1000);
+    script.sent();
+    let reset = script.seq(0);
+    script.stack_segment(reset, script.stack_ack, RST | ACK, &[], &[]);
+    script.ack(1000);
+    assert!(script.sent().iter().any(|sent| sent.flags & RST != 0));
+    script.ack(1000);
+    script.sent();
+    assert_eq!(script.layer.poll_at(script.now), None);
+}

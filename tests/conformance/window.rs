@@ -79,3 +79,22 @@ fn the_window_is_a_limit() {
         assert_eq!(total, expected, "as many whole segments as {window} times 128 bytes hold");
     }
 }
+
+/// A window that has been shut since the handshake is probed like one that was shut later.
+#[test]
+fn a_window_that_never_was_open_is_probed() {
+    let mut script = Script::unconnected(Terms::default());
+    let iss = script.terms.iss;
+    let options = script.syn_options();
+    script.stack_segment(iss, 0, SYN, &options, &[]);
+    script.sent();
+    script.peer_sends(PEER - 1, iss.wrapping_add(1), SYN | ACK, 0, &options, &[]);
+    script.stack_ack = PEER;
+    script.write(1000);
+    assert!(script.sent().len() <= 1, "the handshake's ACK, and nothing else");
+    let probes = script.run(Duration::from_secs(10));
+    assert!((1..20).contains(&probes.len()) && probes.iter().all(|sent| sent.len <= 1), "{probes:?}");
+    script.ack_with(0, &[], 10_000);
+    let sent: usize = script.data().iter().map(|(_, len)| len).sum();
+    assert!(sent >= 999, "{sent}");
+}
