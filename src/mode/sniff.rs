@@ -258,14 +258,11 @@ impl Capture<'_> {
         Ok(())
     }
 
-    /// What tcpdump says at its end, on stderr, and the same for the file's readers. The kernel counts for the
-    /// socket, not for each interface.
+    /// What tcpdump says at its end, on stderr, and the same for the file's readers.
     fn summarize(&mut self) -> Result<(), Error> {
         self.count()?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if let ([number], Some(_)) =
-            (self.numbers.values().copied().collect::<Vec<_>>().as_slice(), self.single)
-        {
+        if let Some(number) = self.numbers.values().min() {
             self.sink.statistics(*number, now, &self.statistics)?;
         }
         flush(&mut self.sink)?;

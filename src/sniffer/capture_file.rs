@@ -40,6 +40,9 @@ pub struct Statistics {
 /// The comment of frames that were kept from the kernel.
 const GUARDED: &str = "kept from the kernel by netkat's guard";
 
+/// The comment of counters that no single interface has to answer for.
+const COUNTED_TOGETHER: &str = "counted on all interfaces of this capture together";
+
 /// `epb_flags` is option 2 of an enhanced packet, a number that pcap-parser knows as another block's.
 const PACKET_FLAGS: OptionCode = OptionCode(2);
 

@@ -179,10 +179,9 @@ impl<L: Link> Tap<L> {
         self.watcher.watch.sink.borrow().is_some()
     }
 
-    /// Records what the kernel counted for the link, if the link has one interface: it does not count by interface.
+    /// Records what the kernel counted for the link.
     pub fn statistics(&mut self, statistics: &Statistics) {
-        let numbers: Vec<_> = self.watcher.interfaces.values().copied().collect();
-        let &[number] = numbers.as_slice() else { return };
+        let Some(&number) = self.watcher.interfaces.values().next() else { return };
         let now = since_epoch(SystemTime::now());
         let mut sink = self.watcher.watch.sink.borrow_mut();
         let result = sink.as_mut().map_or(Ok(()), |sink| sink.statistics(number, now, statistics));

@@ -64,6 +64,8 @@ fn what_is_written_is_read_again() {
     writer.statistics(0, TIME, &Statistics { received: 3, dropped: 2 }).unwrap();
     writer.flush().unwrap();
     drop(writer);
+    let told = b"counted on all interfaces of this capture together";
+    assert!(file.windows(told.len()).any(|text| text == told));
 
     let (interfaces, found) = read(file, |frame| {
         assert_eq!(frame.time, TIME);
@@ -87,6 +89,42 @@ fn a_frame_of_an_unknown_interface_is_refused() {
     let mut writer = CaptureWriter::new(Vec::new()).unwrap();
     let frame = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &[]);
     assert!(matches!(writer.frame(&frame), Err(CaptureError::Format(_))));
+}
+
+/// A block of a pcapng file in big-endian order.
+fn big_endian_block(kind: u32, body: &[u8]) -> Vec<u8> {
+    let mut body = body.to_vec();
+    body.resize(body.len().next_multiple_of(4), 0);
+    let length = (body.len() as u32 + 12).to_be_bytes();
+    [&kind.to_be_bytes()[..], &length, &body, &length].concat()
+}
+
+/// Others' machines write them; the writer here does not. An interface counts microseconds unless it says otherwise.
+#[test]
+fn big_endian_pcapng_is_read() {
+    let frame = arp();
+    let mut file = big_endian_block(
+        0x0a0d_0d0a,
+        &[[0x1a, 0x2b, 0x3c, 0x4d], [0, 1, 0, 0], [0xff; 4], [0xff; 4]].concat(),
+    );
+    file.extend(big_endian_block(1, &[0, 1, 0, 0, 0, 0, 0, 0]));
+    // if_tsresol: nanoseconds.
+    file.extend(big_endian_block(1, &[0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0]));
+    let (micros, nanos) = (TIME.as_micros() as u64, TIME.as_nanos() as u64);
+    for (interface, time, direction) in [(0u32, micros, 1u8), (1, nanos, 2)] {
+        let mut body = interface.to_be_bytes().to_vec();
+        body.extend(time.to_be_bytes());
+        body.extend([frame.len() as u32; 2].map(u32::to_be_bytes).concat());
+        body.extend(&frame);
+        body.resize(body.len().next_multiple_of(4), 0);
+        body.extend([0, 2, 0, 4, 0, 0, 0, direction, 0, 0, 0, 0]);
+        file.extend(big_endian_block(6, &body));
+    }
+    let (interfaces, found) =
+        read(file, |frame| (frame.interface, frame.time, frame.direction, frame.data[0].to_vec()));
+    assert_eq!(interfaces, [interface("", LinkType::Ethernet, 0), interface("", LinkType::Ethernet, 0)]);
+    let micros = Duration::from_micros(micros);
+    assert_eq!(found, [(0, micros, Direction::Receive, frame.clone()), (1, TIME, Direction::Send, frame)]);
 }
 
 /// A file in a folder for temporary ones, gone with the value.

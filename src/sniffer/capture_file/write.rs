@@ -13,7 +13,7 @@ use pcap_parser::{
     PcapNGOption, SectionHeaderBlock, ToVec,
 };
 
-use super::{CaptureError, GUARDED, Interface, PACKET_FLAGS, Statistics};
+use super::{COUNTED_TOGETHER, CaptureError, GUARDED, Interface, PACKET_FLAGS, Statistics};
 use crate::sniffer::{Direction, LinkType, Observed};
 
 /// The buffer is handed on when it is full and on [`CaptureWriter::flush`].
@@ -143,7 +143,8 @@ impl<W: Write> CaptureWriter<W> {
         written
     }
 
-    /// Says what the kernel counted on an interface until `time` (since the Unix epoch).
+    /// Says what the kernel counted on an interface until `time` (since the Unix epoch). It counts for the whole
+    /// capture, so where that has several interfaces a comment says that the numbers are theirs together.
     pub fn statistics(
         &mut self,
         interface: u32,
@@ -151,16 +152,20 @@ impl<W: Write> CaptureWriter<W> {
         statistics: &Statistics,
     ) -> Result<(), CaptureError> {
         let (ts_high, ts_low) = timestamp(time);
+        let mut options = vec![
+            option(OptionCode::IsbIfRecv, &statistics.received.to_le_bytes()),
+            option(OptionCode::IsbOsDrop, &statistics.dropped.to_le_bytes()),
+        ];
+        if self.interfaces.len() > 1 {
+            options.insert(0, option(OptionCode::Comment, COUNTED_TOGETHER.as_bytes()));
+        }
         self.block(InterfaceStatisticsBlock {
             block_type: 0,
             block_len1: 0,
             if_id: interface,
             ts_high,
             ts_low,
-            options: vec![
-                option(OptionCode::IsbIfRecv, &statistics.received.to_le_bytes()),
-                option(OptionCode::IsbOsDrop, &statistics.dropped.to_le_bytes()),
-            ],
+            options,
             block_len2: 0,
         })
     }
