@@ -33,6 +33,7 @@ mod requirements;
 mod routes;
 mod rules;
 mod silence;
+mod sniffer;
 mod topologies;
 mod topology;
 mod transfers;

@@ -1,7 +1,10 @@
 //! `netkat --read` and `netkat --sniff` as they are run.
 use std::process::{Command, Output};
 
-use super::captures::{folder, names, text};
+use super::{
+    captures::{folder, names, text},
+    files::Temporary,
+};
 
 const NETKAT: &str = env!("CARGO_BIN_EXE_netkat");
 
@@ -95,36 +98,122 @@ fn flags_that_cannot_be_honoured_are_refused() {
     }
 }
 
-/// Two datagrams over lo, of which only the first goes to the port that is watched; SIGINT when both are through.
+/// Two datagrams over lo, of which only the second goes to the port that is watched; SIGINT when it was shown.
 const LIVE: &str = r#"
 set -e
 ip link set lo up
-TZ=UTC "$0" --sniff -i lo -v -u 127.0.0.1 7 >"$1" 2>"$1.log" &
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+TZ=UTC "$0" --sniff -i lo -v -u 127.0.0.1 7 >"$1" 2>"$log" &
 sniffer=$!
-until grep -q "listening on lo" "$1.log"; do sleep 0.05; done
-printf one >/dev/udp/127.0.0.1/7
+until grep -q "listening on lo" "$log"; do sleep 0.05; done
 printf two >/dev/udp/127.0.0.1/8
-sleep 0.5
+printf one >/dev/udp/127.0.0.1/7
+until [ -s "$1" ]; do sleep 0.05; done
 kill -INT $sniffer
 wait $sniffer
+cat "$log" >&2
 "#;
+
+/// Runs a shell script in a network namespace of its own, where `$0` is netkat and `$1` a file that has gone when this
+/// returns; `None` where there is no namespace to be had.
+fn alone(script: &str, name: &str) -> Option<(Output, String)> {
+    let able = Command::new("unshare").args(["-n", "true"]).status().is_ok_and(|status| status.success());
+    if !able {
+        eprintln!("SKIPPED: no network namespace to be had here (needs root)");
+        return None;
+    }
+    let file = Temporary::new(name);
+    let output =
+        Command::new("unshare").args(["-n", "bash", "-c", script, NETKAT]).arg(&file.0).output().unwrap();
+    let left = std::fs::read_to_string(&file.0).unwrap_or_default();
+    Some((output, left))
+}
 
 #[test]
 fn an_interface_is_watched_until_interrupted() {
-    let file = std::env::temp_dir().join(format!("netkat-sniff-{}", std::process::id()));
-    let log = file.with_extension("log");
-    let able = Command::new("unshare").args(["-n", "true"]).status().is_ok_and(|status| status.success());
-    if !able {
-        return eprintln!("SKIPPED: no network namespace to be had here (needs root)");
-    }
-    let output =
-        Command::new("unshare").args(["-n", "bash", "-c", LIVE, NETKAT]).arg(&file).output().unwrap();
-    let (shown, said) = (std::fs::read_to_string(&file).unwrap(), std::fs::read_to_string(&log).unwrap());
-    let _ = std::fs::remove_file(file);
-    let _ = std::fs::remove_file(log);
+    let Some((output, shown)) = alone(LIVE, "sniff") else { return };
+    let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{output:?} {said}");
+    assert_eq!(output.status.code(), Some(0), "{said}");
     assert_eq!(shown.lines().count(), 1, "{shown}");
     assert!(shown.contains("recv udp 127.0.0.1:") && shown.contains("-> 127.0.0.1:7 len:3"), "{shown}");
     assert!(said.contains("\n1 packets captured\n"), "{said}");
     assert!(said.contains("packets received by filter\n0 packets dropped by kernel\n"), "{said}");
+}
+
+/// Datagrams over lo, ten a second, until the sniffer leaves by itself.
+const UNTIL_IT_LEAVES: &str = r#"
+ip link set lo up
+(while sleep 0.1; do printf x >/dev/udp/127.0.0.1/7; done) 2>/dev/null &
+talker=$!
+"#;
+
+#[test]
+fn a_count_ends_the_watching() {
+    let script =
+        format!("{UNTIL_IT_LEAVES} \"$0\" --sniff -i lo -u --count 3; status=$?; kill $talker; exit $status");
+    let Some((output, _)) = alone(&script, "count") else { return };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(lines(&output).len(), 3, "{output:?}");
+    assert!(said.starts_with("3 packets captured\n"), "{said}");
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_watching_quietly() {
+    let script = format!(
+        "{UNTIL_IT_LEAVES} \"$0\" --sniff -i lo -u | head -n 2; status=${{PIPESTATUS[0]}}; kill $talker; exit $status"
+    );
+    let Some((output, _)) = alone(&script, "head") else { return };
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!((lines(&output).len(), output.stderr.as_slice()), (2, &b""[..]), "{output:?}");
+}
+
+/// A TUN device whose other end says of a datagram that it is to be cut into IP fragments, of which the virtio-net
+/// header of a packet socket knows nothing (VIRTIO_NET_HDR_GSO_UDP); twice, and an ordinary one behind.
+const UNDESCRIBED: &str = r#"
+set -e
+cat >"$1" <<'PYTHON'
+import fcntl, os, signal, struct, subprocess, sys, time
+tun = os.open("/dev/net/tun", os.O_RDWR)
+# TUNSETIFF: IFF_TUN, IFF_NO_PI, IFF_VNET_HDR
+fcntl.ioctl(tun, 0x400454ca, struct.pack("16sH22x", b"tun0", 0x1 | 0x1000 | 0x4000))
+subprocess.run(["ip", "link", "set", "tun0", "up"], check=True)
+sniffer = subprocess.Popen([sys.argv[1], "--sniff", "-i", "tun0", "-v", "-u"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+while b"listening on" not in sniffer.stderr.readline():
+    pass
+def send(kind, payload):
+    udp = struct.pack("!HHHH", 5, 9, 8 + payload, 0) + b"x" * payload
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]))
+    header = struct.pack("=BBHHHH", 1, kind, 28, 1000, 20, 6) if kind else bytes(10)
+    os.write(tun, header + ip + udp)
+send(3, 3000)
+send(3, 4000)
+send(0, 30)
+for _ in range(2):
+    sys.stdout.buffer.write(sniffer.stdout.readline())
+sniffer.send_signal(signal.SIGINT)
+_, said = sniffer.communicate(timeout=20)
+sys.stderr.buffer.write(said)
+PYTHON
+python3 "$1" "$0"
+"#;
+
+#[test]
+fn what_cannot_be_described_is_counted_and_then_shown() {
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        return eprintln!("SKIPPED: no TUN devices here");
+    }
+    let Some((output, _)) = alone(UNDESCRIBED, "undescribed") else { return };
+    let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}{said}");
+    let lengths: Vec<_> =
+        shown.lines().filter_map(|line| line.split(" len:").nth(1)?.split(' ').next()).collect();
+    assert_eq!(lengths, ["4000", "30"], "{shown}{said}");
+    assert!(said.contains("a coalesced frame that it could not describe"), "{said}");
+    assert!(
+        said.contains("2 packets captured\n3 packets received by filter\n1 packets dropped by kernel\n"),
+        "{said}"
+    );
 }
