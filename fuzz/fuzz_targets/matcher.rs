@@ -60,7 +60,10 @@ fn protocol(u: &mut Unstructured<'_>) -> Result<Protocol> {
     Ok(if u.arbitrary()? { Protocol::Tcp } else { Protocol::Udp })
 }
 
-fn maybe<T>(u: &mut Unstructured<'_>, of: impl FnOnce(&mut Unstructured<'_>) -> Result<T>) -> Result<Option<T>> {
+fn maybe<T>(
+    u: &mut Unstructured<'_>,
+    of: impl FnOnce(&mut Unstructured<'_>) -> Result<T>,
+) -> Result<Option<T>> {
     if u.arbitrary()? { of(u).map(Some) } else { Ok(None) }
 }
 

@@ -38,7 +38,7 @@ fn terms(u: &mut Unstructured<'_>) -> Result<Terms> {
 fn step(script: &mut Script, u: &mut Unstructured<'_>) -> Result<()> {
     match u.int_in_range(0..=9)? {
         0 | 1 => {
-            let room = BUFFER.saturating_sub(script.layer.outstanding() as usize);
+            let room = script.layer.room();
             script.write(u.int_in_range(0..=20_000)?.min(room));
         }
         2 => {
@@ -56,7 +56,8 @@ fn step(script: &mut Script, u: &mut Unstructured<'_>) -> Result<()> {
         }
         6 => {
             let sequence = script.peer_seq.wrapping_add(u.int_in_range(-70_000i32..=70_000)? as u32);
-            let acknowledgement = script.seq(script.written).wrapping_add(u.int_in_range(-70_000i32..=70_000)? as u32);
+            let acknowledgement =
+                script.seq(script.written).wrapping_add(u.int_in_range(-70_000i32..=70_000)? as u32);
             let (flags, window) = (u.arbitrary()?, u.arbitrary()?);
             let length = u.int_in_range(0..=40)?;
             let options = u.bytes(length)?;
@@ -68,14 +69,7 @@ fn step(script: &mut Script, u: &mut Unstructured<'_>) -> Result<()> {
             let mut bytes = u.bytes(length)?.to_vec();
             script.layer.from_wire(script.now, &mut bytes);
         }
-        8 => {
-            // The stack repeats itself.
-            let end = script.written;
-            script.written = u.int_in_range(0..=end)?;
-            let length = u.int_in_range(0..=5_000)?.min((end - script.written) as usize);
-            script.write(length);
-            script.written = end;
-        }
+        8 => script.keep_alive(),
         _ if u.ratio(1, 8)? => script.fin(),
         _ => script.layer.set_mss(script.now, u.int_in_range(0..=9_000)?),
     }
@@ -88,7 +82,8 @@ fn step(script: &mut Script, u: &mut Unstructured<'_>) -> Result<()> {
 fuzz_target!(|input: &[u8]| {
     let mut u = Unstructured::new(input);
     let Ok(terms) = terms(&mut u) else { return };
-    let mut script = if u.ratio(7, 8).unwrap_or(true) { Script::established(terms) } else { Script::unconnected(terms) };
+    let mut script =
+        if u.ratio(7, 8).unwrap_or(true) { Script::established(terms) } else { Script::unconnected(terms) };
     while !u.is_empty() {
         if step(&mut script, &mut u).is_err() {
             break;

@@ -59,11 +59,7 @@ impl World {
         let (medium, link, peer) = Medium::new(Impairment::default(), 1);
         let v6: bool = u.arbitrary()?;
         let ip = |last: u8| -> IpAddr {
-            if v6 {
-                [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into()
-            } else {
-                [10, 0, 0, last].into()
-            }
+            if v6 { [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into() } else { [10, 0, 0, last].into() }
         };
         let (local, remote) = (ip(1), ip(2));
         let settings = Settings {
@@ -88,7 +84,11 @@ impl World {
             paths: HashMap::from([(INTERFACE, PATH)]),
         });
         if u.arbitrary()? {
-            stack.impersonate(Persona { address: local, mac: MacAddr([2, 0, 0, 0, 0, 1]), interface: INTERFACE });
+            stack.impersonate(Persona {
+                address: local,
+                mac: MacAddr([2, 0, 0, 0, 0, 1]),
+                interface: INTERFACE,
+            });
         }
         let tuple = |protocol| FiveTuple {
             protocol,
@@ -119,8 +119,15 @@ impl World {
         let Some((syn, _)) = self.last.clone() else { return };
         let options = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 3, 3, 7];
         let sequence = syn.sequence.wrapping_add(1);
-        let segment =
-            script::segment(5_000, sequence, script::SYN | script::ACK, 60_000, &options, &[], (PORT, syn.source));
+        let segment = script::segment(
+            5_000,
+            sequence,
+            script::SYN | script::ACK,
+            60_000,
+            &options,
+            &[],
+            (PORT, syn.source),
+        );
         self.inject(ip::TCP, segment, 16);
         self.turn();
     }
@@ -141,7 +148,7 @@ impl World {
         let mut turns = 0;
         while self.stack.egress(now, &mut self.link).expect("a memory link does not fail") {
             turns += 1;
-            assert!(turns < SPIN, "it never stops sending");
+            assert!(turns < SPIN, "it never stops sending: {:?} {:?}", self.last, self.states());
         }
         while let Ok(Some(received)) = self.peer.receive() {
             let frame = Observed::new(now, Direction::Send, LinkType::Ethernet, received.frame);
@@ -153,13 +160,19 @@ impl World {
         }
     }
 
+    /// What the flows say of themselves, when something is wrong.
+    fn states(&self) -> Vec<String> {
+        let flows = self.accepted.iter().chain([&self.dialed]).filter_map(|tuple| self.stack.peek(tuple));
+        flows.map(|flow| format!("{:?} {:?} {:?}", flow.phase(), flow.failure(), flow.recovery())).collect()
+    }
+
     /// Lets time go by as the stack's timers want it.
     fn wait(&mut self, time: Duration) {
         let end = self.medium.now() + time;
         let mut turns = 0;
         while let Some(at) = self.stack.poll_at().filter(|at| *at <= end) {
             turns = if at > self.medium.now() { 0 } else { turns + 1 };
-            assert!(turns < SPIN, "it spins");
+            assert!(turns < SPIN, "it spins: {:?}", self.states());
             self.medium.advance(at.max(self.medium.now() + Duration::from_micros(1)));
             self.turn();
             if self.medium.now() > end {
@@ -292,7 +305,11 @@ impl World {
     }
 
     fn some_flow(&self, u: &mut Unstructured<'_>) -> Result<FiveTuple> {
-        if self.accepted.is_empty() || u.arbitrary()? { Ok(self.dialed) } else { u.choose(&self.accepted).copied() }
+        if self.accepted.is_empty() || u.arbitrary()? {
+            Ok(self.dialed)
+        } else {
+            u.choose(&self.accepted).copied()
+        }
     }
 
     /// A segment whose fields lie near what the stack's last one makes valid.
