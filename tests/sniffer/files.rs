@@ -127,6 +127,18 @@ fn big_endian_pcapng_is_read() {
     assert_eq!(found, [(0, micros, Direction::Receive, frame.clone()), (1, TIME, Direction::Send, frame)]);
 }
 
+/// A process information block (of Apple's) of ten bytes.
+#[test]
+fn a_block_shorter_than_its_header_is_damage() {
+    let mut file = big_endian_block(
+        0x0a0d_0d0a,
+        &[[0x1a, 0x2b, 0x3c, 0x4d], [0, 1, 0, 0], [0xff; 4], [0xff; 4]].concat(),
+    );
+    file.extend([0x80, 0, 0, 1, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 10]);
+    let mut reader = CaptureReader::new(Cursor::new(file), "short.pcapng").unwrap();
+    assert!(matches!(reader.read(), Err(CaptureError::Malformed { .. })));
+}
+
 /// A file in a folder for temporary ones, gone with the value.
 pub struct Temporary(pub PathBuf);
 

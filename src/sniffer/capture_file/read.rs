@@ -23,6 +23,12 @@ const BUFFER: usize = 1 << 20;
 /// A block larger than this is taken for damage, not for a packet.
 const LARGEST_BLOCK: usize = 64 << 20;
 
+/// The type of a pcapng section header, in either byte order.
+const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+
+/// A pcapng block's type, and its length at either end, in bytes.
+const SMALLEST_BLOCK: u32 = 12;
+
 /// What a capture file holds, in its order.
 #[derive(Debug)]
 pub enum Record<'a> {
@@ -39,6 +45,7 @@ pub struct CaptureReader {
     room: usize,
     /// Bytes of the block that the caller has seen last.
     seen: usize,
+    pcapng: bool,
     big_endian: bool,
     /// The interfaces of the current section of the file, and how many there were before.
     interfaces: Vec<Clock>,
@@ -75,6 +82,7 @@ impl CaptureReader {
             blocks,
             room: BUFFER,
             seen: 0,
+            pcapng: false,
             big_endian: false,
             interfaces: Vec::new(),
             before: 0,
@@ -122,6 +130,9 @@ impl CaptureReader {
     fn advance(&mut self) -> Result<Found, CaptureError> {
         self.blocks.consume(std::mem::take(&mut self.seen));
         loop {
+            if self.is_next_too_short() {
+                return Err(damaged(&self.name, self.packets, "a block is shorter than its own header"));
+            }
             let short = match self.blocks.next() {
                 Ok((length, block)) => {
                     self.seen = length;
@@ -152,10 +163,20 @@ impl CaptureReader {
         }
     }
 
+    /// Whether the next block of a pcapng file claims a length below that of the smallest one there can be, which
+    /// pcap-parser subtracts without a look. A section's header has a byte order of its own, and is looked at.
+    fn is_next_too_short(&self) -> bool {
+        let Some((&kind, rest)) = self.blocks.data().split_first_chunk::<4>() else { return false };
+        let Some(&length) = rest.first_chunk::<4>() else { return false };
+        let length = if self.big_endian { u32::from_be_bytes(length) } else { u32::from_le_bytes(length) };
+        self.pcapng && kind != SECTION_HEADER && length < SMALLEST_BLOCK
+    }
+
     /// Remembers what frames need to know of their section and interface.
     fn note(&mut self, what: Noted) -> Result<Found, CaptureError> {
         Ok(match what {
             Noted::Section { big_endian } => {
+                self.pcapng = true;
                 self.big_endian = big_endian;
                 self.before += self.interfaces.len() as u32;
                 self.interfaces.clear();
