@@ -9,7 +9,7 @@ use std::time::Duration;
 /// What a buffer begins with, in bytes: enough for a LAN.
 const INITIAL: u64 = 512 << 10;
 /// What the ring begins with, in bytes.
-const SMALL: u64 = 64 << 10;
+const SMALL: u64 = 16 << 10;
 /// So many bandwidth-delay products are wanted: one in flight, as much again during a slow start or for each round
 /// trip that a recovery takes.
 const PRODUCTS: u64 = 4;

@@ -31,17 +31,14 @@ pub struct Sizes {
     pub mss: usize,
 }
 
-/// Sockets of connections that are over. To map a large buffer and to give it back takes the kernel longer than a
-/// short connection lasts, so they are used again.
+/// The socket of a connection that is over. To map a large buffer and to give it back takes the kernel longer than a
+/// short connection lasts, so it is used again.
 #[derive(Default)]
-pub struct Spares(Vec<(SocketSet<'static>, SocketHandle)>);
+pub struct Spare(Option<(SocketSet<'static>, SocketHandle)>);
 
-impl Spares {
-    /// As many as are kept.
-    const MAX: usize = 4;
-
+impl Spare {
     fn take(&mut self, receive_buffer: usize) -> (SocketSet<'static>, SocketHandle) {
-        self.0.pop().unwrap_or_else(|| {
+        self.0.take().unwrap_or_else(|| {
             let mut sockets = SocketSet::new(Vec::with_capacity(1));
             // What we send is the recovery layer's business alone.
             let none = SocketBuffer::new(Vec::new());
@@ -66,7 +63,7 @@ impl Endpoint {
         sizes: Sizes,
         seed: u64,
         recovery: &mut Recovery,
-        spares: &mut Spares,
+        spare: &mut Spare,
     ) -> Endpoint {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
@@ -76,7 +73,7 @@ impl Endpoint {
             // The list has room for at least one.
             let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(LOCAL), 24));
         });
-        let (mut sockets, handle) = spares.take(sizes.receive_buffer);
+        let (mut sockets, handle) = spare.take(sizes.receive_buffer);
         let socket = sockets.get_mut::<Socket>(handle);
         // The recovery layer's tasks, which smoltcp must not do as well.
         socket.set_congestion_control(CongestionControl::None);
@@ -88,11 +85,9 @@ impl Endpoint {
     }
 
     /// Gives the socket to the next endpoint.
-    pub fn retire(mut self, spares: &mut Spares) {
-        if spares.0.len() < Spares::MAX {
-            self.socket_mut().abort();
-            spares.0.push((self.sockets, self.socket));
-        }
+    pub fn retire(mut self, spare: &mut Spare) {
+        self.socket_mut().abort();
+        spare.0 = Some((self.sockets, self.socket));
     }
 
     /// Begins to connect.

@@ -4,7 +4,7 @@
 //! passed in as the duration since an arbitrary start.
 use super::{
     bare::{Bare, MAX_TCP_HEADER},
-    endpoint::{Endpoint, Sizes, Spares, recovery_time},
+    endpoint::{Endpoint, Sizes, Spare, recovery_time},
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
     next_hop::{self, Neighbour},
@@ -118,9 +118,9 @@ impl Flow {
         way: Way,
         settings: &Settings,
         seed: u64,
-        spares: &mut Spares,
+        spare: &mut Spare,
     ) -> Flow {
-        let mut flow = Flow::new(now, tuple, way, settings, seed, spares);
+        let mut flow = Flow::new(now, tuple, way, settings, seed, spare);
         flow.endpoint.connect(tuple.local.port(), tuple.remote.port());
         flow
     }
@@ -134,9 +134,9 @@ impl Flow {
         settings: &Settings,
         seed: u64,
         syn: &[u8],
-        spares: &mut Spares,
+        spare: &mut Spare,
     ) -> Flow {
-        let mut flow = Flow::new(answered, tuple, way, settings, seed, spares);
+        let mut flow = Flow::new(answered, tuple, way, settings, seed, spare);
         flow.endpoint.listen(tuple.local.port());
         let mut packet = [0; STACK_HEADER_LEN + MAX_TCP_HEADER];
         let end = STACK_HEADER_LEN + syn.len().min(MAX_TCP_HEADER);
@@ -157,7 +157,7 @@ impl Flow {
         way: Way,
         settings: &Settings,
         seed: u64,
-        spares: &mut Spares,
+        spare: &mut Spare,
     ) -> Flow {
         let template = template(&tuple, settings, seed);
         let mss = mss(&way.path, tuple.remote.ip(), settings);
@@ -169,7 +169,7 @@ impl Flow {
             user_timeout: settings.user_timeout,
         });
         let sizes = Sizes { receive_buffer: settings.receive_buffer, mss };
-        let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery, spares);
+        let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery, spare);
         endpoint.socket_mut().set_keep_alive(settings.keep_alive.map(Into::into));
         Flow {
             tuple,
@@ -397,8 +397,8 @@ impl Flow {
     }
 
     /// Leaves what others can use.
-    pub fn retire(self, spares: &mut Spares) {
-        self.endpoint.retire(spares);
+    pub fn retire(self, spare: &mut Spare) {
+        self.endpoint.retire(spare);
     }
 
     /// Takes one packet of this flow. `frame` holds it with its link header; `header` is its IP header, with

@@ -275,7 +275,7 @@ mod tests {
         link::LinkHeader,
         net::Protocol,
         recovery::{Algorithm, Config, Disposition, Recovery, STACK_HEADER_LEN},
-        stack::endpoint::{Endpoint, Sizes, Spares, recovery_time},
+        stack::endpoint::{Endpoint, Sizes, Spare, recovery_time},
     };
     use std::net::Ipv4Addr;
 
@@ -332,7 +332,7 @@ mod tests {
             user_timeout: None,
         });
         let (now, sizes) = (Duration::from_secs(1), Sizes { receive_buffer: buffer, mss });
-        let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery, &mut Spares::default());
+        let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery, &mut Spare::default());
         endpoint.listen(80);
         let mut packet = [&[0; STACK_HEADER_LEN], syn].concat();
         assert_eq!(

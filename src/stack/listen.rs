@@ -213,7 +213,7 @@ impl Stack {
         let way = Way { next_hop: handshake.next_hop, neighbour: Neighbour::Sender(None), path: *path };
         let Handshake { answered, seed, syn, .. } = handshake;
         self.flows
-            .insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn, &mut self.spares));
+            .insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn, &mut self.spare));
         self.accepted.push_back(tuple);
         true
     }

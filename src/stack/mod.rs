@@ -29,7 +29,7 @@ use crate::{
 };
 use bare::Bare;
 use deadlines::Deadlines;
-use endpoint::Spares;
+use endpoint::Spare;
 use fragment::Reassembly;
 use handshake::{Cookies, Handshakes};
 use next_hop::Solicitations;
@@ -55,7 +55,7 @@ pub use way::{Path, Settings, Way};
 pub struct Stack {
     settings: Settings,
     flows: HashMap<FiveTuple, Flow>,
-    spares: Spares,
+    spare: Spare,
     /// Flows that something happened to since the last [`Stack::egress`].
     touched: BTreeSet<FiveTuple>,
     deadlines: Deadlines,
@@ -102,7 +102,7 @@ impl Stack {
             reassembly: Reassembly::default(),
             settings,
             flows: HashMap::new(),
-            spares: Spares::default(),
+            spare: Spare::default(),
             touched: BTreeSet::new(),
             deadlines: Deadlines::default(),
             listener: None,
@@ -122,7 +122,7 @@ impl Stack {
 
     /// Begins a connection; the SYN leaves with the next [`Stack::egress`].
     pub fn dial(&mut self, now: Duration, tuple: FiveTuple, way: Way) {
-        let flow = Flow::dial(now, tuple, way, &self.settings, (self.seed)(), &mut self.spares);
+        let flow = Flow::dial(now, tuple, way, &self.settings, (self.seed)(), &mut self.spare);
         self.flows.insert(tuple, flow);
         self.touched.insert(tuple);
     }
@@ -170,7 +170,7 @@ impl Stack {
         self.touched.remove(tuple);
         self.orphans.until.remove(tuple);
         if let Some(flow) = self.flows.remove(tuple) {
-            flow.retire(&mut self.spares);
+            flow.retire(&mut self.spare);
         }
     }
 
