@@ -29,7 +29,7 @@ use netkat::{
         decode::{Ip, Network, Tcp, Transport, decode},
     },
     stack::{
-        Admission, Audience, DatagramService, Listener, Path, Persona, Settings, Stack, Way,
+        Admission, Audience, DatagramService, Listener, Neighbour, Path, Persona, Settings, Stack, Way,
         checksum::Sum,
         ip::{self, Fragmentation, Template},
     },
@@ -95,7 +95,7 @@ impl World {
             local: SocketAddr::new(local, 40_000),
             remote: SocketAddr::new(remote, PORT),
         };
-        let way = Way { next_hop: hop(2, 1), path: PATH };
+        let way = Way { next_hop: hop(2, 1), neighbour: Neighbour::Fixed, path: PATH };
         if u.arbitrary()? {
             stack.datagrams.dial(tuple(Protocol::Udp), way);
         } else {
