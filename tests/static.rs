@@ -135,7 +135,7 @@ impl Lab {
     }
 
     /// What the container image holds, run as a container would be: as nobody, with three capabilities to be had.
-    fn run_image(&self, arguments: &str) -> Running {
+    fn in_image(&self, arguments: &str) -> Running {
         let file = File::open(Path::new("/run/netns").join(&self.host)).expect("the namespace");
         let start = || {
             setns(&file, CloneFlags::CLONE_NEWNET).expect("entering the namespace");
@@ -255,9 +255,9 @@ fn does_it_all_from_the_image_layer_as_nobody_with_three_capabilities() {
     let unpack = ["--extract", "--xattrs", "--xattrs-include=security.capability", "--file", layer.trim()];
     output(Command::new("tar").args(unpack).arg("--directory").arg(&lab.root));
     fs::remove_dir_all(&dist).expect("removing the layer");
-    connects(&lab, |arguments| lab.run_image(arguments));
-    listens(&lab, |arguments| lab.run_image(arguments));
-    sniffs(&lab, |arguments| lab.run_image(arguments));
+    connects(&lab, |arguments| lab.in_image(arguments));
+    listens(&lab, |arguments| lab.in_image(arguments));
+    sniffs(&lab, |arguments| lab.in_image(arguments));
 }
 
 fn connects(lab: &Lab, netkat: impl Fn(&str) -> Running) {
