@@ -3,7 +3,7 @@
 //! # Theory of operation
 //!
 //! ```text
-//! out   stdin -> relay -> socket buffer -> smoltcp -> recovery -> IP header -> link header -> packet socket -> wire
+//! out   stdin -> relay -> recovery (send buffer) -> IP header -> link header -> packet socket -> wire
 //! in    wire -> packet socket (before tc and netfilter) -> link -> IP -> recovery -> smoltcp -> relay -> stdout
 //! aside the kernel's copy of the same packet -> guard program at tc ingress -> dropped, so the kernel answers nothing
 //! ```
@@ -12,7 +12,8 @@
 //! capture program ([`kernel`]) lets it through; then to tc ingress, where the guard, which has the same matcher,
 //! drops it. So netfilter, conntrack and the kernel's own TCP never learn of it. The [`link`] turns the frame into
 //! a network-layer packet, the [`stack`] finds the [`stack::Flow`] that it belongs to, the flow's [`recovery`]
-//! layer digests its acknowledgment, and smoltcp takes its payload. The [`relay`] decides what to do about ends,
+//! layer digests its acknowledgment, and smoltcp takes its payload. What we send goes from the [`relay`] to the recovery
+//! layer, and smoltcp adds the SYN, the ACKs and the FIN. The relay decides what to do about ends,
 //! the [`reactor`] waits, and a [`mode`] holds it all together.
 //!
 //! Back-pressure is the stack's: a full standard output closes the TCP window, a full send buffer stops the

@@ -234,6 +234,31 @@ fn each_client_has_a_process_of_its_own() {
     }
 }
 
+/// Sends until nothing more is taken, reads nothing, and breaks off.
+const BREAKS_OFF: &str = r#"
+import socket, struct, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+s.settimeout(0.5)
+try:
+    while True:
+        s.sendall(bytes(1 << 16))
+except TimeoutError:
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    s.close()
+"#;
+
+#[test]
+fn a_process_that_waits_for_a_client_which_breaks_off_is_let_go() {
+    lab!("python3");
+    let pair = Pair::new();
+    let at = pair.host_address(Family::V6);
+    let mut server = listening(&pair.host, &format!("-k --exec cat {PORT}"), |c| c);
+    let client = pair.peer.command("python3").args(["-c", BREAKS_OFF, &at.to_string(), &PORT.to_string()]);
+    client.succeed();
+    server.wait_until("the process's end", |server| server.stderr().contains("was ended by"));
+    assert!(server.stderr().contains("connection reset by peer"), "{}", server.stderr());
+}
+
 #[test]
 fn a_process_ends_its_connection_and_knows_its_peer() {
     lab!("nc.openbsd");
