@@ -63,6 +63,9 @@ fn rules(calls: Calls) -> Result<Rules, BackendError> {
         // The only socket that can be made: rtnetlink.
         let socket = [(0, !0, c::AF_NETLINK as u64), (2, !0, c::NETLINK_ROUTE as u64)];
         rules.push((c::SYS_socket, vec![all(&socket)?]));
+        // A sniffer does without the virtio-net header once it has met a frame which that can't describe.
+        let vnet_header = [(1, !0, c::SOL_PACKET as u64), (2, !0, c::PACKET_VNET_HDR as u64)];
+        rules.push((c::SYS_setsockopt, vec![all(&vnet_header)?]));
     }
     if calls == Calls::Relay {
         rules.extend(SEND.iter().map(|call| (*call, Vec::new())));
