@@ -129,14 +129,7 @@ fn on_a_veth_whatever_rp_filter_is() {
 fn on_a_bridge() {
     lab!("socat");
     let pair = Pair::new();
-    for v in ["-4", "-6"] {
-        pair.host.ip(&format!("{v} address flush dev eth0"));
-    }
-    pair.host.ip("link add br0 type bridge");
-    pair.host.ip("link set eth0 master br0");
-    pair.host.ip("link set br0 up");
-    address(&pair.host, "br0", "10.77.0.1/24");
-    address(&pair.host, "br0", "fd77::1/64");
+    pair.bridge_host();
     for family in Family::ALL {
         both_ways(&pair.host, &pair.peer, persona(family, 70), pair.peer_address(family), "");
     }
@@ -147,14 +140,8 @@ fn on_a_bridge() {
 fn on_a_macvlan() {
     lab!("socat");
     let pair = Pair::new();
-    if !pair.host.words("ip link add mv0 link eth0 type macvlan mode bridge").run().success() {
-        requirements::lacking("on_a_macvlan", "this kernel has no macvlan");
-        return;
-    }
-    pair.host.ip("link set mv0 up");
-    for (end, interface, number) in [(&pair.host, "mv0", 1), (&pair.peer, "eth0", 2)] {
-        address(end, interface, &format!("10.78.0.{number}/24"));
-        address(end, interface, &format!("fd78::{number}/64"));
+    if !pair.macvlan_host() {
+        return requirements::lacking("on_a_macvlan", "this kernel has no macvlan");
     }
     for (own, there) in [("10.78.0.70", "10.78.0.2"), ("fd78::70", "fd78::2")] {
         let [own, there] = [own, there].map(|text| text.parse().expect("an address"));

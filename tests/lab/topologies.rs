@@ -46,14 +46,8 @@ fn sizes() -> [(Payload, Payload); 2] {
 fn a_bridge() {
     lab!("socat");
     let pair = Pair::new();
-    for v in ["-4", "-6"] {
-        pair.host.ip(&format!("{v} address flush dev eth0"));
-    }
-    pair.host.ip("link add br0 type bridge");
-    pair.host.ip("link set eth0 master br0");
-    pair.host.ip("link set br0 up");
+    pair.bridge_host();
     for (here, there) in [("10.77.0.1", "10.77.0.2"), ("fd77::1", "fd77::2")] {
-        address(&pair.host, "br0", &format!("{here}/{}", if here.contains(':') { 64 } else { 24 }));
         connects(&pair.host, &pair.peer, ip(there), "");
         serves(&pair.host, &pair.peer, ip(here), "");
     }
@@ -63,15 +57,9 @@ fn a_bridge() {
 fn a_macvlan() {
     lab!("socat");
     let pair = Pair::new();
-    if !pair.host.words("ip link add mv0 link eth0 type macvlan mode bridge").run().success() {
-        requirements::lacking("a_macvlan", "this kernel has no macvlan");
-        return;
+    if !pair.macvlan_host() {
+        return requirements::lacking("a_macvlan", "this kernel has no macvlan");
     }
-    pair.host.ip("link set mv0 up");
-    address(&pair.host, "mv0", "10.78.0.1/24");
-    address(&pair.peer, "eth0", "10.78.0.2/24");
-    address(&pair.host, "mv0", "fd78::1/64");
-    address(&pair.peer, "eth0", "fd78::2/64");
     for (here, there) in [("10.78.0.1", "10.78.0.2"), ("fd78::1", "fd78::2")] {
         connects(&pair.host, &pair.peer, ip(there), "");
         serves(&pair.host, &pair.peer, ip(here), "");

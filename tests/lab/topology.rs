@@ -54,6 +54,32 @@ impl Pair {
         self
     }
 
+    /// The host's eth0 becomes a port of its bridge br0, which has the addresses now.
+    pub fn bridge_host(&self) {
+        for v in ["-4", "-6"] {
+            self.host.ip(&format!("{v} address flush dev eth0"));
+        }
+        self.host.ip("link add br0 type bridge");
+        self.host.ip("link set eth0 master br0");
+        self.host.ip("link set br0 up");
+        address(&self.host, "br0", "10.77.0.1/24");
+        address(&self.host, "br0", "fd77::1/64");
+    }
+
+    /// The host gets a macvlan mv0 on its eth0, and both ends addresses for it: 10.78.0.1 and .2, fd78::1 and ::2.
+    /// False where the kernel has none.
+    pub fn macvlan_host(&self) -> bool {
+        if !self.host.words("ip link add mv0 link eth0 type macvlan mode bridge").run().success() {
+            return false;
+        }
+        self.host.ip("link set mv0 up");
+        for (end, interface, number) in [(&self.host, "mv0", 1), (&self.peer, "eth0", 2)] {
+            address(end, interface, &format!("10.78.0.{number}/24"));
+            address(end, interface, &format!("fd78::{number}/64"));
+        }
+        true
+    }
+
     pub fn host_address(&self, family: Family) -> IpAddr {
         at(family, "10.77.0.1", "fd77::1")
     }
