@@ -42,10 +42,12 @@ impl Sender {
     fn new(algorithm: Algorithm) -> Sender {
         let layer = Recovery::new(Config {
             send_buffer: 4 << 20,
+            receive_buffer: 4 << 20,
             link_mss: MSS as u16,
             max_frame: 64_000,
             algorithm,
             user_timeout: None,
+            keep_alive: None,
         });
         let mut sender = Sender { layer, now: Instant::ZERO, next: 100, acknowledged: 101 };
         // MSS, SACK permitted, window scale.
@@ -55,7 +57,6 @@ impl Sender {
         sender.next += 1;
         sender.now += ROUND_TRIP;
         sender.hear(segment(PEER, 101, SYN | ACK, &options));
-        sender.control(&segment(101, PEER + 1, ACK, &[]));
         sender.transmit(|_, _| ());
         assert!(sender.layer.is_established(), "the handshake is over");
         sender
@@ -69,7 +70,7 @@ impl Sender {
 
     fn hear(&mut self, mut bytes: Vec<u8>) {
         self.layer.from_wire(self.now, &mut bytes);
-        while self.layer.for_stack(self.now).is_some() {}
+        while self.layer.for_stack().is_some() {}
     }
 
     /// Shows `each` the sequence number and payload length of what goes out.

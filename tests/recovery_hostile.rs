@@ -12,8 +12,8 @@ use proptest::prelude::*;
 enum Event {
     Write(usize),
     Fin,
-    /// The stack repeats itself from an offset.
     Wait(u64),
+    Read(usize),
     /// An acceptable ACK somewhere in what was sent, with SACK blocks relative to it.
     Ack {
         offset: i64,
@@ -40,6 +40,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (0usize..20_000).prop_map(Event::Write),
         1 => Just(Event::Fin),
+        2 => (0usize..5_000).prop_map(Event::Read),
         4 => prop_oneof![0u64..2_000, 0u64..400_000, 0u64..100_000_000].prop_map(Event::Wait),
         8 => (offset, blocks, prop_oneof![Just(0u16), any::<u16>()])
             .prop_map(|(offset, blocks, window)| Event::Ack { offset, blocks, window }),
@@ -68,6 +69,8 @@ fn terms() -> impl Strategy<Value = Terms> {
             terms.config.max_frame = max_frame;
             terms.config.link_mss = link_mss;
             terms.config.send_buffer = 100_000;
+            terms.config.receive_buffer = 30_000;
+            terms.config.keep_alive = Some(Duration::from_secs(60));
             terms.config.user_timeout = Some(Duration::from_secs(600));
             terms
         },
@@ -80,6 +83,10 @@ fn play(script: &mut Script, event: Event) {
             script.write(len.min(script.layer.room()));
         }
         Event::Fin => script.fin(),
+        Event::Read(limit) => {
+            let read = script.layer.read(limit, |bytes| Ok::<_, ()>(bytes.len()));
+            assert!(read.is_ok_and(|read| read <= limit));
+        }
         Event::Wait(micros) => {
             script.run(Duration::from_micros(micros));
         }

@@ -32,7 +32,7 @@ const TRAFFIC: [Traffic; 3] = [Traffic::OneWay, Traffic::BothWays, Traffic::Echo
 fn exchange(algorithm: Algorithm, path: PathConfig, traffic: Traffic, bytes: u64, seed: u64) -> Scenario {
     let mut scenario = Scenario::transfer(algorithm, path, bytes, seed);
     for host in &mut scenario.hosts {
-        host.receive_buffer = 1 << 16;
+        host.config.receive_buffer = 1 << 16;
         host.config.send_buffer = 1 << 16;
         host.timestamps = !seed.is_multiple_of(4);
         host.config.max_frame = if seed.is_multiple_of(5) { 1448 } else { 64_000 };
@@ -103,7 +103,7 @@ fn an_echo_over_a_reordering_path_never_stalls() {
         let algorithm = Algorithm::ALL[seed as usize % 3];
         let mut scenario = exchange(algorithm, path, Traffic::Echo, 500_000, seed);
         for host in &mut scenario.hosts {
-            host.receive_buffer = 1 << 14;
+            host.config.receive_buffer = 1 << 14;
         }
         complete(&scenario, ms(60_000));
     }
@@ -124,7 +124,7 @@ fn slow_readers_on_both_sides_lose_nothing() {
         let path = PathConfig { delay: ms(5), loss: 0.02, reordering: 0.05, ..PathConfig::default() };
         let mut scenario = exchange(Algorithm::Cubic, path, Traffic::BothWays, 500_000, seed);
         for host in &mut scenario.hosts {
-            host.receive_buffer = 8_192;
+            host.config.receive_buffer = 8_192;
             host.read_chunk = 3_000;
             host.read_every = ms(7);
         }
@@ -304,7 +304,7 @@ proptest! {
         };
         let mut scenario = exchange(algorithm, path, traffic, bytes, seed);
         for host in &mut scenario.hosts {
-            host.receive_buffer = buffer;
+            host.config.receive_buffer = buffer;
             host.config.send_buffer = buffer;
         }
         complete(&scenario, Duration::from_secs(7_200));

@@ -15,7 +15,7 @@ use libfuzzer_sys::{
 use netkat::recovery::Algorithm;
 use script::{Script, Terms};
 
-/// The stack's send buffer in bytes.
+/// The send buffer in bytes.
 const BUFFER: usize = 100_000;
 
 fn terms(u: &mut Unstructured<'_>) -> Result<Terms> {
@@ -30,7 +30,9 @@ fn terms(u: &mut Unstructured<'_>) -> Result<Terms> {
     terms.config.max_frame = u.int_in_range(0..=70_000)?;
     terms.config.link_mss = u.int_in_range(0..=9_000)?;
     terms.config.send_buffer = BUFFER;
+    terms.config.receive_buffer = u.int_in_range(0..=200_000)?;
     terms.config.user_timeout = Some(Duration::from_secs(600));
+    terms.config.keep_alive = u.arbitrary::<bool>()?.then_some(Duration::from_secs(60));
     Ok(terms)
 }
 
@@ -69,7 +71,11 @@ fn step(script: &mut Script, u: &mut Unstructured<'_>) -> Result<()> {
             let mut bytes = u.bytes(length)?.to_vec();
             script.layer.from_wire(script.now, &mut bytes);
         }
-        8 => script.keep_alive(),
+        8 => {
+            let length = u.int_in_range(0..=script.layer.readable())?;
+            let read = script.layer.read(length, |bytes| Ok::<_, ()>(bytes.len()));
+            assert!(read.is_ok_and(|read| read <= length));
+        }
         _ if u.ratio(1, 8)? => script.fin(),
         _ => script.layer.set_mss(script.now, u.int_in_range(0..=9_000)?),
     }

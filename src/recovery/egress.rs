@@ -1,4 +1,5 @@
-//! From the stack: SYNs, FINs, RSTs and ACKs, one packet at a time. Data it has none.
+//! From the stack: SYNs, FINs and RSTs, one packet at a time. Data it has none, and what it acknowledges the receiver
+//! acknowledges better.
 use super::{
     Instant, Recovery, STACK_HEADER_LEN,
     scoreboard::Scoreboard,
@@ -25,9 +26,7 @@ pub(super) enum Control {
         len: usize,
     },
     /// The stack gave up.
-    Reset {
-        ack: u32,
-    },
+    Reset,
 }
 
 impl Recovery {
@@ -53,11 +52,7 @@ impl Recovery {
         } else if header.has(flags::RST) {
             self.accept_reset(segment, &header);
         } else if self.established && header.has(flags::FIN) {
-            self.accept_fin(&header);
-        } else if self.established && segment.len() > header.len {
-            self.accept_keep_alive(now, &header);
-        } else {
-            self.accept_ack(&header);
+            self.accept_fin();
         }
     }
 
@@ -72,14 +67,16 @@ impl Recovery {
                 self.clock.start(now, timestamps.value);
             }
         }
-        self.handshake.ours = Some(header.options);
+        let (window, shift) = (self.receiver.syn_window(), self.receiver.offered_shift());
+        self.handshake.ours = Some(header.options.with_window_scale(shift));
         self.handshake.on_syn_sent(now);
         if header.has(flags::ACK) {
-            self.note_ack(header, 0);
-            self.wire_ack = Some((self.ack, self.window));
+            self.receiver.on_syn_acknowledged();
         }
         let (link_mss, timestamp) = (self.link_mss, self.clock.value(now));
         self.push_verbatim(segment, header, |syn| {
+            segment::set_window(syn, window);
+            segment::set_window_scale_option(syn, shift);
             segment::set_mss_option(syn, u16::try_from(link_mss).unwrap_or(u16::MAX));
             segment::set_timestamp_value(syn, timestamp);
         });
@@ -94,12 +91,11 @@ impl Recovery {
         }
         self.aborted = true;
         self.control.clear();
-        self.control.push_back(Control::Reset { ack: header.ack });
+        self.control.push_back(Control::Reset);
     }
 
     /// The user has ended the stream. The stack knows nothing of its data, and its FIN follows the SYN at once.
-    fn accept_fin(&mut self, header: &Header) {
-        self.note_ack(header, self.our_shift);
+    fn accept_fin(&mut self) {
         let space = &mut self.space;
         match space.fin {
             None => {
@@ -107,43 +103,10 @@ impl Recovery {
                 space.end += 1;
                 self.more = false;
             }
-            Some(_) if space.is_fin_acknowledged() => self.stack.on_behind(),
+            Some(_) if space.is_fin_acknowledged() => self.tell_stack_again(),
             // Repeating it is the layer's task.
             Some(_) => {}
         }
-    }
-
-    /// The stack hears nothing from the peer while acknowledgments are hidden from it: only in silence does its
-    /// keep-alive mean anything.
-    fn accept_keep_alive(&mut self, now: Instant, header: &Header) {
-        self.note_ack(header, self.our_shift);
-        if self.space.outstanding() == 0 {
-            self.user_timeout.on_keep_alive_sent(now);
-            self.push_control(Control::Probe);
-        }
-    }
-
-    fn accept_ack(&mut self, header: &Header) {
-        self.note_ack(header, self.our_shift);
-        let sack = match self.sack {
-            true => self.sack_report.on_ack(header.ack, &header.options.sack),
-            false => SackBlocks::default(),
-        };
-        // News without SACK blocks rides on data, if there is any to send.
-        if sack.is_empty() && self.established && self.owes_ack() {
-            return;
-        }
-        self.push_control(Control::Ack { ack: header.ack, window: self.window, sack });
-    }
-
-    fn note_ack(&mut self, header: &Header, shift: u8) {
-        let window = u32::from(header.window) << shift;
-        self.ack = header.ack;
-        self.window = match self.offered.offer(header.ack, window, self.mss) {
-            Some(less) => u16::try_from(less >> shift).unwrap_or(header.window),
-            None => header.window,
-        };
-        self.stack.on_sent(header.ack, window);
     }
 
     pub(super) fn push_control(&mut self, control: Control) {

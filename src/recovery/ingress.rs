@@ -1,13 +1,14 @@
 //! From the wire: what the peer's segments tell the layer, and what of them the stack gets to see.
 //!
-//! The stack, which has no data to send, sees its SYN acknowledged, and its FIN once all of ours is.
-//! Blind attacks end here (RFC 5961): a RST must have exactly the expected sequence number, and an
+//! The stack sees a connection without data: its SYN acknowledged, its FIN once all of ours is, and the peer's FIN once
+//! all of the peer's data has come. Blind attacks end here (RFC 5961): a RST must have exactly the expected sequence number, and an
 //! acknowledgment must lie in the window of what was sent.
 use std::time::Duration;
 
 use super::{
     Disposition, Instant, Recovery,
     egress::Control,
+    receiver::Answer,
     scoreboard::Scoreboard,
     segment::{self, Header, MAX_HEADER_LEN, Outgoing, SackBlocks, Timestamps, flags},
 };
@@ -15,13 +16,22 @@ use super::{
 /// RFC 5961, section 7: challenge ACKs are limited; Linux answers twice a second.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// What the stack is to know of an established connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StackView {
+    /// The peer has all of ours, our FIN included.
+    fin_acknowledged: bool,
+    /// We have all of the peer's, its FIN included.
+    peer_finished: bool,
+}
+
 impl Recovery {
     /// Takes one segment of the peer: TCP header and payload, its checksum verified, its ports the
     /// connection's. It may be edited in place, the checksum then no longer holds.
     pub fn from_wire(&mut self, now: Instant, segment: &mut [u8]) -> Disposition {
         let Some(header) = Header::parse(segment) else { return Disposition::Hide };
         if header.has(flags::RST) {
-            return self.on_reset(now, &header);
+            return self.on_reset(now, segment, &header);
         }
         if header.has(flags::SYN) {
             return self.on_syn(now, &header);
@@ -47,7 +57,7 @@ impl Recovery {
             return Disposition::Hide;
         }
         if let Some(stamp) = stamp
-            && !after(header.seq, self.stack.acknowledged())
+            && self.receiver.was_acknowledged(header.seq)
         {
             self.clock.note(now, stamp.value);
         }
@@ -55,67 +65,81 @@ impl Recovery {
 
         let bare = len == 0 && !fin;
         self.on_ack(now, &header, ack, bare);
-        self.show(segment, &header, len, bare)
+        if bare {
+            self.on_bare(now, header.seq);
+        } else {
+            let payload = segment.get(header.len..).unwrap_or_default();
+            match self.receiver.on_segment(now, header.seq, payload, fin, self.mss) {
+                Answer::Cumulative => {}
+                Answer::AtOnce(sack) => self.push_ack(sack),
+            }
+        }
+        Disposition::Hide
     }
 
-    /// Edits the segment to what the stack should know, and decides whether it must see it.
-    fn show(&mut self, segment: &mut [u8], header: &Header, len: usize, bare: bool) -> Disposition {
-        let state = self.acknowledged();
-        segment::set_ack(segment, self.stack_ack(state));
-        if !bare {
-            if let Some(expected) = self.stack.expected().filter(|_| len > 0) {
-                self.sack_report.on_data(header.seq, header.seq.wrapping_add(len as u32), expected);
-            }
-            self.stack.show_data(header.seq, len, header.has(flags::FIN), state);
-            return Disposition::Show;
+    /// A segment with nothing but its ACK, which has been digested.
+    fn on_bare(&mut self, now: Instant, seq: u32) {
+        if self.receiver.is_probe(seq) {
+            self.owe_ack();
+        } else if !self.receiver.admits(seq) {
+            // An ACK that was overtaken by data, most likely.
+            self.challenge(now);
         }
-        if self.stack.is_old(header.seq) {
-            // A keep-alive or window probe: the stack must answer it, and will not look at its ACK.
-            return Disposition::Show;
+    }
+
+    fn stack_view(&self) -> StackView {
+        StackView {
+            fin_acknowledged: self.space.is_fin_acknowledged(),
+            peer_finished: self.receiver.is_finished(),
         }
-        // While nothing is outstanding, a repeated ACK is no duplicate but a sign of life.
-        if !self.stack.lacks(state) && self.space.outstanding() > 0 {
-            return Disposition::Hide;
-        }
-        // The stack takes a bare ACK only inside its window; Linux sends them at its right edge, too.
-        if let Some(expected) = self.stack.expected() {
-            segment::set_seq(segment, expected);
-        }
-        self.stack.show_bare(state);
-        Disposition::Show
     }
 
     /// A segment that the layer itself has for the stack: show it as if it had come from the wire, and ask again
     /// until there is none.
-    pub fn for_stack(&mut self, _now: Instant) -> Option<&[u8]> {
-        let state = self.acknowledged();
-        if !self.established || !self.stack.wants_bare(state) {
+    pub fn for_stack(&mut self) -> Option<&[u8]> {
+        let view = self.stack_view();
+        if !self.established || self.stack == Some(view) {
             return None;
         }
+        let seq = self.stack_seq();
+        let known = self.stack.replace(view).is_some_and(|told| told.peer_finished);
+        let fin = if view.peer_finished && !known { flags::FIN } else { 0 };
         let outgoing = Outgoing {
             source: self.ports.1,
             destination: self.ports.0,
-            seq: self.stack.expected()?,
-            ack: self.stack_ack(state),
-            flags: flags::ACK,
+            seq,
+            ack: self.seq(if view.fin_acknowledged { 2 } else { 1 }),
+            flags: flags::ACK | fin,
             window: u16::MAX,
             timestamps: self.use_timestamps.then(|| Timestamps { value: self.clock.recent(), echo: 0 }),
             sack: SackBlocks::default(),
         };
-        self.stack.show_bare(state);
         let len = outgoing.write(&mut self.header);
         self.header.get(..len)
     }
 
-    fn on_reset(&mut self, now: Instant, header: &Header) -> Disposition {
-        let Some(expected) = self.stack.expected().filter(|_| self.established) else {
-            return Disposition::Show;
-        };
-        // RFC 5961, section 3.2. The stack's last ACK is what a peer without a connection answers to.
-        if header.seq == expected || header.seq == self.stack.acknowledged() {
+    /// The sequence number that the stack expects of the peer.
+    fn stack_seq(&self) -> u32 {
+        self.receiver.seq(if self.stack.is_some_and(|told| told.peer_finished) { 2 } else { 1 })
+    }
+
+    /// The stack repeats its FIN, which the peer has acknowledged.
+    pub(super) fn tell_stack_again(&mut self) {
+        if let Some(told) = &mut self.stack {
+            told.fin_acknowledged = false;
+        }
+    }
+
+    fn on_reset(&mut self, now: Instant, segment: &mut [u8], header: &Header) -> Disposition {
+        if !self.established {
             return Disposition::Show;
         }
-        if self.stack.in_window(header.seq) {
+        // RFC 5961, section 3.2.
+        if self.receiver.is_expected(header.seq) {
+            segment::set_seq(segment, self.stack_seq());
+            return Disposition::Show;
+        }
+        if self.receiver.admits(header.seq) {
             self.challenge(now);
         }
         Disposition::Hide
@@ -128,6 +152,7 @@ impl Recovery {
             return Disposition::Hide;
         }
         self.handshake.theirs = Some(header.options);
+        self.receiver.synchronize(header.seq);
         if let Some(stamp) = header.options.timestamps {
             self.clock.note(now, stamp.value);
         }
@@ -148,7 +173,7 @@ impl Recovery {
         self.established = true;
         self.sack = agreement.sack;
         self.use_timestamps = agreement.timestamps;
-        self.our_shift = agreement.our_shift;
+        self.receiver.establish(agreement.our_shift);
         self.mss = agreement.segment_payload(self.link_mss);
         self.space.shift = agreement.peer_shift;
         // As the field of a later segment would be, which is what the stack will compare it with.
@@ -175,8 +200,13 @@ impl Recovery {
     }
 
     fn owe_ack(&mut self) {
-        let (ack, window) = (self.ack, self.window);
-        self.push_control(Control::Ack { ack, window, sack: SackBlocks::default() });
+        self.push_ack(SackBlocks::default());
+    }
+
+    fn push_ack(&mut self, sack: SackBlocks) {
+        let (ack, window) = self.receiver.advertise(self.mss);
+        let sack = if self.sack { sack } else { SackBlocks::default() };
+        self.push_control(Control::Ack { ack, window, sack });
     }
 
     pub(super) fn write_header(&mut self, outgoing: Outgoing) -> usize {
@@ -185,8 +215,4 @@ impl Recovery {
         self.header = header;
         len
     }
-}
-
-fn after(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) > 0
 }

@@ -41,20 +41,18 @@ mod digest;
 mod egress;
 mod handshake;
 mod ingress;
-mod offered_window;
 mod pacing;
 mod path_mtu;
 mod prr;
 mod rack;
 mod rate;
+mod receiver;
 mod ring;
 mod rtt;
-mod sack_report;
 mod scoreboard;
 mod segment;
 mod send_buffer;
 mod send_space;
-mod stack_view;
 mod tail_probe;
 mod time;
 mod timers;
@@ -65,26 +63,26 @@ mod undo;
 use std::{collections::VecDeque, fmt, time::Duration};
 
 pub use congestion::{Algorithm, UnknownAlgorithm};
+pub use receiver::window_shift;
 pub use time::Instant;
 
 use congestion::CongestionControl;
 use digest::Batch;
 use egress::Control;
 use handshake::Handshake;
-use offered_window::OfferedWindow;
+use ingress::StackView;
 use pacing::Pacer;
 use path_mtu::PathMtu;
 use prr::Prr;
 use rack::Rack;
 use rate::RateEstimator;
+use receiver::Receiver;
 use ring::Ring;
 use rtt::RttEstimator;
-use sack_report::SackReport;
 use scoreboard::Scoreboard;
 use segment::MAX_HEADER_LEN;
 use send_buffer::Budget;
 use send_space::SendSpace;
-use stack_view::{Acknowledged, StackView};
 use tail_probe::TailProbe;
 use timers::{Persist, UserTimeout};
 use timestamps::TimestampClock;
@@ -98,6 +96,8 @@ pub const STACK_HEADER_LEN: usize = 20;
 pub struct Config {
     /// The most bytes that wait to be sent and acknowledged; the buffer grows up to it.
     pub send_buffer: usize,
+    /// The most bytes that wait to be read: the largest window. The buffer grows up to it.
+    pub receive_buffer: usize,
     /// The link's MTU less the IP header and 20: the MSS option of our SYN, in bytes.
     pub link_mss: u16,
     /// The most payload bytes of one super-frame; at or below the MSS, every frame is one segment.
@@ -107,6 +107,8 @@ pub struct Config {
     /// How long data may stay unacknowledged before [`Recovery::timed_out`] says so (RFC 9293, section 3.8.3;
     /// RFC 5482).
     pub user_timeout: Option<Duration>,
+    /// After how long a silence the peer is asked whether it is still there (RFC 9293, section 3.8.4).
+    pub keep_alive: Option<Duration>,
 }
 
 /// What to do with a segment from the wire.
@@ -214,7 +216,6 @@ pub struct Recovery {
     aborted: bool,
     sack: bool,
     use_timestamps: bool,
-    our_shift: u8,
     /// Payload bytes of a full segment.
     mss: u64,
     link_mss: u64,
@@ -228,16 +229,12 @@ pub struct Recovery {
     scratch: Vec<u8>,
     board: Scoreboard,
     clock: TimestampClock,
-    stack: StackView,
-    sack_report: SackReport,
+    /// What the stack was told last.
+    stack: Option<StackView>,
+    receiver: Receiver,
 
-    /// Ports and acknowledgment of the stack's last segment, and the window that the wire sees with it.
+    /// The ports of the stack's segments.
     ports: (u16, u16),
-    ack: u32,
-    window: u16,
-    offered: OfferedWindow,
-    /// Acknowledgment and window that the wire saw last.
-    wire_ack: Option<(u32, u16)>,
     control: VecDeque<Control>,
     header: [u8; MAX_HEADER_LEN],
 
@@ -306,7 +303,6 @@ impl Recovery {
             aborted: false,
             sack: false,
             use_timestamps: false,
-            our_shift: 0,
             mss: link_mss,
             link_mss,
             space: SendSpace::default(),
@@ -316,13 +312,9 @@ impl Recovery {
             scratch: Vec::new(),
             board: Scoreboard::default(),
             clock: TimestampClock::default(),
-            stack: StackView::default(),
-            sack_report: SackReport::default(),
+            stack: None,
+            receiver: Receiver::new(config.receive_buffer),
             ports: (0, 0),
-            ack: 0,
-            window: 0,
-            offered: OfferedWindow::default(),
-            wire_ack: None,
             control: VecDeque::new(),
             header: [0; MAX_HEADER_LEN],
             phase: Phase::Open,
@@ -387,7 +379,29 @@ impl Recovery {
 
     /// The sequence number that we expect of the peer next.
     pub fn expected(&self) -> u32 {
-        self.ack
+        self.receiver.expected()
+    }
+
+    /// Whether `seq` is at or beyond what we expect next, and not beyond our window.
+    pub fn admits(&self, seq: u32) -> bool {
+        self.receiver.admits(seq)
+    }
+
+    /// Bytes that [`Recovery::read`] has.
+    pub fn readable(&self) -> usize {
+        self.receiver.readable()
+    }
+
+    /// Hands `drain` a contiguous part of what the peer sent, at most `limit` bytes; it returns how much it took.
+    ///
+    /// # Errors
+    /// `drain`'s.
+    pub fn read<E>(
+        &mut self,
+        limit: usize,
+        drain: impl FnOnce(&[u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        self.receiver.read(limit, drain)
     }
 
     /// Whether both SYNs are acknowledged.
@@ -435,19 +449,6 @@ impl Recovery {
 
     fn seq(&self, offset: u64) -> u32 {
         self.space.seq(offset)
-    }
-
-    /// What the stack should know of the send side.
-    fn acknowledged(&self) -> Acknowledged {
-        if self.space.is_fin_acknowledged() { Acknowledged::Fin } else { Acknowledged::Syn }
-    }
-
-    /// The acknowledgment number that tells it.
-    fn stack_ack(&self, acknowledged: Acknowledged) -> u32 {
-        self.seq(match acknowledged {
-            Acknowledged::Syn => 1,
-            Acknowledged::Fin => 2,
-        })
     }
 
     /// Bytes in the network; without SACK, each duplicate ACK stands for a segment that has left it (RFC 6582).

@@ -1,12 +1,20 @@
-//! The one copy of every unacknowledged byte.
+//! Bytes of a stream, each at its offset, where only those of a window are kept: what was sent and is not
+//! acknowledged, or what came and is not read.
 //!
-//! Stream offset `n` lies at `(n - 1) % capacity`: data begins at 1, and what is read in round numbers from there
-//! fills the ring without a rest. The user's bytes are read straight into the ring, and frames point into
-//! it: between a file and the packet socket nothing is copied in user space.
+//! Data begins at offset 1, and what is written in round numbers from there fills the ring without a rest. The user's
+//! bytes are read straight into the ring, and frames point into it: between a file and the packet socket nothing is
+//! copied in user space.
 
-#[derive(Default)]
 pub(super) struct Ring {
     bytes: Box<[u8]>,
+    /// The offset that lies at the beginning, and `capacity` after it the next.
+    base: u64,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Ring { bytes: Box::default(), base: 1 }
+    }
 }
 
 impl Ring {
@@ -20,20 +28,31 @@ impl Ring {
         if capacity <= self.capacity() {
             return;
         }
-        let mut grown = Ring { bytes: vec![0; capacity as usize].into_boxed_slice() };
+        let mut grown = Ring { bytes: vec![0; capacity as usize].into_boxed_slice(), base: self.base };
         let (front, tail) = self.slices(start, end);
-        let mut at = start;
-        for piece in [front, tail] {
-            let mut rest = piece;
-            while !rest.is_empty() {
-                let room = grown.vacant(start, at);
-                let len = rest.len().min(room.len());
-                room[..len].copy_from_slice(&rest[..len]);
-                at += len as u64;
-                rest = &rest[len..];
-            }
-        }
+        grown.put(start, start, front);
+        grown.put(start, start + front.len() as u64, tail);
         *self = grown;
+    }
+
+    /// Copies `bytes` to offset `at`, where those from `start` on are in use; what has no room is left out.
+    pub fn put(&mut self, start: u64, mut at: u64, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = self.vacant(start, at);
+            let len = bytes.len().min(room.len());
+            if len == 0 {
+                return;
+            }
+            let (piece, rest) = bytes.split_at(len);
+            room[..len].copy_from_slice(piece);
+            at += len as u64;
+            bytes = rest;
+        }
+    }
+
+    /// Nothing is kept, and offset `at` comes next: it goes where the processor's cache is warm.
+    pub fn restart(&mut self, at: u64) {
+        self.base = at;
     }
 
     /// Free room for the bytes from `end` on, up to the ring's end, where those from `start` on are in use.
@@ -52,8 +71,7 @@ impl Ring {
     }
 
     fn position(&self, at: u64) -> usize {
-        let capacity = self.capacity();
-        (at + capacity).saturating_sub(1).checked_rem(capacity).unwrap_or(0) as usize
+        at.saturating_sub(self.base).checked_rem(self.capacity()).unwrap_or(0) as usize
     }
 }
 
@@ -85,9 +103,9 @@ mod tests {
     #[test]
     fn bytes_survive_the_crossing_and_the_growth() {
         let mut ring = Ring::default();
-        assert!(ring.vacant(0, 0).is_empty());
-        ring.grow(1000, 0, 0);
-        let (mut start, mut end) = (0, 0);
+        assert!(ring.vacant(1, 1).is_empty());
+        ring.grow(1000, 1, 1);
+        let (mut start, mut end) = (1, 1);
         for round in 0..50 {
             append(&mut ring, start, &mut end, 700);
             assert_stream(&ring, start, end);
@@ -97,6 +115,20 @@ mod tests {
                 assert_stream(&ring, start, end);
             }
         }
+    }
+
+    #[test]
+    fn what_is_put_in_any_order_is_one_stream() {
+        let mut ring = Ring::default();
+        ring.restart(95);
+        ring.grow(100, 95, 95);
+        ring.put(95, 150, b"world, and more");
+        ring.put(95, 143, b"hello, ");
+        assert_eq!(ring.slices(143, 165), (&b"hello, world, and more"[..], &b""[..]));
+        ring.put(150, 190, &[7; 60]);
+        assert_eq!(ring.slices(190, 250), (&[7; 5][..], &[7; 55][..]));
+        ring.put(150, 240, &[8; 60]);
+        assert_eq!(ring.slices(150, 155).0, b"world", "nothing in use is overwritten");
     }
 
     #[test]

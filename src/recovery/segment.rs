@@ -108,6 +108,11 @@ impl Header {
 }
 
 impl Options {
+    /// With a window scale of ours, where there is one at all.
+    pub fn with_window_scale(self, shift: u8) -> Options {
+        Options { window_scale: self.window_scale.map(|_| shift), ..self }
+    }
+
     fn parse(mut rest: &[u8]) -> Option<Options> {
         let mut options = Options::default();
         while let Some((&kind, tail)) = rest.split_first() {
@@ -194,9 +199,9 @@ pub(super) fn set_seq(segment: &mut [u8], seq: u32) {
     put(segment, 4, &seq.to_be_bytes());
 }
 
-/// Overwrites the acknowledgment number of a segment.
-pub(super) fn set_ack(segment: &mut [u8], ack: u32) {
-    put(segment, 8, &ack.to_be_bytes());
+/// Overwrites the window field of a segment.
+pub(super) fn set_window(segment: &mut [u8], window: u16) {
+    put(segment, 14, &window.to_be_bytes());
 }
 
 /// Sets the checksum field to zero, for the IP layer to fill.
@@ -208,6 +213,13 @@ pub(super) fn clear_checksum(segment: &mut [u8]) {
 pub(super) fn set_mss_option(header: &mut [u8], mss: u16) {
     if let Some(at) = find_option(header, kind::MSS) {
         put(header, at + 2, &mss.to_be_bytes());
+    }
+}
+
+/// Overwrites the shift of the window scale option, where a header has one.
+pub(super) fn set_window_scale_option(header: &mut [u8], shift: u8) {
+    if let Some(at) = find_option(header, kind::WINDOW_SCALE) {
+        put(header, at + 2, &[shift]);
     }
 }
 
@@ -303,9 +315,12 @@ mod tests {
         header[20..40].copy_from_slice(&[2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 1, 3, 3, 7]);
         set_mss_option(&mut header, 1400);
         set_timestamp_value(&mut header, 99);
+        set_window_scale_option(&mut header, 9);
+        set_window(&mut header, 77);
+        assert_eq!(Header::parse(&header).map(|header| header.window), Some(77));
         let options = Header::parse(&header).expect("a SYN's header").options;
         assert_eq!(options.mss, Some(1400));
         assert_eq!(options.timestamps, Some(Timestamps { value: 99, echo: 2 }));
-        assert_eq!((options.window_scale, options.sack_permitted), (Some(7), true));
+        assert_eq!((options.window_scale, options.sack_permitted), (Some(9), true));
     }
 }

@@ -2,7 +2,7 @@
 //! reordering timer, the persist timer (RFC 9293, section 3.8.6.1) and the user timeout.
 use std::time::Duration;
 
-use super::{Instant, Phase, Recovery, scoreboard::State, tail_probe, time};
+use super::{Instant, Phase, Recovery, egress::Control, scoreboard::State, tail_probe, time};
 
 /// A SACKed head means that the peer has discarded what it had reported; Linux waits this long for a correction
 /// (tcp_check_sack_reneging()).
@@ -45,7 +45,8 @@ pub(super) struct UserTimeout {
     heard: Instant,
     progress: Instant,
     waiting_since: Instant,
-    keep_alive: Option<Instant>,
+    /// When the first keep-alive was sent that has not been answered, and the last one.
+    keep_alive: Option<(Instant, Instant)>,
 }
 
 impl UserTimeout {
@@ -66,13 +67,13 @@ impl UserTimeout {
     }
 
     pub fn on_keep_alive_sent(&mut self, now: Instant) {
-        self.keep_alive.get_or_insert(now);
+        let first = self.keep_alive.map_or(now, |(first, _)| first);
+        self.keep_alive = Some((first, now));
     }
 }
 
 impl Recovery {
-    /// When to call [`Recovery::poll_transmit`] and [`Recovery::for_stack`] again, if nothing happens before;
-    /// `now` if something waits already.
+    /// When to call [`Recovery::poll_transmit`] again, if nothing happens before; `now` if something waits already.
     pub fn poll_at(&self, now: Instant) -> Option<Instant> {
         if !self.control.is_empty() {
             return Some(now);
@@ -81,7 +82,7 @@ impl Recovery {
         if !self.established || self.aborted {
             return None;
         }
-        if self.batch.is_some() || self.stack.wants_bare(self.acknowledged()) || self.owes_ack() {
+        if self.batch.is_some() {
             return Some(now);
         }
         // Even if that is past: sending was held back, and the time may have come since.
@@ -92,6 +93,8 @@ impl Recovery {
             self.reordering_ends,
             self.persist.at,
             self.user_deadline(),
+            self.keep_alive_at(),
+            self.receiver.ack_at(self.mss).map(|at| at.max(now)),
             pacing,
         ];
         timers.into_iter().flatten().min()
@@ -128,7 +131,16 @@ impl Recovery {
         let waiting = !self.board.is_empty() || self.persist.at.is_some();
         let news = if self.space.edge <= self.space.una { timeout.heard } else { timeout.progress };
         let data = waiting.then(|| news.max(timeout.waiting_since));
-        data.into_iter().chain(timeout.keep_alive).min().map(|since| since + limit)
+        let asked = timeout.keep_alive.map(|(first, _)| first);
+        data.into_iter().chain(asked).min().map(|since| since + limit)
+    }
+
+    /// When the peer, which owes us nothing, is asked whether it is still there.
+    fn keep_alive_at(&self) -> Option<Instant> {
+        let interval = self.config.keep_alive?;
+        let over = self.space.is_fin_acknowledged() && self.receiver.is_finished();
+        let last = self.user_timeout.keep_alive.map_or(self.user_timeout.heard, |(_, last)| last);
+        (self.space.outstanding() == 0 && !over).then(|| last + interval)
     }
 
     fn head_is_sacked(&self) -> bool {
@@ -168,6 +180,10 @@ impl Recovery {
         }
         if due(self.retransmit_at()) {
             self.on_timeout(now);
+        }
+        if due(self.keep_alive_at()) {
+            self.user_timeout.on_keep_alive_sent(now);
+            self.push_control(Control::Probe);
         }
         false
     }

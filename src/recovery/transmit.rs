@@ -58,18 +58,14 @@ impl Recovery {
             // The persist timer may have queued a probe.
             None => match self.control.pop_front() {
                 Some(control) => self.send_control(now, control),
-                None if self.owes_ack() => {
-                    let (ack, window) = (self.ack, self.window);
+                None if self.receiver.ack_at(self.mss).is_some_and(|at| at <= now) => {
+                    self.receiver.on_ack_sent();
+                    let (ack, window) = self.receiver.advertise(self.mss);
                     self.send_control(now, Control::Ack { ack, window, sack: SackBlocks::default() })
                 }
                 None => None,
             },
         }
-    }
-
-    /// The stack has put an ACK or a window into a data segment that did not go out.
-    pub(super) fn owes_ack(&self) -> bool {
-        self.stack.expected().is_some() && self.wire_ack != Some((self.ack, self.window))
     }
 
     /// Bytes that the congestion controller admits now.
@@ -319,7 +315,7 @@ impl Recovery {
         let seq = self.seq(start);
         let header = self.outgoing(now, seq, bits);
         let header_len = self.write_header(header);
-        self.wire_ack = Some((self.ack, self.window));
+        self.receiver.on_data_sent(now);
         // A path MTU probe is larger than a segment, and still one.
         let whole = self.path_mtu.flying() == Some((start, end));
         let (front, tail) = self.ring.slices(start, data_end);
@@ -337,20 +333,18 @@ impl Recovery {
                 len
             }
             Control::Ack { ack, window, sack } => {
-                self.wire_ack = Some((ack, window));
                 let seq = self.space.acceptable();
-                let header = Outgoing { ack, window, sack, ..self.outgoing(now, seq, flags::ACK) };
+                let header = Outgoing { sack, ..self.acknowledging(now, seq, flags::ACK, (ack, window)) };
                 self.write_header(header)
             }
             Control::Probe => {
                 let seq = self.seq(self.space.una).wrapping_sub(1);
                 let header = self.outgoing(now, seq, flags::ACK);
-                self.wire_ack = Some((self.ack, self.window));
                 self.write_header(header)
             }
-            Control::Reset { ack } => {
+            Control::Reset => {
                 let seq = self.space.acceptable();
-                let header = Outgoing { ack, ..self.outgoing(now, seq, flags::RST | flags::ACK) };
+                let header = self.outgoing(now, seq, flags::RST | flags::ACK);
                 self.write_header(header)
             }
         };
@@ -358,14 +352,19 @@ impl Recovery {
         Some(Transmit { header, payload: [&[], &[]], gso_size: None })
     }
 
-    fn outgoing(&self, now: Instant, seq: u32, bits: u8) -> Outgoing {
+    fn outgoing(&mut self, now: Instant, seq: u32, bits: u8) -> Outgoing {
+        let news = self.receiver.advertise(self.mss);
+        self.acknowledging(now, seq, bits, news)
+    }
+
+    fn acknowledging(&self, now: Instant, seq: u32, bits: u8, (ack, window): (u32, u16)) -> Outgoing {
         Outgoing {
             source: self.ports.0,
             destination: self.ports.1,
             seq,
-            ack: self.ack,
+            ack,
             flags: bits,
-            window: self.window,
+            window,
             timestamps: self.use_timestamps.then(|| self.clock.stamp(now)),
             sack: SackBlocks::default(),
         }

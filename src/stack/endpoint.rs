@@ -2,9 +2,8 @@
 //!
 //! smoltcp speaks between two placeholder IPv4 addresses, whatever the flow's real family is: the flow puts
 //! the real IP header around each segment. So smoltcp's limits with IPv6 (no super-frames, no extension
-//! headers) never matter, and every flow is alike. Segments go to the loss-recovery layer, not to a device; data
-//! to be sent goes there without passing through here. smoltcp's part is the connection's state and all that is
-//! received.
+//! headers) never matter, and every flow is alike. Segments go to the recovery layer, not to a device; data goes there
+//! and comes from there without passing through here. smoltcp's part is the connection's state.
 use crate::recovery::{self, Recovery, STACK_HEADER_LEN};
 use smoltcp::{
     iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
@@ -23,30 +22,8 @@ const TCP_HEADER: usize = 20;
 /// holds.
 const MAX_PACKET: usize = 65_535;
 
-/// An endpoint's sizes, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Sizes {
-    pub receive_buffer: usize,
-    /// The MSS that we announce: the link's MTU less IP and TCP header (RFC 6691).
-    pub mss: usize,
-}
-
-/// The socket of a connection that is over. To map a large buffer and to give it back takes the kernel longer than a
-/// short connection lasts, so it is used again.
-#[derive(Default)]
-pub struct Spare(Option<(SocketSet<'static>, SocketHandle)>);
-
-impl Spare {
-    fn take(&mut self, receive_buffer: usize) -> (SocketSet<'static>, SocketHandle) {
-        self.0.take().unwrap_or_else(|| {
-            let mut sockets = SocketSet::new(Vec::with_capacity(1));
-            // What we send is the recovery layer's business alone.
-            let none = SocketBuffer::new(Vec::new());
-            let socket = sockets.add(Socket::new(SocketBuffer::new(vec![0; receive_buffer]), none));
-            (sockets, socket)
-        })
-    }
-}
+/// What smoltcp's receive window is, in bytes: a FIN must fit, and never more comes.
+const WINDOW: usize = 64;
 
 /// A TCP endpoint without addresses.
 pub struct Endpoint {
@@ -57,37 +34,27 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A closed endpoint. `seed` makes the initial sequence number: it must be unpredictable (RFC 6528).
-    pub fn new(
-        now: Duration,
-        sizes: Sizes,
-        seed: u64,
-        recovery: &mut Recovery,
-        spare: &mut Spare,
-    ) -> Endpoint {
+    /// A closed endpoint. `mss` is the one that we announce: the link's MTU less IP and TCP header, in bytes (RFC
+    /// 6691). `seed` makes the initial sequence number: it must be unpredictable (RFC 6528).
+    pub fn new(now: Duration, mss: usize, seed: u64, recovery: &mut Recovery) -> Endpoint {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
-        let mut device = Device { ingress: None, recovery, now, mss: sizes.mss };
+        let mut device = Device { ingress: None, recovery, now, mss };
         let mut interface = Interface::new(config, &mut device, instant(now));
         interface.update_ip_addrs(|addresses| {
             // The list has room for at least one.
             let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(LOCAL), 24));
         });
-        let (mut sockets, handle) = spare.take(sizes.receive_buffer);
-        let socket = sockets.get_mut::<Socket>(handle);
+        let buffer = |len| SocketBuffer::new(vec![0; len]);
+        let mut socket = Socket::new(buffer(WINDOW), buffer(0));
         // The recovery layer's tasks, which smoltcp must not do as well.
         socket.set_congestion_control(CongestionControl::None);
         socket.set_nagle_enabled(false);
-        // One ACK for each batch of frames that the link delivers.
         socket.set_ack_delay(None);
         socket.set_tsval_generator(Some(timestamp));
-        Endpoint { interface, sockets, socket: handle, mss: sizes.mss }
-    }
-
-    /// Gives the socket to the next endpoint.
-    pub fn retire(mut self, spare: &mut Spare) {
-        self.socket_mut().abort();
-        spare.0 = Some((self.sockets, self.socket));
+        let mut sockets = SocketSet::new(Vec::with_capacity(1));
+        let socket = sockets.add(socket);
+        Endpoint { interface, sockets, socket, mss }
     }
 
     /// Begins to connect.

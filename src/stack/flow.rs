@@ -4,7 +4,7 @@
 //! passed in as the duration since an arbitrary start.
 use super::{
     bare::{Bare, MAX_TCP_HEADER},
-    endpoint::{Endpoint, Sizes, Spare, recovery_time},
+    endpoint::{Endpoint, recovery_time},
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
     next_hop::{self, Neighbour},
@@ -21,10 +21,6 @@ use arrayvec::ArrayVec;
 use smoltcp::socket::tcp::State;
 use std::{fmt, io, net::IpAddr, time::Duration};
 
-/// The longest segment that fits behind a placeholder header.
-const MAX_SEGMENT: usize = 65_535 - STACK_HEADER_LEN;
-/// How a longer one (BIG TCP) is cut.
-const SPLIT: usize = 32_768;
 /// The most frames sent in one turn, so that one flow does not starve the rest.
 const EGRESS_BUDGET: usize = 64;
 
@@ -112,15 +108,8 @@ pub struct Flow {
 
 impl Flow {
     /// Begins a connection; the SYN leaves with the next [`Flow::egress`]. `seed` must be unpredictable.
-    pub fn dial(
-        now: Duration,
-        tuple: FiveTuple,
-        way: Way,
-        settings: &Settings,
-        seed: u64,
-        spare: &mut Spare,
-    ) -> Flow {
-        let mut flow = Flow::new(now, tuple, way, settings, seed, spare);
+    pub fn dial(now: Duration, tuple: FiveTuple, way: Way, settings: &Settings, seed: u64) -> Flow {
+        let mut flow = Flow::new(now, tuple, way, settings, seed);
         flow.endpoint.connect(tuple.local.port(), tuple.remote.port());
         flow
     }
@@ -134,16 +123,13 @@ impl Flow {
         settings: &Settings,
         seed: u64,
         syn: &[u8],
-        spare: &mut Spare,
     ) -> Flow {
-        let mut flow = Flow::new(answered, tuple, way, settings, seed, spare);
+        let mut flow = Flow::new(answered, tuple, way, settings, seed);
         flow.endpoint.listen(tuple.local.port());
-        let mut packet = [0; STACK_HEADER_LEN + MAX_TCP_HEADER];
-        let end = STACK_HEADER_LEN + syn.len().min(MAX_TCP_HEADER);
-        packet[STACK_HEADER_LEN..end].copy_from_slice(&syn[..end - STACK_HEADER_LEN]);
+        let mut packet = placeholder(syn);
         let now = recovery_time(answered);
-        if flow.recovery.from_wire(now, &mut packet[STACK_HEADER_LEN..end]) == Disposition::Show {
-            flow.endpoint.ingress(answered, &mut packet[..end], &mut flow.recovery);
+        if flow.recovery.from_wire(now, &mut packet[STACK_HEADER_LEN..]) == Disposition::Show {
+            flow.endpoint.ingress(answered, &mut packet, &mut flow.recovery);
         }
         flow.endpoint.egress(answered, &mut flow.recovery);
         // That is the SYN-ACK, which was sent.
@@ -151,26 +137,19 @@ impl Flow {
         flow
     }
 
-    fn new(
-        now: Duration,
-        tuple: FiveTuple,
-        way: Way,
-        settings: &Settings,
-        seed: u64,
-        spare: &mut Spare,
-    ) -> Flow {
+    fn new(now: Duration, tuple: FiveTuple, way: Way, settings: &Settings, seed: u64) -> Flow {
         let template = template(&tuple, settings, seed);
         let mss = mss(&way.path, tuple.remote.ip(), settings);
         let mut recovery = Recovery::new(recovery::Config {
             send_buffer: settings.send_buffer,
+            receive_buffer: settings.receive_buffer,
             link_mss: mss as u16,
             max_frame: max_payload(&way.path, mss),
             algorithm: settings.congestion,
             user_timeout: settings.user_timeout,
+            keep_alive: settings.keep_alive,
         });
-        let sizes = Sizes { receive_buffer: settings.receive_buffer, mss };
-        let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery, spare);
-        endpoint.socket_mut().set_keep_alive(settings.keep_alive.map(Into::into));
+        let endpoint = Endpoint::new(now, mss, seed, &mut recovery);
         Flow {
             tuple,
             next_hop: way.next_hop,
@@ -310,13 +289,12 @@ impl Flow {
 
     /// Bytes that wait for [`Flow::receive`].
     pub fn received(&self) -> usize {
-        self.endpoint.socket().recv_queue()
+        self.recovery.readable()
     }
 
     /// Whether the peer has ended its side and everything it sent has been read.
     pub fn peer_finished(&self) -> bool {
-        let socket = self.endpoint.socket();
-        self.established && !socket.may_recv() && socket.recv_queue() == 0
+        self.established && !self.endpoint.socket().may_recv() && self.received() == 0
     }
 
     /// Bytes written that the peer has not acknowledged.
@@ -346,18 +324,9 @@ impl Flow {
         limit: usize,
         drain: impl FnOnce(&[u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let mut result = Ok(0);
-        let received = self.endpoint.socket_mut().recv(|bytes| {
-            let len = bytes.len().min(limit);
-            result = drain(&bytes[..len]);
-            let took = *result.as_ref().unwrap_or(&0);
-            (took, ())
-        });
-        if received.is_err() {
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        self.counters.bytes_received += *result.as_ref().unwrap_or(&0) as u64;
-        result
+        let received = self.recovery.read(limit, drain)?;
+        self.counters.bytes_received += received as u64;
+        Ok(received)
     }
 
     /// Ends the connection without a word: there is no way left to say it.
@@ -396,11 +365,6 @@ impl Flow {
         (header.len() >= segment::MIN_HEADER).then(bare)
     }
 
-    /// Leaves what others can use.
-    pub fn retire(self, spare: &mut Spare) {
-        self.endpoint.retire(spare);
-    }
-
     /// Takes one packet of this flow. `frame` holds it with its link header; `header` is its IP header, with
     /// offsets from `network`. `trusted` skips the checksum.
     pub fn ingress(
@@ -425,9 +389,11 @@ impl Flow {
         self.note_sequence(now, &segment);
         self.follow(&segment, reply);
         let before = self.endpoint.state();
-        if self.recovery.from_wire(recovery_time(now), bytes) == Disposition::Show {
-            self.deliver(now, frame, transport, end, &segment);
+        match self.recovery.from_wire(recovery_time(now), bytes) {
+            Disposition::Hide => {}
+            Disposition::Show => self.show(now, &bytes[..segment.header_len]),
         }
+        self.show_own_segments(now);
         let after = self.endpoint.state();
         self.established |=
             !matches!(after, State::Listen | State::SynSent | State::SynReceived | State::Closed);
@@ -449,8 +415,7 @@ impl Flow {
         let Some(next_hop) = reply.destination().and_then(|sender| self.next_hop.moved(sender)) else {
             return;
         };
-        let ahead = segment.sequence.wrapping_sub(self.recovery.expected()) as usize;
-        if self.established && ahead <= self.endpoint.socket().recv_capacity() {
+        if self.established && self.recovery.admits(segment.sequence) {
             log::debug!("{}: comes from another link address", self.tuple);
             self.next_hop = next_hop;
         }
@@ -471,37 +436,18 @@ impl Flow {
         }
     }
 
-    /// Hands the endpoint what the recovery layer made up for it.
-    fn show_own_segments(&mut self, now: Duration) {
-        loop {
-            let mut packet = [0; STACK_HEADER_LEN + 60];
-            let Some(segment) = self.recovery.for_stack(recovery_time(now)) else { return };
-            let end = STACK_HEADER_LEN + segment.len();
-            let Some(room) = packet.get_mut(STACK_HEADER_LEN..end) else { return };
-            room.copy_from_slice(segment);
-            self.endpoint.ingress(now, &mut packet[..end], &mut self.recovery);
-        }
+    /// Hands the endpoint the header of a segment that came; what data a SYN or a RST may carry is not for it.
+    fn show(&mut self, now: Duration, header: &[u8]) {
+        let mut packet = placeholder(header);
+        self.endpoint.ingress(now, &mut packet, &mut self.recovery);
     }
 
-    /// Hands a segment to the endpoint, in pieces where it is longer than any IPv4 packet.
-    fn deliver(&mut self, now: Duration, frame: &mut [u8], transport: usize, end: usize, segment: &Segment) {
-        let mut at = transport;
-        let mut head = [0; 60];
-        let header_len = segment.header_len.min(head.len());
-        while end - at > MAX_SEGMENT {
-            head[..header_len].copy_from_slice(&frame[at..at + header_len]);
-            frame[at + 13] &= !(segment::FIN | segment::PSH);
-            self.endpoint.ingress(
-                now,
-                &mut frame[at - STACK_HEADER_LEN..at + header_len + SPLIT],
-                &mut self.recovery,
-            );
-            at += SPLIT;
-            let sequence = segment.sequence.wrapping_add((at - transport) as u32);
-            head[4..8].copy_from_slice(&sequence.to_be_bytes());
-            frame[at..at + header_len].copy_from_slice(&head[..header_len]);
+    /// Hands the endpoint what the recovery layer made up for it.
+    fn show_own_segments(&mut self, now: Duration) {
+        while let Some(header) = self.recovery.for_stack() {
+            let mut packet = placeholder(header);
+            self.endpoint.ingress(now, &mut packet, &mut self.recovery);
         }
-        self.endpoint.ingress(now, &mut frame[at - STACK_HEADER_LEN..end], &mut self.recovery);
     }
 
     /// Takes an ICMP error about this flow. One whose quoted sequence number is not in flight is forged or
@@ -543,7 +489,6 @@ impl Flow {
         if self.is_reset() {
             return Ok(false);
         }
-        self.show_own_segments(now);
         self.endpoint.egress(now, &mut self.recovery);
         let offloads = link.offloads();
         let now = recovery_time(now);
@@ -620,6 +565,15 @@ impl Flow {
         let recovery = self.recovery.poll_at(recovery_time(now)).map(|at| Duration::from_nanos(at.nanos()));
         stack.into_iter().chain(recovery).min()
     }
+}
+
+/// A TCP header with room before it for the placeholder that the endpoint fills in.
+fn placeholder(header: &[u8]) -> ArrayVec<u8, { STACK_HEADER_LEN + MAX_TCP_HEADER }> {
+    let mut packet = ArrayVec::from([0; STACK_HEADER_LEN + MAX_TCP_HEADER]);
+    packet.truncate(STACK_HEADER_LEN);
+    // No TCP header is longer.
+    let _ = packet.try_extend_from_slice(header);
+    packet
 }
 
 /// The checksum over two pieces of which the first may have an odd length.

@@ -12,7 +12,7 @@ use super::{
     endpoint,
     segment::{self, Segment},
 };
-use crate::{link::NextHop, net::FiveTuple};
+use crate::{link::NextHop, net::FiveTuple, recovery::window_shift};
 use arrayvec::ArrayVec;
 use smoltcp::{
     phy::ChecksumCapabilities,
@@ -98,7 +98,6 @@ impl Handshake {
         let packet = TcpPacket::new_checked(self.syn.as_slice()).ok()?;
         let capabilities = ChecksumCapabilities::ignored();
         let syn = TcpRepr::parse(&packet, &unspecified, &unspecified, &capabilities).ok()?;
-        let shift = (usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16) as u8;
         let syn_ack = TcpRepr {
             src_port: syn.dst_port,
             dst_port: syn.src_port,
@@ -106,7 +105,7 @@ impl Handshake {
             seq_number: TcpSeqNumber(self.ours as i32),
             ack_number: Some(syn.seq_number + 1),
             window_len: u16::try_from(receive_buffer).unwrap_or(u16::MAX),
-            window_scale: syn.window_scale.map(|_| shift),
+            window_scale: syn.window_scale.map(|_| window_shift(receive_buffer)),
             max_seg_size: Some(u16::try_from(mss).unwrap_or(u16::MAX)),
             sack_permitted: syn.sack_permitted,
             sack_ranges: [None; 3],
@@ -275,7 +274,7 @@ mod tests {
         link::LinkHeader,
         net::Protocol,
         recovery::{Algorithm, Config, Disposition, Recovery, STACK_HEADER_LEN},
-        stack::endpoint::{Endpoint, Sizes, Spare, recovery_time},
+        stack::endpoint::{Endpoint, recovery_time},
     };
     use std::net::Ipv4Addr;
 
@@ -326,13 +325,15 @@ mod tests {
     fn answer_of_an_endpoint(syn: &[u8], seed: u64, mss: usize, buffer: usize) -> Vec<u8> {
         let mut recovery = Recovery::new(Config {
             send_buffer: buffer,
+            receive_buffer: buffer,
             link_mss: mss as u16,
             max_frame: 60_000,
             algorithm: Algorithm::Cubic,
             user_timeout: None,
+            keep_alive: None,
         });
-        let (now, sizes) = (Duration::from_secs(1), Sizes { receive_buffer: buffer, mss });
-        let mut endpoint = Endpoint::new(now, sizes, seed, &mut recovery, &mut Spare::default());
+        let now = Duration::from_secs(1);
+        let mut endpoint = Endpoint::new(now, mss, seed, &mut recovery);
         endpoint.listen(80);
         let mut packet = [&[0; STACK_HEADER_LEN], syn].concat();
         assert_eq!(

@@ -212,8 +212,7 @@ impl Stack {
         let Some(path) = listener.paths.get(&handshake.next_hop.interface) else { return false };
         let way = Way { next_hop: handshake.next_hop, neighbour: Neighbour::Sender(None), path: *path };
         let Handshake { answered, seed, syn, .. } = handshake;
-        self.flows
-            .insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn, &mut self.spare));
+        self.flows.insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn));
         self.accepted.push_back(tuple);
         true
     }

@@ -29,7 +29,6 @@ use crate::{
 };
 use bare::Bare;
 use deadlines::Deadlines;
-use endpoint::Spare;
 use fragment::Reassembly;
 use handshake::{Cookies, Handshakes};
 use next_hop::Solicitations;
@@ -55,7 +54,6 @@ pub use way::{Path, Settings, Way};
 pub struct Stack {
     settings: Settings,
     flows: HashMap<FiveTuple, Flow>,
-    spare: Spare,
     /// Flows that something happened to since the last [`Stack::egress`].
     touched: BTreeSet<FiveTuple>,
     deadlines: Deadlines,
@@ -102,7 +100,6 @@ impl Stack {
             reassembly: Reassembly::default(),
             settings,
             flows: HashMap::new(),
-            spare: Spare::default(),
             touched: BTreeSet::new(),
             deadlines: Deadlines::default(),
             listener: None,
@@ -122,7 +119,7 @@ impl Stack {
 
     /// Begins a connection; the SYN leaves with the next [`Stack::egress`].
     pub fn dial(&mut self, now: Duration, tuple: FiveTuple, way: Way) {
-        let flow = Flow::dial(now, tuple, way, &self.settings, (self.seed)(), &mut self.spare);
+        let flow = Flow::dial(now, tuple, way, &self.settings, (self.seed)());
         self.flows.insert(tuple, flow);
         self.touched.insert(tuple);
     }
@@ -169,9 +166,7 @@ impl Stack {
         self.deadlines.set(*tuple, None);
         self.touched.remove(tuple);
         self.orphans.until.remove(tuple);
-        if let Some(flow) = self.flows.remove(tuple) {
-            flow.retire(&mut self.spare);
-        }
+        self.flows.remove(tuple);
     }
 
     /// Leaves the rest of a flow to the stack, as close(2) does: what is unsent is sent, then a FIN if there was

@@ -7,7 +7,6 @@ pub const CHECKSUM: usize = 16;
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 pub const RST: u8 = 4;
-pub const PSH: u8 = 8;
 pub const ACK: u8 = 16;
 
 /// The fixed fields of a segment.

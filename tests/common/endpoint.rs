@@ -19,7 +19,6 @@ const PATTERN: usize = 65_521;
 #[derive(Clone, Debug)]
 pub struct Behaviour {
     pub config: Config,
-    pub receive_buffer: usize,
     /// Bytes to send before closing.
     pub to_send: u64,
     /// Sends back what it receives, instead; closes after the peer did.
@@ -69,7 +68,7 @@ impl Endpoint {
             let _ = list.push(IpCidr::new(ADDRESSES[index].into(), 24));
         });
         let buffer = |len| SocketBuffer::new(vec![0; len]);
-        let mut socket = Socket::new(buffer(behaviour.receive_buffer), buffer(0));
+        let mut socket = Socket::new(buffer(64), buffer(0));
         socket.set_congestion_control(CongestionControl::None);
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
@@ -138,10 +137,10 @@ impl Endpoint {
         let socket = self.sockets.get_mut::<Socket>(self.handle);
         if self.now >= self.next_read {
             let mut left = self.behaviour.read_chunk;
-            while left > 0 && socket.can_recv() {
+            while left > 0 && self.layer.readable() > 0 {
                 let (received, echo) = (self.received, self.behaviour.echo);
-                let Ok(taken) = socket.recv(|bytes| {
-                    let len = bytes.len().min(left);
+                let taken = self.layer.read(left, |bytes| {
+                    let len = bytes.len();
                     // Whoever only reads checks every byte; an echo's sender checks it when it comes back.
                     let at = received as usize % PATTERN;
                     let len = len.min(PATTERN);
@@ -152,10 +151,9 @@ impl Endpoint {
                     if echo {
                         self.echoed.extend(&bytes[..len]);
                     }
-                    (len, len)
-                }) else {
-                    break;
-                };
+                    Ok::<_, std::convert::Infallible>(len)
+                });
+                let taken = taken.unwrap_or(0);
                 self.received += taken as u64;
                 left -= taken;
                 self.next_read = self.now + self.behaviour.read_every;
@@ -165,6 +163,7 @@ impl Endpoint {
             }
         }
         if !socket.may_recv()
+            && self.layer.readable() == 0
             && socket.state() != State::SynSent
             && socket.state() != State::Listen
             && socket.state() != State::SynReceived
@@ -181,7 +180,7 @@ impl Endpoint {
                 self.echoed.drain(..sent);
                 self.sent += sent as u64;
             }
-            if self.echoed.is_empty() && socket.state() == State::CloseWait && !socket.can_recv() {
+            if self.echoed.is_empty() && socket.state() == State::CloseWait && self.layer.readable() == 0 {
                 socket.close();
             }
             return;
@@ -209,8 +208,7 @@ impl Endpoint {
             .poll_at(time, &self.sockets)
             .map(|at| Instant::from_nanos(at.total_micros() as u64 * 1000));
         let layer = self.layer.poll_at(self.now);
-        let socket = self.sockets.get::<Socket>(self.handle);
-        let read = socket.can_recv().then_some(self.next_read);
+        let read = (self.layer.readable() > 0).then_some(self.next_read);
         [stack, layer, read].into_iter().flatten().min()
     }
 
@@ -285,13 +283,17 @@ impl Device for Port<'_> {
 
     fn receive(&mut self, _: StackInstant) -> Option<(Receive, Send<'_>)> {
         let mut packet = vec![0; STACK_HEADER_LEN];
-        if let Some(segment) = self.layer.for_stack(self.now) {
+        if let Some(segment) = self.layer.for_stack() {
             packet.extend_from_slice(segment);
         } else {
             loop {
                 let mut segment = self.inbox.pop_front()?;
                 if self.layer.from_wire(self.now, &mut segment) == Disposition::Show {
                     packet.append(&mut segment);
+                    break;
+                }
+                if let Some(segment) = self.layer.for_stack() {
+                    packet.extend_from_slice(segment);
                     break;
                 }
             }

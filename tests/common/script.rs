@@ -46,10 +46,12 @@ impl Default for Terms {
         Terms {
             config: Config {
                 send_buffer: 1 << 20,
+                receive_buffer: 64_000,
                 link_mss: 1012,
                 max_frame: 1000,
                 algorithm: Algorithm::Cubic,
                 user_timeout: None,
+                keep_alive: None,
             },
             iss: u32::MAX - 2_500,
             sack: true,
@@ -69,11 +71,6 @@ pub struct Script {
     began: Instant,
     /// Where the stack's next byte goes.
     pub written: i64,
-    /// The stack's acknowledgment and window.
-    pub stack_ack: u32,
-    pub stack_window: u16,
-    /// What the stack has told of them.
-    stack_told: Option<(u32, u16)>,
     /// The peer's next sequence number and clock.
     pub peer_seq: u32,
     pub peer_time: u32,
@@ -92,9 +89,9 @@ impl Script {
         let shown =
             script.peer_sends(PEER - 1, script.terms.iss.wrapping_add(1), SYN | ACK, u16::MAX, &answer, &[]);
         assert_eq!(shown, Disposition::Show);
-        script.stack_ack = PEER;
-        script.write(0);
-        script.sent();
+        script.for_stack();
+        let acks: Vec<_> = script.sent().iter().map(|s| (s.flags, s.ack)).collect();
+        assert_eq!(acks, [(ACK, PEER)]);
         let window = script.terms.window;
         script.ack_with(0, &[], window);
         script.began = script.now;
@@ -109,9 +106,6 @@ impl Script {
             now: began,
             began,
             written: 0,
-            stack_ack: 0,
-            stack_window: 500,
-            stack_told: None,
             peer_seq: PEER,
             peer_time: 70_000,
             echo: None,
@@ -149,12 +143,12 @@ impl Script {
 
     /// The stack writes a segment.
     pub fn stack_segment(&mut self, seq: u32, ack: u32, flags: u8, options: &[u8], payload: &[u8]) {
-        let segment = segment(seq, ack, flags, self.stack_window, options, payload, (1000, 2000));
+        let segment = segment(seq, ack, flags, 64, options, payload, (1000, 2000));
         let len = STACK_HEADER_LEN + segment.len();
         self.layer.from_stack(self.now, len, |packet| packet[STACK_HEADER_LEN..].copy_from_slice(&segment));
     }
 
-    /// The user writes the next `len` bytes of the stream; the stack acknowledges what has come, if that is news.
+    /// The user writes the next `len` bytes of the stream.
     pub fn write(&mut self, len: usize) {
         self.write_some(len, 1);
     }
@@ -166,12 +160,6 @@ impl Script {
 
     /// `spare` bytes of room are left of what is offered.
     fn write_some(&mut self, len: usize, spare: usize) {
-        let news = (self.stack_ack, self.stack_window);
-        if self.stack_told != Some(news) || len == 0 {
-            let options = self.stamp(1, 1);
-            self.stack_segment(self.seq(0), self.stack_ack, ACK, &options, &[]);
-            self.stack_told = Some(news);
-        }
         let end = self.written + len as i64;
         while self.written < end {
             let rest = stream(self.written, (end - self.written) as usize);
@@ -185,16 +173,10 @@ impl Script {
         }
     }
 
-    /// smoltcp's keep-alive: a byte of no meaning before its next one.
-    pub fn keep_alive(&mut self) {
-        let options = self.stamp(1, 1);
-        self.stack_segment(self.seq(-1), self.stack_ack, ACK, &options, &[0]);
-    }
-
     /// The stack closes.
     pub fn fin(&mut self) {
         let options = self.stamp(1, 1);
-        self.stack_segment(self.seq(0), self.stack_ack, ACK | FIN, &options, &[]);
+        self.stack_segment(self.seq(0), PEER, ACK | FIN, &options, &[]);
         self.written += 1;
     }
 
@@ -210,6 +192,28 @@ impl Script {
     ) -> Disposition {
         let mut bytes = segment(seq, ack, flags, window, options, payload, (2000, 1000));
         self.layer.from_wire(self.now, &mut bytes)
+    }
+
+    /// The peer sends data in order, and acknowledges everything below `offset`.
+    pub fn peer_data(&mut self, offset: i64, payload: &[u8]) {
+        let options = self.stamp(self.peer_time, self.echo.unwrap_or(self.last_timestamp));
+        let shown =
+            self.peer_sends(self.peer_seq, self.seq(offset), ACK, self.terms.window, &options, payload);
+        assert_eq!(shown, Disposition::Hide);
+        self.peer_seq = self.peer_seq.wrapping_add(payload.len() as u32);
+    }
+
+    /// The user reads everything.
+    pub fn read(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        while self.layer.readable() > 0 {
+            let taken = self.layer.read(usize::MAX, |bytes| {
+                all.extend_from_slice(bytes);
+                Ok::<_, ()>(bytes.len())
+            });
+            assert!(taken.is_ok_and(|len| len > 0), "there is something");
+        }
+        all
     }
 
     /// The peer acknowledges everything below `offset`, and SACKs.
@@ -294,13 +298,13 @@ impl Script {
         all
     }
 
-    /// What waits for the stack, as sequence number and acknowledged offset in its own terms: the FIN's is 1.
-    pub fn for_stack(&mut self) -> VecDeque<(u32, i64)> {
+    /// What waits for the stack: flags, sequence number, and acknowledged offset in its own terms: the FIN's is 1.
+    pub fn for_stack(&mut self) -> VecDeque<(u8, u32, i64)> {
         let base = self.seq(0);
         let mut all = VecDeque::new();
-        while let Some(bytes) = self.layer.for_stack(self.now) {
+        while let Some(bytes) = self.layer.for_stack() {
             let field = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-            all.push_back((field(4), i64::from(field(8).wrapping_sub(base) as i32)));
+            all.push_back((bytes[13], field(4), i64::from(field(8).wrapping_sub(base) as i32)));
         }
         all
     }

@@ -22,11 +22,17 @@ pub struct Scenario {
 impl Scenario {
     /// Host 0 sends `bytes`, host 1 reads them, over the same path both ways.
     pub fn transfer(algorithm: Algorithm, path: PathConfig, bytes: u64, seed: u64) -> Self {
-        let config =
-            Config { send_buffer: 4 << 20, link_mss: 1460, max_frame: 64_000, algorithm, user_timeout: None };
+        let config = Config {
+            send_buffer: 4 << 20,
+            receive_buffer: 6 << 20,
+            link_mss: 1460,
+            max_frame: 64_000,
+            algorithm,
+            user_timeout: None,
+            keep_alive: None,
+        };
         let host = Behaviour {
             config,
-            receive_buffer: 6 << 20,
             to_send: 0,
             echo: false,
             read_chunk: usize::MAX,

@@ -56,7 +56,7 @@ fn old_timestamps_are_refused() {
 fn timestamps_are_as_fresh_as_the_segment() {
     let mut script = flight(4);
     let mut all = script.run(ms(3_000));
-    script.write(0);
+    script.peer_data(1000, b"data");
     all.extend(script.sent());
     let stamps: Vec<_> = all.iter().map(|s| s.timestamp.expect("they were agreed")).collect();
     assert!(stamps.windows(2).all(|pair| pair[0] <= pair[1]), "{stamps:?}");

@@ -3,7 +3,7 @@
 //! smoltcp reports one block, the one that the last segment belongs to. If that ACK is lost, the peer sends again
 //! what has long arrived. So the layer repeats the blocks reported before, as RFC 2018 wants it, and adds what
 //! smoltcp does not report at all: data that came twice, from which the peer learns that it was too hasty.
-use super::segment::{MAX_SACK_BLOCKS, SackBlocks};
+use crate::recovery::segment::{MAX_SACK_BLOCKS, SackBlocks};
 
 /// Blocks of sequence numbers, the most recent first.
 #[derive(Debug, Default)]

@@ -1,0 +1,286 @@
+//! The receiver's side of a connection: the stream in order, the window, and when to acknowledge.
+//!
+//! In-order data is read from where it was put; a buffer that has been read empty begins anew at its front, so a fast
+//! reader's bytes never leave the processor's cache. The buffer grows with what it must hold, up to the limit that the
+//! window has promised from the start.
+//!
+//! An ACK rides on data where there is some to send. By itself it goes at once, except in a dialogue, where an answer
+//! may be expected: there it waits a little for it (RFC 1122, section 4.2.3.2, which allows half a second).
+mod reassembly;
+mod sack_report;
+mod space;
+
+use super::{Instant, ring::Ring, segment::SackBlocks};
+use reassembly::Reassembly;
+use sack_report::SackReport;
+use space::ReceiveSpace;
+use std::time::Duration;
+
+/// How long an ACK waits for an answer to ride on. A peer with Nagle's algorithm may wait for the ACK (RFC 9293,
+/// section 3.7.4): Linux makes it wait for 40 ms and more, and this is not worth that much.
+const ACK_DELAY: Duration = Duration::from_millis(1);
+/// The smallest buffer, in bytes.
+const LEAST: u64 = 4096;
+
+/// The window scale for a receive buffer of so many bytes (RFC 7323, section 2.2).
+pub fn window_shift(receive_buffer: usize) -> u8 {
+    (usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16).min(14) as u8
+}
+
+/// What to say about a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// What is said about all of a batch: see [`Receiver::ack_at`].
+    Cumulative,
+    /// An ACK of its own, with these SACK blocks.
+    AtOnce(SackBlocks),
+}
+
+pub(super) struct Receiver {
+    space: ReceiveSpace,
+    reassembly: Reassembly,
+    report: SackReport,
+    ring: Ring,
+    /// The offset that the user reads next.
+    read: u64,
+    /// The most bytes that wait to be read.
+    limit: u64,
+    /// The right edge of the window as it was promised: it never moves left.
+    edge: u64,
+    /// The shift of our window field.
+    shift: u8,
+    /// RCV.NXT and the right edge as the wire saw them last; 0 before it saw any.
+    told: u64,
+    told_edge: u64,
+    /// When data came last.
+    heard: Option<Instant>,
+    /// The user answers what comes.
+    dialogue: bool,
+    /// Until when the ACK that is owed may wait for an answer.
+    wait: Option<Instant>,
+}
+
+impl Receiver {
+    /// A receiver of at most `limit` bytes that wait to be read.
+    pub fn new(limit: usize) -> Self {
+        Receiver {
+            space: ReceiveSpace::default(),
+            reassembly: Reassembly::default(),
+            report: SackReport::default(),
+            ring: Ring::default(),
+            read: 1,
+            limit: (limit as u64).max(1),
+            edge: 0,
+            shift: 0,
+            told: 0,
+            told_edge: 0,
+            heard: None,
+            dialogue: false,
+            wait: None,
+        }
+    }
+
+    /// The window field of our SYN, which is never scaled.
+    pub fn syn_window(&self) -> u16 {
+        u16::try_from(self.limit).unwrap_or(u16::MAX)
+    }
+
+    /// The shift that our SYN offers.
+    pub fn offered_shift(&self) -> u8 {
+        window_shift(self.limit as usize)
+    }
+
+    /// The peer's SYN has come.
+    pub fn synchronize(&mut self, irs: u32) {
+        self.space = ReceiveSpace::new(irs);
+        self.edge = self.space.nxt + u64::from(self.syn_window());
+        self.told_edge = self.edge;
+    }
+
+    /// Our SYN-ACK acknowledged it.
+    pub fn on_syn_acknowledged(&mut self) {
+        self.told = self.space.nxt;
+    }
+
+    /// Both SYNs are known, and our window field is shifted by so much.
+    pub fn establish(&mut self, shift: u8) {
+        self.shift = shift;
+    }
+
+    /// RCV.NXT.
+    pub fn expected(&self) -> u32 {
+        self.space.seq(self.space.nxt)
+    }
+
+    /// The sequence number at an offset of the peer's stream.
+    pub fn seq(&self, offset: u64) -> u32 {
+        self.space.seq(offset)
+    }
+
+    /// Whether the peer's FIN, and so everything before it, has come.
+    pub fn is_finished(&self) -> bool {
+        self.space.is_finished()
+    }
+
+    /// Whether `seq` is at or before the last acknowledgment sent (RFC 7323's Last.ACK.sent).
+    pub fn was_acknowledged(&self, seq: u32) -> bool {
+        self.space.distance(seq) <= self.told as i64 - self.space.nxt as i64
+    }
+
+    /// Whether `seq` is what we expect, or what the wire has heard that we do: a peer without a connection answers to
+    /// the latter (RFC 5961, section 3.2).
+    pub fn is_expected(&self, seq: u32) -> bool {
+        let distance = self.space.distance(seq);
+        distance == 0 || self.told > 0 && distance == self.told as i64 - self.space.nxt as i64
+    }
+
+    /// Whether `seq` lies in the window.
+    pub fn admits(&self, seq: u32) -> bool {
+        (0..=self.window() as i64).contains(&self.space.distance(seq))
+    }
+
+    /// Whether `seq` is that of a keep-alive or of a window probe without data, which are to be answered.
+    pub fn is_probe(&self, seq: u32) -> bool {
+        self.space.distance(seq) == -1
+    }
+
+    fn window(&self) -> u64 {
+        self.edge.saturating_sub(self.space.nxt)
+    }
+
+    /// Takes the payload and the FIN of a segment, at least one of which there is (RFC 9293, section 3.10.7.4).
+    /// `segment` is the payload of a full one, in bytes.
+    pub fn on_segment(&mut self, now: Instant, seq: u32, payload: &[u8], fin: bool, segment: u64) -> Answer {
+        let next = self.space.nxt;
+        if !payload.is_empty() {
+            self.report.on_data(seq, seq.wrapping_add(payload.len() as u32), self.expected());
+        }
+        // In bytes from RCV.NXT.
+        let start = self.space.distance(seq);
+        let end = start + payload.len() as i64;
+        let mut admitted = self.window() as i64;
+        if let Some(known) = self.space.fin {
+            admitted = admitted.min(known as i64 - next as i64);
+        }
+        let refused = end > admitted || start > admitted;
+        // A FIN takes no room, even where there is none.
+        let fin =
+            fin && !refused && end >= 0 && self.reassembly.end().is_none_or(|last| last <= next + end as u64);
+        if fin {
+            self.space.fin = Some(next + end as u64);
+        }
+        let (from, to) = (start.max(0), end.min(admitted));
+        let holes = !self.reassembly.is_empty();
+        let mut news = None;
+        if from < to {
+            let skipped = (from - start) as usize;
+            let piece = payload.get(skipped..skipped + (to - from) as usize).unwrap_or_default();
+            let (from, to) = (next + from as u64, next + to as u64);
+            if from == next {
+                self.keep(from, to, piece);
+                self.space.nxt = self.reassembly.advance(to);
+            } else if let Some(run) = self.reassembly.insert(from, to) {
+                self.keep(from, to, piece);
+                news = Some(run);
+            }
+        }
+        if self.space.fin == Some(self.space.nxt) {
+            self.space.nxt += 1;
+        }
+        // RFC 5681, section 4.2: out of order, again, or into a hole.
+        if holes || refused || self.space.nxt == next {
+            return Answer::AtOnce(self.report(news));
+        }
+        self.heard = Some(now);
+        let full = self.space.nxt - self.told >= 2 * segment;
+        self.wait = match self.dialogue && !full && !self.is_finished() {
+            true => self.wait.or(Some(now + ACK_DELAY)),
+            false => None,
+        };
+        Answer::Cumulative
+    }
+
+    /// Puts bytes into the buffer, which grows as it must.
+    fn keep(&mut self, from: u64, to: u64, bytes: &[u8]) {
+        let wanted = to - self.read;
+        if wanted > self.ring.capacity() {
+            let kept = self.reassembly.end().unwrap_or(0).max(self.space.nxt);
+            let capacity = wanted.next_power_of_two().max(LEAST).min(self.limit.max(wanted));
+            self.ring.grow(capacity, self.read, kept.min(self.read + self.ring.capacity()));
+        }
+        self.ring.put(self.read, from, bytes);
+    }
+
+    fn report(&mut self, news: Option<(u64, u64)>) -> SackBlocks {
+        let mut blocks = SackBlocks::default();
+        if let Some((left, right)) = news {
+            blocks.push(self.space.seq(left), self.space.seq(right));
+        }
+        self.report.on_ack(self.expected(), &blocks)
+    }
+
+    /// Bytes that can be read.
+    pub fn readable(&self) -> usize {
+        self.space.data_end().saturating_sub(self.read) as usize
+    }
+
+    /// Hands `drain` a contiguous part of what came in order, at most `limit` bytes; it returns how much it took.
+    pub fn read<E>(
+        &mut self,
+        limit: usize,
+        drain: impl FnOnce(&[u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let end = self.space.data_end();
+        let (front, _) = self.ring.slices(self.read, end.max(self.read));
+        let offered = front.get(..limit).unwrap_or(front);
+        let took = drain(offered)?.min(offered.len());
+        self.read += took as u64;
+        if self.read == end && self.reassembly.is_empty() {
+            self.ring.restart(end);
+        }
+        Ok(took)
+    }
+
+    /// The right edge that we would promise now. It moves by a segment, or by half of the buffer at least: a peer that
+    /// took smaller offers would send ever smaller segments (RFC 9293, section 3.8.6.2.2).
+    fn right_edge(&self, segment: u64) -> u64 {
+        let free = self.read + self.limit;
+        let enough = segment.min(self.limit / 2).max(1);
+        if free >= self.edge + enough { free } else { self.edge }
+    }
+
+    /// Acknowledgment and window field of a segment that leaves now.
+    pub fn advertise(&mut self, segment: u64) -> (u32, u16) {
+        self.edge = self.right_edge(segment);
+        let window = u16::try_from(self.window() >> self.shift).unwrap_or(u16::MAX);
+        self.told = self.space.nxt;
+        self.told_edge = self.told + (u64::from(window) << self.shift);
+        self.wait = None;
+        (self.expected(), window)
+    }
+
+    /// Data of the user leaves.
+    pub fn on_data_sent(&mut self, now: Instant) {
+        if self.heard.is_some_and(|heard| now.since(heard) <= ACK_DELAY) {
+            self.dialogue = true;
+        }
+    }
+
+    /// No data has come to ride on.
+    pub fn on_ack_sent(&mut self) {
+        if self.wait.is_some() {
+            self.dialogue = false;
+        }
+    }
+
+    /// When an ACK must leave, if one is owed: [`Instant::ZERO`] for at once.
+    pub fn ack_at(&self, segment: u64) -> Option<Instant> {
+        if self.told != self.space.nxt {
+            return self.space.is_synchronized().then(|| self.wait.unwrap_or(Instant::ZERO));
+        }
+        // A window that has become twice as large is news (Linux's tcp_cleanup_rbuf()).
+        let edge = self.right_edge(segment);
+        let told = self.told_edge.saturating_sub(self.told);
+        (edge > self.edge && edge - self.told >= 2 * told).then_some(Instant::ZERO)
+    }
+}

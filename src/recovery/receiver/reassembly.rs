@@ -1,0 +1,97 @@
+//! Data that came before what precedes it (RFC 9293, section 3.10.7.4): which runs of the stream are there, not their
+//! bytes.
+use std::collections::BTreeMap;
+
+/// The most runs kept apart: a peer that leaves a hole after every byte must not fill our memory. Beyond it a segment
+/// that would begin another run is dropped, as RFC 2018, section 8, lets a receiver do.
+const MAX_RUNS: usize = 16_384;
+
+/// Runs of stream offsets, apart from each other, by their beginnings.
+#[derive(Debug, Default)]
+pub(super) struct Reassembly {
+    runs: BTreeMap<u64, u64>,
+}
+
+impl Reassembly {
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// The end of the last run.
+    pub fn end(&self) -> Option<u64> {
+        self.runs.last_key_value().map(|(_, end)| *end)
+    }
+
+    /// Adds the bytes from `start` to `end` and returns the run that they belong to now; `None` if there is no room
+    /// for another run.
+    pub fn insert(&mut self, start: u64, end: u64) -> Option<(u64, u64)> {
+        let (mut left, mut right) = (start, end);
+        // The runs that it touches, from the last one that begins in it.
+        while let Some((&from, &to)) = self.runs.range(..=right).next_back()
+            && to >= left
+        {
+            self.runs.remove(&from);
+            left = left.min(from);
+            right = right.max(to);
+        }
+        if self.runs.len() >= MAX_RUNS {
+            return None;
+        }
+        self.runs.insert(left, right);
+        Some((left, right))
+    }
+
+    /// What was in order up to `next` goes on to the offset that this returns; the runs up to there are forgotten.
+    pub fn advance(&mut self, mut next: u64) -> u64 {
+        while let Some(run) = self.runs.first_entry()
+            && *run.key() <= next
+        {
+            next = next.max(run.remove());
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn runs_that_meet_are_one() {
+        let mut reassembly = Reassembly::default();
+        assert_eq!(reassembly.insert(10, 20), Some((10, 20)));
+        assert_eq!(reassembly.insert(30, 40), Some((30, 40)));
+        assert_eq!(reassembly.insert(20, 25), Some((10, 25)));
+        assert_eq!(reassembly.insert(24, 30), Some((10, 40)));
+        assert_eq!((reassembly.advance(9), reassembly.end()), (9, Some(40)));
+        assert_eq!((reassembly.advance(12), reassembly.is_empty()), (40, true));
+    }
+
+    #[test]
+    fn there_are_never_too_many_runs() {
+        let mut reassembly = Reassembly::default();
+        for n in 0..MAX_RUNS as u64 {
+            assert!(reassembly.insert(3 * n, 3 * n + 1).is_some());
+        }
+        assert_eq!(reassembly.insert(3_000_000, 3_000_001), None);
+        assert_eq!(reassembly.insert(1, 3), Some((0, 4)), "what fills a hole is taken");
+    }
+
+    proptest! {
+        #[test]
+        fn it_knows_what_came(pieces in prop::collection::vec((1u64..200, 1u64..30), 1..40)) {
+            let mut reassembly = Reassembly::default();
+            let mut came = [false; 300];
+            for (start, len) in pieces {
+                came[start as usize..(start + len) as usize].fill(true);
+                let (left, right) = reassembly.insert(start, start + len).expect("there is room");
+                prop_assert!(came[left as usize..right as usize].iter().all(|byte| *byte));
+                prop_assert!(!came[left as usize - 1] && !came[right as usize]);
+            }
+            prop_assert_eq!(reassembly.end(), came.iter().rposition(|byte| *byte).map(|last| last as u64 + 1));
+            let first_gap = came.iter().skip(1).position(|byte| !byte).map_or(1, |at| at as u64 + 1);
+            prop_assert_eq!(reassembly.advance(1), first_gap);
+        }
+    }
+}
