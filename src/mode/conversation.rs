@@ -26,6 +26,8 @@ use std::{
 
 /// The most bytes moved in one read or write: enough to be fast, little enough that ACKs do not wait.
 const TRANSFER: usize = 256 << 10;
+/// The most writes in one turn.
+const WRITES: usize = 4;
 
 /// Where a conversation's input comes from.
 pub trait Input {
@@ -292,18 +294,38 @@ impl Conversation {
             return Ok(false);
         }
         let Some(flow) = stack.flow(&self.tuple) else { return Ok(false) };
-        let drops = self.relay.drops_output();
-        let written = flow.receive(TRANSFER, |bytes| match drops {
-            true => Ok(bytes.len()),
-            false => output.write(bytes),
-        });
-        match written {
-            Ok(_) => self.relay.moved(now),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(_) if self.ends == Ends::Process => self.output_closed(output),
-            Err(error) => return Err(Error::Output(error)),
+        let mut busy = false;
+        // More may have come since the last turn than one write takes.
+        for _ in 0..WRITES {
+            let drops = self.relay.drops_output();
+            let written = flow.receive(TRANSFER, |bytes| match drops {
+                true => Ok(bytes.len()),
+                false => output.write(bytes),
+            });
+            match written {
+                Ok(0) => break,
+                Ok(_) => self.relay.moved(now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) if self.ends == Ends::Process => self.output_closed(output),
+                Err(error) => return Err(Error::Output(error)),
+            }
+            busy = true;
         }
-        Ok(true)
+        Ok(busy)
+    }
+
+    /// Writes out bytes that have just come, before they are kept anywhere; returns how many. An error comes up again
+    /// when the rest is written.
+    pub fn offer(&mut self, now: Duration, bytes: &[u8], output: &mut Channel) -> usize {
+        let written = match (self.relay.drops_output(), output.is_blocked()) {
+            (true, _) => bytes.len(),
+            (false, true) => 0,
+            (false, false) => output.write(bytes).unwrap_or(0),
+        };
+        if written > 0 {
+            self.relay.moved(now);
+        }
+        written
     }
 
     fn read_input(

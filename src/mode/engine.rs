@@ -21,7 +21,7 @@ use crate::{
         capture_file::Statistics,
         tap::{Tap, Watch},
     },
-    stack::{Path, Persona, Settings, Source, Stack},
+    stack::{Outlet, Path, Persona, Settings, Source, Stack},
 };
 use std::{
     collections::HashMap,
@@ -228,9 +228,14 @@ impl Engine {
 
     /// Takes what has arrived, up to a budget; whether anything had.
     pub fn ingress(&mut self, now: Duration) -> Result<bool, Error> {
+        self.ingress_to(now, &mut |_, _| 0)
+    }
+
+    /// The same, but `outlet` may take data where it lies; see [`Stack::ingress_to`].
+    pub fn ingress_to(&mut self, now: Duration, outlet: &mut Outlet<'_>) -> Result<bool, Error> {
         for taken in 0..INGRESS_BUDGET {
             match self.link.receive() {
-                Ok(Some(received)) => self.stack.ingress(now, received),
+                Ok(Some(received)) => self.stack.ingress_to(now, received, outlet),
                 Ok(None) => return Ok(taken > 0),
                 Err(error @ LinkError::Down { .. }) => {
                     log::warn!("{error}; waiting for it to come back");

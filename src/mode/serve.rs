@@ -97,7 +97,7 @@ impl Server<'_> {
         let mut busy_turns = 0;
         loop {
             let now = self.engine.reactor.now();
-            let mut busy = self.engine.ingress(now)?;
+            let mut busy = self.ingress(now)?;
             busy |= self.accept(now);
             busy |= self.read_input(now)?;
             busy |= self.turn(now)?;
@@ -115,6 +115,22 @@ impl Server<'_> {
                 busy_turns = 0;
             }
         }
+    }
+
+    /// Takes what has arrived, and writes out at once what is worth it.
+    fn ingress(&mut self, now: Duration) -> Result<bool, Error> {
+        let (clients, standard) = (&mut self.clients, &mut self.standard);
+        self.engine.ingress_to(now, &mut |tuple, bytes| {
+            let Some(client) = clients.iter_mut().find(|client| client.conversation.tuple() == tuple) else {
+                return 0;
+            };
+            let output = match (&mut client.ends, standard.as_mut()) {
+                (ClientEnds::Process(process), _) => &mut process.input,
+                (ClientEnds::Standard(_), Some(standard)) => &mut standard.output,
+                (ClientEnds::Standard(_), None) => return 0,
+            };
+            client.conversation.offer(now, bytes, output)
+        })
     }
 
     /// Takes clients from the backlog while there is room; whether any came.

@@ -131,7 +131,7 @@ fn converse(
     let mut busy_turns = 0;
     loop {
         let now = engine.reactor.now();
-        let mut busy = engine.ingress(now)?;
+        let mut busy = engine.ingress_to(now, &mut |_, bytes| conversation.offer(now, bytes, &mut output))?;
         match conversation.turn(now, &mut engine.stack, &mut input, &mut output)? {
             Turn::Idle => {}
             Turn::Busy => busy = true,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{
     Disposition, Instant, Recovery,
     egress::Control,
-    receiver::Answer,
+    receiver::{Answer, Outlet},
     scoreboard::Scoreboard,
     segment::{self, Header, MAX_HEADER_LEN, Outgoing, SackBlocks, Timestamps, flags},
 };
@@ -29,6 +29,11 @@ impl Recovery {
     /// Takes one segment of the peer: TCP header and payload, its checksum verified, its ports the
     /// connection's. It may be edited in place, the checksum then no longer holds.
     pub fn from_wire(&mut self, now: Instant, segment: &mut [u8]) -> Disposition {
+        self.from_wire_to(now, segment, &mut |_| 0)
+    }
+
+    /// The same, but `outlet` may take data that comes in order, after what waits to be read.
+    pub fn from_wire_to(&mut self, now: Instant, segment: &mut [u8], outlet: &mut Outlet<'_>) -> Disposition {
         let Some(header) = Header::parse(segment) else { return Disposition::Hide };
         if header.has(flags::RST) {
             return self.on_reset(now, segment, &header);
@@ -69,7 +74,7 @@ impl Recovery {
             self.on_bare(now, header.seq);
         } else {
             let payload = segment.get(header.len..).unwrap_or_default();
-            match self.receiver.on_segment(now, header.seq, payload, fin, self.mss) {
+            match self.receiver.on_segment(now, header.seq, payload, fin, self.mss, outlet) {
                 Answer::Cumulative => {}
                 Answer::AtOnce(sack) => self.push_ack(sack),
             }

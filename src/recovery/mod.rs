@@ -63,7 +63,7 @@ mod undo;
 use std::{collections::VecDeque, fmt, time::Duration};
 
 pub use congestion::{Algorithm, UnknownAlgorithm};
-pub use receiver::window_shift;
+pub use receiver::{Outlet, window_shift};
 pub use time::Instant;
 
 use congestion::CongestionControl;

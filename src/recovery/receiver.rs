@@ -2,7 +2,8 @@
 //!
 //! In-order data is read from where it was put; a buffer that has been read empty begins anew at its front, so a fast
 //! reader's bytes never leave the processor's cache. The buffer grows with what it must hold, up to the limit that the
-//! window has promised from the start.
+//! window has promised from the start. A long piece that comes in order is first offered to the user where it lies, after
+//! what waits.
 //!
 //! An ACK rides on data where there is some to send. By itself it goes at once, except in a dialogue, where an answer
 //! may be expected: there it waits a little for it (RFC 1122, section 4.2.3.2, which allows half a second).
@@ -14,18 +15,23 @@ use super::{Instant, ring::Ring, segment::SackBlocks};
 use reassembly::Reassembly;
 use sack_report::SackReport;
 use space::ReceiveSpace;
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 /// How long an ACK waits for an answer to ride on. A peer with Nagle's algorithm may wait for the ACK (RFC 9293,
 /// section 3.7.4): Linux makes it wait for 40 ms and more, and this is not worth that much.
 const ACK_DELAY: Duration = Duration::from_millis(1);
 /// The smallest buffer, in bytes.
 const LEAST: u64 = 4096;
+/// From so many bytes on it pays to offer the user what has just come, by itself.
+const WORTH_OFFERING: usize = 16 << 10;
 
 /// The window scale for a receive buffer of so many bytes (RFC 7323, section 2.2).
 pub fn window_shift(receive_buffer: usize) -> u8 {
     (usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16).min(14) as u8
 }
+
+/// Takes bytes where they lie, and returns how many.
+pub type Outlet<'a> = dyn FnMut(&[u8]) -> usize + 'a;
 
 /// What to say about a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,8 +155,16 @@ impl Receiver {
     }
 
     /// Takes the payload and the FIN of a segment, at least one of which there is (RFC 9293, section 3.10.7.4).
-    /// `segment` is the payload of a full one, in bytes.
-    pub fn on_segment(&mut self, now: Instant, seq: u32, payload: &[u8], fin: bool, segment: u64) -> Answer {
+    /// `segment` is the payload of a full one, in bytes; `outlet` may take what is in order, and returns how much it did.
+    pub fn on_segment(
+        &mut self,
+        now: Instant,
+        seq: u32,
+        payload: &[u8],
+        fin: bool,
+        segment: u64,
+        outlet: &mut Outlet<'_>,
+    ) -> Answer {
         let next = self.space.nxt;
         if !payload.is_empty() {
             self.report.on_data(seq, seq.wrapping_add(payload.len() as u32), self.expected());
@@ -177,7 +191,8 @@ impl Receiver {
             let piece = payload.get(skipped..skipped + (to - from) as usize).unwrap_or_default();
             let (from, to) = (next + from as u64, next + to as u64);
             if from == next {
-                self.keep(from, to, piece);
+                let taken = self.offer(piece, outlet);
+                self.keep(from + taken, to, piece.get(taken as usize..).unwrap_or_default());
                 self.space.nxt = self.reassembly.advance(to);
             } else if let Some(run) = self.reassembly.insert(from, to) {
                 self.keep(from, to, piece);
@@ -200,8 +215,27 @@ impl Receiver {
         Answer::Cumulative
     }
 
+    /// Lets `outlet` take what waits, and then of `piece`, which comes next; returns how much of the latter it took.
+    fn offer(&mut self, piece: &[u8], outlet: &mut Outlet<'_>) -> u64 {
+        if piece.len() < WORTH_OFFERING {
+            return 0;
+        }
+        while self.readable() > 0 {
+            let Ok(taken) = self.read(usize::MAX, |bytes| Ok::<_, Infallible>(outlet(bytes)));
+            if taken == 0 {
+                return 0;
+            }
+        }
+        let taken = outlet(piece).min(piece.len()) as u64;
+        self.read += taken;
+        taken
+    }
+
     /// Puts bytes into the buffer, which grows as it must.
     fn keep(&mut self, from: u64, to: u64, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         let wanted = to - self.read;
         if wanted > self.ring.capacity() {
             let kept = self.reassembly.end().unwrap_or(0).max(self.space.nxt);

@@ -75,13 +75,16 @@ pub struct Counters {
     /// Frames that this host's own egress dropped (ENOBUFS), and SYNs among them.
     pub egress_drops: u64,
     pub egress_syn_drops: u64,
-    /// Segments with a wrong checksum or a malformed header.
+    /// Segments with a wrong checksum.
     pub invalid: u64,
     /// When the peer's first data came.
     pub first_data_at: Option<Duration>,
     /// Segments with data that came again, or late: the peer's path loses or reorders.
     pub repeated: u64,
 }
+
+/// Takes data of a flow where it lies, and returns how many bytes.
+pub type Outlet<'a> = dyn FnMut(&FiveTuple, &[u8]) -> usize + 'a;
 
 /// A TCP connection.
 pub struct Flow {
@@ -365,31 +368,32 @@ impl Flow {
         (header.len() >= segment::MIN_HEADER).then(bare)
     }
 
-    /// Takes one packet of this flow. `frame` holds it with its link header; `header` is its IP header, with
-    /// offsets from `network`. `trusted` skips the checksum.
+    /// A segment with a wrong checksum came.
+    pub fn note_invalid(&mut self) {
+        self.counters.invalid += 1;
+    }
+
+    /// Takes one segment of this flow, `bytes`, its checksum verified. An answer to whoever sent it goes to `reply`.
+    /// `outlet` may take data that comes in order.
     pub fn ingress(
         &mut self,
         now: Duration,
-        frame: &mut [u8],
-        network: usize,
-        header: &ip::Header,
-        trusted: bool,
+        bytes: &mut [u8],
+        segment: &Segment,
         reply: &NextHop,
+        outlet: &mut Outlet<'_>,
     ) {
-        let (transport, end) = (network + header.transport, network + header.end);
-        let Some(bytes) = frame.get_mut(transport..end) else { return };
-        let valid = trusted
-            || ip::pseudo_header(header.source, header.destination, TCP, bytes.len()).add(bytes).checksum()
-                == 0;
-        let Some(segment) = Segment::parse(bytes).filter(|_| valid) else {
-            self.counters.invalid += 1;
-            return;
-        };
         self.counters.frames_received += 1;
-        self.note_sequence(now, &segment);
-        self.follow(&segment, reply);
+        self.note_sequence(now, segment);
+        self.follow(segment, reply);
         let before = self.endpoint.state();
-        match self.recovery.from_wire(recovery_time(now), bytes) {
+        let taken = &mut self.counters.bytes_received;
+        let mut outlet = |bytes: &[u8]| {
+            let len = outlet(&self.tuple, bytes).min(bytes.len());
+            *taken += len as u64;
+            len
+        };
+        match self.recovery.from_wire_to(recovery_time(now), bytes, &mut outlet) {
             Disposition::Hide => {}
             Disposition::Show => self.show(now, &bytes[..segment.header_len]),
         }

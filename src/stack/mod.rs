@@ -45,7 +45,7 @@ pub use datagram::{
 };
 pub use discovery::Persona;
 pub use disguise::Disguise;
-pub use flow::{Counters, Failure, Flow, Phase};
+pub use flow::{Counters, Failure, Flow, Outlet, Phase};
 pub use listen::{Admission, Gate, Listener};
 pub use next_hop::{Neighbour, Source};
 pub use way::{Path, Settings, Way};
@@ -90,6 +90,15 @@ const MAX_ORPHANS: usize = 1024;
 struct Orphans {
     until: HashMap<FiveTuple, Duration>,
     order: VecDeque<FiveTuple>,
+}
+
+/// How a packet came.
+#[derive(Clone, Copy)]
+struct Arrival {
+    reply: NextHop,
+    checksum: ChecksumState,
+    /// Payload bytes of each segment in a coalesced frame; 0 for an ordinary one.
+    segment_size: u16,
 }
 
 impl Stack {
@@ -191,43 +200,51 @@ impl Stack {
 
     /// Takes one received frame.
     pub fn ingress(&mut self, now: Duration, received: Received<'_>) {
+        self.ingress_to(now, received, &mut |_, _| 0);
+    }
+
+    /// The same, but `outlet` may take a connection's data that comes in order, after what waits to be read.
+    pub fn ingress_to(&mut self, now: Duration, received: Received<'_>, outlet: &mut Outlet<'_>) {
         let Received { frame, network, ethertype, reply, checksum, segment_size, .. } = received;
-        let Some(packet) = frame.get(network..) else { return };
+        let Some(packet) = frame.get_mut(network..) else { return };
         self.overhear(now, ethertype, packet, reply.interface);
         if let Some(disguise) = &mut self.disguise
             && disguise.take(ethertype, packet, &reply)
         {
             return;
         }
-        self.ingress_packet(now, frame, network, reply, checksum, segment_size.into());
+        self.ingress_packet(now, packet, Arrival { reply, checksum, segment_size }, outlet);
     }
 
     fn ingress_packet(
         &mut self,
         now: Duration,
-        frame: &mut [u8],
-        network: usize,
-        reply: NextHop,
-        checksum: ChecksumState,
-        segment_size: usize,
+        packet: &mut [u8],
+        arrival: Arrival,
+        outlet: &mut Outlet<'_>,
     ) {
-        let Some(packet) = frame.get(network..) else { return };
         let header = match ip::parse(packet, false) {
             Ok(header) => header,
             Err(error) => return log::debug!("dropping a packet: {error}"),
         };
         if header.fragment.is_some() {
             if let Some(mut whole) = self.reassembly.insert(now, &header, packet) {
-                self.ingress_packet(now, &mut whole, 0, reply, ChecksumState::Unverified, 0);
+                let checksum = ChecksumState::Unverified;
+                self.ingress_packet(
+                    now,
+                    &mut whole,
+                    Arrival { checksum, segment_size: 0, ..arrival },
+                    outlet,
+                );
             }
             return;
         }
         match header.protocol {
-            ip::TCP => self.ingress_tcp(now, frame, network, &header, reply, checksum),
+            ip::TCP => self.ingress_tcp(now, packet, &header, arrival, outlet),
             ip::UDP => {
                 let Some(bytes) = packet.get(header.transport..header.end) else { return };
-                let trusted = checksum.is_trusted();
-                self.datagrams.ingress(&header, bytes, reply, trusted, segment_size);
+                let Arrival { reply, checksum, segment_size } = arrival;
+                self.datagrams.ingress(&header, bytes, reply, checksum.is_trusted(), segment_size.into());
             }
             ip::ICMP | ip::ICMPV6 => {
                 if let Some(error) = icmp::parse(&header, packet) {
@@ -241,13 +258,13 @@ impl Stack {
     fn ingress_tcp(
         &mut self,
         now: Duration,
-        frame: &mut [u8],
-        network: usize,
+        packet: &mut [u8],
         header: &ip::Header,
-        reply: NextHop,
-        checksum: ChecksumState,
+        arrival: Arrival,
+        outlet: &mut Outlet<'_>,
     ) {
-        let Some(bytes) = frame.get(network + header.transport..network + header.end) else { return };
+        let Arrival { reply, checksum, .. } = arrival;
+        let Some(bytes) = packet.get_mut(header.transport..header.end) else { return };
         let Some(segment) = Segment::parse(bytes) else {
             return log::debug!("dropping a malformed segment from {}", header.source);
         };
@@ -256,19 +273,20 @@ impl Stack {
             local: SocketAddr::new(header.destination, segment.destination_port),
             remote: SocketAddr::new(header.source, segment.source_port),
         };
-        let trusted = checksum.is_trusted();
-        if !self.flows.contains_key(&tuple) {
-            let valid = trusted
-                || ip::pseudo_header(header.source, header.destination, ip::TCP, bytes.len())
-                    .add(bytes)
-                    .checksum()
-                    == 0;
-            if !valid || !self.find_or_make(now, tuple, &segment, bytes, reply) {
-                return;
-            }
+        let valid = checksum.is_trusted()
+            || ip::pseudo_header(header.source, header.destination, ip::TCP, bytes.len())
+                .add(bytes)
+                .checksum()
+                == 0;
+        let known = self.flows.contains_key(&tuple);
+        if !(known || valid && self.find_or_make(now, tuple, &segment, bytes, reply)) {
+            return;
         }
         let Some(flow) = self.flows.get_mut(&tuple) else { return };
-        flow.ingress(now, frame, network, header, trusted, &reply);
+        match valid {
+            true => flow.ingress(now, bytes, &segment, &reply, outlet),
+            false => flow.note_invalid(),
+        }
         self.touched.insert(tuple);
     }
 

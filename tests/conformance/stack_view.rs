@@ -126,7 +126,11 @@ fn an_ack_does_not_wait_for_its_data() {
     assert_eq!(sent.iter().map(|s| (s.len, s.ack)).collect::<Vec<_>>(), [(0, PEER + 500)]);
     script.peer_data(2000, &[7; 400]);
     let sent = script.sent();
-    assert_eq!(sent.iter().map(|s| (s.len, s.ack)).collect::<Vec<_>>(), [(0, PEER + 900)], "it is none any more");
+    assert_eq!(
+        sent.iter().map(|s| (s.len, s.ack)).collect::<Vec<_>>(),
+        [(0, PEER + 900)],
+        "it is none any more"
+    );
 }
 
 /// RFC 5961, section 3.2: a RST is believed where it is expected, so that is where ours goes.
