@@ -51,12 +51,17 @@ pub(super) struct Parsed {
     pub ethertype: u16,
 }
 
+/// Whether frames of a device of this type (ARPHRD_*) have an Ethernet header, which names their protocol.
+pub(super) fn is_ethernet(hardware_type: u16) -> bool {
+    matches!(hardware_type, ARPHRD_ETHER | ARPHRD_LOOPBACK)
+}
+
 /// Reads the link header of `frame`, from a device of type `hardware_type` (ARPHRD_*). `protocol` is the
 /// ethertype that the kernel reports, all there is on devices without a header. A frame that is shorter than its
 /// header is all header: nothing is behind it, and nobody to answer to is in it.
 pub(super) fn parse(frame: &[u8], hardware_type: u16, protocol: u16) -> Parsed {
     let none = Parsed { reply: LinkHeader::None, len: 0, ethertype: protocol };
-    if !matches!(hardware_type, ARPHRD_ETHER | ARPHRD_LOOPBACK) {
+    if !is_ethernet(hardware_type) {
         return none;
     }
     let Some(header) = frame.first_chunk::<ETHERNET_LEN>() else {

@@ -12,6 +12,7 @@ use super::{
     virtio,
 };
 use crate::host::interface;
+use nix::sys::socket::{self, MsgFlags};
 use std::{
     cell::Cell,
     io,
@@ -61,8 +62,12 @@ pub struct PacketSocket {
     fd: OwnedFd,
     interface: Option<u32>,
     name: String,
+    /// The virtio-net header, if there is one, and a frame.
     buffer: Vec<u8>,
     vnet_header: bool,
+    /// The type of the one interface, where that, the virtio-net header and the frame tell all that there is to know:
+    /// the call that asks for nothing else is the cheapest.
+    plain: Option<u16>,
     /// Sniffing: every frame counts, whatever it is.
     sniffs: bool,
     /// Frames lost since [`PacketSocket::statistics`] was asked last because the header cannot describe them.
@@ -92,7 +97,8 @@ impl PacketSocket {
         if !set(libc::SOL_SOCKET, libc::SO_ATTACH_BPF, options.capture.as_raw_fd()) {
             return Err(failed("attach the capture program to a packet socket", ""));
         }
-        if !options.outgoing && !set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1) {
+        let incoming = !options.outgoing && set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1);
+        if !options.outgoing && !incoming {
             log::info!("the kernel cannot ignore outgoing packets (before 4.20); netkat skips them itself");
         }
         let vnet_header = options.vnet_header && set(libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1);
@@ -114,8 +120,10 @@ impl PacketSocket {
         Ok(PacketSocket {
             fd,
             interface: options.interface,
-            buffer: vec![0; FRAME_ROOM],
+            buffer: vec![0; virtio::LEN + FRAME_ROOM],
             vnet_header,
+            plain: (incoming && vnet_header && !options.timestamps && options.interface.is_some())
+                .then_some(0),
             sniffs: options.outgoing,
             undescribed: Cell::new(0),
             offloads: Offloads { checksum: vnet_header, segmentation: vnet_header && options.segmentation },
@@ -124,7 +132,7 @@ impl PacketSocket {
     }
 
     /// Opens the tap: frames arrive from now on.
-    pub fn bind(&self) -> Result<(), LinkError> {
+    pub fn bind(&mut self) -> Result<(), LinkError> {
         let address = link_address(self.interface.unwrap_or(0), libc::ETH_P_ALL as u16);
         // SAFETY: the pointer and the length describe one sockaddr_ll that outlives the call.
         let result = unsafe {
@@ -134,7 +142,22 @@ impl PacketSocket {
                 size_of::<libc::sockaddr_ll>() as libc::socklen_t,
             )
         };
-        if result < 0 { Err(self.failed("bind a packet socket")) } else { Ok(()) }
+        if result < 0 {
+            return Err(self.failed("bind a packet socket"));
+        }
+        let hardware = self.bound().map(|address| address.sll_hatype);
+        self.plain = self.plain.and(hardware).filter(|hardware| header::is_ethernet(*hardware));
+        Ok(())
+    }
+
+    /// What the socket is bound to.
+    fn bound(&self) -> Option<libc::sockaddr_ll> {
+        let mut address = link_address(0, 0);
+        let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the pointer and the length describe one writable sockaddr_ll that outlives the call.
+        let result =
+            unsafe { libc::getsockname(self.fd.as_raw_fd(), ptr::from_mut(&mut address).cast(), &mut len) };
+        (result == 0).then_some(address)
     }
 
     /// Receives every frame on the segment while the socket lives, not just this host's.
@@ -195,12 +218,7 @@ impl PacketSocket {
     /// Whether the interface that the socket was bound to is gone: then its index is -1 (net/packet/af_packet.c,
     /// packet_notifier).
     fn is_stranded(&self) -> bool {
-        let mut address = link_address(0, 0);
-        let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: the pointer and the length describe one writable sockaddr_ll that outlives the call.
-        let result =
-            unsafe { libc::getsockname(self.fd.as_raw_fd(), ptr::from_mut(&mut address).cast(), &mut len) };
-        result == 0 && address.sll_ifindex == -1
+        self.bound().is_some_and(|address| address.sll_ifindex == -1)
     }
 
     fn failed(&self, operation: &'static str) -> LinkError {
@@ -231,65 +249,99 @@ impl AsFd for PacketSocket {
     }
 }
 
+/// A frame in the buffer, and what the kernel says of it.
+struct Arrival {
+    /// Bytes in the buffer, and on the wire, both with the virtio-net header.
+    len: usize,
+    wire_len: usize,
+    interface: u32,
+    hardware_type: u16,
+    protocol: u16,
+    outgoing: bool,
+    ancillary: Ancillary,
+}
+
+impl PacketSocket {
+    /// Receives one frame into the buffer.
+    fn take(&mut self) -> io::Result<Arrival> {
+        match (self.plain, self.interface) {
+            (Some(hardware_type), Some(interface)) => {
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+                let wire_len = socket::recv(self.fd.as_raw_fd(), &mut self.buffer, flags)?;
+                Ok(Arrival {
+                    len: wire_len.min(self.buffer.len()),
+                    wire_len,
+                    interface,
+                    hardware_type,
+                    protocol: 0,
+                    outgoing: false,
+                    ancillary: Ancillary::NONE,
+                })
+            }
+            _ => self.take_message(),
+        }
+    }
+
+    /// The same, with all that the kernel can say of it.
+    fn take_message(&mut self) -> io::Result<Arrival> {
+        let mut control = [0u64; CONTROL_ROOM / 8];
+        // SAFETY: sockaddr_ll and msghdr are plain integers and pointers, for which zero is valid.
+        let (mut from, mut message): (libc::sockaddr_ll, libc::msghdr) = unsafe { zeroed() };
+        let mut piece = libc::iovec { iov_base: self.buffer.as_mut_ptr().cast(), iov_len: self.buffer.len() };
+        message.msg_name = ptr::from_mut(&mut from).cast();
+        message.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        message.msg_iov = ptr::from_mut(&mut piece);
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = CONTROL_ROOM as _;
+        // SAFETY: every pointer in `message` is to a local or to self.buffer with the length beside it, and all outlive
+        // the call.
+        let got =
+            unsafe { libc::recvmsg(self.fd.as_raw_fd(), &mut message, libc::MSG_DONTWAIT | libc::MSG_TRUNC) };
+        let Ok(wire_len) = usize::try_from(got) else { return Err(io::Error::last_os_error()) };
+        Ok(Arrival {
+            len: wire_len.min(self.buffer.len()),
+            wire_len,
+            interface: from.sll_ifindex as u32,
+            hardware_type: from.sll_hatype,
+            protocol: u16::from_be(from.sll_protocol),
+            outgoing: from.sll_pkttype == libc::PACKET_OUTGOING,
+            ancillary: ancillary(&message),
+        })
+    }
+}
+
 impl Link for PacketSocket {
     fn receive(&mut self) -> Result<Option<Received<'_>>, LinkError> {
-        loop {
-            let mut vnet = [0u8; virtio::LEN];
-            let mut control = [0u64; CONTROL_ROOM / 8];
-            // SAFETY: sockaddr_ll and msghdr are plain integers and pointers, for which zero is valid.
-            let (mut from, mut message): (libc::sockaddr_ll, libc::msghdr) = unsafe { zeroed() };
-            let mut pieces = [
-                libc::iovec { iov_base: vnet.as_mut_ptr().cast(), iov_len: virtio::LEN },
-                libc::iovec { iov_base: self.buffer.as_mut_ptr().cast(), iov_len: self.buffer.len() },
-            ];
-            let skip = usize::from(!self.vnet_header);
-            message.msg_name = ptr::from_mut(&mut from).cast();
-            message.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-            message.msg_iov = pieces[skip..].as_mut_ptr();
-            message.msg_iovlen = (pieces.len() - skip) as _;
-            message.msg_control = control.as_mut_ptr().cast();
-            message.msg_controllen = CONTROL_ROOM as _;
-            // SAFETY: every pointer in `message` is to a local or to self.buffer with the length beside it,
-            // and all outlive the call.
-            let got = unsafe {
-                libc::recvmsg(self.fd.as_raw_fd(), &mut message, libc::MSG_DONTWAIT | libc::MSG_TRUNC)
-            };
-            if got < 0 {
-                let error = io::Error::last_os_error();
-                match error.raw_os_error() {
+        let arrival = loop {
+            match self.take() {
+                Ok(arrival) => break arrival,
+                Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return Ok(None),
-                    Some(libc::EINTR) => continue,
-                    Some(libc::EINVAL) if self.vnet_header => {
-                        self.forgo_vnet_header();
-                        continue;
-                    }
+                    Some(libc::EINTR) => {}
+                    Some(libc::EINVAL) if self.vnet_header => self.forgo_vnet_header(),
                     _ => return Err(self.explain("receive", error)),
-                }
+                },
             }
-            let outgoing = from.sll_pkttype == libc::PACKET_OUTGOING;
-            let wire_len = (got as usize).saturating_sub(if self.vnet_header { virtio::LEN } else { 0 });
-            let len = wire_len.min(self.buffer.len());
-            let ancillary = ancillary(&message);
-            let (checksum, segment_size) = match self.vnet_header {
-                true => virtio::decode(&vnet),
-                false => (ancillary.checksum, 0),
-            };
-            let protocol = u16::from_be(from.sll_protocol);
-            let link = header::parse(&self.buffer[..len], from.sll_hatype, protocol);
-            return Ok(Some(Received {
-                reply: NextHop { interface: from.sll_ifindex as u32, header: link.reply },
-                frame: &mut self.buffer[..len],
-                network: link.len,
-                ethertype: link.ethertype,
-                checksum,
-                segment_size,
-                hardware_type: from.sll_hatype,
-                vlan: ancillary.vlan,
-                outgoing,
-                wire_len,
-                time: ancillary.time,
-            }));
-        }
+        };
+        let Arrival { len, wire_len, interface, hardware_type, protocol, outgoing, ancillary } = arrival;
+        let before = if self.vnet_header { virtio::LEN.min(len) } else { 0 };
+        let (before, frame) = self.buffer[..len].split_at_mut(before);
+        let (checksum, segment_size) = before.first_chunk().map_or((ancillary.checksum, 0), virtio::decode);
+        let link = header::parse(frame, hardware_type, protocol);
+        Ok(Some(Received {
+            reply: NextHop { interface, header: link.reply },
+            network: link.len,
+            ethertype: link.ethertype,
+            checksum,
+            segment_size,
+            hardware_type,
+            vlan: ancillary.vlan,
+            outgoing,
+            wire_len: wire_len - before.len(),
+            time: ancillary.time,
+            frame,
+        }))
     }
 
     fn transmit(&mut self, next_hop: &NextHop, packet: &Outgoing<'_>) -> Result<(), LinkError> {
@@ -350,8 +402,12 @@ struct Ancillary {
     time: Option<SystemTime>,
 }
 
+impl Ancillary {
+    const NONE: Ancillary = Ancillary { checksum: ChecksumState::Unverified, vlan: None, time: None };
+}
+
 fn ancillary(message: &libc::msghdr) -> Ancillary {
-    let mut found = Ancillary { checksum: ChecksumState::Unverified, vlan: None, time: None };
+    let mut found = Ancillary::NONE;
     // SAFETY: the kernel has filled msg_control up to msg_controllen; CMSG_FIRSTHDR and CMSG_NXTHDR stay
     // inside, and the data of each message is read unaligned only where its length says that it is whole.
     unsafe {

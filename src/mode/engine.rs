@@ -145,7 +145,7 @@ impl Engine {
             [only] => Some(only.index),
             _ => None,
         };
-        let link = PacketSocket::open(&link::Options {
+        let mut link = PacketSocket::open(&link::Options {
             interface: single,
             capture: programs.capture_fd(),
             vnet_header: setup.vnet_header,

@@ -278,14 +278,18 @@ impl Stack {
                 .add(bytes)
                 .checksum()
                 == 0;
-        let known = self.flows.contains_key(&tuple);
-        if !(known || valid && self.find_or_make(now, tuple, &segment, bytes, reply)) {
+        if let Some(flow) = self.flows.get_mut(&tuple) {
+            match valid {
+                true => flow.ingress(now, bytes, &segment, &reply, outlet),
+                false => return flow.note_invalid(),
+            }
+        } else if valid
+            && self.find_or_make(now, tuple, &segment, bytes, reply)
+            && let Some(flow) = self.flows.get_mut(&tuple)
+        {
+            flow.ingress(now, bytes, &segment, &reply, outlet);
+        } else {
             return;
-        }
-        let Some(flow) = self.flows.get_mut(&tuple) else { return };
-        match valid {
-            true => flow.ingress(now, bytes, &segment, &reply, outlet),
-            false => flow.note_invalid(),
         }
         self.touched.insert(tuple);
     }

@@ -1,6 +1,9 @@
 //! UDP ends.
 use clap::Args;
-use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{RcvBufForce, UdpGsoSegment},
+};
 use serde_json::{Value, json};
 use std::{
     io::{self, ErrorKind},
@@ -14,6 +17,9 @@ const SILENCE: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The receiver's buffer in bytes, so that it is not what loses.
 const BUFFER: usize = 64 << 20;
+/// The most datagrams that go down in one call (linux/udp.h, UDP_MAX_SEGMENTS), and the most bytes.
+const MAX_SEGMENTS: usize = 64;
+const MAX_BYTES: usize = 65_000;
 
 #[derive(Args)]
 pub struct Blast {
@@ -27,17 +33,21 @@ pub struct Blast {
 }
 
 impl Blast {
+    /// Many datagrams go down in one call, which the kernel or the device cuts (udp(7), UDP_SEGMENT): one at a time,
+    /// the sender would be what is measured.
     pub fn run(&self) -> io::Result<Value> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect(self.to)?;
-        let datagram = vec![b'x'; self.size];
+        let count = (MAX_BYTES / self.size.max(1)).clamp(1, MAX_SEGMENTS);
+        setsockopt(&socket, UdpGsoSegment, &i32::try_from(self.size).map_err(io::Error::other)?)?;
+        let datagrams = vec![b'x'; self.size * count];
         let start = Instant::now();
         let mut sent = 0u64;
         while start.elapsed().as_secs_f64() < self.seconds {
             // The clock is looked at once a batch.
-            for _ in 0..64 {
-                match socket.send(&datagram) {
-                    Ok(_) => sent += 1,
+            for _ in 0..16 {
+                match socket.send(&datagrams) {
+                    Ok(_) => sent += count as u64,
                     // The ICMP error for a datagram before.
                     Err(e) if e.kind() == ErrorKind::ConnectionRefused => {}
                     Err(e) => return Err(e),
