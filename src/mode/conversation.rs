@@ -297,6 +297,9 @@ impl Conversation {
         let mut busy = false;
         // More may have come since the last turn than one write takes.
         for _ in 0..WRITES {
+            if flow.received() == 0 {
+                break;
+            }
             let drops = self.relay.drops_output();
             let written = flow.receive(TRANSFER, |bytes| match drops {
                 true => Ok(bytes.len()),

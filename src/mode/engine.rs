@@ -116,6 +116,8 @@ pub struct Engine {
     guards: Vec<Guard>,
     programs: Programs,
     port: Port,
+    /// The last wait said that no frame is there, and nothing has been done since.
+    link_empty: bool,
     checked_at: Duration,
     leak: Leak,
     watch: HostWatch,
@@ -184,6 +186,7 @@ impl Engine {
             guards,
             programs,
             port,
+            link_empty: false,
             checked_at: Duration::ZERO,
             leak: Leak::default(),
             watch,
@@ -233,6 +236,9 @@ impl Engine {
 
     /// The same, but `outlet` may take data where it lies; see [`Stack::ingress_to`].
     pub fn ingress_to(&mut self, now: Duration, outlet: &mut Outlet<'_>) -> Result<bool, Error> {
+        if std::mem::take(&mut self.link_empty) {
+            return Ok(false);
+        }
         for taken in 0..INGRESS_BUDGET {
             match self.link.receive() {
                 Ok(Some(received)) => self.stack.ingress_to(now, received, outlet),
@@ -308,6 +314,7 @@ impl Engine {
         let waited_for = if link { &mut own[..] } else { &mut own[..1] };
         let signal = self.reactor.wait(waited_for, interests, at).map_err(Error::Reactor)?;
         let changed = own[0].ready;
+        self.link_empty = link && !own[1].ready;
         match signal {
             Some(signal) => Err(Error::Interrupted(signal)),
             None if changed => self.follow_changes(),
