@@ -4,17 +4,19 @@
 //!
 //! ```text
 //! out   stdin -> relay -> recovery (send buffer) -> IP header -> link header -> packet socket -> wire
-//! in    wire -> packet socket (before tc and netfilter) -> link -> IP -> recovery -> smoltcp -> relay -> stdout
+//! in    wire -> packet socket (before tc and netfilter) -> link -> IP -> recovery (receive buffer) -> relay -> stdout
+//! state SYNs, FINs and resets, either way: smoltcp, which sees a connection without data
 //! aside the kernel's copy of the same packet -> guard program at tc ingress -> dropped, so the kernel answers nothing
 //! ```
 //!
 //! A packet of ours arrives on an interface. The kernel hands it to the packet socket's tap first, where the
 //! capture program ([`kernel`]) lets it through; then to tc ingress, where the guard, which has the same matcher,
 //! drops it. So netfilter, conntrack and the kernel's own TCP never learn of it. The [`link`] turns the frame into
-//! a network-layer packet, the [`stack`] finds the [`stack::Flow`] that it belongs to, the flow's [`recovery`]
-//! layer digests its acknowledgment, and smoltcp takes its payload. What we send goes from the [`relay`] to the recovery
-//! layer, and smoltcp adds the SYN, the ACKs and the FIN. The relay decides what to do about ends,
-//! the [`reactor`] waits, and a [`mode`] holds it all together.
+//! a network-layer packet, the [`stack`] finds the [`stack::Flow`] that it belongs to, and the flow's [`recovery`]
+//! layer digests its acknowledgment and keeps its payload, unless the output takes that where it lies. What we send goes
+//! from the [`relay`] to the recovery layer. smoltcp keeps the connection's state: it says when to send a SYN, a FIN or a
+//! reset, and is told of the peer's. The relay decides what to do about ends, the [`reactor`] waits, and a [`mode`] holds
+//! it all together.
 //!
 //! Back-pressure is the stack's: a full standard output closes the TCP window, a full send buffer stops the
 //! reading of standard input.
@@ -30,7 +32,7 @@
 //! | [`kernel`] | what is put into the kernel while netkat runs, each a value that undoes itself |
 //! | [`link`] | frames on the wire |
 //! | [`sniffer`] | frames as text, JSON and capture files |
-//! | [`recovery`] | a sender's loss recovery and congestion control |
+//! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly |
 //! | [`stack`] | flows, listeners, datagrams, ICMP errors |
 //! | [`relay`], [`stdio`], [`reactor`] | byte streams and their ends; the loop |
 //! | [`mode`] | what netkat can do: connect, listen, sniff |

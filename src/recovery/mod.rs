@@ -1,25 +1,27 @@
-//! A sender's loss recovery, between smoltcp and the wire.
+//! The byte streams of a connection, between smoltcp and the wire: loss recovery, congestion control, reassembly.
 //!
 //! smoltcp's sender assumes a network that loses next to nothing: its retransmission timeout is a second or more,
 //! it ignores SACK, goes back to the start of its window, and its congestion control is no match for the
-//! kernel's. This layer shows it a perfect path and owns the sender's side of the real one.
+//! kernel's. Its receiver copies everything once more, into a buffer as large as its window, and reports one hole at a
+//! time. This layer shows it a connection without data and owns both directions of the real one.
 //!
 //! # Theory of operation
 //!
 //! There is no I/O here and no clock. For one connection the caller
 //!
 //! - lets the user's bytes be written by [`Recovery::write`] into a ring, the one copy of what is not acknowledged;
-//! - lets the stack write each packet through [`Recovery::from_stack`]: it sees a connection on which we send no
-//!   data, only a SYN, ACKs, and a FIN when the user ends the stream;
-//! - shows each segment of the peer to [`Recovery::from_wire`], which digests acknowledgments, edits the segment
-//!   in place, and says whether the stack need see it at all;
-//! - shows the stack what [`Recovery::for_stack`] has for it, as if it had come from the wire;
+//! - lets the stack write each packet through [`Recovery::from_stack`]: its SYN, its FIN when the user ends the
+//!   stream, a reset;
+//! - shows each segment of the peer to [`Recovery::from_wire`], which digests acknowledgments, keeps the data, and
+//!   says whether the stack need see the segment's header: for a handshake and for a reset;
+//! - shows the stack what [`Recovery::for_stack`] has for it, as if it had come from the wire: that its FIN was
+//!   acknowledged, and the peer's FIN once all before it has come;
+//! - reads what came in order by [`Recovery::read`], or takes it where it lies ([`Recovery::from_wire_to`]);
 //! - sends what [`Recovery::poll_transmit`] returns until it returns nothing, and calls again at the latest at
 //!   [`Recovery::poll_at`].
 //!
 //! SYNs and RSTs pass (a lost SYN is the stack's to repeat, after a second as RFC 6298 has it); what they negotiate
-//! is learnt from them. From then on every header on the wire is the layer's own: ports, acknowledgment and
-//! window are the stack's, sequence numbers, options and flags the layer's.
+//! is learnt from them. From then on every header on the wire is the layer's own.
 //!
 //! Loss is detected by RACK (RFC 8985) on a scoreboard of SACKed runs, tails are probed (TLP), and the timer of
 //! RFC 6298 is the last resort. A congestion controller says how much may be in flight and how fast it may go;
@@ -34,7 +36,7 @@
 //! | `rack`, `tail_probe`, `rtt`, `undo` | when something is lost, and when it was not |
 //! | `rate`, `congestion`, `prr`, `pacing` | how much and how fast |
 //! | `path_mtu` | how large |
-//! | `stack_view`, `sack_report`, `offered_window` | what the stack knows, and what the peer learns of our receiver |
+//! | `receiver` | the peer's bytes, the window, and when to acknowledge |
 //! | `egress`, `ingress`, `digest`, `timers`, `transmit` | the layer's five entrances, in the order of a segment's life |
 mod congestion;
 mod digest;

@@ -10,6 +10,8 @@
 mod reassembly;
 mod sack_report;
 mod space;
+#[cfg(test)]
+mod tests;
 
 use super::{Instant, ring::Ring, segment::SackBlocks};
 use reassembly::Reassembly;
@@ -55,9 +57,10 @@ pub(super) struct Receiver {
     edge: u64,
     /// The shift of our window field.
     shift: u8,
-    /// RCV.NXT and the right edge as the wire saw them last; 0 before it saw any.
+    /// RCV.NXT and the right edge as the wire saw them last, 0 before it saw any; and what had been read by then.
     told: u64,
     told_edge: u64,
+    told_read: u64,
     /// When data came last.
     heard: Option<Instant>,
     /// The user answers what comes.
@@ -80,6 +83,7 @@ impl Receiver {
             shift: 0,
             told: 0,
             told_edge: 0,
+            told_read: 1,
             heard: None,
             dialogue: false,
             wait: None,
@@ -289,6 +293,7 @@ impl Receiver {
         let window = u16::try_from(self.window() >> self.shift).unwrap_or(u16::MAX);
         self.told = self.space.nxt;
         self.told_edge = self.told + (u64::from(window) << self.shift);
+        self.told_read = self.read;
         self.wait = None;
         (self.expected(), window)
     }
@@ -312,9 +317,10 @@ impl Receiver {
         if self.told != self.space.nxt {
             return self.space.is_synchronized().then(|| self.wait.unwrap_or(Instant::ZERO));
         }
-        // A window that has become twice as large is news (Linux's tcp_cleanup_rbuf()).
+        // A window that has become twice as large by what was read is news (Linux's tcp_cleanup_rbuf()).
         let edge = self.right_edge(segment);
         let told = self.told_edge.saturating_sub(self.told);
-        (edge > self.edge && edge - self.told >= 2 * told).then_some(Instant::ZERO)
+        let opened = self.read > self.told_read && edge > self.edge && edge - self.told >= 2 * told;
+        opened.then_some(Instant::ZERO)
     }
 }

@@ -1,4 +1,4 @@
-//! The receiver: order, SACK and D-SACK, windows, urgent data. It is smoltcp's, with the layer's corrections.
+//! The receiver: order, SACK and D-SACK, windows, urgent data. On the whole stack.
 use super::{
     common::script::{ACK, FIN, segment},
     ms,
@@ -135,10 +135,35 @@ fn an_early_fin_waits_for_the_data_before_it() {
     assert!(!wire.flow().peer_finished());
     wire.peer_data(0, 0, b"all ");
     assert_eq!(wire.read(), b"all last");
-    // smoltcp does not keep the FIN that came early: it takes the repeated one.
-    wire.peer_sends(wire.their_seq(8), wire.our_seq(0), ACK | FIN, &[], &[]);
     assert!(wire.flow().peer_finished());
     assert_eq!(wire.run(ms(10)).last().map(|s| s.ack), Some(wire.their_seq(9)));
+}
+
+/// RFC 9293, section 3.10.7.4: the part that is new counts, though it be the FIN alone.
+#[test]
+fn a_fin_behind_data_that_was_there_is_taken() {
+    let mut wire = Wire::connected(settings());
+    wire.peer_data(0, 0, b"all");
+    wire.peer_sends(wire.their_seq(0), wire.our_seq(0), ACK | FIN, &[], b"all");
+    assert_eq!(wire.read(), b"all");
+    assert!(wire.flow().peer_finished());
+    assert_eq!(wire.run(ms(10)).last().map(|s| s.ack), Some(wire.their_seq(4)));
+}
+
+/// RFC 9293, section 3.10.7.4: nothing comes after a FIN, and a FIN that was known stays where it was.
+#[test]
+fn nothing_follows_a_fin() {
+    let mut wire = Wire::connected(settings());
+    let ack = wire.our_seq(0);
+    wire.peer_sends(wire.their_seq(4), ack, ACK | FIN, &[], b"");
+    wire.peer_sends(wire.their_seq(2), ack, ACK, &[], b"cdef");
+    wire.peer_sends(wire.their_seq(0), ack, ACK | FIN, &[], b"abcdefgh");
+    assert_eq!(wire.read(), b"abcd");
+    assert!(wire.flow().peer_finished());
+    wire.sent();
+    wire.peer_sends(wire.their_seq(5), ack, ACK, &[], b"more");
+    assert_eq!(wire.sent().last().map(|s| s.ack), Some(wire.their_seq(5)));
+    assert_eq!(wire.read(), b"");
 }
 
 /// RFC 7323, section 5.3 (PAWS), on the whole stack: an old duplicate is answered and does not get into the stream.

@@ -1,0 +1,156 @@
+//! Whatever order a stream comes in, and however it is read, it is read whole.
+use super::*;
+use proptest::prelude::*;
+
+const IRS: u32 = u32::MAX - 50_000;
+const SEGMENT: u64 = 1000;
+
+fn receiver(limit: usize) -> Receiver {
+    let mut receiver = Receiver::new(limit);
+    receiver.synchronize(IRS);
+    receiver.on_syn_acknowledged();
+    receiver.establish(receiver.offered_shift());
+    assert_eq!(receiver.ack_at(SEGMENT), None, "the SYN-ACK has said it all");
+    receiver
+}
+
+fn stream(from: usize, to: usize) -> Vec<u8> {
+    (from..to).map(|n| (n % 251) as u8).collect()
+}
+
+/// A piece of the stream comes, and `outlet` may take so much of each offer.
+fn hear(
+    receiver: &mut Receiver,
+    from: usize,
+    to: usize,
+    fin: bool,
+    out: &mut Vec<u8>,
+    take: usize,
+) -> Answer {
+    let seq = IRS.wrapping_add(1 + from as u32);
+    receiver.on_segment(Instant::ZERO, seq, &stream(from, to), fin, SEGMENT, &mut |bytes| {
+        let len = bytes.len().min(take);
+        out.extend_from_slice(&bytes[..len]);
+        len
+    })
+}
+
+fn read(receiver: &mut Receiver, limit: usize, out: &mut Vec<u8>) {
+    let Ok(_) = receiver.read(limit, |bytes| {
+        out.extend_from_slice(bytes);
+        Ok::<_, Infallible>(bytes.len())
+    });
+}
+
+#[test]
+fn a_long_piece_is_offered_where_it_lies_after_what_waits() {
+    let mut receiver = receiver(1 << 20);
+    receiver.advertise(SEGMENT);
+    let mut out = Vec::new();
+    hear(&mut receiver, 0, 100, false, &mut out, usize::MAX);
+    assert_eq!((out.len(), receiver.readable()), (0, 100), "not worth it");
+    hear(&mut receiver, 100, 30_000, false, &mut out, usize::MAX);
+    assert_eq!((out.len(), receiver.readable()), (30_000, 0));
+    hear(&mut receiver, 30_000, 60_000, false, &mut out, 7_000);
+    assert_eq!((out.len(), receiver.readable()), (37_000, 23_000), "the rest is kept");
+    hear(&mut receiver, 90_000, 120_000, false, &mut out, usize::MAX);
+    assert_eq!(out.len(), 37_000, "out of order");
+    hear(&mut receiver, 60_000, 90_000, true, &mut out, usize::MAX);
+    assert_eq!(out.len(), 90_000);
+    read(&mut receiver, usize::MAX, &mut out);
+    assert_eq!(out, stream(0, 120_000));
+}
+
+#[test]
+fn a_buffer_grows_with_what_it_must_hold() {
+    let mut receiver = receiver(4 << 20);
+    receiver.advertise(SEGMENT);
+    let mut out = Vec::new();
+    hear(&mut receiver, 0, 64, false, &mut out, 0);
+    assert_eq!(receiver.ring.capacity(), LEAST);
+    for n in 0..1000 {
+        hear(&mut receiver, 64 + 1000 * n, 1064 + 1000 * n, false, &mut out, 0);
+        read(&mut receiver, usize::MAX, &mut out);
+    }
+    assert_eq!(receiver.ring.capacity(), LEAST, "a reader that keeps up needs no more");
+    assert_eq!(out.len(), 1_000_064);
+}
+
+#[test]
+fn an_ack_waits_only_in_a_dialogue_and_only_for_little() {
+    let mut receiver = receiver(1 << 20);
+    let mut out = Vec::new();
+    hear(&mut receiver, 0, 10, false, &mut out, 0);
+    assert_eq!(receiver.ack_at(SEGMENT), Some(Instant::ZERO));
+    receiver.on_data_sent(Instant::ZERO);
+    receiver.advertise(SEGMENT);
+    hear(&mut receiver, 10, 20, false, &mut out, 0);
+    assert_eq!(receiver.ack_at(SEGMENT), Some(Instant::ZERO + ACK_DELAY));
+    hear(&mut receiver, 20, 2010, false, &mut out, 0);
+    assert_eq!(receiver.ack_at(SEGMENT), Some(Instant::ZERO), "two segments (RFC 1122, section 4.2.3.2)");
+}
+
+/// What happens to a receiver: a piece comes, or the user reads.
+#[derive(Clone, Debug)]
+enum Event {
+    Piece { from: usize, len: usize, take: usize },
+    Next { len: usize, take: usize },
+    Read(usize),
+    Tell,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let take = prop_oneof![Just(0usize), 0usize..30_000, Just(usize::MAX)];
+    prop_oneof![
+        3 => (0usize..200_000, 1usize..40_000, take.clone())
+            .prop_map(|(from, len, take)| Event::Piece { from, len, take }),
+        3 => (1usize..40_000, take).prop_map(|(len, take)| Event::Next { len, take }),
+        2 => (1usize..60_000).prop_map(Event::Read),
+        1 => Just(Event::Tell),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_stream_is_read_whole(limit in 1usize..200_000, events in prop::collection::vec(event(), 1..80)) {
+        const END: usize = 200_000;
+        let mut receiver = receiver(limit);
+        let mut out = Vec::new();
+        let mut edge = 0;
+        for event in events {
+            match event {
+                Event::Piece { from, len, take } => {
+                    let to = (from + len).min(END);
+                    hear(&mut receiver, from, to, to == END, &mut out, take);
+                }
+                Event::Next { len, take } => {
+                    let from = receiver.space.data_end() as usize - 1;
+                    let to = (from + len).min(END);
+                    hear(&mut receiver, from, to, to == END, &mut out, take);
+                }
+                Event::Read(limit) => read(&mut receiver, limit, &mut out),
+                Event::Tell => {
+                    receiver.advertise(SEGMENT);
+                }
+            }
+            prop_assert!(receiver.edge >= edge, "the window's edge moved left");
+            edge = receiver.edge;
+            prop_assert!(receiver.space.data_end() <= edge && receiver.reassembly.end().is_none_or(|end| end <= edge));
+            prop_assert!(receiver.ring.capacity() <= (limit as u64).max(LEAST));
+            prop_assert_eq!(out.len() + receiver.readable(), receiver.space.data_end() as usize - 1);
+        }
+        // Then all of it comes once more, in order, to a user who reads.
+        while !receiver.is_finished() {
+            let from = receiver.space.data_end() as usize - 1;
+            let to = (from + 1000).min(END);
+            hear(&mut receiver, from, to, to == END, &mut out, 0);
+            read(&mut receiver, usize::MAX, &mut out);
+            read(&mut receiver, usize::MAX, &mut out);
+            receiver.advertise(SEGMENT);
+        }
+        while receiver.readable() > 0 {
+            read(&mut receiver, usize::MAX, &mut out);
+        }
+        prop_assert!(out == stream(0, END));
+    }
+}
