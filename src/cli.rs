@@ -260,6 +260,10 @@ pub struct Cli {
     #[arg(long, value_name = "HOOK", default_value = "auto", hide = true)]
     pub guard: Hook,
 
+    /// Take these for missing from the kernel, and do what is done where they are
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',', hide = true, conflicts_with = "read")]
+    pub without: Vec<Feature>,
+
     /// Print the manual page or a shell's completions, and leave
     #[arg(help_heading = REPORTS, long, value_name = "WHAT", exclusive = true)]
     pub generate: Option<Document>,
@@ -329,6 +333,14 @@ pub enum Hook {
     Auto,
     Tcx,
     Clsact,
+}
+
+/// What an older kernel may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Feature {
+    Tcx,
+    Before,
+    VnetHeader,
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Flags and what the host says of them, made into a [`Plan`]: everything is decided and checked before
 //! anything is opened.
 use crate::{
-    cli::{Cli, Hook},
+    cli::{Cli, Feature, Hook},
     host::{
         interface::{self, Address, Interface, InterfaceError},
+        missing::Missing,
         resolve::{self, Family, PortError, ResolveError},
         route::Query,
         sandbox::{Sandbox, Task},
@@ -186,6 +187,7 @@ fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
         filter: SniffFilter { protocol, family, host, port },
         output: Output { show: shown.then_some(show), record: cli.pcap.clone() },
         count: cli.count,
+        missing: missing(cli),
         sandbox: sandbox(cli, if cli.read.is_some() { Task::Replay } else { Task::Sniff }),
     })
 }
@@ -351,6 +353,7 @@ fn setup(cli: &Cli) -> Setup {
         hears_neighbours: true,
         backend: backend(cli),
         vnet_header: !cli.no_vnet_header,
+        missing: missing(cli),
         segmentation: !cli.no_gso,
         settings: settings(cli),
         watch: watch(cli),
@@ -581,6 +584,15 @@ fn backend(cli: &Cli) -> Backend {
         Hook::Auto => Backend::Auto,
         Hook::Tcx => Backend::Tcx,
         Hook::Clsact => Backend::Clsact,
+    }
+}
+
+fn missing(cli: &Cli) -> Missing {
+    let lacks = |feature| cli.without.contains(&feature);
+    Missing {
+        tcx: lacks(Feature::Tcx),
+        before: lacks(Feature::Before),
+        vnet_header: lacks(Feature::VnetHeader),
     }
 }
 

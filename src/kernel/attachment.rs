@@ -2,11 +2,12 @@
 
 use super::{
     Programs,
-    bpf::{self, Direction},
+    bpf::{self, Direction, Place},
     capabilities,
     clsact::{self, ClsactFilter},
     error::KernelError,
 };
+use crate::host::missing::Missing;
 use caps::Capability;
 use log::debug;
 use std::{
@@ -17,7 +18,7 @@ use std::{
 /// How programs are attached to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// tcx where the kernel has it, else clsact.
+    /// tcx where the kernel has it, in front of the other programs if it lets us, else clsact.
     #[default]
     Auto,
     /// Linux 6.6 and later. The kernel undoes it when the process ends, however it ends.
@@ -44,7 +45,8 @@ enum Undo {
 }
 
 impl Attachment {
-    /// Attaches in front of all other programs at the same hook, after removing what dead netkats left.
+    /// Attaches, as far as the kernel lets us in front of all other programs at the same hook, after removing what dead
+    /// netkats left.
     pub(super) fn new(
         programs: &Programs,
         program: BorrowedFd,
@@ -58,9 +60,9 @@ impl Attachment {
         let info = bpf::program_info(program)
             .map_err(|source| KernelError::Query { interface: interface_name(interface), source })?;
         let undo = match backend {
-            Backend::Tcx => Undo::tcx(program, interface, direction)?,
+            Backend::Tcx => Undo::tcx(program, interface, direction, programs.missing())?,
             Backend::Clsact => Undo::clsact(programs, program, &info.name, interface, direction)?,
-            Backend::Auto => match Undo::tcx(program, interface, direction) {
+            Backend::Auto => match Undo::tcx(program, interface, direction, programs.missing()) {
                 Err(KernelError::NoTcx) => {
                     debug!("no tcx in this kernel: using clsact");
                     Undo::clsact(programs, program, &info.name, interface, direction)?
@@ -100,12 +102,27 @@ impl Attachment {
 }
 
 impl Undo {
-    fn tcx(program: BorrowedFd, interface: u32, direction: Direction) -> Result<Undo, KernelError> {
-        match bpf::attach_tcx(program, interface, direction) {
-            Ok(link) => Ok(Undo::Tcx(link)),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(KernelError::NoTcx),
-            Err(error) => Err(failed(Backend::Tcx, interface, direction, error)),
+    /// In front of all other programs; where the kernel has no such place, behind them.
+    fn tcx(
+        program: BorrowedFd,
+        interface: u32,
+        direction: Direction,
+        missing: Missing,
+    ) -> Result<Undo, KernelError> {
+        for place in [Place::First, Place::Last] {
+            let attached = match missing.tcx || missing.before && place == Place::First {
+                true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+                false => bpf::attach_tcx(program, interface, direction, place),
+            };
+            match attached {
+                Ok(link) => return Ok(Undo::Tcx(link)),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    debug!("no place at tcx of {}: {place:?}", interface_name(interface));
+                }
+                Err(error) => return Err(failed(Backend::Tcx, interface, direction, error)),
+            }
         }
+        Err(KernelError::NoTcx)
     }
 
     fn clsact(

@@ -15,6 +15,13 @@ pub(super) enum Direction {
     Egress,
 }
 
+/// Where a program goes among those that are at the same hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    First,
+    Last,
+}
+
 /// The kernel's number for a program and the name it carries (15 bytes at most).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProgramInfo {
@@ -22,15 +29,24 @@ pub(super) struct ProgramInfo {
     pub name: String,
 }
 
-/// Attaches a program in front of all others at an interface's tcx hook. Closing the descriptor detaches it,
-/// as does the end of the process.
+/// Attaches a program at an interface's tcx hook, in front of all others or behind them. Closing the descriptor
+/// detaches it, as does the end of the process.
 ///
 /// # Errors
-/// EINVAL where the kernel has no tcx, ENODEV where it has no such interface, EPERM without CAP_NET_ADMIN.
-pub(super) fn attach_tcx(program: BorrowedFd, interface: u32, direction: Direction) -> io::Result<OwnedFd> {
+/// EINVAL where the kernel has no tcx or no such place there, ENODEV where it has no such interface, EPERM without
+/// CAP_NET_ADMIN.
+pub(super) fn attach_tcx(
+    program: BorrowedFd,
+    interface: u32,
+    direction: Direction,
+    place: Place,
+) -> io::Result<OwnedFd> {
     let options = sys::bpf_link_create_opts {
         sz: size_of::<sys::bpf_link_create_opts>() as sys::size_t,
-        flags: sys::BPF_F_BEFORE,
+        flags: match place {
+            Place::First => sys::BPF_F_BEFORE,
+            Place::Last => 0,
+        },
         ..Default::default()
     };
     // SAFETY: the program's descriptor is open for as long as it is borrowed, and `options` outlives the call.

@@ -12,6 +12,7 @@ use super::{
     owner::Owner,
     skeleton::{NetkatSkel, NetkatSkelBuilder, types},
 };
+use crate::host::missing::Missing;
 use caps::Capability;
 use libbpf_rs::{
     PrintLevel,
@@ -57,6 +58,7 @@ pub struct Programs {
     shared: NonNull<types::bss>,
     watched: Cell<bool>,
     owner: OnceCell<Rc<Owner>>,
+    missing: Missing,
 }
 
 impl Programs {
@@ -86,7 +88,23 @@ impl Programs {
         let mut skeleton = open.load().map_err(|error| refused(error, guard))?;
         let shared = skeleton.maps.bss_data.as_deref_mut().ok_or(KernelError::Object(".bss"))?;
         let shared = NonNull::from(shared);
-        Ok(Programs { skeleton, shared, watched: Cell::new(false), owner: OnceCell::new() })
+        Ok(Programs {
+            skeleton,
+            shared,
+            watched: Cell::new(false),
+            owner: OnceCell::new(),
+            missing: Missing::default(),
+        })
+    }
+
+    /// Attaches them as on a kernel that lacks these features.
+    #[must_use]
+    pub fn without(self, missing: Missing) -> Programs {
+        Programs { missing, ..self }
+    }
+
+    pub(super) fn missing(&self) -> Missing {
+        self.missing
     }
 
     /// The socket filter, for SO_ATTACH_BPF.

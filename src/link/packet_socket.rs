@@ -11,7 +11,7 @@ use super::{
     ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, VlanTag, header,
     virtio,
 };
-use crate::host::interface;
+use crate::host::{interface, missing::Missing};
 use nix::sys::socket::{self, MsgFlags};
 use std::{
     cell::Cell,
@@ -37,6 +37,8 @@ pub struct Options<'a> {
     pub capture: BorrowedFd<'a>,
     /// Ask for the virtio-net header, without which there are no offloads.
     pub vnet_header: bool,
+    /// What the kernel is taken to refuse.
+    pub missing: Missing,
     /// Also hand super-frames down for the kernel to cut.
     pub segmentation: bool,
     /// Receive what this host sends, too.
@@ -101,7 +103,9 @@ impl PacketSocket {
         if !options.outgoing && !incoming {
             log::info!("the kernel cannot ignore outgoing packets (before 4.20); netkat skips them itself");
         }
-        let vnet_header = options.vnet_header && set(libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1);
+        let vnet_header = options.vnet_header
+            && !options.missing.vnet_header
+            && set(libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1);
         if options.vnet_header && !vnet_header {
             log::info!("the kernel has no virtio-net header for packet sockets: no offloads on {name}");
         }

@@ -9,6 +9,7 @@ use crate::{
     host::{
         capability::{self, Capability},
         interface::Interface,
+        missing::Missing,
         sandbox::Sandbox,
         watch::{Change, Watch as HostWatch},
     },
@@ -65,6 +66,8 @@ pub struct Setup {
     pub hears_neighbours: bool,
     pub backend: Backend,
     pub vnet_header: bool,
+    /// What the kernel is taken to lack.
+    pub missing: Missing,
     pub segmentation: bool,
     pub settings: Settings,
     /// What is shown and recorded of our packets.
@@ -142,7 +145,8 @@ impl Engine {
             remote_port: setup.remote.map(|r| r.port()).filter(|port| *port != 0),
             loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
             neighbour_discovery: setup.persona.is_some() || setup.hears_neighbours,
-        }))?;
+        }))?
+        .without(setup.missing);
         let single = match setup.interfaces.as_slice() {
             [only] => Some(only.index),
             _ => None,
@@ -151,6 +155,7 @@ impl Engine {
             interface: single,
             capture: programs.capture_fd(),
             vnet_header: setup.vnet_header,
+            missing: setup.missing,
             segmentation: setup.segmentation,
             outgoing: false,
             timestamps: false,

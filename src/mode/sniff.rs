@@ -5,6 +5,7 @@ use crate::{
     host::{
         capability::{self, Capability},
         interface::{self, Interface},
+        missing::Missing,
         sandbox::Sandbox,
     },
     kernel::{Filter, IpFamily, Programs, SniffFilter},
@@ -54,6 +55,8 @@ pub struct Sniff {
     pub output: Output,
     /// Stop after so many packets.
     pub count: Option<u64>,
+    /// What the kernel is taken to lack.
+    pub missing: Missing,
     /// What is given up once everything is open.
     pub sandbox: Sandbox,
 }
@@ -120,6 +123,7 @@ impl Sniff {
             interface: interface.map(|interface| interface.index),
             capture: programs.capture_fd(),
             vnet_header: true,
+            missing: self.missing,
             segmentation: false,
             outgoing: true,
             timestamps: true,

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// What netkat may have put into the kernel, as a text to compare: programs, qdiscs, filters, listeners.
-fn traces(host: &Namespace) -> String {
+pub fn traces(host: &Namespace) -> String {
     let mut text = String::new();
     for interface in ["eth0", "lo"] {
         for direction in [Direction::Ingress, Direction::Egress] {

@@ -21,6 +21,7 @@ mod lossy;
 mod matrix;
 mod namespace;
 mod netkat;
+mod older_kernels;
 #[path = "emulator/packet_socket.rs"]
 mod packet_socket;
 mod paths;
