@@ -20,6 +20,12 @@ pub enum KernelError {
         "needs {capability} to {action}; run netkat as root or give it that capability (man 7 capabilities)"
     )]
     Capability { action: &'static str, capability: Capability },
+    /// EPERM although nothing is missing: see bpf_charge_memlock in Linux 5.10's kernel/bpf/syscall.c.
+    #[error(
+        "cannot load the eBPF programs: {0}, although it has the capabilities; a container's seccomp profile may forbid \
+         bpf(2), or, before Linux 5.11, the limit on locked memory may be too low (ulimit -l 128 is enough)"
+    )]
+    Forbidden(#[source] libbpf_rs::Error),
     #[error("cannot load the eBPF programs: {0}")]
     Load(#[source] libbpf_rs::Error),
     #[error("cannot load the eBPF programs: the object lacks its {0} section")]

@@ -68,7 +68,8 @@ impl Programs {
     /// # Errors
     /// [`KernelError::InvalidFilter`] and [`KernelError::TooManyAddresses`] for the filter;
     /// [`KernelError::Capability`] without CAP_BPF (CAP_SYS_ADMIN before Linux 5.8) or, but for a sniffer,
-    /// CAP_NET_ADMIN; [`KernelError::Load`] for anything else that the kernel refuses.
+    /// CAP_NET_ADMIN; [`KernelError::Forbidden`] where something else forbids it; [`KernelError::Load`] for anything else
+    /// that the kernel refuses.
     pub fn load(filter: &Filter) -> Result<Programs, KernelError> {
         libbpf_rs::set_print(Some((PrintLevel::Debug, log_libbpf)));
         // The skeleton borrows its storage. The few bytes leaked here make it 'static; what they held is
@@ -176,7 +177,7 @@ fn refused(error: libbpf_rs::Error, guard: bool) -> KernelError {
     } else if guard && !capabilities::has(Capability::CAP_NET_ADMIN) {
         KernelError::Capability { action, capability: Capability::CAP_NET_ADMIN }
     } else {
-        KernelError::Load(error)
+        KernelError::Forbidden(error)
     }
 }
 
