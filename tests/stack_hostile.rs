@@ -546,3 +546,24 @@ fn a_fin_outside_of_the_window_is_ignored() {
     }
     target.still_works();
 }
+
+/// RFC 9293, section 3.10.7.4: the sequence number is looked at first. Whoever guesses what we have in flight may neither
+/// acknowledge it in the peer's name nor shut its window.
+#[test]
+fn an_acknowledgment_outside_of_the_window_moves_nothing() {
+    for offset in [1 << 31, 1 << 30, 3 << 30, WINDOW + 1, (WINDOW + 2).wrapping_neg()] {
+        let mut target = Target::connected(&[]);
+        target.write(5000);
+        target.sent();
+        let sequence = target.theirs.wrapping_add(offset);
+        for (acknowledgment, window) in [(5000, 0xffff), (0, 0)] {
+            let forged = target.ours.wrapping_add(acknowledgment);
+            target.peer(sequence, forged, ACK, window, &[], &[]);
+            target.sent();
+            let flow = target.stack.peek(&tuple()).expect("a flow");
+            assert_eq!(flow.unacknowledged(), 5000, "offset {offset:#x}");
+        }
+        target.ours = target.ours.wrapping_add(5000);
+        target.still_works();
+    }
+}

@@ -57,7 +57,7 @@ impl Recovery {
             return Disposition::Hide;
         }
         let ack = self.space.offset(header.ack);
-        if !self.space.is_acceptable_ack(ack) {
+        if !self.receiver.is_near(header.seq) || !self.space.is_acceptable_ack(ack) {
             self.challenge(now);
             return Disposition::Hide;
         }
@@ -80,6 +80,11 @@ impl Recovery {
             }
         }
         Disposition::Hide
+    }
+
+    /// Whether the acknowledgment of an established connection's segment is one that the peer may have sent.
+    pub fn is_acceptable_ack(&self, ack: u32) -> bool {
+        self.space.is_acceptable_ack(self.space.offset(ack))
     }
 
     /// A segment with nothing but its ACK, which has been digested.

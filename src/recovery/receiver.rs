@@ -149,6 +149,13 @@ impl Receiver {
         (0..=self.window() as i64).contains(&self.space.distance(seq))
     }
 
+    /// Whether `seq` lies in the window, or as far before it as an honest peer's segment that is late may (RFC 9293,
+    /// section 3.10.7.4, first). Nothing is to be believed of a segment elsewhere, its acknowledgment neither.
+    pub fn is_near(&self, seq: u32) -> bool {
+        let behind = i64::try_from(self.limit).unwrap_or(i64::MAX).max(1 << 16);
+        (-behind..=self.window() as i64).contains(&self.space.distance(seq))
+    }
+
     /// Whether `seq` is that of a keep-alive or of a window probe without data, which are to be answered.
     pub fn is_probe(&self, seq: u32) -> bool {
         self.space.distance(seq) == -1

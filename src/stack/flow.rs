@@ -419,7 +419,9 @@ impl Flow {
         let Some(next_hop) = reply.destination().and_then(|sender| self.next_hop.moved(sender)) else {
             return;
         };
-        if self.established && self.recovery.admits(segment.sequence) {
+        // Whoever is on the link and guesses the window must guess the acknowledgment, too.
+        let ours = segment.is(segment::ACK) && self.recovery.is_acceptable_ack(segment.acknowledgment);
+        if self.established && ours && self.recovery.admits(segment.sequence) {
             log::debug!("{}: comes from another link address", self.tuple);
             self.next_hop = next_hop;
         }
