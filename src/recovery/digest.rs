@@ -153,7 +153,7 @@ impl Recovery {
         let echo = header.options.timestamps.filter(|_| self.use_timestamps).map(|stamp| stamp.echo);
         let clock = &self.clock;
         if let Some(blocks) = blocks.get_mut(..count) {
-            self.board.sack(blocks, |record, highest| {
+            self.board.sack(blocks, self.mss, |record, highest| {
                 rate.on_delivered(now, record);
                 let original = echo.is_some_and(|echo| clock.is_before(echo, record.sent));
                 stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, original));

@@ -17,6 +17,10 @@ use std::{
 
 use super::{rate::Snapshot, time::Instant};
 
+/// As many records as SACK may always cut (what was sent makes more, at times): a peer that SACKs every other byte must
+/// not fill our memory, nor make each ACK walk through it (CVE-2019-11478 in Linux).
+const MAX_CUT_RECORDS: usize = 8192;
+
 /// What is known about a run of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -152,33 +156,50 @@ impl Scoreboard {
     }
 
     /// Marks what the `blocks` of one ACK report (RFC 2018, RFC 6675 section 4), telling `delivered` what is new.
-    /// The blocks lie between SND.UNA and SND.NXT.
-    pub fn sack(&mut self, blocks: &mut [(u64, u64)], mut delivered: impl FnMut(&Record, u64)) {
+    /// The blocks lie between SND.UNA and SND.NXT, full segments are of `mss` bytes. When there are more records than
+    /// segments need, parts of records are not marked any more (RFC 2018 lets a sender ignore SACK).
+    pub fn sack(&mut self, blocks: &mut [(u64, u64)], mss: u64, mut delivered: impl FnMut(&Record, u64)) {
+        let segments = (self.in_flight + self.lost + self.sacked) / mss.max(1);
+        let most = MAX_CUT_RECORDS.max(2 * segments as usize);
         blocks.sort_unstable();
-        let settled = self.settled;
-        for &(start, end) in blocks.iter() {
+        let settled = std::mem::take(&mut self.settled);
+        for (&(start, end), slot) in blocks.iter().zip(0..) {
             let mut at = start;
+            let mut marked = true;
             for (from, to) in settled {
                 if to > at && from < end {
-                    self.sack_range(at, from, &mut delivered);
+                    marked &= self.sack_range(at, from, most, &mut delivered);
                     at = to;
                 }
             }
-            self.sack_range(at, end, &mut delivered);
-        }
-        self.settled = Default::default();
-        for (slot, block) in self.settled.iter_mut().zip(blocks.iter()) {
-            *slot = *block;
+            marked &= self.sack_range(at, end, most, &mut delivered);
+            if let Some(slot) = self.settled.get_mut(slot).filter(|_| marked) {
+                *slot = (start, end);
+            }
         }
     }
 
-    fn sack_range(&mut self, start: u64, end: u64, delivered: &mut impl FnMut(&Record, u64)) {
+    /// Marks what lies from `start` to `end`, as long as no more than `most` records come of it. Whether all is marked.
+    fn sack_range(
+        &mut self,
+        start: u64,
+        end: u64,
+        most: usize,
+        delivered: &mut impl FnMut(&Record, u64),
+    ) -> bool {
         if start >= end {
-            return;
+            return true;
         }
+        let mut marked = true;
         let mut index = self.records.partition_point(|record| record.end <= start);
         while let Some(record) = self.records.get(index).copied().filter(|record| record.start < end) {
+            let cut = record.start < start || record.end > end;
             if record.state == State::Sacked {
+                index += 1;
+                continue;
+            }
+            if cut && self.records.len() >= most {
+                marked = false;
                 index += 1;
                 continue;
             }
@@ -204,6 +225,7 @@ impl Scoreboard {
             }
             index += 1;
         }
+        marked
     }
 
     /// Gives the part of record `index` below `at` to a SACKed neighbour on the left, or cuts it off.

@@ -84,7 +84,7 @@ proptest! {
                         .into_iter()
                         .map(|(from, len)| ((una + from).min(nxt), (una + from + len).min(nxt)))
                         .collect();
-                    board.sack(&mut blocks, &mut deliver);
+                    board.sack(&mut blocks, 1, &mut deliver);
                 }
                 Event::Ack(len) => {
                     una = (una + len).min(nxt);
@@ -116,4 +116,28 @@ proptest! {
             board.check(una, nxt);
         }
     }
+}
+
+/// A peer that SACKs every other byte.
+#[test]
+fn hostile_sacks_cut_only_so_much() {
+    const BYTES: u64 = 4 << 20;
+    let mut board = Scoreboard::new(1);
+    board.push(Record {
+        start: 1,
+        end: 1 + BYTES,
+        state: State::InFlight,
+        retransmitted: false,
+        timed: true,
+        sent: Instant::ZERO,
+        snapshot: Snapshot::default(),
+    });
+    for at in (2..40_000u64).step_by(2) {
+        board.sack(&mut [(at, at + 1)], 1448, |_, _| {});
+    }
+    assert!(board.records.len() <= MAX_CUT_RECORDS + 1, "{}", board.records.len());
+    board.check(1, 1 + BYTES);
+    // Whole records are marked all the same.
+    board.sack(&mut [(1, 1 + BYTES)], 1448, |_, _| {});
+    assert_eq!(board.sacked(), BYTES);
 }
