@@ -29,6 +29,9 @@ use std::{
 const REPEATS: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
+/// Stale entries that may always wait for their time.
+const SLACK: usize = 1024;
+
 /// One handshake.
 #[derive(Clone, Debug)]
 pub struct Handshake {
@@ -139,6 +142,11 @@ impl Handshakes {
     /// Adds a handshake that is being answered.
     pub fn insert(&mut self, tuple: FiveTuple, mut handshake: Handshake) {
         handshake.due = handshake.answered + REPEATS[0];
+        if self.due[0].len() > 2 * self.pending.len() + SLACK {
+            // SYNs that their own resets follow leave nothing but stale entries, faster than those come of age.
+            let pending = &self.pending;
+            self.due[0].retain(|(at, tuple)| pending.get(tuple).is_some_and(|h| h.due == *at));
+        }
         self.due[0].push_back((handshake.due, tuple));
         self.pending.insert(tuple, handshake);
     }
@@ -420,5 +428,19 @@ mod tests {
         }
         assert_eq!(times, [1, 3, 7]);
         assert_eq!(handshakes.len(), 0);
+    }
+
+    #[test]
+    fn syns_that_are_taken_back_at_once_fill_nothing() {
+        let mut handshakes = Handshakes::default();
+        handshakes.insert(tuple(1), handshake(0));
+        for micros in 0..100_000 {
+            let mut next = handshake(0);
+            next.answered = Duration::from_micros(micros);
+            handshakes.insert(tuple(2), next);
+            handshakes.remove(&tuple(2));
+            assert!(handshakes.due[0].len() <= SLACK + 4);
+        }
+        assert_eq!(handshakes.due(Duration::from_secs(1)), Some(tuple(1)));
     }
 }

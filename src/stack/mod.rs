@@ -185,6 +185,10 @@ impl Stack {
         let Some(flow) = self.flow(tuple) else { return };
         flow.close();
         let orphans = &mut self.orphans;
+        if orphans.order.len() > 2 * MAX_ORPHANS {
+            let until = &orphans.until;
+            orphans.order.retain(|tuple| until.contains_key(tuple));
+        }
         while orphans.order.front().is_some_and(|oldest| !orphans.until.contains_key(oldest)) {
             orphans.order.pop_front();
         }

@@ -44,6 +44,11 @@ impl TimeWaits {
         {
             self.forget(at, &oldest);
         }
+        if self.order.len() > 2 * LIMIT {
+            // A peer that repeats its FIN without end starts the time anew each time, and leaves a stale entry.
+            let records = &self.records;
+            self.order.retain(|(at, tuple)| records.get(tuple).is_some_and(|(expires, _)| expires == at));
+        }
         let expires = now + LIFETIME;
         self.records.insert(tuple, (expires, last));
         self.order.push_back((expires, tuple));
@@ -194,5 +199,21 @@ mod tests {
             waits.insert(Duration::ZERO, tuple(port as u16), last());
         }
         assert_eq!(waits.len(), LIMIT);
+    }
+
+    #[test]
+    fn a_fin_that_is_repeated_without_end_fills_nothing() {
+        let mut waits = TimeWaits::default();
+        waits.insert(Duration::ZERO, tuple(1), last());
+        let fin = segment(segment::FIN | segment::ACK, 899, 5000, (60, 69));
+        for micros in 0..200_000 {
+            let parsed = Segment::parse(&fin).expect("a segment");
+            waits.ingress(Duration::from_micros(micros), &tuple(1), &parsed, &fin);
+            assert!(waits.order.len() <= 2 * LIMIT + 1);
+        }
+        waits.expire(Duration::from_secs(1));
+        assert_eq!(waits.len(), 1);
+        waits.expire(Duration::from_secs(11));
+        assert_eq!((waits.len(), waits.order.len()), (0, 0));
     }
 }
