@@ -1,12 +1,15 @@
 //! Any bytes as what the kernel answers on rtnetlink: taken apart, and what they say of interfaces, addresses and
-//! neighbours read out. The first byte is the sequence number that is waited for.
+//! neighbours read out, and of filters at tc. The first byte is the sequence number that is waited for.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use netkat::host::{
-    interface::{Address, Interface},
-    neighbour::Neighbour,
-    netlink::Replies,
+use netkat::{
+    host::{
+        interface::{Address, Interface},
+        neighbour::Neighbour,
+        netlink::Replies,
+    },
+    kernel::{filter_names, netlink::Answers},
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -25,4 +28,7 @@ fuzz_target!(|input: &[u8]| {
             let _ = neighbour.valid();
         }
     }
+    let mut answers = Answers::default();
+    let _ = answers.take_in(datagram);
+    assert!(filter_names(2, answers.0).iter().all(|name| name.len() <= datagram.len().max(100)));
 });

@@ -235,7 +235,15 @@ pub(super) fn list(interface: u32, direction: Direction) -> io::Result<Vec<Liste
     let mut message = TcMessage::default();
     message.header.index = index(interface)?;
     message.header.parent = parent(direction);
-    let answers = netlink::dump(NETLINK_ROUTE, Message::GetTrafficFilter(message))?;
+    Ok(read(interface, netlink::dump(NETLINK_ROUTE, Message::GetTrafficFilter(message))?))
+}
+
+/// The names, or else the kinds, of the filters of an interface in the kernel's answer to a dump (RTM_GETTFILTER).
+pub fn filter_names(interface: u32, answers: Vec<Message>) -> Vec<String> {
+    read(interface, answers).into_iter().map(|filter| filter.name).collect()
+}
+
+fn read(interface: u32, answers: Vec<Message>) -> Vec<Listed> {
     let filters = answers.into_iter().filter_map(|answer| match answer {
         // A classifier is listed first as a whole, with handle 0, then with each of its filters.
         Message::NewTrafficFilter(m) if m.header.handle != TcHandle::UNSPEC && is_index(&m, interface) => {
@@ -243,7 +251,7 @@ pub(super) fn list(interface: u32, direction: Direction) -> io::Result<Vec<Liste
         }
         _ => None,
     });
-    Ok(filters.collect())
+    filters.collect()
 }
 
 fn name_of(message: &TcMessage) -> String {

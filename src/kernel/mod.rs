@@ -19,12 +19,13 @@ mod guard;
 mod holder;
 mod lease;
 mod loopback;
-mod netlink;
+pub mod netlink;
 mod owner;
 mod programs;
 
 pub use allocation::map_large_buffers;
 pub use attachment::Backend;
+pub use clsact::filter_names;
 pub use error::KernelError;
 pub use filter::{Filter, FlowFilter, IpFamily, MAX_LOCAL_ADDRESSES, SniffFilter};
 pub use guard::Guard;
