@@ -52,6 +52,8 @@ struct World {
     /// The stack's last segment: what the peer's lies start from.
     last: Option<(Tcp, Vec<u8>)>,
     accepted: Vec<FiveTuple>,
+    /// How many quarters the application takes of what it is offered on arrival.
+    appetite: usize,
 }
 
 impl World {
@@ -105,8 +107,18 @@ impl World {
         }
         let dialed = tuple(Protocol::Tcp);
         stack.dial(medium.now(), dialed, way);
-        let mut world =
-            World { stack, medium, link, peer, local, remote, dialed, last: None, accepted: Vec::new() };
+        let mut world = World {
+            stack,
+            medium,
+            link,
+            peer,
+            local,
+            remote,
+            dialed,
+            last: None,
+            accepted: Vec::new(),
+            appetite: 0,
+        };
         world.turn();
         if u.ratio(3, 4)? {
             world.answer_the_syn();
@@ -136,7 +148,8 @@ impl World {
     fn turn(&mut self) {
         let now = self.medium.now();
         while let Ok(Some(received)) = self.link.receive() {
-            self.stack.ingress(now, received);
+            let appetite = self.appetite;
+            self.stack.ingress_to(now, received, &mut |_, bytes| bytes.len() * appetite / 4);
         }
         self.accepted.extend(std::iter::from_fn(|| self.stack.accept()));
         // Who uses the stack drops what has failed.
@@ -273,6 +286,7 @@ impl World {
             10 => {
                 let tuple = self.some_flow(u)?;
                 let amount = u.int_in_range(1..=50_000)?;
+                self.appetite = u.int_in_range(0..=4)?;
                 if let Some(flow) = self.stack.flow(&tuple) {
                     let _ = flow.receive(amount, |bytes| Ok(bytes.len()));
                 }
@@ -344,7 +358,8 @@ impl World {
                 options.extend(echo.wrapping_add(near(u)?).to_be_bytes());
             }
         }
-        let payload = vec![0xaa; u.int_in_range(0..=2_000)?];
+        let longest = *u.choose(&[2_000, 2_000, 2_000, 40_000])?;
+        let payload = vec![0xaa; u.int_in_range(0..=longest)?];
         let ports = (last.destination, last.source);
         let segment =
             script::segment(sequence, acknowledgement, flags, u.arbitrary()?, &options, &payload, ports);
