@@ -81,8 +81,10 @@ impl<M: NetlinkDeserializable> Answers<M> {
                     return Err(io::Error::from_raw_os_error(done.code.saturating_neg()));
                 }
                 Ok(NetlinkPayload::Done(_)) => return Ok(true),
-                Ok(NetlinkPayload::Error(error)) if error.code.is_some() => return Err(error.to_io()),
-                Ok(NetlinkPayload::Error(_)) => return Ok(true),
+                Ok(NetlinkPayload::Error(error)) => match error.code {
+                    None => return Ok(true),
+                    Some(code) => return Err(io::Error::from_raw_os_error(code.get().saturating_neg())),
+                },
                 Ok(_) => {}
                 Err(error) => log::debug!("skipping a netlink message: {error}"),
             }
@@ -119,6 +121,15 @@ mod tests {
         assert!(!answers.take_in(&datagram).expect("readable"));
         assert!(matches!(answers.0.as_slice(), [RouteNetlinkMessage::NewTrafficFilter(_)]));
         assert!(answers.take_in(&message(3, &[0; 4])).expect("done"));
+    }
+
+    #[test]
+    fn no_error_number_is_too_large() {
+        for kind in [2, 3] {
+            let datagram = message(kind, &i32::MIN.to_ne_bytes());
+            let error = Answers::<RouteNetlinkMessage>::default().take_in(&datagram).expect_err("refused");
+            assert_eq!(error.raw_os_error(), Some(i32::MAX));
+        }
     }
 
     #[test]
