@@ -15,9 +15,11 @@ use super::{
 
 /// RFC 5681, section 3.2, for peers without SACK.
 const DUP_THRESH: u64 = 3;
-/// What the reordering timer adds to the window, for ACKs that have come and not been read yet. Linux's timers need
-/// 2 ms (TCP_TIMEOUT_MIN).
+/// What the reordering timer adds to the window, for ACKs that have come and not been read yet.
 const REORDERING_TIMER_SLACK: Duration = Duration::from_micros(500);
+/// The same where the path reorders: whoever is to let the late one through, the peer above all, may not get a
+/// processor before. Linux's TCP_TIMEOUT_MIN, two ticks of its usual 250 a second.
+const REORDERING_TIMER_PATIENCE: Duration = Duration::from_millis(8);
 
 /// What a batch of ACKs brought.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +30,8 @@ pub(super) struct Batch {
     prior_una: u64,
     /// Round trips of what was delivered and not sent again, longest and shortest.
     rtt: Option<(Duration, Duration)>,
+    /// ACKs that told one.
+    rtt_samples: u32,
     lost: u64,
     dsack: bool,
     duplicate: bool,
@@ -56,6 +60,7 @@ impl Recovery {
             prior_delivered: self.rate.delivered(),
             prior_una: self.space.una,
             rtt: None,
+            rtt_samples: 0,
             lost: 0,
             dsack: false,
             duplicate: false,
@@ -102,9 +107,12 @@ impl Recovery {
         let clock = &self.clock;
         let mut round_trips: Option<(Duration, Duration)> = None;
         let mut ambiguous = !self.sack && self.phase != Phase::Open;
+        let una = self.space.una;
         self.board.acknowledge(ack, |record, highest| {
             rate.on_delivered(now, record);
-            let original = echo.is_some_and(|echo| clock.is_before(echo, record.sent));
+            // RFC 7323, section 4.3: the echo is of the segment at the left edge, whatever else this acknowledges.
+            let first = record.start <= una;
+            let original = first && echo.is_some_and(|echo| clock.is_before(echo, record.sent));
             stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, original));
             ambiguous |= !record.timed;
             round_trips = Some(widen(round_trips, now.since(record.sent)));
@@ -112,8 +120,9 @@ impl Recovery {
         // Karn's algorithm (RFC 6298, section 3): an ACK for anything sent again may be late for the rest, too.
         if let Some((longest, shortest)) = round_trips.filter(|_| !ambiguous) {
             batch.rtt = Some(widen(Some(widen(batch.rtt, longest)), shortest));
+            batch.rtt_samples += 1;
         }
-        let una = std::mem::replace(&mut self.space.una, ack);
+        self.space.una = ack;
         self.idle_since = self.board.is_empty().then_some(now);
         self.duplicate_acks = 0;
         self.rtt.reset_backoff();
@@ -150,13 +159,11 @@ impl Recovery {
         }
         let (rate, rack, stats) = (&mut self.rate, &mut self.rack, &mut self.stats);
         let minimum = self.rtt.minimum();
-        let echo = header.options.timestamps.filter(|_| self.use_timestamps).map(|stamp| stamp.echo);
-        let clock = &self.clock;
         if let Some(blocks) = blocks.get_mut(..count) {
             self.board.sack(blocks, self.mss, |record, highest| {
                 rate.on_delivered(now, record);
-                let original = echo.is_some_and(|echo| clock.is_before(echo, record.sent));
-                stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, original));
+                // The echo is of what came in order last, long before this.
+                stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, false));
                 if record.timed {
                     batch.rtt = Some(widen(batch.rtt, now.since(record.sent)));
                 }
@@ -220,6 +227,7 @@ impl Recovery {
                 self.budget.note(sample.rate, rtt);
             }
         }
+        self.budget.note_sacked(self.board.sacked());
         let in_flight = self.in_flight();
         let in_recovery = matches!(self.phase, Phase::Recovery { .. });
         self.congestion.on_ack(&AckSample {
@@ -229,6 +237,7 @@ impl Recovery {
             in_flight,
             prior_in_flight: batch.prior_in_flight,
             rtt: batch.rtt.map(|(_, shortest)| shortest),
+            rtt_samples: batch.rtt_samples,
             smoothed_rtt: self.rtt.smoothed(),
             rate: sample,
             total_delivered: self.rate.delivered(),
@@ -306,7 +315,11 @@ impl Recovery {
         let deadline = |record: &_| rack.deadline(record, window);
         let (lost, spared) = self.board.detect_losses(|record| deadline(record).is_some_and(|at| at <= now));
         let ends = spared.and_then(|record| self.rack.deadline(&record, window));
-        self.reordering_ends = ends.map(|ends| ends + REORDERING_TIMER_SLACK);
+        let slack = match self.rack.has_seen_reordering() {
+            true => REORDERING_TIMER_PATIENCE,
+            false => REORDERING_TIMER_SLACK,
+        };
+        self.reordering_ends = ends.map(|ends| ends + slack);
         self.on_losses(now, delivered, lost);
         lost
     }

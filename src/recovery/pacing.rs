@@ -1,16 +1,21 @@
 //! Spreading what is sent over time.
 //!
-//! Each frame moves the time of the next by its length at the pacing rate. A sender that wakes up late may catch
-//! up, but by no more than [`BURST`], so that timer slack costs no throughput and a pause no burst.
+//! Each frame moves the time of the next by its length at the pacing rate. After a pause that lasts, the time that
+//! was not used counts for no more than [`BURST`], so that no burst follows. A sender that had something to send, and
+//! that a busy host woke up late, makes up for more: it would lose to one that is woken up in time.
 use std::time::Duration;
 
 use super::time::Instant;
 
 const BURST: Duration = Duration::from_micros(500);
+/// The most that a late one makes up for: some time slices of other processes, and never half a round trip.
+const MAX_LATENESS: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Pacer {
     next: Instant,
+    /// Something waits for its time.
+    waits: bool,
 }
 
 impl Pacer {
@@ -19,14 +24,59 @@ impl Pacer {
         self.next
     }
 
-    pub fn on_sent(&mut self, now: Instant, bytes: u64, rate: u64) {
+    /// Whether a frame may go now. If not, it waits.
+    pub fn admits(&mut self, now: Instant) -> bool {
+        let admits = now >= self.next;
+        self.waits |= !admits;
+        admits
+    }
+
+    /// There is nothing to send, or something else holds it back.
+    pub fn pause(&mut self) {
+        self.waits = false;
+    }
+
+    pub fn on_sent(&mut self, now: Instant, bytes: u64, rate: u64, round_trip: Option<Duration>) {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
         let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        self.next = self.next.max(now - BURST) + time;
+        let lateness = round_trip.unwrap_or_default() / 2;
+        let unused = if self.waits { lateness.clamp(BURST, MAX_LATENESS) } else { BURST };
+        self.next = self.next.max(now - unused) + time;
     }
 
     /// Forgets the schedule (after a timeout).
     pub fn reset(&mut self, now: Instant) {
-        self.next = now;
+        *self = Pacer { next: now, waits: false };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Frames of a millisecond each that may go in a row at `now`.
+    fn row(pacer: &mut Pacer, now: Instant) -> usize {
+        (0..100)
+            .take_while(|_| {
+                let admits = pacer.admits(now);
+                if admits {
+                    pacer.on_sent(now, 1000, 1_000_000, Some(40 * MS));
+                }
+                admits
+            })
+            .count()
+    }
+
+    #[test]
+    fn a_pause_is_followed_by_no_burst_and_a_late_wake_up_made_up_for() {
+        let start = Instant::from_millis(1000);
+        let mut pacer = Pacer::default();
+        assert_eq!(row(&mut pacer, start), 1);
+        assert_eq!(row(&mut pacer, start + 6 * MS), 6, "it was to go 5 ms ago");
+        assert_eq!(row(&mut pacer, start + 60 * MS), 11, "10 ms at most");
+        pacer.pause();
+        assert_eq!(row(&mut pacer, start + 100 * MS), 1, "nobody waited");
     }
 }

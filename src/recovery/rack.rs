@@ -86,6 +86,10 @@ impl Rack {
         }
     }
 
+    pub fn has_seen_reordering(&self) -> bool {
+        self.reordering_seen
+    }
+
     /// Step 4: a recovery ended.
     pub fn on_recovery_end(&mut self) {
         self.persist = self.persist.saturating_sub(1);

@@ -2,7 +2,8 @@
 //!
 //! A small buffer stays in the processor's cache, where a byte that was read from a file and goes to the packet
 //! socket at once costs least; a large one is needed only where the path is long. So it begins small and grows with
-//! the bandwidth-delay product, as the kernel's does (tcp(7), tcp_moderate_sndbuf).
+//! the bandwidth-delay product, as the kernel's does (tcp(7), tcp_moderate_sndbuf), and with what the peer holds
+//! beyond a hole: until the hole is filled, that occupies the buffer and no longer the path.
 use super::Recovery;
 use std::time::Duration;
 
@@ -31,7 +32,17 @@ impl Budget {
     pub fn note(&mut self, rate: u64, rtt: Duration) {
         let product = u128::from(rate) * rtt.as_nanos() / 1_000_000_000;
         let wanted = u64::try_from(product).unwrap_or(u64::MAX).saturating_mul(PRODUCTS);
-        self.wanted = self.wanted.max(wanted.saturating_add(INITIAL)).min(self.limit);
+        self.want(wanted);
+    }
+
+    /// The peer has SACKed so many bytes. If what is sent again is lost, too, only new data behind it can tell soon:
+    /// room must be left for it (RFC 8985, section 6.2).
+    pub fn note_sacked(&mut self, bytes: u64) {
+        self.want(bytes.saturating_mul(2));
+    }
+
+    fn want(&mut self, bytes: u64) {
+        self.wanted = self.wanted.max(bytes.saturating_add(INITIAL)).min(self.limit);
     }
 
     pub fn bytes(&self) -> u64 {
@@ -90,6 +101,8 @@ mod tests {
         assert_eq!(budget.bytes(), INITIAL + 10_000_000);
         budget.note(1, Duration::from_millis(20));
         assert_eq!(budget.bytes(), INITIAL + 10_000_000, "it never shrinks");
+        budget.note_sacked(6 << 20);
+        assert_eq!(budget.bytes(), INITIAL + (12 << 20));
         budget.note(u64::MAX, Duration::from_secs(9));
         assert_eq!(budget.bytes(), 16 << 20);
         assert_eq!(Budget::new(4096).bytes(), 4096);

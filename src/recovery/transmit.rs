@@ -40,6 +40,14 @@ struct Frame {
     end: u64,
 }
 
+/// What may be sent next.
+enum Next {
+    /// A lost record, by index, and the end of its part that fits.
+    Lost(usize, u64),
+    /// New data up to this offset.
+    New(u64),
+}
+
 impl Recovery {
     /// The next thing to send, if there is any now. Once it was returned it counts as sent.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
@@ -101,22 +109,29 @@ impl Recovery {
     }
 
     fn next_frame(&mut self, now: Instant) -> Option<Frame> {
-        let blocked = now < self.pacer.next() && self.congestion.pacing_rate().is_some();
-        if self.board.lost() > 0 {
-            let (index, end) = self.next_lost()?;
-            if blocked {
-                self.pacing_blocked = true;
-                return None;
-            }
-            return Some(self.send_again(now, index, end));
-        }
-        let end = self.next_new(now)?;
-        if blocked {
-            self.pacing_blocked = true;
+        let Some(next) = self.next_in_order(now) else {
+            self.pacer.pause();
+            return None;
+        };
+        self.pacing_blocked = self.congestion.pacing_rate().is_some() && !self.pacer.admits(now);
+        if self.pacing_blocked {
             return None;
         }
-        let end = self.path_mtu_probe(now).unwrap_or(end);
-        Some(self.send_new(now, end))
+        match next {
+            Next::Lost(index, end) => Some(self.send_again(now, index, end)),
+            Next::New(end) => {
+                let end = self.path_mtu_probe(now).unwrap_or(end);
+                Some(self.send_new(now, end))
+            }
+        }
+    }
+
+    /// What the windows admit: first what is lost.
+    fn next_in_order(&mut self, now: Instant) -> Option<Next> {
+        if self.board.lost() > 0 {
+            return self.next_lost().map(|(index, end)| Next::Lost(index, end));
+        }
+        self.next_new(now).map(Next::New)
     }
 
     /// What of the lost may be sent again: a record, and the end of its part that fits.
@@ -297,7 +312,7 @@ impl Recovery {
             prr.on_sent(len);
         }
         if let Some(rate) = self.congestion.pacing_rate() {
-            self.pacer.on_sent(now, len, rate);
+            self.pacer.on_sent(now, len, rate, self.rtt.minimum());
         }
     }
 

@@ -216,6 +216,11 @@ impl Script {
         all
     }
 
+    /// The last timestamp that the layer sent.
+    pub fn timestamp(&self) -> u32 {
+        self.last_timestamp
+    }
+
     /// The peer acknowledges everything below `offset`, and SACKs.
     pub fn ack_with(&mut self, offset: i64, blocks: &[(i64, i64)], window: u16) -> Disposition {
         let mut options = self.stamp(self.peer_time, self.echo.unwrap_or(self.last_timestamp));

@@ -3,6 +3,8 @@ use super::*;
 
 /// The reordering timer's own patience, beyond the window: for ACKs that have come and not been read.
 const SLACK: Duration = Duration::from_micros(500);
+/// The same once reordering was seen.
+const PATIENCE: Duration = ms(8);
 
 /// RFC 8985, section 6.2, step 4: three SACKed segments, no reordering seen: no waiting.
 #[test]
@@ -41,7 +43,7 @@ fn reordering_makes_it_patient() {
     script.advance(ms(40));
     script.sack(4000, &[(5000, 10_000)]);
     assert_eq!(script.data(), [], "five SACKed segments");
-    assert_eq!(data(&script.run(ms(20))), [(ms(90) + SLACK, 4000, 1000)], "a quarter of 40 ms later");
+    assert_eq!(data(&script.run(ms(20))), [(ms(90) + PATIENCE, 4000, 1000)], "a quarter of 40 ms later");
 }
 
 /// RFC 8985, section 6.2, step 4: each round with a D-SACK adds a quarter of the minimum RTT.
@@ -59,7 +61,7 @@ fn d_sack_widens_the_reordering_window() {
     let sent_at = script.sent_at();
     script.advance(ms(40));
     script.sack(4000, &[(5000, 10_000)]);
-    assert_eq!(data(&script.run(ms(40))), [(sent_at + ms(60) + SLACK, 4000, 1000)], "two quarters");
+    assert_eq!(data(&script.run(ms(40))), [(sent_at + ms(60) + PATIENCE, 4000, 1000)], "two quarters");
 }
 
 /// RFC 8985, section 6.2: a lost retransmission is found by what was sent after it.
@@ -74,6 +76,21 @@ fn a_lost_retransmission_is_sent_again() {
     assert_eq!(script.data(), [(6000, 1000)]);
     script.advance(ms(41));
     script.sack(1000, &[(2000, 7000)]);
+    assert_eq!(script.data(), [(1000, 1000)]);
+    assert_eq!(script.layer.stats().timeouts, 0);
+}
+
+/// The same where two retransmissions are all that is under way. RFC 7323, section 4.3: a peer echoes what came in
+/// order last, so the echo does not tell which transmission a SACK block is for.
+#[test]
+fn a_lost_retransmission_is_found_by_a_later_one() {
+    let mut script = flight(5);
+    script.echo = Some(script.timestamp());
+    script.advance(ms(40));
+    script.sack(1000, &[(2000, 3000), (4000, 6000)]);
+    assert_eq!(script.data(), [(1000, 1000), (3000, 1000)]);
+    script.advance(ms(41));
+    script.sack(1000, &[(2000, 6000)]);
     assert_eq!(script.data(), [(1000, 1000)]);
     assert_eq!(script.layer.stats().timeouts, 0);
 }

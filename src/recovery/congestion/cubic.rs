@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     AckSample, CongestionControl, INITIAL_WINDOW, MIN_SSTHRESH,
-    hystart::{Growth, HyStart},
+    hystart::{self, Growth, HyStart},
     restart_window,
 };
 use crate::recovery::time::Instant;
@@ -25,6 +25,8 @@ pub(super) struct Cubic {
     w_max: f64,
     epoch: Option<Epoch>,
     hystart: Option<HyStart>,
+    /// The shortest round trip so far.
+    min_rtt: Option<Duration>,
     /// Window, ssthresh and W_max before the last reduction.
     prior: (f64, f64, f64),
 }
@@ -53,6 +55,7 @@ impl Cubic {
             w_max: 0.0,
             epoch: None,
             hystart: Some(HyStart::default()),
+            min_rtt: None,
             prior: (window, f64::INFINITY, 0.0),
         }
     }
@@ -86,8 +89,10 @@ impl Cubic {
         // Section 4.4 and 4.5: where the cubic curve will be one round trip from now, at most half again.
         let ahead = now.since(epoch.start) + sample.smoothed_rtt.unwrap_or_default();
         let target = C * (ahead.as_secs_f64() - epoch.k).powi(3) + epoch.plateau;
-        // Where HyStart, not a loss, has ended slow start, there may be far to go (Linux's bictcp_update()).
-        let least = if self.w_max > 0.0 { window } else { 1.05 * window };
+        // Where HyStart, not a loss, has ended slow start, there may be far to go (Linux's bictcp_update()), but not
+        // if a queue has formed.
+        let far_to_go = self.w_max == 0.0 && !queues(self.min_rtt, sample);
+        let least = if far_to_go { 1.05 * window } else { window };
         let target = target.clamp(least, 1.5 * window);
         let cubic = window + (target - window) / window * acked;
         self.window = cubic.max(epoch.w_est);
@@ -110,6 +115,7 @@ impl Cubic {
 
 impl CongestionControl for Cubic {
     fn on_ack(&mut self, sample: &AckSample) {
+        self.min_rtt = self.min_rtt.into_iter().chain(sample.rtt).min();
         if sample.in_recovery || !sample.may_grow {
             return;
         }
@@ -164,4 +170,10 @@ impl CongestionControl for Cubic {
     fn pacing_rate(&self) -> Option<u64> {
         None
     }
+}
+
+/// Whether round trips have grown as much as ends slow start: the path is full.
+fn queues(min_rtt: Option<Duration>, sample: &AckSample) -> bool {
+    let (Some(min_rtt), Some(smoothed)) = (min_rtt, sample.smoothed_rtt) else { return false };
+    smoothed >= min_rtt + hystart::delay_threshold(min_rtt)
 }

@@ -2,7 +2,8 @@
 //!
 //! The RTT tells a round trip late, in which the window doubles once more. So slow start also ends, as in Linux's
 //! HyStart (Ha and Rhee, "Taming the elephants"), when the ACKs of one round follow each other without a gap for
-//! half a round trip: the window will be as large as the path before they have taken effect.
+//! half a round trip: the window will be as large as the path before they have taken effect. And conservative slow
+//! start ends when a further round is slower still.
 use std::time::Duration;
 
 use super::AckSample;
@@ -25,6 +26,11 @@ pub(super) enum Growth {
     By(u64),
     /// Slow start is over.
     Exit,
+}
+
+/// By how much a round trip must exceed `rtt` to tell of a queue.
+pub(super) fn delay_threshold(rtt: Duration) -> Duration {
+    (rtt / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH)
 }
 
 #[derive(Debug, Default)]
@@ -62,12 +68,14 @@ impl HyStart {
         if let Some(rtt) = sample.rtt {
             self.base = Some(self.base.map_or(rtt, |base| base.min(rtt)));
             self.current_min = Some(self.current_min.map_or(rtt, |current| current.min(rtt)));
-            self.samples += 1;
+            self.samples = self.samples.saturating_add(sample.rtt_samples);
         }
         if self.train_is_long(sample.now) {
             return Growth::Exit;
         }
-        self.watch_delay();
+        if self.delay_has_risen() {
+            return Growth::Exit;
+        }
         let bytes = sample.delivered;
         Growth::By(if self.conservative.is_some() { bytes / CSS_GROWTH_DIVISOR } else { bytes })
     }
@@ -81,22 +89,21 @@ impl HyStart {
         enough && self.base.is_some_and(|base| now.since(self.round_started) > base / 2)
     }
 
-    /// RFC 9406, section 4.2.
-    fn watch_delay(&mut self) {
-        let (Some(current), Some(last)) = (self.current_min, self.last_min) else { return };
+    /// RFC 9406, section 4.2. True if the delay has risen again since conservative slow start began: no false alarm, and
+    /// a long queue's five rounds would overflow it.
+    fn delay_has_risen(&mut self) -> bool {
+        let (Some(current), Some(last)) = (self.current_min, self.last_min) else { return false };
         if self.samples < N_RTT_SAMPLE {
-            return;
+            return false;
         }
+        let rises = |from: Duration| current >= from + delay_threshold(from);
         match self.conservative {
+            Some((baseline, rounds)) if rounds > 0 && rises(baseline) => return true,
             Some((baseline, _)) if current < baseline => self.conservative = None,
-            Some(_) => {}
-            None => {
-                let threshold = (last / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
-                if current >= last + threshold {
-                    self.conservative = Some((current, 0));
-                }
-            }
+            None if rises(last) => self.conservative = Some((current, 0)),
+            _ => {}
         }
+        false
     }
 }
 
@@ -120,6 +127,7 @@ mod tests {
                     in_flight: 0,
                     prior_in_flight: 0,
                     rtt: Some(rtt),
+                    rtt_samples: 1,
                     smoothed_rtt: Some(rtt),
                     rate: Some(RateSample {
                         prior_delivered: (number - 1) * 10_000 + n * 1000,
@@ -150,6 +158,14 @@ mod tests {
         assert_eq!(slowed[7..], [Growth::By(250); 3]);
         let end = (3..20).position(|number| round(&mut hystart, number, 24 * MS, MS).contains(&Growth::Exit));
         assert_eq!(end, Some(5), "RFC 9406: CSS_ROUNDS");
+    }
+
+    #[test]
+    fn a_delay_that_goes_on_rising_ends_it_at_once() {
+        let mut hystart = HyStart::default();
+        round(&mut hystart, 1, 20 * MS, MS);
+        assert!(!round(&mut hystart, 2, 24 * MS, MS).contains(&Growth::Exit));
+        assert_eq!(round(&mut hystart, 3, 28 * MS, MS).iter().position(|g| *g == Growth::Exit), Some(7));
     }
 
     #[test]

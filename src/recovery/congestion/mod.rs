@@ -35,8 +35,9 @@ pub(super) struct AckSample {
     /// Bytes in flight, now and before this batch.
     pub in_flight: u64,
     pub prior_in_flight: u64,
-    /// The shortest round trip of this batch.
+    /// The shortest round trip of this batch, and how many ACKs told one.
     pub rtt: Option<Duration>,
+    pub rtt_samples: u32,
     pub smoothed_rtt: Option<Duration>,
     pub rate: Option<RateSample>,
     /// Bytes delivered since the start.
