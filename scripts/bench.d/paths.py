@@ -1,6 +1,8 @@
 """Lossy and long paths, by the lab's link emulator, beside a kernel sender with the same congestion control.
 
 Each measurement has a fresh path, whose fate is decided by the number of the run: both contenders meet the same.
+Without a family or offloads asked for, everything is measured by IPv4 with offloads, and bbr's sending once more by
+IPv6 without them.
 """
 
 import json
@@ -17,19 +19,21 @@ PATHS = [
     ("0.1 ms, 0.1 % loss", "delay=50us,loss=0.1%", {"bbr": 1024, "cubic": 128}, {"bbr": 1.0, "cubic": 0.95}),
     ("0.1 ms, 1 % loss", "delay=50us,loss=1%", {"bbr": 1024, "cubic": 32}, {"bbr": 1.0, "cubic": 0.95}),
     ("0.1 ms, 5 % loss", "delay=50us,loss=5%", {"bbr": 512, "cubic": 4}, {"bbr": 1.2, "cubic": 0.95}),
-    ("20 ms, no loss", "delay=10ms", {"bbr": 384, "cubic": 384}, {"bbr": 1.0, "cubic": 0.95}),
-    ("20 ms, 0.1 % loss", "delay=10ms,loss=0.1%", {"bbr": 256}, 1.0),
-    ("20 ms, 1 % loss", "delay=10ms,loss=1%", {"bbr": 192}, 1.0),
-    ("100 ms, no loss", "delay=50ms", {"bbr": 128, "cubic": 128}, 0.95),
-    ("100 ms, 0.1 % loss", "delay=50ms,loss=0.1%", {"bbr": 96, "cubic": 8}, 0.95),
+    ("20 ms, no loss", "delay=10ms", {"bbr": 256, "cubic": 256}, {"bbr": 1.0, "cubic": 0.95}),
+    ("20 ms, 0.1 % loss", "delay=10ms,loss=0.1%", {"bbr": 128}, 1.0),
+    ("20 ms, 1 % loss", "delay=10ms,loss=1%", {"bbr": 96}, 1.0),
+    ("100 ms, no loss", "delay=50ms", {"bbr": 64, "cubic": 64}, 0.95),
+    ("100 ms, 0.1 % loss", "delay=50ms,loss=0.1%", {"bbr": 48, "cubic": 8}, 0.95),
     ("20 ms, 100 Mbit/s, 50 ms queue", "delay=10ms,rate=100mbit,queue=50ms", {"bbr": 48, "cubic": 48}, 0.95),
     ("reordering of 5 %", "delay=50us,reorder=5%,displacement=3-30", {"bbr": 512, "cubic": 512}, 0.95),
 ]
 BOTTLENECK = "delay=10ms,rate=100mbit,queue=50ms"
+#: Of what is sent by IPv6 and without offloads, this part is enough.
+SECOND_PART = 0.25
 
 
 class Paths:
-    def __init__(self, programs, transfers, family, offloads):
+    def __init__(self, programs, transfers, family=4, offloads=True):
         self.programs, self.transfers = programs, transfers
         self.family, self.offloads = family, offloads
 
@@ -76,11 +80,11 @@ class Paths:
         counts = lab.end_path()
         return {**rates(size, seconds, near.cpu, 0), "dropped": sum(count["queue_full"] for count in counts)}
 
-    def share(self, lab, run, congestion, tool, seconds):
-        """The tool's flow and one of the kernel's share the bottleneck."""
+    def share(self, lab, run, congestion, seconds):
+        """netkat's flow and one of the kernel's share the bottleneck."""
         lab.start_path(run + 1)
         sinks = []
-        for sender in (tool, "kernel"):
+        for sender in ("netkat", "kernel"):
             port = lab.next_port()
             sinks.append(self.end(lab, "there", "--listen", port, "--seconds", seconds))
             sinks[-1].wait_for("ready")
@@ -101,47 +105,62 @@ class Paths:
         return min(mib * MIB, self.transfers.payload.size)
 
     def contenders(self, measurement, congestion, size):
-        return {tool: lambda lab, run, tool=tool: measurement(lab, run, tool, congestion, size)
-                for tool in ("netkat", "kernel")}
+        return {name: lambda lab, run, tool=tool: measurement(lab, run, tool, congestion, size)
+                for tool, name in (("netkat", "netkat"), ("kernel", f"kernel {congestion}"))}
 
     def suffix(self):
         family = ", IPv6" if self.family == 6 else ""
         return f"{family}{'' if self.offloads else ', offloads off'}"
 
     def rows(self):
-        for name, path, sizes, wanted in PATHS:
-            for congestion, mib in sizes.items():
-                title = f"{name}, {congestion}{self.suffix()}"
-                ratio = wanted[congestion] if isinstance(wanted, dict) else wanted
-                # What is sent again on a path that loses is the loss; elsewhere it tells of manners.
-                again = Figure(f"  sent again: {title}", "again", "", False,
-                               wanted={"kernel": 1.2} if "reorder" in path else {})
-                dropped = Figure(f"  dropped: {title}", "dropped", "", False, wanted={"kernel": 1.2})
-                yield Row(
-                    self.contenders(self.send, congestion, self.size(mib)),
-                    [Figure(f"send: {title}", "rate", "MiB/s", wanted={"kernel": ratio}), again,
-                     *([dropped] if "rate" in path else [])],
-                    self.lab(path),
-                )
+        yield from self.sending_rows()
         for name, path, sizes, _ in PATHS:
             # The kernel's default stands for its senders.
             congestion, mib = next(iter(sizes.items()))
             yield self.receiving(name, path, congestion, mib)
-        seconds = 30 if self.transfers.payload.size >= 1 << 30 else 5
         for congestion in ("bbr", "cubic"):
-            title = f"{congestion} with the kernel's, {seconds} s{self.suffix()}"
-            yield Row(
-                {tool: lambda lab, run, tool=tool, c=congestion: self.share(lab, run, c, tool, seconds)
-                 for tool in ("netkat", "kernel")},
-                [Figure(f"Jain's index: {title}", "jain", "", limit=0.9), Figure(f"  share: {title}", "share", "%")],
-                self.lab(BOTTLENECK),
-            )
+            yield self.sharing(congestion, seconds=30 if self.transfers.payload.size >= 1 << 30 else 5)
+
+    def sending_rows(self, only=None, part=1):
+        for name, path, sizes, wanted in PATHS:
+            for congestion, mib in sizes.items():
+                if congestion in (only or sizes):
+                    ratio = wanted[congestion] if isinstance(wanted, dict) else wanted
+                    yield self.sending(name, path, congestion, max(int(mib * part), 4), ratio)
+
+    def sending(self, name, path, congestion, mib, ratio):
+        title, kernel = f"{name}, {congestion}{self.suffix()}", f"kernel {congestion}"
+        # What is sent again on a path that loses is the loss; elsewhere it tells of manners.
+        again = Figure(f"  sent again: {title}", "again", "", False, wanted={kernel: 1.2} if "reorder" in path else {})
+        dropped = Figure(f"  dropped: {title}", "dropped", "", False, wanted={kernel: 1.2})
+        return Row(
+            self.contenders(self.send, congestion, self.size(mib)),
+            [Figure(f"send: {title}", "rate", "MiB/s", wanted={kernel: ratio}), again,
+             *([dropped] if "rate" in path else [])],
+            self.lab(path),
+        )
 
     def receiving(self, name, path, congestion, mib):
         title = f"receive: {name}, {congestion}{self.suffix()}"
         return Row(self.contenders(self.receive, congestion, self.size(mib)),
-                   [Figure(title, "rate", "MiB/s", wanted={"kernel": 0.9})], self.lab(path))
+                   [Figure(title, "rate", "MiB/s", wanted={f"kernel {congestion}": 0.9})], self.lab(path))
+
+    def sharing(self, congestion, seconds):
+        title = f"{congestion} with the kernel's {congestion}, {seconds} s{self.suffix()}"
+        return Row({"netkat": lambda lab, run: self.share(lab, run, congestion, seconds)},
+                   [Figure(f"Jain's index: {title}", "jain", "", limit=0.9),
+                    Figure(f"  netkat's share: {title}", "share", "%")],
+                   self.lab(BOTTLENECK))
 
     def long_rows(self):
         """What of it belongs to the plain table."""
-        yield self.receiving("20 ms, no loss", "delay=10ms", "bbr", 384)
+        yield self.receiving("20 ms, no loss", "delay=10ms", "bbr", 256)
+
+
+def path_rows(programs, transfers, family, offloads):
+    """All of them; by one family, and with or without offloads, if those are asked for."""
+    if family is None and offloads is None:
+        yield from Paths(programs, transfers).rows()
+        yield from Paths(programs, transfers, 6, False).sending_rows(only=("bbr",), part=SECOND_PART)
+    else:
+        yield from Paths(programs, transfers, family or 4, offloads is not False).rows()

@@ -30,8 +30,8 @@ def line(result):
         words.append(f" {name} {number(value)} ({ratio}{wanted})")
     if len(result.samples["netkat"]) > 1:
         words.append(f" +-{100 * spread(result.samples['netkat']):.0f} %")
-    if result.missed:
-        words.append(" MISSED")
+    if figure.wanted or figure.limit is not None:
+        words.append(" MISSED" if result.missed else " met")
     return " ".join(words)
 
 
