@@ -25,8 +25,7 @@ pub(super) struct Cubic {
     w_max: f64,
     epoch: Option<Epoch>,
     hystart: Option<HyStart>,
-    /// The shortest round trip so far.
-    min_rtt: Option<Duration>,
+    delay: Delay,
     /// Window, ssthresh and W_max before the last reduction.
     prior: (f64, f64, f64),
 }
@@ -55,7 +54,7 @@ impl Cubic {
             w_max: 0.0,
             epoch: None,
             hystart: Some(HyStart::default()),
-            min_rtt: None,
+            delay: Delay::default(),
             prior: (window, f64::INFINITY, 0.0),
         }
     }
@@ -91,7 +90,7 @@ impl Cubic {
         let target = C * (ahead.as_secs_f64() - epoch.k).powi(3) + epoch.plateau;
         // Where HyStart, not a loss, has ended slow start, there may be far to go (Linux's bictcp_update()), but not
         // if a queue has formed.
-        let far_to_go = self.w_max == 0.0 && !queues(self.min_rtt, sample);
+        let far_to_go = self.w_max == 0.0 && !self.delay.has_risen();
         let least = if far_to_go { 1.05 * window } else { window };
         let target = target.clamp(least, 1.5 * window);
         let cubic = window + (target - window) / window * acked;
@@ -115,7 +114,7 @@ impl Cubic {
 
 impl CongestionControl for Cubic {
     fn on_ack(&mut self, sample: &AckSample) {
-        self.min_rtt = self.min_rtt.into_iter().chain(sample.rtt).min();
+        self.delay.note(sample);
         if sample.in_recovery || !sample.may_grow {
             return;
         }
@@ -172,8 +171,30 @@ impl CongestionControl for Cubic {
     }
 }
 
-/// Whether round trips have grown as much as ends slow start: the path is full.
-fn queues(min_rtt: Option<Duration>, sample: &AckSample) -> bool {
-    let (Some(min_rtt), Some(smoothed)) = (min_rtt, sample.smoothed_rtt) else { return false };
-    smoothed >= min_rtt + hystart::delay_threshold(min_rtt)
+/// The shortest round trip: ever, and in this stretch of a round trip's length and the one before. What a busy host
+/// adds now and then does not count.
+#[derive(Debug, Default)]
+struct Delay {
+    least: Option<Duration>,
+    current: Option<Duration>,
+    last: Option<Duration>,
+    since: Instant,
+}
+
+impl Delay {
+    fn note(&mut self, sample: &AckSample) {
+        let Some(rtt) = sample.rtt else { return };
+        if sample.now.since(self.since) >= sample.smoothed_rtt.unwrap_or(rtt) {
+            self.since = sample.now;
+            self.last = self.current.take();
+        }
+        self.least = Some(self.least.map_or(rtt, |least| least.min(rtt)));
+        self.current = Some(self.current.map_or(rtt, |current| current.min(rtt)));
+    }
+
+    /// Whether round trips have grown as much as ends slow start: there is a queue.
+    fn has_risen(&self) -> bool {
+        let (Some(least), Some(last)) = (self.least, self.last) else { return false };
+        last >= least + hystart::delay_threshold(least)
+    }
 }

@@ -14,6 +14,8 @@ const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
 const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
 const MIN_RTT_DIVISOR: u32 = 8;
 const N_RTT_SAMPLE: u32 = 8;
+/// ACKs that a busy host has delivered at once were all late: a batch of them counts as no more samples than this.
+const MAX_BATCH: u32 = 2;
 const CSS_GROWTH_DIVISOR: u64 = 4;
 const CSS_ROUNDS: u32 = 5;
 /// Linux's hystart_ack_delta_us: a longer gap ends a train of ACKs.
@@ -68,7 +70,7 @@ impl HyStart {
         if let Some(rtt) = sample.rtt {
             self.base = Some(self.base.map_or(rtt, |base| base.min(rtt)));
             self.current_min = Some(self.current_min.map_or(rtt, |current| current.min(rtt)));
-            self.samples = self.samples.saturating_add(sample.rtt_samples);
+            self.samples += sample.rtt_samples.min(MAX_BATCH);
         }
         if self.train_is_long(sample.now) {
             return Growth::Exit;
