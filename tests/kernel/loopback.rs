@@ -53,8 +53,8 @@ fn syn(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
 
 fn answered(address: &str, backend: Option<Backend>) -> bool {
     let local: Ipv4Addr = address.parse().unwrap();
-    let server = TcpListener::bind((address, 0)).unwrap().local_addr().unwrap();
-    let listener = TcpListener::bind(server).unwrap();
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let server = listener.local_addr().unwrap();
     let lease = PortLease::tcp(&[ip(address)], 0, 0).unwrap();
     let programs = Programs::load(&Filter::Flow(FlowFilter {
         protocol: Protocol::Tcp,
