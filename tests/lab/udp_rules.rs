@@ -105,9 +105,9 @@ fn large_datagrams_travel_in_fragments() {
     lab!();
     let pair = Pair::new();
     for (family, most) in [(Family::V4, 65_507), (Family::V6, 65_527)] {
+        let socket = peer_socket(&pair, family, PORT);
         for size in [1, 1472, 1473, 9000, most] {
             let bytes: Vec<u8> = (0..size).map(|n| (n * 31 % 251) as u8).collect();
-            let socket = peer_socket(&pair, family, PORT);
             let line = format!("-u -q 200ms {} {PORT}", pair.peer_address(family));
             let mut client = netkat(&pair.host, &line).input(Input::Open).spawn();
             client.write(&bytes);
