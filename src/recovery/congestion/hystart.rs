@@ -2,8 +2,8 @@
 //!
 //! The RTT tells a round trip late, in which the window doubles once more. So slow start also ends, as in Linux's
 //! HyStart (Ha and Rhee, "Taming the elephants"), when the ACKs of one round follow each other without a gap for
-//! half a round trip: the window will be as large as the path before they have taken effect. And conservative slow
-//! start ends when a further round is slower still.
+//! half a round trip: the window will be as large as the path before they have taken effect. And it ends
+//! at once when a round is slower by half of the path's round trip, or a further one is slower still.
 use std::time::Duration;
 
 use super::AckSample;
@@ -91,12 +91,16 @@ impl HyStart {
         enough && self.base.is_some_and(|base| now.since(self.round_started) > base / 2)
     }
 
-    /// RFC 9406, section 4.2. True if the delay has risen again since conservative slow start began: no false alarm, and
-    /// a long queue's five rounds would overflow it.
+    /// RFC 9406, section 4.2. True if the delay has risen much, or again since conservative slow start began: no false
+    /// alarm, and the queue would overflow in the five rounds of that.
     fn delay_has_risen(&mut self) -> bool {
         let (Some(current), Some(last)) = (self.current_min, self.last_min) else { return false };
         if self.samples < N_RTT_SAMPLE {
             return false;
+        }
+        // The queue holds half as much as the path already: too late to slow down.
+        if self.base.is_some_and(|base| current >= base + (base / 2).max(MIN_RTT_THRESH)) {
+            return true;
         }
         let rises = |from: Duration| current >= from + delay_threshold(from);
         match self.conservative {
@@ -168,6 +172,13 @@ mod tests {
         round(&mut hystart, 1, 20 * MS, MS);
         assert!(!round(&mut hystart, 2, 24 * MS, MS).contains(&Growth::Exit));
         assert_eq!(round(&mut hystart, 3, 28 * MS, MS).iter().position(|g| *g == Growth::Exit), Some(7));
+    }
+
+    #[test]
+    fn a_delay_that_has_risen_much_ends_it_at_once() {
+        let mut hystart = HyStart::default();
+        round(&mut hystart, 1, 20 * MS, MS);
+        assert_eq!(round(&mut hystart, 2, 30 * MS, MS).iter().position(|g| *g == Growth::Exit), Some(7));
     }
 
     #[test]
