@@ -1,8 +1,8 @@
 //! What our ACKs tell the peer's sender (RFC 2018; RFC 2883).
 //!
-//! smoltcp reports one block, the one that the last segment belongs to. If that ACK is lost, the peer sends again
-//! what has long arrived. So the layer repeats the blocks reported before, as RFC 2018 wants it, and adds what
-//! smoltcp does not report at all: data that came twice, from which the peer learns that it was too hasty.
+//! If only the run that the last segment went into were told, and that ACK lost, the peer would send again what has long
+//! arrived. So the blocks reported before are repeated, and beside them stands data that came twice, from which the peer
+//! learns that it was too hasty.
 use crate::recovery::segment::{MAX_SACK_BLOCKS, SackBlocks};
 
 /// Blocks of sequence numbers, the most recent first.
@@ -21,7 +21,7 @@ impl SackReport {
         }
     }
 
-    /// The blocks for an ACK of `ack` in which the stack reports `news`: a duplicate first (RFC 2883, section 4),
+    /// The blocks for an ACK of `ack` in which `news` is the run that has just changed: a duplicate first (RFC 2883, section 4),
     /// then the newest, then the older ones (RFC 2018, section 4).
     pub fn on_ack(&mut self, ack: u32, news: &SackBlocks) -> SackBlocks {
         for (left, right) in news.iter() {
