@@ -24,7 +24,7 @@ mod time_wait;
 mod way;
 
 use crate::{
-    link::{ChecksumState, Link, LinkError, NextHop, Received},
+    link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, NextHop, Received},
     net::{FiveTuple, Protocol},
 };
 use bare::Bare;
@@ -217,7 +217,10 @@ impl Stack {
         {
             return;
         }
-        self.ingress_packet(now, packet, Arrival { reply, checksum, segment_size }, outlet);
+        // ARP has been heard.
+        if matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
+            self.ingress_packet(now, packet, Arrival { reply, checksum, segment_size }, outlet);
+        }
     }
 
     fn ingress_packet(
