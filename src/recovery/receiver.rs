@@ -20,8 +20,9 @@ use space::ReceiveSpace;
 use std::{convert::Infallible, time::Duration};
 
 /// How long an ACK waits for an answer to ride on. A peer with Nagle's algorithm may wait for the ACK (RFC 9293,
-/// section 3.7.4): Linux makes it wait for 40 ms and more, and this is not worth that much.
-const ACK_DELAY: Duration = Duration::from_millis(1);
+/// section 3.7.4): Linux makes it wait for 40 ms and more, and this is not worth that much. Less than a tick of the
+/// kernel's clock (4 ms at 250 a second) would cost a timer interrupt of its own.
+const ACK_DELAY: Duration = Duration::from_millis(5);
 /// The smallest buffer, in bytes.
 const LEAST: u64 = 4096;
 /// From so many bytes on it pays to offer the user what has just come, by itself.

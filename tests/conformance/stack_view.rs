@@ -122,7 +122,7 @@ fn an_ack_does_not_wait_for_its_data() {
     script.peer_data(2000, &[7; 400]);
     script.write(1000);
     assert_eq!(script.sent(), []);
-    let sent = script.run(ms(1));
+    let sent = script.run(ms(5));
     assert_eq!(sent.iter().map(|s| (s.len, s.ack)).collect::<Vec<_>>(), [(0, PEER + 500)]);
     script.peer_data(2000, &[7; 400]);
     let sent = script.sent();

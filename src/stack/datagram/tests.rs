@@ -87,7 +87,7 @@ impl Link for Tape {
 }
 
 fn deliver(stack: &mut Stack, packet: &[u8], segment_size: u16, trusted: bool) {
-    use crate::link::ChecksumState;
+    use crate::link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
     let mut frame = packet.to_vec();
     stack.ingress(
         AT,
@@ -96,7 +96,7 @@ fn deliver(stack: &mut Stack, packet: &[u8], segment_size: u16, trusted: bool) {
             wire_len: frame.len(),
             frame: &mut frame,
             network: 0,
-            ethertype: 0,
+            ethertype: if packet[0] >> 4 == 4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 },
             checksum: if trusted { ChecksumState::Verified } else { ChecksumState::Unverified },
             segment_size,
             hardware_type: 0xfffe,
