@@ -220,16 +220,16 @@ impl Recovery {
             batch.lost = self.detect_losses_without_sack(now, delivered, partial);
         }
 
+        let in_recovery = matches!(self.phase, Phase::Recovery { .. });
         let sample = self.rate.sample(self.rtt.minimum());
         if let Some(sample) = sample.filter(|sample| sample.rate > 0) {
             self.delivery_rate = sample.rate;
             if let Some(rtt) = self.rtt.minimum() {
-                self.budget.note(sample.rate, rtt);
+                self.budget.note(sample.rate, rtt, in_recovery);
             }
         }
         self.budget.note_sacked(self.board.sacked());
         let in_flight = self.in_flight();
-        let in_recovery = matches!(self.phase, Phase::Recovery { .. });
         self.congestion.on_ack(&AckSample {
             now: batch.at,
             delivered,

@@ -1,9 +1,10 @@
 //! From the user: bytes straight into the ring, which grows with the path.
 //!
 //! A small buffer stays in the processor's cache, where a byte that was read from a file and goes to the packet
-//! socket at once costs least; a large one is needed only where the path is long. So it begins small and grows with
-//! the bandwidth-delay product, as the kernel's does (tcp(7), tcp_moderate_sndbuf), and with what the peer holds
-//! beyond a hole: until the hole is filled, that occupies the buffer and no longer the path.
+//! socket at once costs least, and neither do the queues that it fills; a large one is needed only where the path is
+//! long. So it begins small and grows with the bandwidth-delay product, as the kernel's does (tcp(7),
+//! tcp_moderate_sndbuf), and with what the peer holds beyond a hole: until the hole is filled, that occupies the
+//! buffer and no longer the path.
 use super::Recovery;
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use std::time::Duration;
 const INITIAL: u64 = 512 << 10;
 /// What the ring begins with, in bytes.
 const SMALL: u64 = 16 << 10;
-/// So many bandwidth-delay products are wanted: one in flight, as much again during a slow start or for each round
-/// trip that a recovery takes.
-const PRODUCTS: u64 = 4;
+/// So many bandwidth-delay products are wanted: one in flight, and as much again, so that a slow start can double it.
+const PRODUCTS: u64 = 2;
+/// And so many while losses are repaired: as much again for each round trip that this takes.
+const PRODUCTS_IN_RECOVERY: u64 = 4;
 
 /// How large the buffer may be, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -29,20 +31,20 @@ impl Budget {
     }
 
     /// The path delivers `rate` bytes a second and has a round trip of `rtt`, queues aside.
-    pub fn note(&mut self, rate: u64, rtt: Duration) {
+    pub fn note(&mut self, rate: u64, rtt: Duration, in_recovery: bool) {
         let product = u128::from(rate) * rtt.as_nanos() / 1_000_000_000;
-        let wanted = u64::try_from(product).unwrap_or(u64::MAX).saturating_mul(PRODUCTS);
-        self.want(wanted);
+        let products = if in_recovery { PRODUCTS_IN_RECOVERY } else { PRODUCTS };
+        self.want(u64::try_from(product).unwrap_or(u64::MAX).saturating_mul(products));
     }
 
     /// The peer has SACKed so many bytes. If what is sent again is lost, too, only new data behind it can tell soon:
     /// room must be left for it (RFC 8985, section 6.2).
     pub fn note_sacked(&mut self, bytes: u64) {
-        self.want(bytes.saturating_mul(2));
+        self.want(bytes.saturating_mul(2).saturating_add(INITIAL));
     }
 
     fn want(&mut self, bytes: u64) {
-        self.wanted = self.wanted.max(bytes.saturating_add(INITIAL)).min(self.limit);
+        self.wanted = self.wanted.max(bytes).min(self.limit);
     }
 
     pub fn bytes(&self) -> u64 {
@@ -95,15 +97,17 @@ mod tests {
     fn the_budget_follows_the_path_up_to_its_limit() {
         let mut budget = Budget::new(16 << 20);
         assert_eq!(budget.bytes(), INITIAL);
-        budget.note(1_000_000_000, Duration::from_micros(50));
-        assert_eq!(budget.bytes(), INITIAL + 200_000);
-        budget.note(125_000_000, Duration::from_millis(20));
-        assert_eq!(budget.bytes(), INITIAL + 10_000_000);
-        budget.note(1, Duration::from_millis(20));
-        assert_eq!(budget.bytes(), INITIAL + 10_000_000, "it never shrinks");
+        budget.note(1_000_000_000, Duration::from_micros(50), false);
+        assert_eq!(budget.bytes(), INITIAL, "that is enough");
+        budget.note(125_000_000, Duration::from_millis(20), false);
+        assert_eq!(budget.bytes(), 5_000_000);
+        budget.note(125_000_000, Duration::from_millis(20), true);
+        assert_eq!(budget.bytes(), 10_000_000);
+        budget.note(1, Duration::from_millis(20), false);
+        assert_eq!(budget.bytes(), 10_000_000, "it never shrinks");
         budget.note_sacked(6 << 20);
         assert_eq!(budget.bytes(), INITIAL + (12 << 20));
-        budget.note(u64::MAX, Duration::from_secs(9));
+        budget.note(u64::MAX, Duration::from_secs(9), false);
         assert_eq!(budget.bytes(), 16 << 20);
         assert_eq!(Budget::new(4096).bytes(), 4096);
     }

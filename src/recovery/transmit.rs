@@ -87,7 +87,9 @@ impl Recovery {
     }
 
     /// Payload of a super-frame: what the link takes, and at most a millisecond's worth of the sending rate, so that
-    /// a slow flow's segments spread over its round trip; more where that is short (Linux's tcp_tso_autosize()).
+    /// a slow flow's segments spread over its round trip; more where that is short (Linux's tcp_tso_autosize()). Never
+    /// more than half the window: a window that goes as one frame comes back as one ACK, and all waits when that is
+    /// lost (tcp_cwnd_test()).
     fn frame_size(&self) -> u64 {
         let most = match self.config.max_frame > usize::from(self.config.link_mss) {
             true => (self.config.max_frame as u64).max(self.mss),
@@ -105,7 +107,8 @@ impl Recovery {
             }
             (None, None) => most,
         };
-        size.clamp((2 * self.mss).min(most), most) / self.mss * self.mss
+        let half = (self.congestion.window() / 2).max(self.mss);
+        size.max(2 * self.mss).min(most).min(half) / self.mss * self.mss
     }
 
     fn next_frame(&mut self, now: Instant) -> Option<Frame> {
@@ -186,8 +189,10 @@ impl Recovery {
             // The congestion window or the frame cuts it: into whole segments.
             len = len / self.mss * self.mss;
             let few = (self.congestion.window() / 4).min(frame / 2);
-            if len == 0 || len < frame && self.in_flight() > 0 && len < few {
-                // ACKs on their way will make room for a larger frame (Linux's tcp_tso_should_defer()).
+            let may_wait = self.phase == Phase::Open && self.in_flight() > 0;
+            if len == 0 || may_wait && len < few {
+                // ACKs on their way will make room for a larger frame (Linux's tcp_tso_should_defer()). Not in a
+                // recovery: what is sent then tells soonest whether a retransmission was lost.
                 self.note_usage(true);
                 return None;
             }

@@ -95,3 +95,47 @@ fn growth_comes_before_the_loss_that_follows_it() {
     let stats = script.layer.stats();
     assert_eq!((stats.fast_recoveries, stats.slow_start_threshold), (1, Some((window + 5000) * 7 / 10)));
 }
+
+/// A window that goes as one frame comes back as one ACK, which may be lost (Linux's tcp_cwnd_test()).
+#[test]
+fn no_frame_takes_more_than_half_the_window() {
+    let mut script = short_path();
+    let window = script.layer.stats().congestion_window;
+    script.write(window as usize);
+    let sent = script.data();
+    assert_eq!(sent.iter().map(|&(_, len)| len as u64).sum::<u64>(), window);
+    assert!(sent.iter().all(|&(_, len)| len as u64 <= window / 2), "{sent:?}");
+}
+
+/// RFC 8985, section 6.2: only what is sent after a retransmission tells that it was lost, so a recovery does not wait
+/// for a larger frame.
+#[test]
+fn a_recovery_sends_what_it_may_at_once() {
+    let mut script = short_path();
+    while script.layer.stats().congestion_window < 16_000 {
+        script.write(script.layer.stats().congestion_window as usize);
+        script.sent();
+        script.advance(script.terms.rtt);
+        script.ack(script.written);
+        script.sent();
+    }
+    let end = script.written + script.layer.stats().congestion_window as i64;
+    script.write(100_000);
+    script.sent();
+    script.advance(script.terms.rtt);
+    script.ack(end - 4000);
+    script.sack(end - 4000, &[(end - 3000, end)]);
+    let sent = script.data();
+    assert_eq!(sent.first(), Some(&(end - 4000, 1000)));
+    assert_eq!(
+        sent[1..].iter().map(|&(_, len)| len).sum::<usize>(),
+        2000,
+        "for three that were delivered: {sent:?}"
+    );
+}
+
+/// A path on which a frame may be as large as the window.
+fn short_path() -> Script {
+    let terms = Terms { window: 60_000, rtt: Duration::from_micros(200), ..config(|c| c.max_frame = 64_000) };
+    Script::measured(terms)
+}
