@@ -113,6 +113,26 @@ fn the_window_never_shrinks() {
     }
 }
 
+/// RFC 9293, section 3.8.6.3: at least every second full segment is acknowledged, and each within half a second.
+#[test]
+fn acknowledgments_are_not_late() {
+    let mut wire = Wire::connected(settings());
+    for segment in 0..10u32 {
+        let before = wire.run(ms(0)).len();
+        wire.peer_data(segment * 1460, 0, &[0; 1460]);
+        let sent = wire.sent();
+        assert_eq!(before, 0);
+        if segment % 2 == 1 {
+            assert_eq!(sent.last().map(|s| s.ack), Some(wire.their_seq(1460 * (segment + 1))), "{sent:?}");
+        }
+        wire.read();
+        wire.sent();
+    }
+    wire.peer_data(14_600, 0, b"x");
+    let sent = wire.run(ms(500));
+    assert_eq!(sent.last().map(|s| s.ack), Some(wire.their_seq(14_601)), "{sent:?}");
+}
+
 /// RFC 6093, section 6: urgent data is ordinary data, wherever the pointer points.
 #[test]
 fn urgent_data_stays_in_line() {

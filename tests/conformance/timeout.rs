@@ -14,6 +14,51 @@ fn the_timeout_backs_off() {
     assert_eq!(stats.congestion_window, stats.segment_size, "RFC 5681, section 3.1: the loss window");
 }
 
+/// RFC 6298, section 2.5: the timeout has an upper bound, of at least a minute; Linux's is two.
+#[test]
+fn the_timeout_is_at_most_two_minutes() {
+    let mut script = Script::measured(Terms { sack: false, ..Terms::default() });
+    send(&mut script, 1);
+    let times: Vec<_> = data(&script.run(ms(1_200_000))).iter().map(|(at, ..)| *at).collect();
+    let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.is_sorted(), "{gaps:?}");
+    assert_eq!(gaps[gaps.len() - 3..], [ms(120_000); 3], "{gaps:?}");
+}
+
+/// RFC 6298, section 5.3: an ACK of new data starts the timer again; of nothing new, it does not.
+#[test]
+fn progress_restarts_the_timer() {
+    let mut script = Script::measured(Terms { sack: false, ..Terms::default() });
+    send(&mut script, 3);
+    let start = script.sent_at();
+    script.advance(ms(100));
+    script.ack(2000);
+    let restarted = script.sent_at();
+    script.advance(ms(100));
+    script.ack(2000);
+    let sent = data(&script.run(ms(1_000)));
+    let waited = sent[0].0 - restarted;
+    assert!((ms(240)..ms(400)).contains(&waited) && sent[0].1 == 2000, "{start:?}: {sent:?}");
+}
+
+/// RFC 6298, section 3 (Karn): what was sent twice measures nothing, since nobody knows which of the two was answered.
+#[test]
+fn a_repeated_segment_measures_nothing() {
+    for timestamps in [false, true] {
+        let mut script = Script::measured(Terms { sack: false, timestamps, ..Terms::default() });
+        send(&mut script, 1);
+        assert_eq!(data(&script.run(ms(300))).len(), 1);
+        script.ack(2000);
+        script.sent();
+        assert_eq!(script.layer.stats().smoothed_rtt, Some(ms(40)));
+        send(&mut script, 1);
+        script.advance(ms(80));
+        script.ack(3000);
+        script.sent();
+        assert_eq!(script.layer.stats().smoothed_rtt, Some(ms(45)), "seven eighths of 40 ms, one of 80 ms");
+    }
+}
+
 /// RFC 6298, section 2.1: one second before anything was measured.
 #[test]
 fn without_a_measurement_it_is_a_second() {
