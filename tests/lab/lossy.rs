@@ -122,3 +122,41 @@ fn losses_are_reported() {
         );
     }
 }
+
+/// RFC 4821: a path that swallows what is larger than it can carry, and a firewall that swallows the ICMP messages about
+/// it. The interface's MTU is 1500, the path's 1386; the transfer goes on, in segments almost as large as fit.
+#[test]
+fn a_black_hole_is_found_and_filled_as_far_as_it_goes() {
+    lab!("socat");
+    let payload = Payload::new(43, 4 << 20);
+    let transfers: Vec<_> = [(Family::V4, "bbr"), (Family::V6, "cubic")]
+        .into_iter()
+        .map(|(family, congestion)| {
+            let pair = Pair::over("--both delay=1ms,largest=1400b --seed 1");
+            let at = pair.peer_address(family);
+            let server = Netcat::Socat.listen(&pair.peer, at, 5000, |c| c.expect(&payload));
+            let line = format!("-v --json --congestion {congestion} {at} 5000");
+            let client = netkat(&pair.host, &line).input(payload.input()).spawn();
+            (pair, family, server, client)
+        })
+        .collect();
+    for (pair, family, server, client) in transfers {
+        let client = client.wait(DEADLINE);
+        assert_eq!(client.code(), Some(0), "{client}");
+        server.wait(DEADLINE).check(&payload);
+        let counts = pair.finish();
+        let swallowed = counts.lines().find_map(|line| count(line, "too_large")).expect("a counter");
+        assert!((3..200).contains(&swallowed), "the first window, what repeats it, and probes: {counts}");
+        let object = client.stderr.lines().find(|line| line.starts_with('{')).expect("an object");
+        let report: serde_json::Value = serde_json::from_str(object).expect("JSON");
+        let sent = report["traffic"]["segments_sent"].as_u64().expect("a number");
+        // MTU 1500 has 1428 bytes in a segment of IPv6 and 1280, the first that gets through, 1208; 1386 has 1314.
+        assert!(sent < payload.length() / 1240, "{family:?}: {sent} segments\n{report}");
+    }
+}
+
+/// One of the emulator's counters in its line of one direction: "too_large: 7,".
+fn count(line: &str, name: &str) -> Option<u64> {
+    let (_, rest) = line.split_once(&format!("{name}: "))?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}

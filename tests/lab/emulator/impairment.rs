@@ -24,6 +24,8 @@ pub struct Impairment {
     pub rate: Option<u64>,
     /// What waits for the bottleneck at most; the rest is dropped at its tail.
     pub queue: Queue,
+    /// The longest frame in bytes, link header included: longer ones vanish and nobody is told.
+    pub largest: Option<usize>,
 }
 
 /// The limit of a bottleneck's queue.
@@ -55,6 +57,7 @@ impl Default for Impairment {
             jitter: Duration::ZERO,
             rate: None,
             queue: Queue::Time(Duration::from_millis(50)),
+            largest: None,
         }
     }
 }
@@ -85,8 +88,8 @@ fn draw(seed: u64, n: u64, decision: u64) -> f64 {
     (z >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Reads "loss=1%,delay=10ms,jitter=1ms,reorder=5%,displacement=3-30,duplicate=0.1%,rate=100mbit,queue=50ms";
-/// the queue's limit may also be bytes ("queue=64kb"). The empty text is a perfect wire.
+/// Reads "loss=1%,delay=10ms,jitter=1ms,reorder=5%,displacement=3-30,duplicate=0.1%,rate=100mbit,queue=50ms,
+/// largest=1300b"; the queue's limit may also be bytes ("queue=64kb"). The empty text is a perfect wire.
 impl FromStr for Impairment {
     type Err = String;
 
@@ -103,6 +106,7 @@ impl FromStr for Impairment {
                 "jitter" => path.jitter = duration(value)?,
                 "rate" => path.rate = Some(rate(value)?),
                 "queue" => path.queue = queue(value)?,
+                "largest" => path.largest = Some(bytes(value)? as usize),
                 _ => return Err(format!("a path has no property \"{key}\"")),
             }
         }
@@ -143,9 +147,13 @@ fn rate(text: &str) -> Result<u64, String> {
 
 fn queue(text: &str) -> Result<Queue, String> {
     if text.ends_with('b') {
-        return Ok(Queue::Bytes(number(text, &[("b", 1.0), ("kb", 1e3), ("mb", 1e6)])? as u64));
+        return bytes(text).map(Queue::Bytes);
     }
     duration(text).map(Queue::Time)
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    number(text, &[("b", 1.0), ("kb", 1e3), ("mb", 1e6)]).map(|n| n as u64)
 }
 
 fn displacement(text: &str) -> Result<RangeInclusive<u32>, String> {
@@ -198,13 +206,23 @@ mod tests {
 
     #[test]
     fn descriptions_are_read() {
-        let path: Impairment = "delay=10ms,rate=100mbit,queue=64kb,displacement=4".parse().unwrap();
+        let path: Impairment =
+            "delay=10ms,rate=100mbit,queue=64kb,displacement=4,largest=1300b".parse().unwrap();
         assert_eq!(path.delay, Duration::from_millis(10));
         assert_eq!(path.rate, Some(100_000_000));
         assert_eq!(path.queue, Queue::Bytes(64_000));
         assert_eq!(path.displacement, 4..=4);
-        for wrong in ["loss", "loss=101%", "loss=-1%", "delay=10", "rate=0mbit", "displacement=5-3", "hue=1"]
-        {
+        assert_eq!(path.largest, Some(1300));
+        for wrong in [
+            "loss",
+            "loss=101%",
+            "loss=-1%",
+            "delay=10",
+            "rate=0mbit",
+            "displacement=5-3",
+            "largest=9",
+            "hue=1",
+        ] {
             assert!(wrong.parse::<Impairment>().is_err(), "{wrong}");
         }
     }

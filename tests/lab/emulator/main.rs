@@ -46,7 +46,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Impairment of both directions, as loss=1%,delay=10ms,jitter=1ms,reorder=5%,displacement=3-30,
-    /// duplicate=1%,rate=100mbit,queue=50ms
+    /// duplicate=1%,rate=100mbit,queue=50ms,largest=1300b
     #[arg(long, default_value = "")]
     both: Impairment,
     /// Impairment from A to B, in place of --both

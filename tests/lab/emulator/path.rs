@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 pub struct Count {
     pub offered: u64,
     pub lost: u64,
+    pub too_large: u64,
     pub queue_full: u64,
     pub duplicated: u64,
     pub overtaken: u64,
@@ -79,6 +80,10 @@ impl<F: Clone> Path<F> {
     pub fn offer(&mut self, now: Duration, bytes: usize, frame: impl FnOnce() -> F) {
         let verdict = self.impairment.verdict(self.seed, self.count.offered);
         self.count.offered += 1;
+        if self.impairment.largest.is_some_and(|largest| bytes > largest) {
+            self.count.too_large += 1;
+            return;
+        }
         if verdict.lost {
             self.count.lost += 1;
             return;
@@ -208,6 +213,17 @@ mod tests {
         let mut path = path("rate=1mbit,queue=1kb");
         (0..50).for_each(|n| path.offer(Duration::ZERO, 125, || n));
         assert_eq!(arrivals(&mut path, MS * 1000).len(), 9);
+    }
+
+    #[test]
+    fn long_frames_vanish() {
+        let mut path = path("largest=1300b");
+        assert!(!path.is_clear());
+        for (n, bytes) in [60, 1300, 1301, 1514, 60].into_iter().enumerate() {
+            path.offer(MS, bytes, || n as u32);
+        }
+        assert_eq!(arrivals(&mut path, MS), [0, 1, 4]);
+        assert_eq!((path.count().too_large, path.count().lost), (2, 0));
     }
 
     #[test]
