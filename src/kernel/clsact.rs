@@ -7,8 +7,12 @@
 //! A qdisc that netkat made goes when its last user goes, and only then. Any netkat that finds such a qdisc
 //! with a filter so marked takes over the duty, so it does not matter who leaves first. A qdisc that somebody
 //! else made is never removed.
+//!
+//! Making the qdisc and marking it are two steps, as are finding it unused and removing it. So netkats take
+//! [turns](Exclusion) at both; and the last filter goes together with the qdisc, in one step, so that no end of the
+//! process leaves a qdisc without its mark.
 
-use super::{bpf::Direction, netlink, owner::Owner};
+use super::{bpf::Direction, exclusion::Exclusion, netlink, owner::Owner};
 use libbpf_rs::libbpf_sys::BPF_OBJ_NAME_LEN;
 use log::{debug, info, warn};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -34,6 +38,8 @@ pub(super) struct ClsactFilter {
     direction: Direction,
     name: String,
     owns_qdisc: bool,
+    /// To be held for the removal.
+    exclusion: Exclusion,
     _owner: Rc<Owner>,
 }
 
@@ -58,6 +64,8 @@ impl ClsactFilter {
         interface: u32,
         direction: Direction,
     ) -> io::Result<ClsactFilter> {
+        let mut exclusion = Exclusion::new(interface)?;
+        exclusion.hold();
         let owns_qdisc = create_qdisc(interface, direction)?;
         let mut name = format!("{label}/{}", owner.id());
         if owns_qdisc {
@@ -65,8 +73,10 @@ impl ClsactFilter {
             name.push_str(QDISC_MARK);
         }
         // Made before the filter: if the filter fails, this takes the qdisc away again.
-        let filter = ClsactFilter { interface, direction, name, owns_qdisc, _owner: owner };
+        let mut filter = ClsactFilter { interface, direction, name, owns_qdisc, exclusion, _owner: owner };
         filter.add(program)?;
+        // The next one's turn; ours comes again at the end.
+        filter.exclusion = Exclusion::new(interface)?;
         Ok(filter)
     }
 
@@ -106,13 +116,11 @@ impl ClsactFilter {
         Ok(filters)
     }
 
-    fn remove(&self) -> io::Result<()> {
+    fn remove(&mut self) -> io::Result<()> {
+        self.exclusion.hold();
         // Should there be two of this name, they are the same program twice: either will do.
-        let mut filters = list(self.interface, self.direction)?.into_iter();
-        if let Some(filter) = filters.find(|f| f.name == self.name) {
-            remove_filter(filter)?;
-        }
-        if self.owns_qdisc { remove_unused_qdisc(self.interface) } else { Ok(()) }
+        let ours = list(self.interface, self.direction)?.into_iter().find(|f| f.name == self.name);
+        remove(self.interface, ours.into_iter().collect(), self.owns_qdisc)
     }
 }
 
@@ -135,19 +143,21 @@ impl Drop for ClsactFilter {
 /// # Errors
 /// The kernel's.
 pub(super) fn remove_leftovers(interface: u32) -> io::Result<()> {
-    let mut unused = false;
-    for direction in [Direction::Ingress, Direction::Egress] {
-        for filter in list(interface, direction)? {
-            if let Some(mark) = Mark::parse(&filter.name)
-                && !Owner::lives(mark.owner)
-            {
-                info!("removing {} that a dead netkat left on interface {interface}", filter.name);
-                unused |= mark.owns_qdisc;
-                remove_filter(filter)?;
-            }
-        }
+    if leftovers(interface)?.is_empty() {
+        return Ok(());
     }
-    if unused { remove_unused_qdisc(interface) } else { Ok(()) }
+    let mut exclusion = Exclusion::new(interface)?;
+    exclusion.hold();
+    let (marks, filters): (Vec<_>, Vec<_>) = leftovers(interface)?.into_iter().unzip();
+    for filter in &filters {
+        info!("removing {} that a dead netkat left on interface {interface}", filter.name);
+    }
+    remove(interface, filters, marks.iter().any(|mark| mark.owns_qdisc))
+}
+
+fn leftovers(interface: u32) -> io::Result<Vec<(Mark, Listed)>> {
+    let filters = all(interface)?.into_iter().filter_map(|filter| Some((Mark::parse(&filter.name)?, filter)));
+    Ok(filters.filter(|(mark, _)| !Owner::lives(mark.owner)).collect())
 }
 
 /// What the name of a netkat's filter says.
@@ -188,13 +198,7 @@ fn create_qdisc(interface: u32, direction: Direction) -> io::Result<bool> {
             "an ingress qdisc is in the place of clsact; replace it (tc qdisc replace dev … clsact)",
         ));
     }
-    for direction in [Direction::Ingress, Direction::Egress] {
-        let filters = list(interface, direction)?;
-        if filters.iter().any(|f| Mark::parse(&f.name).is_some_and(|m| m.owns_qdisc)) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(all(interface)?.iter().any(|f| Mark::parse(&f.name).is_some_and(|m| m.owns_qdisc)))
 }
 
 fn has_ingress_qdisc(interface: u32) -> io::Result<bool> {
@@ -205,17 +209,17 @@ fn has_ingress_qdisc(interface: u32) -> io::Result<bool> {
     }))
 }
 
-fn remove_unused_qdisc(interface: u32) -> io::Result<()> {
-    for direction in [Direction::Ingress, Direction::Egress] {
-        if !list(interface, direction)?.is_empty() {
-            return Ok(());
-        }
+/// Removes filters that an interface has, and with them the qdisc if it `is_ours` and has no others.
+fn remove(interface: u32, filters: Vec<Listed>, is_ours: bool) -> io::Result<()> {
+    if is_ours && all(interface)?.len() <= filters.len() {
+        let message = Message::DelQueueDiscipline(qdisc(interface, "clsact"));
+        return match netlink::change(NETLINK_ROUTE, message, 0) {
+            // Someone else has removed it.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(()),
+            result => result,
+        };
     }
-    match netlink::change(NETLINK_ROUTE, Message::DelQueueDiscipline(qdisc(interface, "clsact")), 0) {
-        // Another netkat that had the same duty was faster.
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(()),
-        result => result,
-    }
+    filters.into_iter().try_for_each(remove_filter)
 }
 
 fn remove_filter(filter: Listed) -> io::Result<()> {
@@ -224,10 +228,17 @@ fn remove_filter(filter: Listed) -> io::Result<()> {
     message.header = header;
     message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
     match netlink::change(NETLINK_ROUTE, Message::DelTrafficFilter(message), 0) {
-        // Another netkat that cleaned up was faster.
+        // Someone else has removed it.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
+}
+
+/// The filters of both sides.
+fn all(interface: u32) -> io::Result<Vec<Listed>> {
+    let mut filters = list(interface, Direction::Ingress)?;
+    filters.extend(list(interface, Direction::Egress)?);
+    Ok(filters)
 }
 
 /// The filters of one side of an interface's clsact (or ingress) qdisc, in the order in which they run.

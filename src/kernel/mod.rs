@@ -14,6 +14,7 @@ mod bpf;
 mod capabilities;
 mod clsact;
 mod error;
+mod exclusion;
 mod filter;
 mod guard;
 mod holder;
