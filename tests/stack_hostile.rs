@@ -219,7 +219,8 @@ impl Target {
 
     fn write(&mut self, count: usize) {
         let flow = self.stack.flow(&tuple()).expect("a flow");
-        flow.send(count, |room| {
+        // Room for one more, so that nothing is expected to follow.
+        flow.send(count + 1, |room| {
             let length = room.len().min(count);
             room[..length].fill(b'x');
             Ok(length)

@@ -3,7 +3,7 @@
 
 /// From this size on, memory is mapped for each buffer alone, in bytes.
 #[cfg(target_env = "gnu")]
-const MAPPED: libc::c_int = 256 << 10;
+const MAPPED: libc::c_int = 32 << 10;
 
 /// Makes large buffers come from mmap(2) and go back by munmap(2), always. So a fresh buffer's pages cost
 /// nothing until they are used, and what a thousand connections used is given back.
