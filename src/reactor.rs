@@ -15,6 +15,7 @@ use nix::{
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -49,21 +50,29 @@ impl Reactor {
     }
 
     /// Waits until one of `own` or of `interests` is ready, a signal arrives, or `deadline` has passed, whichever is
-    /// first. Returns the signal, if there is one.
+    /// first. Asks again and again, rather than sleeping, before `awake_until`. Returns the signal, if there is one.
     pub fn wait(
         &self,
         own: &mut [Interest<'_>],
         interests: &mut [Interest<'_>],
         deadline: Option<Duration>,
+        awake_until: Option<Duration>,
     ) -> io::Result<Option<Signal>> {
-        let timeout = deadline.map(|at| TimeSpec::from(at.saturating_sub(self.now())));
         let mut fds: Vec<PollFd<'_>> = own.iter().map(|i| PollFd::new(i.fd, i.events)).collect();
         fds.extend(interests.iter().map(|i| PollFd::new(i.fd, i.events)));
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
-        match ppoll(&mut fds, timeout, None) {
-            Err(Errno::EINTR) => return Ok(None),
-            result => result?,
-        };
+        loop {
+            let now = self.now();
+            let awake = awake_until.is_some_and(|until| now < until);
+            let timeout =
+                if awake { Some(Duration::ZERO) } else { deadline.map(|at| at.saturating_sub(now)) };
+            match ppoll(&mut fds, timeout.map(TimeSpec::from), None) {
+                Ok(0) if awake && deadline.is_none_or(|at| now < at) => thread::yield_now(),
+                Ok(_) => break,
+                Err(Errno::EINTR) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
         let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
         let own = own.iter_mut().map(|interest| &mut interest.ready);
         let all = own.chain(interests.iter_mut().map(|interest| &mut interest.ready));

@@ -5,6 +5,7 @@
 //! Bytes go from a stream straight into the flow's ring and from the ring straight to a stream.
 use super::{
     Error,
+    dialogue::Dialogue,
     line_end::LineEnds,
     line_pace::LinePace,
     transcript::{Direction, Transcript},
@@ -212,13 +213,14 @@ pub enum Turn {
 pub struct Conversation {
     tuple: FiveTuple,
     relay: Relay,
+    dialogue: Dialogue,
     policy: Policy,
     ends: Ends,
 }
 
 impl Conversation {
     pub fn new(now: Duration, tuple: FiveTuple, policy: Policy, ends: Ends) -> Conversation {
-        Conversation { tuple, relay: Relay::new(policy, now), policy, ends }
+        Conversation { tuple, relay: Relay::new(policy, now), dialogue: Dialogue::default(), policy, ends }
     }
 
     pub fn tuple(&self) -> &FiveTuple {
@@ -307,7 +309,7 @@ impl Conversation {
             });
             match written {
                 Ok(0) => break,
-                Ok(_) => self.relay.moved(now),
+                Ok(_) => self.moved(now, Direction::Received),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) if self.ends == Ends::Process => self.output_closed(output),
                 Err(error) => return Err(Error::Output(error)),
@@ -326,7 +328,7 @@ impl Conversation {
             (false, false) => output.write(bytes).unwrap_or(0),
         };
         if written > 0 {
-            self.relay.moved(now);
+            self.moved(now, Direction::Received);
         }
         written
     }
@@ -344,11 +346,21 @@ impl Conversation {
         let Some(flow) = stack.flow(&self.tuple) else { return Ok(false) };
         match flow.send(TRANSFER, |room| input.read(now, room)) {
             Ok(0) => self.relay.input_ended(now),
-            Ok(_) => self.relay.moved(now),
+            Ok(_) => self.moved(now, Direction::Sent),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(Error::Input(error)),
         }
         Ok(true)
+    }
+
+    fn moved(&mut self, now: Duration, direction: Direction) {
+        self.relay.moved(now);
+        self.dialogue.moved(now, direction);
+    }
+
+    /// Until when whoever has a processor to spare does not sleep: an answer is about to come.
+    pub fn awake_until(&self) -> Option<Duration> {
+        self.dialogue.awake_until()
     }
 
     /// Whether input would be read if there were any.

@@ -286,7 +286,17 @@ impl Engine {
 
     /// Waits for a frame, for one of `interests`, for a signal, or for the time when something is due.
     pub fn wait(&mut self, interests: &mut [Interest<'_>], deadline: Option<Duration>) -> Result<(), Error> {
-        self.pause(true, interests, deadline)
+        self.pause(true, None, interests, deadline)
+    }
+
+    /// The same, without sleeping before `awake_until`.
+    pub fn wait_awake(
+        &mut self,
+        interests: &mut [Interest<'_>],
+        deadline: Option<Duration>,
+        awake_until: Option<Duration>,
+    ) -> Result<(), Error> {
+        self.pause(true, awake_until, interests, deadline)
     }
 
     /// The same for anything but a frame: what arrives meanwhile stays in the packet socket's buffer.
@@ -295,12 +305,13 @@ impl Engine {
         interests: &mut [Interest<'_>],
         deadline: Option<Duration>,
     ) -> Result<(), Error> {
-        self.pause(false, interests, deadline)
+        self.pause(false, None, interests, deadline)
     }
 
     fn pause(
         &mut self,
         link: bool,
+        awake_until: Option<Duration>,
         interests: &mut [Interest<'_>],
         deadline: Option<Duration>,
     ) -> Result<(), Error> {
@@ -317,7 +328,7 @@ impl Engine {
         self.link.flush();
         let mut own = [Interest::readable(self.watch.as_fd()), Interest::readable(self.link.as_fd())];
         let waited_for = if link { &mut own[..] } else { &mut own[..1] };
-        let signal = self.reactor.wait(waited_for, interests, at).map_err(Error::Reactor)?;
+        let signal = self.reactor.wait(waited_for, interests, at, awake_until).map_err(Error::Reactor)?;
         let changed = own[0].ready;
         self.link_empty = link && !own[1].ready;
         match signal {

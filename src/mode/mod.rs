@@ -4,6 +4,7 @@ mod broadcast;
 mod connect;
 mod conversation;
 mod datagram;
+mod dialogue;
 mod disguise;
 mod egress;
 mod engine;

@@ -200,8 +200,12 @@ impl Capture<'_> {
                 None if self.down => DOWN_INTERVAL,
                 None => STATISTICS_INTERVAL,
             };
-            let signal =
-                self.reactor.wait(&mut [Interest::readable(self.socket.as_fd())], &mut [], Some(now + pause));
+            let signal = self.reactor.wait(
+                &mut [Interest::readable(self.socket.as_fd())],
+                &mut [],
+                Some(now + pause),
+                None,
+            );
             if signal.map_err(Error::Reactor)?.is_some() {
                 return Ok(End::Done);
             }
