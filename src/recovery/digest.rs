@@ -84,6 +84,7 @@ impl Recovery {
             }
         }
         if self.rate.delivered() > delivered {
+            self.probe_from = now;
             self.user_timeout.on_progress(now);
             self.path_mtu.on_progress(now);
         }
@@ -296,6 +297,7 @@ impl Recovery {
     fn leave_recovery(&mut self, now: Instant) {
         if self.phase != Phase::Open {
             self.phase = Phase::Open;
+            self.tail_probe = None;
             self.congestion.on_recovery_end(now);
         }
         self.prr = None;

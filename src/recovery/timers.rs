@@ -157,14 +157,19 @@ impl Recovery {
         Some(self.rto_from + if self.head_is_sacked() { reneging() } else { self.rtt.rto() })
     }
 
-    /// RFC 8985, section 7.2.
+    /// RFC 8985, section 7.2; in a recovery as well, where that RFC leaves it to the timeout: what is sent again may be
+    /// the last of a flight, too, and so may its ACK (QUIC probes in every state: RFC 9002, section 6.2).
     fn tail_probe_at(&self) -> Option<Instant> {
-        let quiet = self.sack
-            && self.phase == Phase::Open
-            && self.tail_probe.is_none()
-            && self.board.sacked() == 0
-            && self.board.in_flight() > 0;
-        let lone = self.board.in_flight() <= self.mss;
+        let nothing_else_tells = match self.phase {
+            Phase::Open => self.board.sacked() == 0,
+            Phase::Recovery { .. } => self.reordering_ends.is_none() && !self.head_is_sacked(),
+            Phase::Loss { .. } => false,
+        };
+        // One probe for a flight; one whose flight has been acknowledged may be judged later or never.
+        let probed = self.tail_probe.is_some_and(|probe| self.space.una < probe.end);
+        let quiet = self.sack && !probed && self.board.in_flight() > 0 && nothing_else_tells;
+        // What fills a hole is acknowledged at once (RFC 5681, section 4.2).
+        let lone = self.board.in_flight() <= self.mss && self.board.sacked() == 0;
         quiet.then(|| self.probe_from + tail_probe::timeout(self.rtt.smoothed(), lone, self.rtt.rto()))
     }
 

@@ -241,6 +241,9 @@ impl Recovery {
         self.stats.tail_probes += 1;
         // RFC 8985, section 7.3: the retransmission timer takes over.
         self.rto_from = now;
+        if self.phase != Phase::Open {
+            return self.send_head_again(now);
+        }
         let space = &self.space;
         let new = (space.end - space.nxt).min(space.usable_window()).min(self.mss);
         if new > 0 {
@@ -255,6 +258,13 @@ impl Recovery {
         let index = if start > record.start { index + 1 } else { index };
         self.tail_probe = Some(TailProbe { end: self.space.nxt, retransmission: true });
         Some(self.send_again(now, index, record.end))
+    }
+
+    /// Probes a recovery: if a hole was not filled, this does, and if only the ACK was lost, it makes another one.
+    fn send_head_again(&mut self, now: Instant) -> Option<Frame> {
+        let head = *self.board.front()?;
+        self.tail_probe = Some(TailProbe { end: self.space.nxt, retransmission: true });
+        Some(self.send_again(now, 0, head.end.min(head.start + self.mss)))
     }
 
     fn send_new(&mut self, now: Instant, end: u64) -> Frame {
@@ -293,6 +303,7 @@ impl Recovery {
         self.board.split(index, end);
         let (start, repeated) = self.board.get(index).map_or((end, false), |r| (r.start, r.retransmitted));
         self.board.resend(index, now, self.rate.snapshot());
+        self.probe_from = now;
         if start == self.space.una {
             self.rto_from = now;
         }

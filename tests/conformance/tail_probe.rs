@@ -90,3 +90,34 @@ fn a_lost_fin_is_sent_again() {
     assert_eq!(script.layer.outstanding(), 0);
     assert_eq!(script.run(ms(5_000)), []);
 }
+
+/// RFC 9002, section 6.2, where RFC 8985, section 7.2 waits for the timeout: what a recovery has sent again is followed by
+/// nothing either. The hole is filled at once if it was not, and there is a timeout if that is lost, too.
+#[test]
+fn a_silent_recovery_is_probed_with_its_hole() {
+    let mut script = flight(4);
+    script.advance(ms(40));
+    script.sack(1000, &[(2000, 5000)]);
+    assert_eq!(script.data(), [(1000, 1000)]);
+    let window = script.layer.stats().congestion_window;
+    assert_eq!(data(&script.run(ms(400))), [(ms(122), 1000, 1000), (ms(362), 1000, 1000)]);
+    let stats = script.layer.stats();
+    assert_eq!((stats.tail_probes, stats.timeouts), (1, 1));
+    assert!(stats.congestion_window < window, "only the timeout shrinks it");
+}
+
+/// RFC 2883: the answer to such a probe, where only the ACK had been lost, ends the recovery, and tells nothing of
+/// reordering.
+#[test]
+fn a_needless_probe_of_a_recovery_ends_it() {
+    let mut script = flight(4);
+    script.advance(ms(40));
+    script.sack(1000, &[(2000, 5000)]);
+    assert_eq!(script.data(), [(1000, 1000)]);
+    assert_eq!(data(&script.run(ms(100))).len(), 1);
+    script.sack(5000, &[(1000, 2000)]);
+    assert_eq!(script.layer.outstanding(), 0);
+    let stats = script.layer.stats();
+    assert_eq!((stats.timeouts, stats.duplicate_sacks), (0, 1));
+    assert_eq!(script.run(ms(2_000)), []);
+}
