@@ -21,7 +21,7 @@ const BUSY_TURNS: u32 = 16;
 /// How long to stay for the FIN that a peer repeats because our last ACK was lost, two round trips aside: Linux's
 /// minimum RTO is 200 ms (include/net/tcp.h, TCP_RTO_MIN), its timers' grain 10 ms at most.
 const LINGER: Duration = Duration::from_millis(220);
-/// The same where the path has lost something before: the repeated FIN may be lost, too.
+/// The same on a lossy path: the repeated FIN may be lost, too.
 const LOSSY_LINGER: Duration = Duration::from_millis(700);
 /// How long a peer has to acknowledge our FIN where nothing else is waited for.
 const LAST_ACK: Duration = Duration::from_secs(1);
@@ -196,7 +196,7 @@ fn linger(engine: &mut Engine, tuple: &FiveTuple) {
     let Some(flow) = engine.stack.peek(tuple).filter(|flow| flow.in_time_wait() && !flow.is_on_host()) else {
         return;
     };
-    let time = if flow.saw_loss() { LOSSY_LINGER } else { LINGER };
+    let time = if flow.is_lossy() { LOSSY_LINGER } else { LINGER };
     let round_trip = flow.recovery().stats().smoothed_rtt.unwrap_or_default();
     let deadline = engine.reactor.now() + time + 2 * round_trip;
     stdio::release_output();

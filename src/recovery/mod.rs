@@ -449,6 +449,11 @@ impl Recovery {
         }
     }
 
+    /// The shortest round trip of late, if any was measured.
+    pub fn min_rtt(&self) -> Option<Duration> {
+        self.rtt.minimum()
+    }
+
     fn seq(&self, offset: u64) -> u32 {
         self.space.seq(offset)
     }

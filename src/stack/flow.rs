@@ -3,6 +3,7 @@
 //! A flow does no I/O of its own: frames come in by [`Flow::ingress`], leave by [`Flow::egress`], and time is
 //! passed in as the duration since an arbitrary start.
 use super::{
+    arrivals::Arrivals,
     bare::{Bare, MAX_TCP_HEADER},
     endpoint::{Endpoint, recovery_time},
     icmp::{IcmpError, Reason},
@@ -79,8 +80,6 @@ pub struct Counters {
     pub invalid: u64,
     /// When the peer's first data came.
     pub first_data_at: Option<Duration>,
-    /// Segments with data that came again, or late: the peer's path loses or reorders.
-    pub repeated: u64,
 }
 
 /// Takes data of a flow where it lies, and returns how many bytes.
@@ -100,10 +99,7 @@ pub struct Flow {
     mss: usize,
     established: bool,
     failure: Option<Failure>,
-    /// The end of the highest data that the peer has sent.
-    highest: Option<u32>,
-    /// Segments in a row with data that we have acknowledged: what we send does not arrive.
-    unheard: u32,
+    arrivals: Arrivals,
     counters: Counters,
     /// The header of the last segment without payload that was sent, which in TIME-WAIT is the last ACK.
     last_bare: ArrayVec<u8, MAX_TCP_HEADER>,
@@ -164,8 +160,7 @@ impl Flow {
             mss,
             established: false,
             failure: None,
-            highest: None,
-            unheard: 0,
+            arrivals: Arrivals::default(),
             counters: Counters::default(),
             last_bare: ArrayVec::new(),
         }
@@ -210,7 +205,7 @@ impl Flow {
     pub fn is_stalled(&self, now: Duration) -> bool {
         match self.phase() {
             Phase::Opening => self.counters.syns_sent >= 2,
-            Phase::Open => self.unheard >= 2 || self.recovery.is_stalled(recovery_time(now)),
+            Phase::Open => self.arrivals.is_unheard() || self.recovery.is_stalled(recovery_time(now)),
             Phase::Closed => false,
         }
     }
@@ -248,7 +243,7 @@ impl Flow {
 
     /// What was not acknowledged is sent again at once: it has a new chance.
     fn retry(&mut self, now: Duration) {
-        self.unheard = 0;
+        self.arrivals.retry();
         self.recovery.retry(recovery_time(now));
     }
 
@@ -266,10 +261,11 @@ impl Flow {
         self.endpoint.state() == State::TimeWait
     }
 
-    /// Whether the path lost something so far, as far as we can tell.
-    pub fn saw_loss(&self) -> bool {
-        let retransmitted = self.recovery.stats().segments_retransmitted;
-        self.counters.egress_drops + self.counters.repeated + retransmitted > 0
+    /// Whether the path loses more than a frame in a hundred, as far as we can tell.
+    pub fn is_lossy(&self) -> bool {
+        let Counters { egress_drops, frames_sent, frames_received, .. } = self.counters;
+        let lost = egress_drops + self.recovery.stats().segments_retransmitted + self.arrivals.repeated();
+        lost * 100 > frames_sent + frames_received
     }
 
     /// Whether the peer is on this host, too: lo loses nothing.
@@ -427,19 +423,15 @@ impl Flow {
         }
     }
 
-    /// Counts data that was there before, or that is late.
+    /// Takes note of when data came, and in what order.
     fn note_sequence(&mut self, now: Duration, segment: &Segment) {
         if segment.payload_len == 0 {
             return;
         }
         self.counters.first_data_at.get_or_insert(now);
         let end = segment.sequence.wrapping_add(segment.payload_len as u32);
-        let acknowledged = self.established && (end.wrapping_sub(self.recovery.expected()) as i32) <= 0;
-        self.unheard = if acknowledged { self.unheard + 1 } else { 0 };
-        match self.highest {
-            Some(highest) if (end.wrapping_sub(highest) as i32) <= 0 => self.counters.repeated += 1,
-            _ => self.highest = Some(end),
-        }
+        let expected = self.established.then(|| self.recovery.expected());
+        self.arrivals.note(now, (segment.sequence, end), expected, self.recovery.min_rtt());
     }
 
     /// Hands the endpoint the header of a segment that came; what data a SYN or a RST may carry is not for it.

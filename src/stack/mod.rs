@@ -5,6 +5,7 @@
 //! and a thousand flows cost what they use: a handshake is a small record until its ACK comes, and what is over
 //! is a small record until the peer is sure to know. It does no I/O: the reactor passes in frames, a link to send
 //! by, and the time.
+mod arrivals;
 mod bare;
 pub mod checksum;
 mod datagram;
