@@ -4,6 +4,8 @@
 //! taken it; the engine stops taking frames meanwhile, so that the inbox holds one turn's worth and the rest
 //! waits in the packet socket's buffer. What leaves goes straight to the link: equal-sized datagrams as one
 //! super-frame where the kernel cuts those, datagrams above the MTU in fragments.
+mod inbox;
+
 use super::{
     Admission, Gate, Neighbour, Path, Settings, Way, fragment,
     icmp::{IcmpError, Reason},
@@ -14,6 +16,8 @@ use crate::{
     link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
     net::{FiveTuple, MacAddr, Protocol},
 };
+pub use inbox::Datagram;
+use inbox::Inbox;
 use std::{
     collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
@@ -81,63 +85,6 @@ struct Peer {
     neighbour: Neighbour,
     path: Path,
     template: Template,
-}
-
-/// A datagram that waits for its reader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Datagram<'a> {
-    pub from: SocketAddr,
-    pub payload: &'a [u8],
-}
-
-/// Datagrams in the order of their arrival.
-#[derive(Debug, Default)]
-struct Inbox {
-    bytes: Vec<u8>,
-    /// Where the next datagram begins.
-    start: usize,
-    /// Senders and lengths.
-    datagrams: VecDeque<(SocketAddr, usize)>,
-}
-
-impl Inbox {
-    fn push(&mut self, from: SocketAddr, payload: &[u8]) {
-        self.bytes.extend_from_slice(payload);
-        self.datagrams.push_back((from, payload.len()));
-    }
-
-    fn front(&self) -> Option<Datagram<'_>> {
-        let (from, len) = *self.datagrams.front()?;
-        Some(Datagram { from, payload: self.bytes.get(self.start..self.start + len)? })
-    }
-
-    /// All of it, as one piece.
-    fn all(&self) -> &[u8] {
-        self.bytes.get(self.start..).unwrap_or_default()
-    }
-
-    /// Forgets `written` bytes from the front; what is left of a datagram of which a part is forgotten is one.
-    fn forget(&mut self, mut written: usize) {
-        while let Some((_, len)) = self.datagrams.front_mut() {
-            if written < *len {
-                *len -= written;
-                self.start += written;
-                return;
-            }
-            written -= *len;
-            self.pop();
-        }
-    }
-
-    fn pop(&mut self) {
-        if let Some((_, len)) = self.datagrams.pop_front() {
-            self.start += len;
-        }
-        if self.datagrams.is_empty() {
-            self.start = 0;
-            self.bytes.clear();
-        }
-    }
 }
 
 /// What a port of a host that is surveyed answered.

@@ -1,0 +1,155 @@
+//! What the flags alone decide, whatever the mode.
+use super::{PlanError, usage};
+use crate::{
+    cli::{Cli, Feature, Hook},
+    host::{
+        missing::Missing,
+        resolve::Family,
+        sandbox::{Sandbox, Task},
+        sysctl,
+    },
+    kernel::Backend,
+    mode::{Command, Policy, Recording, Setup},
+    net::{MacAddr, Protocol},
+    recovery::Algorithm,
+    sniffer::{
+        sink::{Form, Output, Show},
+        tap::Watch,
+    },
+    stack::Settings,
+};
+use std::net::IpAddr;
+
+/// The TTL and hop limit of Linux (net.ipv4.ip_default_ttl, net.ipv6.conf.all.hop_limit).
+pub(super) const HOP_LIMIT: u8 = 64;
+
+/// What the flags alone decide.
+pub(super) fn setup(cli: &Cli) -> Setup {
+    Setup {
+        protocol: protocol(cli),
+        local: Vec::new(),
+        port: 0,
+        lease: Vec::new(),
+        remote: None,
+        interfaces: Vec::new(),
+        persona: None,
+        hears_neighbours: true,
+        backend: backend(cli),
+        vnet_header: !cli.no_vnet_header,
+        missing: missing(cli),
+        segmentation: !cli.no_gso,
+        settings: settings(cli),
+        watch: watch(cli),
+        sandbox: sandbox(cli, Task::Relay),
+    }
+}
+
+/// What is given up once everything is open.
+pub(super) fn sandbox(cli: &Cli, task: Task) -> Sandbox {
+    let processes = cli.exec.is_some() || cli.sh_exec.is_some();
+    Sandbox { task: if processes { Task::Processes } else { task }, enabled: !cli.no_sandbox }
+}
+
+/// What is shown and recorded of a connection's frames.
+fn watch(cli: &Cli) -> Watch {
+    let form = if cli.json.is_some() { Form::Json } else { Form::Line };
+    let show = Show { form, payload: cli.payload, interface: false };
+    let shown = cli.debug || cli.payload;
+    Watch::new(Output { show: shown.then_some(show), record: cli.pcap.clone() })
+}
+
+pub(super) fn persona(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, PlanError> {
+    let Some(address) = cli.impersonate else { return Ok(None) };
+    if cli.source.is_some() {
+        return usage("--as and -s both name a source address; name one");
+    }
+    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        return usage(format!("--as {address}: no host can have that address"));
+    }
+    if cli.as_mac.is_some_and(|mac| mac.0[0] & 1 != 0) {
+        return usage("--as-mac: a host's address is not a group's; its first byte must be even");
+    }
+    Ok(Some((address, cli.as_mac)))
+}
+
+pub(super) fn command(cli: &Cli) -> Result<Option<Command>, PlanError> {
+    let (flag, command) = match (&cli.exec, &cli.sh_exec) {
+        (Some(text), _) => ("--exec", Command::program(text)),
+        (None, Some(text)) => ("--sh-exec", Command::shell(text)),
+        (None, None) => return Ok(None),
+    };
+    command.map(Some).or_else(|error| usage(format!("{flag}: {error}")))
+}
+
+pub(super) fn protocol(cli: &Cli) -> Protocol {
+    if cli.udp { Protocol::Udp } else { Protocol::Tcp }
+}
+
+pub(super) fn family(cli: &Cli) -> Family {
+    match (cli.ipv4, cli.ipv6) {
+        (true, _) => Family::V4,
+        (_, true) => Family::V6,
+        _ => Family::Any,
+    }
+}
+
+pub(super) fn family_of(ip: IpAddr) -> Family {
+    if ip.is_ipv4() { Family::V4 } else { Family::V6 }
+}
+
+fn backend(cli: &Cli) -> Backend {
+    match cli.guard {
+        Hook::Auto => Backend::Auto,
+        Hook::Tcx => Backend::Tcx,
+        Hook::Clsact => Backend::Clsact,
+    }
+}
+
+pub(super) fn missing(cli: &Cli) -> Missing {
+    let lacks = |feature| cli.without.contains(&feature);
+    Missing {
+        tcx: lacks(Feature::Tcx),
+        before: lacks(Feature::Before),
+        vnet_header: lacks(Feature::VnetHeader),
+    }
+}
+
+pub(super) fn settings(cli: &Cli) -> Settings {
+    Settings {
+        mss: cli.mss.map(usize::from),
+        send_buffer: cli.buffer,
+        receive_buffer: cli.buffer,
+        hop_limit: cli.ttl.unwrap_or(HOP_LIMIT),
+        traffic_class: cli.tos,
+        congestion: cli.congestion.unwrap_or_else(system_congestion),
+        user_timeout: Some(cli.user_timeout),
+        keep_alive: cli.keepalive,
+    }
+}
+
+/// What the kernel's own connections use, where we have it, too.
+fn system_congestion() -> Algorithm {
+    let name = sysctl::tcp_congestion_control().ok();
+    name.and_then(|name| name.parse().ok()).unwrap_or(Algorithm::Cubic)
+}
+
+pub(super) fn recording(cli: &Cli) -> Recording {
+    Recording {
+        crlf: cli.crlf,
+        delay: cli.delay,
+        output: cli.output.clone(),
+        hex_dump: cli.hex_dump.clone(),
+        append: cli.append_output,
+        progress: cli.progress,
+    }
+}
+
+pub(super) fn policy(cli: &Cli) -> Policy {
+    Policy {
+        no_shutdown: cli.no_shutdown,
+        quit_after: cli.quit_after,
+        idle_timeout: cli.idle_timeout,
+        send_only: cli.send_only,
+        receive_only: cli.recv_only,
+    }
+}
