@@ -16,6 +16,10 @@ use super::{
 /// RFC 5961, section 7: challenge ACKs are limited; Linux answers twice a second.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// So many duplicate ACKs leave one by one, for senders that count them (RFC 5681, section 3.2). Of more that wait, the
+/// last is enough (Linux's __tcp_ack_snd_check(), net/ipv4/tcp_input.c).
+const DUPLICATES: u32 = 3;
+
 /// What the stack is to know of an established connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StackView {
@@ -216,6 +220,13 @@ impl Recovery {
     fn push_ack(&mut self, sack: SackBlocks) {
         let (ack, window) = self.receiver.advertise(self.mss);
         let sack = if self.sack { sack } else { SackBlocks::default() };
+        if let Some(Control::Ack { ack: before, sack: earlier, .. }) = self.control.back()
+            && self.receiver.repeats() > DUPLICATES + 1
+            && !earlier.is_empty()
+            && sack.supersede(ack, (*before, earlier))
+        {
+            self.control.pop_back();
+        }
         self.push_control(Control::Ack { ack, window, sack });
     }
 

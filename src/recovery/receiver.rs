@@ -62,6 +62,8 @@ pub(super) struct Receiver {
     told: u64,
     told_edge: u64,
     told_read: u64,
+    /// How often the wire saw the same RCV.NXT again.
+    repeats: u32,
     /// When data came last.
     heard: Option<Instant>,
     /// The user answers what comes.
@@ -85,6 +87,7 @@ impl Receiver {
             told: 0,
             told_edge: 0,
             told_read: 1,
+            repeats: 0,
             heard: None,
             dialogue: false,
             wait: None,
@@ -299,11 +302,17 @@ impl Receiver {
     pub fn advertise(&mut self, segment: u64) -> (u32, u16) {
         self.edge = self.right_edge(segment);
         let window = u16::try_from(self.window() >> self.shift).unwrap_or(u16::MAX);
+        self.repeats = if self.told == self.space.nxt { self.repeats.saturating_add(1) } else { 0 };
         self.told = self.space.nxt;
         self.told_edge = self.told + (u64::from(window) << self.shift);
         self.told_read = self.read;
         self.wait = None;
         (self.expected(), window)
+    }
+
+    /// How many acknowledgments in a row were those of the one before.
+    pub fn repeats(&self) -> u32 {
+        self.repeats
     }
 
     /// Data of the user leaves.

@@ -59,6 +59,20 @@ impl SackBlocks {
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
+
+    /// Whether an ACK of `ack` with these blocks tells all that an ACK of `before` with the `earlier` ones told, of which
+    /// none is a duplicate's.
+    pub fn supersede(&self, ack: u32, (before, earlier): (u32, &SackBlocks)) -> bool {
+        let at_most = |a: u32, b: u32| a.wrapping_sub(b) as i32 <= 0;
+        let within = |(left, right): (u32, u32), (start, end)| at_most(start, left) && at_most(right, end);
+        let (first, second) = (earlier.iter().next(), earlier.iter().nth(1));
+        // RFC 2883, section 4.
+        let duplicate = first.is_some_and(|block| {
+            at_most(block.1, before) || second.is_some_and(|around| within(block, around))
+        });
+        let told = |block: (u32, u32)| at_most(block.1, ack) || self.iter().any(|later| within(block, later));
+        !duplicate && earlier.iter().all(told)
+    }
 }
 
 /// The options that the layer knows.

@@ -31,6 +31,49 @@ fn holes_are_reported_newest_first() {
     assert_eq!(wire.read(), [[0; 100], [1; 100]].concat());
 }
 
+/// RFC 5681, section 3.2: three duplicate ACKs tell of a loss; RFC 2018, section 4: of more that leave together, the last
+/// says all.
+#[test]
+fn duplicate_acks_beyond_the_third_leave_as_one() {
+    let mut wire = Wire::connected(settings());
+    wire.peer_burst(&[100, 200, 300, 400, 500, 600, 700, 800], 100);
+    let sent = wire.sent();
+    let told = [200, 300, 400, 900].map(|right| (0, vec![(100, right)]));
+    assert_eq!(reports(&wire, &sent), told);
+    wire.peer_burst(&[1000, 900], 100);
+    let sent = wire.sent();
+    assert_eq!(reports(&wire, &sent), [(0, vec![(100, 1100)])], "a hole was filled");
+}
+
+/// RFC 2883, section 4: what came twice is told, however many ACKs wait; and so are more holes than one has room for.
+#[test]
+fn no_report_is_lost_among_duplicate_acks() {
+    let mut wire = Wire::connected(settings());
+    wire.peer_burst(&[100, 200, 300, 400, 500, 500, 600, 600, 700], 100);
+    let sent = wire.sent();
+    let told = reports(&wire, &sent);
+    let twice: Vec<_> = told.iter().filter(|(_, b)| b.len() == 2).map(|(_, b)| b[0]).collect();
+    assert_eq!(twice, [(500, 600), (600, 700)]);
+    assert_eq!(told.last(), Some(&(0, vec![(100, 800)])));
+
+    wire.peer_burst(&[1000, 2000, 3000, 4000, 5000, 6000], 100);
+    let sent = wire.sent();
+    let told = reports(&wire, &sent);
+    for left in [1000, 2000, 3000, 4000, 5000, 6000] {
+        let block = (left, left + 100);
+        assert!(told.iter().any(|(_, blocks)| blocks.contains(&block)), "{block:?} in {told:?}");
+    }
+}
+
+/// RFC 5681, section 3.2: a sender without SACK knows by their number what has arrived.
+#[test]
+fn without_sack_each_duplicate_ack_leaves() {
+    let mut wire = Wire::dialling(settings(), 1500);
+    wire.answer(&OPTIONS[..4]);
+    wire.peer_burst(&[100, 200, 300, 400, 500, 600, 700, 800], 100);
+    assert_eq!(wire.sent().len(), 8);
+}
+
 /// RFC 2018, section 2: no SACK where it was not agreed upon.
 #[test]
 fn nothing_is_reported_to_a_peer_that_did_not_offer_to_listen() {

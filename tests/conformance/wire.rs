@@ -126,7 +126,13 @@ impl Wire {
     }
 
     /// The peer sends a segment whose checksum is not done yet.
-    pub fn peer_sends_raw(&mut self, mut tcp: Vec<u8>) {
+    pub fn peer_sends_raw(&mut self, tcp: Vec<u8>) {
+        self.queue(tcp);
+        self.turn();
+    }
+
+    /// Puts a segment before the stack, which does not look yet.
+    fn queue(&mut self, mut tcp: Vec<u8>) {
         tcp[16..18].fill(0);
         let sum = ip::pseudo_header(PEER.into(), HOST.into(), TCP, tcp.len()).add(&tcp).checksum();
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
@@ -146,13 +152,21 @@ impl Wire {
             segmentation: None,
         };
         self.peer.transmit(&next_hop, &packet).expect("a memory link does not fail");
-        self.turn();
     }
 
     /// The peer sends data, `offset` bytes after its first, and acknowledges all of ours up to `acked`.
     pub fn peer_data(&mut self, offset: u32, acked: u32, payload: &[u8]) {
         let (seq, ack) = (self.their_seq(offset), self.our_seq(acked));
         self.peer_sends(seq, ack, ACK, &[], payload);
+    }
+
+    /// The peer sends zeros from each of these offsets, `len` of them; all are there when the stack looks.
+    pub fn peer_burst(&mut self, offsets: &[u32], len: usize) {
+        for offset in offsets {
+            let (seq, ack) = (self.their_seq(*offset), self.our_seq(0));
+            self.queue(segment(seq, ack, ACK, self.window, &[], &vec![0; len], (PORTS.1, PORTS.0)));
+        }
+        self.turn();
     }
 
     /// The sequence number of a byte of our stream, and of the peer's.
