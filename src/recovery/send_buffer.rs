@@ -50,6 +50,12 @@ impl Budget {
     pub fn bytes(&self) -> u64 {
         self.wanted
     }
+
+    /// The ring to hold that. It doubles, so that a budget which rises little by little does not have it copied each
+    /// time.
+    fn ring(&self) -> u64 {
+        self.wanted.next_power_of_two().min(self.limit)
+    }
 }
 
 impl Recovery {
@@ -76,7 +82,7 @@ impl Recovery {
         let (capacity, budget) = (self.ring.capacity(), self.budget.bytes());
         // Many connections send little: only one that has filled a small ring gets a large one.
         if capacity == 0 || end - start >= capacity.min(budget) / 2 {
-            let wanted = if capacity == 0 { SMALL.min(budget) } else { budget };
+            let wanted = if capacity == 0 { SMALL.min(budget) } else { self.budget.ring() };
             self.ring.grow(wanted, start, end);
         }
         let vacant = self.ring.vacant(start, end);
@@ -100,7 +106,7 @@ mod tests {
         budget.note(1_000_000_000, Duration::from_micros(50), false);
         assert_eq!(budget.bytes(), INITIAL, "that is enough");
         budget.note(125_000_000, Duration::from_millis(20), false);
-        assert_eq!(budget.bytes(), 5_000_000);
+        assert_eq!((budget.bytes(), budget.ring()), (5_000_000, 8 << 20));
         budget.note(125_000_000, Duration::from_millis(20), true);
         assert_eq!(budget.bytes(), 10_000_000);
         budget.note(1, Duration::from_millis(20), false);
@@ -108,7 +114,7 @@ mod tests {
         budget.note_sacked(6 << 20);
         assert_eq!(budget.bytes(), INITIAL + (12 << 20));
         budget.note(u64::MAX, Duration::from_secs(9), false);
-        assert_eq!(budget.bytes(), 16 << 20);
+        assert_eq!((budget.bytes(), budget.ring()), (16 << 20, 16 << 20));
         assert_eq!(Budget::new(4096).bytes(), 4096);
     }
 }
