@@ -306,6 +306,7 @@ impl Recovery {
 
     /// RFC 8985, section 6.2, step 5, after `delivered` bytes were. Returns the bytes found lost.
     pub(super) fn detect_losses(&mut self, now: Instant, delivered: u64) -> u64 {
+        self.rack.weigh(self.board.unheard_from(), self.mss);
         let window = self.rack.window(Conditions {
             min_rtt: self.rtt.minimum().unwrap_or_default(),
             smoothed: self.rtt.smoothed().unwrap_or_default(),

@@ -20,10 +20,21 @@ pub(super) struct Rack {
     newest: Option<(Instant, u64)>,
     /// Its round-trip time.
     rtt: Duration,
+    /// What was sent again and delivered since, the most recently sent of it, until it counts.
+    claim: Option<Claim>,
     reordering_seen: bool,
     multiplier: u32,
     persist: u32,
     dsack_round: Option<u64>,
+}
+
+/// A delivery that may be of an earlier transmission.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    order: (Instant, u64),
+    rtt: Duration,
+    /// SND.NXT when it was sent last.
+    nxt: u64,
 }
 
 /// What the reordering window depends on.
@@ -41,6 +52,7 @@ impl Default for Rack {
         Rack {
             newest: None,
             rtt: Duration::ZERO,
+            claim: None,
             reordering_seen: false,
             multiplier: 1,
             persist: 0,
@@ -65,12 +77,31 @@ impl Rack {
         let rtt = now.since(record.sent);
         // An ACK faster than the path belongs to the first transmission.
         let too_early = original || min_rtt.is_some_and(|min_rtt| rtt < min_rtt);
-        let ambiguous = record.retransmitted && too_early;
-        if !ambiguous && self.newest.is_none_or(|newest| record.order() > newest) {
-            self.newest = Some(record.order());
-            self.rtt = rtt;
+        let order = record.order();
+        if record.retransmitted {
+            if !too_early && self.claim.is_none_or(|claim| order > claim.order) {
+                self.claim = Some(Claim { order, rtt, nxt: record.nxt });
+            }
+        } else {
+            self.note_newest(order, rtt);
         }
         reordered
+    }
+
+    fn note_newest(&mut self, order: (Instant, u64), rtt: Duration) {
+        if self.newest.is_none_or(|newest| order > newest) {
+            self.newest = Some(order);
+            self.rtt = rtt;
+        }
+    }
+
+    /// Weighs what was sent again: new data that had left before it should have been heard of, too. While from offset
+    /// `unheard` on none was, the delivery is more likely that of an earlier transmission, of which SACK had no room
+    /// to tell. Taken for the last one, it would make lost all that was sent between the two.
+    pub fn weigh(&mut self, unheard: u64, mss: u64) {
+        if let Some(claim) = self.claim.take_if(|claim| claim.nxt <= unheard + DUP_THRESH * mss) {
+            self.note_newest(claim.order, claim.rtt);
+        }
     }
 
     /// Step 4: D-SACK reported a needless retransmission.

@@ -40,6 +40,8 @@ pub(super) struct Record {
     /// ACKs that come late because others were lost).
     pub timed: bool,
     pub sent: Instant,
+    /// SND.NXT then.
+    pub nxt: u64,
     pub snapshot: Snapshot,
 }
 
@@ -106,6 +108,11 @@ impl Scoreboard {
 
     pub fn sacked(&self) -> u64 {
         self.sacked
+    }
+
+    /// From this offset on, everything was sent once, and nothing is known of it.
+    pub fn unheard_from(&self) -> u64 {
+        self.fresh.max(self.highest_delivered)
     }
 
     pub fn front(&self) -> Option<&Record> {
@@ -396,7 +403,7 @@ impl Scoreboard {
     }
 
     /// Notes that record `index` was sent again.
-    pub fn resend(&mut self, index: usize, now: Instant, snapshot: Snapshot) {
+    pub fn resend(&mut self, index: usize, now: Instant, nxt: u64, snapshot: Snapshot) {
         let Some(record) = self.records.get_mut(index) else { return };
         if record.state == State::Lost {
             self.lost -= record.len();
@@ -406,6 +413,7 @@ impl Scoreboard {
         record.retransmitted = true;
         record.timed = false;
         record.sent = now;
+        record.nxt = nxt;
         record.snapshot = snapshot;
         self.resent.push_back(Resent { sent: now, start: record.start, end: record.end });
     }

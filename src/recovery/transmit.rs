@@ -288,6 +288,7 @@ impl Recovery {
             retransmitted: false,
             timed: true,
             sent: now,
+            nxt: end,
             snapshot: self.rate.snapshot(),
         });
         self.space.nxt = end;
@@ -302,7 +303,7 @@ impl Recovery {
     fn send_again(&mut self, now: Instant, index: usize, end: u64) -> Frame {
         self.board.split(index, end);
         let (start, repeated) = self.board.get(index).map_or((end, false), |r| (r.start, r.retransmitted));
-        self.board.resend(index, now, self.rate.snapshot());
+        self.board.resend(index, now, self.space.nxt, self.rate.snapshot());
         self.probe_from = now;
         if start == self.space.una {
             self.rto_from = now;

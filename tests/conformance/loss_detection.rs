@@ -95,6 +95,24 @@ fn a_lost_retransmission_is_found_by_a_later_one() {
     assert_eq!(script.layer.stats().timeouts, 0);
 }
 
+/// RFC 8985, section 6.2, step 2: a delivery may be that of an earlier transmission, which SACK had no room to report
+/// (RFC 2018: three blocks beside timestamps). While nothing is heard of what left before the last one, it is.
+#[test]
+fn a_retransmission_counts_as_arrived_only_with_what_left_before_it() {
+    let mut script = flight(5);
+    script.advance(ms(40));
+    script.write(4000);
+    assert_eq!(script.data().len(), 4);
+    script.advance(ms(1));
+    script.sack(1000, &[(3000, 6000)]);
+    assert_eq!(script.data(), [(1000, 1000), (2000, 1000)]);
+    script.advance(ms(41));
+    script.sack(1000, &[(2000, 6000)]);
+    assert_eq!(script.data(), [], "of the four nothing was heard");
+    script.sack(1000, &[(2000, 7000)]);
+    assert_eq!(script.data(), [(1000, 1000), (7000, 1000), (8000, 1000)], "lost; the window admits three");
+}
+
 /// RFC 3042, limited transmit: SACKed segments make room for new ones.
 #[test]
 fn new_data_flows_while_a_loss_is_suspected() {

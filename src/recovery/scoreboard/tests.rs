@@ -75,7 +75,7 @@ proptest! {
                 Event::Send(len) => {
                     board.push(Record {
                         start: nxt, end: nxt + len, state: State::InFlight, retransmitted: false,
-                        timed: true, sent: now, snapshot: Snapshot::default(),
+                        timed: true, sent: now, nxt: nxt + len, snapshot: Snapshot::default(),
                     });
                     nxt += len;
                 }
@@ -100,7 +100,7 @@ proptest! {
                         let start = board.get(index).expect("it exists").start;
                         let end = board.merge_lost(index, len).min(start + len);
                         board.split(index, end);
-                        board.resend(index, now, Snapshot::default());
+                        board.resend(index, now, nxt, Snapshot::default());
                     }
                 }
                 Event::Timeout => {
@@ -130,6 +130,7 @@ fn hostile_sacks_cut_only_so_much() {
         retransmitted: false,
         timed: true,
         sent: Instant::ZERO,
+        nxt: 1 + BYTES,
         snapshot: Snapshot::default(),
     });
     for at in (2..40_000u64).step_by(2) {
