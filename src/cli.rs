@@ -329,7 +329,7 @@ impl Cli {
 /// Where programs are attached at an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Hook {
-    /// tcx where the kernel has it, else clsact
+    /// tcx where the kernel has it and has room, else clsact
     Auto,
     Tcx,
     Clsact,

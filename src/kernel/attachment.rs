@@ -1,4 +1,4 @@
-//! One program at one interface: at tcx where the kernel has it, else at clsact.
+//! One program at one interface: at tcx where the kernel has it and has room there, else at clsact.
 
 use super::{
     Programs,
@@ -18,7 +18,7 @@ use std::{
 /// How programs are attached to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// tcx where the kernel has it, in front of the other programs if it lets us, else clsact.
+    /// tcx where the kernel has it and has room there, in front of the other programs if it lets us, else clsact.
     #[default]
     Auto,
     /// Linux 6.6 and later. The kernel undoes it when the process ends, however it ends.
@@ -63,8 +63,8 @@ impl Attachment {
             Backend::Tcx => Undo::tcx(program, interface, direction, programs.missing())?,
             Backend::Clsact => Undo::clsact(programs, program, &info.name, interface, direction)?,
             Backend::Auto => match Undo::tcx(program, interface, direction, programs.missing()) {
-                Err(KernelError::NoTcx) => {
-                    debug!("no tcx in this kernel: using clsact");
+                Err(error @ (KernelError::NoTcx | KernelError::TcxFull(_))) => {
+                    debug!("{error}");
                     Undo::clsact(programs, program, &info.name, interface, direction)?
                 }
                 result => result?,
@@ -118,6 +118,9 @@ impl Undo {
                 Ok(link) => return Ok(Undo::Tcx(link)),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     debug!("no place at tcx of {}: {place:?}", interface_name(interface));
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ERANGE) => {
+                    return Err(KernelError::TcxFull(interface_name(interface)));
                 }
                 Err(error) => return Err(failed(Backend::Tcx, interface, direction, error)),
             }

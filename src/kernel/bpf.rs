@@ -62,7 +62,7 @@ pub(super) fn attach_tcx(
 /// # Errors
 /// EINVAL where the kernel has no tcx, EPERM without CAP_NET_ADMIN.
 pub(super) fn attached_tcx(interface: u32, direction: Direction) -> io::Result<Vec<u32>> {
-    // The kernel allows 64 programs at a hook (BPF_MPROG_MAX in include/linux/bpf_mprog.h).
+    // The kernel allows fewer programs at a hook (BPF_MPROG_MAX in include/linux/bpf_mprog.h).
     let mut ids = vec![0u32; 64];
     let mut count = ids.len() as u32;
     // SAFETY: `ids` has room for `count` numbers; the kernel writes no more, and says how many it wrote.

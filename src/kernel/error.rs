@@ -34,6 +34,11 @@ pub enum KernelError {
     Attach { hook: &'static str, interface: String, source: io::Error },
     #[error("cannot attach at tcx: this kernel does not have it (Linux 6.6 and later do); use clsact")]
     NoTcx,
+    /// ERANGE: bpf_mprog_max() in include/linux/bpf_mprog.h.
+    #[error(
+        "cannot attach at tcx of {0}: it has 63 programs already, the most that the kernel allows; use clsact"
+    )]
+    TcxFull(String),
     #[error("cannot attach a program that was not loaded: {0}")]
     NotLoaded(&'static str),
     #[error("cannot list the programs attached to {interface}: {source}")]

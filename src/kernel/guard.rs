@@ -23,8 +23,9 @@ impl Guard {
     /// ([`Programs::heartbeat_interval`] says how often), and dropping the guard needs CAP_NET_ADMIN.
     ///
     /// # Errors
-    /// [`KernelError::NoTcx`] when tcx is demanded of a kernel that lacks it, [`KernelError::Capability`]
-    /// without CAP_NET_ADMIN, [`KernelError::Attach`] for anything else, as for an interface that is gone.
+    /// [`KernelError::NoTcx`] when tcx is demanded of a kernel that lacks it, [`KernelError::TcxFull`] of one that has
+    /// no room there, [`KernelError::Capability`] without CAP_NET_ADMIN, [`KernelError::Attach`] for anything else, as
+    /// for an interface that is gone.
     pub fn attach(programs: &Programs, interface: u32, backend: Backend) -> Result<Guard, KernelError> {
         let program = programs.guard_fd().ok_or(KernelError::NotLoaded("a sniffer has no guard"))?;
         Attachment::new(programs, program, interface, Direction::Ingress, backend).map(Guard)

@@ -76,6 +76,24 @@ fn a_foreign_program_that_accepts_everything_does_not_get_in_between() {
     witness.saw_nothing();
 }
 
+/// The kernel takes 63 programs at tcx of an interface: as many netkats may be there already.
+#[test]
+fn where_tcx_is_full_clsact_serves() {
+    lab!("nc.openbsd", "tcpdump");
+    let pair = Pair::new();
+    let crowd: Vec<_> = (0..63).map(|_| programs::classifier("lab_crowd", TC_ACT_UNSPEC)).collect();
+    let attach = |program| programs::attach_tcx(program, &pair.host, "eth0", Direction::Ingress);
+    let Some(_links) = crowd.iter().map(attach).collect::<Option<Vec<_>>>() else { return };
+    let witness = crate::witness::Witness::of_resets_and_errors(&pair.peer, 5000);
+    exchange_with_listener(&pair, "");
+    witness.saw_nothing();
+    let at = pair.host_address(Family::V4);
+    let refused = netkat(&pair.host, &format!("-l --guard tcx {at} 5000")).run();
+    assert_eq!(refused.code(), Some(1), "{refused}");
+    assert!(refused.stderr.contains("63 programs already"), "{refused}");
+    assert!(!traffic_control(&pair.host).contains("clsact"), "{}", traffic_control(&pair.host));
+}
+
 #[test]
 fn foreign_clsact_filters_stay_and_a_foreign_qdisc_is_not_deleted() {
     lab!("nc.openbsd", "tc");
