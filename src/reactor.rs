@@ -21,6 +21,8 @@ use std::{
 
 /// The loop's clock starts here rather than at zero, which the stack's layers may take for "never".
 const START: Duration = Duration::from_secs(1);
+/// Busy turns of a loop after which it waits all the same, for no time: other descriptors and signals have their turn.
+pub const BUSY_TURNS: u32 = 16;
 /// The signals that end a run.
 const TERMINATING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 

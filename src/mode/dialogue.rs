@@ -17,7 +17,7 @@ const TURNS: u32 = 4;
 /// One that speaks so many times in a row does not wait for an answer.
 const PIECES: u32 = 8;
 
-/// The turns of one connection.
+/// The turns of one connection; or of a server, to which a client that comes is one, and whose end of it is the other.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dialogue {
     /// Which way bytes moved last, and when; how often so before it was the other end's turn.

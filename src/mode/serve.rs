@@ -17,21 +17,19 @@ use super::{
     Error, Report,
     broadcast::{Broadcast, Place},
     conversation::{Channel, Conversation, Ends, Turn},
+    dialogue::Dialogue,
     engine::Engine,
     exec::{Children, Command, Process},
     session::Summary,
-    transcript::Taps,
+    transcript::{Direction, Taps},
 };
 use crate::{
     net::FiveTuple,
-    reactor::Interest,
+    reactor::{BUSY_TURNS, Interest},
     relay::Policy,
     stack::{Flow, Phase},
 };
 use std::time::Duration;
-
-/// Turns without a wait after which descriptors and signals are looked at all the same.
-const BUSY_TURNS: u32 = 16;
 
 /// How to serve.
 #[derive(Debug)]
@@ -55,6 +53,7 @@ pub fn run(engine: &mut Engine, service: &Service, taps: Taps, report: &mut Repo
         engine,
         service,
         clients: Vec::new(),
+        visits: Dialogue::default(),
         children: Children::default(),
         served: 0,
     };
@@ -86,6 +85,8 @@ struct Server<'e> {
     service: &'e Service,
     standard: Option<Standard>,
     clients: Vec<Client>,
+    /// Clients come and go: one after the other in quick succession, it is a dialogue, too.
+    visits: Dialogue,
     children: Children,
     served: u64,
     idle_since: Duration,
@@ -149,6 +150,7 @@ impl Server<'_> {
             match self.admit(now, tuple) {
                 Ok(client) => {
                     log::info!("established {tuple}");
+                    self.visits.moved(now, Direction::Received);
                     self.clients.push(client);
                 }
                 Err(error) => {
@@ -258,6 +260,7 @@ impl Server<'_> {
             self.children.release(now, pid, result.is_err());
         }
         self.close(now, tuple, result.is_err());
+        self.visits.moved(now, Direction::Sent);
     }
 
     /// Leaves the rest of a connection to the stack.
@@ -297,7 +300,7 @@ impl Server<'_> {
                 interests.extend(interest);
             }
         }
-        self.engine.wait(&mut interests, deadline)?;
+        self.engine.wait_awake(&mut interests, deadline, self.visits.awake_until())?;
         let ready: Vec<Wait> = waits
             .into_iter()
             .zip(interests.iter().map(|interest: &Interest<'_>| interest.ready))

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     net::FiveTuple,
-    reactor::Interest,
+    reactor::{BUSY_TURNS, Interest},
     recovery::Stats,
     relay::Policy,
     stack::{Counters, Flow, Phase},
@@ -16,8 +16,6 @@ use crate::{
 };
 use std::time::Duration;
 
-/// Turns without a wait after which descriptors and signals are looked at all the same.
-const BUSY_TURNS: u32 = 16;
 /// How long to stay for the FIN that a peer repeats because our last ACK was lost, two round trips aside: Linux's
 /// minimum RTO is 200 ms (include/net/tcp.h, TCP_RTO_MIN), its timers' grain 10 ms at most.
 const LINGER: Duration = Duration::from_millis(220);

@@ -11,7 +11,7 @@ use crate::{
         engine::{Engine, RECEIVE_BUFFER},
         line_pace::LinePace,
     },
-    reactor::Interest,
+    reactor::{BUSY_TURNS, Interest},
     stack::{
         DatagramCounters,
         icmp::{IcmpError, Reason},
@@ -29,8 +29,6 @@ const PIECE: usize = 16 << 10;
 const BATCH: usize = 64 << 10;
 /// Reads in one turn.
 const READS: usize = 64;
-/// Turns without a wait after which descriptors and signals are looked at all the same.
-const BUSY_TURNS: u32 = 16;
 
 /// Which end of the conversation we are.
 #[derive(Clone, Copy)]
