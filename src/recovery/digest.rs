@@ -8,9 +8,10 @@ use super::{
     Instant, Phase, Recovery,
     congestion::AckSample,
     prr::Prr,
-    rack::Conditions,
+    rack::{Arrival, Conditions},
     segment::{Header, MAX_SACK_BLOCKS},
     tail_probe::Verdict,
+    timestamps,
 };
 
 /// RFC 5681, section 3.2, for peers without SACK.
@@ -112,9 +113,13 @@ impl Recovery {
         self.board.acknowledge(ack, |record, highest| {
             rate.on_delivered(now, record);
             // RFC 7323, section 4.3: the echo is of the segment at the left edge, whatever else this acknowledges.
-            let first = record.start <= una;
-            let original = first && echo.is_some_and(|echo| clock.is_before(echo, record.sent));
-            stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, original));
+            let arrival = match echo.filter(|_| record.start <= una) {
+                Some(echo) if clock.is_before(echo, record.sent) => Arrival::Earlier,
+                // What is sent again was so a round trip before, at least.
+                Some(_) if minimum.is_some_and(|rtt| rtt >= timestamps::TICK) => Arrival::Last,
+                _ => Arrival::Unknown,
+            };
+            stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, arrival));
             ambiguous |= !record.timed;
             round_trips = Some(widen(round_trips, now.since(record.sent)));
         });
@@ -164,7 +169,8 @@ impl Recovery {
             self.board.sack(blocks, self.mss, |record, highest| {
                 rate.on_delivered(now, record);
                 // The echo is of what came in order last, long before this.
-                stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, false));
+                let arrival = Arrival::Unknown;
+                stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, arrival));
                 if record.timed {
                     batch.rtt = Some(widen(batch.rtt, now.since(record.sent)));
                 }

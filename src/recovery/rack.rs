@@ -20,12 +20,20 @@ pub(super) struct Rack {
     newest: Option<(Instant, u64)>,
     /// Its round-trip time.
     rtt: Duration,
-    /// What was sent again and delivered since, the most recently sent of it, until it counts.
+    /// Of what was sent again and delivered since it was last weighed, the most recently sent.
     claim: Option<Claim>,
     reordering_seen: bool,
     multiplier: u32,
     persist: u32,
     dsack_round: Option<u64>,
+}
+
+/// Which of a record's transmissions has arrived, as far as the ACK tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    Earlier,
+    Last,
+    Unknown,
 }
 
 /// A delivery that may be of an earlier transmission.
@@ -62,30 +70,32 @@ impl Default for Rack {
 }
 
 impl Rack {
-    /// Steps 2 and 3: `record` was delivered, `original` if timestamps tell that it was not its last transmission
-    /// that was. Returns whether it came later than something sent after it.
+    /// Steps 2 and 3: `record` was delivered. Returns whether it came later than something sent after it.
     pub fn on_delivered(
         &mut self,
         now: Instant,
         record: &Record,
         highest: u64,
         min_rtt: Option<Duration>,
-        original: bool,
+        arrival: Arrival,
     ) -> bool {
-        let reordered = !record.retransmitted && record.end < highest;
-        self.reordering_seen |= reordered;
-        let rtt = now.since(record.sent);
-        // An ACK faster than the path belongs to the first transmission.
-        let too_early = original || min_rtt.is_some_and(|min_rtt| rtt < min_rtt);
-        let order = record.order();
-        if record.retransmitted {
-            if !too_early && self.claim.is_none_or(|claim| order > claim.order) {
+        let (order, rtt) = (record.order(), now.since(record.sent));
+        if !record.retransmitted {
+            self.note_newest(order, rtt);
+            let reordered = record.end < highest;
+            self.reordering_seen |= reordered;
+            return reordered;
+        }
+        // An ACK faster than the path belongs to an earlier transmission.
+        let too_early = min_rtt.is_some_and(|min_rtt| rtt < min_rtt);
+        match arrival {
+            Arrival::Last if !too_early => self.note_newest(order, rtt),
+            Arrival::Unknown if !too_early && self.claim.is_none_or(|claim| order > claim.order) => {
                 self.claim = Some(Claim { order, rtt, nxt: record.nxt });
             }
-        } else {
-            self.note_newest(order, rtt);
+            _ => {}
         }
-        reordered
+        false
     }
 
     fn note_newest(&mut self, order: (Instant, u64), rtt: Duration) {
@@ -95,11 +105,11 @@ impl Rack {
         }
     }
 
-    /// Weighs what was sent again: new data that had left before it should have been heard of, too. While from offset
+    /// Weighs what was sent again: new data that had left before it should have been heard of, too. If from offset
     /// `unheard` on none was, the delivery is more likely that of an earlier transmission, of which SACK had no room
     /// to tell. Taken for the last one, it would make lost all that was sent between the two.
     pub fn weigh(&mut self, unheard: u64, mss: u64) {
-        if let Some(claim) = self.claim.take_if(|claim| claim.nxt <= unheard + DUP_THRESH * mss) {
+        if let Some(claim) = self.claim.take().filter(|claim| claim.nxt <= unheard + DUP_THRESH * mss) {
             self.note_newest(claim.order, claim.rtt);
         }
     }

@@ -2,10 +2,14 @@
 //!
 //! The layer stamps every segment itself when it leaves. So the values on the wire never run backwards, whatever
 //! waits in the layer, and no peer's PAWS check can drop what is sent again.
-use super::{segment::Timestamps, time::Instant};
+use super::{
+    segment::Timestamps,
+    time::{Instant, nanos},
+};
+use std::time::Duration;
 
 /// A tick of our clock: RFC 7323, section 5.4, asks for 1 ms to 1 s.
-const TICK_NANOS: u64 = 1_000_000;
+pub(super) const TICK: Duration = Duration::from_millis(1);
 /// RFC 7323, section 5.5: after 24 days without a segment the peer's clock may have wrapped.
 const OUTDATED_TICKS: u64 = 24 * 24 * 3600 * 1000;
 
@@ -62,7 +66,7 @@ pub(super) fn before(a: u32, b: u32) -> bool {
 }
 
 fn ticks(from: Instant, to: Instant) -> u64 {
-    to.nanos().saturating_sub(from.nanos()) / TICK_NANOS
+    to.nanos().saturating_sub(from.nanos()) / nanos(TICK)
 }
 
 #[cfg(test)]

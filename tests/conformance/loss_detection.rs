@@ -109,8 +109,29 @@ fn a_retransmission_counts_as_arrived_only_with_what_left_before_it() {
     script.advance(ms(41));
     script.sack(1000, &[(2000, 6000)]);
     assert_eq!(script.data(), [], "of the four nothing was heard");
-    script.sack(1000, &[(2000, 7000)]);
-    assert_eq!(script.data(), [(1000, 1000), (7000, 1000), (8000, 1000)], "lost; the window admits three");
+    script.sack(1000, &[(6000, 7000), (8000, 10_000)]);
+    script.write(1000);
+    script.data();
+    assert_eq!(
+        script.layer.stats().bytes_lost,
+        3000,
+        "the first two, and the one that is missing between the others"
+    );
+}
+
+/// The same where timestamps tell that it was the last one (RFC 7323, section 4.3): the end of the flight, which nothing
+/// follows, is found lost at once.
+#[test]
+fn timestamps_tell_which_transmission_has_arrived() {
+    let mut script = flight(10);
+    script.advance(ms(40));
+    script.sack(1000, &[(2000, 6000)]);
+    assert_eq!(script.data(), [(1000, 1000)]);
+    script.echo = Some(script.timestamp());
+    script.advance(ms(41));
+    script.ack(6000);
+    assert_eq!(script.data().first(), Some(&(6000, 1000)));
+    assert_eq!(script.layer.stats().tail_probes, 0);
 }
 
 /// RFC 3042, limited transmit: SACKed segments make room for new ones.
