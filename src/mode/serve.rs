@@ -300,7 +300,9 @@ impl Server<'_> {
                 interests.extend(interest);
             }
         }
-        self.engine.wait_awake(&mut interests, deadline, self.visits.awake_until())?;
+        let dialogues = self.clients.iter().map(|client| client.conversation.awake_until());
+        let awake_until = dialogues.chain([self.visits.awake_until()]).flatten().max();
+        self.engine.wait_awake(&mut interests, deadline, awake_until)?;
         let ready: Vec<Wait> = waits
             .into_iter()
             .zip(interests.iter().map(|interest: &Interest<'_>| interest.ready))
