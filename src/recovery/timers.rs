@@ -2,7 +2,13 @@
 //! reordering timer, the persist timer (RFC 9293, section 3.8.6.1) and the user timeout.
 use std::time::Duration;
 
-use super::{Instant, Phase, Recovery, egress::Control, scoreboard::State, tail_probe, time};
+use super::{
+    Instant, Phase, Recovery,
+    egress::Control,
+    scoreboard::State,
+    tail_probe::{self, MAX_PROBES},
+    time,
+};
 
 /// A SACKed head means that the peer has discarded what it had reported; Linux waits this long for a correction
 /// (tcp_check_sack_reneging()).
@@ -165,12 +171,17 @@ impl Recovery {
             Phase::Recovery { .. } => self.reordering_ends.is_none() && !self.head_is_sacked(),
             Phase::Loss { .. } => false,
         };
-        // One probe for a flight; one whose flight has been acknowledged may be judged later or never.
-        let probed = self.tail_probe.is_some_and(|probe| self.space.una < probe.end);
-        let quiet = self.sack && !probed && self.board.in_flight() > 0 && nothing_else_tells;
+        let probes = self.probes_of_this_flight();
+        let quiet = self.sack && probes < MAX_PROBES && self.board.in_flight() > 0 && nothing_else_tells;
         // What fills a hole is acknowledged at once (RFC 5681, section 4.2).
         let lone = self.board.in_flight() <= self.mss && self.board.sacked() == 0;
-        quiet.then(|| self.probe_from + tail_probe::timeout(self.rtt.smoothed(), lone, self.rtt.rto()))
+        quiet
+            .then(|| self.probe_from + tail_probe::timeout(self.rtt.smoothed(), lone, self.rtt.rto(), probes))
+    }
+
+    /// A probe whose flight has been acknowledged may be judged later or never: it does not count.
+    pub(super) fn probes_of_this_flight(&self) -> u32 {
+        self.tail_probe.filter(|probe| self.space.una < probe.end).map_or(0, |probe| probe.number)
     }
 
     /// Acts on every timer that has run out; true if the tail is to be probed.

@@ -239,16 +239,24 @@ impl Recovery {
 
     fn send_tail_probe(&mut self, now: Instant) -> Option<Frame> {
         self.stats.tail_probes += 1;
-        // RFC 8985, section 7.3: the retransmission timer takes over.
-        self.rto_from = now;
-        if self.phase != Phase::Open {
-            return self.send_head_again(now);
-        }
+        let number = self.probes_of_this_flight() + 1;
+        // RFC 8985, section 7.3: the retransmission timer starts anew, with the first.
+        let rto_from = if number == 1 { now } else { self.rto_from };
+        let frame = match self.phase {
+            Phase::Open => self.send_more_or_last_again(now, number),
+            _ => self.send_head_again(now, number),
+        };
+        self.rto_from = rto_from;
+        frame
+    }
+
+    /// Section 7.3: new data if there is any, else what was sent last.
+    fn send_more_or_last_again(&mut self, now: Instant, number: u32) -> Option<Frame> {
         let space = &self.space;
         let new = (space.end - space.nxt).min(space.usable_window()).min(self.mss);
         if new > 0 {
             let frame = self.send_new(now, space.nxt + new);
-            self.tail_probe = Some(TailProbe { end: self.space.nxt, retransmission: false });
+            self.tail_probe = Some(TailProbe { number, end: self.space.nxt, retransmission: false });
             return Some(frame);
         }
         let index = self.board.last_in_flight()?;
@@ -256,14 +264,14 @@ impl Recovery {
         let start = record.end.saturating_sub(self.mss).max(record.start);
         self.board.split(index, start);
         let index = if start > record.start { index + 1 } else { index };
-        self.tail_probe = Some(TailProbe { end: self.space.nxt, retransmission: true });
+        self.tail_probe = Some(TailProbe { number, end: self.space.nxt, retransmission: true });
         Some(self.send_again(now, index, record.end))
     }
 
     /// Probes a recovery: if a hole was not filled, this does, and if only the ACK was lost, it makes another one.
-    fn send_head_again(&mut self, now: Instant) -> Option<Frame> {
+    fn send_head_again(&mut self, now: Instant, number: u32) -> Option<Frame> {
         let head = *self.board.front()?;
-        self.tail_probe = Some(TailProbe { end: self.space.nxt, retransmission: true });
+        self.tail_probe = Some(TailProbe { number, end: self.space.nxt, retransmission: true });
         Some(self.send_again(now, 0, head.end.min(head.start + self.mss)))
     }
 

@@ -34,12 +34,39 @@ fn waiting_data_is_the_probe() {
     assert_eq!(data(&script.run(ms(100))), [(ms(82), 1000 + window * 1000, 1000)]);
 }
 
-/// RFC 8985, section 7.3: one probe, then the retransmission timer, restarted by the probe.
+/// RFC 8985, section 7.3: a probe, which restarts the retransmission timer; RFC 9002, section 6.2.1: another one after
+/// twice the time.
 #[test]
-fn one_probe_and_then_the_timeout() {
+fn two_probes_and_then_the_timeout() {
     let mut script = flight(3);
-    let times: Vec<_> = data(&script.run(ms(900)));
-    assert_eq!(times, [(ms(82), 3000, 1000), (ms(322), 1000, 1000), (ms(802), 1000, 1000)]);
+    let probes = [(ms(82), 3000, 1000), (ms(82 + 2 * 82), 3000, 1000)];
+    let timeouts = [(ms(82 + 240), 1000, 1000), (ms(82 + 3 * 240), 1000, 1000)];
+    assert_eq!(data(&script.run(ms(900))), [probes, timeouts].concat());
+    let stats = script.layer.stats();
+    assert_eq!((stats.tail_probes, stats.timeouts), (2, 2));
+}
+
+/// Where the round trip is long, the timeout is sooner than a second probe.
+#[test]
+fn a_second_probe_does_not_put_off_the_timeout() {
+    let mut script = flight(1);
+    let times: Vec<_> = data(&script.run(ms(500))).iter().map(|s| s.0).collect();
+    assert_eq!(times, [ms(240), ms(480)]);
+    assert_eq!(script.layer.stats().timeouts, 1);
+}
+
+/// RFC 8985, section 7.4.2: what the second probe repaired counts like what the first one does.
+#[test]
+fn a_second_probe_repairs_the_loss_of_the_first() {
+    let mut script = flight(3);
+    let before = script.layer.stats().congestion_window;
+    script.run(ms(260));
+    script.advance(ms(40));
+    script.sack(1000, &[(3000, 4000)]);
+    assert_eq!(script.data(), [(1000, 1000)]);
+    let stats = script.layer.stats();
+    assert_eq!((stats.tail_probes, stats.timeouts), (2, 0));
+    assert!(stats.congestion_window < before);
 }
 
 /// RFC 8985, section 7.4.2: a probe that repaired a loss is answered by the congestion controller.
@@ -100,9 +127,10 @@ fn a_silent_recovery_is_probed_with_its_hole() {
     script.sack(1000, &[(2000, 5000)]);
     assert_eq!(script.data(), [(1000, 1000)]);
     let window = script.layer.stats().congestion_window;
-    assert_eq!(data(&script.run(ms(400))), [(ms(122), 1000, 1000), (ms(362), 1000, 1000)]);
+    let hole = |at| (ms(at), 1000, 1000);
+    assert_eq!(data(&script.run(ms(400))), [hole(122), hole(122 + 2 * 82), hole(122 + 240)]);
     let stats = script.layer.stats();
-    assert_eq!((stats.tail_probes, stats.timeouts), (1, 1));
+    assert_eq!((stats.tail_probes, stats.timeouts), (2, 1));
     assert!(stats.congestion_window < window, "only the timeout shrinks it");
 }
 
