@@ -187,14 +187,34 @@ pub fn lookup(query: &Query) -> Result<Route, RouteError> {
 /// Whether it is the default route, and none that knows the destination any better, that leads there. `false` also
 /// where the kernel does not say: IPv4 before Linux 4.13, IPv6 before 4.15.
 pub fn is_default(query: &Query) -> bool {
+    entry(query).is_some_and(|route| route.header.destination_prefix_length == 0)
+}
+
+/// The interfaces of the route's paths, of which it may have several. None where the kernel does not say; see
+/// [`is_default`].
+pub fn paths(query: &Query) -> Vec<u32> {
+    let attributes = entry(query).map(|route| route.attributes).unwrap_or_default();
+    let mut paths = Vec::new();
+    for attribute in &attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => paths.push(*index),
+            RouteAttribute::MultiPath(hops) => paths.extend(hops.iter().map(|hop| hop.interface_index)),
+            _ => {}
+        }
+    }
+    paths
+}
+
+/// The routing table's entry that leads there.
+fn entry(query: &Query) -> Option<RouteMessage> {
     let mut message = question(query);
     message.header.flags |= RouteFlags::FibMatch;
     let replies = Netlink::open()
         .and_then(|mut netlink| netlink.request(RouteNetlinkMessage::GetRoute(message), 0))
         .inspect_err(|error| debug!("cannot tell which route leads to {}: {error}", query.destination));
-    replies.unwrap_or_default().iter().any(|reply| match reply {
-        RouteNetlinkMessage::NewRoute(route) => route.header.destination_prefix_length == 0,
-        _ => false,
+    replies.unwrap_or_default().into_iter().find_map(|reply| match reply {
+        RouteNetlinkMessage::NewRoute(route) => Some(route),
+        _ => None,
     })
 }
 

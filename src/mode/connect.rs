@@ -84,9 +84,15 @@ impl Attempt {
     /// Opens everything and finds the link addresses of our frames; a neighbour has `wait` to answer.
     pub(super) fn open(&self, wait: Duration) -> Result<Opened, Error> {
         let port = Port::take(&self.setup)?;
-        let egress = self.decide_for(&port)?;
+        let query =
+            Query { source: Some(self.egress.source), source_port: Some(port.number()), ..self.wish.query };
+        let egress = self.decide_for(query)?;
         log::info!("{}", egress.words);
-        let mut setup = Setup { interfaces: vec![egress.interface.clone()], ..self.setup.clone() };
+        let mut setup = Setup {
+            interfaces: vec![egress.interface.clone()],
+            ways_back: egress.ways_back(&query)?,
+            ..self.setup.clone()
+        };
         let Some(persona) = egress.persona else {
             // The kernel's neighbour table knows.
             let start = Instant::now();
@@ -111,12 +117,10 @@ impl Attempt {
     }
 
     /// Asks for the way once more, now that our port is known: policy rules and multipath hashing look at it.
-    fn decide_for(&self, port: &Port) -> Result<Egress, Error> {
+    fn decide_for(&self, query: Query) -> Result<Egress, Error> {
         if self.wish.via.is_some() || self.wish.persona.is_some() {
             return Ok(self.egress.clone());
         }
-        let query =
-            Query { source: Some(self.egress.source), source_port: Some(port.number()), ..self.wish.query };
         Ok(Wish { query, ..self.wish }.decide()?)
     }
 

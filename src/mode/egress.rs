@@ -12,7 +12,7 @@ use crate::{
     net::MacAddr,
     stack::{Neighbour, Persona},
 };
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 /// Whose link address frames are sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,21 @@ pub struct Egress {
 }
 
 impl Egress {
+    /// The other interfaces that answers may come in by, as they may to a kernel socket: that of the source address,
+    /// and those of the route's other paths. None if `query` is bound to an interface, and to an assumed address.
+    pub fn ways_back(&self, query: &Query) -> Result<Vec<Interface>, EgressError> {
+        if query.interface.is_some() || self.persona.is_some() || self.framing == Framing::Loopback {
+            return Ok(Vec::new());
+        }
+        let addresses = interface::addresses(None)?.into_iter();
+        let own = addresses.filter(|address| address.ip == self.source).map(|address| address.interface);
+        let ways: BTreeSet<_> = route::paths(query).into_iter().chain(own).collect();
+        let others = ways.into_iter().filter(|index| *index != self.interface.index);
+        // One that has gone meanwhile brings no answers.
+        let interfaces = others.filter_map(|index| interface::by_index(index).ok());
+        Ok(interfaces.filter(|i| !i.loopback && i.framing().is_ok()).collect())
+    }
+
     /// Whose link address our packets carry. One that the administrator has entered by hand stays.
     pub fn neighbour(&self) -> Neighbour {
         match (self.framing, self.next_hop) {

@@ -55,8 +55,10 @@ pub struct Setup {
     pub port: u16,
     /// The only peer, if there is one; port 0 stands for all of its ports.
     pub remote: Option<SocketAddr>,
-    /// The interfaces that our packets may come in by.
+    /// The interfaces that our packets come in and go out by.
     pub interfaces: Vec<Interface>,
+    /// More interfaces that answers may come in by. They may go while we run.
+    pub ways_back: Vec<Interface>,
     /// The addresses at which the port is held; an unspecified one stands for all of its family. None where
     /// the address is not this host's.
     pub lease: Vec<IpAddr>,
@@ -147,7 +149,8 @@ impl Engine {
             neighbour_discovery: setup.persona.is_some() || setup.hears_neighbours,
         }))?
         .without(setup.missing);
-        let single = match setup.interfaces.as_slice() {
+        let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.ways_back).collect();
+        let single = match interfaces.as_slice() {
             [only] => Some(only.index),
             _ => None,
         };
@@ -166,13 +169,13 @@ impl Engine {
         }
         link.bind()?;
         let watched =
-            setup.interfaces.iter().map(|i| (i.index, i.name.as_str(), LinkType::of_hardware(i.hardware)));
+            interfaces.iter().map(|i| (i.index, i.name.as_str(), LinkType::of_hardware(i.hardware)));
         let link = Tap::new(link, setup.watch.clone(), watched, true)?;
-        let names: Vec<_> = setup.interfaces.iter().map(|i| i.name.as_str()).collect();
+        let names: Vec<_> = interfaces.iter().map(|i| i.name.as_str()).collect();
         log::info!("raw socket: {}", names.join(", "));
-        let mut guards = Vec::with_capacity(setup.interfaces.len());
+        let mut guards = Vec::with_capacity(interfaces.len());
         let mut loopback = None;
-        for interface in &setup.interfaces {
+        for interface in interfaces {
             guards.push(Guard::attach(&programs, interface.index, setup.backend)?);
             if interface.loopback && setup.local.iter().any(IpAddr::is_ipv4) {
                 loopback = Some(Loopback::attach(&programs, interface.index, setup.backend)?);

@@ -32,6 +32,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         lease: Vec::new(),
         remote: None,
         interfaces: Vec::new(),
+        ways_back: Vec::new(),
         persona: None,
         hears_neighbours: true,
         backend: backend(cli),

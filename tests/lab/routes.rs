@@ -82,6 +82,45 @@ fn policy_rules_next_hop_objects_and_several_paths() {
     }
 }
 
+/// As a host that announces its own address over two uplinks: whichever is taken out, answers come by either.
+#[test]
+fn answers_may_come_by_another_path_of_the_route() {
+    lab!("nc.openbsd", "iptables-nft", "ip6tables-nft");
+    let pair = two_links();
+    pair.host.run("iptables-nft -w -A INPUT -p tcp -j REJECT --reject-with tcp-reset");
+    pair.host.run("ip6tables-nft -w -A INPUT -p tcp -j REJECT --reject-with tcp-reset");
+    for (v, own, first, second, to, bits) in [
+        ("-4", "10.81.0.1", "10.77.0", "10.79.0", "10.80.0.1", 32),
+        ("-6", "fd81::1", "fd77:", "fd79:", "fd80::1", 128),
+    ] {
+        let dot = if v == "-4" { "." } else { ":" };
+        address(&pair.host, "lo", &format!("{own}/{bits}"));
+        pair.host.ip(&format!(
+            "{v} route add {to}/{bits} src {own} nexthop via {first}{dot}2 dev eth0 \
+             nexthop via {second}{dot}2 dev eth1"
+        ));
+        for back in [first, second] {
+            pair.peer.ip(&format!("{v} route replace {own}/{bits} via {back}{dot}1"));
+            reaches(&pair, to, "", &format!("source {own}"));
+        }
+    }
+}
+
+/// As to a kernel socket: what is sent from another interface's address is answered there.
+#[test]
+fn answers_may_come_by_the_interface_that_has_the_source_address() {
+    lab!("nc.openbsd", "iptables-nft", "ip6tables-nft");
+    let pair = two_links();
+    pair.host.run("iptables-nft -w -A INPUT -p tcp -j REJECT --reject-with tcp-reset");
+    pair.host.run("ip6tables-nft -w -A INPUT -p tcp -j REJECT --reject-with tcp-reset");
+    for (v, source, by, to, bits) in
+        [("-4", "10.79.0.1", "10.77.0.2", "10.80.0.1", 32), ("-6", "fd79::1", "fd77::2", "fd80::1", 128)]
+    {
+        pair.host.ip(&format!("{v} route add {to}/{bits} via {by}"));
+        reaches(&pair, to, &format!("-s {source}"), &format!("interface eth0, source {source}"));
+    }
+}
+
 #[test]
 fn an_interface_that_has_no_route_is_refused_by_name() {
     lab!();
