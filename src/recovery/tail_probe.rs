@@ -8,8 +8,9 @@ use std::time::Duration;
 
 /// RFC 8985's TLP.max_ack_delay, as in Linux: a peer may delay the ACK of a lone segment.
 const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
-/// Linux's TCP_TIMEOUT_MIN: allows for the peer's own scheduling.
-const MARGIN: Duration = Duration::from_millis(2);
+/// For timers that come late, ours and the peer's: RFC 9002's kGranularity (section 6.1.2). Linux's TCP_TIMEOUT_MIN is
+/// two ticks of its clock, on a short path the most of the wait.
+const MARGIN: Duration = Duration::from_millis(1);
 
 /// As many probes for a flight.
 pub(super) const MAX_PROBES: u32 = 2;

@@ -1,11 +1,11 @@
 //! Tail loss probes (RFC 8985, section 7).
 use super::*;
 
-/// RFC 8985, section 7.2: two round trips (and Linux's 2 ms) after the last of several segments.
+/// RFC 8985, section 7.2: two round trips (and a millisecond) after the last of several segments.
 #[test]
 fn a_silent_tail_is_probed_with_its_last_segment() {
     let mut script = flight(3);
-    assert_eq!(data(&script.run(ms(100))), [(ms(82), 3000, 1000)]);
+    assert_eq!(data(&script.run(ms(100))), [(ms(81), 3000, 1000)]);
     assert_eq!(script.layer.stats().tail_probes, 1);
     script.advance(ms(22));
     script.sack(1000, &[(3000, 4000)]);
@@ -31,7 +31,7 @@ fn waiting_data_is_the_probe() {
     let window = script.layer.stats().congestion_window as i64 / 1000;
     send(&mut script, window);
     script.write(1000);
-    assert_eq!(data(&script.run(ms(100))), [(ms(82), 1000 + window * 1000, 1000)]);
+    assert_eq!(data(&script.run(ms(100))), [(ms(81), 1000 + window * 1000, 1000)]);
 }
 
 /// RFC 8985, section 7.3: a probe, which restarts the retransmission timer; RFC 9002, section 6.2.1: another one after
@@ -39,8 +39,8 @@ fn waiting_data_is_the_probe() {
 #[test]
 fn two_probes_and_then_the_timeout() {
     let mut script = flight(3);
-    let probes = [(ms(82), 3000, 1000), (ms(82 + 2 * 82), 3000, 1000)];
-    let timeouts = [(ms(82 + 240), 1000, 1000), (ms(82 + 3 * 240), 1000, 1000)];
+    let probes = [(ms(81), 3000, 1000), (ms(81 + 2 * 81), 3000, 1000)];
+    let timeouts = [(ms(81 + 240), 1000, 1000), (ms(81 + 3 * 240), 1000, 1000)];
     assert_eq!(data(&script.run(ms(900))), [probes, timeouts].concat());
     let stats = script.layer.stats();
     assert_eq!((stats.tail_probes, stats.timeouts), (2, 2));
@@ -108,7 +108,7 @@ fn a_lost_fin_is_sent_again() {
     script.fin();
     assert_eq!(script.data(), [(3000, 0)]);
     let sent = script.run(ms(100));
-    assert_eq!(data(&sent), [(ms(82), 3000, 0)]);
+    assert_eq!(data(&sent), [(ms(81), 3000, 0)]);
     assert_eq!(sent[0].flags & FIN, FIN);
     script.ack(3000);
     let again = script.run(ms(400));
@@ -128,7 +128,7 @@ fn a_silent_recovery_is_probed_with_its_hole() {
     assert_eq!(script.data(), [(1000, 1000)]);
     let window = script.layer.stats().congestion_window;
     let hole = |at| (ms(at), 1000, 1000);
-    assert_eq!(data(&script.run(ms(400))), [hole(122), hole(122 + 2 * 82), hole(122 + 240)]);
+    assert_eq!(data(&script.run(ms(400))), [hole(121), hole(121 + 2 * 81), hole(121 + 240)]);
     let stats = script.layer.stats();
     assert_eq!((stats.tail_probes, stats.timeouts), (2, 1));
     assert!(stats.congestion_window < window, "only the timeout shrinks it");
