@@ -31,6 +31,8 @@ const TERMINATING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHU
 pub struct Reactor {
     signals: SignalFd,
     started: Instant,
+    /// Whether there is a processor to stay awake on.
+    spare: bool,
 }
 
 impl Reactor {
@@ -43,7 +45,9 @@ impl Reactor {
         // Timers are otherwise up to 50 µs late (prctl(2), PR_SET_TIMERSLACK): too much for pacing.
         prctl::set_timerslack(1)?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Reactor { signals, started: Instant::now() })
+        // One alone, or a quota of less than two (cgroups(7)), is needed for work.
+        let spare = thread::available_parallelism().is_ok_and(|processors| processors.get() > 1);
+        Ok(Reactor { signals, started: Instant::now(), spare })
     }
 
     /// Time since an arbitrary start.
@@ -52,7 +56,8 @@ impl Reactor {
     }
 
     /// Waits until one of `own` or of `interests` is ready, a signal arrives, or `deadline` has passed, whichever is
-    /// first. Asks again and again, rather than sleeping, before `awake_until`. Returns the signal, if there is one.
+    /// first. Asks again and again, rather than sleeping, before `awake_until`, if there is a processor to spare. Returns
+    /// the signal, if there is one.
     pub fn wait(
         &self,
         own: &mut [Interest<'_>],
@@ -65,7 +70,7 @@ impl Reactor {
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         loop {
             let now = self.now();
-            let awake = awake_until.is_some_and(|until| now < until);
+            let awake = self.spare && awake_until.is_some_and(|until| now < until);
             let timeout =
                 if awake { Some(Duration::ZERO) } else { deadline.map(|at| at.saturating_sub(now)) };
             match ppoll(&mut fds, timeout.map(TimeSpec::from), None) {

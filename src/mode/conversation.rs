@@ -358,9 +358,10 @@ impl Conversation {
         self.dialogue.moved(now, direction);
     }
 
-    /// Until when whoever has a processor to spare does not sleep: an answer is about to come.
-    pub fn awake_until(&self) -> Option<Duration> {
-        self.dialogue.awake_until()
+    /// Until when not to sleep: an answer, or an ACK, is about to come.
+    pub fn awake_until(&self, stack: &Stack) -> Option<Duration> {
+        let ack = stack.peek(&self.tuple).and_then(Flow::awake_until);
+        self.dialogue.awake_until().max(ack)
     }
 
     /// Whether input would be read if there were any.

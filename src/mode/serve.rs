@@ -300,7 +300,7 @@ impl Server<'_> {
                 interests.extend(interest);
             }
         }
-        let dialogues = self.clients.iter().map(|client| client.conversation.awake_until());
+        let dialogues = self.clients.iter().map(|client| client.conversation.awake_until(&self.engine.stack));
         let awake_until = dialogues.chain([self.visits.awake_until()]).flatten().max();
         self.engine.wait_awake(&mut interests, deadline, awake_until)?;
         let ready: Vec<Wait> = waits

@@ -161,7 +161,8 @@ fn wait(
     let writes = output.interest().or_else(|| output.hang_up().filter(|_| hangs_up));
     let waits_for_input = reads.is_some();
     let mut interests: Vec<Interest<'_>> = reads.into_iter().chain(writes).collect();
-    engine.wait_awake(&mut interests, deadline, conversation.awake_until())?;
+    let awake_until = conversation.awake_until(&engine.stack);
+    engine.wait_awake(&mut interests, deadline, awake_until)?;
     let mut ready = interests.iter().map(|interest| interest.ready);
     if waits_for_input && ready.next().unwrap_or(false) {
         input.unblock();
