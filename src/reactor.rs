@@ -23,6 +23,8 @@ use std::{
 const START: Duration = Duration::from_secs(1);
 /// Busy turns of a loop after which it waits all the same, for no time: other descriptors and signals have their turn.
 pub const BUSY_TURNS: u32 = 16;
+/// To ask and to yield takes less, unless somebody else wants the processor for longer than it takes to be woken up.
+const OWN_TURN: Duration = Duration::from_micros(50);
 /// The signals that end a run.
 const TERMINATING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
@@ -68,9 +70,13 @@ impl Reactor {
         let mut fds: Vec<PollFd<'_>> = own.iter().map(|i| PollFd::new(i.fd, i.events)).collect();
         fds.extend(interests.iter().map(|i| PollFd::new(i.fd, i.events)));
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
+        let mut spare = self.spare;
+        let mut last = None;
         loop {
             let now = self.now();
-            let awake = self.spare && awake_until.is_some_and(|until| now < until);
+            // Whoever ran while we yielded wants the processor.
+            spare &= last.replace(now).is_none_or(|last| now <= last + OWN_TURN);
+            let awake = spare && awake_until.is_some_and(|until| now < until);
             let timeout =
                 if awake { Some(Duration::ZERO) } else { deadline.map(|at| at.saturating_sub(now)) };
             match ppoll(&mut fds, timeout.map(TimeSpec::from), None) {
