@@ -7,7 +7,7 @@ use std::{
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use netkat::{
-    relay::{Policy, Relay, View},
+    session::{Policy, Relay, View},
     stack::{
         checksum::Sum,
         ip::{self, Fragmentation, Template},

@@ -43,17 +43,17 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
-pub mod exit;
+pub mod commands;
 pub mod host;
 pub mod kernel;
 pub mod link;
-pub mod logging;
-pub mod mode;
 pub mod net;
 pub mod plan;
-pub mod reactor;
+pub mod process;
 pub mod recovery;
-pub mod relay;
+pub mod report;
+pub mod runtime;
+pub mod session;
 pub mod sniffer;
 pub mod stack;
 pub mod stdio;

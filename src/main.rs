@@ -1,4 +1,8 @@
-use netkat::{cli::Cli, exit, mode::Report, plan::Plan};
+use netkat::{
+    cli::Cli,
+    plan::Plan,
+    report::{Report, exit, logging},
+};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -9,7 +13,7 @@ fn main() -> ExitCode {
     if let Some(document) = cli.generate {
         return exit::printed(document.write(&mut std::io::stdout().lock()));
     }
-    netkat::logging::init(cli.verbose);
+    logging::init(cli.verbose);
     let mut report =
         match cli.json.as_ref().filter(|_| !cli.watches_only()).map(|file| Report::to(file.as_deref())) {
             None => Report::default(),

@@ -127,3 +127,8 @@ mod tests {
         }
     }
 }
+
+/// "1 SYN", "3 SYNs".
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}

@@ -7,14 +7,14 @@ mod sniff;
 
 use crate::{
     cli::Cli,
+    commands::{Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff},
     host::{
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
     },
-    mode::{
-        self, Connect, DatagramConnect, DatagramListen, EgressError, Listen, Report, Scan, Sniff, Verdict,
-    },
     net::Protocol,
+    report::{self, Report, Verdict},
+    runtime::EgressError,
 };
 use flags::protocol;
 use listen::listen;
@@ -114,7 +114,7 @@ impl Plan {
     }
 
     /// Does it, and says in `report` how far it came.
-    pub fn run(&self, report: &mut Report) -> Result<(), mode::Error> {
+    pub fn run(&self, report: &mut Report) -> Result<(), report::Error> {
         match self {
             Plan::Connect(connect) => connect.run(report),
             Plan::Listen(listen) => listen.run(report),

@@ -1,4 +1,4 @@
-//! A small request and answer transport over a rtnetlink socket.
+//! A small request and answer transport over netlink(7): rtnetlink, and any other family of messages.
 //!
 //! Each request asks for an acknowledgement (`NLM_F_ACK`), so a conversation always ends with one: replies, then
 //! an `NLMSG_ERROR` whose code is zero. Dumps end with `NLMSG_DONE` instead and are started again when the kernel
@@ -7,14 +7,15 @@
 
 use std::{
     io,
+    marker::PhantomData,
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
 use log::debug;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -37,12 +38,12 @@ pub enum NetlinkError {
     #[error("{}", io::Error::from_raw_os_error(*.0))]
     Refused(i32),
     /// The netlink socket itself failed.
-    #[error("the rtnetlink socket could not {operation}: {source}")]
+    #[error("the netlink socket could not {operation}: {source}")]
     Socket { operation: &'static str, source: io::Error },
-    #[error("the kernel did not answer on rtnetlink within {} s", ANSWER_TIMEOUT.as_secs())]
+    #[error("the kernel did not answer on netlink within {} s", ANSWER_TIMEOUT.as_secs())]
     Silence,
     /// The answer is not the one that the question asks for.
-    #[error("the kernel's answer on rtnetlink could not be read: {0}")]
+    #[error("the kernel's answer on netlink could not be read: {0}")]
     Malformed(&'static str),
     #[error("the kernel's tables changed during each of {DUMP_ATTEMPTS} attempts to read them; try again")]
     Disturbed,
@@ -58,20 +59,35 @@ impl NetlinkError {
     }
 }
 
-/// A rtnetlink socket in the calling thread's network namespace.
-pub struct Netlink {
+impl From<NetlinkError> for io::Error {
+    fn from(error: NetlinkError) -> io::Error {
+        match error {
+            NetlinkError::Refused(errno) => io::Error::from_raw_os_error(errno),
+            NetlinkError::Socket { source, .. } => source,
+            error => io::Error::other(error),
+        }
+    }
+}
+
+/// A message that a [`Netlink`] socket sends and receives.
+pub trait Message: NetlinkSerializable + NetlinkDeserializable + Into<NetlinkPayload<Self>> + Clone {}
+
+impl<M: NetlinkSerializable + NetlinkDeserializable + Into<NetlinkPayload<M>> + Clone> Message for M {}
+
+/// A netlink socket in the calling thread's network namespace.
+pub struct Netlink<M = RouteNetlinkMessage> {
     socket: Socket,
     sequence: u32,
+    messages: PhantomData<M>,
 }
 
 impl Netlink {
-    /// Opens a socket for questions.
+    /// Opens a rtnetlink socket for questions.
+    ///
+    /// # Errors
+    /// The socket cannot be opened.
     pub fn open() -> Result<Self, NetlinkError> {
-        let failed = |operation| move |source| NetlinkError::Socket { operation, source };
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open"))?;
-        socket.bind_auto().map_err(failed("bind"))?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect to the kernel"))?;
-        Ok(Netlink { socket, sequence: 0 })
+        Netlink::of(NETLINK_ROUTE)
     }
 
     /// Opens a socket that receives the notifications of `group` (`RTNLGRP_*`, rtnetlink(7)).
@@ -100,21 +116,31 @@ impl Netlink {
         }
         Ok(Some(announcements))
     }
+}
+
+impl<M: Message> Netlink<M> {
+    /// Opens a socket of a netlink family (`NETLINK_*`, netlink(7)) whose messages are `M`.
+    ///
+    /// # Errors
+    /// The socket cannot be opened.
+    pub fn of(family: isize) -> Result<Self, NetlinkError> {
+        let failed = |operation| move |source| NetlinkError::Socket { operation, source };
+        let mut socket = Socket::new(family).map_err(failed("open"))?;
+        socket.bind_auto().map_err(failed("bind"))?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect to the kernel"))?;
+        Ok(Netlink { socket, sequence: 0, messages: PhantomData })
+    }
 
     /// Asks one question; returns the replies, which may be none (a pure acknowledgement).
     ///
     /// `flags` are added to `NLM_F_REQUEST | NLM_F_ACK`.
-    pub fn request(
-        &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    pub fn request(&mut self, message: M, flags: u16) -> Result<Vec<M>, NetlinkError> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         self.replies().map(|replies| replies.messages)
     }
 
     /// Reads a whole table.
-    pub fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    pub fn dump(&mut self, message: M) -> Result<Vec<M>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
             self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
             let replies = self.replies()?;
@@ -143,12 +169,12 @@ impl Netlink {
         Ok(true)
     }
 
-    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
+    fn send(&mut self, message: M, flags: u16) -> Result<(), NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        let mut request = NetlinkMessage::new(header, message.into());
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
@@ -156,7 +182,7 @@ impl Netlink {
         self.socket.send(&bytes, 0).map(|_| ()).map_err(failed)
     }
 
-    fn replies(&mut self) -> Result<Replies, NetlinkError> {
+    fn replies(&mut self) -> Result<Replies<M>, NetlinkError> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let mut replies = Replies::default();
         loop {
@@ -189,15 +215,21 @@ impl Netlink {
 }
 
 /// What has come so far in answer to one request.
-#[derive(Debug, Default)]
-pub struct Replies {
+#[derive(Debug)]
+pub struct Replies<M = RouteNetlinkMessage> {
     /// In the kernel's order.
-    pub messages: Vec<RouteNetlinkMessage>,
+    pub messages: Vec<M>,
     /// The table changed during the dump.
     pub disturbed: bool,
 }
 
-impl Replies {
+impl<M> Default for Replies<M> {
+    fn default() -> Self {
+        Replies { messages: Vec::new(), disturbed: false }
+    }
+}
+
+impl<M: NetlinkDeserializable> Replies<M> {
     /// Takes in one datagram; `true`: the answer is complete. Messages with another sequence number are late
     /// answers to an earlier request that was given up.
     ///
@@ -213,7 +245,7 @@ impl Replies {
             }
             self.disturbed |= message.flags() & NLM_F_DUMP_INTR != 0;
             let bytes = message.into_inner();
-            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map(|message| message.payload) {
+            match NetlinkMessage::<M>::deserialize(bytes).map(|message| message.payload) {
                 Ok(NetlinkPayload::InnerMessage(inner)) => self.messages.push(inner),
                 Ok(NetlinkPayload::Done(done)) if done.code == 0 => return Ok(true),
                 Ok(NetlinkPayload::Done(done)) => {
@@ -256,7 +288,7 @@ fn read_all(datagram: &[u8], into: &mut Vec<RouteNetlinkMessage>) -> Result<(), 
     Ok(())
 }
 
-impl AsFd for Netlink {
+impl<M> AsFd for Netlink<M> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -282,21 +314,21 @@ mod tests {
     #[test]
     fn an_error_keeps_its_number() {
         let datagram = message(2, 0, 7, &(-113i32).to_ne_bytes());
-        let error = Replies::default().take_in(&datagram, 7).expect_err("refused");
+        let error = Replies::<RouteNetlinkMessage>::default().take_in(&datagram, 7).expect_err("refused");
         assert_eq!(error.errno(), Some(Errno::EHOSTUNREACH));
     }
 
     #[test]
     fn a_late_answer_is_not_taken_for_the_present_one() {
         let mut datagram = message(2, 0, 6, &(-113i32).to_ne_bytes());
-        assert!(!Replies::default().take_in(&datagram, 7).expect("skipped"));
+        assert!(!Replies::<RouteNetlinkMessage>::default().take_in(&datagram, 7).expect("skipped"));
         datagram.extend(message(2, 0, 7, &0i32.to_ne_bytes()));
-        assert!(Replies::default().take_in(&datagram, 7).expect("acknowledged"));
+        assert!(Replies::<RouteNetlinkMessage>::default().take_in(&datagram, 7).expect("acknowledged"));
     }
 
     #[test]
     fn a_disturbed_dump_is_noticed() {
-        let mut replies = Replies::default();
+        let mut replies = Replies::<RouteNetlinkMessage>::default();
         assert!(replies.take_in(&message(3, NLM_F_DUMP_INTR, 1, &0i32.to_ne_bytes()), 1).expect("done"));
         assert!(replies.disturbed);
     }
@@ -306,7 +338,7 @@ mod tests {
         // RTM_NEWLINK whose header is missing, then RTM_NEWADDR that is whole.
         let mut datagram = message(16, 2, 1, &[]);
         datagram.extend(message(20, 2, 1, &[2, 24, 0, 0, 1, 0, 0, 0]));
-        let mut replies = Replies::default();
+        let mut replies = Replies::<RouteNetlinkMessage>::default();
         assert!(!replies.take_in(&datagram, 1).expect("readable"));
         assert!(matches!(replies.messages.as_slice(), [RouteNetlinkMessage::NewAddress(_)]));
     }
@@ -314,7 +346,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn arbitrary_datagrams_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..256)) {
-            let _ = Replies::default().take_in(&bytes, 0);
+            let _ = Replies::<RouteNetlinkMessage>::default().take_in(&bytes, 0);
             let _ = read_all(&bytes, &mut Vec::new());
         }
 
@@ -323,7 +355,7 @@ mod tests {
             kind in 16u16..32,
             payload in proptest::collection::vec(proptest::num::u8::ANY, 0..128),
         ) {
-            let _ = Replies::default().take_in(&message(kind, 0, 0, &payload), 0);
+            let _ = Replies::<RouteNetlinkMessage>::default().take_in(&message(kind, 0, 0, &payload), 0);
         }
     }
 }

@@ -3,12 +3,13 @@
 use super::{
     Programs,
     bpf::{self, Direction, Place},
-    capabilities,
     clsact::{self, ClsactFilter},
     error::KernelError,
 };
-use crate::host::missing::Missing;
-use caps::Capability;
+use crate::{
+    host::features::Missing,
+    process::capability::{self, Capability},
+};
 use log::debug;
 use std::{
     io,
@@ -144,9 +145,9 @@ impl Undo {
 }
 
 fn failed(backend: Backend, interface: u32, direction: Direction, source: io::Error) -> KernelError {
-    let action = "attach its eBPF programs to an interface";
-    if let Some(error) = capabilities::missing(&source, action, Capability::CAP_NET_ADMIN) {
-        return error;
+    let purpose = "attach its eBPF programs to an interface";
+    if let Some(error) = capability::denied(&source, Capability::NetAdmin, purpose) {
+        return error.into();
     }
     let hook = match (backend, direction) {
         (Backend::Clsact, Direction::Ingress) => "clsact ingress",

@@ -12,7 +12,8 @@
 //! [turns](Exclusion) at both; and the last filter goes together with the qdisc, in one step, so that no end of the
 //! process leaves a qdisc without its mark.
 
-use super::{bpf::Direction, exclusion::Exclusion, netlink, owner::Owner};
+use super::{bpf::Direction, exclusion::Exclusion, owner::Owner};
+use crate::host::netlink::Netlink;
 use libbpf_rs::libbpf_sys::BPF_OBJ_NAME_LEN;
 use log::{debug, info, warn};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -20,7 +21,6 @@ use netlink_packet_route::{
     RouteNetlinkMessage as Message,
     tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
 };
-use netlink_sys::protocols::NETLINK_ROUTE;
 use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd},
@@ -92,8 +92,7 @@ impl ClsactFilter {
                 TcOption::Bpf(TcFilterBpfOption::ProgName(self.name.clone())),
                 TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
             ]));
-            result =
-                netlink::change(NETLINK_ROUTE, Message::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL);
+            result = change(Message::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL);
             match &result {
                 // A filter of another kind or protocol has this priority.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EEXIST | libc::ENOENT)) => {
@@ -184,10 +183,21 @@ impl Mark {
     }
 }
 
+/// Asks the kernel to change something.
+fn change(request: Message, flags: u16) -> io::Result<()> {
+    Netlink::open()?.request(request, flags)?;
+    Ok(())
+}
+
+/// Asks the kernel for every object of a kind.
+fn dump(request: Message) -> io::Result<Vec<Message>> {
+    Ok(Netlink::open()?.dump(request)?)
+}
+
 /// Makes the clsact qdisc if there is none; says whether it is for us to remove.
 fn create_qdisc(interface: u32, direction: Direction) -> io::Result<bool> {
     let message = Message::NewQueueDiscipline(qdisc(interface, "clsact"));
-    match netlink::change(NETLINK_ROUTE, message, NLM_F_CREATE | NLM_F_EXCL) {
+    match change(message, NLM_F_CREATE | NLM_F_EXCL) {
         Ok(()) => return Ok(true),
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         Err(_) => {}
@@ -203,7 +213,7 @@ fn create_qdisc(interface: u32, direction: Direction) -> io::Result<bool> {
 
 fn has_ingress_qdisc(interface: u32) -> io::Result<bool> {
     let request = Message::GetQueueDiscipline(TcMessage::default());
-    Ok(netlink::dump(NETLINK_ROUTE, request)?.into_iter().any(|answer| {
+    Ok(dump(request)?.into_iter().any(|answer| {
         matches!(answer, Message::NewQueueDiscipline(m)
             if is_index(&m, interface) && m.attributes.contains(&TcAttribute::Kind("ingress".to_owned())))
     }))
@@ -213,7 +223,7 @@ fn has_ingress_qdisc(interface: u32) -> io::Result<bool> {
 fn remove(interface: u32, filters: Vec<Listed>, is_ours: bool) -> io::Result<()> {
     if is_ours && all(interface)?.len() <= filters.len() {
         let message = Message::DelQueueDiscipline(qdisc(interface, "clsact"));
-        return match netlink::change(NETLINK_ROUTE, message, 0) {
+        return match change(message, 0) {
             // Someone else has removed it.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(()),
             result => result,
@@ -227,7 +237,7 @@ fn remove_filter(filter: Listed) -> io::Result<()> {
     let mut message = TcMessage::default();
     message.header = header;
     message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
-    match netlink::change(NETLINK_ROUTE, Message::DelTrafficFilter(message), 0) {
+    match change(Message::DelTrafficFilter(message), 0) {
         // Someone else has removed it.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
@@ -246,7 +256,7 @@ pub(super) fn list(interface: u32, direction: Direction) -> io::Result<Vec<Liste
     let mut message = TcMessage::default();
     message.header.index = index(interface)?;
     message.header.parent = parent(direction);
-    Ok(read(interface, netlink::dump(NETLINK_ROUTE, Message::GetTrafficFilter(message))?))
+    Ok(read(interface, dump(Message::GetTrafficFilter(message))?))
 }
 
 /// The names, or else the kinds, of the filters of an interface in the kernel's answer to a dump (RTM_GETTFILTER).

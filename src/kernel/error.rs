@@ -1,8 +1,7 @@
 //! What can go wrong between netkat and the kernel.
 
 use super::holder::Holder;
-use crate::net::Protocol;
-use caps::Capability;
+use crate::{net::Protocol, process::capability::CapabilityError};
 use std::{io, net::SocketAddr};
 
 /// An error of this layer: what was tried, on what, why it failed, and what to do.
@@ -16,10 +15,8 @@ pub enum KernelError {
     )]
     TooManyAddresses { limit: usize },
     /// EPERM, and this is why.
-    #[error(
-        "needs {capability} to {action}; run netkat as root or give it that capability (man 7 capabilities)"
-    )]
-    Capability { action: &'static str, capability: Capability },
+    #[error(transparent)]
+    Capability(#[from] CapabilityError),
     /// EPERM although nothing is missing: see bpf_charge_memlock in Linux 5.10's kernel/bpf/syscall.c.
     #[error(
         "cannot load the eBPF programs: {0}, although it has the capabilities; a container's seccomp profile may forbid \

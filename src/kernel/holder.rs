@@ -1,7 +1,6 @@
 //! Who holds a port, from the kernel's socket diagnostics (man 7 sock_diag).
 
-use super::netlink;
-use crate::net::Protocol;
+use crate::{host::netlink::Netlink, net::Protocol};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6},
@@ -70,6 +69,7 @@ fn state_name(state: u8) -> &'static str {
 /// # Errors
 /// The kernel's.
 pub(super) fn find(protocol: Protocol, address: SocketAddr) -> io::Result<Holder> {
+    let mut netlink = Netlink::of(NETLINK_SOCK_DIAG)?;
     let mut holders = Vec::new();
     for family in [AF_INET, AF_INET6] {
         let request = SockDiagMessage::InetRequest(InetRequest {
@@ -79,7 +79,7 @@ pub(super) fn find(protocol: Protocol, address: SocketAddr) -> io::Result<Holder
             states: StateFlags::all(),
             socket_id: SocketId { source_port: address.port(), ..SocketId::new_v6() },
         });
-        for answer in netlink::dump(NETLINK_SOCK_DIAG, request)? {
+        for answer in netlink.dump(request)? {
             if let SockDiagMessage::InetResponse(socket) = answer
                 && holds(&socket.header.socket_id, address)
             {

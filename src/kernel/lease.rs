@@ -10,12 +10,13 @@
 //! for itself as long as no listener matches, is it asked for with SO_REUSEADDR.
 
 use super::{
-    capabilities,
     error::KernelError,
     holder::{self, Holder},
 };
-use crate::net::Protocol;
-use caps::Capability;
+use crate::{
+    net::Protocol,
+    process::capability::{self, Capability},
+};
 use log::debug;
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use std::{
@@ -142,11 +143,9 @@ fn refused(protocol: Protocol, address: SocketAddr, source: io::Error) -> Kernel
     if source.kind() == io::ErrorKind::AddrNotAvailable {
         return KernelError::NotLocal { protocol, address };
     }
-    let port = ("hold a port below 1024", Capability::CAP_NET_BIND_SERVICE);
-    let filter = ("put a filter on its port lease", Capability::CAP_NET_ADMIN);
-    [port, filter]
-        .into_iter()
-        .filter(|(_, capability)| address.port() < 1024 || *capability != Capability::CAP_NET_BIND_SERVICE)
-        .find_map(|(action, capability)| capabilities::missing(&source, action, capability))
-        .unwrap_or(KernelError::Lease { protocol, address, source })
+    let low = address.port() < 1024;
+    low.then(|| capability::denied(&source, Capability::NetBindService, "hold a port below 1024"))
+        .flatten()
+        .or_else(|| capability::denied(&source, Capability::NetAdmin, "put a filter on its port lease"))
+        .map_or(KernelError::Lease { protocol, address, source }, KernelError::Capability)
 }

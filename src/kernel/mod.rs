@@ -11,7 +11,6 @@
 mod allocation;
 mod attachment;
 mod bpf;
-mod capabilities;
 mod clsact;
 mod error;
 mod exclusion;
@@ -20,7 +19,6 @@ mod guard;
 mod holder;
 mod lease;
 mod loopback;
-pub mod netlink;
 mod owner;
 mod programs;
 

@@ -6,14 +6,16 @@
 #![allow(unsafe_code)]
 
 use super::{
-    bpf, capabilities,
+    bpf,
     error::KernelError,
     filter::Filter,
     owner::Owner,
     skeleton::{NetkatSkel, NetkatSkelBuilder, types},
 };
-use crate::host::missing::Missing;
-use caps::Capability;
+use crate::{
+    host::features::Missing,
+    process::capability::{self, Capability},
+};
 use libbpf_rs::{
     PrintLevel,
     skel::{OpenSkel, SkelBuilder},
@@ -171,14 +173,10 @@ fn refused(error: libbpf_rs::Error, guard: bool) -> KernelError {
     if error.kind() != libbpf_rs::ErrorKind::PermissionDenied {
         return KernelError::Load(error);
     }
-    let action = "load its eBPF programs";
-    if !capabilities::has(Capability::CAP_BPF) && !capabilities::has(Capability::CAP_SYS_ADMIN) {
-        KernelError::Capability { action, capability: Capability::CAP_BPF }
-    } else if guard && !capabilities::has(Capability::CAP_NET_ADMIN) {
-        KernelError::Capability { action, capability: Capability::CAP_NET_ADMIN }
-    } else {
-        KernelError::Forbidden(error)
-    }
+    let purpose = "load its eBPF programs";
+    let needed = [Some(Capability::Bpf), guard.then_some(Capability::NetAdmin)];
+    let missing = needed.into_iter().flatten().find_map(|one| capability::require(one, purpose).err());
+    missing.map_or(KernelError::Forbidden(error), KernelError::Capability)
 }
 
 fn log_libbpf(level: PrintLevel, message: String) {

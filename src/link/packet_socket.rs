@@ -11,7 +11,7 @@ use super::{
     ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, VlanTag, header,
     virtio,
 };
-use crate::host::{interface, missing::Missing};
+use crate::host::{features::Missing, interface};
 use nix::sys::socket::{self, MsgFlags};
 use std::{
     cell::Cell,

@@ -2,21 +2,19 @@
 use super::{PlanError, usage};
 use crate::{
     cli::{Cli, Feature, Hook},
-    host::{
-        missing::Missing,
-        resolve::Family,
-        sandbox::{Sandbox, Task},
-        sysctl,
-    },
+    host::{features::Missing, resolve::Family, sysctl},
     kernel::Backend,
-    mode::{Command, Policy, Recording, Setup},
     net::{MacAddr, Protocol},
+    process::sandbox::{Sandbox, Task},
     recovery::Algorithm,
+    runtime::Setup,
+    session::{Command, Policy},
     sniffer::{
         sink::{Form, Output, Show},
         tap::Watch,
     },
     stack::Settings,
+    stdio::Recording,
 };
 use std::net::IpAddr;
 

@@ -6,13 +6,15 @@ use super::{
 };
 use crate::{
     cli::Cli,
+    commands::Listen,
     host::{
         interface::{self, Address, Interface},
         resolve::{self, Family},
         route::Query,
     },
-    mode::{Access, Listen, Setup, Wish},
     net::MacAddr,
+    runtime::{Setup, Wish},
+    session::Access,
 };
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

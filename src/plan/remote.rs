@@ -6,12 +6,13 @@ use super::{
 };
 use crate::{
     cli::Cli,
+    commands::{Attempt, Connect, PROBE_BUFFER, Scan},
     host::{
         interface::{self, Interface},
         resolve,
         route::Query,
     },
-    mode::{Attempt, Connect, Hop, PROBE_BUFFER, Scan, Setup, Wish},
+    runtime::{Hop, Setup, Wish},
     stack::Settings,
 };
 use std::{

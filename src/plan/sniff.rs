@@ -6,14 +6,14 @@ use super::{
 };
 use crate::{
     cli::Cli,
+    commands::{Sniff, Source},
     host::{
         interface,
         resolve::{self, Family},
-        sandbox::Task,
     },
     kernel::{IpFamily, SniffFilter},
-    mode::{Sniff, Source},
     net::Protocol,
+    process::sandbox::Task,
     sniffer::sink::{Form, Output, Show},
 };
 use std::net::SocketAddr;

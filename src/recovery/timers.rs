@@ -16,11 +16,6 @@ const RENEGING_DELAY: Duration = Duration::from_millis(10);
 /// The most that the persist timer waits, as the retransmission timer.
 const MAX_PERSIST: Duration = Duration::from_secs(120);
 
-/// A wake-up takes tens of microseconds.
-const SHORT_ROUND_TRIP: Duration = Duration::from_micros(500);
-/// In a larger one, some ACK comes all the time: of two super-frames, in bytes.
-const SMALL_WINDOW: u64 = 128 << 10;
-
 /// The persist timer: data waits, the window is shut, and nothing in flight will bring an answer.
 #[derive(Debug, Default)]
 pub(super) struct Persist {
@@ -182,15 +177,6 @@ impl Recovery {
         let lone = self.board.in_flight() <= self.mss && self.board.sacked() == 0;
         quiet
             .then(|| self.probe_from + tail_probe::timeout(self.rtt.smoothed(), lone, self.rtt.rto(), probes))
-    }
-
-    /// Until when an ACK is due that is worth staying awake for: data waits for it, in a window of few frames and a
-    /// round trip that a process which has to be woken up for its end would lengthen.
-    pub fn ack_awaited_until(&self) -> Option<Instant> {
-        let smoothed = self.rtt.smoothed().filter(|smoothed| *smoothed <= SHORT_ROUND_TRIP)?;
-        let waits = self.unsent() > 0 && self.board.in_flight() > 0 && !self.pacing_blocked;
-        let due = self.probe_from + 2 * smoothed;
-        (waits && self.congestion.window() <= SMALL_WINDOW).then_some(due)
     }
 
     /// A probe whose flight has been acknowledged may be judged later or never: it does not count.

@@ -182,11 +182,6 @@ impl Flow {
         &self.recovery
     }
 
-    /// Until when not to sleep: an ACK is about to come that lets us go on.
-    pub fn awake_until(&self) -> Option<Duration> {
-        self.recovery.ack_awaited_until().map(|at| Duration::from_nanos(at.nanos()))
-    }
-
     /// Whether the peer has no such connection: there is nobody to say anything to.
     fn is_reset(&self) -> bool {
         matches!(self.failure, Some(Failure::Reset | Failure::Refused))

@@ -1,5 +1,4 @@
-//! The conformance suite: packet scripts, each with the section of the RFC that it checks (but for `awake`, whose rule
-//! is our own).
+//! The conformance suite: packet scripts, each with the section of the RFC that it checks.
 //!
 //! Most of them drive the recovery layer alone, with the test as its stack, its peer and its clock: unless a script
 //! says otherwise a segment is 1000 bytes, the round trip 40 ms, and the sequence numbers wrap at offset 2500 of
@@ -9,7 +8,6 @@
 mod common;
 
 mod attacks;
-mod awake;
 mod closing;
 mod congestion;
 mod handshake;

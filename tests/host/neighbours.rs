@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use netkat::{
     host::{
-        capability,
         neighbour::{self, NeighbourError, NeighbourState},
         route,
     },
     net::MacAddr,
+    process::capability,
 };
 
 use crate::lab::{Lab, address, set, to};

@@ -3,9 +3,9 @@
 use std::{fs, thread};
 
 use caps::CapSet;
-use netkat::host::{
-    capability::{self, Capability, CapabilityError},
-    sysctl,
+use netkat::{
+    host::sysctl,
+    process::capability::{self, Capability, CapabilityError},
 };
 use nix::unistd::geteuid;
 

@@ -1,7 +1,7 @@
 //! What a process in the sandbox can still do, by trying: this test's program, started once more, enters it.
-use netkat::host::{
-    interface,
-    sandbox::{Sandbox, Task},
+use netkat::{
+    host::interface,
+    process::sandbox::{Sandbox, Task},
 };
 use nix::{
     sys::{

@@ -1,0 +1,131 @@
+//! One address to try: the way there, opened.
+use crate::{
+    host::{interface::Framing, neighbour, route::Query},
+    link::{LinkHeader, NextHop},
+    net::{FiveTuple, Protocol},
+    report::{Error, Hint},
+    runtime::{self, Egress, Engine, Hop, Port, Setup, Wish, assume},
+    stack::{Flow, Neighbour, Way},
+};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// One address to try.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub remote: SocketAddr,
+    pub wish: Wish,
+    /// The way there, as far as it is known before our port is.
+    pub egress: Egress,
+    pub setup: Setup,
+}
+
+impl Attempt {
+    /// Opens everything and finds the link addresses of our frames; a neighbour has `wait` to answer.
+    pub(super) fn open(&self, wait: Duration) -> Result<Opened, Error> {
+        let port = Port::take(&self.setup)?;
+        let query =
+            Query { source: Some(self.egress.source), source_port: Some(port.number()), ..self.wish.query };
+        let egress = self.decide_for(query)?;
+        log::info!("{}", egress.words);
+        let mut setup = Setup {
+            interfaces: vec![egress.interface.clone()],
+            ways_back: egress.ways_back(&query).map_err(runtime::Error::from)?,
+            ..self.setup.clone()
+        };
+        let Some(persona) = egress.persona else {
+            // The kernel's neighbour table knows.
+            let start = Instant::now();
+            let next_hop = resolve(&egress, wait)?;
+            let resolution = start.elapsed();
+            let neighbour = egress.neighbour();
+            setup.hears_neighbours = neighbour != Neighbour::Fixed;
+            let engine = Engine::open(&setup, port)?;
+            return Ok(Opened { engine, wish: self.wish, egress, next_hop, neighbour, resolution });
+        };
+        let mut engine = Engine::open(&setup, port)?;
+        assume::assume(&mut engine, persona)?;
+        let start = engine.reactor.now();
+        let (destination, neighbour) = match egress.next_hop {
+            Hop::Link(mac) => (mac, Neighbour::Fixed),
+            Hop::Address(address) => (assume::resolve(&mut engine, address, wait)?, Neighbour::At(address)),
+        };
+        let header = LinkHeader::Ethernet { destination, source: persona.mac };
+        let next_hop = NextHop { interface: persona.interface, header };
+        let resolution = engine.reactor.now() - start;
+        Ok(Opened { engine, wish: self.wish, egress, next_hop, neighbour, resolution })
+    }
+
+    /// Asks for the way once more, now that our port is known: policy rules and multipath hashing look at it.
+    fn decide_for(&self, query: Query) -> Result<Egress, runtime::Error> {
+        if self.wish.via.is_some() || self.wish.persona.is_some() {
+            return Ok(self.egress.clone());
+        }
+        Ok(Wish { query, ..self.wish }.decide()?)
+    }
+}
+
+/// What connections are made on.
+pub(super) struct Opened {
+    pub engine: Engine,
+    wish: Wish,
+    pub egress: Egress,
+    pub next_hop: NextHop,
+    pub neighbour: Neighbour,
+    /// How long it took to find the next hop's link address.
+    pub resolution: Duration,
+}
+
+impl Opened {
+    /// Begins a connection; the SYN leaves with the engine's next turn.
+    pub fn dial(&mut self, remote: SocketAddr) -> FiveTuple {
+        let tuple = FiveTuple {
+            protocol: Protocol::Tcp,
+            local: SocketAddr::new(self.egress.source, self.engine.port()),
+            remote: SocketAddr::new(remote.ip(), remote.port()),
+        };
+        let way = self.way();
+        self.engine.stack.dial(self.engine.reactor.now(), tuple, way);
+        tuple
+    }
+
+    /// Where our packets go, and what they may measure.
+    pub fn way(&self) -> Way {
+        Way {
+            next_hop: self.next_hop,
+            neighbour: self.neighbour,
+            path: self.engine.path(&self.egress.interface, self.egress.mtu),
+        }
+    }
+
+    /// What it means that nothing came back.
+    pub fn silence(&self, tuple: &FiveTuple, waited: Duration) -> Error {
+        let counters = self.engine.stack.peek(tuple).map(Flow::counters).unwrap_or_default();
+        let (target, syns) = (tuple.remote, counters.syns_sent);
+        match counters.egress_syn_drops {
+            drops if drops > 0 && drops == syns => {
+                Error::EgressDropped { target, syns, interface: self.egress.interface.name.clone() }
+            }
+            _ => Error::TimedOut { target, syns, waited, hint: Hint::of(&self.wish) },
+        }
+    }
+}
+
+/// The link addresses of our frames, by the kernel's neighbour table.
+fn resolve(egress: &Egress, wait: Duration) -> Result<NextHop, runtime::Error> {
+    let interface = &egress.interface;
+    let header = match (egress.framing, egress.next_hop) {
+        (Framing::None, _) => LinkHeader::None,
+        (Framing::Loopback, _) => LinkHeader::LOOPBACK,
+        (Framing::Ethernet, hop) => LinkHeader::Ethernet {
+            destination: match hop {
+                Hop::Link(mac) => mac,
+                Hop::Address(address) => neighbour::resolve(interface.index, address, wait)?,
+            },
+            source: interface.mac.unwrap_or_default(),
+        },
+    };
+    Ok(NextHop { interface: interface.index, header })
+}

@@ -1,0 +1,92 @@
+//! Connecting: to each address of the name in turn, until one answers.
+use super::attempt::{Attempt, Opened};
+use crate::{
+    net::FiveTuple,
+    report::{Error, Report},
+    runtime::Engine,
+    session::{self, Command, Policy, single},
+    stack::{Phase, Stack},
+    stdio::Recording,
+};
+use std::time::Duration;
+
+/// A connection to be made.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    /// At least one.
+    pub attempts: Vec<Attempt>,
+    /// How long each attempt may take.
+    pub wait: Duration,
+    pub policy: Policy,
+    /// What the peer talks to, instead of standard input and output.
+    pub command: Option<Command>,
+    pub recording: Recording,
+}
+
+impl Connect {
+    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+        let taps = super::standard_streams(&self.recording, self.command.as_ref())?;
+        let mut attempts = self.attempts.iter().peekable();
+        loop {
+            let Some(attempt) = attempts.next() else { return Ok(()) };
+            let last = attempts.peek().is_none();
+            match attempt.establish(self.wait, last, report) {
+                Ok((mut engine, tuple)) => {
+                    if !last {
+                        engine.enter_sandbox()?;
+                    }
+                    let command = self.command.as_ref();
+                    return Ok(single::run(&mut engine, tuple, self.policy, command, taps, report)?);
+                }
+                Err(error) if error.signal().is_some() => return Err(error),
+                Err(error) if last => return Err(error),
+                Err(error) => log::info!("{error}; trying the next address"),
+            }
+        }
+    }
+}
+
+impl Attempt {
+    /// Opens everything and completes the handshake; behind the `last` attempt's SYN there are no privileges left.
+    fn establish(
+        &self,
+        wait: Duration,
+        last: bool,
+        report: &mut Report,
+    ) -> Result<(Engine, FiveTuple), Error> {
+        report.attempt(self.remote, &self.egress);
+        let mut opened = self.open(wait)?;
+        report.attempt(self.remote, &opened.egress);
+        report.resolved(opened.resolution);
+        if last {
+            opened.engine.enter_sandbox()?;
+        }
+        let tuple = self.dial(&mut opened, wait, report)?;
+        Ok((opened.engine, tuple))
+    }
+
+    fn dial(&self, opened: &mut Opened, wait: Duration, report: &mut Report) -> Result<FiveTuple, Error> {
+        let start = opened.engine.reactor.now();
+        let tuple = opened.dial(self.remote);
+        report.flow(&tuple);
+        log::info!("dialing {} from {}", self.remote, tuple.local);
+        let ended = opened.engine.run_until(Some(start + wait), |stack| answer(stack, &tuple))?;
+        ended.unwrap_or_else(|| Err(opened.silence(&tuple, wait)))?;
+        let time = opened.engine.reactor.now() - start;
+        report.connected(time);
+        log::info!("established {tuple} after {:.1} ms", time.as_secs_f64() * 1e3);
+        Ok(tuple)
+    }
+}
+
+/// How the handshake ended; `None` while it is under way.
+pub(super) fn answer(stack: &Stack, tuple: &FiveTuple) -> Option<Result<(), Error>> {
+    let Some(flow) = stack.peek(tuple) else {
+        return Some(Err(session::Error::Refused(tuple.remote).into()));
+    };
+    match flow.failure() {
+        Some(failure) => Some(Err(session::Error::of(tuple.remote, failure).into())),
+        // A peer may have said all it has to say within one turn.
+        None => (flow.was_established() || flow.phase() != Phase::Opening).then_some(Ok(())),
+    }
+}

@@ -1,0 +1,121 @@
+//! UDP: each read of standard input is a datagram; each datagram is a write to a standard output that keeps them
+//! apart, as some sockets do, and elsewhere those that came together are written together.
+//!
+//! Nothing tells the end of a conversation, so the input's end and the clock must: a client stays for a second
+//! to hear the answer, a server until it is interrupted, unless -q says otherwise.
+use super::attempt::{Attempt, Opened};
+use crate::{
+    net::{FiveTuple, Protocol},
+    report::{Error, Report},
+    runtime::{Engine, Port, Setup, assume},
+    session::{
+        Access, Policy,
+        datagrams::{Conversation, Role},
+    },
+    stack::{Audience, DatagramService},
+    stdio::{self, Stream},
+};
+use std::{net::SocketAddr, time::Duration};
+
+/// How long a client stays after the input's end to hear the answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+
+/// Datagrams to and from one address.
+#[derive(Clone, Debug)]
+pub struct DatagramConnect {
+    /// At least one. The first whose next hop answers is taken: UDP itself cannot tell whether anybody is there.
+    pub attempts: Vec<Attempt>,
+    /// How long the next hop's answer may take.
+    pub wait: Duration,
+    pub policy: Policy,
+    /// A pause after each line of the input, which is a datagram then.
+    pub delay: Option<Duration>,
+}
+
+impl DatagramConnect {
+    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+        let mut attempts = self.attempts.iter().peekable();
+        loop {
+            let Some(attempt) = attempts.next() else { return Ok(()) };
+            match attempt.open_datagrams(self.wait, report) {
+                Ok(mut engine) => {
+                    let streams = streams()?;
+                    engine.enter_sandbox()?;
+                    let policy = Policy {
+                        quit_after: self.policy.quit_after.or(match self.policy.no_shutdown {
+                            true => None,
+                            false => Some(ANSWER_WAIT),
+                        }),
+                        ..self.policy
+                    };
+                    let interface = &attempt.egress.interface.name;
+                    let role = Role::Client { remote: attempt.remote, interface };
+                    let conversation = Conversation::new(&mut engine, role, policy, self.delay, streams);
+                    return Ok(conversation.run(report)?);
+                }
+                Err(error) if error.signal().is_some() => return Err(error),
+                Err(error) if attempts.peek().is_none() => return Err(error),
+                Err(error) => log::info!("{error}; trying the next address"),
+            }
+        }
+    }
+}
+
+impl Attempt {
+    fn open_datagrams(&self, wait: Duration, report: &mut Report) -> Result<Engine, Error> {
+        report.attempt(self.remote, &self.egress);
+        let opened = self.open(wait)?;
+        let way = opened.way();
+        let Opened { mut engine, egress, resolution, .. } = opened;
+        report.attempt(self.remote, &egress);
+        report.resolved(resolution);
+        let tuple = FiveTuple {
+            protocol: Protocol::Udp,
+            local: SocketAddr::new(egress.source, engine.port()),
+            remote: SocketAddr::new(self.remote.ip(), self.remote.port()),
+        };
+        log::info!("sending to {} from {}", self.remote, tuple.local);
+        engine.stack.datagrams.dial(tuple, way);
+        Ok(engine)
+    }
+}
+
+/// A UDP port to serve.
+#[derive(Clone, Debug)]
+pub struct DatagramListen {
+    pub setup: Setup,
+    pub access: Access,
+    /// How long to wait for the first datagram.
+    pub wait: Option<Duration>,
+    /// Serve everybody, not only whoever speaks first; input goes to whoever spoke last.
+    pub keep_open: bool,
+    pub policy: Policy,
+    /// A pause after each line of the input, which is a datagram then.
+    pub delay: Option<Duration>,
+}
+
+impl DatagramListen {
+    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+        let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
+        let streams = streams()?;
+        engine.enter_sandbox()?;
+        if let Some(persona) = self.setup.persona {
+            assume::assume(&mut engine, persona)?;
+        }
+        let access = self.access.clone();
+        let paths = engine.paths(&self.setup.interfaces);
+        engine.stack.datagrams.serve(DatagramService {
+            audience: if self.keep_open { Audience::All } else { Audience::First },
+            gate: Box::new(move |peer| access.admit(peer)),
+            paths,
+        });
+        log::info!("listening on UDP port {}", engine.port());
+        let role = Role::Server { wait: self.wait };
+        Ok(Conversation::new(&mut engine, role, self.policy, self.delay, streams).run(report)?)
+    }
+}
+
+/// Standard input and output, while this process may still open anything.
+fn streams() -> Result<(Stream, Stream), Error> {
+    Ok((Stream::input().map_err(stdio::Error::Input)?, Stream::output().map_err(stdio::Error::Output)?))
+}

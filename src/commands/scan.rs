@@ -1,0 +1,172 @@
+//! Scanning: which ports answer, without sending data (nc's -z).
+//!
+//! All probes leave from one port of ours, so that one guard keeps every answer from the kernel; a bounded
+//! number is in flight. The results come in the ports' order, each as soon as those before it are known.
+mod tcp;
+mod udp;
+
+use super::attempt::{Attempt, Opened};
+use crate::{
+    net::Protocol,
+    report::{Error, Report, Verdict},
+    session, stdio,
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{self, Write},
+    net::SocketAddr,
+    time::Duration,
+};
+
+/// Probes at a time: 1,000 ports of a silent host take two rounds.
+const IN_FLIGHT: usize = 500;
+/// Buffers of a probe, in bytes: a service may greet us, but nobody reads it.
+pub const PROBE_BUFFER: usize = 16 << 10;
+
+/// Ports to probe.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    pub protocol: Protocol,
+    /// The addresses of the host, at least one; what is not open at one is tried at the next.
+    pub attempts: Vec<Attempt>,
+    /// In the order of their results; at least one.
+    pub ports: Vec<u16>,
+    /// How long each port has to answer.
+    pub wait: Duration,
+}
+
+impl Scan {
+    /// Succeeds if a port is open.
+    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+        let mut results = Results::new(self, report);
+        let mut attempts = self.attempts.iter().peekable();
+        while let Some(attempt) = attempts.next() {
+            results.last = attempts.peek().is_none();
+            match self.sweep(attempt, &mut results) {
+                Ok(()) => {}
+                Err(error) if error.signal().is_some() || matches!(error, Error::Stdio(_)) => {
+                    return Err(error);
+                }
+                Err(error) if results.last && results.known.is_empty() => return Err(error),
+                Err(error) => log::warn!("{error}"),
+            }
+        }
+        results.last = true;
+        results.print()?;
+        results.conclude()
+    }
+
+    /// Probes the ports that are not known to be open at one address.
+    fn sweep(&self, attempt: &Attempt, results: &mut Results<'_>) -> Result<(), Error> {
+        results.report.attempt(attempt.remote, &attempt.egress);
+        let opened = attempt.open(self.wait)?;
+        results.report.attempt(attempt.remote, &opened.egress);
+        results.report.resolved(opened.resolution);
+        results.forget_failures();
+        if results.last {
+            opened.engine.enter_sandbox()?;
+        }
+        let ports: VecDeque<u16> =
+            self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
+        log::info!("probing {} ports of {}", ports.len(), attempt.remote.ip());
+        let sweep = Sweep { opened, address: attempt.remote, wait: self.wait, ports };
+        match self.protocol {
+            Protocol::Tcp => tcp::run(sweep, results),
+            Protocol::Udp => udp::run(sweep, results),
+        }
+    }
+}
+
+/// One address to be probed.
+struct Sweep {
+    opened: Opened,
+    /// The address; its port means nothing.
+    address: SocketAddr,
+    wait: Duration,
+    /// Those that have not been probed yet.
+    ports: VecDeque<u16>,
+}
+
+impl Sweep {
+    fn remote(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address.ip(), port)
+    }
+}
+
+/// What is known of the ports.
+struct Results<'r> {
+    protocol: Protocol,
+    report: &'r mut Report,
+    known: HashMap<u16, (SocketAddr, Result<(), Error>)>,
+    /// Ports whose line has not been printed.
+    unprinted: VecDeque<u16>,
+    /// This is the last address: a port that is not open now will not be.
+    last: bool,
+}
+
+impl Results<'_> {
+    fn new<'r>(scan: &Scan, report: &'r mut Report) -> Results<'r> {
+        let unprinted = scan.ports.iter().copied().collect();
+        Results { protocol: scan.protocol, report, known: HashMap::new(), unprinted, last: false }
+    }
+
+    fn is_open(&self, port: u16) -> bool {
+        self.known.get(&port).is_some_and(|(_, result)| result.is_ok())
+    }
+
+    fn note(&mut self, at: SocketAddr, result: Result<(), Error>) {
+        self.known.insert(at.port(), (at, result));
+    }
+
+    /// Prints what is settled, as far as everything before it is.
+    fn print(&mut self) -> Result<(), Error> {
+        let mut out = io::stdout().lock();
+        while let Some((at, result)) = self.unprinted.front().and_then(|port| self.known.get(port))
+            && (result.is_ok() || self.last)
+        {
+            let result = result.as_ref().copied();
+            let state = state(result);
+            writeln!(out, "{} {}/{} {state}", at.ip(), at.port(), self.protocol)
+                .map_err(stdio::Error::Output)?;
+            self.report.port(*at, self.protocol, state, result);
+            self.unprinted.pop_front();
+        }
+        Ok(out.flush().map_err(stdio::Error::Output)?)
+    }
+
+    /// What failed at one address is tried at the next.
+    fn forget_failures(&mut self) {
+        self.known.retain(|_, (_, result)| result.is_ok());
+    }
+
+    /// The verdict on all ports together.
+    fn conclude(mut self) -> Result<(), Error> {
+        let ports = self.known.len();
+        let mut failures = Vec::with_capacity(ports);
+        for (_, (at, result)) in self.known.drain() {
+            match result {
+                Ok(()) => return Ok(()),
+                Err(error) => failures.push((at, error)),
+            }
+        }
+        let Some((at, error)) = failures.pop() else { return Ok(()) };
+        if failures.is_empty() {
+            return Err(error);
+        }
+        let verdict = Verdict::from(&error);
+        let alike = failures.iter().all(|(_, error)| Verdict::from(error) == verdict);
+        let verdict = if alike { verdict } else { Verdict::Failed };
+        Err(Error::NothingOpen { address: at.ip(), ports, verdict })
+    }
+}
+
+/// A port's state in the words of its line.
+fn state(result: Result<(), &Error>) -> String {
+    match result {
+        Ok(()) => "open".to_owned(),
+        Err(Error::Session(session::Error::Rejected { error, .. })) => format!("rejected: {error}"),
+        Err(Error::Session(session::Error::PortUnreachable { .. })) => "closed".to_owned(),
+        Err(Error::Silent { .. }) => "open|filtered".to_owned(),
+        Err(error) => Verdict::from(error).to_string(),
+    }
+}

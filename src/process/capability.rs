@@ -1,0 +1,123 @@
+//! What this process is allowed to do: asked before anything is tried, given up when it is no longer needed.
+//!
+//! Capabilities belong to a thread. netkat asks and drops before it would start another one.
+
+use std::{env, fmt, io, path::PathBuf};
+
+use caps::{CapSet, CapsHashSet, errors::CapsError};
+
+use crate::host::sysctl::{self, SysctlError};
+
+/// The capabilities that netkat may need, capabilities(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Capability {
+    /// Packet sockets.
+    NetRaw,
+    /// Programs at tc, filters on sockets, promiscuous membership, NTF_USE.
+    NetAdmin,
+    /// Loading programs; CAP_SYS_ADMIN does as well, and is the only one before Linux 5.8.
+    Bpf,
+    /// Binding ports below net.ipv4.ip_unprivileged_port_start.
+    NetBindService,
+}
+
+impl Capability {
+    /// Whether the calling thread has it in its effective set.
+    pub fn effective(self) -> Result<bool, CapabilityError> {
+        let set = caps::read(None, CapSet::Effective).map_err(CapabilityError::Unreadable)?;
+        Ok(set.contains(&self.kernel())
+            || self == Capability::Bpf && set.contains(&caps::Capability::CAP_SYS_ADMIN))
+    }
+
+    fn kernel(self) -> caps::Capability {
+        match self {
+            Capability::NetRaw => caps::Capability::CAP_NET_RAW,
+            Capability::NetAdmin => caps::Capability::CAP_NET_ADMIN,
+            Capability::Bpf => caps::Capability::CAP_BPF,
+            Capability::NetBindService => caps::Capability::CAP_NET_BIND_SERVICE,
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kernel().fmt(f)
+    }
+}
+
+/// Why this process may not do what it is about to, or could not give up what it holds.
+#[derive(Debug, thiserror::Error)]
+pub enum CapabilityError {
+    #[error("needs {capability} to {purpose} ({})", remedy(*.capability))]
+    Missing { capability: Capability, purpose: String },
+    #[error("could not read this process's capabilities: {0}")]
+    Unreadable(CapsError),
+    #[error("could not give up capabilities ({set:?} set): {source}")]
+    NotDropped { set: CapSet, source: CapsError },
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+}
+
+/// What the user can do about a missing capability.
+fn remedy(missing: Capability) -> String {
+    let path = env::current_exe().unwrap_or_else(|_| PathBuf::from("netkat"));
+    let more = if missing == Capability::NetBindService { ",cap_net_bind_service" } else { "" };
+    format!("run with sudo, or: setcap cap_net_raw,cap_net_admin,cap_bpf{more}+ep {}", path.display())
+}
+
+/// Makes sure that the calling thread has `capability`; `purpose` completes the sentence "needs it to ...".
+///
+/// # Errors
+/// [`CapabilityError::Missing`] names capability, purpose and remedy.
+pub fn require(capability: Capability, purpose: &str) -> Result<(), CapabilityError> {
+    if capability.effective()? {
+        Ok(())
+    } else {
+        Err(CapabilityError::Missing { capability, purpose: purpose.to_owned() })
+    }
+}
+
+/// The error that names a missing capability, where `error` says that permission was denied and the calling thread
+/// lacks it.
+pub fn denied(error: &io::Error, capability: Capability, purpose: &str) -> Option<CapabilityError> {
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    denied.then(|| require(capability, purpose).err()).flatten()
+}
+
+/// Makes sure that the calling thread may bind `port`, which below ip_unprivileged_port_start takes a capability.
+pub fn require_port(port: u16) -> Result<(), CapabilityError> {
+    if u32::from(port) >= sysctl::ip_unprivileged_port_start()? {
+        return Ok(());
+    }
+    require(Capability::NetBindService, &format!("hold port {port}"))
+}
+
+/// Makes execve(2) give no capability back, even to root: empties the bounding set, as far as this process may
+/// (CAP_SETPCAP).
+pub fn drop_bounding() {
+    if let Err(error) = caps::clear(None, CapSet::Bounding) {
+        log::debug!("sandbox: the bounding set stays: {error}");
+    }
+}
+
+/// Gives up every capability but `keep`, for good: the effective, permitted, inheritable and ambient sets of the
+/// calling thread. What is in `keep` but was not held is not gained.
+pub fn drop_all(keep: &[Capability]) -> Result<(), CapabilityError> {
+    let permitted = caps::read(None, CapSet::Permitted).map_err(CapabilityError::Unreadable)?;
+    let kept: CapsHashSet = keep
+        .iter()
+        .map(|capability| capability.kernel())
+        .filter(|kernel| permitted.contains(kernel))
+        .collect();
+    let none = CapsHashSet::new();
+    // In this order each set stays a subset of the one that bounds it, as capset(2) demands.
+    for (set, value) in [
+        (CapSet::Ambient, &none),
+        (CapSet::Inheritable, &none),
+        (CapSet::Effective, &kept),
+        (CapSet::Permitted, &kept),
+    ] {
+        caps::set(None, set, value).map_err(|source| CapabilityError::NotDropped { set, source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Why a run failed: what commands find out, and what the rooms below them say.
+use super::{Hint, Verdict};
+use crate::{
+    host::interface::InterfaceError,
+    kernel::KernelError,
+    link::LinkError,
+    net::count,
+    process::{capability::CapabilityError, sandbox::SandboxError},
+    runtime, session,
+    sniffer::sink::SinkError,
+    stdio,
+};
+use nix::sys::signal::Signal;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{target}: timed out: no answer to {} in {} s{}", count(*.syns, "SYN"), waited.as_secs_f64(), behind(*.hint))]
+    TimedOut { target: SocketAddr, syns: u64, waited: Duration, hint: Option<Hint> },
+    #[error("{target}: dropped by this host's own egress: {} met ENOBUFS; look for a tc or nft egress rule or a full queue on {interface}", count(*.syns, "SYN"))]
+    EgressDropped { target: SocketAddr, syns: u64, interface: String },
+    #[error("{target}: open or filtered: no answer to {} in {} s", count(*.datagrams, "empty datagram"), waited.as_secs_f64())]
+    Silent { target: SocketAddr, datagrams: u64, waited: Duration },
+    #[error("{address}: none of {ports} ports is known to be open")]
+    NothingOpen { address: IpAddr, ports: usize, verdict: Verdict },
+    #[error("cannot read the packet socket's statistics: {0}")]
+    Statistics(io::Error),
+    #[error("cannot write the report to {to}: {error}")]
+    Report { to: String, error: io::Error },
+    #[error(transparent)]
+    Session(#[from] session::Error),
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    #[error(transparent)]
+    Stdio(#[from] stdio::Error),
+}
+
+impl Error {
+    /// The signal that ended the run, if one did.
+    pub fn signal(&self) -> Option<Signal> {
+        match self {
+            Error::Runtime(runtime::Error::Interrupted(signal))
+            | Error::Session(session::Error::Runtime(runtime::Error::Interrupted(signal))) => Some(*signal),
+            _ => None,
+        }
+    }
+}
+
+/// Errors of rooms that commands use directly.
+macro_rules! through_runtime {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Error {
+            fn from(error: $error) -> Error {
+                runtime::Error::from(error).into()
+            }
+        }
+    )*};
+}
+through_runtime!(KernelError, LinkError, CapabilityError, SandboxError, InterfaceError, SinkError);
+
+/// The hint, if there is one, as the end of an error's message.
+fn behind(hint: Option<Hint>) -> String {
+    hint.map_or_else(String::new, |hint| format!("; hint: {hint}"))
+}

@@ -1,0 +1,65 @@
+//! What the user may not think of when nothing answers.
+use crate::{host::route, runtime::Wish};
+use std::{fmt, net::IpAddr};
+
+/// Where else to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// A private address that this host sends to its default gateway, as a node or a pod does with a Service's.
+    ClusterIp(IpAddr),
+}
+
+impl Hint {
+    /// Of a destination that did not answer.
+    pub fn of(wish: &Wish) -> Option<Hint> {
+        let destination = wish.query.destination;
+        let lost = wish.via.is_none() && is_private(destination) && route::is_default(&wish.query);
+        lost.then_some(Hint::ClusterIp(destination))
+    }
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hint::ClusterIp(address) => write!(
+                f,
+                "only the default route leads to {address}; if it is a Service's ClusterIP, nothing but kube-proxy's \
+                 rules reach it, and netkat passes them by: try a pod's address, a NodePort, or the load balancer's \
+                 address with --via NODE"
+            ),
+        }
+    }
+}
+
+/// Whether Services may have such an address: RFC 1918, RFC 6598 (which some clouds take for them), RFC 4193.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_private() || (a == 100 && b & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_services_have() {
+        for (address, private) in [
+            ("10.96.0.1", true),
+            ("172.20.0.10", true),
+            ("192.168.0.1", true),
+            ("100.64.0.10", true),
+            ("100.128.0.1", false),
+            ("100.63.255.255", false),
+            ("34.118.224.1", false),
+            ("fd00:10:96::a", true),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(is_private(address.parse().expect("an address")), private, "{address}");
+        }
+    }
+}

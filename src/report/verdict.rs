@@ -1,0 +1,160 @@
+//! Verdicts: how a run ended, in the few words that scripts tell apart. The exit status follows from one.
+use super::Error;
+use crate::{
+    host::{neighbour::NeighbourError, route::RouteError},
+    kernel::KernelError,
+    link::LinkError,
+    process::capability::CapabilityError,
+    runtime::{self, EgressError},
+    session,
+};
+use serde::{Serialize, Serializer};
+use std::{fmt, io};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Done,
+    /// For a reason that is none of the following; the message tells.
+    Failed,
+    /// The command line is wrong.
+    Usage,
+    /// No answer; nobody connected; silence for the idle or the user timeout.
+    TimedOut,
+    /// A reset answered our SYN; an ICMP port unreachable our datagram.
+    Refused,
+    /// An ICMP error answered.
+    Rejected,
+    NoRoute,
+    NoNeighbour,
+    /// A capability is missing.
+    Privilege,
+    /// This host's own egress dropped what we sent.
+    EgressDropped,
+    /// A signal ended it; the process ends by the signal itself.
+    Interrupted,
+}
+
+impl Verdict {
+    /// The exit status: 0, 1 and 2 as nc's; with `detailed`, failures have numbers of their own.
+    pub fn status(self, detailed: bool) -> u8 {
+        match self {
+            Verdict::Done => 0,
+            Verdict::Usage => 2,
+            _ if !detailed => 1,
+            Verdict::Failed | Verdict::Interrupted => 1,
+            Verdict::TimedOut => 3,
+            Verdict::Refused => 4,
+            Verdict::Rejected => 5,
+            Verdict::NoRoute | Verdict::NoNeighbour => 6,
+            Verdict::Privilege => 7,
+            Verdict::EgressDropped => 8,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Done => "done",
+            Verdict::Failed => "failed",
+            Verdict::Usage => "wrong usage",
+            Verdict::TimedOut => "timed out",
+            Verdict::Refused => "refused",
+            Verdict::Rejected => "rejected",
+            Verdict::NoRoute => "no route",
+            Verdict::NoNeighbour => "no neighbour",
+            Verdict::Privilege => "missing privilege",
+            Verdict::EgressDropped => "dropped by own egress",
+            Verdict::Interrupted => "interrupted",
+        })
+    }
+}
+
+impl Serialize for Verdict {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl From<&Error> for Verdict {
+    fn from(error: &Error) -> Verdict {
+        match error {
+            Error::TimedOut { .. } | Error::Silent { .. } => Verdict::TimedOut,
+            Error::EgressDropped { .. } => Verdict::EgressDropped,
+            Error::NothingOpen { verdict, .. } => *verdict,
+            Error::Session(error) => error.into(),
+            Error::Runtime(error) => error.into(),
+            _ => Verdict::Failed,
+        }
+    }
+}
+
+impl From<&session::Error> for Verdict {
+    fn from(error: &session::Error) -> Verdict {
+        use session::Error;
+        match error {
+            Error::Vanished(_) | Error::NobodyCame(_) | Error::Idle { .. } => Verdict::TimedOut,
+            Error::Refused(_) | Error::PortUnreachable { .. } => Verdict::Refused,
+            Error::Rejected { .. } => Verdict::Rejected,
+            Error::DatagramsDropped { .. } => Verdict::EgressDropped,
+            Error::Runtime(error) => error.into(),
+            _ => Verdict::Failed,
+        }
+    }
+}
+
+impl From<&runtime::Error> for Verdict {
+    fn from(error: &runtime::Error) -> Verdict {
+        use runtime::Error;
+        match error {
+            Error::Interrupted(_) => Verdict::Interrupted,
+            Error::Kernel(KernelError::Capability(CapabilityError::Missing { .. }))
+            | Error::Capability(CapabilityError::Missing { .. }) => Verdict::Privilege,
+            Error::Link(LinkError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Verdict::Privilege
+            }
+            Error::NoNeighbour { .. } => Verdict::NoNeighbour,
+            Error::Neighbour(error) => error.into(),
+            Error::Egress(error) => error.into(),
+            _ => Verdict::Failed,
+        }
+    }
+}
+
+impl From<&NeighbourError> for Verdict {
+    fn from(error: &NeighbourError) -> Verdict {
+        match error {
+            NeighbourError::Failed { .. }
+            | NeighbourError::TimedOut { .. }
+            | NeighbourError::InterfaceDown { .. } => Verdict::NoNeighbour,
+            NeighbourError::NotPermitted { .. } => Verdict::Privilege,
+            _ => Verdict::Failed,
+        }
+    }
+}
+
+impl From<&EgressError> for Verdict {
+    fn from(error: &EgressError) -> Verdict {
+        match error {
+            EgressError::Route(error) => error.into(),
+            EgressError::NotOnLink { .. } | EgressError::NoSource { .. } => Verdict::NoRoute,
+            _ => Verdict::Failed,
+        }
+    }
+}
+
+impl From<&RouteError> for Verdict {
+    fn from(error: &RouteError) -> Verdict {
+        match error {
+            RouteError::None(_)
+            | RouteError::Unreachable(_)
+            | RouteError::Prohibited(_)
+            | RouteError::Blackhole(_)
+            | RouteError::NoSource { .. }
+            | RouteError::InterfaceMismatch { .. }
+            | RouteError::InterfaceDown { .. } => Verdict::NoRoute,
+            _ => Verdict::Failed,
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What every command that speaks runs on: the packet socket with its guards, the stack, the clock and the wait.
+pub(crate) mod assume;
+pub(crate) mod egress;
+mod engine;
+pub(crate) mod reactor;
+
+use crate::{
+    host::{interface::InterfaceError, neighbour::NeighbourError, netlink::NetlinkError},
+    kernel::KernelError,
+    link::LinkError,
+    net::MacAddr,
+    process::{capability::CapabilityError, sandbox::SandboxError},
+    sniffer::sink::SinkError,
+};
+use nix::sys::signal::Signal;
+use std::{io, net::IpAddr, time::Duration};
+
+pub use egress::{Egress, EgressError, Hop, Wish};
+pub use engine::{Engine, Port, RECEIVE_BUFFER, Setup};
+
+/// Why nothing can be sent or received, or why it had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot wait for events: {0}")]
+    Reactor(io::Error),
+    #[error("ended by {0}")]
+    Interrupted(Signal),
+    #[error("{address} is in use by {mac}: name another address with --as")]
+    AddressInUse { address: IpAddr, mac: MacAddr },
+    #[error("no neighbour: {address} answered no question for its link address in {} s", waited.as_secs_f64())]
+    NoNeighbour { address: IpAddr, waited: Duration },
+    #[error("cannot watch this host's interfaces and neighbours: {0}")]
+    Watch(#[from] NetlinkError),
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Capability(#[from] CapabilityError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    #[error(transparent)]
+    Neighbour(#[from] NeighbourError),
+}

@@ -1,0 +1,82 @@
+//! Conversations: one connection, many clients, processes, datagrams, and the rules of their ends.
+mod access;
+mod broadcast;
+mod conversation;
+pub(crate) mod datagrams;
+mod process;
+mod relay;
+pub(crate) mod server;
+pub(crate) mod single;
+
+use crate::{
+    net::count,
+    runtime,
+    stack::{Failure, icmp::IcmpError},
+    stdio,
+};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+pub use access::Access;
+pub use process::{Command, CommandError};
+pub use relay::{Policy, Relay, View};
+pub use single::Summary;
+
+/// Why a conversation failed or broke.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}: refused: the peer answered with a reset (RST)")]
+    Refused(SocketAddr),
+    #[error("{target}: refused: {from} says that the port is unreachable (ICMP)")]
+    PortUnreachable { target: SocketAddr, from: IpAddr },
+    #[error("{target}: rejected: {error}")]
+    Rejected { target: SocketAddr, error: Box<IcmpError> },
+    #[error("{target}: dropped by this host's own egress: {} met ENOBUFS or an interface that is down; look for a tc or nft egress rule or a full queue on {interface}", count(*.datagrams, "datagram"))]
+    DatagramsDropped { target: SocketAddr, datagrams: u64, interface: String },
+    #[error("{0}: connection reset by peer")]
+    Reset(SocketAddr),
+    #[error("{0}: reset, since it has held up the other clients for too long")]
+    HeldUp(SocketAddr),
+    #[error("{0}: the peer has stopped answering: nothing acknowledged within the user timeout")]
+    Vanished(SocketAddr),
+    #[error("{target}: interface {interface}, which led there, disappeared")]
+    InterfaceGone { target: SocketAddr, interface: String },
+    #[error("nobody connected in {} s", .0.as_secs_f64())]
+    NobodyCame(Duration),
+    #[error("{target}: left with {} unacknowledged", count(*.bytes as u64, "byte"))]
+    Undelivered { target: SocketAddr, bytes: usize },
+    #[error("{target}: nothing came or went for {} s", after.as_secs_f64())]
+    Idle { target: SocketAddr, after: Duration },
+    #[error("cannot run \"{command}\": {error}")]
+    Exec { command: String, error: io::Error },
+    #[error(transparent)]
+    Stdio(#[from] stdio::Error),
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+}
+
+impl Error {
+    /// What a flow's failure means for the user.
+    pub fn of(target: SocketAddr, failure: &Failure) -> Error {
+        match failure {
+            Failure::Refused => Error::Refused(target),
+            Failure::Reset => Error::Reset(target),
+            Failure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
+            Failure::Vanished => Error::Vanished(target),
+            Failure::InterfaceGone(name) => Error::InterfaceGone { target, interface: name.clone() },
+        }
+    }
+
+    /// What an ICMP error about a datagram to a client's peer means.
+    pub fn of_icmp(error: IcmpError) -> Error {
+        match error.reason {
+            crate::stack::icmp::Reason::PortUnreachable => {
+                Error::PortUnreachable { target: error.remote, from: error.from }
+            }
+            _ => Error::Rejected { target: error.remote, error: Box::new(error) },
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Standard input and output, and what becomes of their bytes on the way.
+mod channel;
+pub(crate) mod copies;
+mod crlf;
+pub(crate) mod line_delay;
+mod stream;
+
+use std::{io, path::PathBuf};
+
+pub use channel::{Channel, Input};
+pub use copies::{Recording, Taps};
+pub use stream::{Stream, release_output};
+
+/// Why standard input, standard output or a copy of them failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read standard input: {0}")]
+    Input(io::Error),
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    #[error("cannot write to {}: {error}", path.display())]
+    Record { path: PathBuf, error: io::Error },
+}
