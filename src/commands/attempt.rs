@@ -5,7 +5,7 @@ use crate::{
     net::{FiveTuple, Protocol},
     report::{Error, Hint},
     runtime::{self, Egress, Engine, Hop, Port, Setup, Wish, assume},
-    stack::{Flow, Neighbour, Way},
+    stack::{Flow, Neighbour, Stack, Way},
 };
 use std::{
     net::SocketAddr,
@@ -43,7 +43,8 @@ impl Attempt {
             let neighbour = egress.neighbour();
             setup.hears_neighbours = neighbour != Neighbour::Fixed;
             let engine = Engine::open(&setup, port)?;
-            return Ok(Opened { engine, wish: self.wish, egress, next_hop, neighbour, resolution });
+            let origin = Origin { wish: self.wish, egress, next_hop, neighbour };
+            return Ok(Opened { engine, origin, resolution });
         };
         let mut engine = Engine::open(&setup, port)?;
         assume::assume(&mut engine, persona)?;
@@ -55,7 +56,7 @@ impl Attempt {
         let header = LinkHeader::Ethernet { destination, source: persona.mac };
         let next_hop = NextHop { interface: persona.interface, header };
         let resolution = engine.reactor.now() - start;
-        Ok(Opened { engine, wish: self.wish, egress, next_hop, neighbour, resolution })
+        Ok(Opened { engine, origin: Origin { wish: self.wish, egress, next_hop, neighbour }, resolution })
     }
 
     /// Asks for the way once more, now that our port is known: policy rules and multipath hashing look at it.
@@ -67,42 +68,59 @@ impl Attempt {
     }
 }
 
-/// What connections are made on.
+/// An engine, and where its connections leave from.
 pub(super) struct Opened {
     pub engine: Engine,
-    wish: Wish,
-    pub egress: Egress,
-    pub next_hop: NextHop,
-    pub neighbour: Neighbour,
+    pub origin: Origin,
     /// How long it took to find the next hop's link address.
     pub resolution: Duration,
 }
 
-impl Opened {
+/// Where connections leave from, and by which next hop.
+pub(super) struct Origin {
+    wish: Wish,
+    pub egress: Egress,
+    next_hop: NextHop,
+    neighbour: Neighbour,
+}
+
+impl Origin {
     /// Begins a connection; the SYN leaves with the engine's next turn.
-    pub fn dial(&mut self, remote: SocketAddr) -> FiveTuple {
-        let tuple = FiveTuple {
-            protocol: Protocol::Tcp,
-            local: SocketAddr::new(self.egress.source, self.engine.port()),
-            remote: SocketAddr::new(remote.ip(), remote.port()),
-        };
-        let way = self.way();
-        self.engine.stack.dial(self.engine.reactor.now(), tuple, way);
+    pub fn dial(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
+        let tuple = self.tuple(engine, Protocol::Tcp, remote);
+        let way = self.way(engine);
+        engine.stack.dial(engine.reactor.now(), tuple, way);
         tuple
     }
 
+    /// Makes `remote` the peer of the UDP port.
+    pub fn dial_datagrams(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
+        let tuple = self.tuple(engine, Protocol::Udp, remote);
+        let way = self.way(engine);
+        engine.stack.datagrams.dial(tuple, way);
+        tuple
+    }
+
+    fn tuple(&self, engine: &Engine, protocol: Protocol, remote: SocketAddr) -> FiveTuple {
+        FiveTuple {
+            protocol,
+            local: SocketAddr::new(self.egress.source, engine.port()),
+            remote: SocketAddr::new(remote.ip(), remote.port()),
+        }
+    }
+
     /// Where our packets go, and what they may measure.
-    pub fn way(&self) -> Way {
+    fn way(&self, engine: &Engine) -> Way {
         Way {
             next_hop: self.next_hop,
             neighbour: self.neighbour,
-            path: self.engine.path(&self.egress.interface, self.egress.mtu),
+            path: engine.path(&self.egress.interface, self.egress.mtu),
         }
     }
 
     /// What it means that nothing came back.
-    pub fn silence(&self, tuple: &FiveTuple, waited: Duration) -> Error {
-        let counters = self.engine.stack.peek(tuple).map(Flow::counters).unwrap_or_default();
+    pub fn silence(&self, stack: &Stack, tuple: &FiveTuple, waited: Duration) -> Error {
+        let counters = stack.peek(tuple).map(Flow::counters).unwrap_or_default();
         let (target, syns) = (tuple.remote, counters.syns_sent);
         match counters.egress_syn_drops {
             drops if drops > 0 && drops == syns => {

@@ -36,7 +36,9 @@ impl Connect {
                         engine.enter_sandbox()?;
                     }
                     let command = self.command.as_ref();
-                    return Ok(single::run(&mut engine, tuple, self.policy, command, taps, report)?);
+                    let (summary, result) = single::run(&mut engine, tuple, self.policy, command, taps);
+                    report.summary(&summary);
+                    return Ok(result?);
                 }
                 Err(error) if error.signal().is_some() => return Err(error),
                 Err(error) if last => return Err(error),
@@ -56,7 +58,7 @@ impl Attempt {
     ) -> Result<(Engine, FiveTuple), Error> {
         report.attempt(self.remote, &self.egress);
         let mut opened = self.open(wait)?;
-        report.attempt(self.remote, &opened.egress);
+        report.attempt(self.remote, &opened.origin.egress);
         report.resolved(opened.resolution);
         if last {
             opened.engine.enter_sandbox()?;
@@ -67,12 +69,13 @@ impl Attempt {
 
     fn dial(&self, opened: &mut Opened, wait: Duration, report: &mut Report) -> Result<FiveTuple, Error> {
         let start = opened.engine.reactor.now();
-        let tuple = opened.dial(self.remote);
+        let Opened { engine, origin, .. } = opened;
+        let tuple = origin.dial(engine, self.remote);
         report.flow(&tuple);
         log::info!("dialing {} from {}", self.remote, tuple.local);
-        let ended = opened.engine.run_until(Some(start + wait), |stack| answer(stack, &tuple))?;
-        ended.unwrap_or_else(|| Err(opened.silence(&tuple, wait)))?;
-        let time = opened.engine.reactor.now() - start;
+        let ended = engine.run_until(Some(start + wait), |stack| answer(stack, &tuple))?;
+        ended.unwrap_or_else(|| Err(origin.silence(&engine.stack, &tuple, wait)))?;
+        let time = engine.reactor.now() - start;
         report.connected(time);
         log::info!("established {tuple} after {:.1} ms", time.as_secs_f64() * 1e3);
         Ok(tuple)

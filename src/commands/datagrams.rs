@@ -5,17 +5,16 @@
 //! to hear the answer, a server until it is interrupted, unless -q says otherwise.
 use super::attempt::{Attempt, Opened};
 use crate::{
-    net::{FiveTuple, Protocol},
     report::{Error, Report},
     runtime::{Engine, Port, Setup, assume},
     session::{
         Access, Policy,
-        datagrams::{Conversation, Role},
+        datagrams::{DatagramConversation, Role},
     },
     stack::{Audience, DatagramService},
     stdio::{self, Stream},
 };
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 /// How long a client stays after the input's end to hear the answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
@@ -50,8 +49,7 @@ impl DatagramConnect {
                     };
                     let interface = &attempt.egress.interface.name;
                     let role = Role::Client { remote: attempt.remote, interface };
-                    let conversation = Conversation::new(&mut engine, role, policy, self.delay, streams);
-                    return Ok(conversation.run(report)?);
+                    return talk(&mut engine, role, policy, self.delay, streams, report);
                 }
                 Err(error) if error.signal().is_some() => return Err(error),
                 Err(error) if attempts.peek().is_none() => return Err(error),
@@ -64,18 +62,11 @@ impl DatagramConnect {
 impl Attempt {
     fn open_datagrams(&self, wait: Duration, report: &mut Report) -> Result<Engine, Error> {
         report.attempt(self.remote, &self.egress);
-        let opened = self.open(wait)?;
-        let way = opened.way();
-        let Opened { mut engine, egress, resolution, .. } = opened;
-        report.attempt(self.remote, &egress);
+        let Opened { mut engine, origin, resolution } = self.open(wait)?;
+        report.attempt(self.remote, &origin.egress);
         report.resolved(resolution);
-        let tuple = FiveTuple {
-            protocol: Protocol::Udp,
-            local: SocketAddr::new(egress.source, engine.port()),
-            remote: SocketAddr::new(self.remote.ip(), self.remote.port()),
-        };
+        let tuple = origin.dial_datagrams(&mut engine, self.remote);
         log::info!("sending to {} from {}", self.remote, tuple.local);
-        engine.stack.datagrams.dial(tuple, way);
         Ok(engine)
     }
 }
@@ -111,11 +102,26 @@ impl DatagramListen {
         });
         log::info!("listening on UDP port {}", engine.port());
         let role = Role::Server { wait: self.wait };
-        Ok(Conversation::new(&mut engine, role, self.policy, self.delay, streams).run(report)?)
+        talk(&mut engine, role, self.policy, self.delay, streams, report)
     }
 }
 
 /// Standard input and output, while this process may still open anything.
 fn streams() -> Result<(Stream, Stream), Error> {
     Ok((Stream::input().map_err(stdio::Error::Input)?, Stream::output().map_err(stdio::Error::Output)?))
+}
+
+/// Talks until it is over, and reports what went by.
+fn talk(
+    engine: &mut Engine,
+    role: Role<'_>,
+    policy: Policy,
+    delay: Option<Duration>,
+    streams: (Stream, Stream),
+    report: &mut Report,
+) -> Result<(), Error> {
+    let conversation = DatagramConversation::new(engine.reactor.now(), role, policy, delay, streams);
+    let (summary, result) = conversation.run(engine);
+    report.datagrams(&summary);
+    Ok(result?)
 }

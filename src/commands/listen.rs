@@ -4,7 +4,7 @@ use crate::{
     runtime::{Engine, Port, Setup, assume},
     session::{
         self, Access, Command, Policy,
-        server::{self, Service},
+        server::{Event, Server, Service},
         single,
     },
     stack::Listener,
@@ -50,12 +50,33 @@ impl Listen {
         });
         log::info!("listening on port {}", engine.port());
         match self.keep_open {
-            Some(limit) => {
-                let (policy, wait, command) = (self.policy, self.wait, self.command.clone());
-                Ok(server::run(&mut engine, &Service { limit, policy, wait, command }, taps, report)?)
-            }
+            Some(limit) => self.serve_many(&mut engine, limit, taps, report),
             None => self.serve_one(&mut engine, taps, report),
         }
+    }
+
+    fn serve_many(
+        &self,
+        engine: &mut Engine,
+        limit: usize,
+        taps: Option<Taps>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let service = Service { limit, policy: self.policy, wait: self.wait, command: self.command.clone() };
+        let mut server = Server::new(engine.reactor.now(), service, taps);
+        let result = loop {
+            match engine.run(&mut server) {
+                Ok(Event::Left(client)) => report.client(&client),
+                Ok(Event::Over) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        server.departed().for_each(|client| report.client(&client));
+        for (tuple, summary) in server.leave(engine) {
+            report.remaining_client(&tuple, &summary, result.as_ref().copied());
+        }
+        report.served(server.served(), engine.kept());
+        Ok(result?)
     }
 
     fn serve_one(&self, engine: &mut Engine, taps: Option<Taps>, report: &mut Report) -> Result<(), Error> {
@@ -66,6 +87,8 @@ impl Listen {
         engine.stack.stop_listening();
         log::info!("established {tuple}");
         report.flow(&tuple);
-        Ok(single::run(engine, tuple, self.policy, self.command.as_ref(), taps, report)?)
+        let (summary, result) = single::run(engine, tuple, self.policy, self.command.as_ref(), taps);
+        report.summary(&summary);
+        Ok(result?)
     }
 }

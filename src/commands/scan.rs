@@ -5,7 +5,7 @@
 mod tcp;
 mod udp;
 
-use super::attempt::{Attempt, Opened};
+use super::attempt::{Attempt, Opened, Origin};
 use crate::{
     net::Protocol,
     report::{Error, Report, Verdict},
@@ -59,27 +59,27 @@ impl Scan {
     /// Probes the ports that are not known to be open at one address.
     fn sweep(&self, attempt: &Attempt, results: &mut Results<'_>) -> Result<(), Error> {
         results.report.attempt(attempt.remote, &attempt.egress);
-        let opened = attempt.open(self.wait)?;
-        results.report.attempt(attempt.remote, &opened.egress);
-        results.report.resolved(opened.resolution);
+        let Opened { mut engine, origin, resolution } = attempt.open(self.wait)?;
+        results.report.attempt(attempt.remote, &origin.egress);
+        results.report.resolved(resolution);
         results.forget_failures();
         if results.last {
-            opened.engine.enter_sandbox()?;
+            engine.enter_sandbox()?;
         }
         let ports: VecDeque<u16> =
             self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
         log::info!("probing {} ports of {}", ports.len(), attempt.remote.ip());
-        let sweep = Sweep { opened, address: attempt.remote, wait: self.wait, ports };
+        let sweep = Sweep { origin, address: attempt.remote, wait: self.wait, ports };
         match self.protocol {
-            Protocol::Tcp => tcp::run(sweep, results),
-            Protocol::Udp => udp::run(sweep, results),
+            Protocol::Tcp => tcp::run(&mut engine, sweep, results),
+            Protocol::Udp => udp::run(&mut engine, sweep, results),
         }
     }
 }
 
 /// One address to be probed.
 struct Sweep {
-    opened: Opened,
+    origin: Origin,
     /// The address; its port means nothing.
     address: SocketAddr,
     wait: Duration,

@@ -26,6 +26,7 @@ use crate::{
     stdio,
 };
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     io::{self, Write},
     os::fd::AsFd,
@@ -206,8 +207,9 @@ impl Capture<'_> {
                 None if self.down => DOWN_INTERVAL,
                 None => STATISTICS_INTERVAL,
             };
-            let signal =
-                self.reactor.wait(&mut [Interest::readable(self.socket.as_fd())], &mut [], Some(now + pause));
+            let empty = Cell::new(true);
+            let frames = [Interest::readable(self.socket.as_fd(), &empty)];
+            let signal = self.reactor.wait(frames.iter(), Some(now + pause));
             if signal.map_err(runtime::Error::Reactor)?.is_some() {
                 return Ok(End::Done);
             }

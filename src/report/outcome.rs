@@ -4,8 +4,7 @@ use super::{Error, Verdict};
 use crate::{
     net::{FiveTuple, Protocol},
     runtime::Egress,
-    session::{self, Summary},
-    stack::DatagramCounters,
+    session::{self, Summary, datagrams::DatagramSummary, server::Departure},
 };
 use serde::{Serialize, Serializer};
 use std::{
@@ -197,33 +196,39 @@ impl Report {
         });
     }
 
-    /// The exchange of datagrams is over; `lost` frames found the receive buffer full, `kept` ones were kept from
-    /// the kernel.
-    pub fn datagrams(
-        &mut self,
-        counters: &DatagramCounters,
-        lost: u64,
-        kept: u64,
-        first_byte: Option<Duration>,
-        duration: Duration,
-    ) {
-        self.timings.first_byte = first_byte;
-        self.timings.close = Some(duration);
-        self.kept_from_kernel = Some(kept);
+    /// The exchange of datagrams is over.
+    pub fn datagrams(&mut self, summary: &DatagramSummary) {
+        if let Some(peer) = &summary.peer {
+            self.flow(peer);
+        }
+        self.timings.first_byte = summary.first_byte;
+        self.timings.close = Some(summary.duration);
+        self.kept_from_kernel = Some(summary.kept);
+        let counters = &summary.counters;
         self.datagrams = Some(Datagrams {
             datagrams_sent: counters.datagrams_sent,
             bytes_sent: counters.bytes_sent,
             datagrams_received: counters.datagrams_received,
             bytes_received: counters.bytes_received,
-            lost,
+            lost: summary.lost,
             egress_drops: counters.egress_drops,
             strangers: counters.strangers,
             invalid: counters.invalid,
         });
     }
 
-    /// One of many clients is over: its object is written at once.
-    pub fn client(&mut self, tuple: &FiveTuple, summary: &Summary, result: Result<(), &session::Error>) {
+    /// One of many clients is gone: its object is written at once.
+    pub fn client(&mut self, client: &Departure) {
+        self.remaining_client(&client.tuple, &client.summary, client.result.as_ref().copied());
+    }
+
+    /// The same for a client that was there when the run ended, with `result`.
+    pub fn remaining_client(
+        &mut self,
+        tuple: &FiveTuple,
+        summary: &Summary,
+        result: Result<(), &session::Error>,
+    ) {
         if self.output.is_none() {
             return;
         }

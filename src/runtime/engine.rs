@@ -6,6 +6,7 @@
 //! last but for the lease, which keeps the kernel silent without them.
 use super::{
     Error,
+    port::Port,
     reactor::{Interest, Reactor},
 };
 use crate::{
@@ -14,13 +15,10 @@ use crate::{
         interface::Interface,
         watch::{Change, Watch as HostWatch},
     },
-    kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, PortLease, Programs},
+    kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Programs},
     link::{self, Link, LinkError, PacketSocket},
     net::Protocol,
-    process::{
-        capability::{self, Capability},
-        sandbox::Sandbox,
-    },
+    process::{capability::Capability, sandbox::Sandbox},
     sniffer::{
         LinkType,
         capture_file::Statistics,
@@ -29,9 +27,9 @@ use crate::{
     stack::{Outlet, Path, Persona, Settings, Source, Stack},
 };
 use std::{
+    cell::Cell,
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    ops::RangeInclusive,
     os::fd::AsFd,
     time::Duration,
 };
@@ -42,8 +40,6 @@ const INGRESS_BUDGET: usize = 64;
 pub const RECEIVE_BUFFER: usize = 64 << 20;
 /// How often to look after what nobody tells us of, while there are flows.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// The ports to choose from at an address that is not the host's (RFC 6335, section 6).
-const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
 /// A super-frame's length field is an IP packet's: 16 bits.
 const MAX_FRAME: usize = 65_536;
 /// What a super-frame must leave free of gso_max_size, in bytes: at the limit, the kernel segments in software.
@@ -82,40 +78,6 @@ pub struct Setup {
     pub sandbox: Sandbox,
 }
 
-/// A port of ours, held against other processes for as long as this value lives.
-#[derive(Debug)]
-pub struct Port {
-    number: u16,
-    _lease: Option<PortLease>,
-}
-
-impl Port {
-    /// Takes the port that `setup` wants, or any free one. Nothing else has been opened yet, so this is where
-    /// missing privileges show.
-    pub fn take(setup: &Setup) -> Result<Port, Error> {
-        capability::require(Capability::NetRaw, "open a packet socket")?;
-        capability::require(Capability::NetAdmin, "attach the ingress guard")?;
-        capability::require(Capability::Bpf, "load its eBPF programs")?;
-        if setup.lease.is_empty() {
-            let number = match setup.port {
-                0 => EPHEMERAL.start() + (unpredictable() % EPHEMERAL.len() as u64) as u16,
-                port => port,
-            };
-            return Ok(Port { number, _lease: None });
-        }
-        let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
-        let lease = match setup.protocol {
-            Protocol::Tcp => PortLease::tcp(&setup.lease, setup.port, scope)?,
-            Protocol::Udp => PortLease::udp(&setup.lease, setup.port, scope)?,
-        };
-        Ok(Port { number: lease.port(), _lease: Some(lease) })
-    }
-
-    pub fn number(&self) -> u16 {
-        self.number
-    }
-}
-
 /// A running stack on its link.
 pub struct Engine {
     pub stack: Stack,
@@ -127,6 +89,8 @@ pub struct Engine {
     port: Port,
     /// The last wait said that no frame is there, and nothing has been done since.
     link_empty: bool,
+    /// The last turn found no frame.
+    pub(super) drained: bool,
     checked_at: Duration,
     leak: Leak,
     watch: HostWatch,
@@ -146,7 +110,7 @@ impl Engine {
         let programs = Programs::load(&Filter::Flow(FlowFilter {
             protocol: setup.protocol,
             local_addresses: setup.local.clone(),
-            local_port: port.number,
+            local_port: port.number(),
             remote_address: setup.remote.map(|r| r.ip()),
             remote_port: setup.remote.map(|r| r.port()).filter(|port| *port != 0),
             loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
@@ -199,6 +163,7 @@ impl Engine {
             programs,
             port,
             link_empty: false,
+            drained: false,
             checked_at: Duration::ZERO,
             leak: Leak::default(),
             watch,
@@ -230,7 +195,7 @@ impl Engine {
 
     /// Our port.
     pub fn port(&self) -> u16 {
-        self.port.number
+        self.port.number()
     }
 
     /// Gives up all that the rest of the run and the teardown do not need: a clsact filter, unlike a tcx link,
@@ -241,13 +206,9 @@ impl Engine {
         Ok(self.sandbox.enter(keep)?)
     }
 
-    /// Takes what has arrived, up to a budget; whether anything had.
-    pub fn ingress(&mut self, now: Duration) -> Result<bool, Error> {
-        self.ingress_to(now, &mut |_, _| 0)
-    }
-
-    /// The same, but `outlet` may take data where it lies; see [`Stack::ingress_to`].
-    pub fn ingress_to(&mut self, now: Duration, outlet: &mut Outlet<'_>) -> Result<bool, Error> {
+    /// Takes what has arrived, up to a budget; whether anything had. `outlet` may take data where it lies; see
+    /// [`Stack::ingress_to`].
+    pub(super) fn ingress(&mut self, now: Duration, outlet: &mut Outlet<'_>) -> Result<bool, Error> {
         if std::mem::take(&mut self.link_empty) {
             return Ok(false);
         }
@@ -262,6 +223,11 @@ impl Engine {
             }
         }
         Ok(true)
+    }
+
+    /// Whether nothing waited in the packet socket when the current turn began.
+    pub fn is_drained(&self) -> bool {
+        self.drained
     }
 
     /// Sends what is due; whether there is more.
@@ -291,25 +257,13 @@ impl Engine {
         })
     }
 
-    /// Waits for a frame, for one of `interests`, for a signal, or for the time when something is due.
-    pub fn wait(&mut self, interests: &mut [Interest<'_>], deadline: Option<Duration>) -> Result<(), Error> {
-        self.pause(true, interests, deadline)
-    }
-
-    /// The same for anything but a frame: what arrives meanwhile stays in the packet socket's buffer.
-    pub fn wait_without_link(
+    /// Waits for one of `interests`, for a frame if `frames` are to be taken, for a signal, or for the time when
+    /// something is due.
+    pub(super) fn wait(
         &mut self,
-        interests: &mut [Interest<'_>],
+        interests: &[Interest<'_>],
         deadline: Option<Duration>,
-    ) -> Result<(), Error> {
-        self.pause(false, interests, deadline)
-    }
-
-    fn pause(
-        &mut self,
-        link: bool,
-        interests: &mut [Interest<'_>],
-        deadline: Option<Duration>,
+        frames: bool,
     ) -> Result<(), Error> {
         let now = self.reactor.now();
         if now >= self.checked_at + CHECK_INTERVAL {
@@ -322,15 +276,15 @@ impl Engine {
         let check = (!self.stack.is_idle()).then_some(self.checked_at + CHECK_INTERVAL);
         let at = [deadline, self.stack.poll_at(), beat, check].into_iter().flatten().min();
         self.link.flush();
-        let mut own = [Interest::readable(self.watch.as_fd()), Interest::readable(self.link.as_fd())];
-        let waited_for = if link { &mut own[..] } else { &mut own[..1] };
-        let signal = self.reactor.wait(waited_for, interests, at).map_err(Error::Reactor)?;
-        let changed = own[0].ready;
-        self.link_empty = link && !own[1].ready;
+        let (unchanged, empty) = (Cell::new(true), Cell::new(true));
+        let mut own = vec![Interest::readable(self.watch.as_fd(), &unchanged)];
+        own.extend(frames.then(|| Interest::readable(self.link.as_fd(), &empty)));
+        let signal = self.reactor.wait(own.iter().chain(interests), at).map_err(Error::Reactor)?;
+        self.link_empty = frames && empty.get();
         match signal {
             Some(signal) => Err(Error::Interrupted(signal)),
-            None if changed => self.follow_changes(),
-            None => Ok(()),
+            None if unchanged.get() => Ok(()),
+            None => self.follow_changes(),
         }
     }
 
@@ -376,29 +330,6 @@ impl Engine {
         match self.interfaces.is_empty() {
             true => Err(LinkError::Gone { interface: name }.into()),
             false => Ok(()),
-        }
-    }
-}
-
-impl Engine {
-    /// Runs until `done` has an answer; `None` if `deadline` passes before.
-    pub fn run_until<T>(
-        &mut self,
-        deadline: Option<Duration>,
-        mut done: impl FnMut(&mut Stack) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
-        loop {
-            let now = self.reactor.now();
-            let busy = self.ingress(now)? | self.egress(now)?;
-            if let Some(answer) = done(&mut self.stack) {
-                return Ok(Some(answer));
-            }
-            if deadline.is_some_and(|at| at <= now) {
-                return Ok(None);
-            }
-            if !busy {
-                self.wait(&mut [], deadline)?;
-            }
         }
     }
 }
@@ -454,7 +385,7 @@ impl Drop for Engine {
 }
 
 /// A number that nobody can predict; the kernel's generator does not fail once it is seeded (getrandom(2)).
-fn unpredictable() -> u64 {
+pub(super) fn unpredictable() -> u64 {
     getrandom::u64().unwrap_or_else(|error| {
         log::warn!("no random numbers from the kernel ({error}): sequence numbers are predictable");
         std::process::id().into()

@@ -2,6 +2,8 @@
 pub(crate) mod assume;
 pub(crate) mod egress;
 mod engine;
+mod event_loop;
+mod port;
 pub(crate) mod reactor;
 
 use crate::{
@@ -16,7 +18,9 @@ use nix::sys::signal::Signal;
 use std::{io, net::IpAddr, time::Duration};
 
 pub use egress::{Egress, EgressError, Hop, Wish};
-pub use engine::{Engine, Port, RECEIVE_BUFFER, Setup};
+pub use engine::{Engine, RECEIVE_BUFFER, Setup};
+pub use event_loop::{Task, Turn};
+pub use port::Port;
 
 /// Why nothing can be sent or received, or why it had to stop.
 #[derive(Debug, thiserror::Error)]

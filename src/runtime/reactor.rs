@@ -13,6 +13,7 @@ use nix::{
     },
 };
 use std::{
+    cell::Cell,
     io,
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
@@ -50,16 +51,17 @@ impl Reactor {
         START + self.started.elapsed()
     }
 
-    /// Waits until one of `own` or of `interests` is ready, a signal arrives, or `deadline` has passed, whichever is
-    /// first. Returns the signal, if there is one.
-    pub fn wait(
+    /// Waits until one of `interests` is ready, a signal arrives, or `deadline` has passed, whichever is first. Returns
+    /// the signal, if there is one.
+    ///
+    /// # Errors
+    /// Those of ppoll(2) and of reading the signal.
+    pub fn wait<'a, 'fd: 'a>(
         &self,
-        own: &mut [Interest<'_>],
-        interests: &mut [Interest<'_>],
+        interests: impl Iterator<Item = &'a Interest<'fd>> + Clone,
         deadline: Option<Duration>,
     ) -> io::Result<Option<Signal>> {
-        let mut fds: Vec<PollFd<'_>> = own.iter().map(|i| PollFd::new(i.fd, i.events)).collect();
-        fds.extend(interests.iter().map(|i| PollFd::new(i.fd, i.events)));
+        let mut fds: Vec<PollFd<'_>> = interests.clone().map(|i| PollFd::new(i.fd, i.events)).collect();
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         let timeout = deadline.map(|at| at.saturating_sub(self.now()));
         match ppoll(&mut fds, timeout.map(TimeSpec::from), None) {
@@ -68,11 +70,7 @@ impl Reactor {
             Err(error) => return Err(error.into()),
         }
         let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-        let own = own.iter_mut().map(|interest| &mut interest.ready);
-        let all = own.chain(interests.iter_mut().map(|interest| &mut interest.ready));
-        for (ready, fd) in all.zip(&fds) {
-            *ready = is_ready(fd);
-        }
+        interests.zip(&fds).filter(|(_, fd)| is_ready(fd)).for_each(|(interest, _)| interest.tell());
         if !fds.last().is_some_and(is_ready) {
             return Ok(None);
         }
@@ -81,26 +79,34 @@ impl Reactor {
     }
 }
 
-/// A descriptor to wait for.
+/// A descriptor to wait for, and the flag that changes once what was waited for has come, or an error has, which the
+/// next read or write will tell.
 #[derive(Debug)]
 pub struct Interest<'fd> {
     fd: BorrowedFd<'fd>,
     events: PollFlags,
-    /// What was waited for has come, or an error has, which the next read or write will tell.
-    pub ready: bool,
+    flag: &'fd Cell<bool>,
+    becomes: bool,
 }
 
 impl<'fd> Interest<'fd> {
-    pub fn readable(fd: BorrowedFd<'fd>) -> Interest<'fd> {
-        Interest { fd, events: PollFlags::POLLIN, ready: false }
+    /// Waits for something to read; `blocked` becomes false then.
+    pub fn readable(fd: BorrowedFd<'fd>, blocked: &'fd Cell<bool>) -> Interest<'fd> {
+        Interest { fd, events: PollFlags::POLLIN, flag: blocked, becomes: false }
     }
 
-    pub fn writable(fd: BorrowedFd<'fd>) -> Interest<'fd> {
-        Interest { fd, events: PollFlags::POLLOUT, ready: false }
+    /// Waits for room to write; `blocked` becomes false then.
+    pub fn writable(fd: BorrowedFd<'fd>, blocked: &'fd Cell<bool>) -> Interest<'fd> {
+        Interest { fd, events: PollFlags::POLLOUT, flag: blocked, becomes: false }
     }
 
-    /// Only an error: for the writing side of a pipe, that nobody reads any more (poll(2), POLLERR).
-    pub fn hang_up(fd: BorrowedFd<'fd>) -> Interest<'fd> {
-        Interest { fd, events: PollFlags::empty(), ready: false }
+    /// Waits for nothing but an error: on the writing side of a pipe, that its reader has gone (poll(2), POLLERR).
+    /// `hung_up` becomes true then.
+    pub fn hang_up(fd: BorrowedFd<'fd>, hung_up: &'fd Cell<bool>) -> Interest<'fd> {
+        Interest { fd, events: PollFlags::empty(), flag: hung_up, becomes: true }
+    }
+
+    fn tell(&self) {
+        self.flag.set(self.becomes);
     }
 }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     net::FiveTuple,
+    runtime::{Turn, reactor::Interest},
     stack::{Flow, Phase, Stack},
     stdio::{self, Channel, Input},
 };
@@ -29,16 +30,6 @@ pub enum Ends {
     Shared,
     /// A process's. Its input ends with the peer's side, and may be closed by it without harm to the rest.
     Process,
-}
-
-/// What a turn came to.
-#[derive(Debug)]
-pub enum Turn {
-    /// Nothing moved.
-    Idle,
-    Busy,
-    /// It is over; an error is about this connection alone.
-    Finished(Result<(), Error>),
 }
 
 /// One established connection.
@@ -69,7 +60,10 @@ impl Conversation {
         stack: &mut Stack,
         input: &mut impl Input,
         output: &mut Channel,
-    ) -> Result<Turn, Error> {
+    ) -> Result<Turn<Result<(), Error>>, Error> {
+        if self.awaits_hang_up() && output.has_hung_up() {
+            self.output_closed(output);
+        }
         let view = self.view(stack);
         let mut busy = self.write_output(now, stack, output, &view)?;
         busy |= self.read_input(now, stack, input, &view)?;
@@ -79,7 +73,7 @@ impl Conversation {
         // room in its own output, which nobody reads any more.
         let stuck = self.ends == Ends::Process && output.is_blocked();
         if let Some(failure) = failure.filter(|_| view.received == 0 || stuck) {
-            return Ok(Turn::Finished(Err(Error::of(self.tuple.remote, failure))));
+            return Ok(Turn::Done(Err(Error::of(self.tuple.remote, failure))));
         }
         if view.peer_finished {
             match self.ends {
@@ -99,9 +93,9 @@ impl Conversation {
                 busy = true;
                 stack.flow(&self.tuple).map(Flow::close);
             }
-            Step::Done(outcome) => return Ok(Turn::Finished(self.settle(outcome))),
+            Step::Done(outcome) => return Ok(Turn::Done(self.settle(outcome))),
         }
-        Ok(if busy { Turn::Busy } else { Turn::Idle })
+        Ok(Turn::of(busy))
     }
 
     fn view(&self, stack: &Stack) -> View {
@@ -185,9 +179,20 @@ impl Conversation {
         Ok(true)
     }
 
-    /// Whether input would be read if there were any.
-    pub fn wants_input(&self, stack: &Stack) -> bool {
-        self.relay.wants_input(&self.view(stack))
+    /// Adds what a turn waits for of the streams that are this conversation's alone. Returns when a turn is due even
+    /// if nothing happens.
+    pub fn waits_for<'a>(
+        &self,
+        now: Duration,
+        stack: &Stack,
+        input: &'a Channel,
+        output: &'a Channel,
+        interests: &mut Vec<Interest<'a>>,
+    ) -> Option<Duration> {
+        let reads = self.relay.wants_input(&self.view(stack));
+        interests.extend(input.interest().filter(|_| reads));
+        interests.extend(output.interest().or_else(|| output.hang_up().filter(|_| self.awaits_hang_up())));
+        self.deadline().into_iter().chain(input.due(now)).min()
     }
 
     /// Whether no more input will be taken.
@@ -196,12 +201,12 @@ impl Conversation {
     }
 
     /// Whether a process has closed its output, so that only the end of its input is to be waited for.
-    pub fn awaits_hang_up(&self) -> bool {
+    fn awaits_hang_up(&self) -> bool {
         self.ends == Ends::Process && self.relay.has_input_ended()
     }
 
     /// Nobody reads our output any more: what the peer still sends is dropped.
-    pub fn output_closed(&mut self, output: &mut Channel) {
+    fn output_closed(&mut self, output: &mut Channel) {
         output.close();
         self.relay.output_closed();
     }

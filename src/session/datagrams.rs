@@ -5,18 +5,14 @@
 //!
 //! A full standard output stops the taking of frames; they wait in the packet socket's buffer, and what does
 //! not fit there is counted and reported.
-use super::{Error, Policy};
+use super::{Error, Policy, end_timers::EndTimers};
 use crate::{
-    net::count,
-    report::Report,
-    runtime::{
-        Engine, RECEIVE_BUFFER,
-        reactor::{BUSY_TURNS, Interest},
-    },
-    stack::{DatagramCounters, max_payload},
+    net::{FiveTuple, count},
+    runtime::{Engine, RECEIVE_BUFFER, Task, Turn, reactor::Interest},
+    stack::{DatagramCounters, Stack, max_payload},
     stdio::{self, Stream, line_delay::LinePace},
 };
-use std::{io, net::SocketAddr, os::fd::AsFd, time::Duration};
+use std::{cell::Cell, io, net::SocketAddr, os::fd::AsFd, time::Duration};
 
 /// Room for one read, in bytes: more than any datagram carries, so that larger pieces are told apart.
 const READ: usize = 64 << 10;
@@ -38,10 +34,26 @@ pub enum Role<'a> {
     },
 }
 
-pub struct Conversation<'e> {
-    engine: &'e mut Engine,
-    role: Role<'e>,
+/// What went by.
+#[derive(Clone, Debug)]
+pub struct DatagramSummary {
+    pub counters: DatagramCounters,
+    /// Whom we talked with last.
+    pub peer: Option<FiveTuple>,
+    /// Frames that found the receive buffer full.
+    pub lost: u64,
+    /// Packets that the guard kept from the kernel.
+    pub kept: u64,
+    /// From the start to the first datagram, and to the end.
+    pub first_byte: Option<Duration>,
+    pub duration: Duration,
+}
+
+/// Datagrams between our port and standard input and output.
+pub struct DatagramConversation<'a> {
+    role: Role<'a>,
     policy: Policy,
+    timers: EndTimers,
     input: Stream,
     output: Stream,
     pace: Option<LinePace>,
@@ -50,60 +62,59 @@ pub struct Conversation<'e> {
     /// Bytes of the current datagram that are written.
     written: usize,
     /// The last read or write found the other side not ready.
-    input_blocked: bool,
-    output_blocked: bool,
-    input_ended_at: Option<Duration>,
+    input_blocked: Cell<bool>,
+    output_blocked: Cell<bool>,
+    input_ended: bool,
     started_at: Duration,
-    /// When a datagram last came or went.
-    moved_at: Duration,
     /// When the first datagram came.
     heard_at: Option<Duration>,
     /// Bytes received when it was time to quit.
     received_by_quit: Option<u64>,
 }
 
-impl<'e> Conversation<'e> {
+impl<'a> DatagramConversation<'a> {
+    /// A conversation that begins at `now`, with standard input and output.
     pub fn new(
-        engine: &'e mut Engine,
-        role: Role<'e>,
+        now: Duration,
+        role: Role<'a>,
         policy: Policy,
         delay: Option<Duration>,
         (input, output): (Stream, Stream),
-    ) -> Conversation<'e> {
-        let now = engine.reactor.now();
-        Conversation {
-            engine,
+    ) -> DatagramConversation<'a> {
+        let quit_after = if policy.send_only { Some(Duration::ZERO) } else { policy.quit_after };
+        DatagramConversation {
             role,
             policy,
+            timers: EndTimers::new(now, quit_after, policy.idle_timeout),
             input,
             output,
             pace: delay.map(LinePace::new),
             buffer: vec![0; BATCH + READ],
             written: 0,
-            input_blocked: false,
-            output_blocked: false,
-            input_ended_at: None,
+            input_blocked: Cell::new(false),
+            output_blocked: Cell::new(false),
+            input_ended: false,
             started_at: now,
-            moved_at: now,
             heard_at: None,
             received_by_quit: None,
         }
     }
 
-    /// Talks until it is over, and reports what went by.
-    pub fn run(mut self, report: &mut Report) -> Result<(), Error> {
-        let result = self.relay().and_then(|()| self.check_drops());
-        let counters = self.engine.stack.datagrams.counters();
-        self.report(&counters, report);
-        if counters.egress_drops > 0 && !matches!(result, Err(Error::DatagramsDropped { .. })) {
-            log::warn!("{} dropped by this host's own egress", count(counters.egress_drops, "datagram"));
+    /// Talks until it is over. Returns what went by, too.
+    pub fn run(mut self, engine: &mut Engine) -> (DatagramSummary, Result<(), Error>) {
+        let result = engine.run(&mut self);
+        let summary = self.summarize(engine);
+        summary.log();
+        let result = result.and_then(|()| self.check_drops(&summary.counters));
+        let drops = summary.counters.egress_drops;
+        if drops > 0 && !matches!(result, Err(Error::DatagramsDropped { .. })) {
+            log::warn!("{} dropped by this host's own egress", count(drops, "datagram"));
         }
-        result
+        (summary, result)
     }
 
     /// A client that got nothing out has failed.
-    fn check_drops(&self) -> Result<(), Error> {
-        let counters = self.engine.stack.datagrams.counters();
+    fn check_drops(&self, counters: &DatagramCounters) -> Result<(), Error> {
         let (drops, sent) = (counters.egress_drops, counters.datagrams_sent);
         match self.role {
             Role::Client { remote, interface } if drops > 0 && drops == sent => {
@@ -117,68 +128,42 @@ impl<'e> Conversation<'e> {
         }
     }
 
-    fn relay(&mut self) -> Result<(), Error> {
-        let mut busy_turns = 0;
-        loop {
-            let now = self.engine.reactor.now();
-            // What is in the inbox has to leave before more is taken.
-            let empty = self.engine.stack.datagrams.front().is_none();
-            let arrived = empty && self.engine.ingress(now)?;
-            if self.heard_at.is_none() && self.engine.stack.datagrams.front().is_some() {
-                self.heard_at = Some(now);
-            }
-            let mut busy = arrived | self.write_output(now)?;
-            // Questions for link addresses, and answers.
-            busy |= self.engine.egress(now)?;
-            self.check_errors()?;
-            busy |= self.read_input(now)?;
-            if self.is_over(now, empty && !arrived)? {
-                return Ok(());
-            }
-            busy_turns = if busy { busy_turns + 1 } else { 0 };
-            if !busy || busy_turns >= BUSY_TURNS {
-                self.wait(if busy { Some(now) } else { self.deadline(now) })?;
-                busy_turns = 0;
-            }
-        }
-    }
-
     /// Writes what has arrived; whether anything moved.
-    fn write_output(&mut self, now: Duration) -> Result<bool, Error> {
+    fn write_output(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
         match self.output.keeps_messages() {
-            true => self.write_datagrams(now),
-            false => self.write_bytes(now),
+            true => self.write_datagrams(now, engine),
+            false => self.write_bytes(now, engine),
         }
     }
 
     /// Writes to a stream without boundaries: what came together goes together.
-    fn write_bytes(&mut self, now: Duration) -> Result<bool, Error> {
+    fn write_bytes(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
         let mut moved = false;
-        while !self.output_blocked && self.engine.stack.datagrams.front().is_some() {
-            let waiting = self.engine.stack.datagrams.waiting();
+        while !self.output_blocked.get() && engine.stack.datagrams.front().is_some() {
+            let waiting = engine.stack.datagrams.waiting();
             let written = match waiting.is_empty() || self.policy.send_only {
                 true => waiting.len(),
                 false => match self.output.write(waiting) {
                     Ok(written) => written,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.output_blocked = true;
+                        self.output_blocked.set(true);
                         break;
                     }
                     Err(error) => return Err(stdio::Error::Output(error).into()),
                 },
             };
-            self.engine.stack.datagrams.forget(written);
-            self.moved_at = now;
+            engine.stack.datagrams.forget(written);
+            self.timers.moved(now);
             moved = true;
         }
         Ok(moved)
     }
 
     /// Writes each datagram with a write of its own.
-    fn write_datagrams(&mut self, now: Duration) -> Result<bool, Error> {
+    fn write_datagrams(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
         let mut moved = false;
-        while !self.output_blocked
-            && let Some(datagram) = self.engine.stack.datagrams.front()
+        while !self.output_blocked.get()
+            && let Some(datagram) = engine.stack.datagrams.front()
         {
             let rest = datagram.payload.get(self.written..).unwrap_or_default();
             if !rest.is_empty() && !self.policy.send_only {
@@ -189,33 +174,31 @@ impl<'e> Conversation<'e> {
                     }
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.output_blocked = true;
+                        self.output_blocked.set(true);
                         break;
                     }
                     Err(error) => return Err(stdio::Error::Output(error).into()),
                 }
             }
-            self.engine.stack.datagrams.pop();
+            engine.stack.datagrams.pop();
             self.written = 0;
-            self.moved_at = now;
+            self.timers.moved(now);
             moved = true;
         }
         Ok(moved)
     }
 
-    fn wants_input(&self) -> bool {
-        self.input_ended_at.is_none()
-            && !self.policy.receive_only
-            && self.engine.stack.datagrams.peer().is_some()
+    fn wants_input(&self, stack: &Stack) -> bool {
+        !self.input_ended && !self.policy.receive_only && stack.datagrams.peer().is_some()
     }
 
     /// Reads and sends until the input has no more or the turn is over; whether anything moved. Reads of equal
     /// length are handed on together, for the kernel to cut.
-    fn read_input(&mut self, now: Duration) -> Result<bool, Error> {
-        if self.input_blocked || !self.wants_input() {
+    fn read_input(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
+        if self.input_blocked.get() || !self.wants_input(&engine.stack) {
             return Ok(false);
         }
-        let Some(peer) = self.engine.stack.datagrams.peer() else { return Ok(false) };
+        let Some(peer) = engine.stack.datagrams.peer() else { return Ok(false) };
         let limit = max_payload(peer.local.ip());
         if let Some(pace) = &mut self.pace {
             if pace.due(now).is_some() {
@@ -227,7 +210,7 @@ impl<'e> Conversation<'e> {
             if let Some(pace) = &mut self.pace {
                 pace.pause(now);
             }
-            self.engine.send_datagrams(&self.buffer[..read], read)?;
+            engine.send_datagrams(&self.buffer[..read], read)?;
             return Ok(true);
         }
         let (mut filled, mut size) = (0, 0);
@@ -237,7 +220,7 @@ impl<'e> Conversation<'e> {
             let Some(read) = self.took(now, read)? else { break };
             let end = filled + read;
             if filled > 0 && (read > size || read == 0) {
-                self.engine.send_datagrams(&self.buffer[..filled], size)?;
+                engine.send_datagrams(&self.buffer[..filled], size)?;
                 self.buffer.copy_within(filled..end, 0);
                 filled = 0;
             }
@@ -247,80 +230,62 @@ impl<'e> Conversation<'e> {
             filled += read;
             // A shorter one ends a super-frame, and what is not cut below need not wait.
             if read < size || read == 0 || read > limit || filled + size > BATCH {
-                self.engine.send_datagrams(&self.buffer[..filled], size)?;
+                engine.send_datagrams(&self.buffer[..filled], size)?;
                 filled = 0;
             }
         }
         if filled > 0 {
-            self.engine.send_datagrams(&self.buffer[..filled], size)?;
+            engine.send_datagrams(&self.buffer[..filled], size)?;
         }
-        Ok(!self.input_blocked)
+        Ok(!self.input_blocked.get())
     }
 
     /// Notes what a read came to: so many bytes, or nothing more for now or for good.
     fn took(&mut self, now: Duration, read: io::Result<usize>) -> Result<Option<usize>, Error> {
         match read {
             Ok(0) if !self.input.has_empty_messages() => {
-                self.input_ended_at = Some(now);
+                self.input_ended = true;
+                self.timers.input_ended(now);
                 Ok(None)
             }
             Ok(read) => {
-                self.moved_at = now;
+                self.timers.moved(now);
                 Ok(Some(read))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.input_blocked = true;
+                self.input_blocked.set(true);
                 Ok(None)
             }
             Err(error) => Err(stdio::Error::Input(error).into()),
         }
     }
 
-    fn quit_at(&self) -> Option<Duration> {
-        let ended = self.input_ended_at?;
-        match self.policy.send_only {
-            true => Some(ended),
-            false => Some(ended.saturating_add(self.policy.quit_after?)),
-        }
-    }
-
-    fn idle_at(&self) -> Option<Duration> {
-        Some(self.moved_at.saturating_add(self.policy.idle_timeout?))
-    }
-
     /// When the first datagram must have come.
-    fn patience(&self) -> Option<Duration> {
+    fn patience(&self, stack: &Stack) -> Option<Duration> {
         match self.role {
-            Role::Server { wait: Some(wait) } if self.engine.stack.datagrams.peer().is_none() => {
+            Role::Server { wait: Some(wait) } if stack.datagrams.peer().is_none() => {
                 Some(self.started_at.saturating_add(wait))
             }
             _ => None,
         }
     }
 
-    fn deadline(&self, now: Duration) -> Option<Duration> {
-        // Once it is time to quit, only what has arrived already is waited for: the output's turn.
-        let quit = self.quit_at().filter(|at| *at > now);
-        let pause = self.pace.as_ref().filter(|_| self.wants_input()).and_then(|pace| pace.due(now));
-        [quit, self.idle_at(), self.patience(), pause].into_iter().flatten().min()
-    }
-
-    /// Whether to leave: the time has come, and what arrived before it is written. `link_empty` says that
-    /// nothing waits in the packet socket; if it never comes to that, as much as its buffer holds is enough.
-    fn is_over(&mut self, now: Duration, link_empty: bool) -> Result<bool, Error> {
-        if self.quit_at().is_some_and(|at| at <= now) {
-            let datagrams = &self.engine.stack.datagrams;
+    /// Whether to leave: the time has come, and what arrived before it is written. If the
+    /// packet socket never runs empty, as much as its buffer holds is enough.
+    fn is_over(&mut self, now: Duration, engine: &Engine) -> Result<bool, Error> {
+        if self.timers.quit_at().is_some_and(|at| at <= now) {
+            let datagrams = &engine.stack.datagrams;
             let received = datagrams.counters().bytes_received;
             let before = *self.received_by_quit.get_or_insert(received);
-            let drained = link_empty || received - before >= RECEIVE_BUFFER as u64;
+            let drained = engine.is_drained() || received - before >= RECEIVE_BUFFER as u64;
             return Ok(drained && datagrams.front().is_none());
         }
         if let Role::Server { wait: Some(wait) } = self.role
-            && self.patience().is_some_and(|at| at <= now)
+            && self.patience(&engine.stack).is_some_and(|at| at <= now)
         {
             return Err(Error::NobodyCame(wait));
         }
-        match (self.idle_at(), self.engine.stack.datagrams.peer()) {
+        match (self.timers.idle_at(), engine.stack.datagrams.peer()) {
             (Some(at), Some(peer)) if at <= now => {
                 let after = self.policy.idle_timeout.unwrap_or_default();
                 Err(Error::Idle { target: peer.remote, after })
@@ -331,8 +296,8 @@ impl<'e> Conversation<'e> {
 
     /// Looks at the ICMP errors that came: for a client they are the verdict, unless the peer has answered
     /// before and the error may pass. A server goes on.
-    fn check_errors(&mut self) -> Result<(), Error> {
-        let datagrams = &mut self.engine.stack.datagrams;
+    fn check_errors(&self, engine: &mut Engine) -> Result<(), Error> {
+        let datagrams = &mut engine.stack.datagrams;
         let answered = datagrams.was_answered();
         while let Some(error) = datagrams.take_error() {
             let target = error.remote;
@@ -346,29 +311,22 @@ impl<'e> Conversation<'e> {
         Ok(())
     }
 
-    fn wait(&mut self, deadline: Option<Duration>) -> Result<(), Error> {
-        let waits_for_input = self.input_blocked && self.wants_input();
-        let mut interests = Vec::with_capacity(2);
-        if waits_for_input {
-            interests.push(Interest::readable(self.input.as_fd()));
+    fn summarize(&self, engine: &Engine) -> DatagramSummary {
+        let since = |at: Duration| at.saturating_sub(self.started_at);
+        DatagramSummary {
+            counters: engine.stack.datagrams.counters(),
+            peer: engine.stack.datagrams.peer(),
+            lost: engine.statistics().dropped.into(),
+            kept: engine.kept(),
+            first_byte: self.heard_at.map(since),
+            duration: since(engine.reactor.now()),
         }
-        if self.output_blocked {
-            interests.push(Interest::writable(self.output.as_fd()));
-            self.engine.wait_without_link(&mut interests, deadline)?;
-        } else {
-            self.engine.wait(&mut interests, deadline)?;
-        }
-        let mut ready = interests.iter().map(|interest| interest.ready);
-        if waits_for_input && ready.next().unwrap_or(false) {
-            self.input_blocked = false;
-        }
-        if self.output_blocked && ready.next().unwrap_or(false) {
-            self.output_blocked = false;
-        }
-        Ok(())
     }
+}
 
-    fn report(&self, counters: &DatagramCounters, report: &mut Report) {
+impl DatagramSummary {
+    fn log(&self) {
+        let DatagramSummary { counters, lost, .. } = self;
         log::info!(
             "closed: {} sent ({}), {} received ({})",
             count(counters.datagrams_sent, "datagram"),
@@ -376,21 +334,56 @@ impl<'e> Conversation<'e> {
             count(counters.datagrams_received, "datagram"),
             count(counters.bytes_received, "byte"),
         );
-        let lost = self.engine.statistics().dropped.into();
-        if lost > 0 {
-            log::warn!("{} lost: the receive buffer was full", count(lost, "received frame"));
+        if *lost > 0 {
+            log::warn!("{} lost: the receive buffer was full", count(*lost, "received frame"));
         }
-        if let Some(peer) = self.engine.stack.datagrams.peer() {
-            report.flow(&peer);
-        }
-        let since = |at: Duration| at.saturating_sub(self.started_at);
-        let (first, end) = (self.heard_at.map(since), since(self.engine.reactor.now()));
-        report.datagrams(counters, lost, self.engine.kept(), first, end);
         if counters.strangers > 0 {
             log::info!("{} of others ignored", count(counters.strangers, "datagram"));
         }
         if counters.invalid > 0 {
             log::warn!("{} with a wrong checksum or length dropped", count(counters.invalid, "datagram"));
         }
+    }
+}
+
+impl Task for DatagramConversation<'_> {
+    type Output = ();
+    type Error = Error;
+
+    /// What is in the inbox has to leave before more is taken.
+    fn takes_frames(&self, stack: &Stack) -> bool {
+        stack.datagrams.front().is_none()
+    }
+
+    fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<()>, Error> {
+        if self.heard_at.is_none() && engine.stack.datagrams.front().is_some() {
+            self.heard_at = Some(now);
+        }
+        let mut busy = self.write_output(now, engine)?;
+        self.check_errors(engine)?;
+        busy |= self.read_input(now, engine)?;
+        match self.is_over(now, engine)? {
+            true => Ok(Turn::Done(())),
+            false => Ok(Turn::of(busy)),
+        }
+    }
+
+    fn waits_for<'a>(
+        &'a self,
+        now: Duration,
+        stack: &Stack,
+        interests: &mut Vec<Interest<'a>>,
+    ) -> Option<Duration> {
+        let wants_input = self.wants_input(stack);
+        if self.input_blocked.get() && wants_input {
+            interests.push(Interest::readable(self.input.as_fd(), &self.input_blocked));
+        }
+        if self.output_blocked.get() {
+            interests.push(Interest::writable(self.output.as_fd(), &self.output_blocked));
+        }
+        // Once it is time to quit, only what has arrived already is waited for: the output's turn.
+        let quit = self.timers.quit_at().filter(|at| *at > now);
+        let pause = self.pace.as_ref().filter(|_| wants_input).and_then(|pace| pace.due(now));
+        [quit, self.timers.idle_at(), self.patience(stack), pause].into_iter().flatten().min()
     }
 }

@@ -3,6 +3,7 @@ mod access;
 mod broadcast;
 mod conversation;
 pub(crate) mod datagrams;
+mod end_timers;
 mod process;
 mod relay;
 pub(crate) mod server;

@@ -11,6 +11,7 @@
 //! | `receive_only` | ended | done; our side ended when the connection began |
 //!
 //! A reset or a failing output ends both directions at once, as an error.
+use super::end_timers::EndTimers;
 use std::time::Duration;
 
 /// How to treat ends and silence.
@@ -72,24 +73,18 @@ pub struct Relay {
     policy: Policy,
     input_ended: bool,
     shut_down: bool,
-    /// When a byte last moved, in either direction.
-    moved_at: Duration,
-    /// When the input ended or, later, the peer last acknowledged something new.
-    quit_from: Option<Duration>,
+    timers: EndTimers,
     unacknowledged: usize,
 }
 
 impl Relay {
     /// A relay whose connection was established at `now`.
     pub fn new(policy: Policy, now: Duration) -> Relay {
-        Relay {
-            policy,
-            input_ended: policy.receive_only,
-            shut_down: false,
-            moved_at: now,
-            quit_from: policy.receive_only.then_some(now),
-            unacknowledged: 0,
+        let mut timers = EndTimers::new(now, policy.quit_after, policy.idle_timeout);
+        if policy.receive_only {
+            timers.input_ended(now);
         }
+        Relay { policy, input_ended: policy.receive_only, shut_down: false, timers, unacknowledged: 0 }
     }
 
     /// Whether to read input.
@@ -109,14 +104,14 @@ impl Relay {
 
     /// Bytes moved, in either direction.
     pub fn moved(&mut self, now: Duration) {
-        self.moved_at = now;
+        self.timers.moved(now);
     }
 
     /// The input has ended.
     pub fn input_ended(&mut self, now: Duration) {
         if !self.input_ended {
             self.input_ended = true;
-            self.quit_from = Some(now);
+            self.timers.input_ended(now);
         }
     }
 
@@ -132,8 +127,7 @@ impl Relay {
     /// Decides what to do next. Call it again whenever something has changed or [`Relay::deadline`] comes.
     pub fn step(&mut self, now: Duration, view: &View) -> Step {
         if view.unacknowledged < self.unacknowledged {
-            self.moved_at = now;
-            self.quit_from = self.quit_from.map(|_| now);
+            self.timers.acknowledged(now);
         }
         self.unacknowledged = view.unacknowledged;
         if view.received == 0 && (view.closed || self.policy.receive_only && view.peer_finished) {
@@ -146,13 +140,13 @@ impl Relay {
         if self.policy.send_only && self.input_ended && view.unacknowledged == 0 {
             return Step::Done(Outcome::Complete);
         }
-        if self.quit_at().is_some_and(|at| at <= now) && view.received == 0 {
+        if self.timers.quit_at().is_some_and(|at| at <= now) && view.received == 0 {
             return Step::Done(match view.unacknowledged {
                 0 => Outcome::Complete,
                 bytes => Outcome::Undelivered(bytes),
             });
         }
-        if self.idle_at().is_some_and(|at| at <= now) {
+        if self.timers.idle_at().is_some_and(|at| at <= now) {
             return Step::Done(Outcome::Idle);
         }
         Step::Relay
@@ -160,15 +154,7 @@ impl Relay {
 
     /// When [`Relay::step`] must be called even if nothing happens.
     pub fn deadline(&self) -> Option<Duration> {
-        self.quit_at().into_iter().chain(self.idle_at()).min()
-    }
-
-    fn quit_at(&self) -> Option<Duration> {
-        Some(self.quit_from?.saturating_add(self.policy.quit_after?))
-    }
-
-    fn idle_at(&self) -> Option<Duration> {
-        Some(self.moved_at.saturating_add(self.policy.idle_timeout?))
+        self.timers.quit_at().into_iter().chain(self.timers.idle_at()).min()
     }
 }
 

@@ -16,24 +16,20 @@
 use super::{
     Error, Policy,
     broadcast::{Broadcast, Place},
-    conversation::{Conversation, Ends, Turn},
+    conversation::{Conversation, Ends},
     process::{Children, Command, Process},
     single::Summary,
 };
 use crate::{
     net::FiveTuple,
-    report::Report,
-    runtime::{
-        Engine,
-        reactor::{BUSY_TURNS, Interest},
-    },
-    stack::{Flow, Phase},
+    runtime::{Engine, Task, Turn, reactor::Interest},
+    stack::{Flow, Phase, Stack},
     stdio::{self, Channel, Taps},
 };
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 /// How to serve.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Service {
     /// Clients at once, at least 1.
     pub limit: usize,
@@ -42,29 +38,6 @@ pub struct Service {
     pub wait: Option<Duration>,
     /// A process for each client, instead of standard input and output.
     pub command: Option<Command>,
-}
-
-/// Serves until a signal comes, nobody does for long enough, or standard output fails.
-/// Says in `report` what each client came to.
-pub fn run(
-    engine: &mut Engine,
-    service: &Service,
-    taps: Option<Taps>,
-    report: &mut Report,
-) -> Result<(), Error> {
-    let mut server = Server {
-        report,
-        standard: taps.map(|taps| Standard { input: Broadcast::new(taps.input), output: taps.output }),
-        idle_since: engine.reactor.now(),
-        engine,
-        service,
-        clients: Vec::new(),
-        children: Children::default(),
-        served: 0,
-    };
-    let result = server.serve();
-    server.leave(result.as_ref().copied());
-    result
 }
 
 /// Standard input and output.
@@ -84,71 +57,71 @@ enum ClientEnds {
     Process(Process),
 }
 
-struct Server<'e> {
-    engine: &'e mut Engine,
-    report: &'e mut Report,
-    service: &'e Service,
+/// What happens while clients are served.
+#[derive(Debug)]
+pub enum Event {
+    /// A client is gone.
+    Left(Departure),
+    /// No client came for long enough.
+    Over,
+}
+
+/// What became of a client.
+#[derive(Debug)]
+pub struct Departure {
+    pub tuple: FiveTuple,
+    pub summary: Summary,
+    pub result: Result<(), Error>,
+}
+
+/// All clients of a listener.
+pub struct Server {
+    service: Service,
     standard: Option<Standard>,
     clients: Vec<Client>,
     children: Children,
     served: u64,
     idle_since: Duration,
+    /// Who is gone and has not been told of.
+    departures: VecDeque<Departure>,
 }
 
-impl Server<'_> {
-    /// The loop: frames in, bytes both ways, frames out; sleep only when none of it moved.
-    fn serve(&mut self) -> Result<(), Error> {
-        let mut busy_turns = 0;
-        loop {
-            let now = self.engine.reactor.now();
-            let mut busy = self.ingress(now)?;
-            busy |= self.accept(now);
-            busy |= self.read_input(now)?;
-            busy |= self.turn(now)?;
-            self.children.reap(now);
-            busy |= self.engine.egress(now)?;
-            let quit =
-                self.service.wait.filter(|_| self.clients.is_empty()).map(|wait| self.idle_since + wait);
-            if quit.is_some_and(|at| at <= now) {
-                let waited = self.service.wait.unwrap_or_default();
-                return if self.served > 0 { Ok(()) } else { Err(Error::NobodyCame(waited)) };
-            }
-            busy_turns = if busy { busy_turns + 1 } else { 0 };
-            if !busy || busy_turns >= BUSY_TURNS {
-                self.wait(if busy { Some(now) } else { quit })?;
-                busy_turns = 0;
-            }
+impl Server {
+    /// A server without clients. `taps` are standard input and output, where the service has no command.
+    pub fn new(now: Duration, service: Service, taps: Option<Taps>) -> Server {
+        Server {
+            service,
+            standard: taps.map(|taps| Standard { input: Broadcast::new(taps.input), output: taps.output }),
+            clients: Vec::new(),
+            children: Children::default(),
+            served: 0,
+            idle_since: now,
+            departures: VecDeque::new(),
         }
     }
 
-    /// Takes what has arrived, and writes out at once what is worth it.
-    fn ingress(&mut self, now: Duration) -> Result<bool, Error> {
-        let (clients, standard) = (&mut self.clients, &mut self.standard);
-        let busy = self.engine.ingress_to(now, &mut |tuple, bytes| {
-            let Some(client) = clients.iter_mut().find(|client| client.conversation.tuple() == tuple) else {
-                return 0;
-            };
-            let output = match (&mut client.ends, standard.as_mut()) {
-                (ClientEnds::Process(process), _) => &mut process.input,
-                (ClientEnds::Standard(_), Some(standard)) => &mut standard.output,
-                (ClientEnds::Standard(_), None) => return 0,
-            };
-            client.conversation.offer(now, bytes, output)
-        })?;
-        Ok(busy)
+    /// How many clients have come.
+    pub fn served(&self) -> u64 {
+        self.served
+    }
+
+    /// When to leave if no client comes.
+    fn quit_at(&self) -> Option<Duration> {
+        let wait = self.service.wait.filter(|_| self.clients.is_empty())?;
+        Some(self.idle_since.saturating_add(wait))
     }
 
     /// Takes clients from the backlog while there is room; whether any came.
-    fn accept(&mut self, now: Duration) -> bool {
+    fn accept(&mut self, now: Duration, engine: &mut Engine) -> bool {
         let before = self.served;
         while self.clients.len() < self.service.limit
-            && let Some(tuple) = self.engine.stack.accept()
+            && let Some(tuple) = engine.stack.accept()
         {
             self.served += 1;
-            let flow = self.engine.stack.peek(&tuple);
+            let flow = engine.stack.peek(&tuple);
             if flow.is_none_or(|flow| flow.failure().is_some() && flow.received() == 0) {
                 log::info!("{}: left before its turn came", tuple.remote);
-                self.engine.stack.remove(&tuple);
+                engine.stack.remove(&tuple);
                 continue;
             }
             match self.admit(now, tuple) {
@@ -158,7 +131,7 @@ impl Server<'_> {
                 }
                 Err(error) => {
                     log::warn!("{}: {error}", tuple.remote);
-                    self.close(now, tuple, true);
+                    self.close(now, engine, tuple, true);
                 }
             }
         }
@@ -182,7 +155,7 @@ impl Server<'_> {
     }
 
     /// Reads standard input for those who wait for it, and resets who holds up the others.
-    fn read_input(&mut self, now: Duration) -> Result<bool, Error> {
+    fn read_input(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
         let Some(Standard { input, .. }) = &mut self.standard else { return Ok(false) };
         let places = self.clients.iter().filter_map(|client| match client.ends {
             // A client that takes no more input holds nobody up.
@@ -201,18 +174,18 @@ impl Server<'_> {
             let tuple = *client.conversation.tuple();
             let error = Error::HeldUp(tuple.remote);
             log::warn!("{error}");
-            self.report(&client, Err(&error));
-            self.close(now, tuple, true);
+            self.depart(engine, &client, Err(error));
+            self.close(now, engine, tuple, true);
         }
         Ok(true)
     }
 
     /// A turn of every conversation; whether anything moved.
-    fn turn(&mut self, now: Duration) -> Result<bool, Error> {
+    fn converse(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
         let mut busy = false;
         let mut at = 0;
         while let Some(client) = self.clients.get_mut(at) {
-            let stack = &mut self.engine.stack;
+            let stack = &mut engine.stack;
             let turn = match (&mut client.ends, &mut self.standard) {
                 (ClientEnds::Process(process), _) => {
                     client.conversation.turn(now, stack, &mut process.output, &mut process.input)?
@@ -220,7 +193,7 @@ impl Server<'_> {
                 (ClientEnds::Standard(place), Some(Standard { input, output })) => {
                     client.conversation.turn(now, stack, &mut input.reader(place), output)?
                 }
-                (ClientEnds::Standard(_), None) => Turn::Finished(Ok(())),
+                (ClientEnds::Standard(_), None) => Turn::Done(Ok(())),
             };
             match turn {
                 Turn::Idle => at += 1,
@@ -228,120 +201,73 @@ impl Server<'_> {
                     busy = true;
                     at += 1;
                 }
-                Turn::Finished(result) => {
+                Turn::Done(result) => {
                     busy = true;
                     let client = self.clients.swap_remove(at);
-                    self.finish(now, client, result);
+                    self.finish(now, engine, client, result);
                 }
             }
         }
         Ok(busy)
     }
 
-    /// Tells what went by.
-    fn report(&mut self, client: &Client, result: Result<(), &Error>) {
-        let tuple = client.conversation.tuple();
-        let summary = Summary::new(self.engine, tuple, client.since);
+    /// Notes what went by.
+    fn depart(&mut self, engine: &Engine, client: &Client, result: Result<(), Error>) {
+        let tuple = *client.conversation.tuple();
+        let summary = Summary::new(engine, &tuple, client.since);
         log::info!(
             "closed {}: {} bytes sent, {} received",
             tuple.remote,
             summary.counters.bytes_sent,
             summary.counters.bytes_received
         );
-        self.report.client(tuple, &summary, result);
+        self.departures.push_back(Departure { tuple, summary, result });
     }
 
-    fn finish(&mut self, now: Duration, client: Client, result: Result<(), Error>) {
+    fn finish(&mut self, now: Duration, engine: &mut Engine, client: Client, result: Result<(), Error>) {
         let tuple = *client.conversation.tuple();
-        self.report(&client, result.as_ref().copied());
+        let broke = result.is_err();
         if let Err(error) = &result {
             log::warn!("{error}");
         }
+        self.depart(engine, &client, result);
         if let ClientEnds::Process(process) = client.ends {
             let pid = process.pid;
             drop(process);
-            self.children.release(now, pid, result.is_err());
+            self.children.release(now, pid, broke);
         }
-        self.close(now, tuple, result.is_err());
+        self.close(now, engine, tuple, broke);
     }
 
     /// Leaves the rest of a connection to the stack.
-    fn close(&mut self, now: Duration, tuple: FiveTuple, broke: bool) {
-        if let Some(flow) = self.engine.stack.flow(&tuple).filter(|flow| broke && flow.phase() == Phase::Open)
-        {
+    fn close(&mut self, now: Duration, engine: &mut Engine, tuple: FiveTuple, broke: bool) {
+        if let Some(flow) = engine.stack.flow(&tuple).filter(|flow| broke && flow.phase() == Phase::Open) {
             flow.abort();
         }
-        self.engine.stack.release(now, &tuple);
+        engine.stack.release(now, &tuple);
         if self.clients.is_empty() {
             self.idle_since = now;
         }
     }
 
-    fn wait(&mut self, deadline: Option<Duration>) -> Result<(), Error> {
-        let mut interests = Vec::with_capacity(2 * self.clients.len() + 2);
-        let mut waits = Vec::with_capacity(interests.capacity());
-        let mut deadline = deadline.into_iter().chain(self.children.deadline()).min();
-        if let Some(Standard { input, output }) = &self.standard {
-            let reads = input.channel().interest().filter(|_| !self.clients.is_empty());
-            for (wait, interest) in [(Wait::Input, reads), (Wait::Output, output.interest())] {
-                waits.extend(interest.is_some().then_some(wait));
-                interests.extend(interest);
-            }
-            let due = input.channel().due(self.engine.reactor.now());
-            deadline = [deadline, input.deadline(), due].into_iter().flatten().min();
-        }
-        for (at, client) in self.clients.iter().enumerate() {
-            deadline = deadline.into_iter().chain(client.conversation.deadline()).min();
-            let ClientEnds::Process(process) = &client.ends else { continue };
-            let reads =
-                process.output.interest().filter(|_| client.conversation.wants_input(&self.engine.stack));
-            let hangs_up = client.conversation.awaits_hang_up();
-            let writes = process.input.interest().or_else(|| process.input.hang_up().filter(|_| hangs_up));
-            for (wait, interest) in [(Wait::ProcessOutput(at), reads), (Wait::ProcessInput(at), writes)] {
-                waits.extend(interest.is_some().then_some(wait));
-                interests.extend(interest);
-            }
-        }
-        self.engine.wait(&mut interests, deadline)?;
-        let ready: Vec<Wait> = waits
-            .into_iter()
-            .zip(interests.iter().map(|interest: &Interest<'_>| interest.ready))
-            .filter_map(|(wait, ready)| ready.then_some(wait))
-            .collect();
-        ready.into_iter().for_each(|wait| self.ready(wait));
-        Ok(())
+    /// Who is gone and has not been told of yet.
+    pub fn departed(&mut self) -> impl Iterator<Item = Departure> {
+        self.departures.drain(..)
     }
 
-    fn ready(&mut self, wait: Wait) {
-        match (wait, &mut self.standard) {
-            (Wait::Input, Some(standard)) => standard.input.channel().unblock(),
-            (Wait::Output, Some(standard)) => standard.output.unblock(),
-            (Wait::ProcessOutput(at) | Wait::ProcessInput(at), _) => {
-                let Some(Client { conversation, ends: ClientEnds::Process(process), .. }) =
-                    self.clients.get_mut(at)
-                else {
-                    return;
-                };
-                match wait {
-                    Wait::ProcessOutput(_) => process.output.unblock(),
-                    _ if process.input.is_blocked() => process.input.unblock(),
-                    _ => conversation.output_closed(&mut process.input),
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Resets who is still there and leaves no process behind; errors don't matter any more.
-    fn leave(&mut self, result: Result<(), &Error>) {
+    /// Resets the clients that are still there and leaves no process behind. Returns what had gone by with each.
+    pub fn leave(&mut self, engine: &mut Engine) -> Vec<(FiveTuple, Summary)> {
         let clients = std::mem::take(&mut self.clients);
+        let mut left = Vec::with_capacity(clients.len());
         for client in &clients {
-            self.report(client, result);
-            self.engine.stack.flow(client.conversation.tuple()).map(Flow::abort);
+            let tuple = *client.conversation.tuple();
+            left.push((tuple, Summary::new(engine, &tuple, client.since)));
+            engine.stack.flow(&tuple).map(Flow::abort);
         }
-        self.engine.stack.stop_listening();
-        let now = self.engine.reactor.now();
-        if let Err(error) = self.engine.egress(now) {
+        engine.stack.stop_listening();
+        let now = engine.reactor.now();
+        // The run is over: nothing is to be done about an error any more.
+        if let Err(error) = engine.egress(now) {
             log::debug!("cannot reset what is left: {error}");
         }
         if !clients.is_empty() {
@@ -350,15 +276,63 @@ impl Server<'_> {
         drop(clients);
         self.children.end();
         log::info!("served {} clients", self.served);
-        self.report.served(self.served, self.engine.kept());
+        left
     }
 }
 
-/// What a wait was for; of a process, the client's place among the clients.
-#[derive(Clone, Copy, Debug)]
-enum Wait {
-    Input,
-    Output,
-    ProcessOutput(usize),
-    ProcessInput(usize),
+impl Task for Server {
+    type Output = Event;
+    type Error = Error;
+
+    fn deliver(&mut self, now: Duration, tuple: &FiveTuple, bytes: &[u8]) -> usize {
+        let Some(client) = self.clients.iter_mut().find(|client| client.conversation.tuple() == tuple) else {
+            return 0;
+        };
+        let output = match (&mut client.ends, self.standard.as_mut()) {
+            (ClientEnds::Process(process), _) => &mut process.input,
+            (ClientEnds::Standard(_), Some(standard)) => &mut standard.output,
+            (ClientEnds::Standard(_), None) => return 0,
+        };
+        client.conversation.offer(now, bytes, output)
+    }
+
+    fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<Event>, Error> {
+        let mut busy = self.accept(now, engine);
+        busy |= self.read_input(now, engine)?;
+        busy |= self.converse(now, engine)?;
+        self.children.reap(now);
+        if let Some(departure) = self.departures.pop_front() {
+            return Ok(Turn::Done(Event::Left(departure)));
+        }
+        match self.quit_at() {
+            Some(at) if at <= now && self.served > 0 => Ok(Turn::Done(Event::Over)),
+            Some(at) if at <= now => Err(Error::NobodyCame(self.service.wait.unwrap_or_default())),
+            _ => Ok(Turn::of(busy)),
+        }
+    }
+
+    fn waits_for<'a>(
+        &'a self,
+        now: Duration,
+        stack: &Stack,
+        interests: &mut Vec<Interest<'a>>,
+    ) -> Option<Duration> {
+        let mut due = [self.quit_at(), self.children.deadline()].into_iter().flatten().min();
+        if let Some(Standard { input, output }) = &self.standard {
+            interests.extend(input.channel().interest().filter(|_| !self.clients.is_empty()));
+            interests.extend(output.interest());
+            due = [due, input.deadline(), input.channel().due(now)].into_iter().flatten().min();
+        }
+        for client in &self.clients {
+            let own = match &client.ends {
+                ClientEnds::Process(process) => {
+                    let (input, output) = (&process.output, &process.input);
+                    client.conversation.waits_for(now, stack, input, output, interests)
+                }
+                ClientEnds::Standard(_) => client.conversation.deadline(),
+            };
+            due = due.into_iter().chain(own).min();
+        }
+        due
+    }
 }

@@ -1,18 +1,14 @@
 //! One established connection, and nothing else: the loop around a single conversation.
 use super::{
     Error, Policy,
-    conversation::{Conversation, Ends, Turn},
+    conversation::{Conversation, Ends},
     process::{Children, Command},
 };
 use crate::{
     net::FiveTuple,
     recovery::Stats,
-    report::Report,
-    runtime::{
-        Engine,
-        reactor::{BUSY_TURNS, Interest},
-    },
-    stack::{Counters, Flow, Phase},
+    runtime::{Engine, Task, Turn, reactor::Interest},
+    stack::{Counters, Flow, Phase, Stack},
     stdio::{self, Channel, Taps},
 };
 use std::time::Duration;
@@ -81,16 +77,15 @@ impl Summary {
     }
 }
 
-/// Relays between the connection and standard input and output, or a process of `command`, until it is over.
-/// Says in `report` what went by. On an error the peer is sent a reset.
+/// Relays between the connection and standard input and output, or a process of `command`, until it is over. Returns
+/// what went by, too. On an error the peer is sent a reset.
 pub fn run(
     engine: &mut Engine,
     tuple: FiveTuple,
     policy: Policy,
     command: Option<&Command>,
     taps: Option<Taps>,
-    report: &mut Report,
-) -> Result<(), Error> {
+) -> (Summary, Result<(), Error>) {
     let start = engine.reactor.now();
     let mut children = Children::default();
     let result = converse(engine, tuple, policy, command, taps, &mut children);
@@ -102,12 +97,11 @@ pub fn run(
     children.end();
     let summary = Summary::new(engine, &tuple, start);
     summary.log(&tuple);
-    report.summary(&summary);
     if result.is_ok() {
         linger(engine, &tuple);
     }
     engine.stack.remove(&tuple);
-    result
+    (summary, result)
 }
 
 fn converse(
@@ -118,7 +112,7 @@ fn converse(
     taps: Option<Taps>,
     children: &mut Children,
 ) -> Result<(), Error> {
-    let (ends, mut input, mut output) = match (command, taps) {
+    let (ends, input, output) = match (command, taps) {
         (Some(command), _) => {
             let process = children.spawn(command, &tuple)?;
             (Ends::Process, process.output, process.input)
@@ -126,53 +120,38 @@ fn converse(
         (None, Some(Taps { input, output })) => (Ends::Standard, input, output),
         (None, None) => return Ok(()),
     };
-    let mut conversation = Conversation::new(engine.reactor.now(), tuple, policy, ends);
-    let mut busy_turns = 0;
-    loop {
-        let now = engine.reactor.now();
-        let mut busy = engine.ingress_to(now, &mut |_, bytes| conversation.offer(now, bytes, &mut output))?;
-        match conversation.turn(now, &mut engine.stack, &mut input, &mut output)? {
-            Turn::Idle => {}
-            Turn::Busy => busy = true,
-            Turn::Finished(result) => {
-                result?;
-                return finish(engine, &tuple);
-            }
-        }
-        busy |= engine.egress(now)?;
-        busy_turns = if busy { busy_turns + 1 } else { 0 };
-        if !busy || busy_turns >= BUSY_TURNS {
-            let deadline = conversation.deadline().into_iter().chain(input.due(now)).min();
-            let deadline = if busy { Some(now) } else { deadline };
-            wait(engine, &mut conversation, &input, &mut output, deadline)?;
-            busy_turns = 0;
-        }
-    }
+    let conversation = Conversation::new(engine.reactor.now(), tuple, policy, ends);
+    engine.run(&mut Single { conversation, input, output })??;
+    finish(engine, &tuple)
 }
 
-fn wait(
-    engine: &mut Engine,
-    conversation: &mut Conversation,
-    input: &Channel,
-    output: &mut Channel,
-    deadline: Option<Duration>,
-) -> Result<(), Error> {
-    let reads = input.interest().filter(|_| conversation.wants_input(&engine.stack));
-    let hangs_up = conversation.awaits_hang_up();
-    let writes = output.interest().or_else(|| output.hang_up().filter(|_| hangs_up));
-    let waits_for_input = reads.is_some();
-    let mut interests: Vec<Interest<'_>> = reads.into_iter().chain(writes).collect();
-    engine.wait(&mut interests, deadline)?;
-    let mut ready = interests.iter().map(|interest| interest.ready);
-    if waits_for_input && ready.next().unwrap_or(false) {
-        input.unblock();
+/// A conversation with streams of its own.
+struct Single {
+    conversation: Conversation,
+    input: Channel,
+    output: Channel,
+}
+
+impl Task for Single {
+    type Output = Result<(), Error>;
+    type Error = Error;
+
+    fn deliver(&mut self, now: Duration, _: &FiveTuple, bytes: &[u8]) -> usize {
+        self.conversation.offer(now, bytes, &mut self.output)
     }
-    match ready.next().unwrap_or(false) {
-        true if output.is_blocked() => output.unblock(),
-        true => conversation.output_closed(output),
-        false => {}
+
+    fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<Self::Output>, Error> {
+        self.conversation.turn(now, &mut engine.stack, &mut self.input, &mut self.output)
     }
-    Ok(())
+
+    fn waits_for<'a>(
+        &'a self,
+        now: Duration,
+        stack: &Stack,
+        interests: &mut Vec<Interest<'a>>,
+    ) -> Option<Duration> {
+        self.conversation.waits_for(now, stack, &self.input, &self.output, interests)
+    }
 }
 
 /// Sends what is left, a FIN if there was none.

@@ -27,6 +27,7 @@ pub trait Input {
 pub struct Channel {
     stream: Option<Stream>,
     blocked: Cell<bool>,
+    hung_up: Cell<bool>,
     input: bool,
     line_ends: Option<LineEnds>,
     pace: Option<LinePace>,
@@ -46,6 +47,7 @@ impl Channel {
         Channel {
             stream: Some(stream),
             blocked: Cell::new(false),
+            hung_up: Cell::new(false),
             input,
             line_ends: None,
             pace: None,
@@ -130,19 +132,25 @@ impl Channel {
     pub fn interest(&self) -> Option<Interest<'_>> {
         let fd = self.stream.as_ref()?.as_fd();
         self.is_blocked().then(|| match self.input {
-            true => Interest::readable(fd),
-            false => Interest::writable(fd),
+            true => Interest::readable(fd, &self.blocked),
+            false => Interest::writable(fd, &self.blocked),
         })
     }
 
-    /// What to wait for to learn that nobody reads a pipe any more.
+    /// What to wait for to learn that the reader of a pipe has gone: see [`Channel::has_hung_up`].
     pub fn hang_up(&self) -> Option<Interest<'_>> {
-        Some(Interest::hang_up(self.stream.as_ref()?.as_fd()))
+        Some(Interest::hang_up(self.stream.as_ref()?.as_fd(), &self.hung_up))
     }
 
-    /// The wait said that the stream is ready.
+    /// Takes the stream for ready.
+    #[cfg(test)]
     pub fn unblock(&self) {
         self.blocked.set(false);
+    }
+
+    /// Whether the reader of a pipe has gone, as far as it was waited for.
+    pub fn has_hung_up(&self) -> bool {
+        self.hung_up.get()
     }
 }
 

@@ -6,7 +6,8 @@ use crate::{
     commands::connect::answer,
     net::FiveTuple,
     report::Error,
-    stack::{Flow, Phase},
+    runtime::{Engine, Task, Turn, reactor::Interest},
+    stack::{Flow, Phase, Stack},
 };
 use std::time::Duration;
 
@@ -14,75 +15,61 @@ use std::time::Duration;
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Probes every port of the sweep.
-pub fn run(sweep: Sweep, results: &mut Results<'_>) -> Result<(), Error> {
-    let mut probes = Probes { sweep, opening: Vec::new(), closing: Vec::new() };
-    while !probes.are_over() {
-        probes.dial();
-        probes.turn(results)?;
-        results.print()?;
-    }
-    Ok(())
+pub fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) -> Result<(), Error> {
+    engine.run(&mut Probes { sweep, results, opening: Vec::new(), closing: Vec::new() })
 }
 
-struct Probes {
+struct Probes<'a, 'r> {
     sweep: Sweep,
+    results: &'a mut Results<'r>,
     /// What was dialed, and when.
     opening: Vec<(FiveTuple, Duration)>,
     /// What was open and is being closed, since when.
     closing: Vec<(FiveTuple, Duration)>,
 }
 
-impl Probes {
-    fn are_over(&self) -> bool {
+impl Probes<'_, '_> {
+    fn is_over(&self) -> bool {
         self.sweep.ports.is_empty() && self.opening.is_empty() && self.closing.is_empty()
     }
 
-    fn dial(&mut self) {
+    /// Begins as many probes as may be in flight; whether there are new ones.
+    fn dial(&mut self, engine: &mut Engine) -> bool {
+        let before = self.sweep.ports.len();
         while self.opening.len() + self.closing.len() < IN_FLIGHT
             && let Some(port) = self.sweep.ports.pop_front()
         {
-            let remote = self.sweep.remote(port);
-            let tuple = self.sweep.opened.dial(remote);
-            self.opening.push((tuple, self.sweep.opened.engine.reactor.now()));
+            let tuple = self.sweep.origin.dial(engine, self.sweep.remote(port));
+            self.opening.push((tuple, engine.reactor.now()));
         }
+        before != self.sweep.ports.len()
     }
 
-    /// Frames in, results out, frames out; then sleeps until something is due.
-    fn turn(&mut self, results: &mut Results<'_>) -> Result<(), Error> {
-        let Sweep { opened, wait, .. } = &mut self.sweep;
-        let now = opened.engine.reactor.now();
-        let busy = opened.engine.ingress(now)? | opened.engine.egress(now)?;
+    /// Takes the answers that have come, and gives up on what has waited long enough.
+    fn look(&mut self, now: Duration, stack: &mut Stack) {
         for (tuple, since) in std::mem::take(&mut self.opening) {
-            match answer(&opened.engine.stack, &tuple) {
+            match answer(stack, &tuple) {
                 Some(Ok(())) => {
-                    results.note(tuple.remote, Ok(()));
-                    opened.engine.stack.flow(&tuple).map(Flow::close);
+                    self.results.note(tuple.remote, Ok(()));
+                    stack.flow(&tuple).map(Flow::close);
                     self.closing.push((tuple, now));
                 }
                 Some(Err(error)) => {
-                    results.note(tuple.remote, Err(error));
-                    opened.engine.stack.remove(&tuple);
+                    self.results.note(tuple.remote, Err(error));
+                    stack.remove(&tuple);
                 }
-                None if now >= since + *wait => {
-                    results.note(tuple.remote, Err(opened.silence(&tuple, *wait)));
-                    opened.engine.stack.remove(&tuple);
+                None if now >= since + self.sweep.wait => {
+                    let silence = self.sweep.origin.silence(stack, &tuple, self.sweep.wait);
+                    self.results.note(tuple.remote, Err(silence));
+                    stack.remove(&tuple);
                 }
                 None => self.opening.push((tuple, since)),
             }
         }
-        self.close(now);
-        // Both lists are in the order of their times.
-        let soonest = [(self.opening.first(), self.sweep.wait), (self.closing.first(), LINGER)];
-        let due = soonest.into_iter().filter_map(|(entry, time)| Some(entry?.1 + time)).min();
-        match due {
-            Some(due) => Ok(self.sweep.opened.engine.wait(&mut [], Some(if busy { now } else { due }))?),
-            None => Ok(()),
-        }
     }
 
     /// Forgets what is closed, and resets what does not close.
-    fn close(&mut self, now: Duration) {
-        let stack = &mut self.sweep.opened.engine.stack;
+    fn close(&mut self, now: Duration, stack: &mut Stack) {
         self.closing.retain(|(tuple, since)| {
             if stack.peek(tuple).is_none_or(|flow| flow.phase() == Phase::Closed) {
                 stack.remove(tuple);
@@ -93,5 +80,25 @@ impl Probes {
             }
             true
         });
+    }
+}
+
+impl Task for Probes<'_, '_> {
+    type Output = ();
+    type Error = Error;
+
+    fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<()>, Error> {
+        let mut busy = engine.egress(now)?;
+        self.look(now, &mut engine.stack);
+        self.close(now, &mut engine.stack);
+        busy |= self.dial(engine);
+        self.results.print()?;
+        if self.is_over() { Ok(Turn::Done(())) } else { Ok(Turn::of(busy)) }
+    }
+
+    fn waits_for<'a>(&'a self, _: Duration, _: &Stack, _: &mut Vec<Interest<'a>>) -> Option<Duration> {
+        // Both lists are in the order of their times.
+        let soonest = [(self.opening.first(), self.sweep.wait), (self.closing.first(), LINGER)];
+        soonest.into_iter().filter_map(|(entry, time)| Some(entry?.1 + time)).min()
     }
 }

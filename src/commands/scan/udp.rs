@@ -7,11 +7,11 @@
 //! further rounds for as long as any of them answers.
 use super::{IN_FLIGHT, Results, Sweep};
 use crate::{
-    commands::attempt::Opened,
-    net::{FiveTuple, Protocol},
+    commands::attempt::Origin,
     report::Error,
+    runtime::{Engine, Task, Turn, reactor::Interest},
     session,
-    stack::{Finding, icmp::Reason},
+    stack::{Finding, Stack, icmp::Reason},
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,16 +27,18 @@ const BURST: usize = 6;
 const PATIENT_WAIT: Duration = Duration::from_millis(1500);
 
 /// Probes every port of the sweep.
-pub fn run(sweep: Sweep, results: &mut Results<'_>) -> Result<(), Error> {
-    let Sweep { mut opened, address, mut wait, mut ports } = sweep;
-    opened.engine.stack.datagrams.survey();
+pub fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) -> Result<(), Error> {
+    let Sweep { origin, address, mut wait, mut ports } = sweep;
+    engine.stack.datagrams.survey();
     let mut first = true;
     loop {
-        let round = Round::new(&mut opened, address, wait, std::mem::take(&mut ports)).run(results)?;
-        let limited = round.repeated || round.unreachable >= if first { BURST } else { 1 };
-        if round.silent.is_empty() || !limited {
+        let mut round = Round::new(&origin, address, wait, std::mem::take(&mut ports), results);
+        engine.run(&mut round)?;
+        let Round { silent, unreachable, repeated, .. } = round;
+        let limited = repeated || unreachable >= if first { BURST } else { 1 };
+        if silent.is_empty() || !limited {
             let waited = wait;
-            round.silent.into_iter().for_each(|(at, probes)| {
+            silent.into_iter().for_each(|(at, probes)| {
                 results.note(at, Err(Error::Silent { target: at, datagrams: probes, waited }));
             });
             return results.print();
@@ -46,11 +48,11 @@ pub fn run(sweep: Sweep, results: &mut Results<'_>) -> Result<(), Error> {
                 "{} seems to limit its ICMP errors, as Linux does, to about one a second: asking its {} silent ports \
                  again for as long as any answers",
                 address.ip(),
-                round.silent.len()
+                silent.len()
             );
             (first, wait) = (false, wait.max(PATIENT_WAIT));
         }
-        ports = round.silent.iter().map(|(at, _)| at.port()).collect();
+        ports = silent.iter().map(|(at, _)| at.port()).collect();
     }
 }
 
@@ -64,8 +66,9 @@ struct Probe {
 }
 
 /// Every port once, with its repetitions.
-struct Round<'o> {
-    opened: &'o mut Opened,
+struct Round<'a, 'r> {
+    origin: &'a Origin,
+    results: &'a mut Results<'r>,
     address: SocketAddr,
     wait: Duration,
     waiting: VecDeque<u16>,
@@ -78,30 +81,19 @@ struct Round<'o> {
     repeated: bool,
 }
 
-impl<'o> Round<'o> {
-    fn new(opened: &'o mut Opened, address: SocketAddr, wait: Duration, waiting: VecDeque<u16>) -> Round<'o> {
+impl<'a, 'r> Round<'a, 'r> {
+    fn new(
+        origin: &'a Origin,
+        address: SocketAddr,
+        wait: Duration,
+        waiting: VecDeque<u16>,
+        results: &'a mut Results<'r>,
+    ) -> Round<'a, 'r> {
         let (probes, silent) = (HashMap::new(), Vec::new());
-        Round { opened, address, wait, waiting, probes, silent, unreachable: 0, repeated: false }
+        Round { origin, results, address, wait, waiting, probes, silent, unreachable: 0, repeated: false }
     }
 
-    fn run(mut self, results: &mut Results<'_>) -> Result<Round<'o>, Error> {
-        while !self.waiting.is_empty() || !self.probes.is_empty() {
-            let now = self.opened.engine.reactor.now();
-            let busy = self.opened.engine.ingress(now)?;
-            while let Some(finding) = self.opened.engine.stack.datagrams.take_finding() {
-                self.note(finding, results);
-            }
-            self.begin(now);
-            let due = self.send(now, results)?;
-            results.print()?;
-            if let Some(due) = due {
-                self.opened.engine.wait(&mut [], Some(if busy { now } else { due }))?;
-            }
-        }
-        Ok(self)
-    }
-
-    fn note(&mut self, finding: Finding, results: &mut Results<'_>) {
+    fn note(&mut self, finding: Finding) {
         let Finding { port: at, answer } = finding;
         let Some(probe) = self.probes.remove(&at.port()) else { return };
         self.repeated |= answer.is_err() && probe.sent > 1;
@@ -112,7 +104,7 @@ impl<'o> Round<'o> {
             }
             _ => session::Error::Rejected { target: at, error: Box::new(error) },
         });
-        results.note(at, result.map_err(Error::from));
+        self.results.note(at, result.map_err(Error::from));
     }
 
     fn begin(&mut self, now: Duration) {
@@ -123,8 +115,8 @@ impl<'o> Round<'o> {
         }
     }
 
-    /// Sends what is due, and gives up on what has waited long enough. Returns when the next is due.
-    fn send(&mut self, now: Duration, results: &mut Results<'_>) -> Result<Option<Duration>, Error> {
+    /// Sends what is due, and gives up on what has waited long enough.
+    fn send(&mut self, now: Duration, engine: &mut Engine) -> Result<(), Error> {
         let mut due: Vec<u16> =
             self.probes.iter().filter(|(_, probe)| probe.next <= now).map(|(port, _)| *port).collect();
         due.sort_unstable();
@@ -132,7 +124,7 @@ impl<'o> Round<'o> {
             let at = SocketAddr::new(self.address.ip(), port);
             let Some(probe) = self.probes.get_mut(&port) else { continue };
             if now < probe.since + self.wait || probe.sent == 0 {
-                probe.dropped += transmit(self.opened, at)?;
+                probe.dropped += transmit(engine, self.origin, at)?;
                 probe.sent += 1;
                 probe.next = (now + self.wait / REPEATS).min(probe.since + self.wait).max(now);
                 continue;
@@ -141,27 +133,43 @@ impl<'o> Round<'o> {
             self.probes.remove(&port);
             match dropped == sent {
                 true => {
-                    let interface = self.opened.egress.interface.name.clone();
+                    let interface = self.origin.egress.interface.name.clone();
                     let dropped = session::Error::DatagramsDropped { target: at, datagrams: sent, interface };
-                    results.note(at, Err(dropped.into()));
+                    self.results.note(at, Err(dropped.into()));
                 }
                 false => self.silent.push((at, sent)),
             }
         }
-        Ok(self.probes.values().map(|probe| probe.next).min())
+        Ok(())
+    }
+}
+
+impl Task for Round<'_, '_> {
+    type Output = ();
+    type Error = Error;
+
+    fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<()>, Error> {
+        while let Some(finding) = engine.stack.datagrams.take_finding() {
+            self.note(finding);
+        }
+        self.begin(now);
+        self.send(now, engine)?;
+        self.results.print()?;
+        let over = self.waiting.is_empty() && self.probes.is_empty();
+        if over { Ok(Turn::Done(())) } else { Ok(Turn::Idle) }
+    }
+
+    fn waits_for<'a>(&'a self, now: Duration, _: &Stack, _: &mut Vec<Interest<'a>>) -> Option<Duration> {
+        // Those that wait for a place begin as soon as there is one.
+        let places = self.probes.len() < IN_FLIGHT && !self.waiting.is_empty();
+        places.then_some(now).into_iter().chain(self.probes.values().map(|probe| probe.next)).min()
     }
 }
 
 /// Sends an empty datagram; returns how many this host's own egress dropped.
-fn transmit(opened: &mut Opened, remote: SocketAddr) -> Result<u64, Error> {
-    let tuple = FiveTuple {
-        protocol: Protocol::Udp,
-        local: SocketAddr::new(opened.egress.source, opened.engine.port()),
-        remote,
-    };
-    let way = opened.way();
-    let before = opened.engine.stack.datagrams.counters().egress_drops;
-    opened.engine.stack.datagrams.dial(tuple, way);
-    opened.engine.send_datagrams(&[], 1)?;
-    Ok(opened.engine.stack.datagrams.counters().egress_drops - before)
+fn transmit(engine: &mut Engine, origin: &Origin, remote: SocketAddr) -> Result<u64, Error> {
+    let before = engine.stack.datagrams.counters().egress_drops;
+    origin.dial_datagrams(engine, remote);
+    engine.send_datagrams(&[], 1)?;
+    Ok(engine.stack.datagrams.counters().egress_drops - before)
 }

@@ -1,0 +1,129 @@
+//! The event loop: frames in, the task's turn, frames out; a wait only when none of it moved.
+use super::{
+    Engine, Error,
+    reactor::{BUSY_TURNS, Interest},
+};
+use crate::{net::FiveTuple, stack::Stack};
+use std::time::Duration;
+
+/// What a task's turn came to.
+#[derive(Debug)]
+pub enum Turn<T> {
+    /// Nothing moved.
+    Idle,
+    /// Something moved, and more may move at once.
+    Busy,
+    Done(T),
+}
+
+impl<T> Turn<T> {
+    /// Busy or idle.
+    pub fn of(busy: bool) -> Turn<T> {
+        if busy { Turn::Busy } else { Turn::Idle }
+    }
+}
+
+/// What the event loop runs.
+pub trait Task {
+    /// What the task comes to.
+    type Output;
+    /// Why it fails.
+    type Error: From<Error>;
+
+    /// Writes out data of a connection that has just come in order, before it is kept anywhere. Returns how many
+    /// bytes were taken; the rest is kept.
+    fn deliver(&mut self, _now: Duration, _tuple: &FiveTuple, _bytes: &[u8]) -> usize {
+        0
+    }
+
+    /// Whether frames are to be taken; until then they wait in the packet socket's buffer.
+    fn takes_frames(&self, _stack: &Stack) -> bool {
+        true
+    }
+
+    /// Moves what can be moved without waiting.
+    ///
+    /// # Errors
+    /// The task's.
+    fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<Self::Output>, Self::Error>;
+
+    /// Adds the descriptors that a turn waits for. Returns when a turn is due even if none becomes ready.
+    fn waits_for<'a>(
+        &'a self,
+        now: Duration,
+        stack: &Stack,
+        interests: &mut Vec<Interest<'a>>,
+    ) -> Option<Duration>;
+}
+
+impl Engine {
+    /// Runs a task until it is done. A task may be run again, and goes on then.
+    ///
+    /// # Errors
+    /// The task's; [`Error::Interrupted`] for a signal that ends the run.
+    pub fn run<T: Task>(&mut self, task: &mut T) -> Result<T::Output, T::Error> {
+        let mut busy_turns = 0;
+        loop {
+            let now = self.reactor.now();
+            let takes = task.takes_frames(&self.stack);
+            let mut busy = takes && self.ingress(now, &mut |tuple, bytes| task.deliver(now, tuple, bytes))?;
+            self.drained = takes && !busy;
+            match task.turn(now, self)? {
+                Turn::Idle => {}
+                Turn::Busy => busy = true,
+                Turn::Done(output) => {
+                    // What the last turn has to say still leaves.
+                    self.egress(now)?;
+                    return Ok(output);
+                }
+            }
+            busy |= self.egress(now)?;
+            busy_turns = if busy { busy_turns + 1 } else { 0 };
+            if !busy || busy_turns >= BUSY_TURNS {
+                let mut interests = Vec::new();
+                let due = task.waits_for(now, &self.stack, &mut interests);
+                let due = if busy { Some(now) } else { due };
+                let frames = task.takes_frames(&self.stack);
+                self.wait(&interests, due, frames)?;
+                busy_turns = 0;
+            }
+        }
+    }
+
+    /// Runs until `done` has an answer; `None` if `deadline` passes before.
+    ///
+    /// # Errors
+    /// As for [`Engine::run`].
+    pub fn run_until<T>(
+        &mut self,
+        deadline: Option<Duration>,
+        done: impl FnMut(&mut Stack) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        self.run(&mut Until { deadline, done })
+    }
+}
+
+/// A task that only looks at the stack.
+struct Until<F> {
+    deadline: Option<Duration>,
+    done: F,
+}
+
+impl<T, F: FnMut(&mut Stack) -> Option<T>> Task for Until<F> {
+    type Output = Option<T>;
+    type Error = Error;
+
+    fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<Option<T>>, Error> {
+        // What is to be sent may be what the answer waits for.
+        let busy = engine.egress(now)?;
+        let answer = (self.done)(&mut engine.stack);
+        match answer.is_some() || self.deadline.is_some_and(|at| at <= now) {
+            true => Ok(Turn::Done(answer)),
+            false => Ok(Turn::of(busy)),
+        }
+    }
+
+    fn waits_for<'a>(&'a self, _: Duration, _: &Stack, _: &mut Vec<Interest<'a>>) -> Option<Duration> {
+        self.deadline
+    }
+}

@@ -1,0 +1,45 @@
+//! Our port, held against other processes.
+use super::{Error, Setup, engine::unpredictable};
+use crate::{
+    kernel::PortLease,
+    net::Protocol,
+    process::capability::{self, Capability},
+};
+use std::ops::RangeInclusive;
+
+/// The ports to choose from at an address that is not the host's (RFC 6335, section 6).
+const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
+
+/// A port of ours, held against other processes for as long as this value lives.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _lease: Option<PortLease>,
+}
+
+impl Port {
+    /// Takes the port that `setup` wants, or any free one. Nothing else has been opened yet, so this is where
+    /// missing privileges show.
+    pub fn take(setup: &Setup) -> Result<Port, Error> {
+        capability::require(Capability::NetRaw, "open a packet socket")?;
+        capability::require(Capability::NetAdmin, "attach the ingress guard")?;
+        capability::require(Capability::Bpf, "load its eBPF programs")?;
+        if setup.lease.is_empty() {
+            let number = match setup.port {
+                0 => EPHEMERAL.start() + (unpredictable() % EPHEMERAL.len() as u64) as u16,
+                port => port,
+            };
+            return Ok(Port { number, _lease: None });
+        }
+        let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
+        let lease = match setup.protocol {
+            Protocol::Tcp => PortLease::tcp(&setup.lease, setup.port, scope)?,
+            Protocol::Udp => PortLease::udp(&setup.lease, setup.port, scope)?,
+        };
+        Ok(Port { number: lease.port(), _lease: Some(lease) })
+    }
+
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+}
