@@ -2,16 +2,19 @@
 //!
 //! Tests the file that NETKAT_STATIC names (scripts/test builds one for this), else the one in target/dist; says so
 //! loudly where there is none. The size is the release's: scripts/package-static itself refuses a larger one.
+#[path = "support/namespace.rs"]
+mod namespace;
+
 use caps::{CapSet, Capability};
-use nix::sched::{CloneFlags, setns, unshare};
+use namespace::Namespace;
+use nix::sched::{CloneFlags, unshare};
 use std::{
-    fs::{self, File},
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -81,36 +84,31 @@ fn holds_no_path_of_the_machine_that_built_it() {
 
 /// Two namespaces with a veth pair between them, and a folder that holds nothing but netkat.
 struct Lab {
-    host: String,
-    peer: String,
+    host: Namespace,
+    peer: Namespace,
     root: PathBuf,
 }
 
 impl Lab {
     /// None where the machine lacks what it takes, said loudly.
     fn new(label: &str) -> Option<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
         let binary = binary()?;
         if !nix::unistd::geteuid().is_root() {
             skipped("needs root");
             return None;
         }
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("netkat-static-{}-{number}", std::process::id());
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{label}"));
-        let lab = Self { host: format!("{name}-host"), peer: format!("{name}-peer"), root };
+        let lab = Self {
+            host: Namespace::new("host"),
+            peer: Namespace::new("peer"),
+            root: Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{label}", std::process::id())),
+        };
         fs::create_dir_all(&lab.root).expect("a folder");
         fs::copy(&binary, lab.root.join("netkat")).expect("a copy of the binary");
-        let ip = |line: &str| output(Command::new("ip").args(line.split_whitespace()));
-        for space in [&lab.host, &lab.peer] {
-            ip(&format!("netns add {space}"));
-            ip(&format!("-n {space} link set lo up"));
-        }
-        ip(&format!("link add eth0 netns {} type veth peer name eth0 netns {}", lab.host, lab.peer));
+        lab.host.join("eth0", &lab.peer, "eth0");
         for (space, addresses) in [(&lab.host, HOST), (&lab.peer, PEER)] {
-            ip(&format!("-n {space} link set eth0 up"));
-            ip(&format!("-n {space} address add {}/24 dev eth0", addresses[0]));
-            ip(&format!("-n {space} address add {}/64 dev eth0 nodad", addresses[1]));
+            space.ip("link set eth0 up");
+            space.ip(&format!("address add {}/24 dev eth0", addresses[0]));
+            space.ip(&format!("address add {}/64 dev eth0 nodad", addresses[1]));
         }
         Some(lab)
     }
@@ -118,7 +116,7 @@ impl Lab {
     /// netkat, alone in its folder, by way of programs that stay outside ("strace -f").
     fn netkat(&self, before: &str, arguments: &str) -> Running {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.host]).args(before.split_whitespace());
+        command.args(["netns", "exec", self.host.name()]).args(before.split_whitespace());
         command.arg("chroot").arg(&self.root).arg("/netkat").args(arguments.split_whitespace());
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Running(child.unwrap_or_else(|e| panic!("{command:?}: {e}")))
@@ -126,19 +124,12 @@ impl Lab {
 
     /// Runs `work` in the peer's namespace.
     fn at_peer<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let file = File::open(Path::new("/run/netns").join(&self.peer)).expect("the namespace");
-        let work = || {
-            setns(&file, CloneFlags::CLONE_NEWNET).expect("entering the namespace");
-            work()
-        };
-        thread::scope(|scope| scope.spawn(work).join()).expect("the peer")
+        self.peer.inside(work)
     }
 
     /// What the container image holds, run as a container would be: as nobody, with three capabilities to be had.
     fn in_image(&self, arguments: &str) -> Running {
-        let file = File::open(Path::new("/run/netns").join(&self.host)).expect("the namespace");
-        let start = || {
-            setns(&file, CloneFlags::CLONE_NEWNET).expect("entering the namespace");
+        self.host.inside(|| {
             unshare(CloneFlags::CLONE_FS).expect("a root folder of this thread's own");
             nix::unistd::chroot(&self.root).and_then(|()| nix::unistd::chdir("/")).expect("the image's root");
             for capability in caps::runtime::thread_all_supported() {
@@ -150,8 +141,7 @@ impl Lab {
             command.args(arguments.split_whitespace()).uid(65532).gid(65532);
             let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
             Running(child.unwrap_or_else(|e| panic!("{command:?}: {e}")))
-        };
-        thread::scope(|scope| scope.spawn(start).join()).expect("netkat")
+        })
     }
 
     fn listener(&self, address: &str) -> (TcpListener, u16) {
@@ -163,9 +153,6 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for space in [&self.host, &self.peer] {
-            let _ = Command::new("ip").args(["netns", "del", space]).status();
-        }
         let _ = fs::remove_dir_all(&self.root);
     }
 }

@@ -2,16 +2,17 @@
 //! veth pairs, eth0 (10.0.0.0/24, 2001:db8:0::/64) and eth1 (10.1.0.0/24, 2001:db8:1::/64); we are host 1 on
 //! each, the peer is host 2.
 
+#[path = "../support/namespace.rs"]
+mod namespace;
+
 use std::{
-    fs::{self, File},
-    io::Write,
+    fs,
     net::{IpAddr, SocketAddr, UdpSocket},
-    process::Command,
-    sync::atomic::{AtomicU32, Ordering},
-    thread,
     time::Duration,
 };
 
+use namespace::Namespace;
+pub use namespace::skip;
 use netkat::{
     host::{
         interface,
@@ -20,40 +21,29 @@ use netkat::{
     },
     net::{MacAddr, Protocol},
 };
-use nix::{
-    sched::{CloneFlags, setns},
-    sys::socket::{setsockopt, sockopt},
-    unistd::geteuid,
-};
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// A pair of connected namespaces, removed when dropped.
 pub struct Lab {
-    us: String,
-    peer: String,
+    us: Namespace,
+    peer: Namespace,
 }
 
 impl Lab {
     /// `None` where it can't be built.
     pub fn new() -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !geteuid().is_root() {
-            skip("needs root for network namespaces");
-            return None;
-        }
-        let id = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let lab = Lab { us: format!("host-us-{id}"), peer: format!("host-peer-{id}") };
+        let lab = Lab { us: Namespace::available("us")?, peer: Namespace::new("peer") };
         for namespace in [&lab.us, &lab.peer] {
-            ip(&format!("netns add {namespace}"));
-            ip(&format!("-n {namespace} link set lo up"));
+            // Addresses that are still being checked are part of what is asked about.
+            namespace.sysctl("net.ipv6.conf.default.accept_dad", "1");
         }
         for link in 0..2 {
-            let (us, peer) = (&lab.us, &lab.peer);
-            ip(&format!("-n {us} link add eth{link} type veth peer name eth{link} netns {peer}"));
-            for (namespace, host) in [(us, 1), (peer, 2)] {
-                ip(&format!("-n {namespace} link set eth{link} address 02:00:00:00:0{link}:0{host}"));
-                ip(&format!("-n {namespace} addr add 10.{link}.0.{host}/24 dev eth{link}"));
-                ip(&format!("-n {namespace} link set eth{link} up"));
-                ip(&format!("-n {namespace} addr add 2001:db8:{link}::{host}/64 dev eth{link} nodad"));
+            lab.us.join(&format!("eth{link}"), &lab.peer, &format!("eth{link}"));
+            for (namespace, host) in [(&lab.us, 1), (&lab.peer, 2)] {
+                namespace.ip(&format!("link set eth{link} address 02:00:00:00:0{link}:0{host}"));
+                namespace.ip(&format!("addr add 10.{link}.0.{host}/24 dev eth{link}"));
+                namespace.ip(&format!("link set eth{link} up"));
+                namespace.ip(&format!("addr add 2001:db8:{link}::{host}/64 dev eth{link} nodad"));
             }
         }
         Some(lab)
@@ -61,27 +51,27 @@ impl Lab {
 
     /// Runs `ip` in our namespace.
     pub fn us(&self, command: &str) {
-        self.try_us(command).unwrap_or_else(|error| panic!("ip {command}: {error}"));
+        self.us.ip(command);
     }
 
     /// The same where the kernel may lack what it takes.
     pub fn try_us(&self, command: &str) -> Result<(), String> {
-        try_ip(&format!("-n {} {command}", self.us))
+        self.us.try_ip(command).map(drop)
     }
 
     /// Runs `ip` in the peer's namespace.
     pub fn peer(&self, command: &str) {
-        ip(&format!("-n {} {command}", self.peer));
+        self.peer.ip(command);
     }
 
     /// Runs `work` in our namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        inside(&self.us, work)
+        self.us.inside(work)
     }
 
     /// Runs `work` in the peer's namespace.
     pub fn inside_peer<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        inside(&self.peer, work)
+        self.peer.inside(work)
     }
 
     pub fn lookup(&self, query: &Query) -> Result<Route, RouteError> {
@@ -128,21 +118,6 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for namespace in [&self.us, &self.peer] {
-            // Not asserted: a test that has failed already must show its own reason.
-            let _ = try_ip(&format!("netns del {namespace}"));
-        }
-    }
-}
-
-/// Says so past libtest's capture, so that it is seen on success too.
-pub fn skip(reason: &str) {
-    let name = thread::current().name().unwrap_or("?").to_owned();
-    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
-}
-
 /// Writes a sysctl of the namespace that the calling thread is in.
 pub fn set(setting: &str, value: &str) {
     let path = format!("/proc/sys/net/{}", setting.replace('.', "/"));
@@ -161,24 +136,4 @@ pub fn address(text: &str) -> IpAddr {
 /// The unspecified address of the same family.
 pub fn any(of: IpAddr) -> IpAddr {
     address(if of.is_ipv4() { "0.0.0.0" } else { "::" })
-}
-
-fn try_ip(arguments: &str) -> Result<(), String> {
-    let output = Command::new("ip").args(arguments.split_whitespace()).output().map_err(|e| e.to_string())?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
-}
-
-fn ip(arguments: &str) {
-    try_ip(arguments).unwrap_or_else(|error| panic!("ip {arguments}: {error}"));
-}
-
-fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
-    let entrance = File::open(format!("/var/run/netns/{namespace}")).expect("namespace");
-    thread::scope(|scope| {
-        let entered = scope.spawn(move || {
-            setns(entrance, CloneFlags::CLONE_NEWNET).expect("setns");
-            work()
-        });
-        entered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }

@@ -1,21 +1,15 @@
-//! Two network namespaces joined by a veth pair, gone with the test.
-//!
-//! The test's body runs in a thread that has the near namespace; a sleeping child holds the far one. Neither has
-//! a name, so nothing can be left behind.
+//! A namespace, or two that a veth pair joins, gone with the test.
+#[path = "../support/namespace.rs"]
+mod support;
 
-use nix::{
-    sched::{CloneFlags, setns, unshare},
-    unistd::geteuid,
-};
 use std::{
-    fs::File,
     io,
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-    process::{Child, Command, Stdio},
-    thread,
+    process::Command,
     time::{Duration, Instant},
 };
+use support::Namespace;
 
 /// Near and far address of either family.
 pub const NEAR: [&str; 2] = ["10.77.0.1", "fd77::1"];
@@ -28,65 +22,35 @@ pub const INTERFACE: &str = "near0";
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// The far end of the pair.
-pub struct Far {
-    child: Child,
-}
-
-impl Drop for Far {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+pub struct Far(Namespace);
 
 /// Runs a test alone in a fresh namespace with lo up.
 pub fn alone(test: impl FnOnce() + Send) {
-    if !geteuid().is_root() {
-        eprintln!("SKIPPED: needs root to make network namespaces");
-        return;
+    if let Some(near) = Namespace::available("near") {
+        near.inside(test);
     }
-    thread::scope(|scope| {
-        let body = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            run("ip link set lo up");
-            test();
-        });
-        if let Err(panic) = body.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
 }
 
 /// Runs a test in a namespace that a veth pair joins with another.
 pub fn joined(test: impl FnOnce(&Far) + Send) {
-    alone(|| {
-        let child = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 600"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut far = Far { child };
-        let mut line = [0; 3];
-        io::Read::read_exact(far.child.stdout.as_mut().unwrap(), &mut line).unwrap();
-
-        run(&format!("ip link add {INTERFACE} type veth peer name far0 netns {}", far.child.id()));
-        for address in NEAR {
-            run(&format!("ip address add {} dev {INTERFACE}", with_prefix(address)));
+    let Some(near) = Namespace::available("near") else { return };
+    let far = Namespace::new("far");
+    near.join(INTERFACE, &far, "far0");
+    for (namespace, interface, addresses) in [(&near, INTERFACE, NEAR), (&far, "far0", FAR)] {
+        for address in addresses {
+            namespace.ip(&format!("address add {} dev {interface}", with_prefix(address)));
         }
-        run(&format!("ip link set {INTERFACE} up"));
-        for address in FAR {
-            far.run(&format!("ip address add {} dev far0", with_prefix(address)));
+        namespace.ip(&format!("link set {interface} up"));
+    }
+    let far = Far(far);
+    // Silence means something only once the link is known to work.
+    for address in NEAR {
+        let start = Instant::now();
+        while far.connect(address, 1) != Answer::Refused {
+            assert!(start.elapsed() < Duration::from_secs(10), "the link to {address} does not come up");
         }
-        far.run("ip link set far0 up");
-        // Silence means something only once the link is known to work.
-        for address in NEAR {
-            let start = Instant::now();
-            while far.connect(address, 1) != Answer::Refused {
-                assert!(start.elapsed() < Duration::from_secs(10), "the link to {address} does not come up");
-            }
-        }
-        test(&far);
-    });
+    }
+    near.inside(|| test(&far));
 }
 
 /// The address as ip(8) wants it; IPv6 without duplicate address detection, so that it is ready at once.
@@ -95,20 +59,9 @@ fn with_prefix(address: &str) -> String {
 }
 
 impl Far {
-    pub fn run(&self, command: &str) -> String {
-        self.within(|| run(command))
-    }
-
     /// Calls `work` in the far namespace.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(format!("/proc/{}/ns/net", self.child.id())).unwrap();
-        thread::scope(|scope| {
-            let far = scope.spawn(|| {
-                setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-                work()
-            });
-            far.join().unwrap()
-        })
+        self.0.inside(work)
     }
 
     /// How the near end answers a SYN.

@@ -2,6 +2,8 @@
 mod captures;
 mod files;
 mod line;
+#[path = "../support/namespace.rs"]
+mod namespace;
 mod program;
 mod properties;
 mod tap;

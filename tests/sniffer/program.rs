@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 use super::{
     captures::{folder, names, text},
     files::Temporary,
+    namespace::Namespace,
 };
 
 const NETKAT: &str = env!("CARGO_BIN_EXE_netkat");
@@ -118,14 +119,13 @@ cat "$log" >&2
 /// Runs a shell script in a network namespace of its own, where `$0` is netkat and `$1` a file that has gone when this
 /// returns; `None` where there is no namespace to be had.
 fn alone(script: &str, name: &str) -> Option<(Output, String)> {
-    let able = Command::new("unshare").args(["-n", "true"]).status().is_ok_and(|status| status.success());
-    if !able {
-        eprintln!("SKIPPED: no network namespace to be had here (needs root)");
-        return None;
-    }
+    let namespace = Namespace::available("sniffer")?;
     let file = Temporary::new(name);
-    let output =
-        Command::new("unshare").args(["-n", "bash", "-c", script, NETKAT]).arg(&file.0).output().unwrap();
+    let output = Command::new("ip")
+        .args(["netns", "exec", namespace.name(), "bash", "-c", script, NETKAT])
+        .arg(&file.0)
+        .output()
+        .unwrap();
     let left = std::fs::read_to_string(&file.0).unwrap_or_default();
     Some((output, left))
 }

@@ -1,0 +1,144 @@
+//! Network namespaces that a test makes, and that go with it whatever happens: the one builder for all tests.
+//!
+//! Names carry the process id and a counter: "netkat-lab-PID-N-label". The first namespace made removes what dead
+//! runs left behind (SIGKILL runs no destructors).
+#![allow(dead_code, reason = "no test uses all of it")]
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{SIGKILL, kill},
+    unistd::{Pid, geteuid},
+};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+const PREFIX: &str = "netkat-lab-";
+const FOLDER: &str = "/run/netns";
+
+/// A network namespace with its lo up. Dropping it kills what still runs inside and removes it.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes a namespace; `label` is the end of its name.
+    pub fn new(label: &str) -> Self {
+        static SWEEP: Once = Once::new();
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        SWEEP.call_once(sweep);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}-{label}", std::process::id());
+        ip(&format!("netns add {name}"));
+        let namespace = Self { name };
+        // Link-local addresses are usable at once then: no neighbour is asked for before.
+        namespace.sysctl("net.ipv6.conf.default.accept_dad", "0");
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// The same, or `None` and a loud word where this process is not root.
+    pub fn available(label: &str) -> Option<Self> {
+        if geteuid().is_root() {
+            return Some(Namespace::new(label));
+        }
+        skip("needs root for network namespaces");
+        None
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file that stands for the namespace.
+    pub fn file(&self) -> PathBuf {
+        Path::new(FOLDER).join(&self.name)
+    }
+
+    /// Runs `ip` here and returns what it prints. The arguments hold no spaces; it has to succeed.
+    pub fn ip(&self, arguments: &str) -> String {
+        ip(&format!("-n {} {arguments}", self.name))
+    }
+
+    /// The same where the kernel may lack what it takes.
+    pub fn try_ip(&self, arguments: &str) -> Result<String, String> {
+        try_ip(&format!("-n {} {arguments}", self.name))
+    }
+
+    /// Joins this namespace with another by a veth pair whose ends have these names, both down.
+    pub fn join(&self, name: &str, other: &Namespace, other_name: &str) {
+        self.ip(&format!("link add {name} type veth peer name {other_name} netns {}", other.name));
+    }
+
+    /// Writes a setting of this namespace, as "net.ipv4.ip_forward".
+    pub fn sysctl(&self, name: &str, value: &str) {
+        let file = format!("/proc/sys/{}", name.replace('.', "/"));
+        self.inside(|| fs::write(&file, value)).unwrap_or_else(|e| panic!("{name} = {value}: {e}"));
+    }
+
+    /// Runs `work` on a thread that is in this namespace. Sockets opened there stay there and can be used from
+    /// anywhere.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(self.file()).expect("the namespace's file");
+        let result = thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&file, CloneFlags::CLONE_NEWNET).expect("entering the namespace");
+                work()
+            });
+            thread.join()
+        });
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+/// Says so past libtest's capture, so that it is seen on success, too.
+pub fn skip(reason: &str) {
+    let name = thread::current().name().unwrap_or("?").to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
+}
+
+/// Removes the namespaces of runs whose process is dead.
+fn sweep() {
+    for entry in fs::read_dir(FOLDER).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove(&name);
+        }
+    }
+}
+
+/// Nothing here is asserted: a test that has failed already must show its own reason.
+fn remove(name: &str) {
+    let pids = try_ip(&format!("netns pids {name}")).unwrap_or_default();
+    for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {
+        let _ = kill(Pid::from_raw(pid), SIGKILL);
+    }
+    let _ = try_ip(&format!("netns del {name}"));
+}
+
+fn ip(arguments: &str) -> String {
+    try_ip(arguments).unwrap_or_else(|error| panic!("ip {arguments}: {error}"))
+}
+
+fn try_ip(arguments: &str) -> Result<String, String> {
+    let run = Command::new("ip").args(arguments.split_whitespace()).output();
+    let Output { status, stdout, stderr } = run.map_err(|error| error.to_string())?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    if status.success() { Ok(text(stdout)) } else { Err(text(stderr)) }
+}
