@@ -41,7 +41,7 @@ impl Cluster {
     }
 
     fn script(&self, name: &str) -> Command {
-        let mut command = Command::new(format!("{ROOT}/scripts/{name}"));
+        let mut command = Command::new(format!("{ROOT}/packaging/kubernetes/{name}"));
         let path = std::env::var("PATH").unwrap_or_default();
         command
             .env("PATH", format!("{}:{path}", self.folder.join("bin").display()))
