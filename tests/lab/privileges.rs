@@ -231,6 +231,57 @@ fn with_sudo_a_run_becomes_its_callers() {
     settles_at(&mut server, &Privileges::given_up(54_321, 54_322, 0));
 }
 
+/// An id that the kernel takes for "unchanged", or none at all: no run goes on as root, or as anybody, because of it.
+#[test]
+fn what_is_no_id_in_sudos_variables_ends_a_run() {
+    lab!();
+    let pair = Pair::new();
+    let there = pair.peer_address(Family::V4);
+    let modes = ["-l -k 5000", "-u -l 5000", "-l 5000 --sh-exec id", "--sniff -i eth0", "-z -w 1"];
+    for (values, named) in [
+        ("SUDO_UID=4294967295 SUDO_GID=4294967295", "SUDO_UID is \"4294967295\""),
+        ("SUDO_UID=-1 SUDO_GID=-1", "SUDO_UID is \"-1\""),
+        ("SUDO_UID=54321 SUDO_GID=4294967295", "SUDO_GID is \"4294967295\""),
+        ("SUDO_UID=4294967296 SUDO_GID=54322", "SUDO_UID is \"4294967296\""),
+        ("SUDO_UID=nobody SUDO_GID=nogroup", "SUDO_UID is \"nobody\""),
+        ("SUDO_UID= SUDO_GID=", "SUDO_UID is \"\""),
+        ("SUDO_UID=54321", "SUDO_UID is set and SUDO_GID is not"),
+    ] {
+        for mode in modes {
+            let target = if mode.starts_with("-z") { format!("{there} 5000") } else { String::new() };
+            let caller = format!("env -u SUDO_UID -u SUDO_GID {values} {PROGRAM} -n {mode} {target}");
+            let refused = pair.host.words(&caller).run();
+            assert_eq!(refused.code(), Some(1), "{values}, {mode}: {refused}");
+            assert!(refused.stderr.contains(named), "{values}, {mode}: {refused}");
+        }
+    }
+}
+
+/// There the variables are the word of a user who may not become another.
+#[test]
+fn who_runs_a_set_user_id_file_stays_that_user() {
+    lab!("setpriv", "nc.openbsd");
+    let pair = Pair::new();
+    let copy = Copy::new("setuid");
+    fs::set_permissions(&copy.0, fs::Permissions::from_mode(0o4755)).expect("a mode");
+    let arguments = |sudo: &str, rest: &str| {
+        let user = "setpriv --reuid=54321 --regid=54322 --clear-groups";
+        format!("{user} env SUDO_UID={sudo} SUDO_GID={sudo} {} {rest}", copy.0.display())
+    };
+    for sudo in ["0", "54324"] {
+        let mut server = pair.host.words(&arguments(sudo, "-l 5000")).input(Input::Open).spawn();
+        settles_at(&mut server, &Privileges::given_up(54_321, 54_322, 0));
+        drop(server);
+        let line = arguments(sudo, "-v -l 5000 --sh-exec");
+        let mut server = pair.host.words(&line).arg("cat /proc/self/status").spawn();
+        server.wait_for_stderr("listening on");
+        let at = pair.host_address(Family::V4);
+        let told = Privileges::parse(&pair.peer.run(&format!("nc.openbsd {at} 5000")).text());
+        assert_eq!((told.users, told.groups), (vec![54_321; 4], vec![54_322; 4]), "SUDO_UID={sudo}");
+        assert_eq!((told.supplementary, told.capabilities), (vec![54_322], [0; 4]), "SUDO_UID={sudo}");
+    }
+}
+
 /// A pod without CAP_SETUID, CAP_SETGID and CAP_SETPCAP: what can be given up is.
 #[test]
 fn where_root_may_not_become_nobody_the_rest_is_given_up() {
