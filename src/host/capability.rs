@@ -6,7 +6,11 @@ use std::{env, fmt, path::PathBuf};
 
 use caps::{CapSet, CapsHashSet, errors::CapsError};
 
-use super::sysctl::{self, SysctlError};
+use super::sysctl;
+
+/// The first port that takes no capability unless the administrator says otherwise (PROT_SOCK in the kernel's
+/// include/net/sock.h).
+const UNPRIVILEGED: u32 = 1024;
 
 /// The capabilities that netkat may need, capabilities(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,8 +58,6 @@ pub enum CapabilityError {
     Unreadable(CapsError),
     #[error("could not give up capabilities ({set:?} set): {source}")]
     NotDropped { set: CapSet, source: CapsError },
-    #[error(transparent)]
-    Sysctl(#[from] SysctlError),
 }
 
 /// What the user can do about a missing capability.
@@ -77,9 +79,21 @@ pub fn require(capability: Capability, purpose: &str) -> Result<(), CapabilityEr
     }
 }
 
-/// Makes sure that the calling thread may bind `port`, which below ip_unprivileged_port_start takes a capability.
+/// Makes sure that the calling thread may have `port`, as bind(2) does (__inet_bind() in the kernel's net/ipv4/af_inet.c):
+/// a port below net.ipv4.ip_unprivileged_port_start, of either family and protocol, takes a capability; 0 takes none.
+/// For addresses at which the kernel binds nothing.
+///
+/// # Errors
+/// [`CapabilityError::Missing`] names capability, port and remedy.
 pub fn require_port(port: u16) -> Result<(), CapabilityError> {
-    if u32::from(port) >= sysctl::ip_unprivileged_port_start()? {
+    if port == 0 || Capability::NetBindService.effective()? {
+        return Ok(());
+    }
+    let unprivileged = sysctl::ip_unprivileged_port_start().unwrap_or_else(|error| {
+        log::debug!("{error}; assuming the kernel's default, {UNPRIVILEGED}");
+        UNPRIVILEGED
+    });
+    if u32::from(port) >= unprivileged {
         return Ok(());
     }
     require(Capability::NetBindService, &format!("hold port {port}"))

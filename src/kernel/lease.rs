@@ -142,11 +142,15 @@ fn refused(protocol: Protocol, address: SocketAddr, source: io::Error) -> Kernel
     if source.kind() == io::ErrorKind::AddrNotAvailable {
         return KernelError::NotLocal { protocol, address };
     }
-    let port = ("hold a port below 1024", Capability::CAP_NET_BIND_SERVICE);
-    let filter = ("put a filter on its port lease", Capability::CAP_NET_ADMIN);
-    [port, filter]
-        .into_iter()
-        .filter(|(_, capability)| address.port() < 1024 || *capability != Capability::CAP_NET_BIND_SERVICE)
-        .find_map(|(action, capability)| capabilities::missing(&source, action, capability))
-        .unwrap_or(KernelError::Lease { protocol, address, source })
+    // bind(2) says EACCES (__inet_bind() in the kernel's net/ipv4/af_inet.c), SO_ATTACH_FILTER EPERM (sk_setsockopt()
+    // in net/core/sock.c).
+    let (action, capability) = match source.raw_os_error() {
+        Some(libc::EACCES) => ("hold a port that low", Capability::CAP_NET_BIND_SERVICE),
+        _ => ("put a filter on its port lease", Capability::CAP_NET_ADMIN),
+    };
+    capabilities::missing(&source, action, capability).unwrap_or(KernelError::Lease {
+        protocol,
+        address,
+        source,
+    })
 }

@@ -6,7 +6,7 @@ use crate::{
     peers::Netcat,
     process::{Command, DEADLINE, Input, Process},
     requirements::lab,
-    topology::{Family, Pair},
+    topology::{Family, Pair, at},
 };
 use std::{
     fs,
@@ -100,6 +100,61 @@ fn a_low_port_needs_its_capability() {
     let all = ["net_raw", "net_admin", "bpf", "net_bind_service"];
     let mut server = with_capabilities(&pair.host, &copy, &all, &format!("-v {line}")).spawn();
     server.wait_for_stderr("listening on");
+}
+
+/// The kernel binds nothing at an assumed address, so netkat asks as bind(2) would: in both families, for TCP and UDP,
+/// wherever a port of ours can be named.
+#[test]
+fn a_low_port_of_an_assumed_address_needs_its_capability() {
+    lab!("setpriv");
+    let (pair, copy) = (Pair::new(), Copy::new("assumed"));
+    let limit = |first: u32| {
+        pair.host.run(&format!("sysctl -qw net.ipv4.ip_unprivileged_port_start={first}"));
+    };
+    let low = ["net_raw", "net_admin", "bpf", "net_bind_service"];
+    for family in Family::ALL {
+        let persona = at(family, "10.77.0.77", "fd77::77");
+        let there = pair.peer_address(family);
+        let run = |capabilities: &[&str], line: &str| {
+            with_capabilities(&pair.host, &copy, capabilities, &format!("-v -n --as {persona} {line}"))
+        };
+        let lines = |port: u16| {
+            [
+                format!("-w 5 -l {port}"),
+                format!("-w 5 -l -k -p {port}"),
+                format!("-w 5 -u -l {port}"),
+                format!("-w 5 -p {port} {there} 5000"),
+                format!("-w 5 -u -p {port} {there} 5000"),
+                format!("-w 5 -z -p {port} {there} 5000,5001"),
+                format!("-w 5 -z -u -p {port} {there} 5000,5001"),
+            ]
+        };
+        let needed = |capabilities: &[&str], port: u16| {
+            for line in lines(port) {
+                let refused = run(capabilities, &line).run();
+                assert_eq!(refused.code(), Some(1), "{line}: {refused}");
+                let said = format!("needs CAP_NET_BIND_SERVICE to hold port {port} (run with sudo");
+                assert!(refused.stderr.contains(&said), "{line}: {refused}");
+            }
+        };
+        let granted = |capabilities: &[&str], port: u16| {
+            for line in lines(port) {
+                run(capabilities, &line).input(Input::Open).spawn().wait_for_stderr("raw socket: ");
+            }
+        };
+        needed(&NEEDED, 22);
+        granted(&NEEDED, 1024);
+        granted(&low, 22);
+        limit(1);
+        granted(&NEEDED, 22);
+        limit(2000);
+        needed(&NEEDED, 1999);
+        // What the kernel says of an own address is understood, too.
+        let own = format!("-l {} 1999", pair.host_address(family));
+        let refused = with_capabilities(&pair.host, &copy, &NEEDED, &own).run();
+        assert!(refused.stderr.contains("needs CAP_NET_BIND_SERVICE to "), "{refused}");
+        limit(1024);
+    }
 }
 
 #[test]
