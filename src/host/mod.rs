@@ -1,8 +1,9 @@
 //! Questions to the kernel: which route a flow takes, which interface carries it, which neighbour is its next
 //! hop, what this process may do.
 //!
-//! Everything here is synchronous and changes nothing outside of this process, with one exception:
-//! [`neighbour::resolve`] asks the kernel to resolve a neighbour that it does not know yet. [`sandbox`] gives up what the
+//! Everything here is synchronous and changes nothing outside of this process, with two exceptions:
+//! [`neighbour::resolve`] asks the kernel to resolve a neighbour that it does not know yet, [`private_file`] makes the
+//! files that a run is told to write. [`sandbox`] gives up what the
 //! process no longer needs. Netlink sockets belong to the network namespace of the thread
 //! that opened them, so each question opens its own: the answer is always that of the calling thread's namespace.
 
@@ -12,6 +13,7 @@ pub mod interface;
 pub mod missing;
 pub mod neighbour;
 pub mod netlink;
+pub mod private_file;
 pub mod resolve;
 pub mod route;
 pub mod sandbox;

@@ -2,6 +2,7 @@
 //! `-k`, each client has an object of its own as soon as it is over, before that of the run.
 use super::{Egress, Error, Verdict, session::Summary};
 use crate::{
+    host::private_file,
     net::{FiveTuple, Protocol},
     stack::DatagramCounters,
 };
@@ -140,7 +141,7 @@ impl Report {
             None => Output::Stderr,
             Some(path) => {
                 let name = path.display().to_string();
-                match File::create(path) {
+                match private_file::open(path, false) {
                     Ok(file) => Output::File { file, name },
                     Err(error) => return Err(Error::Report { to: name, error }),
                 }

@@ -408,6 +408,67 @@ fn what_was_opened_by_root_is_written_by_nobody() {
     fs::remove_dir_all(&folder).expect("removed");
 }
 
+/// Whatever the umask, and whichever mode makes the file: what was said is not for every account on this host.
+#[test]
+fn new_files_are_their_owners_alone_and_old_ones_keep_their_mode() {
+    lab!("nc.openbsd");
+    let pair = Pair::new();
+    let folder = std::env::temp_dir().join(format!("netkat-lab-{}-modes", std::process::id()));
+    let name = |file: &str| folder.join(file).display().to_string();
+    let mode = |file: &str| fs::metadata(name(file)).expect(file).permissions().mode() & 0o7777;
+    let run = |files: &[(&str, &str)], rest: &str| {
+        let files: Vec<_> = files.iter().map(|(option, file)| format!("{option}{}", name(file))).collect();
+        let line = format!("umask 0; exec {PROGRAM} -n {} {rest}", files.join(" "));
+        pair.host.command("sh").args(["-c", &line]).text("question").run()
+    };
+    let all = [("--output=", "output"), ("--hex-dump=", "dump"), ("--pcap=", "pcap"), ("--json=", "json")];
+    for family in Family::ALL {
+        let (here, there) = (pair.host_address(family), pair.peer_address(family));
+        for old in [None, Some(0o644), Some(0o640)] {
+            for more in ["", "--append-output"] {
+                fs::create_dir_all(&folder).expect("a folder");
+                if let Some(old) = old {
+                    for (_, file) in all {
+                        fs::write(name(file), "old").expect(file);
+                        fs::set_permissions(name(file), fs::Permissions::from_mode(old)).expect("a mode");
+                    }
+                }
+                let server = Netcat::OpenBsd.listen(&pair.peer, there, 5000, |c| c.text("answer"));
+                let client = run(&all, &format!("{more} {there} 5000"));
+                assert_eq!(client.code(), Some(0), "{client}");
+                server.wait(DEADLINE);
+                let modes = all.map(|(_, file)| mode(file));
+                assert_eq!(modes, [old.unwrap_or(0o600); 4], "{old:?} {more}");
+                fs::remove_dir_all(&folder).expect("removed");
+            }
+        }
+        fs::create_dir_all(&folder).expect("a folder");
+        let recorded = [("--pcap=", "pcap"), ("--json=", "json")];
+        let one = "-i eth0 --sniff --count 1";
+        let ping = if here.is_ipv4() { "ping -c 20 -i 0.2 -q" } else { "ping -6 -c 20 -i 0.2 -q" };
+        let traffic = pair.peer.words(&format!("{ping} {here}")).spawn();
+        run(&[("--pcap=", "watched")], one);
+        drop(traffic);
+        assert_eq!(mode("watched"), 0o600);
+        run(&[("--pcap=", "copy")], &format!("--read {}", name("watched")));
+        assert_eq!(mode("copy"), 0o600);
+        for rest in [
+            format!("-u {there} 5000"),
+            format!("-z -w 1 {there} 5000"),
+            format!("-z -u -w 1 {there} 5000"),
+            format!("-w 100ms -l {here} 5000"),
+            format!("-w 100ms -u -l {here} 5000"),
+        ] {
+            run(&recorded, &rest);
+            assert_eq!(recorded.map(|(_, file)| mode(file)), [0o600; 2], "{rest}");
+            for (_, file) in recorded {
+                fs::remove_file(name(file)).expect(file);
+            }
+        }
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+}
+
 /// What a process of --exec is told by /proc, and whether it gets at netkat itself, its parent, whose user it has.
 const LOOK_AROUND: &str = "cat /proc/self/status; readlink /proc/$PPID/fd/* && echo descriptors; \
     (read -r line </proc/$PPID/environ) 2>/dev/null && echo environment; id -u; \
