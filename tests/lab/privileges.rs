@@ -416,11 +416,12 @@ fn new_files_are_their_owners_alone_and_old_ones_keep_their_mode() {
     let folder = std::env::temp_dir().join(format!("netkat-lab-{}-modes", std::process::id()));
     let name = |file: &str| folder.join(file).display().to_string();
     let mode = |file: &str| fs::metadata(name(file)).expect(file).permissions().mode() & 0o7777;
-    let run = |files: &[(&str, &str)], rest: &str| {
+    let start = |files: &[(&str, &str)], rest: &str| {
         let files: Vec<_> = files.iter().map(|(option, file)| format!("{option}{}", name(file))).collect();
         let line = format!("umask 0; exec {PROGRAM} -n {} {rest}", files.join(" "));
-        pair.host.command("sh").args(["-c", &line]).text("question").run()
+        pair.host.command("sh").args(["-c", &line]).text("question")
     };
+    let run = |files: &[(&str, &str)], rest: &str| start(files, rest).run();
     let all = [("--output=", "output"), ("--hex-dump=", "dump"), ("--pcap=", "pcap"), ("--json=", "json")];
     for family in Family::ALL {
         let (here, there) = (pair.host_address(family), pair.peer_address(family));
@@ -444,11 +445,9 @@ fn new_files_are_their_owners_alone_and_old_ones_keep_their_mode() {
         }
         fs::create_dir_all(&folder).expect("a folder");
         let recorded = [("--pcap=", "pcap"), ("--json=", "json")];
-        let one = "-i eth0 --sniff --count 1";
-        let ping = if here.is_ipv4() { "ping -c 20 -i 0.2 -q" } else { "ping -6 -c 20 -i 0.2 -q" };
-        let traffic = pair.peer.words(&format!("{ping} {here}")).spawn();
-        run(&[("--pcap=", "watched")], one);
-        drop(traffic);
+        let mut sniffer = start(&[("--pcap=", "watched")], "-v -i eth0 --sniff").spawn();
+        sniffer.wait_for_stderr("listening on eth0");
+        sniffer.terminate();
         assert_eq!(mode("watched"), 0o600);
         run(&[("--pcap=", "copy")], &format!("--read {}", name("watched")));
         assert_eq!(mode("copy"), 0o600);
