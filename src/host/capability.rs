@@ -64,7 +64,10 @@ pub enum CapabilityError {
 fn remedy(missing: Capability) -> String {
     let path = env::current_exe().unwrap_or_else(|_| PathBuf::from("netkat"));
     let more = if missing == Capability::NetBindService { ",cap_net_bind_service" } else { "" };
-    format!("run with sudo, or: setcap cap_net_raw,cap_net_admin,cap_bpf{more}+ep {}", path.display())
+    format!(
+        "run with sudo, or: setcap cap_net_raw,cap_net_admin,cap_bpf{more}+ep {}, for all who can execute it",
+        path.display()
+    )
 }
 
 /// Makes sure that the calling thread has `capability`; `purpose` completes the sentence "needs it to ...".
