@@ -292,49 +292,6 @@ fn sniffs(lab: &Lab, netkat: impl Fn(&str) -> Running) {
     }
 }
 
-/// Puts a program of this machine and its libraries into a folder that is to be somebody's root.
-fn install(program: &str, root: &Path) {
-    let libraries = output(Command::new("ldd").arg(program));
-    let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
-    for path in paths.chain([program]) {
-        let to = root.join(path.trim_start_matches('/'));
-        fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
-        fs::copy(path, to).expect("a copy");
-    }
-}
-
-/// What the .deb and the .rpm run once their files are in place.
-#[test]
-fn packages_set_file_capabilities_unless_the_administrator_says_no() {
-    let Some(lab) = Lab::new("package") else { return };
-    for program in ["/bin/sh", "/sbin/setcap"] {
-        install(program, &lab.root);
-    }
-    for folder in ["usr/bin", "etc/default", "dev"] {
-        fs::create_dir_all(lab.root.join(folder)).expect("a folder");
-    }
-    fs::write(lab.root.join("dev/null"), "").expect("as good as the device");
-    let installed = lab.root.join("usr/bin/netkat");
-    fs::rename(lab.root.join("netkat"), &installed).expect("the installed binary");
-    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
-    for script in ["deb/postinst", "rpm/post"] {
-        let script = fs::read_to_string(packaging.join(script)).expect("the script");
-        for (wanted, given) in [(None, true), (Some("no"), false), (Some("no"), false), (Some("yes"), true)] {
-            let switch = lab.root.join("etc/default/netkat");
-            match wanted {
-                Some(wanted) => fs::write(switch, format!("CAPABILITIES={wanted}\n")).expect("the switch"),
-                None => drop(fs::remove_file(switch)),
-            }
-            let mut configure = Command::new("chroot");
-            configure.arg(&lab.root).args(["/bin/sh", "-c", &script, "post", "configure"]);
-            output(configure.env("PATH", "/sbin:/bin"));
-            let capabilities = output(Command::new("getcap").arg(&installed));
-            let three = ["cap_net_raw", "cap_net_admin", "cap_bpf"];
-            assert_eq!(three.map(|one| capabilities.contains(one)), [given; 3], "{wanted:?}: {capabilities}");
-        }
-    }
-}
-
 #[test]
 fn opens_no_file_of_the_system_with_numeric_addresses() {
     let Some(lab) = Lab::new("strace") else { return };

@@ -38,9 +38,10 @@ With --no-shutdown, no FIN is sent until the peer has ended. With -q TIME, it is
     STATUS,
     (
         "Privileges",
-        "CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF (CAP_SYS_ADMIN in its place before Linux 5.8), and CAP_NET_BIND_SERVICE for a port of ours below 1024. Run it with sudo, or once
-  setcap cap_net_raw,cap_net_admin,cap_bpf+ep netkat
-All of them are given up as soon as everything is set up (with a guard at clsact all but CAP_NET_ADMIN, which takes it away at the end); netkat goes on as the user who called sudo, else as nobody, opens no more files and makes only the system calls that it needs. Files and standard streams are opened before that. Processes of --exec and --sh-exec are the user's who called sudo, without any capability and without means to gain one; for their sake netkat's files and system calls stay open then. --no-sandbox gives up capabilities only.",
+        "CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF (CAP_SYS_ADMIN in its place before Linux 5.8), and CAP_NET_BIND_SERVICE for a port of ours below 1024. Run it with sudo, or let the members of a group run it:
+  chown root:netkat netkat; chmod 750 netkat; setcap cap_net_raw,cap_net_admin,cap_bpf+ep netkat
+which CAPABILITIES=group in /etc/default/netkat does for the package's. Who can execute it then can read everybody's traffic on this host, answer for its ports and be other hosts.
+All of them are given up as soon as everything is set up (with a guard at clsact all but CAP_NET_ADMIN, which takes it away at the end); netkat goes on as the user who called sudo, else as nobody, opens no more files and makes only the system calls that it needs. Files and standard streams are opened before that; new files have mode 0600. Processes of --exec and --sh-exec are the user's who called sudo, without any capability and without means to gain one; for their sake netkat's files and system calls stay open then. --no-sandbox gives up capabilities only.",
     ),
     (
         "Limits",

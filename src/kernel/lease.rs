@@ -143,9 +143,12 @@ fn refused(protocol: Protocol, address: SocketAddr, source: io::Error) -> Kernel
     if source.kind() == io::ErrorKind::AddrNotAvailable {
         return KernelError::NotLocal { protocol, address };
     }
-    let low = address.port() < 1024;
-    low.then(|| capability::denied(&source, Capability::NetBindService, "hold a port below 1024"))
-        .flatten()
-        .or_else(|| capability::denied(&source, Capability::NetAdmin, "put a filter on its port lease"))
+    // bind(2) says EACCES (__inet_bind() in the kernel's net/ipv4/af_inet.c), SO_ATTACH_FILTER EPERM (sk_setsockopt()
+    // in net/core/sock.c).
+    let (purpose, missing) = match source.raw_os_error() {
+        Some(libc::EACCES) => ("hold a port that low", Capability::NetBindService),
+        _ => ("put a filter on its port lease", Capability::NetAdmin),
+    };
+    capability::denied(&source, missing, purpose)
         .map_or(KernelError::Lease { protocol, address, source }, KernelError::Capability)
 }

@@ -6,7 +6,11 @@ use std::{env, fmt, io, path::PathBuf};
 
 use caps::{CapSet, CapsHashSet, errors::CapsError};
 
-use crate::host::sysctl::{self, SysctlError};
+use crate::host::sysctl;
+
+/// The first port that takes no capability unless the administrator says otherwise (PROT_SOCK in the kernel's
+/// include/net/sock.h).
+const UNPRIVILEGED: u32 = 1024;
 
 /// The capabilities that netkat may need, capabilities(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,15 +58,16 @@ pub enum CapabilityError {
     Unreadable(CapsError),
     #[error("could not give up capabilities ({set:?} set): {source}")]
     NotDropped { set: CapSet, source: CapsError },
-    #[error(transparent)]
-    Sysctl(#[from] SysctlError),
 }
 
 /// What the user can do about a missing capability.
 fn remedy(missing: Capability) -> String {
     let path = env::current_exe().unwrap_or_else(|_| PathBuf::from("netkat"));
     let more = if missing == Capability::NetBindService { ",cap_net_bind_service" } else { "" };
-    format!("run with sudo, or: setcap cap_net_raw,cap_net_admin,cap_bpf{more}+ep {}", path.display())
+    format!(
+        "run with sudo, or: setcap cap_net_raw,cap_net_admin,cap_bpf{more}+ep {}, for all who can execute it",
+        path.display()
+    )
 }
 
 /// Makes sure that the calling thread has `capability`; `purpose` completes the sentence "needs it to ...".
@@ -84,9 +89,21 @@ pub fn denied(error: &io::Error, capability: Capability, purpose: &str) -> Optio
     denied.then(|| require(capability, purpose).err()).flatten()
 }
 
-/// Makes sure that the calling thread may bind `port`, which below ip_unprivileged_port_start takes a capability.
+/// Makes sure that the calling thread may have `port`, as bind(2) does (__inet_bind() in the kernel's net/ipv4/af_inet.c):
+/// a port below net.ipv4.ip_unprivileged_port_start, of either family and protocol, takes a capability; 0 takes none.
+/// For addresses at which the kernel binds nothing.
+///
+/// # Errors
+/// [`CapabilityError::Missing`] names capability, port and remedy.
 pub fn require_port(port: u16) -> Result<(), CapabilityError> {
-    if u32::from(port) >= sysctl::ip_unprivileged_port_start()? {
+    if port == 0 || Capability::NetBindService.effective()? {
+        return Ok(());
+    }
+    let unprivileged = sysctl::ip_unprivileged_port_start().unwrap_or_else(|error| {
+        log::debug!("{error}; assuming the kernel's default, {UNPRIVILEGED}");
+        UNPRIVILEGED
+    });
+    if u32::from(port) >= unprivileged {
         return Ok(());
     }
     require(Capability::NetBindService, &format!("hold port {port}"))

@@ -3,6 +3,7 @@
 use super::{Error, Verdict};
 use crate::{
     net::{FiveTuple, Protocol},
+    process::private_file,
     runtime::Egress,
     session::{self, Summary, datagrams::DatagramSummary, server::Departure},
 };
@@ -141,7 +142,7 @@ impl Report {
             None => Output::Stderr,
             Some(path) => {
                 let name = path.display().to_string();
-                match File::create(path) {
+                match private_file::open(path, false) {
                     Ok(file) => Output::File { file, name },
                     Err(error) => return Err(Error::Report { to: name, error }),
                 }

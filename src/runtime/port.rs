@@ -19,12 +19,14 @@ pub struct Port {
 
 impl Port {
     /// Takes the port that `setup` wants, or any free one. Nothing else has been opened yet, so this is where
-    /// missing privileges show.
+    /// missing privileges show, that for a low port among them: an assumed address has low ports, too.
     pub fn take(setup: &Setup) -> Result<Port, Error> {
         capability::require(Capability::NetRaw, "open a packet socket")?;
         capability::require(Capability::NetAdmin, "attach the ingress guard")?;
         capability::require(Capability::Bpf, "load its eBPF programs")?;
         if setup.lease.is_empty() {
+            // Nothing is bound, so the kernel does not ask.
+            capability::require_port(setup.port)?;
             let number = match setup.port {
                 0 => EPHEMERAL.start() + (unpredictable() % EPHEMERAL.len() as u64) as u16,
                 port => port,

@@ -1,6 +1,7 @@
 //! What becomes of standard input and output on their way besides being sent and received: lines are spaced
 //! (`--delay`), their ends translated (`-C`), what goes by is recorded (`-o`, `-x`) and counted on the terminal (`--progress`).
 use super::{Channel, Error, Stream};
+use crate::process::private_file;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
     cell::RefCell,
@@ -55,9 +56,8 @@ impl Recording {
     }
 
     fn file(&self, path: &Path) -> Result<BufWriter<File>, Error> {
-        let mut options = File::options();
-        options.create(true).append(self.append).write(true).truncate(!self.append);
-        let file = options.open(path).map_err(|error| Error::Record { path: path.to_owned(), error })?;
+        let file = private_file::open(path, self.append)
+            .map_err(|error| Error::Record { path: path.to_owned(), error })?;
         Ok(BufWriter::new(file))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Needs root and iproute2; says so loudly and passes without.
 
+mod identity;
 mod interfaces;
 mod lab;
 mod multipath;

@@ -6,7 +6,7 @@ use crate::{
     peers::Netcat,
     process::{Command, DEADLINE, Input, Process},
     requirements::lab,
-    topology::{Family, Pair},
+    topology::{Family, Pair, at},
 };
 use std::{
     fs,
@@ -100,6 +100,61 @@ fn a_low_port_needs_its_capability() {
     let all = ["net_raw", "net_admin", "bpf", "net_bind_service"];
     let mut server = with_capabilities(&pair.host, &copy, &all, &format!("-v {line}")).spawn();
     server.wait_for_stderr("listening on");
+}
+
+/// The kernel binds nothing at an assumed address, so netkat asks as bind(2) would: in both families, for TCP and UDP,
+/// wherever a port of ours can be named.
+#[test]
+fn a_low_port_of_an_assumed_address_needs_its_capability() {
+    lab!("setpriv");
+    let (pair, copy) = (Pair::new(), Copy::new("assumed"));
+    let limit = |first: u32| {
+        pair.host.run(&format!("sysctl -qw net.ipv4.ip_unprivileged_port_start={first}"));
+    };
+    let low = ["net_raw", "net_admin", "bpf", "net_bind_service"];
+    for family in Family::ALL {
+        let persona = at(family, "10.77.0.77", "fd77::77");
+        let there = pair.peer_address(family);
+        let run = |capabilities: &[&str], line: &str| {
+            with_capabilities(&pair.host, &copy, capabilities, &format!("-v -n --as {persona} {line}"))
+        };
+        let lines = |port: u16| {
+            [
+                format!("-w 5 -l {port}"),
+                format!("-w 5 -l -k -p {port}"),
+                format!("-w 5 -u -l {port}"),
+                format!("-w 5 -p {port} {there} 5000"),
+                format!("-w 5 -u -p {port} {there} 5000"),
+                format!("-w 5 -z -p {port} {there} 5000,5001"),
+                format!("-w 5 -z -u -p {port} {there} 5000,5001"),
+            ]
+        };
+        let needed = |capabilities: &[&str], port: u16| {
+            for line in lines(port) {
+                let refused = run(capabilities, &line).run();
+                assert_eq!(refused.code(), Some(1), "{line}: {refused}");
+                let said = format!("needs CAP_NET_BIND_SERVICE to hold port {port} (run with sudo");
+                assert!(refused.stderr.contains(&said), "{line}: {refused}");
+            }
+        };
+        let granted = |capabilities: &[&str], port: u16| {
+            for line in lines(port) {
+                run(capabilities, &line).input(Input::Open).spawn().wait_for_stderr("raw socket: ");
+            }
+        };
+        needed(&NEEDED, 22);
+        granted(&NEEDED, 1024);
+        granted(&low, 22);
+        limit(1);
+        granted(&NEEDED, 22);
+        limit(2000);
+        needed(&NEEDED, 1999);
+        // What the kernel says of an own address is understood, too.
+        let own = format!("-l {} 1999", pair.host_address(family));
+        let refused = with_capabilities(&pair.host, &copy, &NEEDED, &own).run();
+        assert!(refused.stderr.contains("needs CAP_NET_BIND_SERVICE to "), "{refused}");
+        limit(1024);
+    }
 }
 
 #[test]
@@ -231,6 +286,57 @@ fn with_sudo_a_run_becomes_its_callers() {
     settles_at(&mut server, &Privileges::given_up(54_321, 54_322, 0));
 }
 
+/// An id that the kernel takes for "unchanged", or none at all: no run goes on as root, or as anybody, because of it.
+#[test]
+fn what_is_no_id_in_sudos_variables_ends_a_run() {
+    lab!();
+    let pair = Pair::new();
+    let there = pair.peer_address(Family::V4);
+    let modes = ["-l -k 5000", "-u -l 5000", "-l 5000 --sh-exec id", "--sniff -i eth0", "-z -w 1"];
+    for (values, named) in [
+        ("SUDO_UID=4294967295 SUDO_GID=4294967295", "SUDO_UID is \"4294967295\""),
+        ("SUDO_UID=-1 SUDO_GID=-1", "SUDO_UID is \"-1\""),
+        ("SUDO_UID=54321 SUDO_GID=4294967295", "SUDO_GID is \"4294967295\""),
+        ("SUDO_UID=4294967296 SUDO_GID=54322", "SUDO_UID is \"4294967296\""),
+        ("SUDO_UID=nobody SUDO_GID=nogroup", "SUDO_UID is \"nobody\""),
+        ("SUDO_UID= SUDO_GID=", "SUDO_UID is \"\""),
+        ("SUDO_UID=54321", "SUDO_UID is set and SUDO_GID is not"),
+    ] {
+        for mode in modes {
+            let target = if mode.starts_with("-z") { format!("{there} 5000") } else { String::new() };
+            let caller = format!("env -u SUDO_UID -u SUDO_GID {values} {PROGRAM} -n {mode} {target}");
+            let refused = pair.host.words(&caller).run();
+            assert_eq!(refused.code(), Some(1), "{values}, {mode}: {refused}");
+            assert!(refused.stderr.contains(named), "{values}, {mode}: {refused}");
+        }
+    }
+}
+
+/// There the variables are the word of a user who may not become another.
+#[test]
+fn who_runs_a_set_user_id_file_stays_that_user() {
+    lab!("setpriv", "nc.openbsd");
+    let pair = Pair::new();
+    let copy = Copy::new("setuid");
+    fs::set_permissions(&copy.0, fs::Permissions::from_mode(0o4755)).expect("a mode");
+    let arguments = |sudo: &str, rest: &str| {
+        let user = "setpriv --reuid=54321 --regid=54322 --clear-groups";
+        format!("{user} env SUDO_UID={sudo} SUDO_GID={sudo} {} {rest}", copy.0.display())
+    };
+    for sudo in ["0", "54324"] {
+        let mut server = pair.host.words(&arguments(sudo, "-l 5000")).input(Input::Open).spawn();
+        settles_at(&mut server, &Privileges::given_up(54_321, 54_322, 0));
+        drop(server);
+        let line = arguments(sudo, "-v -l 5000 --sh-exec");
+        let mut server = pair.host.words(&line).arg("cat /proc/self/status").spawn();
+        server.wait_for_stderr("listening on");
+        let at = pair.host_address(Family::V4);
+        let told = Privileges::parse(&pair.peer.run(&format!("nc.openbsd {at} 5000")).text());
+        assert_eq!((told.users, told.groups), (vec![54_321; 4], vec![54_322; 4]), "SUDO_UID={sudo}");
+        assert_eq!((told.supplementary, told.capabilities), (vec![54_322], [0; 4]), "SUDO_UID={sudo}");
+    }
+}
+
 /// A pod without CAP_SETUID, CAP_SETGID and CAP_SETPCAP: what can be given up is.
 #[test]
 fn where_root_may_not_become_nobody_the_rest_is_given_up() {
@@ -300,6 +406,66 @@ fn what_was_opened_by_root_is_written_by_nobody() {
     assert!(read("dump").starts_with(b"> 00000000") || read("dump").starts_with(b"< 00000000"));
     assert!(read("pcap").len() > 500);
     fs::remove_dir_all(&folder).expect("removed");
+}
+
+/// Whatever the umask, and whichever mode makes the file: what was said is not for every account on this host.
+#[test]
+fn new_files_are_their_owners_alone_and_old_ones_keep_their_mode() {
+    lab!("nc.openbsd");
+    let pair = Pair::new();
+    let folder = std::env::temp_dir().join(format!("netkat-lab-{}-modes", std::process::id()));
+    let name = |file: &str| folder.join(file).display().to_string();
+    let mode = |file: &str| fs::metadata(name(file)).expect(file).permissions().mode() & 0o7777;
+    let start = |files: &[(&str, &str)], rest: &str| {
+        let files: Vec<_> = files.iter().map(|(option, file)| format!("{option}{}", name(file))).collect();
+        let line = format!("umask 0; exec {PROGRAM} -n {} {rest}", files.join(" "));
+        pair.host.command("sh").args(["-c", &line]).text("question")
+    };
+    let run = |files: &[(&str, &str)], rest: &str| start(files, rest).run();
+    let all = [("--output=", "output"), ("--hex-dump=", "dump"), ("--pcap=", "pcap"), ("--json=", "json")];
+    for family in Family::ALL {
+        let (here, there) = (pair.host_address(family), pair.peer_address(family));
+        for old in [None, Some(0o644), Some(0o640)] {
+            for more in ["", "--append-output"] {
+                fs::create_dir_all(&folder).expect("a folder");
+                if let Some(old) = old {
+                    for (_, file) in all {
+                        fs::write(name(file), "old").expect(file);
+                        fs::set_permissions(name(file), fs::Permissions::from_mode(old)).expect("a mode");
+                    }
+                }
+                let server = Netcat::OpenBsd.listen(&pair.peer, there, 5000, |c| c.text("answer"));
+                let client = run(&all, &format!("{more} {there} 5000"));
+                assert_eq!(client.code(), Some(0), "{client}");
+                server.wait(DEADLINE);
+                let modes = all.map(|(_, file)| mode(file));
+                assert_eq!(modes, [old.unwrap_or(0o600); 4], "{old:?} {more}");
+                fs::remove_dir_all(&folder).expect("removed");
+            }
+        }
+        fs::create_dir_all(&folder).expect("a folder");
+        let recorded = [("--pcap=", "pcap"), ("--json=", "json")];
+        let mut sniffer = start(&[("--pcap=", "watched")], "-v -i eth0 --sniff").spawn();
+        sniffer.wait_for_stderr("listening on eth0");
+        sniffer.terminate();
+        assert_eq!(mode("watched"), 0o600);
+        run(&[("--pcap=", "copy")], &format!("--read {}", name("watched")));
+        assert_eq!(mode("copy"), 0o600);
+        for rest in [
+            format!("-u {there} 5000"),
+            format!("-z -w 1 {there} 5000"),
+            format!("-z -u -w 1 {there} 5000"),
+            format!("-w 100ms -l {here} 5000"),
+            format!("-w 100ms -u -l {here} 5000"),
+        ] {
+            run(&recorded, &rest);
+            assert_eq!(recorded.map(|(_, file)| mode(file)), [0o600; 2], "{rest}");
+            for (_, file) in recorded {
+                fs::remove_file(name(file)).expect(file);
+            }
+        }
+        fs::remove_dir_all(&folder).expect("removed");
+    }
 }
 
 /// What a process of --exec is told by /proc, and whether it gets at netkat itself, its parent, whose user it has.

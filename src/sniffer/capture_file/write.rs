@@ -14,7 +14,10 @@ use pcap_parser::{
 };
 
 use super::{COUNTED_TOGETHER, CaptureError, GUARDED, Interface, PACKET_FLAGS, Statistics};
-use crate::sniffer::{Direction, LinkType, Observed};
+use crate::{
+    process::private_file,
+    sniffer::{Direction, LinkType, Observed},
+};
 
 /// The buffer is handed on when it is full and on [`CaptureWriter::flush`].
 const BUFFER: usize = 256 * 1024;
@@ -35,10 +38,10 @@ pub struct CaptureWriter<W: Write> {
 }
 
 impl CaptureWriter<File> {
-    /// Creates the file, or empties it if it exists.
+    /// Creates the file, for its owner alone, or empties it if it exists.
     pub fn create(path: &Path) -> Result<Self, CaptureError> {
-        let file =
-            File::create(path).map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
+        let file = private_file::open(path, false)
+            .map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
         CaptureWriter::new(file)
     }
 }

@@ -1,0 +1,61 @@
+//! Files that hold what was said on a connection: for their owner alone.
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+/// Reading and writing for the owner, whatever the umask would let others do: netkat sees, by privileges, what others
+/// on this host may not.
+const OWNER_ONLY: u32 = 0o600;
+
+/// The permissions of group and others.
+const NOT_OWNER: u32 = 0o077;
+
+/// Opens a file for writing, at its end if `append`, else emptied. A new one has mode 0600, and is never more open
+/// than that for a moment; one that exists keeps its owner and mode.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open(path: &Path, append: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(append).write(true).truncate(!append).mode(OWNER_ONLY);
+    let file = options.open(path)?;
+    let found = file.metadata()?;
+    let mode = found.permissions().mode() & 0o7777;
+    if found.is_file() && mode & NOT_OWNER != 0 {
+        log::info!("{} was there before and keeps its mode {mode:04o}", path.display());
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{env, fs, io::Write, process};
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("a file").permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_new_file_is_its_owners_and_an_old_one_keeps_its_mode() {
+        let folder = env::temp_dir().join(format!("netkat-private-file-{}", process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("file");
+        for append in [false, true] {
+            open(&path, append).expect("new").write_all(b"one").expect("written");
+            assert_eq!(mode(&path), 0o600);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("a mode");
+            open(&path, append).expect("old").write_all(b"two").expect("written");
+            assert_eq!(mode(&path), 0o640);
+            let expected: &[u8] = if append { b"onetwo" } else { b"two" };
+            assert_eq!(fs::read(&path).expect("readable"), expected);
+            fs::remove_file(&path).expect("removed");
+        }
+        fs::remove_dir(&folder).expect("removed");
+        // What is no regular file is written to as it is.
+        open(Path::new("/dev/null"), false).expect("a device");
+    }
+}
