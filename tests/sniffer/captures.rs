@@ -3,10 +3,10 @@ use std::{fs, path::PathBuf};
 
 use jiff::tz::TimeZone;
 use netkat::sniffer::{
-    Observed,
-    capture_file::{CaptureError, CaptureReader, Record},
+    CapturedFrame,
+    capture_file::{CaptureError, CaptureReader, CaptureRecord},
     decode::decode,
-    line::Lines,
+    line::LineFormatter,
 };
 
 pub fn folder() -> PathBuf {
@@ -23,10 +23,10 @@ pub fn names() -> Vec<String> {
 }
 
 /// Shows every frame of a file to `each`.
-pub fn frames(path: &std::path::Path, mut each: impl FnMut(&Observed<'_>)) -> Result<(), CaptureError> {
+pub fn frames(path: &std::path::Path, mut each: impl FnMut(&CapturedFrame<'_>)) -> Result<(), CaptureError> {
     let mut reader = CaptureReader::open(path)?;
     while let Some(record) = reader.read()? {
-        if let Record::Frame(frame) = record {
+        if let CaptureRecord::Frame(frame) = record {
             each(&frame);
         }
     }
@@ -35,7 +35,7 @@ pub fn frames(path: &std::path::Path, mut each: impl FnMut(&Observed<'_>)) -> Re
 
 pub fn text(name: &str) -> String {
     let mut out = Vec::new();
-    let mut lines = Lines::new(4711, TimeZone::UTC);
+    let mut lines = LineFormatter::new(4711, TimeZone::UTC);
     frames(&folder().join(name), |frame| lines.append(&mut out, frame, &decode(frame), None)).unwrap();
     String::from_utf8(out).unwrap()
 }

@@ -9,20 +9,22 @@ use std::{
 
 use jiff::tz::TimeZone;
 use netkat::sniffer::{
-    Direction, LinkType, Observed, VlanTag,
-    capture_file::{CaptureError, CaptureReader, CaptureWriter, Interface, Record, Statistics},
-    line::Lines,
-    sink::{Form, Show, Sink, SinkError},
+    CapturedFrame, FrameDirection, LinkType, VlanTag,
+    capture_file::{
+        CaptureError, CaptureReader, CaptureRecord, CaptureWriter, InterfaceDescription, InterfaceStatistics,
+    },
+    line::LineFormatter,
+    sink::{Sink, SinkError, TextFormat, TextOptions},
 };
 
 use super::captures::{folder, frames, text};
 
 const TIME: Duration = Duration::new(1_689_472_711, 206_864_123);
 
-const LINE: Show = Show { form: Form::Line, payload: false, interface: false };
+const LINE: TextOptions = TextOptions { format: TextFormat::Line, payload: false, interface: false };
 
-fn interface(name: &str, link: LinkType, snap_length: u32) -> Interface {
-    Interface { name: name.to_owned(), link, snap_length }
+fn interface(name: &str, link_type: LinkType, snap_length: u32) -> InterfaceDescription {
+    InterfaceDescription { name: name.to_owned(), link_type, snap_length }
 }
 
 /// An ARP request from 10.0.0.1 for 10.0.0.2.
@@ -33,13 +35,16 @@ fn arp() -> Vec<u8> {
 }
 
 /// What a reader finds in bytes: interfaces, and of frames what the test wants to know.
-fn read<T>(bytes: Vec<u8>, mut each: impl FnMut(&Observed<'_>) -> T) -> (Vec<Interface>, Vec<T>) {
+fn read<T>(
+    bytes: Vec<u8>,
+    mut each: impl FnMut(&CapturedFrame<'_>) -> T,
+) -> (Vec<InterfaceDescription>, Vec<T>) {
     let mut reader = CaptureReader::new(Cursor::new(bytes), "test").unwrap();
     let (mut interfaces, mut found) = (Vec::new(), Vec::new());
     while let Some(record) = reader.read().unwrap() {
         match record {
-            Record::Interface(interface) => interfaces.push(interface),
-            Record::Frame(frame) => found.push(each(&frame)),
+            CaptureRecord::Interface(interface) => interfaces.push(interface),
+            CaptureRecord::Frame(frame) => found.push(each(&frame)),
         }
     }
     (interfaces, found)
@@ -54,14 +59,16 @@ fn what_is_written_is_read_again() {
     let cut = interface("wg0", LinkType::RawIp, 20);
     assert_eq!(writer.add_interface(&whole).unwrap(), 0);
     assert_eq!(writer.add_interface(&cut).unwrap(), 1);
-    let received = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame);
+    let received = CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &frame);
     let (head, tail) = frame.split_at(14);
     let tag = VlanTag { tpid: 0x8100, tci: 0x2007 };
-    writer.frame(&received).unwrap();
-    writer.frame(&Observed { data: [head, &[], tail, &[]], guarded: true, ..received }).unwrap();
-    writer.frame(&Observed { vlan: Some(tag), direction: Direction::Send, ..received }).unwrap();
-    writer.frame(&Observed { interface: 1, length: 9000, ..received }).unwrap();
-    writer.statistics(0, TIME, &Statistics { received: 3, dropped: 2 }).unwrap();
+    writer.write_frame(&received).unwrap();
+    writer.write_frame(&CapturedFrame { data: [head, &[], tail, &[]], guarded: true, ..received }).unwrap();
+    writer
+        .write_frame(&CapturedFrame { vlan: Some(tag), direction: FrameDirection::Outbound, ..received })
+        .unwrap();
+    writer.write_frame(&CapturedFrame { interface: 1, length: 9000, ..received }).unwrap();
+    writer.write_statistics(0, TIME, &InterfaceStatistics { received: 3, dropped: 2 }).unwrap();
     writer.flush().unwrap();
     drop(writer);
     let told = b"counted on all interfaces of this capture together";
@@ -76,10 +83,10 @@ fn what_is_written_is_read_again() {
     assert_eq!(
         found,
         [
-            (0, Direction::Receive, false, 42, frame.clone()),
-            (0, Direction::Receive, true, 42, frame.clone()),
-            (0, Direction::Send, false, 46, tagged),
-            (1, Direction::Receive, false, 9000, frame[..20].to_vec()),
+            (0, FrameDirection::Inbound, false, 42, frame.clone()),
+            (0, FrameDirection::Inbound, true, 42, frame.clone()),
+            (0, FrameDirection::Outbound, false, 46, tagged),
+            (1, FrameDirection::Inbound, false, 9000, frame[..20].to_vec()),
         ]
     );
 }
@@ -87,8 +94,8 @@ fn what_is_written_is_read_again() {
 #[test]
 fn a_frame_of_an_unknown_interface_is_refused() {
     let mut writer = CaptureWriter::new(Vec::new()).unwrap();
-    let frame = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &[]);
-    assert!(matches!(writer.frame(&frame), Err(CaptureError::Format(_))));
+    let frame = CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &[]);
+    assert!(matches!(writer.write_frame(&frame), Err(CaptureError::Format(_))));
 }
 
 /// A block of a pcapng file in big-endian order.
@@ -124,7 +131,10 @@ fn big_endian_pcapng_is_read() {
         read(file, |frame| (frame.interface, frame.time, frame.direction, frame.data[0].to_vec()));
     assert_eq!(interfaces, [interface("", LinkType::Ethernet, 0), interface("", LinkType::Ethernet, 0)]);
     let micros = Duration::from_micros(micros);
-    assert_eq!(found, [(0, micros, Direction::Receive, frame.clone()), (1, TIME, Direction::Send, frame)]);
+    assert_eq!(
+        found,
+        [(0, micros, FrameDirection::Inbound, frame.clone()), (1, TIME, FrameDirection::Outbound, frame)]
+    );
 }
 
 /// A process information block (of Apple's) of ten bytes.
@@ -175,8 +185,8 @@ impl Screen {
     }
 }
 
-fn lines() -> Lines {
-    Lines::new(4711, TimeZone::UTC)
+fn lines() -> LineFormatter {
+    LineFormatter::new(4711, TimeZone::UTC)
 }
 
 /// Everything of a capture, interfaces included, into a sink.
@@ -184,8 +194,8 @@ fn replay(name: &str, sink: &mut Sink) {
     let mut reader = CaptureReader::open(&folder().join(name)).unwrap();
     while let Some(record) = reader.read().unwrap() {
         match record {
-            Record::Interface(interface) => drop(sink.add_interface(interface).unwrap()),
-            Record::Frame(frame) => sink.frame(&frame).unwrap(),
+            CaptureRecord::Interface(interface) => drop(sink.add_interface(interface).unwrap()),
+            CaptureRecord::Frame(frame) => sink.write_frame(&frame).unwrap(),
         }
     }
     sink.flush().unwrap();
@@ -195,11 +205,12 @@ fn replay(name: &str, sink: &mut Sink) {
 fn a_recorded_capture_says_what_the_original_says() {
     let file = Temporary::new("recorded.pcapng");
     let screen = Screen::default();
-    let mut sink = Sink::new().record(&file.0).unwrap().show(Box::new(screen.clone()), LINE, lines());
+    let mut sink =
+        Sink::new().with_capture_file(&file.0).unwrap().with_text(Box::new(screen.clone()), LINE, lines());
     replay("lo.pcap", &mut sink);
-    sink.statistics(0, TIME, &Statistics { received: 20, dropped: 3 }).unwrap();
+    sink.write_statistics(0, TIME, &InterfaceStatistics { received: 20, dropped: 3 }).unwrap();
     sink.flush().unwrap();
-    assert_eq!(sink.shown(), 20);
+    assert_eq!(sink.frames(), 20);
     assert_eq!(screen.text(), text("lo.pcap"));
 
     let mut again = Vec::new();
@@ -228,12 +239,13 @@ fn a_recorded_capture_says_what_the_original_says() {
 #[test]
 fn interfaces_are_named_on_demand() {
     let screen = Screen::default();
-    let mut sink = Sink::new().show(Box::new(screen.clone()), Show { interface: true, ..LINE }, lines());
+    let mut sink =
+        Sink::new().with_text(Box::new(screen.clone()), TextOptions { interface: true, ..LINE }, lines());
     let frame = arp();
     for name in ["eth0", "bad\x1b[2J"] {
         let number = sink.add_interface(interface(name, LinkType::Ethernet, 0)).unwrap();
-        let observed = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame);
-        sink.frame(&Observed { interface: number, ..observed }).unwrap();
+        let observed = CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &frame);
+        sink.write_frame(&CapturedFrame { interface: number, ..observed }).unwrap();
     }
     assert_eq!(screen.text(), "", "lines leave with a flush");
     sink.flush().unwrap();
@@ -245,7 +257,8 @@ fn interfaces_are_named_on_demand() {
 #[test]
 fn payload_follows_its_line() {
     let screen = Screen::default();
-    let mut sink = Sink::new().show(Box::new(screen.clone()), Show { payload: true, ..LINE }, lines());
+    let mut sink =
+        Sink::new().with_text(Box::new(screen.clone()), TextOptions { payload: true, ..LINE }, lines());
     replay("udp.pcap", &mut sink);
     let text = screen.text();
     let dump: Vec<_> = text.lines().filter(|line| !line.starts_with('I')).collect();
@@ -261,9 +274,9 @@ fn payload_follows_its_line() {
 #[test]
 fn objects_say_what_lines_say() {
     let screen = Screen::default();
-    let mut sink = Sink::new().show(
+    let mut sink = Sink::new().with_text(
         Box::new(screen.clone()),
-        Show { form: Form::Json, payload: true, interface: false },
+        TextOptions { format: TextFormat::Json, payload: true, interface: false },
         lines(),
     );
     replay("tcp-handshake.pcapng", &mut sink);
@@ -285,7 +298,11 @@ fn objects_say_what_lines_say() {
 fn objects_read_as_expected() {
     for name in ["vlan.pcap", "icmp-errors.pcap", "arp.pcap", "fragments.pcap"] {
         let screen = Screen::default();
-        let mut sink = Sink::new().show(Box::new(screen.clone()), Show { form: Form::Json, ..LINE }, lines());
+        let mut sink = Sink::new().with_text(
+            Box::new(screen.clone()),
+            TextOptions { format: TextFormat::Json, ..LINE },
+            lines(),
+        );
         replay(name, &mut sink);
         insta::assert_snapshot!(format!("json_{name}"), screen.text());
     }
@@ -294,13 +311,13 @@ fn objects_read_as_expected() {
 #[test]
 fn wireshark_sees_direction_comment_and_drops() {
     let file = Temporary::new("directions.pcapng");
-    let mut sink = Sink::new().record(&file.0).unwrap();
+    let mut sink = Sink::new().with_capture_file(&file.0).unwrap();
     let number = sink.add_interface(interface("eth0", LinkType::Ethernet, 0)).unwrap();
     let frame = arp();
-    let received = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame);
-    sink.frame(&Observed { guarded: true, interface: number, ..received }).unwrap();
-    sink.frame(&Observed { direction: Direction::Send, ..received }).unwrap();
-    sink.statistics(number, TIME, &Statistics { received: 7, dropped: 5 }).unwrap();
+    let received = CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &frame);
+    sink.write_frame(&CapturedFrame { guarded: true, interface: number, ..received }).unwrap();
+    sink.write_frame(&CapturedFrame { direction: FrameDirection::Outbound, ..received }).unwrap();
+    sink.write_statistics(number, TIME, &InterfaceStatistics { received: 7, dropped: 5 }).unwrap();
     sink.flush().unwrap();
     let fields =
         ["frame.time_epoch", "frame.interface_name", "frame.packet_flags_direction", "frame.comment"];
@@ -332,8 +349,8 @@ impl Write for Broken {
 
 #[test]
 fn a_closed_pipe_is_told_from_an_error() {
-    let mut sink = Sink::new().show(Box::new(Broken), LINE, lines());
-    sink.frame(&Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &arp())).unwrap();
+    let mut sink = Sink::new().with_text(Box::new(Broken), LINE, lines());
+    sink.write_frame(&CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &arp())).unwrap();
     assert!(matches!(sink.flush(), Err(SinkError::Closed)));
 }
 
@@ -357,7 +374,7 @@ fn a_file_cut_short_gives_its_whole_packets_first() {
     let mut packets = 0;
     let error = loop {
         match reader.read() {
-            Ok(Some(Record::Frame(_))) => packets += 1,
+            Ok(Some(CaptureRecord::Frame(_))) => packets += 1,
             Ok(Some(_)) => {}
             Ok(None) => panic!("the cut went unnoticed"),
             Err(error) => break error,
@@ -383,7 +400,7 @@ fn files_can_come_slowly() {
         let mut reader = CaptureReader::new(Slow(Cursor::new(bytes)), name).unwrap();
         let mut packets = 0;
         while let Some(record) = reader.read().unwrap() {
-            packets += usize::from(matches!(record, Record::Frame(_)));
+            packets += usize::from(matches!(record, CaptureRecord::Frame(_)));
         }
         assert_eq!(packets, text(name).lines().count(), "{name}");
     }

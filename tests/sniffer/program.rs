@@ -18,7 +18,7 @@ fn read(name: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Lines without what differs between runs: the process id.
+/// Returns the lines with a fixed process id.
 fn lines(output: &Output) -> Vec<String> {
     let text = std::str::from_utf8(&output.stdout).unwrap();
     let process = |line: &str| {

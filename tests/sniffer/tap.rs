@@ -10,16 +10,16 @@ use netkat::{
     net::MacAddr,
     sniffer::{
         LinkType,
-        capture_file::{CaptureReader, Record},
-        line::Lines,
-        sink::{Form, Show, Sink},
+        capture_file::{CaptureReader, CaptureRecord},
+        line::LineFormatter,
+        sink::{Sink, TextFormat, TextOptions},
         tap::Tap,
     },
 };
 
 use super::files::{Broken, Screen, Temporary};
 
-const LINE: Show = Show { form: Form::Line, payload: false, interface: false };
+const LINE: TextOptions = TextOptions { format: TextFormat::Line, payload: false, interface: false };
 
 const HOP: NextHop = NextHop {
     interface: 1,
@@ -47,7 +47,7 @@ fn datagram() -> Outgoing<'static> {
 }
 
 fn watched(link: MemoryLink, out: Box<dyn Write + Send>) -> Tap<MemoryLink> {
-    let sink = Sink::new().show(out, LINE, Lines::new(1, TimeZone::UTC));
+    let sink = Sink::new().with_text(out, LINE, LineFormatter::new(1, TimeZone::UTC));
     Tap::new(link, sink.into(), [(1, "eth0", LinkType::Ethernet)], true).unwrap()
 }
 
@@ -84,7 +84,7 @@ fn each_packet_is_shown_once_at_either_end() {
 fn a_recording_tells_what_the_guard_kept() {
     let file = Temporary::new("tap.pcapng");
     let (medium, mut here, there) = Medium::new(Impairment::default(), 1);
-    let sink = Sink::new().record(&file.0).unwrap();
+    let sink = Sink::new().with_capture_file(&file.0).unwrap();
     let mut there = Tap::new(there, sink.into(), [(1, "eth0", LinkType::Ethernet)], true).unwrap();
     here.transmit(&HOP, &datagram()).unwrap();
     let mut icmp = HEADERS;
@@ -97,7 +97,7 @@ fn a_recording_tells_what_the_guard_kept() {
     let mut guarded = Vec::new();
     let mut reader = CaptureReader::open(&file.0).unwrap();
     while let Some(record) = reader.read().unwrap() {
-        if let Record::Frame(frame) = record {
+        if let CaptureRecord::Frame(frame) = record {
             guarded.push(frame.guarded);
         }
     }
@@ -111,7 +111,7 @@ fn the_link_outlives_who_watches() {
     for round in 0..3 {
         here.transmit(&HOP, &datagram()).unwrap();
         here.flush();
-        assert!(!here.is_watched(), "round {round}");
+        assert!(!here.is_recording(), "round {round}");
         medium.advance(medium.now() + Duration::from_secs(1));
         assert!(there.receive().unwrap().is_some());
     }

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use netkat::sniffer::decode::{Decoded, Ip, Network, Transport, decode};
+use netkat::sniffer::decode::{DecodedFrame, Ip, Network, Transport, decode};
 
 use super::captures::{folder, frames, names};
 
@@ -64,7 +64,7 @@ fn tshark(path: &Path) -> Option<Vec<Vec<String>>> {
 }
 
 /// The same fields by our decoder; of what is not there, an empty text.
-fn ours(decoded: &Decoded) -> Vec<String> {
+fn ours(decoded: &DecodedFrame) -> Vec<String> {
     let mut fields = vec![String::new(); FIELDS.len()];
     for tag in &decoded.link.vlan {
         let field = &mut fields[if tag.tpid == 0x88a8 { 19 } else { 18 }];
