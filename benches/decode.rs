@@ -1,4 +1,4 @@
-//! How many packets a second become text: decoding and formatting alone, without the terminal or the kernel.
+//! Measures packets per second of decoding and formatting, without terminal and kernel.
 use std::{hint::black_box, path::Path, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -11,7 +11,7 @@ use netkat::sniffer::{
     line::LineFormatter,
 };
 
-/// Shows each frame of a capture to `each`, whose time is read from there too.
+/// Passes each frame of a capture to `each`.
 fn each_frame(name: &str, mut each: impl FnMut(&CapturedFrame<'_>)) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/captures").join(name);
     let mut reader = CaptureReader::open(&path).expect("the capture is part of the repository");

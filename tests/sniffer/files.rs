@@ -1,4 +1,4 @@
-//! Capture files out and in again, and where frames go otherwise.
+//! Tests capture files and the other outputs of a sink.
 use std::{
     io::{self, Cursor, Write},
     path::PathBuf,
@@ -34,7 +34,7 @@ fn arp() -> Vec<u8> {
     frame
 }
 
-/// What a reader finds in bytes: interfaces, and of frames what the test wants to know.
+/// Reads a capture file. Returns its interfaces, and the result of `each` for its frames.
 fn read<T>(
     bytes: Vec<u8>,
     mut each: impl FnMut(&CapturedFrame<'_>) -> T,
@@ -51,7 +51,7 @@ fn read<T>(
 }
 
 #[test]
-fn what_is_written_is_read_again() {
+fn a_written_file_is_read_back() {
     let frame = arp();
     let mut file = Vec::new();
     let mut writer = CaptureWriter::new(&mut file).unwrap();
@@ -71,8 +71,8 @@ fn what_is_written_is_read_again() {
     writer.write_statistics(0, TIME, &InterfaceStatistics { received: 3, dropped: 2 }).unwrap();
     writer.flush().unwrap();
     drop(writer);
-    let told = b"counted on all interfaces of this capture together";
-    assert!(file.windows(told.len()).any(|text| text == told));
+    let comment = b"counted on all interfaces of this capture together";
+    assert!(file.windows(comment.len()).any(|text| text == comment));
 
     let (interfaces, found) = read(file, |frame| {
         assert_eq!(frame.time, TIME);
@@ -98,7 +98,7 @@ fn a_frame_of_an_unknown_interface_is_refused() {
     assert!(matches!(writer.write_frame(&frame), Err(CaptureError::Format(_))));
 }
 
-/// A block of a pcapng file in big-endian order.
+/// Returns a pcapng block in big-endian order.
 fn big_endian_block(kind: u32, body: &[u8]) -> Vec<u8> {
     let mut body = body.to_vec();
     body.resize(body.len().next_multiple_of(4), 0);
@@ -106,7 +106,8 @@ fn big_endian_block(kind: u32, body: &[u8]) -> Vec<u8> {
     [&kind.to_be_bytes()[..], &length, &body, &length].concat()
 }
 
-/// Others' machines write them; the writer here does not. An interface counts microseconds unless it says otherwise.
+/// Big-endian machines write such files, the writer does not. Without `if_tsresol`, an interface
+/// counts microseconds.
 #[test]
 fn big_endian_pcapng_is_read() {
     let frame = arp();
@@ -115,7 +116,7 @@ fn big_endian_pcapng_is_read() {
         &[[0x1a, 0x2b, 0x3c, 0x4d], [0, 1, 0, 0], [0xff; 4], [0xff; 4]].concat(),
     );
     file.extend(big_endian_block(1, &[0, 1, 0, 0, 0, 0, 0, 0]));
-    // if_tsresol: nanoseconds.
+    // The option is if_tsresol: nanoseconds.
     file.extend(big_endian_block(1, &[0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0]));
     let (micros, nanos) = (TIME.as_micros() as u64, TIME.as_nanos() as u64);
     for (interface, time, direction) in [(0u32, micros, 1u8), (1, nanos, 2)] {
@@ -137,7 +138,7 @@ fn big_endian_pcapng_is_read() {
     );
 }
 
-/// A process information block (of Apple's) of ten bytes.
+/// The block is a process information block (Apple's) of ten bytes.
 #[test]
 fn a_block_shorter_than_its_header_is_damage() {
     let mut file = big_endian_block(
@@ -149,7 +150,7 @@ fn a_block_shorter_than_its_header_is_damage() {
     assert!(matches!(reader.read(), Err(CaptureError::Malformed { .. })));
 }
 
-/// A file in a folder for temporary ones, gone with the value.
+/// A temporary file, removed on drop.
 pub struct Temporary(pub PathBuf);
 
 impl Temporary {
@@ -164,7 +165,7 @@ impl Drop for Temporary {
     }
 }
 
-/// A stream whose bytes the test can see.
+/// A stream that keeps its bytes for the test.
 #[derive(Clone, Default)]
 pub struct Screen(Arc<Mutex<Vec<u8>>>);
 
@@ -189,7 +190,7 @@ fn lines() -> LineFormatter {
     LineFormatter::new(4711, TimeZone::UTC)
 }
 
-/// Everything of a capture, interfaces included, into a sink.
+/// Passes the interfaces and frames of a capture to a sink.
 fn replay(name: &str, sink: &mut Sink) {
     let mut reader = CaptureReader::open(&folder().join(name)).unwrap();
     while let Some(record) = reader.read().unwrap() {
@@ -202,7 +203,7 @@ fn replay(name: &str, sink: &mut Sink) {
 }
 
 #[test]
-fn a_recorded_capture_says_what_the_original_says() {
+fn a_recorded_capture_shows_the_original_lines() {
     let file = Temporary::new("recorded.pcapng");
     let screen = Screen::default();
     let mut sink =
@@ -219,7 +220,7 @@ fn a_recorded_capture_says_what_the_original_says() {
     frames(&folder().join("lo.pcap"), |frame| original.push(frame.data[0].to_vec())).unwrap();
     assert_eq!(again, original);
 
-    // Others have to be able to read it, too.
+    // Other programs have to read the file, too.
     let tools: [(&str, &[&str]); 2] = [("tcpdump", &["-n", "-r"]), ("tshark", &["-n", "-r"])];
     for (tool, arguments) in tools {
         match Command::new(tool).args(arguments).arg(&file.0).output() {
@@ -272,7 +273,7 @@ fn payload_follows_its_line() {
 }
 
 #[test]
-fn objects_say_what_lines_say() {
+fn objects_have_the_content_of_lines() {
     let screen = Screen::default();
     let mut sink = Sink::new().with_text(
         Box::new(screen.clone()),
@@ -334,7 +335,7 @@ fn wireshark_sees_direction_comment_and_drops() {
     );
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 pub struct Broken;
 
 impl Write for Broken {
@@ -348,14 +349,14 @@ impl Write for Broken {
 }
 
 #[test]
-fn a_closed_pipe_is_told_from_an_error() {
+fn a_closed_pipe_is_not_a_write_error() {
     let mut sink = Sink::new().with_text(Box::new(Broken), LINE, lines());
     sink.write_frame(&CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &arp())).unwrap();
     assert!(matches!(sink.flush(), Err(SinkError::Closed)));
 }
 
 #[test]
-fn files_that_are_none_are_refused_by_name() {
+fn other_files_are_refused_by_name() {
     for bytes in [&b""[..], b"GIF89a", &[0; 100]] {
         match CaptureReader::new(Cursor::new(bytes.to_vec()), "picture.gif") {
             Err(error @ CaptureError::NotACapture { .. }) => {
@@ -384,7 +385,7 @@ fn a_file_cut_short_gives_its_whole_packets_first() {
     assert!(matches!(error, CaptureError::Truncated { packets: 2, .. }), "{error}");
 }
 
-/// Gives out a byte at a time, as a slow pipe might.
+/// A stream that delivers one byte per read, like a slow pipe.
 struct Slow(Cursor<Vec<u8>>);
 
 impl io::Read for Slow {

@@ -1,4 +1,4 @@
-//! The text of single packets, written down byte by byte: what people grep for must not move.
+//! Tests the line of single packets byte by byte, since users grep for its fields.
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -15,7 +15,7 @@ fn line(frame: &CapturedFrame<'_>) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// An IPv4 packet without options; checksums stay zero, nobody looks at them.
+/// Returns an IPv4 packet without options. Checksums stay zero: the decoder does not verify them.
 fn ipv4(id: u16, protocol: u8, source: [u8; 4], destination: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x45, 0];
     packet.extend((20 + payload.len() as u16).to_be_bytes());

@@ -1,4 +1,4 @@
-//! Whatever comes in, a line comes out, and nothing in it can move the terminal's cursor.
+//! Tests with random input: every frame renders as one line, without control characters.
 use std::{sync::LazyLock, time::Duration};
 
 use jiff::tz::TimeZone;
@@ -13,7 +13,7 @@ use proptest::{collection::vec, option, prelude::*, sample::Index};
 
 use super::captures::{folder, frames, names};
 
-/// All frames of all captures, with their link types.
+/// The frames of all captures, with their link types.
 static GOLDEN: LazyLock<Vec<(LinkType, Vec<u8>)>> = LazyLock::new(|| {
     let mut golden = Vec::new();
     for name in names() {
@@ -22,7 +22,7 @@ static GOLDEN: LazyLock<Vec<(LinkType, Vec<u8>)>> = LazyLock::new(|| {
     golden
 });
 
-/// All that can be done to a frame on its way to the screen.
+/// Renders a frame in every form.
 fn show(frame: &CapturedFrame<'_>) {
     let decoded = decode(frame);
     assert!(decoded.payload.start <= decoded.payload.end && decoded.payload.end <= frame.captured());
@@ -48,8 +48,8 @@ fn link_type() -> impl Strategy<Value = LinkType> {
     ]
 }
 
-/// What a frame has besides its bytes: anything, however senseless.
-fn about(link_type: impl Strategy<Value = LinkType>) -> impl Strategy<Value = CapturedFrame<'static>> {
+/// Generates the metadata of a frame, valid or not.
+fn metadata(link_type: impl Strategy<Value = LinkType>) -> impl Strategy<Value = CapturedFrame<'static>> {
     let tag = (any::<u16>(), any::<u16>()).prop_map(|(tpid, tci)| VlanTag { tpid, tci });
     let rest =
         (option::of(tag), option::of(any::<u16>()), option::of(any::<u16>()), any::<bool>(), any::<usize>());
@@ -66,7 +66,7 @@ fn about(link_type: impl Strategy<Value = LinkType>) -> impl Strategy<Value = Ca
     })
 }
 
-/// A frame's bytes in four pieces.
+/// Cuts a frame's bytes into four pieces.
 fn pieces(frame: &[u8], cuts: [Index; 3]) -> [&[u8]; 4] {
     let [first, second, third] = cuts;
     let (head, rest) = frame.split_at(first.index(frame.len() + 1));
@@ -79,14 +79,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn random_bytes_are_shown(about in about(link_type()), bytes in vec(any::<u8>(), 0..2000)) {
-        show(&CapturedFrame { data: [&bytes, &[], &[], &[]], ..about });
-        show(&CapturedFrame { data: [&bytes, &[], &[], &[]], length: bytes.len(), ..about });
+    fn random_bytes_are_shown(metadata in metadata(link_type()), bytes in vec(any::<u8>(), 0..2000)) {
+        show(&CapturedFrame { data: [&bytes, &[], &[], &[]], ..metadata });
+        show(&CapturedFrame { data: [&bytes, &[], &[], &[]], length: bytes.len(), ..metadata });
     }
 
     #[test]
     fn changed_frames_are_shown(
-        about in about(Just(LinkType::Ethernet)),
+        metadata in metadata(Just(LinkType::Ethernet)),
         golden in any::<Index>(),
         changes in vec((any::<Index>(), any::<u8>()), 0..8),
         cut in any::<Index>(),
@@ -102,8 +102,8 @@ proptest! {
         }
         let kept = &bytes[..cut.index(bytes.len() + 1)];
         for bytes in [&bytes, kept] {
-            show(&CapturedFrame { link_type: *link_type, data: pieces(bytes, cuts), ..about });
-            show(&CapturedFrame { link_type: *link_type, data: [bytes, &[], &[], &[]], length: bytes.len(), ..about });
+            show(&CapturedFrame { link_type: *link_type, data: pieces(bytes, cuts), ..metadata });
+            show(&CapturedFrame { link_type: *link_type, data: [bytes, &[], &[], &[]], length: bytes.len(), ..metadata });
         }
     }
 
