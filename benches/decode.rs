@@ -1,22 +1,22 @@
-//! How many packets a second become text: decoding and formatting alone, without the terminal or the kernel.
+//! Measures packets per second of decoding and formatting, without terminal and kernel.
 use std::{hint::black_box, path::Path, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use jiff::tz::TimeZone;
 use netkat::sniffer::{
-    Observed,
-    capture_file::{CaptureReader, CaptureWriter, Interface, Record},
+    CapturedFrame,
+    capture_file::{CaptureReader, CaptureRecord, CaptureWriter, InterfaceDescription},
     decode::decode,
     json,
-    line::Lines,
+    line::LineFormatter,
 };
 
-/// Shows each frame of a capture to `each`, whose time is read from there too.
-fn each_frame(name: &str, mut each: impl FnMut(&Observed<'_>)) {
+/// Passes each frame of a capture to `each`.
+fn each_frame(name: &str, mut each: impl FnMut(&CapturedFrame<'_>)) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/captures").join(name);
     let mut reader = CaptureReader::open(&path).expect("the capture is part of the repository");
     while let Some(record) = reader.read().expect("the capture is whole") {
-        if let Record::Frame(frame) = record {
+        if let CaptureRecord::Frame(frame) = record {
             each(&frame);
         }
     }
@@ -28,12 +28,12 @@ fn packets(criterion: &mut Criterion) {
         let mut about = None;
         each_frame(name, |frame| {
             frames.push((frame.time, frame.data[0].to_vec()));
-            about = Some(Observed { data: [&[]; 4], ..*frame });
+            about = Some(CapturedFrame { data: [&[]; 4], ..*frame });
         });
         let about = about.expect("the capture is not empty");
         let observed: Vec<_> = frames
             .iter()
-            .map(|(time, bytes)| Observed {
+            .map(|(time, bytes)| CapturedFrame {
                 time: *time,
                 data: [bytes, &[], &[], &[]],
                 length: bytes.len(),
@@ -46,7 +46,7 @@ fn packets(criterion: &mut Criterion) {
             bencher.iter(|| observed.iter().for_each(|frame| drop(black_box(decode(black_box(frame))))));
         });
         let mut out = Vec::new();
-        let mut lines = Lines::new(4711, TimeZone::UTC);
+        let mut lines = LineFormatter::new(4711, TimeZone::UTC);
         group.bench_function("line", |bencher| {
             bencher.iter(|| {
                 out.clear();
@@ -66,11 +66,12 @@ fn packets(criterion: &mut Criterion) {
             });
         });
         let mut writer = CaptureWriter::new(std::io::sink()).expect("a sink takes everything");
-        let interface = Interface { name: "eth0".to_owned(), link: about.link, snap_length: 0 };
+        let interface =
+            InterfaceDescription { name: "eth0".to_owned(), link_type: about.link_type, snap_length: 0 };
         writer.add_interface(&interface).expect("a sink takes everything");
         group.bench_function("pcapng", |bencher| {
             bencher.iter(|| {
-                observed.iter().for_each(|frame| writer.frame(frame).expect("a sink takes everything"))
+                observed.iter().for_each(|frame| writer.write_frame(frame).expect("a sink takes everything"))
             });
         });
         group.finish();

@@ -1,4 +1,4 @@
-//! The words that every layer shares: protocols, link addresses, five-tuples.
+//! Types that every layer shares: protocols, link addresses, five-tuples.
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -13,7 +13,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The number in the IP header (IANA, "Assigned Internet Protocol Numbers").
+    /// Returns the number in the IP header (IANA, "Assigned Internet Protocol Numbers").
     pub fn number(self) -> u8 {
         match self {
             Protocol::Tcp => 6,
@@ -31,7 +31,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// One connection as the host sees it: `local` is ours.
+/// A connection as this host sees it: `local` is this host's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FiveTuple {
     pub protocol: Protocol,
@@ -52,12 +52,13 @@ pub struct MacAddr(pub [u8; 6]);
 impl MacAddr {
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
-    /// A locally administered address (IEEE 802, section 8.4) that is always the same for one IP address.
+    /// Returns a locally administered address (IEEE 802, section 8.4), always the same for one IP
+    /// address.
     pub fn locally_administered(ip: IpAddr) -> MacAddr {
         let [a, b, c, d] = match ip {
             IpAddr::V4(v4) => v4.octets(),
             IpAddr::V6(v6) => {
-                // Interface identifiers differ at their ends; the rest is folded in.
+                // Interface identifiers differ in their last bytes; the fold adds the other words.
                 let octets = v6.octets();
                 let (words, _) = octets.as_chunks::<4>();
                 words.iter().fold([0; 4], |hash, word| {
@@ -77,7 +78,7 @@ impl fmt::Display for MacAddr {
     }
 }
 
-/// What [`MacAddr::from_str`] could not read.
+/// A text that [`MacAddr::from_str`] cannot parse.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is not a MAC address; write six hexadecimal bytes, as 02:00:5e:10:00:01")]
 pub struct InvalidMac(String);

@@ -5,7 +5,7 @@ use std::io::{Cursor, sink};
 
 use libfuzzer_sys::fuzz_target;
 use netkat::sniffer::{
-    capture_file::{CaptureReader, CaptureWriter, Record},
+    capture_file::{CaptureReader, CaptureRecord, CaptureWriter},
     decode::decode,
 };
 
@@ -14,12 +14,12 @@ fuzz_target!(|input: &[u8]| {
     let mut writer = CaptureWriter::new(sink()).expect("a sink takes everything");
     while let Ok(Some(record)) = reader.read() {
         match record {
-            Record::Interface(interface) => {
+            CaptureRecord::Interface(interface) => {
                 writer.add_interface(&interface).expect("what was read can be written");
             }
-            Record::Frame(frame) => {
+            CaptureRecord::Frame(frame) => {
                 decode(&frame);
-                writer.frame(&frame).expect("what was read can be written");
+                writer.write_frame(&frame).expect("what was read can be written");
             }
         }
     }

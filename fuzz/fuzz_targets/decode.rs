@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use libfuzzer_sys::fuzz_target;
 use netkat::sniffer::{
-    Checksum, Direction, LinkType, Observed, VlanTag, decode::decode, json, line::Lines, payload,
+    CapturedFrame, FrameDirection, LinkType, VlanTag, decode::decode, hexdump, json, line::LineFormatter,
 };
 
 // The first bytes of the input choose what is known about the frame; the rest is the frame.
@@ -24,24 +24,29 @@ fuzz_target!(|input: &[u8]| {
     };
     let (head, rest) = frame.split_at(usize::from(*first).min(frame.len()));
     let (middle, tail) = rest.split_at(usize::from(*second).min(rest.len()));
-    let whole = Observed {
+    let whole = CapturedFrame {
         ethertype: (flags & 1 != 0).then_some(0x86dd),
         vlan: (flags & 2 != 0).then_some(VlanTag { tpid: 0x8100, tci: u16::from(*extra) << 4 }),
-        gso: (flags & 4 != 0).then_some(1448),
-        checksum: if flags & 8 != 0 { Checksum::Partial } else { Checksum::Complete },
+        gso_size: (flags & 4 != 0).then_some(1448),
+        checksum_partial: flags & 8 != 0,
         length: if flags & 16 != 0 { frame.len() + usize::from(*extra) } else { frame.len() },
-        ..Observed::new(Duration::from_secs(u64::from(*extra) << 28), Direction::Receive, link, frame)
+        ..CapturedFrame::new(
+            Duration::from_secs(u64::from(*extra) << 28),
+            FrameDirection::Inbound,
+            link,
+            frame,
+        )
     };
     let decoded = decode(&whole);
-    let pieces = Observed { data: [head, middle, &[], tail], ..whole };
+    let pieces = CapturedFrame { data: [head, middle, &[], tail], ..whole };
     if frame.len() <= 1024 {
         assert_eq!(decoded, decode(&pieces));
     }
     assert!(decoded.payload.end <= frame.len());
     let mut out = Vec::new();
-    Lines::new(1, TimeZone::UTC).append(&mut out, &whole, &decoded, None);
+    LineFormatter::new(1, TimeZone::UTC).append(&mut out, &whole, &decoded, None);
     json::append(&mut out, &whole, &decoded, None, true);
-    payload::dump(&mut out, payload::bytes(&pieces, decoded.payload));
+    hexdump::append(&mut out, pieces.bytes(decoded.payload));
     let text = std::str::from_utf8(&out).expect("lines are UTF-8");
     assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");
 });

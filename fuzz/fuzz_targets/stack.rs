@@ -25,7 +25,7 @@ use netkat::{
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
     sniffer::{
-        Direction, LinkType, Observed,
+        CapturedFrame, FrameDirection, LinkType,
         decode::{Ip, Network, Tcp, Transport, decode},
     },
     stack::{
@@ -164,7 +164,7 @@ impl World {
             assert!(turns < SPIN, "it never stops sending: {:?} {:?}", self.last, self.states());
         }
         while let Ok(Some(received)) = self.peer.receive() {
-            let frame = Observed::new(now, Direction::Send, LinkType::Ethernet, received.frame);
+            let frame = CapturedFrame::new(now, FrameDirection::Outbound, LinkType::Ethernet, received.frame);
             let decoded = decode(&frame);
             assert!(decoded.problem.is_none(), "{decoded:?}");
             if let Network::Ip(Ip { transport: Transport::Tcp(tcp), .. }) = decoded.network {

@@ -18,10 +18,10 @@ use crate::{
         reactor::{Interest, Reactor},
     },
     sniffer::{
-        LinkType, Observed,
-        capture_file::{self, CaptureReader, Record, Statistics},
-        decode::{Decoded, Ip, Network, Transport, decode},
-        sink::{Output, Sink, SinkError},
+        CapturedFrame, LinkType,
+        capture_file::{CaptureReader, CaptureRecord, InterfaceDescription, InterfaceStatistics},
+        decode::{DecodedFrame, Ip, Network, Transport, decode},
+        sink::{Sink, SinkError, SinkOptions},
     },
     stdio,
 };
@@ -59,7 +59,7 @@ pub enum Source {
 pub struct Sniff {
     pub source: Source,
     pub filter: SniffFilter,
-    pub output: Output,
+    pub output: SinkOptions,
     /// Stop after so many packets.
     pub count: Option<u64>,
     /// What the kernel is taken to lack.
@@ -92,12 +92,12 @@ impl Sniff {
     }
 
     /// Takes one frame into the sink.
-    fn take(&self, sink: &mut Sink, frame: &Observed<'_>) -> Result<Next, Error> {
-        match sink.frame(frame) {
+    fn take(&self, sink: &mut Sink, frame: &CapturedFrame<'_>) -> Result<Next, Error> {
+        match sink.write_frame(frame) {
             Err(SinkError::Closed) => return Ok(Next::Stop),
             result => result?,
         }
-        let done = self.count.is_some_and(|count| sink.shown() >= count);
+        let done = self.count.is_some_and(|count| sink.frames() >= count);
         Ok(if done { Next::Stop } else { Next::Continue })
     }
 
@@ -106,8 +106,8 @@ impl Sniff {
         self.sandbox.enter(&[])?;
         let result = loop {
             match reader.read() {
-                Ok(Some(Record::Interface(interface))) => drop(sink.add_interface(interface)?),
-                Ok(Some(Record::Frame(frame))) => {
+                Ok(Some(CaptureRecord::Interface(interface))) => drop(sink.add_interface(interface)?),
+                Ok(Some(CaptureRecord::Frame(frame))) => {
                     if wanted(&self.filter, &decode(&frame)) && self.take(&mut sink, &frame)? == Next::Stop {
                         break Ok(());
                     }
@@ -147,11 +147,11 @@ impl Sniff {
             numbers: BTreeMap::new(),
             single: interface.map(|interface| interface.index),
             down: false,
-            statistics: Statistics::default(),
+            statistics: InterfaceStatistics::default(),
             asked: Duration::ZERO,
         };
         for known in interface.map_or_else(interface::all, |one| Ok(vec![one.clone()]))? {
-            capture.number(known.index, &known.name, LinkType::of_hardware(known.hardware))?;
+            capture.number(known.index, &known.name, LinkType::from_arphrd(known.hardware))?;
         }
         capture.socket.bind()?;
         self.sandbox.enter(&[])?;
@@ -178,7 +178,7 @@ struct Capture<'a> {
     single: Option<u32>,
     /// The only interface is down.
     down: bool,
-    statistics: Statistics,
+    statistics: InterfaceStatistics,
     /// When the kernel was last asked for statistics.
     asked: Duration,
 }
@@ -239,14 +239,14 @@ impl Capture<'_> {
                 None => {
                     let name =
                         interface::by_index(index).map_or_else(|_| format!("if{index}"), |known| known.name);
-                    let link = LinkType::of_hardware(received.hardware_type);
-                    let interface = capture_file::Interface { name, link, snap_length: 0 };
+                    let link_type = LinkType::from_arphrd(received.hardware_type);
+                    let interface = InterfaceDescription { name, link_type, snap_length: 0 };
                     let number = self.sink.add_interface(interface)?;
                     self.numbers.insert(index, number);
                     number
                 }
             };
-            let frame = Observed::received(&received, number, SystemTime::now());
+            let frame = CapturedFrame::received(&received, number, SystemTime::now());
             if self.sniff.take(&mut self.sink, &frame)? == Next::Stop {
                 return Ok(Some(Next::Stop));
             }
@@ -254,8 +254,8 @@ impl Capture<'_> {
         Ok(Some(Next::Continue))
     }
 
-    fn number(&mut self, index: u32, name: &str, link: LinkType) -> Result<(), Error> {
-        let interface = capture_file::Interface { name: name.to_owned(), link, snap_length: 0 };
+    fn number(&mut self, index: u32, name: &str, link_type: LinkType) -> Result<(), Error> {
+        let interface = InterfaceDescription { name: name.to_owned(), link_type, snap_length: 0 };
         let number = self.sink.add_interface(interface)?;
         self.numbers.insert(index, number);
         Ok(())
@@ -275,13 +275,13 @@ impl Capture<'_> {
         self.count()?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         if let Some(number) = self.numbers.values().min() {
-            self.sink.statistics(*number, now, &self.statistics)?;
+            self.sink.write_statistics(*number, now, &self.statistics)?;
         }
         flush(&mut self.sink)?;
-        let Statistics { received, dropped } = self.statistics;
+        let InterfaceStatistics { received, dropped } = self.statistics;
         let summary = format!(
             "{} packets captured\n{received} packets received by filter\n{dropped} packets dropped by kernel\n",
-            self.sink.shown()
+            self.sink.frames()
         );
         // Nobody is left to be told if this fails.
         let _ = io::stderr().write_all(summary.as_bytes());
@@ -304,7 +304,7 @@ fn stdout() -> Result<Box<dyn Write + Send>, Error> {
 }
 
 /// What the capture program decides for live frames (bpf/flow.h, `sniffed`), for those of a file.
-fn wanted(filter: &SniffFilter, decoded: &Decoded) -> bool {
+fn wanted(filter: &SniffFilter, decoded: &DecodedFrame) -> bool {
     if *filter == SniffFilter::default() {
         return true;
     }

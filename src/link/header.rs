@@ -1,13 +1,13 @@
-//! Link headers: Ethernet (veth, bridge, macvlan and lo speak it too), or none at all (TUN, WireGuard).
+//! Reads and writes link headers: Ethernet (also on veth, bridge and lo), or none (TUN, WireGuard).
 use crate::net::MacAddr;
 
-/// linux/if_ether.h, host byte order.
+/// EtherTypes (linux/if_ether.h), in host byte order.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 const ETHERNET_LEN: usize = 14;
-/// linux/if_arp.h
+/// Hardware types of devices with Ethernet headers (linux/if_arp.h).
 const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_LOOPBACK: u16 = 772;
 
@@ -18,12 +18,12 @@ pub enum LinkHeader {
         destination: MacAddr,
         source: MacAddr,
     },
-    /// The device carries bare network packets.
+    /// No header: the device carries network packets.
     None,
 }
 
 impl LinkHeader {
-    /// What lo's frames carry.
+    /// The header of lo's frames: all zeros.
     pub const LOOPBACK: LinkHeader =
         LinkHeader::Ethernet { destination: MacAddr([0; 6]), source: MacAddr([0; 6]) };
 
@@ -41,7 +41,7 @@ impl LinkHeader {
     }
 }
 
-/// What a received frame's link header says.
+/// A received frame's link header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parsed {
     /// The header for an answer to this frame.
@@ -51,14 +51,14 @@ pub(super) struct Parsed {
     pub ethertype: u16,
 }
 
-/// Whether frames of a device of this type (ARPHRD_*) have an Ethernet header, which names their protocol.
+/// Returns whether a device of this type (ARPHRD_*) has Ethernet headers, which name the protocol.
 pub(super) fn is_ethernet(hardware_type: u16) -> bool {
     matches!(hardware_type, ARPHRD_ETHER | ARPHRD_LOOPBACK)
 }
 
-/// Reads the link header of `frame`, from a device of type `hardware_type` (ARPHRD_*). `protocol` is the
-/// ethertype that the kernel reports, all there is on devices without a header. A frame that is shorter than its
-/// header is all header: nothing is behind it, and nobody to answer to is in it.
+/// Parses the link header of `frame`, from a device of type `hardware_type` (ARPHRD_*). `protocol`
+/// is the kernel's ethertype, the only one on devices without a header. A frame shorter than its
+/// header counts as header only, without a payload and without an address for an answer.
 pub(super) fn parse(frame: &[u8], hardware_type: u16, protocol: u16) -> Parsed {
     let none = Parsed { reply: LinkHeader::None, len: 0, ethertype: protocol };
     if !is_ethernet(hardware_type) {

@@ -1,6 +1,7 @@
-//! A link in memory, for tests: two ends, a seeded path between them, and a clock that the test holds.
+//! A link in memory for tests: two ends, a seeded path between them, and the test's clock.
 //!
-//! It has no offloads, so every frame is one wire segment with a whole checksum, which the receiver verifies.
+//! The link has no offloads: every frame is one wire segment with a complete checksum, which the
+//! receiver verifies.
 use super::{
     ChecksumState, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, LinkHeader,
     MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, header,
@@ -9,27 +10,27 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 const ARPHRD_ETHER: u16 = 1;
 
-/// What happens to frames, each with its own chance in 1000.
+/// Impairments of a path, each with its own probability in 1/1000.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Impairment {
     pub loss: u16,
     pub duplication: u16,
-    /// Held back by up to ten times the delay.
+    /// Delays the frame by up to ten times the delay more.
     pub reordering: u16,
-    /// A bit flipped.
+    /// Flips a bit.
     pub corruption: u16,
-    /// One way.
+    /// One-way delay.
     pub delay: Duration,
 }
 
-/// Frames under way in one direction, by arrival time and order of sending.
+/// Frames in flight in one direction, by arrival time and order of transmission.
 #[derive(Debug, Default)]
 struct Wire {
     frames: BTreeMap<(Duration, u64), Vec<u8>>,
     sent: u64,
 }
 
-/// The state that both ends share.
+/// State that both ends share.
 #[derive(Debug)]
 struct Shared {
     now: Duration,
@@ -56,7 +57,7 @@ impl Shared {
             return;
         }
         if self.happens(self.impairment.corruption) {
-            // Behind the link header, whose damage would make the frame somebody else's.
+            // Spares the link header: damage there would misdeliver the frame, not corrupt it.
             let bit = MAX_LINK_HEADER * 8 + self.random() as usize % ((frame.len() - MAX_LINK_HEADER) * 8);
             frame[bit / 8] ^= 1 << (bit % 8);
         }
@@ -72,7 +73,7 @@ impl Shared {
         }
     }
 
-    /// Takes the next frame off a wire, if its time has come.
+    /// Returns the next frame from a wire if its arrival time has passed.
     fn arrive(&mut self, end: usize) -> Option<Vec<u8>> {
         let frames = &mut self.wires[end].frames;
         let next = frames.first_entry()?;
@@ -80,11 +81,11 @@ impl Shared {
     }
 }
 
-/// One end of the link.
+/// An end of the link.
 #[derive(Debug)]
 pub struct MemoryLink {
     shared: Rc<RefCell<Shared>>,
-    /// The wire that this end sends on; it receives from the other.
+    /// The wire that this end sends on; the other is for receiving.
     end: usize,
     frame: Vec<u8>,
 }
@@ -94,7 +95,7 @@ pub struct MemoryLink {
 pub struct Medium(Rc<RefCell<Shared>>);
 
 impl Medium {
-    /// Two ends of a path. The same seed (not 0) gives the same fate to the same frames.
+    /// Returns a path and its two ends. Equal seeds (not 0) impair equal frames equally.
     pub fn new(impairment: Impairment, seed: u64) -> (Medium, MemoryLink, MemoryLink) {
         let now = Duration::from_secs(1);
         let shared = Shared { now, random: seed.max(1), impairment, wires: Default::default() };
@@ -107,13 +108,13 @@ impl Medium {
         self.0.borrow().now
     }
 
-    /// When the next frame arrives, at either end.
+    /// Returns the arrival time of the next frame at either end.
     pub fn next_arrival(&self) -> Option<Duration> {
         let shared = self.0.borrow();
         shared.wires.iter().filter_map(|wire| wire.frames.keys().next()).map(|(at, _)| *at).min()
     }
 
-    /// Moves the clock; never back.
+    /// Advances the clock; an earlier time has no effect.
     pub fn advance(&self, to: Duration) {
         let mut shared = self.0.borrow_mut();
         shared.now = shared.now.max(to);

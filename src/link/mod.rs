@@ -1,9 +1,10 @@
-//! Frames on the wire.
+//! Sends and receives frames.
 //!
-//! A [`Link`] moves whole packets between the stack and one or more interfaces. Above it there are only
-//! network-layer packets and [`NextHop`]s; below it are link headers, the virtio-net header that lets one
-//! frame carry 64 KB past the MTU, and the packet socket. Super-frames go in and out from the start: the
-//! kernel cuts what we send into segments of `segment_size`, and hands us what it has coalesced.
+//! A [`Link`] moves whole packets between the stack and one or more interfaces. The stack above it
+//! sees only network-layer packets and [`NextHop`]s. Below it are link headers, the virtio-net
+//! header, which lets one frame carry 64 KB past the MTU, and the packet socket. Both directions
+//! carry super-frames: the kernel cuts a sent one into segments of the stated size, and delivers
+//! received ones coalesced.
 mod header;
 
 pub mod memory;
@@ -15,10 +16,10 @@ use std::{io, time::SystemTime};
 pub use header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkHeader};
 pub use packet_socket::{Options, PacketSocket, Statistics};
 
-/// The longest link header that a frame of ours carries, in bytes (Ethernet without tags).
+/// Maximum link header of a sent frame, in bytes (Ethernet without tags).
 pub const MAX_LINK_HEADER: usize = 14;
 
-/// Where a packet leaves: the interface, and the link addresses it carries there.
+/// The next hop of a packet: the interface, and the link addresses on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
     /// The interface's index.
@@ -26,90 +27,90 @@ pub struct NextHop {
     pub header: LinkHeader,
 }
 
-/// What the kernel knows of a received packet's transport checksum.
+/// The kernel's knowledge of a received packet's transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChecksumState {
-    /// Nobody has looked: verify it.
+    /// Unknown: the receiver verifies the checksum.
     Unverified,
     /// The device verified it.
     Verified,
-    /// It comes from a local sender that left it to the device: the field holds the pseudo-header's sum. There
-    /// was no wire to damage the packet.
+    /// A local sender left the checksum to the device: the field holds the pseudo-header's sum. The
+    /// packet crossed no wire that could damage it.
     Partial,
 }
 
 impl ChecksumState {
-    /// Whether there is nothing to verify.
+    /// Returns whether the receiver may skip verification.
     pub fn is_trusted(self) -> bool {
         self != ChecksumState::Unverified
     }
 }
 
-/// An 802.1Q or 802.1ad tag: in a frame, or as the kernel took it out of a received one.
+/// An 802.1Q or 802.1ad tag, in a frame or taken out of one by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VlanTag {
-    /// The tag's ethertype: 0x8100 or 0x88a8.
+    /// Tag protocol identifier: 0x8100 or 0x88a8.
     pub tpid: u16,
-    /// Priority, drop eligibility and VLAN id.
+    /// Tag control information: priority, drop eligibility and VLAN identifier.
     pub tci: u16,
 }
 
 impl VlanTag {
-    /// The VLAN identifier, 0 to 4095.
+    /// Returns the VLAN identifier, 0 to 4095.
     pub fn id(self) -> u16 {
         self.tci & 0x0fff
     }
 
-    /// The priority code point, 0 to 7.
+    /// Returns the priority code point, 0 to 7.
     pub fn priority(self) -> u8 {
         (self.tci >> 13) as u8
     }
 }
 
-/// One received frame.
+/// A received frame.
 #[derive(Debug)]
 pub struct Received<'a> {
-    /// Where an answer to this frame goes: back to whoever sent it, out of the interface it came in by.
+    /// The next hop of an answer: the frame's sender, on the interface that received the frame.
     pub reply: NextHop,
     /// The whole frame, link header included.
     pub frame: &'a mut [u8],
-    /// Where the network header begins in `frame`, in bytes.
+    /// Offset of the network header in `frame`, in bytes.
     pub network: usize,
     /// The network protocol's ethertype, in host byte order.
     pub ethertype: u16,
     pub checksum: ChecksumState,
-    /// Payload bytes of each segment in a coalesced frame; 0 for an ordinary one.
+    /// Payload bytes per segment of a coalesced frame; 0 for any other.
     pub segment_size: u16,
-    /// The interface's hardware type (ARPHRD_*, linux/if_arp.h).
+    /// Hardware type of the interface (ARPHRD_*, linux/if_arp.h).
     pub hardware_type: u16,
     pub vlan: Option<VlanTag>,
-    /// The frame was sent by this host; only sniffers see those.
+    /// This host sent the frame; only a sniffer receives such frames.
     pub outgoing: bool,
-    /// Bytes on the wire; more than `frame.len()` where the buffer cut it.
+    /// Length on the wire in bytes; exceeds `frame.len()` if the buffer cut the frame.
     pub wire_len: usize,
-    /// The kernel's receive time, where [`Options::timestamps`] asked for it.
+    /// The kernel's receive time, if [`Options::timestamps`] is set.
     pub time: Option<SystemTime>,
 }
 
-/// A checksum that is left to the kernel or the device: the field at `offset` holds the pseudo-header's sum.
+/// A checksum that kernel or device completes: the field at `offset` holds the pseudo-header's sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChecksumOffload {
-    /// Where summing begins, in bytes from the network header: the transport header.
+    /// Start of the sum, in bytes from the network header: the transport header.
     pub start: usize,
-    /// Where the field stands, in bytes from `start`.
+    /// Offset of the field, in bytes from `start`.
     pub offset: usize,
 }
 
-/// What a super-frame is cut into.
+/// The kind of segments that kernel or device cut a super-frame into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segmentation {
     Tcp4,
     Tcp6,
-    /// Datagrams of one size, the last of which may be shorter; IPv4 or IPv6 (kernel 6.2 and later).
+    /// UDP datagrams of one size over IPv4 or IPv6; the last may be shorter (Linux 6.2 and later).
     Udp,
 }
 
-/// One packet to send: headers, then the payload in up to two pieces.
+/// A packet to send: headers, then the payload in up to two pieces.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
     pub ethertype: u16,
@@ -117,12 +118,12 @@ pub struct Outgoing<'a> {
     pub headers: &'a [u8],
     pub payload: [&'a [u8]; 2],
     pub checksum: Option<ChecksumOffload>,
-    /// Kind, and payload bytes of each segment, of a super-frame.
+    /// Kind of a super-frame's segments, and payload bytes per segment.
     pub segmentation: Option<(Segmentation, u16)>,
 }
 
 impl Outgoing<'_> {
-    /// The packet's length in bytes, without a link header.
+    /// Returns the packet's length in bytes, without a link header.
     pub fn len(&self) -> usize {
         self.headers.len() + self.payload[0].len() + self.payload[1].len()
     }
@@ -132,51 +133,62 @@ impl Outgoing<'_> {
     }
 }
 
-/// What a link can take off the stack's hands. It may shrink while running, when the kernel or the device
-/// refuses (logged once).
+/// The work that a link takes over from the stack. It shrinks at run time when kernel or device
+/// refuse an offload (logged once).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offloads {
-    /// Partial checksums are completed below.
+    /// The link completes partial checksums.
     pub checksum: bool,
-    /// Super-frames are cut below.
+    /// The link cuts super-frames.
     pub segmentation: bool,
 }
 
+/// The reason why a link cannot send or receive.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
+    /// A system call failed.
     #[error("cannot {operation} on {interface}: {error}{hint}")]
     Io { operation: &'static str, interface: String, error: io::Error, hint: &'static str },
-    /// Something on this host's way out dropped the packet (ENOBUFS): a full queue, or a program or nft
-    /// rule at egress.
+    /// This host dropped the packet at egress (ENOBUFS): a full queue, a BPF program or an nft
+    /// rule.
     #[error("this host dropped the packet at egress of {interface} (ENOBUFS)")]
     EgressDropped { interface: String },
-    /// The link is administratively down or without carrier (ENETDOWN); it may come back.
+    /// The interface is administratively down or without carrier (ENETDOWN); it may recover.
     #[error("interface {interface} is down")]
     Down { interface: String },
+    /// The interface no longer exists.
     #[error("interface {interface} disappeared")]
     Gone { interface: String },
     /// The packet exceeds the interface's MTU (EMSGSIZE).
     #[error("a packet of {len} bytes exceeds the MTU of {interface}")]
     TooLong { len: usize, interface: String },
-    /// The kernel refused an offload; [`Link::offloads`] says what is left. The packet is lost.
+    /// The kernel refused an offload. The packet is lost; [`Link::offloads`] returns the remaining
+    /// offloads.
     #[error("{interface} refuses {offload}; going on without it")]
     OffloadRefused { offload: &'static str, interface: String },
 }
 
 impl LinkError {
-    /// Whether the connection can go on as after a lost packet.
+    /// Returns whether the connection can continue as after a lost packet.
     pub fn is_transient(&self) -> bool {
         !matches!(self, LinkError::Io { .. } | LinkError::Gone { .. })
     }
 }
 
-/// Something that carries packets.
+/// A device that carries packets.
 pub trait Link {
-    /// The next frame, if one is there; never blocks.
+    /// Returns the next frame, or `None` without one. Never blocks.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`], [`LinkError::Gone`] and [`LinkError::Io`].
     fn receive(&mut self) -> Result<Option<Received<'_>>, LinkError>;
 
-    /// Sends one packet. May block for as long as the device's queue is full.
+    /// Sends one packet. May block while the device's queue is full.
+    ///
+    /// # Errors
+    /// Every [`LinkError`]; the packet is lost.
     fn transmit(&mut self, next_hop: &NextHop, packet: &Outgoing<'_>) -> Result<(), LinkError>;
 
+    /// Returns the offloads that the link has now.
     fn offloads(&self) -> Offloads;
 }

@@ -1,10 +1,9 @@
-//! The packet socket (packet(7)): the one place where frames enter and leave, and the one unsafe corner of
-//! the link.
+//! A packet socket (packet(7)): the only entry and exit of frames, and the link's only unsafe code.
 //!
-//! Order matters at start (nothing may slip in unfiltered, nothing may be missed): [`PacketSocket::open`]
-//! makes a socket that receives nothing, with the capture program already on it; [`PacketSocket::bind`]
-//! opens the tap. It must ask for ETH_P_ALL: only those taps run before tc ingress, where the guard drops
-//! the kernel's copy.
+//! The order at start lets no frame in unfiltered and misses none: [`PacketSocket::open`] makes a
+//! socket that receives nothing and attaches the capture program; [`PacketSocket::bind`] opens the
+//! tap. The tap is for ETH_P_ALL, because the kernel runs only such taps before tc ingress, where
+//! the guard drops the kernel's copy.
 #![allow(unsafe_code)]
 
 use super::{
@@ -22,39 +21,41 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Room for the largest coalesced frame there is: gso_max_size goes up to 8 × 65535 bytes
-/// (linux/netdevice.h, GSO_MAX_SIZE). Pages that no frame reaches are never touched.
+/// Maximum coalesced frame, in bytes: gso_max_size goes up to 8 × 65535 (linux/netdevice.h,
+/// GSO_MAX_SIZE). The kernel allocates no page that no frame reaches.
 const FRAME_ROOM: usize = 8 * 65536 + 256;
-/// Auxiliary data and a timestamp, with room to spare.
+/// Size of the control buffer, in bytes: more than auxiliary data and a timestamp need.
 const CONTROL_ROOM: usize = 256;
 
-/// How to open a packet socket.
+/// Options of a packet socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
-    /// The interface's index; `None` receives on all of them.
+    /// The interface's index; `None` receives on all interfaces.
     pub interface: Option<u32>,
     /// The socket filter (a loaded program of type BPF_PROG_TYPE_SOCKET_FILTER).
     pub capture: BorrowedFd<'a>,
-    /// Ask for the virtio-net header, without which there are no offloads.
+    /// Enable the virtio-net header, which offloads depend on.
     pub vnet_header: bool,
-    /// What the kernel is taken to refuse.
+    /// Pretend that the kernel lacks these features.
     pub missing: Missing,
-    /// Also hand super-frames down for the kernel to cut.
+    /// Let the kernel cut super-frames.
     pub segmentation: bool,
-    /// Receive what this host sends, too.
+    /// Receive this host's own frames, too.
     pub outgoing: bool,
-    /// The kernel's receive times.
+    /// Report the kernel's receive times.
     pub timestamps: bool,
-    /// Receive buffer in bytes (SO_RCVBUFFORCE; without CAP_NET_ADMIN, net.core.rmem_max caps it).
+    /// Receive buffer, in bytes (SO_RCVBUFFORCE; without CAP_NET_ADMIN, net.core.rmem_max is the
+    /// maximum).
     pub receive_buffer: usize,
 }
 
-/// What the kernel counted since the last question (packet(7), PACKET_STATISTICS).
+/// The kernel's counters since the previous query (packet(7), PACKET_STATISTICS).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Frames that passed the filter, the dropped ones included.
+    /// Frames that passed the filter, including dropped ones.
     pub received: u32,
-    /// Frames dropped because the receive buffer was full, or because the virtio-net header cannot describe them.
+    /// Frames dropped for a full receive buffer, or because the virtio-net header cannot describe
+    /// them.
     pub dropped: u32,
 }
 
@@ -64,15 +65,16 @@ pub struct PacketSocket {
     fd: OwnedFd,
     interface: Option<u32>,
     name: String,
-    /// The virtio-net header, if there is one, and a frame.
+    /// One frame, behind its virtio-net header if that is enabled.
     buffer: Vec<u8>,
     vnet_header: bool,
-    /// The type of the one interface, where that, the virtio-net header and the frame tell all that there is to know:
-    /// the call that asks for nothing else is the cheapest.
+    /// The type of the only interface if recv(2), the cheapest call, suffices: interface,
+    /// virtio-net header and frame then tell everything.
     plain: Option<u16>,
-    /// Sniffing: every frame counts, whatever it is.
+    /// Set for a sniffer, which wants every frame.
     sniffs: bool,
-    /// Frames lost since [`PacketSocket::statistics`] was asked last because the header cannot describe them.
+    /// Frames that the virtio-net header cannot describe, lost since the previous
+    /// [`PacketSocket::statistics`].
     undescribed: Cell<u32>,
     offloads: Offloads,
 }
@@ -80,8 +82,11 @@ pub struct PacketSocket {
 impl PacketSocket {
     /// Opens a socket that has its filter and options but receives nothing yet.
     ///
-    /// Needs CAP_NET_RAW. A kernel without `PACKET_VNET_HDR` for raw sockets, or
-    /// without `PACKET_IGNORE_OUTGOING` (before 4.20), is coped with; the former costs the offloads.
+    /// A kernel without `PACKET_VNET_HDR` for raw sockets costs the offloads; one without
+    /// `PACKET_IGNORE_OUTGOING` (before 4.20) makes netkat skip outgoing frames itself.
+    ///
+    /// # Errors
+    /// [`LinkError::Io`], without CAP_NET_RAW among others.
     pub fn open(options: &Options<'_>) -> Result<PacketSocket, LinkError> {
         let name = name_of(options.interface);
         let failed = |operation, hint| {
@@ -93,7 +98,7 @@ impl PacketSocket {
         if fd < 0 {
             return Err(failed("open a packet socket", "; it needs CAP_NET_RAW"));
         }
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and has no other owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let set = |level, option, value: libc::c_int| set_option(fd.as_raw_fd(), level, option, &value);
         if !set(libc::SOL_SOCKET, libc::SO_ATTACH_BPF, options.capture.as_raw_fd()) {
@@ -109,7 +114,8 @@ impl PacketSocket {
         if options.vnet_header && !vnet_header {
             log::info!("the kernel has no virtio-net header for packet sockets: no offloads on {name}");
         }
-        // Beside the virtio-net header only a sniffer needs it: for VLAN tags, which netkat's own packets don't have.
+        // The virtio-net header replaces auxiliary data except for VLAN tags, which only a sniffer
+        // needs.
         if (!vnet_header || options.outgoing) && !set(libc::SOL_PACKET, libc::PACKET_AUXDATA, 1) {
             return Err(failed("ask for auxiliary data on a packet socket", ""));
         }
@@ -136,6 +142,9 @@ impl PacketSocket {
     }
 
     /// Opens the tap: frames arrive from now on.
+    ///
+    /// # Errors
+    /// The error of bind(2), as a [`LinkError`].
     pub fn bind(&mut self) -> Result<(), LinkError> {
         let address = link_address(self.interface.unwrap_or(0), libc::ETH_P_ALL as u16);
         // SAFETY: the pointer and the length describe one sockaddr_ll that outlives the call.
@@ -154,17 +163,21 @@ impl PacketSocket {
         Ok(())
     }
 
-    /// What the socket is bound to.
+    /// Returns the address that the socket is bound to.
     fn bound(&self) -> Option<libc::sockaddr_ll> {
         let mut address = link_address(0, 0);
         let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: the pointer and the length describe one writable sockaddr_ll that outlives the call.
+        // SAFETY: the pointer and the length describe one writable sockaddr_ll that outlives the
+        // call.
         let result =
             unsafe { libc::getsockname(self.fd.as_raw_fd(), ptr::from_mut(&mut address).cast(), &mut len) };
         (result == 0).then_some(address)
     }
 
-    /// Receives every frame on the segment while the socket lives, not just this host's.
+    /// Receives every frame on the segment, not just this host's, until the socket closes.
+    ///
+    /// # Errors
+    /// The error of setsockopt(2), as a [`LinkError`].
     pub fn set_promiscuous(&self, interface: u32) -> Result<(), LinkError> {
         let membership = libc::packet_mreq {
             mr_ifindex: interface as libc::c_int,
@@ -179,7 +192,10 @@ impl PacketSocket {
         }
     }
 
-    /// What the kernel received and dropped since the last call.
+    /// Returns the kernel's counters since the previous call, and resets them.
+    ///
+    /// # Errors
+    /// The error of getsockopt(2).
     pub fn statistics(&self) -> io::Result<Statistics> {
         // SAFETY: tpacket_stats is plain integers.
         let mut stats: libc::tpacket_stats = unsafe { zeroed() };
@@ -201,9 +217,9 @@ impl PacketSocket {
         Ok(Statistics { received: stats.tp_packets, dropped })
     }
 
-    /// The kernel had a coalesced frame of a kind that the virtio-net header cannot describe (neither TCP nor UDP),
-    /// and threw it away. A sniffer does without the header from then on, so that it sees the next one; nobody
-    /// else has any use for such a frame.
+    /// Handles the loss of a coalesced frame that the virtio-net header cannot describe (neither
+    /// TCP nor UDP). A sniffer disables the header, so that it sees the next such frame; a flow has
+    /// no use for them.
     fn forgo_vnet_header(&mut self) {
         self.undescribed.set(self.undescribed.get().saturating_add(1));
         if self.sniffs
@@ -219,8 +235,8 @@ impl PacketSocket {
         }
     }
 
-    /// Whether the interface that the socket was bound to is gone: then its index is -1 (net/packet/af_packet.c,
-    /// packet_notifier).
+    /// Returns whether the bound interface is gone: the kernel then sets its index to -1
+    /// (net/packet/af_packet.c, packet_notifier).
     fn is_stranded(&self) -> bool {
         self.bound().is_some_and(|address| address.sll_ifindex == -1)
     }
@@ -229,7 +245,7 @@ impl PacketSocket {
         self.explain(operation, io::Error::last_os_error())
     }
 
-    /// Sorts an error by what it means for the connection.
+    /// Classifies an error by its consequence for the connection.
     fn explain(&self, operation: &'static str, error: io::Error) -> LinkError {
         self.explain_on(self.interface, operation, error)
     }
@@ -238,7 +254,7 @@ impl PacketSocket {
         let interface = if index == self.interface { self.name.clone() } else { name_of(index) };
         match error.raw_os_error() {
             Some(libc::ENOBUFS) => LinkError::EgressDropped { interface },
-            // sendto(2) tells the two apart; what a receiver is told is the same for both.
+            // sendto(2) tells Gone from Down; recvmsg(2) returns ENETDOWN for both.
             Some(libc::ENXIO | libc::ENODEV) => LinkError::Gone { interface },
             Some(libc::ENETDOWN) if self.is_stranded() => LinkError::Gone { interface },
             Some(libc::ENETDOWN) => LinkError::Down { interface },
@@ -253,9 +269,9 @@ impl AsFd for PacketSocket {
     }
 }
 
-/// A frame in the buffer, and what the kernel says of it.
+/// A frame in the buffer, and its metadata from the kernel.
 struct Arrival {
-    /// Bytes in the buffer, and on the wire, both with the virtio-net header.
+    /// Bytes in the buffer and on the wire, both with the virtio-net header.
     len: usize,
     wire_len: usize,
     interface: u32,
@@ -286,7 +302,7 @@ impl PacketSocket {
         }
     }
 
-    /// The same, with all that the kernel can say of it.
+    /// Receives one frame into the buffer, with all of the kernel's metadata.
     fn take_message(&mut self) -> io::Result<Arrival> {
         let mut control = [0u64; CONTROL_ROOM / 8];
         // SAFETY: sockaddr_ll and msghdr are plain integers and pointers, for which zero is valid.
@@ -298,8 +314,8 @@ impl PacketSocket {
         message.msg_iovlen = 1;
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = CONTROL_ROOM as _;
-        // SAFETY: every pointer in `message` is to a local or to self.buffer with the length beside it, and all outlive
-        // the call.
+        // SAFETY: every pointer in `message` is to a local or to self.buffer, with its length; all
+        // outlive the call.
         let got =
             unsafe { libc::recvmsg(self.fd.as_raw_fd(), &mut message, libc::MSG_DONTWAIT | libc::MSG_TRUNC) };
         let Ok(wire_len) = usize::try_from(got) else { return Err(io::Error::last_os_error()) };
@@ -369,8 +385,8 @@ impl Link for PacketSocket {
         message.msg_iov = pieces[skip..].as_mut_ptr();
         message.msg_iovlen = (pieces.len() - skip) as _;
         loop {
-            // SAFETY: every pointer in `message` is to a local or to the caller's packet, with the length
-            // beside it; sendmsg only reads through them.
+            // SAFETY: every pointer in `message` is to a local or to the caller's packet, with its
+            // length; sendmsg only reads through them.
             if unsafe { libc::sendmsg(self.fd.as_raw_fd(), &message, 0) } >= 0 {
                 return Ok(());
             }
@@ -399,7 +415,7 @@ impl Link for PacketSocket {
     }
 }
 
-/// What came beside a frame.
+/// The control messages of a frame.
 struct Ancillary {
     checksum: ChecksumState,
     vlan: Option<VlanTag>,
@@ -412,8 +428,8 @@ impl Ancillary {
 
 fn ancillary(message: &libc::msghdr) -> Ancillary {
     let mut found = Ancillary::NONE;
-    // SAFETY: the kernel has filled msg_control up to msg_controllen; CMSG_FIRSTHDR and CMSG_NXTHDR stay
-    // inside, and the data of each message is read unaligned only where its length says that it is whole.
+    // SAFETY: the kernel filled msg_control up to msg_controllen; CMSG_FIRSTHDR and CMSG_NXTHDR
+    // stay inside. The code reads data unaligned, and only from messages whose length covers it.
     unsafe {
         let mut at = libc::CMSG_FIRSTHDR(message);
         while let Some(head) = at.as_ref() {

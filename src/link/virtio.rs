@@ -1,9 +1,10 @@
-//! The virtio-net header that a packet socket with `PACKET_VNET_HDR` puts before each frame
-//! (linux/virtio_net.h, `struct virtio_net_hdr`; the VIRTIO specification, section 5.1.6). Integers are in
-//! the host's byte order.
+//! Encodes and decodes the virtio-net header of a packet socket with `PACKET_VNET_HDR`.
+//!
+//! The header precedes each frame (linux/virtio_net.h, `struct virtio_net_hdr`; the VIRTIO
+//! specification, section 5.1.6). Integers are in the host's byte order.
 use super::{ChecksumState, Outgoing, Segmentation};
 
-/// The header's length in bytes.
+/// Length of the header, in bytes.
 pub(super) const LEN: usize = 10;
 
 const F_NEEDS_CSUM: u8 = 1;
@@ -11,17 +12,17 @@ const F_DATA_VALID: u8 = 2;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
-/// A flag beside the kind: the segments carry congestion marks.
+/// Flag beside the kind: the segments carry congestion marks.
 const GSO_ECN: u8 = 0x80;
 
-/// The header for `packet`, whose network header comes after `link_len` bytes of link header.
+/// Returns the header for `packet` behind a link header of `link_len` bytes.
 pub(super) fn encode(packet: &Outgoing<'_>, link_len: usize) -> [u8; LEN] {
     let mut header = [0; LEN];
     let mut put = |at: usize, value: usize| {
-        // Offsets into headers of at most 150 bytes.
+        // The value fits: it is an offset into headers of at most 150 bytes.
         header[at..at + 2].copy_from_slice(&(value as u16).to_ne_bytes());
     };
-    // hdr_len: what the kernel keeps linear.
+    // hdr_len: the bytes that the kernel keeps linear.
     put(2, link_len + packet.headers.len());
     if let Some(checksum) = packet.checksum {
         put(6, link_len + checksum.start);
@@ -39,9 +40,9 @@ pub(super) fn encode(packet: &Outgoing<'_>, link_len: usize) -> [u8; LEN] {
     header
 }
 
-/// What the header of a received frame says: how its checksum stands, and the segments' size (0 for a frame
-/// that is not coalesced; a datagram that its sender left to the device to fragment is one datagram all the
-/// same).
+/// Decodes the header of a received frame: the state of its checksum, and the payload bytes per
+/// segment. The size is 0 for a frame that is not coalesced, also for a datagram whose sender left
+/// its fragmentation to the device.
 pub(super) fn decode(header: &[u8; LEN]) -> (ChecksumState, u16) {
     let checksum = if header[0] & F_NEEDS_CSUM != 0 {
         ChecksumState::Partial
@@ -86,7 +87,7 @@ mod tests {
             header[4..6].copy_from_slice(&1400u16.to_ne_bytes());
             decode(&header).1
         };
-        // linux/virtio_net.h: 3 is VIRTIO_NET_HDR_GSO_UDP, a datagram that is yet to be fragmented.
+        // 3 is VIRTIO_NET_HDR_GSO_UDP (linux/virtio_net.h), a datagram before its fragmentation.
         assert_eq!([0, 1, 3, 4, 5, 0x81].map(sized), [0, 1400, 0, 1400, 1400, 1400]);
     }
 

@@ -10,8 +10,8 @@ use crate::{
     runtime::Setup,
     session::{Command, Policy},
     sniffer::{
-        sink::{Form, Output, Show},
-        tap::Watch,
+        SharedSink,
+        sink::{SinkOptions, TextFormat, TextOptions},
     },
     stack::Settings,
     stdio::Recording,
@@ -38,7 +38,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         missing: missing(cli),
         segmentation: !cli.no_gso,
         settings: settings(cli),
-        watch: watch(cli),
+        sink: sink(cli),
         sandbox: sandbox(cli, Task::Relay),
     }
 }
@@ -49,12 +49,12 @@ pub(super) fn sandbox(cli: &Cli, task: Task) -> Sandbox {
     Sandbox { task: if processes { Task::Processes } else { task }, enabled: !cli.no_sandbox }
 }
 
-/// What is shown and recorded of a connection's frames.
-fn watch(cli: &Cli) -> Watch {
-    let form = if cli.json.is_some() { Form::Json } else { Form::Line };
-    let show = Show { form, payload: cli.payload, interface: false };
+/// Returns the sink of a connection's frames.
+fn sink(cli: &Cli) -> SharedSink {
+    let format = if cli.json.is_some() { TextFormat::Json } else { TextFormat::Line };
+    let text = TextOptions { format, payload: cli.payload, interface: false };
     let shown = cli.debug || cli.payload;
-    Watch::new(Output { show: shown.then_some(show), record: cli.pcap.clone() })
+    SharedSink::new(SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() })
 }
 
 pub(super) fn persona(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, PlanError> {

@@ -14,7 +14,7 @@ use crate::{
     kernel::{IpFamily, SniffFilter},
     net::Protocol,
     process::sandbox::Task,
-    sniffer::sink::{Form, Output, Show},
+    sniffer::sink::{SinkOptions, TextFormat, TextOptions},
 };
 use std::net::SocketAddr;
 
@@ -60,12 +60,12 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     };
     let several = matches!(source, Source::Live { interface: None, .. });
     let shown = cli.pcap.is_none() || cli.debug || cli.json.is_some() || cli.payload;
-    let form = if cli.json.is_some() { Form::Json } else { Form::Line };
-    let show = Show { form, payload: cli.payload, interface: several };
+    let format = if cli.json.is_some() { TextFormat::Json } else { TextFormat::Line };
+    let text = TextOptions { format, payload: cli.payload, interface: several };
     Ok(Sniff {
         source,
         filter: SniffFilter { protocol, family, host, port },
-        output: Output { show: shown.then_some(show), record: cli.pcap.clone() },
+        output: SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() },
         count: cli.count,
         missing: missing(cli),
         sandbox: sandbox(cli, if cli.read.is_some() { Task::Replay } else { Task::Sniff }),

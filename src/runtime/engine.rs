@@ -19,11 +19,7 @@ use crate::{
     link::{self, Link, LinkError, PacketSocket},
     net::Protocol,
     process::{capability::Capability, sandbox::Sandbox},
-    sniffer::{
-        LinkType,
-        capture_file::Statistics,
-        tap::{Tap, Watch},
-    },
+    sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
     stack::{Outlet, Path, Persona, Settings, Source, Stack},
 };
 use std::{
@@ -72,8 +68,8 @@ pub struct Setup {
     pub missing: Missing,
     pub segmentation: bool,
     pub settings: Settings,
-    /// What is shown and recorded of our packets.
-    pub watch: Watch,
+    /// Shows and records the packets.
+    pub sink: SharedSink,
     /// What is given up once everything is open.
     pub sandbox: Sandbox,
 }
@@ -137,8 +133,8 @@ impl Engine {
         }
         link.bind()?;
         let watched =
-            interfaces.iter().map(|i| (i.index, i.name.as_str(), LinkType::of_hardware(i.hardware)));
-        let link = Tap::new(link, setup.watch.clone(), watched, true)?;
+            interfaces.iter().map(|i| (i.index, i.name.as_str(), LinkType::from_arphrd(i.hardware)));
+        let link = Tap::new(link, setup.sink.clone(), watched, true)?;
         let names: Vec<_> = interfaces.iter().map(|i| i.name.as_str()).collect();
         log::info!("raw socket: {}", names.join(", "));
         let mut guards = Vec::with_capacity(interfaces.len());
@@ -372,10 +368,13 @@ impl Leak {
 /// The last lines, and what the kernel counted.
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.link.is_watched() {
+        if self.link.is_recording() {
             match self.link.link().statistics() {
                 Ok(link::Statistics { received, dropped }) => {
-                    self.link.statistics(&Statistics { received: received.into(), dropped: dropped.into() });
+                    self.link.write_statistics(&InterfaceStatistics {
+                        received: received.into(),
+                        dropped: dropped.into(),
+                    });
                 }
                 Err(error) => log::debug!("cannot read the packet socket's statistics: {error}"),
             }

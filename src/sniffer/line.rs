@@ -1,64 +1,62 @@
-//! A packet as one line of text, in the form of gVisor's sniffer (pkg/tcpip/link/sniffer/sniffer.go, `logPacket`).
+//! Renders a packet as one line of text.
 //!
-//! Theory of operation: fields, their order and spacing are gVisor's, so that what people grep for stays where
-//! it is; whatever gVisor does not show follows at the end of the line, each as ` name:value` and only where
-//! there is something to say. Lines are appended to the caller's buffer; the text of the date changes once a
-//! second and is kept.
-//! Nothing but numbers and addresses comes from the wire, and names of interfaces are escaped, so no control character
-//! reaches the terminal.
-use std::time::Duration;
+//! Theory of operation: fields, order and spacing are those of gVisor's sniffer
+//! (pkg/tcpip/link/sniffer/sniffer.go, `logPacket`), so that existing grep patterns match. Fields that
+//! gVisor lacks follow at the end of the line as ` name:value`, each only if the packet has it. The
+//! text of the date is cached for a second. Only numbers and addresses come from the wire, and
+//! interface names are escaped, so no control character reaches the terminal.
+use std::{net::IpAddr, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    Checksum, Direction, LinkType, Observed,
-    decode::{Arp, Decoded, Icmp, Ip, Network, Problem, Tcp, TcpOptions, Transport, Udp},
+    decode::{Arp, DecodedFrame, Icmp, Ip, Network, Problem, Tcp, TcpOptions, Transport, Udp},
+    frame::{CapturedFrame, LinkType},
     names,
-    text::{Text, escaped},
+    protocol::{ICMP, ICMPV6},
+    text::{AppendText, escape_control},
 };
 
-/// Writes packets as lines.
-pub struct Lines {
+/// A formatter of packets as lines.
+pub struct LineFormatter {
     process: u32,
     zone: TimeZone,
-    /// The second that `date` is the text of.
+    /// The second that `date` shows.
     second: Option<u64>,
     date: Vec<u8>,
 }
 
-impl Lines {
-    /// Lines that name this process id and show time in this zone.
+impl LineFormatter {
+    /// Returns a formatter that shows this process id, and times in this zone.
     pub fn new(process: u32, zone: TimeZone) -> Self {
-        Lines { process, zone, second: None, date: Vec::new() }
+        LineFormatter { process, zone, second: None, date: Vec::new() }
     }
 
-    /// Lines of this process in local time. The zone is read here, while the file system can still be reached.
-    pub fn local() -> Self {
-        Lines::new(std::process::id(), TimeZone::system())
+    /// Returns a formatter for this process and local time. Reads the time zone at once, because
+    /// the sandbox closes the file system later.
+    pub(crate) fn local() -> Self {
+        LineFormatter::new(std::process::id(), TimeZone::system())
     }
 
-    /// Appends the line of one packet, with its line feed. `interface` is named where there is more than one.
+    /// Appends the line of one packet with its line feed. `interface` adds the interface's name.
     pub fn append(
         &mut self,
         out: &mut Vec<u8>,
-        frame: &Observed<'_>,
-        decoded: &Decoded,
+        frame: &CapturedFrame<'_>,
+        decoded: &DecodedFrame,
         interface: Option<&str>,
     ) {
-        self.prefix(out, frame.time);
-        out.text(match frame.direction {
-            Direction::Receive => "recv",
-            Direction::Send => "send",
-        });
+        self.append_prefix(out, frame.time);
+        out.text(names::direction(frame.direction));
         match &decoded.network {
-            Network::Arp(arp) => self::arp(out, arp),
-            Network::Ip(ip) => self::ip(out, frame, decoded, ip),
-            Network::Unknown => unknown_network(out, frame, decoded),
+            Network::Arp(arp) => append_arp(out, arp),
+            Network::Ip(ip) => append_ip(out, frame, decoded, ip),
+            Network::Unknown => append_unknown_network(out, frame, decoded),
             Network::Malformed => {}
         }
         let shown = matches!(decoded.network, Network::Ip(Ip { transport: Transport::Malformed { .. }, .. }));
         if let Some(problem) = decoded.problem.filter(|_| !shown) {
-            self::problem(out, problem);
+            append_problem(out, problem);
         }
         for tag in &decoded.link.vlan {
             out.text(" vlan:");
@@ -66,50 +64,52 @@ impl Lines {
         }
         if let Some(interface) = interface {
             out.text(" if:");
-            out.text(&escaped(interface));
+            out.text(&escape_control(interface));
         }
         out.push(b'\n');
     }
 
-    /// glog's prefix: severity, month, day, time, process, file. The year is missing there too.
-    fn prefix(&mut self, out: &mut Vec<u8>, time: Duration) {
+    /// Appends glog's prefix: severity, month, day, time, process, file. glog leaves out the year,
+    /// too.
+    fn append_prefix(&mut self, out: &mut Vec<u8>, time: Duration) {
         let second = time.as_secs();
         if self.second != Some(second) {
             self.second = Some(second);
-            // Times that no calendar has (beyond the year 9999, from a forged file) are shown as the epoch.
+            // A time beyond the year 9999, from a forged file, is shown as the epoch.
             let time = i64::try_from(second).ok().and_then(|second| Timestamp::from_second(second).ok());
             let time = self.zone.to_datetime(time.unwrap_or(Timestamp::UNIX_EPOCH));
-            self.date.clear();
-            self.date.push(b'I');
-            self.date.two(time.month().unsigned_abs());
-            self.date.two(time.day().unsigned_abs());
-            self.date.push(b' ');
-            self.date.two(time.hour().unsigned_abs());
-            self.date.push(b':');
-            self.date.two(time.minute().unsigned_abs());
-            self.date.push(b':');
-            self.date.two(time.second().unsigned_abs());
-            self.date.push(b'.');
+            let date = &mut self.date;
+            date.clear();
+            date.push(b'I');
+            date.two_digits(time.month().unsigned_abs());
+            date.two_digits(time.day().unsigned_abs());
+            date.push(b' ');
+            date.two_digits(time.hour().unsigned_abs());
+            date.push(b':');
+            date.two_digits(time.minute().unsigned_abs());
+            date.push(b':');
+            date.two_digits(time.second().unsigned_abs());
+            date.push(b'.');
         }
         out.extend_from_slice(&self.date);
         let micros = time.subsec_micros();
-        out.two((micros / 10_000) as u8);
-        out.two((micros / 100 % 100) as u8);
-        out.two((micros % 100) as u8);
+        out.two_digits((micros / 10_000) as u8);
+        out.two_digits((micros / 100 % 100) as u8);
+        out.two_digits((micros % 100) as u8);
         out.push(b' ');
         out.decimal(self.process);
         out.text(" sniffer] ");
     }
 }
 
-fn problem(out: &mut Vec<u8>, problem: Problem) {
+fn append_problem(out: &mut Vec<u8>, problem: Problem) {
     out.push(b' ');
-    out.text(problem.verdict());
+    out.text(problem.label());
     out.text(": ");
     out.display(problem);
 }
 
-fn arp(out: &mut Vec<u8>, arp: &Arp) {
+fn append_arp(out: &mut Vec<u8>, arp: &Arp) {
     out.text(" arp ");
     out.ip(arp.sender.into());
     out.text(" (");
@@ -122,9 +122,9 @@ fn arp(out: &mut Vec<u8>, arp: &Arp) {
     out.text(if arp.valid { "true" } else { "false" });
 }
 
-fn unknown_network(out: &mut Vec<u8>, frame: &Observed<'_>, decoded: &Decoded) {
+fn append_unknown_network(out: &mut Vec<u8>, frame: &CapturedFrame<'_>, decoded: &DecodedFrame) {
     let link = &decoded.link;
-    if let LinkType::Other(number) = frame.link {
+    if let LinkType::Other(number) = frame.link_type {
         out.text(" unknown link type: ");
         out.decimal(number);
     } else {
@@ -133,11 +133,7 @@ fn unknown_network(out: &mut Vec<u8>, frame: &Observed<'_>, decoded: &Decoded) {
     if let Some(ethertype) = link.ethertype {
         out.text(": 0x");
         out.hex(ethertype.into(), 4);
-        if let Some(name) = names::ethertype(ethertype) {
-            out.text(" (");
-            out.text(name);
-            out.push(b')');
-        }
+        append_comment(out, names::ethertype(ethertype));
     }
     if let Some(source) = link.source {
         out.push(b' ');
@@ -151,58 +147,70 @@ fn unknown_network(out: &mut Vec<u8>, frame: &Observed<'_>, decoded: &Decoded) {
     out.decimal(frame.length.saturating_sub(decoded.payload.start));
 }
 
-fn ip(out: &mut Vec<u8>, frame: &Observed<'_>, decoded: &Decoded, ip: &Ip) {
+fn append_ip(out: &mut Vec<u8>, frame: &CapturedFrame<'_>, decoded: &DecodedFrame, ip: &Ip) {
+    let is_icmp = matches!(ip.protocol, ICMP | ICMPV6);
     out.push(b' ');
     match &ip.transport {
         Transport::Tcp(tcp) => {
-            head(out, ip, Some((tcp.source, tcp.destination)), tcp.length);
-            self::tcp(out, tcp);
+            append_head(out, ip, Some((tcp.source, tcp.destination)), tcp.length);
+            append_tcp(out, tcp);
         }
         Transport::Udp(udp) => {
-            head(out, ip, Some((udp.source, udp.destination)), udp.length);
-            self::udp(out, udp);
+            append_head(out, ip, Some((udp.source, udp.destination)), udp.length);
+            append_udp(out, udp);
         }
-        Transport::Icmp(icmp) => self::icmp(out, ip, Some(icmp)),
-        Transport::Unknown => unknown_transport(out, ip),
-        Transport::Fragment if names::is_icmp(ip.protocol) => self::icmp(out, ip, None),
-        Transport::Fragment => head(out, ip, Some((0, 0)), ip.length),
+        Transport::Icmp(icmp) => append_icmp(out, ip, Some(icmp)),
+        Transport::Unknown => append_unknown_transport(out, ip),
+        Transport::Fragment if is_icmp => append_icmp(out, ip, None),
+        Transport::Fragment => append_head(out, ip, Some((0, 0)), ip.length),
         Transport::Malformed { ports } => {
-            let ports = if names::is_icmp(ip.protocol) { None } else { Some(ports.unwrap_or_default()) };
-            head(out, ip, ports, ip.length);
+            append_head(out, ip, (!is_icmp).then(|| ports.unwrap_or_default()), ip.length);
             if let Some(problem) = decoded.problem {
-                self::problem(out, problem);
+                append_problem(out, problem);
             }
         }
     }
-    tail(out, frame, ip);
+    append_extras(out, frame, ip);
 }
 
-/// Protocol, both ends, payload length and identification.
-fn head(out: &mut Vec<u8>, ip: &Ip, ports: Option<(u16, u16)>, length: usize) {
+/// Appends protocol, both ends, payload length and identification.
+fn append_head(out: &mut Vec<u8>, ip: &Ip, ports: Option<(u16, u16)>, length: usize) {
     out.text(names::transport(ip.protocol));
     out.push(b' ');
-    out.ip(ip.source);
-    if let Some((source, _)) = ports {
-        out.push(b':');
-        out.decimal(source);
-    }
-    out.text(" -> ");
-    out.ip(ip.destination);
-    if let Some((_, destination)) = ports {
-        out.push(b':');
-        out.decimal(destination);
-    }
-    length_and_id(out, ip, length);
+    append_ends(out, ip.source, ip.destination, ports);
+    append_length_and_id(out, ip, length);
 }
 
-fn length_and_id(out: &mut Vec<u8>, ip: &Ip, length: usize) {
+fn append_ends(out: &mut Vec<u8>, source: IpAddr, destination: IpAddr, ports: Option<(u16, u16)>) {
+    let end = |out: &mut Vec<u8>, ip, port: Option<u16>| {
+        out.ip(ip);
+        if let Some(port) = port {
+            out.push(b':');
+            out.decimal(port);
+        }
+    };
+    end(out, source, ports.map(|(source, _)| source));
+    out.text(" -> ");
+    end(out, destination, ports.map(|(_, destination)| destination));
+}
+
+fn append_length_and_id(out: &mut Vec<u8>, ip: &Ip, length: usize) {
     out.text(" len:");
     out.decimal(length);
     out.text(" id:");
     out.hex(ip.id, 4);
 }
 
-fn tcp(out: &mut Vec<u8>, tcp: &Tcp) {
+/// Appends a name in parentheses.
+fn append_comment(out: &mut Vec<u8>, name: Option<&str>) {
+    if let Some(name) = name {
+        out.text(" (");
+        out.text(name);
+        out.push(b')');
+    }
+}
+
+fn append_tcp(out: &mut Vec<u8>, tcp: &Tcp) {
     out.text(" flags: ");
     for (bit, letter) in b"FSRPAU".iter().enumerate() {
         out.push(if tcp.flags >> bit & 1 == 1 { *letter } else { b' ' });
@@ -218,49 +226,45 @@ fn tcp(out: &mut Vec<u8>, tcp: &Tcp) {
     out.text(" options: {");
     let options = &tcp.options;
     if tcp.flags & Tcp::SYN != 0 {
-        syn_options(out, options);
+        append_syn_options(out, options);
     } else {
-        segment_options(out, options);
+        append_segment_options(out, options);
     }
     out.push(b'}');
     if !options.others.is_empty() {
         out.text(" other options:[");
-        for (at, kind) in options.others.iter().enumerate() {
-            if at > 0 {
-                out.push(b' ');
-            }
-            out.decimal(*kind);
-        }
+        out.joined(b' ', &options.others, |out, kind| out.decimal(*kind));
         out.push(b']');
     }
 }
 
-/// A SYN without the option has an MSS of 536 (RFC 9293, section 3.7.1), and no window scaling, written -1.
-fn syn_options(out: &mut Vec<u8>, options: &TcpOptions) {
+/// Appends the options of a SYN. Without the option, the MSS is 536 (RFC 9293, section 3.7.1), and
+/// the window scale is none, written -1.
+fn append_syn_options(out: &mut Vec<u8>, options: &TcpOptions) {
     out.text("MSS:");
     out.decimal(options.mss.unwrap_or(536));
     out.text(" WS:");
     out.decimal(options.window_scale.map_or(-1, i16::from));
     out.push(b' ');
-    timestamps(out, options);
+    append_timestamps(out, options);
     out.text(" SACKPermitted:");
     out.text(if options.sack_permitted { "true" } else { "false" });
 }
 
-fn segment_options(out: &mut Vec<u8>, options: &TcpOptions) {
-    timestamps(out, options);
+fn append_segment_options(out: &mut Vec<u8>, options: &TcpOptions) {
+    append_timestamps(out, options);
     out.text(" SACKBlocks:[");
-    for (at, (start, end)) in options.sack.iter().enumerate() {
-        out.text(if at > 0 { " {Start:" } else { "{Start:" });
+    out.joined(b' ', &options.sack, |out, (start, end)| {
+        out.text("{Start:");
         out.decimal(*start);
         out.text(" End:");
         out.decimal(*end);
         out.push(b'}');
-    }
+    });
     out.push(b']');
 }
 
-fn timestamps(out: &mut Vec<u8>, options: &TcpOptions) {
+fn append_timestamps(out: &mut Vec<u8>, options: &TcpOptions) {
     let (value, echo) = options.timestamps.unwrap_or_default();
     out.text(if options.timestamps.is_some() { "TS:true TSVal:" } else { "TS:false TSVal:" });
     out.decimal(value);
@@ -268,24 +272,23 @@ fn timestamps(out: &mut Vec<u8>, options: &TcpOptions) {
     out.decimal(echo);
 }
 
-fn udp(out: &mut Vec<u8>, udp: &Udp) {
+fn append_udp(out: &mut Vec<u8>, udp: &Udp) {
     out.text(" xsum: 0x");
     out.hex(udp.checksum.into(), 1);
 }
 
-/// An ICMP message, or a later fragment of one, whose type is not known.
-fn icmp(out: &mut Vec<u8>, ip: &Ip, icmp: Option<&Icmp>) {
+/// Appends an ICMP message, or a later fragment of one, whose type is unknown.
+fn append_icmp(out: &mut Vec<u8>, ip: &Ip, icmp: Option<&Icmp>) {
+    let name = icmp.and_then(|icmp| names::icmp(ip.protocol, icmp.kind));
     out.text("icmp ");
-    out.ip(ip.source);
-    out.text(" -> ");
-    out.ip(ip.destination);
+    append_ends(out, ip.source, ip.destination, None);
     out.push(b' ');
-    out.text(icmp.and_then(|icmp| names::icmp(ip.protocol, icmp.kind)).unwrap_or("unknown"));
-    length_and_id(out, ip, ip.length);
+    out.text(name.unwrap_or("unknown"));
+    append_length_and_id(out, ip, ip.length);
     out.text(" code:");
     out.decimal(icmp.map_or(0, |icmp| icmp.code));
     let Some(icmp) = icmp else { return };
-    if names::icmp(ip.protocol, icmp.kind).is_none() {
+    if name.is_none() {
         out.text(" type:");
         out.decimal(icmp.kind);
     }
@@ -301,35 +304,19 @@ fn icmp(out: &mut Vec<u8>, ip: &Ip, icmp: Option<&Icmp>) {
         out.text(" about:");
         out.text(names::transport(quoted.protocol));
         out.push(b' ');
-        out.ip(quoted.source);
-        if let Some((source, _)) = quoted.ports {
-            out.push(b':');
-            out.decimal(source);
-        }
-        out.text(" -> ");
-        out.ip(quoted.destination);
-        if let Some((_, destination)) = quoted.ports {
-            out.push(b':');
-            out.decimal(destination);
-        }
+        append_ends(out, quoted.source, quoted.destination, quoted.ports);
     }
 }
 
-fn unknown_transport(out: &mut Vec<u8>, ip: &Ip) {
-    out.ip(ip.source);
-    out.text(" -> ");
-    out.ip(ip.destination);
+fn append_unknown_transport(out: &mut Vec<u8>, ip: &Ip) {
+    append_ends(out, ip.source, ip.destination, None);
     out.text(" unknown transport protocol: ");
     out.decimal(ip.protocol);
-    if let Some(name) = names::other_transport(ip.protocol) {
-        out.text(" (");
-        out.text(name);
-        out.push(b')');
-    }
+    append_comment(out, names::other_transport(ip.protocol));
 }
 
-/// What gVisor's sniffer has no words for.
-fn tail(out: &mut Vec<u8>, frame: &Observed<'_>, ip: &Ip) {
+/// Appends the fields that gVisor's sniffer does not show.
+fn append_extras(out: &mut Vec<u8>, frame: &CapturedFrame<'_>, ip: &Ip) {
     if let Some(fragment) = ip.fragment {
         out.text(" fragment offset:");
         out.decimal(fragment.offset);
@@ -337,19 +324,14 @@ fn tail(out: &mut Vec<u8>, frame: &Observed<'_>, ip: &Ip) {
     }
     if !ip.extensions.is_empty() {
         out.text(" extensions:[");
-        for (at, kind) in ip.extensions.iter().enumerate() {
-            if at > 0 {
-                out.push(b' ');
-            }
-            out.text(names::extension(*kind));
-        }
+        out.joined(b' ', &ip.extensions, |out, kind| out.text(names::extension(*kind)));
         out.push(b']');
     }
-    if let Some(gso) = frame.gso {
+    if let Some(gso_size) = frame.gso_size {
         out.text(" gso:");
-        out.decimal(gso);
+        out.decimal(gso_size);
     }
-    if frame.checksum == Checksum::Partial && matches!(ip.transport, Transport::Tcp(_) | Transport::Udp(_)) {
+    if frame.checksum_partial && matches!(ip.transport, Transport::Tcp(_) | Transport::Udp(_)) {
         out.text(" csum:partial");
     }
 }

@@ -1,17 +1,31 @@
-//! What numbers in headers are called. The ICMP names are those of gVisor's sniffer, as far as it has any.
-use super::decode::protocol;
+//! Names of the numbers in headers. The ICMP names are those of gVisor's sniffer where it has one.
+use super::{
+    frame::FrameDirection,
+    protocol::{
+        AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, MOBILITY, ROUTING, TCP, UDP,
+    },
+};
 
-/// TCP, UDP and the ICMPs as gVisor writes them.
+/// Returns gVisor's name of a direction.
+pub(super) fn direction(direction: FrameDirection) -> &'static str {
+    match direction {
+        FrameDirection::Inbound => "recv",
+        FrameDirection::Outbound => "send",
+    }
+}
+
+/// Returns gVisor's name of a transport protocol.
 pub(super) fn transport(protocol: u8) -> &'static str {
     match protocol {
-        protocol::TCP => "tcp",
-        protocol::UDP => "udp",
-        protocol::ICMP | protocol::ICMPV6 => "icmp",
+        TCP => "tcp",
+        UDP => "udp",
+        ICMP | ICMPV6 => "icmp",
         _ => "unknown",
     }
 }
 
-/// Some of those that are not decoded (IANA, "Assigned Internet Protocol Numbers").
+/// Returns the name of a common protocol that the decoder does not know (IANA, "Assigned Internet
+/// Protocol Numbers").
 pub(super) fn other_transport(protocol: u8) -> Option<&'static str> {
     Some(match protocol {
         2 => "igmp",
@@ -19,7 +33,7 @@ pub(super) fn other_transport(protocol: u8) -> Option<&'static str> {
         41 => "ipv6",
         47 => "gre",
         50 => "esp",
-        51 => "ah",
+        AUTHENTICATION => "ah",
         59 => "no next header",
         89 => "ospf",
         103 => "pim",
@@ -29,13 +43,10 @@ pub(super) fn other_transport(protocol: u8) -> Option<&'static str> {
     })
 }
 
-pub(super) fn is_icmp(protocol: u8) -> bool {
-    matches!(protocol, protocol::ICMP | protocol::ICMPV6)
-}
-
-/// The type of an ICMP message (IANA, "ICMP Type Numbers" and "ICMPv6 type Numbers").
+/// Returns the name of an ICMP message's type (IANA, "ICMP Type Numbers" and "ICMPv6 type
+/// Numbers").
 pub(super) fn icmp(protocol: u8, kind: u8) -> Option<&'static str> {
-    if protocol == protocol::ICMPV6 { icmpv6(kind) } else { icmpv4(kind) }
+    if protocol == ICMPV6 { icmpv6(kind) } else { icmpv4(kind) }
 }
 
 fn icmpv4(kind: u8) -> Option<&'static str> {
@@ -78,20 +89,21 @@ fn icmpv6(kind: u8) -> Option<&'static str> {
     })
 }
 
-/// IPv6 extension headers (RFC 8200, section 4).
+/// Returns the name of an IPv6 extension header (RFC 8200, section 4).
 pub(super) fn extension(kind: u8) -> &'static str {
     match kind {
-        0 => "hop-by-hop",
-        43 => "routing",
-        44 => "fragment",
-        51 => "authentication",
-        60 => "destination",
-        135 => "mobility",
+        HOP_BY_HOP => "hop-by-hop",
+        ROUTING => "routing",
+        FRAGMENT => "fragment",
+        AUTHENTICATION => "authentication",
+        DESTINATION => "destination",
+        MOBILITY => "mobility",
         _ => "unknown",
     }
 }
 
-/// Some EtherTypes (IANA, "IEEE 802 Numbers"); below 1536 the field is a length.
+/// Returns the name of a common EtherType that the decoder does not know (IANA, "IEEE 802
+/// Numbers"). Values up to 1500 are a length.
 pub(super) fn ethertype(ethertype: u16) -> Option<&'static str> {
     Some(match ethertype {
         0..=0x05dc => "802.3 length",

@@ -1,9 +1,11 @@
-//! Where frames go once they were seen: as text to a stream, to a capture file, or both.
+//! A sink for frames: text on a stream, a capture file, or both.
 //!
-//! Theory of operation: lines collect in a buffer and leave it whole, when it is full and on [`Sink::flush`],
-//! which whoever feeds the sink calls before it waits for more; so a reader sees every line at once and a burst costs few
-//! system calls. A reader that goes away is not an error but the end: [`SinkError::Closed`].
+//! Theory of operation: lines collect in a buffer, which is written when it is full and on
+//! [`Sink::flush`]. The owner flushes before it waits for more frames, so a reader sees every line
+//! at once and a burst costs few system calls. A reader that closes the stream ends the output
+//! without an error message: [`SinkError::Closed`].
 use std::{
+    fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
     thread,
@@ -11,170 +13,199 @@ use std::{
 };
 
 use super::{
-    Observed,
-    capture_file::{CaptureError, CaptureWriter, Interface, Statistics},
+    capture_file::{CaptureError, CaptureWriter, InterfaceDescription, InterfaceStatistics},
     decode::decode,
-    json,
-    line::Lines,
-    payload,
+    frame::CapturedFrame,
+    hexdump, json,
+    line::LineFormatter,
 };
 
-/// Bytes of text that wait for a flush at most.
+/// Size of the text buffer, in bytes.
 const BUFFER: usize = 64 * 1024;
 
-/// How packets are shown.
+/// The form of a packet's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum TextFormat {
     /// gVisor's line.
     Line,
-    /// An object of JSON a line.
+    /// A JSON object per line.
     Json,
 }
 
-/// What is shown of a packet.
+/// The form and the content of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Show {
-    pub form: Form,
+pub struct TextOptions {
+    /// The form of each packet.
+    pub format: TextFormat,
     /// Add the payload: a hex dump below the line, a string of hexadecimal digits in the object.
     pub payload: bool,
-    /// Name the interface at the end of the line, for where there are several; objects always name it.
+    /// Name the interface at the end of the line, for several interfaces. Objects always name it.
     pub interface: bool,
 }
 
-/// Where packets are to go.
+/// The outputs of a sink; the default has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Output {
-    /// How to show them, if at all.
-    pub show: Option<Show>,
-    /// The pcapng file to record them in.
-    pub record: Option<PathBuf>,
+pub struct SinkOptions {
+    /// Show packets as text.
+    pub text: Option<TextOptions>,
+    /// Record packets in this pcapng file.
+    pub capture_file: Option<PathBuf>,
 }
 
-impl Output {
-    /// Opens the file, and shows on `out` what is to be shown, in local time.
-    pub fn open(&self, out: Box<dyn Write + Send>) -> Result<Sink, SinkError> {
+impl SinkOptions {
+    /// Opens a sink that records in the capture file and shows text on `out`, in local time.
+    ///
+    /// # Errors
+    /// [`SinkError::Capture`].
+    pub(crate) fn open(&self, out: Box<dyn Write + Send>) -> Result<Sink, SinkError> {
         let mut sink = Sink::new();
-        if let Some(path) = &self.record {
-            sink = sink.record(path)?;
+        if let Some(path) = &self.capture_file {
+            sink = sink.with_capture_file(path)?;
         }
-        Ok(match self.show {
-            Some(show) => sink.show(out, show, Lines::local()),
+        Ok(match self.text {
+            Some(options) => sink.with_text(out, options, LineFormatter::local()),
             None => sink,
         })
     }
 }
 
-/// Why a frame could not be handed on.
+/// The reason why a sink cannot take a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// Nobody reads the output any more: time to end quietly.
+    /// The reader of the text closed the stream: time to end without a message.
     #[error("the reader of the packet lines is gone")]
     Closed,
+    /// Writing the text failed.
     #[error("can't write packet lines: {0}")]
     Write(#[source] io::Error),
+    /// Creating or writing the capture file failed.
     #[error(transparent)]
     Capture(#[from] CaptureError),
 }
 
-/// Takes frames and shows or records them.
+/// A sink that shows and records frames.
 #[derive(Default)]
 pub struct Sink {
-    text: Option<Text>,
-    capture: Option<CaptureWriter<std::fs::File>>,
-    interfaces: Vec<Interface>,
-    shown: u64,
+    text: Option<TextOutput>,
+    capture_file: Option<CaptureWriter<File>>,
+    interfaces: Vec<InterfaceDescription>,
+    frames: u64,
 }
 
-struct Text {
+struct TextOutput {
     out: Box<dyn Write + Send>,
-    show: Show,
-    lines: Lines,
+    options: TextOptions,
+    lines: LineFormatter,
     buffer: Vec<u8>,
 }
 
 impl Sink {
-    /// A sink that drops everything, until it is told otherwise.
+    /// Returns a sink without outputs.
     pub fn new() -> Self {
         Sink::default()
     }
 
     /// Shows packets on a stream, which should have no buffer of its own.
-    pub fn show(mut self, out: Box<dyn Write + Send>, show: Show, lines: Lines) -> Self {
-        self.text = Some(Text { out, show, lines, buffer: Vec::with_capacity(BUFFER) });
+    pub fn with_text(
+        mut self,
+        out: Box<dyn Write + Send>,
+        options: TextOptions,
+        lines: LineFormatter,
+    ) -> Self {
+        self.text = Some(TextOutput { out, options, lines, buffer: Vec::with_capacity(BUFFER) });
         self
     }
 
-    /// Records packets in a pcapng file, which is created, or emptied if it exists.
-    pub fn record(mut self, path: &Path) -> Result<Self, SinkError> {
-        self.capture = Some(CaptureWriter::create(path)?);
+    /// Records packets in a pcapng file. Creates the file, or truncates an existing one.
+    ///
+    /// # Errors
+    /// [`SinkError::Capture`].
+    pub fn with_capture_file(mut self, path: &Path) -> Result<Self, SinkError> {
+        self.capture_file = Some(CaptureWriter::create(path)?);
         Ok(self)
     }
 
-    /// Makes an interface known. Frames carry the number that is returned, from 0 upwards.
-    pub fn add_interface(&mut self, interface: Interface) -> Result<u32, SinkError> {
-        if let Some(capture) = &mut self.capture {
-            capture.add_interface(&interface)?;
+    /// Adds an interface. Returns its number, from 0 upwards, for its frames.
+    ///
+    /// # Errors
+    /// [`SinkError::Capture`].
+    pub fn add_interface(&mut self, interface: InterfaceDescription) -> Result<u32, SinkError> {
+        if let Some(file) = &mut self.capture_file {
+            file.add_interface(&interface)?;
         }
         self.interfaces.push(interface);
         Ok(self.interfaces.len() as u32 - 1)
     }
 
-    /// The number of an interface that was made known before.
-    pub fn number(&self, interface: &Interface) -> Option<u32> {
-        self.interfaces.iter().position(|known| known == interface).map(|at| at as u32)
+    /// Returns the number of an interface, which is added unless the sink has one like it.
+    pub(super) fn interface_number(&mut self, interface: InterfaceDescription) -> Result<u32, SinkError> {
+        match self.interfaces.iter().position(|known| *known == interface) {
+            Some(number) => Ok(number as u32),
+            None => self.add_interface(interface),
+        }
     }
 
-    /// Takes one frame.
-    pub fn frame(&mut self, frame: &Observed<'_>) -> Result<(), SinkError> {
-        if let Some(capture) = &mut self.capture {
-            capture.frame(frame)?;
+    /// Shows and records one frame.
+    ///
+    /// # Errors
+    /// Every [`SinkError`].
+    pub fn write_frame(&mut self, frame: &CapturedFrame<'_>) -> Result<(), SinkError> {
+        if let Some(file) = &mut self.capture_file {
+            file.write_frame(frame)?;
         }
         if let Some(text) = &mut self.text {
             let interface = self.interfaces.get(frame.interface as usize);
             let name = interface.map(|interface| interface.name.as_str()).filter(|name| !name.is_empty());
             text.append(frame, name)?;
         }
-        self.shown += 1;
+        self.frames += 1;
         Ok(())
     }
 
-    /// Records what the kernel counted on an interface until `time` (since the Unix epoch).
-    pub fn statistics(
+    /// Records the kernel's counters of an interface at `time` (since the Unix epoch).
+    ///
+    /// # Errors
+    /// [`SinkError::Capture`].
+    pub fn write_statistics(
         &mut self,
         interface: u32,
         time: Duration,
-        statistics: &Statistics,
+        statistics: &InterfaceStatistics,
     ) -> Result<(), SinkError> {
-        match &mut self.capture {
-            Some(capture) => Ok(capture.statistics(interface, time, statistics)?),
+        match &mut self.capture_file {
+            Some(file) => Ok(file.write_statistics(interface, time, statistics)?),
             None => Ok(()),
         }
     }
 
-    /// Hands on everything taken so far. To be called before waiting, and at the end.
+    /// Writes everything that is buffered. The owner calls it before it waits, and at the end.
+    ///
+    /// # Errors
+    /// Every [`SinkError`].
     pub fn flush(&mut self) -> Result<(), SinkError> {
-        if let Some(capture) = &mut self.capture {
-            capture.flush()?;
+        if let Some(file) = &mut self.capture_file {
+            file.flush()?;
         }
-        self.text.as_mut().map_or(Ok(()), Text::flush)
+        self.text.as_mut().map_or(Ok(()), TextOutput::flush)
     }
 
-    /// How many frames were taken.
-    pub fn shown(&self) -> u64 {
-        self.shown
+    /// Returns the number of frames so far.
+    pub fn frames(&self) -> u64 {
+        self.frames
     }
 }
 
-impl Text {
-    fn append(&mut self, frame: &Observed<'_>, interface: Option<&str>) -> Result<(), SinkError> {
+impl TextOutput {
+    fn append(&mut self, frame: &CapturedFrame<'_>, interface: Option<&str>) -> Result<(), SinkError> {
+        let TextOptions { format, payload, interface: name_interface } = self.options;
         let decoded = decode(frame);
-        match self.show.form {
-            Form::Json => json::append(&mut self.buffer, frame, &decoded, interface, self.show.payload),
-            Form::Line => {
-                let interface = interface.filter(|_| self.show.interface);
+        match format {
+            TextFormat::Json => json::append(&mut self.buffer, frame, &decoded, interface, payload),
+            TextFormat::Line => {
+                let interface = interface.filter(|_| name_interface);
                 self.lines.append(&mut self.buffer, frame, &decoded, interface);
-                if self.show.payload {
-                    payload::dump(&mut self.buffer, payload::bytes(frame, decoded.payload));
+                if payload {
+                    hexdump::append(&mut self.buffer, frame.bytes(decoded.payload));
                 }
             }
         }
@@ -189,8 +220,8 @@ impl Text {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    // The stream shares its open file description with one that somebody made non-blocking
-                    // (a terminal's stdin): as rare as it is brief.
+                    // Another process made the shared open file description non-blocking, as with a
+                    // terminal's stdin: rare and brief.
                     io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
                     io::ErrorKind::BrokenPipe => return Err(SinkError::Closed),
                     _ => return Err(SinkError::Write(error)),

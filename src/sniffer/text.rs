@@ -1,16 +1,13 @@
-//! Numbers and addresses as text at the end of a byte buffer, without going through `std::fmt` where it costs.
-use std::{
-    borrow::Cow,
-    io::Write,
-    net::{IpAddr, Ipv4Addr},
-};
+//! Appends numbers and addresses to a byte buffer, without `std::fmt` on the hot path.
+use std::{borrow::Cow, io::Write, net::IpAddr};
 
 use crate::net::MacAddr;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Text that somebody else chose (a file, whoever named the interface) with its control characters escaped.
-pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+/// Escapes the control characters of text that others chose (a file's author, an interface's
+/// owner).
+pub(super) fn escape_control(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
     }
@@ -25,21 +22,22 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Appends text to a buffer.
-pub(super) trait Text {
+/// A buffer that takes numbers and addresses as text.
+pub(super) trait AppendText {
     fn text(&mut self, text: &str);
     fn decimal(&mut self, number: impl itoa::Integer);
-    /// Two decimal digits, of a number below 100.
-    fn two(&mut self, number: u8);
-    /// Hexadecimal with at least `digits` digits.
+    /// Appends the last two decimal digits of a number.
+    fn two_digits(&mut self, number: u8);
+    /// Appends a hexadecimal number with at least `digits` digits.
     fn hex(&mut self, number: u32, digits: usize);
     fn mac(&mut self, mac: MacAddr);
     fn ip(&mut self, ip: IpAddr);
-    /// What has only a `Display`.
     fn display(&mut self, value: impl std::fmt::Display);
+    /// Appends each of `items` by `append`, with `separator` between them.
+    fn joined<T>(&mut self, separator: u8, items: &[T], append: impl Fn(&mut Self, &T));
 }
 
-impl Text for Vec<u8> {
+impl AppendText for Vec<u8> {
     fn text(&mut self, text: &str) {
         self.extend_from_slice(text.as_bytes());
     }
@@ -48,7 +46,7 @@ impl Text for Vec<u8> {
         self.text(itoa::Buffer::new().format(number));
     }
 
-    fn two(&mut self, number: u8) {
+    fn two_digits(&mut self, number: u8) {
         self.extend_from_slice(&[b'0' + number / 10 % 10, b'0' + number % 10]);
     }
 
@@ -61,32 +59,27 @@ impl Text for Vec<u8> {
     }
 
     fn mac(&mut self, mac: MacAddr) {
-        for (at, byte) in mac.0.into_iter().enumerate() {
-            if at > 0 {
-                self.push(b':');
-            }
-            self.hex(byte.into(), 2);
-        }
+        self.joined(b':', &mac.0, |out, byte| out.hex((*byte).into(), 2));
     }
 
     fn ip(&mut self, ip: IpAddr) {
         match ip {
-            IpAddr::V4(ip) => ipv4(self, ip),
+            IpAddr::V4(ip) => self.joined(b'.', &ip.octets(), |out, byte| out.decimal(*byte)),
             IpAddr::V6(ip) => self.display(ip),
         }
     }
 
     fn display(&mut self, value: impl std::fmt::Display) {
-        // Writing to a Vec can't fail.
+        // Writing to a Vec cannot fail.
         let _ = write!(self, "{value}");
     }
-}
 
-fn ipv4(out: &mut Vec<u8>, ip: Ipv4Addr) {
-    for (at, byte) in ip.octets().into_iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
+    fn joined<T>(&mut self, separator: u8, items: &[T], append: impl Fn(&mut Self, &T)) {
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 {
+                self.push(separator);
+            }
+            append(self, item);
         }
-        out.decimal(byte);
     }
 }

@@ -11,8 +11,8 @@ use crate::{
 use netkat::{
     net::Protocol,
     sniffer::{
-        Direction,
-        capture_file::{CaptureReader, Record},
+        FrameDirection,
+        capture_file::{CaptureReader, CaptureRecord},
         decode::{Ip, Network, Transport, decode},
     },
 };
@@ -31,11 +31,11 @@ impl Capture {
     }
 
     /// What was recorded of a protocol: direction, payload bytes, whether the guard kept it from the kernel.
-    fn packets(&self, protocol: Protocol) -> Vec<(Direction, usize, bool)> {
+    fn packets(&self, protocol: Protocol) -> Vec<(FrameDirection, usize, bool)> {
         let mut reader = CaptureReader::open(&self.0).expect("a capture file");
         let mut packets = Vec::new();
         while let Some(record) = reader.read().expect("a whole capture file") {
-            let Record::Frame(frame) = record else { continue };
+            let CaptureRecord::Frame(frame) = record else { continue };
             let decoded = decode(&frame);
             assert!(decoded.problem.is_none(), "{decoded:?}");
             let Network::Ip(Ip { transport, .. }) = decoded.network else { continue };
@@ -58,10 +58,10 @@ impl Capture {
         let packets = self.packets(protocol);
         let bytes =
             |wanted| packets.iter().filter(|(way, ..)| *way == wanted).map(|(_, length, _)| *length).sum();
-        let (out, into): (usize, usize) = (bytes(Direction::Send), bytes(Direction::Receive));
+        let (out, into): (usize, usize) = (bytes(FrameDirection::Outbound), bytes(FrameDirection::Inbound));
         assert_eq!((out, into), (sent, received), "{name}: {packets:?}");
         assert!(
-            packets.iter().all(|(way, _, guarded)| *guarded == (*way == Direction::Receive)),
+            packets.iter().all(|(way, _, guarded)| *guarded == (*way == FrameDirection::Inbound)),
             "{name}: {packets:?}"
         );
         assert_eq!(last_block(&self.0), INTERFACE_STATISTICS, "{name}");
@@ -173,7 +173,7 @@ fn a_burst_is_recorded_to_the_last_packet() {
     let mut expected = 0..PACKETS;
     let mut reader = CaptureReader::open(&file.0).expect("a capture file");
     while let Some(record) = reader.read().expect("a whole capture file") {
-        let Record::Frame(frame) = record else { continue };
+        let CaptureRecord::Frame(frame) = record else { continue };
         let bytes = frame.data.concat();
         assert_eq!(bytes.get(MARK..MARK + 2), expected.next().map(u16::to_be_bytes).as_ref().map(|b| &b[..]));
     }

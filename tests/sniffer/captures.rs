@@ -1,19 +1,19 @@
-//! Every capture in testdata/captures with its expected text.
+//! Tests the line of every packet in testdata/captures.
 use std::{fs, path::PathBuf};
 
 use jiff::tz::TimeZone;
 use netkat::sniffer::{
-    Observed,
-    capture_file::{CaptureError, CaptureReader, Record},
+    CapturedFrame,
+    capture_file::{CaptureError, CaptureReader, CaptureRecord},
     decode::decode,
-    line::Lines,
+    line::LineFormatter,
 };
 
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/captures")
 }
 
-/// The captures' names, in alphabetical order.
+/// Returns the captures' names in alphabetical order.
 pub fn names() -> Vec<String> {
     let entries = fs::read_dir(folder()).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -22,11 +22,11 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// Shows every frame of a file to `each`.
-pub fn frames(path: &std::path::Path, mut each: impl FnMut(&Observed<'_>)) -> Result<(), CaptureError> {
+/// Passes every frame of a file to `each`.
+pub fn frames(path: &std::path::Path, mut each: impl FnMut(&CapturedFrame<'_>)) -> Result<(), CaptureError> {
     let mut reader = CaptureReader::open(path)?;
     while let Some(record) = reader.read()? {
-        if let Record::Frame(frame) = record {
+        if let CaptureRecord::Frame(frame) = record {
             each(&frame);
         }
     }
@@ -35,7 +35,7 @@ pub fn frames(path: &std::path::Path, mut each: impl FnMut(&Observed<'_>)) -> Re
 
 pub fn text(name: &str) -> String {
     let mut out = Vec::new();
-    let mut lines = Lines::new(4711, TimeZone::UTC);
+    let mut lines = LineFormatter::new(4711, TimeZone::UTC);
     frames(&folder().join(name), |frame| lines.append(&mut out, frame, &decode(frame), None)).unwrap();
     String::from_utf8(out).unwrap()
 }
@@ -50,7 +50,7 @@ fn captures_read_as_expected() {
 }
 
 #[test]
-fn a_file_says_the_same_in_every_format() {
+fn a_file_reads_the_same_in_every_format() {
     let expected = text("tcp-handshake.pcap");
     assert_eq!(text("tcp-handshake-big-endian.pcap"), expected);
     assert_eq!(text("tcp-handshake-nanoseconds.pcap"), expected);
@@ -59,7 +59,7 @@ fn a_file_says_the_same_in_every_format() {
 }
 
 #[test]
-fn loopback_and_bare_packets_say_the_same_without_ethernet() {
+fn loopback_and_bare_packets_read_the_same_without_ethernet() {
     let expected = text("lo.pcap");
     for name in ["raw.pcap", "null.pcap", "null-swapped.pcap", "loop.pcap"] {
         assert_eq!(text(name), expected, "{name}");

@@ -1,4 +1,4 @@
-//! Capture files out and in again, and where frames go otherwise.
+//! Tests capture files and the other outputs of a sink.
 use std::{
     io::{self, Cursor, Write},
     path::PathBuf,
@@ -9,20 +9,22 @@ use std::{
 
 use jiff::tz::TimeZone;
 use netkat::sniffer::{
-    Direction, LinkType, Observed, VlanTag,
-    capture_file::{CaptureError, CaptureReader, CaptureWriter, Interface, Record, Statistics},
-    line::Lines,
-    sink::{Form, Show, Sink, SinkError},
+    CapturedFrame, FrameDirection, LinkType, VlanTag,
+    capture_file::{
+        CaptureError, CaptureReader, CaptureRecord, CaptureWriter, InterfaceDescription, InterfaceStatistics,
+    },
+    line::LineFormatter,
+    sink::{Sink, SinkError, TextFormat, TextOptions},
 };
 
 use super::captures::{folder, frames, text};
 
 const TIME: Duration = Duration::new(1_689_472_711, 206_864_123);
 
-const LINE: Show = Show { form: Form::Line, payload: false, interface: false };
+const LINE: TextOptions = TextOptions { format: TextFormat::Line, payload: false, interface: false };
 
-fn interface(name: &str, link: LinkType, snap_length: u32) -> Interface {
-    Interface { name: name.to_owned(), link, snap_length }
+fn interface(name: &str, link_type: LinkType, snap_length: u32) -> InterfaceDescription {
+    InterfaceDescription { name: name.to_owned(), link_type, snap_length }
 }
 
 /// An ARP request from 10.0.0.1 for 10.0.0.2.
@@ -32,21 +34,24 @@ fn arp() -> Vec<u8> {
     frame
 }
 
-/// What a reader finds in bytes: interfaces, and of frames what the test wants to know.
-fn read<T>(bytes: Vec<u8>, mut each: impl FnMut(&Observed<'_>) -> T) -> (Vec<Interface>, Vec<T>) {
+/// Reads a capture file. Returns its interfaces, and the result of `each` for its frames.
+fn read<T>(
+    bytes: Vec<u8>,
+    mut each: impl FnMut(&CapturedFrame<'_>) -> T,
+) -> (Vec<InterfaceDescription>, Vec<T>) {
     let mut reader = CaptureReader::new(Cursor::new(bytes), "test").unwrap();
     let (mut interfaces, mut found) = (Vec::new(), Vec::new());
     while let Some(record) = reader.read().unwrap() {
         match record {
-            Record::Interface(interface) => interfaces.push(interface),
-            Record::Frame(frame) => found.push(each(&frame)),
+            CaptureRecord::Interface(interface) => interfaces.push(interface),
+            CaptureRecord::Frame(frame) => found.push(each(&frame)),
         }
     }
     (interfaces, found)
 }
 
 #[test]
-fn what_is_written_is_read_again() {
+fn a_written_file_is_read_back() {
     let frame = arp();
     let mut file = Vec::new();
     let mut writer = CaptureWriter::new(&mut file).unwrap();
@@ -54,18 +59,20 @@ fn what_is_written_is_read_again() {
     let cut = interface("wg0", LinkType::RawIp, 20);
     assert_eq!(writer.add_interface(&whole).unwrap(), 0);
     assert_eq!(writer.add_interface(&cut).unwrap(), 1);
-    let received = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame);
+    let received = CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &frame);
     let (head, tail) = frame.split_at(14);
     let tag = VlanTag { tpid: 0x8100, tci: 0x2007 };
-    writer.frame(&received).unwrap();
-    writer.frame(&Observed { data: [head, &[], tail, &[]], guarded: true, ..received }).unwrap();
-    writer.frame(&Observed { vlan: Some(tag), direction: Direction::Send, ..received }).unwrap();
-    writer.frame(&Observed { interface: 1, length: 9000, ..received }).unwrap();
-    writer.statistics(0, TIME, &Statistics { received: 3, dropped: 2 }).unwrap();
+    writer.write_frame(&received).unwrap();
+    writer.write_frame(&CapturedFrame { data: [head, &[], tail, &[]], guarded: true, ..received }).unwrap();
+    writer
+        .write_frame(&CapturedFrame { vlan: Some(tag), direction: FrameDirection::Outbound, ..received })
+        .unwrap();
+    writer.write_frame(&CapturedFrame { interface: 1, length: 9000, ..received }).unwrap();
+    writer.write_statistics(0, TIME, &InterfaceStatistics { received: 3, dropped: 2 }).unwrap();
     writer.flush().unwrap();
     drop(writer);
-    let told = b"counted on all interfaces of this capture together";
-    assert!(file.windows(told.len()).any(|text| text == told));
+    let comment = b"counted on all interfaces of this capture together";
+    assert!(file.windows(comment.len()).any(|text| text == comment));
 
     let (interfaces, found) = read(file, |frame| {
         assert_eq!(frame.time, TIME);
@@ -76,10 +83,10 @@ fn what_is_written_is_read_again() {
     assert_eq!(
         found,
         [
-            (0, Direction::Receive, false, 42, frame.clone()),
-            (0, Direction::Receive, true, 42, frame.clone()),
-            (0, Direction::Send, false, 46, tagged),
-            (1, Direction::Receive, false, 9000, frame[..20].to_vec()),
+            (0, FrameDirection::Inbound, false, 42, frame.clone()),
+            (0, FrameDirection::Inbound, true, 42, frame.clone()),
+            (0, FrameDirection::Outbound, false, 46, tagged),
+            (1, FrameDirection::Inbound, false, 9000, frame[..20].to_vec()),
         ]
     );
 }
@@ -87,11 +94,11 @@ fn what_is_written_is_read_again() {
 #[test]
 fn a_frame_of_an_unknown_interface_is_refused() {
     let mut writer = CaptureWriter::new(Vec::new()).unwrap();
-    let frame = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &[]);
-    assert!(matches!(writer.frame(&frame), Err(CaptureError::Format(_))));
+    let frame = CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &[]);
+    assert!(matches!(writer.write_frame(&frame), Err(CaptureError::Format(_))));
 }
 
-/// A block of a pcapng file in big-endian order.
+/// Returns a pcapng block in big-endian order.
 fn big_endian_block(kind: u32, body: &[u8]) -> Vec<u8> {
     let mut body = body.to_vec();
     body.resize(body.len().next_multiple_of(4), 0);
@@ -99,7 +106,8 @@ fn big_endian_block(kind: u32, body: &[u8]) -> Vec<u8> {
     [&kind.to_be_bytes()[..], &length, &body, &length].concat()
 }
 
-/// Others' machines write them; the writer here does not. An interface counts microseconds unless it says otherwise.
+/// Big-endian machines write such files, the writer does not. Without `if_tsresol`, an interface
+/// counts microseconds.
 #[test]
 fn big_endian_pcapng_is_read() {
     let frame = arp();
@@ -108,7 +116,7 @@ fn big_endian_pcapng_is_read() {
         &[[0x1a, 0x2b, 0x3c, 0x4d], [0, 1, 0, 0], [0xff; 4], [0xff; 4]].concat(),
     );
     file.extend(big_endian_block(1, &[0, 1, 0, 0, 0, 0, 0, 0]));
-    // if_tsresol: nanoseconds.
+    // The option is if_tsresol: nanoseconds.
     file.extend(big_endian_block(1, &[0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0]));
     let (micros, nanos) = (TIME.as_micros() as u64, TIME.as_nanos() as u64);
     for (interface, time, direction) in [(0u32, micros, 1u8), (1, nanos, 2)] {
@@ -124,10 +132,13 @@ fn big_endian_pcapng_is_read() {
         read(file, |frame| (frame.interface, frame.time, frame.direction, frame.data[0].to_vec()));
     assert_eq!(interfaces, [interface("", LinkType::Ethernet, 0), interface("", LinkType::Ethernet, 0)]);
     let micros = Duration::from_micros(micros);
-    assert_eq!(found, [(0, micros, Direction::Receive, frame.clone()), (1, TIME, Direction::Send, frame)]);
+    assert_eq!(
+        found,
+        [(0, micros, FrameDirection::Inbound, frame.clone()), (1, TIME, FrameDirection::Outbound, frame)]
+    );
 }
 
-/// A process information block (of Apple's) of ten bytes.
+/// The block is a process information block (Apple's) of ten bytes.
 #[test]
 fn a_block_shorter_than_its_header_is_damage() {
     let mut file = big_endian_block(
@@ -139,7 +150,7 @@ fn a_block_shorter_than_its_header_is_damage() {
     assert!(matches!(reader.read(), Err(CaptureError::Malformed { .. })));
 }
 
-/// A file in a folder for temporary ones, gone with the value.
+/// A temporary file, removed on drop.
 pub struct Temporary(pub PathBuf);
 
 impl Temporary {
@@ -154,7 +165,7 @@ impl Drop for Temporary {
     }
 }
 
-/// A stream whose bytes the test can see.
+/// A stream that keeps its bytes for the test.
 #[derive(Clone, Default)]
 pub struct Screen(Arc<Mutex<Vec<u8>>>);
 
@@ -175,31 +186,32 @@ impl Screen {
     }
 }
 
-fn lines() -> Lines {
-    Lines::new(4711, TimeZone::UTC)
+fn lines() -> LineFormatter {
+    LineFormatter::new(4711, TimeZone::UTC)
 }
 
-/// Everything of a capture, interfaces included, into a sink.
+/// Passes the interfaces and frames of a capture to a sink.
 fn replay(name: &str, sink: &mut Sink) {
     let mut reader = CaptureReader::open(&folder().join(name)).unwrap();
     while let Some(record) = reader.read().unwrap() {
         match record {
-            Record::Interface(interface) => drop(sink.add_interface(interface).unwrap()),
-            Record::Frame(frame) => sink.frame(&frame).unwrap(),
+            CaptureRecord::Interface(interface) => drop(sink.add_interface(interface).unwrap()),
+            CaptureRecord::Frame(frame) => sink.write_frame(&frame).unwrap(),
         }
     }
     sink.flush().unwrap();
 }
 
 #[test]
-fn a_recorded_capture_says_what_the_original_says() {
+fn a_recorded_capture_shows_the_original_lines() {
     let file = Temporary::new("recorded.pcapng");
     let screen = Screen::default();
-    let mut sink = Sink::new().record(&file.0).unwrap().show(Box::new(screen.clone()), LINE, lines());
+    let mut sink =
+        Sink::new().with_capture_file(&file.0).unwrap().with_text(Box::new(screen.clone()), LINE, lines());
     replay("lo.pcap", &mut sink);
-    sink.statistics(0, TIME, &Statistics { received: 20, dropped: 3 }).unwrap();
+    sink.write_statistics(0, TIME, &InterfaceStatistics { received: 20, dropped: 3 }).unwrap();
     sink.flush().unwrap();
-    assert_eq!(sink.shown(), 20);
+    assert_eq!(sink.frames(), 20);
     assert_eq!(screen.text(), text("lo.pcap"));
 
     let mut again = Vec::new();
@@ -208,7 +220,7 @@ fn a_recorded_capture_says_what_the_original_says() {
     frames(&folder().join("lo.pcap"), |frame| original.push(frame.data[0].to_vec())).unwrap();
     assert_eq!(again, original);
 
-    // Others have to be able to read it, too.
+    // Other programs have to read the file, too.
     let tools: [(&str, &[&str]); 2] = [("tcpdump", &["-n", "-r"]), ("tshark", &["-n", "-r"])];
     for (tool, arguments) in tools {
         match Command::new(tool).args(arguments).arg(&file.0).output() {
@@ -228,12 +240,13 @@ fn a_recorded_capture_says_what_the_original_says() {
 #[test]
 fn interfaces_are_named_on_demand() {
     let screen = Screen::default();
-    let mut sink = Sink::new().show(Box::new(screen.clone()), Show { interface: true, ..LINE }, lines());
+    let mut sink =
+        Sink::new().with_text(Box::new(screen.clone()), TextOptions { interface: true, ..LINE }, lines());
     let frame = arp();
     for name in ["eth0", "bad\x1b[2J"] {
         let number = sink.add_interface(interface(name, LinkType::Ethernet, 0)).unwrap();
-        let observed = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame);
-        sink.frame(&Observed { interface: number, ..observed }).unwrap();
+        let observed = CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &frame);
+        sink.write_frame(&CapturedFrame { interface: number, ..observed }).unwrap();
     }
     assert_eq!(screen.text(), "", "lines leave with a flush");
     sink.flush().unwrap();
@@ -245,7 +258,8 @@ fn interfaces_are_named_on_demand() {
 #[test]
 fn payload_follows_its_line() {
     let screen = Screen::default();
-    let mut sink = Sink::new().show(Box::new(screen.clone()), Show { payload: true, ..LINE }, lines());
+    let mut sink =
+        Sink::new().with_text(Box::new(screen.clone()), TextOptions { payload: true, ..LINE }, lines());
     replay("udp.pcap", &mut sink);
     let text = screen.text();
     let dump: Vec<_> = text.lines().filter(|line| !line.starts_with('I')).collect();
@@ -259,11 +273,11 @@ fn payload_follows_its_line() {
 }
 
 #[test]
-fn objects_say_what_lines_say() {
+fn objects_have_the_content_of_lines() {
     let screen = Screen::default();
-    let mut sink = Sink::new().show(
+    let mut sink = Sink::new().with_text(
         Box::new(screen.clone()),
-        Show { form: Form::Json, payload: true, interface: false },
+        TextOptions { format: TextFormat::Json, payload: true, interface: false },
         lines(),
     );
     replay("tcp-handshake.pcapng", &mut sink);
@@ -285,7 +299,11 @@ fn objects_say_what_lines_say() {
 fn objects_read_as_expected() {
     for name in ["vlan.pcap", "icmp-errors.pcap", "arp.pcap", "fragments.pcap"] {
         let screen = Screen::default();
-        let mut sink = Sink::new().show(Box::new(screen.clone()), Show { form: Form::Json, ..LINE }, lines());
+        let mut sink = Sink::new().with_text(
+            Box::new(screen.clone()),
+            TextOptions { format: TextFormat::Json, ..LINE },
+            lines(),
+        );
         replay(name, &mut sink);
         insta::assert_snapshot!(format!("json_{name}"), screen.text());
     }
@@ -294,13 +312,13 @@ fn objects_read_as_expected() {
 #[test]
 fn wireshark_sees_direction_comment_and_drops() {
     let file = Temporary::new("directions.pcapng");
-    let mut sink = Sink::new().record(&file.0).unwrap();
+    let mut sink = Sink::new().with_capture_file(&file.0).unwrap();
     let number = sink.add_interface(interface("eth0", LinkType::Ethernet, 0)).unwrap();
     let frame = arp();
-    let received = Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame);
-    sink.frame(&Observed { guarded: true, interface: number, ..received }).unwrap();
-    sink.frame(&Observed { direction: Direction::Send, ..received }).unwrap();
-    sink.statistics(number, TIME, &Statistics { received: 7, dropped: 5 }).unwrap();
+    let received = CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &frame);
+    sink.write_frame(&CapturedFrame { guarded: true, interface: number, ..received }).unwrap();
+    sink.write_frame(&CapturedFrame { direction: FrameDirection::Outbound, ..received }).unwrap();
+    sink.write_statistics(number, TIME, &InterfaceStatistics { received: 7, dropped: 5 }).unwrap();
     sink.flush().unwrap();
     let fields =
         ["frame.time_epoch", "frame.interface_name", "frame.packet_flags_direction", "frame.comment"];
@@ -317,7 +335,7 @@ fn wireshark_sees_direction_comment_and_drops() {
     );
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 pub struct Broken;
 
 impl Write for Broken {
@@ -331,14 +349,14 @@ impl Write for Broken {
 }
 
 #[test]
-fn a_closed_pipe_is_told_from_an_error() {
-    let mut sink = Sink::new().show(Box::new(Broken), LINE, lines());
-    sink.frame(&Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &arp())).unwrap();
+fn a_closed_pipe_is_not_a_write_error() {
+    let mut sink = Sink::new().with_text(Box::new(Broken), LINE, lines());
+    sink.write_frame(&CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &arp())).unwrap();
     assert!(matches!(sink.flush(), Err(SinkError::Closed)));
 }
 
 #[test]
-fn files_that_are_none_are_refused_by_name() {
+fn other_files_are_refused_by_name() {
     for bytes in [&b""[..], b"GIF89a", &[0; 100]] {
         match CaptureReader::new(Cursor::new(bytes.to_vec()), "picture.gif") {
             Err(error @ CaptureError::NotACapture { .. }) => {
@@ -357,7 +375,7 @@ fn a_file_cut_short_gives_its_whole_packets_first() {
     let mut packets = 0;
     let error = loop {
         match reader.read() {
-            Ok(Some(Record::Frame(_))) => packets += 1,
+            Ok(Some(CaptureRecord::Frame(_))) => packets += 1,
             Ok(Some(_)) => {}
             Ok(None) => panic!("the cut went unnoticed"),
             Err(error) => break error,
@@ -367,7 +385,7 @@ fn a_file_cut_short_gives_its_whole_packets_first() {
     assert!(matches!(error, CaptureError::Truncated { packets: 2, .. }), "{error}");
 }
 
-/// Gives out a byte at a time, as a slow pipe might.
+/// A stream that delivers one byte per read, like a slow pipe.
 struct Slow(Cursor<Vec<u8>>);
 
 impl io::Read for Slow {
@@ -383,7 +401,7 @@ fn files_can_come_slowly() {
         let mut reader = CaptureReader::new(Slow(Cursor::new(bytes)), name).unwrap();
         let mut packets = 0;
         while let Some(record) = reader.read().unwrap() {
-            packets += usize::from(matches!(record, Record::Frame(_)));
+            packets += usize::from(matches!(record, CaptureRecord::Frame(_)));
         }
         assert_eq!(packets, text(name).lines().count(), "{name}");
     }

@@ -1,19 +1,21 @@
-//! The text of single packets, written down byte by byte: what people grep for must not move.
+//! Tests the line of single packets byte by byte, since users grep for its fields.
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use netkat::sniffer::{Checksum, Direction, LinkType, Observed, VlanTag, decode::decode, line::Lines};
+use netkat::sniffer::{
+    CapturedFrame, FrameDirection, LinkType, VlanTag, decode::decode, line::LineFormatter,
+};
 
 /// 1689472711.206864: 16 July 2023, 01:58:31 UTC.
 const TIME: Duration = Duration::new(1_689_472_711, 206_864_000);
 
-fn line(frame: &Observed<'_>) -> String {
+fn line(frame: &CapturedFrame<'_>) -> String {
     let mut out = Vec::new();
-    Lines::new(22926, TimeZone::UTC).append(&mut out, frame, &decode(frame), None);
+    LineFormatter::new(22926, TimeZone::UTC).append(&mut out, frame, &decode(frame), None);
     String::from_utf8(out).unwrap()
 }
 
-/// An IPv4 packet without options; checksums stay zero, nobody looks at them.
+/// Returns an IPv4 packet without options. Checksums stay zero: the decoder does not verify them.
 fn ipv4(id: u16, protocol: u8, source: [u8; 4], destination: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x45, 0];
     packet.extend((20 + payload.len() as u16).to_be_bytes());
@@ -77,7 +79,7 @@ fn syn() -> Vec<u8> {
 fn a_syn_reads_as_in_gvisor() {
     let frame = syn();
     assert_eq!(
-        line(&Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame)),
+        line(&CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &frame)),
         "I0716 01:58:31.206864 22926 sniffer] recv tcp 127.0.0.1:44644 -> 127.0.0.1:80 len:0 id:a5ee flags:  S     \
          seqnum: 1321663292 ack: 0 win: 65495 xsum:0xfe30 options: {MSS:65495 WS:7 TS:true TSVal:2715804214 TSEcr:0 \
          SACKPermitted:true}\n"
@@ -103,14 +105,14 @@ fn a_sent_segment_shows_timestamps_and_sack_blocks() {
     let expected = "I0716 01:58:31.206864 22926 sniffer] send tcp 127.0.0.1:80 -> 127.0.0.1:44644 len:0 id:0001 \
                     flags:     A  seqnum: 1 ack: 1321663293 win: 64240 xsum:0x1c46 options: {TS:true TSVal:1 \
                     TSEcr:2715804214 SACKBlocks:[]}\n";
-    assert_eq!(line(&Observed::new(TIME, Direction::Send, LinkType::RawIp, &packet)), expected);
+    assert_eq!(line(&CapturedFrame::new(TIME, FrameDirection::Outbound, LinkType::RawIp, &packet)), expected);
 
     let mut options = options.clone();
     options.extend([1, 1, 5, 18, 0, 0, 0, 10, 0, 0, 0, 20, 0, 0, 0, 30, 0, 0, 0, 40]);
     segment.options = &options;
     let packet = ipv4(1, 6, source, destination, &tcp(&segment, b""));
     assert_eq!(
-        line(&Observed::new(TIME, Direction::Send, LinkType::RawIp, &packet)),
+        line(&CapturedFrame::new(TIME, FrameDirection::Outbound, LinkType::RawIp, &packet)),
         expected.replace("[]", "[{Start:10 End:20} {Start:30 End:40}]")
     );
 }
@@ -130,13 +132,13 @@ fn a_super_frame_in_pieces_shows_its_length_and_gso_size() {
     let packet = lo(&ipv4(2, 6, [10, 0, 0, 1], [10, 0, 0, 2], &tcp(&segment, &payload)));
     let (headers, payload) = packet.split_at(54);
     let (payload, wrapped) = payload.split_at(1000);
-    let frame = Observed {
+    let frame = CapturedFrame {
         data: [&headers[..14], &headers[14..], payload, wrapped],
-        gso: Some(1448),
-        checksum: Checksum::Partial,
+        gso_size: Some(1448),
+        checksum_partial: true,
         length: packet.len(),
         vlan: Some(VlanTag { tpid: 0x8100, tci: 0x6005 }),
-        ..Observed::new(TIME, Direction::Send, LinkType::Ethernet, &[])
+        ..CapturedFrame::new(TIME, FrameDirection::Outbound, LinkType::Ethernet, &[])
     };
     assert_eq!(
         line(&frame),
@@ -152,7 +154,7 @@ fn a_small_data_offset_is_an_invalid_packet() {
     let mut frame = syn();
     frame[14 + 20 + 12] = 0x30;
     assert_eq!(
-        line(&Observed::new(TIME, Direction::Receive, LinkType::Ethernet, &frame)),
+        line(&CapturedFrame::new(TIME, FrameDirection::Inbound, LinkType::Ethernet, &frame)),
         "I0716 01:58:31.206864 22926 sniffer] recv tcp 127.0.0.1:44644 -> 127.0.0.1:80 len:40 id:a5ee invalid packet: \
          tcp data offset too small 3\n"
     );

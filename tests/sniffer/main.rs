@@ -1,4 +1,4 @@
-//! The sniffer as its user sees it: lines, capture files, hostile frames.
+//! Tests the sniffer from outside: lines, JSON, capture files, malformed frames.
 mod captures;
 mod files;
 mod line;

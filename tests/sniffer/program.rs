@@ -1,4 +1,4 @@
-//! `netkat --read` and `netkat --sniff` as they are run.
+//! Tests `netkat --read` and `netkat --sniff` as processes.
 use std::process::{Command, Output};
 
 use super::{
@@ -19,7 +19,7 @@ fn read(name: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Lines without what differs between runs: the process id.
+/// Returns the lines with a fixed process id.
 fn lines(output: &Output) -> Vec<String> {
     let text = std::str::from_utf8(&output.stdout).unwrap();
     let process = |line: &str| {
@@ -99,7 +99,7 @@ fn flags_that_cannot_be_honoured_are_refused() {
     }
 }
 
-/// Two datagrams over lo, of which only the second goes to the port that is watched; SIGINT when it was shown.
+/// Sends two datagrams over lo, only the second to the filter's port, and SIGINT after its line.
 const LIVE: &str = r#"
 set -e
 ip link set lo up
@@ -116,9 +116,9 @@ wait $sniffer
 cat "$log" >&2
 "#;
 
-/// Runs a shell script in a network namespace of its own, where `$0` is netkat and `$1` a file that has gone when this
-/// returns; `None` where there is no namespace to be had.
-fn alone(script: &str, name: &str) -> Option<(Output, String)> {
+/// Runs a shell script in a network namespace of its own, with netkat as `$0` and a temporary file
+/// as `$1`. Returns its output and the file's content, or `None` without a namespace.
+fn run_in_namespace(script: &str, name: &str) -> Option<(Output, String)> {
     let namespace = Namespace::available("sniffer")?;
     let file = Temporary::new(name);
     let output = Command::new("ip")
@@ -131,8 +131,8 @@ fn alone(script: &str, name: &str) -> Option<(Output, String)> {
 }
 
 #[test]
-fn an_interface_is_watched_until_interrupted() {
-    let Some((output, shown)) = alone(LIVE, "sniff") else { return };
+fn an_interface_is_captured_until_interrupted() {
+    let Some((output, shown)) = run_in_namespace(LIVE, "sniff") else { return };
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{output:?} {said}");
     assert_eq!(output.status.code(), Some(0), "{said}");
@@ -142,18 +142,18 @@ fn an_interface_is_watched_until_interrupted() {
     assert!(said.contains("packets received by filter\n0 packets dropped by kernel\n"), "{said}");
 }
 
-/// Datagrams over lo, ten a second, until the sniffer leaves by itself.
-const UNTIL_IT_LEAVES: &str = r#"
+/// Sends ten datagrams per second over lo until the sniffer exits.
+const UNTIL_EXIT: &str = r#"
 ip link set lo up
 (while sleep 0.1; do printf x >/dev/udp/127.0.0.1/7; done) 2>/dev/null &
 talker=$!
 "#;
 
 #[test]
-fn a_count_ends_the_watching() {
+fn a_count_ends_the_capture() {
     let script =
-        format!("{UNTIL_IT_LEAVES} \"$0\" --sniff -i lo -u --count 3; status=$?; kill $talker; exit $status");
-    let Some((output, _)) = alone(&script, "count") else { return };
+        format!("{UNTIL_EXIT} \"$0\" --sniff -i lo -u --count 3; status=$?; kill $talker; exit $status");
+    let Some((output, _)) = run_in_namespace(&script, "count") else { return };
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(lines(&output).len(), 3, "{output:?}");
@@ -161,17 +161,18 @@ fn a_count_ends_the_watching() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_the_watching_quietly() {
+fn a_reader_that_exits_ends_the_capture_quietly() {
     let script = format!(
-        "{UNTIL_IT_LEAVES} \"$0\" --sniff -i lo -u | head -n 2; status=${{PIPESTATUS[0]}}; kill $talker; exit $status"
+        "{UNTIL_EXIT} \"$0\" --sniff -i lo -u | head -n 2; status=${{PIPESTATUS[0]}}; kill $talker; exit $status"
     );
-    let Some((output, _)) = alone(&script, "head") else { return };
+    let Some((output, _)) = run_in_namespace(&script, "head") else { return };
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!((lines(&output).len(), output.stderr.as_slice()), (2, &b""[..]), "{output:?}");
 }
 
-/// A TUN device whose other end says of a datagram that it is to be cut into IP fragments, of which the virtio-net
-/// header of a packet socket knows nothing (VIRTIO_NET_HDR_GSO_UDP); twice, and an ordinary one behind.
+/// Sends two datagrams through a TUN device that are marked for IP fragmentation
+/// (VIRTIO_NET_HDR_GSO_UDP), which the virtio-net header of a packet socket cannot describe, and an
+/// ordinary one.
 const UNDESCRIBED: &str = r#"
 set -e
 cat >"$1" <<'PYTHON'
@@ -201,11 +202,11 @@ python3 "$1" "$0"
 "#;
 
 #[test]
-fn what_cannot_be_described_is_counted_and_then_shown() {
+fn indescribable_frames_are_counted_then_shown() {
     if !std::path::Path::new("/dev/net/tun").exists() {
         return eprintln!("SKIPPED: no TUN devices here");
     }
-    let Some((output, _)) = alone(UNDESCRIBED, "undescribed") else { return };
+    let Some((output, _)) = run_in_namespace(UNDESCRIBED, "undescribed") else { return };
     let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{shown}{said}");
     let lengths: Vec<_> =

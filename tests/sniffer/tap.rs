@@ -1,4 +1,4 @@
-//! A watched link: each packet once, and whatever happens to who watches, the link goes on.
+//! Tests taps: the sink gets each packet once, and a failing sink leaves the link alone.
 use std::{io::Write, time::Duration};
 
 use jiff::tz::TimeZone;
@@ -10,16 +10,16 @@ use netkat::{
     net::MacAddr,
     sniffer::{
         LinkType,
-        capture_file::{CaptureReader, Record},
-        line::Lines,
-        sink::{Form, Show, Sink},
+        capture_file::{CaptureReader, CaptureRecord},
+        line::LineFormatter,
+        sink::{Sink, TextFormat, TextOptions},
         tap::Tap,
     },
 };
 
 use super::files::{Broken, Screen, Temporary};
 
-const LINE: Show = Show { form: Form::Line, payload: false, interface: false };
+const LINE: TextOptions = TextOptions { format: TextFormat::Line, payload: false, interface: false };
 
 const HOP: NextHop = NextHop {
     interface: 1,
@@ -29,7 +29,7 @@ const HOP: NextHop = NextHop {
     },
 };
 
-/// The headers of a UDP datagram of ten bytes from 10.0.0.1:5 to 10.0.0.2:6.
+/// The headers of a UDP datagram with ten bytes of payload from 10.0.0.1:5 to 10.0.0.2:6.
 #[rustfmt::skip]
 const HEADERS: [u8; 28] = [
     0x45, 0, 0, 38, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
@@ -46,8 +46,8 @@ fn datagram() -> Outgoing<'static> {
     }
 }
 
-fn watched(link: MemoryLink, out: Box<dyn Write + Send>) -> Tap<MemoryLink> {
-    let sink = Sink::new().show(out, LINE, Lines::new(1, TimeZone::UTC));
+fn tapped(link: MemoryLink, out: Box<dyn Write + Send>) -> Tap<MemoryLink> {
+    let sink = Sink::new().with_text(out, LINE, LineFormatter::new(1, TimeZone::UTC));
     Tap::new(link, sink.into(), [(1, "eth0", LinkType::Ethernet)], true).unwrap()
 }
 
@@ -59,8 +59,8 @@ fn messages(screen: &Screen) -> Vec<String> {
 fn each_packet_is_shown_once_at_either_end() {
     let (medium, here, there) = Medium::new(Impairment::default(), 1);
     let (sent, received) = (Screen::default(), Screen::default());
-    let mut here = watched(here, Box::new(sent.clone()));
-    let mut there = watched(there, Box::new(received.clone()));
+    let mut here = tapped(here, Box::new(sent.clone()));
+    let mut there = tapped(there, Box::new(received.clone()));
     here.transmit(&HOP, &datagram()).unwrap();
     let super_frame = Outgoing {
         checksum: Some(ChecksumOffload { start: 20, offset: 6 }),
@@ -81,10 +81,10 @@ fn each_packet_is_shown_once_at_either_end() {
 }
 
 #[test]
-fn a_recording_tells_what_the_guard_kept() {
+fn a_recording_marks_the_frames_that_the_guard_dropped() {
     let file = Temporary::new("tap.pcapng");
     let (medium, mut here, there) = Medium::new(Impairment::default(), 1);
-    let sink = Sink::new().record(&file.0).unwrap();
+    let sink = Sink::new().with_capture_file(&file.0).unwrap();
     let mut there = Tap::new(there, sink.into(), [(1, "eth0", LinkType::Ethernet)], true).unwrap();
     here.transmit(&HOP, &datagram()).unwrap();
     let mut icmp = HEADERS;
@@ -97,21 +97,25 @@ fn a_recording_tells_what_the_guard_kept() {
     let mut guarded = Vec::new();
     let mut reader = CaptureReader::open(&file.0).unwrap();
     while let Some(record) = reader.read().unwrap() {
-        if let Record::Frame(frame) = record {
+        if let CaptureRecord::Frame(frame) = record {
             guarded.push(frame.guarded);
         }
     }
-    assert_eq!(guarded, [true, false, false], "the datagram, not the ICMP message, not what we sent");
+    assert_eq!(
+        guarded,
+        [true, false, false],
+        "the received datagram, neither the ICMP message nor the sent datagram"
+    );
 }
 
 #[test]
-fn the_link_outlives_who_watches() {
+fn the_link_outlives_its_sink() {
     let (medium, here, mut there) = Medium::new(Impairment::default(), 1);
-    let mut here = watched(here, Box::new(Broken));
+    let mut here = tapped(here, Box::new(Broken));
     for round in 0..3 {
         here.transmit(&HOP, &datagram()).unwrap();
         here.flush();
-        assert!(!here.is_watched(), "round {round}");
+        assert!(!here.is_recording(), "round {round}");
         medium.advance(medium.now() + Duration::from_secs(1));
         assert!(there.receive().unwrap().is_some());
     }

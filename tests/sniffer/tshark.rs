@@ -1,15 +1,15 @@
-//! What we read in a frame against what Wireshark reads in it.
+//! Compares the decoder with tshark.
 use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
 };
 
-use netkat::sniffer::decode::{Decoded, Ip, Network, Transport, decode};
+use netkat::sniffer::decode::{DecodedFrame, Ip, Network, Transport, decode};
 
 use super::captures::{folder, frames, names};
 
-/// In this order in each of tshark's lines. Fields that occur several times are joined by commas.
+/// The fields of each of tshark's lines, in order. Commas join the occurrences of a repeated field.
 const FIELDS: [&str; 20] = [
     "frame.protocols",
     "ip.src",
@@ -33,7 +33,7 @@ const FIELDS: [&str; 20] = [
     "ieee8021ad.id",
 ];
 
-/// tshark's lines about a file, or `None` if there is no tshark here.
+/// Returns tshark's lines for a file, or `None` without tshark.
 fn tshark(path: &Path) -> Option<Vec<Vec<String>>> {
     let mut command = Command::new("tshark");
     command.args([
@@ -63,8 +63,8 @@ fn tshark(path: &Path) -> Option<Vec<Vec<String>>> {
     Some(lines.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect())
 }
 
-/// The same fields by our decoder; of what is not there, an empty text.
-fn ours(decoded: &Decoded) -> Vec<String> {
+/// Returns the same fields from our decoder, empty if the frame lacks them.
+fn ours(decoded: &DecodedFrame) -> Vec<String> {
     let mut fields = vec![String::new(); FIELDS.len()];
     for tag in &decoded.link.vlan {
         let field = &mut fields[if tag.tpid == 0x88a8 { 19 } else { 18 }];
@@ -101,7 +101,7 @@ fn ours(decoded: &Decoded) -> Vec<String> {
     fields
 }
 
-/// Compares every packet of a file; returns how many TCP segments there were, or `None` without tshark.
+/// Compares every packet of a file. Returns the number of TCP segments, or `None` without tshark.
 fn compare(path: &Path) -> Option<usize> {
     let theirs = tshark(path)?;
     let mut number = 0;
@@ -112,7 +112,8 @@ fn compare(path: &Path) -> Option<usize> {
         number += 1;
         segments += usize::from(!ours[3].is_empty());
         for (at, field) in FIELDS.iter().enumerate().skip(1) {
-            // tshark also lists the fields of packets within packets: of ICMP errors and GRE. Ours come first.
+            // tshark also lists the fields of inner packets (ICMP errors, GRE), after those of the
+            // outer one.
             let outer = if at == 13 || at == 14 || at >= 18 || !theirs[0].contains("icmp") {
                 &theirs[at]
             } else if at > 2 {
@@ -120,7 +121,7 @@ fn compare(path: &Path) -> Option<usize> {
             } else {
                 theirs[at].split(',').next().unwrap_or_default()
             };
-            // Where we found a fault, or the capture is cut, tshark may have gone on guessing.
+            // tshark may go on guessing behind a problem or a cut.
             if decoded.problem.is_none() || !(ours[at].is_empty() || outer.is_empty()) {
                 assert_eq!(ours[at], outer, "{} packet {number} {field}: {decoded:?}", path.display());
             }
@@ -132,7 +133,7 @@ fn compare(path: &Path) -> Option<usize> {
 }
 
 #[test]
-fn captures_say_what_tshark_says() {
+fn captures_decode_as_in_tshark() {
     let mut segments = 0;
     for name in names() {
         let Some(found) = compare(&folder().join(name)) else { return };
@@ -141,7 +142,7 @@ fn captures_say_what_tshark_says() {
     assert!(segments > 100, "only {segments} segments were compared");
 }
 
-/// A transfer of random chunks over a lossy loopback in a network namespace of its own.
+/// Transfers random chunks over a lossy loopback in a network namespace of its own.
 const LIVE: &str = r#"
 set -e
 ip link set lo up
@@ -173,7 +174,7 @@ wait $watcher || true
 "#;
 
 #[test]
-fn a_live_transfer_says_what_tshark_says() {
+fn a_live_transfer_decodes_as_in_tshark() {
     let file = std::env::temp_dir().join(format!("netkat-live-{}.pcap", std::process::id()));
     let status = Command::new("unshare").args(["-n", "sh", "-c", LIVE, "sh"]).arg(&file).status();
     match status {

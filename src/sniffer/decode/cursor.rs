@@ -1,45 +1,41 @@
-//! A place in a frame, and how far it may be read.
+//! A cursor that keeps reads within the frame, the capture and the enclosing header's length.
 use std::ops::Range;
 
-use super::Problem;
+use super::problem::Problem;
 
-/// Walks a frame's headers. Positions count from the frame's first byte.
+/// A cursor over a frame's headers. Positions count from the frame's first byte.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor<'a> {
-    /// The frame's first bytes: all that were captured, or as many as were joined.
+    /// The frame's first bytes: all captured ones, or as many as were joined.
     bytes: &'a [u8],
     captured: usize,
-    at: usize,
-    /// Where the frame ends on the wire, or earlier, where an enclosing length field says so.
+    position: usize,
+    /// The end of the frame on the wire, or an earlier one by an enclosing length field.
     end: usize,
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8], captured: usize, length: usize) -> Self {
-        Cursor { bytes, captured, at: 0, end: length }
+        Cursor { bytes, captured, position: 0, end: length }
     }
 
-    /// The next `need` bytes, which stay unread: the caller [`skip`](Self::skip)s what the header turns out to be.
+    /// Returns the next `need` bytes and leaves them unread.
     pub(super) fn peek(&self, header: &'static str, need: usize) -> Result<&'a [u8], Problem> {
         let have = self.remaining();
         if need > have {
             return Err(Problem::Short { header, need, have });
         }
-        self.bytes.get(self.at..).and_then(|rest| rest.get(..need)).ok_or(Problem::NotCaptured {
-            header,
-            need,
-            have: self.bytes.len().saturating_sub(self.at),
-        })
+        self.unread().get(..need).ok_or(Problem::NotCaptured { header, need, have: self.unread().len() })
     }
 
-    /// Of the next `need` bytes those that are there.
-    pub(super) fn available(&self, need: usize) -> &'a [u8] {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        rest.get(..need.min(self.remaining())).unwrap_or(rest)
+    /// Returns as many of the next `need` bytes as there are, and leaves them unread.
+    pub(super) fn peek_available(&self, need: usize) -> &'a [u8] {
+        let unread = self.unread();
+        unread.get(..need.min(self.remaining())).unwrap_or(unread)
     }
 
-    /// A header of `need` bytes as one of pnet_packet's types, whose getters then stay within bounds; unread, as above.
-    pub(super) fn packet<P>(
+    /// Returns a header of `need` bytes as one of pnet_packet's types, and leaves it unread.
+    pub(super) fn peek_packet<P>(
         &self,
         header: &'static str,
         need: usize,
@@ -49,31 +45,47 @@ impl<'a> Cursor<'a> {
         new(bytes).ok_or(Problem::Short { header, need, have: bytes.len() })
     }
 
-    /// Goes on by `bytes`, at most to the end.
-    pub(super) fn skip(&mut self, bytes: usize) {
-        self.at = self.at.saturating_add(bytes).min(self.end);
-    }
-
-    /// Reads a header of a known size.
+    /// Reads a header of `need` bytes.
     pub(super) fn take(&mut self, header: &'static str, need: usize) -> Result<&'a [u8], Problem> {
         let bytes = self.peek(header, need)?;
         self.skip(need);
         Ok(bytes)
     }
 
-    /// Bytes from here to the end, on the wire.
+    /// Reads a header of `need` bytes as one of pnet_packet's types.
+    pub(super) fn take_packet<P>(
+        &mut self,
+        header: &'static str,
+        need: usize,
+        new: fn(&'a [u8]) -> Option<P>,
+    ) -> Result<P, Problem> {
+        let packet = self.peek_packet(header, need, new)?;
+        self.skip(need);
+        Ok(packet)
+    }
+
+    /// Advances by `bytes`, at most to the end.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.position = self.position.saturating_add(bytes).min(self.end);
+    }
+
+    /// Returns the number of bytes on the wire from here to the end.
     pub(super) fn remaining(&self) -> usize {
-        self.end.saturating_sub(self.at)
+        self.end.saturating_sub(self.position)
     }
 
-    /// Ends the frame `length` bytes from here, if it does not end before.
+    /// Moves the end to `length` bytes from here unless it is nearer already.
     pub(super) fn narrow(&mut self, length: usize) {
-        self.end = self.end.min(self.at.saturating_add(length));
+        self.end = self.end.min(self.position.saturating_add(length));
     }
 
-    /// Where the rest lies, as far as it was captured.
+    /// Returns the position of the captured bytes from here to the end.
     pub(super) fn rest(&self) -> Range<usize> {
         let end = self.end.min(self.captured);
-        self.at.min(end)..end
+        self.position.min(end)..end
+    }
+
+    fn unread(&self) -> &'a [u8] {
+        self.bytes.get(self.position..).unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! Link headers: Ethernet with its tags, Linux cooked, BSD loopback, none.
+//! Reads link headers: Ethernet with its tags, Linux cooked, BSD loopback, none.
 use pnet_packet::{
     ethernet::{EtherTypes, EthernetPacket},
     sll::SLLPacket,
@@ -6,106 +6,103 @@ use pnet_packet::{
     vlan::VlanPacket,
 };
 
-use super::{Decoder, Network, Problem};
+use super::{cursor::Cursor, headers::LinkLayer, problem::Problem};
 use crate::{
+    link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, VlanTag},
     net::MacAddr,
-    sniffer::{LinkType, Observed, VlanTag},
+    sniffer::frame::{CapturedFrame, LinkType},
 };
 
-/// IEEE 802.1Q, 802.1ad, and the QinQ that went before it.
+/// The EtherTypes of tags: IEEE 802.1Q, 802.1ad, and the QinQ before it.
 const TAGS: [u16; 3] = [EtherTypes::Vlan.0, EtherTypes::PBridge.0, EtherTypes::QinQ.0];
 
-impl Decoder<'_> {
-    pub(super) fn frame(&mut self, frame: &Observed<'_>) -> Result<(), Problem> {
-        let link = &mut self.decoded.link;
-        link.vlan.extend(frame.vlan);
-        let ethertype = match frame.link {
-            LinkType::Ethernet => self.ethernet()?,
-            LinkType::RawIp => match frame.ethertype {
-                Some(ethertype) => ethertype,
-                None => self.by_version()?,
-            },
-            LinkType::LinuxCooked1 => self.cooked1()?,
-            LinkType::LinuxCooked2 => self.cooked2()?,
-            LinkType::Null => {
-                let family = self.family()?;
-                // The capturing machine's byte order shows in which half the small number stands.
-                self.by_family(if family > u32::from(u16::MAX) { family.swap_bytes() } else { family })?
-            }
-            LinkType::Loop => {
-                let family = self.family()?;
-                self.by_family(family)?
-            }
-            LinkType::Other(_) => {
-                self.decoded.network = Network::Unknown;
-                return Ok(());
-            }
-        };
-        let ethertype = self.tags(ethertype)?;
-        self.decoded.link.ethertype = Some(ethertype);
-        self.network(ethertype)
-    }
-
-    fn ethernet(&mut self) -> Result<u16, Problem> {
-        let need = EthernetPacket::minimum_packet_size();
-        let header = self.cursor.packet("ethernet header", need, EthernetPacket::new)?;
-        self.cursor.skip(need);
-        self.decoded.link.source = Some(MacAddr(header.get_source().octets()));
-        self.decoded.link.destination = Some(MacAddr(header.get_destination().octets()));
-        Ok(header.get_ethertype().0)
-    }
-
-    fn cooked1(&mut self) -> Result<u16, Problem> {
-        let header = self.cursor.packet("linux cooked header", 16, SLLPacket::new)?;
-        let bytes = self.cursor.take("linux cooked header", 16)?;
-        self.decoded.link.source = address(header.get_link_layer_address_len(), bytes.get(6..12));
-        Ok(header.get_protocol().0)
-    }
-
-    fn cooked2(&mut self) -> Result<u16, Problem> {
-        let header = self.cursor.packet("linux cooked header", 20, SLL2Packet::new)?;
-        let bytes = self.cursor.take("linux cooked header", 20)?;
-        self.decoded.link.source = address(header.get_link_layer_address_length().into(), bytes.get(12..18));
-        Ok(header.get_protocol_type().0)
-    }
-
-    fn tags(&mut self, mut ethertype: u16) -> Result<u16, Problem> {
-        while TAGS.contains(&ethertype) && !self.decoded.link.vlan.is_full() {
-            let tag = self.cursor.packet("vlan tag", 4, VlanPacket::new)?;
-            self.cursor.skip(4);
-            let tci = u16::from(tag.get_priority_code_point().0) << 13
-                | u16::from(tag.get_drop_eligible_indicator()) << 12
-                | tag.get_vlan_identifier();
-            self.decoded.link.vlan.push(VlanTag { tpid: ethertype, tci });
-            ethertype = tag.get_ethertype().0;
+/// Reads the link header into `link`. Returns the EtherType of the network layer; `None` if the
+/// decoder does not know the link type.
+pub(super) fn read(
+    cursor: &mut Cursor<'_>,
+    frame: &CapturedFrame<'_>,
+    link: &mut LinkLayer,
+) -> Result<Option<u16>, Problem> {
+    link.vlan.extend(frame.vlan);
+    let ethertype = match frame.link_type {
+        LinkType::Ethernet => read_ethernet(cursor, link)?,
+        LinkType::RawIp => match frame.ethertype {
+            Some(ethertype) => ethertype,
+            None => ethertype_of_version(cursor)?,
+        },
+        LinkType::LinuxCooked1 => read_cooked1(cursor, link)?,
+        LinkType::LinuxCooked2 => read_cooked2(cursor, link)?,
+        LinkType::Null => {
+            let family = read_address_family(cursor)?;
+            // Families are small: one beyond 16 bits is in the other byte order.
+            ethertype_of_family(if family > u16::MAX.into() { family.swap_bytes() } else { family })?
         }
-        Ok(ethertype)
-    }
+        LinkType::Loop => ethertype_of_family(read_address_family(cursor)?)?,
+        LinkType::Other(_) => return Ok(None),
+    };
+    link.ethertype = Some(read_tags(cursor, link, ethertype)?);
+    Ok(link.ethertype)
+}
 
-    fn by_version(&self) -> Result<u16, Problem> {
-        match self.cursor.peek("ip header", 1)?.first().map_or(0, |byte| byte >> 4) {
-            4 => Ok(EtherTypes::Ipv4.0),
-            6 => Ok(EtherTypes::Ipv6.0),
-            version => Err(Problem::IpVersion(version)),
-        }
-    }
+fn read_ethernet(cursor: &mut Cursor<'_>, link: &mut LinkLayer) -> Result<u16, Problem> {
+    let need = EthernetPacket::minimum_packet_size();
+    let header = cursor.take_packet("ethernet header", need, EthernetPacket::new)?;
+    link.source = Some(MacAddr(header.get_source().octets()));
+    link.destination = Some(MacAddr(header.get_destination().octets()));
+    Ok(header.get_ethertype().0)
+}
 
-    fn family(&mut self) -> Result<u32, Problem> {
-        let bytes = self.cursor.take("loopback header", 4)?;
-        Ok(bytes.iter().fold(0, |family, byte| family << 8 | u32::from(*byte)))
-    }
+fn read_cooked1(cursor: &mut Cursor<'_>, link: &mut LinkLayer) -> Result<u16, Problem> {
+    let header = cursor.peek_packet("linux cooked header", 16, SLLPacket::new)?;
+    let bytes = cursor.take("linux cooked header", 16)?;
+    link.source = mac(header.get_link_layer_address_len(), bytes.get(6..12));
+    Ok(header.get_protocol().0)
+}
 
-    /// AF_INET is 2 everywhere; AF_INET6 is 10 on Linux, 24 on NetBSD and OpenBSD, 28 on FreeBSD, 30 on macOS
-    /// (tcpdump.org's LINKTYPE_NULL).
-    fn by_family(&self, family: u32) -> Result<u16, Problem> {
-        match family {
-            2 => Ok(EtherTypes::Ipv4.0),
-            10 | 24 | 28 | 30 => Ok(EtherTypes::Ipv6.0),
-            other => Err(Problem::AddressFamily(other)),
-        }
+fn read_cooked2(cursor: &mut Cursor<'_>, link: &mut LinkLayer) -> Result<u16, Problem> {
+    let header = cursor.peek_packet("linux cooked header", 20, SLL2Packet::new)?;
+    let bytes = cursor.take("linux cooked header", 20)?;
+    link.source = mac(header.get_link_layer_address_length().into(), bytes.get(12..18));
+    Ok(header.get_protocol_type().0)
+}
+
+/// Reads the VLAN tags. Returns the EtherType behind them.
+fn read_tags(cursor: &mut Cursor<'_>, link: &mut LinkLayer, mut ethertype: u16) -> Result<u16, Problem> {
+    while TAGS.contains(&ethertype) && !link.vlan.is_full() {
+        let tag = cursor.take_packet("vlan tag", 4, VlanPacket::new)?;
+        let tci = u16::from(tag.get_priority_code_point().0) << 13
+            | u16::from(tag.get_drop_eligible_indicator()) << 12
+            | tag.get_vlan_identifier();
+        link.vlan.push(VlanTag { tpid: ethertype, tci });
+        ethertype = tag.get_ethertype().0;
+    }
+    Ok(ethertype)
+}
+
+fn read_address_family(cursor: &mut Cursor<'_>) -> Result<u32, Problem> {
+    let bytes = cursor.take("loopback header", 4)?;
+    Ok(bytes.iter().fold(0, |family, byte| family << 8 | u32::from(*byte)))
+}
+
+fn ethertype_of_version(cursor: &Cursor<'_>) -> Result<u16, Problem> {
+    match cursor.peek("ip header", 1)?.first().map_or(0, |byte| byte >> 4) {
+        4 => Ok(ETHERTYPE_IPV4),
+        6 => Ok(ETHERTYPE_IPV6),
+        version => Err(Problem::IpVersion(version)),
     }
 }
 
-fn address(length: u16, bytes: Option<&[u8]>) -> Option<MacAddr> {
+/// AF_INET is 2 everywhere; AF_INET6 is 10 on Linux, 24 on NetBSD and OpenBSD, 28 on FreeBSD, 30 on
+/// macOS (tcpdump.org, LINKTYPE_NULL).
+fn ethertype_of_family(family: u32) -> Result<u16, Problem> {
+    match family {
+        2 => Ok(ETHERTYPE_IPV4),
+        10 | 24 | 28 | 30 => Ok(ETHERTYPE_IPV6),
+        other => Err(Problem::AddressFamily(other)),
+    }
+}
+
+/// Returns the address of a cooked header if it has the length of a MAC address.
+fn mac(length: u16, bytes: Option<&[u8]>) -> Option<MacAddr> {
     bytes.filter(|_| length == 6)?.try_into().ok().map(MacAddr)
 }

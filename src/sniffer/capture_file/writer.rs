@@ -1,5 +1,7 @@
-//! Writes pcapng: one section, an interface description for each interface, an enhanced packet for each frame with
-//! direction and nanoseconds, interface statistics at the end.
+//! Writes pcapng files.
+//!
+//! A file has one section: an interface description per interface, an enhanced packet with direction
+//! and nanoseconds per frame, and interface statistics at the end.
 use std::{
     borrow::Cow,
     fs::File,
@@ -13,32 +15,38 @@ use pcap_parser::{
     PcapNGOption, SectionHeaderBlock, ToVec,
 };
 
-use super::{COUNTED_TOGETHER, CaptureError, GUARDED, Interface, PACKET_FLAGS, Statistics};
+use super::format::{
+    COUNTED_TOGETHER, CaptureError, GUARDED, INBOUND, InterfaceDescription, InterfaceStatistics, OUTBOUND,
+    PACKET_FLAGS,
+};
 use crate::{
     process::private_file,
-    sniffer::{Direction, LinkType, Observed},
+    sniffer::frame::{CapturedFrame, FrameDirection, LinkType},
 };
 
-/// The buffer is handed on when it is full and on [`CaptureWriter::flush`].
+/// Size of the output buffer, in bytes.
 const BUFFER: usize = 256 * 1024;
 
-/// `if_tsresol`: ten to the power of minus nine seconds.
+/// `if_tsresol`: units of 10^-9 seconds.
 const NANOSECONDS: u8 = 9;
 
-/// Bytes of the two Ethernet addresses, after which a VLAN tag goes.
+/// Bytes of the two Ethernet addresses, which precede a VLAN tag.
 const ADDRESSES: usize = 12;
 
-/// A pcapng file in the making.
+/// A writer of a pcapng file.
 pub struct CaptureWriter<W: Write> {
     out: BufWriter<W>,
     /// The snap length of each interface.
     interfaces: Vec<u32>,
-    /// A frame in several pieces, or one that gets its VLAN tag back, is joined here.
+    /// Scratch space that joins the pieces of a frame and its VLAN tag.
     joined: Vec<u8>,
 }
 
 impl CaptureWriter<File> {
-    /// Creates the file, for its owner alone, or empties it if it exists.
+    /// Creates the file, for its owner alone, or truncates an existing one.
+    ///
+    /// # Errors
+    /// [`CaptureError::Create`] and [`CaptureError::Write`].
     pub fn create(path: &Path) -> Result<Self, CaptureError> {
         let file = private_file::open(path, false)
             .map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
@@ -47,7 +55,10 @@ impl CaptureWriter<File> {
 }
 
 impl<W: Write> CaptureWriter<W> {
-    /// Starts a file.
+    /// Starts a file with its section header.
+    ///
+    /// # Errors
+    /// [`CaptureError::Write`].
     pub fn new(out: W) -> Result<Self, CaptureError> {
         let mut writer = CaptureWriter {
             out: BufWriter::with_capacity(BUFFER, out),
@@ -55,13 +66,13 @@ impl<W: Write> CaptureWriter<W> {
             joined: Vec::new(),
         };
         let program = concat!("netkat ", env!("CARGO_PKG_VERSION"));
-        writer.block(SectionHeaderBlock {
+        writer.write_block(SectionHeaderBlock {
             block_type: 0,
             block_len1: 0,
             bom: 0,
             major_version: 0,
             minor_version: 0,
-            // Not known in advance.
+            // Unknown in advance.
             section_len: -1,
             options: vec![
                 option(OptionCode::ShbOs, std::env::consts::OS.as_bytes()),
@@ -72,16 +83,19 @@ impl<W: Write> CaptureWriter<W> {
         Ok(writer)
     }
 
-    /// Describes an interface; frames refer to it by the number that is returned, from 0 upwards.
-    pub fn add_interface(&mut self, interface: &Interface) -> Result<u32, CaptureError> {
+    /// Writes an interface. Returns its number, from 0 upwards, for its frames.
+    ///
+    /// # Errors
+    /// [`CaptureError::Write`].
+    pub fn add_interface(&mut self, interface: &InterfaceDescription) -> Result<u32, CaptureError> {
         let mut options = Vec::new();
         if !interface.name.is_empty() {
             options.push(option(OptionCode::IfName, interface.name.as_bytes()));
         }
-        self.block(InterfaceDescriptionBlock {
+        self.write_block(InterfaceDescriptionBlock {
             block_type: 0,
             block_len1: 0,
-            linktype: Linktype(interface.link.number().into()),
+            linktype: Linktype(interface.link_type.number().into()),
             reserved: 0,
             snaplen: interface.snap_length,
             options,
@@ -94,13 +108,17 @@ impl<W: Write> CaptureWriter<W> {
         Ok(number)
     }
 
-    /// Writes one frame of an interface that was described before.
-    pub fn frame(&mut self, frame: &Observed<'_>) -> Result<(), CaptureError> {
+    /// Writes one frame.
+    ///
+    /// # Errors
+    /// [`CaptureError::Format`] for an interface that [`add_interface`](Self::add_interface) has
+    /// not seen; [`CaptureError::Write`].
+    pub fn write_frame(&mut self, frame: &CapturedFrame<'_>) -> Result<(), CaptureError> {
         let snap_length = *self
             .interfaces
             .get(frame.interface as usize)
             .ok_or(CaptureError::Format("its interface was never described"))?;
-        let tag = frame.vlan.filter(|_| frame.link == LinkType::Ethernet);
+        let tag = frame.vlan.filter(|_| frame.link_type == LinkType::Ethernet);
         let [first, rest @ ..] = frame.data;
         let mut joined = std::mem::take(&mut self.joined);
         let mut data = if tag.is_none() && rest.iter().all(|piece| piece.is_empty()) {
@@ -120,17 +138,16 @@ impl<W: Write> CaptureWriter<W> {
         if snap_length != 0 {
             data = data.get(..snap_length as usize).unwrap_or(data);
         }
-        // pcapng: bits 0 and 1 of the flags are the direction.
-        let flags: u32 = match frame.direction {
-            Direction::Receive => 1,
-            Direction::Send => 2,
+        let flags = match frame.direction {
+            FrameDirection::Inbound => INBOUND,
+            FrameDirection::Outbound => OUTBOUND,
         };
         let mut options = vec![option(PACKET_FLAGS, &flags.to_le_bytes())];
         if frame.guarded {
             options.insert(0, option(OptionCode::Comment, GUARDED.as_bytes()));
         }
         let (ts_high, ts_low) = timestamp(frame.time);
-        let written = self.block(EnhancedPacketBlock {
+        let written = self.write_block(EnhancedPacketBlock {
             block_type: 0,
             block_len1: 0,
             if_id: frame.interface,
@@ -146,13 +163,17 @@ impl<W: Write> CaptureWriter<W> {
         written
     }
 
-    /// Says what the kernel counted on an interface until `time` (since the Unix epoch). It counts for the whole
-    /// capture, so where that has several interfaces a comment says that the numbers are theirs together.
-    pub fn statistics(
+    /// Writes the kernel's counters of an interface at `time` (since the Unix epoch). The kernel
+    /// counts per capture: if the capture has several interfaces, a comment says that the counters
+    /// cover all of them.
+    ///
+    /// # Errors
+    /// [`CaptureError::Write`].
+    pub fn write_statistics(
         &mut self,
         interface: u32,
         time: Duration,
-        statistics: &Statistics,
+        statistics: &InterfaceStatistics,
     ) -> Result<(), CaptureError> {
         let (ts_high, ts_low) = timestamp(time);
         let mut options = vec![
@@ -162,7 +183,7 @@ impl<W: Write> CaptureWriter<W> {
         if self.interfaces.len() > 1 {
             options.insert(0, option(OptionCode::Comment, COUNTED_TOGETHER.as_bytes()));
         }
-        self.block(InterfaceStatisticsBlock {
+        self.write_block(InterfaceStatisticsBlock {
             block_type: 0,
             block_len1: 0,
             if_id: interface,
@@ -173,12 +194,15 @@ impl<W: Write> CaptureWriter<W> {
         })
     }
 
-    /// Hands everything written so far to the file.
+    /// Flushes the buffer to the file.
+    ///
+    /// # Errors
+    /// [`CaptureError::Write`].
     pub fn flush(&mut self) -> Result<(), CaptureError> {
         Ok(self.out.flush()?)
     }
 
-    fn block(&mut self, mut block: impl ToVec) -> Result<(), CaptureError> {
+    fn write_block(&mut self, mut block: impl ToVec) -> Result<(), CaptureError> {
         let bytes = block.to_vec().map_err(|_| CaptureError::Format("pcap-parser can't encode it"))?;
         Ok(self.out.write_all(&bytes)?)
     }
@@ -188,7 +212,7 @@ fn option<'a>(code: OptionCode, value: &[u8]) -> PcapNGOption<'a> {
     PcapNGOption { code, len: value.len() as u16, value: Cow::Owned(value.to_vec()) }
 }
 
-/// Nanoseconds since the epoch in two halves: good until the year 2554.
+/// Returns nanoseconds since the epoch in two halves, sufficient until the year 2554.
 fn timestamp(time: Duration) -> (u32, u32) {
     let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     ((nanoseconds >> 32) as u32, nanoseconds as u32)

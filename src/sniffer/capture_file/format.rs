@@ -1,0 +1,133 @@
+//! The parts of the format that reader and writer share: interfaces, numbers, comments, errors.
+use std::{io, path::PathBuf};
+
+use pcap_parser::OptionCode;
+
+use crate::sniffer::frame::LinkType;
+
+/// An interface as a capture file describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceDescription {
+    /// Empty if a file does not tell.
+    pub name: String,
+    /// The format of its frames.
+    pub link_type: LinkType,
+    /// Captured bytes per frame at most; 0 stands for all.
+    pub snap_length: u32,
+}
+
+/// The kernel's counters of an interface during the capture (PACKET_STATISTICS of packet(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceStatistics {
+    /// Frames that passed the filter.
+    pub received: u64,
+    /// Frames of these that a full buffer dropped.
+    pub dropped: u64,
+}
+
+/// The comment of a frame whose kernel copy the guard dropped.
+pub(super) const GUARDED: &str = "kept from the kernel by netkat's guard";
+
+/// The comment of counters that cover several interfaces.
+pub(super) const COUNTED_TOGETHER: &str = "counted on all interfaces of this capture together";
+
+/// `epb_flags` of an enhanced packet; pcap-parser knows the number 2 only as another block's
+/// option.
+pub(super) const PACKET_FLAGS: OptionCode = OptionCode(2);
+
+/// The bits of `epb_flags` that tell the direction, and their values.
+pub(super) const DIRECTION_BITS: u32 = 3;
+pub(super) const INBOUND: u32 = 1;
+pub(super) const OUTBOUND: u32 = 2;
+
+/// The reason why a capture file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The file cannot be opened for reading.
+    #[error("can't open capture file {}: {source}", path.display())]
+    Open {
+        /// Path of the file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The file cannot be created.
+    #[error("can't create capture file {}: {source}", path.display())]
+    Create {
+        /// Path of the file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Reading failed.
+    #[error("can't read capture file {name}: {source}")]
+    Read {
+        /// Name of the file.
+        name: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The first bytes belong to no capture file.
+    #[error("{name} is not a capture file: it starts like neither pcap nor pcapng")]
+    NotACapture {
+        /// Name of the file.
+        name: String,
+    },
+    /// The file ends within a packet.
+    #[error(
+        "capture file {name} ends within a packet, after {packets} whole ones; was the program that wrote it killed?"
+    )]
+    Truncated {
+        /// Name of the file.
+        name: String,
+        /// Packets before the end.
+        packets: u64,
+    },
+    /// A block contradicts the format.
+    #[error("capture file {name} is damaged after {packets} packets: {what}")]
+    Malformed {
+        /// Name of the file.
+        name: String,
+        /// Packets before the damage.
+        packets: u64,
+        /// The contradiction.
+        what: &'static str,
+    },
+    /// Writing failed.
+    #[error("can't write to the capture file: {0}; the packets up to here are in it")]
+    Write(#[from] io::Error),
+    /// The format cannot express the packet, for this reason.
+    #[error("can't write a packet to the capture file: {0}")]
+    Format(&'static str),
+}
+
+impl LinkType {
+    /// Returns the link type with this number in capture files (tcpdump.org, "Link-layer header
+    /// types").
+    pub(super) fn from_number(number: u16) -> LinkType {
+        match number {
+            0 => LinkType::Null,
+            1 => LinkType::Ethernet,
+            // DLT_RAW where it is 12 or 14, LINKTYPE_RAW, LINKTYPE_IPV4, LINKTYPE_IPV6: the version
+            // tells.
+            12 | 14 | 101 | 228 | 229 => LinkType::RawIp,
+            108 => LinkType::Loop,
+            113 => LinkType::LinuxCooked1,
+            276 => LinkType::LinuxCooked2,
+            other => LinkType::Other(other),
+        }
+    }
+
+    /// Returns the number of the link type in capture files.
+    pub(super) fn number(self) -> u16 {
+        match self {
+            LinkType::Null => 0,
+            LinkType::Ethernet => 1,
+            LinkType::RawIp => 101,
+            LinkType::Loop => 108,
+            LinkType::LinuxCooked1 => 113,
+            LinkType::LinuxCooked2 => 276,
+            LinkType::Other(number) => number,
+        }
+    }
+}

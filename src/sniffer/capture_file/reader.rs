@@ -1,0 +1,332 @@
+//! Reads pcap (microseconds and nanoseconds) and pcapng, both in either byte order.
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    time::Duration,
+};
+
+use pcap_parser::{
+    Block, EnhancedPacketBlock, InterfaceDescriptionBlock, LegacyPcapBlock, OptionCode, PcapBlockOwned,
+    PcapError, PcapHeader, create_reader,
+    nom::Err::Incomplete,
+    parse_pcap_header, parse_sectionheaderblock,
+    traits::{PcapNGPacketBlock, PcapReaderIterator},
+};
+
+use super::format::{
+    CaptureError, DIRECTION_BITS, GUARDED, INBOUND, InterfaceDescription, OUTBOUND, PACKET_FLAGS,
+};
+use crate::sniffer::frame::{CapturedFrame, FrameDirection, LinkType};
+
+/// Initial size of the buffer in bytes: room for the largest frames of Linux (BIG TCP: 512 KiB).
+const INITIAL_BUFFER: usize = 1 << 20;
+
+/// Maximum size of a block in bytes; a larger one is damage, not a packet.
+const MAX_BLOCK: usize = 64 << 20;
+
+/// The type of a pcapng section header, in either byte order.
+const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+
+/// Minimum size of a pcapng block in bytes: its type, and its length at either end.
+const MIN_BLOCK: u32 = 12;
+
+/// A record of a capture file.
+#[derive(Debug)]
+pub enum CaptureRecord<'a> {
+    /// The next interface, before its frames. The first is number 0 of the whole file.
+    Interface(InterfaceDescription),
+    /// A frame.
+    Frame(CapturedFrame<'a>),
+}
+
+/// A reader of a capture file.
+pub struct CaptureReader {
+    name: String,
+    blocks: Box<dyn PcapReaderIterator + Send>,
+    /// Size of the buffer of `blocks`, in bytes.
+    buffer_size: usize,
+    /// Size of the block that the caller holds, in bytes.
+    held: usize,
+    pcapng: bool,
+    big_endian: bool,
+    /// The interfaces of the file's current section.
+    interfaces: Vec<InterfaceFormat>,
+    /// Number of interfaces in the sections before.
+    earlier_interfaces: u32,
+    packets: u64,
+}
+
+/// The format of an interface's frames and timestamps.
+#[derive(Clone, Copy)]
+struct InterfaceFormat {
+    link_type: LinkType,
+    snap_length: u32,
+    /// Timestamp units per second.
+    resolution: u64,
+    /// Seconds to add to each timestamp.
+    offset: i64,
+}
+
+/// The content of a block, without a borrow from the buffer.
+enum BlockContent {
+    Section { big_endian: bool },
+    Interface(String, InterfaceFormat),
+    Frame,
+    Other,
+}
+
+impl CaptureReader {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`CaptureError::Open`], and those of [`new`](Self::new).
+    pub fn open(path: &Path) -> Result<Self, CaptureError> {
+        let file = File::open(path).map_err(|source| CaptureError::Open { path: path.to_owned(), source })?;
+        CaptureReader::new(file, &path.display().to_string())
+    }
+
+    /// Reads from a stream; errors call it `name`.
+    ///
+    /// # Errors
+    /// [`CaptureError::Read`], and [`CaptureError::NotACapture`] by the first bytes.
+    pub fn new(mut input: impl Read + Send + 'static, name: &str) -> Result<Self, CaptureError> {
+        let start = read_first_block(&mut input)
+            .map_err(|source| CaptureError::Read { name: name.to_owned(), source })?;
+        let blocks = create_reader(INITIAL_BUFFER, io::Cursor::new(start).chain(input))
+            .map_err(|_| CaptureError::NotACapture { name: name.to_owned() })?;
+        Ok(CaptureReader {
+            name: name.to_owned(),
+            blocks,
+            buffer_size: INITIAL_BUFFER,
+            held: 0,
+            pcapng: false,
+            big_endian: false,
+            interfaces: Vec::new(),
+            earlier_interfaces: 0,
+            packets: 0,
+        })
+    }
+
+    /// Returns the next interface or frame, or `None` at the end of the file.
+    ///
+    /// # Errors
+    /// [`CaptureError::Read`], [`CaptureError::Truncated`], [`CaptureError::Malformed`]. The reader
+    /// is at its end then.
+    pub fn read(&mut self) -> Result<Option<CaptureRecord<'_>>, CaptureError> {
+        loop {
+            match self.advance()? {
+                None => return Ok(None),
+                Some(BlockContent::Section { big_endian }) => {
+                    self.pcapng = true;
+                    self.big_endian = big_endian;
+                    self.earlier_interfaces += self.interfaces.len() as u32;
+                    self.interfaces.clear();
+                }
+                Some(BlockContent::Interface(name, format)) => {
+                    self.interfaces.push(format);
+                    let InterfaceFormat { link_type, snap_length, .. } = format;
+                    let interface = InterfaceDescription { name, link_type, snap_length };
+                    return Ok(Some(CaptureRecord::Interface(interface)));
+                }
+                Some(BlockContent::Frame) => break,
+                Some(BlockContent::Other) => {}
+            }
+        }
+        self.packets += 1;
+        let damaged = |what| damaged(&self.name, self.packets, what);
+        // Parses the block again: the borrow checker allows only the returned one to borrow from
+        // the buffer.
+        let (_, block) = self.blocks.next().map_err(|_| damaged("a packet can't be read"))?;
+        let format = |interface| {
+            let format = usize::try_from(interface).ok().and_then(|number| self.interfaces.get(number));
+            format.ok_or_else(|| damaged("a packet's interface is not described"))
+        };
+        let frame = match block {
+            PcapBlockOwned::Legacy(packet) => legacy_frame(&packet, format(0)?),
+            PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
+                enhanced_frame(&packet, format(packet.if_id)?, self.earlier_interfaces, self.big_endian)
+            }
+            PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
+                let format = format(0)?;
+                let length = packet.origlen as usize;
+                let captured =
+                    if format.snap_length == 0 { length } else { length.min(format.snap_length as usize) };
+                let data = packet.data.get(..captured).unwrap_or(packet.data);
+                let frame = frame(format, Duration::ZERO, data);
+                CapturedFrame { interface: self.earlier_interfaces, length, ..frame }
+            }
+            _ => return Err(damaged("a block changed while it was read")),
+        };
+        Ok(Some(CaptureRecord::Frame(frame)))
+    }
+
+    /// Drops the block that the caller held and parses the next. Returns `None` at the end of the
+    /// file.
+    fn advance(&mut self) -> Result<Option<BlockContent>, CaptureError> {
+        self.blocks.consume(std::mem::take(&mut self.held));
+        loop {
+            let damaged = |what| damaged(&self.name, self.packets, what);
+            if self.is_next_too_short() {
+                return Err(damaged("a block is shorter than its own header"));
+            }
+            let full = match self.blocks.next() {
+                Ok((length, block)) => {
+                    self.held = length;
+                    return content(&block).map(Some).map_err(damaged);
+                }
+                Err(PcapError::Eof) => return Ok(None),
+                Err(PcapError::Incomplete(_)) => false,
+                Err(PcapError::BufferTooSmall) => true,
+                Err(PcapError::UnexpectedEof) => {
+                    return Err(CaptureError::Truncated { name: self.name.clone(), packets: self.packets });
+                }
+                Err(_) => return Err(damaged("a block can't be read")),
+            };
+            if full {
+                self.buffer_size *= 2;
+                if self.buffer_size > MAX_BLOCK || !self.blocks.grow(self.buffer_size) {
+                    return Err(damaged("a block is too large to be true"));
+                }
+            }
+            if self.blocks.refill().is_err() {
+                let source = io::Error::other("reading failed");
+                return Err(CaptureError::Read { name: self.name.clone(), source });
+            }
+        }
+    }
+
+    /// Returns whether the next pcapng block states a length below the minimum, which pcap-parser
+    /// subtracts unchecked. pcap-parser checks a section header, whose byte order is its own.
+    fn is_next_too_short(&self) -> bool {
+        let Some((&kind, rest)) = self.blocks.data().split_first_chunk::<4>() else { return false };
+        let Some(&length) = rest.first_chunk::<4>() else { return false };
+        self.pcapng && kind != SECTION_HEADER && number(length, self.big_endian) < MIN_BLOCK
+    }
+}
+
+fn content(block: &PcapBlockOwned<'_>) -> Result<BlockContent, &'static str> {
+    Ok(match block {
+        PcapBlockOwned::LegacyHeader(header) => {
+            BlockContent::Interface(String::new(), InterfaceFormat::of_pcap(header))
+        }
+        PcapBlockOwned::NG(Block::SectionHeader(section)) => {
+            BlockContent::Section { big_endian: section.big_endian() }
+        }
+        PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
+            let name = interface.if_name().and_then(Result::ok).unwrap_or_default();
+            BlockContent::Interface(name.to_owned(), InterfaceFormat::of_pcapng(interface)?)
+        }
+        PcapBlockOwned::Legacy(_) | PcapBlockOwned::NG(Block::EnhancedPacket(_) | Block::SimplePacket(_)) => {
+            BlockContent::Frame
+        }
+        PcapBlockOwned::NG(_) => BlockContent::Other,
+    })
+}
+
+fn damaged(name: &str, packets: u64, what: &'static str) -> CaptureError {
+    CaptureError::Malformed { name: name.to_owned(), packets, what }
+}
+
+fn number(bytes: [u8; 4], big_endian: bool) -> u32 {
+    if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+}
+
+impl InterfaceFormat {
+    fn of_pcap(header: &PcapHeader) -> InterfaceFormat {
+        InterfaceFormat {
+            // The upper half describes frame check sequences.
+            link_type: LinkType::from_number(header.network.0 as u16),
+            snap_length: header.snaplen,
+            resolution: if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 },
+            offset: 0,
+        }
+    }
+
+    /// The resolution is a power of ten or, with the highest bit set, of two (pcapng,
+    /// `if_tsresol`).
+    fn of_pcapng(interface: &InterfaceDescriptionBlock<'_>) -> Result<InterfaceFormat, &'static str> {
+        let exponent = u32::from(interface.if_tsresol & 0x7f);
+        let base: u64 = if interface.if_tsresol & 0x80 == 0 { 10 } else { 2 };
+        Ok(InterfaceFormat {
+            link_type: LinkType::from_number(interface.linktype.0 as u16),
+            snap_length: interface.snaplen,
+            resolution: base
+                .checked_pow(exponent)
+                .ok_or("the resolution of its time stamps is out of range")?,
+            offset: interface.if_tsoffset,
+        })
+    }
+
+    /// Returns a timestamp as time since the Unix epoch.
+    fn time(&self, units: u64) -> Duration {
+        let seconds = (units / self.resolution).saturating_add_signed(self.offset);
+        // The remainder keeps the fraction below a second.
+        let fraction = u128::from(units % self.resolution) * 1_000_000_000 / u128::from(self.resolution);
+        Duration::from_secs(seconds).saturating_add(Duration::from_nanos(fraction as u64))
+    }
+}
+
+fn legacy_frame<'a>(packet: &LegacyPcapBlock<'a>, format: &InterfaceFormat) -> CapturedFrame<'a> {
+    // A forged fraction beyond a second carries over.
+    let fraction = InterfaceFormat { offset: 0, ..*format }.time(packet.ts_usec.into());
+    let time = Duration::from_secs(packet.ts_sec.into()).saturating_add(fraction);
+    let frame = frame(format, time, packet.data);
+    CapturedFrame { length: frame.length.max(packet.origlen as usize), ..frame }
+}
+
+fn enhanced_frame<'a>(
+    packet: &EnhancedPacketBlock<'a>,
+    format: &InterfaceFormat,
+    earlier_interfaces: u32,
+    big_endian: bool,
+) -> CapturedFrame<'a> {
+    let data = packet.data.get(..packet.caplen as usize).unwrap_or(packet.data);
+    let time = format.time(u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low));
+    let mut frame = CapturedFrame {
+        interface: earlier_interfaces.saturating_add(packet.if_id),
+        length: data.len().max(packet.orig_len() as usize),
+        ..frame(format, time, data)
+    };
+    for option in &packet.options {
+        match (option.code, option.as_bytes()) {
+            (OptionCode::EndOfOpt, _) => break,
+            (PACKET_FLAGS, Ok(&[a, b, c, d])) => match number([a, b, c, d], big_endian) & DIRECTION_BITS {
+                INBOUND => frame.direction = FrameDirection::Inbound,
+                OUTBOUND => frame.direction = FrameDirection::Outbound,
+                _ => {}
+            },
+            (OptionCode::Comment, Ok(comment)) => frame.guarded |= comment == GUARDED.as_bytes(),
+            _ => {}
+        }
+    }
+    frame
+}
+
+/// Returns a frame whose direction only a Linux cooked header tells: packet type 4 is
+/// PACKET_OUTGOING.
+fn frame<'a>(format: &InterfaceFormat, time: Duration, data: &'a [u8]) -> CapturedFrame<'a> {
+    let outgoing = match format.link_type {
+        LinkType::LinuxCooked1 => data.starts_with(&[0, 4]),
+        LinkType::LinuxCooked2 => data.get(10) == Some(&4),
+        _ => false,
+    };
+    let direction = if outgoing { FrameDirection::Outbound } else { FrameDirection::Inbound };
+    CapturedFrame::new(time, direction, format.link_type, data)
+}
+
+/// Reads the whole first block, which pcap-parser's constructor demands, from a stream however
+/// slow.
+fn read_first_block(input: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let read = input.read(&mut piece)?;
+        start.extend_from_slice(piece.get(..read).unwrap_or_default());
+        let more = matches!(parse_sectionheaderblock(&start), Err(Incomplete(_)))
+            || matches!(parse_pcap_header(&start), Err(Incomplete(_)));
+        if read == 0 || !more || start.len() >= INITIAL_BUFFER {
+            return Ok(start);
+        }
+    }
+}
