@@ -16,10 +16,38 @@ impl Protocol {
     /// Returns the number in the IP header (IANA, "Assigned Internet Protocol Numbers").
     pub fn number(self) -> u8 {
         match self {
-            Protocol::Tcp => 6,
-            Protocol::Udp => 17,
+            Protocol::Tcp => ip_protocol::TCP,
+            Protocol::Udp => ip_protocol::UDP,
         }
     }
+}
+
+/// Protocol numbers of IP headers, IPv6 extension headers (RFC 8200, section 4) included (IANA, "Assigned Internet
+/// Protocol Numbers").
+#[allow(missing_docs, reason = "the names are IANA's")]
+pub mod ip_protocol {
+    pub const HOP_BY_HOP: u8 = 0;
+    pub const ICMP: u8 = 1;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const ROUTING: u8 = 43;
+    pub const FRAGMENT: u8 = 44;
+    pub const AUTHENTICATION: u8 = 51;
+    pub const ICMPV6: u8 = 58;
+    pub const DESTINATION_OPTIONS: u8 = 60;
+    pub const MOBILITY: u8 = 135;
+}
+
+/// Hardware types of devices (linux/if_arp.h).
+#[allow(missing_docs, reason = "the names are the kernel's")]
+pub mod arphrd {
+    pub const ETHER: u16 = 1;
+    pub const LOOPBACK: u16 = 772;
+}
+
+/// The MTU below which no path is taken to lie, in bytes: net.ipv4.route.min_pmtu's default; RFC 8200, section 5.
+pub(crate) fn minimum_mtu(destination: IpAddr) -> u32 {
+    if destination.is_ipv4() { 552 } else { 1280 }
 }
 
 impl fmt::Display for Protocol {

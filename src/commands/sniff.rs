@@ -7,7 +7,7 @@ use crate::{
     },
     kernel::{Filter, IpFamily, Programs, SniffFilter},
     link::{self, Link, LinkError, PacketSocket},
-    net::Protocol,
+    net::{Protocol, arphrd},
     process::{
         capability::{self, Capability},
         sandbox::Sandbox,
@@ -42,8 +42,6 @@ const RECEIVE_BUFFER: usize = 64 << 20;
 const DOWN_INTERVAL: Duration = Duration::from_millis(200);
 /// How often to ask for the kernel's counters, which are 32 bits wide and start anew with each question.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
-/// linux/if_arp.h: frames of lo, which pass the tap twice.
-const ARPHRD_LOOPBACK: u16 = 772;
 
 /// Where frames come from.
 #[derive(Clone, Debug)]
@@ -230,7 +228,7 @@ impl Capture<'_> {
                 Err(error) => return Err(error.into()),
             };
             // On lo everything that is sent is received as well.
-            if received.outgoing && received.hardware_type == ARPHRD_LOOPBACK {
+            if received.outgoing && received.hardware_type == arphrd::LOOPBACK {
                 continue;
             }
             let index = received.reply.interface;

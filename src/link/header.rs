@@ -1,5 +1,5 @@
 //! Reads and writes link headers: Ethernet (also on veth, bridge and lo), or none (TUN, WireGuard).
-use crate::net::MacAddr;
+use crate::net::{MacAddr, arphrd};
 
 /// EtherTypes (linux/if_ether.h), in host byte order.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -7,9 +7,6 @@ pub const ETHERTYPE_ARP: u16 = 0x0806;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 const ETHERNET_LEN: usize = 14;
-/// Hardware types of devices with Ethernet headers (linux/if_arp.h).
-const ARPHRD_ETHER: u16 = 1;
-const ARPHRD_LOOPBACK: u16 = 772;
 
 /// The link addresses of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +50,7 @@ pub(super) struct Parsed {
 
 /// Returns whether a device of this type (ARPHRD_*) has Ethernet headers, which name the protocol.
 pub(super) fn is_ethernet(hardware_type: u16) -> bool {
-    matches!(hardware_type, ARPHRD_ETHER | ARPHRD_LOOPBACK)
+    matches!(hardware_type, arphrd::ETHER | arphrd::LOOPBACK)
 }
 
 /// Parses the link header of `frame`, from a device of type `hardware_type` (ARPHRD_*). `protocol`
@@ -91,7 +88,7 @@ mod tests {
     fn an_answer_goes_back_to_the_sender() {
         let mut frame = [0; 14];
         assert_eq!(HEADER.write(ETHERTYPE_IPV6, &mut frame), 14);
-        let parsed = parse(&frame, ARPHRD_ETHER, 0);
+        let parsed = parse(&frame, arphrd::ETHER, 0);
         assert_eq!((parsed.len, parsed.ethertype), (14, ETHERTYPE_IPV6));
         let mut reply = [0; 14];
         parsed.reply.write(ETHERTYPE_IPV6, &mut reply);
@@ -109,6 +106,6 @@ mod tests {
     #[test]
     fn a_runt_is_all_header() {
         let runt = Parsed { reply: LinkHeader::None, len: 13, ethertype: ETHERTYPE_IPV4 };
-        assert_eq!(parse(&[0; 13], ARPHRD_ETHER, ETHERTYPE_IPV4), runt);
+        assert_eq!(parse(&[0; 13], arphrd::ETHER, ETHERTYPE_IPV4), runt);
     }
 }

@@ -6,9 +6,8 @@ use super::{
     ChecksumState, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, LinkHeader,
     MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, header,
 };
+use crate::net::arphrd;
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
-
-const ARPHRD_ETHER: u16 = 1;
 
 /// Impairments of a path, each with its own probability in 1/1000.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,7 +128,7 @@ impl Link for MemoryLink {
     fn receive(&mut self) -> Result<Option<Received<'_>>, LinkError> {
         let Some(frame) = self.shared.borrow_mut().arrive(1 - self.end) else { return Ok(None) };
         self.frame = frame;
-        let link = header::parse(&self.frame, ARPHRD_ETHER, 0);
+        let link = header::parse(&self.frame, arphrd::ETHER, 0);
         let wire_len = self.frame.len();
         Ok(Some(Received {
             reply: NextHop { interface: 1, header: link.reply },
@@ -138,7 +137,7 @@ impl Link for MemoryLink {
             ethertype: link.ethertype,
             checksum: ChecksumState::Unverified,
             segment_size: 0,
-            hardware_type: ARPHRD_ETHER,
+            hardware_type: arphrd::ETHER,
             vlan: None,
             outgoing: false,
             wire_len,

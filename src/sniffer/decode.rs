@@ -25,11 +25,11 @@ pub use self::{
     },
     problem::Problem,
 };
-use super::{
-    frame::CapturedFrame,
-    protocol::{ICMP, ICMPV6, TCP, UDP},
+use super::frame::CapturedFrame;
+use crate::{
+    link::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    net::ip_protocol::{ICMP, ICMPV6, TCP, UDP},
 };
-use crate::link::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
 /// Bytes of a frame in several pieces that are joined for decoding: enough for every header chain
 /// seen in practice (link header, tags, IPv6 extension headers, TCP with options).

@@ -4,11 +4,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::link::{ChecksumState, Outgoing, Received, VlanTag};
-
-/// Hardware types of the devices whose frames have an Ethernet header (linux/if_arp.h).
-const ARPHRD_ETHER: u16 = 1;
-const ARPHRD_LOOPBACK: u16 = 772;
+use crate::{
+    link::{ChecksumState, Outgoing, Received, VlanTag},
+    net::arphrd,
+};
 
 /// The direction of a frame as seen from this host, in pcapng's words (`epb_flags`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +41,7 @@ impl LinkType {
     /// Returns the format that a packet socket delivers for a device of this ARPHRD_* type.
     pub(crate) fn from_arphrd(hardware_type: u16) -> LinkType {
         match hardware_type {
-            ARPHRD_ETHER | ARPHRD_LOOPBACK => LinkType::Ethernet,
+            arphrd::ETHER | arphrd::LOOPBACK => LinkType::Ethernet,
             _ => LinkType::RawIp,
         }
     }

@@ -13,9 +13,9 @@ use super::{
     decode::{Arp, DecodedFrame, Icmp, Ip, Network, Problem, Tcp, TcpOptions, Transport, Udp},
     frame::{CapturedFrame, LinkType},
     names,
-    protocol::{ICMP, ICMPV6},
     text::{AppendText, escape_control},
 };
+use crate::net::ip_protocol::{ICMP, ICMPV6};
 
 /// A formatter of packets as lines.
 pub struct LineFormatter {

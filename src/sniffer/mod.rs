@@ -18,7 +18,6 @@ pub mod hexdump;
 pub mod json;
 pub mod line;
 mod names;
-mod protocol;
 mod shared_sink;
 pub mod sink;
 pub mod tap;

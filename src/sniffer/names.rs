@@ -1,9 +1,7 @@
 //! Names of the numbers in headers. The ICMP names are those of gVisor's sniffer where it has one.
-use super::{
-    frame::FrameDirection,
-    protocol::{
-        AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, MOBILITY, ROUTING, TCP, UDP,
-    },
+use super::frame::FrameDirection;
+use crate::net::ip_protocol::{
+    AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, MOBILITY, ROUTING, TCP, UDP,
 };
 
 /// Returns gVisor's name of a direction.
@@ -96,7 +94,7 @@ pub(super) fn extension(kind: u8) -> &'static str {
         ROUTING => "routing",
         FRAGMENT => "fragment",
         AUTHENTICATION => "authentication",
-        DESTINATION => "destination",
+        DESTINATION_OPTIONS => "destination",
         MOBILITY => "mobility",
         _ => "unknown",
     }

@@ -2,26 +2,18 @@
 //! included, and checked; what leaves gets a fresh header. smoltcp never sees either: it speaks TCP between
 //! two placeholder addresses.
 use super::checksum::Sum;
-use crate::link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use crate::{
+    link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    net::ip_protocol::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, MOBILITY, ROUTING},
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Protocol numbers (IANA, "Assigned Internet Protocol Numbers").
-pub const ICMP: u8 = 1;
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-pub const ICMPV6: u8 = 58;
+pub use crate::net::ip_protocol::{ICMP, ICMPV6, TCP, UDP};
 
 pub const IPV4_HEADER: usize = 20;
 pub const IPV6_HEADER: usize = 40;
 const FRAGMENT_HEADER: usize = 8;
 
-/// IPv6 extension headers that may stand before the transport header.
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION_OPTIONS: u8 = 60;
-const MOBILITY: u8 = 135;
 /// As many extension headers as the capture program follows.
 const MAX_EXTENSIONS: usize = 8;
 

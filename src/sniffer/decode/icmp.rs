@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-    sniffer::protocol::{TCP, UDP},
+    net::ip_protocol::{TCP, UDP},
 };
 
 /// Bytes of every ICMP message before what it carries or quotes (RFC 792, RFC 4443).

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     link::ETHERTYPE_IPV6,
-    sniffer::protocol::{AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, MOBILITY, ROUTING},
+    net::ip_protocol::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, MOBILITY, ROUTING},
 };
 
 /// An IP header with its extension headers. Its addresses are worth showing whatever is wrong
@@ -109,7 +109,8 @@ fn read_v6(cursor: &mut Cursor<'_>) -> Result<IpHeader, Problem> {
 /// Reads the extension headers (RFC 8200, section 4) up to the transport header, or up to the
 /// fragment header of a later fragment.
 fn read_extensions(cursor: &mut Cursor<'_>, ip: &mut Ip) -> Result<(), Problem> {
-    while let HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY = ip.protocol {
+    while let HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY = ip.protocol
+    {
         if ip.is_later_fragment() {
             return Ok(());
         }
