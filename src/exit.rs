@@ -1,30 +1,42 @@
 //! How a run ends: the one line on stderr, and the exit status that scripts read.
 use crate::{
+    kernel,
     mode::{self, Report, Verdict},
     plan::PlanError,
+    signals, stderr,
 };
-use nix::sys::signal::{SigSet, Signal, raise};
-use std::{io, process::ExitCode};
+use nix::{
+    errno::Errno,
+    sys::signal::{SigSet, Signal, raise},
+};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 /// Prints the error, if there is one, and the report if it is asked for, and returns the status that the verdict has.
 /// Interrupted runs end by the signal itself, so that the shell sees what happened.
 pub fn report(result: &anyhow::Result<()>, detailed: bool, report: Option<Report>) -> ExitCode {
-    let signal = match result.as_ref().err().and_then(|error| error.downcast_ref()) {
-        Some(mode::Error::Interrupted(signal)) => Some(*signal),
-        _ => None,
+    let signal = match result.as_ref().err().map(|error| error.downcast_ref()) {
+        Some(Some(mode::Error::Interrupted(signal))) => Some(*signal),
+        // Whatever failed may have failed because nothing waits any more.
+        Some(_) => signals::ending(),
+        None => None,
     };
+    let verdict = if signal.is_some() { Verdict::Interrupted } else { verdict(result) };
     if let Err(error) = result
         && signal.is_none()
     {
-        eprintln!("netkat: {}", printable(&message(error)));
+        stderr::say(&format!("netkat: {}", printable(&message(error))));
     }
     if let Some(report) = report {
-        report.conclude(verdict(result), result.as_ref().err().map(message));
+        report.conclude(verdict, result.as_ref().err().map(message));
     }
-    if let Some(signal) = signal {
-        die_by(signal);
+    stderr::finish();
+    match signal {
+        Some(signal) => die_by(signal),
+        None => ExitCode::from(verdict.status(detailed)),
     }
-    ExitCode::from(verdict(result).status(detailed))
 }
 
 /// The words of an error and of its causes, each once.
@@ -55,9 +67,26 @@ fn printable(message: &str) -> String {
     }
 }
 
-/// The status after printing something to standard output.
-pub fn printed(result: io::Result<()>) -> ExitCode {
+/// Prints to standard output, and returns the status: what can't be printed is a failure.
+pub fn print(document: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let result = match kernel::output_was_closed() {
+        true => Err(Errno::EBADF.into()),
+        false => document(&mut out).and_then(|()| out.flush()),
+    };
     report(&result.map_err(|error| mode::Error::Output(error).into()), false, None)
+}
+
+/// Prints what clap has to say, to standard output if it was asked for.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    match error.use_stderr() {
+        // Nothing has been set up that could be left behind, and signals have their usual effect.
+        true => {
+            let _ = error.print();
+            ExitCode::from(Verdict::Usage.status(false))
+        }
+        false => print(|_| error.print()),
+    }
 }
 
 fn verdict(result: &anyhow::Result<()>) -> Verdict {
@@ -67,12 +96,13 @@ fn verdict(result: &anyhow::Result<()>) -> Verdict {
     planned.or_else(ran).unwrap_or(Verdict::Failed)
 }
 
-/// Ends the process as if `signal` had never been caught. It was only blocked, so its disposition is still
-/// the default.
-fn die_by(signal: Signal) {
+/// Ends the process as if `signal` had never been caught. It was only blocked, so its disposition is still what it was.
+fn die_by(signal: Signal) -> ExitCode {
     let mut mask = SigSet::empty();
     mask.add(signal);
     if let Err(error) = mask.thread_unblock().and_then(|()| raise(signal)) {
         log::debug!("cannot end by {signal}: {error}");
     }
+    // A disposition that spares the process leaves it a status, as a shell reports a death.
+    ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX))
 }

@@ -1,6 +1,30 @@
-//! Log lines on stderr: errors and warnings by default, more with each -v; RUST_LOG overrides.
-use log::LevelFilter;
-use std::io::Write;
+//! Log lines on standard error: errors and warnings by default, more with each -v; RUST_LOG overrides.
+use crate::stderr;
+use env_filter::{Builder, Filter};
+use log::{LevelFilter, Log, Metadata, Record};
+use std::env;
+
+/// The variable that says what is logged.
+const VARIABLE: &str = "RUST_LOG";
+
+/// Lines of what passes the filter, which never wait for their reader; see [`stderr`].
+struct Logger(Filter);
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.0.matches(record) {
+            stderr::say(&format!("netkat: {}", printable(&record.args().to_string())));
+        }
+    }
+
+    fn flush(&self) {
+        stderr::flush();
+    }
+}
 
 /// Starts logging. `verbosity` counts the -v flags.
 pub fn init(verbosity: u8) {
@@ -10,13 +34,18 @@ pub fn init(verbosity: u8) {
         2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
-    env_logger::Builder::new()
-        .filter_module("netkat", level)
-        .parse_default_env()
-        .format(|out, record| writeln!(out, "netkat: {}", printable(&record.args().to_string())))
-        .init();
+    let mut builder = Builder::new();
+    builder.filter_module("netkat", level);
+    let wrong = env::var(VARIABLE).ok().and_then(|wanted| builder.try_parse(&wanted).err());
+    let filter = builder.build();
+    log::set_max_level(filter.filter());
+    if log::set_boxed_logger(Box::new(Logger(filter))).is_err() {
+        return;
+    }
+    if let Some(error) = wrong {
+        log::warn!("{VARIABLE} is ignored: {error}");
+    }
 }
-
 /// A message with nothing in it that a terminal would obey: whoever may name an interface may put anything into its name.
 /// Lines and tabs stay, since the kernel's own reports have them.
 pub fn printable(message: &str) -> String {

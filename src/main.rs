@@ -1,13 +1,16 @@
-use netkat::{cli::Cli, exit, mode::Report, plan::Plan};
+use netkat::{cli::Cli, exit, kernel, mode::Report, plan::Plan, stderr};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    stderr::open();
+    stderr::report_panics();
+    kernel::prepare_signals();
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => return exit::usage(&error),
     };
     if let Some(document) = cli.generate {
-        return exit::printed(document.write(&mut std::io::stdout().lock()));
+        return exit::print(|out| document.write(out));
     }
     netkat::logging::init(cli.verbose);
     let mut report =

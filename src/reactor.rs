@@ -2,15 +2,14 @@
 //!
 //! poll(2) rather than epoll(7): there are few descriptors, regular files are always ready in it where epoll
 //! refuses them, and ppoll(2) takes nanoseconds, which pacing needs.
+use crate::{
+    signals::{self, Signals},
+    stderr,
+};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
-    sys::{
-        prctl,
-        signal::{SigSet, Signal},
-        signalfd::{SfdFlags, SignalFd},
-        time::TimeSpec,
-    },
+    sys::{prctl, signal::Signal, time::TimeSpec},
 };
 use std::{
     io,
@@ -25,13 +24,11 @@ const START: Duration = Duration::from_secs(1);
 pub const BUSY_TURNS: u32 = 16;
 /// To ask and to yield takes less, unless somebody else wants the processor for longer than it takes to be woken up.
 const OWN_TURN: Duration = Duration::from_micros(50);
-/// The signals that end a run.
-const TERMINATING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// The clock, the signals, and the wait for both and for descriptors.
 #[derive(Debug)]
 pub struct Reactor {
-    signals: SignalFd,
+    signals: Signals,
     started: Instant,
     /// Whether there is a processor to stay awake on.
     spare: bool,
@@ -39,14 +36,11 @@ pub struct Reactor {
 
 impl Reactor {
     /// From now on SIGINT, SIGTERM and SIGHUP are returned by [`Reactor::wait`] instead of ending the program
-    /// on the spot, so that nothing is left behind. A signal that was ignored when we started (nohup(1)) stays
-    /// ignored.
+    /// on the spot; see [`Signals::catch`].
     pub fn new() -> io::Result<Reactor> {
-        let mask = SigSet::from_iter(TERMINATING);
-        mask.thread_block()?;
+        let signals = Signals::catch()?;
         // Timers are otherwise up to 50 µs late (prctl(2), PR_SET_TIMERSLACK): too much for pacing.
         prctl::set_timerslack(1)?;
-        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         // One alone, or a quota of less than two (cgroups(7)), is needed for work.
         let spare = thread::available_parallelism().is_ok_and(|processors| processors.get() > 1);
         Ok(Reactor { signals, started: Instant::now(), spare })
@@ -59,9 +53,9 @@ impl Reactor {
 
     /// Waits until one of `own` or of `interests` is ready, a signal arrives, or `deadline` has passed, whichever is
     /// first. Asks again and again, rather than sleeping, before `awake_until`, if there is a processor to spare. Returns
-    /// the signal, if there is one.
+    /// the signal that ends the run, once it has come.
     pub fn wait(
-        &self,
+        &mut self,
         own: &mut [Interest<'_>],
         interests: &mut [Interest<'_>],
         deadline: Option<Duration>,
@@ -69,6 +63,8 @@ impl Reactor {
     ) -> io::Result<Option<Signal>> {
         let mut fds: Vec<PollFd<'_>> = own.iter().map(|i| PollFd::new(i.fd, i.events)).collect();
         fds.extend(interests.iter().map(|i| PollFd::new(i.fd, i.events)));
+        let lines = stderr::waiting();
+        fds.extend(lines.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         let mut spare = self.spare;
         let mut last = None;
@@ -82,7 +78,7 @@ impl Reactor {
             match ppoll(&mut fds, timeout.map(TimeSpec::from), None) {
                 Ok(0) if awake && deadline.is_none_or(|at| now < at) => thread::yield_now(),
                 Ok(_) => break,
-                Err(Errno::EINTR) => return Ok(None),
+                Err(Errno::EINTR) => return Ok(signals::ending()),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -92,11 +88,14 @@ impl Reactor {
         for (ready, fd) in all.zip(&fds) {
             *ready = is_ready(fd);
         }
-        if !fds.last().is_some_and(is_ready) {
-            return Ok(None);
+        let signalled = fds.last().is_some_and(is_ready);
+        if lines.is_some() {
+            stderr::flush();
         }
-        let info = self.signals.read_signal()?;
-        Ok(info.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok()))
+        if signalled {
+            self.signals.take()?;
+        }
+        Ok(signals::ending())
     }
 }
 

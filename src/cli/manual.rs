@@ -21,10 +21,10 @@ With --exit-verdict, failures have statuses of their own; the rest stays 1:
   6  no route, or no neighbour
   7  a privilege is missing
   8  dropped by this host's own egress
-A run that SIGINT, SIGTERM or SIGHUP ends resets its connections and ends by that signal.",
+A run that SIGINT, SIGTERM or SIGHUP ends resets its connections and ends by that signal; as the first process of a container, with status 128 + its number.",
 );
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     (
         "End of input",
         "When standard input ends, what is left is sent, then a FIN, and reading goes on until the peer ends, too. It is over once both directions have ended and every byte is acknowledged:
@@ -73,6 +73,10 @@ Hosts limit how many ICMP errors they send: Linux sends six at once, then one a 
   clients           -k: how many were served; each has an object of its own, on a line before, as soon as it is over
   ports             -z: address, port, protocol, state, failure (a verdict, or null) and error of each",
 
+    ),
+    (
+        "Outputs that nobody reads",
+        "Lines on standard error hold up nothing: while nobody reads them, 256 KiB wait, further lines are dropped, and as soon as there is room, a line says how many. What is data waits for its reader: standard output, -o, -x, --pcap, --json=FILE. A signal ends that wait, too. The end of a run waits a second, at most, for a reader of standard error that takes nothing.",
     ),
     (
         "Examples",

@@ -9,6 +9,7 @@ use crate::{
     host::{interface::Framing, neighbour, route::Query},
     link::{LinkHeader, NextHop},
     net::{FiveTuple, Protocol},
+    signals,
     stack::{Flow, Neighbour, Phase, Stack, Way},
 };
 use std::{
@@ -83,6 +84,8 @@ impl Attempt {
 
     /// Opens everything and finds the link addresses of our frames; a neighbour has `wait` to answer.
     pub(super) fn open(&self, wait: Duration) -> Result<Opened, Error> {
+        // What an attempt before this one opened is gone, and a neighbour may take its time.
+        signals::release();
         let port = Port::take(&self.setup)?;
         let query =
             Query { source: Some(self.egress.source), source_port: Some(port.number()), ..self.wish.query };

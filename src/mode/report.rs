@@ -4,10 +4,11 @@ use super::{Egress, Error, Verdict, session::Summary};
 use crate::{
     net::{FiveTuple, Protocol},
     stack::DatagramCounters,
+    stderr,
+    writer::Writer,
 };
 use serde::{Serialize, Serializer};
 use std::{
-    fs::File,
     io::{self, Write},
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -44,7 +45,7 @@ pub struct Report {
 #[derive(Debug)]
 enum Output {
     Stderr,
-    File { file: File, name: String },
+    File { file: Writer, name: String },
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -131,7 +132,7 @@ struct Port {
 }
 
 impl Report {
-    /// A report that goes to `file`, which is made now, or to stderr.
+    /// A report that goes to `file`, which is made now, or to stderr. A FIFO waits for its reader.
     ///
     /// # Errors
     /// Those of making the file.
@@ -140,7 +141,7 @@ impl Report {
             None => Output::Stderr,
             Some(path) => {
                 let name = path.display().to_string();
-                match File::create(path) {
+                match Writer::create(path, false) {
                     Ok(file) => Output::File { file, name },
                     Err(error) => return Err(Error::Report { to: name, error }),
                 }
@@ -274,8 +275,10 @@ impl Report {
     fn write(&mut self, object: &Report) {
         let (written, to) = match &mut self.output {
             None => return,
-            Some(Output::Stderr) => (line(object, &mut io::stderr().lock()), "stderr"),
-            Some(Output::File { file, name }) => (line(object, file), name.as_str()),
+            Some(Output::Stderr) => (line(object).map(|line| stderr::say(&line)), "stderr"),
+            Some(Output::File { file, name }) => {
+                (line(object).and_then(|line| file.write_all(format!("{line}\n").as_bytes())), name.as_str())
+            }
         };
         if let Err(error) = written {
             log::error!("cannot write the report to {to}: {error}");
@@ -283,11 +286,9 @@ impl Report {
     }
 }
 
-/// Writes an object on a line of its own.
-fn line(object: &Report, to: &mut dyn Write) -> io::Result<()> {
-    let mut text = serde_json::to_vec(object)?;
-    text.push(b'\n');
-    to.write_all(&text)
+/// An object in one line.
+fn line(object: &Report) -> io::Result<String> {
+    Ok(serde_json::to_string(object)?)
 }
 
 fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -6,10 +6,10 @@ mod tcp;
 mod udp;
 
 use super::{Attempt, Error, Report, Verdict, connect::Opened};
-use crate::net::Protocol;
+use crate::{net::Protocol, writer::Writer};
 use std::{
     collections::{HashMap, VecDeque},
-    io::{self, Write},
+    io::Write,
     net::SocketAddr,
     time::Duration,
 };
@@ -34,7 +34,7 @@ pub struct Scan {
 impl Scan {
     /// Succeeds if a port is open.
     pub fn run(&self, report: &mut Report) -> Result<(), Error> {
-        let mut results = Results::new(self, report);
+        let mut results = Results::new(self, report)?;
         let mut attempts = self.attempts.iter().peekable();
         while let Some(attempt) = attempts.next() {
             results.last = attempts.peek().is_none();
@@ -91,6 +91,7 @@ impl Sweep {
 struct Results<'r> {
     protocol: Protocol,
     report: &'r mut Report,
+    output: Writer,
     known: HashMap<u16, (SocketAddr, Result<(), Error>)>,
     /// Ports whose line has not been printed.
     unprinted: VecDeque<u16>,
@@ -99,9 +100,10 @@ struct Results<'r> {
 }
 
 impl Results<'_> {
-    fn new<'r>(scan: &Scan, report: &'r mut Report) -> Results<'r> {
+    fn new<'r>(scan: &Scan, report: &'r mut Report) -> Result<Results<'r>, Error> {
+        let output = Writer::output().map_err(Error::Output)?;
         let unprinted = scan.ports.iter().copied().collect();
-        Results { protocol: scan.protocol, report, known: HashMap::new(), unprinted, last: false }
+        Ok(Results { protocol: scan.protocol, report, output, known: HashMap::new(), unprinted, last: false })
     }
 
     fn is_open(&self, port: u16) -> bool {
@@ -114,17 +116,17 @@ impl Results<'_> {
 
     /// Prints what is settled, as far as everything before it is.
     fn print(&mut self) -> Result<(), Error> {
-        let mut out = io::stdout().lock();
+        let mut lines = String::new();
         while let Some((at, result)) = self.unprinted.front().and_then(|port| self.known.get(port))
             && (result.is_ok() || self.last)
         {
             let result = result.as_ref().copied();
             let state = state(result);
-            writeln!(out, "{} {}/{} {state}", at.ip(), at.port(), self.protocol).map_err(Error::Output)?;
+            lines.push_str(&format!("{} {}/{} {state}\n", at.ip(), at.port(), self.protocol));
             self.report.port(*at, self.protocol, state, result);
             self.unprinted.pop_front();
         }
-        out.flush().map_err(Error::Output)
+        self.output.write_all(lines.as_bytes()).map_err(Error::Output)
     }
 
     /// What failed at one address is tried at the next.

@@ -6,7 +6,6 @@
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
@@ -18,6 +17,7 @@ use super::{
     line::Lines,
     payload,
 };
+use crate::writer::Writer;
 
 /// Bytes of text that wait for a flush at most.
 const BUFFER: usize = 64 * 1024;
@@ -80,7 +80,7 @@ pub enum SinkError {
 #[derive(Default)]
 pub struct Sink {
     text: Option<Text>,
-    capture: Option<CaptureWriter<std::fs::File>>,
+    capture: Option<CaptureWriter<Writer>>,
     interfaces: Vec<Interface>,
     shown: u64,
 }
@@ -98,7 +98,7 @@ impl Sink {
         Sink::default()
     }
 
-    /// Shows packets on a stream, which should have no buffer of its own.
+    /// Shows packets on a stream, which should have no buffer of its own and waits for its reader, or drops whole lines.
     pub fn show(mut self, out: Box<dyn Write + Send>, show: Show, lines: Lines) -> Self {
         self.text = Some(Text { out, show, lines, buffer: Vec::with_capacity(BUFFER) });
         self
@@ -189,9 +189,6 @@ impl Text {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    // The stream shares its open file description with one that somebody made non-blocking
-                    // (a terminal's stdin): as rare as it is brief.
-                    io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
                     io::ErrorKind::BrokenPipe => return Err(SinkError::Closed),
                     _ => return Err(SinkError::Write(error)),
                 },

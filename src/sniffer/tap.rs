@@ -8,8 +8,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     fmt,
-    fs::File,
-    io,
+    io::{self, Write},
     os::fd::{AsFd, BorrowedFd},
     rc::Rc,
     time::{Duration, SystemTime},
@@ -22,6 +21,7 @@ use super::{
     sink::{Output, Sink, SinkError},
 };
 use crate::link::{ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received};
+use crate::stderr;
 
 /// linux/if_arp.h: the devices whose frames have an Ethernet header.
 const ARPHRD_ETHER: u16 = 1;
@@ -79,6 +79,20 @@ fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Packet lines on standard error, which never hold up the link: see [`stderr`]. What is written ends with a line feed.
+struct StandardError;
+
+impl Write for StandardError {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        stderr::write(&String::from_utf8_lossy(lines))?;
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What is to be shown and recorded of a run's packets. Its copies share one sink, so that a run that opens
 /// several links, one after the other, records them in one file.
 #[derive(Clone, Default)]
@@ -99,8 +113,7 @@ impl Watch {
         if self.output == Output::default() || self.opened.replace(true) {
             return Ok(());
         }
-        let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(SinkError::Write)?;
-        *self.sink.borrow_mut() = Some(self.output.open(Box::new(File::from(stderr)))?);
+        *self.sink.borrow_mut() = Some(self.output.open(Box::new(StandardError))?);
         Ok(())
     }
 

@@ -41,5 +41,6 @@ mod transfers;
 mod udp;
 mod udp_rules;
 mod udp_scan;
+mod unread;
 mod verdicts;
 mod witness;

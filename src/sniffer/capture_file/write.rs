@@ -2,7 +2,6 @@
 //! direction and nanoseconds, interface statistics at the end.
 use std::{
     borrow::Cow,
-    fs::File,
     io::{BufWriter, Write},
     path::Path,
     time::Duration,
@@ -14,7 +13,10 @@ use pcap_parser::{
 };
 
 use super::{COUNTED_TOGETHER, CaptureError, GUARDED, Interface, PACKET_FLAGS, Statistics};
-use crate::sniffer::{Direction, LinkType, Observed};
+use crate::{
+    sniffer::{Direction, LinkType, Observed},
+    writer::Writer,
+};
 
 /// The buffer is handed on when it is full and on [`CaptureWriter::flush`].
 const BUFFER: usize = 256 * 1024;
@@ -34,11 +36,11 @@ pub struct CaptureWriter<W: Write> {
     joined: Vec<u8>,
 }
 
-impl CaptureWriter<File> {
-    /// Creates the file, or empties it if it exists.
+impl CaptureWriter<Writer> {
+    /// Creates the file, or empties it if it exists. A FIFO waits for its reader.
     pub fn create(path: &Path) -> Result<Self, CaptureError> {
-        let file =
-            File::create(path).map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
+        let file = Writer::create(path, false)
+            .map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
         CaptureWriter::new(file)
     }
 }
