@@ -14,8 +14,12 @@ use std::{
     process::ExitCode,
 };
 
-/// Prints the error, if there is one, and the report if it is asked for, and returns the status that the verdict has.
-/// Interrupted runs end by the signal itself, so that the shell sees what happened.
+/// The statuses of a command that can't be run, or is not there, as a shell has them (POSIX, XCU 2.8.2).
+const CANNOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Prints the error, if there is one, and the report if it is asked for, and returns the status that the verdict has, or
+/// that a process of --exec has chosen. Interrupted runs end by the signal itself, so that the shell sees what happened.
 pub fn report(result: &anyhow::Result<()>, detailed: bool, report: Option<Report>) -> ExitCode {
     let signal = match result.as_ref().err().map(|error| error.downcast_ref()) {
         Some(Some(mode::Error::Interrupted(signal))) => Some(*signal),
@@ -24,18 +28,31 @@ pub fn report(result: &anyhow::Result<()>, detailed: bool, report: Option<Report
         None => None,
     };
     let verdict = if signal.is_some() { Verdict::Interrupted } else { verdict(result) };
+    let mut status = command_status(result).unwrap_or(verdict.status(detailed));
     if let Err(error) = result
         && signal.is_none()
     {
         stderr::say(&format!("netkat: {}", printable(&message(error))));
     }
     if let Some(report) = report {
+        status = report.exec_status().filter(|status| *status != 0).unwrap_or(status);
         report.conclude(verdict, result.as_ref().err().map(message));
     }
     stderr::finish();
     match signal {
         Some(signal) => die_by(signal),
-        None => ExitCode::from(verdict.status(detailed)),
+        None => ExitCode::from(status),
+    }
+}
+
+/// The status of a command that could not be started.
+fn command_status(result: &anyhow::Result<()>) -> Option<u8> {
+    let Some(mode::Error::Exec { error, .. }) = result.as_ref().err()?.downcast_ref() else { return None };
+    match error.kind() {
+        io::ErrorKind::NotFound => Some(NOT_FOUND),
+        io::ErrorKind::PermissionDenied => Some(CANNOT_RUN),
+        _ if error.raw_os_error() == Some(libc::ENOEXEC) => Some(CANNOT_RUN),
+        _ => None,
     }
 }
 

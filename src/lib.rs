@@ -35,7 +35,7 @@
 //! | [`sniffer`] | frames as text, JSON and capture files |
 //! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly |
 //! | [`stack`] | flows, listeners, datagrams, ICMP errors |
-//! | [`relay`], [`reactor`] | byte streams and their ends; the loop |
+//! | [`relay`], [`reactor`], [`children`] | byte streams and their ends; the loop; processes |
 //! | [`mode`] | what netkat can do: connect, listen, sniff |
 //! | [`plan`], [`cli`] | flags, made into a mode |
 //! | [`exit`], [`logging`] | what the user and the script see |
@@ -43,6 +43,7 @@
 //! `unsafe` lives in [`link`]'s packet socket and [`kernel`]'s system calls only.
 #![deny(unsafe_code)]
 
+pub mod children;
 pub mod cli;
 pub mod exit;
 pub mod host;

@@ -1,8 +1,9 @@
-//! One loop over everything that happens: the link, standard streams, signals, time.
+//! One loop over everything that happens: the link, standard streams, signals, processes, time.
 //!
 //! poll(2) rather than epoll(7): there are few descriptors, regular files are always ready in it where epoll
 //! refuses them, and ppoll(2) takes nanoseconds, which pacing needs.
 use crate::{
+    children::Children,
     signals::{self, Signals},
     stderr,
 };
@@ -25,10 +26,12 @@ pub const BUSY_TURNS: u32 = 16;
 /// To ask and to yield takes less, unless somebody else wants the processor for longer than it takes to be woken up.
 const OWN_TURN: Duration = Duration::from_micros(50);
 
-/// The clock, the signals, and the wait for both and for descriptors.
+/// The clock, the signals, the processes, and the wait for all of them and for descriptors.
 #[derive(Debug)]
 pub struct Reactor {
     signals: Signals,
+    /// Waited for while the reactor waits.
+    pub children: Children,
     started: Instant,
     /// Whether there is a processor to stay awake on.
     spare: bool,
@@ -43,7 +46,7 @@ impl Reactor {
         prctl::set_timerslack(1)?;
         // One alone, or a quota of less than two (cgroups(7)), is needed for work.
         let spare = thread::available_parallelism().is_ok_and(|processors| processors.get() > 1);
-        Ok(Reactor { signals, started: Instant::now(), spare })
+        Ok(Reactor { signals, children: Children::default(), started: Instant::now(), spare })
     }
 
     /// Time since an arbitrary start.
@@ -61,6 +64,7 @@ impl Reactor {
         deadline: Option<Duration>,
         awake_until: Option<Duration>,
     ) -> io::Result<Option<Signal>> {
+        let deadline = deadline.into_iter().chain(self.children.deadline()).min();
         let mut fds: Vec<PollFd<'_>> = own.iter().map(|i| PollFd::new(i.fd, i.events)).collect();
         fds.extend(interests.iter().map(|i| PollFd::new(i.fd, i.events)));
         let lines = stderr::waiting();
@@ -92,10 +96,34 @@ impl Reactor {
         if lines.is_some() {
             stderr::flush();
         }
-        if signalled {
-            self.signals.take()?;
+        let child = signalled && self.signals.take()?;
+        if child || self.children.deadline().is_some_and(|at| at <= self.now()) {
+            self.children.turn(self.now());
         }
         Ok(signals::ending())
+    }
+
+    /// Waits for something to become of the processes, for `time` at most. Signals that end the run are read and change
+    /// nothing any more.
+    ///
+    /// # Errors
+    /// Those of ppoll(2).
+    pub fn wait_for_children(&mut self, time: Duration) -> io::Result<()> {
+        let now = self.now();
+        let until = self.children.deadline().into_iter().chain([now + time]).min().unwrap_or(now);
+        let lines = stderr::waiting();
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(lines.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
+        match ppoll(&mut fds, Some(until.saturating_sub(now).into()), None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if lines.is_some() {
+            stderr::flush();
+        }
+        self.signals.take()?;
+        self.children.turn(self.now());
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 //! last but for the lease, which keeps the kernel silent without them.
 use super::Error;
 use crate::{
+    children::GRACE,
     host::{
         capability::{self, Capability},
         interface::Interface,
@@ -38,6 +39,8 @@ const INGRESS_BUDGET: usize = 64;
 pub(super) const RECEIVE_BUFFER: usize = 64 << 20;
 /// How often to look after what nobody tells us of, while there are flows.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long to wait for processes at the end: their time to go by themselves, after SIGTERM, and after SIGKILL.
+const LAST_PROCESS: Duration = GRACE.saturating_mul(3);
 /// The ports to choose from at an address that is not the host's (RFC 6335, section 6).
 const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
 /// A super-frame's length field is an IP packet's: 16 bits.
@@ -411,6 +414,23 @@ impl Engine {
 }
 
 impl Engine {
+    /// Leaves no process behind: asks all to go, once they have had their time, and waits for them.
+    pub fn end_children(&mut self, at_once: bool) {
+        if at_once {
+            let now = self.reactor.now();
+            self.reactor.children.dismiss(now);
+        }
+        let deadline = self.reactor.now() + LAST_PROCESS;
+        while !self.reactor.children.is_empty() && self.reactor.now() < deadline {
+            self.programs.beat();
+            let pause = self.programs.heartbeat_interval().unwrap_or(LAST_PROCESS);
+            if let Err(error) = self.reactor.wait_for_children(pause) {
+                log::debug!("cannot wait for processes: {error}");
+                return;
+            }
+        }
+    }
+
     /// Looks after what nobody tells us of: packets that the guard did not get.
     pub fn check(&mut self) {
         if self.leak.grew(&self.programs.counters()) {

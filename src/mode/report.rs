@@ -2,6 +2,7 @@
 //! `-k`, each client has an object of its own as soon as it is over, before that of the run.
 use super::{Egress, Error, Verdict, session::Summary};
 use crate::{
+    children::Ended,
     net::{FiveTuple, Protocol},
     stack::DatagramCounters,
     stderr,
@@ -34,6 +35,12 @@ pub struct Report {
     datagrams: Option<Datagrams>,
     /// Packets that the guard has kept from the kernel.
     kept_from_kernel: Option<u64>,
+    /// The status of the process of --exec, as a shell reports it: 128 + the number of a signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exec_status: Option<u8>,
+    /// What became of that process.
+    #[serde(skip)]
+    process: Option<Ended>,
     /// How many clients -k has served.
     #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<u64>,
@@ -221,8 +228,24 @@ impl Report {
         });
     }
 
-    /// One of many clients is over: its object is written at once.
-    pub(super) fn client(&mut self, tuple: &FiveTuple, summary: &Summary, result: Result<(), &Error>) {
+    /// The process of the connection has ended.
+    pub(super) fn process(&mut self, ended: Ended) {
+        (self.exec_status, self.process) = (Some(ended.exit.code()), Some(ended));
+    }
+
+    /// The exit status that a process of --exec has chosen for the run: its own, unless it had to be asked to go.
+    pub fn exec_status(&self) -> Option<u8> {
+        self.process.filter(|ended| !ended.asked).map(|ended| ended.exit.code())
+    }
+
+    /// One of many clients is over, and its process, if it had one: its object is written at once.
+    pub(super) fn client(
+        &mut self,
+        tuple: &FiveTuple,
+        summary: &Summary,
+        result: Result<(), &Error>,
+        process: Option<Ended>,
+    ) {
         if self.output.is_none() {
             return;
         }
@@ -233,6 +256,7 @@ impl Report {
         };
         client.flow(tuple);
         client.summary(summary);
+        process.into_iter().for_each(|ended| client.process(ended));
         // All clients share the guard.
         client.kept_from_kernel = None;
         self.write(&client);

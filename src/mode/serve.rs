@@ -19,7 +19,7 @@ use super::{
     conversation::{Channel, Conversation, Ends, Turn},
     dialogue::Dialogue,
     engine::Engine,
-    exec::{Children, Command, Process},
+    exec::{Command, Process},
     session::Summary,
     transcript::{Direction, Taps},
 };
@@ -29,7 +29,8 @@ use crate::{
     relay::Policy,
     stack::{Flow, Phase},
 };
-use std::time::Duration;
+use nix::unistd::Pid;
+use std::{collections::HashMap, time::Duration};
 
 /// How to serve.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ pub fn run(engine: &mut Engine, service: &Service, taps: Taps, report: &mut Repo
         service,
         clients: Vec::new(),
         visits: Dialogue::default(),
-        children: Children::default(),
+        departed: Vec::new(),
         served: 0,
     };
     let result = server.serve();
@@ -74,6 +75,14 @@ struct Client {
     ends: ClientEnds,
 }
 
+/// What a client came to whose process is still to end.
+struct Departed {
+    pid: Pid,
+    tuple: FiveTuple,
+    summary: Summary,
+    result: Result<(), Error>,
+}
+
 enum ClientEnds {
     Standard(Place),
     Process(Process),
@@ -87,7 +96,8 @@ struct Server<'e> {
     clients: Vec<Client>,
     /// Clients come and go: one after the other in quick succession, it is a dialogue, too.
     visits: Dialogue,
-    children: Children,
+    /// Clients whose process has not been waited for.
+    departed: Vec<Departed>,
     served: u64,
     idle_since: Duration,
 }
@@ -102,7 +112,7 @@ impl Server<'_> {
             busy |= self.accept(now);
             busy |= self.read_input(now)?;
             busy |= self.turn(now)?;
-            self.children.reap(now);
+            self.settle();
             busy |= self.engine.egress(now)?;
             let quit =
                 self.service.wait.filter(|_| self.clients.is_empty()).map(|wait| self.idle_since + wait);
@@ -137,7 +147,7 @@ impl Server<'_> {
     /// Takes clients from the backlog while there is room; whether any came.
     fn accept(&mut self, now: Duration) -> bool {
         let before = self.served;
-        while self.clients.len() < self.service.limit
+        while self.has_room()
             && let Some(tuple) = self.engine.stack.accept()
         {
             self.served += 1;
@@ -162,9 +172,18 @@ impl Server<'_> {
         before != self.served
     }
 
+    /// Whether there is room for another client. A process counts until it has been waited for, longer than its client
+    /// may be there.
+    fn has_room(&self) -> bool {
+        self.clients.len().max(self.engine.reactor.children.len()) < self.service.limit
+    }
+
     fn admit(&mut self, now: Duration, tuple: FiveTuple) -> Result<Client, Error> {
         let (kind, ends) = match (&self.service.command, &self.standard) {
-            (Some(command), _) => (Ends::Process, ClientEnds::Process(self.children.spawn(command, &tuple)?)),
+            (Some(command), _) => {
+                let process = Process::start(&mut self.engine.reactor.children, command, &tuple)?;
+                (Ends::Process, ClientEnds::Process(process))
+            }
             (None, standard) => {
                 let alone = self.clients.is_empty();
                 let place = standard.as_ref().map(|standard| standard.input.join(alone)).unwrap_or_default();
@@ -198,7 +217,8 @@ impl Server<'_> {
             let tuple = *client.conversation.tuple();
             let error = Error::HeldUp(tuple.remote);
             log::warn!("{error}");
-            self.report(&client, Err(&error));
+            let summary = self.summary(&client);
+            self.report.client(&tuple, &summary, Err(&error), None);
             self.close(now, tuple, true);
         }
         Ok(true)
@@ -235,8 +255,8 @@ impl Server<'_> {
         Ok(busy)
     }
 
-    /// Tells what went by.
-    fn report(&mut self, client: &Client, result: Result<(), &Error>) {
+    /// What went by, at the end of a connection.
+    fn summary(&self, client: &Client) -> Summary {
         let tuple = client.conversation.tuple();
         let summary = Summary::new(self.engine, tuple, client.since);
         log::info!(
@@ -245,22 +265,37 @@ impl Server<'_> {
             summary.counters.bytes_sent,
             summary.counters.bytes_received
         );
-        self.report.client(tuple, &summary, result);
+        summary
     }
 
     fn finish(&mut self, now: Duration, client: Client, result: Result<(), Error>) {
         let tuple = *client.conversation.tuple();
-        self.report(&client, result.as_ref().copied());
+        let summary = self.summary(&client);
+        let broke = result.is_err();
         if let Err(error) = &result {
             log::warn!("{error}");
         }
-        if let ClientEnds::Process(process) = client.ends {
-            let pid = process.pid;
-            drop(process);
-            self.children.release(now, pid, result.is_err());
+        match client.ends {
+            ClientEnds::Process(process) => {
+                let pid = process.pid;
+                // Its pipes close first.
+                drop(process);
+                self.departed.push(Departed { pid, tuple, summary, result });
+                self.engine.reactor.children.release(now, pid, broke);
+            }
+            ClientEnds::Standard(_) => self.report.client(&tuple, &summary, result.as_ref().copied(), None),
         }
-        self.close(now, tuple, result.is_err());
+        self.close(now, tuple, broke);
         self.visits.moved(now, Direction::Sent);
+    }
+
+    /// Reports the clients whose process has ended.
+    fn settle(&mut self) {
+        for (pid, ended) in self.engine.reactor.children.take_ended() {
+            let Some(at) = self.departed.iter().position(|departed| departed.pid == pid) else { continue };
+            let Departed { tuple, summary, result, .. } = self.departed.swap_remove(at);
+            self.report.client(&tuple, &summary, result.as_ref().copied(), Some(ended));
+        }
     }
 
     /// Leaves the rest of a connection to the stack.
@@ -278,7 +313,7 @@ impl Server<'_> {
     fn wait(&mut self, deadline: Option<Duration>) -> Result<(), Error> {
         let mut interests = Vec::with_capacity(2 * self.clients.len() + 2);
         let mut waits = Vec::with_capacity(interests.capacity());
-        let mut deadline = deadline.into_iter().chain(self.children.deadline()).min();
+        let mut deadline = deadline;
         if let Some(Standard { input, output }) = &self.standard {
             let reads = input.channel().interest().filter(|_| !self.clients.is_empty());
             for (wait, interest) in [(Wait::Input, reads), (Wait::Output, output.interest())] {
@@ -335,8 +370,8 @@ impl Server<'_> {
     /// Resets who is still there and leaves no process behind; errors don't matter any more.
     fn leave(&mut self, result: Result<(), &Error>) {
         let clients = std::mem::take(&mut self.clients);
+        let summaries: Vec<_> = clients.iter().map(|client| self.summary(client)).collect();
         for client in &clients {
-            self.report(client, result);
             self.engine.stack.flow(client.conversation.tuple()).map(Flow::abort);
         }
         self.engine.stack.stop_listening();
@@ -344,11 +379,25 @@ impl Server<'_> {
         if let Err(error) = self.engine.egress(now) {
             log::debug!("cannot reset what is left: {error}");
         }
-        if !clients.is_empty() {
-            self.children.hang_up();
+        let left: Vec<_> = clients
+            .into_iter()
+            .zip(summaries)
+            .map(|(client, summary)| {
+                let tuple = *client.conversation.tuple();
+                match client.ends {
+                    ClientEnds::Process(process) => (Some(process.pid), tuple, summary),
+                    ClientEnds::Standard(_) => (None, tuple, summary),
+                }
+            })
+            .collect();
+        self.engine.end_children(true);
+        let ended: HashMap<_, _> = self.engine.reactor.children.take_ended().into_iter().collect();
+        for Departed { pid, tuple, summary, result } in std::mem::take(&mut self.departed) {
+            self.report.client(&tuple, &summary, result.as_ref().copied(), ended.get(&pid).copied());
         }
-        drop(clients);
-        self.children.end();
+        for (pid, tuple, summary) in left {
+            self.report.client(&tuple, &summary, result, pid.and_then(|pid| ended.get(&pid).copied()));
+        }
         log::info!("served {} clients", self.served);
         self.report.served(self.served, self.engine.kept());
     }

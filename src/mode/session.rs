@@ -3,7 +3,7 @@ use super::{
     Error, Report,
     conversation::{Channel, Conversation, Ends, Turn},
     engine::Engine,
-    exec::{Children, Command},
+    exec::{Command, Process},
     transcript::Taps,
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     stack::{Counters, Flow, Phase},
     stdio,
 };
+use nix::unistd::Pid;
 use std::time::Duration;
 
 /// How long to stay for the FIN that a peer repeats because our last ACK was lost, two round trips aside: Linux's
@@ -81,7 +82,7 @@ impl Summary {
 }
 
 /// Relays between the connection and standard input and output, or a process of `command`, until it is over.
-/// Says in `report` what went by. On an error the peer is sent a reset.
+/// Says in `report` what went by, and what became of the process. On an error the peer is sent a reset.
 pub fn run(
     engine: &mut Engine,
     tuple: FiveTuple,
@@ -91,14 +92,20 @@ pub fn run(
     report: &mut Report,
 ) -> Result<(), Error> {
     let start = engine.reactor.now();
-    let mut children = Children::default();
-    let result = converse(engine, tuple, policy, command, taps, &mut children);
+    let mut process = None;
+    let result = converse(engine, tuple, policy, command, taps, &mut process);
     if result.is_err() {
         abort(engine, &tuple);
         engine.check();
-        children.hang_up();
     }
-    children.end();
+    if let Some(pid) = process {
+        let now = engine.reactor.now();
+        engine.reactor.children.release(now, pid, result.is_err());
+        engine.end_children(false);
+        for (_, ended) in engine.reactor.children.take_ended() {
+            report.process(ended);
+        }
+    }
     let summary = Summary::new(engine, &tuple, start);
     summary.log(&tuple);
     report.summary(&summary);
@@ -115,11 +122,12 @@ fn converse(
     policy: Policy,
     command: Option<&Command>,
     taps: Taps,
-    children: &mut Children,
+    started: &mut Option<Pid>,
 ) -> Result<(), Error> {
     let (ends, mut input, mut output) = match (command, taps.standard) {
         (Some(command), _) => {
-            let process = children.spawn(command, &tuple)?;
+            let process = Process::start(&mut engine.reactor.children, command, &tuple)?;
+            *started = Some(process.pid);
             (Ends::Process, process.output, process.input)
         }
         (None, Some((input, output))) => (Ends::Standard, input, output),

@@ -29,6 +29,7 @@ mod payload;
 mod peers;
 mod privileges;
 mod process;
+mod processes;
 mod programs;
 mod requirements;
 mod routes;
