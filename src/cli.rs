@@ -46,7 +46,7 @@ pub struct Cli {
     #[arg(help_heading = MODES, short, long, requires = "listen")]
     pub keep_open: bool,
 
-    /// With -k: how many clients at once [default: 1; with --exec and --sh-exec: 100]
+    /// With -k: how many clients, and processes, at once [default: 1; with --exec and --sh-exec: 100]
     #[arg(help_heading = MODES, long, value_name = "N", requires = "keep_open", value_parser = clap::value_parser!(u32).range(1..=65_535))]
     pub max_conns: Option<u32>,
 

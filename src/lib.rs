@@ -27,14 +27,15 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`net`] | the words that all share |
+//! | [`net`], [`signals`] | the words that all share; what ends a run |
 //! | [`host`] | questions to the kernel: routes, neighbours, interfaces; what this process may do, and gives up |
 //! | [`kernel`] | what is put into the kernel while netkat runs, each a value that undoes itself |
+//! | [`stdio`], [`writer`], [`stderr`] | standard streams and files, of which none holds up the loop or outlasts a signal |
 //! | [`link`] | frames on the wire |
 //! | [`sniffer`] | frames as text, JSON and capture files |
 //! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly |
 //! | [`stack`] | flows, listeners, datagrams, ICMP errors |
-//! | [`relay`], [`stdio`], [`reactor`] | byte streams and their ends; the loop |
+//! | [`relay`], [`reactor`], [`children`] | byte streams and their ends; the loop; processes |
 //! | [`mode`] | what netkat can do: connect, listen, sniff |
 //! | [`plan`], [`cli`] | flags, made into a mode |
 //! | [`exit`], [`logging`] | what the user and the script see |

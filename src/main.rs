@@ -1,17 +1,22 @@
 use netkat::{
     cli::Cli,
+    kernel,
     plan::Plan,
     report::{Report, exit, logging},
+    stdio::stderr,
 };
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    stderr::open();
+    stderr::report_panics();
+    kernel::prepare_signals();
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => return exit::usage(&error),
     };
     if let Some(document) = cli.generate {
-        return exit::printed(document.write(&mut std::io::stdout().lock()));
+        return exit::print(|out| document.write(out));
     }
     logging::init(cli.verbose);
     let mut report =

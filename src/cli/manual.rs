@@ -21,10 +21,11 @@ With --exit-verdict, failures have statuses of their own; the rest stays 1:
   6  no route, or no neighbour
   7  a privilege is missing
   8  dropped by this host's own egress
-A run that SIGINT, SIGTERM or SIGHUP ends resets its connections and ends by that signal.",
+The process of a single connection (--exec, --sh-exec) decides the status, with --exit-verdict as well: its own, or 128 + the number of the signal that ended it; 127 and 126 where there is no such command, or it can't be run. A process that netkat had to end, because its connection broke or was over, decides nothing.
+A run that SIGINT, SIGTERM or SIGHUP ends resets its connections and ends by that signal; as the first process of a container, with status 128 + its number.",
 );
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     (
         "End of input",
         "When standard input ends, what is left is sent, then a FIN, and reading goes on until the peer ends, too. It is over once both directions have ended and every byte is acknowledged:
@@ -70,10 +71,15 @@ Hosts limit how many ICMP errors they send: Linux sends six at once, then one a 
   timings           neighbour (ARP or neighbour discovery), connect, first_byte, close
   traffic           TCP: bytes_sent, bytes_received, segments_sent, segments_retransmitted, smoothed_rtt, min_rtt
   datagrams         -u: datagrams_sent, bytes_sent, datagrams_received, bytes_received, lost (the receive buffer was full), egress_drops, strangers, invalid
+  exec_status       --exec, --sh-exec: the process's status, or 128 + the number of the signal that ended it
   kept_from_kernel  packets that the kernel did not get to see
   clients           -k: how many were served; each has an object of its own, on a line before, as soon as it is over
   ports             -z: address, port, protocol, state, failure (a verdict, or null) and error of each",
 
+    ),
+    (
+        "Outputs that nobody reads",
+        "Lines on standard error hold up nothing: while nobody reads them, 256 KiB wait, further lines are dropped, and as soon as there is room, a line says how many. What is data waits for its reader: standard output, -o, -x, --pcap, --json=FILE. A signal ends that wait, too. The end of a run waits a second, at most, for a reader of standard error that takes nothing.",
     ),
     (
         "Examples",

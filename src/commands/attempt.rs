@@ -3,6 +3,7 @@ use crate::{
     host::{interface::Framing, neighbour, route::Query},
     link::{LinkHeader, NextHop},
     net::{FiveTuple, Protocol},
+    process::signals,
     report::{Error, Hint},
     runtime::{self, Egress, Engine, Hop, Port, Setup, Wish, assume},
     stack::{Flow, Neighbour, Stack, Way},
@@ -25,6 +26,8 @@ pub struct Attempt {
 impl Attempt {
     /// Opens everything and finds the link addresses of our frames; a neighbour has `wait` to answer.
     pub(super) fn open(&self, wait: Duration) -> Result<Opened, Error> {
+        // An earlier attempt is gone with all that it opened, and a neighbour may take its time.
+        signals::release();
         let port = Port::take(&self.setup)?;
         let query =
             Query { source: Some(self.egress.source), source_port: Some(port.number()), ..self.wish.query };

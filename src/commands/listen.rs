@@ -71,8 +71,9 @@ impl Listen {
                 Err(error) => break Err(error),
             }
         };
+        let remaining = server.leave(engine);
         server.departed().for_each(|client| report.client(&client));
-        for (tuple, summary) in server.leave(engine) {
+        for (tuple, summary) in remaining {
             report.remaining_client(&tuple, &summary, result.as_ref().copied());
         }
         report.served(server.served(), engine.kept());

@@ -9,11 +9,12 @@ use super::attempt::{Attempt, Opened, Origin};
 use crate::{
     net::Protocol,
     report::{Error, Report, Verdict},
-    session, stdio,
+    session,
+    stdio::{self, Writer},
 };
 use std::{
     collections::{HashMap, VecDeque},
-    io::{self, Write},
+    io::Write,
     net::SocketAddr,
     time::Duration,
 };
@@ -38,7 +39,7 @@ pub struct Scan {
 impl Scan {
     /// Succeeds if a port is open.
     pub fn run(&self, report: &mut Report) -> Result<(), Error> {
-        let mut results = Results::new(self, report);
+        let mut results = Results::new(self, report)?;
         let mut attempts = self.attempts.iter().peekable();
         while let Some(attempt) = attempts.next() {
             results.last = attempts.peek().is_none();
@@ -97,6 +98,7 @@ impl Sweep {
 struct Results<'r> {
     protocol: Protocol,
     report: &'r mut Report,
+    output: Writer,
     known: HashMap<u16, (SocketAddr, Result<(), Error>)>,
     /// Ports whose line has not been printed.
     unprinted: VecDeque<u16>,
@@ -105,9 +107,10 @@ struct Results<'r> {
 }
 
 impl Results<'_> {
-    fn new<'r>(scan: &Scan, report: &'r mut Report) -> Results<'r> {
+    fn new<'r>(scan: &Scan, report: &'r mut Report) -> Result<Results<'r>, Error> {
+        let output = Writer::output().map_err(stdio::Error::Output)?;
         let unprinted = scan.ports.iter().copied().collect();
-        Results { protocol: scan.protocol, report, known: HashMap::new(), unprinted, last: false }
+        Ok(Results { protocol: scan.protocol, report, output, known: HashMap::new(), unprinted, last: false })
     }
 
     fn is_open(&self, port: u16) -> bool {
@@ -120,18 +123,17 @@ impl Results<'_> {
 
     /// Prints what is settled, as far as everything before it is.
     fn print(&mut self) -> Result<(), Error> {
-        let mut out = io::stdout().lock();
+        let mut lines = String::new();
         while let Some((at, result)) = self.unprinted.front().and_then(|port| self.known.get(port))
             && (result.is_ok() || self.last)
         {
             let result = result.as_ref().copied();
             let state = state(result);
-            writeln!(out, "{} {}/{} {state}", at.ip(), at.port(), self.protocol)
-                .map_err(stdio::Error::Output)?;
+            lines.push_str(&format!("{} {}/{} {state}\n", at.ip(), at.port(), self.protocol));
             self.report.port(*at, self.protocol, state, result);
             self.unprinted.pop_front();
         }
-        Ok(out.flush().map_err(stdio::Error::Output)?)
+        Ok(self.output.write_all(lines.as_bytes()).map_err(stdio::Error::Output)?)
     }
 
     /// What failed at one address is tried at the next.

@@ -13,22 +13,19 @@ use crate::{
         sandbox::Sandbox,
     },
     report::Error,
-    runtime::{
-        self,
-        reactor::{Interest, Reactor},
-    },
+    runtime::{self, reactor::Reactor},
     sniffer::{
         CapturedFrame, LinkType,
         capture_file::{CaptureReader, CaptureRecord, InterfaceDescription, InterfaceStatistics},
         decode::{DecodedFrame, Ip, Network, Transport, decode},
         sink::{Sink, SinkError, SinkOptions},
     },
-    stdio,
+    stdio::{self, Interest, Writer, stderr},
 };
 use std::{
     cell::Cell,
     collections::BTreeMap,
-    io::{self, Write},
+    io::Write,
     os::fd::AsFd,
     path::PathBuf,
     time::{Duration, SystemTime},
@@ -281,8 +278,8 @@ impl Capture<'_> {
             "{} packets captured\n{received} packets received by filter\n{dropped} packets dropped by kernel\n",
             self.sink.frames()
         );
-        // Nobody is left to be told if this fails.
-        let _ = io::stderr().write_all(summary.as_bytes());
+        // A reader that is gone does not matter.
+        let _ = stderr::write(&summary);
         Ok(())
     }
 }
@@ -295,10 +292,9 @@ fn flush(sink: &mut Sink) -> Result<bool, Error> {
     }
 }
 
-/// Standard output without a buffer of its own.
+/// Standard output: its reader is waited for, until a signal ends the run.
 fn stdout() -> Result<Box<dyn Write + Send>, Error> {
-    let fd = io::stdout().as_fd().try_clone_to_owned().map_err(stdio::Error::Output)?;
-    Ok(Box::new(std::fs::File::from(fd)))
+    Ok(Box::new(Writer::output().map_err(stdio::Error::Output)?))
 }
 
 /// What the capture program decides for live frames (bpf/flow.h, `sniffed`), for those of a file.

@@ -84,6 +84,8 @@ const ANY: &[i64] = &[
     c::SYS_close,
     c::SYS_fstat,
     c::SYS_ppoll,
+    // Standard output or standard error may be a socket. A packet socket would send by it as well.
+    c::SYS_sendto,
     // Memory.
     c::SYS_brk,
     c::SYS_munmap,
@@ -96,7 +98,9 @@ const ANY: &[i64] = &[
     c::SYS_clock_nanosleep,
     c::SYS_nanosleep,
     c::SYS_getrandom,
-    // This process, its locks and signals, its end.
+    // This process, its locks and signals, the orphans that it inherits as a container's first process, its end.
+    c::SYS_wait4,
+    c::SYS_waitid,
     c::SYS_capget,
     c::SYS_getpid,
     c::SYS_gettid,
@@ -119,11 +123,10 @@ const NETWORK: &[i64] = &[
     c::SYS_recvfrom,
     c::SYS_recvmsg,
     c::SYS_getsockopt,
-    // For rtnetlink. A packet socket would send by it as well.
+    // For rtnetlink.
     c::SYS_bind,
     c::SYS_connect,
     c::SYS_getsockname,
-    c::SYS_sendto,
 ];
 
 const SEND: &[i64] = &[

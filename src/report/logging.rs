@@ -1,6 +1,11 @@
-//! Log lines on stderr: errors and warnings by default, more with each -v; RUST_LOG overrides.
+//! Log lines on standard error: errors and warnings by default, more with each -v; RUST_LOG overrides.
+use crate::stdio::stderr;
+use env_logger::{Builder, Target};
 use log::LevelFilter;
-use std::io::Write;
+use std::{env, io::Write};
+
+/// The variable that says what is logged.
+const VARIABLE: &str = "RUST_LOG";
 
 /// Starts logging. `verbosity` counts the -v flags.
 pub fn init(verbosity: u8) {
@@ -10,11 +15,21 @@ pub fn init(verbosity: u8) {
         2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
-    env_logger::Builder::new()
-        .filter_module("netkat", level)
-        .parse_default_env()
+    let mut builder = Builder::new();
+    builder.filter_module("netkat", level);
+    // env_logger prints its complaints itself, and panics where it cannot (env_filter's Builder::parse()).
+    let wanted = env::var(VARIABLE).ok();
+    let wrong = wanted.as_ref().and_then(|wanted| env_filter::Builder::new().try_parse(wanted).err());
+    if let Some(wanted) = wanted.filter(|_| wrong.is_none()) {
+        builder.parse_filters(&wanted);
+    }
+    builder
+        .target(Target::Pipe(Box::new(stderr::Lines)))
         .format(|out, record| writeln!(out, "netkat: {}", printable(&record.args().to_string())))
         .init();
+    if let Some(error) = wrong {
+        log::warn!("{VARIABLE} is ignored: {error}");
+    }
 }
 
 /// A message with nothing in it that a terminal would obey: whoever may name an interface may put anything into its name.

@@ -3,13 +3,12 @@
 use super::{Error, Verdict};
 use crate::{
     net::{FiveTuple, Protocol},
-    process::private_file,
-    runtime::Egress,
+    runtime::{Egress, children::Ended},
     session::{self, Summary, datagrams::DatagramSummary, server::Departure},
+    stdio::{Writer, stderr},
 };
 use serde::{Serialize, Serializer};
 use std::{
-    fs::File,
     io::{self, Write},
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -35,6 +34,12 @@ pub struct Report {
     datagrams: Option<Datagrams>,
     /// Packets that the guard has kept from the kernel.
     kept_from_kernel: Option<u64>,
+    /// The status of the process of --exec, as a shell reports it: 128 + the number of a signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exec_status: Option<u8>,
+    /// What became of that process.
+    #[serde(skip)]
+    process: Option<Ended>,
     /// How many clients -k has served.
     #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<u64>,
@@ -46,7 +51,7 @@ pub struct Report {
 #[derive(Debug)]
 enum Output {
     Stderr,
-    File { file: File, name: String },
+    File { file: Writer, name: String },
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -133,7 +138,7 @@ struct Port {
 }
 
 impl Report {
-    /// A report that goes to `file`, which is made now, or to stderr.
+    /// A report that goes to `file`, which is made now, or to stderr. A FIFO waits for its reader.
     ///
     /// # Errors
     /// Those of making the file.
@@ -142,7 +147,7 @@ impl Report {
             None => Output::Stderr,
             Some(path) => {
                 let name = path.display().to_string();
-                match private_file::open(path, false) {
+                match Writer::create(path, false) {
                     Ok(file) => Output::File { file, name },
                     Err(error) => return Err(Error::Report { to: name, error }),
                 }
@@ -179,6 +184,8 @@ impl Report {
         self.timings.first_byte = summary.first_byte;
         self.timings.close = Some(summary.duration);
         self.kept_from_kernel = Some(summary.kept);
+        self.process = summary.process;
+        self.exec_status = summary.process.map(|ended| ended.exit.code());
         let (counters, stats) = (&summary.counters, &summary.stats);
         self.traffic = Some(Traffic {
             bytes_sent: counters.bytes_sent,
@@ -218,7 +225,12 @@ impl Report {
         });
     }
 
-    /// One of many clients is gone: its object is written at once.
+    /// The exit status that a process of --exec has chosen for the run: its own, unless it had to be asked to go.
+    pub fn exec_status(&self) -> Option<u8> {
+        self.process.filter(|ended| !ended.asked).map(|ended| ended.exit.code())
+    }
+
+    /// One of many clients is gone, and its process, if it had one: its object is written at once.
     pub fn client(&mut self, client: &Departure) {
         self.remaining_client(&client.tuple, &client.summary, client.result.as_ref().copied());
     }
@@ -276,8 +288,10 @@ impl Report {
     fn write(&mut self, object: &Report) {
         let (written, to) = match &mut self.output {
             None => return,
-            Some(Output::Stderr) => (line(object, &mut io::stderr().lock()), "stderr"),
-            Some(Output::File { file, name }) => (line(object, file), name.as_str()),
+            Some(Output::Stderr) => (line(object).map(|line| stderr::say(&line)), "stderr"),
+            Some(Output::File { file, name }) => {
+                (line(object).and_then(|line| file.write_all(format!("{line}\n").as_bytes())), name.as_str())
+            }
         };
         if let Err(error) = written {
             log::error!("cannot write the report to {to}: {error}");
@@ -285,11 +299,9 @@ impl Report {
     }
 }
 
-/// Writes an object on a line of its own.
-fn line(object: &Report, to: &mut dyn Write) -> io::Result<()> {
-    let mut text = serde_json::to_vec(object)?;
-    text.push(b'\n');
-    to.write_all(&text)
+/// An object in one line.
+fn line(object: &Report) -> io::Result<String> {
+    Ok(serde_json::to_string(object)?)
 }
 
 fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -4,11 +4,7 @@
 //! Order at start, so that no packet is lost and the kernel never answers one: port lease, programs, packet
 //! socket with its filter, bind, guards. The fields below stand in the order of teardown: the guards go
 //! last but for the lease, which keeps the kernel silent without them.
-use super::{
-    Error,
-    port::Port,
-    reactor::{Interest, Reactor},
-};
+use super::{Error, children::GRACE, port::Port, reactor::Reactor};
 use crate::{
     host::{
         features::Missing,
@@ -21,6 +17,7 @@ use crate::{
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
     stack::{Outlet, Path, Persona, Settings, Source, Stack},
+    stdio::Interest,
 };
 use std::{
     cell::Cell,
@@ -36,6 +33,8 @@ const INGRESS_BUDGET: usize = 64;
 pub const RECEIVE_BUFFER: usize = 64 << 20;
 /// How often to look after what nobody tells us of, while there are flows.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long to wait for processes at the end: their time to go by themselves, after SIGTERM, and after SIGKILL.
+const LAST_PROCESS: Duration = GRACE.saturating_mul(3);
 /// A super-frame's length field is an IP packet's: 16 bits.
 const MAX_FRAME: usize = 65_536;
 /// What a super-frame must leave free of gso_max_size, in bytes: at the limit, the kernel segments in software.
@@ -331,6 +330,23 @@ impl Engine {
 }
 
 impl Engine {
+    /// Leaves no process behind: asks all to go, once they have had their time, and waits for them.
+    pub fn end_children(&mut self, at_once: bool) {
+        if at_once {
+            let now = self.reactor.now();
+            self.reactor.children.dismiss(now);
+        }
+        let deadline = self.reactor.now() + LAST_PROCESS;
+        while !self.reactor.children.is_empty() && self.reactor.now() < deadline {
+            self.programs.beat();
+            let pause = self.programs.heartbeat_interval().unwrap_or(LAST_PROCESS);
+            if let Err(error) = self.reactor.wait_for_children(pause) {
+                log::debug!("cannot wait for processes: {error}");
+                return;
+            }
+        }
+    }
+
     /// Looks after what nobody tells us of: packets that the guard did not get.
     pub fn check(&mut self) {
         if self.leak.grew(&self.programs.counters()) {

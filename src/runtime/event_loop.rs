@@ -1,9 +1,6 @@
 //! The event loop: frames in, the task's turn, frames out; a wait only when none of it moved.
-use super::{
-    Engine, Error,
-    reactor::{BUSY_TURNS, Interest},
-};
-use crate::{net::FiveTuple, stack::Stack};
+use super::{Engine, Error, reactor::BUSY_TURNS};
+use crate::{net::FiveTuple, stack::Stack, stdio::Interest};
 use std::time::Duration;
 
 /// What a task's turn came to.

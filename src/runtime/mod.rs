@@ -1,5 +1,6 @@
 //! What every command that speaks runs on: the packet socket with its guards, the stack, the clock and the wait.
 pub(crate) mod assume;
+pub(crate) mod children;
 pub(crate) mod egress;
 mod engine;
 mod event_loop;

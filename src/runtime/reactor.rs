@@ -1,21 +1,21 @@
-//! One loop over everything that happens: the link, standard streams, signals, time.
+//! The clock, and the wait for everything that happens: the link, standard streams, signals, processes, time.
 //!
 //! poll(2) rather than epoll(7): there are few descriptors, regular files are always ready in it where epoll
 //! refuses them, and ppoll(2) takes nanoseconds, which pacing needs.
+use super::children::Children;
+use crate::{
+    kernel,
+    process::signals::{self, Signals},
+    stdio::{Interest, stderr},
+};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
-    sys::{
-        prctl,
-        signal::{SigSet, Signal},
-        signalfd::{SfdFlags, SignalFd},
-        time::TimeSpec,
-    },
+    sys::{prctl, signal::Signal, time::TimeSpec},
 };
 use std::{
-    cell::Cell,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::AsFd,
     time::{Duration, Instant},
 };
 
@@ -23,90 +23,88 @@ use std::{
 const START: Duration = Duration::from_secs(1);
 /// Busy turns of a loop after which it waits all the same, for no time: other descriptors and signals have their turn.
 pub const BUSY_TURNS: u32 = 16;
-/// The signals that end a run.
-const TERMINATING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// The clock, the signals, and the wait for both and for descriptors.
+/// The clock, the signals, the processes, and the wait for all of them and for descriptors.
 #[derive(Debug)]
 pub struct Reactor {
-    signals: SignalFd,
+    signals: Signals,
+    /// Waited for while the reactor waits.
+    pub children: Children,
     started: Instant,
 }
 
 impl Reactor {
-    /// From now on SIGINT, SIGTERM and SIGHUP are returned by [`Reactor::wait`] instead of ending the program
-    /// on the spot, so that nothing is left behind. A signal that was ignored when we started (nohup(1)) stays
-    /// ignored.
+    /// From now on SIGINT, SIGTERM and SIGHUP are returned by [`Reactor::wait`] instead of ending the program on the
+    /// spot; see [`Signals::catch`].
+    ///
+    /// # Errors
+    /// Those of [`Signals::catch`] and prctl(2).
     pub fn new() -> io::Result<Reactor> {
-        let mask = SigSet::from_iter(TERMINATING);
-        mask.thread_block()?;
+        let signals = Signals::catch()?;
         // Timers are otherwise up to 50 µs late (prctl(2), PR_SET_TIMERSLACK): too much for pacing.
         prctl::set_timerslack(1)?;
-        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Reactor { signals, started: Instant::now() })
+        Ok(Reactor { signals, children: Children::new(kernel::is_init()), started: Instant::now() })
     }
 
-    /// Time since an arbitrary start.
+    /// Returns the time since an arbitrary start.
     pub fn now(&self) -> Duration {
         START + self.started.elapsed()
     }
 
     /// Waits until one of `interests` is ready, a signal arrives, or `deadline` has passed, whichever is first. Returns
-    /// the signal, if there is one.
+    /// the signal that ends the run, once it has come.
     ///
     /// # Errors
-    /// Those of ppoll(2) and of reading the signal.
+    /// Those of ppoll(2) and of reading signals.
     pub fn wait<'a, 'fd: 'a>(
-        &self,
+        &mut self,
         interests: impl Iterator<Item = &'a Interest<'fd>> + Clone,
         deadline: Option<Duration>,
     ) -> io::Result<Option<Signal>> {
-        let mut fds: Vec<PollFd<'_>> = interests.clone().map(|i| PollFd::new(i.fd, i.events)).collect();
+        let deadline = deadline.into_iter().chain(self.children.deadline()).min();
+        let mut fds: Vec<PollFd<'_>> = interests.clone().map(Interest::poll_fd).collect();
+        let lines = stderr::waiting();
+        fds.extend(lines.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         let timeout = deadline.map(|at| at.saturating_sub(self.now()));
         match ppoll(&mut fds, timeout.map(TimeSpec::from), None) {
             Ok(_) => {}
-            Err(Errno::EINTR) => return Ok(None),
+            Err(Errno::EINTR) => return Ok(signals::ending()),
             Err(error) => return Err(error.into()),
         }
         let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
         interests.zip(&fds).filter(|(_, fd)| is_ready(fd)).for_each(|(interest, _)| interest.tell());
-        if !fds.last().is_some_and(is_ready) {
-            return Ok(None);
+        let signalled = fds.last().is_some_and(is_ready);
+        if lines.is_some() {
+            stderr::flush();
         }
-        let info = self.signals.read_signal()?;
-        Ok(info.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok()))
-    }
-}
-
-/// A descriptor to wait for, and the flag that changes once what was waited for has come, or an error has, which the
-/// next read or write will tell.
-#[derive(Debug)]
-pub struct Interest<'fd> {
-    fd: BorrowedFd<'fd>,
-    events: PollFlags,
-    flag: &'fd Cell<bool>,
-    becomes: bool,
-}
-
-impl<'fd> Interest<'fd> {
-    /// Waits for something to read; `blocked` becomes false then.
-    pub fn readable(fd: BorrowedFd<'fd>, blocked: &'fd Cell<bool>) -> Interest<'fd> {
-        Interest { fd, events: PollFlags::POLLIN, flag: blocked, becomes: false }
+        let child = signalled && self.signals.take()?;
+        if child || self.children.deadline().is_some_and(|at| at <= self.now()) {
+            self.children.turn(self.now());
+        }
+        Ok(signals::ending())
     }
 
-    /// Waits for room to write; `blocked` becomes false then.
-    pub fn writable(fd: BorrowedFd<'fd>, blocked: &'fd Cell<bool>) -> Interest<'fd> {
-        Interest { fd, events: PollFlags::POLLOUT, flag: blocked, becomes: false }
-    }
-
-    /// Waits for nothing but an error: on the writing side of a pipe, that its reader has gone (poll(2), POLLERR).
-    /// `hung_up` becomes true then.
-    pub fn hang_up(fd: BorrowedFd<'fd>, hung_up: &'fd Cell<bool>) -> Interest<'fd> {
-        Interest { fd, events: PollFlags::empty(), flag: hung_up, becomes: true }
-    }
-
-    fn tell(&self) {
-        self.flag.set(self.becomes);
+    /// Waits for something to become of the processes, for `time` at most. Signals that end the run are read and change
+    /// nothing any more.
+    ///
+    /// # Errors
+    /// Those of ppoll(2).
+    pub fn wait_for_children(&mut self, time: Duration) -> io::Result<()> {
+        let now = self.now();
+        let until = self.children.deadline().into_iter().chain([now + time]).min().unwrap_or(now);
+        let lines = stderr::waiting();
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(lines.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
+        match ppoll(&mut fds, Some(until.saturating_sub(now).into()), None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if lines.is_some() {
+            stderr::flush();
+        }
+        self.signals.take()?;
+        self.children.turn(self.now());
+        Ok(())
     }
 }

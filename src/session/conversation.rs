@@ -9,9 +9,9 @@ use super::{
 };
 use crate::{
     net::FiveTuple,
-    runtime::{Turn, reactor::Interest},
+    runtime::Turn,
     stack::{Flow, Phase, Stack},
-    stdio::{self, Channel, Input},
+    stdio::{self, Channel, Input, Interest},
 };
 use std::{io, time::Duration};
 

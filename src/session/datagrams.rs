@@ -8,9 +8,9 @@
 use super::{Error, Policy, end_timers::EndTimers};
 use crate::{
     net::{FiveTuple, count},
-    runtime::{Engine, RECEIVE_BUFFER, Task, Turn, reactor::Interest},
+    runtime::{Engine, RECEIVE_BUFFER, Task, Turn},
     stack::{DatagramCounters, Stack, max_payload},
-    stdio::{self, Stream, line_delay::LinePace},
+    stdio::{self, Interest, Stream, line_delay::LinePace},
 };
 use std::{cell::Cell, io, net::SocketAddr, os::fd::AsFd, time::Duration};
 

@@ -4,24 +4,23 @@
 //! Theory of operation: two pipes, whose other ends are ours alone and pumped by the loop. The peer's FIN
 //! closes the process's input; the end of its output sends a FIN; once it reads no more either, the connection
 //! is over. Standard error is netkat's own. The process leads a process group of its own, so that a shell's
-//! children end with it; it starts with no signal blocked and SIGPIPE as usual, as the invoking user and
-//! without any capability that netkat had, nor the means to gain one (see [`crate::process::sandbox`]).
+//! children end with it (see [`crate::runtime::children`] for its end); it starts with no signal blocked and SIGPIPE
+//! as usual, as the invoking user and without any capability that netkat had, nor the means to gain one (see
+//! [`crate::process::sandbox`]).
 //!
 //! Its environment says who is there, as ncat's does: NETKAT_REMOTE_ADDR, NETKAT_REMOTE_PORT,
 //! NETKAT_LOCAL_ADDR, NETKAT_LOCAL_PORT and NETKAT_PROTO.
 use super::Error;
 use crate::{
     net::FiveTuple,
+    runtime::children::Children,
     stdio::{Channel, Stream},
 };
 use nix::{
     errno::Errno,
     fcntl::OFlag,
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp},
-    sys::{
-        signal::{SigSet, Signal, killpg},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
+    sys::signal::{SigSet, Signal},
     unistd::{Pid, pipe2},
 };
 use std::{
@@ -32,15 +31,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::ffi::OsStringExt,
     },
-    thread,
-    time::{Duration, Instant},
 };
-
-/// How long after its pipes' end a process is first asked whether it has exited; then twice as long, and so
-/// on up to the second value.
-const REAP_DELAYS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(2));
-/// How long processes may take to exit when netkat does: by themselves, then after SIGTERM.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,109 +96,19 @@ pub struct Process {
     pub output: Channel,
 }
 
-/// The processes that have not been waited for.
-#[derive(Debug, Default)]
-pub struct Children {
-    running: Vec<Pid>,
-    /// Those whose connection is over: when to ask again, and how long to wait after that.
-    leaving: Vec<(Pid, Duration, Duration)>,
-}
-
-impl Children {
-    /// Starts a process for a connection.
+impl Process {
+    /// Starts a process for a connection, as one of `children`.
     ///
     /// # Errors
     /// [`Error::Exec`]: there is no such program, or no room for another process.
-    pub fn spawn(&mut self, command: &Command, tuple: &FiveTuple) -> Result<Process, Error> {
+    pub fn start(children: &mut Children, command: &Command, tuple: &FiveTuple) -> Result<Process, Error> {
         let failed = |error: io::Error| Error::Exec { command: command.to_string(), error };
         let (pid, stdin, stdout) = start(command, tuple).map_err(|errno| failed(errno.into()))?;
-        self.running.push(pid);
+        children.add(pid);
         log::info!("{}: started process {pid}: {command}", tuple.remote);
         let input = Channel::output(Stream::own(stdin).map_err(failed)?);
         let output = Channel::input(Stream::own(stdout).map_err(failed)?);
         Ok(Process { pid, input, output })
-    }
-
-    /// The connection of a process is over. One that `broke` is told by SIGHUP, as by a terminal that goes.
-    pub fn release(&mut self, now: Duration, pid: Pid, broke: bool) {
-        if broke {
-            signal_group(pid, Signal::SIGHUP);
-        }
-        self.running.retain(|running| *running != pid);
-        self.leaving.push((pid, now, REAP_DELAYS.0));
-        self.reap(now);
-    }
-
-    /// Waits for those that have exited, without blocking.
-    pub fn reap(&mut self, now: Duration) {
-        self.leaving.retain_mut(|(pid, at, delay)| {
-            if *at > now {
-                return true;
-            }
-            (*at, *delay) = (now + *delay, (*delay * 2).min(REAP_DELAYS.1));
-            !has_exited(*pid)
-        });
-    }
-
-    /// When [`Children::reap`] is due.
-    pub fn deadline(&self) -> Option<Duration> {
-        self.leaving.iter().map(|(_, at, _)| *at).min()
-    }
-
-    /// Tells all that their connections broke.
-    pub fn hang_up(&self) {
-        self.running.iter().for_each(|pid| signal_group(*pid, Signal::SIGHUP));
-    }
-
-    /// Leaves no process behind: waits a little, then terminates, then kills.
-    pub fn end(&mut self) {
-        let mut pids: Vec<Pid> = self.running.drain(..).collect();
-        pids.extend(self.leaving.drain(..).map(|(pid, ..)| pid));
-        for signal in [Some(Signal::SIGTERM), Some(Signal::SIGKILL), None] {
-            wait_for(&mut pids);
-            if let Some(signal) = signal {
-                pids.iter().for_each(|pid| signal_group(*pid, signal));
-            }
-        }
-    }
-}
-
-/// Waits until all have exited or their time is up.
-fn wait_for(pids: &mut Vec<Pid>) {
-    let start = Instant::now();
-    loop {
-        pids.retain(|pid| !has_exited(*pid));
-        if pids.is_empty() || start.elapsed() >= GRACE {
-            return;
-        }
-        thread::sleep(REAP_DELAYS.0);
-    }
-}
-
-/// Whether a child is no more; then it has been waited for.
-fn has_exited(pid: Pid) -> bool {
-    match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => false,
-        Ok(WaitStatus::Exited(_, status)) => {
-            log::info!("process {pid} exited with status {status}");
-            true
-        }
-        Ok(WaitStatus::Signaled(_, signal, _)) => {
-            log::info!("process {pid} was ended by {signal}");
-            true
-        }
-        Ok(_) => false,
-        Err(error) => {
-            log::debug!("cannot wait for process {pid}: {error}");
-            true
-        }
-    }
-}
-
-/// Signals the process group of a child that has not been waited for, so that the number is still its own.
-fn signal_group(pid: Pid, signal: Signal) {
-    if let Err(error) = killpg(pid, signal) {
-        log::debug!("cannot send {signal} to process group {pid}: {error}");
     }
 }
 
@@ -256,13 +157,32 @@ fn environment(tuple: &FiveTuple) -> Vec<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{net::Protocol, stdio::Input};
+    use crate::{net::Protocol, runtime::children::GRACE, stdio::Input};
+    use nix::{
+        sys::signal::{Signal, killpg},
+        unistd::Pid,
+    };
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
 
     fn tuple() -> FiveTuple {
         FiveTuple {
             protocol: Protocol::Tcp,
             local: "[fd00::1]:80".parse().expect("an address"),
             remote: "[fd00::2]:4000".parse().expect("an address"),
+        }
+    }
+
+    /// Ends a process as the loop does.
+    fn end(children: &mut Children, pid: Pid) {
+        let start = Instant::now();
+        children.release(Duration::ZERO, pid, false);
+        while !children.is_empty() {
+            assert!(start.elapsed() < 20 * GRACE, "{children:?}");
+            thread::sleep(Duration::from_millis(1));
+            children.turn(start.elapsed());
         }
     }
 
@@ -284,10 +204,10 @@ mod tests {
     #[test]
     fn commands_are_split_as_a_shell_would() {
         let command = Command::program(r#"printf '%s|' "a b" c\ d"#).expect("a command");
-        let mut children = Children::default();
-        let mut process = children.spawn(&command, &tuple()).expect("a process");
+        let mut children = Children::new(false);
+        let mut process = Process::start(&mut children, &command, &tuple()).expect("a process");
         assert_eq!(drain(&mut process.output), "a b|c d|");
-        children.end();
+        end(&mut children, process.pid);
         assert_eq!(Command::program("cat 'x"), Err(CommandError::Unfinished("cat 'x".to_owned())));
         assert_eq!(Command::program("  "), Err(CommandError::Empty));
         assert_eq!(Command::shell(" \n"), Err(CommandError::Empty));
@@ -297,13 +217,13 @@ mod tests {
     #[test]
     fn a_process_learns_who_is_there_and_gets_the_end_of_its_input() {
         let text = "cat; echo $NETKAT_PROTO $NETKAT_REMOTE_ADDR $NETKAT_REMOTE_PORT $NETKAT_LOCAL_ADDR $NETKAT_LOCAL_PORT";
-        let mut children = Children::default();
-        let mut process =
-            children.spawn(&Command::shell(text).expect("a command"), &tuple()).expect("a process");
+        let mut children = Children::new(false);
+        let command = Command::shell(text).expect("a command");
+        let mut process = Process::start(&mut children, &command, &tuple()).expect("a process");
         assert!(matches!(process.input.write(b"hello\n"), Ok(6)));
         process.input.close();
         assert_eq!(drain(&mut process.output), "hello\nTCP fd00::2 4000 fd00::1 80\n");
-        children.end();
+        end(&mut children, process.pid);
     }
 
     #[test]
@@ -312,16 +232,16 @@ mod tests {
         mask.add(Signal::SIGTERM);
         mask.thread_block().expect("a signal mask");
         let command = Command::program("grep -E ^Sig(Blk|Ign): /proc/self/status").expect("a command");
-        let mut children = Children::default();
-        let mut process = children.spawn(&command, &tuple()).expect("a process");
+        let mut children = Children::new(false);
+        let mut process = Process::start(&mut children, &command, &tuple()).expect("a process");
         for line in drain(&mut process.output).lines() {
             let bits = u64::from_str_radix(line[7..].trim(), 16).expect("a mask");
             assert_eq!(bits & (1 << 14 | 1 << 12), 0, "{line}");
         }
-        let sleeper = children.spawn(&Command::shell("sleep 100 | cat").expect("a command"), &tuple());
-        let sleeper = sleeper.expect("a process").pid;
-        children.hang_up();
-        children.end();
+        end(&mut children, process.pid);
+        let command = Command::shell("sleep 100 | cat").expect("a command");
+        let sleeper = Process::start(&mut children, &command, &tuple()).expect("a process").pid;
+        end(&mut children, sleeper);
         // The shell's own children are the init process's to reap, in its own time.
         let deadline = Instant::now() + Duration::from_secs(30);
         while killpg(sleeper, None) != Err(Errno::ESRCH) {
@@ -333,7 +253,8 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let command = Command::program("/nowhere/such a").expect("a command");
-        let error = Children::default().spawn(&command, &tuple()).expect_err("no such program");
+        let error =
+            Process::start(&mut Children::new(false), &command, &tuple()).expect_err("no such program");
         assert_eq!(
             error.to_string(),
             "cannot run \"/nowhere/such a\": No such file or directory (os error 2)"

@@ -17,16 +17,20 @@ use super::{
     Error, Policy,
     broadcast::{Broadcast, Place},
     conversation::{Conversation, Ends},
-    process::{Children, Command, Process},
+    process::{Command, Process},
     single::Summary,
 };
 use crate::{
     net::FiveTuple,
-    runtime::{Engine, Task, Turn, reactor::Interest},
+    runtime::{Engine, Task, Turn},
     stack::{Flow, Phase, Stack},
-    stdio::{self, Channel, Taps},
+    stdio::{self, Channel, Interest, Taps},
 };
-use std::{collections::VecDeque, time::Duration};
+use nix::unistd::Pid;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -79,9 +83,10 @@ pub struct Server {
     service: Service,
     standard: Option<Standard>,
     clients: Vec<Client>,
-    children: Children,
     served: u64,
     idle_since: Duration,
+    /// Who is gone, but for a process that has not been waited for.
+    departing: Vec<(Pid, Departure)>,
     /// Who is gone and has not been told of.
     departures: VecDeque<Departure>,
 }
@@ -93,9 +98,9 @@ impl Server {
             service,
             standard: taps.map(|taps| Standard { input: Broadcast::new(taps.input), output: taps.output }),
             clients: Vec::new(),
-            children: Children::default(),
             served: 0,
             idle_since: now,
+            departing: Vec::new(),
             departures: VecDeque::new(),
         }
     }
@@ -114,7 +119,7 @@ impl Server {
     /// Takes clients from the backlog while there is room; whether any came.
     fn accept(&mut self, now: Duration, engine: &mut Engine) -> bool {
         let before = self.served;
-        while self.clients.len() < self.service.limit
+        while self.has_room(engine)
             && let Some(tuple) = engine.stack.accept()
         {
             self.served += 1;
@@ -124,7 +129,7 @@ impl Server {
                 engine.stack.remove(&tuple);
                 continue;
             }
-            match self.admit(now, tuple) {
+            match self.admit(now, engine, tuple) {
                 Ok(client) => {
                     log::info!("established {tuple}");
                     self.clients.push(client);
@@ -138,9 +143,18 @@ impl Server {
         before != self.served
     }
 
-    fn admit(&mut self, now: Duration, tuple: FiveTuple) -> Result<Client, Error> {
+    /// Whether there is room for another client. A process counts until it has been waited for, longer than its client
+    /// may be there.
+    fn has_room(&self, engine: &Engine) -> bool {
+        self.clients.len().max(engine.reactor.children.len()) < self.service.limit
+    }
+
+    fn admit(&mut self, now: Duration, engine: &mut Engine, tuple: FiveTuple) -> Result<Client, Error> {
         let (kind, ends) = match (&self.service.command, &self.standard) {
-            (Some(command), _) => (Ends::Process, ClientEnds::Process(self.children.spawn(command, &tuple)?)),
+            (Some(command), _) => {
+                let process = Process::start(&mut engine.reactor.children, command, &tuple)?;
+                (Ends::Process, ClientEnds::Process(process))
+            }
             (None, standard) => {
                 let alone = self.clients.is_empty();
                 let place = standard.as_ref().map(|standard| standard.input.join(alone)).unwrap_or_default();
@@ -174,7 +188,7 @@ impl Server {
             let tuple = *client.conversation.tuple();
             let error = Error::HeldUp(tuple.remote);
             log::warn!("{error}");
-            self.depart(engine, &client, Err(error));
+            self.departures.push_back(Self::depart(engine, &client, Err(error)));
             self.close(now, engine, tuple, true);
         }
         Ok(true)
@@ -211,8 +225,8 @@ impl Server {
         Ok(busy)
     }
 
-    /// Notes what went by.
-    fn depart(&mut self, engine: &Engine, client: &Client, result: Result<(), Error>) {
+    /// Returns what went by.
+    fn depart(engine: &Engine, client: &Client, result: Result<(), Error>) -> Departure {
         let tuple = *client.conversation.tuple();
         let summary = Summary::new(engine, &tuple, client.since);
         log::info!(
@@ -221,7 +235,7 @@ impl Server {
             summary.counters.bytes_sent,
             summary.counters.bytes_received
         );
-        self.departures.push_back(Departure { tuple, summary, result });
+        Departure { tuple, summary, result }
     }
 
     fn finish(&mut self, now: Duration, engine: &mut Engine, client: Client, result: Result<(), Error>) {
@@ -230,13 +244,30 @@ impl Server {
         if let Err(error) = &result {
             log::warn!("{error}");
         }
-        self.depart(engine, &client, result);
-        if let ClientEnds::Process(process) = client.ends {
-            let pid = process.pid;
-            drop(process);
-            self.children.release(now, pid, broke);
+        let departure = Self::depart(engine, &client, result);
+        match client.ends {
+            ClientEnds::Process(process) => {
+                let pid = process.pid;
+                // Its pipes close first.
+                drop(process);
+                self.departing.push((pid, departure));
+                engine.reactor.children.release(now, pid, broke);
+            }
+            ClientEnds::Standard(_) => self.departures.push_back(departure),
         }
         self.close(now, engine, tuple, broke);
+    }
+
+    /// Tells of the clients whose process has ended.
+    fn settle(&mut self, engine: &mut Engine) {
+        for (pid, ended) in engine.reactor.children.take_ended() {
+            let Some(at) = self.departing.iter().position(|(departing, _)| *departing == pid) else {
+                continue;
+            };
+            let (_, mut departure) = self.departing.swap_remove(at);
+            departure.summary.process = Some(ended);
+            self.departures.push_back(departure);
+        }
     }
 
     /// Leaves the rest of a connection to the stack.
@@ -255,14 +286,15 @@ impl Server {
         self.departures.drain(..)
     }
 
-    /// Resets the clients that are still there and leaves no process behind. Returns what had gone by with each.
+    /// Resets the clients that are still there and leaves no process behind. Returns what had gone by with each; see
+    /// [`Server::departed`] for the others.
     pub fn leave(&mut self, engine: &mut Engine) -> Vec<(FiveTuple, Summary)> {
-        let clients = std::mem::take(&mut self.clients);
-        let mut left = Vec::with_capacity(clients.len());
-        for client in &clients {
+        let mut left = Vec::with_capacity(self.clients.len());
+        for client in std::mem::take(&mut self.clients) {
             let tuple = *client.conversation.tuple();
-            left.push((tuple, Summary::new(engine, &tuple, client.since)));
+            let summary = Summary::new(engine, &tuple, client.since);
             engine.stack.flow(&tuple).map(Flow::abort);
+            left.push((client, tuple, summary));
         }
         engine.stack.stop_listening();
         let now = engine.reactor.now();
@@ -270,13 +302,27 @@ impl Server {
         if let Err(error) = engine.egress(now) {
             log::debug!("cannot reset what is left: {error}");
         }
-        if !clients.is_empty() {
-            self.children.hang_up();
+        let left: Vec<_> = left
+            .into_iter()
+            .map(|(client, tuple, summary)| match client.ends {
+                // Its pipes close first.
+                ClientEnds::Process(process) => (Some(process.pid), tuple, summary),
+                ClientEnds::Standard(_) => (None, tuple, summary),
+            })
+            .collect();
+        engine.end_children(true);
+        let ended: HashMap<_, _> = engine.reactor.children.take_ended().into_iter().collect();
+        for (pid, mut departure) in self.departing.drain(..) {
+            departure.summary.process = ended.get(&pid).copied();
+            self.departures.push_back(departure);
         }
-        drop(clients);
-        self.children.end();
         log::info!("served {} clients", self.served);
-        left
+        left.into_iter()
+            .map(|(pid, tuple, mut summary)| {
+                summary.process = pid.and_then(|pid| ended.get(&pid).copied());
+                (tuple, summary)
+            })
+            .collect()
     }
 }
 
@@ -300,7 +346,7 @@ impl Task for Server {
         let mut busy = self.accept(now, engine);
         busy |= self.read_input(now, engine)?;
         busy |= self.converse(now, engine)?;
-        self.children.reap(now);
+        self.settle(engine);
         if let Some(departure) = self.departures.pop_front() {
             return Ok(Turn::Done(Event::Left(departure)));
         }
@@ -317,7 +363,7 @@ impl Task for Server {
         stack: &Stack,
         interests: &mut Vec<Interest<'a>>,
     ) -> Option<Duration> {
-        let mut due = [self.quit_at(), self.children.deadline()].into_iter().flatten().min();
+        let mut due = self.quit_at();
         if let Some(Standard { input, output }) = &self.standard {
             interests.extend(input.channel().interest().filter(|_| !self.clients.is_empty()));
             interests.extend(output.interest());

@@ -2,15 +2,16 @@
 use super::{
     Error, Policy,
     conversation::{Conversation, Ends},
-    process::{Children, Command},
+    process::{Command, Process},
 };
 use crate::{
     net::FiveTuple,
     recovery::Stats,
-    runtime::{Engine, Task, Turn, reactor::Interest},
+    runtime::{Engine, Task, Turn, children::Ended},
     stack::{Counters, Flow, Phase, Stack},
-    stdio::{self, Channel, Taps},
+    stdio::{self, Channel, Interest, Taps},
 };
+use nix::unistd::Pid;
 use std::time::Duration;
 
 /// How long to stay for the FIN that a peer repeats because our last ACK was lost, two round trips aside: Linux's
@@ -31,6 +32,8 @@ pub struct Summary {
     /// From the handshake's end to the peer's first data, and to the end.
     pub first_byte: Option<Duration>,
     pub duration: Duration,
+    /// What became of the connection's process.
+    pub process: Option<Ended>,
 }
 
 impl Summary {
@@ -45,6 +48,7 @@ impl Summary {
             // What came with the handshake's last segment took no time.
             first_byte: counters.first_data_at.map(|at| at.saturating_sub(start)),
             duration: engine.reactor.now() - start,
+            process: None,
         }
     }
 
@@ -78,7 +82,7 @@ impl Summary {
 }
 
 /// Relays between the connection and standard input and output, or a process of `command`, until it is over. Returns
-/// what went by, too. On an error the peer is sent a reset.
+/// what went by, too, and what became of the process. On an error the peer is sent a reset.
 pub fn run(
     engine: &mut Engine,
     tuple: FiveTuple,
@@ -87,15 +91,19 @@ pub fn run(
     taps: Option<Taps>,
 ) -> (Summary, Result<(), Error>) {
     let start = engine.reactor.now();
-    let mut children = Children::default();
-    let result = converse(engine, tuple, policy, command, taps, &mut children);
+    let mut process = None;
+    let result = converse(engine, tuple, policy, command, taps, &mut process);
     if result.is_err() {
         abort(engine, &tuple);
         engine.check();
-        children.hang_up();
     }
-    children.end();
-    let summary = Summary::new(engine, &tuple, start);
+    if let Some(pid) = process {
+        let now = engine.reactor.now();
+        engine.reactor.children.release(now, pid, result.is_err());
+        engine.end_children(false);
+    }
+    let mut summary = Summary::new(engine, &tuple, start);
+    summary.process = engine.reactor.children.take_ended().pop().map(|(_, ended)| ended);
     summary.log(&tuple);
     if result.is_ok() {
         linger(engine, &tuple);
@@ -110,11 +118,12 @@ fn converse(
     policy: Policy,
     command: Option<&Command>,
     taps: Option<Taps>,
-    children: &mut Children,
+    started: &mut Option<Pid>,
 ) -> Result<(), Error> {
     let (ends, input, output) = match (command, taps) {
         (Some(command), _) => {
-            let process = children.spawn(command, &tuple)?;
+            let process = Process::start(&mut engine.reactor.children, command, &tuple)?;
+            *started = Some(process.pid);
             (Ends::Process, process.output, process.input)
         }
         (None, Some(Taps { input, output })) => (Ends::Standard, input, output),

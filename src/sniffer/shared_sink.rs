@@ -2,13 +2,11 @@
 use std::{
     cell::{Cell, RefCell},
     fmt,
-    fs::File,
-    io,
-    os::fd::AsFd,
     rc::Rc,
 };
 
 use super::sink::{Sink, SinkError, SinkOptions};
+use crate::stdio::stderr;
 
 /// A handle of a sink that opens with the first link and outlives it: a run that opens several
 /// links, one after the other, records them in one file. A failing sink closes; the links go on
@@ -32,8 +30,7 @@ impl SharedSink {
         if self.options == SinkOptions::default() || self.opened.replace(true) {
             return Ok(());
         }
-        let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(SinkError::Write)?;
-        *self.sink.borrow_mut() = Some(self.options.open(Box::new(File::from(stderr)))?);
+        *self.sink.borrow_mut() = Some(self.options.open(Box::new(stderr::Lines))?);
         Ok(())
     }
 

@@ -5,10 +5,8 @@
 //! at once and a burst costs few system calls. A reader that closes the stream ends the output
 //! without an error message: [`SinkError::Closed`].
 use std::{
-    fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
@@ -19,6 +17,7 @@ use super::{
     hexdump, json,
     line::LineFormatter,
 };
+use crate::stdio::Writer;
 
 /// Size of the text buffer, in bytes.
 const BUFFER: usize = 64 * 1024;
@@ -87,7 +86,7 @@ pub enum SinkError {
 #[derive(Default)]
 pub struct Sink {
     text: Option<TextOutput>,
-    capture_file: Option<CaptureWriter<File>>,
+    capture_file: Option<CaptureWriter<Writer>>,
     interfaces: Vec<InterfaceDescription>,
     frames: u64,
 }
@@ -105,7 +104,8 @@ impl Sink {
         Sink::default()
     }
 
-    /// Shows packets on a stream, which should have no buffer of its own.
+    /// Shows packets on a stream, which should have no buffer of its own and which waits for its
+    /// reader, or drops whole lines.
     pub fn with_text(
         mut self,
         out: Box<dyn Write + Send>,
@@ -220,9 +220,6 @@ impl TextOutput {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    // Another process made the shared open file description non-blocking, as with a
-                    // terminal's stdin: rare and brief.
-                    io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
                     io::ErrorKind::BrokenPipe => return Err(SinkError::Closed),
                     _ => return Err(SinkError::Write(error)),
                 },

@@ -1,11 +1,10 @@
 //! A stream of one direction on its way to or from a connection: whether it is ready, what becomes of its bytes.
 use super::{
-    Stream,
+    Interest, Stream,
     copies::{Direction, Transcript},
     crlf::LineEnds,
     line_delay::LinePace,
 };
-use crate::runtime::reactor::Interest;
 use std::{
     cell::{Cell, RefCell},
     io,

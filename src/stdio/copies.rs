@@ -1,14 +1,13 @@
 //! What becomes of standard input and output on their way besides being sent and received: lines are spaced
 //! (`--delay`), their ends translated (`-C`), what goes by is recorded (`-o`, `-x`) and counted on the terminal (`--progress`).
-use super::{Channel, Error, Stream};
-use crate::process::private_file;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use super::{Channel, Error, Stream, Writer, stderr};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use std::{
     cell::RefCell,
-    fs::File,
     io::{self, BufWriter, IsTerminal, Write},
     path::{Path, PathBuf},
     rc::Rc,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -55,16 +54,73 @@ impl Recording {
         Ok(Taps { input, output })
     }
 
-    fn file(&self, path: &Path) -> Result<BufWriter<File>, Error> {
-        let file = private_file::open(path, self.append)
+    fn file(&self, path: &Path) -> Result<BufWriter<Writer>, Error> {
+        let file = Writer::create(path, self.append)
             .map_err(|error| Error::Record { path: path.to_owned(), error })?;
         Ok(BufWriter::new(file))
     }
 }
 
+/// How often the bar is drawn anew, a second at most.
+const REDRAWS: u8 = 20;
+/// Columns of a terminal that does not tell how many it has.
+const COLUMNS: u16 = 80;
+
+/// The terminal of the bar, which is drawn only while nothing waits for it (see [`stderr`]).
+#[derive(Debug, Default)]
+struct Terminal(Mutex<String>);
+
+impl Terminal {
+    fn add(&self, text: &str) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+        Ok(())
+    }
+}
+
+/// Control sequences as ECMA-48 has them.
+impl TermLike for Terminal {
+    fn width(&self) -> u16 {
+        terminal_size::terminal_size_of(io::stderr()).map_or(COLUMNS, |(columns, _)| columns.0)
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        if n == 0 { Ok(()) } else { self.add(&format!("\x1b[{n}A")) }
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        if n == 0 { Ok(()) } else { self.add(&format!("\x1b[{n}B")) }
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        if n == 0 { Ok(()) } else { self.add(&format!("\x1b[{n}C")) }
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        if n == 0 { Ok(()) } else { self.add(&format!("\x1b[{n}D")) }
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.add(&format!("{text}\n"))
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.add(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.add("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        stderr::show(&std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)));
+        Ok(())
+    }
+}
+
 /// Bytes, rate and time on the terminal.
 fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let target = ProgressDrawTarget::term_like_with_hz(Box::<Terminal>::default(), REDRAWS);
+    let bar = ProgressBar::with_draw_target(None, target);
     match ProgressStyle::with_template("{bytes} {bytes_per_sec} {elapsed_precise}") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
@@ -88,8 +144,8 @@ pub enum Direction {
 /// The record of what goes by.
 #[derive(Debug)]
 pub struct Transcript {
-    output: Option<BufWriter<File>>,
-    hex_dump: Option<BufWriter<File>>,
+    output: Option<BufWriter<Writer>>,
+    hex_dump: Option<BufWriter<Writer>>,
     /// Bytes dumped so far, in each direction.
     offsets: [u64; 2],
     progress: Option<ProgressBar>,

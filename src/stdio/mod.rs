@@ -2,14 +2,20 @@
 mod channel;
 pub(crate) mod copies;
 mod crlf;
+mod interest;
 pub(crate) mod line_delay;
+mod private_file;
+pub mod stderr;
 mod stream;
+mod writer;
 
 use std::{io, path::PathBuf};
 
 pub use channel::{Channel, Input};
 pub use copies::{Recording, Taps};
+pub use interest::Interest;
 pub use stream::{Stream, release_output};
+pub use writer::Writer;
 
 /// Why standard input, standard output or a copy of them failed.
 #[derive(Debug, thiserror::Error)]

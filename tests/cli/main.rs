@@ -1,6 +1,9 @@
 //! The command line as a user meets it: help, manual, completions, and the answer to every wrong usage, none of
 //! which needs privileges or a network.
-use std::process::{Command, Output, Stdio};
+use std::{
+    fs::File,
+    process::{Command, Output, Stdio},
+};
 
 fn netkat(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_netkat"))
@@ -127,5 +130,47 @@ fn names_that_are_no_names() {
         let text = String::from_utf8(output.stderr).expect("UTF-8");
         assert!(text.len() < 1000, "{} bytes about {name:.20}", text.len());
         assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+}
+
+/// What is asked for and can't be printed is a failure, and no panic; a panic would be 101.
+#[test]
+fn a_standard_output_that_cannot_be_written_is_a_failure() {
+    for arguments in
+        [["--help"].as_slice(), &["-h"], &["--version"], &["--generate", "man"], &["--generate", "zsh"]]
+    {
+        let full = || File::options().write(true).open("/dev/full").expect("/dev/full");
+        let (reader, gone) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        for (stdout, reason) in [(full().into(), "No space left"), (Stdio::from(gone), "Broken pipe")] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_netkat"));
+            let output = command.args(arguments).stdout(stdout).output().expect("netkat runs");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+            assert!(stderr.starts_with("netkat: cannot write to standard output: "), "{stderr}");
+            assert!(stderr.contains(reason) && stderr.lines().count() == 1, "{stderr}");
+        }
+        let mut closed = Command::new("/bin/sh");
+        closed.args(["-c", "exec \"$@\" >&-", "sh", env!("CARGO_BIN_EXE_netkat")]).args(arguments);
+        let closed = closed.output().expect("a shell");
+        let stderr = String::from_utf8_lossy(&closed.stderr);
+        assert_eq!(closed.status.code(), Some(1), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("Bad file descriptor"), "{stderr}");
+        // Nor is one, if the error can't be told either.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_netkat"));
+        let status = command.args(arguments).stdout(full()).stderr(full()).status().expect("netkat runs");
+        assert_eq!(status.code(), Some(1), "{arguments:?}");
+    }
+}
+
+#[test]
+fn wrong_usage_keeps_its_status_whatever_becomes_of_standard_error() {
+    for arguments in [["--no-such-flag"].as_slice(), &[], &["host"]] {
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_netkat"));
+        // A filter that can't be read is told, too.
+        let status =
+            command.args(arguments).env("RUST_LOG", "a=b=c").stderr(full).status().expect("netkat runs");
+        assert_eq!(status.code(), Some(2), "{arguments:?}");
     }
 }

@@ -42,6 +42,7 @@ pub struct Command {
     input: Input,
     expected: Option<Payload>,
     stdout: Option<File>,
+    stderr: Option<File>,
     deadline: Duration,
 }
 
@@ -54,6 +55,7 @@ impl Command {
             input: Input::Null,
             expected: None,
             stdout: None,
+            stderr: None,
             deadline: DEADLINE,
         }
     }
@@ -90,6 +92,12 @@ impl Command {
     /// stdout goes to a file and is not read here.
     pub fn stdout(mut self, file: File) -> Self {
         self.stdout = Some(file);
+        self
+    }
+
+    /// stderr goes to a file and is not read here.
+    pub fn stderr(mut self, file: File) -> Self {
+        self.stderr = Some(file);
         self
     }
 
@@ -141,7 +149,8 @@ impl Command {
                 File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).into()
             }
         });
-        command.stdout(self.stdout.map_or_else(Stdio::piped, Stdio::from)).stderr(Stdio::piped());
+        command.stdout(self.stdout.map_or_else(Stdio::piped, Stdio::from));
+        command.stderr(self.stderr.map_or_else(Stdio::piped, Stdio::from));
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{line}: {e}"));
         let mut stdin = child.stdin.take();
         if let Input::Bytes(bytes) = self.input {

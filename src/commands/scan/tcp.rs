@@ -6,8 +6,9 @@ use crate::{
     commands::connect::answer,
     net::FiveTuple,
     report::Error,
-    runtime::{Engine, Task, Turn, reactor::Interest},
+    runtime::{Engine, Task, Turn},
     stack::{Flow, Phase, Stack},
+    stdio::Interest,
 };
 use std::time::Duration;
 

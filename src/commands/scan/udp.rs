@@ -9,9 +9,10 @@ use super::{IN_FLIGHT, Results, Sweep};
 use crate::{
     commands::attempt::Origin,
     report::Error,
-    runtime::{Engine, Task, Turn, reactor::Interest},
+    runtime::{Engine, Task, Turn},
     session,
     stack::{Finding, Stack, icmp::Reason},
+    stdio::Interest,
 };
 use std::{
     collections::{HashMap, VecDeque},

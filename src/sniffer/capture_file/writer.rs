@@ -4,7 +4,6 @@
 //! and nanoseconds per frame, and interface statistics at the end.
 use std::{
     borrow::Cow,
-    fs::File,
     io::{BufWriter, Write},
     path::Path,
     time::Duration,
@@ -20,8 +19,8 @@ use super::format::{
     PACKET_FLAGS,
 };
 use crate::{
-    process::private_file,
     sniffer::frame::{CapturedFrame, FrameDirection, LinkType},
+    stdio::Writer,
 };
 
 /// Size of the output buffer, in bytes.
@@ -42,13 +41,14 @@ pub struct CaptureWriter<W: Write> {
     joined: Vec<u8>,
 }
 
-impl CaptureWriter<File> {
-    /// Creates the file, for its owner alone, or truncates an existing one.
+impl CaptureWriter<Writer> {
+    /// Creates the file, for its owner alone, or truncates an existing one. A FIFO waits for its
+    /// reader.
     ///
     /// # Errors
     /// [`CaptureError::Create`] and [`CaptureError::Write`].
     pub fn create(path: &Path) -> Result<Self, CaptureError> {
-        let file = private_file::open(path, false)
+        let file = Writer::create(path, false)
             .map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
         CaptureWriter::new(file)
     }

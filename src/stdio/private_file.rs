@@ -14,13 +14,13 @@ const OWNER_ONLY: u32 = 0o600;
 const NOT_OWNER: u32 = 0o077;
 
 /// Opens a file for writing, at its end if `append`, else emptied. A new one has mode 0600, and is never more open
-/// than that for a moment; one that exists keeps its owner and mode.
+/// than that for a moment; one that exists keeps its owner and mode. `flags` are added to open(2)'s.
 ///
 /// # Errors
 /// Those of open(2).
-pub fn open(path: &Path, append: bool) -> io::Result<File> {
+pub fn open(path: &Path, append: bool, flags: i32) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.create(true).append(append).write(true).truncate(!append).mode(OWNER_ONLY);
+    options.create(true).append(append).write(true).truncate(!append).mode(OWNER_ONLY).custom_flags(flags);
     let file = options.open(path)?;
     let found = file.metadata()?;
     let mode = found.permissions().mode() & 0o7777;
@@ -45,10 +45,10 @@ mod tests {
         fs::create_dir_all(&folder).expect("a folder");
         let path = folder.join("file");
         for append in [false, true] {
-            open(&path, append).expect("new").write_all(b"one").expect("written");
+            open(&path, append, 0).expect("new").write_all(b"one").expect("written");
             assert_eq!(mode(&path), 0o600);
             fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("a mode");
-            open(&path, append).expect("old").write_all(b"two").expect("written");
+            open(&path, append, 0).expect("old").write_all(b"two").expect("written");
             assert_eq!(mode(&path), 0o640);
             let expected: &[u8] = if append { b"onetwo" } else { b"two" };
             assert_eq!(fs::read(&path).expect("readable"), expected);
@@ -56,6 +56,6 @@ mod tests {
         }
         fs::remove_dir(&folder).expect("removed");
         // What is no regular file is written to as it is.
-        open(Path::new("/dev/null"), false).expect("a device");
+        open(Path::new("/dev/null"), false, 0).expect("a device");
     }
 }

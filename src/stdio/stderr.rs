@@ -1,0 +1,310 @@
+//! Standard error: whole lines, written without ever holding up the loop or ending the program.
+//!
+//! Who reads it may be slow, stopped (a pager, Ctrl-S) or gone, and the disk behind it full. So every line of netkat's
+//! goes through here: it is written without waiting, what does not fit is kept in a queue, which the reactor empties as
+//! the reader goes on, and lines that find the queue full are dropped and counted. As soon as there is room again, a
+//! line tells how many were lost. Nothing here returns an error that could change the outcome of a run.
+//!
+//! O_NONBLOCK belongs to the open file description, which is shared with the shell and with the processes of --exec, so
+//! [`Stream`] opens one of its own or writes in pieces that never block.
+use super::Stream;
+use crate::process::signals;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Bytes of text that wait for the reader at most. A longer line is kept if nothing else waits.
+const QUEUE: usize = 256 << 10;
+/// How long the end of a run waits for a reader that takes nothing.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The same after a signal, for everything together: signals end the program.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// Standard error, if it could be opened.
+static STDERR: OnceLock<Option<Stderr>> = OnceLock::new();
+/// Whether bytes wait for the reader.
+static WAITING: AtomicBool = AtomicBool::new(false);
+
+/// Opens standard error, while this process may still open anything: to be called first.
+pub fn open() {
+    stderr();
+}
+
+/// Writes lines, each with its line feed. What finds no room is dropped and counted.
+///
+/// # Errors
+/// `BrokenPipe`: the reader is gone for good. Nothing else is an error here.
+pub fn write(lines: &str) -> io::Result<()> {
+    match stderr() {
+        Some(stderr) => stderr.queue().write(&stderr.stream, lines),
+        None => Ok(()),
+    }
+}
+
+/// Lines of text whose writers never wait; see [`write`]. What is written to it ends with a line feed.
+pub struct Lines;
+
+impl io::Write for Lines {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        write(&String::from_utf8_lossy(lines))?;
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a message as a line of its own. A reader that is gone does not matter.
+pub fn say(message: &str) {
+    let _ = write(&format!("{message}\n"));
+}
+
+/// Shows what is of no use later, such as a progress line, unless something else waits already.
+pub fn show(text: &str) {
+    if let Some(stderr) = stderr() {
+        stderr.queue().show(&stderr.stream, text);
+    }
+}
+
+/// Returns the descriptor to wait for until it is writable, if anything waits; then [`flush`] is due.
+pub fn waiting() -> Option<BorrowedFd<'static>> {
+    WAITING.load(Ordering::Relaxed).then(|| stderr().map(|stderr| stderr.stream.as_fd())).flatten()
+}
+
+/// Writes what waits, as far as the reader takes it.
+pub fn flush() {
+    if let Some(stderr) = stderr() {
+        stderr.queue().drain(&stderr.stream);
+    }
+}
+
+/// Waits for the reader a last time, as long as it takes anything. Another signal, or the one that has come, ends that.
+pub fn finish() {
+    let Some(stderr) = stderr() else { return };
+    let mut start = Instant::now();
+    flush();
+    let Some(fd) = waiting() else { return };
+    let signalled = signals::ending().is_some();
+    let patience = if signalled { LAST_WORDS } else { PATIENCE };
+    if !signalled {
+        signals::release();
+    }
+    while waiting().is_some() {
+        let left = patience.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        if !matches!(poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], timeout), Ok(1..)) {
+            return;
+        }
+        let before = stderr.queue().bytes.len();
+        flush();
+        if !signalled && stderr.queue().bytes.len() < before {
+            start = Instant::now();
+        }
+    }
+}
+
+/// Makes a panic say its line here, too, since the default hook waits for the reader.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        // Whoever panics may hold the queue.
+        let Some(stderr) = stderr() else { return };
+        let Ok(mut queue) = stderr.queue.try_lock() else { return };
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = match trace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("{trace}\n"),
+            _ => String::new(),
+        };
+        let _ = queue.write(&stderr.stream, &format!("netkat: this is a bug: {panic}\n{trace}"));
+    }));
+}
+
+fn stderr() -> Option<&'static Stderr> {
+    STDERR
+        .get_or_init(|| {
+            let stream = Stream::error().ok()?;
+            Some(Stderr { stream, queue: Mutex::default() })
+        })
+        .as_ref()
+}
+
+struct Stderr {
+    stream: Stream,
+    queue: Mutex<Queue>,
+}
+
+impl Stderr {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What waits for the reader.
+#[derive(Default)]
+struct Queue {
+    bytes: VecDeque<u8>,
+    /// Lines dropped, of which nothing has been said.
+    lost: u64,
+    /// Lines dropped, of which the first line in the queue tells.
+    told: u64,
+    /// Nobody reads any more.
+    gone: bool,
+}
+
+impl Queue {
+    fn write(&mut self, stream: &Stream, lines: &str) -> io::Result<()> {
+        self.drain(stream);
+        if self.gone {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        for line in lines.split_inclusive('\n') {
+            // Once lines are missing, none follows before the reader has been told.
+            let full = !self.bytes.is_empty() && self.bytes.len() + line.len() > QUEUE;
+            match self.lost > 0 || full {
+                true => self.lost += 1,
+                false => self.bytes.extend(line.as_bytes()),
+            }
+        }
+        self.drain(stream);
+        if self.gone { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    }
+
+    fn show(&mut self, stream: &Stream, text: &str) {
+        self.drain(stream);
+        if self.bytes.is_empty() {
+            self.bytes.extend(text.as_bytes());
+            self.drain(stream);
+        }
+    }
+
+    /// Writes what the reader takes, and what it missed once that is all.
+    fn drain(&mut self, stream: &Stream) {
+        while !self.gone {
+            if self.bytes.is_empty() {
+                self.told = std::mem::take(&mut self.lost);
+                if self.told == 0 {
+                    break;
+                }
+                let lines = if self.told == 1 { "line" } else { "lines" };
+                let notice = format!("netkat: {} {lines} lost: standard error took no more\n", self.told);
+                self.bytes.extend(notice.as_bytes());
+            }
+            match stream.write(self.bytes.as_slices().0) {
+                Ok(written) => {
+                    self.bytes.drain(..written);
+                    self.told = if self.bytes.is_empty() { 0 } else { self.told };
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The reader of a pipe, or the terminal (EIO), is gone.
+                Err(error)
+                    if error.kind() == io::ErrorKind::BrokenPipe
+                        || error.raw_os_error() == Some(libc::EIO) =>
+                {
+                    self.gone = true;
+                    self.bytes = VecDeque::new();
+                }
+                // A full disk may have room later.
+                Err(_) => {
+                    let lines = self.bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+                    self.lost += lines - u64::from(self.told > 0) + self.told;
+                    self.told = 0;
+                    self.bytes.clear();
+                    break;
+                }
+            }
+        }
+        WAITING.store(!self.bytes.is_empty(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::{fcntl::OFlag, unistd::pipe};
+    use std::{fs::File, io::Read, os::fd::OwnedFd};
+
+    fn stream(fd: OwnedFd) -> Stream {
+        Stream::new(fd, OFlag::O_WRONLY).expect("a stream")
+    }
+
+    /// Whole lines, in their order, come out of a pipe that was full, and one tells how many are missing.
+    #[test]
+    fn a_full_pipe_loses_whole_lines_and_says_how_many() {
+        let (from, to) = pipe().expect("pipe");
+        let to = stream(to);
+        let mut queue = Queue::default();
+        let line = format!("{}\n", "x".repeat(99));
+        let lines = 40_000_u64;
+        for _ in 0..lines {
+            queue.write(&to, &line).expect("nobody is gone");
+        }
+        assert!(queue.bytes.len() <= QUEUE && queue.lost > 0);
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            File::from(from).read_to_string(&mut text).map(|_| text)
+        });
+        while queue.lost > 0 || !queue.bytes.is_empty() {
+            queue.drain(&to);
+        }
+        queue.write(&to, "the end\n").expect("nobody is gone");
+        drop(to);
+        let text = reader.join().expect("no panic").expect("text");
+        let came = text.lines().filter(|read| *read == line.trim_end()).count() as u64;
+        let rest: Vec<_> = text.lines().filter(|read| *read != line.trim_end()).collect();
+        let notice = format!("netkat: {} lines lost: standard error took no more", lines - came);
+        assert_eq!(rest, [notice.as_str(), "the end"]);
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_and_nothing_else() {
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let full = stream(full.into());
+        let mut queue = Queue::default();
+        for lost in 1..=3 {
+            queue.write(&full, "a line\n").expect("no reader to be gone");
+            assert_eq!((queue.lost, queue.bytes.len()), (lost, 0));
+        }
+        let (from, to) = pipe().expect("pipe");
+        queue.write(&stream(to), "a line\n").expect("a reader");
+        let mut text = String::new();
+        File::from(from).read_to_string(&mut text).expect("text");
+        assert_eq!(text, "netkat: 3 lines lost: standard error took no more\na line\n");
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_said_once_and_costs_nothing() {
+        let (from, to) = pipe().expect("pipe");
+        let to = stream(to);
+        drop(from);
+        let mut queue = Queue::default();
+        for _ in 0..2 {
+            let error = queue.write(&to, "a line\n").expect_err("nobody reads");
+            assert_eq!((error.kind(), queue.bytes.len()), (io::ErrorKind::BrokenPipe, 0));
+        }
+    }
+
+    /// A line that is longer than the queue is kept whole, as a report of many ports is.
+    #[test]
+    fn a_long_line_is_not_lost() {
+        let (from, to) = pipe().expect("pipe");
+        let to = stream(to);
+        let mut queue = Queue::default();
+        let line = format!("{}\n", "x".repeat(4 * QUEUE + (2 << 20)));
+        queue.write(&to, &line).expect("a reader");
+        assert_eq!(queue.lost, 0);
+        queue.write(&to, "lost\n").expect("a reader");
+        assert_eq!(queue.lost, 1);
+        drop(from);
+    }
+}
