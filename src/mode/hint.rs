@@ -32,11 +32,6 @@ impl fmt::Display for Hint {
     }
 }
 
-/// The hint, if there is one, as the end of an error's message.
-pub(super) fn behind(hint: Option<Hint>) -> String {
-    hint.map_or_else(String::new, |hint| format!("; hint: {hint}"))
-}
-
 /// Whether Services may have such an address: RFC 1918, RFC 6598 (which some clouds take for them), RFC 4193.
 fn is_private(address: IpAddr) -> bool {
     match address {

@@ -30,11 +30,11 @@ use crate::{
     link::LinkError,
     net::MacAddr,
     sniffer::sink::SinkError,
-    stack::{Failure, icmp::IcmpError},
+    stack::{Discards, Failure, icmp::IcmpError},
 };
 use nix::sys::signal::Signal;
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -58,8 +58,21 @@ pub use verdict::Verdict;
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{target}: timed out: no answer to {} in {}{}", count(*.syns, "SYN"), seconds(*.waited), hint::behind(*.hint))]
-    TimedOut { target: SocketAddr, syns: u64, waited: Duration, hint: Option<Hint> },
+    #[error(
+        "{target}: timed out: no {}answer to {} in {}{}{}",
+        if discards.is_some() { "valid " } else { "" },
+        count(*.syns, "SYN"),
+        seconds(*.waited),
+        behind(*.discards),
+        behind(hint.map(|hint| format!("hint: {hint}"))),
+    )]
+    TimedOut {
+        target: SocketAddr,
+        syns: u64,
+        waited: Duration,
+        discards: Option<Discards>,
+        hint: Option<Hint>,
+    },
     #[error("{0}: refused: the peer answered with a reset (RST)")]
     Refused(SocketAddr),
     #[error("{target}: refused: {from} says that the port is unreachable (ICMP)")]
@@ -139,6 +152,11 @@ impl Error {
             Failure::InterfaceGone(name) => Error::InterfaceGone { target, interface: name.clone() },
         }
     }
+}
+
+/// What else there is to say, as the end of an error's message.
+fn behind(words: Option<impl fmt::Display>) -> String {
+    words.map_or_else(String::new, |words| format!("; {words}"))
 }
 
 /// "1 SYN", "3 SYNs".
