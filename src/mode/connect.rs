@@ -130,6 +130,7 @@ impl Attempt {
         report.flow(&tuple);
         log::info!("dialing {} from {}", self.remote, tuple.local);
         let ended = opened.engine.run_until(Some(start + wait), |stack| answer(stack, &tuple))?;
+        report.discarded(opened.engine.stack.peek(&tuple).and_then(Flow::discards));
         ended.unwrap_or_else(|| Err(opened.silence(&tuple, wait)))?;
         let time = opened.engine.reactor.now() - start;
         report.connected(time);

@@ -91,8 +91,14 @@ pub enum Error {
     Vanished(SocketAddr),
     #[error("{target}: interface {interface}, which led there, disappeared")]
     InterfaceGone { target: SocketAddr, interface: String },
-    #[error("{target}: open or filtered: no answer to {} in {}", count(*.datagrams, "empty datagram"), seconds(*.waited))]
-    Silent { target: SocketAddr, datagrams: u64, waited: Duration },
+    #[error(
+        "{target}: open or filtered: no {}answer to {} in {}{}",
+        if *invalid > 0 { "valid " } else { "" },
+        count(*.datagrams, "empty datagram"),
+        seconds(*.waited),
+        behind((*invalid > 0).then(|| format!("{} with a wrong checksum or length came", count(*invalid, "datagram")))),
+    )]
+    Silent { target: SocketAddr, datagrams: u64, waited: Duration, invalid: u64 },
     #[error("{address}: none of {ports} ports is known to be open")]
     NothingOpen { address: IpAddr, ports: usize, verdict: Verdict },
     #[error("nobody connected in {}", seconds(*.0))]

@@ -3,7 +3,7 @@
 use super::{Egress, Error, Verdict, session::Summary};
 use crate::{
     net::{FiveTuple, Protocol},
-    stack::DatagramCounters,
+    stack::{DatagramCounters, Discards},
 };
 use serde::{Serialize, Serializer};
 use std::{
@@ -33,6 +33,9 @@ pub struct Report {
     datagrams: Option<Datagrams>,
     /// Packets that the guard has kept from the kernel.
     kept_from_kernel: Option<u64>,
+    /// What came while the handshake was under way and was no part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discarded: Option<Discarded>,
     /// How many clients -k has served.
     #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<u64>,
@@ -82,6 +85,8 @@ struct Timings {
 struct Traffic {
     bytes_sent: u64,
     bytes_received: u64,
+    /// Segments with a wrong checksum or header length.
+    invalid: u64,
     /// Segments with data, those sent again included.
     segments_sent: u64,
     segments_lost: u64,
@@ -116,6 +121,13 @@ struct Datagrams {
     strangers: u64,
     /// Datagrams with a wrong checksum or length.
     invalid: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Discarded {
+    segments: u64,
+    /// The last of them, in words.
+    last: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -168,6 +180,13 @@ impl Report {
         self.flow = Some(Ends { local: Some(tuple.local), remote: tuple.remote });
     }
 
+    /// The handshake is over, or was given up.
+    pub(super) fn discarded(&mut self, discards: Option<Discards>) {
+        let words =
+            |discards: Discards| Discarded { segments: discards.count, last: discards.last.to_string() };
+        self.discarded = discards.map(words);
+    }
+
     pub(super) fn connected(&mut self, time: Duration) {
         self.timings.connect = Some(time);
     }
@@ -181,6 +200,7 @@ impl Report {
         self.traffic = Some(Traffic {
             bytes_sent: counters.bytes_sent,
             bytes_received: counters.bytes_received,
+            invalid: counters.invalid,
             segments_sent: stats.segments_sent,
             segments_lost: stats.segments_lost(),
             segments_retransmitted: stats.segments_retransmitted,

@@ -35,7 +35,8 @@ pub fn run(sweep: Sweep, results: &mut Results<'_>) -> Result<(), Error> {
         if round.silent.is_empty() || !limited {
             let waited = wait;
             round.silent.into_iter().for_each(|(at, probes)| {
-                results.note(at, Err(Error::Silent { target: at, datagrams: probes, waited }));
+                let invalid = opened.engine.stack.datagrams.invalid_from(at.port());
+                results.note(at, Err(Error::Silent { target: at, datagrams: probes, waited, invalid }));
             });
             return results.print();
         }
