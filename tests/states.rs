@@ -158,7 +158,9 @@ const SYN_SENT: &[Row] = &[
     ("first: an unacceptable ACK", SYN | FIN | ACK, Next(0), Unsent, 0, Reply::Reset, Same),
     ("first: unless a RST", RST | ACK, Next(0), Unsent, 0, Nothing, Same),
     ("second: a RST that acknowledges our SYN", RST | ACK, Next(0), All, 0, Nothing, Refused),
+    ("second: before the SYN is looked at", RST | SYN | ACK, Next(0), All, 0, Nothing, Refused),
     ("second: a RST that acknowledges nothing", RST, Next(0), Known, 0, Nothing, Same),
+    ("second: a RST that acknowledges nothing", RST | SYN, Next(0), Known, 0, Nothing, Same),
     ("fourth: a SYN-ACK", SYN | ACK, Next(0), All, 0, Taken(1), Open),
     ("fourth: then its text", SYN | ACK, Next(0), All, 4, Taken(5), Open),
     ("fourth: then its FIN", SYN | FIN | ACK, Next(0), All, 0, Taken(2), PeerClosed),
@@ -185,6 +187,7 @@ const SYN_RECEIVED: &[Row] = &[
     ("first: not acceptable", SYN, Edge(0), Known, 0, Place, Same),
     ("first: not acceptable", SYN, Next(-2), Known, 0, Place, Same),
     ("second: RST at RCV.NXT", RST | ACK, Next(0), All, 0, Nothing, Refused),
+    ("second: before the SYN is looked at", RST | SYN, Next(0), Known, 0, Nothing, Refused),
     ("second: RST at RCV.NXT", RST, Next(0), Known, 0, Nothing, Refused),
     ("second: RST in the window", RST, Next(1), Known, 0, Place, Same),
     ("second: RST in the window", RST | ACK, Next(1000), All, 0, Place, Same),
@@ -258,6 +261,7 @@ const SYNCHRONIZED: &[Row] = &[
 const RESET: &[Row] = &[
     ("second: RST at RCV.NXT", RST, Next(0), Known, 0, Nothing, Broken),
     ("second: RST at RCV.NXT", RST | ACK, Next(0), All, 0, Nothing, Broken),
+    ("second: before the SYN is looked at", RST | SYN | FIN, Next(0), Known, 0, Nothing, Broken),
 ];
 const ESTABLISHED: &[Row] = &[
     ("seventh: text", ACK, Next(0), All, 4, Taken(4), Same),

@@ -2,6 +2,7 @@
 use super::{
     Error, Report,
     conversation::{Channel, Conversation, Ends, Turn},
+    count,
     engine::Engine,
     exec::{Children, Command},
     transcript::Taps,
@@ -77,6 +78,10 @@ impl Summary {
             stats.bandwidth.map_or("unknown".to_owned(), |rate| format!("{:.3} MB/s", rate as f64 / 1e6)),
             self.kept
         );
+        if counters.invalid > 0 {
+            let segments = count(counters.invalid, "segment");
+            log::warn!("{segments} of {} with a wrong checksum or header length dropped", tuple.remote);
+        }
     }
 }
 

@@ -173,7 +173,9 @@ impl Recovery {
 
 /// Lets the stack see what it understands of `segment`.
 fn show(segment: &mut [u8], header: &Header) -> Opening {
-    segment::set_flags(segment, header.flags & (flags::SYN | flags::ACK | flags::RST));
+    // A reset is looked for before a SYN is.
+    let control = if header.has(flags::RST) { flags::RST } else { flags::SYN };
+    segment::set_flags(segment, header.flags & (control | flags::ACK));
     segment::blank_malformed_options(segment);
     Opening::Over(Disposition::Show)
 }
