@@ -57,9 +57,10 @@ fn step(script: &mut Script, u: &mut Unstructured<'_>) -> Result<()> {
             script.ack_with(offset, &blocks, u.arbitrary()?);
         }
         6 => {
-            let sequence = script.peer_seq.wrapping_add(u.int_in_range(-70_000i32..=70_000)? as u32);
-            let acknowledgement =
-                script.seq(script.written).wrapping_add(u.int_in_range(-70_000i32..=70_000)? as u32);
+            // The numbers that count, and those beside them.
+            let far = *u.choose(&[0, 1, 70_000i32])?;
+            let sequence = script.peer_seq.wrapping_add(u.int_in_range(-far..=far)? as u32);
+            let acknowledgement = script.seq(script.written).wrapping_add(u.int_in_range(-far..=far)? as u32);
             let (flags, window) = (u.arbitrary()?, u.arbitrary()?);
             let length = u.int_in_range(0..=40)?;
             let options = u.bytes(length)?;
@@ -88,8 +89,17 @@ fn step(script: &mut Script, u: &mut Unstructured<'_>) -> Result<()> {
 fuzz_target!(|input: &[u8]| {
     let mut u = Unstructured::new(input);
     let Ok(terms) = terms(&mut u) else { return };
-    let mut script =
-        if u.ratio(7, 8).unwrap_or(true) { Script::established(terms) } else { Script::unconnected(terms) };
+    let mut script = match u.int_in_range(0..=7).unwrap_or(0) {
+        0 => Script::unconnected(terms),
+        1 => {
+            // SYN-SENT, and whatever the peer makes of it.
+            let mut script = Script::unconnected(terms);
+            let options = script.syn_options();
+            script.stack_segment(script.terms.iss, 0, script::SYN, &options, &[]);
+            script
+        }
+        _ => Script::established(terms),
+    };
     while !u.is_empty() {
         if step(&mut script, &mut u).is_err() {
             break;

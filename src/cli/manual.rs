@@ -69,7 +69,8 @@ Hosts limit how many ICMP errors they send: Linux sends six at once, then one a 
   flow              local and remote address with port
   route             interface, source, next_hop, mtu
   timings           neighbour (ARP or neighbour discovery), connect, first_byte, close
-  traffic           TCP: bytes_sent, bytes_received, segments_sent, segments_retransmitted, smoothed_rtt, min_rtt
+  discarded         segments that came before the connection stood and were no answer: how many segments, and the last of them
+  traffic           TCP: bytes_sent, bytes_received, invalid (a wrong checksum or header length), segments_sent, segments_retransmitted, smoothed_rtt, min_rtt
   datagrams         -u: datagrams_sent, bytes_sent, datagrams_received, bytes_received, lost (the receive buffer was full), egress_drops, strangers, invalid
   exec_status       --exec, --sh-exec: the process's status, or 128 + the number of the signal that ended it
   kept_from_kernel  packets that the kernel did not get to see

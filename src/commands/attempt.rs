@@ -123,13 +123,17 @@ impl Origin {
 
     /// What it means that nothing came back.
     pub fn silence(&self, stack: &Stack, tuple: &FiveTuple, waited: Duration) -> Error {
-        let counters = stack.peek(tuple).map(Flow::counters).unwrap_or_default();
+        let flow = stack.peek(tuple);
+        let counters = flow.map(Flow::counters).unwrap_or_default();
         let (target, syns) = (tuple.remote, counters.syns_sent);
         match counters.egress_syn_drops {
             drops if drops > 0 && drops == syns => {
                 Error::EgressDropped { target, syns, interface: self.egress.interface.name.clone() }
             }
-            _ => Error::TimedOut { target, syns, waited, hint: Hint::of(&self.wish) },
+            _ => {
+                let discards = flow.and_then(Flow::discards);
+                Error::TimedOut { target, syns, waited, discards, hint: Hint::of(&self.wish) }
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     report::{Error, Report},
     runtime::Engine,
     session::{self, Command, Policy, single},
-    stack::{Phase, Stack},
+    stack::{Flow, Phase, Stack},
     stdio::Recording,
 };
 use std::time::Duration;
@@ -74,6 +74,7 @@ impl Attempt {
         report.flow(&tuple);
         log::info!("dialing {} from {}", self.remote, tuple.local);
         let ended = engine.run_until(Some(start + wait), |stack| answer(stack, &tuple))?;
+        report.discarded(engine.stack.peek(&tuple).and_then(Flow::discards));
         ended.unwrap_or_else(|| Err(origin.silence(&engine.stack, &tuple, wait)))?;
         let time = engine.reactor.now() - start;
         report.connected(time);

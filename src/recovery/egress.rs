@@ -80,12 +80,16 @@ impl Recovery {
             segment::set_mss_option(syn, u16::try_from(link_mss).unwrap_or(u16::MAX));
             segment::set_timestamp_value(syn, timestamp);
         });
+        if let Some(Control::Verbatim { header, len }) = self.control.back() {
+            self.handshake.keep_syn(*header, *len);
+        }
     }
 
     /// A connection's own RST ends it; it goes where the peer accepts it without a challenge (RFC 5961,
     /// section 3.2).
     fn accept_reset(&mut self, segment: &[u8], header: &Header) {
         if !self.established {
+            self.handshake.give_up();
             self.push_verbatim(segment, header, |_| {});
             return;
         }

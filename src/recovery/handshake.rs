@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use super::{
-    segment::{Options, TIMESTAMPS_LEN},
+    segment::{MAX_HEADER_LEN, Options, TIMESTAMPS_LEN},
     time::Instant,
 };
 
@@ -10,6 +10,9 @@ use super::{
 const DEFAULT_MSS: u16 = 536;
 /// Linux's TCP_MIN_MSS and more: a smaller offer is an attack on our packet rate.
 const MIN_MSS: u64 = 88;
+/// How soon after its reset a half-open connection of the peer's has made room for our SYN: Linux's TCP_TIMEOUT_MIN
+/// (tcp_rcv_synsent_state_process(), net/ipv4/tcp_input.c), two ticks of its usual 250 a second.
+const REPEAT_DELAY: Duration = Duration::from_millis(8);
 
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
@@ -17,6 +20,11 @@ pub(super) struct Handshake {
     pub theirs: Option<Options>,
     /// When our SYN went out first, and whether once only.
     sent: Option<(Instant, bool)>,
+    /// Our SYN as it went out, and its length.
+    syn: Option<([u8; MAX_HEADER_LEN], usize)>,
+    /// When our SYN goes again because the peer's old connection was reset, and whether it ever did.
+    repeat_at: Option<Instant>,
+    repeated: bool,
 }
 
 /// What holds for the connection.
@@ -35,6 +43,38 @@ impl Handshake {
     /// Our SYN goes out.
     pub fn on_syn_sent(&mut self, now: Instant) {
         self.sent = Some(self.sent.map_or((now, true), |(at, _)| (at, false)));
+    }
+
+    /// Keeps our SYN, the first `len` bytes of `header`, in case it has to go again.
+    pub fn keep_syn(&mut self, header: [u8; MAX_HEADER_LEN], len: usize) {
+        self.syn = Some((header, len));
+    }
+
+    /// The peer had a connection of an earlier life, which is reset now (RFC 9293, section 3.5.1, figure 9): our SYN
+    /// need not wait for its timer, once.
+    pub fn repeat_soon(&mut self, now: Instant) {
+        if !self.repeated {
+            self.repeated = true;
+            self.repeat_at = Some(now + REPEAT_DELAY);
+        }
+    }
+
+    /// Our SYN does not go again.
+    pub fn give_up(&mut self) {
+        self.repeat_at = None;
+    }
+
+    /// When [`Handshake::repeat`] is due.
+    pub fn repeat_at(&self) -> Option<Instant> {
+        self.repeat_at.filter(|_| self.theirs.is_none())
+    }
+
+    /// Our SYN and its length, if it goes again now.
+    pub fn repeat(&mut self, now: Instant) -> Option<([u8; MAX_HEADER_LEN], usize)> {
+        self.repeat_at().filter(|at| *at <= now)?;
+        self.repeat_at = None;
+        self.on_syn_sent(now);
+        self.syn
     }
 
     /// The round trip that the answer to our SYN measures; none if it was repeated (RFC 6298, section 3).

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{
     Disposition, Instant, Recovery,
     egress::Control,
+    opening::Opening,
     receiver::{Answer, Outlet},
-    scoreboard::Scoreboard,
     segment::{self, Header, MAX_HEADER_LEN, Outgoing, SackBlocks, Timestamps, flags},
 };
 
@@ -39,17 +39,23 @@ impl Recovery {
     /// The same, but `outlet` may take data that comes in order, after what waits to be read.
     pub fn from_wire_to(&mut self, now: Instant, segment: &mut [u8], outlet: &mut Outlet<'_>) -> Disposition {
         let Some(header) = Header::parse(segment) else { return Disposition::Hide };
-        if header.has(flags::RST) {
+        if !self.established {
+            match self.open(now, segment, &header, outlet) {
+                Opening::Over(disposition) => return disposition,
+                Opening::Established => {}
+            }
+        } else if header.has(flags::RST) {
             return self.on_reset(now, segment, &header);
-        }
-        if header.has(flags::SYN) {
-            return self.on_syn(now, &header);
-        }
-        if !header.has(flags::ACK) || self.handshake.ours.is_none() {
-            return Disposition::Show;
-        }
-        if !self.established && !self.complete_handshake(now, &header) {
-            return Disposition::Show;
+        } else if header.has(flags::SYN) {
+            // RFC 5961, section 4.2.
+            self.challenge(now);
+            return Disposition::Hide;
+        } else if !header.has(flags::ACK) {
+            // The sequence number is looked at first (RFC 9293, section 3.10.7.4), then such a segment is dropped.
+            if !self.receiver.admits_segment(header.seq, length(segment, &header)) {
+                self.challenge(now);
+            }
+            return Disposition::Hide;
         }
 
         let len = segment.len() - header.len;
@@ -57,11 +63,21 @@ impl Recovery {
         let stamp = header.options.timestamps.filter(|_| self.use_timestamps);
         // RFC 7323, section 5.3. Bare ACKs are exempt, as reordering is harmless to them.
         if (len > 0 || fin) && stamp.is_some_and(|stamp| self.clock.is_old(now, stamp.value)) {
-            self.owe_ack();
+            // What was sent again may have overtaken it: the sender wants to know (Linux's tcp_send_dupack()).
+            let report = self.receiver.refuse(header.seq, length(segment, &header));
+            self.push_ack(report);
             return Disposition::Hide;
         }
         let ack = self.space.offset(header.ack);
-        if !self.receiver.is_near(header.seq) || !self.space.is_acceptable_ack(ack) {
+        if !self.receiver.is_near(header.seq) {
+            // Who sends data waits for its acknowledgment: no loop (Linux's tcp_oow_rate_limited()).
+            match len > 0 || fin {
+                true => self.owe_ack(),
+                false => self.challenge(now),
+            }
+            return Disposition::Hide;
+        }
+        if !self.space.is_acceptable_ack(ack) {
             self.challenge(now);
             return Disposition::Hide;
         }
@@ -77,11 +93,7 @@ impl Recovery {
         if bare {
             self.on_bare(now, header.seq);
         } else {
-            let payload = segment.get(header.len..).unwrap_or_default();
-            match self.receiver.on_segment(now, header.seq, payload, fin, self.mss, outlet) {
-                Answer::Cumulative => {}
-                Answer::AtOnce(sack) => self.push_ack(sack),
-            }
+            self.take_text(now, header.seq, segment.get(header.len..).unwrap_or_default(), fin, outlet);
         }
         Disposition::Hide
     }
@@ -91,12 +103,32 @@ impl Recovery {
         self.space.is_acceptable_ack(self.space.offset(ack))
     }
 
+    /// Takes payload and FIN of a segment, at least one of which there is, that begins at `seq`.
+    pub(super) fn take_text(
+        &mut self,
+        now: Instant,
+        seq: u32,
+        payload: &[u8],
+        fin: bool,
+        outlet: &mut Outlet<'_>,
+    ) {
+        let Answer::AtOnce(sack) = self.receiver.on_segment(now, seq, payload, fin, self.mss, outlet) else {
+            return;
+        };
+        self.push_ack(sack);
+        while let Some(sack) = self.receiver.further_report() {
+            if self.sack {
+                self.push_ack(sack);
+            }
+        }
+    }
+
     /// A segment with nothing but its ACK, which has been digested.
     fn on_bare(&mut self, now: Instant, seq: u32) {
         if self.receiver.is_probe(seq) {
             self.owe_ack();
         } else if !self.receiver.admits(seq) {
-            // An ACK that was overtaken by data, most likely.
+            // An ACK that was overtaken by data, most likely, or one of a peer that has filled our window.
             self.challenge(now);
         }
     }
@@ -145,12 +177,11 @@ impl Recovery {
     }
 
     fn on_reset(&mut self, now: Instant, segment: &mut [u8], header: &Header) -> Disposition {
-        if !self.established {
-            return Disposition::Show;
-        }
         // RFC 5961, section 3.2.
         if self.receiver.is_expected(header.seq) {
             segment::set_seq(segment, self.stack_seq());
+            segment::set_flags(segment, header.flags & (flags::RST | flags::ACK));
+            segment::blank_malformed_options(segment);
             return Disposition::Show;
         }
         if self.receiver.admits(header.seq) {
@@ -159,54 +190,8 @@ impl Recovery {
         Disposition::Hide
     }
 
-    fn on_syn(&mut self, now: Instant, header: &Header) -> Disposition {
-        if self.established {
-            // RFC 5961, section 4.2.
-            self.challenge(now);
-            return Disposition::Hide;
-        }
-        self.handshake.theirs = Some(header.options);
-        self.receiver.synchronize(header.seq);
-        if let Some(stamp) = header.options.timestamps {
-            self.clock.note(now, stamp.value);
-        }
-        if header.has(flags::ACK) {
-            self.complete_handshake(now, header);
-        }
-        Disposition::Show
-    }
-
-    /// The peer acknowledges our SYN: the connection is established. False if it does not.
-    fn complete_handshake(&mut self, now: Instant, header: &Header) -> bool {
-        let Some(agreement) = self.handshake.agreement() else { return false };
-        if self.space.offset(header.ack) != self.space.una {
-            return false;
-        }
-        // The window of a SYN is never scaled (RFC 7323, section 2.2).
-        let shift = if header.has(flags::SYN) { 0 } else { agreement.peer_shift };
-        self.established = true;
-        self.sack = agreement.sack;
-        self.use_timestamps = agreement.timestamps;
-        self.receiver.establish(agreement.our_shift);
-        self.mss = agreement.segment_payload(self.link_mss);
-        self.space.shift = agreement.peer_shift;
-        // As the field of a later segment would be, which is what the stack will compare it with.
-        let field = header.window >> (agreement.peer_shift - shift);
-        self.space.set_window(header.seq, field, u64::from(header.window) << shift);
-        self.congestion = self.config.algorithm.start(self.mss);
-        if let Some(rtt) = self.handshake.round_trip(now) {
-            self.rtt.sample(now, rtt, rtt);
-        }
-        self.board = Scoreboard::new(self.space.una);
-        self.rate.start(now);
-        self.rto_from = now;
-        self.probe_from = now;
-        self.user_timeout.on_heard(now);
-        true
-    }
-
     /// RFC 5961: answers a segment that may be an attack, so that an honest peer can tell.
-    fn challenge(&mut self, now: Instant) {
+    pub(super) fn challenge(&mut self, now: Instant) {
         if self.challenged_at.is_none_or(|at| now.since(at) >= CHALLENGE_INTERVAL) {
             self.challenged_at = Some(now);
             self.owe_ack();
@@ -236,4 +221,10 @@ impl Recovery {
         self.header = header;
         len
     }
+}
+
+/// The sequence numbers that a segment takes up (RFC 9293, section 3.4, SEG.LEN).
+pub(super) fn length(segment: &[u8], header: &Header) -> u64 {
+    let controls = u64::from(header.has(flags::SYN)) + u64::from(header.has(flags::FIN));
+    segment.len().saturating_sub(header.len) as u64 + controls
 }

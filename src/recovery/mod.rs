@@ -37,12 +37,14 @@
 //! | `rate`, `congestion`, `prr`, `pacing` | how much and how fast |
 //! | `path_mtu` | how large |
 //! | `receiver` | the peer's bytes, the window, and when to acknowledge |
+//! | `opening` | segments before the connection is established |
 //! | `egress`, `ingress`, `digest`, `timers`, `transmit` | the layer's five entrances, in the order of a segment's life |
 mod congestion;
 mod digest;
 mod egress;
 mod handshake;
 mod ingress;
+mod opening;
 mod pacing;
 mod path_mtu;
 mod prr;
@@ -65,7 +67,8 @@ mod undo;
 use std::{collections::VecDeque, fmt, time::Duration};
 
 pub use congestion::{Algorithm, UnknownAlgorithm};
-pub use receiver::{Outlet, window_shift};
+pub use receiver::{Outlet, is_acceptable, window_shift};
+pub use segment::blank_malformed_options;
 pub use time::Instant;
 
 use congestion::CongestionControl;
@@ -346,6 +349,12 @@ impl Recovery {
             stats: Stats::default(),
             config,
         }
+    }
+
+    /// The timestamp clock said `value` at `at`, in a SYN-ACK that somebody else has sent for this layer, and goes on from
+    /// there (RFC 7323, section 5.4).
+    pub fn set_clock(&mut self, at: Instant, value: u32) {
+        self.clock.start(at, value);
     }
 
     /// Counters and estimates, as of the last call.

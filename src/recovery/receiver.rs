@@ -19,6 +19,8 @@ use sack_report::SackReport;
 use space::ReceiveSpace;
 use std::{convert::Infallible, time::Duration};
 
+pub use space::is_acceptable;
+
 /// How long an ACK waits for an answer to ride on. A peer with Nagle's algorithm may wait for the ACK (RFC 9293,
 /// section 3.7.4): Linux makes it wait for 40 ms and more, and this is not worth that much. Less than a tick of the
 /// kernel's clock (4 ms at 250 a second) would cost a timer interrupt of its own.
@@ -148,13 +150,20 @@ impl Receiver {
         distance == 0 || self.told > 0 && distance == self.told as i64 - self.space.nxt as i64
     }
 
-    /// Whether `seq` lies in the window.
+    /// Whether `seq` is acceptable, as that of a segment of no length (RFC 9293, section 3.10.7.4, first).
     pub fn admits(&self, seq: u32) -> bool {
-        (0..=self.window() as i64).contains(&self.space.distance(seq))
+        self.admits_segment(seq, 0)
     }
 
-    /// Whether `seq` lies in the window, or as far before it as an honest peer's segment that is late may (RFC 9293,
-    /// section 3.10.7.4, first). Nothing is to be believed of a segment elsewhere, its acknowledgment neither.
+    /// Whether a segment is acceptable that begins at `seq` and takes up `len` sequence numbers (RFC 9293, section
+    /// 3.10.7.4, first).
+    pub fn admits_segment(&self, seq: u32, len: u64) -> bool {
+        is_acceptable(self.space.distance(seq), len, self.window())
+    }
+
+    /// Whether `seq` lies in the window or at its right edge, where a peer is that has filled it, part of which was lost
+    /// (Linux's tcp_sequence(), net/ipv4/tcp_input.c); or as far before it as an honest peer's segment that is late may
+    /// (RFC 9293, section 3.10.7.4, first). Nothing is to be believed of a segment elsewhere, its acknowledgment neither.
     pub fn is_near(&self, seq: u32) -> bool {
         let behind = i64::try_from(self.limit).unwrap_or(i64::MAX).max(1 << 16);
         (-behind..=self.window() as i64).contains(&self.space.distance(seq))
@@ -181,12 +190,10 @@ impl Receiver {
         outlet: &mut Outlet<'_>,
     ) -> Answer {
         let next = self.space.nxt;
-        if !payload.is_empty() {
-            self.report.on_data(seq, seq.wrapping_add(payload.len() as u32), self.expected());
-        }
         // In bytes from RCV.NXT.
         let start = self.space.distance(seq);
         let end = start + payload.len() as i64;
+        self.note_duplicate(start, end + i64::from(fin));
         let mut admitted = self.window() as i64;
         if let Some(known) = self.space.fin {
             admitted = admitted.min(known as i64 - next as i64);
@@ -205,6 +212,10 @@ impl Receiver {
             let skipped = (from - start) as usize;
             let piece = payload.get(skipped..skipped + (to - from) as usize).unwrap_or_default();
             let (from, to) = (next + from as u64, next + to as u64);
+            if holes {
+                let held = self.reassembly.held(from, to);
+                held.for_each(|(l, r)| self.report.on_duplicate(self.space.seq(l), self.space.seq(r)));
+            }
             if from == next {
                 let taken = self.offer(piece, outlet);
                 self.keep(from + taken, to, piece.get(taken as usize..).unwrap_or_default());
@@ -217,8 +228,11 @@ impl Receiver {
         if self.space.fin == Some(self.space.nxt) {
             self.space.nxt += 1;
         }
+        if payload.len() as u64 <= segment {
+            self.report.keep_first();
+        }
         // RFC 5681, section 4.2: out of order, again, or into a hole.
-        if holes || refused || self.space.nxt == next {
+        if holes || refused || self.space.nxt == next || self.report.has_duplicate() {
             return Answer::AtOnce(self.report(news));
         }
         self.heard = Some(now);
@@ -228,6 +242,29 @@ impl Receiver {
             false => None,
         };
         Answer::Cumulative
+    }
+
+    /// Takes note of what lies below RCV.NXT of a segment that reaches from `start` to `end`, in bytes from there; a FIN
+    /// counts.
+    fn note_duplicate(&mut self, start: i64, end: i64) {
+        let end = end.min(0);
+        if start < end {
+            let expected = self.expected();
+            let seq = |distance: i64| expected.wrapping_add(distance as u32);
+            self.report.on_duplicate(seq(start), seq(end));
+        }
+    }
+
+    /// The report about a segment that is not taken, which begins at `seq` and takes up `len` sequence numbers.
+    pub fn refuse(&mut self, seq: u32, len: u64) -> SackBlocks {
+        let start = self.space.distance(seq);
+        self.note_duplicate(start, start.saturating_add_unsigned(len));
+        self.report(None)
+    }
+
+    /// A further ACK that the last segment calls for, if it does.
+    pub fn further_report(&mut self) -> Option<SackBlocks> {
+        self.report.has_duplicate().then(|| self.report(None))
     }
 
     /// Lets `outlet` take what waits, and then of `piece`, which comes next; returns how much of the latter it took.
@@ -290,21 +327,25 @@ impl Receiver {
         Ok(took)
     }
 
-    /// The right edge that we would promise now. It moves by a segment, or by half of the buffer at least: a peer that
-    /// took smaller offers would send ever smaller segments (RFC 9293, section 3.8.6.2.2).
+    /// The right edge that we would promise now, as far as the window field can say it. It moves by a segment, or by half
+    /// of the buffer at least: a peer that took smaller offers would send ever smaller segments (RFC 9293, section
+    /// 3.8.6.2.2).
     fn right_edge(&self, segment: u64) -> u64 {
         let free = self.read + self.limit;
         let enough = segment.min(self.limit / 2).max(1);
-        if free >= self.edge + enough { free } else { self.edge }
+        let edge = if free >= self.edge + enough { free } else { self.edge };
+        edge.min(self.space.nxt + (u64::from(u16::MAX) << self.shift))
     }
 
     /// Acknowledgment and window field of a segment that leaves now.
     pub fn advertise(&mut self, segment: u64) -> (u32, u16) {
-        self.edge = self.right_edge(segment);
-        let window = u16::try_from(self.window() >> self.shift).unwrap_or(u16::MAX);
+        let window = self.right_edge(segment).saturating_sub(self.space.nxt) >> self.shift;
+        let window = u16::try_from(window).unwrap_or(u16::MAX);
         self.repeats = if self.told == self.space.nxt { self.repeats.saturating_add(1) } else { 0 };
         self.told = self.space.nxt;
         self.told_edge = self.told + (u64::from(window) << self.shift);
+        // What the field says is what is taken, no more.
+        self.edge = self.edge.max(self.told_edge);
         self.told_read = self.read;
         self.wait = None;
         (self.expected(), window)

@@ -100,7 +100,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Reads the header of `segment`; `None` if its lengths contradict each other.
+    /// Reads the header of `segment`; `None` if its data offset lies.
     pub fn parse(segment: &[u8]) -> Option<Header> {
         let len = usize::from(segment.get(12)? >> 4) * 4;
         let options = segment.get(HEADER_LEN..len)?;
@@ -112,7 +112,7 @@ impl Header {
             flags: *segment.get(13)?,
             window: be16(segment, 14)?,
             len,
-            options: Options::parse(options)?,
+            options: Options::parse(options),
         })
     }
 
@@ -127,37 +127,80 @@ impl Options {
         Options { window_scale: self.window_scale.map(|_| shift), ..self }
     }
 
-    fn parse(mut rest: &[u8]) -> Option<Options> {
+    /// Reads options. One whose length is not its kind's is skipped, and one of an impossible length ends them, but not
+    /// the segment (RFC 9293, section 3.1, MUST-7; as Linux's tcp_parse_options(), net/ipv4/tcp_input.c).
+    fn parse(mut rest: &[u8]) -> Options {
         let mut options = Options::default();
-        while let Some((&kind, tail)) = rest.split_first() {
-            match kind {
-                kind::END => break,
-                kind::NOP => {
-                    rest = tail;
-                    continue;
-                }
-                _ => {}
+        while let Some((kind, body, behind)) = next_option(rest) {
+            rest = behind;
+            if !is_well_formed(kind, body.len()) {
+                continue;
             }
-            let len = usize::from(*tail.first()?);
-            let body = rest.get(2..len)?;
             match kind {
                 kind::MSS => options.mss = be16(body, 0),
                 // RFC 7323, section 2.3: a larger shift counts as 14.
                 kind::WINDOW_SCALE => options.window_scale = body.first().map(|shift| (*shift).min(14)),
                 kind::SACK_PERMITTED => options.sack_permitted = true,
                 kind::TIMESTAMPS => {
-                    options.timestamps = Some(Timestamps { value: be32(body, 0)?, echo: be32(body, 4)? });
+                    let stamp = be32(body, 0).zip(be32(body, 4));
+                    options.timestamps = stamp.map(|(value, echo)| Timestamps { value, echo });
                 }
                 kind::SACK => {
-                    for block in body.chunks_exact(8) {
-                        options.sack.push(be32(block, 0)?, be32(block, 4)?);
+                    for (left, right) in body.chunks_exact(8).filter_map(|b| be32(b, 0).zip(be32(b, 4))) {
+                        options.sack.push(left, right);
                     }
                 }
                 _ => {}
             }
-            rest = rest.get(len..)?;
         }
-        Some(options)
+        options
+    }
+}
+
+/// Kind and data of the first option in `rest`, and what lies behind it. `None` where the options end, be it by a
+/// length that is impossible.
+fn next_option(mut rest: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    loop {
+        match *rest {
+            [] | [kind::END, ..] => return None,
+            [kind::NOP, ref behind @ ..] => rest = behind,
+            [kind, len, ..] => {
+                let (option, behind) = rest.split_at_checked(usize::from(len))?;
+                return Some((kind, option.get(2..)?, behind));
+            }
+            [_] => return None,
+        }
+    }
+}
+
+/// Whether an option of this kind may have `len` bytes of data, as far as the layer knows the kind.
+fn is_well_formed(kind: u8, len: usize) -> bool {
+    match kind {
+        kind::MSS => len == 2,
+        kind::WINDOW_SCALE => len == 1,
+        kind::SACK_PERMITTED => len == 0,
+        kind::TIMESTAMPS => len == 8,
+        kind::SACK => len > 0 && len.is_multiple_of(8),
+        _ => true,
+    }
+}
+
+/// Blanks the options of `header`, a TCP header, that [`Header::parse`] passes over: smoltcp refuses a whole segment
+/// for one of them.
+pub fn blank_malformed_options(header: &mut [u8]) {
+    let end = header.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4).min(header.len());
+    let mut at = HEADER_LEN;
+    while let Some(options) = header.get(at..end) {
+        let Some((kind, body, behind)) = next_option(options) else {
+            // From here on there are none, whatever stands there.
+            let nops = options.iter().take_while(|byte| **byte == kind::NOP).count();
+            return header.iter_mut().take(end).skip(at + nops).for_each(|byte| *byte = kind::END);
+        };
+        let (next, len) = (end - behind.len(), body.len());
+        if !is_well_formed(kind, len) {
+            header.iter_mut().take(next).skip(next - len - 2).for_each(|byte| *byte = kind::NOP);
+        }
+        at = next;
     }
 }
 
@@ -211,6 +254,11 @@ impl Outgoing {
 /// Overwrites the sequence number of a segment.
 pub(super) fn set_seq(segment: &mut [u8], seq: u32) {
     put(segment, 4, &seq.to_be_bytes());
+}
+
+/// Overwrites the flags of a segment.
+pub(super) fn set_flags(segment: &mut [u8], flags: u8) {
+    put(segment, 13, &[flags]);
 }
 
 /// Overwrites the window field of a segment.
@@ -315,10 +363,42 @@ mod tests {
             bytes[12] = offset << 4;
             assert_eq!(Header::parse(&bytes), None, "data offset {offset}");
         }
-        bytes[12] = 6 << 4;
-        for option in [[2, 0, 0, 0], [2, 1, 0, 0], [8, 5, 0, 0], [8, 4, 0, 0], [1, 1, 1, 3]] {
-            bytes[20..].copy_from_slice(&option);
-            assert_eq!(Header::parse(&bytes), None, "option {option:?}");
+    }
+
+    /// RFC 9293, section 3.1, MUST-7. Each row: the options, and the MSS and the timestamp that are understood.
+    #[test]
+    fn a_malformed_option_costs_no_more_than_itself() {
+        let stamp = [8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+        let mss = [2, 4, 5, 180];
+        for (options, expected) in [
+            ([&mss[..], &stamp].concat(), (Some(1460), true)),
+            // Of another length than its kind has: skipped.
+            ([&[2, 3, 5][..], &stamp].concat(), (None, true)),
+            ([&[2, 3, 5][..], &mss, &[5, 9, 0, 0, 0, 0, 0, 0, 0]].concat(), (Some(1460), false)),
+            ([&[3, 2][..], &[4, 3, 0], &[8, 9, 0, 0, 0, 1, 0, 0, 0], &mss].concat(), (Some(1460), false)),
+            // Of an impossible length: the end.
+            ([&mss[..], &[254, 0], &stamp].concat(), (Some(1460), false)),
+            ([&mss[..], &[254, 1], &stamp].concat(), (Some(1460), false)),
+            ([&[254, 40][..], &mss].concat(), (None, false)),
+            ([&mss[..], &[1, 1, 1, 8]].concat(), (Some(1460), false)),
+            // An unknown one is skipped (MUST-6).
+            ([&[254, 3, 0][..], &mss].concat(), (Some(1460), false)),
+        ] {
+            let mut header = vec![0; HEADER_LEN];
+            header.extend(&options);
+            header.resize(header.len().next_multiple_of(4), kind::NOP);
+            header[12] = (header.len() / 4 * 16) as u8;
+            let parsed = Header::parse(&header).expect("its lengths add up").options;
+            assert_eq!((parsed.mss, parsed.timestamps.is_some()), expected, "{options:?}");
+            let len = header.len();
+            blank_malformed_options(&mut header);
+            assert_eq!(header.len(), len);
+            assert_eq!(Header::parse(&header).map(|header| header.options), Some(parsed), "{options:?}");
+            let packet = smoltcp::wire::TcpPacket::new_checked(header.as_slice()).expect("a header");
+            let mut rest = packet.options();
+            while !rest.is_empty() {
+                rest = smoltcp::wire::TcpOption::parse(rest).expect("smoltcp takes it").0;
+            }
         }
     }
 

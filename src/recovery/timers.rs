@@ -84,8 +84,11 @@ impl Recovery {
         if !self.control.is_empty() {
             return Some(now);
         }
+        if !self.established {
+            return self.handshake.repeat_at();
+        }
         // What still comes after our reset is digested for nothing.
-        if !self.established || self.aborted {
+        if self.aborted {
             return None;
         }
         if self.batch.is_some() {

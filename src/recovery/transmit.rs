@@ -6,7 +6,7 @@ use super::{
     Instant, Phase, Recovery, Transmit,
     egress::Control,
     scoreboard::{Record, State},
-    segment::{MAX_HEADER_LEN, Outgoing, SackBlocks, flags},
+    segment::{self, MAX_HEADER_LEN, Outgoing, SackBlocks, flags},
     tail_probe::TailProbe,
     time::bytes_per_second,
 };
@@ -54,7 +54,12 @@ impl Recovery {
         if let Some(control) = self.control.pop_front() {
             return self.send_control(now, control);
         }
-        if !self.established || self.aborted {
+        if !self.established {
+            let (mut header, len) = self.handshake.repeat(now)?;
+            segment::set_timestamp_value(&mut header[..len], self.clock.value(now));
+            return self.send_control(now, Control::Verbatim { header, len });
+        }
+        if self.aborted {
             return None;
         }
         self.settle(now);

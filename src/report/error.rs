@@ -8,11 +8,12 @@ use crate::{
     process::{capability::CapabilityError, sandbox::SandboxError},
     runtime, session,
     sniffer::sink::SinkError,
+    stack::Discards,
     stdio,
 };
 use nix::sys::signal::Signal;
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -20,12 +21,31 @@ use std::{
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{target}: timed out: no answer to {} in {} s{}", count(*.syns, "SYN"), waited.as_secs_f64(), behind(*.hint))]
-    TimedOut { target: SocketAddr, syns: u64, waited: Duration, hint: Option<Hint> },
+    #[error(
+        "{target}: timed out: no {}answer to {} in {} s{}{}",
+        if discards.is_some() { "valid " } else { "" },
+        count(*.syns, "SYN"),
+        waited.as_secs_f64(),
+        behind(*.discards),
+        behind(hint.map(|hint| format!("hint: {hint}"))),
+    )]
+    TimedOut {
+        target: SocketAddr,
+        syns: u64,
+        waited: Duration,
+        discards: Option<Discards>,
+        hint: Option<Hint>,
+    },
     #[error("{target}: dropped by this host's own egress: {} met ENOBUFS; look for a tc or nft egress rule or a full queue on {interface}", count(*.syns, "SYN"))]
     EgressDropped { target: SocketAddr, syns: u64, interface: String },
-    #[error("{target}: open or filtered: no answer to {} in {} s", count(*.datagrams, "empty datagram"), waited.as_secs_f64())]
-    Silent { target: SocketAddr, datagrams: u64, waited: Duration },
+    #[error(
+        "{target}: open or filtered: no {}answer to {} in {} s{}",
+        if *invalid > 0 { "valid " } else { "" },
+        count(*.datagrams, "empty datagram"),
+        waited.as_secs_f64(),
+        behind((*invalid > 0).then(|| format!("{} with a wrong checksum or length came", count(*invalid, "datagram")))),
+    )]
+    Silent { target: SocketAddr, datagrams: u64, waited: Duration, invalid: u64 },
     #[error("{address}: none of {ports} ports is known to be open")]
     NothingOpen { address: IpAddr, ports: usize, verdict: Verdict },
     #[error("cannot read the packet socket's statistics: {0}")]
@@ -63,7 +83,7 @@ macro_rules! through_runtime {
 }
 through_runtime!(KernelError, LinkError, CapabilityError, SandboxError, InterfaceError, SinkError);
 
-/// The hint, if there is one, as the end of an error's message.
-fn behind(hint: Option<Hint>) -> String {
-    hint.map_or_else(String::new, |hint| format!("; hint: {hint}"))
+/// What else there is to say, as the end of an error's message.
+fn behind(words: Option<impl fmt::Display>) -> String {
+    words.map_or_else(String::new, |words| format!("; {words}"))
 }

@@ -5,6 +5,7 @@ use crate::{
     net::{FiveTuple, Protocol},
     runtime::{Egress, children::Ended},
     session::{self, Summary, datagrams::DatagramSummary, server::Departure},
+    stack::Discards,
     stdio::{Writer, stderr},
 };
 use serde::{Serialize, Serializer};
@@ -40,6 +41,9 @@ pub struct Report {
     /// What became of that process.
     #[serde(skip)]
     process: Option<Ended>,
+    /// What came while the handshake was under way and was no part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discarded: Option<Discarded>,
     /// How many clients -k has served.
     #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<u64>,
@@ -89,6 +93,8 @@ struct Timings {
 struct Traffic {
     bytes_sent: u64,
     bytes_received: u64,
+    /// Segments with a wrong checksum or header length.
+    invalid: u64,
     /// Segments with data, those sent again included.
     segments_sent: u64,
     segments_lost: u64,
@@ -123,6 +129,13 @@ struct Datagrams {
     strangers: u64,
     /// Datagrams with a wrong checksum or length.
     invalid: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Discarded {
+    segments: u64,
+    /// The last of them, in words.
+    last: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -175,6 +188,13 @@ impl Report {
         self.flow = Some(Ends { local: Some(tuple.local), remote: tuple.remote });
     }
 
+    /// The handshake is over, or was given up.
+    pub fn discarded(&mut self, discards: Option<Discards>) {
+        let words =
+            |discards: Discards| Discarded { segments: discards.count, last: discards.last.to_string() };
+        self.discarded = discards.map(words);
+    }
+
     pub fn connected(&mut self, time: Duration) {
         self.timings.connect = Some(time);
     }
@@ -190,6 +210,7 @@ impl Report {
         self.traffic = Some(Traffic {
             bytes_sent: counters.bytes_sent,
             bytes_received: counters.bytes_received,
+            invalid: counters.invalid,
             segments_sent: stats.segments_sent,
             segments_lost: stats.segments_lost(),
             segments_retransmitted: stats.segments_retransmitted,

@@ -5,7 +5,7 @@ use super::{
     process::{Command, Process},
 };
 use crate::{
-    net::FiveTuple,
+    net::{FiveTuple, count},
     recovery::Stats,
     runtime::{Engine, Task, Turn, children::Ended},
     stack::{Counters, Flow, Phase, Stack},
@@ -78,6 +78,10 @@ impl Summary {
             stats.bandwidth.map_or("unknown".to_owned(), |rate| format!("{:.3} MB/s", rate as f64 / 1e6)),
             self.kept
         );
+        if counters.invalid > 0 {
+            let segments = count(counters.invalid, "segment");
+            log::warn!("{segments} of {} with a wrong checksum or header length dropped", tuple.remote);
+        }
     }
 }
 

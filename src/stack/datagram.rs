@@ -10,11 +10,12 @@ use super::{
     Admission, Gate, Neighbour, Path, Settings, Way, fragment,
     icmp::{IcmpError, Reason},
     ip::{self, Fragment, Fragmentation, Template, UDP},
+    segment,
 };
 use crate::{
     host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
-    net::{FiveTuple, MacAddr, Protocol},
+    net::{FiveTuple, MacAddr, Protocol, minimum_mtu},
 };
 pub use inbox::Datagram;
 use inbox::Inbox;
@@ -109,6 +110,8 @@ pub struct DatagramSocket {
     errors: VecDeque<IcmpError>,
     /// Answers of any port of the peer's address, while that is surveyed.
     findings: Option<VecDeque<Finding>>,
+    /// Datagrams with a wrong checksum or length, by the port of the surveyed host that they came from.
+    invalid: HashMap<u16, u64>,
     counters: DatagramCounters,
     /// When we last knew that the peer hears us, or had not spoken to it since; datagrams sent and received then.
     confirmed: (Duration, u64, u64),
@@ -127,6 +130,7 @@ impl DatagramSocket {
             inbox: Inbox::default(),
             errors: VecDeque::new(),
             findings: None,
+            invalid: HashMap::new(),
             counters: DatagramCounters::default(),
             confirmed: (Duration::ZERO, 0, 0),
         }
@@ -151,6 +155,22 @@ impl DatagramSocket {
     /// The next answer to a survey.
     pub fn take_finding(&mut self) -> Option<Finding> {
         self.findings.as_mut()?.pop_front()
+    }
+
+    /// How many datagrams with a wrong checksum or length a port of the surveyed host has sent.
+    pub fn invalid_from(&self, port: u16) -> u64 {
+        self.invalid.get(&port).copied().unwrap_or(0)
+    }
+
+    /// Takes note of a datagram with a wrong checksum or length; `bytes` begins with its header, if it has one.
+    fn note_invalid(&mut self, header: &ip::Header, bytes: &[u8]) {
+        self.counters.invalid += 1;
+        let surveyed = self.findings.as_ref().and(self.peer.as_ref()).map(|peer| peer.tuple.remote.ip());
+        if surveyed == Some(header.source)
+            && let Some((source, _)) = segment::ports(bytes)
+        {
+            *self.invalid.entry(source).or_default() += 1;
+        }
     }
 
     /// Notes what a port of the surveyed host answered; whether a survey is under way.
@@ -232,7 +252,7 @@ impl DatagramSocket {
         segment_size: usize,
     ) {
         let Some((ports, payload)) = parse(header, bytes, trusted) else {
-            self.counters.invalid += 1;
+            self.note_invalid(header, bytes);
             return log::debug!("dropping an invalid datagram from {}", header.source);
         };
         let tuple = FiveTuple {
@@ -343,9 +363,7 @@ impl DatagramSocket {
         }
         match error.reason {
             Reason::PacketTooBig(mtu) => {
-                // net.ipv4.route.min_pmtu; RFC 8200, section 5.
-                let least = if error.local.is_ipv4() { 552 } else { 1280 };
-                let mtu = (mtu as usize).max(least);
+                let mtu = mtu.max(minimum_mtu(error.local.ip())) as usize;
                 if mtu < peer.path.mtu {
                     log::info!(
                         "the MTU of the path to {} is {mtu}; larger datagrams go in fragments",

@@ -5,7 +5,9 @@
 use super::{
     arrivals::Arrivals,
     bare::{Bare, MAX_TCP_HEADER},
+    discard::{Discard, Discards},
     endpoint::{Endpoint, recovery_time},
+    handshake::Handshake,
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
     next_hop::{self, Neighbour},
@@ -15,7 +17,7 @@ use super::{
 use crate::{
     host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, LinkHeader, NextHop, Outgoing, Segmentation},
-    net::{FiveTuple, MacAddr},
+    net::{FiveTuple, MacAddr, minimum_mtu},
     recovery::{self, Disposition, Recovery, STACK_HEADER_LEN},
 };
 use arrayvec::ArrayVec;
@@ -76,7 +78,7 @@ pub struct Counters {
     /// Frames that this host's own egress dropped (ENOBUFS), and SYNs among them.
     pub egress_drops: u64,
     pub egress_syn_drops: u64,
-    /// Segments with a wrong checksum.
+    /// Segments with a wrong checksum or header length.
     pub invalid: u64,
     /// When the peer's first data came.
     pub first_data_at: Option<Duration>,
@@ -101,6 +103,7 @@ pub struct Flow {
     failure: Option<Failure>,
     arrivals: Arrivals,
     counters: Counters,
+    discards: Option<Discards>,
     /// The header of the last segment without payload that was sent, which in TIME-WAIT is the last ACK.
     last_bare: ArrayVec<u8, MAX_TCP_HEADER>,
 }
@@ -113,19 +116,12 @@ impl Flow {
         flow
     }
 
-    /// Takes over a handshake whose SYN-ACK was sent at `answered`, for the SYN whose header is `syn`, with the
-    /// initial sequence number that `seed` makes. The segment that completes it comes next.
-    pub fn answer(
-        answered: Duration,
-        tuple: FiveTuple,
-        way: Way,
-        settings: &Settings,
-        seed: u64,
-        syn: &[u8],
-    ) -> Flow {
-        let mut flow = Flow::new(answered, tuple, way, settings, seed);
+    /// Takes over a handshake whose SYN-ACK was sent. The segment that completes it comes next.
+    pub fn answer(tuple: FiveTuple, way: Way, settings: &Settings, handshake: &Handshake) -> Flow {
+        let answered = handshake.answered;
+        let mut flow = Flow::new(answered, tuple, way, settings, handshake.seed);
         flow.endpoint.listen(tuple.local.port());
-        let mut packet = placeholder(syn);
+        let mut packet = placeholder(&handshake.syn);
         let now = recovery_time(answered);
         if flow.recovery.from_wire(now, &mut packet[STACK_HEADER_LEN..]) == Disposition::Show {
             flow.endpoint.ingress(answered, &mut packet, &mut flow.recovery);
@@ -133,6 +129,7 @@ impl Flow {
         flow.endpoint.egress(answered, &mut flow.recovery);
         // That is the SYN-ACK, which was sent.
         while flow.recovery.poll_transmit(now).is_some() {}
+        flow.recovery.set_clock(now, handshake.clock);
         flow
     }
 
@@ -162,6 +159,7 @@ impl Flow {
             failure: None,
             arrivals: Arrivals::default(),
             counters: Counters::default(),
+            discards: None,
             last_bare: ArrayVec::new(),
         }
     }
@@ -364,9 +362,18 @@ impl Flow {
         (header.len() >= segment::MIN_HEADER).then(bare)
     }
 
-    /// A segment with a wrong checksum came.
-    pub fn note_invalid(&mut self) {
-        self.counters.invalid += 1;
+    /// Something came that means nothing.
+    pub fn note_discard(&mut self, last: Discard) {
+        self.counters.invalid += u64::from(matches!(last, Discard::Checksum | Discard::Header));
+        if self.phase() == Phase::Opening {
+            let count = self.discards.map_or(0, |before| before.count) + 1;
+            self.discards = Some(Discards { count, last });
+        }
+    }
+
+    /// What came while the handshake was under way and was no part of it.
+    pub fn discards(&self) -> Option<Discards> {
+        self.discards
     }
 
     /// Takes one segment of this flow, `bytes`, its checksum verified. An answer to whoever sent it goes to `reply`.
@@ -399,11 +406,15 @@ impl Flow {
             !matches!(after, State::Listen | State::SynSent | State::SynReceived | State::Closed);
         if segment.is(segment::RST) && before != after {
             self.failure = match before {
-                State::SynSent => Some(Failure::Refused),
+                State::SynSent | State::SynReceived => Some(Failure::Refused),
                 // Everything had been exchanged: the peer only skipped its TIME-WAIT.
                 State::TimeWait => None,
                 _ => Some(Failure::Reset),
             };
+        }
+        if before == after && matches!(before, State::SynSent | State::SynReceived) {
+            let acknowledges = self.recovery.is_acceptable_ack(segment.acknowledgment);
+            self.note_discard(Discard::of(segment, acknowledges));
         }
     }
 
@@ -452,6 +463,7 @@ impl Flow {
     /// stale (RFC 5927, section 4.1).
     pub fn icmp(&mut self, now: Duration, error: &IcmpError) {
         if !self.recovery.quotes(error.sequence) {
+            self.note_discard(Discard::Icmp);
             return log::info!("{}: ignoring {error}: it quotes nothing that is in flight", self.tuple);
         }
         match error.reason {
@@ -466,11 +478,7 @@ impl Flow {
 
     /// The path carries no more than `mtu` bytes, or a little less than we send where a router does not say.
     fn shrink(&mut self, now: Duration, mtu: u32) {
-        let least = match self.template.source {
-            // net.ipv4.route.min_pmtu; RFC 8200, section 5.
-            IpAddr::V4(_) => 552,
-            IpAddr::V6(_) => 1280,
-        };
+        let least = minimum_mtu(self.template.source) as usize;
         let headers = self.template.header_len() + segment::MIN_HEADER;
         let mtu = (mtu as usize).max(least);
         if mtu >= self.mss + headers {

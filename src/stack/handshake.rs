@@ -12,7 +12,11 @@ use super::{
     endpoint,
     segment::{self, Segment},
 };
-use crate::{link::NextHop, net::FiveTuple, recovery::window_shift};
+use crate::{
+    link::NextHop,
+    net::FiveTuple,
+    recovery::{blank_malformed_options, is_acceptable, window_shift},
+};
 use arrayvec::ArrayVec;
 use smoltcp::{
     phy::ChecksumCapabilities,
@@ -29,6 +33,10 @@ use std::{
 const REPEATS: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
+/// One handshake's segments that are not acceptable are answered no more often than this (RFC 5961, section 7; Linux's
+/// tcp_invalid_ratelimit).
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Stale entries that may always wait for their time.
 const SLACK: usize = 1024;
 
@@ -40,12 +48,15 @@ pub struct Handshake {
     pub seed: u64,
     /// The peer's SYN: its header with options.
     pub syn: ArrayVec<u8, MAX_TCP_HEADER>,
-    /// When the SYN was answered first.
+    /// When the SYN was answered first, and what the timestamp clock said then.
     pub answered: Duration,
+    pub clock: u32,
     /// The sequence numbers of the two SYNs.
     ours: u32,
     theirs: u32,
     due: Duration,
+    /// When something was challenged last.
+    challenged: Option<Duration>,
 }
 
 /// What a segment is to a handshake.
@@ -59,74 +70,119 @@ pub enum Reply {
     Completed,
     /// A reset at the right place.
     Abandoned,
-    /// An ACK of something else (RFC 9293, section 3.10.7.4).
+    /// An ACK of something else, which is reset.
     Wrong,
+    /// It is out of place: an ACK tells where its place is.
+    Challenged,
     Nothing,
 }
 
 impl Handshake {
     pub fn new(now: Duration, next_hop: NextHop, seed: u64, segment: &Segment, bytes: &[u8]) -> Handshake {
         let header = bytes.get(..segment.header_len).unwrap_or_default();
+        let mut syn: ArrayVec<u8, MAX_TCP_HEADER> = header.iter().copied().take(MAX_TCP_HEADER).collect();
+        blank_malformed_options(&mut syn);
         Handshake {
             next_hop,
             seed,
-            syn: header.iter().copied().take(MAX_TCP_HEADER).collect(),
+            syn,
             answered: now,
+            clock: endpoint::timestamp(),
             ours: endpoint::initial_sequence(seed),
             theirs: segment.sequence,
             due: now,
+            challenged: None,
         }
     }
 
-    pub fn classify(&self, segment: &Segment) -> Reply {
-        let next = self.theirs.wrapping_add(1);
-        // No window scale before the handshake is over (RFC 7323, section 2.2).
-        let in_window = segment.sequence.wrapping_sub(next) <= u32::from(u16::MAX);
+    /// What `segment` is to the handshake, where the SYN-ACK has announced `window` (RFC 9293, section 3.10.7.4, for
+    /// SYN-RECEIVED).
+    ///
+    /// As in Linux's tcp_check_req() (net/ipv4/tcp_minisocks.c), the SYN once more has the SYN-ACK once more for its
+    /// answer, and what acknowledges something else is reset (section 3.5.2, group 2) wherever it lies.
+    pub fn classify(&self, segment: &Segment, window: u16) -> Reply {
+        let distance = segment.sequence.wrapping_sub(self.theirs.wrapping_add(1)) as i32;
+        let acceptable = is_acceptable(distance.into(), segment.len().into(), window.into());
         match (segment.is(segment::RST), segment.is(segment::SYN), segment.is(segment::ACK)) {
-            (true, _, _) if segment.sequence == next => Reply::Abandoned,
+            (true, _, _) if distance == 0 => Reply::Abandoned,
+            (true, _, _) if acceptable => Reply::Challenged,
             (true, _, _) => Reply::Nothing,
             (_, true, false) if segment.sequence == self.theirs => Reply::Repeated,
+            (_, _, true) if segment.acknowledgment != self.ours.wrapping_add(1) => Reply::Wrong,
+            _ if !acceptable => Reply::Challenged,
             (_, true, false) => Reply::Replaced,
-            (_, false, true) if segment.acknowledgment != self.ours.wrapping_add(1) => Reply::Wrong,
-            (_, false, true) if in_window => Reply::Completed,
+            (_, true, true) => Reply::Challenged,
+            (_, false, true) => Reply::Completed,
             _ => Reply::Nothing,
         }
     }
 
     /// The SYN-ACK, as the flow's endpoint will believe to have sent it; `None` for a SYN that makes no sense.
     /// `mss` and `receive_buffer` are the flow's, in bytes.
-    pub fn syn_ack(&self, mss: usize, receive_buffer: usize) -> Option<ArrayVec<u8, MAX_TCP_HEADER>> {
-        // The addresses stand for the checksum only, which is neither verified nor made here.
-        let unspecified = IpAddress::Ipv4(Ipv4Address::UNSPECIFIED);
+    pub fn syn_ack(
+        &self,
+        now: Duration,
+        mss: usize,
+        receive_buffer: usize,
+    ) -> Option<ArrayVec<u8, MAX_TCP_HEADER>> {
+        let answer = self.answer(now, receive_buffer)?;
+        Some(emit(&TcpRepr { max_seg_size: Some(u16::try_from(mss).unwrap_or(u16::MAX)), ..answer }))
+    }
+
+    /// The ACK that tells the peer where we are (RFC 9293, section 3.10.7.4, first; RFC 5961, section 3.2).
+    pub fn challenge(&self, now: Duration, receive_buffer: usize) -> Option<ArrayVec<u8, MAX_TCP_HEADER>> {
+        let answer = self.answer(now, receive_buffer)?;
+        let window = receive_buffer >> answer.window_scale.unwrap_or(0);
+        Some(emit(&TcpRepr {
+            control: TcpControl::None,
+            seq_number: answer.seq_number + 1,
+            window_len: u16::try_from(window).unwrap_or(u16::MAX),
+            window_scale: None,
+            sack_permitted: false,
+            ..answer
+        }))
+    }
+
+    /// A SYN-ACK without a maximum segment size.
+    fn answer(&self, now: Duration, receive_buffer: usize) -> Option<TcpRepr<'static>> {
         let packet = TcpPacket::new_checked(self.syn.as_slice()).ok()?;
-        let capabilities = ChecksumCapabilities::ignored();
-        let syn = TcpRepr::parse(&packet, &unspecified, &unspecified, &capabilities).ok()?;
-        let syn_ack = TcpRepr {
+        let syn =
+            TcpRepr::parse(&packet, &UNSPECIFIED, &UNSPECIFIED, &ChecksumCapabilities::ignored()).ok()?;
+        let since = now.saturating_sub(self.answered).as_millis() as u32;
+        Some(TcpRepr {
             src_port: syn.dst_port,
             dst_port: syn.src_port,
             control: TcpControl::Syn,
             seq_number: TcpSeqNumber(self.ours as i32),
             ack_number: Some(syn.seq_number + 1),
-            window_len: u16::try_from(receive_buffer).unwrap_or(u16::MAX),
+            window_len: syn_window(receive_buffer),
             window_scale: syn.window_scale.map(|_| window_shift(receive_buffer)),
-            max_seg_size: Some(u16::try_from(mss).unwrap_or(u16::MAX)),
+            max_seg_size: None,
             sack_permitted: syn.sack_permitted,
             sack_ranges: [None; 3],
-            timestamp: syn
-                .timestamp
-                .map(|theirs| TcpTimestampRepr { tsval: endpoint::timestamp(), tsecr: theirs.tsval }),
+            timestamp: syn.timestamp.map(|theirs| TcpTimestampRepr {
+                tsval: self.clock.wrapping_add(since),
+                tsecr: theirs.tsval,
+            }),
             payload: &[],
-        };
-        let mut header = ArrayVec::from([0; MAX_TCP_HEADER]);
-        header.truncate(syn_ack.header_len());
-        syn_ack.emit(
-            &mut TcpPacket::new_unchecked(header.as_mut_slice()),
-            &unspecified,
-            &unspecified,
-            &capabilities,
-        );
-        Some(header)
+        })
     }
+}
+
+/// The window field of a SYN-ACK, which is never scaled (RFC 7323, section 2.2). `receive_buffer` is in bytes.
+pub fn syn_window(receive_buffer: usize) -> u16 {
+    u16::try_from(receive_buffer).unwrap_or(u16::MAX)
+}
+
+/// The addresses stand for the checksum only, which is neither verified nor made here.
+const UNSPECIFIED: IpAddress = IpAddress::Ipv4(Ipv4Address::UNSPECIFIED);
+
+fn emit(segment: &TcpRepr<'_>) -> ArrayVec<u8, MAX_TCP_HEADER> {
+    let mut header = ArrayVec::from([0; MAX_TCP_HEADER]);
+    header.truncate(segment.header_len());
+    let mut packet = TcpPacket::new_unchecked(header.as_mut_slice());
+    segment.emit(&mut packet, &UNSPECIFIED, &UNSPECIFIED, &ChecksumCapabilities::ignored());
+    header
 }
 
 /// The handshakes under way.
@@ -157,6 +213,16 @@ impl Handshakes {
 
     pub fn get(&self, tuple: &FiveTuple) -> Option<&Handshake> {
         self.pending.get(tuple)
+    }
+
+    /// A handshake of which a segment is to be challenged, unless one just was.
+    pub fn challenged(&mut self, now: Duration, tuple: &FiveTuple) -> Option<&Handshake> {
+        let handshake = self.pending.get_mut(tuple)?;
+        if handshake.challenged.is_some_and(|at| now < at + CHALLENGE_INTERVAL) {
+            return None;
+        }
+        handshake.challenged = Some(now);
+        Some(handshake)
     }
 
     pub fn remove(&mut self, tuple: &FiveTuple) -> Option<Handshake> {
@@ -222,13 +288,14 @@ impl Cookies {
         self.handshake(now, tuple, next_hop, segment.sequence, epoch(now), class)
     }
 
-    /// The handshake that a segment completes, if it acknowledges a cookie of ours.
+    /// The handshake that a segment completes, if it acknowledges a cookie of ours, which has announced `window`.
     pub fn redeem(
         &self,
         now: Duration,
         tuple: &FiveTuple,
         next_hop: NextHop,
         segment: &Segment,
+        window: u16,
     ) -> Option<Handshake> {
         let open = now < self.given? + 2 * COOKIE_EPOCH;
         if !open || !segment.is(segment::ACK) || segment.is(segment::SYN) || segment.is(segment::RST) {
@@ -241,7 +308,7 @@ impl Cookies {
         epochs
             .flat_map(|epoch| (0..COOKIE_MSS.len()).map(move |class| (epoch, class)))
             .map(|(epoch, class)| self.handshake(answered, tuple, next_hop, theirs, epoch, class))
-            .find(|handshake| handshake.classify(segment) == Reply::Completed)
+            .find(|handshake| handshake.classify(segment, window) == Reply::Completed)
     }
 
     fn handshake(
@@ -261,9 +328,12 @@ impl Cookies {
             seed,
             syn: syn.into_iter().collect(),
             answered,
+            // It has no timestamps.
+            clock: 0,
             ours: endpoint::initial_sequence(seed),
             theirs,
             due: answered,
+            challenged: None,
         }
     }
 }
@@ -285,6 +355,8 @@ mod tests {
         stack::endpoint::{Endpoint, recovery_time},
     };
     use std::net::Ipv4Addr;
+
+    const WINDOW: u32 = 65_535;
 
     fn tuple(port: u16) -> FiveTuple {
         let at = |last, port| (Ipv4Addr::new(10, 0, 0, last), port).into();
@@ -316,17 +388,47 @@ mod tests {
             (segment::ACK, 1001, ours, Reply::Completed),
             (segment::ACK | segment::FIN, 1001, ours, Reply::Completed),
             (segment::ACK, 1001, ours.wrapping_add(1), Reply::Wrong),
-            (segment::ACK, 1000, ours, Reply::Nothing),
+            (segment::ACK, 1000, ours, Reply::Challenged),
+            (segment::ACK, 1000 + WINDOW, ours, Reply::Completed),
+            (segment::ACK, 1001 + WINDOW, ours, Reply::Challenged),
             (segment::SYN, 1000, 0, Reply::Repeated),
             (segment::SYN, 5000, 0, Reply::Replaced),
+            (segment::SYN, 1001 + WINDOW, 0, Reply::Challenged),
+            (segment::SYN, 999, 0, Reply::Challenged),
             (segment::RST, 1001, 0, Reply::Abandoned),
-            (segment::RST, 1002, 0, Reply::Nothing),
-            (segment::SYN | segment::ACK, 1000, ours, Reply::Nothing),
+            (segment::RST, 1002, 0, Reply::Challenged),
+            (segment::RST, 1000 + WINDOW, 0, Reply::Challenged),
+            (segment::RST, 1001 + WINDOW, 0, Reply::Nothing),
+            (segment::RST, 1000, 0, Reply::Nothing),
+            (segment::SYN | segment::ACK, 1000, ours, Reply::Challenged),
+            (segment::SYN | segment::ACK, 1001, ours, Reply::Challenged),
+            (segment::SYN | segment::ACK, 1000, ours.wrapping_sub(1), Reply::Wrong),
             (0, 1001, 0, Reply::Nothing),
+            (0, 1000, 0, Reply::Challenged),
         ] {
             let segment = Segment::parse(&segment(flags, sequence, acknowledgment)).expect("a segment");
-            assert_eq!(handshake.classify(&segment), reply, "{flags:#x} {sequence} {acknowledgment}");
+            let found = handshake.classify(&segment, WINDOW as u16);
+            assert_eq!(found, reply, "{flags:#x} {sequence} {acknowledgment}");
         }
+    }
+
+    /// RFC 7323, section 5.4: one clock, whichever segment it stamps.
+    #[test]
+    fn repeated_answers_and_challenges_are_stamped_by_one_clock() {
+        let mut syn = segment(segment::SYN, 1000, 0);
+        syn[12] = 8 << 4;
+        syn.extend([8, 10, 0, 0, 0, 5, 0, 0, 0, 0, 1, 1]);
+        let parsed = Segment::parse(&syn).expect("a segment");
+        let next_hop = NextHop { interface: 1, header: LinkHeader::None };
+        let at = Duration::from_millis;
+        let handshake = Handshake::new(at(100), next_hop, 7, &parsed, &syn);
+        let said = |header: Option<ArrayVec<u8, MAX_TCP_HEADER>>| {
+            let (value, echo) = segment::timestamp(&header.expect("a header")).expect("a timestamp");
+            (value.wrapping_sub(handshake.clock), echo)
+        };
+        assert_eq!(said(handshake.syn_ack(at(100), 1460, 65_536)), (0, 5));
+        assert_eq!(said(handshake.syn_ack(at(1100), 1460, 65_536)), (1000, 5));
+        assert_eq!(said(handshake.challenge(at(1350), 65_536)), (1250, 5));
     }
 
     /// What an endpoint of its own would answer to the same SYN.
@@ -370,7 +472,7 @@ mod tests {
                 let next_hop = NextHop { interface: 1, header: LinkHeader::None };
                 let parsed = Segment::parse(&syn).expect("a segment");
                 let handshake = Handshake::new(Duration::ZERO, next_hop, seed, &parsed, &syn);
-                let mut ours = handshake.syn_ack(1460, buffer).expect("a SYN-ACK").to_vec();
+                let mut ours = handshake.syn_ack(Duration::ZERO, 1460, buffer).expect("a SYN-ACK").to_vec();
                 let mut theirs = answer_of_an_endpoint(&syn, seed, 1460, buffer);
                 let length = ours.len();
                 for bytes in [&mut ours, &mut theirs] {
@@ -402,7 +504,7 @@ mod tests {
         };
         let ours = given.ours.wrapping_add(1);
         let redeem = |seconds, tuple, ack| {
-            let found = cookies.redeem(at(seconds), &tuple, next_hop, &ack);
+            let found = cookies.redeem(at(seconds), &tuple, next_hop, &ack, WINDOW as u16);
             found.map(|handshake| (handshake.seed, handshake.syn))
         };
         let expected = Some((given.seed, given.syn.clone()));

@@ -3,7 +3,7 @@ use super::{
     Flow, Path, Stack, Way,
     bare::Bare,
     endpoint,
-    handshake::{Handshake, Reply},
+    handshake::{Handshake, Reply, syn_window},
     next_hop::Neighbour,
     segment::{self, Segment},
     time_wait::Answer,
@@ -70,6 +70,7 @@ impl Stack {
         reply: NextHop,
     ) -> bool {
         let mut beyond = None;
+        let window = syn_window(self.settings.receive_buffer);
         match self.time_waits.ingress(now, &tuple, segment, bytes) {
             Some(Answer::Nothing) => return false,
             Some(Answer::Repeat(last)) => {
@@ -80,12 +81,13 @@ impl Stack {
             None => {}
         }
         if let Some(handshake) = self.handshakes.get(&tuple) {
-            match handshake.classify(segment) {
+            match handshake.classify(segment, window) {
                 Reply::Completed => {
                     let handshake = handshake.clone();
                     return self.establish(tuple, handshake);
                 }
-                Reply::Repeated => self.repeat_syn_ack(&tuple),
+                Reply::Repeated => self.repeat_syn_ack(now, &tuple),
+                Reply::Challenged => self.challenge(now, &tuple),
                 Reply::Abandoned => drop(self.handshakes.remove(&tuple)),
                 Reply::Wrong => self.reset(tuple, segment, reply),
                 Reply::Nothing => {}
@@ -111,12 +113,13 @@ impl Stack {
         reply: NextHop,
     ) -> Option<Handshake> {
         let listener = self.listener.as_ref().filter(|_| self.listening)?;
-        let handshake = self.cookies.redeem(now, tuple, reply, segment)?;
+        let window = syn_window(self.settings.receive_buffer);
+        let handshake = self.cookies.redeem(now, tuple, reply, segment, window)?;
         ((listener.gate)(tuple.remote.ip()) == Admission::Accept).then_some(handshake)
     }
 
-    /// Answers a segment of no connection, as RFC 9293, section 3.10.7.1 says: a SYN to a listener begins a
-    /// handshake.
+    /// Answers a segment of no connection: in CLOSED (RFC 9293, section 3.10.7.1) whatever is no reset is reset; in
+    /// LISTEN see [`reaction`].
     fn admit(
         &mut self,
         now: Duration,
@@ -126,14 +129,14 @@ impl Stack {
         reply: NextHop,
         beyond: Option<u32>,
     ) {
-        let opens =
-            segment.flags & (segment::SYN | segment::ACK | segment::RST | segment::FIN) == segment::SYN;
         let admission = match &self.listener {
             Some(listener) => match (listener.gate)(tuple.remote.ip()) {
                 // A gate that shows strangers nothing must not betray itself by resets either.
                 Admission::Ignore => Admission::Ignore,
-                _ if !self.listening || !opens => Admission::Refuse,
-                admission => admission,
+                // Whom it refuses sees a closed port.
+                Admission::Refuse => Admission::Refuse,
+                _ if !self.listening => Admission::Refuse,
+                Admission::Accept => reaction(segment),
             },
             None => Admission::Refuse,
         };
@@ -168,7 +171,7 @@ impl Stack {
         }
         if self.handshakes.len() >= listener.half_open {
             let handshake = self.cookies.give(now, &tuple, reply, segment, bytes);
-            return self.send_syn_ack(&tuple, &handshake);
+            return self.send_syn_ack(now, &tuple, &handshake);
         }
         let lies_beyond = |seed| match beyond {
             Some(old) => (endpoint::initial_sequence(seed).wrapping_sub(old) as i32) > 0,
@@ -179,25 +182,34 @@ impl Stack {
             seed = (self.seed)();
         }
         let handshake = Handshake::new(now, reply, seed, segment, bytes);
-        self.send_syn_ack(&tuple, &handshake);
+        self.send_syn_ack(now, &tuple, &handshake);
         self.handshakes.insert(tuple, handshake);
     }
 
-    pub(super) fn repeat_syn_ack(&mut self, tuple: &FiveTuple) {
+    pub(super) fn repeat_syn_ack(&mut self, now: Duration, tuple: &FiveTuple) {
         if let Some(handshake) = self.handshakes.get(tuple).cloned() {
-            self.send_syn_ack(tuple, &handshake);
+            self.send_syn_ack(now, tuple, &handshake);
         }
     }
 
-    fn send_syn_ack(&mut self, tuple: &FiveTuple, handshake: &Handshake) {
+    fn send_syn_ack(&mut self, now: Duration, tuple: &FiveTuple, handshake: &Handshake) {
         let path = self.listener.as_ref().and_then(|l| l.paths.get(&handshake.next_hop.interface));
         let Some(path) = path else { return };
         let mss = way::mss(path, tuple.remote.ip(), &self.settings);
-        let Some(header) = handshake.syn_ack(mss, self.settings.receive_buffer) else {
+        let Some(header) = handshake.syn_ack(now, mss, self.settings.receive_buffer) else {
             return log::debug!("a SYN from {} makes no sense", tuple.remote);
         };
         let template = way::template(tuple, &self.settings, handshake.seed);
         self.reply(Bare { next_hop: handshake.next_hop, template, header });
+    }
+
+    /// Tells the peer of a handshake where we are.
+    fn challenge(&mut self, now: Duration, tuple: &FiveTuple) {
+        let Some(handshake) = self.handshakes.challenged(now, tuple) else { return };
+        let Some(header) = handshake.challenge(now, self.settings.receive_buffer) else { return };
+        let template = way::template(tuple, &self.settings, handshake.seed);
+        let next_hop = handshake.next_hop;
+        self.reply(Bare { next_hop, template, header });
     }
 
     /// Makes the flow of a handshake whose ACK has come, unless the backlog is full: then the peer will send it
@@ -211,9 +223,21 @@ impl Stack {
         self.handshakes.remove(&tuple);
         let Some(path) = listener.paths.get(&handshake.next_hop.interface) else { return false };
         let way = Way { next_hop: handshake.next_hop, neighbour: Neighbour::Sender(None), path: *path };
-        let Handshake { answered, seed, syn, .. } = handshake;
-        self.flows.insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn));
+        self.flows.insert(tuple, Flow::answer(tuple, way, &self.settings, &handshake));
         self.accepted.push_back(tuple);
         true
+    }
+}
+
+/// What a segment means to a port in LISTEN (RFC 9293, section 3.10.7.2). A SYN with a FIN is dropped, as by Linux
+/// (tcp_rcv_state_process(), net/ipv4/tcp_input.c): no client sends one, and scanners get no answer.
+fn reaction(segment: &Segment) -> Admission {
+    match (segment.is(segment::RST), segment.is(segment::ACK), segment.is(segment::SYN)) {
+        // First, second and third.
+        (true, _, _) => Admission::Ignore,
+        (_, true, _) => Admission::Refuse,
+        (_, _, true) if !segment.is(segment::FIN) => Admission::Accept,
+        // Fourth.
+        _ => Admission::Ignore,
     }
 }

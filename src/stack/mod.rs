@@ -10,6 +10,7 @@ mod bare;
 pub mod checksum;
 mod datagram;
 mod deadlines;
+mod discard;
 mod discovery;
 mod disguise;
 mod endpoint;
@@ -44,6 +45,7 @@ use time_wait::TimeWaits;
 pub use datagram::{
     Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, Finding, max_payload,
 };
+pub use discard::{Discard, Discards};
 pub use discovery::Persona;
 pub use disguise::Disguise;
 pub use flow::{Counters, Failure, Flow, Outlet, Phase};
@@ -273,14 +275,19 @@ impl Stack {
     ) {
         let Arrival { reply, checksum, .. } = arrival;
         let Some(bytes) = packet.get_mut(header.transport..header.end) else { return };
-        let Some(segment) = Segment::parse(bytes) else {
-            return log::debug!("dropping a malformed segment from {}", header.source);
-        };
-        let tuple = FiveTuple {
+        let tuple = |(source, destination)| FiveTuple {
             protocol: Protocol::Tcp,
-            local: SocketAddr::new(header.destination, segment.destination_port),
-            remote: SocketAddr::new(header.source, segment.source_port),
+            local: SocketAddr::new(header.destination, destination),
+            remote: SocketAddr::new(header.source, source),
         };
+        let Some(segment) = Segment::parse(bytes) else {
+            log::debug!("dropping a malformed segment from {}", header.source);
+            if let Some(flow) = segment::ports(bytes).and_then(|ports| self.flows.get_mut(&tuple(ports))) {
+                flow.note_discard(Discard::Header);
+            }
+            return;
+        };
+        let tuple = tuple((segment.source_port, segment.destination_port));
         let valid = checksum.is_trusted()
             || ip::pseudo_header(header.source, header.destination, ip::TCP, bytes.len())
                 .add(bytes)
@@ -289,7 +296,7 @@ impl Stack {
         if let Some(flow) = self.flows.get_mut(&tuple) {
             match valid {
                 true => flow.ingress(now, bytes, &segment, &reply, outlet),
-                false => return flow.note_invalid(),
+                false => return flow.note_discard(Discard::Checksum),
             }
         } else if valid
             && self.find_or_make(now, tuple, &segment, bytes, reply)
@@ -331,7 +338,7 @@ impl Stack {
     pub fn egress(&mut self, now: Duration, link: &mut dyn Link) -> Result<bool, LinkError> {
         for _ in 0..MAX_REPEATED {
             let Some(tuple) = self.handshakes.due(now) else { break };
-            self.repeat_syn_ack(&tuple);
+            self.repeat_syn_ack(now, &tuple);
         }
         if let Some(disguise) = &mut self.disguise {
             disguise.send(link)?;

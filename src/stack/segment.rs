@@ -47,6 +47,11 @@ impl Segment {
         self.flags & flag != 0
     }
 
+    /// The sequence numbers that it takes up (RFC 9293, section 3.4, SEG.LEN).
+    pub fn len(&self) -> u32 {
+        self.payload_len as u32 + u32::from(self.is(SYN)) + u32::from(self.is(FIN))
+    }
+
     /// The reset that answers this segment where no connection is (RFC 9293, section 3.5.2); `None` for a
     /// segment that is a reset itself. Its checksum field is left 0.
     pub fn reset(&self) -> Option<[u8; MIN_HEADER]> {
@@ -55,10 +60,7 @@ impl Segment {
         }
         let (sequence, acknowledgment, flags) = match self.is(ACK) {
             true => (self.acknowledgment, 0, RST),
-            false => {
-                let len = self.payload_len as u32 + u32::from(self.is(SYN)) + u32::from(self.is(FIN));
-                (0, self.sequence.wrapping_add(len), RST | ACK)
-            }
+            false => (0, self.sequence.wrapping_add(self.len()), RST | ACK),
         };
         let mut header = [0; MIN_HEADER];
         header[..2].copy_from_slice(&self.destination_port.to_be_bytes());
@@ -69,6 +71,12 @@ impl Segment {
         header[13] = flags;
         Some(header)
     }
+}
+
+/// Source and destination port of what may be no whole segment.
+pub fn ports(bytes: &[u8]) -> Option<(u16, u16)> {
+    let [a, b, c, d] = *bytes.first_chunk()?;
+    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
 }
 
 /// The data of the option of this kind in the header that `bytes` begins with, if there is one and it is whole.

@@ -15,6 +15,9 @@ use std::{
 
 /// How long one is kept. A peer repeats its FIN after 200 ms, 400 ms and so on (Linux); 10 s see five of them.
 const LIFETIME: Duration = Duration::from_secs(10);
+/// Segments without data are answered no more often than this: two old connections must not go on acknowledging each
+/// other (Linux's tcp_timewait_check_oow_rate_limit(), net/ipv4/tcp_minisocks.c).
+const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
 /// How many are kept; one more and the oldest goes.
 const LIMIT: usize = 16_384;
 
@@ -29,9 +32,18 @@ pub enum Answer {
     },
 }
 
+/// What is kept of a connection.
+#[derive(Debug)]
+struct Record {
+    expires: Duration,
+    last: Bare,
+    /// When a segment without data was answered last.
+    answered: Option<Duration>,
+}
+
 #[derive(Debug, Default)]
 pub struct TimeWaits {
-    records: HashMap<FiveTuple, (Duration, Bare)>,
+    records: HashMap<FiveTuple, Record>,
     /// When each expires; an entry whose time is not its record's is stale.
     order: VecDeque<(Duration, FiveTuple)>,
 }
@@ -47,10 +59,10 @@ impl TimeWaits {
         if self.order.len() > 2 * LIMIT {
             // A peer that repeats its FIN without end starts the time anew each time, and leaves a stale entry.
             let records = &self.records;
-            self.order.retain(|(at, tuple)| records.get(tuple).is_some_and(|(expires, _)| expires == at));
+            self.order.retain(|(at, tuple)| records.get(tuple).is_some_and(|record| record.expires == *at));
         }
         let expires = now + LIFETIME;
-        self.records.insert(tuple, (expires, last));
+        self.records.insert(tuple, Record { expires, last, answered: None });
         self.order.push_back((expires, tuple));
     }
 
@@ -63,7 +75,7 @@ impl TimeWaits {
     }
 
     fn forget(&mut self, at: Duration, tuple: &FiveTuple) {
-        if self.records.get(tuple).is_some_and(|(expires, _)| *expires == at) {
+        if self.records.get(tuple).is_some_and(|record| record.expires == at) {
             self.records.remove(tuple);
         }
     }
@@ -76,7 +88,7 @@ impl TimeWaits {
         segment: &Segment,
         bytes: &[u8],
     ) -> Option<Answer> {
-        let (_, last) = self.records.get(tuple)?;
+        let Record { last, answered, .. } = self.records.get_mut(tuple)?;
         let sent = Segment::parse(&last.header)?;
         let repeat = Answer::Repeat(last.clone());
         if segment.is(segment::RST) {
@@ -99,8 +111,12 @@ impl TimeWaits {
             let last = last.clone();
             self.insert(now, *tuple, last);
         } else if segment.payload_len == 0 {
-            // Two old connections must not go on acknowledging each other.
-            return Some(Answer::Nothing);
+            // RFC 9293, section 3.10.7.4, first: what lies elsewhere than the peer's last segment is told where that is.
+            let in_place = segment.sequence == sent.acknowledgment && !segment.is(segment::SYN);
+            if in_place || answered.is_some_and(|at| now < at + ANSWER_INTERVAL) {
+                return Some(Answer::Nothing);
+            }
+            *answered = Some(now);
         }
         Some(repeat)
     }
@@ -179,6 +195,28 @@ mod tests {
             assert_eq!(ask(&mut waits, 1, &segment(flags, 900, 5000, (61, 70))), Some(Answer::Nothing));
         }
         assert_eq!(waits.len(), 1);
+    }
+
+    /// RFC 9293, section 3.10.7.4, first. Each row: when, flags, sequence number, and whether it is answered.
+    #[test]
+    fn what_lies_elsewhere_is_answered_now_and_then() {
+        let mut waits = TimeWaits::default();
+        waits.insert(Duration::ZERO, tuple(1), last());
+        for (second, flags, sequence, answered) in [
+            (1, segment::ACK, 900, false),
+            (1, segment::ACK, 899, true),
+            (1, segment::ACK, 899, false),
+            (2, segment::ACK, 901, true),
+            (3, segment::ACK, 900 + (1 << 31), true),
+            (4, 0, 900, false),
+            (4, 0, 1000, true),
+            (5, segment::SYN | segment::ACK, 900, true),
+            (6, segment::RST, 899, false),
+        ] {
+            let expected = if answered { Answer::Repeat(last()) } else { Answer::Nothing };
+            let segment = segment(flags, sequence, 5000, (61, 70));
+            assert_eq!(ask(&mut waits, second, &segment), Some(expected), "{second} {flags:#x} {sequence}");
+        }
     }
 
     #[test]

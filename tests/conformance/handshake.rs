@@ -1,9 +1,9 @@
 //! What the two SYNs agree on, and how a connection opens (RFC 9293, section 3.5; RFC 6691; RFC 7323).
 use super::{
-    wire::{self, Wire},
+    wire::{self, OPTIONS, Wire},
     *,
 };
-use netkat::stack::Settings;
+use netkat::stack::{Discard, Discards, Settings};
 
 /// RFC 6691: the MSS option is the link's, whatever the stack wrote. RFC 7323: the rest passes.
 #[test]
@@ -179,4 +179,126 @@ fn a_lost_syn_is_repeated() {
     let gaps: Vec<_> = syns.windows(2).map(|pair| (pair[1].at - pair[0].at).as_millis()).collect();
     assert_eq!(gaps[0], 1000);
     assert!(gaps.windows(2).all(|pair| pair[1] == 2 * pair[0]), "{gaps:?}");
+}
+
+/// RFC 9293, section 3.1, MUST-7: options that make no sense cost no more than themselves.
+#[test]
+fn malformed_options_do_not_cost_the_connection() {
+    for options in [
+        &[2, 3, 5, 1][..],
+        &[2, 4, 5, 0xb4, 254, 0],
+        &[2, 4, 5, 0xb4, 5, 9, 1, 1, 1, 1, 1, 1, 1],
+        &[2, 4, 5, 0xb4, 3, 2, 4, 3, 0, 8, 9],
+        &[1, 1, 1, 2],
+        &[0, 2, 1, 255],
+    ] {
+        let mut wire = Wire::dialling(wire::settings(), 1500);
+        wire.answer(options);
+        wire.peer_data(0, 0, b"hello");
+        assert_eq!(wire.read(), b"hello", "{options:?}");
+
+        let mut wire = Wire::listening(wire::settings());
+        wire.peer_sends(wire.theirs, 0, SYN, options, &[]);
+        let answer = wire.sent().remove(0);
+        assert_eq!((answer.flags, answer.ack), (SYN | ACK, wire.their_seq(0)), "{options:?}");
+        wire.ours = answer.seq;
+        wire.peer_data(0, 0, b"hello");
+        assert_eq!(wire.read(), b"hello", "{options:?}");
+    }
+}
+
+/// RFC 9293, section 3.10.7.3, fourth: what a SYN-ACK carries besides counts, with malformed options, too.
+#[test]
+fn a_syn_ack_may_bring_data_and_a_fin() {
+    let mut wire = Wire::dialling(wire::settings(), 1500);
+    wire.ours = wire.sent()[0].seq;
+    let ack = wire.our_seq(0);
+    wire.peer_sends(wire.theirs, ack, SYN | ACK | FIN, &[2, 3, 5, 1], b"all");
+    assert_eq!(wire.sent().last().map(|s| (s.flags, s.ack)), Some((ACK, wire.their_seq(4))));
+    assert_eq!(wire.read(), b"all");
+    assert!(wire.flow().peer_finished());
+    wire.write(b"answer");
+    assert!(wire.run(ms(1)).iter().any(|s| s.payload == b"answer"));
+}
+
+/// RFC 9293, section 3.5.1, figure 9: the peer's connection of an earlier life is reset, and the SYN need not wait for its
+/// timer: once, so that no stranger makes us send more than he does.
+#[test]
+fn a_half_open_connection_of_the_peers_costs_no_second() {
+    let mut wire = Wire::dialling(wire::settings(), 1500);
+    let syn = wire.sent().remove(0);
+    wire.ours = syn.seq;
+    wire.peer_sends(4_000, wire.ours.wrapping_sub(77), ACK, &[], &[]);
+    let sent = wire.run(ms(20));
+    let told: Vec<_> = sent.iter().map(|s| (s.flags, s.seq)).collect();
+    assert_eq!(told, [(RST, wire.ours.wrapping_sub(77)), (SYN, wire.ours)]);
+    assert_eq!(sent[1].options.len(), syn.options.len());
+    assert_eq!(sent[1].option(2), syn.option(2));
+    wire.peer_sends(4_000, wire.ours.wrapping_sub(77), ACK, &[], &[]);
+    assert_eq!(wire.run(ms(500)).iter().map(|s| s.flags).collect::<Vec<_>>(), [RST]);
+    assert_eq!(wire.run(ms(1000)).iter().map(|s| s.flags).collect::<Vec<_>>(), [SYN]);
+    wire.peer_sends(wire.theirs, wire.our_seq(0), SYN | ACK, &OPTIONS, &[]);
+    assert_eq!(wire.flow().phase(), netkat::stack::Phase::Open);
+}
+
+/// What came and was no answer is remembered, for the word about an attempt that has timed out.
+#[test]
+fn what_is_no_answer_is_remembered() {
+    let mut wire = Wire::dialling(wire::settings(), 1500);
+    wire.ours = wire.sent()[0].seq;
+    assert_eq!(wire.flow().discards(), None);
+    let (right, wrong) = (wire.our_seq(0), wire.our_seq(9));
+    let mut heard = Vec::new();
+    for (flags, ack) in [(ACK, right), (SYN | ACK, wrong), (RST | ACK, wrong), (RST, 0), (FIN, 0), (0, 0)] {
+        wire.peer_sends(wire.theirs, ack, flags, &[], &[]);
+        heard.push(wire.flow().discards().expect("something came").last);
+    }
+    let acknowledgment = |flags| Discard::Acknowledgment(flags);
+    let expected = [
+        Discard::Flags(ACK),
+        acknowledgment(SYN | ACK),
+        acknowledgment(RST | ACK),
+        Discard::Flags(RST),
+        Discard::Flags(FIN),
+        Discard::Flags(0),
+    ];
+    assert_eq!(heard, expected);
+    let mut segment = segment(wire.theirs, right, SYN | ACK, 1000, &[], &[], (80, 40_000));
+    segment[12] = 0xf0;
+    wire.peer_sends_raw(segment);
+    assert_eq!(wire.flow().discards(), Some(Discards { count: 7, last: Discard::Header }));
+    wire.peer_sends(wire.theirs, right, SYN | ACK, &OPTIONS, &[]);
+    wire.peer_sends(wire.theirs, wrong, ACK, &[], &[]);
+    assert_eq!(wire.flow().discards().map(|discards| discards.count), Some(7), "it stands");
+}
+
+/// RFC 7323, section 5.4: a listener's clock goes on from its SYN-ACK, whenever that was sent and however often.
+#[test]
+fn the_timestamps_of_a_listener_do_not_leap() {
+    let mut wire = Wire::listening(wire::settings());
+    let stamp = |value: u32, echo: u32| {
+        let mut option = vec![1, 1, 8, 10];
+        option.extend(value.to_be_bytes());
+        option.extend(echo.to_be_bytes());
+        option
+    };
+    let value = |sent: &[wire::Sent]| {
+        let bytes = sent.last().and_then(|s| s.option(8)).expect("a timestamp")[..4].try_into();
+        u32::from_be_bytes(bytes.expect("four bytes"))
+    };
+    wire.peer_sends(wire.theirs, 0, SYN, &[&OPTIONS[..], &stamp(100, 0)].concat(), &[]);
+    let first = wire.sent();
+    wire.ours = first[0].seq;
+    let origin = value(&first);
+    // The SYN-ACK goes once more after a second.
+    let sent = wire.run(ms(1500));
+    assert_eq!(sent.iter().map(|s| s.flags).collect::<Vec<_>>(), [SYN | ACK]);
+    assert_eq!(value(&sent), origin + 1000);
+    let (ack, options) = (wire.our_seq(0), stamp(1600, origin));
+    wire.peer_sends(wire.their_seq(0), ack, ACK, &options, &[]);
+    wire.peer_sends(wire.their_seq(0), ack, ACK, &options, b"data");
+    assert_eq!(value(&wire.sent()), origin + 1500);
+    wire.run(ms(1000));
+    wire.peer_sends(wire.their_seq(4), ack, ACK, &stamp(2600, origin), b"data");
+    assert_eq!(value(&wire.sent()), origin + 2500);
 }

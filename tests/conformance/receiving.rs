@@ -1,6 +1,6 @@
 //! The receiver: order, SACK and D-SACK, windows, urgent data. On the whole stack.
 use super::{
-    common::script::{ACK, FIN, segment},
+    common::script::{ACK, FIN, RST, segment},
     ms,
     wire::{OPTIONS, Sent, Wire, settings},
 };
@@ -93,6 +93,138 @@ fn duplicates_are_reported() {
     wire.peer_data(0, 0, &[0; 100]);
     let sent = wire.sent();
     assert_eq!(reports(&wire, &sent), [(100, vec![(0, 100)])]);
+}
+
+/// RFC 2883, section 4.2: of a segment that came in part before, that part.
+#[test]
+fn a_part_that_came_twice_is_reported() {
+    let mut wire = Wire::connected(settings());
+    wire.peer_data(500, 0, &[0; 500]);
+    assert_eq!(told(&mut wire), [(0, vec![(500, 1000)])]);
+    wire.peer_data(0, 0, &[0; 1000]);
+    assert_eq!(told(&mut wire), [(1000, vec![(500, 1000)])], "among what waited");
+    wire.peer_data(600, 0, &[0; 800]);
+    assert_eq!(told(&mut wire), [(1400, vec![(600, 1000)])], "no: below what is acknowledged");
+    wire.peer_data(1400, 0, &[0; 100]);
+    assert_eq!(told(&mut wire), [(1500, vec![])], "each once");
+}
+
+/// RFC 2883, section 4, rule 4: the block around a duplicate above the acknowledgment comes second. Section 4.2: of several
+/// in one segment the first is reported.
+#[test]
+fn a_duplicate_inside_of_a_segment_is_reported_before_the_block_around_it() {
+    let mut wire = Wire::connected(settings());
+    for offset in [400, 800] {
+        wire.peer_data(offset, 0, &[0; 100]);
+    }
+    wire.sent();
+    wire.peer_data(300, 0, &[0; 700]);
+    assert_eq!(told(&mut wire), [(0, vec![(400, 500), (300, 1000)])]);
+    wire.peer_data(2000, 0, &[0; 100]);
+    wire.sent();
+    wire.peer_data(950, 0, &[0; 100]);
+    assert_eq!(told(&mut wire), [(0, vec![(950, 1000), (300, 1050), (2000, 2100)])]);
+    wire.peer_data(2000, 0, &[0; 100]);
+    assert_eq!(told(&mut wire), [(0, vec![(2000, 2100), (2000, 2100), (300, 1050)])], "all of it");
+}
+
+/// RFC 2883, section 4: a super-frame is many segments, each of which may have come before.
+#[test]
+fn each_duplicate_of_a_super_frame_is_reported() {
+    let mut wire = Wire::connected(settings());
+    wire.peer_data(0, 0, &[0; 1000]);
+    for offset in [2000, 3000] {
+        wire.peer_data(offset, 0, &[0; 500]);
+    }
+    wire.sent();
+    wire.peer_data(0, 0, &[0; 4000]);
+    assert_eq!(
+        told(&mut wire),
+        [(4000, vec![(0, 1000)]), (4000, vec![(2000, 2500)]), (4000, vec![(3000, 3500)])]
+    );
+    wire.peer_data(0, 0, &[0; 6000]);
+    assert_eq!(told(&mut wire), [(6000, vec![(0, 4000)])], "old ones in front of new ones");
+    assert_eq!(wire.read().len(), 6000);
+}
+
+/// RFC 2883, section 4: a FIN has a sequence number, too (Linux's tcp_send_dupack()).
+#[test]
+fn a_fin_that_came_twice_is_reported() {
+    let mut wire = Wire::connected(settings());
+    for (offset, data, expected) in [(3, &b""[..], (3, 4)), (0, b"all", (0, 4)), (2, b"l", (2, 4))] {
+        wire.peer_sends(wire.their_seq(0), wire.our_seq(0), ACK | FIN, &[], b"all");
+        wire.sent();
+        wire.peer_sends(wire.their_seq(offset), wire.our_seq(0), ACK | FIN, &[], data);
+        assert_eq!(told(&mut wire), [(4, vec![expected])]);
+    }
+}
+
+/// RFC 2018, section 3: beside timestamps three blocks have room. RFC 7323, section 5.3: what PAWS drops is reported, if it
+/// came before.
+#[test]
+fn a_duplicate_beside_timestamps_is_reported() {
+    let mut wire = Wire::dialling(settings(), 1500);
+    let stamp = |value: u32| [&[1, 1, 8, 10][..], &value.to_be_bytes(), &[0; 4]].concat();
+    wire.answer(&[&OPTIONS[..], &stamp(1000)].concat());
+    let send = |wire: &mut Wire, offset: u32, value: u32| {
+        let (seq, ack) = (wire.their_seq(offset), wire.our_seq(0));
+        wire.peer_sends(seq, ack, ACK, &stamp(value), &[0; 100]);
+    };
+    for offset in [0, 200, 400, 600, 800] {
+        send(&mut wire, offset, 1001);
+    }
+    wire.sent();
+    send(&mut wire, 200, 1001);
+    assert_eq!(told(&mut wire), [(100, vec![(200, 300), (200, 300), (800, 900)])]);
+    send(&mut wire, 0, 999);
+    assert_eq!(told(&mut wire), [(100, vec![(0, 100), (200, 300), (800, 900)])]);
+}
+
+/// Acknowledgment and SACK blocks of what is sent now.
+fn told(wire: &mut Wire) -> Vec<(u32, Vec<(u32, u32)>)> {
+    let sent = wire.sent();
+    reports(wire, &sent)
+}
+
+/// RFC 9293, section 3.10.7.4, first, and RFC 7323, section 2.2: without scaling, no more is taken than the window field
+/// says, however large the buffer is.
+#[test]
+fn without_window_scaling_the_window_is_what_the_field_says() {
+    let mut wire = Wire::dialling(Settings { receive_buffer: 4 << 20, ..settings() }, 1500);
+    wire.answer(&OPTIONS[..8]);
+    for (offset, len) in [(70_000, 1000), (65_535, 1), (3_000_000, 1000)] {
+        wire.peer_data(offset, 0, &vec![0; len]);
+        assert_eq!(told(&mut wire), [(0, vec![])], "{offset}");
+    }
+    for offset in [65_535, 3_000_000] {
+        wire.peer_sends(wire.their_seq(offset), 0, RST, &[], &[]);
+        assert_eq!(told(&mut wire), [], "{offset}");
+    }
+    wire.peer_data(65_534, 0, &[0; 2]);
+    assert_eq!(told(&mut wire), [(0, vec![(65_534, 65_535)])], "the last byte that fits");
+    // A window that can't be told is no reason to speak.
+    let mut acks = 0;
+    for segment in 0..60 {
+        wire.peer_data(segment * 1000, 0, &[0; 1000]);
+        wire.read();
+        let sent = wire.sent();
+        acks += sent.len();
+        assert!(sent.iter().all(|s| s.window == u16::MAX), "{sent:?}");
+    }
+    assert!(acks <= 60, "{acks}");
+}
+
+/// RFC 9293, section 3.1, MUST-7: an option of an impossible length ends the options, not the segment.
+#[test]
+fn data_behind_malformed_options_is_taken() {
+    let mut wire = Wire::connected(settings());
+    for (offset, options) in
+        [(0, &[254, 0, 0, 0][..]), (4, &[5, 9, 0, 0]), (8, &[8, 3, 1, 1]), (12, &[1, 1, 1, 2])]
+    {
+        wire.peer_sends(wire.their_seq(offset), wire.our_seq(0), ACK, options, b"data");
+        assert_eq!(told(&mut wire), [(offset + 4, vec![])], "{options:?}");
+    }
+    assert_eq!(wire.read(), b"data".repeat(4));
 }
 
 /// RFC 9293, section 3.10.7.4: what overlaps is taken once, and only its new part.

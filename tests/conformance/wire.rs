@@ -10,9 +10,9 @@ use netkat::{
     },
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Flow, Neighbour, Path, Phase, Settings, Stack, Way, ip},
+    stack::{Admission, Flow, Listener, Neighbour, Path, Phase, Settings, Stack, Way, ip},
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 const PORTS: (u16, u16) = (40_000, 80);
 const HOST: [u8; 4] = [10, 0, 0, 1];
@@ -95,6 +95,18 @@ impl Wire {
         let path = Path { mtu, max_frame: mtu, max_segments: 1 };
         let next_hop = NextHop { interface: 1, header: header(2, 1) };
         stack.dial(medium.now(), tuple, Way { next_hop, neighbour: Neighbour::Fixed, path });
+        Wire { medium, stack, link, peer, tuple, ours: 0, theirs: 7_000_000, window: 10_000 }
+    }
+
+    /// A stack that waits to be called.
+    pub fn listening(settings: Settings) -> Wire {
+        let (medium, link, peer) = Medium::new(Impairment::default(), 1);
+        let (local, remote) = (SocketAddr::from((HOST, PORTS.0)), SocketAddr::from((PEER, PORTS.1)));
+        let tuple = FiveTuple { protocol: Protocol::Tcp, local, remote };
+        let mut stack = Stack::new(settings, || 0x5eed);
+        let paths = HashMap::from([(1, Path { mtu: 1500, max_frame: 1500, max_segments: 1 })]);
+        let gate = Box::new(|_| Admission::Accept);
+        stack.listen(Listener { backlog: 4, half_open: 4, gate, paths });
         Wire { medium, stack, link, peer, tuple, ours: 0, theirs: 7_000_000, window: 10_000 }
     }
 

@@ -3,7 +3,7 @@ use crate::{
     netkat::{listening, netkat},
     payload::Payload,
     peers::Netcat,
-    process::{DEADLINE, Output},
+    process::{DEADLINE, Input, Output},
     programs::{self, Direction, TC_ACT_SHOT},
     requirements::lab,
     topology::{Family, Pair},
@@ -51,6 +51,68 @@ fn timed_out() {
     }
     let output = netkat(&pair.host, &format!("-w 200ms {} 5000", pair.peer_address(Family::V4))).run();
     failed(&output, &["timed out", "1 SYN "], AT_ONCE);
+}
+
+/// A host that answers, though with nothing that means anything to us, is told from one that says nothing.
+#[test]
+fn what_came_and_was_no_answer_is_told() {
+    lab!("nft");
+    let pair = Pair::new();
+    crate::rules::nft(
+        &pair.peer,
+        "table inet lab { chain c { type filter hook output priority 0;
+            tcp sport 5000 tcp ackseq set 77; tcp sport 5001 tcp flags set ack;
+        }; }",
+    );
+    for (family, port, last) in [
+        (Family::V4, 5000, "RST+ACK of something else than our SYN"),
+        (Family::V6, 5000, "RST+ACK of something else than our SYN"),
+        (Family::V4, 5001, "ACK, which is no answer to a SYN"),
+        (Family::V6, 5001, "ACK, which is no answer to a SYN"),
+    ] {
+        let at = pair.peer_address(family);
+        let output = netkat(&pair.host, &format!("-w 1500ms --exit-verdict --json {at} {port}")).run();
+        assert_eq!(output.code(), Some(3), "{output}");
+        let object: serde_json::Value =
+            serde_json::from_str(output.stderr.lines().last().unwrap_or_default()).expect("an object");
+        assert_eq!(object["discarded"], serde_json::json!({ "segments": 2, "last": last }), "{object}");
+        let words = format!(
+            "{}: timed out: no valid answer to 2 SYNs in 1.5 s; 2 segments came that make no sense, the last one: {last}",
+            std::net::SocketAddr::new(at, port)
+        );
+        assert!(object["error"].as_str().is_some_and(|error| error.contains(&words)), "{object}");
+        let scan = netkat(&pair.host, &format!("-z -w 300ms {at} {port}")).run();
+        assert!(scan.stderr.contains(&format!("1 segment came that makes no sense: {last}")), "{scan}");
+    }
+}
+
+/// RFC 9293, section 3.5.1: a server still has the connection of a client that died, and answers the next one of the same
+/// port with an ACK of the old. It is reset, and the new one stands well before the SYN's timer.
+#[test]
+fn a_half_open_connection_of_the_servers_costs_no_second() {
+    lab!("socat");
+    let pair = Pair::new();
+    for family in Family::ALL {
+        let at = pair.peer_address(family);
+        let (kind, address) = match family {
+            Family::V4 => ("TCP4", at.to_string()),
+            Family::V6 => ("TCP6", format!("[{at}]")),
+        };
+        let listen = format!("{kind}-LISTEN:5000,bind={address},reuseaddr,fork");
+        let mut server = pair.peer.command("socat").args(["-t30", &listen, "EXEC:cat"]).spawn();
+        server.wait_listening(5000);
+        let line = format!("-v -p 40003 {at} 5000");
+        let mut first = netkat(&pair.host, &line).input(Input::Open).spawn();
+        first.wait_for_stderr("established");
+        first.signal(nix::sys::signal::Signal::SIGKILL);
+        first.wait(DEADLINE);
+        let next = netkat(&pair.host, &format!("--json -q 300ms -p 40003 {at} 5000")).run();
+        let object: serde_json::Value =
+            serde_json::from_str(next.stderr.lines().last().unwrap_or_default()).expect("an object");
+        assert_eq!(object["verdict"], "done", "{object}");
+        assert!(object["timings"]["connect"].as_f64().is_some_and(|ms| ms < 700.0), "{object}");
+        assert_eq!(object["discarded"]["segments"], 1, "{object}");
+    }
 }
 
 #[test]

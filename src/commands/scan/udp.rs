@@ -40,7 +40,8 @@ pub fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) -> Resu
         if silent.is_empty() || !limited {
             let waited = wait;
             silent.into_iter().for_each(|(at, probes)| {
-                results.note(at, Err(Error::Silent { target: at, datagrams: probes, waited }));
+                let invalid = engine.stack.datagrams.invalid_from(at.port());
+                results.note(at, Err(Error::Silent { target: at, datagrams: probes, waited, invalid }));
             });
             return results.print();
         }

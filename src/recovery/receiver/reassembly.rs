@@ -22,6 +22,14 @@ impl Reassembly {
         self.runs.last_key_value().map(|(_, end)| *end)
     }
 
+    /// What is there of the bytes from `start` to `end`, in order.
+    pub fn held(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let before = self.runs.range(..start).next_back();
+        let all = before.into_iter().chain(self.runs.range(start..end.max(start)));
+        let part = move |(from, to): (&u64, &u64)| (start.max(*from), end.min(*to));
+        all.map(part).filter(|(from, to)| from < to)
+    }
+
     /// Adds the bytes from `start` to `end` and returns the run that they belong to now; `None` if there is no room
     /// for another run.
     pub fn insert(&mut self, start: u64, end: u64) -> Option<(u64, u64)> {
@@ -66,6 +74,24 @@ mod tests {
         assert_eq!(reassembly.insert(24, 30), Some((10, 40)));
         assert_eq!((reassembly.advance(9), reassembly.end()), (9, Some(40)));
         assert_eq!((reassembly.advance(12), reassembly.is_empty()), (40, true));
+    }
+
+    #[test]
+    fn what_is_held_is_told_run_by_run() {
+        let mut reassembly = Reassembly::default();
+        for (start, end) in [(10, 20), (30, 40), (50, 60)] {
+            reassembly.insert(start, end);
+        }
+        for (asked, expected) in [
+            ((0, 100), &[(10, 20), (30, 40), (50, 60)][..]),
+            ((15, 55), &[(15, 20), (30, 40), (50, 55)]),
+            ((20, 30), &[]),
+            ((19, 31), &[(19, 20), (30, 31)]),
+            ((10, 10), &[]),
+            ((32, 35), &[(32, 35)]),
+        ] {
+            assert_eq!(reassembly.held(asked.0, asked.1).collect::<Vec<_>>(), expected, "{asked:?}");
+        }
     }
 
     #[test]

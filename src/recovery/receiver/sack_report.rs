@@ -3,26 +3,42 @@
 //! If only the run that the last segment went into were told, and that ACK lost, the peer would send again what has long
 //! arrived. So the blocks reported before are repeated, and beside them stands data that came twice, from which the peer
 //! learns that it was too hasty.
+//!
+//! A D-SACK block (RFC 2883) is the part of a segment that was there before, contiguous, be it below the acknowledgment or
+//! among what waits above it. An ACK has room for one. Of a segment that has several such parts the first is reported
+//! (section 4.2); of a super-frame, which is many segments, each has an ACK of its own.
 use crate::recovery::segment::{MAX_SACK_BLOCKS, SackBlocks};
+use arrayvec::ArrayVec;
+
+/// Duplicate parts of one frame that are reported.
+const MAX_DUPLICATES: usize = 4;
 
 /// Blocks of sequence numbers, the most recent first.
 #[derive(Debug, Default)]
 pub(super) struct SackReport {
     blocks: [Option<(u32, u32)>; MAX_SACK_BLOCKS],
-    duplicate: Option<(u32, u32)>,
+    duplicates: ArrayVec<(u32, u32), MAX_DUPLICATES>,
 }
 
 impl SackReport {
-    /// Data from `left` to `right` came; `expected` is RCV.NXT.
-    pub fn on_data(&mut self, left: u32, right: u32, expected: u32) {
-        let held = |(start, end)| !before(left, start) && !before(end, right);
-        if !before(expected, right) || self.blocks.into_iter().flatten().any(held) {
-            self.duplicate = Some((left, right));
-        }
+    /// Data from `left` to `right` came that was there, in the order of the stream.
+    pub fn on_duplicate(&mut self, left: u32, right: u32) {
+        // One too many is not reported.
+        let _ = self.duplicates.try_push((left, right));
     }
 
-    /// The blocks for an ACK of `ack` in which `news` is the run that has just changed: a duplicate first (RFC 2883, section 4),
-    /// then the newest, then the older ones (RFC 2018, section 4).
+    /// Keeps no duplicate but the first.
+    pub fn keep_first(&mut self) {
+        self.duplicates.truncate(1);
+    }
+
+    /// Whether duplicates wait to be reported.
+    pub fn has_duplicate(&self) -> bool {
+        !self.duplicates.is_empty()
+    }
+
+    /// The blocks for an ACK of `ack` in which `news` is the run that has just changed: a duplicate first (RFC 2883,
+    /// section 4), then the run around it or else the newest, then the older ones (RFC 2018, section 4).
     pub fn on_ack(&mut self, ack: u32, news: &SackBlocks) -> SackBlocks {
         for (left, right) in news.iter() {
             let apart = |&(start, end): &(u32, u32)| before(end, left) || before(right, start);
@@ -31,7 +47,7 @@ impl SackReport {
             self.blocks = std::array::from_fn(|_| blocks.next());
         }
         let mut report = SackBlocks::default();
-        if let Some((left, right)) = self.duplicate.take() {
+        if let Some((left, right)) = self.duplicates.pop_at(0) {
             report.push(left, right);
         }
         for block in &mut self.blocks {
@@ -70,15 +86,18 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_are_reported_once_and_first() {
+    fn duplicates_are_reported_once_each_and_first() {
         let mut report = SackReport::default();
-        report.on_data(5, 9, 5);
-        assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[]), "that was new");
-        report.on_data(5, 9, 9);
+        report.on_duplicate(5, 9);
         assert_eq!(report.on_ack(9, &blocks(&[(20, 30)])), blocks(&[(5, 9), (20, 30)]));
-        report.on_data(22, 25, 9);
+        report.on_duplicate(22, 25);
         assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(22, 25), (20, 30)]));
         assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(20, 30)]));
+        report.on_duplicate(5, 9);
+        report.on_duplicate(20, 22);
+        assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(5, 9), (20, 30)]));
+        assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(20, 22), (20, 30)]));
+        assert!(!report.has_duplicate());
     }
 
     #[test]

@@ -2,6 +2,18 @@
 //!
 //! Offset 0 is the peer's SYN, data begins at 1, a FIN counts one, as in the send space.
 
+/// Whether a segment of `len` sequence numbers that begins `start` after RCV.NXT is acceptable where the receive window
+/// is `window` bytes: the table of RFC 9293, section 3.10.7.4, first check.
+pub fn is_acceptable(start: i64, len: u64, window: u64) -> bool {
+    let admitted = |number: i64| number >= 0 && number.unsigned_abs() < window;
+    match (len, window) {
+        (0, 0) => start == 0,
+        (0, _) => admitted(start),
+        (_, 0) => false,
+        _ => admitted(start) || admitted(start.saturating_add_unsigned(len - 1)),
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReceiveSpace {
     irs: u32,
@@ -43,6 +55,25 @@ impl ReceiveSpace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// RFC 9293, section 3.10.7.4: the four cases, and the numbers at each edge.
+    #[test]
+    fn the_four_cases_of_acceptability() {
+        for (len, window, acceptable, not) in [
+            (0, 0, &[0][..], &[-1, 1][..]),
+            (0, 10, &[0, 1, 9], &[-1, 10, 11]),
+            (5, 0, &[], &[-5, -1, 0, 1]),
+            (5, 10, &[-4, -1, 0, 9], &[-5, -6, 10, 11]),
+            (1, 10, &[0, 9], &[-1, 10]),
+        ] {
+            for start in acceptable {
+                assert!(is_acceptable(*start, len, window), "{start} {len} {window}");
+            }
+            for start in not {
+                assert!(!is_acceptable(*start, len, window), "{start} {len} {window}");
+            }
+        }
+    }
 
     #[test]
     fn distances_survive_the_wrap() {

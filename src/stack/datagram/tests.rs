@@ -322,6 +322,27 @@ fn a_survey_hears_every_port_of_the_one_host() {
     assert!(stack.datagrams.front().is_none() && stack.datagrams.take_error().is_none());
 }
 
+/// What came from a port and could not be understood is known by the port.
+#[test]
+fn a_survey_counts_damaged_answers_by_port() {
+    let theirs = client(false);
+    let tuple = FiveTuple { local: theirs.remote, remote: theirs.local, ..theirs };
+    let mut stack = dialed(tuple, PATH);
+    let damaged = || {
+        let mut packet = stranger(4001, b"here");
+        *packet.last_mut().expect("payload") ^= 1;
+        packet
+    };
+    deliver(&mut stack, &damaged(), 0, false);
+    stack.datagrams.survey();
+    deliver(&mut stack, &damaged(), 0, false);
+    deliver(&mut stack, &damaged(), 0, false);
+    assert_eq!(stack.datagrams.take_finding(), None);
+    let datagrams = &stack.datagrams;
+    let invalid = [4001, 4002].map(|port| datagrams.invalid_from(port));
+    assert_eq!((invalid, datagrams.counters().invalid), ([2, 0], 3));
+}
+
 #[test]
 fn errors_count_only_for_the_peer_and_only_once_something_was_sent() {
     let tuple = client(false);

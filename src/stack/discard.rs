@@ -1,0 +1,89 @@
+//! What came for a connection and did not open it: why an attempt that timed out did so although the peer spoke.
+use super::segment::{ACK, FIN, RST, SYN, Segment};
+use std::fmt;
+
+/// A segment that meant nothing to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// Its checksum is wrong.
+    Checksum,
+    /// Its data offset lies.
+    Header,
+    /// An ICMP error quotes nothing that is in flight (RFC 5927, section 4.1).
+    Icmp,
+    /// A segment with these flags that acknowledges something else than our SYN.
+    Acknowledgment(u8),
+    /// A segment with these flags that is no answer to a SYN.
+    Flags(u8),
+}
+
+impl Discard {
+    /// Of `segment`, which did not open the connection; `acknowledges` says whether its ACK would have.
+    pub fn of(segment: &Segment, acknowledges: bool) -> Discard {
+        match segment.is(ACK) && !acknowledges {
+            true => Discard::Acknowledgment(segment.flags),
+            false => Discard::Flags(segment.flags),
+        }
+    }
+}
+
+impl fmt::Display for Discard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Discard::Checksum => f.write_str("a wrong checksum"),
+            Discard::Header => f.write_str("an impossible header length"),
+            Discard::Icmp => f.write_str("an ICMP error that quotes nothing of ours"),
+            Discard::Acknowledgment(flags) => write!(f, "{} of something else than our SYN", Flags(*flags)),
+            Discard::Flags(flags) => write!(f, "{}, which is no answer to a SYN", Flags(*flags)),
+        }
+    }
+}
+
+/// Flags by their names.
+struct Flags(u8);
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names = [(SYN, "SYN"), (RST, "RST"), (FIN, "FIN"), (ACK, "ACK")]
+            .into_iter()
+            .filter(|(flag, _)| self.0 & flag != 0)
+            .map(|(_, name)| name);
+        f.write_str(names.next().unwrap_or("no flag"))?;
+        names.try_for_each(|name| write!(f, "+{name}"))
+    }
+}
+
+/// How many segments meant nothing, and the last of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Discards {
+    pub count: u64,
+    pub last: Discard,
+}
+
+impl fmt::Display for Discards {
+    /// "3 segments came that make no sense, the last one with a wrong checksum".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Discards { count, last } = self;
+        match count {
+            1 => write!(f, "1 segment came that makes no sense: {last}"),
+            _ => write!(f, "{count} segments came that make no sense, the last one: {last}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_what_came() {
+        let told = |count, last| Discards { count, last }.to_string();
+        assert_eq!(told(1, Discard::Checksum), "1 segment came that makes no sense: a wrong checksum");
+        let last = Discard::Acknowledgment(SYN | ACK);
+        let words =
+            "3 segments came that make no sense, the last one: SYN+ACK of something else than our SYN";
+        assert_eq!(told(3, last), words);
+        assert_eq!(Discard::Flags(0).to_string(), "no flag, which is no answer to a SYN");
+        assert_eq!(Discard::Flags(RST).to_string(), "RST, which is no answer to a SYN");
+    }
+}
