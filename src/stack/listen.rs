@@ -47,7 +47,9 @@ impl Stack {
     /// accepted are reset; handshakes under way will be.
     pub fn stop_listening(&mut self) {
         self.listening = false;
-        self.handshakes.clear();
+        for tuple in self.handshakes.clear() {
+            self.depart(tuple);
+        }
         for tuple in std::mem::take(&mut self.accepted) {
             if let Some(flow) = self.flow(&tuple) {
                 flow.abort();
@@ -128,6 +130,10 @@ impl Stack {
     ) {
         let opens =
             segment.flags & (segment::SYN | segment::ACK | segment::RST | segment::FIN) == segment::SYN;
+        if !opens && self.cookies.were_given() && !self.knows(&tuple) {
+            // Perhaps it was let in only because it might have been the ACK of a cookie.
+            return;
+        }
         let admission = match &self.listener {
             Some(listener) => match (listener.gate)(tuple.remote.ip()) {
                 // A gate that shows strangers nothing must not betray itself by resets either.
@@ -213,6 +219,7 @@ impl Stack {
         let way = Way { next_hop: handshake.next_hop, neighbour: Neighbour::Sender(None), path: *path };
         let Handshake { answered, seed, syn, .. } = handshake;
         self.flows.insert(tuple, Flow::answer(answered, tuple, way, &self.settings, seed, &syn));
+        self.changed.push(tuple);
         self.accepted.push_back(tuple);
         true
     }

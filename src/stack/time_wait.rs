@@ -16,7 +16,7 @@ use std::{
 /// How long one is kept. A peer repeats its FIN after 200 ms, 400 ms and so on (Linux); 10 s see five of them.
 const LIFETIME: Duration = Duration::from_secs(10);
 /// How many are kept; one more and the oldest goes.
-const LIMIT: usize = 16_384;
+pub const LIMIT: usize = 16_384;
 
 /// What a segment from an old connection's peer calls for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +34,20 @@ pub struct TimeWaits {
     records: HashMap<FiveTuple, (Duration, Bare)>,
     /// When each expires; an entry whose time is not its record's is stale.
     order: VecDeque<(Duration, FiveTuple)>,
+    /// Connections that are no longer here: see [`TimeWaits::take_forgotten`].
+    forgotten: Vec<FiveTuple>,
 }
 
 impl TimeWaits {
+    pub fn contains(&self, tuple: &FiveTuple) -> bool {
+        self.records.contains_key(tuple)
+    }
+
+    /// The connections that were forgotten since the last call.
+    pub fn take_forgotten(&mut self) -> Vec<FiveTuple> {
+        std::mem::take(&mut self.forgotten)
+    }
+
     /// Remembers a connection by the last ACK that it sent.
     pub fn insert(&mut self, now: Duration, tuple: FiveTuple, last: Bare) {
         while self.records.len() >= LIMIT
@@ -65,6 +76,7 @@ impl TimeWaits {
     fn forget(&mut self, at: Duration, tuple: &FiveTuple) {
         if self.records.get(tuple).is_some_and(|(expires, _)| *expires == at) {
             self.records.remove(tuple);
+            self.forgotten.push(*tuple);
         }
     }
 
@@ -91,6 +103,7 @@ impl TimeWaits {
             };
             if unused || newer {
                 self.records.remove(tuple);
+                self.forgotten.push(*tuple);
                 return Some(Answer::Open { beyond: sent.sequence });
             }
             return Some(repeat);

@@ -158,6 +158,7 @@ fn transmit(opened: &mut Opened, remote: SocketAddr) -> Result<u64, Error> {
     };
     let way = opened.way();
     let before = opened.engine.stack.datagrams.counters().egress_drops;
+    opened.engine.claim(&tuple);
     opened.engine.stack.datagrams.dial(tuple, way);
     opened.engine.send_datagrams(&[], 1)?;
     Ok(opened.engine.stack.datagrams.counters().egress_drops - before)
