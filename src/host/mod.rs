@@ -7,6 +7,7 @@
 //! that opened them, so each question opens its own: the answer is always that of the calling thread's namespace.
 
 pub mod capability;
+pub mod conntrack;
 pub mod identity;
 pub mod interface;
 pub mod missing;

@@ -4,7 +4,7 @@
 //! Order at start, so that no packet is lost and the kernel never answers one: port lease, programs, packet
 //! socket with its filter, bind, guards. The fields below stand in the order of teardown: the guards go
 //! last but for the lease, which keeps the kernel silent without them.
-use super::Error;
+use super::{Error, masqueraded};
 use crate::{
     host::{
         capability::{self, Capability},
@@ -40,6 +40,8 @@ pub(super) const RECEIVE_BUFFER: usize = 64 << 20;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The ports to choose from at an address that is not the host's (RFC 6335, section 6).
 const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
+/// Ports tried before giving up where any will do and those that the kernel picks are others'.
+const FREE_PORT_ATTEMPTS: usize = 16;
 /// A super-frame's length field is an IP packet's: 16 bits.
 const MAX_FRAME: usize = 65_536;
 /// What a super-frame must leave free of gso_max_size, in bytes: at the limit, the kernel segments in software.
@@ -103,11 +105,22 @@ impl Port {
             return Ok(Port { number, _lease: None });
         }
         let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
-        let lease = match setup.protocol {
-            Protocol::Tcp => PortLease::tcp(&setup.lease, setup.port, scope)?,
-            Protocol::Udp => PortLease::udp(&setup.lease, setup.port, scope)?,
-        };
-        Ok(Port { number: lease.port(), _lease: Some(lease) })
+        let mut attempts = if setup.port == 0 { FREE_PORT_ATTEMPTS } else { 1 };
+        // Kept until one is found, so that the kernel picks another each time.
+        let mut passed_over = Vec::new();
+        loop {
+            attempts -= 1;
+            let lease = match setup.protocol {
+                Protocol::Tcp => PortLease::tcp(&setup.lease, setup.port, scope)?,
+                Protocol::Udp => PortLease::udp(&setup.lease, setup.port, scope)?,
+            };
+            match masqueraded::refuse(setup, lease.port()) {
+                Ok(()) => return Ok(Port { number: lease.port(), _lease: Some(lease) }),
+                Err(error) if attempts == 0 => return Err(error),
+                Err(error) => log::info!("{error}"),
+            }
+            passed_over.push(lease);
+        }
     }
 
     pub fn number(&self) -> u16 {

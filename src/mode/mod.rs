@@ -13,6 +13,7 @@ mod hint;
 mod line_end;
 mod line_pace;
 mod listen;
+mod masqueraded;
 mod report;
 mod scan;
 mod serve;
@@ -23,12 +24,12 @@ mod verdict;
 
 use crate::{
     host::{
-        capability::CapabilityError, interface::InterfaceError, neighbour::NeighbourError,
+        capability::CapabilityError, conntrack, interface::InterfaceError, neighbour::NeighbourError,
         netlink::NetlinkError, sandbox::SandboxError,
     },
     kernel::KernelError,
     link::LinkError,
-    net::MacAddr,
+    net::{MacAddr, Protocol},
     sniffer::sink::SinkError,
     stack::{Failure, icmp::IcmpError},
 };
@@ -106,6 +107,11 @@ pub enum Error {
     Interrupted(Signal),
     #[error("cannot write the report to {to}: {error}")]
     Report { to: String, error: io::Error },
+    #[error(
+        "{protocol} port {port}: this host translates a connection of others to it: {connection}; its packets could not \
+         be told from netkat's: choose another port"
+    )]
+    Masqueraded { protocol: Protocol, port: u16, connection: Box<conntrack::Entry> },
     #[error("{address} is in use by {mac}: name another address with --as")]
     AddressInUse { address: IpAddr, mac: MacAddr },
     #[error("no neighbour: {address} answered no question for its link address in {}", seconds(*.waited))]

@@ -216,3 +216,51 @@ fn a_flood_of_syns_leaves_masqueraded_connections_alone() {
     finish(old);
     resets.saw_nothing();
 }
+
+/// A client to whose very peer the pod talks from the same port: neither could tell the other's packets.
+#[test]
+fn a_client_passes_over_a_port_of_a_masqueraded_connection() {
+    lab!("socat", "python3", "iptables", "ip6tables", "conntrack");
+    for family in Family::ALL {
+        for (kind, protocol, udp) in [("SOCK_STREAM", "TCP", ""), ("SOCK_DGRAM", "UDP", "-u")] {
+            let router = Router::new();
+            let Router { pair, pod } = &router;
+            let to = pair.peer_address(family);
+            let _echo = echo(&pair.peer, family, protocol, ECHO);
+            let talk = router.dialogue(pod, kind, to, ECHO, 40);
+            router.translates(family);
+            let ask = |arguments: String| netkat(&pair.host, &arguments).text("question").run();
+            let refused = ask(format!("{udp} -p {PORT} {to} {ECHO}"));
+            assert_eq!(refused.code(), Some(1), "{refused}");
+            let host = std::net::SocketAddr::new(pair.host_address(family), PORT);
+            assert!(refused.stderr.contains(&format!("masqueraded as {host}")), "{refused}");
+            // Where the kernel has two ports to offer, the other one is taken.
+            pair.host.sysctl("net.ipv4.ip_local_port_range", &format!("{PORT} {}", PORT + 1));
+            for _ in 0..4 {
+                let served = ask(format!("{udp} {to} {ECHO}"));
+                assert_eq!((served.code(), served.text().as_str()), (Some(0), "question"), "{served}");
+            }
+            finish(talk);
+        }
+    }
+}
+
+/// To a UDP listener any datagram may be a client's first.
+#[test]
+fn a_udp_listener_does_not_take_a_port_of_a_masqueraded_connection() {
+    lab!("socat", "python3", "iptables", "ip6tables", "conntrack");
+    for family in Family::ALL {
+        let router = Router::new();
+        let Router { pair, pod } = &router;
+        let to = pair.peer_address(family);
+        let _echo = echo(&pair.peer, family, "UDP", ECHO);
+        let talk = router.dialogue(pod, "SOCK_DGRAM", to, ECHO, 20);
+        router.translates(family);
+        let refused = netkat(&pair.host, &format!("-u -l {PORT}")).run();
+        assert_eq!(refused.code(), Some(1), "{refused}");
+        let host = std::net::SocketAddr::new(pair.host_address(family), PORT);
+        assert!(refused.stderr.contains(&format!("masqueraded as {host}")), "{refused}");
+        let _other = listening(&pair.host, &format!("-u {}", PORT + 1), |c| c.input(Input::Null));
+        finish(talk);
+    }
+}
