@@ -26,6 +26,8 @@
 #include <bpf/bpf_helpers.h>
 
 #define MAX_LOCAL 64		/* local addresses of one family */
+#define BUCKET 8		/* flows of a bucket of the flow table: a cache line */
+#define HASH_WORDS 9		/* 32-bit words of a flow's hash: both addresses and the remote port */
 #define MAX_EXTENSIONS 8	/* IPv6 extension headers before the transport header */
 #define VLAN_VID_MASK 0x0fff
 #define IP_OFFSET_MASK 0x1fff
@@ -50,6 +52,13 @@
 #define NEIGHBOUR_ADVERTISEMENT 136
 #define ICMP_HEADER 8
 
+/* The flags' place in a TCP header, and those that tell an opening SYN from the rest: RFC 9293 3.1. */
+#define TCP_FLAGS 13
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
 /* Addresses and ports are in network order. A sniffer looks for `remote` and `remote_port` on either
  * side of a packet. */
 struct config {
@@ -64,6 +73,9 @@ struct config {
 	__u8 remote_family;	/* 4 or 6: `remote` counts; 0: any remote address */
 	__u8 loopback_net;	/* flow: all of 127.0.0.0/8 is local, too */
 	__u8 neighbours;	/* flow: capture ARP and neighbour discovery for the local addresses as well */
+	__u8 table;		/* flow: only what is in the flow table, and a SYN, is ours */
+	__u32 bucket_mask;	/* buckets of the flow table, less one; their number is a power of two */
+	__u64 hash_key[HASH_WORDS + 1];	/* of the flow table's hash: random */
 	__u64 remote[2];	/* as `struct packet` holds addresses */
 	__u64 local6[MAX_LOCAL][2];
 	__be32 local4[MAX_LOCAL];
@@ -71,11 +83,37 @@ struct config {
 
 const volatile struct config config = {};
 
+/*
+ * The flow table: which flows are ours where the parameters alone can't tell, because many peers or many ports
+ * may talk to our one port. On a router or a node, masquerading uses that port for others' connections, too.
+ *
+ * User space writes it through its mapping, without a system call. A flow is the keyed hash of what tells it
+ * from our other flows, one aligned 64-bit word, so no reader ever sees half of an entry; 0 is free. It lies in
+ * one of two buckets that the hash itself names (Azar, Broder, Karlin, Upfal, "Balanced Allocations", 1999), so
+ * a look-up reads two cache lines at most.
+ */
+struct bucket {
+	__u64 flows[BUCKET];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);		/* user space says how many before it loads the object */
+	__type(key, __u32);
+	__type(value, struct bucket);
+} flow_table SEC(".maps");
+
+/* CLOCK_MONOTONIC, ns: until then a segment that is not in the flow table may be a flow's all the same, since SYN
+ * cookies are under way. */
+volatile __u64 unsure_until = 0;
+
 enum verdict {
 	FOREIGN,	/* not ours */
 	FLOW,		/* a segment or datagram of ours, or the first fragment of one */
 	FRAGMENT,	/* a later fragment, without ports: perhaps ours */
 	CONTROL,	/* an ICMP error about our packet, ARP or neighbour discovery for our address */
+	UNSURE,		/* perhaps the ACK of a SYN cookie of ours: the kernel sees it, too */
 };
 
 /* Whether a header travels to us or was written by us (on egress, or quoted by an ICMP error). */
@@ -85,6 +123,7 @@ struct packet {
 	__u64 source[2], destination[2];	/* halves in network order; of IPv4, the second is 0 */
 	__u32 transport;			/* offset of what follows the IP headers */
 	__u8 family, protocol, later_fragment;
+	__be16 remote_port;			/* known once match_flow() has found the packet's ports */
 };
 
 static __always_inline int load(struct __sk_buff *skb, __u32 offset, void *to, __u32 length)
@@ -115,6 +154,7 @@ static __always_inline int read_ip4(struct __sk_buff *skb, __u32 offset, struct 
 	p->source[1] = 0;
 	p->destination[0] = h.destination;
 	p->destination[1] = 0;
+	p->remote_port = 0;
 	return 1;
 }
 
@@ -167,6 +207,7 @@ static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct 
 	}
 	p->protocol = next;
 	p->transport = offset;
+	p->remote_port = 0;
 	return 1;
 }
 
@@ -214,7 +255,7 @@ static __always_inline int is_local(__u8 family, const __u64 *address)
 	return family == 4 ? is_local4(address[0]) : is_local6(address[0], address[1]);
 }
 
-static __always_inline int ports_match(struct __sk_buff *skb, const struct packet *p, enum side side)
+static __always_inline int ports_match(struct __sk_buff *skb, struct packet *p, enum side side)
 {
 	struct {
 		__be16 source, destination;
@@ -224,11 +265,88 @@ static __always_inline int ports_match(struct __sk_buff *skb, const struct packe
 		return 0;
 	if ((side == TO_US ? h.destination : h.source) != config.local_port)
 		return 0;
-	return !config.remote_port || (side == TO_US ? h.source : h.destination) == config.remote_port;
+	p->remote_port = side == TO_US ? h.source : h.destination;
+	return !config.remote_port || p->remote_port == config.remote_port;
+}
+
+static __always_inline __u64 hash_word(__u64 word, __u32 at)
+{
+	return (word >> 32) * config.hash_key[at] + (__u32)word * config.hash_key[at + 1];
+}
+
+/* A flow's entry in the table, never 0: a multilinear hash, which is universal (Lemire, Kaser, "Strongly universal
+ * string hashing is fast", 2014), so who does not know the key can't choose ports that share a bucket; then
+ * MurmurHash3's finalizer, a permutation, which spreads it over all bits. */
+static __always_inline __u64 hash_flow(__u64 remote_high, __u64 remote_low, __u64 local_high, __u64 local_low,
+				       __be16 remote_port)
+{
+	__u64 h = config.hash_key[HASH_WORDS] + remote_port * config.hash_key[HASH_WORDS - 1];
+
+	h += hash_word(remote_high, 0) + hash_word(remote_low, 2);
+	h += hash_word(local_high, 4) + hash_word(local_low, 6);
+	h ^= h >> 33;
+	h *= 0xff51afd7ed558ccd;
+	h ^= h >> 33;
+	h *= 0xc4ceb9fe1a85ec53;
+	h ^= h >> 33;
+	return h ? h : 1;
+}
+
+static __always_inline int is_in_bucket(__u32 at, __u64 flow)
+{
+	struct bucket *bucket = bpf_map_lookup_elem(&flow_table, &at);
+	int found = 0;
+
+	if (!bucket)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < BUCKET; i++)
+		found |= bucket->flows[i] == flow;
+	return found;
+}
+
+/* Not static, so that the verifier walks it once. */
+__noinline int is_known(__u64 remote_high, __u64 remote_low, __u64 local_high, __u64 local_low, __u32 remote_port)
+{
+	__u64 flow = hash_flow(remote_high, remote_low, local_high, local_low, remote_port);
+
+	return is_in_bucket(flow & config.bucket_mask, flow) ||
+	       is_in_bucket((flow >> 32) & config.bucket_mask, flow);
+}
+
+/* A SYN that opens a connection. A fragment that is cut before its flags is none. */
+static __always_inline int is_opening(struct __sk_buff *skb, const struct packet *p)
+{
+	__u8 flags;
+
+	return load(skb, p->transport + TCP_FLAGS, &flags, 1) &&
+	       (flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
+}
+
+/* The difference is signed: see is_orphan() in netkat.bpf.c. */
+static __always_inline int is_unsure(void)
+{
+	__u64 until = unsure_until;
+
+	return until && (__s64)(until - bpf_ktime_get_ns()) > 0;
+}
+
+/* FLOW, UNSURE or FOREIGN for an arriving packet with our port at our address, whose ports have been found. */
+static __always_inline enum verdict claim(struct __sk_buff *skb, const struct packet *p)
+{
+	if (!config.table)
+		return FLOW;
+	if (is_known(p->source[0], p->source[1], p->destination[0], p->destination[1], p->remote_port))
+		return FLOW;
+	if (config.protocol != IPPROTO_TCP)
+		return FOREIGN;
+	if (is_opening(skb, p))
+		return FLOW;
+	return is_unsure() ? UNSURE : FOREIGN;
 }
 
 /* FOREIGN, FLOW or FRAGMENT for a packet whose IP headers have been read. */
-static __always_inline enum verdict match_flow(struct __sk_buff *skb, const struct packet *p, enum side side)
+static __always_inline enum verdict match_flow(struct __sk_buff *skb, struct packet *p, enum side side)
 {
 	if (p->protocol != config.protocol)
 		return FOREIGN;
@@ -320,12 +438,16 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 		if (!read_ip4(skb, 0, &p))
 			return FOREIGN;
 		verdict = match_flow(skb, &p, TO_US);
+		if (verdict == FLOW)
+			return claim(skb, &p);
 		return verdict == FOREIGN && control ? match_error4(skb, &p) : verdict;
 	}
 	if (config.local6_count && skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		if (!read_ip6(skb, 0, &p))
 			return FOREIGN;
 		verdict = match_flow(skb, &p, TO_US);
+		if (verdict == FLOW)
+			return claim(skb, &p);
 		return verdict == FOREIGN && control ? match_icmp6(skb, &p) : verdict;
 	}
 	if (control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {

@@ -11,6 +11,10 @@
  *     looks for an established socket, finds none (the port lease is a listener, or an unconnected UDP
  *     socket, which Linux tells nothing either), and at most notes the path MTU, which is true for it too.
  *   - So do ARP and neighbour discovery: the kernel does not answer for an address that it does not own.
+ *   - So does what is perhaps the ACK of a SYN cookie. Of a connection of others, the kernel is the one to take it;
+ *     what is ours, the port lease, a listener that keeps no byte, drops without an answer.
+ * Of a port that many may talk to, only a SYN and the flows in the flow table are ours; the rest, perhaps a
+ * connection that this host translates, goes on untouched.
  * netkat_loopback runs at lo's egress and makes IPv4 frames that we inject there acceptable to the kernel.
  *
  * Attachments that the kernel does not undo when we die (clsact) are watched by a heartbeat: `heartbeat` is
@@ -19,7 +23,7 @@
 #include "flow.h"
 
 struct counters {
-	__u64 flow, fragments, control;	/* seen by the capture program */
+	__u64 flow, fragments, control;	/* seen by the capture program; `control` has what is unsure, too */
 	__u64 dropped;			/* kept from the kernel by the guard */
 	__u64 redirected;		/* given a route on lo */
 };
@@ -55,6 +59,7 @@ SEC("socket") int netkat_capture(struct __sk_buff *skb)
 		count(fragments);
 		return WHOLE_PACKET;
 	case CONTROL:
+	case UNSURE:
 		count(control);
 		return WHOLE_PACKET;
 	case FOREIGN:

@@ -7,11 +7,11 @@ use netkat::{
     },
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Failure, Listener, Neighbour, Path, Phase, Settings, Stack, Way},
+    stack::{Admission, Failure, Listener, Neighbour, Path, Phase, Settings, Stack, Way, ip},
 };
 use proptest::prelude::*;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -39,6 +39,8 @@ struct Host {
     stack: Stack,
     link: MemoryLink,
     tuple: Option<FiveTuple>,
+    /// What the programs' flow table would hold: of others only SYNs come in.
+    known: HashSet<FiveTuple>,
     to_send: Vec<u8>,
     arrived: Vec<u8>,
     closed: bool,
@@ -52,13 +54,16 @@ impl Host {
             state
         };
         let stack = Stack::new(settings(buffer), seeds);
-        Host { stack, link, tuple: None, to_send, arrived: Vec::new(), closed: false }
+        Host { stack, link, tuple: None, known: HashSet::new(), to_send, arrived: Vec::new(), closed: false }
     }
 
     /// One turn of what the reactor does. `chunk` bounds each read and write.
     fn turn(&mut self, now: Duration, chunk: usize) {
         while let Ok(Some(received)) = self.link.receive() {
-            self.stack.ingress(now, received);
+            let packet = &received.frame[received.network..];
+            if is_taken(&self.known, packet) || self.stack.expects_strangers(now).is_some() {
+                self.stack.ingress(now, received);
+            }
         }
         self.tuple = self.tuple.or_else(|| self.stack.accept());
         if let Some(flow) = self.tuple.and_then(|t| self.stack.flow(&t)) {
@@ -85,7 +90,22 @@ impl Host {
                 }
             }
         }
-        while self.stack.egress(now, &mut self.link).expect("a memory link does not fail") {}
+        loop {
+            self.update_known();
+            if !self.stack.egress(now, &mut self.link).expect("a memory link does not fail") {
+                return;
+            }
+        }
+    }
+
+    /// Follows the stack as the flow table does.
+    fn update_known(&mut self) {
+        for tuple in self.stack.take_changed() {
+            match self.stack.knows(&tuple) {
+                true => self.known.insert(tuple),
+                false => self.known.remove(&tuple),
+            };
+        }
     }
 
     fn phase(&self) -> Phase {
@@ -95,6 +115,19 @@ impl Host {
     fn failure(&self) -> Option<Failure> {
         self.stack.peek(&self.tuple?)?.failure().cloned()
     }
+}
+
+/// Whether the programs take a packet: it is of a flow in the table, or a SYN that opens one.
+fn is_taken(known: &HashSet<FiveTuple>, packet: &[u8]) -> bool {
+    let Ok(header) = ip::parse(packet, false) else { return false };
+    let segment = &packet[header.transport..];
+    let port = |at: usize| u16::from_be_bytes([segment[at], segment[at + 1]]);
+    let tuple = FiveTuple {
+        protocol: Protocol::Tcp,
+        local: SocketAddr::new(header.destination, port(2)),
+        remote: SocketAddr::new(header.source, port(0)),
+    };
+    known.contains(&tuple) || segment[13] & 0b1_0111 == 0b10
 }
 
 fn addresses(v6: bool) -> (SocketAddr, SocketAddr) {
@@ -259,6 +292,31 @@ fn a_reset_tells_the_other_side() {
     let tuple = lab.server.tuple.expect("accepted");
     lab.server.stack.flow(&tuple).expect("open").abort();
     lab.run(1000, |lab| lab.client.failure() == Some(Failure::Reset));
+}
+
+/// From its first SYN until long after its end a connection is known; a handshake that nobody completes is forgotten.
+#[test]
+fn connections_are_known_for_as_long_as_they_must_be_answered() {
+    let mut lab = Lab::new(false, Impairment::default(), 1, 65_536, vec![1], vec![2]);
+    lab.server.stack.listen(listener(Admission::Accept));
+    lab.run(1000, Lab::finished);
+    let tuple = lab.server.tuple.expect("accepted");
+    lab.server.stack.release(lab.medium.now(), &tuple);
+    for seconds in [0, 1, 30, 3600] {
+        lab.server.turn(lab.medium.now() + Duration::from_secs(seconds), 1000);
+        assert!(lab.server.known.contains(&tuple), "after {seconds} s");
+    }
+    assert_eq!(lab.server.known.len(), 1);
+
+    let mut lab = Lab::new(false, Impairment::default(), 1, 65_536, vec![1], vec![]);
+    lab.server.stack.listen(listener(Admission::Accept));
+    lab.client.turn(Duration::ZERO, 1000);
+    for (seconds, known) in [(0, 1), (1, 1), (3, 1), (7, 1), (16, 0)] {
+        // The second turn is told of what the first one's end has changed.
+        lab.server.turn(Duration::from_secs(seconds), 1000);
+        lab.server.turn(Duration::from_secs(seconds), 1000);
+        assert_eq!(lab.server.known.len(), known, "after {seconds} s");
+    }
 }
 
 proptest! {

@@ -448,6 +448,29 @@ fn guessed_cookies_open_nothing() {
     assert_eq!(target.stack.accept(), None);
 }
 
+/// While cookies are out, segments of others' connections come in as well: they are not answered. Without cookies, what
+/// comes in is ours, and RFC 9293, section 3.10.7, has the answer.
+#[test]
+fn strangers_among_the_acks_of_cookies_get_no_answer() {
+    let mut target = Target::listening();
+    let strays = [ACK, ACK | FIN, RST, ACK | SYN];
+    let stray = |target: &mut Target, flags| {
+        target.deliver(packet([10, 9, 9, 9], 6, &tcp(77, 88, flags, 0xffff, &[], &[])));
+        target.sent().len()
+    };
+    assert_eq!(strays.map(|flags| stray(&mut target, flags)), [1, 1, 0, 1]);
+    for number in 0..5000u32 {
+        let [_, _, a, b] = number.to_be_bytes();
+        target.deliver(packet([10, 1, a, b], 6, &tcp(number, 0, SYN, 0xffff, &[], &[])));
+        target.sent();
+    }
+    assert!(target.stack.expects_strangers(target.now).is_some(), "cookies are given");
+    assert_eq!(strays.map(|flags| stray(&mut target, flags)), [0, 0, 0, 0]);
+    // A handshake that is known still gets its answer.
+    target.deliver(packet([10, 1, 0, 0], 6, &tcp(1, 88, ACK, 0xffff, &[], &[])));
+    assert_eq!(target.sent().len(), 1);
+}
+
 /// RFC 6528: an initial sequence number tells nothing about the next.
 #[test]
 fn initial_sequence_numbers_are_unpredictable() {

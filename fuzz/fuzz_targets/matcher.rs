@@ -7,16 +7,16 @@
 #[path = "../../tests/bpf/model.rs"]
 mod model;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libfuzzer_sys::{
     arbitrary::{Result, Unstructured},
     fuzz_target,
 };
-use model::Verdict;
+use model::{Table, Verdict};
 use netkat::{
     kernel::{FlowFilter, IpFamily, SniffFilter},
-    net::Protocol,
+    net::{FiveTuple, Protocol},
 };
 
 unsafe extern "C" {
@@ -33,6 +33,8 @@ unsafe extern "C" {
         loopback_net: u8,
         neighbours: u8,
     );
+    fn matcher_table(unsure: i32);
+    fn matcher_know(remote: *const u8, local: *const u8, remote_port: u16);
     fn matcher_sniff(protocol: u8, family: u8, host_family: u8, host: *const u8, port: u16);
     fn matcher_arriving(frame: *const u8, length: u32, tag: u16, control: i32) -> i32;
     fn matcher_departing(frame: *const u8, length: u32) -> i32;
@@ -88,6 +90,7 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
         remote_port: maybe(u, |u| port(u, frame))?,
         loopback_network: u.arbitrary()?,
         neighbour_discovery: u.arbitrary()?,
+        table: 0,
     };
     for _ in 0..u.int_in_range(1..=4)? {
         let address = address(u, frame)?;
@@ -101,6 +104,20 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
         match address {
             IpAddr::V4(v4) => local4.extend(v4.octets()),
             IpAddr::V6(v6) => local6.extend(v6.octets()),
+        }
+    }
+    // Last, so that older inputs mean what they meant.
+    let mut table = Table::default();
+    if u.arbitrary().unwrap_or(false) {
+        filter.table = 1;
+        table.unsure = u.arbitrary().unwrap_or(false);
+        let flow = FiveTuple {
+            protocol: filter.protocol,
+            local: SocketAddr::new(address(u, frame)?, filter.local_port),
+            remote: SocketAddr::new(address(u, frame)?, port(u, frame)?),
+        };
+        if flow.local.is_ipv4() == flow.remote.is_ipv4() {
+            table.flows.insert(flow);
         }
     }
     let (family, remote) = number(filter.remote_address);
@@ -120,6 +137,13 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
             filter.loopback_network.into(),
             filter.neighbour_discovery.into(),
         );
+        if filter.table > 0 {
+            matcher_table(table.unsure.into());
+        }
+        for flow in &table.flows {
+            let (remote, local) = (number(Some(flow.remote.ip())).1, number(Some(flow.local.ip())).1);
+            matcher_know(remote.as_ptr(), local.as_ptr(), flow.remote.port());
+        }
         (
             matcher_arriving(frame.as_ptr(), length, 0, 1),
             matcher_arriving(frame.as_ptr(), length, 0, 0),
@@ -127,7 +151,7 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
             matcher_arriving(frame.as_ptr(), length, tag, 1),
         )
     };
-    let expected = model::arriving(&filter, frame);
+    let expected = model::arriving(&filter, &table, frame);
     assert_eq!(capture, expected as i32, "capture: {expected:?} {filter:?} {frame:02x?}");
     // The guard sees the flow and nothing else that it would drop.
     assert_eq!(guard == Verdict::Flow as i32, expected == Verdict::Flow, "guard: {filter:?} {frame:02x?}");

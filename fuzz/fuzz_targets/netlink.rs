@@ -1,10 +1,11 @@
 //! Any bytes as what the kernel answers on rtnetlink: taken apart, and what they say of interfaces, addresses and
-//! neighbours read out, and of filters at tc. The first byte is the sequence number that is waited for.
+//! neighbours read out, and of filters at tc; and what ctnetlink answers of connections. The first byte is the sequence number that is waited for.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use netkat::{
     host::{
+        conntrack,
         interface::{Address, Interface},
         neighbour::Neighbour,
         netlink::Replies,
@@ -29,4 +30,5 @@ fuzz_target!(|input: &[u8]| {
             let _ = neighbour.valid();
         }
     }
+    let _ = conntrack::take_in(datagram, &mut |connection| assert!(!connection.to_string().is_empty()));
 });

@@ -35,7 +35,8 @@ pub struct Listen {
 impl Listen {
     pub fn run(&self, report: &mut Report) -> Result<(), Error> {
         let taps = super::standard_streams(&self.recording, self.command.as_ref())?;
-        let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
+        let flows = HALF_OPEN + BACKLOG + self.keep_open.unwrap_or(1);
+        let mut engine = Engine::open(&Setup { flows, ..self.setup.clone() }, Port::take(&self.setup)?)?;
         engine.enter_sandbox()?;
         if let Some(persona) = self.setup.persona {
             assume::assume(&mut engine, persona)?;

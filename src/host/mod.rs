@@ -5,6 +5,7 @@
 //! resolve a neighbour that it does not know yet. Netlink sockets belong to the network namespace of the thread that
 //! opened them, so each question opens its own: the answer is always that of the calling thread's namespace.
 
+pub mod conntrack;
 pub mod features;
 pub mod interface;
 pub mod neighbour;

@@ -20,11 +20,13 @@ pub enum KernelError {
     /// EPERM although nothing is missing: see bpf_charge_memlock in Linux 5.10's kernel/bpf/syscall.c.
     #[error(
         "cannot load the eBPF programs: {0}, although it has the capabilities; a container's seccomp profile may forbid \
-         bpf(2), or, before Linux 5.11, the limit on locked memory may be too low (ulimit -l 128 is enough)"
+         bpf(2), or, before Linux 5.11, the limit on locked memory may be too low (ulimit -l 1024 is enough)"
     )]
     Forbidden(#[source] libbpf_rs::Error),
     #[error("cannot load the eBPF programs: {0}")]
     Load(#[source] libbpf_rs::Error),
+    #[error("cannot map the table of netkat's flows: {0}")]
+    FlowTable(#[source] io::Error),
     #[error("cannot load the eBPF programs: the object lacks its {0} section")]
     Object(&'static str),
     #[error("cannot attach to {hook} of {interface}: {source}")]

@@ -1,8 +1,8 @@
 //! What the programs look for, and its form as the constants in their read-only data.
 
-use super::{error::KernelError, skeleton::types};
+use super::{error::KernelError, flow_table::halves, skeleton::types};
 use crate::net::Protocol;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// The local addresses of one family that a [`FlowFilter`] takes: MAX_LOCAL in bpf/flow.h.
 pub const MAX_LOCAL_ADDRESSES: usize = 64;
@@ -34,6 +34,10 @@ pub struct FlowFilter {
     /// Capture ARP and neighbour discovery for the local addresses too: for an address that the host does
     /// not own, nobody else answers.
     pub neighbour_discovery: bool,
+    /// The most flows that the [`FlowTable`](super::FlowTable) holds at once. With a table, a TCP segment is
+    /// taken if it is a SYN or of a flow in the table, a UDP datagram if it is of one. 0: no table, whatever
+    /// matches is taken, which is right where the peer's address and port are known.
+    pub table: usize,
 }
 
 /// Packets that a sniffer shows; [`SniffFilter::default`] means everything, IP or not.
@@ -92,6 +96,7 @@ impl FlowFilter {
         config.remote_port = self.remote_port.unwrap_or(0).to_be();
         config.loopback_net = self.loopback_network.into();
         config.neighbours = self.neighbour_discovery.into();
+        config.table = self.has_table().into();
         write_remote(config, self.remote_address);
 
         let (mut count4, mut count6) = (0, 0);
@@ -116,6 +121,11 @@ impl FlowFilter {
         // Both are at most MAX_LOCAL.
         (config.local4_count, config.local6_count) = (count4 as u32, count6 as u32);
         Ok(())
+    }
+
+    /// Whether a flow table says which flows are ours.
+    pub(super) fn has_table(&self) -> bool {
+        self.table > 0
     }
 
     /// Whether the flow can use IPv4, which the loopback program is for.
@@ -146,10 +156,4 @@ fn write_remote(config: &mut types::config, address: Option<IpAddr>) {
             config.remote = halves(a);
         }
     }
-}
-
-/// An IPv6 address as the two numbers that a program loads from a packet.
-fn halves(address: Ipv6Addr) -> [u64; 2] {
-    let bits = address.to_bits();
-    [(bits >> 64) as u64, bits as u64].map(u64::to_be)
 }

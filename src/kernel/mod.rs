@@ -2,7 +2,8 @@
 //!
 //! [`Programs`] holds the eBPF programs, with their parameters as constants: `capture_fd` goes on the packet
 //! socket. A [`PortLease`] keeps others off our port, and the kernel silent until the [`Guard`] is attached.
-//! The guard then keeps our packets from the kernel. [`Loopback`] is for IPv4 on lo only.
+//! The guard then keeps our packets from the kernel. Where many peers may talk to our port, a [`FlowTable`] says which
+//! packets are ours. [`Loopback`] is for IPv4 on lo only.
 //!
 //! The order of a start without a lost packet or a reset from the kernel: packet socket without a protocol,
 //! capture program, lease, bind to the interface and ETH_P_ALL, guard, loopback, first SYN. Undo in reverse,
@@ -16,6 +17,7 @@ mod descriptors;
 mod error;
 mod exclusion;
 mod filter;
+mod flow_table;
 mod guard;
 mod holder;
 mod init;
@@ -30,6 +32,7 @@ pub use clsact::filter_names;
 pub use descriptors::output_was_closed;
 pub use error::KernelError;
 pub use filter::{Filter, FlowFilter, IpFamily, MAX_LOCAL_ADDRESSES, SniffFilter};
+pub use flow_table::FlowTable;
 pub use guard::Guard;
 pub use holder::Holder;
 pub use init::{is_init, prepare_signals};

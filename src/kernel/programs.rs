@@ -9,6 +9,7 @@ use super::{
     bpf,
     error::KernelError,
     filter::Filter,
+    flow_table::{self, FlowTable, Key},
     owner::Owner,
     skeleton::{NetkatSkel, NetkatSkelBuilder, types},
 };
@@ -45,7 +46,8 @@ pub struct Counters {
     pub flow: u64,
     /// Later fragments that it let through; the kernel sees them too.
     pub fragments: u64,
-    /// ICMP errors about our packets, ARP and neighbour discovery that it let through.
+    /// ICMP errors about our packets, ARP and neighbour discovery that it let through, and what may be the ACK of a
+    /// SYN cookie.
     pub control: u64,
     /// Segments and datagrams that the guard kept from the kernel. When these stay behind `flow`, a program
     /// ahead of the guard lets packets past it: see [`Guard::ahead`](super::Guard::ahead).
@@ -61,6 +63,7 @@ pub struct Programs {
     watched: Cell<bool>,
     owner: OnceCell<Rc<Owner>>,
     missing: Missing,
+    table: Option<FlowTable>,
 }
 
 impl Programs {
@@ -81,6 +84,17 @@ impl Programs {
         let rodata = open.maps.rodata_data.as_deref_mut().ok_or(KernelError::Object(".rodata"))?;
         rodata.config.heartbeat_limit = nanoseconds(HEARTBEAT_LIMIT);
         filter.write(&mut rodata.config)?;
+        let table = match filter {
+            Filter::Flow(flow) if flow.has_table() => {
+                let key = Key::random().map_err(KernelError::FlowTable)?;
+                let buckets = flow_table::buckets(flow.table);
+                rodata.config.hash_key = key.0;
+                rodata.config.bucket_mask = buckets - 1;
+                open.maps.flow_table.set_max_entries(buckets).map_err(KernelError::Load)?;
+                Some((buckets, key))
+            }
+            _ => None,
+        };
         let (guard, loopback) = match filter {
             Filter::Sniff(_) => (false, false),
             Filter::Flow(flow) => (true, flow.has_ipv4()),
@@ -91,7 +105,10 @@ impl Programs {
         let mut skeleton = open.load().map_err(|error| refused(error, guard))?;
         let shared = skeleton.maps.bss_data.as_deref_mut().ok_or(KernelError::Object(".bss"))?;
         let shared = NonNull::from(shared);
+        let map = skeleton.maps.flow_table.as_fd();
+        let table = table.map(|(buckets, key)| FlowTable::map(map, buckets, key)).transpose();
         Ok(Programs {
+            table: table.map_err(KernelError::FlowTable)?,
             skeleton,
             shared,
             watched: Cell::new(false),
@@ -125,6 +142,20 @@ impl Programs {
         self.skeleton.progs.netkat_loopback.autoload().then(|| self.skeleton.progs.netkat_loopback.as_fd())
     }
 
+    /// The flow table, where the filter has one.
+    pub fn table(&mut self) -> Option<&mut FlowTable> {
+        self.table.as_mut()
+    }
+
+    /// Captures for this long what is of no flow in the table, too; the kernel sees that as well. For ACKs of SYN
+    /// cookies, of which nobody can know before.
+    pub fn capture_unknown(&self, for_how_long: Duration) {
+        let Some(now) = monotonic() else { return };
+        let until = now.saturating_add(nanoseconds(for_how_long));
+        // SAFETY: the mapping is writable and lives as long as the skeleton; the number is aligned.
+        unsafe { (&raw mut (*self.shared.as_ptr()).unsure_until).write_volatile(until) };
+    }
+
     /// What has been counted up to now.
     pub fn counters(&self) -> Counters {
         // SAFETY: the mapping lives as long as the skeleton. The programs write to it at any time, hence the
@@ -144,15 +175,9 @@ impl Programs {
         if !self.watched.get() {
             return;
         }
-        // bpf_ktime_get_ns() reads the same clock.
-        match clock_gettime(ClockId::CLOCK_MONOTONIC) {
-            Ok(now) => {
-                let now = nanoseconds(Duration::from(now));
-                // SAFETY: the mapping is writable and lives as long as the skeleton; the number is aligned.
-                unsafe { (&raw mut (*self.shared.as_ptr()).heartbeat).write_volatile(now) };
-            }
-            Err(error) => warn!("cannot read the monotonic clock: {error}"),
-        }
+        let Some(now) = monotonic() else { return };
+        // SAFETY: the mapping is writable and lives as long as the skeleton; the number is aligned.
+        unsafe { (&raw mut (*self.shared.as_ptr()).heartbeat).write_volatile(now) };
     }
 
     /// Starts the heartbeat, and claims the name by which others learn that the owner of these programs
@@ -184,6 +209,17 @@ fn log_libbpf(level: PrintLevel, message: String) {
     match level {
         PrintLevel::Debug => trace!("{message}"),
         PrintLevel::Info | PrintLevel::Warn => debug!("{message}"),
+    }
+}
+
+/// The clock that bpf_ktime_get_ns() reads, in ns.
+fn monotonic() -> Option<u64> {
+    match clock_gettime(ClockId::CLOCK_MONOTONIC) {
+        Ok(now) => Some(nanoseconds(Duration::from(now))),
+        Err(error) => {
+            warn!("cannot read the monotonic clock: {error}");
+            None
+        }
     }
 }
 

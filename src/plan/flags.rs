@@ -29,6 +29,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         port: 0,
         lease: Vec::new(),
         remote: None,
+        flows: 0,
         interfaces: Vec::new(),
         ways_back: Vec::new(),
         persona: None,

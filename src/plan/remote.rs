@@ -46,6 +46,7 @@ pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
     let mut attempts = attempts(cli, host, ports.first().copied().unwrap_or_default())?;
     for attempt in &mut attempts {
         attempt.setup.remote = Some(SocketAddr::new(attempt.remote.ip(), 0));
+        attempt.setup.flows = ports.len();
         attempt.setup.settings.send_buffer = PROBE_BUFFER;
         attempt.setup.settings.receive_buffer = PROBE_BUFFER;
     }

@@ -13,10 +13,10 @@ use crate::{
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Programs},
     link::{self, Link, LinkError, PacketSocket},
-    net::Protocol,
+    net::{FiveTuple, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
-    stack::{Outlet, Path, Persona, Settings, Source, Stack},
+    stack::{MAX_ENDED, Outlet, Path, Persona, Settings, Source, Stack},
     stdio::Interest,
 };
 use std::{
@@ -50,6 +50,9 @@ pub struct Setup {
     pub port: u16,
     /// The only peer, if there is one; port 0 stands for all of its ports.
     pub remote: Option<SocketAddr>,
+    /// How many connections may be there or begin at once, where several peers or ports may talk to our port: only
+    /// their packets are ours. 0: all that comes from `remote` to our port is ours, or, for UDP, from anybody.
+    pub flows: usize,
     /// The interfaces that our packets come in and go out by.
     pub interfaces: Vec<Interface>,
     /// More interfaces that answers may come in by. They may go while we run.
@@ -82,6 +85,8 @@ pub struct Engine {
     guards: Vec<Guard>,
     programs: Programs,
     port: Port,
+    /// Until when the programs capture what is of no flow.
+    unsure_until: Duration,
     /// The last wait said that no frame is there, and nothing has been done since.
     link_empty: bool,
     /// The last turn found no frame.
@@ -110,6 +115,7 @@ impl Engine {
             remote_port: setup.remote.map(|r| r.port()).filter(|port| *port != 0),
             loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
             neighbour_discovery: setup.persona.is_some() || setup.hears_neighbours,
+            table: if setup.flows > 0 { setup.flows + MAX_ENDED } else { 0 },
         }))?
         .without(setup.missing);
         let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.ways_back).collect();
@@ -157,6 +163,7 @@ impl Engine {
             guards,
             programs,
             port,
+            unsure_until: Duration::ZERO,
             link_empty: false,
             drained: false,
             checked_at: Duration::ZERO,
@@ -227,6 +234,7 @@ impl Engine {
 
     /// Sends what is due; whether there is more.
     pub fn egress(&mut self, now: Duration) -> Result<bool, Error> {
+        self.update_flow_table(now);
         let more = self.stack.egress(now, &mut self.link)?;
         for tuple in self.stack.take_unlocated() {
             let Some(flow) = self.stack.peek(&tuple) else { continue };
@@ -237,6 +245,32 @@ impl Engine {
             }
         }
         Ok(more)
+    }
+
+    /// Tells the programs which flows are ours, before anything is sent that a peer could answer.
+    fn update_flow_table(&mut self, now: Duration) {
+        for tuple in self.stack.take_changed() {
+            match self.stack.knows(&tuple) {
+                true => self.claim(&tuple),
+                false => self.programs.table().into_iter().for_each(|table| table.remove(&tuple)),
+            }
+        }
+        if let Some(time) = self.stack.expects_strangers(now)
+            && now + time > self.unsure_until + CHECK_INTERVAL
+        {
+            // In a flood once a second, not for each SYN.
+            self.unsure_until = now + time;
+            self.programs.capture_unknown(time);
+        }
+    }
+
+    /// Makes a flow's packets ours from now on. Where the stack knows the flow, they are already.
+    pub fn claim(&mut self, tuple: &FiveTuple) {
+        if let Some(table) = self.programs.table()
+            && !table.insert(tuple)
+        {
+            log::warn!("the flow table is full: no packet of {tuple} will be seen");
+        }
     }
 
     /// Sends `bytes` to the UDP port's peer as datagrams of `size` bytes; see [`stack::DatagramSocket::send`].

@@ -4,14 +4,15 @@ pub(crate) mod children;
 pub(crate) mod egress;
 mod engine;
 mod event_loop;
+mod masqueraded;
 mod port;
 pub(crate) mod reactor;
 
 use crate::{
-    host::{interface::InterfaceError, neighbour::NeighbourError, netlink::NetlinkError},
+    host::{conntrack, interface::InterfaceError, neighbour::NeighbourError, netlink::NetlinkError},
     kernel::KernelError,
     link::LinkError,
-    net::MacAddr,
+    net::{MacAddr, Protocol},
     process::{capability::CapabilityError, sandbox::SandboxError},
     sniffer::sink::SinkError,
 };
@@ -30,6 +31,11 @@ pub enum Error {
     Reactor(io::Error),
     #[error("ended by {0}")]
     Interrupted(Signal),
+    #[error(
+        "{protocol} port {port}: this host translates a connection of others to it: {connection}; its packets could not \
+         be told from netkat's: choose another port"
+    )]
+    Masqueraded { protocol: Protocol, port: u16, connection: Box<conntrack::Entry> },
     #[error("{address} is in use by {mac}: name another address with --as")]
     AddressInUse { address: IpAddr, mac: MacAddr },
     #[error("no neighbour: {address} answered no question for its link address in {} s", waited.as_secs_f64())]

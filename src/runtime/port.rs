@@ -1,5 +1,5 @@
 //! Our port, held against other processes.
-use super::{Error, Setup, engine::unpredictable};
+use super::{Error, Setup, engine::unpredictable, masqueraded};
 use crate::{
     kernel::PortLease,
     net::Protocol,
@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 
 /// The ports to choose from at an address that is not the host's (RFC 6335, section 6).
 const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
+/// Ports tried before giving up where any will do and those that the kernel picks are others'.
+const FREE_PORT_ATTEMPTS: usize = 16;
 
 /// A port of ours, held against other processes for as long as this value lives.
 #[derive(Debug)]
@@ -34,11 +36,22 @@ impl Port {
             return Ok(Port { number, _lease: None });
         }
         let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
-        let lease = match setup.protocol {
-            Protocol::Tcp => PortLease::tcp(&setup.lease, setup.port, scope)?,
-            Protocol::Udp => PortLease::udp(&setup.lease, setup.port, scope)?,
-        };
-        Ok(Port { number: lease.port(), _lease: Some(lease) })
+        let mut attempts = if setup.port == 0 { FREE_PORT_ATTEMPTS } else { 1 };
+        // Kept until one is found, so that the kernel picks another each time.
+        let mut passed_over = Vec::new();
+        loop {
+            attempts -= 1;
+            let lease = match setup.protocol {
+                Protocol::Tcp => PortLease::tcp(&setup.lease, setup.port, scope)?,
+                Protocol::Udp => PortLease::udp(&setup.lease, setup.port, scope)?,
+            };
+            match masqueraded::refuse(setup, lease.port()) {
+                Ok(()) => return Ok(Port { number: lease.port(), _lease: Some(lease) }),
+                Err(error) if attempts == 0 => return Err(error),
+                Err(error) => log::info!("{error}"),
+            }
+            passed_over.push(lease);
+        }
     }
 
     pub fn number(&self) -> u16 {

@@ -192,6 +192,8 @@ pub struct Handshakes {
     /// By how often the SYN-ACK was repeated: when it is due again, soonest first. An entry whose time is not
     /// its handshake's is stale.
     due: [VecDeque<(Duration, FiveTuple)>; REPEATS.len()],
+    /// Handshakes that have come or gone: see [`Handshakes::take_changed`].
+    changed: Vec<FiveTuple>,
 }
 
 impl Handshakes {
@@ -205,6 +207,7 @@ impl Handshakes {
         }
         self.due[0].push_back((handshake.due, tuple));
         self.pending.insert(tuple, handshake);
+        self.changed.push(tuple);
     }
 
     pub fn len(&self) -> usize {
@@ -226,11 +229,18 @@ impl Handshakes {
     }
 
     pub fn remove(&mut self, tuple: &FiveTuple) -> Option<Handshake> {
+        self.changed.push(*tuple);
         self.pending.remove(tuple)
     }
 
-    pub fn clear(&mut self) {
-        *self = Handshakes::default();
+    /// Forgets all handshakes, and returns whose they were.
+    pub fn clear(&mut self) -> impl Iterator<Item = FiveTuple> + use<> {
+        std::mem::take(self).pending.into_keys()
+    }
+
+    /// The handshakes that have come or gone since the last call, or neither.
+    pub fn take_changed(&mut self) -> Vec<FiveTuple> {
+        std::mem::take(&mut self.changed)
     }
 
     /// The next handshake whose SYN-ACK is to be repeated by now; those that were repeated often enough go.
@@ -245,7 +255,7 @@ impl Handshakes {
                         next.push_back((handshake.due, tuple));
                         return Some(tuple);
                     }
-                    _ => drop(self.pending.remove(&tuple)),
+                    _ => drop(self.remove(&tuple)),
                 }
             }
         }
@@ -288,6 +298,16 @@ impl Cookies {
         self.handshake(now, tuple, next_hop, segment.sequence, epoch(now), class)
     }
 
+    /// Whether a cookie was ever given.
+    pub fn were_given(&self) -> bool {
+        self.given.is_some()
+    }
+
+    /// How much longer an ACK may come that completes a handshake of which nothing is kept; `None` when none can.
+    pub fn open_for(&self, now: Duration) -> Option<Duration> {
+        (self.given? + 2 * COOKIE_EPOCH).checked_sub(now).filter(|left| !left.is_zero())
+    }
+
     /// The handshake that a segment completes, if it acknowledges a cookie of ours, which has announced `window`.
     pub fn redeem(
         &self,
@@ -297,8 +317,8 @@ impl Cookies {
         segment: &Segment,
         window: u16,
     ) -> Option<Handshake> {
-        let open = now < self.given? + 2 * COOKIE_EPOCH;
-        if !open || !segment.is(segment::ACK) || segment.is(segment::SYN) || segment.is(segment::RST) {
+        self.open_for(now)?;
+        if !segment.is(segment::ACK) || segment.is(segment::SYN) || segment.is(segment::RST) {
             return None;
         }
         let theirs = segment.sequence.wrapping_sub(1);

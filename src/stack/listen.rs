@@ -47,7 +47,9 @@ impl Stack {
     /// accepted are reset; handshakes under way will be.
     pub fn stop_listening(&mut self) {
         self.listening = false;
-        self.handshakes.clear();
+        for tuple in self.handshakes.clear() {
+            self.depart(tuple);
+        }
         for tuple in std::mem::take(&mut self.accepted) {
             if let Some(flow) = self.flow(&tuple) {
                 flow.abort();
@@ -129,6 +131,13 @@ impl Stack {
         reply: NextHop,
         beyond: Option<u32>,
     ) {
+        if segment.flags & (segment::SYN | segment::ACK | segment::RST | segment::FIN) != segment::SYN
+            && self.cookies.were_given()
+            && !self.knows(&tuple)
+        {
+            // Perhaps it was let in only because it might have been the ACK of a cookie.
+            return;
+        }
         let admission = match &self.listener {
             Some(listener) => match (listener.gate)(tuple.remote.ip()) {
                 // A gate that shows strangers nothing must not betray itself by resets either.
@@ -224,6 +233,7 @@ impl Stack {
         let Some(path) = listener.paths.get(&handshake.next_hop.interface) else { return false };
         let way = Way { next_hop: handshake.next_hop, neighbour: Neighbour::Sender(None), path: *path };
         self.flows.insert(tuple, Flow::answer(tuple, way, &self.settings, &handshake));
+        self.changed.push(tuple);
         self.accepted.push_back(tuple);
         true
     }

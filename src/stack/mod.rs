@@ -10,6 +10,7 @@ mod bare;
 pub mod checksum;
 mod datagram;
 mod deadlines;
+mod departed;
 mod discard;
 mod discovery;
 mod disguise;
@@ -31,6 +32,7 @@ use crate::{
 };
 use bare::Bare;
 use deadlines::Deadlines;
+use departed::Departed;
 use fragment::Reassembly;
 use handshake::{Cookies, Handshakes};
 use next_hop::Solicitations;
@@ -68,6 +70,9 @@ pub struct Stack {
     accepted: VecDeque<FiveTuple>,
     orphans: Orphans,
     time_waits: TimeWaits,
+    departed: Departed,
+    /// Flows that have come or gone: see [`Stack::take_changed`].
+    changed: Vec<FiveTuple>,
     /// Answers to segments of no connection.
     replies: Vec<Bare>,
     solicitations: Solicitations,
@@ -87,6 +92,9 @@ const MAX_REPEATED: usize = 64;
 const ORPHAN_LIFETIME: Duration = Duration::from_secs(60);
 /// Released flows that may be ending; one more and the oldest is reset.
 const MAX_ORPHANS: usize = 1024;
+
+/// The most connections that are over and still known: being closed, in TIME-WAIT, or remembered.
+pub const MAX_ENDED: usize = MAX_ORPHANS + time_wait::LIMIT + departed::LIMIT;
 
 /// Released flows, and when their time is over.
 #[derive(Debug, Default)]
@@ -121,6 +129,8 @@ impl Stack {
             accepted: VecDeque::new(),
             orphans: Orphans::default(),
             time_waits: TimeWaits::default(),
+            departed: Departed::default(),
+            changed: Vec::new(),
             replies: Vec::new(),
             solicitations: Solicitations::default(),
             unlocated: Vec::new(),
@@ -134,6 +144,7 @@ impl Stack {
         let flow = Flow::dial(now, tuple, way, &self.settings, (self.seed)());
         self.flows.insert(tuple, flow);
         self.touched.insert(tuple);
+        self.changed.push(tuple);
     }
 
     /// Answers for an address that this host does not own, from now on.
@@ -178,7 +189,38 @@ impl Stack {
         self.deadlines.set(*tuple, None);
         self.touched.remove(tuple);
         self.orphans.until.remove(tuple);
-        self.flows.remove(tuple);
+        if self.flows.remove(tuple).is_some() {
+            self.depart(*tuple);
+        }
+    }
+
+    /// Remembers that a connection was ours, so that its stragglers are answered.
+    fn depart(&mut self, tuple: FiveTuple) {
+        self.changed.push(tuple);
+        self.changed.extend(self.departed.insert(tuple));
+    }
+
+    /// Whether segments of this connection are ours to answer: it exists, begins, or was there not long ago. Of what
+    /// SYN cookies were given for nothing is known: see [`Stack::expects_strangers`].
+    pub fn knows(&self, tuple: &FiveTuple) -> bool {
+        self.flows.contains_key(tuple)
+            || self.handshakes.get(tuple).is_some()
+            || self.time_waits.contains(tuple)
+            || self.departed.contains(tuple)
+    }
+
+    /// The connections that [`Stack::knows`] may have another answer about since the last call.
+    pub fn take_changed(&mut self) -> Vec<FiveTuple> {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.append(&mut self.handshakes.take_changed());
+        changed.append(&mut self.time_waits.take_forgotten());
+        changed
+    }
+
+    /// How much longer an ACK of no connection that the stack knows may complete a handshake: one that was answered by a
+    /// SYN cookie. Others' segments are not answered once a cookie has been given.
+    pub fn expects_strangers(&self, now: Duration) -> Option<Duration> {
+        self.cookies.open_for(now)
     }
 
     /// Leaves the rest of a flow to the stack, as close(2) does: what is unsent is sent, then a FIN if there was

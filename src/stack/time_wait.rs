@@ -19,7 +19,7 @@ const LIFETIME: Duration = Duration::from_secs(10);
 /// other (Linux's tcp_timewait_check_oow_rate_limit(), net/ipv4/tcp_minisocks.c).
 const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
 /// How many are kept; one more and the oldest goes.
-const LIMIT: usize = 16_384;
+pub const LIMIT: usize = 16_384;
 
 /// What a segment from an old connection's peer calls for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +46,20 @@ pub struct TimeWaits {
     records: HashMap<FiveTuple, Record>,
     /// When each expires; an entry whose time is not its record's is stale.
     order: VecDeque<(Duration, FiveTuple)>,
+    /// Connections that are no longer here: see [`TimeWaits::take_forgotten`].
+    forgotten: Vec<FiveTuple>,
 }
 
 impl TimeWaits {
+    pub fn contains(&self, tuple: &FiveTuple) -> bool {
+        self.records.contains_key(tuple)
+    }
+
+    /// The connections that were forgotten since the last call.
+    pub fn take_forgotten(&mut self) -> Vec<FiveTuple> {
+        std::mem::take(&mut self.forgotten)
+    }
+
     /// Remembers a connection by the last ACK that it sent.
     pub fn insert(&mut self, now: Duration, tuple: FiveTuple, last: Bare) {
         while self.records.len() >= LIMIT
@@ -77,6 +88,7 @@ impl TimeWaits {
     fn forget(&mut self, at: Duration, tuple: &FiveTuple) {
         if self.records.get(tuple).is_some_and(|record| record.expires == at) {
             self.records.remove(tuple);
+            self.forgotten.push(*tuple);
         }
     }
 
@@ -103,6 +115,7 @@ impl TimeWaits {
             };
             if unused || newer {
                 self.records.remove(tuple);
+                self.forgotten.push(*tuple);
                 return Some(Answer::Open { beyond: sent.sequence });
             }
             return Some(repeat);

@@ -10,9 +10,12 @@ use crate::{
 };
 use netkat::{
     kernel::{Filter, FlowFilter, IpFamily, Programs, SniffFilter},
-    net::Protocol,
+    net::{FiveTuple, Protocol},
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 const US: &str = "10.0.0.1";
 const PEER: &str = "10.0.0.2";
@@ -38,6 +41,7 @@ fn listener() -> FlowFilter {
         remote_port: None,
         loopback_network: false,
         neighbour_discovery: false,
+        table: 0,
     }
 }
 
@@ -356,4 +360,77 @@ fn filters_that_match_too_much_or_nothing_are_refused() {
         let message = refused(filter);
         assert!(message.contains(expected), "{message}");
     }
+}
+
+/// A TCP segment with flags; of UDP, the same bytes.
+fn segment(source: &str, destination: &str, protocol: u8, ports: (u16, u16), flags: u8) -> Vec<u8> {
+    let mut header = transport(ports.0, ports.1);
+    header.resize(20, 0);
+    header[13] = flags;
+    around(&packet(ip(source), ip(destination), protocol, &header))
+}
+
+#[test]
+fn with_a_flow_table_only_syns_and_its_flows_are_taken() {
+    if !is_root() {
+        return;
+    }
+    const ACK: u8 = 0x10;
+    let flow = |remote: &str, local: &str, port| FiveTuple {
+        protocol: Protocol::Tcp,
+        local: SocketAddr::new(ip(local), 8080),
+        remote: SocketAddr::new(ip(remote), port),
+    };
+    let scanner = FlowFilter { remote_address: Some(ip(PEER)), local_addresses: vec![ip(US)], ..listener() };
+    for (filter, us, peer) in [(listener(), US, PEER), (listener(), US6, PEER6), (scanner, US, PEER)] {
+        let mut programs = load(&FlowFilter { table: 100, ..filter });
+        let ours = |programs: &Programs, port, flags| {
+            let frame = segment(peer, us, TCP, (port, 8080), flags);
+            let taken = guard(programs, &frame);
+            let captured = capture(programs, &frame);
+            assert_eq!(captured == Flow, taken);
+            (captured != Foreign, taken)
+        };
+        let (foreign, flow_of_ours, unsure) = ((false, false), (true, true), (true, false));
+        let known = flow(peer, us, 5);
+        for (flags, expected) in [
+            (0x02, flow_of_ours),
+            (0xc2, flow_of_ours), // with ECN
+            (0x12, foreign),
+            (ACK, foreign),
+            (0x11, foreign),
+            (0x04, foreign),
+            (0x06, foreign),
+            (0x03, foreign),
+            (0x00, foreign),
+        ] {
+            assert_eq!(ours(&programs, 5, flags), expected, "{flags:#x}");
+        }
+        assert!(programs.table().unwrap().insert(&known));
+        for flags in 0..=0xff {
+            assert_eq!(ours(&programs, 5, flags), flow_of_ours, "{flags:#x}");
+        }
+        assert_eq!(ours(&programs, 6, ACK), foreign);
+        // While cookies are out, the kernel sees what may be the ACK of one, too.
+        programs.capture_unknown(Duration::from_secs(60));
+        assert_eq!((ours(&programs, 5, ACK), ours(&programs, 6, ACK)), (flow_of_ours, unsure));
+        programs.capture_unknown(Duration::ZERO);
+        programs.table().unwrap().remove(&known);
+        assert_eq!((ours(&programs, 5, ACK), ours(&programs, 6, ACK)), (foreign, foreign));
+        // The first fragment of a tiny kind has no flags: RFC 1858.
+        let tiny = around(&packet(ip(peer), ip(us), TCP, &transport(5, 8080)[..4]));
+        assert_eq!(capture(&programs, &tiny), Foreign);
+        assert!(programs.table().unwrap().insert(&known));
+        assert_eq!(capture(&programs, &tiny), Flow);
+    }
+    // A datagram opens nothing.
+    let udp = FlowFilter { protocol: Protocol::Udp, table: 100, ..listener() };
+    let mut programs = load(&udp);
+    let frame = segment(PEER, US, UDP, (5, 8080), 0x02);
+    programs.capture_unknown(Duration::from_secs(60));
+    assert_eq!((capture(&programs, &frame), guard(&programs, &frame)), (Foreign, false));
+    assert!(programs.table().unwrap().insert(&flow(PEER, US, 5)));
+    assert_eq!((capture(&programs, &frame), guard(&programs, &frame)), (Flow, true));
+    // Without a table there is none to fill.
+    assert!(load(&listener()).table().is_none());
 }

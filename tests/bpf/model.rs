@@ -2,8 +2,14 @@
 //!
 //! It is written from the rules, not from the C: a frame is parsed into values first and judged afterwards.
 
-use netkat::kernel::{FlowFilter, IpFamily, SniffFilter};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use netkat::{
+    kernel::{FlowFilter, IpFamily, SniffFilter},
+    net::{FiveTuple, Protocol},
+};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -11,6 +17,14 @@ pub enum Verdict {
     Flow,
     Fragment,
     Control,
+    Unsure,
+}
+
+/// What the flow table says: the flows of ours, and whether further ones are expected.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    pub flows: HashSet<FiveTuple>,
+    pub unsure: bool,
 }
 
 /// What a frame holds, as far as its headers are whole.
@@ -124,8 +138,25 @@ fn flow_verdict(filter: &FlowFilter, packet: &Packet, from_us: bool) -> Verdict 
     if ports { Verdict::Flow } else { Verdict::Foreign }
 }
 
+/// Of what has our port, with a flow table: a flow in it, and a SYN without ACK, RST or FIN.
+fn claim(filter: &FlowFilter, table: &Table, packet: &Packet) -> Verdict {
+    let Some((source, destination)) = packet.ports() else { return Verdict::Foreign };
+    let flow = FiveTuple {
+        protocol: filter.protocol,
+        local: SocketAddr::new(packet.destination, destination),
+        remote: SocketAddr::new(packet.source, source),
+    };
+    let opens = packet.body.get(13).is_some_and(|flags| flags & 0b1_0111 == 0b10);
+    match filter.protocol {
+        _ if table.flows.contains(&flow) => Verdict::Flow,
+        Protocol::Tcp if opens => Verdict::Flow,
+        Protocol::Tcp if table.unsure => Verdict::Unsure,
+        _ => Verdict::Foreign,
+    }
+}
+
 /// What an arriving frame is to the flow.
-pub fn arriving(filter: &FlowFilter, frame: &[u8]) -> Verdict {
+pub fn arriving(filter: &FlowFilter, table: &Table, frame: &[u8]) -> Verdict {
     let is_local = |address: IpAddr| is_local(filter, address);
     let packet = match network(frame) {
         Network::Ip(packet) => packet,
@@ -136,6 +167,9 @@ pub fn arriving(filter: &FlowFilter, frame: &[u8]) -> Verdict {
         _ => return Verdict::Foreign,
     };
     let verdict = flow_verdict(filter, &packet, false);
+    if verdict == Verdict::Flow && filter.table > 0 {
+        return claim(filter, table, &packet);
+    }
     if verdict != Verdict::Foreign || packet.later_fragment {
         return verdict;
     }

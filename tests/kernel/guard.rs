@@ -26,6 +26,7 @@ fn programs(protocol: Protocol) -> Programs {
         remote_port: None,
         loopback_network: false,
         neighbour_discovery: false,
+        table: 0,
     };
     Programs::load(&Filter::Flow(filter)).unwrap()
 }

@@ -26,7 +26,7 @@ fn flood() -> (u64, Duration) {
 }
 
 /// A SYN from an address that nobody has.
-fn syn(number: u32) -> Vec<u8> {
+pub fn syn(number: u32) -> Vec<u8> {
     let mut frame = [HOST_MAC, PEER_MAC].concat();
     frame.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
     let [_, a, b, c] = number.to_be_bytes();

@@ -39,6 +39,7 @@ mod sniffer;
 mod topologies;
 mod topology;
 mod transfers;
+mod translation;
 mod udp;
 mod udp_rules;
 mod udp_scan;

@@ -171,7 +171,8 @@ impl Task for Round<'_, '_> {
 /// Sends an empty datagram; returns how many this host's own egress dropped.
 fn transmit(engine: &mut Engine, origin: &Origin, remote: SocketAddr) -> Result<u64, Error> {
     let before = engine.stack.datagrams.counters().egress_drops;
-    origin.dial_datagrams(engine, remote);
+    let tuple = origin.dial_datagrams(engine, remote);
+    engine.claim(&tuple);
     engine.send_datagrams(&[], 1)?;
     Ok(engine.stack.datagrams.counters().egress_drops - before)
 }
