@@ -14,6 +14,7 @@ pub mod neighbour;
 pub mod netlink;
 pub mod resolve;
 pub mod route;
+pub mod rules;
 pub mod sandbox;
 pub mod seccomp;
 pub mod sysctl;

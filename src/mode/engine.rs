@@ -4,7 +4,7 @@
 //! Order at start, so that no packet is lost and the kernel never answers one: port lease, programs, packet
 //! socket with its filter, bind, guards. The fields below stand in the order of teardown: the guards go
 //! last but for the lease, which keeps the kernel silent without them.
-use super::Error;
+use super::{Error, translated};
 use crate::{
     host::{
         capability::{self, Capability},
@@ -62,6 +62,8 @@ pub struct Setup {
     /// The addresses at which the port is held; an unspecified one stands for all of its family. None where
     /// the address is not this host's.
     pub lease: Vec<IpAddr>,
+    /// Listen at a port that rules of this host translate, too.
+    pub force: bool,
     /// The host to be instead of this one.
     pub persona: Option<Persona>,
     /// Listen to what neighbours say of their link addresses.
@@ -99,6 +101,7 @@ impl Port {
             };
             return Ok(Port { number, _lease: None });
         }
+        translated::refuse(setup)?;
         let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
         let lease = match setup.protocol {
             Protocol::Tcp => PortLease::tcp(&setup.lease, setup.port, scope)?,

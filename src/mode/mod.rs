@@ -19,12 +19,13 @@ mod serve;
 mod session;
 mod sniff;
 mod transcript;
+mod translated;
 mod verdict;
 
 use crate::{
     host::{
         capability::CapabilityError, interface::InterfaceError, neighbour::NeighbourError,
-        netlink::NetlinkError, sandbox::SandboxError,
+        netlink::NetlinkError, rules::Translation, sandbox::SandboxError,
     },
     kernel::KernelError,
     link::LinkError,
@@ -106,6 +107,12 @@ pub enum Error {
     Interrupted(Signal),
     #[error("cannot write the report to {to}: {error}")]
     Report { to: String, error: io::Error },
+    #[error(
+        "port {} of {} {} translated before it reaches this host's sockets: {rule}. Its clients would get netkat \
+         instead; choose another port, or take it with --force",
+        at.port(), at.ip(), if rule.certain { "is" } else { "may be" }
+    )]
+    Translated { at: SocketAddr, rule: Box<Translation> },
     #[error("{address} is in use by {mac}: name another address with --as")]
     AddressInUse { address: IpAddr, mac: MacAddr },
     #[error("no neighbour: {address} answered no question for its link address in {}", seconds(*.waited))]

@@ -30,6 +30,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         local: Vec::new(),
         port: 0,
         lease: Vec::new(),
+        force: cli.force,
         remote: None,
         interfaces: Vec::new(),
         ways_back: Vec::new(),
