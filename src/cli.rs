@@ -70,6 +70,11 @@ pub struct Cli {
     #[arg(help_heading = MODES, long, requires = "listen")]
     pub reject: bool,
 
+    /// With -l: take a port even if rules of this host (DNAT, REDIRECT) give its packets another destination, as a
+    /// NodePort's or a published container port's; its clients get netkat then
+    #[arg(help_heading = MODES, long, requires = "listen")]
+    pub force: bool,
+
     /// UDP instead of TCP: one read of the input is one datagram, up to 65507 bytes (65527 over IPv6); what is
     /// read in larger pieces, as a file is, goes in datagrams of 16 KiB. With -z, see there
     #[arg(help_heading = MODES, short, long)]

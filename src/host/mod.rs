@@ -12,5 +12,6 @@ pub mod neighbour;
 pub mod netlink;
 pub mod resolve;
 pub mod route;
+pub mod rules;
 pub mod sysctl;
 pub mod watch;

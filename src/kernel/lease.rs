@@ -5,9 +5,11 @@
 //! filter that accepts no byte then silences it, guard or no guard. A UDP socket is bound with the same
 //! filter. So the lease also covers the time between the tap's opening and the guard's attachment.
 //!
-//! Nothing is taken from others: the port is bound without SO_REUSEADDR, which fails when a listener or a
-//! connection of any process uses it. Only when nothing but TIME-WAIT is left there, which the kernel answers
-//! for itself as long as no listener matches, is it asked for with SO_REUSEADDR.
+//! Nothing is taken from others: the port is bound without SO_REUSEADDR, which fails when a socket of any process is bound
+//! there, whatever its options and whether it listens, is connected or neither. Only when nothing but TIME-WAIT is left
+//! there, which the kernel answers for itself as long as no listener matches, is it asked for with SO_REUSEADDR. Since
+//! that also lends the port of a socket which is bound with SO_REUSEADDR and does not listen yet
+//! (inet_bind_conflict in net/ipv4/inet_connection_sock.c), the kernel must list such sockets, and list none.
 
 use super::{
     error::KernelError,
@@ -104,15 +106,31 @@ fn hold_one(protocol: Protocol, address: SocketAddr) -> Result<Socket, KernelErr
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
         result => return result.map_err(|error| refused(protocol, address, error)),
     }
-    let holder = holder::find(protocol, address).unwrap_or(Holder::Unlisted);
-    if let Holder::TimeWait { .. } = holder {
-        debug!("{holder}: asking for port {address} all the same");
-        match silent_socket(protocol, address, true) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            result => return result.map_err(|error| refused(protocol, address, error)),
-        }
+    let holder = holder::find(protocol, address, None).unwrap_or(Holder::Unlisted);
+    let Holder::TimeWait { remote } = holder else {
+        return Err(KernelError::PortInUse { protocol, address, holder });
+    };
+    if !holder::lists_bound_sockets().unwrap_or(false) {
+        return Err(KernelError::PortInUse { protocol, address, holder: Holder::Concealed { remote } });
     }
-    Err(KernelError::PortInUse { protocol, address, holder })
+    debug!("{holder}: asking for port {address} all the same");
+    match silent_socket(protocol, address, true) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err(KernelError::PortInUse { protocol, address, holder })
+        }
+        Err(error) => Err(refused(protocol, address, error)),
+        // Our socket listens, so that from now on nobody else can bind the port. Somebody may have in between.
+        Ok(socket) => match others(&socket, protocol, address) {
+            Ok(Holder::TimeWait { .. } | Holder::Unlisted) => Ok(socket),
+            Ok(holder) => Err(KernelError::PortInUse { protocol, address, holder }),
+            Err(source) => Err(KernelError::Lease { protocol, address, source }),
+        },
+    }
+}
+
+/// Who holds the port besides our socket.
+fn others(socket: &Socket, protocol: Protocol, address: SocketAddr) -> io::Result<Holder> {
+    holder::find(protocol, address, Some(holder::inode(socket)?))
 }
 
 fn silent_socket(protocol: Protocol, address: SocketAddr, reuse: bool) -> io::Result<Socket> {

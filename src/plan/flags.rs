@@ -28,6 +28,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         local: Vec::new(),
         port: 0,
         lease: Vec::new(),
+        force: cli.force,
         remote: None,
         flows: 0,
         interfaces: Vec::new(),

@@ -60,6 +60,8 @@ pub struct Setup {
     /// The addresses at which the port is held; an unspecified one stands for all of its family. None where
     /// the address is not this host's.
     pub lease: Vec<IpAddr>,
+    /// Listen at a port that rules of this host translate, too.
+    pub force: bool,
     /// The host to be instead of this one.
     pub persona: Option<Persona>,
     /// Listen to what neighbours say of their link addresses.

@@ -27,6 +27,10 @@ pub fn refuse(setup: &Setup, port: u16) -> Result<(), Error> {
     };
     match found {
         Ok(None) => Ok(()),
+        Ok(Some(connection)) if setup.force => {
+            log::warn!("taking {} port {port} with --force: {connection}", setup.protocol);
+            Ok(())
+        }
         Ok(Some(connection)) => {
             Err(Error::Masqueraded { protocol: setup.protocol, port, connection: Box::new(connection) })
         }

@@ -7,9 +7,13 @@ mod event_loop;
 mod masqueraded;
 mod port;
 pub(crate) mod reactor;
+mod translated;
 
 use crate::{
-    host::{conntrack, interface::InterfaceError, neighbour::NeighbourError, netlink::NetlinkError},
+    host::{
+        conntrack, interface::InterfaceError, neighbour::NeighbourError, netlink::NetlinkError,
+        rules::Translation,
+    },
     kernel::KernelError,
     link::LinkError,
     net::{MacAddr, Protocol},
@@ -17,7 +21,11 @@ use crate::{
     sniffer::sink::SinkError,
 };
 use nix::sys::signal::Signal;
-use std::{io, net::IpAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 pub use egress::{Egress, EgressError, Hop, Wish};
 pub use engine::{Engine, RECEIVE_BUFFER, Setup};
@@ -36,6 +44,12 @@ pub enum Error {
          be told from netkat's: choose another port"
     )]
     Masqueraded { protocol: Protocol, port: u16, connection: Box<conntrack::Entry> },
+    #[error(
+        "port {} of {} {} translated before it reaches this host's sockets: {rule}. Its clients would get netkat \
+         instead; choose another port, or take it with --force",
+        at.port(), at.ip(), if rule.certain { "is" } else { "may be" }
+    )]
+    Translated { at: SocketAddr, rule: Box<Translation> },
     #[error("{address} is in use by {mac}: name another address with --as")]
     AddressInUse { address: IpAddr, mac: MacAddr },
     #[error("no neighbour: {address} answered no question for its link address in {} s", waited.as_secs_f64())]

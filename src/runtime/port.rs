@@ -1,5 +1,5 @@
 //! Our port, held against other processes.
-use super::{Error, Setup, engine::unpredictable, masqueraded};
+use super::{Error, Setup, engine::unpredictable, masqueraded, translated};
 use crate::{
     kernel::PortLease,
     net::Protocol,
@@ -35,6 +35,7 @@ impl Port {
             };
             return Ok(Port { number, _lease: None });
         }
+        translated::refuse(setup)?;
         let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
         let mut attempts = if setup.port == 0 { FREE_PORT_ATTEMPTS } else { 1 };
         // Kept until one is found, so that the kernel picks another each time.

@@ -9,4 +9,5 @@ mod multipath;
 mod neighbours;
 mod privileges;
 mod routes;
+mod rules;
 mod sandbox;

@@ -2,9 +2,10 @@
 
 use crate::namespace::{Answer, INTERFACE, NEAR, alone, index, ip, joined, run};
 use netkat::kernel::{KernelError, PortLease};
+use socket2::{Domain, Socket, Type};
 use std::{
     io::Read,
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
 };
 
 const LOCALHOST: [&str; 1] = ["127.0.0.1"];
@@ -137,4 +138,118 @@ fn link_local_addresses_need_their_interface() {
         PortLease::tcp(&[ip("fe80::77")], 8080, index(INTERFACE)).unwrap();
         assert!(PortLease::tcp(&[ip("fe80::77")], 8080, 0).is_err());
     });
+}
+
+/// Leaves a TIME-WAIT of a server with SO_REUSEADDR at an address.
+fn leave_time_wait(at: SocketAddr) {
+    let listener = TcpListener::bind(at).unwrap();
+    let mut client = TcpStream::connect(at).unwrap();
+    // Who closes first has the TIME-WAIT.
+    drop(listener.accept().unwrap());
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
+
+/// A socket that is bound and no more; `options` are some of "reuse", "share", "device".
+fn bound(kind: Type, at: &str, options: &str) -> Socket {
+    let at: SocketAddr = at.parse().unwrap();
+    let socket = Socket::new(Domain::for_address(at), kind, None).unwrap();
+    socket.set_reuse_address(options.contains("reuse")).unwrap();
+    socket.set_reuse_port(options.contains("share")).unwrap();
+    if options.contains("device") {
+        socket.bind_device(Some(b"lo")).unwrap();
+    }
+    socket.bind(&at.into()).unwrap();
+    socket
+}
+
+/// Holders and what is wanted of a port, in both families and across them.
+const OVERLAPS: [(&str, &str); 8] = [
+    ("127.0.0.1:8080", "127.0.0.1"),
+    ("127.0.0.1:8080", "0.0.0.0"),
+    ("0.0.0.0:8080", "127.0.0.1"),
+    ("[::1]:8080", "::1"),
+    ("[::1]:8080", "::"),
+    ("[::]:8080", "::1"),
+    ("[::]:8080", "127.0.0.1"),
+    ("[::ffff:127.0.0.1]:8080", "127.0.0.1"),
+];
+
+#[test]
+fn a_socket_that_is_only_bound_is_never_robbed() {
+    for (holder, wanted) in OVERLAPS {
+        for options in ["", "reuse", "share", "reuse share", "reuse device"] {
+            alone(|| {
+                let socket = bound(Type::STREAM, holder, options);
+                let error = tcp(&[wanted], 8080).unwrap_err().to_string();
+                let who = socket.local_addr().unwrap().as_socket().unwrap();
+                let who = SocketAddr::new(who.ip().to_canonical(), 8080);
+                assert!(error.contains(&format!("a process has bound {who}")), "{options}: {error}");
+                socket.listen(1).unwrap();
+            });
+        }
+    }
+}
+
+/// The kernel lends the port to whoever sets SO_REUSEADDR here.
+#[test]
+fn a_bound_socket_among_time_waits_is_never_robbed() {
+    for (holder, wanted) in OVERLAPS {
+        alone(|| {
+            let at = if holder.contains("[::1]") || wanted.contains(':') {
+                "[::1]:8080"
+            } else {
+                "127.0.0.1:8080"
+            };
+            leave_time_wait(at.parse().unwrap());
+            assert_eq!(run("ss -Htan state time-wait").lines().count(), 1);
+            let socket = bound(Type::STREAM, holder, "reuse");
+            let error = tcp(&[wanted], 8080).unwrap_err().to_string();
+            assert!(error.contains("a process has bound"), "{holder}, {wanted}: {error}");
+            socket.listen(1).unwrap();
+            drop(socket);
+            // Without it, the port is free, and at once again.
+            for _ in 0..2 {
+                assert_eq!(tcp(&[wanted], 8080).unwrap().port(), 8080);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_udp_socket_is_never_robbed_whatever_its_options() {
+    for (holder, wanted) in OVERLAPS {
+        for options in ["", "reuse", "share", "reuse share", "reuse device"] {
+            alone(|| {
+                let _socket = bound(Type::DGRAM, holder, options);
+                let error = udp(&[wanted], 8080).unwrap_err().to_string();
+                assert!(error.contains("a process receives on"), "{holder}, {wanted}, {options}: {error}");
+            });
+        }
+    }
+}
+
+/// Nobody gets in beside us, whatever they ask for, neither where the port was free nor where TIME-WAIT was left.
+#[test]
+fn nobody_shares_a_lease() {
+    for time_wait in [false, true] {
+        for address in ["127.0.0.1:8080", "[::1]:8080"] {
+            alone(|| {
+                if time_wait {
+                    leave_time_wait(address.parse().unwrap());
+                }
+                let at: SocketAddr = address.parse().unwrap();
+                let leases = (
+                    PortLease::tcp(&[at.ip()], 8080, 0).unwrap(),
+                    PortLease::udp(&[at.ip()], 8080, 0).unwrap(),
+                );
+                for kind in [Type::STREAM, Type::DGRAM] {
+                    let socket = Socket::new(Domain::for_address(at), kind, None).unwrap();
+                    socket.set_reuse_address(true).unwrap();
+                    socket.set_reuse_port(true).unwrap();
+                    assert!(socket.bind(&at.into()).is_err(), "{address}, {kind:?}");
+                }
+                drop(leases);
+            });
+        }
+    }
 }

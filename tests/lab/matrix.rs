@@ -27,7 +27,7 @@ fn cell(role: Role, family: Family, rule: Rule) {
         if role == Role::Connect && netcat.leaves_early() {
             one_way_each(&pair, family, netcat, out, back);
         } else {
-            exchange(&pair, role, family, netcat, out, back);
+            exchange(&pair, role, family, rule, netcat, out, back);
         }
     }
     witness.saw_nothing();
@@ -48,7 +48,15 @@ fn kernel_is_stopped(pair: &Pair, role: Role, family: Family, rule: Rule) {
 }
 
 /// netkat sends `out` and gets `back`.
-fn exchange(pair: &Pair, role: Role, family: Family, netcat: Netcat, out: &Payload, back: &Payload) {
+fn exchange(
+    pair: &Pair,
+    role: Role,
+    family: Family,
+    rule: Rule,
+    netcat: Netcat,
+    out: &Payload,
+    back: &Payload,
+) {
     match role {
         Role::Connect => {
             let at = pair.peer_address(family);
@@ -60,7 +68,8 @@ fn exchange(pair: &Pair, role: Role, family: Family, netcat: Netcat, out: &Paylo
         }
         Role::Listen => {
             let at = pair.host_address(family);
-            let server = listening(&pair.host, &format!("{at} 5000"), |c| c.input(out.input()).expect(back));
+            let line = format!("{} {at} 5000", rule.demanded());
+            let server = listening(&pair.host, &line, |c| c.input(out.input()).expect(back));
             let client = netcat.connect(&pair.peer, at, 5000).input(back.input()).expect(out).run();
             client.check(out);
             let server = server.wait(DEADLINE);

@@ -89,6 +89,13 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// The flag without which netkat does not listen at a port that the rule translates.
+    pub fn demanded(self) -> &'static str {
+        if self == Self::Redirect { "--force" } else { "" }
+    }
+}
+
 /// Loads nft rules.
 pub fn nft(host: &Namespace, rules: &str) {
     host.command("nft").args(["-f", "-"]).text(rules).succeed();

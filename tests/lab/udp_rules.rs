@@ -84,7 +84,8 @@ fn questions_and_answers_pass_every_rule() {
             assert_eq!((client.code(), client.text().as_str()), (Some(0), "answer"), "{client}");
 
             let at = pair.host_address(family);
-            let mut server = listening(&pair.host, &format!("-u {at} {PORT}"), |c| c.input(Input::Open));
+            let line = format!("-u {} {at} {PORT}", rule.demanded());
+            let mut server = listening(&pair.host, &line, |c| c.input(Input::Open));
             let client = peer_socket(&pair, family, 0);
             client.send_to(b"question", (at, PORT)).expect("sending");
             server.wait_for_stdout("question");

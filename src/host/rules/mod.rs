@@ -1,0 +1,289 @@
+//! Rules of this host's netfilter, read natively: whether a port of ours is translated before a packet reaches its
+//! socket.
+//!
+//! The readers give rules as data: [`nftables`] over nfnetlink, and [`xtables`] for the legacy back ends of iptables,
+//! whose tables getsockopt(2) gives. The walks over them are pure. They ask what becomes of a packet of which only some
+//! is known: protocol, destination, the interfaces that it may come in by. So each condition is met, not met, or may be
+//! met ([`Truth`]), and a walk goes on wherever a packet may.
+//!
+//! Only what such a packet can reach is read: base chains of type nat at prerouting, the chains to which rules lead, and
+//! of a set the element that has the packet's key. Nothing is loaded into the kernel by asking.
+//!
+//! Not read: IPVS services, eBPF programs, rules of an interface's own (netdev), TPROXY, which leaves the destination.
+
+mod attributes;
+pub mod nftables;
+pub mod xtables;
+
+use crate::net::Protocol;
+use nftables::Reader;
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+};
+pub use xtables::table::{LegacyTable, extent_of};
+
+/// How often reading begins again when rules change meanwhile.
+const ATTEMPTS: usize = 4;
+/// Most rules and elements of sets looked at for one port.
+const STEPS: usize = 1_000_000;
+/// Most characters of a foreign name that are printed.
+const NAME: usize = 64;
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// Whether a condition is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truth {
+    No,
+    /// For some packets, or it cannot be told.
+    Maybe,
+    Yes,
+}
+
+impl Truth {
+    /// Both.
+    pub fn and(self, other: Truth) -> Truth {
+        match (self, other) {
+            (Truth::No, _) | (_, Truth::No) => Truth::No,
+            (Truth::Yes, Truth::Yes) => Truth::Yes,
+            _ => Truth::Maybe,
+        }
+    }
+
+    /// Yes, or Maybe where something else is asked for, too.
+    fn unless(more: bool) -> Truth {
+        if more { Truth::Maybe } else { Truth::Yes }
+    }
+
+    /// All, some or none of several answers; none at all is No.
+    fn of(answers: impl Iterator<Item = Truth>) -> Truth {
+        answers.reduce(|all, next| if all == next { all } else { Truth::Maybe }).unwrap_or(Truth::No)
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(met: bool) -> Truth {
+        if met { Truth::Yes } else { Truth::No }
+    }
+}
+
+impl std::ops::Not for Truth {
+    type Output = Truth;
+
+    fn not(self) -> Truth {
+        match self {
+            Truth::No => Truth::Yes,
+            Truth::Maybe => Truth::Maybe,
+            Truth::Yes => Truth::No,
+        }
+    }
+}
+
+/// A first packet of a new client, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    pub protocol: Protocol,
+    pub destination: SocketAddr,
+    /// Index and name of the interfaces that it may come in by.
+    pub interfaces: &'a [(u32, String)],
+}
+
+impl Packet<'_> {
+    fn family(&self) -> Family {
+        if self.destination.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    fn destination_bytes(&self) -> Vec<u8> {
+        match self.destination.ip() {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        }
+    }
+
+    /// Whether a condition holds for all interfaces, some, or none.
+    fn any_interface(&self, holds: impl Fn(u32, &[u8]) -> bool) -> Truth {
+        Truth::of(self.interfaces.iter().map(|(index, name)| holds(*index, name.as_bytes()).into()))
+    }
+}
+
+/// What a walk may still look at: rules, and elements of sets.
+#[derive(Debug)]
+pub struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget(STEPS)
+    }
+}
+
+impl Budget {
+    /// Allows this many steps.
+    pub fn of(steps: usize) -> Budget {
+        Budget(steps)
+    }
+
+    /// Takes a step; false when there is none left.
+    fn spend(&mut self) -> bool {
+        self.spend_for(1)
+    }
+
+    fn spend_for(&mut self, steps: usize) -> bool {
+        self.0 = self.0.saturating_sub(steps);
+        self.0 > 0
+    }
+}
+
+/// A rule, by where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub chain: Vec<u8>,
+    /// From 1.
+    pub number: usize,
+    /// nf_tables' number for it.
+    pub handle: Option<u64>,
+    pub comment: Option<Vec<u8>>,
+    /// It asks for the destination port.
+    pub names_port: bool,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "chain {}, rule {}", printable(&self.chain), self.number)?;
+        if let Some(handle) = self.handle {
+            write!(f, " (handle {handle})")?;
+        }
+        match self.comment.as_deref().filter(|comment| !comment.is_empty()) {
+            Some(comment) => write!(f, " \"{}\"", printable(comment)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A rule that gives packets for our port another destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Translation {
+    pub back_end: &'static str,
+    /// nf_tables' family, where the back end does not say it.
+    pub family: Option<&'static str>,
+    pub table: Vec<u8>,
+    /// The rules that lead to the translation, and that which translates.
+    pub places: Vec<Place>,
+    /// What it does: "DNAT to 10.244.2.2:80".
+    pub action: String,
+    /// All packets get there; else those that meet what cannot be judged beforehand.
+    pub certain: bool,
+}
+
+impl fmt::Display for Translation {
+    /// Names the rule that asks for the port, if another one translates, and that one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = self.family.map(|family| format!("{family} ")).unwrap_or_default();
+        write!(f, "{}, table {family}{}, ", self.back_end, printable(&self.table))?;
+        let Some((last, way)) = self.places.split_last() else { return f.write_str(&self.action) };
+        if let Some(named) = way.iter().rev().find(|place| place.names_port) {
+            write!(f, "{named}, then ")?;
+        }
+        write!(f, "{last}: {}", self.action)
+    }
+}
+
+/// Returns text of others' that is short and that no terminal obeys.
+pub(crate) fn printable(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let mut printable: String = text
+        .chars()
+        .take(NAME)
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect();
+    if text.chars().nth(NAME).is_some() {
+        printable.push('…');
+    }
+    printable
+}
+
+/// Returns the first rule that translates a packet for one of `destinations` away from it, with that destination.
+/// `legacy` holds the tables of iptables' legacy back end.
+///
+/// Rules that cannot be read are no rules: what stands in the way is logged.
+pub fn translation(
+    protocol: Protocol,
+    destinations: &[SocketAddr],
+    interfaces: &[(u32, String)],
+    legacy: &[LegacyTable],
+) -> Option<(SocketAddr, Translation)> {
+    let packets: Vec<_> = destinations
+        .iter()
+        .filter(|destination| !destination.ip().is_loopback())
+        .map(|destination| Packet { protocol, destination: *destination, interfaces })
+        .collect();
+    if packets.is_empty() || interfaces.is_empty() {
+        return None;
+    }
+    let mut budget = Budget::default();
+    let found = packets.iter().find_map(|packet| {
+        let found = legacy.iter().find_map(|table| xtables::walk::translation(table, packet, &mut budget));
+        found.map(|translation| (packet.destination, translation))
+    });
+    let found = found.or_else(|| {
+        from_nftables(&packets, &mut budget).unwrap_or_else(|error| {
+            log::debug!("rules: nf_tables cannot be read: {error}");
+            None
+        })
+    });
+    if budget.0 == 0 {
+        log::debug!("rules: too many to look at all of them");
+    }
+    found
+}
+
+/// The same in nf_tables, in one consistent view.
+fn from_nftables(packets: &[Packet], budget: &mut Budget) -> io::Result<Option<(SocketAddr, Translation)>> {
+    let Some(mut reader) = Reader::open()? else {
+        log::debug!("rules: nf_tables is not loaded");
+        return Ok(None);
+    };
+    let mut result = Ok(None);
+    for _ in 0..ATTEMPTS {
+        let before = reader.generation()?;
+        result = reader.chains().and_then(|chains| {
+            for packet in packets {
+                if let Some(found) = nftables::translation(&mut reader, &chains, packet, budget)? {
+                    return Ok(Some((packet.destination, found)));
+                }
+            }
+            Ok(None)
+        });
+        if reader.generation()? == before {
+            return result;
+        }
+        log::debug!("rules: nf_tables changed while it was read");
+        reader.forget();
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_is_short_and_harmless() {
+        assert_eq!(printable(b"KUBE-SVC-\x1b]0;x\x07\xff"), "KUBE-SVC-\u{fffd}]0;x\u{fffd}\u{fffd}");
+        let long = printable("ä".repeat(300).as_bytes());
+        assert_eq!(long.chars().count(), NAME + 1);
+    }
+
+    #[test]
+    fn truth_is_three_valued() {
+        use Truth::{Maybe, No, Yes};
+        assert_eq!([Yes.and(Maybe), Maybe.and(No), Yes.and(Yes), !Maybe, !Yes], [Maybe, No, Yes, Maybe, No]);
+        assert_eq!(Truth::of([Yes, No].into_iter()), Maybe);
+        assert_eq!(Truth::of([].into_iter()), No);
+    }
+}
