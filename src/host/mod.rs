@@ -9,6 +9,7 @@
 pub mod capability;
 pub mod identity;
 pub mod interface;
+pub mod memory;
 pub mod missing;
 pub mod neighbour;
 pub mod netlink;

@@ -24,7 +24,7 @@ pub mod netlink;
 mod owner;
 mod programs;
 
-pub use allocation::map_large_buffers;
+pub use allocation::{map_large_buffers, release_free_memory};
 pub use attachment::Backend;
 pub use clsact::filter_names;
 pub use error::KernelError;

@@ -13,6 +13,7 @@ mod hint;
 mod line_end;
 mod line_pace;
 mod listen;
+mod memory;
 mod report;
 mod scan;
 mod serve;

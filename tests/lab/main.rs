@@ -19,6 +19,7 @@ mod habits;
 mod hostile;
 mod lossy;
 mod matrix;
+mod memory;
 mod namespace;
 mod netkat;
 mod older_kernels;

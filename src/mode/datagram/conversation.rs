@@ -6,11 +6,7 @@
 //! A full standard output stops the taking of frames; they wait in the packet socket's buffer, and what does
 //! not fit there is counted and reported.
 use crate::{
-    mode::{
-        Attempt, Error, Policy, Report, count,
-        engine::{Engine, RECEIVE_BUFFER},
-        line_pace::LinePace,
-    },
+    mode::{Attempt, Error, Policy, Report, count, engine::Engine, line_pace::LinePace, memory::MOST_FRAMES},
     reactor::{BUSY_TURNS, Interest},
     stack::{
         DatagramCounters,
@@ -312,7 +308,7 @@ impl<'e> Conversation<'e> {
             let datagrams = &self.engine.stack.datagrams;
             let received = datagrams.counters().bytes_received;
             let before = *self.received_by_quit.get_or_insert(received);
-            let drained = link_empty || received - before >= RECEIVE_BUFFER as u64;
+            let drained = link_empty || received - before >= MOST_FRAMES;
             return Ok(drained && datagrams.front().is_none());
         }
         if let Role::Server { wait: Some(wait) } = self.role
