@@ -180,6 +180,10 @@ pub struct Cli {
     pub progress: bool,
 
     /// Buffer for each direction
+    ///
+    /// The most that one connection keeps of what is sent or received, and so its largest window. All connections
+    /// together take at most a quarter of the memory that netkat may use (the host's, or a control group's limit), and no
+    /// more than 512 MiB or eight times this size. As that fills, windows shrink.
     #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", conflicts_with = "udp", value_parser = value::buffer_size)]
     pub buffer: usize,
 

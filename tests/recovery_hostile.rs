@@ -4,7 +4,7 @@ mod common;
 use std::time::Duration;
 
 use common::script::{Script, Terms};
-use netkat::recovery::Algorithm;
+use netkat::recovery::{Algorithm, MemoryPool};
 use proptest::prelude::*;
 
 /// One thing that happens to a connection.
@@ -60,11 +60,18 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// A pool that is short, in bytes.
+const POOL: u64 = 200_000;
+/// What these connections may occupy, in bytes: their buffers, and a record for each half of the smallest segments.
+const MOST: u64 = 1_000_000;
+
 fn terms() -> impl Strategy<Value = Terms> {
     let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
-    (algorithm, any::<(bool, bool, u32)>(), 0u8..15, 0usize..70_000, 0u16..9_000).prop_map(
-        |(algorithm, (sack, timestamps, iss), shift, max_frame, link_mss)| {
+    let memory = prop_oneof![Just(u64::MAX), 0..POOL];
+    (algorithm, any::<(bool, bool, u32)>(), 0u8..15, 0usize..70_000, 0u16..9_000, memory).prop_map(
+        |(algorithm, (sack, timestamps, iss), shift, max_frame, link_mss, memory)| {
             let mut terms = Terms { sack, timestamps, iss, shift, ..Terms::default() };
+            terms.pool = MemoryPool::new(memory);
             terms.config.algorithm = algorithm;
             terms.config.max_frame = max_frame;
             terms.config.link_mss = link_mss;
@@ -109,6 +116,7 @@ fn play(script: &mut Script, event: Event) {
     script.sent();
     let stats = script.layer.stats();
     assert!(stats.in_flight <= script.layer.outstanding());
+    assert!(script.terms.pool.used() < MOST, "{}", script.terms.pool.used());
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use common::{
     path::PathConfig,
     world::{Scenario, World, share},
 };
-use netkat::recovery::{Algorithm, Instant, Stats};
+use netkat::recovery::{Algorithm, Instant, MemoryPool, Stats};
 use proptest::prelude::*;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -295,6 +295,7 @@ proptest! {
         algorithm in prop::sample::select(Algorithm::ALL.to_vec()),
         traffic in prop::sample::select(TRAFFIC.to_vec()),
         buffer in 3_000usize..100_000,
+        memory in prop_oneof![Just(u64::MAX), 10_000u64..1_000_000],
         bytes in 0u64..150_000,
     ) {
         let micros = Duration::from_micros;
@@ -303,9 +304,11 @@ proptest! {
             held_back: micros(held_back), rate, queue, max_payload: usize::MAX,
         };
         let mut scenario = exchange(algorithm, path, traffic, bytes, seed);
+        let pool = MemoryPool::new(memory);
         for host in &mut scenario.hosts {
             host.config.receive_buffer = buffer;
             host.config.send_buffer = buffer;
+            host.pool = pool.clone();
         }
         complete(&scenario, Duration::from_secs(7_200));
     }

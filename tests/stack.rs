@@ -319,6 +319,91 @@ fn connections_are_known_for_as_long_as_they_must_be_answered() {
     }
 }
 
+/// A crowd that sends without end, in front of a listener with little memory: who is accepted is served fast, who waits
+/// is offered 64 KiB, and who comes when nothing is left is kept waiting until others have gone.
+#[test]
+fn a_crowd_shares_a_limit_and_all_are_served_in_the_end() {
+    const CLIENTS: usize = 60;
+    const MEMORY: u64 = 2 << 20;
+    /// What a connection counts when it comes.
+    const EACH: u64 = 72 << 10;
+    for v6 in [false, true] {
+        let (medium, mut near, mut far) = Medium::new(Impairment::default(), 9);
+        let mut seeds = (1u64..).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut client = Stack::new(settings(1 << 20), move || seeds.next().unwrap_or(0));
+        let mut seeds = (1u64..).map(|n| n.wrapping_mul(0xbf58_476d_1ce4_e5b9));
+        let mut server = Stack::new(settings(1 << 20), move || seeds.next().unwrap_or(0));
+        server.limit_memory(MEMORY);
+        server.listen(listener(Admission::Accept));
+        let (local, remote) = addresses(v6);
+        let tuples: Vec<_> = (0..CLIENTS as u16)
+            .map(|n| FiveTuple {
+                protocol: Protocol::Tcp,
+                local: SocketAddr::new(local.ip(), local.port() + n),
+                remote,
+            })
+            .collect();
+        for tuple in &tuples {
+            let next_hop = NextHop { interface: INTERFACE, header: header(2, 1) };
+            client.dial(medium.now(), *tuple, Way { next_hop, neighbour: Neighbour::Fixed, path: PATH });
+        }
+        let mut turn = |client: &mut Stack, server: &mut Stack| {
+            let now = medium.now();
+            for (stack, link) in [(&mut *client, &mut near), (&mut *server, &mut far)] {
+                while let Ok(Some(received)) = link.receive() {
+                    stack.ingress(now, received);
+                }
+                while stack.egress(now, link).expect("a memory link does not fail") {}
+            }
+            for tuple in &tuples {
+                let flow = client.flow(tuple).expect("dialled");
+                while flow.phase() == Phase::Open && flow.send_room() > 0 {
+                    let _ = flow.send(usize::MAX, |room| {
+                        room.fill(7);
+                        Ok(room.len())
+                    });
+                }
+            }
+            assert!(server.memory() < MEMORY + 2 * EACH, "{}", server.memory());
+            medium.advance(now + Duration::from_millis(1));
+        };
+        let read = |server: &mut Stack, tuple: &FiveTuple| {
+            let flow = server.flow(tuple).expect("accepted");
+            let mut len = 0;
+            while flow.received() > 0 {
+                len += flow.receive(usize::MAX, |bytes| Ok(bytes.len())).unwrap_or(0);
+            }
+            len
+        };
+        for _ in 0..2000 {
+            turn(&mut client, &mut server);
+        }
+        let theirs = |tuple: &FiveTuple| FiveTuple { local: tuple.remote, remote: tuple.local, ..*tuple };
+        let waiting = tuples.iter().filter(|tuple| server.peek(&theirs(tuple)).is_some()).count();
+        assert!((20..=1 + (MEMORY / EACH) as usize).contains(&waiting), "{waiting}");
+        let served = server.accept().expect("they are there");
+        let offered = read(&mut server, &served);
+        assert!((64_000..=65_535).contains(&offered), "whole segments of what was offered: {offered}");
+        let mut got = 0;
+        for _ in 0..1000 {
+            turn(&mut client, &mut server);
+            got += read(&mut server, &served);
+        }
+        assert!(got > 400 * (32 << 10), "the smallest window, in each round trip: {got}");
+        server.remove(&served);
+        let mut all = 1;
+        for _ in 0..60_000 {
+            turn(&mut client, &mut server);
+            if let Some(tuple) = server.accept() {
+                assert!(server.peek(&tuple).is_some_and(|flow| flow.received() <= 65_535));
+                server.remove(&tuple);
+                all += 1;
+            }
+        }
+        assert_eq!((all, server.memory()), (CLIENTS, 0));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

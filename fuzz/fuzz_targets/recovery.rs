@@ -12,7 +12,7 @@ use libfuzzer_sys::{
     arbitrary::{Result, Unstructured},
     fuzz_target,
 };
-use netkat::recovery::Algorithm;
+use netkat::recovery::{Algorithm, MemoryPool};
 use script::{Script, Terms};
 
 /// The send buffer in bytes.
@@ -33,6 +33,9 @@ fn terms(u: &mut Unstructured<'_>) -> Result<Terms> {
     terms.config.receive_buffer = u.int_in_range(0..=200_000)?;
     terms.config.user_timeout = Some(Duration::from_secs(600));
     terms.config.keep_alive = u.arbitrary::<bool>()?.then_some(Duration::from_secs(60));
+    if u.arbitrary()? {
+        terms.pool = MemoryPool::new(u.int_in_range(0..=200_000)?);
+    }
     Ok(terms)
 }
 

@@ -13,7 +13,7 @@ use crate::{
         sandbox::Sandbox,
     },
     report::Error,
-    runtime::{self, reactor::Reactor},
+    runtime::{self, memory::Memory, reactor::Reactor},
     sniffer::{
         CapturedFrame, LinkType,
         capture_file::{CaptureReader, CaptureRecord, InterfaceDescription, InterfaceStatistics},
@@ -33,8 +33,6 @@ use std::{
 
 /// Frames taken before their lines are handed on.
 const BATCH: usize = 256;
-/// What waits in the kernel for us may grow to this, in bytes.
-const RECEIVE_BUFFER: usize = 64 << 20;
 /// How often to look whether an interface that is down has come up or gone.
 const DOWN_INTERVAL: Duration = Duration::from_millis(200);
 /// How often to ask for the kernel's counters, which are 32 bits wide and start anew with each question.
@@ -129,7 +127,7 @@ impl Sniff {
             segmentation: false,
             outgoing: true,
             timestamps: true,
-            receive_buffer: RECEIVE_BUFFER,
+            receive_buffer: Memory::of_a_sniffer().frames,
         })?;
         if let Some(interface) = interface.filter(|_| promiscuous) {
             socket.set_promiscuous(interface.index)?;

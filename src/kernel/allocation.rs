@@ -1,4 +1,4 @@
-//! How the C library gets memory from the kernel for the flows' buffers.
+//! How the C library gets memory from the kernel for the flows' buffers, and gives it back.
 #![cfg_attr(target_env = "gnu", allow(unsafe_code))]
 
 /// From this size on, memory is mapped for each buffer alone, in bytes.
@@ -16,4 +16,12 @@ pub fn map_large_buffers() {
     if unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED) } == 0 {
         log::debug!("the C library does not let large buffers be mapped");
     }
+}
+
+/// Gives the kernel what is free on the heap, which glibc keeps where something in use lies behind it: what many
+/// connections had out of order was too small to be mapped. musl gives back whatever it can by itself.
+pub fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes an integer and no pointers; what is allocated stays where it is (malloc_trim(3)).
+    let _ = unsafe { libc::malloc_trim(0) };
 }

@@ -27,7 +27,7 @@ mod owner;
 mod programs;
 mod xtables;
 
-pub use allocation::map_large_buffers;
+pub use allocation::{map_large_buffers, release_free_memory};
 pub use attachment::Backend;
 pub use clsact::filter_names;
 pub use descriptors::output_was_closed;

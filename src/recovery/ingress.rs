@@ -90,6 +90,7 @@ impl Recovery {
 
         let bare = len == 0 && !fin;
         self.on_ack(now, &header, ack, bare);
+        self.charge_pool();
         if bare {
             self.on_bare(now, header.seq);
         } else {

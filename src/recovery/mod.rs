@@ -32,6 +32,7 @@
 //! |---|---|
 //! | `segment` | reading, writing and editing TCP headers |
 //! | `handshake`, `send_space`, `timestamps` | what the connection has agreed on, its sequence space, its clock |
+//! | `memory_pool` | what all connections' buffers may occupy together |
 //! | `send_buffer`, `ring`, `scoreboard` | the user's bytes, and what is known of them |
 //! | `rack`, `tail_probe`, `rtt`, `undo` | when something is lost, and when it was not |
 //! | `rate`, `congestion`, `prr`, `pacing` | how much and how fast |
@@ -44,6 +45,7 @@ mod digest;
 mod egress;
 mod handshake;
 mod ingress;
+mod memory_pool;
 mod opening;
 mod pacing;
 mod path_mtu;
@@ -67,6 +69,7 @@ mod undo;
 use std::{collections::VecDeque, fmt, time::Duration};
 
 pub use congestion::{Algorithm, UnknownAlgorithm};
+pub use memory_pool::MemoryPool;
 pub use receiver::{Outlet, is_acceptable, window_shift};
 pub use segment::blank_malformed_options;
 pub use time::Instant;
@@ -76,6 +79,7 @@ use digest::Batch;
 use egress::Control;
 use handshake::Handshake;
 use ingress::StackView;
+use memory_pool::Charge;
 use pacing::Pacer;
 use path_mtu::PathMtu;
 use prr::Prr;
@@ -228,6 +232,8 @@ pub struct Recovery {
     space: SendSpace,
     ring: Ring,
     budget: Budget,
+    /// For what the user's bytes, and what is known of them, occupy.
+    charge: Charge,
     /// The user is about to write more.
     more: bool,
     /// Where the stack writes.
@@ -301,8 +307,13 @@ impl Recovery {
     /// A layer for a connection that is about to be opened, or whose SYN is about to be shown to
     /// [`Recovery::from_wire`].
     pub fn new(config: Config) -> Self {
+        Recovery::sharing(config, &MemoryPool::unlimited())
+    }
+
+    /// The same, for one of many connections, whose buffers together shall not exceed `pool`.
+    pub fn sharing(config: Config, pool: &MemoryPool) -> Self {
         let link_mss = u64::from(config.link_mss);
-        Recovery {
+        let mut layer = Recovery {
             handshake: Handshake::default(),
             established: false,
             aborted: false,
@@ -313,12 +324,13 @@ impl Recovery {
             space: SendSpace::default(),
             ring: Ring::default(),
             budget: Budget::new(config.send_buffer),
+            charge: pool.charge(),
             more: false,
             scratch: Vec::new(),
             board: Scoreboard::default(),
             clock: TimestampClock::default(),
             stack: None,
-            receiver: Receiver::new(config.receive_buffer),
+            receiver: Receiver::new(config.receive_buffer, pool),
             ports: (0, 0),
             control: VecDeque::new(),
             header: [0; MAX_HEADER_LEN],
@@ -348,7 +360,9 @@ impl Recovery {
             delivery_rate: 0,
             stats: Stats::default(),
             config,
-        }
+        };
+        layer.charge_pool();
+        layer
     }
 
     /// The timestamp clock said `value` at `at`, in a SYN-ACK that somebody else has sent for this layer, and goes on from
@@ -413,6 +427,12 @@ impl Recovery {
         drain: impl FnOnce(&[u8]) -> Result<usize, E>,
     ) -> Result<usize, E> {
         self.receiver.read(limit, drain)
+    }
+
+    /// Says whether there is a user already, as there is by default: until one has accepted the connection, its window
+    /// does not open beyond that of the SYN.
+    pub fn set_accepted(&mut self, accepted: bool) {
+        self.receiver.set_accepted(accepted);
     }
 
     /// Whether both SYNs are acknowledged.

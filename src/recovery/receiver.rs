@@ -1,19 +1,26 @@
 //! The receiver's side of a connection: the stream in order, the window, and when to acknowledge.
 //!
 //! In-order data is read from where it was put; a buffer that has been read empty begins anew at its front, so a fast
-//! reader's bytes never leave the processor's cache. The buffer grows with what it must hold, up to the limit that the
-//! window has promised from the start. A long piece that comes in order is first offered to the user where it lies, after
-//! what waits.
+//! reader's bytes never leave the processor's cache. The buffer grows with what it must hold; what comes out of order
+//! waits elsewhere, segment by segment, and costs what it is. A long piece that comes in order is first offered to the
+//! user where it lies, after what waits.
+//!
+//! The window begins small and opens by twice of what has come (Linux's tcp_grow_window(), net/ipv4/tcp_input.c), so it
+//! stays ahead of a slow start, and an idle connection holds little; while a connection waits to be accepted, it does not
+//! open at all. It ends at the limit, and below that at the connection's share of a memory pool, to which it is charged
+//! with all that the peer has been allowed to send.
 //!
 //! An ACK rides on data where there is some to send. By itself it goes at once, except in a dialogue, where an answer
 //! may be expected: there it waits a little for it (RFC 1122, section 4.2.3.2, which allows half a second).
+mod out_of_order;
 mod reassembly;
 mod sack_report;
 mod space;
 #[cfg(test)]
 mod tests;
 
-use super::{Instant, ring::Ring, segment::SackBlocks};
+use super::{Instant, MemoryPool, memory_pool::Charge, ring::Ring, segment::SackBlocks};
+use out_of_order::OutOfOrder;
 use reassembly::Reassembly;
 use sack_report::SackReport;
 use space::ReceiveSpace;
@@ -29,6 +36,17 @@ const ACK_DELAY: Duration = Duration::from_millis(5);
 const LEAST: u64 = 4096;
 /// From so many bytes on it pays to offer the user what has just come, by itself.
 const WORTH_OFFERING: usize = 16 << 10;
+
+/// The window that a connection begins with, in bytes: what the field of a SYN can say.
+const INITIAL_WINDOW: u64 = u16::MAX as u64;
+/// The smallest window, however short memory is, in bytes: half of the first one. A peer cuts its segments for half of
+/// the largest window that it was ever offered, and would wait for its persist timer below that (Linux's
+/// tcp_bound_to_half_wnd(), include/net/tcp.h).
+const LEAST_WINDOW: u64 = 32 << 10;
+/// A window takes a piece out of order for so many bytes of it, and some in any case: a peer that leaves a hole after
+/// each byte must not fill our memory by what each of them costs.
+const BYTES_PER_PIECE: u64 = 512;
+const LEAST_PIECES: u64 = 64;
 
 /// The window scale for a receive buffer of so many bytes (RFC 7323, section 2.2).
 pub fn window_shift(receive_buffer: usize) -> u8 {
@@ -51,7 +69,13 @@ pub(super) struct Receiver {
     space: ReceiveSpace,
     reassembly: Reassembly,
     report: SackReport,
+    /// What came in order.
     ring: Ring,
+    /// What did not: the bytes of what `reassembly` knows.
+    pieces: OutOfOrder,
+    charge: Charge,
+    /// There is a user, who will read.
+    accepted: bool,
     /// The offset that the user reads next.
     read: u64,
     /// The most bytes that wait to be read.
@@ -75,13 +99,16 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    /// A receiver of at most `limit` bytes that wait to be read.
-    pub fn new(limit: usize) -> Self {
+    /// A receiver of at most `limit` bytes that wait to be read, which it takes from `pool`.
+    pub fn new(limit: usize, pool: &MemoryPool) -> Self {
         Receiver {
             space: ReceiveSpace::default(),
             reassembly: Reassembly::default(),
             report: SackReport::default(),
             ring: Ring::default(),
+            pieces: OutOfOrder::default(),
+            charge: pool.charge(),
+            accepted: true,
             read: 1,
             limit: (limit as u64).max(1),
             edge: 0,
@@ -111,6 +138,7 @@ impl Receiver {
         self.space = ReceiveSpace::new(irs);
         self.edge = self.space.nxt + u64::from(self.syn_window());
         self.told_edge = self.edge;
+        self.charge_pool();
     }
 
     /// Our SYN-ACK acknowledged it.
@@ -219,11 +247,13 @@ impl Receiver {
             if from == next {
                 let taken = self.offer(piece, outlet);
                 self.keep(from + taken, to, piece.get(taken as usize..).unwrap_or_default());
-                self.space.nxt = self.reassembly.advance(to);
-            } else if let Some(run) = self.reassembly.insert(from, to) {
-                self.keep(from, to, piece);
-                news = Some(run);
+                if holes {
+                    self.fill_holes(to);
+                }
+            } else {
+                news = self.keep_aside(from, to, piece);
             }
+            self.charge_pool();
         }
         if self.space.fin == Some(self.space.nxt) {
             self.space.nxt += 1;
@@ -283,18 +313,80 @@ impl Receiver {
         taken
     }
 
-    /// Puts bytes into the buffer, which grows as it must.
+    /// Puts bytes that come in order into the buffer, which grows as it must; `to` is RCV.NXT from now on.
     fn keep(&mut self, from: u64, to: u64, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+        if !bytes.is_empty() {
+            if self.read == from {
+                self.ring.restart(from);
+            }
+            self.reserve(to);
+            self.ring.put(self.read, from, bytes);
         }
-        let wanted = to - self.read;
+        self.space.nxt = to;
+    }
+
+    /// Makes room for what is in order, up to `end`.
+    fn reserve(&mut self, end: u64) {
+        let wanted = end - self.read;
         if wanted > self.ring.capacity() {
-            let kept = self.reassembly.end().unwrap_or(0).max(self.space.nxt);
             let capacity = wanted.next_power_of_two().max(LEAST).min(self.limit.max(wanted));
-            self.ring.grow(capacity, self.read, kept.min(self.read + self.ring.capacity()));
+            self.ring.grow(capacity, self.read, self.space.nxt);
         }
-        self.ring.put(self.read, from, bytes);
+    }
+
+    /// Adds to what is in order up to `to` what had come before.
+    fn fill_holes(&mut self, to: u64) {
+        let next = self.reassembly.advance(to);
+        self.reserve(next);
+        while let Some((start, piece)) = self.pieces.pop(self.space.nxt) {
+            let (from, to) = (self.space.nxt, start + piece.len() as u64);
+            if from < to {
+                self.keep(from, to, piece.get((from - start) as usize..).unwrap_or_default());
+            }
+        }
+        debug_assert_eq!(self.space.nxt, next, "every run has its bytes");
+    }
+
+    /// Keeps a piece that came out of order, and returns the run that it belongs to. When there are too many, the last
+    /// of them goes, as in net/ipv4/tcp_input.c, tcp_prune_ofo_queue(); RFC 2018, section 8, lets a receiver drop what
+    /// it has SACKed, if no later block reports it.
+    fn keep_aside(&mut self, from: u64, to: u64, bytes: &[u8]) -> Option<(u64, u64)> {
+        let most = LEAST_PIECES.max((self.edge - self.read) / BYTES_PER_PIECE);
+        while self.pieces.len() as u64 >= most {
+            if self.pieces.last().is_none_or(|last| last <= from) {
+                return None;
+            }
+            let end = self.pieces.drop_last()?;
+            self.reassembly.truncate(end);
+            self.report.truncate(self.space.seq(end));
+        }
+        let run = self.reassembly.insert(from, to)?;
+        self.pieces.insert(from, bytes);
+        // Memory is taken once: an idle buffer has no use for what waits elsewhere.
+        if self.readable() == 0 && self.ring.capacity() + self.pieces.cost() > self.edge - self.read {
+            self.ring.release(self.space.nxt);
+        }
+        Some(run)
+    }
+
+    /// Charges the pool: with what the peer may send and the user has not read, or with what that occupies, if it is more.
+    fn charge_pool(&mut self) {
+        let end = self.space.fin.map_or(self.edge, |fin| fin.min(self.edge));
+        let promised = end.saturating_sub(self.read) + self.pieces.len() as u64 * out_of_order::PIECE_COST;
+        self.charge.set(promised.max(self.ring.capacity() + self.pieces.cost()));
+    }
+
+    /// Says whether the connection has been accepted.
+    pub fn set_accepted(&mut self, accepted: bool) {
+        self.accepted = accepted;
+    }
+
+    /// Gives back what is allocated and not used.
+    pub fn reclaim(&mut self) {
+        if self.readable() == 0 {
+            self.ring.release(self.space.data_end());
+        }
+        self.charge_pool();
     }
 
     fn report(&mut self, news: Option<(u64, u64)>) -> SackBlocks {
@@ -321,18 +413,26 @@ impl Receiver {
         let offered = front.get(..limit).unwrap_or(front);
         let took = drain(offered)?.min(offered.len());
         self.read += took as u64;
-        if self.read == end && self.reassembly.is_empty() {
+        if self.read == end {
             self.ring.restart(end);
         }
         Ok(took)
+    }
+
+    /// How far the window may reach beyond what was read.
+    fn allowance(&self) -> u64 {
+        let came = if self.accepted { self.space.nxt.saturating_sub(1) } else { 0 };
+        let opened = INITIAL_WINDOW + 2 * came;
+        opened.min(self.charge.share().max(LEAST_WINDOW)).min(self.limit)
     }
 
     /// The right edge that we would promise now, as far as the window field can say it. It moves by a segment, or by half
     /// of the buffer at least: a peer that took smaller offers would send ever smaller segments (RFC 9293, section
     /// 3.8.6.2.2).
     fn right_edge(&self, segment: u64) -> u64 {
-        let free = self.read + self.limit;
-        let enough = segment.min(self.limit / 2).max(1);
+        let allowance = self.allowance();
+        let free = self.read + allowance;
+        let enough = segment.min(allowance / 2).max(1);
         let edge = if free >= self.edge + enough { free } else { self.edge };
         edge.min(self.space.nxt + (u64::from(u16::MAX) << self.shift))
     }
@@ -348,6 +448,7 @@ impl Receiver {
         self.edge = self.edge.max(self.told_edge);
         self.told_read = self.read;
         self.wait = None;
+        self.charge_pool();
         (self.expected(), window)
     }
 

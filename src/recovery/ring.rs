@@ -55,6 +55,11 @@ impl Ring {
         self.base = at;
     }
 
+    /// Nothing is kept, and offset `at` comes next: the memory goes.
+    pub fn release(&mut self, at: u64) {
+        *self = Ring { bytes: Box::default(), base: at };
+    }
+
     /// Free room for the bytes from `end` on, up to the ring's end, where those from `start` on are in use.
     pub fn vacant(&mut self, start: u64, end: u64) -> &mut [u8] {
         let free = self.capacity().saturating_sub(end - start) as usize;

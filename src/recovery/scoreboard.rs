@@ -64,6 +64,11 @@ struct Resent {
     end: u64,
 }
 
+/// What a record occupies, in bytes.
+pub(super) const RECORD_COST: u64 = size_of::<Record>() as u64;
+/// What SACK may cut in any case, in records, and what an idle scoreboard keeps room for.
+const LEAST_CUT_RECORDS: usize = 256;
+
 #[derive(Default)]
 pub(super) struct Scoreboard {
     records: VecDeque<Record>,
@@ -79,16 +84,39 @@ pub(super) struct Scoreboard {
     lost_starts: BinaryHeap<Reverse<u64>>,
     /// The blocks of the last SACK option, in order: what they cover is settled and skipped.
     settled: [(u64, u64); super::segment::MAX_SACK_BLOCKS],
+    /// As many records as SACK may cut.
+    cut_limit: usize,
 }
 
 impl Scoreboard {
     /// Nothing sent yet; the first byte will be `start`.
     pub fn new(start: u64) -> Self {
         Scoreboard {
-            records: VecDeque::with_capacity(256),
+            records: VecDeque::with_capacity(LEAST_CUT_RECORDS),
             highest_delivered: start,
             fresh: start,
+            cut_limit: MAX_CUT_RECORDS,
             ..Scoreboard::default()
+        }
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// SACK may cut what was sent into so many records, within fixed bounds.
+    pub fn limit_cuts(&mut self, records: u64) {
+        let records = usize::try_from(records).unwrap_or(usize::MAX);
+        self.cut_limit = records.clamp(LEAST_CUT_RECORDS, MAX_CUT_RECORDS);
+    }
+
+    /// Gives back room for records that are gone.
+    pub fn reclaim(&mut self) {
+        if self.records.is_empty() {
+            self.records.shrink_to(LEAST_CUT_RECORDS);
+            self.resent.shrink_to(0);
+            self.lost_starts.shrink_to(0);
         }
     }
 
@@ -167,7 +195,7 @@ impl Scoreboard {
     /// segments need, parts of records are not marked any more (RFC 2018 lets a sender ignore SACK).
     pub fn sack(&mut self, blocks: &mut [(u64, u64)], mss: u64, mut delivered: impl FnMut(&Record, u64)) {
         let segments = (self.in_flight + self.lost + self.sacked) / mss.max(1);
-        let most = MAX_CUT_RECORDS.max(2 * segments as usize);
+        let most = self.cut_limit.max(2 * segments as usize);
         blocks.sort_unstable();
         let settled = std::mem::take(&mut self.settled);
         for (&(start, end), slot) in blocks.iter().zip(0..) {

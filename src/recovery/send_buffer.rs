@@ -5,13 +5,15 @@
 //! long. So it begins small and grows with the bandwidth-delay product, as the kernel's does (tcp(7),
 //! tcp_moderate_sndbuf), and with what the peer holds beyond a hole: until the hole is filled, that occupies the
 //! buffer and no longer the path.
-use super::Recovery;
+use super::{Recovery, scoreboard};
 use std::time::Duration;
 
 /// What a buffer begins with, in bytes: enough for a LAN.
 const INITIAL: u64 = 512 << 10;
 /// What the ring begins with, in bytes.
 const SMALL: u64 = 16 << 10;
+/// What a connection costs before it has sent anything: its state here and in the stack, in bytes.
+const CONNECTION: u64 = 8 << 10;
 /// So many bandwidth-delay products are wanted: one in flight, and as much again, so that a slow start can double it.
 const PRODUCTS: u64 = 2;
 /// And so many while losses are repaired: as much again for each round trip that this takes.
@@ -51,10 +53,10 @@ impl Budget {
         self.wanted
     }
 
-    /// The ring to hold that. It doubles, so that a budget which rises little by little does not have it copied each
+    /// The ring to hold `bytes`. It doubles, so that a budget which rises little by little does not have it copied each
     /// time.
-    fn ring(&self) -> u64 {
-        self.wanted.next_power_of_two().min(self.limit)
+    fn ring(&self, bytes: u64) -> u64 {
+        bytes.next_power_of_two().min(self.limit)
     }
 }
 
@@ -62,8 +64,32 @@ impl Recovery {
     /// Bytes that [`Recovery::write`] takes now.
     pub fn room(&self) -> usize {
         let open = self.established && !self.aborted && self.space.fin.is_none();
-        let free = self.budget.bytes().saturating_sub(self.space.outstanding());
+        let free = self.buffer_size().saturating_sub(self.space.outstanding());
         if open { free as usize } else { 0 }
+    }
+
+    /// What the path wants, as far as it is there already or our share of the memory pool allows it (as tcp_memory_allocated
+    /// does in net/ipv4/tcp_input.c, tcp_should_expand_sndbuf()).
+    fn buffer_size(&self) -> u64 {
+        let allowed = self.charge.share().max(SMALL).max(self.ring.capacity());
+        self.budget.bytes().min(allowed)
+    }
+
+    /// Charges the memory pool, and limits what SACK may cut to what is left there.
+    pub(super) fn charge_pool(&mut self) {
+        let record = scoreboard::RECORD_COST;
+        self.charge.set(CONNECTION + self.ring.capacity() + self.board.len() as u64 * record);
+        self.board.limit_cuts(self.charge.share() / record);
+    }
+
+    /// Gives back what the buffers have allocated and do not use. A busy connection allocates it again.
+    pub fn reclaim(&mut self) {
+        if self.space.outstanding() == 0 {
+            self.ring.release(self.space.end);
+        }
+        self.board.reclaim();
+        self.charge_pool();
+        self.receiver.reclaim();
     }
 
     /// Lets `fill` write into a contiguous part of the free buffer, at most `limit` bytes; it returns how much it
@@ -79,11 +105,14 @@ impl Recovery {
     ) -> Result<usize, E> {
         let limit = limit.min(self.room());
         let (start, end) = (self.space.una, self.space.end);
-        let (capacity, budget) = (self.ring.capacity(), self.budget.bytes());
+        let (capacity, budget) = (self.ring.capacity(), self.buffer_size());
         // Many connections send little: only one that has filled a small ring gets a large one.
         if capacity == 0 || end - start >= capacity.min(budget) / 2 {
-            let wanted = if capacity == 0 { SMALL.min(budget) } else { self.budget.ring() };
-            self.ring.grow(wanted, start, end);
+            let wanted = if capacity == 0 { SMALL.min(budget) } else { self.budget.ring(budget) };
+            if wanted > capacity {
+                self.ring.grow(wanted, start, end);
+                self.charge_pool();
+            }
         }
         let vacant = self.ring.vacant(start, end);
         let len = limit.min(vacant.len());
@@ -106,7 +135,7 @@ mod tests {
         budget.note(1_000_000_000, Duration::from_micros(50), false);
         assert_eq!(budget.bytes(), INITIAL, "that is enough");
         budget.note(125_000_000, Duration::from_millis(20), false);
-        assert_eq!((budget.bytes(), budget.ring()), (5_000_000, 8 << 20));
+        assert_eq!((budget.bytes(), budget.ring(5_000_000)), (5_000_000, 8 << 20));
         budget.note(125_000_000, Duration::from_millis(20), true);
         assert_eq!(budget.bytes(), 10_000_000);
         budget.note(1, Duration::from_millis(20), false);
@@ -114,7 +143,7 @@ mod tests {
         budget.note_sacked(6 << 20);
         assert_eq!(budget.bytes(), INITIAL + (12 << 20));
         budget.note(u64::MAX, Duration::from_secs(9), false);
-        assert_eq!((budget.bytes(), budget.ring()), (16 << 20, 16 << 20));
+        assert_eq!((budget.bytes(), budget.ring(budget.bytes())), (16 << 20, 16 << 20));
         assert_eq!(Budget::new(4096).bytes(), 4096);
     }
 }

@@ -4,7 +4,7 @@
 //! Order at start, so that no packet is lost and the kernel never answers one: port lease, programs, packet
 //! socket with its filter, bind, guards. The fields below stand in the order of teardown: the guards go
 //! last but for the lease, which keeps the kernel silent without them.
-use super::{Error, children::GRACE, port::Port, reactor::Reactor};
+use super::{Error, children::GRACE, memory::Memory, port::Port, reactor::Reactor};
 use crate::{
     host::{
         features::Missing,
@@ -29,10 +29,10 @@ use std::{
 
 /// The most frames taken in one turn: ACKs must not wait for long.
 const INGRESS_BUDGET: usize = 64;
-/// What waits in the kernel for us may grow to this, in bytes.
-pub const RECEIVE_BUFFER: usize = 64 << 20;
 /// How often to look after what nobody tells us of, while there are flows.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// What flows must have left before the heap is walked to give it back, in bytes.
+const FREE_MEMORY: u64 = 8 << 20;
 /// How long to wait for processes at the end: their time to go by themselves, after SIGTERM, and after SIGKILL.
 const LAST_PROCESS: Duration = GRACE.saturating_mul(3);
 /// A super-frame's length field is an IP packet's: 16 bits.
@@ -95,6 +95,8 @@ pub struct Engine {
     pub(super) drained: bool,
     checked_at: Duration,
     leak: Leak,
+    /// The most that the flows' buffers occupied since memory was last given back, in bytes.
+    most_memory: u64,
     watch: HostWatch,
     /// The interfaces as we know them, by index.
     interfaces: HashMap<u32, Interface>,
@@ -107,6 +109,7 @@ impl Engine {
     /// Opens everything; frames arrive from now on, and the kernel answers none of ours.
     pub fn open(setup: &Setup, port: Port) -> Result<Engine, Error> {
         kernel::map_large_buffers();
+        let memory = Memory::of_this_process(setup.settings.receive_buffer);
         let reactor = Reactor::new().map_err(Error::Reactor)?;
         let watch = HostWatch::open()?;
         let programs = Programs::load(&Filter::Flow(FlowFilter {
@@ -133,7 +136,7 @@ impl Engine {
             segmentation: setup.segmentation,
             outgoing: false,
             timestamps: false,
-            receive_buffer: RECEIVE_BUFFER,
+            receive_buffer: memory.frames,
         })?;
         if let Some(persona) = setup.persona {
             link.set_promiscuous(persona.interface)?;
@@ -156,7 +159,8 @@ impl Engine {
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
         }
         let ahead = guards.iter().flat_map(|guard| guard.ahead().unwrap_or_default()).collect();
-        let stack = Stack::new(setup.settings.clone(), unpredictable);
+        let mut stack = Stack::new(setup.settings.clone(), unpredictable);
+        stack.limit_memory(memory.connections);
         Ok(Engine {
             stack,
             link,
@@ -170,6 +174,7 @@ impl Engine {
             drained: false,
             checked_at: Duration::ZERO,
             leak: Leak::default(),
+            most_memory: 0,
             watch,
             interfaces: setup.interfaces.iter().map(|i| (i.index, i.clone())).collect(),
             ahead,
@@ -304,7 +309,8 @@ impl Engine {
         let beat = self.programs.heartbeat_interval().map(|interval| now + interval);
         self.programs.beat();
         // An idle listener need not wake.
-        let check = (!self.stack.is_idle()).then_some(self.checked_at + CHECK_INTERVAL);
+        let check =
+            (!self.stack.is_idle() || self.has_free_memory()).then_some(self.checked_at + CHECK_INTERVAL);
         let at = [deadline, self.stack.poll_at(), beat, check].into_iter().flatten().min();
         self.link.flush();
         let (unchanged, empty) = (Cell::new(true), Cell::new(true));
@@ -383,7 +389,7 @@ impl Engine {
         }
     }
 
-    /// Looks after what nobody tells us of: packets that the guard did not get.
+    /// Looks after what nobody tells us of: packets that the guard did not get, memory that flows do not need any more.
     pub fn check(&mut self) {
         if self.leak.grew(&self.programs.counters()) {
             let who = match self.ahead.as_slice() {
@@ -394,6 +400,17 @@ impl Engine {
                 "{who}, ahead of the guard, lets our packets reach the kernel, which may reset the connection"
             );
         }
+        let memory = self.stack.memory();
+        if self.has_free_memory() {
+            kernel::release_free_memory();
+            self.most_memory = memory;
+        }
+        self.most_memory = self.most_memory.max(memory);
+    }
+
+    /// Whether flows have left enough memory to be worth a walk over the heap.
+    fn has_free_memory(&self) -> bool {
+        self.stack.memory() + FREE_MEMORY <= self.most_memory
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod egress;
 mod engine;
 mod event_loop;
 mod masqueraded;
+pub(crate) mod memory;
 mod port;
 pub(crate) mod reactor;
 mod translated;
@@ -28,7 +29,7 @@ use std::{
 };
 
 pub use egress::{Egress, EgressError, Hop, Wish};
-pub use engine::{Engine, RECEIVE_BUFFER, Setup};
+pub use engine::{Engine, Setup};
 pub use event_loop::{Task, Turn};
 pub use port::Port;
 

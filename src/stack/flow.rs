@@ -18,7 +18,7 @@ use crate::{
     host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, LinkHeader, NextHop, Outgoing, Segmentation},
     net::{FiveTuple, MacAddr, minimum_mtu},
-    recovery::{self, Disposition, Recovery, STACK_HEADER_LEN},
+    recovery::{self, Disposition, MemoryPool, Recovery, STACK_HEADER_LEN},
 };
 use arrayvec::ArrayVec;
 use smoltcp::socket::tcp::State;
@@ -110,17 +110,33 @@ pub struct Flow {
 
 impl Flow {
     /// Begins a connection; the SYN leaves with the next [`Flow::egress`]. `seed` must be unpredictable.
-    pub fn dial(now: Duration, tuple: FiveTuple, way: Way, settings: &Settings, seed: u64) -> Flow {
-        let mut flow = Flow::new(now, tuple, way, settings, seed);
+    /// Its buffers share `pool` with those of other flows.
+    pub fn dial(
+        now: Duration,
+        tuple: FiveTuple,
+        way: Way,
+        settings: &Settings,
+        pool: &MemoryPool,
+        seed: u64,
+    ) -> Flow {
+        let mut flow = Flow::new(now, tuple, way, settings, pool, seed);
         flow.endpoint.connect(tuple.local.port(), tuple.remote.port());
         flow
     }
 
-    /// Takes over a handshake whose SYN-ACK was sent. The segment that completes it comes next.
-    pub fn answer(tuple: FiveTuple, way: Way, settings: &Settings, handshake: &Handshake) -> Flow {
+    /// Takes over a handshake whose SYN-ACK was sent. The segment that completes it comes next. The window stays small
+    /// until [`Flow::accept`].
+    pub fn answer(
+        tuple: FiveTuple,
+        way: Way,
+        settings: &Settings,
+        pool: &MemoryPool,
+        handshake: &Handshake,
+    ) -> Flow {
         let answered = handshake.answered;
-        let mut flow = Flow::new(answered, tuple, way, settings, handshake.seed);
+        let mut flow = Flow::new(answered, tuple, way, settings, pool, handshake.seed);
         flow.endpoint.listen(tuple.local.port());
+        flow.recovery.set_accepted(false);
         let mut packet = placeholder(&handshake.syn);
         let now = recovery_time(answered);
         if flow.recovery.from_wire(now, &mut packet[STACK_HEADER_LEN..]) == Disposition::Show {
@@ -133,10 +149,17 @@ impl Flow {
         flow
     }
 
-    fn new(now: Duration, tuple: FiveTuple, way: Way, settings: &Settings, seed: u64) -> Flow {
+    fn new(
+        now: Duration,
+        tuple: FiveTuple,
+        way: Way,
+        settings: &Settings,
+        pool: &MemoryPool,
+        seed: u64,
+    ) -> Flow {
         let template = template(&tuple, settings, seed);
         let mss = mss(&way.path, tuple.remote.ip(), settings);
-        let mut recovery = Recovery::new(recovery::Config {
+        let config = recovery::Config {
             send_buffer: settings.send_buffer,
             receive_buffer: settings.receive_buffer,
             link_mss: mss as u16,
@@ -144,7 +167,8 @@ impl Flow {
             algorithm: settings.congestion,
             user_timeout: settings.user_timeout,
             keep_alive: settings.keep_alive,
-        });
+        };
+        let mut recovery = Recovery::sharing(config, pool);
         let endpoint = Endpoint::new(now, mss, seed, &mut recovery);
         Flow {
             tuple,
@@ -339,6 +363,16 @@ impl Flow {
     /// Ends both sides at once: a reset leaves with the next [`Flow::egress`].
     pub fn abort(&mut self) {
         self.endpoint.socket_mut().abort();
+    }
+
+    /// There is a user: the window opens.
+    pub fn accept(&mut self) {
+        self.recovery.set_accepted(true);
+    }
+
+    /// Gives back the memory that is allocated and not used.
+    pub fn reclaim(&mut self) {
+        self.recovery.reclaim();
     }
 
     /// Drops what was received; if anything was, and the peer has all of ours, or if `overdue`, ends both sides.

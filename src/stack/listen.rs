@@ -59,7 +59,11 @@ impl Stack {
 
     /// The next established connection to the listener, in the order of their handshakes' ends.
     pub fn accept(&mut self) -> Option<FiveTuple> {
-        self.accepted.pop_front()
+        let tuple = self.accepted.pop_front()?;
+        if let Some(flow) = self.flow(&tuple) {
+            flow.accept();
+        }
+        Some(tuple)
     }
 
     /// Whether there is a flow, now, for a segment that had none. `bytes` is the whole segment.
@@ -171,6 +175,9 @@ impl Stack {
         if self.accepted.len() >= listener.backlog {
             return log::debug!("the backlog is full: no answer to {}", tuple.remote);
         }
+        if self.pool.is_exhausted() {
+            return log::debug!("memory is short: no answer to {}", tuple.remote);
+        }
         if !listener.paths.contains_key(&reply.interface) {
             return log::debug!(
                 "a SYN from {} came in by interface {}, which is not served",
@@ -221,7 +228,7 @@ impl Stack {
         self.reply(Bare { next_hop, template, header });
     }
 
-    /// Makes the flow of a handshake whose ACK has come, unless the backlog is full: then the peer will send it
+    /// Makes the flow of a handshake whose ACK has come, unless the backlog is full or memory short: then the peer will send it
     /// again. Whether it did.
     fn establish(&mut self, tuple: FiveTuple, handshake: Handshake) -> bool {
         let Some(listener) = &self.listener else { return false };
@@ -229,10 +236,14 @@ impl Stack {
             log::debug!("the backlog is full: {} has to wait", tuple.remote);
             return false;
         }
+        if self.pool.is_exhausted() {
+            log::debug!("memory is short: {} has to wait", tuple.remote);
+            return false;
+        }
         self.handshakes.remove(&tuple);
         let Some(path) = listener.paths.get(&handshake.next_hop.interface) else { return false };
         let way = Way { next_hop: handshake.next_hop, neighbour: Neighbour::Sender(None), path: *path };
-        self.flows.insert(tuple, Flow::answer(tuple, way, &self.settings, &handshake));
+        self.flows.insert(tuple, Flow::answer(tuple, way, &self.settings, &self.pool, &handshake));
         self.changed.push(tuple);
         self.accepted.push_back(tuple);
         true

@@ -29,6 +29,7 @@ mod way;
 use crate::{
     link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, NextHop, Received},
     net::{FiveTuple, Protocol},
+    recovery::MemoryPool,
 };
 use bare::Bare;
 use deadlines::Deadlines;
@@ -80,6 +81,10 @@ pub struct Stack {
     /// Our port, where it is a UDP port.
     pub datagrams: DatagramSocket,
     reassembly: Reassembly,
+    /// For all flows' buffers.
+    pool: MemoryPool,
+    /// When memory was last collected.
+    reclaimed_at: Duration,
     seed: Box<dyn FnMut() -> u64>,
     disguise: Option<Disguise>,
 }
@@ -90,8 +95,10 @@ const MAX_REPLIES: usize = 64;
 const MAX_REPEATED: usize = 64;
 /// How long a released flow may take to end, like Linux's tcp_fin_timeout.
 const ORPHAN_LIFETIME: Duration = Duration::from_secs(60);
-/// Released flows that may be ending; one more and the oldest is reset.
+/// Released flows that may be ending; one more, or one when there is no memory left, and the oldest is reset.
 const MAX_ORPHANS: usize = 1024;
+/// How often idle flows are asked for memory while it is short.
+const RECLAIM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The most connections that are over and still known: being closed, in TIME-WAIT, or remembered.
 pub const MAX_ENDED: usize = MAX_ORPHANS + time_wait::LIMIT + departed::LIMIT;
@@ -118,6 +125,8 @@ impl Stack {
         Stack {
             datagrams: DatagramSocket::new(&settings, seed()),
             reassembly: Reassembly::default(),
+            pool: MemoryPool::unlimited(),
+            reclaimed_at: Duration::ZERO,
             settings,
             flows: HashMap::new(),
             touched: BTreeSet::new(),
@@ -139,9 +148,20 @@ impl Stack {
         }
     }
 
+    /// Limits what the buffers of all flows that are still to come may occupy together, in bytes. When nothing is left,
+    /// connections wait to be established, as they do when the backlog is full.
+    pub fn limit_memory(&mut self, bytes: u64) {
+        self.pool = MemoryPool::new(bytes);
+    }
+
+    /// What the flows' buffers occupy, and what the peers have been allowed to fill, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.pool.used()
+    }
+
     /// Begins a connection; the SYN leaves with the next [`Stack::egress`].
     pub fn dial(&mut self, now: Duration, tuple: FiveTuple, way: Way) {
-        let flow = Flow::dial(now, tuple, way, &self.settings, (self.seed)());
+        let flow = Flow::dial(now, tuple, way, &self.settings, &self.pool, (self.seed)());
         self.flows.insert(tuple, flow);
         self.touched.insert(tuple);
         self.changed.push(tuple);
@@ -237,7 +257,8 @@ impl Stack {
         while orphans.order.front().is_some_and(|oldest| !orphans.until.contains_key(oldest)) {
             orphans.order.pop_front();
         }
-        if orphans.until.len() >= MAX_ORPHANS
+        // Nobody waits for them: they are the first to go (Linux's tcp_check_oom(), net/ipv4/tcp.c).
+        if (orphans.until.len() >= MAX_ORPHANS || self.pool.is_exhausted())
             && let Some(oldest) = orphans.order.pop_front()
         {
             orphans.until.insert(oldest, now);
@@ -391,6 +412,10 @@ impl Stack {
         self.time_waits.expire(now);
         while let Some(tuple) = self.deadlines.due(now) {
             self.touched.insert(tuple);
+        }
+        if self.pool.is_under_pressure() && now >= self.reclaimed_at + RECLAIM_INTERVAL {
+            self.reclaimed_at = now;
+            self.flows.values_mut().for_each(Flow::reclaim);
         }
         let mut more = BTreeSet::new();
         for tuple in std::mem::take(&mut self.touched) {

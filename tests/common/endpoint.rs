@@ -1,7 +1,7 @@
 //! A host: one smoltcp interface with one TCP socket, above the recovery layer.
 use std::{collections::VecDeque, num::NonZeroUsize};
 
-use netkat::recovery::{Config, Disposition, Instant, Recovery, STACK_HEADER_LEN};
+use netkat::recovery::{Config, Disposition, Instant, MemoryPool, Recovery, STACK_HEADER_LEN};
 use smoltcp::{
     iface::{Config as InterfaceConfig, Interface, SocketHandle, SocketSet},
     phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken},
@@ -19,6 +19,8 @@ const PATTERN: usize = 65_521;
 #[derive(Clone, Debug)]
 pub struct Behaviour {
     pub config: Config,
+    /// For the buffers.
+    pub pool: MemoryPool,
     /// Bytes to send before closing.
     pub to_send: u64,
     /// Sends back what it receives, instead; closes after the peer did.
@@ -54,7 +56,7 @@ fn timestamp() -> u32 {
 impl Endpoint {
     /// Host 0 connects, host 1 listens; both connect if `active`.
     pub fn new(index: usize, active: bool, behaviour: Behaviour) -> Self {
-        let layer = Recovery::new(behaviour.config.clone());
+        let layer = Recovery::sharing(behaviour.config.clone(), &behaviour.pool);
         let mut port = Port {
             index,
             now: Instant::ZERO,

@@ -3,7 +3,7 @@
 //! Data offsets count from the first byte of the stream: offset 0 is the initial sequence number plus one.
 use std::{collections::VecDeque, time::Duration};
 
-use netkat::recovery::{Algorithm, Config, Disposition, Instant, Recovery, STACK_HEADER_LEN};
+use netkat::recovery::{Algorithm, Config, Disposition, Instant, MemoryPool, Recovery, STACK_HEADER_LEN};
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
@@ -33,6 +33,8 @@ pub struct Sent {
 #[derive(Clone, Debug)]
 pub struct Terms {
     pub config: Config,
+    /// For the buffers.
+    pub pool: MemoryPool,
     pub iss: u32,
     pub sack: bool,
     pub timestamps: bool,
@@ -53,6 +55,7 @@ impl Default for Terms {
                 user_timeout: None,
                 keep_alive: None,
             },
+            pool: MemoryPool::unlimited(),
             iss: u32::MAX - 2_500,
             sack: true,
             timestamps: true,
@@ -101,7 +104,7 @@ impl Script {
     pub fn unconnected(terms: Terms) -> Self {
         let began = Instant::from_millis(1_000);
         Script {
-            layer: Recovery::new(terms.config.clone()),
+            layer: Recovery::sharing(terms.config.clone(), &terms.pool),
             terms,
             now: began,
             began,

@@ -1,7 +1,7 @@
 //! Two endpoints, two paths, one clock.
 use std::time::Duration;
 
-use netkat::recovery::{Algorithm, Config, Instant};
+use netkat::recovery::{Algorithm, Config, Instant, MemoryPool};
 
 use super::{
     endpoint::{Behaviour, Endpoint},
@@ -33,6 +33,7 @@ impl Scenario {
         };
         let host = Behaviour {
             config,
+            pool: MemoryPool::unlimited(),
             to_send: 0,
             echo: false,
             read_chunk: usize::MAX,

@@ -20,6 +20,7 @@ mod holders;
 mod hostile;
 mod lossy;
 mod matrix;
+mod memory;
 mod namespace;
 mod netkat;
 mod older_kernels;

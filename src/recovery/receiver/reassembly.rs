@@ -49,6 +49,19 @@ impl Reassembly {
         Some((left, right))
     }
 
+    /// Forgets all from `end` on.
+    pub fn truncate(&mut self, end: u64) {
+        while let Some(mut last) = self.runs.last_entry()
+            && *last.get() > end
+        {
+            if *last.key() < end {
+                *last.get_mut() = end;
+                return;
+            }
+            last.remove();
+        }
+    }
+
     /// What was in order up to `next` goes on to the offset that this returns; the runs up to there are forgotten.
     pub fn advance(&mut self, mut next: u64) -> u64 {
         while let Some(run) = self.runs.first_entry()
@@ -92,6 +105,20 @@ mod tests {
         ] {
             assert_eq!(reassembly.held(asked.0, asked.1).collect::<Vec<_>>(), expected, "{asked:?}");
         }
+    }
+
+    #[test]
+    fn what_is_dropped_from_the_end_is_forgotten() {
+        let mut reassembly = Reassembly::default();
+        for start in [10, 20, 30] {
+            reassembly.insert(start, start + 5);
+        }
+        reassembly.truncate(35);
+        assert_eq!(reassembly.end(), Some(35));
+        reassembly.truncate(22);
+        assert_eq!((reassembly.end(), reassembly.insert(22, 30)), (Some(22), Some((20, 30))));
+        reassembly.truncate(10);
+        assert!(reassembly.is_empty());
     }
 
     #[test]

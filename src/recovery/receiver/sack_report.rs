@@ -58,6 +58,16 @@ impl SackReport {
         }
         report
     }
+
+    /// What was reported from `end` on has been dropped: it is not reported again (RFC 2018, section 8).
+    pub fn truncate(&mut self, end: u32) {
+        for block in &mut self.blocks {
+            *block = block.filter(|(left, _)| before(*left, end)).map(|(left, right)| {
+                let right = if before(end, right) { end } else { right };
+                (left, right)
+            });
+        }
+    }
 }
 
 fn before(a: u32, b: u32) -> bool {
@@ -98,6 +108,17 @@ mod tests {
         assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(5, 9), (20, 30)]));
         assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(20, 22), (20, 30)]));
         assert!(!report.has_duplicate());
+    }
+
+    #[test]
+    fn what_was_dropped_is_not_reported_again() {
+        let mut report = SackReport::default();
+        report.on_ack(0, &blocks(&[(10, 20)]));
+        report.on_ack(0, &blocks(&[(30, 40)]));
+        report.truncate(35);
+        assert_eq!(report.on_ack(0, &blocks(&[])), blocks(&[(30, 35), (10, 20)]));
+        report.truncate(30);
+        assert_eq!(report.on_ack(0, &blocks(&[])), blocks(&[(10, 20)]));
     }
 
     #[test]

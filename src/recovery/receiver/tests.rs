@@ -6,7 +6,7 @@ const IRS: u32 = u32::MAX - 50_000;
 const SEGMENT: u64 = 1000;
 
 fn receiver(limit: usize) -> Receiver {
-    let mut receiver = Receiver::new(limit);
+    let mut receiver = Receiver::new(limit, &MemoryPool::unlimited());
     receiver.synchronize(IRS);
     receiver.on_syn_acknowledged();
     receiver.establish(receiver.offered_shift());
@@ -51,6 +51,7 @@ fn a_long_piece_is_offered_where_it_lies_after_what_waits() {
     assert_eq!((out.len(), receiver.readable()), (0, 100), "not worth it");
     hear(&mut receiver, 100, 30_000, false, &mut out, usize::MAX);
     assert_eq!((out.len(), receiver.readable()), (30_000, 0));
+    receiver.advertise(SEGMENT);
     hear(&mut receiver, 30_000, 60_000, false, &mut out, 7_000);
     assert_eq!((out.len(), receiver.readable()), (37_000, 23_000), "the rest is kept");
     hear(&mut receiver, 90_000, 120_000, false, &mut out, usize::MAX);
@@ -71,9 +72,140 @@ fn a_buffer_grows_with_what_it_must_hold() {
     for n in 0..1000 {
         hear(&mut receiver, 64 + 1000 * n, 1064 + 1000 * n, false, &mut out, 0);
         read(&mut receiver, usize::MAX, &mut out);
+        receiver.advertise(SEGMENT);
     }
     assert_eq!(receiver.ring.capacity(), LEAST, "a reader that keeps up needs no more");
     assert_eq!(out.len(), 1_000_064);
+}
+
+/// RFC 7323, section 2.2, for the first window; then it keeps ahead of a slow start.
+#[test]
+fn the_window_opens_with_what_comes() {
+    let mut receiver = receiver(4 << 20);
+    let window = |receiver: &mut Receiver| {
+        receiver.advertise(SEGMENT);
+        receiver.edge - receiver.read
+    };
+    let mut out = Vec::new();
+    receiver.set_accepted(false);
+    assert_eq!(window(&mut receiver), INITIAL_WINDOW);
+    hear(&mut receiver, 0, 60_000, false, &mut out, 0);
+    assert_eq!(window(&mut receiver), INITIAL_WINDOW, "nobody is there");
+    receiver.set_accepted(true);
+    assert_eq!(window(&mut receiver), INITIAL_WINDOW + 120_000);
+    read(&mut receiver, usize::MAX, &mut out);
+    assert_eq!(window(&mut receiver), INITIAL_WINDOW + 120_000);
+    while out.len() < 3 << 20 {
+        let from = out.len();
+        hear(&mut receiver, from, from + 60_000, false, &mut out, 0);
+        read(&mut receiver, usize::MAX, &mut out);
+        window(&mut receiver);
+    }
+    assert_eq!(window(&mut receiver), 4 << 20);
+}
+
+#[test]
+fn bytes_far_apart_cost_what_they_are() {
+    let pool = MemoryPool::new(64 << 20);
+    let mut receiver = Receiver::new(8 << 20, &pool);
+    receiver.synchronize(IRS);
+    receiver.establish(receiver.offered_shift());
+    receiver.edge = 8 << 20;
+    let mut out = Vec::new();
+    for n in 1..100 {
+        hear(&mut receiver, n * 80_000, n * 80_000 + 1, false, &mut out, 0);
+    }
+    assert_eq!((receiver.ring.capacity(), receiver.pieces.len()), (0, 99));
+    assert!(pool.used() < (8 << 20) + 99 * 200, "{}", pool.used());
+    receiver.edge = 100 * 80_000;
+    hear(&mut receiver, 0, 99 * 80_000 + 1, false, &mut out, 0);
+    read(&mut receiver, usize::MAX, &mut out);
+    assert_eq!((receiver.pieces.len(), out.len()), (0, 99 * 80_000 + 1));
+    assert!(out == stream(0, 99 * 80_000 + 1));
+}
+
+/// RFC 2018, section 8: what was SACKed may be dropped, and is not reported from then on.
+#[test]
+fn of_too_many_pieces_the_last_go() {
+    let pool = MemoryPool::new(64 << 20);
+    let mut receiver = Receiver::new(4 << 20, &pool);
+    receiver.synchronize(IRS);
+    receiver.establish(receiver.offered_shift());
+    let most = (receiver.edge - receiver.read) / BYTES_PER_PIECE;
+    let mut out = Vec::new();
+    let mut reported =
+        |receiver: &mut Receiver, at: usize| match hear(receiver, at, at + 1, false, &mut out, 0) {
+            Answer::AtOnce(blocks) => blocks.iter().collect::<Vec<_>>(),
+            Answer::Cumulative => panic!("out of order"),
+        };
+    let block = |at: u32| (IRS.wrapping_add(1 + at), IRS.wrapping_add(2 + at));
+    for n in 0..most as u32 {
+        let blocks = reported(&mut receiver, 2000 + 2 * n as usize);
+        assert_eq!(blocks.first(), Some(&block(2000 + 2 * n)));
+    }
+    let last = 2000 + 2 * (most as u32 - 1);
+    assert_eq!(reported(&mut receiver, 60_000).first(), Some(&block(last)), "no room behind the last");
+    let blocks = reported(&mut receiver, 1000);
+    assert_eq!(blocks.first(), Some(&block(1000)), "it is wanted sooner");
+    assert!(!blocks.contains(&block(last)), "{blocks:?}");
+    assert_eq!(
+        (receiver.pieces.len() as u64, receiver.reassembly.end()),
+        (most, Some(1 + u64::from(last) - 1))
+    );
+    assert!(pool.used() <= INITIAL_WINDOW + most * out_of_order::PIECE_COST, "{}", pool.used());
+}
+
+/// The window's edge stays where it is however short memory gets, and what a peer may send is taken.
+#[test]
+fn under_pressure_windows_shrink_by_what_is_newly_offered() {
+    let pool = MemoryPool::new(1 << 20);
+    let mut receiver = Receiver::new(4 << 20, &pool);
+    receiver.synchronize(IRS);
+    receiver.establish(receiver.offered_shift());
+    let mut out = Vec::new();
+    let mut others = pool.charge();
+    let mut smallest = u64::MAX;
+    for round in 0..200 {
+        if round == 20 {
+            others.set(1 << 20);
+            assert!(pool.is_exhausted());
+        }
+        let edge = receiver.edge;
+        receiver.advertise(SEGMENT);
+        assert!(receiver.edge >= edge, "the window's edge moved left");
+        smallest = smallest.min(receiver.edge - receiver.read);
+        let from = out.len();
+        let to = from + 16_000.min(receiver.edge as usize - 1 - from);
+        hear(&mut receiver, from, to, false, &mut out, 0);
+        assert_eq!(receiver.readable(), to - from, "what was offered is taken");
+        read(&mut receiver, usize::MAX, &mut out);
+    }
+    assert_eq!(smallest, LEAST_WINDOW, "and never less");
+    drop(others);
+    receiver.advertise(SEGMENT);
+    assert!(receiver.edge - receiver.read > 2 * LEAST_WINDOW);
+    drop(receiver);
+    assert_eq!(pool.used(), 0);
+}
+
+#[test]
+fn what_is_not_used_is_given_back() {
+    let pool = MemoryPool::new(64 << 20);
+    let mut receiver = Receiver::new(4 << 20, &pool);
+    receiver.synchronize(IRS);
+    receiver.establish(receiver.offered_shift());
+    let mut out = Vec::new();
+    hear(&mut receiver, 0, 60_000, false, &mut out, 0);
+    receiver.reclaim();
+    assert_eq!(receiver.readable(), 60_000, "somebody waits for that");
+    read(&mut receiver, usize::MAX, &mut out);
+    receiver.reclaim();
+    assert_eq!(receiver.ring.capacity(), 0);
+    hear(&mut receiver, 60_000, 61_000, true, &mut out, 0);
+    read(&mut receiver, usize::MAX, &mut out);
+    receiver.reclaim();
+    assert!(out == stream(0, 61_000));
+    assert_eq!(pool.used(), 0, "nothing can come any more");
 }
 
 #[test]
