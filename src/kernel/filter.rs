@@ -1,7 +1,7 @@
 //! What the programs look for, and its form as the constants in their read-only data.
 
 use super::{error::KernelError, skeleton::types};
-use crate::net::Protocol;
+use crate::net::{MacAddr, Protocol};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The local addresses of one family that a [`FlowFilter`] takes: MAX_LOCAL in bpf/flow.h.
@@ -34,6 +34,9 @@ pub struct FlowFilter {
     /// Capture ARP and neighbour discovery for the local addresses too: for an address that the host does
     /// not own, nobody else answers.
     pub neighbour_discovery: bool,
+    /// The link address at which an assumed local address is found: only frames to it count. Without it, those
+    /// count that the kernel takes for this host's (PACKET_HOST).
+    pub assumed_mac: Option<MacAddr>,
 }
 
 /// Packets that a sniffer shows; [`SniffFilter::default`] means everything, IP or not.
@@ -92,6 +95,8 @@ impl FlowFilter {
         config.remote_port = self.remote_port.unwrap_or(0).to_be();
         config.loopback_net = self.loopback_network.into();
         config.neighbours = self.neighbour_discovery.into();
+        config.assumed = self.assumed_mac.is_some().into();
+        config.assumed_mac = self.assumed_mac.unwrap_or_default().0;
         write_remote(config, self.remote_address);
 
         let (mut count4, mut count6) = (0, 0);

@@ -147,6 +147,7 @@ impl Engine {
             remote_port: setup.remote.map(|r| r.port()).filter(|port| *port != 0),
             loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
             neighbour_discovery: setup.persona.is_some() || setup.hears_neighbours,
+            assumed_mac: setup.persona.map(|persona| persona.mac),
         }))?
         .without(setup.missing);
         let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.ways_back).collect();

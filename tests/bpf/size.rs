@@ -17,6 +17,7 @@ fn flow(local_addresses: Vec<IpAddr>) -> FlowFilter {
         remote_port: None,
         loopback_network: false,
         neighbour_discovery: true,
+        assumed_mac: None,
     }
 }
 

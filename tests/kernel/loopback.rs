@@ -64,6 +64,7 @@ fn answered(address: &str, backend: Option<Backend>) -> bool {
         remote_port: Some(server.port()),
         loopback_network: false,
         neighbour_discovery: false,
+        assumed_mac: None,
     }))
     .unwrap();
     let _guard = Guard::attach(&programs, index("lo"), Backend::Auto).unwrap();

@@ -26,6 +26,7 @@ fn flow() -> Filter {
         remote_port: None,
         loopback_network: false,
         neighbour_discovery: false,
+        assumed_mac: None,
     })
 }
 
