@@ -4,7 +4,10 @@
 //! Order at start, so that no packet is lost and the kernel never answers one: port lease, programs, packet
 //! socket with its filter, bind, guards. The fields below stand in the order of teardown: the guards go
 //! last but for the lease, which keeps the kernel silent without them.
-use super::Error;
+use super::{
+    Error,
+    doorkeeper::{Doorkeeper, Host},
+};
 use crate::{
     host::{
         capability::{self, Capability},
@@ -126,6 +129,7 @@ pub struct Engine {
     checked_at: Duration,
     leak: Leak,
     watch: HostWatch,
+    door: Doorkeeper,
     /// The interfaces as we know them, by index.
     interfaces: HashMap<u32, Interface>,
     /// The programs that ran before the guards when these were attached; asking later takes a capability.
@@ -186,7 +190,9 @@ impl Engine {
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
         }
         let ahead = guards.iter().flat_map(|guard| guard.ahead().unwrap_or_default()).collect();
-        let stack = Stack::new(setup.settings.clone(), unpredictable);
+        let mut stack = Stack::new(setup.settings.clone(), unpredictable);
+        stack.ask_ways_back();
+        let door = Doorkeeper::new(setup, port.number);
         Ok(Engine {
             stack,
             link,
@@ -199,6 +205,7 @@ impl Engine {
             checked_at: Duration::ZERO,
             leak: Leak::default(),
             watch,
+            door,
             interfaces: setup.interfaces.iter().map(|i| (i.index, i.clone())).collect(),
             ahead,
             sandbox: setup.sandbox,
@@ -248,10 +255,14 @@ impl Engine {
         if std::mem::take(&mut self.link_empty) {
             return Ok(false);
         }
+        let mut host = Host { watch: &mut self.watch, interfaces: &self.interfaces };
         for taken in 0..INGRESS_BUDGET {
             match self.link.receive() {
-                Ok(Some(received)) => self.stack.ingress_to(now, received, outlet),
-                Ok(None) => return Ok(taken > 0),
+                Ok(Some(received)) => self.door.show(now, received, &mut self.stack, &mut host, outlet),
+                Ok(None) => {
+                    self.door.show_parked(now, &mut self.stack, &mut host, outlet);
+                    return Ok(taken > 0);
+                }
                 Err(error @ LinkError::Down { .. }) => {
                     log::warn!("{error}; waiting for it to come back");
                 }
@@ -349,10 +360,12 @@ impl Engine {
             match change {
                 Change::Neighbour { interface, address, mac } => {
                     self.stack.move_neighbour(now, interface, address, mac, Source::Kernel);
+                    self.stack.forget_ways_back();
                 }
                 Change::Interface(interface) => self.change_interface(now, interface),
                 Change::InterfaceGone(index) => self.lose_interface(index)?,
                 Change::Missed => {
+                    self.stack.forget_ways_back();
                     for index in self.interfaces.keys().copied().collect::<Vec<_>>() {
                         match self.watch.interface(index)? {
                             Some(interface) => self.change_interface(now, interface),
@@ -374,6 +387,7 @@ impl Engine {
             log::info!("interface {} is called {} now", was.name, is.name);
         }
         let was = std::mem::replace(was, is.clone());
+        self.stack.forget_ways_back();
         self.stack.change_interface(now, &was, &is);
     }
 

@@ -6,6 +6,7 @@ mod conversation;
 mod datagram;
 mod dialogue;
 mod disguise;
+mod doorkeeper;
 mod egress;
 mod engine;
 mod exec;
@@ -20,6 +21,7 @@ mod session;
 mod sniff;
 mod transcript;
 mod verdict;
+mod way_back;
 
 use crate::{
     host::{

@@ -10,6 +10,7 @@
 use super::{
     bare::MAX_TCP_HEADER,
     endpoint,
+    next_hop::Neighbour,
     segment::{self, Segment},
 };
 use crate::{link::NextHop, net::FiveTuple, recovery::window_shift};
@@ -36,6 +37,7 @@ const SLACK: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Handshake {
     pub next_hop: NextHop,
+    pub neighbour: Neighbour,
     /// What the flow is to be made with.
     pub seed: u64,
     /// The peer's SYN: its header with options.
@@ -69,6 +71,7 @@ impl Handshake {
         let header = bytes.get(..segment.header_len).unwrap_or_default();
         Handshake {
             next_hop,
+            neighbour: Neighbour::Sender(None),
             seed,
             syn: header.iter().copied().take(MAX_TCP_HEADER).collect(),
             answered: now,
@@ -76,6 +79,11 @@ impl Handshake {
             theirs: segment.sequence,
             due: now,
         }
+    }
+
+    /// The same with whose link address the answers carry.
+    pub fn with(self, neighbour: Neighbour) -> Handshake {
+        Handshake { neighbour, ..self }
     }
 
     pub fn classify(&self, segment: &Segment) -> Reply {
@@ -258,6 +266,7 @@ impl Cookies {
         let syn = segment::plain_syn(tuple.remote.port(), tuple.local.port(), theirs, mss);
         Handshake {
             next_hop,
+            neighbour: Neighbour::Sender(None),
             seed,
             syn: syn.into_iter().collect(),
             answered,
