@@ -20,6 +20,7 @@
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_endian.h>
@@ -76,6 +77,8 @@ struct config {
 	__u8 table;		/* flow: only what is in the flow table, and a SYN, is ours */
 	__u32 bucket_mask;	/* buckets of the flow table, less one; their number is a power of two */
 	__u64 hash_key[HASH_WORDS + 1];	/* of the flow table's hash: random */
+	__u8 assumed;		/* flow: the local address is an assumed one, found at `assumed_mac` */
+	__u8 assumed_mac[ETH_ALEN];
 	__u64 remote[2];	/* as `struct packet` holds addresses */
 	__u64 local6[MAX_LOCAL][2];
 	__be32 local4[MAX_LOCAL];
@@ -209,6 +212,40 @@ static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct 
 	p->transport = offset;
 	p->remote_port = 0;
 	return 1;
+}
+
+/* Whom a frame is for, by its link header. */
+enum addressee { OTHERS, GROUP, US };
+
+/* The kernel has compared the destination with the device's address (eth_type_trans in net/ethernet/eth.c); a frame
+ * of a device without link headers is PACKET_HOST. An assumed address may have a link address of its own, of which
+ * the device does not know: for the kernel, its frames are another host's. Of those that this host sends itself
+ * (PACKET_OUTGOING), no tap needs a copy. */
+static __always_inline enum addressee addressee(struct __sk_buff *skb)
+{
+	__u8 to[ETH_ALEN];
+
+	if (!config.assumed) {
+		switch (skb->pkt_type) {
+		case PACKET_HOST:
+			return US;
+		case PACKET_BROADCAST:
+		case PACKET_MULTICAST:
+			return GROUP;
+		default:
+			return OTHERS;
+		}
+	}
+	if (bpf_skb_load_bytes_relative(skb, 0, to, sizeof(to), BPF_HDR_START_MAC))
+		return OTHERS;
+	if (to[0] & 1)
+		return GROUP;
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++) {
+		if (to[i] != config.assumed_mac[i])
+			return OTHERS;
+	}
+	return US;
 }
 
 /* A tag with a VID is another network's packet, though the device delivers it to our taps as well. */
@@ -377,7 +414,7 @@ static __always_inline enum verdict match_error4(struct __sk_buff *skb, const st
 }
 
 /* CONTROL for an ICMPv6 error that quotes a packet we sent, or for neighbour discovery of our address. */
-static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const struct packet *p)
+static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const struct packet *p, enum addressee to)
 {
 	struct packet quoted;
 	__u8 type;
@@ -392,7 +429,7 @@ static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const str
 		/* Somebody asks for our address or claims it, or answers our question for another. */
 		return is_local(6, target) || is_local(6, p->destination) ? CONTROL : FOREIGN;
 	}
-	if (type < ICMP6_FIRST_ERROR || type > ICMP6_LAST_ERROR)
+	if (to != US || type < ICMP6_FIRST_ERROR || type > ICMP6_LAST_ERROR)
 		return FOREIGN;
 	if (!read_ip6(skb, p->transport + ICMP_HEADER, &quoted))
 		return FOREIGN;
@@ -426,16 +463,21 @@ static __always_inline int read_arp(struct __sk_buff *skb, struct packet *p)
 	return 1;
 }
 
-/* What an arriving packet is to us; `control` asks for more than the flow itself. */
+/* What an arriving packet is to us; `control` asks for more than the flow itself.
+ *
+ * A flow's packets are those in frames for us alone. TCP forbids the rest (RFC 9293 3.9.2.3, RFC 1122 4.2.3.10:
+ * tcp_v4_rcv() and tcp_v6_rcv() discard what is not PACKET_HOST), and UDP here has no use for it. A question for our
+ * link address goes to a group. */
 static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 {
 	struct packet p;
-	enum verdict verdict;
+	enum verdict verdict = FOREIGN;
+	enum addressee to = addressee(skb);
 
-	if (is_tagged(skb))
+	if (to == OTHERS || is_tagged(skb))
 		return FOREIGN;
 	if (config.local4_count && skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (!read_ip4(skb, 0, &p))
+		if (to != US || !read_ip4(skb, 0, &p))
 			return FOREIGN;
 		verdict = match_flow(skb, &p, TO_US);
 		if (verdict == FLOW)
@@ -445,10 +487,11 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 	if (config.local6_count && skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		if (!read_ip6(skb, 0, &p))
 			return FOREIGN;
-		verdict = match_flow(skb, &p, TO_US);
+		if (to == US)
+			verdict = match_flow(skb, &p, TO_US);
 		if (verdict == FLOW)
 			return claim(skb, &p);
-		return verdict == FOREIGN && control ? match_icmp6(skb, &p) : verdict;
+		return verdict == FOREIGN && control ? match_icmp6(skb, &p, to) : verdict;
 	}
 	if (control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {
 		/* A claim to our address names it as the sender's. */

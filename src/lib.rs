@@ -15,7 +15,8 @@
 //! a network-layer packet, the [`stack`] finds the [`stack::Flow`] that it belongs to, and the flow's [`recovery`]
 //! layer digests its acknowledgment and keeps its payload, unless the output takes that where it lies. What we send goes
 //! from the [`relay`] to the recovery layer. smoltcp keeps the connection's state: it says when to send a SYN, a FIN or a
-//! reset, and is told of the peer's. The relay decides what to do about ends, the [`reactor`] waits, and a [`mode`] holds
+//! reset, and is told of the peer's. A stranger is answered only once this host's tables have said where the way
+//! back leads. The relay decides what to do about ends, the [`reactor`] waits, and a [`mode`] holds
 //! it all together.
 //!
 //! Back-pressure is the stack's: a full standard output closes the TCP window, a full send buffer stops the

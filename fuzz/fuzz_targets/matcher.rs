@@ -16,7 +16,7 @@ use libfuzzer_sys::{
 use model::{Table, Verdict};
 use netkat::{
     kernel::{FlowFilter, IpFamily, SniffFilter},
-    net::{FiveTuple, Protocol},
+    net::{FiveTuple, MacAddr, Protocol},
 };
 
 unsafe extern "C" {
@@ -32,6 +32,7 @@ unsafe extern "C" {
         count6: u32,
         loopback_net: u8,
         neighbours: u8,
+        assumed: *const u8,
     );
     fn matcher_table(unsure: i32);
     fn matcher_know(remote: *const u8, local: *const u8, remote_port: u16);
@@ -56,6 +57,12 @@ fn address(u: &mut Unstructured<'_>, frame: &[u8]) -> Result<IpAddr> {
 
 fn port(u: &mut Unstructured<'_>, frame: &[u8]) -> Result<u16> {
     Ok(u16::from_be_bytes(piece(u, frame)?).max(1))
+}
+
+/// A host's: netkat refuses a group's.
+fn link_address(u: &mut Unstructured<'_>, frame: &[u8]) -> Result<MacAddr> {
+    let [first, a, b, c, d, e] = piece(u, frame)?;
+    Ok(MacAddr([first & !1, a, b, c, d, e]))
 }
 
 fn protocol(u: &mut Unstructured<'_>) -> Result<Protocol> {
@@ -91,6 +98,7 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
         loopback_network: u.arbitrary()?,
         neighbour_discovery: u.arbitrary()?,
         table: 0,
+        assumed_mac: maybe(u, |u| link_address(u, frame))?,
     };
     for _ in 0..u.int_in_range(1..=4)? {
         let address = address(u, frame)?;
@@ -136,6 +144,7 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
             local6.len() as u32 / 16,
             filter.loopback_network.into(),
             filter.neighbour_discovery.into(),
+            filter.assumed_mac.as_ref().map_or(std::ptr::null(), |mac| mac.0.as_ptr()),
         );
         if filter.table > 0 {
             matcher_table(table.unsure.into());

@@ -19,7 +19,7 @@ use libfuzzer_sys::{
 };
 use netkat::{
     link::{
-        ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkHeader, NextHop, Outgoing,
+        ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkHeader, NextHop, Outgoing, Received,
         memory::{Impairment, Medium, MemoryLink},
     },
     net::{FiveTuple, MacAddr, Protocol},
@@ -30,12 +30,14 @@ use netkat::{
     },
     stack::{
         Admission, Audience, DatagramService, Listener, Neighbour, Path, Persona, Settings, Stack, Way,
+        WayBack,
         checksum::Sum,
         ip::{self, Fragmentation, Template},
     },
 };
 
-const INTERFACE: u32 = 1;
+/// Not lo, where everybody is answered.
+const INTERFACE: u32 = 2;
 const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
 const PORT: u16 = 80;
 /// More turns than anything reasonable takes without time going by.
@@ -79,6 +81,7 @@ impl World {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             seed
         });
+        stack.ask_ways_back();
         stack.listen(Listener {
             backlog: 4,
             half_open: u.int_in_range(0..=4)?,
@@ -149,7 +152,16 @@ impl World {
         let now = self.medium.now();
         while let Ok(Some(received)) = self.link.receive() {
             let appetite = self.appetite;
-            self.stack.ingress_to(now, received, &mut |_, bytes| bytes.len() * appetite / 4);
+            let reply = NextHop { interface: INTERFACE, ..received.reply };
+            let Received { frame, .. } = received;
+            let mut outlet = |_: &FiveTuple, bytes: &[u8]| bytes.len() * appetite / 4;
+            let first = Received { reply, frame: &mut *frame, ..received };
+            if let Some(question) = self.stack.ingress_to(now, first, &mut outlet) {
+                let way = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
+                self.stack.learn(question, Some(way));
+                let again = self.stack.ingress_to(now, Received { reply, frame, ..received }, &mut outlet);
+                assert_eq!(again, None, "what is answered is not asked again");
+            }
         }
         self.accepted.extend(std::iter::from_fn(|| self.stack.accept()));
         // Who uses the stack drops what has failed.

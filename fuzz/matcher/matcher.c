@@ -6,6 +6,7 @@
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/pkt_cls.h>
 #include <string.h>
@@ -16,17 +17,19 @@
 #include "flow.h"
 #undef const
 
-static const unsigned char *packet;
-static __u32 packet_length;
+static const unsigned char *link;
+static __u32 link_length;
 
 /* Of the kernel's helper (net/core/filter.c): nothing beyond the end, and zeros where it fails. */
 long bpf_skb_load_bytes_relative(const void *skb, __u32 offset, void *to, __u32 length, __u32 start)
 {
-	if (start != BPF_HDR_START_NET || offset > packet_length || length > packet_length - offset) {
+	__u32 begin = start == BPF_HDR_START_NET ? ETH_HLEN : 0;
+
+	if (offset > link_length - begin || length > link_length - begin - offset) {
 		memset(to, 0, length);
 		return -1;
 	}
-	memcpy(to, packet + offset, length);
+	memcpy(to, link + begin + offset, length);
 	return 0;
 }
 
@@ -48,7 +51,8 @@ __u64 bpf_ktime_get_ns(void)
 	return 1000;
 }
 
-/* A frame with an Ethernet header, as its tap sees it: the kernel has taken the first tag out. */
+/* A frame with an Ethernet header, as the tap of a device with the link address zero sees it: the kernel has taken
+ * the first tag out, and compared the addresses (eth_type_trans in net/ethernet/eth.c). */
 static struct __sk_buff buffer_of(const unsigned char *frame, __u32 length, __u16 tag)
 {
 	struct __sk_buff skb = {};
@@ -56,13 +60,20 @@ static struct __sk_buff buffer_of(const unsigned char *frame, __u32 length, __u1
 	memcpy(&skb.protocol, frame + 12, 2);
 	skb.vlan_present = tag != 0;
 	skb.vlan_tci = tag;
-	packet = frame + ETH_HLEN;
-	packet_length = length - ETH_HLEN;
+	if (!memcmp(frame, "\0\0\0\0\0", ETH_ALEN))
+		skb.pkt_type = PACKET_HOST;
+	else if (frame[0] & 1)
+		skb.pkt_type = PACKET_MULTICAST;
+	else
+		skb.pkt_type = PACKET_OTHERHOST;
+	link = frame;
+	link_length = length;
 	return skb;
 }
 
 void matcher_flow(__u8 protocol, __u16 local_port, __u16 remote_port, __u8 remote_family, const __u8 *remote,
-		  const __u8 *local4, __u32 count4, const __u8 *local6, __u32 count6, __u8 loopback_net, __u8 neighbours)
+		  const __u8 *local4, __u32 count4, const __u8 *local6, __u32 count6, __u8 loopback_net, __u8 neighbours,
+		  const __u8 *assumed)
 {
 	memset((void *)&config, 0, sizeof(config));
 	config.protocol = protocol;
@@ -78,6 +89,9 @@ void matcher_flow(__u8 protocol, __u16 local_port, __u16 remote_port, __u8 remot
 	config.neighbours = neighbours;
 	memset(buckets, 0, sizeof(buckets));
 	unsure_until = 0;
+	config.assumed = assumed != 0;
+	if (assumed)
+		memcpy((void *)config.assumed_mac, assumed, ETH_ALEN);
 }
 
 /* From now on the flow table says what is ours. */

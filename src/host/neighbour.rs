@@ -177,7 +177,12 @@ fn mac(neighbour: Neighbour, ifindex: u32, address: IpAddr) -> Result<MacAddr, N
     neighbour.mac.ok_or_else(|| NeighbourError::NoLinkAddress { address, interface: interface_name(ifindex) })
 }
 
-fn entry(netlink: &mut Netlink, ifindex: u32, address: IpAddr) -> Result<Option<Neighbour>, NetlinkError> {
+/// The kernel's entry for `address`, asked over a socket that is open already.
+pub(super) fn entry(
+    netlink: &mut Netlink,
+    ifindex: u32,
+    address: IpAddr,
+) -> Result<Option<Neighbour>, NetlinkError> {
     match netlink.request(RouteNetlinkMessage::GetNeighbour(message(ifindex, address)), 0) {
         Ok(replies) => replies
             .into_iter()

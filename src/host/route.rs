@@ -17,14 +17,14 @@ use std::{
 use log::debug;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteType, RouteVia,
-    },
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteVia},
 };
 use nix::{
     errno::Errno,
     sys::socket::{setsockopt, sockopt},
 };
+
+pub use netlink_packet_route::route::RouteType;
 
 use super::{
     interface::{self, Interface, InterfaceError},
@@ -187,35 +187,81 @@ pub fn lookup(query: &Query) -> Result<Route, RouteError> {
 /// Whether it is the default route, and none that knows the destination any better, that leads there. `false` also
 /// where the kernel does not say: IPv4 before Linux 4.13, IPv6 before 4.15.
 pub fn is_default(query: &Query) -> bool {
-    entry(query).is_some_and(|route| route.header.destination_prefix_length == 0)
+    entry(query).is_some_and(|entry| entry.prefix == 0)
 }
 
-/// The interfaces of the route's paths, of which it may have several. None where the kernel does not say; see
-/// [`is_default`].
+/// The interfaces of the route's paths, of which it may have several.
 pub fn paths(query: &Query) -> Vec<u32> {
-    let attributes = entry(query).map(|route| route.attributes).unwrap_or_default();
-    let mut paths = Vec::new();
-    for attribute in &attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => paths.push(*index),
-            RouteAttribute::MultiPath(hops) => paths.extend(hops.iter().map(|hop| hop.interface_index)),
-            _ => {}
-        }
-    }
-    paths
+    let legs = entry(query).map(|entry| entry.legs).unwrap_or_default();
+    legs.into_iter().map(|leg| leg.interface).collect()
 }
 
 /// The routing table's entry that leads there.
-fn entry(query: &Query) -> Option<RouteMessage> {
+fn entry(query: &Query) -> Option<Entry> {
+    Netlink::open()
+        .and_then(|mut netlink| entry_of(&mut netlink, query))
+        .inspect_err(|error| debug!("cannot tell which route leads to {}: {error}", query.destination))
+        .ok()
+}
+
+/// What a routing table says of a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What kind of destination it is; none of those that refuse, which are errors.
+    pub kind: RouteType,
+    /// Bits of the destination's prefix.
+    pub prefix: u8,
+    /// The paths, at least one; a route may have several.
+    pub legs: Vec<Leg>,
+}
+
+/// One path of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leg {
+    /// The output interface's index.
+    pub interface: u32,
+    /// The next hop when the destination is not on-link.
+    pub gateway: Option<IpAddr>,
+}
+
+/// The routing table's entry for `query`, asked over a socket that is open already. Kernels that can't name the entry
+/// (IPv4 before Linux 4.13, IPv6 before 4.15) name the path that they would take, with the prefix of a host.
+///
+/// # Errors
+/// No table has an entry, the entry refuses, or the kernel does not answer.
+pub(super) fn entry_of(netlink: &mut Netlink, query: &Query) -> Result<Entry, NetlinkError> {
     let mut message = question(query);
     message.header.flags |= RouteFlags::FibMatch;
-    let replies = Netlink::open()
-        .and_then(|mut netlink| netlink.request(RouteNetlinkMessage::GetRoute(message), 0))
-        .inspect_err(|error| debug!("cannot tell which route leads to {}: {error}", query.destination));
-    replies.unwrap_or_default().into_iter().find_map(|reply| match reply {
+    let replies = netlink.request(RouteNetlinkMessage::GetRoute(message), 0)?;
+    let route = replies.into_iter().find_map(|reply| match reply {
         RouteNetlinkMessage::NewRoute(route) => Some(route),
         _ => None,
-    })
+    });
+    let route = route.ok_or(NetlinkError::Malformed("no route in it"))?;
+    let (mut only, mut legs) = (Leg { interface: 0, gateway: None }, Vec::new());
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => only.interface = *index,
+            RouteAttribute::MultiPath(hops) => legs.extend(hops.iter().map(|hop| Leg {
+                interface: hop.interface_index,
+                gateway: hop.attributes.iter().find_map(gateway),
+            })),
+            other => only.gateway = only.gateway.or_else(|| gateway(other)),
+        }
+    }
+    if legs.is_empty() {
+        legs.push(only);
+    }
+    Ok(Entry { kind: route.header.kind, prefix: route.header.destination_prefix_length, legs })
+}
+
+fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        RouteAttribute::Via(RouteVia::Inet(v4)) => Some((*v4).into()),
+        RouteAttribute::Via(RouteVia::Inet6(v6)) => Some((*v6).into()),
+        _ => None,
+    }
 }
 
 /// The interface and the neighbour on the way from `source` to `destination`, asked over a socket that is open
@@ -443,9 +489,7 @@ fn answer(reply: &RouteMessage, query: &Query) -> Result<Answer, RouteError> {
             RouteAttribute::PrefSource(address) => {
                 answer.source = answer.source.or(ip(address).filter(|source| !source.is_unspecified()));
             }
-            RouteAttribute::Gateway(address) => answer.gateway = ip(address),
-            RouteAttribute::Via(RouteVia::Inet(v4)) => answer.gateway = Some((*v4).into()),
-            RouteAttribute::Via(RouteVia::Inet6(v6)) => answer.gateway = Some((*v6).into()),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => answer.gateway = gateway(attribute),
             RouteAttribute::Table(table) => answer.table = Some(*table),
             RouteAttribute::Metrics(metrics) => {
                 for metric in metrics {

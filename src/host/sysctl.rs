@@ -32,6 +32,20 @@ pub fn ip_unprivileged_port_start() -> Result<u32, SysctlError> {
     text.parse().map_err(|_| SysctlError::Malformed { path, text, expected: "a port" })
 }
 
+/// Whether the kernel drops IPv4 packets on this interface whose source it would not answer by the same (RFC 3704,
+/// strict reverse path filtering). The higher of the interface's and of everybody's setting counts (IN_DEV_RPFILTER in
+/// linux/inetdevice.h); 1 is strict.
+pub fn is_reverse_path_strict(interface: &str) -> Result<bool, SysctlError> {
+    let mut highest = 0;
+    for scope in ["all", interface] {
+        let (path, text) = read(&format!("net/ipv4/conf/{scope}/rp_filter"))?;
+        let value: u8 =
+            text.parse().map_err(|_| SysctlError::Malformed { path, text, expected: "0, 1 or 2" })?;
+        highest = highest.max(value);
+    }
+    Ok(highest == 1)
+}
+
 /// Reads a setting in the calling thread's network namespace.
 fn read(name: &str) -> Result<(PathBuf, String), SysctlError> {
     let path = PathBuf::from("/proc/sys").join(name);

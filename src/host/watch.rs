@@ -5,9 +5,9 @@
 //! interfaces are to be looked at again with [`Watch::interface`].
 use super::{
     interface::{self, Interface, InterfaceError},
-    neighbour::{self, NeighbourState},
+    neighbour::{self, Neighbour, NeighbourState},
     netlink::{Netlink, NetlinkError},
-    route,
+    route::{self, Entry, Query},
 };
 use crate::net::MacAddr;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -59,6 +59,22 @@ impl Watch {
     /// The interface with this index, if it is still there.
     pub fn interface(&mut self, index: u32) -> Result<Option<Interface>, InterfaceError> {
         interface::ask(&mut self.questions, index)
+    }
+
+    /// The routing table's entry for `query`.
+    ///
+    /// # Errors
+    /// No table has an entry, the entry refuses, or the kernel does not answer.
+    pub fn route(&mut self, query: &Query) -> Result<Entry, NetlinkError> {
+        route::entry_of(&mut self.questions, query)
+    }
+
+    /// The kernel's entry for a neighbour, if it has one.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn neighbour(&mut self, interface: u32, address: IpAddr) -> Result<Option<Neighbour>, NetlinkError> {
+        neighbour::entry(&mut self.questions, interface, address)
     }
 
     /// The neighbour that the routing table sends to, from `source` to `destination`, if it does by this interface.

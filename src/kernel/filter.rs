@@ -1,7 +1,7 @@
 //! What the programs look for, and its form as the constants in their read-only data.
 
 use super::{error::KernelError, flow_table::halves, skeleton::types};
-use crate::net::Protocol;
+use crate::net::{MacAddr, Protocol};
 use std::net::IpAddr;
 
 /// The local addresses of one family that a [`FlowFilter`] takes: MAX_LOCAL in bpf/flow.h.
@@ -38,6 +38,9 @@ pub struct FlowFilter {
     /// taken if it is a SYN or of a flow in the table, a UDP datagram if it is of one. 0: no table, whatever
     /// matches is taken, which is right where the peer's address and port are known.
     pub table: usize,
+    /// The link address at which an assumed local address is found: only frames to it count. Without it, those
+    /// count that the kernel takes for this host's (PACKET_HOST).
+    pub assumed_mac: Option<MacAddr>,
 }
 
 /// Packets that a sniffer shows; [`SniffFilter::default`] means everything, IP or not.
@@ -97,6 +100,8 @@ impl FlowFilter {
         config.loopback_net = self.loopback_network.into();
         config.neighbours = self.neighbour_discovery.into();
         config.table = self.has_table().into();
+        config.assumed = self.assumed_mac.is_some().into();
+        config.assumed_mac = self.assumed_mac.unwrap_or_default().0;
         write_remote(config, self.remote_address);
 
         let (mut count4, mut count6) = (0, 0);

@@ -4,7 +4,14 @@
 //! Order at start, so that no packet is lost and the kernel never answers one: port lease, programs, packet
 //! socket with its filter, bind, guards. The fields below stand in the order of teardown: the guards go
 //! last but for the lease, which keeps the kernel silent without them.
-use super::{Error, children::GRACE, memory::Memory, port::Port, reactor::Reactor};
+use super::{
+    Error,
+    children::GRACE,
+    doorkeeper::{Doorkeeper, Host},
+    memory::Memory,
+    port::Port,
+    reactor::Reactor,
+};
 use crate::{
     host::{
         features::Missing,
@@ -98,6 +105,7 @@ pub struct Engine {
     /// The most that the flows' buffers occupied since memory was last given back, in bytes.
     most_memory: u64,
     watch: HostWatch,
+    door: Doorkeeper,
     /// The interfaces as we know them, by index.
     interfaces: HashMap<u32, Interface>,
     /// The programs that ran before the guards when these were attached; asking later takes a capability.
@@ -121,6 +129,7 @@ impl Engine {
             loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
             neighbour_discovery: setup.persona.is_some() || setup.hears_neighbours,
             table: if setup.flows > 0 { setup.flows + MAX_ENDED } else { 0 },
+            assumed_mac: setup.persona.map(|persona| persona.mac),
         }))?
         .without(setup.missing);
         let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.ways_back).collect();
@@ -161,6 +170,8 @@ impl Engine {
         let ahead = guards.iter().flat_map(|guard| guard.ahead().unwrap_or_default()).collect();
         let mut stack = Stack::new(setup.settings.clone(), unpredictable);
         stack.limit_memory(memory.connections);
+        stack.ask_ways_back();
+        let door = Doorkeeper::new(setup, port.number());
         Ok(Engine {
             stack,
             link,
@@ -176,6 +187,7 @@ impl Engine {
             leak: Leak::default(),
             most_memory: 0,
             watch,
+            door,
             interfaces: setup.interfaces.iter().map(|i| (i.index, i.clone())).collect(),
             ahead,
             sandbox: setup.sandbox,
@@ -221,10 +233,14 @@ impl Engine {
         if std::mem::take(&mut self.link_empty) {
             return Ok(false);
         }
+        let mut host = Host { watch: &mut self.watch, interfaces: &self.interfaces };
         for taken in 0..INGRESS_BUDGET {
             match self.link.receive() {
-                Ok(Some(received)) => self.stack.ingress_to(now, received, outlet),
-                Ok(None) => return Ok(taken > 0),
+                Ok(Some(received)) => self.door.show(now, received, &mut self.stack, &mut host, outlet),
+                Ok(None) => {
+                    self.door.show_parked(now, &mut self.stack, &mut host, outlet);
+                    return Ok(taken > 0);
+                }
                 Err(error @ LinkError::Down { .. }) => {
                     log::warn!("{error}; waiting for it to come back");
                 }
@@ -332,10 +348,12 @@ impl Engine {
             match change {
                 Change::Neighbour { interface, address, mac } => {
                     self.stack.move_neighbour(now, interface, address, mac, Source::Kernel);
+                    self.stack.forget_ways_back();
                 }
                 Change::Interface(interface) => self.change_interface(now, interface),
                 Change::InterfaceGone(index) => self.lose_interface(index)?,
                 Change::Missed => {
+                    self.stack.forget_ways_back();
                     for index in self.interfaces.keys().copied().collect::<Vec<_>>() {
                         match self.watch.interface(index)? {
                             Some(interface) => self.change_interface(now, interface),
@@ -357,6 +375,7 @@ impl Engine {
             log::info!("interface {} is called {} now", was.name, is.name);
         }
         let was = std::mem::replace(was, is.clone());
+        self.stack.forget_ways_back();
         self.stack.change_interface(now, &was, &is);
     }
 

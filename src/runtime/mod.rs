@@ -1,6 +1,7 @@
 //! What every command that speaks runs on: the packet socket with its guards, the stack, the clock and the wait.
 pub(crate) mod assume;
 pub(crate) mod children;
+mod doorkeeper;
 pub(crate) mod egress;
 mod engine;
 mod event_loop;
@@ -9,6 +10,7 @@ pub(crate) mod memory;
 mod port;
 pub(crate) mod reactor;
 mod translated;
+mod way_back;
 
 use crate::{
     host::{

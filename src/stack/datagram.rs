@@ -7,7 +7,9 @@
 mod inbox;
 
 use super::{
-    Admission, Gate, Neighbour, Path, Settings, Way, fragment,
+    Admission, Gate, Neighbour, Path, Question, Settings, Way,
+    door::Judgement,
+    fragment,
     icmp::{IcmpError, Reason},
     ip::{self, Fragment, Fragmentation, Template, UDP},
     segment,
@@ -84,6 +86,8 @@ struct Peer {
     tuple: FiveTuple,
     next_hop: NextHop,
     neighbour: Neighbour,
+    /// Where the last datagram came from that was let in; at first, where ours go.
+    came_from: NextHop,
     path: Path,
     template: Template,
 }
@@ -190,6 +194,7 @@ impl DatagramSocket {
             tuple,
             next_hop: way.next_hop,
             neighbour: way.neighbour,
+            came_from: way.next_hop,
             path: way.path,
             template: Template {
                 source: tuple.local.ip(),
@@ -242,18 +247,21 @@ impl DatagramSocket {
     }
 
     /// Takes a UDP packet: `bytes` begins with the UDP header. `trusted` skips the checksum; `segment_size` is
-    /// that of a coalesced frame, else 0.
-    pub fn ingress(
+    /// that of a coalesced frame, else 0. `door` judges those who are not known to come by the way that it came; a
+    /// packet that raises a question is to be shown again.
+    pub(super) fn ingress(
         &mut self,
         header: &ip::Header,
         bytes: &[u8],
         reply: NextHop,
         trusted: bool,
         segment_size: usize,
-    ) {
+        door: &mut dyn FnMut(&FiveTuple) -> Judgement,
+    ) -> Option<Question> {
         let Some((ports, payload)) = parse(header, bytes, trusted) else {
             self.note_invalid(header, bytes);
-            return log::debug!("dropping an invalid datagram from {}", header.source);
+            log::debug!("dropping an invalid datagram from {}", header.source);
+            return None;
         };
         let tuple = FiveTuple {
             protocol: Protocol::Udp,
@@ -261,16 +269,20 @@ impl DatagramSocket {
             remote: SocketAddr::new(header.source, ports.source),
         };
         if self.find(tuple.local, tuple.remote, Ok(())) {
-            return;
+            return None;
         }
         let datagrams = match segment_size {
             0 => payload.len().max(1),
             size => size,
         };
         let count = payload.len().div_ceil(datagrams).max(1) as u64;
-        if !self.admit(tuple, reply) {
-            self.counters.strangers += count;
-            return;
+        match self.admit(tuple, reply, door) {
+            Admitted::Yes => {}
+            Admitted::No => {
+                self.counters.strangers += count;
+                return None;
+            }
+            Admitted::Unknown(question) => return Some(question),
         }
         self.heard = true;
         self.counters.datagrams_received += count;
@@ -279,30 +291,66 @@ impl DatagramSocket {
             true => self.inbox.push(tuple.remote, payload),
             false => payload.chunks(datagrams).for_each(|one| self.inbox.push(tuple.remote, one)),
         }
+        None
     }
 
     /// Whether we talk with this peer; a service begins to, if it may.
-    fn admit(&mut self, tuple: FiveTuple, reply: NextHop) -> bool {
+    fn admit(
+        &mut self,
+        tuple: FiveTuple,
+        reply: NextHop,
+        door: &mut dyn FnMut(&FiveTuple) -> Judgement,
+    ) -> Admitted {
         let known = self.peer.as_mut().filter(|peer| peer.tuple == tuple);
-        let Some(service) = &self.service else { return known.is_some() };
-        if let Some(peer) = known {
-            // The way back may change when a gateway fails.
-            peer.next_hop = reply;
-            return true;
+        let Some(service) = &self.service else {
+            return match known {
+                None => Admitted::No,
+                Some(peer) if peer.came_from.interface == reply.interface => Admitted::Yes,
+                Some(peer) => match door(&tuple) {
+                    Judgement::Open(..) => {
+                        peer.came_from = reply;
+                        Admitted::Yes
+                    }
+                    other => other.into(),
+                },
+            };
+        };
+        if known.is_some_and(|peer| peer.came_from == reply) {
+            return Admitted::Yes;
         }
-        if service.audience == Audience::First && self.peer.is_some()
-            || (service.gate)(tuple.remote.ip()) != Admission::Accept
+        let stranger = self.peer.is_none_or(|peer| peer.tuple != tuple);
+        if stranger
+            && (service.audience == Audience::First && self.peer.is_some()
+                || (service.gate)(tuple.remote.ip()) != Admission::Accept)
         {
             log::debug!("ignoring a datagram from {}", tuple.remote);
-            return false;
+            return Admitted::No;
         }
-        let Some(path) = service.paths.get(&reply.interface).copied() else {
-            log::debug!("a datagram from {} came in by an interface that is not served", tuple.remote);
-            return false;
+        let (next_hop, neighbour) = match door(&tuple) {
+            Judgement::Open(next_hop, neighbour) => (next_hop, neighbour),
+            other => return other.into(),
         };
-        log::debug!("{} speaks; what we send goes there", tuple.remote);
-        self.set_peer(tuple, Way { next_hop: reply, neighbour: Neighbour::Sender(None), path });
-        true
+        let Some(path) = service.paths.get(&next_hop.interface).copied() else {
+            log::debug!("the way back to {} leads out of an interface that is not served", tuple.remote);
+            return Admitted::No;
+        };
+        match self.peer.as_mut().filter(|_| !stranger) {
+            // The way back may change when a gateway fails.
+            Some(peer) => {
+                if peer.next_hop.interface != next_hop.interface {
+                    peer.path = path;
+                }
+                (peer.next_hop, peer.neighbour) = (next_hop, neighbour);
+            }
+            None => {
+                log::debug!("{} speaks; what we send goes there", tuple.remote);
+                self.set_peer(tuple, Way { next_hop, neighbour, path });
+            }
+        }
+        if let Some(peer) = &mut self.peer {
+            peer.came_from = reply;
+        }
+        Admitted::Yes
     }
 
     /// The neighbour to ask for its link address anew, after a time in which only we spoke; with whom we talk, and
@@ -482,6 +530,23 @@ impl DatagramSocket {
             )?;
         }
         Ok(())
+    }
+}
+
+/// Whether a datagram's sender is somebody we talk with.
+enum Admitted {
+    Yes,
+    No,
+    Unknown(Question),
+}
+
+impl From<Judgement> for Admitted {
+    fn from(judgement: Judgement) -> Admitted {
+        match judgement {
+            Judgement::Open(..) => Admitted::Yes,
+            Judgement::Closed | Judgement::Busy => Admitted::No,
+            Judgement::Ask(question) => Admitted::Unknown(question),
+        }
     }
 }
 

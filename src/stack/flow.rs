@@ -92,6 +92,8 @@ pub struct Flow {
     tuple: FiveTuple,
     next_hop: NextHop,
     neighbour: Neighbour,
+    /// The interface that the peer's segments come by.
+    came_by: u32,
     template: Template,
     /// IPv4 identification of the next packet. Nothing fragments, so it need not be unpredictable
     /// (RFC 6864, section 4.1).
@@ -174,6 +176,7 @@ impl Flow {
             tuple,
             next_hop: way.next_hop,
             neighbour: way.neighbour,
+            came_by: way.next_hop.interface,
             template,
             id: (seed >> 32) as u16,
             endpoint,
@@ -212,6 +215,16 @@ impl Flow {
     /// The link address and interface that the flow's packets go to.
     pub fn next_hop(&self) -> NextHop {
         self.next_hop
+    }
+
+    /// The interface that the peer's segments have come by; at first, the one that ours leave by.
+    pub fn came_by(&self) -> u32 {
+        self.came_by
+    }
+
+    /// Notes that the peer's segments come by another interface.
+    pub fn set_came_by(&mut self, interface: u32) {
+        self.came_by = interface;
     }
 
     pub fn neighbour(&self) -> Neighbour {

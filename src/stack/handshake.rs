@@ -10,6 +10,7 @@
 use super::{
     bare::MAX_TCP_HEADER,
     endpoint,
+    next_hop::Neighbour,
     segment::{self, Segment},
 };
 use crate::{
@@ -44,6 +45,7 @@ const SLACK: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Handshake {
     pub next_hop: NextHop,
+    pub neighbour: Neighbour,
     /// What the flow is to be made with.
     pub seed: u64,
     /// The peer's SYN: its header with options.
@@ -84,6 +86,7 @@ impl Handshake {
         blank_malformed_options(&mut syn);
         Handshake {
             next_hop,
+            neighbour: Neighbour::Sender(None),
             seed,
             syn,
             answered: now,
@@ -93,6 +96,11 @@ impl Handshake {
             due: now,
             challenged: None,
         }
+    }
+
+    /// The same with whose link address the answers carry.
+    pub fn with(self, neighbour: Neighbour) -> Handshake {
+        Handshake { neighbour, ..self }
     }
 
     /// What `segment` is to the handshake, where the SYN-ACK has announced `window` (RFC 9293, section 3.10.7.4, for
@@ -345,6 +353,7 @@ impl Cookies {
         let syn = segment::plain_syn(tuple.remote.port(), tuple.local.port(), theirs, mss);
         Handshake {
             next_hop,
+            neighbour: Neighbour::Sender(None),
             seed,
             syn: syn.into_iter().collect(),
             answered,

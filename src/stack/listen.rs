@@ -2,6 +2,7 @@
 use super::{
     Flow, Path, Stack, Way,
     bare::Bare,
+    door::{Judgement, Question},
     endpoint,
     handshake::{Handshake, Reply, syn_window},
     next_hop::Neighbour,
@@ -24,6 +25,16 @@ pub enum Admission {
 
 /// Who may connect to a listener.
 pub type Gate = Box<dyn Fn(IpAddr) -> Admission>;
+
+/// What comes of a segment that belongs to no flow.
+pub(super) enum Found {
+    /// It was dropped or answered.
+    Nothing,
+    /// There is a flow for it now.
+    Flow,
+    /// The segment is to be shown again once this is answered.
+    Unknown(Question),
+}
 
 /// A listening port.
 pub struct Listener {
@@ -66,7 +77,7 @@ impl Stack {
         Some(tuple)
     }
 
-    /// Whether there is a flow, now, for a segment that had none. `bytes` is the whole segment.
+    /// Finds or makes the flow of a segment that had none. `bytes` is the whole segment.
     pub(super) fn find_or_make(
         &mut self,
         now: Duration,
@@ -74,18 +85,9 @@ impl Stack {
         segment: &Segment,
         bytes: &[u8],
         reply: NextHop,
-    ) -> bool {
-        let mut beyond = None;
+    ) -> Found {
         let window = syn_window(self.settings.receive_buffer);
-        match self.time_waits.ingress(now, &tuple, segment, bytes) {
-            Some(Answer::Nothing) => return false,
-            Some(Answer::Repeat(last)) => {
-                self.reply(last);
-                return false;
-            }
-            Some(Answer::Open { beyond: old }) => beyond = Some(old),
-            None => {}
-        }
+        // A handshake is under way where its SYN was let in, and its answers go there.
         if let Some(handshake) = self.handshakes.get(&tuple) {
             match handshake.classify(segment, window) {
                 Reply::Completed => {
@@ -95,19 +97,83 @@ impl Stack {
                 Reply::Repeated => self.repeat_syn_ack(now, &tuple),
                 Reply::Challenged => self.challenge(now, &tuple),
                 Reply::Abandoned => drop(self.handshakes.remove(&tuple)),
-                Reply::Wrong => self.reset(tuple, segment, reply),
-                Reply::Nothing => {}
-                Reply::Replaced => {
-                    self.handshakes.remove(&tuple);
-                    self.admit(now, tuple, segment, bytes, reply, beyond);
+                Reply::Wrong => {
+                    let next_hop = handshake.next_hop;
+                    // Its first SYN got a cookie, and only then a repeated one a record.
+                    if self.redeem(now, &tuple, segment, next_hop).is_some() {
+                        return self.meet(now, tuple, segment, bytes, reply);
+                    }
+                    self.reset(tuple, segment, next_hop);
                 }
+                Reply::Nothing => {}
+                Reply::Replaced => return self.meet(now, tuple, segment, bytes, reply),
             }
-        } else if let Some(handshake) = self.redeem(now, &tuple, segment, reply) {
-            return self.establish(tuple, handshake);
-        } else {
-            self.admit(now, tuple, segment, bytes, reply, beyond);
+            return Found::Nothing;
         }
-        false
+        self.meet(now, tuple, segment, bytes, reply)
+    }
+
+    /// Lets a segment in by the door, or not. Those whom the gate ignores are not worth a question.
+    fn meet(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        bytes: &[u8],
+        reply: NextHop,
+    ) -> Found {
+        let address = tuple.remote.ip();
+        if self.listener.as_ref().is_some_and(|listener| (listener.gate)(address) == Admission::Ignore) {
+            return Found::Nothing;
+        }
+        let (next_hop, neighbour) = match self.door.judge(now, &tuple, &reply, false) {
+            Judgement::Open(next_hop, neighbour) => (next_hop, neighbour),
+            Judgement::Closed => return Found::Nothing,
+            Judgement::Ask(question) => return Found::Unknown(question),
+            Judgement::Busy => return self.meet_unasked(now, tuple, segment, bytes, reply),
+        };
+        self.handshakes.remove(&tuple);
+        let mut beyond = None;
+        match self.time_waits.ingress(now, &tuple, segment, bytes) {
+            Some(Answer::Nothing) => return Found::Nothing,
+            Some(Answer::Repeat(last)) => {
+                self.reply(last);
+                return Found::Nothing;
+            }
+            Some(Answer::Open { beyond: old }) => beyond = Some(old),
+            None => {}
+        }
+        if let Some(handshake) = self.redeem(now, &tuple, segment, next_hop) {
+            return self.establish(tuple, handshake.with(neighbour));
+        }
+        self.admit(now, tuple, segment, bytes, (next_hop, neighbour), beyond);
+        Found::Nothing
+    }
+
+    /// Takes a segment whose way back can't be asked for now: there are too many. A SYN gets a cookie, to be checked
+    /// when it comes back; anything else is dropped, as a lost one.
+    fn meet_unasked(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        bytes: &[u8],
+        reply: NextHop,
+    ) -> Found {
+        if self.redeem(now, &tuple, segment, reply).is_some()
+            && let Judgement::Ask(question) = self.door.judge(now, &tuple, &reply, true)
+        {
+            return Found::Unknown(question);
+        }
+        let Some(listener) = self.listener.as_ref().filter(|_| self.listening) else { return Found::Nothing };
+        let accepts = (listener.gate)(tuple.remote.ip()) == Admission::Accept
+            && self.accepted.len() < listener.backlog
+            && listener.paths.contains_key(&reply.interface);
+        if reaction(segment) == Admission::Accept && accepts {
+            let handshake = self.cookies.give(now, &tuple, reply, segment, bytes);
+            self.send_syn_ack(now, &tuple, &handshake);
+        }
+        Found::Nothing
     }
 
     /// The handshake that a segment without one completes, if we gave its sender a cookie.
@@ -132,13 +198,10 @@ impl Stack {
         tuple: FiveTuple,
         segment: &Segment,
         bytes: &[u8],
-        reply: NextHop,
+        way: (NextHop, Neighbour),
         beyond: Option<u32>,
     ) {
-        if segment.flags & (segment::SYN | segment::ACK | segment::RST | segment::FIN) != segment::SYN
-            && self.cookies.were_given()
-            && !self.knows(&tuple)
-        {
+        if reaction(segment) != Admission::Accept && self.cookies.were_given() && !self.knows(&tuple) {
             // Perhaps it was let in only because it might have been the ACK of a cookie.
             return;
         }
@@ -155,8 +218,8 @@ impl Stack {
         };
         match admission {
             Admission::Ignore => {}
-            Admission::Refuse => self.reset(tuple, segment, reply),
-            Admission::Accept => self.answer(now, tuple, segment, bytes, reply, beyond),
+            Admission::Refuse => self.reset(tuple, segment, way.0),
+            Admission::Accept => self.answer(now, tuple, segment, bytes, way, beyond),
         }
     }
 
@@ -168,7 +231,7 @@ impl Stack {
         tuple: FiveTuple,
         segment: &Segment,
         bytes: &[u8],
-        reply: NextHop,
+        (next_hop, neighbour): (NextHop, Neighbour),
         beyond: Option<u32>,
     ) {
         let Some(listener) = &self.listener else { return };
@@ -178,15 +241,15 @@ impl Stack {
         if self.pool.is_exhausted() {
             return log::debug!("memory is short: no answer to {}", tuple.remote);
         }
-        if !listener.paths.contains_key(&reply.interface) {
+        if !listener.paths.contains_key(&next_hop.interface) {
             return log::debug!(
-                "a SYN from {} came in by interface {}, which is not served",
+                "the way back to {} leads out of interface {}, which is not served",
                 tuple.remote,
-                reply.interface
+                next_hop.interface
             );
         }
         if self.handshakes.len() >= listener.half_open {
-            let handshake = self.cookies.give(now, &tuple, reply, segment, bytes);
+            let handshake = self.cookies.give(now, &tuple, next_hop, segment, bytes);
             return self.send_syn_ack(now, &tuple, &handshake);
         }
         let lies_beyond = |seed| match beyond {
@@ -197,7 +260,7 @@ impl Stack {
         while !lies_beyond(seed) {
             seed = (self.seed)();
         }
-        let handshake = Handshake::new(now, reply, seed, segment, bytes);
+        let handshake = Handshake::new(now, next_hop, seed, segment, bytes).with(neighbour);
         self.send_syn_ack(now, &tuple, &handshake);
         self.handshakes.insert(tuple, handshake);
     }
@@ -228,25 +291,26 @@ impl Stack {
         self.reply(Bare { next_hop, template, header });
     }
 
-    /// Makes the flow of a handshake whose ACK has come, unless the backlog is full or memory short: then the peer will send it
-    /// again. Whether it did.
-    fn establish(&mut self, tuple: FiveTuple, handshake: Handshake) -> bool {
-        let Some(listener) = &self.listener else { return false };
+    /// Makes the flow of a handshake whose ACK has come, unless the backlog is full or memory short: then the peer will
+    /// send it again.
+    fn establish(&mut self, tuple: FiveTuple, handshake: Handshake) -> Found {
+        let Some(listener) = &self.listener else { return Found::Nothing };
         if self.accepted.len() >= listener.backlog {
             log::debug!("the backlog is full: {} has to wait", tuple.remote);
-            return false;
+            return Found::Nothing;
         }
         if self.pool.is_exhausted() {
             log::debug!("memory is short: {} has to wait", tuple.remote);
-            return false;
+            return Found::Nothing;
         }
         self.handshakes.remove(&tuple);
-        let Some(path) = listener.paths.get(&handshake.next_hop.interface) else { return false };
-        let way = Way { next_hop: handshake.next_hop, neighbour: Neighbour::Sender(None), path: *path };
+        let (next_hop, neighbour) = (handshake.next_hop, handshake.neighbour);
+        let Some(path) = listener.paths.get(&next_hop.interface) else { return Found::Nothing };
+        let way = Way { next_hop, neighbour, path: *path };
         self.flows.insert(tuple, Flow::answer(tuple, way, &self.settings, &self.pool, &handshake));
         self.changed.push(tuple);
         self.accepted.push_back(tuple);
-        true
+        Found::Flow
     }
 }
 

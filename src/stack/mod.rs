@@ -14,6 +14,7 @@ mod departed;
 mod discard;
 mod discovery;
 mod disguise;
+mod door;
 mod endpoint;
 mod flow;
 pub mod fragment;
@@ -21,6 +22,7 @@ mod handshake;
 pub mod icmp;
 pub mod ip;
 mod listen;
+pub mod martian;
 mod next_hop;
 mod segment;
 mod time_wait;
@@ -34,8 +36,10 @@ use crate::{
 use bare::Bare;
 use deadlines::Deadlines;
 use departed::Departed;
+use door::{Door, Judgement};
 use fragment::Reassembly;
 use handshake::{Cookies, Handshakes};
+use listen::Found;
 use next_hop::Solicitations;
 use segment::Segment;
 use std::{
@@ -51,6 +55,7 @@ pub use datagram::{
 pub use discard::{Discard, Discards};
 pub use discovery::Persona;
 pub use disguise::Disguise;
+pub use door::{Question, WayBack};
 pub use flow::{Counters, Failure, Flow, Outlet, Phase};
 pub use listen::{Admission, Gate, Listener};
 pub use next_hop::{Neighbour, Source};
@@ -76,6 +81,7 @@ pub struct Stack {
     changed: Vec<FiveTuple>,
     /// Answers to segments of no connection.
     replies: Vec<Bare>,
+    door: Door,
     solicitations: Solicitations,
     unlocated: Vec<FiveTuple>,
     /// Our port, where it is a UDP port.
@@ -141,6 +147,7 @@ impl Stack {
             departed: Departed::default(),
             changed: Vec::new(),
             replies: Vec::new(),
+            door: Door::default(),
             solicitations: Solicitations::default(),
             unlocated: Vec::new(),
             seed: Box::new(seed),
@@ -268,24 +275,48 @@ impl Stack {
         self.orphans.order.push_back(*tuple);
     }
 
-    /// Takes one received frame.
-    pub fn ingress(&mut self, now: Duration, received: Received<'_>) {
-        self.ingress_to(now, received, &mut |_, _| 0);
+    /// Answers nobody from now on before the way back has been asked for: see [`Question`].
+    pub fn ask_ways_back(&mut self) {
+        self.door.ask();
+    }
+
+    /// Takes the answer to a question; `None`: no way leads back. The packet that raised it is to be shown again.
+    pub fn learn(&mut self, question: Question, way: Option<WayBack>) {
+        self.door.learn(question, way);
+    }
+
+    /// Asks for all ways back again: the tables that they came from have changed.
+    pub fn forget_ways_back(&mut self) {
+        self.door.forget();
+    }
+
+    /// Takes one received frame. One that raises a question is not taken yet: once that is answered
+    /// ([`Stack::learn`]), the same frame is to be shown again.
+    pub fn ingress(&mut self, now: Duration, received: Received<'_>) -> Option<Question> {
+        self.ingress_to(now, received, &mut |_, _| 0)
     }
 
     /// The same, but `outlet` may take a connection's data that comes in order, after what waits to be read.
-    pub fn ingress_to(&mut self, now: Duration, received: Received<'_>, outlet: &mut Outlet<'_>) {
+    pub fn ingress_to(
+        &mut self,
+        now: Duration,
+        received: Received<'_>,
+        outlet: &mut Outlet<'_>,
+    ) -> Option<Question> {
         let Received { frame, network, ethertype, reply, checksum, segment_size, .. } = received;
-        let Some(packet) = frame.get_mut(network..) else { return };
+        let packet = frame.get_mut(network..)?;
         self.overhear(now, ethertype, packet, reply.interface);
         if let Some(disguise) = &mut self.disguise
             && disguise.take(ethertype, packet, &reply)
         {
-            return;
+            return None;
         }
         // ARP has been heard.
-        if matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
-            self.ingress_packet(now, packet, Arrival { reply, checksum, segment_size }, outlet);
+        match ethertype {
+            ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
+                self.ingress_packet(now, packet, Arrival { reply, checksum, segment_size }, outlet)
+            }
+            _ => None,
         }
     }
 
@@ -295,37 +326,66 @@ impl Stack {
         packet: &mut [u8],
         arrival: Arrival,
         outlet: &mut Outlet<'_>,
-    ) {
-        let header = match ip::parse(packet, false) {
-            Ok(header) => header,
-            Err(error) => return log::debug!("dropping a packet: {error}"),
-        };
+    ) -> Option<Question> {
+        let header =
+            ip::parse(packet, false).inspect_err(|error| log::debug!("dropping a packet: {error}")).ok()?;
+        martian::check(arrival.reply.interface, header.source, header.destination)
+            .inspect_err(|martian| log::debug!("dropping a packet from {}: {martian}", header.source))
+            .ok()?;
         if header.fragment.is_some() {
-            if let Some(mut whole) = self.reassembly.insert(now, &header, packet) {
-                let checksum = ChecksumState::Unverified;
-                self.ingress_packet(
-                    now,
-                    &mut whole,
-                    Arrival { checksum, segment_size: 0, ..arrival },
-                    outlet,
-                );
-            }
-            return;
+            return self.ingress_fragment(now, packet, &header, arrival, outlet);
         }
         match header.protocol {
-            ip::TCP => self.ingress_tcp(now, packet, &header, arrival, outlet),
+            ip::TCP => return self.ingress_tcp(now, packet, &header, arrival, outlet),
             ip::UDP => {
-                let Some(bytes) = packet.get(header.transport..header.end) else { return };
+                let bytes = packet.get(header.transport..header.end)?;
                 let Arrival { reply, checksum, segment_size } = arrival;
-                self.datagrams.ingress(&header, bytes, reply, checksum.is_trusted(), segment_size.into());
+                let door = &mut |tuple: &FiveTuple| self.door.judge(now, tuple, &reply, false);
+                let datagrams = &mut self.datagrams;
+                return datagrams.ingress(
+                    &header,
+                    bytes,
+                    reply,
+                    checksum.is_trusted(),
+                    segment_size.into(),
+                    door,
+                );
             }
             ip::ICMP | ip::ICMPV6 => {
-                if let Some(error) = icmp::parse(&header, packet) {
+                // An error comes to whoever sent what it quotes (RFC 1122, section 3.2.2).
+                if let Some(error) = icmp::parse(&header, packet)
+                    && error.local.ip() == header.destination
+                {
                     self.ingress_icmp(now, &error);
                 }
             }
             _ => {}
         }
+        None
+    }
+
+    /// Takes a fragment. Its way back is asked for before it is kept: the whole packet must not have to wait.
+    fn ingress_fragment(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+        header: &ip::Header,
+        arrival: Arrival,
+        outlet: &mut Outlet<'_>,
+    ) -> Option<Question> {
+        let tuple = FiveTuple {
+            protocol: Protocol::Tcp,
+            local: SocketAddr::new(header.destination, 0),
+            remote: SocketAddr::new(header.source, 0),
+        };
+        match self.door.judge(now, &tuple, &arrival.reply, false) {
+            Judgement::Open(..) => {}
+            Judgement::Ask(question) => return Some(question),
+            Judgement::Closed | Judgement::Busy => return None,
+        }
+        let mut whole = self.reassembly.insert(now, header, packet)?;
+        let checksum = ChecksumState::Unverified;
+        self.ingress_packet(now, &mut whole, Arrival { checksum, segment_size: 0, ..arrival }, outlet)
     }
 
     fn ingress_tcp(
@@ -335,9 +395,9 @@ impl Stack {
         header: &ip::Header,
         arrival: Arrival,
         outlet: &mut Outlet<'_>,
-    ) {
+    ) -> Option<Question> {
         let Arrival { reply, checksum, .. } = arrival;
-        let Some(bytes) = packet.get_mut(header.transport..header.end) else { return };
+        let bytes = packet.get_mut(header.transport..header.end)?;
         let tuple = |(source, destination)| FiveTuple {
             protocol: Protocol::Tcp,
             local: SocketAddr::new(header.destination, destination),
@@ -348,7 +408,7 @@ impl Stack {
             if let Some(flow) = segment::ports(bytes).and_then(|ports| self.flows.get_mut(&tuple(ports))) {
                 flow.note_discard(Discard::Header);
             }
-            return;
+            return None;
         };
         let tuple = tuple((segment.source_port, segment.destination_port));
         let valid = checksum.is_trusted()
@@ -356,20 +416,32 @@ impl Stack {
                 .add(bytes)
                 .checksum()
                 == 0;
-        if let Some(flow) = self.flows.get_mut(&tuple) {
-            match valid {
-                true => flow.ingress(now, bytes, &segment, &reply, outlet),
-                false => return flow.note_discard(Discard::Checksum),
+        let flow = match self.flows.get_mut(&tuple) {
+            Some(flow) if !valid => {
+                flow.note_discard(Discard::Checksum);
+                return None;
             }
-        } else if valid
-            && self.find_or_make(now, tuple, &segment, bytes, reply)
-            && let Some(flow) = self.flows.get_mut(&tuple)
-        {
-            flow.ingress(now, bytes, &segment, &reply, outlet);
-        } else {
-            return;
-        }
+            Some(flow) => {
+                // By another interface than so far, as when a route has several paths.
+                if flow.came_by() != reply.interface {
+                    match self.door.judge(now, &tuple, &reply, false) {
+                        Judgement::Open(..) => flow.set_came_by(reply.interface),
+                        Judgement::Ask(question) => return Some(question),
+                        Judgement::Closed | Judgement::Busy => return None,
+                    }
+                }
+                flow
+            }
+            None if valid => match self.find_or_make(now, tuple, &segment, bytes, reply) {
+                Found::Flow => self.flows.get_mut(&tuple)?,
+                Found::Nothing => return None,
+                Found::Unknown(question) => return Some(question),
+            },
+            None => return None,
+        };
+        flow.ingress(now, bytes, &segment, &reply, outlet);
         self.touched.insert(tuple);
+        None
     }
 
     fn reply(&mut self, reply: Bare) {

@@ -18,8 +18,10 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 /// How often a neighbour is asked for its link address (RFC 4861, section 10, RETRANS_TIMER; RFC 1122, section
 /// 2.3.2.1).
 const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
-/// Neighbours of which it is remembered when they were asked.
+/// Neighbours of which it is remembered when they were asked, and of which the answer is.
 const MAX_ASKED: usize = 256;
+/// How long an answer to a question of ours holds (RFC 4861, section 10, REACHABLE_TIME).
+const REACHABLE: Duration = Duration::from_secs(30);
 
 /// Whose link address packets carry, in case it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,7 @@ pub enum Source {
 #[derive(Debug, Default)]
 pub(super) struct Solicitations {
     asked: HashMap<(u32, IpAddr), Duration>,
+    answers: HashMap<(u32, IpAddr), (MacAddr, Duration)>,
     to_send: Vec<Message>,
 }
 
@@ -73,9 +76,27 @@ impl Solicitations {
         if self.asked.contains_key(&(interface, neighbour)) || self.asked.len() >= MAX_ASKED {
             return;
         }
-        log::debug!("no answer from where {neighbour} was: asking for its link address");
+        log::debug!("asking for the link address of {neighbour}");
         self.asked.insert((interface, neighbour), now);
         self.to_send.push(Persona { address: local, mac, interface }.solicit(neighbour));
+    }
+
+    /// Notes what a neighbour says, if it was asked.
+    fn note(&mut self, now: Duration, interface: u32, neighbour: IpAddr, mac: MacAddr) {
+        let key = (interface, neighbour);
+        let asked = self.asked.get(&key).is_some_and(|at| now < *at + SOLICIT_INTERVAL);
+        if asked {
+            self.answers.retain(|_, (_, at)| now < *at + REACHABLE);
+            if self.answers.len() < MAX_ASKED || self.answers.contains_key(&key) {
+                self.answers.insert(key, (mac, now));
+            }
+        }
+    }
+
+    /// What the neighbour answered when it was asked last, not long ago.
+    fn answer(&self, now: Duration, interface: u32, neighbour: IpAddr) -> Option<MacAddr> {
+        let (mac, at) = self.answers.get(&(interface, neighbour))?;
+        (now < *at + REACHABLE).then_some(*mac)
     }
 
     /// Sends what is due. What is lost on the way out will be asked again.
@@ -122,6 +143,7 @@ impl Stack {
     pub(super) fn overhear(&mut self, now: Duration, ethertype: u16, packet: &[u8], interface: u32) {
         if let Some(word) = discovery::overhear(ethertype, packet) {
             let source = if word.overrides { Source::Neighbour } else { Source::Proxy };
+            self.solicitations.note(now, interface, word.address, word.mac);
             self.move_neighbour(now, interface, word.address, word.mac, source);
         }
     }
@@ -141,6 +163,17 @@ impl Stack {
             }
         }
         self.datagrams.move_neighbour(interface, address, mac);
+    }
+
+    /// Asks for the link address of `neighbour` on the interface of `from`, whose source is ours there; at most once
+    /// a second. [`Stack::solicited`] has the answer.
+    pub fn solicit(&mut self, now: Duration, local: IpAddr, from: &NextHop, neighbour: IpAddr) {
+        self.solicitations.ask(now, local, from, neighbour);
+    }
+
+    /// The link address that a neighbour gave when it was asked within the last half minute.
+    pub fn solicited(&self, now: Duration, interface: u32, neighbour: IpAddr) -> Option<MacAddr> {
+        self.solicitations.answer(now, interface, neighbour)
     }
 
     /// The flows whose packets seem not to arrive, and of which it is not known which neighbour they go to: the

@@ -12,8 +12,9 @@ pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
 pub const ICMP6: u8 = 58;
 
+/// A frame to the device that test runs pretend it came by: lo, whose link address is zero.
 pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2];
+    let mut frame = vec![0, 0, 0, 0, 0, 0, 0x02, 0, 0, 0, 0, 2];
     frame.extend(ethertype.to_be_bytes());
     frame.extend(payload);
     frame

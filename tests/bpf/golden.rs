@@ -10,7 +10,7 @@ use crate::{
 };
 use netkat::{
     kernel::{Filter, FlowFilter, IpFamily, Programs, SniffFilter},
-    net::{FiveTuple, Protocol},
+    net::{FiveTuple, MacAddr, Protocol},
 };
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -42,6 +42,7 @@ fn listener() -> FlowFilter {
         loopback_network: false,
         neighbour_discovery: false,
         table: 0,
+        assumed_mac: None,
     }
 }
 
@@ -285,6 +286,63 @@ fn neighbour_discovery_for_an_address_of_ours() {
         ],
     );
     check(&listener(), vec![("ARP, when not asked for", who_has(US), Foreign)]);
+}
+
+/// The frame to another link address.
+fn to(mac: [u8; 6], mut frame: Vec<u8>) -> Vec<u8> {
+    frame[..6].copy_from_slice(&mac);
+    frame
+}
+
+/// RFC 1122 4.2.3.10. The guard leaves these to the kernel, which knows what to do with them: nothing.
+#[test]
+fn frames_for_others_and_for_groups_are_no_flow() {
+    const OTHER: [u8; 6] = [2, 0xaa, 0xbb, 0xcc, 0xdd, 1];
+    const ALL: [u8; 6] = [0xff; 6];
+    const NODES: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+    let filter = FlowFilter { neighbour_discovery: true, ..listener() };
+    let six = || around(&packet(ip(PEER6), ip(US6), TCP, &transport(1, 8080)));
+    let later = || around(&Ip4 { offset: 8, ..Ip4::new(PEER, US, TCP) }.packet(&[0; 8]));
+    let quoted = packet(ip(US), ip(PEER), TCP, &transport(8080, 1));
+    let error = || around(&packet(ip(STRANGER), ip(US), ICMP, &icmp(3, &quoted)));
+    let quoted6 = packet(ip(US6), ip(PEER6), TCP, &transport(8080, 1));
+    let error6 = || around(&packet(ip(STRANGER6), ip(US6), ICMP6, &icmp(1, &quoted6)));
+    let who_has = || ethernet(ETHERTYPE_ARP, &arp(PEER.parse().unwrap(), US.parse().unwrap()));
+    let solicitation = || around(&packet(ip(PEER6), ip(US6), ICMP6, &icmp(135, &v6(US6).octets())));
+    let mut cases = Vec::new();
+    for (group, mac) in [(false, OTHER), (true, ALL), (true, NODES)] {
+        let control = if group { Control } else { Foreign };
+        cases.extend([
+            ("IPv4", to(mac, tcp4(PEER, US, (1, 8080))), Foreign),
+            ("IPv6", to(mac, six()), Foreign),
+            ("a later fragment", to(mac, later()), Foreign),
+            ("an error", to(mac, error()), Foreign),
+            ("an ICMPv6 error", to(mac, error6()), Foreign),
+            ("ARP", to(mac, who_has()), control),
+            ("a solicitation", to(mac, solicitation()), control),
+        ]);
+    }
+    check(&filter, cases);
+}
+
+/// An assumed address's frames are another host's for the kernel; those to the interface's address are not its.
+#[test]
+fn an_assumed_address_is_found_at_its_link_address_alone() {
+    const MAC: [u8; 6] = [2, 0x6e, 10, 0, 0, 1];
+    let filter = FlowFilter { neighbour_discovery: true, assumed_mac: Some(MacAddr(MAC)), ..listener() };
+    let who_has = ethernet(ETHERTYPE_ARP, &arp(PEER.parse().unwrap(), US.parse().unwrap()));
+    check(
+        &filter,
+        vec![
+            ("to it", to(MAC, tcp4(PEER, US, (1, 8080))), Flow),
+            ("to the interface", tcp4(PEER, US, (1, 8080)), Foreign),
+            ("to another", to([2, 0x6e, 10, 0, 0, 2], tcp4(PEER, US, (1, 8080))), Foreign),
+            ("to all", to([0xff; 6], tcp4(PEER, US, (1, 8080))), Foreign),
+            ("ARP to it", to(MAC, who_has.clone()), Control),
+            ("ARP to all", to([0xff; 6], who_has.clone()), Control),
+            ("ARP to the interface", who_has, Foreign),
+        ],
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::{
 };
 use netkat::{
     kernel::{Filter, FlowFilter, IpFamily, Programs, SniffFilter},
-    net::{FiveTuple, Protocol},
+    net::{FiveTuple, MacAddr, Protocol},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::FileFailurePersistence};
 use std::{
@@ -22,6 +22,9 @@ use std::{
 
 const PORTS: [u16; 3] = [80, 8080, 40000];
 const PROTOCOLS: [u8; 4] = [6, 17, 1, 58];
+/// The device's, an assumed one and one that differs from it in its last byte, groups.
+const LINK_ADDRESSES: [[u8; 6]; 5] =
+    [[0; 6], [2, 0, 0, 0, 0, 7], [2, 0, 0, 0, 0, 8], [0xff; 6], [0x33, 0x33, 0xff, 0, 0, 1]];
 
 fn v4() -> impl Strategy<Value = Ipv4Addr> {
     (select(vec![10, 10, 10, 127]), 1..4u8).prop_map(|(network, host)| Ipv4Addr::new(network, 0, 0, host))
@@ -51,10 +54,10 @@ fn flow_filter() -> impl Strategy<Value = FlowFilter> {
         select(&PORTS),
         option::weighted(0.3, address()),
         option::of(select(&PORTS)),
-        any::<(bool, bool, bool)>(),
+        any::<(bool, bool, bool, bool)>(),
     )
         .prop_map(|(protocol, local_addresses, local_port, remote_address, remote_port, flags)| {
-            let (loopback_network, neighbour_discovery, table) = flags;
+            let (loopback_network, neighbour_discovery, table, assumed) = flags;
             FlowFilter {
                 protocol,
                 local_addresses,
@@ -64,6 +67,7 @@ fn flow_filter() -> impl Strategy<Value = FlowFilter> {
                 loopback_network,
                 neighbour_discovery,
                 table: if table { 32 } else { 0 },
+                assumed_mac: assumed.then_some(MacAddr(LINK_ADDRESSES[1])),
             }
         })
 }
@@ -153,7 +157,9 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         2 => (any::<prop::sample::Index>().prop_map(Some), Just(None)),
         2 => (Just(None), (any::<prop::sample::Index>(), any::<u8>()).prop_map(Some)),
     ];
-    (whole_frame(), damage).prop_map(|(mut frame, (cut, flip))| {
+    let to = prop_oneof![2 => Just(LINK_ADDRESSES[0]), 3 => select(&LINK_ADDRESSES)];
+    (whole_frame(), to, damage).prop_map(|(mut frame, to, (cut, flip))| {
+        frame[..6].copy_from_slice(&to);
         if let Some(cut) = cut {
             frame.truncate(14 + cut.index(frame.len() - 13));
         }

@@ -18,6 +18,7 @@ fn flow(local_addresses: Vec<IpAddr>) -> FlowFilter {
         loopback_network: false,
         neighbour_discovery: true,
         table: 0,
+        assumed_mac: None,
     }
 }
 

@@ -27,6 +27,7 @@ fn programs(protocol: Protocol) -> Programs {
         loopback_network: false,
         neighbour_discovery: false,
         table: 0,
+        assumed_mac: None,
     };
     Programs::load(&Filter::Flow(filter)).unwrap()
 }
@@ -66,9 +67,10 @@ fn clsact_silences_the_kernel_for_its_port_only() {
     silences_the_kernel_for_its_port_only(Backend::Clsact);
 }
 
-/// A broadcast frame with a datagram for the guarded port, behind `tag`.
+/// A frame to the guarded interface with a datagram for its port, behind `tag`.
 fn datagram(tag: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 2];
+    let mac = netkat::host::interface::by_name(INTERFACE).unwrap().mac.unwrap();
+    let mut frame = [mac.0, [2, 0, 0, 0, 0, 2]].concat();
     frame.extend(tag);
     frame.extend([0x08, 0x00, 0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0]);
     frame.extend([10, 77, 0, 2, 10, 77, 0, 1]);
@@ -93,7 +95,8 @@ fn tagged_packets_are_not_ours_but_priority_tags_are() {
             ("VID 4095", &[0x81, 0, 0x0f, 0xff], false),
             ("VID 0, priority 7", &[0x81, 0, 0xe0, 0], true),
         ] {
-            far.within(|| inject("far0", &datagram(tag)));
+            let frame = datagram(tag);
+            far.within(|| inject("far0", &frame));
             ours += u64::from(is_ours);
             let counters = programs.counters();
             assert_eq!((counters.flow, counters.dropped), (ours, ours), "{name}");
@@ -115,6 +118,22 @@ fn packets_cut_in_their_ip_header_are_not_ours() {
         }
         far.within(|| inject("far0", &whole[..38]));
         assert_eq!(programs.counters(), Counters { flow: 1, dropped: 1, ..Counters::default() });
+    });
+}
+
+/// On a veth they arrive without promiscuous mode.
+#[test]
+fn frames_for_others_are_left_to_the_kernel() {
+    joined(|far| {
+        let programs = programs(Protocol::Udp);
+        let _tap = tap(programs.capture_fd());
+        let _guard = Guard::attach(&programs, index(INTERFACE), Backend::Auto).unwrap();
+        let mut frame = datagram(&[]);
+        for mac in [[2, 0xaa, 0xbb, 0xcc, 0xdd, 1], [0xff; 6], [1, 0, 0x5e, 0, 0, 1]] {
+            frame[..6].copy_from_slice(&mac);
+            far.within(|| inject("far0", &frame));
+            assert_eq!(programs.counters(), Counters::default(), "{mac:02x?}");
+        }
     });
 }
 

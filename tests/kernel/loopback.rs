@@ -65,6 +65,7 @@ fn answered(address: &str, backend: Option<Backend>) -> bool {
         loopback_network: false,
         neighbour_discovery: false,
         table: 0,
+        assumed_mac: None,
     }))
     .unwrap();
     let _guard = Guard::attach(&programs, index("lo"), Backend::Auto).unwrap();

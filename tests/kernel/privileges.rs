@@ -27,6 +27,7 @@ fn flow() -> Filter {
         loopback_network: false,
         neighbour_discovery: false,
         table: 0,
+        assumed_mac: None,
     })
 }
 

@@ -11,6 +11,7 @@ mod clients;
 mod company;
 mod detours;
 mod disguise;
+mod door;
 mod emulator;
 mod endings;
 mod footprint;

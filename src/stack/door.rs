@@ -1,0 +1,232 @@
+//! Who may be spoken with at all: before anything is answered to a source, the way back to it is asked for.
+//!
+//! A packet says by itself only which interface and which neighbour it came from; its source address is a claim.
+//! A kernel answers to where its routing and neighbour tables lead, so whoever claims another's address does not get
+//! the answer. The stack does no I/O and has no such tables: where it needs a way back it returns a [`Question`], the
+//! engine asks the kernel, and tells the stack by [`super::Stack::learn`] before it shows the packet again.
+//!
+//! A flood of forged sources stays cheap: an answer holds for a second or two, whatever it is; their number is
+//! bounded; and so is the number of questions a second. Beyond that a SYN is answered by a cookie to its sender, at
+//! no cost in memory; its connection comes to be only after the question, for which some are kept in reserve.
+use super::{martian::LOOPBACK_INTERFACE, next_hop::Neighbour};
+use crate::{
+    link::{LinkHeader, NextHop},
+    net::{FiveTuple, MacAddr},
+};
+use std::{collections::HashMap, mem, net::IpAddr, time::Duration};
+
+/// How long an answer holds, at least; twice that at most.
+const LIFETIME: Duration = Duration::from_secs(1);
+/// Answers of one generation, of which there are two; about 100 bytes each.
+const MAX_ANSWERS: usize = 4096;
+/// The least time between questions in the long run: 4,000 a second.
+const INTERVAL: Duration = Duration::from_micros(250);
+/// How far questions may run ahead of that: 1,000 at once.
+const BURST: Duration = Duration::from_millis(250);
+/// The same for those that complete a handshake: 1,000 more.
+const RESERVE: Duration = Duration::from_millis(500);
+
+/// A source whose way back is not known: it sent a packet for `local` that came in by `interface`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Question {
+    pub interface: u32,
+    /// The frame's source; none on a link without addresses.
+    pub sender: Option<MacAddr>,
+    pub local: IpAddr,
+    pub remote: IpAddr,
+}
+
+/// The way back to a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WayBack {
+    /// Where answers go; `None`: to whoever delivered the packet.
+    pub next_hop: Option<NextHop>,
+    pub neighbour: Neighbour,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// It may be answered, there.
+    Open(NextHop, Neighbour),
+    /// It is dropped.
+    Closed,
+    /// It has to be shown again once the question is answered.
+    Ask(Question),
+    /// Too many questions have been asked just now.
+    Busy,
+}
+
+/// The ways back that are known. By default all are taken for open, and nothing is asked.
+#[derive(Debug, Default)]
+pub(super) struct Door {
+    asks: bool,
+    answers: HashMap<Question, Option<WayBack>>,
+    /// The generation before.
+    older: HashMap<Question, Option<WayBack>>,
+    since: Duration,
+    /// When the questions asked so far would be over at the long-run rate.
+    busy_until: Duration,
+}
+
+impl Door {
+    /// Asks for ways back from now on.
+    pub fn ask(&mut self) {
+        self.asks = true;
+    }
+
+    /// Judges a packet of `tuple`, which came from where `reply` goes. `completes`: it ends a handshake, and proves
+    /// thereby that its sender got our SYN-ACK.
+    pub fn judge(&mut self, now: Duration, tuple: &FiveTuple, reply: &NextHop, completes: bool) -> Judgement {
+        if !self.asks || reply.interface == LOOPBACK_INTERFACE {
+            return Judgement::Open(*reply, Neighbour::Sender(None));
+        }
+        let sender = reply.destination();
+        // A frame from a group's address, or from none.
+        if sender.is_none() && reply.header != LinkHeader::None {
+            return Judgement::Closed;
+        }
+        let (local, remote) = (tuple.local.ip(), tuple.remote.ip());
+        let question = Question { interface: reply.interface, sender, local, remote };
+        self.age(now);
+        match self.answers.get(&question).or_else(|| self.older.get(&question)).copied() {
+            Some(Some(way)) => Judgement::Open(way.next_hop.unwrap_or(*reply), way.neighbour),
+            Some(None) => Judgement::Closed,
+            None if self.may_ask(now, if completes { RESERVE } else { BURST }) => Judgement::Ask(question),
+            None => Judgement::Busy,
+        }
+    }
+
+    /// Remembers the answer to a question; `None`: no way leads back.
+    pub fn learn(&mut self, question: Question, way: Option<WayBack>) {
+        if self.answers.len() >= MAX_ANSWERS {
+            self.older = mem::take(&mut self.answers);
+        }
+        self.answers.insert(question, way);
+    }
+
+    /// Forgets all answers: the tables that they came from have changed.
+    pub fn forget(&mut self) {
+        self.answers.clear();
+        self.older.clear();
+    }
+
+    fn age(&mut self, now: Duration) {
+        if now >= self.since + LIFETIME {
+            self.older = match now < self.since + 2 * LIFETIME {
+                true => mem::take(&mut self.answers),
+                false => HashMap::new(),
+            };
+            self.answers.clear();
+            self.since = now;
+        }
+    }
+
+    /// A leaky bucket (GCRA, ITU-T I.371): whether there is room for one more.
+    fn may_ask(&mut self, now: Duration, ahead: Duration) -> bool {
+        let busy_until = self.busy_until.max(now);
+        let may = busy_until + INTERVAL <= now + ahead;
+        if may {
+            self.busy_until = busy_until + INTERVAL;
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Protocol;
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    const INTERFACE: u32 = 2;
+
+    fn tuple(peer: u32) -> FiveTuple {
+        let local = SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), 80);
+        let remote = SocketAddr::new(Ipv4Addr::from_bits(0x0b00_0000 + peer).into(), 1);
+        FiveTuple { protocol: Protocol::Tcp, local, remote }
+    }
+
+    fn from(last: u8) -> NextHop {
+        let mac = |last| MacAddr([2, 0, 0, 0, 0, last]);
+        let header = LinkHeader::Ethernet { destination: mac(last), source: mac(1) };
+        NextHop { interface: INTERFACE, header }
+    }
+
+    fn door() -> Door {
+        let mut door = Door::default();
+        door.ask();
+        door
+    }
+
+    fn question(judgement: Judgement) -> Question {
+        match judgement {
+            Judgement::Ask(question) => question,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const AT_SENDER: WayBack = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
+
+    #[test]
+    fn an_answer_holds_for_a_second_or_two_and_for_its_sender_alone() {
+        let at = Duration::from_millis;
+        for (way, expected) in [
+            (Some(AT_SENDER), Judgement::Open(from(2), AT_SENDER.neighbour)),
+            (
+                Some(WayBack { next_hop: Some(from(9)), ..AT_SENDER }),
+                Judgement::Open(from(9), AT_SENDER.neighbour),
+            ),
+            (None, Judgement::Closed),
+        ] {
+            let mut door = door();
+            let asked = question(door.judge(at(5000), &tuple(1), &from(2), false));
+            door.learn(asked, way);
+            for millis in [5000, 5999, 6000, 6999] {
+                assert_eq!(door.judge(at(millis), &tuple(1), &from(2), false), expected, "{millis} ms");
+            }
+            question(door.judge(at(5000), &tuple(1), &from(3), false));
+            question(door.judge(at(5000), &tuple(2), &from(2), false));
+            question(door.judge(at(7000), &tuple(1), &from(2), false));
+            door.learn(asked, way);
+            door.forget();
+            question(door.judge(at(7000), &tuple(1), &from(2), false));
+        }
+    }
+
+    #[test]
+    fn lo_and_a_stack_without_an_engine_need_no_question() {
+        let lo = NextHop { interface: LOOPBACK_INTERFACE, header: LinkHeader::LOOPBACK };
+        let open = |reply| Judgement::Open(reply, Neighbour::Sender(None));
+        assert_eq!(door().judge(Duration::ZERO, &tuple(1), &lo, false), open(lo));
+        assert_eq!(Door::default().judge(Duration::ZERO, &tuple(1), &from(2), false), open(from(2)));
+    }
+
+    #[test]
+    fn a_frame_from_a_group_is_dropped() {
+        let header =
+            LinkHeader::Ethernet { destination: MacAddr::BROADCAST, source: MacAddr([2, 0, 0, 0, 0, 1]) };
+        let reply = NextHop { interface: INTERFACE, header };
+        assert_eq!(door().judge(Duration::ZERO, &tuple(1), &reply, false), Judgement::Closed);
+    }
+
+    #[test]
+    fn a_flood_asks_little_and_fills_little() {
+        let mut door = door();
+        let mut asked = 0;
+        // 100,000 sources a second, for three.
+        for number in 0..300_000u32 {
+            let now = Duration::from_micros(10 * u64::from(number));
+            if let Judgement::Ask(question) = door.judge(now, &tuple(number), &from(2), false) {
+                door.learn(question, None);
+                asked += 1;
+            }
+            assert!(door.answers.len() <= MAX_ANSWERS && door.older.len() <= MAX_ANSWERS);
+        }
+        assert!((12_500..=13_100).contains(&asked), "{asked} questions");
+        // Whoever completes a handshake has room left.
+        let now = Duration::from_secs(3);
+        while door.judge(now, &tuple(1 << 20), &from(2), false) != Judgement::Busy {}
+        question(door.judge(now, &tuple(1 << 20), &from(2), true));
+    }
+}
