@@ -1,8 +1,8 @@
 /*
- * The matcher of the eBPF programs, compiled for the host and run on frames in memory.
+ * Compiles the eBPF programs' matcher for the host and runs it on frames in memory.
  *
- * Before the kernel runs it, `config` is a constant; here it changes with every input. So `const` goes for the
- * length of flow.h, whose system headers have been read by then.
+ * In the kernel `config` is a constant; here it changes with every input. An empty macro removes `const` from
+ * flow.h. Its system headers come first, so they keep theirs.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -20,7 +20,7 @@
 static const unsigned char *link;
 static __u32 link_length;
 
-/* Of the kernel's helper (net/core/filter.c): nothing beyond the end, and zeros where it fails. */
+/* Acts as the kernel's helper (net/core/filter.c): reads nothing beyond the end, and writes zeros on failure. */
 long bpf_skb_load_bytes_relative(const void *skb, __u32 offset, void *to, __u32 length, __u32 start)
 {
 	__u32 begin = start == BPF_HDR_START_NET ? ETH_HLEN : 0;
@@ -134,7 +134,7 @@ void matcher_sniff(__u8 protocol, __u8 family, __u8 host_family, const __u8 *hos
 	config.remote_port = bpf_htons(port);
 }
 
-/* The verdict on an arriving frame; without `control`, the guard's. */
+/* Returns the verdict on an arriving frame; without `control` the guard's. */
 int matcher_arriving(const unsigned char *frame, __u32 length, __u16 tag, int control)
 {
 	struct __sk_buff skb = buffer_of(frame, length, tag);
@@ -142,7 +142,7 @@ int matcher_arriving(const unsigned char *frame, __u32 length, __u16 tag, int co
 	return match(&skb, control);
 }
 
-/* Whether a departing frame is the flow's: what the loopback program asks first. */
+/* Returns whether a departing frame belongs to the flow, which the loopback program checks first. */
 int matcher_departing(const unsigned char *frame, __u32 length)
 {
 	struct __sk_buff skb = buffer_of(frame, length, 0);
