@@ -43,7 +43,7 @@ class Process:
             command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, start_new_session=True
         )
         self.stdout = self.child.stdout
-        self.said = b""
+        self.stderr = b""
         self.cpu = 0.0
         self._exit = os.pidfd_open(self.child.pid)
 
@@ -53,13 +53,13 @@ class Process:
         if not select.select([fd], [], [], seconds)[0]:
             return False
         chunk = os.read(fd, 1 << 16)
-        self.said += chunk
+        self.stderr += chunk
         return bool(chunk)
 
     def wait_for(self, text, seconds=20):
         """Waits for `text` on standard error."""
         deadline = time.monotonic() + seconds
-        while text.encode() not in self.said:
+        while text.encode() not in self.stderr:
             if not self._listen(max(0, deadline - time.monotonic())):
                 raise Failure(f'no "{text}" from: {self}')
 
@@ -83,7 +83,7 @@ class Process:
 
     def result(self, seconds=300):
         """Returns the result that a kernel end reports in its last line."""
-        return json.loads(self.succeed(seconds).said.splitlines()[-1])
+        return json.loads(self.succeed(seconds).stderr.splitlines()[-1])
 
     def end(self, how=signal.SIGKILL):
         """Ends the process and its children with the signal `how`."""
@@ -111,7 +111,7 @@ class Process:
             self.stdout.close()
 
     def __str__(self):
-        words = self.said.decode(errors="replace").strip()
+        words = self.stderr.decode(errors="replace").strip()
         return f"{' '.join(self.command)}: {words or '(silent)'}"
 
 
