@@ -115,7 +115,7 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
             IpAddr::V6(v6) => local6.extend(v6.octets()),
         }
     }
-    // Last, so that older inputs mean what they meant.
+    // The last choice, so older inputs keep their meaning.
     let mut table = Table::default();
     if u.arbitrary().unwrap_or(false) {
         filter.table = 1;

@@ -33,7 +33,7 @@ long bpf_skb_load_bytes_relative(const void *skb, __u32 offset, void *to, __u32 
 	return 0;
 }
 
-/* The flow table, smaller than netkat's: what is entered here is always found. */
+/* A flow table, smaller than netkat's, that keeps every flow entered. */
 #define BUCKETS 4
 static struct bucket buckets[BUCKETS];
 
@@ -45,7 +45,7 @@ void *bpf_map_lookup_elem(void *map, const void *key)
 	return at < BUCKETS ? &buckets[at] : NULL;
 }
 
-/* A time that is not over before the end of an hour. */
+/* Returns a fixed time, so `unsure_until` in an hour never expires. */
 __u64 bpf_ktime_get_ns(void)
 {
 	return 1000;
@@ -94,7 +94,7 @@ void matcher_flow(__u8 protocol, __u16 local_port, __u16 remote_port, __u8 remot
 		memcpy((void *)config.assumed_mac, assumed, ETH_ALEN);
 }
 
-/* From now on the flow table says what is ours. */
+/* Lets the flow table decide which packets are netkat's. */
 void matcher_table(int unsure)
 {
 	config.table = 1;
@@ -104,7 +104,7 @@ void matcher_table(int unsure)
 	unsure_until = unsure ? 3600000000000 : 0;
 }
 
-/* Enters a flow; addresses of IPv4 have 4 bytes and zeros. */
+/* Enters a flow. IPv4 addresses have 4 bytes, followed by zeros. */
 void matcher_know(const __u8 *remote, const __u8 *local, __u16 remote_port)
 {
 	__u64 r[2], l[2];
