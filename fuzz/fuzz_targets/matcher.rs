@@ -60,7 +60,7 @@ fn port(u: &mut Unstructured<'_>, frame: &[u8]) -> Result<u16> {
     Ok(u16::from_be_bytes(piece(u, frame)?).max(1))
 }
 
-/// A host's: netkat refuses a group's.
+/// Returns a host's link address: netkat refuses a group's.
 fn link_address(u: &mut Unstructured<'_>, frame: &[u8]) -> Result<MacAddr> {
     let [first, a, b, c, d, e] = piece(u, frame)?;
     Ok(MacAddr([first & !1, a, b, c, d, e]))

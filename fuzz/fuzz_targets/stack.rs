@@ -36,7 +36,7 @@ use netkat::{
     },
 };
 
-/// Not lo, where everybody is answered.
+/// Not lo, on which the stack answers every source.
 const INTERFACE: u32 = 2;
 const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
 const PORT: u16 = 80;

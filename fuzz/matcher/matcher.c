@@ -51,8 +51,8 @@ __u64 bpf_ktime_get_ns(void)
 	return 1000;
 }
 
-/* A frame with an Ethernet header, as the tap of a device with the link address zero sees it: the kernel has taken
- * the first tag out, and compared the addresses (eth_type_trans in net/ethernet/eth.c). */
+/* Returns a frame with an Ethernet header as the tap of a device with the link address zero sees it: the kernel has
+ * removed the first tag and compared the addresses (eth_type_trans in net/ethernet/eth.c). */
 static struct __sk_buff buffer_of(const unsigned char *frame, __u32 length, __u16 tag)
 {
 	struct __sk_buff skb = {};
