@@ -8,10 +8,11 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("netkat.skel.rs");
-    // The kernel's headers want <asm/types.h>, which Debian keeps in the multiarch folder that
-    // clang leaves out when it compiles for another target, as it does for bpf.
+    // The kernel's headers include <asm/types.h>. Debian keeps it in the multiarch folder, which
+    // clang does not search when it compiles for another target, such as bpf.
     let mut args = vec!["-Wall".to_owned(), "-Werror".to_owned()];
-    // The line information, which goes into the binary, names no folder of this machine.
+    // The programs' line information goes into the binary, which must not contain this folder's
+    // name.
     let here = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     args.push(format!("-ffile-prefix-map={here}=."));
     if let Some(triple) = multiarch() {
@@ -22,7 +23,7 @@ fn main() {
     });
 }
 
-/// The C compiler's multiarch triple ("x86_64-linux-gnu"); none on systems without multiarch.
+/// Returns the C compiler's multiarch triple ("x86_64-linux-gnu"), or `None` without multiarch.
 fn multiarch() -> Option<String> {
     let out = Command::new("gcc").arg("-print-multiarch").output().ok()?;
     let triple = String::from_utf8(out.stdout).ok()?.trim().to_owned();

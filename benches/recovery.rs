@@ -1,5 +1,5 @@
-//! What the recovery layer costs a segment: from the user, onto the wire, acknowledged. No loss, and a loss in
-//! every hundred segments, repaired by SACK.
+//! Measures the recovery layer's cost per segment, from the user's write to the acknowledgment:
+//! without loss, and with one loss in a hundred segments, which SACK repairs.
 use std::{convert::Infallible, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -12,10 +12,10 @@ const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 /// The peer's initial sequence number.
 const PEER: u32 = 7;
-/// Between a segment and its acknowledgment.
+/// Time from a segment to its acknowledgment.
 const ROUND_TRIP: Duration = Duration::from_micros(20);
 
-/// A TCP header with its options, which must fill whole words.
+/// Returns a TCP header with `options`, which must fill whole 32-bit words.
 fn segment(seq: u32, ack: u32, flags: u8, options: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
     bytes[..4].copy_from_slice(&[0x12, 0x34, 0x56, 0x78]);
@@ -28,13 +28,13 @@ fn segment(seq: u32, ack: u32, flags: u8, options: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A connection whose stack and peer do as little as possible.
+/// A connection with a minimal stack and peer.
 struct Sender {
     layer: Recovery,
     now: Instant,
-    /// What the user writes next.
+    /// Sequence number of the user's next byte.
     next: u32,
-    /// What the peer waits for.
+    /// Sequence number that the peer expects.
     acknowledged: u32,
 }
 
@@ -62,7 +62,7 @@ impl Sender {
         sender
     }
 
-    /// The stack sends a bare segment.
+    /// Sends a segment without data from the stack.
     fn control(&mut self, segment: &[u8]) {
         let len = STACK_HEADER_LEN + segment.len();
         self.layer.from_stack(self.now, len, |packet| packet[STACK_HEADER_LEN..].copy_from_slice(segment));
@@ -73,7 +73,7 @@ impl Sender {
         while self.layer.for_stack().is_some() {}
     }
 
-    /// Shows `each` the sequence number and payload length of what goes out.
+    /// Transmits all due segments. Passes their sequence number and payload length to `each`.
     fn transmit(&mut self, mut each: impl FnMut(u32, usize)) {
         while let Some(frame) = self.layer.poll_transmit(self.now) {
             let seq =
@@ -82,7 +82,7 @@ impl Sender {
         }
     }
 
-    /// The user writes so much.
+    /// Writes `payload` bytes as the user.
     fn send(&mut self, payload: usize) {
         let mut left = payload;
         while left > 0 {
@@ -93,7 +93,7 @@ impl Sender {
         self.next = self.next.wrapping_add(payload as u32);
     }
 
-    /// The peer acknowledges what it has in order, and reports what lies behind a hole.
+    /// Acknowledges as the peer the data in order, and reports the range behind a hole with SACK.
     fn acknowledge(&mut self, sacked: Option<(u32, u32)>) {
         self.now += ROUND_TRIP;
         let mut options = Vec::new();
@@ -105,14 +105,14 @@ impl Sender {
         self.hear(segment(PEER + 1, self.acknowledged, ACK, &options));
     }
 
-    /// Until all that was sent is acknowledged.
+    /// Runs until the peer has acknowledged all data.
     fn settle(&mut self) {
         let mut turns = 0;
         while self.acknowledged != self.next {
             let mut end = self.acknowledged;
             self.transmit(|seq, len| end = seq.wrapping_add(len as u32));
             if end == self.acknowledged {
-                // Pacing holds it back.
+                // Pacing delays the segment.
                 self.now = self.layer.poll_at(self.now).map_or(self.now + ROUND_TRIP, |at| at.max(self.now));
             } else {
                 self.acknowledged = end;
@@ -123,7 +123,8 @@ impl Sender {
         }
     }
 
-    /// A hundred segments, whose first is lost; the peer reports the others, and takes what is sent again.
+    /// Sends a hundred segments and loses the first. The peer reports the others and receives the
+    /// retransmission.
     fn lose_one_of_a_hundred(&mut self) {
         let start = self.acknowledged;
         (0..100).for_each(|_| self.send(MSS));

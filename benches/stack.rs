@@ -1,4 +1,4 @@
-//! What each packet costs on its way through our own parts of the stack, and each turn in the relay.
+//! Measures the cost of a packet in netkat's parts of the stack, and of a turn of the relay.
 use std::{
     hint::black_box,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Which packets are ours: the one matcher that the capture, guard and loopback programs share.
+ * Decides which packets are netkat's: the matcher of the capture, guard and loopback programs.
  *
- * The parameters are constants by the time the verifier reads them (the user side fills `config` before it
- * loads the object), so what a run does not need is pruned: an IPv4 connection carries no IPv6 code.
+ * User space fills `config` before it loads the object, so the verifier sees constants and prunes unused code:
+ * the programs of an IPv4 connection contain no IPv6 code.
  *
- * Headers are read with bpf_skb_load_bytes_relative(): it counts from the network header in a socket filter
- * and in tc alike, on devices with and without a link header, and refuses what lies past the packet's end.
- * A packet whose headers are cut short is therefore never ours.
+ * bpf_skb_load_bytes_relative() reads the headers. It counts from the network header in a socket filter and in
+ * tc alike, on devices with and without a link header, and fails beyond the packet's end. So a packet with
+ * truncated headers is never netkat's.
  *
- * All loops are unrolled, and what is compared is always initialised: without CAP_PERFMON, the verifier of
- * Linux 6.1 also follows paths that a processor takes only by speculation. Such a path never leaves a loop.
+ * All loops are unrolled and all compared values initialised: without CAP_PERFMON, the verifier of Linux 6.1
+ * also follows paths that a CPU takes only speculatively, and such a path never ends a loop.
  *
- * Ports are compared before addresses: they turn away nearly all foreign packets, and the list of local
- * addresses costs nothing for those.
+ * The matcher compares ports before addresses. Ports reject nearly all foreign packets, which then cost no
+ * search in the list of local addresses.
  */
 #ifndef NETKAT_FLOW_H
 #define NETKAT_FLOW_H
@@ -34,7 +34,7 @@
 #define IP_OFFSET_MASK 0x1fff
 #define IP6_OFFSET_MASK 0xfff8
 
-/* IPv6 extension headers and ICMPv6 (IANA, protocol numbers; linux/in6.h clashes with the C library's). */
+/* IPv6 extension headers and ICMPv6 (IANA, protocol numbers). linux/in6.h conflicts with the C library's header. */
 #define NEXT_HOP_BY_HOP 0
 #define NEXT_ROUTING 43
 #define NEXT_FRAGMENT 44
@@ -43,7 +43,7 @@
 #define NEXT_DESTINATION 60
 #define NEXT_MOBILITY 135
 
-/* ICMP errors that quote the packet they are about: RFC 792, RFC 4443. */
+/* ICMP errors that quote the offending packet: RFC 792, RFC 4443. */
 #define ICMP_UNREACHABLE 3
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER_PROBLEM 12
@@ -53,33 +53,33 @@
 #define NEIGHBOUR_ADVERTISEMENT 136
 #define ICMP_HEADER 8
 
-/* The flags' place in a TCP header, and those that tell an opening SYN from the rest: RFC 9293 3.1. */
+/* Offset of the flags in a TCP header, and the flags that distinguish an opening SYN: RFC 9293 3.1. */
 #define TCP_FLAGS 13
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-/* Addresses and ports are in network order. A sniffer looks for `remote` and `remote_port` on either
- * side of a packet. */
+/* Addresses and ports are in network order. A sniffer compares `remote` and `remote_port` with both ends of a
+ * packet. */
 struct config {
-	__u64 heartbeat_limit;	/* ns; an attachment that is watched goes inert when its owner is silent longer */
+	__u64 heartbeat_limit;	/* ns; an attachment goes inert when its owner's heartbeat is older */
 	__u32 local4_count;	/* flow: entries of local4; 0 switches IPv4 off */
 	__u32 local6_count;	/* flow: entries of local6; 0 switches IPv6 off */
-	__u32 sniff;		/* capture on behalf of a sniffer; the guard and the loopback program stay inert */
+	__u32 sniff;		/* capture for a sniffer; the guard and the loopback program stay inert */
 	__be16 local_port;	/* flow: never 0 */
 	__be16 remote_port;	/* 0: any */
 	__u8 protocol;		/* 0: any, sniffer only */
 	__u8 family;		/* 4, 6 or 0: both; sniffer only */
-	__u8 remote_family;	/* 4 or 6: `remote` counts; 0: any remote address */
+	__u8 remote_family;	/* 4 or 6: compare `remote`; 0: any remote address */
 	__u8 loopback_net;	/* flow: all of 127.0.0.0/8 is local, too */
-	__u8 neighbours;	/* flow: capture ARP and neighbour discovery for the local addresses as well */
-	__u8 table;		/* flow: only what is in the flow table, and a SYN, is ours */
-	__u32 bucket_mask;	/* buckets of the flow table, less one; their number is a power of two */
-	__u64 hash_key[HASH_WORDS + 1];	/* of the flow table's hash: random */
-	__u8 assumed;		/* flow: the local address is an assumed one, found at `assumed_mac` */
+	__u8 neighbours;	/* flow: capture ARP and neighbour discovery for the local addresses, too */
+	__u8 table;		/* flow: only flows in the flow table and SYNs are netkat's */
+	__u32 bucket_mask;	/* number of buckets of the flow table, a power of two, less one */
+	__u64 hash_key[HASH_WORDS + 1];	/* random key of the flow table's hash */
+	__u8 assumed;		/* flow: the local address is assumed, with the link address `assumed_mac` */
 	__u8 assumed_mac[ETH_ALEN];
-	__u64 remote[2];	/* as `struct packet` holds addresses */
+	__u64 remote[2];	/* in the form of `struct packet` */
 	__u64 local6[MAX_LOCAL][2];
 	__be32 local4[MAX_LOCAL];
 };
@@ -87,13 +87,13 @@ struct config {
 const volatile struct config config = {};
 
 /*
- * The flow table: which flows are ours where the parameters alone can't tell, because many peers or many ports
- * may talk to our one port. On a router or a node, masquerading uses that port for others' connections, too.
+ * The flow table lists netkat's flows where `config` alone cannot decide, because many peers or ports may talk
+ * to netkat's port. On a router or a node, masquerading uses this port for other connections, too.
  *
- * User space writes it through its mapping, without a system call. A flow is the keyed hash of what tells it
- * from our other flows, one aligned 64-bit word, so no reader ever sees half of an entry; 0 is free. It lies in
- * one of two buckets that the hash itself names (Azar, Broder, Karlin, Upfal, "Balanced Allocations", 1999), so
- * a look-up reads two cache lines at most.
+ * User space writes the table through its mapping, without a system call. An entry is a keyed hash of the
+ * flow's addresses and remote port: one aligned 64-bit word, so no reader sees half of an entry. 0 is free. The
+ * hash names two buckets for its entry (Azar, Broder, Karlin, Upfal, "Balanced Allocations", 1999), so a
+ * lookup reads two cache lines at most.
  */
 struct bucket {
 	__u64 flows[BUCKET];
@@ -102,31 +102,31 @@ struct bucket {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);		/* user space says how many before it loads the object */
+	__uint(max_entries, 1);		/* user space sets the number before it loads the object */
 	__type(key, __u32);
 	__type(value, struct bucket);
 } flow_table SEC(".maps");
 
-/* CLOCK_MONOTONIC, ns: until then a segment that is not in the flow table may be a flow's all the same, since SYN
- * cookies are under way. */
+/* CLOCK_MONOTONIC, ns: until this time a segment outside of the flow table may be netkat's, because SYN cookies
+ * are in flight. */
 volatile __u64 unsure_until = 0;
 
 enum verdict {
-	FOREIGN,	/* not ours */
-	FLOW,		/* a segment or datagram of ours, or the first fragment of one */
-	FRAGMENT,	/* a later fragment, without ports: perhaps ours */
-	CONTROL,	/* an ICMP error about our packet, ARP or neighbour discovery for our address */
-	UNSURE,		/* perhaps the ACK of a SYN cookie of ours: the kernel sees it, too */
+	FOREIGN,	/* not netkat's */
+	FLOW,		/* a segment or datagram of netkat's, or its first fragment */
+	FRAGMENT,	/* a later fragment, without ports: perhaps netkat's */
+	CONTROL,	/* an ICMP error about netkat's packet, ARP or neighbour discovery for its address */
+	UNSURE,		/* perhaps the ACK of netkat's SYN cookie: the kernel sees it, too */
 };
 
-/* Whether a header travels to us or was written by us (on egress, or quoted by an ICMP error). */
+/* Direction of a header: to netkat, or from netkat (on egress, or quoted by an ICMP error). */
 enum side { TO_US, FROM_US };
 
 struct packet {
-	__u64 source[2], destination[2];	/* halves in network order; of IPv4, the second is 0 */
-	__u32 transport;			/* offset of what follows the IP headers */
+	__u64 source[2], destination[2];	/* halves in network order; the second of IPv4 is 0 */
+	__u32 transport;			/* offset of the transport header */
 	__u8 family, protocol, later_fragment;
-	__be16 remote_port;			/* known once match_flow() has found the packet's ports */
+	__be16 remote_port;			/* set once match_flow() has read the packet's ports */
 };
 
 static __always_inline int load(struct __sk_buff *skb, __u32 offset, void *to, __u32 length)
@@ -214,13 +214,13 @@ static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct 
 	return 1;
 }
 
-/* Whom a frame is for, by its link header. */
+/* Addressee of a frame by its link header. */
 enum addressee { OTHERS, GROUP, US };
 
-/* The kernel has compared the destination with the device's address (eth_type_trans in net/ethernet/eth.c); a frame
- * of a device without link headers is PACKET_HOST. An assumed address may have a link address of its own, of which
- * the device does not know: for the kernel, its frames are another host's. Of those that this host sends itself
- * (PACKET_OUTGOING), no tap needs a copy. */
+/* The kernel has compared the destination with the device's address (eth_type_trans in net/ethernet/eth.c). A
+ * frame on a device without link headers is PACKET_HOST. An assumed address may have its own link address, which
+ * the device does not know: the kernel takes its frames for another host's. No tap needs a copy of the frames
+ * that this host sends (PACKET_OUTGOING). */
 static __always_inline enum addressee addressee(struct __sk_buff *skb)
 {
 	__u8 to[ETH_ALEN];
@@ -248,7 +248,7 @@ static __always_inline enum addressee addressee(struct __sk_buff *skb)
 	return US;
 }
 
-/* A tag with a VID is another network's packet, though the device delivers it to our taps as well. */
+/* A tag with a VID marks another network's packet, although the device delivers the packet to its taps, too. */
 static __always_inline int is_tagged(struct __sk_buff *skb)
 {
 	return skb->vlan_present && (skb->vlan_tci & VLAN_VID_MASK);
@@ -259,8 +259,8 @@ static __always_inline int same_address(const __u64 *address, const volatile __u
 	return address[0] == wanted[0] && address[1] == wanted[1];
 }
 
-/* The lists are searched by functions of their own, not static, so that the verifier walks them once and not
- * once for each path that leads there. What lies beyond the count is dead code, which the verifier removes. */
+/* The functions that search a list are not static, so the verifier walks them once and not once per path to
+ * them. Iterations beyond the count are dead code, which the verifier removes. */
 __noinline int is_local4(__u32 address)
 {
 #pragma unroll
@@ -311,9 +311,9 @@ static __always_inline __u64 hash_word(__u64 word, __u32 at)
 	return (word >> 32) * config.hash_key[at] + (__u32)word * config.hash_key[at + 1];
 }
 
-/* A flow's entry in the table, never 0: a multilinear hash, which is universal (Lemire, Kaser, "Strongly universal
- * string hashing is fast", 2014), so who does not know the key can't choose ports that share a bucket; then
- * MurmurHash3's finalizer, a permutation, which spreads it over all bits. */
+/* Returns a flow's entry in the table, never 0. The multilinear hash is universal (Lemire, Kaser, "Strongly
+ * universal string hashing is fast", 2014), so an attacker without the key cannot choose ports that share a
+ * bucket. MurmurHash3's finalizer, a permutation, spreads the hash over all bits. */
 static __always_inline __u64 hash_flow(__u64 remote_high, __u64 remote_low, __u64 local_high, __u64 local_low,
 				       __be16 remote_port)
 {
@@ -342,7 +342,7 @@ static __always_inline int is_in_bucket(__u32 at, __u64 flow)
 	return found;
 }
 
-/* Not static, so that the verifier walks it once. */
+/* Not static, so the verifier walks the function once. */
 __noinline int is_known(__u64 remote_high, __u64 remote_low, __u64 local_high, __u64 local_low, __u32 remote_port)
 {
 	__u64 flow = hash_flow(remote_high, remote_low, local_high, local_low, remote_port);
@@ -351,7 +351,7 @@ __noinline int is_known(__u64 remote_high, __u64 remote_low, __u64 local_high, _
 	       is_in_bucket((flow >> 32) & config.bucket_mask, flow);
 }
 
-/* A SYN that opens a connection. A fragment that is cut before its flags is none. */
+/* Returns whether a segment is a SYN that opens a connection. A fragment that ends before the flags is none. */
 static __always_inline int is_opening(struct __sk_buff *skb, const struct packet *p)
 {
 	__u8 flags;
@@ -368,7 +368,7 @@ static __always_inline int is_unsure(void)
 	return until && (__s64)(until - bpf_ktime_get_ns()) > 0;
 }
 
-/* FLOW, UNSURE or FOREIGN for an arriving packet with our port at our address, whose ports have been found. */
+/* Returns FLOW, UNSURE or FOREIGN for an arriving packet to netkat's port and address, after ports_match(). */
 static __always_inline enum verdict claim(struct __sk_buff *skb, const struct packet *p)
 {
 	if (!config.table)
@@ -382,7 +382,7 @@ static __always_inline enum verdict claim(struct __sk_buff *skb, const struct pa
 	return is_unsure() ? UNSURE : FOREIGN;
 }
 
-/* FOREIGN, FLOW or FRAGMENT for a packet whose IP headers have been read. */
+/* Returns FOREIGN, FLOW or FRAGMENT for a packet, after read_ip4() or read_ip6(). */
 static __always_inline enum verdict match_flow(struct __sk_buff *skb, struct packet *p, enum side side)
 {
 	if (p->protocol != config.protocol)
@@ -398,7 +398,7 @@ static __always_inline enum verdict match_flow(struct __sk_buff *skb, struct pac
 	return p->later_fragment ? FRAGMENT : FLOW;
 }
 
-/* CONTROL for an ICMP error that quotes a packet we sent. */
+/* Returns CONTROL for an ICMP error that quotes a packet of netkat's. */
 static __always_inline enum verdict match_error4(struct __sk_buff *skb, const struct packet *p)
 {
 	struct packet quoted;
@@ -413,7 +413,7 @@ static __always_inline enum verdict match_error4(struct __sk_buff *skb, const st
 	return match_flow(skb, &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
 }
 
-/* CONTROL for an ICMPv6 error that quotes a packet we sent, or for neighbour discovery of our address. */
+/* Returns CONTROL for an ICMPv6 error that quotes a packet of netkat's, or for neighbour discovery of its address. */
 static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const struct packet *p, enum addressee to)
 {
 	struct packet quoted;
@@ -426,7 +426,7 @@ static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const str
 
 		if (!load(skb, p->transport + ICMP_HEADER, target, sizeof(target)))
 			return FOREIGN;
-		/* Somebody asks for our address or claims it, or answers our question for another. */
+		/* A solicitation or announcement of netkat's address, or an answer to netkat's solicitation. */
 		return is_local(6, target) || is_local(6, p->destination) ? CONTROL : FOREIGN;
 	}
 	if (to != US || type < ICMP6_FIRST_ERROR || type > ICMP6_LAST_ERROR)
@@ -447,7 +447,7 @@ struct arp {
 	__be32 target;
 } __attribute__((packed));
 
-/* Source and destination become the sender's and the target's address. */
+/* Reads ARP's sender and target as source and destination. */
 static __always_inline int read_arp(struct __sk_buff *skb, struct packet *p)
 {
 	struct arp h;
@@ -463,11 +463,11 @@ static __always_inline int read_arp(struct __sk_buff *skb, struct packet *p)
 	return 1;
 }
 
-/* What an arriving packet is to us; `control` asks for more than the flow itself.
+/* Returns the verdict on an arriving packet. Without `control` only the flow's own packets match.
  *
- * A flow's packets are those in frames for us alone. TCP forbids the rest (RFC 9293 3.9.2.3, RFC 1122 4.2.3.10:
- * tcp_v4_rcv() and tcp_v6_rcv() discard what is not PACKET_HOST), and UDP here has no use for it. A question for our
- * link address goes to a group. */
+ * A flow's packets arrive in frames for this host alone. TCP forbids others (RFC 9293 3.9.2.3, RFC 1122 4.2.3.10:
+ * tcp_v4_rcv() and tcp_v6_rcv() discard packets other than PACKET_HOST), and netkat's UDP has no use for them.
+ * Requests for netkat's link address arrive in frames for a group. */
 static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 {
 	struct packet p;
@@ -494,7 +494,7 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 		return verdict == FOREIGN && control ? match_icmp6(skb, &p, to) : verdict;
 	}
 	if (control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {
-		/* A claim to our address names it as the sender's. */
+		/* An announcement of netkat's address has it as the sender's. */
 		return read_arp(skb, &p) && (is_local(4, p.destination) || is_local(4, p.source)) ? CONTROL : FOREIGN;
 	}
 	return FOREIGN;
@@ -505,7 +505,7 @@ static __always_inline int has_remote_end(const struct packet *p)
 	return same_address(p->source, config.remote) || same_address(p->destination, config.remote);
 }
 
-/* Whether a packet, in either direction and under any VLAN tag, is what the sniffer's user asked for. */
+/* Returns whether a packet, in either direction and under any VLAN tag, matches the sniffer's filter. */
 static __always_inline int sniffed(struct __sk_buff *skb)
 {
 	struct packet p;

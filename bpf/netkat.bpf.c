@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The programs that part our packets from the kernel's.
+ * The programs that separate netkat's packets from the kernel's.
  *
- * netkat_capture runs on the packet socket, at the tap before tc and netfilter, and lets ours through.
- * netkat_guard runs at tc ingress, right after the taps, and drops the kernel's copy of them, so that the
- * kernel's own stack answers nothing. It takes only what carries our ports:
- *   - A later fragment has none, so it goes to both. The kernel, which never sees the first fragment, lets
- *     the rest expire in silence (RFC 1122 3.3.2 forbids a time exceeded message then).
- *   - ICMP errors about our packets go to both too. The kernel answers no ICMP error (RFC 1122 3.2.2); it
- *     looks for an established socket, finds none (the port lease is a listener, or an unconnected UDP
- *     socket, which Linux tells nothing either), and at most notes the path MTU, which is true for it too.
- *   - So do ARP and neighbour discovery: the kernel does not answer for an address that it does not own.
- *   - So does what is perhaps the ACK of a SYN cookie. Of a connection of others, the kernel is the one to take it;
- *     what is ours, the port lease, a listener that keeps no byte, drops without an answer.
- * Of a port that many may talk to, only a SYN and the flows in the flow table are ours; the rest, perhaps a
- * connection that this host translates, goes on untouched.
- * netkat_loopback runs at lo's egress and makes IPv4 frames that we inject there acceptable to the kernel.
+ * netkat_capture runs on the packet socket, at the tap before tc and netfilter, and passes netkat's packets.
+ * netkat_guard runs at tc ingress, right after the taps, and drops the kernel's copy of these packets, so the
+ * kernel's stack answers nothing. The guard drops only packets with netkat's ports. Others go to both stacks:
+ *   - A later fragment has no ports. The kernel never sees the first fragment and lets the rest expire
+ *     without an answer (RFC 1122 3.3.2 forbids a time exceeded message then).
+ *   - ICMP errors about netkat's packets. The kernel answers no ICMP error (RFC 1122 3.2.2). It looks for an
+ *     established socket and finds none: the port lease is a listener, or an unconnected UDP socket, which
+ *     Linux does not inform, either. At most the kernel notes the path MTU, which is true for it, too.
+ *   - ARP and neighbour discovery. The kernel does not answer for an address that it does not own.
+ *   - The possible ACK of a SYN cookie. In another program's connection the kernel must receive the ACK. In
+ *     netkat's, the port lease, a listener that keeps no byte, drops the ACK without an answer.
+ * On a port that many peers may talk to, netkat owns SYNs and the flows in the flow table. Other packets pass
+ * untouched: they may belong to a connection that this host translates.
+ * netkat_loopback runs at lo's egress and makes netkat's IPv4 frames on lo acceptable to the kernel.
  *
- * Attachments that the kernel does not undo when we die (clsact) are watched by a heartbeat: `heartbeat` is
- * the owner's last CLOCK_MONOTONIC time, 0 where nothing needs watching.
+ * The kernel does not remove a clsact attachment when its owner dies, so a heartbeat guards such attachments:
+ * `heartbeat` is the owner's last CLOCK_MONOTONIC time, or 0 for an attachment that needs none.
  */
 #include "flow.h"
 
 struct counters {
-	__u64 flow, fragments, control;	/* seen by the capture program; `control` has what is unsure, too */
-	__u64 dropped;			/* kept from the kernel by the guard */
+	__u64 flow, fragments, control;	/* passed by the capture program; `control` includes UNSURE */
+	__u64 dropped;			/* dropped by the guard */
 	__u64 redirected;		/* given a route on lo */
 };
 
@@ -34,8 +34,8 @@ volatile __u64 heartbeat = 0;
 #define WHOLE_PACKET 0x7fffffff
 #define count(what) ((void)__sync_fetch_and_add(&counters.what, 1))
 
-/* The owner of a watched attachment is gone. The difference is signed: another processor may have written
- * a heartbeat that is later than our clock reading. */
+/* Returns whether the owner of a clsact attachment has died. The difference is signed: another CPU may have
+ * written a heartbeat later than this CPU's clock reading. */
 static __always_inline int is_orphan(void)
 {
 	__u64 beat = heartbeat;
@@ -76,12 +76,12 @@ SEC("tcx/ingress") int netkat_guard(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* Marks a frame that has been through bpf_redirect_neigh() ("nk"). */
+/* tc_index of a frame after bpf_redirect_neigh() ("nk"). */
 #define ROUTED 0x6e6b
 
-/* A frame that a packet socket injects on lo has no route, so IPv4 input would look one up for it and take
- * 127/8 for martians (net/ipv4/route.c, ip_route_input_slow). bpf_redirect_neigh() back to lo attaches a
- * route that the loopback keeps. IPv6 has no such check. */
+/* A frame that a packet socket injects on lo has no route. IPv4 input would look up a route and drop 127/8 as
+ * martian (net/ipv4/route.c, ip_route_input_slow). bpf_redirect_neigh() back to lo attaches a route that the
+ * loopback keeps. IPv6 has no such check. */
 SEC("tcx/egress") int netkat_loopback(struct __sk_buff *skb)
 {
 	struct packet p;

@@ -1,4 +1,4 @@
-//! Compiles the matcher of the eBPF programs for the host, counting what it covers as libFuzzer wants it.
+//! Compiles the eBPF programs' matcher for the host, with libFuzzer's coverage counters.
 
 fn main() {
     println!("cargo:rerun-if-changed=matcher");

@@ -1,4 +1,4 @@
-//! Any bytes as a capture file: read to its end, each frame decoded and written to another file.
+//! Reads any bytes as a capture file to its end, decodes each frame and writes it to another file.
 #![no_main]
 
 use std::io::{Cursor, sink};

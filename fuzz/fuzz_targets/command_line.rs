@@ -1,5 +1,5 @@
-//! Any words as a command line: read, and made into a plan, which opens nothing; errors are put into words. `-n` comes
-//! first, so that no name is asked for.
+//! Parses any words as a command line and plans it, which opens nothing. Formats the errors. `-n`
+//! comes first, so netkat looks up no name.
 #![no_main]
 
 use std::{
@@ -12,7 +12,7 @@ use clap::CommandFactory;
 use libfuzzer_sys::fuzz_target;
 use netkat::{cli::Cli, plan::Plan};
 
-/// Every flag that there is, as the parser knows it.
+/// All flags of the parser.
 static FLAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let command = Cli::command();
     let flags = command.get_arguments().flat_map(|flag| {
@@ -21,7 +21,7 @@ static FLAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     flags.flatten().collect()
 });
 
-/// A line is a word; one that starts with a byte above 127 starts with that flag.
+/// Turns a line into a word. A first byte above 127 stands for the flag of that number.
 fn word(line: &[u8]) -> OsString {
     match line {
         [first @ 128..=255, rest @ ..] => {

@@ -1,5 +1,5 @@
-//! Any bytes as a frame of any link type, in one piece or several: shown as a line, as JSON and as a dump, none of which
-//! may panic or let a control character through.
+//! Decodes any bytes as a frame of any link type, in one piece or several, and formats a line, JSON
+//! and a dump. None may panic or pass a control character on.
 #![no_main]
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use netkat::sniffer::{
     CapturedFrame, FrameDirection, LinkType, VlanTag, decode::decode, hexdump, json, line::LineFormatter,
 };
 
-// The first bytes of the input choose what is known about the frame; the rest is the frame.
+// The first bytes of the input choose the frame's metadata; the others are the frame.
 fuzz_target!(|input: &[u8]| {
     let [link, flags, extra, first, second, frame @ ..] = input else { return };
     let link = match link % 7 {

@@ -1,7 +1,8 @@
-//! The C matcher of the eBPF programs and its model in Rust, on the same frames: they never differ.
+//! Compares the eBPF programs' matcher in C with its model in Rust on the same frames.
 //!
-//! The input chooses a filter and holds a frame. What the filter looks for is taken from the frame itself, at places
-//! that the input names, so that the two meet often. (tests/bpf runs the same comparison in the kernel.)
+//! The input chooses a filter and contains a frame. The filter's addresses and ports come from
+//! offsets in the frame that the input names, so filter and frame match often. tests/bpf runs this
+//! comparison in the kernel.
 #![no_main]
 
 #[path = "../../tests/bpf/model.rs"]
@@ -42,7 +43,7 @@ unsafe extern "C" {
     fn matcher_sniffed(frame: *const u8, length: u32, tag: u16) -> i32;
 }
 
-/// Bytes of the frame at a place that the input names; zeros beyond its end.
+/// Returns bytes of the frame at an offset from the input, with zeros beyond the frame's end.
 fn piece<const N: usize>(u: &mut Unstructured<'_>, frame: &[u8]) -> Result<[u8; N]> {
     let at = usize::from(u.arbitrary::<u8>()?);
     Ok(frame.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N]))
@@ -59,7 +60,7 @@ fn port(u: &mut Unstructured<'_>, frame: &[u8]) -> Result<u16> {
     Ok(u16::from_be_bytes(piece(u, frame)?).max(1))
 }
 
-/// A host's: netkat refuses a group's.
+/// Returns a host's link address: netkat refuses a group's.
 fn link_address(u: &mut Unstructured<'_>, frame: &[u8]) -> Result<MacAddr> {
     let [first, a, b, c, d, e] = piece(u, frame)?;
     Ok(MacAddr([first & !1, a, b, c, d, e]))
@@ -102,7 +103,7 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
     };
     for _ in 0..u.int_in_range(1..=4)? {
         let address = address(u, frame)?;
-        // netkat refuses to look for these.
+        // netkat never matches an unspecified address.
         if !address.is_unspecified() {
             filter.local_addresses.push(address);
         }
@@ -114,7 +115,7 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
             IpAddr::V6(v6) => local6.extend(v6.octets()),
         }
     }
-    // Last, so that older inputs mean what they meant.
+    // The last choice, so older inputs keep their meaning.
     let mut table = Table::default();
     if u.arbitrary().unwrap_or(false) {
         filter.table = 1;
@@ -130,7 +131,7 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
     }
     let (family, remote) = number(filter.remote_address);
     let length = frame.len() as u32;
-    // SAFETY: the pointers are to what the lengths beside them say, and `frame` has an Ethernet header.
+    // SAFETY: each pointer is valid for the length beside it, and `frame` has an Ethernet header.
     let (capture, guard, departing, tagged) = unsafe {
         matcher_flow(
             filter.protocol.number(),
@@ -162,7 +163,7 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
     };
     let expected = model::arriving(&filter, &table, frame);
     assert_eq!(capture, expected as i32, "capture: {expected:?} {filter:?} {frame:02x?}");
-    // The guard sees the flow and nothing else that it would drop.
+    // The guard drops the flow's packets and no others.
     assert_eq!(guard == Verdict::Flow as i32, expected == Verdict::Flow, "guard: {filter:?} {frame:02x?}");
     assert_eq!(departing, model::redirected(&filter, frame), "departing: {filter:?} {frame:02x?}");
     let other_network = tag & 0x0fff != 0;
@@ -193,7 +194,7 @@ fn sniff(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
     Ok(())
 }
 
-// The first 24 bytes choose, the rest is the frame.
+// The first 24 bytes are choices, the others the frame.
 fuzz_target!(|input: &[u8]| {
     let Some((choices, frame)) = input.split_first_chunk::<24>() else { return };
     if frame.len() < 14 {

@@ -1,5 +1,6 @@
-//! Any bytes as what the kernel answers on rtnetlink: taken apart, and what they say of interfaces, addresses and
-//! neighbours read out, and of filters at tc; and what ctnetlink answers of connections. The first byte is the sequence number that is waited for.
+//! Parses any bytes as the kernel's answer on rtnetlink, with its interfaces, addresses, neighbours
+//! and tc filters, and on ctnetlink, with its connections. The first byte is the expected sequence
+//! number.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! A sender's recovery layer alone, its stack and its peer played by the input: whatever they do, the layer neither
-//! panics nor spins, and what it sends is the stream (`script` asserts both).
+//! Runs a sender's recovery layer alone. The input plays the stack and the peer. Whatever they do,
+//! the layer neither panics nor spins, and sends the stream's bytes (`script` asserts both).
 #![no_main]
 
 #[path = "../../tests/common/script.rs"]
@@ -15,7 +15,7 @@ use libfuzzer_sys::{
 use netkat::recovery::{Algorithm, MemoryPool};
 use script::{Script, Terms};
 
-/// The send buffer in bytes.
+/// Size of the send buffer in bytes.
 const BUFFER: usize = 100_000;
 
 fn terms(u: &mut Unstructured<'_>) -> Result<Terms> {
@@ -39,7 +39,7 @@ fn terms(u: &mut Unstructured<'_>) -> Result<Terms> {
     Ok(terms)
 }
 
-/// One thing that happens to a connection.
+/// Applies one random event to a connection.
 fn step(script: &mut Script, u: &mut Unstructured<'_>) -> Result<()> {
     match u.int_in_range(0..=9)? {
         0 | 1 => {

@@ -1,5 +1,5 @@
-//! Any bytes as rules of netfilter: as a legacy table of iptables, and as answers of nf_tables, from which a walk reads
-//! chains, sets and elements as it comes to them. A packet is walked through both.
+//! Parses any bytes as netfilter's rules: as a legacy table of iptables, and as answers of nf_tables
+//! with the chains, sets and elements that a walk reads. Walks a packet through both.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -13,12 +13,12 @@ use netkat::{
 };
 use std::{io, rc::Rc};
 
-/// Every chain has all rules of the input, every set all its elements.
+/// A source that gives every chain all rules of the input, and every set all elements.
 struct Fed<'a>(&'a [u8]);
 
 impl Fed<'_> {
     fn each(&self, mut each: impl FnMut(u8, &[u8])) {
-        // The messages up to a cut or an end.
+        // Parses messages up to a truncation or the end.
         let _ = take_in(self.0, 0, &mut each);
         each(nftables::IPV4, self.0);
     }

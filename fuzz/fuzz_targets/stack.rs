@@ -1,6 +1,6 @@
-//! A peer that may do anything, and a clock that may jump: from the frame on the link through the stack and its
-//! recovery layer to what the application reads. Whatever comes, nothing panics or spins, and each frame that goes out
-//! is one that the sniffer finds no fault with.
+//! Runs the stack and its recovery layer, from the frame on the link to the application's reads,
+//! against an arbitrary peer and a clock that jumps. Nothing may panic or spin, and the sniffer
+//! must find no fault with any frame sent.
 #![no_main]
 
 #[path = "../../tests/common/script.rs"]
@@ -36,11 +36,11 @@ use netkat::{
     },
 };
 
-/// Not lo, where everybody is answered.
+/// Not lo, on which the stack answers every source.
 const INTERFACE: u32 = 2;
 const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
 const PORT: u16 = 80;
-/// More turns than anything reasonable takes without time going by.
+/// Maximum turns without progress of the clock; more count as spinning.
 const SPIN: usize = 2_000;
 
 struct World {
@@ -51,10 +51,10 @@ struct World {
     local: IpAddr,
     remote: IpAddr,
     dialed: FiveTuple,
-    /// The stack's last segment: what the peer's lies start from.
+    /// The stack's last segment, from which the peer derives invalid ones.
     last: Option<(Tcp, Vec<u8>)>,
     accepted: Vec<FiveTuple>,
-    /// How many quarters the application takes of what it is offered on arrival.
+    /// Quarters of the arriving data that the application reads at once.
     appetite: usize,
 }
 
@@ -129,7 +129,7 @@ impl World {
         Ok(world)
     }
 
-    /// An ordinary SYN-ACK, so that most inputs get beyond the handshake.
+    /// Answers with an ordinary SYN-ACK, so most inputs pass the handshake.
     fn answer_the_syn(&mut self) {
         let Some((syn, _)) = self.last.clone() else { return };
         let options = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 3, 3, 7];
@@ -147,7 +147,7 @@ impl World {
         self.turn();
     }
 
-    /// What the reactor does with what has come and is due.
+    /// Processes arrived frames and due timers, as the event loop does.
     fn turn(&mut self) {
         let now = self.medium.now();
         while let Ok(Some(received)) = self.link.receive() {
@@ -164,7 +164,7 @@ impl World {
             }
         }
         self.accepted.extend(std::iter::from_fn(|| self.stack.accept()));
-        // Who uses the stack drops what has failed.
+        // The stack's user removes failed flows.
         for tuple in self.accepted.iter().chain([&self.dialed]) {
             if self.stack.peek(tuple).is_some_and(|flow| flow.failure().is_some()) {
                 self.stack.remove(tuple);
@@ -185,13 +185,13 @@ impl World {
         }
     }
 
-    /// What the flows say of themselves, when something is wrong.
+    /// Returns the flows' states for a failure's message.
     fn states(&self) -> Vec<String> {
         let flows = self.accepted.iter().chain([&self.dialed]).filter_map(|tuple| self.stack.peek(tuple));
         flows.map(|flow| format!("{:?} {:?} {:?}", flow.phase(), flow.failure(), flow.recovery())).collect()
     }
 
-    /// Lets time go by as the stack's timers want it.
+    /// Lets `time` pass, in steps of the stack's timers.
     fn wait(&mut self, time: Duration) {
         let end = self.medium.now() + time;
         let mut turns = 0;
@@ -208,7 +208,7 @@ impl World {
         self.turn();
     }
 
-    /// Sends the stack a packet from the peer; the transport checksum at `at` is made right.
+    /// Sends the stack a packet from the peer, with a correct transport checksum at `at`.
     fn inject(&mut self, protocol: u8, mut transport: Vec<u8>, at: usize) {
         if let Some(field) = transport.get_mut(at..at + 2) {
             field.fill(0);
@@ -242,7 +242,7 @@ impl World {
         self.peer.transmit(&hop(1, 2), &packet).expect("a memory link does not fail");
     }
 
-    /// One thing that happens.
+    /// Applies one random event.
     fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         match u.int_in_range(0..=13)? {
             0 => {
@@ -338,7 +338,7 @@ impl World {
         }
     }
 
-    /// A segment whose fields lie near what the stack's last one makes valid.
+    /// Sends a segment with fields close to those that the stack's last segment makes valid.
     fn segment(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let Some((last, _)) = self.last.clone() else { return Ok(()) };
         let near = |u: &mut Unstructured<'_>| -> Result<u32> {
@@ -379,7 +379,7 @@ impl World {
         Ok(())
     }
 
-    /// A segment of nobody's connection, or a SYN.
+    /// Sends a segment of no connection, or a SYN.
     fn stranger(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let flags = if u.ratio(3, 4)? { script::SYN } else { u.arbitrary()? };
         let ports = (u.int_in_range(1_000..=1_007)?, PORT);

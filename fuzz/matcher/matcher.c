@@ -1,8 +1,8 @@
 /*
- * The matcher of the eBPF programs, compiled for the host and run on frames in memory.
+ * Compiles the eBPF programs' matcher for the host and runs it on frames in memory.
  *
- * Before the kernel runs it, `config` is a constant; here it changes with every input. So `const` goes for the
- * length of flow.h, whose system headers have been read by then.
+ * In the kernel `config` is a constant; here it changes with every input. An empty macro removes `const` from
+ * flow.h. Its system headers come first, so they keep theirs.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -20,7 +20,7 @@
 static const unsigned char *link;
 static __u32 link_length;
 
-/* Of the kernel's helper (net/core/filter.c): nothing beyond the end, and zeros where it fails. */
+/* Acts as the kernel's helper (net/core/filter.c): reads nothing beyond the end, and writes zeros on failure. */
 long bpf_skb_load_bytes_relative(const void *skb, __u32 offset, void *to, __u32 length, __u32 start)
 {
 	__u32 begin = start == BPF_HDR_START_NET ? ETH_HLEN : 0;
@@ -33,7 +33,7 @@ long bpf_skb_load_bytes_relative(const void *skb, __u32 offset, void *to, __u32 
 	return 0;
 }
 
-/* The flow table, smaller than netkat's: what is entered here is always found. */
+/* A flow table, smaller than netkat's, that keeps every flow entered. */
 #define BUCKETS 4
 static struct bucket buckets[BUCKETS];
 
@@ -45,14 +45,14 @@ void *bpf_map_lookup_elem(void *map, const void *key)
 	return at < BUCKETS ? &buckets[at] : NULL;
 }
 
-/* A time that is not over before the end of an hour. */
+/* Returns a fixed time, so `unsure_until` in an hour never expires. */
 __u64 bpf_ktime_get_ns(void)
 {
 	return 1000;
 }
 
-/* A frame with an Ethernet header, as the tap of a device with the link address zero sees it: the kernel has taken
- * the first tag out, and compared the addresses (eth_type_trans in net/ethernet/eth.c). */
+/* Returns a frame with an Ethernet header as the tap of a device with the link address zero sees it: the kernel has
+ * removed the first tag and compared the addresses (eth_type_trans in net/ethernet/eth.c). */
 static struct __sk_buff buffer_of(const unsigned char *frame, __u32 length, __u16 tag)
 {
 	struct __sk_buff skb = {};
@@ -94,7 +94,7 @@ void matcher_flow(__u8 protocol, __u16 local_port, __u16 remote_port, __u8 remot
 		memcpy((void *)config.assumed_mac, assumed, ETH_ALEN);
 }
 
-/* From now on the flow table says what is ours. */
+/* Lets the flow table decide which packets are netkat's. */
 void matcher_table(int unsure)
 {
 	config.table = 1;
@@ -104,7 +104,7 @@ void matcher_table(int unsure)
 	unsure_until = unsure ? 3600000000000 : 0;
 }
 
-/* Enters a flow; addresses of IPv4 have 4 bytes and zeros. */
+/* Enters a flow. IPv4 addresses have 4 bytes, followed by zeros. */
 void matcher_know(const __u8 *remote, const __u8 *local, __u16 remote_port)
 {
 	__u64 r[2], l[2];
@@ -134,7 +134,7 @@ void matcher_sniff(__u8 protocol, __u8 family, __u8 host_family, const __u8 *hos
 	config.remote_port = bpf_htons(port);
 }
 
-/* The verdict on an arriving frame; without `control`, the guard's. */
+/* Returns the verdict on an arriving frame; without `control` the guard's. */
 int matcher_arriving(const unsigned char *frame, __u32 length, __u16 tag, int control)
 {
 	struct __sk_buff skb = buffer_of(frame, length, tag);
@@ -142,7 +142,7 @@ int matcher_arriving(const unsigned char *frame, __u32 length, __u16 tag, int co
 	return match(&skb, control);
 }
 
-/* Whether a departing frame is the flow's: what the loopback program asks first. */
+/* Returns whether a departing frame belongs to the flow, which the loopback program checks first. */
 int matcher_departing(const unsigned char *frame, __u32 length)
 {
 	struct __sk_buff skb = buffer_of(frame, length, 0);

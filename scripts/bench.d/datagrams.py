@@ -1,9 +1,11 @@
-"""How many UDP datagrams a second.
+"""UDP datagrams per second.
 
-Sending, each write into the tool's input is one datagram: a pipe in packet mode (O_DIRECT in pipe(2)) keeps them
-apart. What the kernel's end has received counts; nc at times glues two reads into one datagram, which then count as
-two. Receiving, the kernel's end sends faster than the tool can take, and
-what comes out of the tool counts.
+Sending, each write into the tool's input is one datagram: a pipe in packet mode (O_DIRECT in
+pipe(2)) keeps the writes apart. The row counts the datagrams that the kernel's end receives. nc at
+times joins two reads into one datagram, which the row counts as two.
+
+Receiving, the kernel's end sends faster than the tool can receive. The row counts the datagrams in
+the tool's output.
 """
 
 import fcntl
@@ -35,7 +37,7 @@ class Datagrams:
         os.close(writer)
         result = sink.result(120)
         if tool == "netkat" and result["bytes"] != result["datagrams"] * size:
-            raise Failure(f"datagrams of another size than {size}: {result}")
+            raise Failure(f"not every datagram has {size} bytes: {result}")
         arrived = result["bytes"] / size
         return {"rate": arrived / result["seconds"], "lost": 100 * (1 - arrived / self.count)}
 
@@ -46,7 +48,7 @@ class Datagrams:
         drain = lab.kernel_end("here", "drain", stdin=server.stdout)
         blast = lab.kernel_end("there", "blast", "--to", f"{address}:{port}", "--size", size, "--seconds", self.seconds)
         offered = blast.result(60)["datagrams"]
-        # What waits in the tool's buffers still counts, by its own time.
+        # Data in the tool's buffers counts, too: the drain stamps each read.
         time.sleep(0.5)
         server.end(signal.SIGTERM)
         server.stdout.close()
@@ -54,7 +56,7 @@ class Datagrams:
         result = drain.result(60)
         received = result["bytes"] / size
         if not received:
-            raise Failure(f"no datagram of {offered} arrived at: {server}")
+            raise Failure(f"none of {offered} datagrams arrived at: {server}")
         return {"rate": received / result["seconds"], "lost": 100 * (1 - received / offered)}
 
     def rows(self):

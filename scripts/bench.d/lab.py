@@ -1,8 +1,8 @@
-"""The network that is measured on, and processes in it.
+"""The network of a measurement, and processes in it.
 
-Two network namespaces, `here` for the tool and `there` for the kernel's end, joined by a veth pair, or by the lab's
-link emulator in a third. Everything goes with the Lab, however it ends; what a killed run left behind goes with the
-next one.
+Two network namespaces, `here` for the tool and `there` for the kernel's end, are joined by a veth
+pair or by the lab's link emulator in a third. Leaving the Lab removes everything; the next run
+removes the namespaces of a killed one.
 """
 
 import json
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 class Failure(Exception):
-    """A measurement that did not come about, and why."""
+    """A measurement that failed, with the reason."""
 
 
 def run(*command, **options):
@@ -35,7 +35,7 @@ def remove_leftovers():
 
 
 class Process:
-    """A process whose standard error is kept: tools' complaints, a kernel end's progress and result."""
+    """A process with its standard error kept: a tool's messages, a kernel end's progress and result."""
 
     def __init__(self, command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL):
         self.command = command
@@ -43,32 +43,32 @@ class Process:
             command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, start_new_session=True
         )
         self.stdout = self.child.stdout
-        self.said = b""
+        self.stderr = b""
         self.cpu = 0.0
         self._exit = os.pidfd_open(self.child.pid)
 
     def _listen(self, seconds):
-        """Takes more of standard error: false at its end, or when nothing came."""
+        """Reads more of standard error. Returns False at its end and after a time-out."""
         fd = self.child.stderr.fileno()
         if not select.select([fd], [], [], seconds)[0]:
             return False
         chunk = os.read(fd, 1 << 16)
-        self.said += chunk
+        self.stderr += chunk
         return bool(chunk)
 
     def wait_for(self, text, seconds=20):
-        """Waits for a text on standard error."""
+        """Waits for `text` on standard error."""
         deadline = time.monotonic() + seconds
-        while text.encode() not in self.said:
+        while text.encode() not in self.stderr:
             if not self._listen(max(0, deadline - time.monotonic())):
                 raise Failure(f'no "{text}" from: {self}')
 
     def wait(self, seconds=300):
-        """Waits for the end; then `cpu` is what it and its children used, in seconds."""
+        """Waits for the exit and sets `cpu`: CPU seconds of the process and its children."""
         if self.child.returncode is None:
             if not select.select([self._exit], [], [], seconds)[0]:
                 self.end()
-                raise Failure(f"still there after {seconds} s: {self}")
+                raise Failure(f"did not exit within {seconds} s: {self}")
             _, status, usage = os.wait4(self.child.pid, 0)
             self.child.returncode = os.waitstatus_to_exitcode(status)
             self.cpu = usage.ru_utime + usage.ru_stime
@@ -78,15 +78,15 @@ class Process:
 
     def succeed(self, seconds=300):
         if self.wait(seconds).child.returncode != 0:
-            raise Failure(f"status {self.child.returncode} of: {self}")
+            raise Failure(f"exited with status {self.child.returncode}: {self}")
         return self
 
     def result(self, seconds=300):
-        """What a kernel end reports."""
-        return json.loads(self.succeed(seconds).said.splitlines()[-1])
+        """Returns the result that a kernel end reports in its last line."""
+        return json.loads(self.succeed(seconds).stderr.splitlines()[-1])
 
     def end(self, how=signal.SIGKILL):
-        """Ends it and its children."""
+        """Ends the process and its children with the signal `how`."""
         if self.child.returncode is None:
             try:
                 os.killpg(self.child.pid, how)
@@ -95,7 +95,7 @@ class Process:
             self.wait(20)
 
     def peak_memory(self):
-        """The peak of its resident memory so far in MiB, 0 when it is gone."""
+        """Returns the peak of resident memory so far in MiB, 0 after the exit."""
         try:
             with open(f"/proc/{self.child.pid}/status", encoding="ascii") as file:
                 found = re.search(r"VmHWM:\s+(\d+) kB", file.read())
@@ -111,12 +111,12 @@ class Process:
             self.stdout.close()
 
     def __str__(self):
-        words = self.said.decode(errors="replace").strip()
+        words = self.stderr.decode(errors="replace").strip()
         return f"{' '.join(self.command)}: {words or '(silent)'}"
 
 
 class Lab:
-    """A context: `with Lab(…) as lab`. `path` is the link emulator's description of both directions."""
+    """A context manager for the namespaces. `path` describes both directions to the link emulator."""
 
     def __init__(self, programs, offloads=True, mtu=1500, path=None):
         self.programs = programs
@@ -187,21 +187,21 @@ class Lab:
         self.emulator = None
 
     def next_port(self):
-        """A port that no measurement before has left in TIME-WAIT."""
+        """Returns a port that no earlier measurement left in TIME-WAIT."""
         self.port += 1
         return self.port
 
     def await_listener(self, end, port, protocol="t"):
-        """Waits for a kernel socket that listens."""
+        """Waits until a kernel socket listens on `port`."""
         probe = [*self._within(end), "ss", f"-Hl{protocol}n", f"sport = :{port}"]
         deadline = time.monotonic() + 20
         while not run(*probe, capture_output=True).stdout:
             if time.monotonic() > deadline:
-                raise Failure(f"nobody listens on port {port}")
+                raise Failure(f"no listener on port {port}")
             time.sleep(0.01)
 
     def start_path(self, seed):
-        """A fresh path with its seed, for one measurement."""
+        """Starts a fresh path with `seed`, for one measurement."""
         self.emulator = self.start("between", self.programs.link_emulator, "left", "right", "--both", self.path,
                                    "--seed", seed, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         if self.emulator.stdout.readline() != b"ready\n":
@@ -209,14 +209,14 @@ class Lab:
             raise Failure(str(self.emulator))
 
     def end_path(self):
-        """The path's counters, by direction: first from here to there."""
+        """Ends the path. Returns its counters by direction, from here to there first."""
         self.emulator.child.stdin.close()
         text = self.emulator.stdout.read().decode()
         self.emulator.succeed(20)
         return [{key: int(value) for key, value in re.findall(r"(\w+): (\d+)", line)} for line in text.splitlines()]
 
     def retransmitted(self, end):
-        """Segments that the kernel of this end has sent again, ever."""
+        """Returns the segments that this end's kernel has retransmitted since its start."""
         text = run(*self._within(end), "cat", "/proc/net/snmp", capture_output=True, text=True).stdout
         names, values = (line.split() for line in text.splitlines() if line.startswith("Tcp:"))
         return int(values[names.index("RetransSegs")])

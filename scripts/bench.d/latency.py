@@ -1,4 +1,4 @@
-"""How long things take: a message to the kernel's echo and back through the tool's pipes, a start, a short visit."""
+"""Latencies: the round trip of a message through the tool's pipes, a start, a short connection."""
 
 import os
 import time
@@ -38,7 +38,7 @@ class Latency:
 
 
 class Startup:
-    """From the start of the program (by way of `ip netns exec`, for all alike) to its connection."""
+    """The time from the start of a program to its connection. `ip netns exec` starts every contender."""
 
     def __init__(self, programs):
         self.programs = programs
@@ -58,7 +58,7 @@ class Startup:
 
 
 class Clients:
-    """Short connections to a server that takes one client after the other."""
+    """Short connections, one after the other, to a server."""
 
     def __init__(self, programs):
         self.programs = programs
@@ -67,7 +67,7 @@ class Clients:
         port = lab.next_port()
         address = ADDRESSES[4]["here"]
         if tool == "netkat":
-            # Silent, as ncat is: the first client waits for it.
+            # Without -v, because ncat is silent, too. The first client waits for the listener.
             lab.start("here", self.programs.netkat, "-l", "-k", "--no-shutdown", address, port)
         else:
             lab.start("here", "ncat", "-l", "-k", "--recv-only", address, port)

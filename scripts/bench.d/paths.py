@@ -1,8 +1,8 @@
-"""Lossy and long paths, by the lab's link emulator, beside a kernel sender with the same congestion control.
+"""Lossy and long paths, beside a kernel sender with the same congestion control.
 
-Each measurement has a fresh path, whose fate is decided by the number of the run: both contenders meet the same.
-Without a family or offloads asked for, everything is measured by IPv4 with offloads, and bbr's sending once more by
-IPv6 without them.
+Each measurement has a fresh path through the lab's link emulator. The number of the run seeds the
+path, so both contenders meet the same losses. Without --family and --no-offloads every row runs over
+IPv4 with offloads, and sending with bbr also over IPv6 without offloads.
 """
 
 import json
@@ -13,7 +13,7 @@ from rows import Figure, Row
 from tools import bracketed, client
 from transfers import rates
 
-#: What the path is called, its description, congestion controls, MiB to move by each, netkat's ratio wanted.
+#: Name of the path, its description, MiB to move with each congestion control, netkat's ratio wanted.
 PATHS = [
     ("0.1 ms, no loss", "delay=50us", {"bbr": 1024, "cubic": 1024}, 0.95),
     ("0.1 ms, 0.1 % loss", "delay=50us,loss=0.1%", {"bbr": 1024, "cubic": 128}, {"bbr": 1.0, "cubic": 0.95}),
@@ -28,7 +28,7 @@ PATHS = [
     ("reordering of 5 %", "delay=50us,reorder=5%,displacement=3-30", {"bbr": 512, "cubic": 512}, 0.95),
 ]
 BOTTLENECK = "delay=10ms,rate=100mbit,queue=50ms"
-#: Of what is sent by IPv6 and without offloads, this part is enough.
+#: Share of the size in `PATHS` that the rows over IPv6 without offloads send.
 SECOND_PART = 0.25
 
 
@@ -53,12 +53,12 @@ class Paths:
                 near = lab.start("here", command[0], f"--json={report.name}", *command[1:], stdin=file)
         result = sink.result()
         near.succeed()
-        again = lab.retransmitted("here") - before
+        retransmitted = lab.retransmitted("here") - before
         if report:
             with report:
-                again = json.load(report)["traffic"]["segments_retransmitted"]
+                retransmitted = json.load(report)["traffic"]["segments_retransmitted"]
         values = self.values(lab, result["received"], size, result["seconds"], near)
-        return {**values, "again": again}
+        return {**values, "retransmitted": retransmitted}
 
     def receive(self, lab, run, tool, congestion, size):
         lab.start_path(run + 1)
@@ -76,12 +76,12 @@ class Paths:
     @staticmethod
     def values(lab, moved, size, seconds, near):
         if moved != size:
-            raise Failure(f"{moved} of {size} bytes: {near}")
+            raise Failure(f"only {moved} of {size} bytes arrived: {near}")
         counts = lab.end_path()
         return {**rates(size, seconds, near.cpu, 0), "dropped": sum(count["queue_full"] for count in counts)}
 
     def share(self, lab, run, congestion, seconds):
-        """netkat's flow and one of the kernel's share the bottleneck."""
+        """Measures how netkat's flow and one of the kernel's share the bottleneck."""
         lab.start_path(run + 1)
         sinks = []
         for sender in ("netkat", "kernel"):
@@ -115,7 +115,7 @@ class Paths:
     def rows(self):
         yield from self.sending_rows()
         for name, path, sizes, _ in PATHS:
-            # The kernel's default stands for its senders.
+            # One congestion control is enough: the kernel's sender runs it, not netkat.
             congestion, mib = next(iter(sizes.items()))
             yield self.receiving(name, path, congestion, mib)
         for congestion in ("bbr", "cubic"):
@@ -130,12 +130,13 @@ class Paths:
 
     def sending(self, name, path, congestion, mib, ratio):
         title, kernel = f"{name}, {congestion}{self.suffix()}", f"kernel {congestion}"
-        # What is sent again on a path that loses is the loss; elsewhere it tells of manners.
-        again = Figure(f"  sent again: {title}", "again", "", False, wanted={kernel: 1.2} if "reorder" in path else {})
+        # Retransmissions on a lossy path follow the loss. On a reordering path they are spurious.
+        retransmitted = Figure(f"  retransmitted: {title}", "retransmitted", "", False,
+                               wanted={kernel: 1.2} if "reorder" in path else {})
         dropped = Figure(f"  dropped: {title}", "dropped", "", False, wanted={kernel: 1.2})
         return Row(
             self.contenders(self.send, congestion, self.size(mib)),
-            [Figure(f"send: {title}", "rate", "MiB/s", wanted={kernel: ratio}), again,
+            [Figure(f"send: {title}", "rate", "MiB/s", wanted={kernel: ratio}), retransmitted,
              *([dropped] if "rate" in path else [])],
             self.lab(path),
         )
@@ -153,12 +154,12 @@ class Paths:
                    self.lab(BOTTLENECK))
 
     def long_rows(self):
-        """What of it belongs to the plain table."""
+        """Returns the rows that belong to the plain table."""
         yield self.receiving("20 ms, no loss", "delay=10ms", "bbr", 256)
 
 
 def path_rows(programs, transfers, family, offloads):
-    """All of them; by one family, and with or without offloads, if those are asked for."""
+    """Returns all rows. `family` and `offloads` choose IP version and frame size; None is the default mix."""
     if family is None and offloads is None:
         yield from Paths(programs, transfers).rows()
         yield from Paths(programs, transfers, 6, False).sending_rows(only=("bbr",), part=SECOND_PART)

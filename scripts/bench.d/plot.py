@@ -1,4 +1,4 @@
-"""Throughput against size of write, connections and round-trip time, as SVG."""
+"""Draws throughput against size of write, connections and round-trip time, as SVG."""
 
 import math
 
@@ -26,14 +26,14 @@ def write(path, facts, lines):
         parts += [f'<g transform="translate({x} {y})">', *panel(title, tools), "</g>"]
     parts.append(
         f'<text x="8" y="{height - 8}" fill="#555">Linux {facts["kernel"]}, {facts["cores"]} x {escape(facts["cpu"])}; '
-        f'medians of {facts["runs"]} runs, bars from the least to the most</text></svg>'
+        f'medians of {facts["runs"]} runs, bars from minimum to maximum</text></svg>'
     )
     with open(path, "w", encoding="utf-8") as file:
         file.write("\n".join(parts) + "\n")
 
 
 def panel(title, tools):
-    """One pair of axes: the places evenly spaced, MiB/s from zero."""
+    """Draws one pair of axes: evenly spaced values of x, MiB/s from zero."""
     places = sorted({x for points in tools.values() for x, *_ in points})
     top = nice(max(high for points in tools.values() for *_, high in points))
 
@@ -62,7 +62,7 @@ def panel(title, tools):
 
 
 def nice(value):
-    """The next round number."""
+    """Returns the next round number from `value` upwards."""
     if value <= 0:
         return 1
     power = 10 ** math.floor(math.log10(value))

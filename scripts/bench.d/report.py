@@ -1,4 +1,4 @@
-"""The table as text and as data."""
+"""Prints the table as text and writes it as JSON."""
 
 import json
 import os
@@ -11,7 +11,7 @@ def number(value):
 
 
 def spread(samples):
-    """How far the runs lie apart, as a share of their middle."""
+    """Returns half the range of the runs, as a share of its middle."""
     middle = (max(samples) + min(samples)) / 2
     return (max(samples) - min(samples)) / 2 / middle if middle else 0
 

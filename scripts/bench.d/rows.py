@@ -1,4 +1,4 @@
-"""What a row of the table is, and how it is measured: in turn, several times, by the median."""
+"""Rows of the table. Measuring a row runs its contenders in turn, several times; the median counts."""
 
 from dataclasses import dataclass, field
 from statistics import median
@@ -7,8 +7,8 @@ from typing import Callable
 
 @dataclass
 class Figure:
-    """One line of the table. `wanted` bounds netkat's ratio to a contender, `limit` its own value: at least,
-    where more is better, else at most."""
+    """One line of the table. `wanted` bounds netkat's ratio to each contender, `limit` netkat's own value.
+    Both are minima where more is better, else maxima."""
 
     name: str
     key: str
@@ -20,15 +20,15 @@ class Figure:
 
 @dataclass
 class Row:
-    """Contenders by name, each a function of (lab, number of the run) that returns values by figure's key."""
+    """Contenders by name: functions of (lab, number of the run) that return values by `Figure.key`."""
 
     contenders: dict[str, Callable]
     figures: list[Figure]
-    #: What Lab() is made with.
+    #: Keyword arguments of Lab.
     lab: dict = field(default_factory=dict)
-    #: Functions of (lab) that fail unless the payload arrives as it was.
+    #: Functions of (lab) that fail unless the payload arrives unchanged.
     verify: list[Callable] = field(default_factory=list)
-    #: For the plot: the panel, and the place on its axis.
+    #: Panel of the plot, and x on its axis.
     series: tuple[str, float] | None = None
 
 
@@ -52,7 +52,7 @@ class Line:
 
     @property
     def missed(self):
-        """The bounds that do not hold, in words."""
+        """Returns the bounds that do not hold, as text."""
         figure, sign = self.figure, ">=" if self.figure.more_is_better else "<="
         missed = [f"{sign} {bound:g} of {name}" for name, bound in figure.wanted.items()
                   if name in self.ratios and not meets(self.ratios[name], bound, figure.more_is_better)]

@@ -1,4 +1,4 @@
-"""How cost grows: with connections, round-trip time, MTU and the size of what is written."""
+"""Throughput and CPU time by number of connections, round-trip time, MTU and size of write."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ class Scaling:
         self.programs, self.transfers = programs, transfers
 
     def processes(self, lab, tool, count):
-        """So many processes send at once, from pipes that flow when all are connected."""
+        """`count` processes send at once. Their pipes begin to flow once all are connected."""
         each = self.transfers.payload.size // 2 // count
         port, address = lab.next_port(), ADDRESSES[4]["there"]
         sink = lab.kernel_end("there", "stream", "--listen", f"{address}:{port}", "--connections", count)
@@ -42,7 +42,7 @@ class Scaling:
         return self.values(result["received"], each * count, result["seconds"], cpu, busy, senders)
 
     def clients(self, lab, tool, count):
-        """So many clients send at once to one server."""
+        """`count` clients send at once to one server."""
         each = self.transfers.payload.size // 2 // count
         port, address = lab.next_port(), ADDRESSES[4]["here"]
         if tool == "netkat":
@@ -61,11 +61,11 @@ class Scaling:
     @staticmethod
     def values(moved, wanted, seconds, cpu, machine, tools):
         if moved != wanted:
-            raise Failure(f"{moved} of {wanted} bytes: {tools[0]}")
+            raise Failure(f"only {moved} of {wanted} bytes arrived: {tools[0]}")
         return rates(wanted, seconds, cpu, machine)
 
     def write(self, lab, tool, chunk):
-        """The tool's input is written in pieces of so many bytes."""
+        """Writes the tool's input in pieces of `chunk` bytes."""
         size = min(self.transfers.payload.size, 65536 * chunk, 512 * MIB)
         port, address = lab.next_port(), ADDRESSES[4]["there"]
         sink = lab.kernel_end("there", "stream", "--listen", f"{address}:{port}")

@@ -1,10 +1,11 @@
-"""The command lines of netkat and of those it is measured against."""
+"""Command lines of netkat and its contenders."""
 
 from lab import ADDRESSES
 
 
 def client(programs, tool, family, port, *, send, congestion=None):
-    """A client that sends its input, or receives to its output; it ends our side only after the peer's then."""
+    """Returns the command of a client that sends its input or receives to its output. A receiving client
+    closes its side after the peer's."""
     address = ADDRESSES[family]["there"]
     match tool:
         case "netkat":
@@ -23,7 +24,7 @@ def client(programs, tool, family, port, *, send, congestion=None):
 
 
 def server(programs, tool, family, port, *, send, end="here"):
-    """The same, listening for one client."""
+    """Returns the command of a server for one client; otherwise like `client`."""
     address = ADDRESSES[family][end]
     match tool:
         case "netkat":
@@ -43,7 +44,7 @@ def bracketed(address):
 
 
 def start_server(lab, tool, command, port, end="here", protocol="t", **streams):
-    """Starts a listening tool and waits until it listens."""
+    """Starts `command` and waits until it listens."""
     process = lab.start(end, *command, **streams)
     if tool == "netkat":
         process.wait_for("listening on")

@@ -1,8 +1,9 @@
-"""How fast bytes go one way, the other, and both; what they cost.
+"""Throughput and CPU time of transfers in one direction, the other, and both.
 
-The kernel's end holds the clock: from the connection to the last byte, where it receives, and where it sends, to the
-tool's end of the connection, which the tool sends after it has written out everything. Only between two tools does
-this program measure: from the first byte read to the receiver's exit.
+The kernel's end holds the clock. Where it receives, the clock runs from the connection to the last
+byte. Where it sends, the clock runs to the tool's FIN, which follows the tool's last write to its
+output. Between two tools this program holds the clock: from the first byte read to the receiver's
+exit.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ VERIFIED = 64 * MIB
 
 
 class Payload:
-    """A file in memory, whose last bytes are sent."""
+    """A file of random bytes. Tools send its last bytes, the kernel's end its first."""
 
     def __init__(self, path, size):
         self.path, self.size = path, size
@@ -29,20 +30,20 @@ class Payload:
                 file.write(os.urandom(min(MIB, size - at)))
 
     def open(self, size):
-        """The file, opened where `size` bytes are left. Its offset is shared with the tool that reads it."""
+        """Opens the file where `size` bytes are left. The tool that reads it shares its offset."""
         file = open(self.path, "rb", buffering=0)
         file.seek(self.size - size)
         return file
 
     def digest(self, size, tail):
-        """Of the last bytes, or the first."""
+        """Returns the SHA-256 of the last `size` bytes, or of the first."""
         with open(self.path, "rb") as file:
             file.seek(self.size - size if tail else 0)
             return hashlib.sha256(file.read(size)).hexdigest()
 
 
-class Digest(threading.Thread):
-    """Reads a process's output to its end."""
+class OutputHash(threading.Thread):
+    """Reads a process's output to its end and hashes it."""
 
     def __init__(self, process):
         super().__init__(daemon=True)
@@ -56,11 +57,11 @@ class Digest(threading.Thread):
     def expect(self, digest, what):
         self.join(60)
         if self.hash.hexdigest() != digest:
-            raise Failure(f"{what}: what arrived is not what was sent")
+            raise Failure(f"{what}: the bytes that arrived differ from those sent")
 
 
 def machine_time():
-    """Seconds that the whole machine has worked."""
+    """Returns the busy CPU seconds of the whole machine since its start."""
     with open("/proc/stat", encoding="ascii") as file:
         user, nice, system, _, _, irq, softirq = map(int, file.readline().split()[1:8])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
@@ -69,8 +70,6 @@ def machine_time():
 class Transfers:
     def __init__(self, programs, payload):
         self.programs, self.payload = programs, payload
-
-    # One measurement each.
 
     def send(self, lab, tool, family=4, size=None, listening=False, shape="file", copy=False, **options):
         size = size or self.payload.size
@@ -89,7 +88,7 @@ class Transfers:
         with self.payload.open(size) as file:
             stdin = file
             if shape == "pipe" or tool == "original":
-                # The original leaves half a second after the end of its input, whatever is still to be sent.
+                # The original exits half a second after the end of its input and drops unsent data.
                 words = ["cat"] if tool != "original" else ["sh", "-c", "cat; sleep 300"]
                 stdin = lab.start("here", *words, stdin=file, stdout=subprocess.PIPE).stdout
             if listening:
@@ -100,7 +99,7 @@ class Transfers:
                 sender = lab.start("here", *client(self.programs, tool, family, port, send=True, **options), stdin=stdin)
             if shape == "pipe":
                 stdin.close()
-        digest = Digest(sink) if copy else None
+        digest = OutputHash(sink) if copy else None
         result = sink.result()
         busy = machine_time() - busy
         if tool != "original":
@@ -130,7 +129,7 @@ class Transfers:
                 stdin = lab.start("here", "sleep", 300, stdout=subprocess.PIPE).stdout
             command = client(self.programs, tool, family, port, send=False)
             receiver = lab.start("here", *command, stdin=stdin, stdout=output)
-        digest = Digest(receiver) if copy else None
+        digest = OutputHash(receiver) if copy else None
         result = source.result()
         busy = machine_time() - busy
         if tool != "original":
@@ -142,7 +141,7 @@ class Transfers:
         return rates(size, result["seconds"], receiver.cpu, busy)
 
     def both(self, lab, tool, copy=False):
-        """Both directions at once; the rate is their sum."""
+        """Measures both directions at once. The rate is their sum."""
         size = self.verified if copy else self.payload.size
         port = lab.next_port()
         words = ["stream", "--listen", f"{ADDRESSES[4]['there']}:{port}", "--send", size, "--file", self.payload.path]
@@ -151,23 +150,23 @@ class Transfers:
         far.wait_for("ready")
         with self.payload.open(size) as file:
             near = lab.start("here", *client(self.programs, tool, 4, port, send=True), stdin=file, stdout=output)
-        digests = [Digest(far), Digest(near)] if copy else []
+        digests = [OutputHash(far), OutputHash(near)] if copy else []
         result = far.result()
         near.wait(60)
         if (result["received"], result["sent"]) != (size, size):
-            raise Failure(f"not everything went both ways: {result} of {size}: {near}")
+            raise Failure(f"not all of {size} bytes went both ways: {result}: {near}")
         for digest, tail in zip(digests, (True, False)):
             digest.expect(self.payload.digest(size, tail), near)
         return rates(2 * size, result["seconds"], near.cpu, 0)
 
     def pair(self, lab, tool, copy=False):
-        """From one tool to another of its kind."""
+        """Measures a transfer from one tool to another of its kind."""
         size = self.verified if copy else self.payload.size
         port = lab.next_port()
         command = server(self.programs, tool, 4, port, send=False, end="there")
         output = subprocess.PIPE if copy else subprocess.DEVNULL
         receiver = start_server(lab, tool, command, port, end="there", stdout=output)
-        digest = Digest(receiver) if copy else None
+        digest = OutputHash(receiver) if copy else None
         with self.payload.open(size) as file:
             start = file.tell()
             sender = lab.start("here", *client(self.programs, tool, 4, port, send=True), stdin=file)
@@ -177,14 +176,14 @@ class Transfers:
             receiver.wait()
             seconds = time.monotonic() - clock
             if file.tell() != self.payload.size:
-                raise Failure(f"not everything was read: {sender}")
+                raise Failure(f"the sender did not read all of its input: {sender}")
         sender.wait(60)
         if digest:
             digest.expect(self.payload.digest(size, tail=True), receiver)
         return rates(size, seconds, sender.cpu, 0)
 
     def memory(self, lab, tool, send):
-        """The peak of resident memory while one connection moves the payload, with buffers of 4 MiB."""
+        """Returns the peak of resident memory while one connection moves the payload."""
         peak, done = 0, threading.Event()
 
         def watch():
@@ -202,8 +201,6 @@ class Transfers:
             done.set()
             watcher.join()
         return {"memory": peak}
-
-    # The rows.
 
     def rows(self):
         for listening in (False, True):

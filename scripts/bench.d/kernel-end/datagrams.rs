@@ -11,21 +11,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Silence after which nothing more is expected.
+/// Silence that ends the reception.
 const SILENCE: Duration = Duration::from_millis(300);
-/// How long the first datagram may take.
+/// Maximum wait for the first datagram.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The receiver's buffer in bytes, so that it is not what loses.
+/// Receive buffer in bytes: large enough that the receiver loses nothing.
 const BUFFER: usize = 64 << 20;
-/// The most datagrams that go down in one call (linux/udp.h, UDP_MAX_SEGMENTS), and the most bytes.
+/// Maximum datagrams in one call (linux/udp.h, UDP_MAX_SEGMENTS).
 const MAX_SEGMENTS: usize = 64;
+/// Maximum bytes in one call.
 const MAX_BYTES: usize = 65_000;
 
 #[derive(Args)]
 pub struct Blast {
     #[arg(long)]
     to: SocketAddr,
-    /// Bytes of a datagram
+    /// Size of a datagram in bytes
     #[arg(long)]
     size: usize,
     #[arg(long)]
@@ -33,8 +34,8 @@ pub struct Blast {
 }
 
 impl Blast {
-    /// Many datagrams go down in one call, which the kernel or the device cuts (udp(7), UDP_SEGMENT): one at a time,
-    /// the sender would be what is measured.
+    /// Sends many datagrams in one call; the kernel or the device cuts them (udp(7), UDP_SEGMENT).
+    /// With one datagram a call the row would measure this sender.
     pub fn run(&self) -> io::Result<Value> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect(self.to)?;
@@ -44,11 +45,11 @@ impl Blast {
         let start = Instant::now();
         let mut sent = 0u64;
         while start.elapsed().as_secs_f64() < self.seconds {
-            // The clock is looked at once a batch.
+            // Reading the clock once a batch keeps it cheap.
             for _ in 0..16 {
                 match socket.send(&datagrams) {
                     Ok(_) => sent += count as u64,
-                    // The ICMP error for a datagram before.
+                    // An ICMP error for an earlier datagram.
                     Err(e) if e.kind() == ErrorKind::ConnectionRefused => {}
                     Err(e) => return Err(e),
                 }
@@ -65,7 +66,7 @@ pub struct Collect {
 }
 
 impl Collect {
-    /// The time is from the first datagram to the last.
+    /// Receives. The time runs from the first datagram to the last.
     pub fn run(&self) -> io::Result<Value> {
         let socket = UdpSocket::bind(self.listen)?;
         setsockopt(&socket, RcvBufForce, &BUFFER)?;

@@ -1,9 +1,11 @@
-//! The kernel's end of a measurement: what scripts/bench sets against netkat, nc and the others, and the clock.
+//! The kernel's end of a measurement: the peer of netkat, nc and the others in scripts/bench, and
+//! the clock.
 //!
-//! Theory of operation: each role is one run of this program, in the network namespace where its end belongs. A
-//! line "ready" on stderr says that it can be reached; the last line on stderr is its result, a JSON object. The
-//! clock runs here, at the end that can tell when everything has arrived, so that neither the start of a tool nor
-//! its leave-taking counts. Standard input and output are payload, where a role has any.
+//! Theory of operation: each run of this program plays one role, in the network namespace of its
+//! end. The line "ready" on stderr announces the listener; the last line on stderr is the result, a
+//! JSON object. The clock runs here, because this end knows when everything has arrived. So neither
+//! the start of a tool nor its exit counts. Standard input and output carry payload in roles that
+//! have any.
 mod datagrams;
 mod pipes;
 mod stream;
@@ -15,11 +17,11 @@ use std::error::Error;
 /// One end of a measurement; its result is the last line on stderr.
 #[derive(Parser)]
 enum Role {
-    /// TCP connections that send, receive, or both; ended by the peer
+    /// Send, receive, or both on TCP connections until the peer ends them
     Stream(stream::Stream),
-    /// Send back what comes on one TCP connection
+    /// Echo the data of one TCP connection
     Echo(stream::Echo),
-    /// Short TCP connections, one after the other
+    /// Make short TCP connections, one after the other
     Connect(stream::Connect),
     /// Time round trips: a message to standard output, its echo from standard input
     Ping(pipes::Ping),
@@ -27,9 +29,9 @@ enum Role {
     Feed(pipes::Feed),
     /// Read standard input to its end
     Drain(pipes::Drain),
-    /// Send UDP datagrams as fast as can be
+    /// Send UDP datagrams as fast as possible
     Blast(datagrams::Blast),
-    /// Receive UDP datagrams until no more come
+    /// Receive UDP datagrams until they stop
     Collect(datagrams::Collect),
 }
 

@@ -1,4 +1,4 @@
-//! What stands before and behind a tool: its standard input and output.
+//! Roles at a tool's standard input and output.
 use clap::Args;
 use serde_json::{Value, json};
 use std::{
@@ -8,22 +8,22 @@ use std::{
     time::Instant,
 };
 
-/// Round trips before the clock starts.
+/// Number of round trips before the clock starts.
 const WARM_UP: usize = 100;
 
-/// Standard output without a buffer.
+/// Returns standard output without a buffer.
 pub fn output() -> io::Result<File> {
     Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
-/// Standard input without a buffer.
+/// Returns standard input without a buffer.
 fn input() -> io::Result<File> {
     Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
 }
 
 #[derive(Args)]
 pub struct Ping {
-    /// Bytes of a message
+    /// Size of a message in bytes
     #[arg(long)]
     size: usize,
     #[arg(long)]
@@ -54,10 +54,10 @@ impl Ping {
 pub struct Feed {
     #[arg(long)]
     bytes: u64,
-    /// Bytes of one write
+    /// Size of a write in bytes
     #[arg(long, default_value_t = 64 << 10)]
     chunk: usize,
-    /// Begin when standard input ends
+    /// Begin at the end of standard input
     #[arg(long)]
     gate: bool,
 }
@@ -74,7 +74,7 @@ impl Feed {
             let count = chunk.len().min((self.bytes - written) as usize);
             match output.write(&chunk[..count]) {
                 Ok(count) => written += count as u64,
-                // The tool was ended.
+                // The tool has exited.
                 Err(e) if e.kind() == ErrorKind::BrokenPipe => break,
                 Err(e) => return Err(e),
             }
@@ -87,7 +87,7 @@ impl Feed {
 pub struct Drain {}
 
 impl Drain {
-    /// The time is from the first byte to the last.
+    /// Reads. The time runs from the first byte to the last.
     pub fn run(&self) -> io::Result<Value> {
         let mut input = input()?;
         let mut buffer = vec![0; 1 << 20];

@@ -1,4 +1,4 @@
-//! TCP ends.
+//! Roles at a TCP connection.
 use crate::pipes;
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,20 +12,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes of one read or write.
+/// Size of a read or write in bytes.
 const CHUNK: usize = 256 << 10;
-/// Bytes of a file that are kept to be sent.
+/// Maximum bytes of a file to keep in memory for sending.
 const CONTENT: u64 = 64 << 20;
-/// How long a listening tool may take to start, and the last acknowledgment to come.
+/// Maximum wait for a listening tool to start, and for the last acknowledgment.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Place {
-    /// Wait here for the peer
+    /// Listen at this address
     #[arg(long)]
     listen: Option<SocketAddr>,
-    /// Connect to the peer, and try again while it refuses
+    /// Connect to this address, and retry while the peer refuses
     #[arg(long)]
     connect: Option<SocketAddr>,
 }
@@ -43,7 +43,7 @@ impl Place {
     }
 }
 
-/// Connects, and tries again while a tool that is to listen has not got so far.
+/// Connects, and retries while the tool does not listen yet.
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let start = Instant::now();
     loop {
@@ -60,36 +60,37 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 pub struct Stream {
     #[command(flatten)]
     place: Place,
-    /// Begin once there are so many connections; what is sent goes to each
+    /// Begin once this many connections are open, and send the data to each
     #[arg(long, default_value_t = 1)]
     connections: usize,
-    /// Bytes to send, then our side ends; without it, our side ends after the peer's
+    /// Number of bytes to send before closing this side; without it, this side closes after the
+    /// peer's
     #[arg(long)]
     send: Option<u64>,
-    /// Send this file's first 64 MiB, over and over, instead of zeros
+    /// Send this file's first 64 MiB, repeatedly, instead of zeros
     #[arg(long)]
     file: Option<PathBuf>,
-    /// Stop receiving after so many bytes
+    /// Stop receiving after this many bytes
     #[arg(long, default_value_t = u64::MAX)]
     until: u64,
-    /// Stop receiving after so long
+    /// Stop receiving after this many seconds
     #[arg(long)]
     seconds: Option<f64>,
-    /// The congestion control of what is sent
+    /// Congestion control of the sender
     #[arg(long)]
     congestion: Option<String>,
-    /// Write what is received to standard output
+    /// Write received data to standard output
     #[arg(long)]
     copy: bool,
 }
 
 impl Stream {
-    /// All connections at once, until both of their directions have ended and all is acknowledged. A peer that
-    /// ends only after us has taken everything by then.
+    /// Serves all connections at once, until both directions of each have ended and all data is
+    /// acknowledged. A peer that closes after this side has read everything by then.
     pub fn run(&self) -> io::Result<Value> {
         let streams = self.place.open(self.connections)?;
         for stream in &streams {
-            // Closing what was sent on waits until the peer has acknowledged it.
+            // With SO_LINGER the close waits for the acknowledgment of the data.
             SockRef::from(stream).set_linger(self.send.map(|_| PATIENCE))?;
             if let Some(name) = &self.congestion {
                 SockRef::from(stream).set_tcp_congestion(name.as_bytes())?;
@@ -117,7 +118,8 @@ impl Stream {
         Ok(json!({ "seconds": seconds, "sent": sent, "received": received }))
     }
 
-    /// What is sent, in memory before the clock starts: sending it by sendfile(2) would be slower than receiving it.
+    /// Returns the data to send. Memory holds the data before the clock starts: sendfile(2) would
+    /// be slower than a receiver.
     fn content(&self) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
         match &self.file {
@@ -164,7 +166,8 @@ impl Stream {
     }
 }
 
-/// Sends, ends our side, and returns how much went out; less than `bytes` if the peer left before.
+/// Sends `bytes` bytes and closes this side. Returns the bytes sent: fewer than `bytes` if the peer
+/// closed early.
 fn send(mut stream: &TcpStream, bytes: u64, content: &[u8]) -> io::Result<u64> {
     let mut sent = 0;
     let result = loop {
@@ -216,19 +219,19 @@ impl Echo {
 
 #[derive(Args)]
 pub struct Connect {
-    /// The server
+    /// Address of the server
     #[arg(long)]
     to: SocketAddr,
     #[arg(long, default_value_t = 1000)]
     count: u32,
-    /// Bytes to send on each
+    /// Number of bytes to send on each connection
     #[arg(long, default_value_t = 64)]
     size: usize,
 }
 
 impl Connect {
-    /// Each connection sends, ends its side and waits for the server's end; a first one, outside of the clock,
-    /// waits for the server to start.
+    /// On each connection sends, closes this side and waits for the server's FIN. The first
+    /// connection waits for the server to start and does not count.
     pub fn run(&self) -> io::Result<Value> {
         let message = vec![b'x'; self.size];
         let converse = |mut stream: TcpStream| {

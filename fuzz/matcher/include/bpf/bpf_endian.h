@@ -1,4 +1,4 @@
-/* What flow.h needs of libbpf's header of this name, for the host. */
+/* The parts of libbpf's header of this name that flow.h needs, for the host. */
 #include <asm/byteorder.h>
 #define bpf_htons(x) __cpu_to_be16(x)
 #define bpf_htonl(x) __cpu_to_be32(x)
