@@ -70,16 +70,18 @@ fn an_ephemeral_port_is_the_same_at_all_addresses() {
 #[test]
 fn a_listener_is_never_robbed() {
     alone(|| {
-        for (listener, wanted) in [
-            ("127.0.0.1:8080", "127.0.0.1"),
-            ("0.0.0.0:8080", "127.0.0.1"),
-            ("127.0.0.1:8080", "0.0.0.0"),
-            ("[::]:8080", "127.0.0.1"),
-            ("[::1]:8080", "::1"),
-        ] {
+        // A port each: a program that another test starts just now may still hold the one before.
+        for (port, (listener, wanted)) in (8080..).zip([
+            ("127.0.0.1", "127.0.0.1"),
+            ("0.0.0.0", "127.0.0.1"),
+            ("127.0.0.1", "0.0.0.0"),
+            ("::", "127.0.0.1"),
+            ("::1", "::1"),
+        ]) {
+            let listener = SocketAddr::new(ip(listener), port);
             // The standard library sets SO_REUSEADDR, as most servers do.
             let _listener = TcpListener::bind(listener).unwrap();
-            let error = tcp(&[wanted], 8080).unwrap_err().to_string();
+            let error = tcp(&[wanted], port).unwrap_err().to_string();
             let expected = format!("a process listens on {listener}");
             assert!(error.contains(&expected) && error.contains("tcp port"), "{error}");
         }
