@@ -130,6 +130,11 @@ fn is_hex_byte(part: &str) -> bool {
     matches!(part.len(), 1 | 2) && part.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// "1 SYN", "3 SYNs".
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,9 +160,4 @@ mod tests {
             assert!(text.parse::<MacAddr>().is_err(), "{text}");
         }
     }
-}
-
-/// "1 SYN", "3 SYNs".
-pub fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

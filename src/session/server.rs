@@ -65,7 +65,7 @@ enum ClientEnds {
 #[derive(Debug)]
 pub enum Event {
     /// A client is gone.
-    Left(Departure),
+    Left(Box<Departure>),
     /// No client came for long enough.
     Over,
 }
@@ -348,7 +348,7 @@ impl Task for Server {
         busy |= self.converse(now, engine)?;
         self.settle(engine);
         if let Some(departure) = self.departures.pop_front() {
-            return Ok(Turn::Done(Event::Left(departure)));
+            return Ok(Turn::Done(Event::Left(Box::new(departure))));
         }
         match self.quit_at() {
             Some(at) if at <= now && self.served > 0 => Ok(Turn::Done(Event::Over)),
