@@ -108,6 +108,10 @@ fn greedy(from: &Namespace, to: IpAddr, count: usize, what: &str) -> usize {
     output.text().trim().parse().expect("a number of clients")
 }
 
+/// Where connections of no kernel's come from: addresses that nobody has.
+const HOLES_V4: &str = "10.77.0.99";
+const HOLES_V6: &str = "fd77::99";
+
 /// Connections of no kernel's, from an address that nobody has: each sends single bytes, `count` of them, far apart where
 /// `step` is large, and nothing that would be in order. Prints how many connections there were.
 const HOLES: &str = r#"
@@ -163,7 +167,7 @@ fn holes(
     count: usize,
     step: usize,
 ) -> usize {
-    let source = crate::topology::at(family, "10.77.0.99", "fd77::99");
+    let source = crate::topology::at(family, HOLES_V4, HOLES_V6);
     let mac: String = crate::frames::HOST_MAC.iter().map(|byte| format!("{byte:02x}")).collect();
     let numbers = [connections, count, step].map(|number| number.to_string());
     let output = from
@@ -278,6 +282,9 @@ fn holes_stay_within_a_pods_memory() {
         let mut server = limited(&group, &pair.host, "-k", |c| c.input(Input::Open));
         let idle = size(&server, "VmHWM:");
         let at = pair.host_address(family);
+        // Nobody answers for the address, so the host is told where it is.
+        let source = crate::topology::at(family, HOLES_V4, HOLES_V6);
+        pair.host.ip(&format!("neigh replace {source} lladdr 02:00:77:00:00:02 dev eth0 nud permanent"));
         for (connections, count, step) in [(100, 20, 3200), (100, 400, 2)] {
             let made = holes(&pair.peer, family, at, connections, count, step);
             assert_eq!(made, connections);
