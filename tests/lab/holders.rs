@@ -10,6 +10,7 @@ use socket2::{Domain, Socket, Type};
 use std::{
     io::Read,
     net::{SocketAddr, TcpListener, TcpStream},
+    time::Instant,
 };
 
 const PORT: u16 = 5000;
@@ -28,7 +29,14 @@ fn bound(pair: &Pair, kind: Type, at: SocketAddr) -> Socket {
 fn leave_time_wait(pair: &Pair, at: SocketAddr) {
     pair.host.inside(|| {
         let listener = TcpListener::bind(at).expect("listening");
-        let mut client = TcpStream::connect(at).expect("connected");
+        // The kernel may not have set up its route to the fresh address yet.
+        let start = Instant::now();
+        let mut client = loop {
+            match TcpStream::connect(at) {
+                Ok(client) => break client,
+                Err(error) => assert!(start.elapsed() < DEADLINE, "{error}"),
+            }
+        };
         drop(listener.accept().expect("accepted"));
         assert_eq!(client.read(&mut [0]).expect("the end"), 0);
     });
