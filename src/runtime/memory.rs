@@ -78,7 +78,7 @@ mod tests {
         const POD: u64 = 128 << 20;
         let Memory { connections, frames } = Memory::of(POD, 4 << 20);
         let others = [
-            // An idle netkat (tests/lab/footprint.rs).
+            // An idle netkat (tests/lab/cases/footprint.rs).
             12 << 20,
             // Handshakes, and their places in the order of repetition.
             4096 * 512,

@@ -1,0 +1,162 @@
+//! netkat over bad paths, as its user sees it: every byte, an end, and word of a peer that is gone.
+use crate::support::{
+    namespace::Namespace,
+    netkat::netkat,
+    payload::Payload,
+    peers::Netcat,
+    process::{DEADLINE, Input, Process},
+    requirements::lab,
+    topology::{Family, Pair},
+};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+/// A server that sends everything back, to any number of clients.
+fn echo(namespace: &Namespace, at: IpAddr) -> Process {
+    let listen = match at {
+        IpAddr::V4(at) => format!("TCP4-LISTEN:5000,bind={at},reuseaddr,fork,backlog=128"),
+        IpAddr::V6(at) => format!("TCP6-LISTEN:5000,bind=[{at}],reuseaddr,fork,backlog=128"),
+    };
+    let mut server = namespace.command("socat").args(["-t30", &listen, "EXEC:cat"]).spawn();
+    server.wait_listening(5000);
+    server
+}
+
+/// Runs so many clients of an echo at once, and checks what each of them got back.
+fn echoes(pair: &Pair, arguments: &str, payload: &Payload, count: usize) {
+    let client = || {
+        let deadline = Duration::from_secs(90);
+        netkat(&pair.host, arguments).input(payload.input()).expect(payload).deadline(deadline).spawn()
+    };
+    let clients: Vec<_> = (0..count).map(|_| client()).collect();
+    for client in clients {
+        let client = client.wait(Duration::from_secs(90));
+        assert_eq!((client.code(), client.stderr.as_str()), (Some(0), ""), "{client}");
+        client.check(payload);
+    }
+}
+
+#[test]
+fn an_echo_at_twenty_percent_loss_is_exact() {
+    lab!("socat");
+    let payload = Payload::new(40, 96 << 10);
+    for (family, congestion) in [(Family::V4, "bbr"), (Family::V6, "cubic")] {
+        let pair = Pair::over("--both loss=20%,delay=1ms --seed 5");
+        let at = pair.peer_address(family);
+        let _server = echo(&pair.peer, at);
+        // Three SYNs in the usual five seconds may all be lost.
+        echoes(&pair, &format!("-w 60s --congestion {congestion} {at} 5000"), &payload, 4);
+    }
+}
+
+#[test]
+fn a_hundred_echoes_over_a_reordering_path_never_stall() {
+    lab!("socat");
+    let pair = Pair::over("--both loss=1%,reorder=10%,delay=5ms --seed 3");
+    let payload = Payload::new(41, 200 << 10);
+    let at = pair.peer_address(Family::V4);
+    let _server = echo(&pair.peer, at);
+    for _ in 0..5 {
+        echoes(&pair, &format!("{at} 5000"), &payload, 20);
+    }
+}
+
+/// A peer that no longer answers is told from one that has nothing to say.
+#[test]
+fn a_vanished_peer_is_told() {
+    lab!("nc.openbsd", "iptables-nft");
+    let pair = Pair::new();
+    let at = pair.peer_address(Family::V4);
+    let connect = |arguments: &str, port: u16| {
+        let server = Netcat::OpenBsd.listen(&pair.peer, at, port, |c| c.input(Input::Open));
+        let line = format!("-v {arguments} {at} {port}");
+        let mut client = netkat(&pair.host, &line).input(Input::Open).spawn();
+        client.wait_for_stderr("established");
+        (client, server)
+    };
+    let (mut talking, _a) = connect("--user-timeout 1s", 5000);
+    let (silent, _b) = connect("--user-timeout 1s --keepalive 500ms", 5001);
+    let (mut patient, _c) = connect("--user-timeout 1s", 5002);
+    pair.peer.run("iptables-nft -w -I INPUT -j DROP");
+    let gone = Instant::now();
+    talking.write(b"anybody there?");
+    for client in [talking, silent] {
+        let client = client.wait(Duration::from_secs(20));
+        assert_eq!(client.code(), Some(1), "{client}");
+        assert!(client.stderr.contains("stopped answering"), "{client}");
+        assert!(gone.elapsed() >= Duration::from_secs(1), "{:?}", gone.elapsed());
+    }
+    assert!(patient.is_running(), "nothing was asked of this peer");
+}
+
+/// What went wrong on the way, and what is known of it, is said at the end; congestion control is the system's.
+#[test]
+fn losses_are_reported() {
+    lab!("socat");
+    let pair = Pair::over("--both loss=3%,delay=1ms --seed 9");
+    let payload = Payload::new(42, 1 << 20);
+    let at = pair.peer_address(Family::V4);
+    for (system, flag, expected) in
+        [("reno", "", "reno"), ("bbr", "", "bbr"), ("bbr", "--congestion cubic", "cubic")]
+    {
+        pair.host.sysctl("net.ipv4.tcp_congestion_control", system);
+        let server = Netcat::Socat.listen(&pair.peer, at, 5000, |c| c.expect(&payload));
+        let line = format!("-v --json {flag} {at} 5000");
+        let client = netkat(&pair.host, &line).input(payload.input()).run();
+        assert_eq!(client.code(), Some(0), "{client}");
+        server.wait(DEADLINE).check(&payload);
+        let object = client.stderr.lines().find(|line| line.starts_with('{')).expect("an object");
+        let report: serde_json::Value = serde_json::from_str(object).expect("JSON");
+        let traffic = &report["traffic"];
+        let count = |name: &str| traffic[name].as_u64().unwrap_or_else(|| panic!("{name}: {report}"));
+        assert_eq!(traffic["congestion_control"], expected, "{report}");
+        assert!(count("segments_sent") > 725, "{report}");
+        assert!(count("segments_retransmitted") >= count("spurious_retransmissions"), "{report}");
+        assert!(count("segments_lost") > 0 && count("segments_retransmitted") > 0, "{report}");
+        let words = format!("{} sent again", count("segments_retransmitted"));
+        assert!(
+            client.stderr.contains(&words) && client.stderr.contains(&format!("({expected})")),
+            "{client}"
+        );
+    }
+}
+
+/// RFC 4821: a path that swallows what is larger than it can carry, and a firewall that swallows the ICMP messages about
+/// it. The interface's MTU is 1500, the path's 1386; the transfer goes on, in segments almost as large as fit.
+#[test]
+fn a_black_hole_is_found_and_filled_as_far_as_it_goes() {
+    lab!("socat");
+    let payload = Payload::new(43, 4 << 20);
+    let transfers: Vec<_> = [(Family::V4, "bbr"), (Family::V6, "cubic")]
+        .into_iter()
+        .map(|(family, congestion)| {
+            let pair = Pair::over("--both delay=1ms,largest=1400b --seed 1");
+            let at = pair.peer_address(family);
+            let server = Netcat::Socat.listen(&pair.peer, at, 5000, |c| c.expect(&payload));
+            let line = format!("-v --json --congestion {congestion} {at} 5000");
+            let client = netkat(&pair.host, &line).input(payload.input()).spawn();
+            (pair, family, server, client)
+        })
+        .collect();
+    for (pair, family, server, client) in transfers {
+        let client = client.wait(DEADLINE);
+        assert_eq!(client.code(), Some(0), "{client}");
+        server.wait(DEADLINE).check(&payload);
+        let counts = pair.finish();
+        let swallowed = counts.lines().find_map(|line| count(line, "too_large")).expect("a counter");
+        assert!((3..200).contains(&swallowed), "the first window, what repeats it, and probes: {counts}");
+        let object = client.stderr.lines().find(|line| line.starts_with('{')).expect("an object");
+        let report: serde_json::Value = serde_json::from_str(object).expect("JSON");
+        let sent = report["traffic"]["segments_sent"].as_u64().expect("a number");
+        // MTU 1500 has 1428 bytes in a segment of IPv6 and 1280, the first that gets through, 1208; 1386 has 1314.
+        assert!(sent < payload.length() / 1240, "{family:?}: {sent} segments\n{report}");
+    }
+}
+
+/// One of the emulator's counters in its line of one direction: "too_large: 7,".
+fn count(line: &str, name: &str) -> Option<u64> {
+    let (_, rest) = line.split_once(&format!("{name}: "))?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
