@@ -338,20 +338,24 @@ fn processes_are_the_invoking_users_and_hold_no_capability() {
 fn who_may_not_come_gets_no_answer_or_a_reset() {
     lab!("nc.openbsd", "ncat");
     let pair = Pair::new();
-    let at = pair.host_address(Family::V4);
-    let peer = pair.peer_address(Family::V4);
-    for (arguments, connects, error) in [
-        ("--deny 10.77.0.0/24".to_owned(), false, "timeout"),
-        ("--deny 10.77.0.0/24 --reject".to_owned(), false, "refused"),
-        ("--allow 192.0.2.1,fd77::/64".to_owned(), false, "timeout"),
-        (format!("--allow 192.0.2.1 --allow {peer}"), true, ""),
-        (format!("--allow {peer} --deny 10.77.0.0/16"), false, "timeout"),
+    for (family, near, around, other) in [
+        (Family::V4, "10.77.0.0/24", "10.77.0.0/16", "192.0.2.1,fd77::/64"),
+        (Family::V6, "fd77::/64", "fd77::/16", "2001:db8::1,10.77.0.0/24"),
     ] {
-        let _server = listening(&pair.host, &format!("-k {arguments} {PORT}"), |c| c.input(Input::Null));
-        assert_eq!(kernel_connects(&pair.peer, at, PORT), connects, "{arguments}");
-        if !connects {
-            let refused = pair.peer.words(&format!("ncat -w 1s {at} {PORT}")).input(Input::Null).run();
-            assert!(refused.to_string().to_lowercase().contains(error), "{arguments}: {refused}");
+        let (at, peer) = (pair.host_address(family), pair.peer_address(family));
+        for (arguments, connects, error) in [
+            (format!("--deny {near}"), false, "timeout"),
+            (format!("--deny {near} --reject"), false, "refused"),
+            (format!("--allow {other}"), false, "timeout"),
+            (format!("--allow {other} --allow {peer}"), true, ""),
+            (format!("--allow {peer} --deny {around}"), false, "timeout"),
+        ] {
+            let _server = listening(&pair.host, &format!("-k {arguments} {PORT}"), |c| c.input(Input::Null));
+            assert_eq!(kernel_connects(&pair.peer, at, PORT), connects, "{arguments}");
+            if !connects {
+                let refused = pair.peer.words(&format!("ncat -w 1s {at} {PORT}")).input(Input::Null).run();
+                assert!(refused.to_string().to_lowercase().contains(error), "{arguments}: {refused}");
+            }
         }
     }
     let wrong = netkat(&pair.host, "-l --allow 10.0.0.0/33 8080").run();

@@ -137,7 +137,12 @@ fn a_listener_leaves_masqueraded_connections_of_its_port_alone() {
 fn a_scan_leaves_masqueraded_connections_of_its_port_alone() {
     lab!("socat", "python3", "iptables", "ip6tables", "conntrack", "tcpdump");
     for family in Family::ALL {
-        for (kind, protocol, udp) in [("SOCK_STREAM", "TCP", ""), ("SOCK_DGRAM", "UDP", "-u")] {
+        for (guard, kind, protocol, udp) in [
+            ("tcx", "SOCK_STREAM", "TCP", ""),
+            ("clsact", "SOCK_STREAM", "TCP", ""),
+            ("tcx", "SOCK_DGRAM", "UDP", "-u"),
+            ("clsact", "SOCK_DGRAM", "UDP", "-u"),
+        ] {
             let router = Router::new();
             let Router { pair, pod } = &router;
             let to = pair.peer_address(family);
@@ -153,7 +158,8 @@ fn a_scan_leaves_masqueraded_connections_of_its_port_alone() {
             let talk = router.dialogue(pod, kind, to, ECHO, 30);
             router.translates(family);
             let probed = ECHO + 1;
-            let scan = netkat(&pair.host, &format!("-z {udp} -w 2 -p {PORT} {to} {probed},{silent}")).run();
+            let line = format!("-z {udp} --guard {guard} -w 2 -p {PORT} {to} {probed},{silent}");
+            let scan = netkat(&pair.host, &line).run();
             finish(talk);
             let state = if udp.is_empty() { "open" } else { "closed" };
             assert!(scan.text().contains(&format!("{probed}/{protocol} {state}")), "{scan}");
@@ -195,26 +201,34 @@ fn an_established_connection_that_is_sent_on_stays_where_it_is() {
 #[test]
 fn a_flood_of_syns_leaves_masqueraded_connections_alone() {
     lab!("socat", "python3", "iptables", "ip6tables", "conntrack", "nc.openbsd", "tcpdump");
-    let router = Router::new();
-    let Router { pair, pod } = &router;
-    // The forged do not answer.
-    pair.peer.sysctl("net.ipv4.ip_forward", "0");
-    let _echo = echo(&pair.peer, Family::V4, "TCP", ECHO);
-    let resets = Witness::of_resets_and_errors(&pair.peer, ECHO);
-    let old = router.dialogue(pod, "SOCK_STREAM", pair.peer_address(Family::V4), ECHO, 60);
-    router.translates(Family::V4);
-    let _server = listening(&pair.host, &format!("-k --exec cat {PORT}"), |c| c.input(Input::Null));
-    let socket = pair.peer.inside(|| PacketSocket::open("eth0", Mode::default())).expect("a packet socket");
-    for number in 0..20_000 {
-        // A full queue drops it, as a wire would.
-        let _ = socket.send(&syn(number, PORT));
-        if number % 100 == 0 {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+    for (family, guard) in
+        [(Family::V4, "tcx"), (Family::V4, "clsact"), (Family::V6, "tcx"), (Family::V6, "clsact")]
+    {
+        let router = Router::new();
+        let Router { pair, pod } = &router;
+        // A way back leads to the forged sources, and none of them answers.
+        pair.host.ip(&format!("route add default via {}", pair.peer_address(family)));
+        pair.peer.sysctl("net.ipv4.ip_forward", "0");
+        pair.peer.sysctl("net.ipv6.conf.all.forwarding", "0");
+        let _echo = echo(&pair.peer, family, "TCP", ECHO);
+        let resets = Witness::of_resets_and_errors(&pair.peer, ECHO);
+        let old = router.dialogue(pod, "SOCK_STREAM", pair.peer_address(family), ECHO, 60);
+        router.translates(family);
+        let _server =
+            listening(&pair.host, &format!("-k --guard {guard} --exec cat {PORT}"), |c| c.input(Input::Null));
+        let socket =
+            pair.peer.inside(|| PacketSocket::open("eth0", Mode::default())).expect("a packet socket");
+        for number in 0..20_000 {
+            // A full queue drops it, as a wire would.
+            let _ = socket.send(&syn(family, number, PORT));
+            if number % 100 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
         }
+        question(pair, family);
+        finish(old);
+        resets.saw_nothing();
     }
-    question(pair, Family::V4);
-    finish(old);
-    resets.saw_nothing();
 }
 
 /// A client to whose very peer the pod talks from the same port: neither could tell the other's packets.

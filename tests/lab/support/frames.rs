@@ -1,8 +1,12 @@
-//! Frames that tests send by hand, over any packet socket: UDP datagrams with a mark to know them by.
-use crate::support::packet_socket::PacketSocket;
+//! Frames that tests send by hand, over any packet socket: SYNs, and UDP datagrams with a mark to know them by.
+use super::{
+    packet_socket::PacketSocket,
+    topology::{Family, at},
+};
+use netkat::stack::ip::{Fragmentation, TCP, Template, pseudo_header};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
     time::{Duration, Instant},
 };
@@ -51,25 +55,26 @@ pub fn udp(source_mac: [u8; 6], mac: [u8; 6], source: IpAddr, to: IpAddr, port: 
 
 /// A SYN to `port` of the host in a [`super::topology::Pair`], from an address that no host has; `number` picks
 /// address, port and sequence number.
-pub fn syn(number: u32, port: u16) -> Vec<u8> {
-    let mut frame = [HOST_MAC, PEER_MAC].concat();
-    frame.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+pub fn syn(family: Family, number: u32, port: u16) -> Vec<u8> {
     let [_, a, b, c] = number.to_be_bytes();
-    frame.extend([11, a, b, c, 10, 77, 0, 1]);
-    frame.extend((1024 + (number % 60_000) as u16).to_be_bytes());
-    frame.extend(port.to_be_bytes());
-    frame.extend(number.wrapping_mul(0x9e37_79b9).to_be_bytes());
-    frame.extend([0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
-    let sum = |bytes: &[u8], start: u32| {
-        let sum = bytes.chunks(2).fold(start, |sum, w| sum + u32::from(u16::from_be_bytes([w[0], w[1]])));
-        let sum = (sum & 0xffff) + (sum >> 16);
-        (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes()
+    let low = u16::from_be_bytes([b, c]);
+    let source: IpAddr = match family {
+        Family::V4 => Ipv4Addr::new(11, a, b, c).into(),
+        Family::V6 => Ipv6Addr::new(0xfd11, 0, 0, 0, 0, 0, a.into(), low).into(),
     };
-    let ip = sum(&frame[14..34], 0);
-    frame[24..26].copy_from_slice(&ip);
-    let tcp = sum(&frame[26..54], 6 + 20);
-    frame[50..52].copy_from_slice(&tcp);
-    frame
+    let destination = at(family, "10.77.0.1", "fd77::1");
+    let mut tcp = ((1024 + number % 60_000) as u16).to_be_bytes().to_vec();
+    tcp.extend(port.to_be_bytes());
+    tcp.extend(number.wrapping_mul(0x9e37_79b9).to_be_bytes());
+    tcp.extend([0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    let sum = pseudo_header(source, destination, TCP, tcp.len()).add(&tcp);
+    tcp[16..18].copy_from_slice(&sum.checksum().to_be_bytes());
+    let template =
+        Template { source, destination, protocol: TCP, hop_limit: 64, traffic_class: 0, flow_label: 0 };
+    let mut header = [0; 40];
+    let length = template.write(tcp.len(), 1, Fragmentation::Allowed(1), &mut header);
+    let ethertype = template.ethertype().to_be_bytes();
+    [&HOST_MAC[..], &PEER_MAC, &ethertype, &header[..length], &tcp].concat()
 }
 
 /// Whether a frame that holds the mark comes within the time.
