@@ -1,5 +1,5 @@
-//! Who can run netkat once it is installed: the packages' maintainer scripts, in a folder that is their root, and
-//! scripts/install.
+//! Tests which users can run an installed netkat: the packages' maintainer scripts, in a folder that is their root,
+//! and scripts/install.
 //!
 //! Needs root; says so loudly and passes without.
 use std::{
@@ -39,7 +39,7 @@ fn find(program: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{program} is not installed"))
 }
 
-/// What the installed program lets whom do.
+/// Owner, mode and capabilities of the installed program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Rights {
     mode: u32,
@@ -106,7 +106,7 @@ impl Root {
         self.0.join("usr/bin/netkat")
     }
 
-    /// What dpkg and rpm do before they run a script: another file takes the place of the installed one.
+    /// Replaces the installed file by another one, as dpkg and rpm do before they run a script.
     fn unpack(&self) {
         let new = self.0.join("usr/bin/netkat.new");
         fs::copy(env!("CARGO_BIN_EXE_netkat"), &new).expect("a copy");
@@ -158,7 +158,7 @@ impl Root {
         Rights { mode: metadata.mode() & 0o7777, group, capable: three }
     }
 
-    /// Whether a user can start the program at all, and whether it then connects, in a network namespace of its own.
+    /// Returns whether a user can start the program at all, and whether it then connects, in a network namespace of its own.
     fn as_user(&self, user: u32, group: Option<u32>) -> (bool, bool) {
         let groups = group.map_or_else(String::new, |group| group.to_string());
         let run = |arguments: &str| {

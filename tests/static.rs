@@ -127,7 +127,7 @@ impl Lab {
         self.peer.inside(work)
     }
 
-    /// What the container image holds, run as a container would be: as nobody, with three capabilities to be had.
+    /// Runs the container image's files as a container would: as nobody, with three capabilities in the bounding set.
     fn in_image(&self, arguments: &str) -> Running {
         self.host.inside(|| {
             unshare(CloneFlags::CLONE_FS).expect("a root folder of this thread's own");
@@ -202,7 +202,7 @@ fn payload() -> Vec<u8> {
     (0..MIB).map(|n| ((n * n) >> 7) as u8).collect()
 }
 
-/// What a client sends to the listener, to the end.
+/// Accepts a client and returns its bytes, to their end.
 fn receive(listener: &TcpListener) -> Vec<u8> {
     let (mut stream, _) = listener.accept().expect("a client");
     stream.set_read_timeout(Some(DEADLINE)).expect("a time limit");

@@ -141,7 +141,7 @@ fn follows_the_cluster_through_restarts_and_a_vanished_api_server() {
     cluster.add_service("b", balanced());
     until("b has its address", || cluster.addresses("b") == ["10.0.0.2"]);
 
-    // Killed at once and started anew, it goes on from what the cluster says.
+    // Killed and started again, it continues from the cluster's state.
     drop(controller);
     cluster.remove("services/default.a.json");
     cluster.add_service("c", balanced());

@@ -50,7 +50,7 @@ impl Cluster {
         command
     }
 
-    /// Written by rename, so that nobody reads half of it.
+    /// Writes by rename, so that no reader sees half of it.
     fn write(&self, file: &str, value: &Value) {
         let scratch = self.folder.join("scratch");
         fs::write(&scratch, value.to_string()).unwrap();

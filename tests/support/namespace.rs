@@ -1,7 +1,7 @@
-//! Network namespaces that a test makes, and that go with it whatever happens: the one builder for all tests.
+//! Builds network namespaces for all tests, and removes them however a test ends.
 //!
-//! Names carry the process id and a counter: "netkat-lab-PID-N-label". The first namespace made removes what dead
-//! runs left behind (SIGKILL runs no destructors).
+//! Names carry the process id and a counter: "netkat-lab-PID-N-label". The first namespace of a run removes
+//! those of dead runs (SIGKILL runs no destructors).
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use nix::{
@@ -24,7 +24,7 @@ use std::{
 const PREFIX: &str = "netkat-lab-";
 const FOLDER: &str = "/run/netns";
 
-/// A network namespace with its lo up. Dropping it kills what still runs inside and removes it.
+/// A network namespace with its lo up. Dropping it kills the processes inside and removes it.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -46,7 +46,7 @@ impl Namespace {
         namespace
     }
 
-    /// The same, or `None` and a loud word where this process is not root.
+    /// Makes a namespace, or says on stderr that the test is skipped and returns `None` if this process is not root.
     pub fn available(label: &str) -> Option<Self> {
         if geteuid().is_root() {
             return Some(Namespace::new(label));
@@ -59,7 +59,7 @@ impl Namespace {
         &self.name
     }
 
-    /// The file that stands for the namespace.
+    /// Returns the file that stands for the namespace.
     pub fn file(&self) -> PathBuf {
         Path::new(FOLDER).join(&self.name)
     }
@@ -69,7 +69,7 @@ impl Namespace {
         ip(&format!("-n {} {arguments}", self.name))
     }
 
-    /// The same where the kernel may lack what it takes.
+    /// Runs `ip` here where the kernel may lack the feature. Returns its stdout, or its stderr if it fails.
     pub fn try_ip(&self, arguments: &str) -> Result<String, String> {
         try_ip(&format!("-n {} {arguments}", self.name))
     }
@@ -106,7 +106,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Says so past libtest's capture, so that it is seen on success, too.
+/// Says that a test is skipped, past libtest's capture, so that it is seen on success, too.
 pub fn skip(reason: &str) {
     let name = thread::current().name().unwrap_or("?").to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
@@ -123,7 +123,7 @@ fn sweep() {
     }
 }
 
-/// Nothing here is asserted: a test that has failed already must show its own reason.
+/// Removes a namespace. Ignores errors: a test that has failed already must show its own reason.
 fn remove(name: &str) {
     let pids = try_ip(&format!("netns pids {name}")).unwrap_or_default();
     for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {

@@ -1,5 +1,5 @@
-//! What netkat stands on: which of the kernel's hooks can stop a raw packet socket, and which can't. One row of
-//! the README's table each, so that a kernel that differs says so here and not in a user's session.
+//! Assumptions of netkat: which of the kernel's hooks can stop a raw packet socket, and which can't. Each case is one
+//! row of the README's table, so that a kernel that differs fails here and not in a user's session.
 //!
 //! Theory of operation: the host is set up so that something there drops packets. In each row the kernel's own
 //! UDP is first shown to work, then to be stopped; then raw frames are sent, with and without
@@ -30,7 +30,7 @@ enum Way {
     In,
 }
 
-/// What raw frames are expected to do: without and with PACKET_QDISC_BYPASS.
+/// Expected fate of raw frames, without and with PACKET_QDISC_BYPASS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Passes {
     raw: bool,
@@ -41,7 +41,7 @@ const BOTH_PASS: Passes = Passes { raw: true, bypass: true };
 const BYPASS_PASSES: Passes = Passes { raw: false, bypass: true };
 const BLOCKED: Passes = Passes { raw: false, bypass: false };
 
-/// What a row attached, for as long as the row lasts.
+/// A row's attachment, for as long as the row lasts.
 type Attached = Option<Link>;
 
 struct Row {
@@ -61,7 +61,7 @@ impl Row {
         if self.way == Way::Out { [host, peer] } else { [peer, host] }
     }
 
-    /// Whether a datagram gets through from kernel to kernel. Errors on sending are the rule's doing.
+    /// Returns whether a datagram gets through from kernel to kernel. Errors on sending are the rule's doing.
     fn kernel_passes(&self, receiver: &UdpSocket, within: Duration) -> bool {
         let [(from, ..), (_, to, _)] = self.ends();
         let any: IpAddr = if to.is_ipv4() { "0.0.0.0" } else { "::" }.parse().expect("an address");

@@ -6,7 +6,7 @@ use crate::support::{
     peers::{Netcat, kernel_connects},
     process::{Command, DEADLINE, Input, Process},
     requirements::lab,
-    topology::{Family, Pair},
+    topology::{Family, Pair, address},
 };
 use std::{net::IpAddr, time::Duration};
 
@@ -58,7 +58,7 @@ fn open_client(from: &Namespace, to: IpAddr) -> Process {
     Netcat::Socat.connect(from, to, PORT).input(Input::Open).spawn()
 }
 
-/// What /proc/PID/status says of a process, in KiB.
+/// Returns the resident memory of a process, in KiB.
 fn resident(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("a status");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
@@ -360,6 +360,31 @@ fn who_may_not_come_gets_no_answer_or_a_reset() {
     }
     let wrong = netkat(&pair.host, "-l --allow 10.0.0.0/33 8080").run();
     assert_eq!(wrong.code(), Some(2), "{wrong}");
+}
+
+#[test]
+fn datagrams_of_who_may_not_come_are_dropped() {
+    lab!("nc.openbsd");
+    let pair = Pair::new();
+    for (family, second) in [(Family::V4, "10.77.0.3"), (Family::V6, "fd77::3")] {
+        let bits = if family == Family::V4 { 24 } else { 64 };
+        address(&pair.peer, "eth0", &format!("{second}/{bits}"));
+        let (at, peer) = (pair.host_address(family), pair.peer_address(family));
+        for flag in ["", "-k"] {
+            for list in [format!("--deny {peer}"), format!("--allow {second}")] {
+                let mut server =
+                    listening(&pair.host, &format!("-u {flag} {list} {PORT}"), |c| c.input(Input::Open));
+                for (source, word) in [(peer.to_string().as_str(), "stays out"), (second, "comes in")] {
+                    pair.peer
+                        .words(&format!("nc.openbsd -u -q 0 -w 1 -s {source} {at} {PORT}"))
+                        .text(word)
+                        .run();
+                }
+                server.wait_for_stdout("comes in");
+                assert_eq!(server.stdout(), b"comes in", "{flag} {list}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn foreign_clsact_filters_stay_and_a_foreign_qdisc_is_not_deleted() {
             exchange_with_listener(&pair, &format!("--guard {guard}"));
             assert_eq!(traffic_control(&pair.host), before, "{guard}, priority {priority}");
         }
-        // An empty clsact that somebody made is somebody's too.
+        // An empty clsact of others stays, too.
         let pair = Pair::new();
         pair.host.run("tc qdisc add dev eth0 clsact");
         let before = traffic_control(&pair.host);

@@ -10,7 +10,7 @@ use crate::support::{
 };
 use std::net::IpAddr;
 
-/// A balancer's address: nobody's own, or bound to where a test puts it.
+/// Returns a balancer's address, which no interface has until a test adds it.
 fn balanced(family: Family) -> IpAddr {
     at(family, "10.90.0.1", "fd90::1")
 }
@@ -32,7 +32,7 @@ fn an_address_that_is_bound_here_is_reached_at_the_neighbour() {
         bind(&pair, family);
         let (to, via) = (balanced(family), pair.peer_address(family));
         let mac = netkat::net::MacAddr(crate::support::frames::PEER_MAC);
-        // By the routing table it is this host, where nobody listens.
+        // By the routing table it is this host, which has no listener.
         let here = netkat(&pair.host, &format!("{to} 5000")).run();
         assert!(here.stderr.contains("refused"), "{here}");
         assert!(!kernel_connects(&pair.host, to, 5000));
@@ -86,8 +86,9 @@ fn a_balancer_that_picks_the_client_itself() {
     }
 }
 
-/// The same where the balancer keeps the client's address. From the node's own it is a martian to the kernel, as
-/// with the kernel's own client; from another's it is an outsider's, once the way back leads past the balancer.
+/// A balancer that picks the client's own node, and keeps the client's address. From the node's own address the packet is
+/// a martian to the kernel, as with the kernel's own client; from another it is an outsider's, once the way back leads
+/// past the balancer.
 #[test]
 fn a_balancer_that_picks_the_client_itself_and_keeps_its_address() {
     lab!("socat", "iptables-nft");

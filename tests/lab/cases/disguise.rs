@@ -13,12 +13,12 @@ use crate::support::{
 use netkat::net::MacAddr;
 use std::{net::IpAddr, time::Duration};
 
-/// Addresses that nobody has.
+/// Returns an address that no host has.
 fn persona(family: Family, number: u8) -> IpAddr {
     at(family, &format!("10.77.0.{number}"), &format!("fd77::{number}"))
 }
 
-/// What the peer's neighbour table says of an address.
+/// Returns the peer's neighbour entry for an address.
 fn entry(peer: &Namespace, address: IpAddr) -> String {
     peer.words(&format!("ip neigh show to {address}")).run().text()
 }
@@ -177,7 +177,7 @@ fn several_at_once_whom_the_peer_forgets_and_asks_for_again() {
         clients.into_iter().for_each(hang_up);
         assert_eq!(trace(), before);
 
-        // The peer's entries point at nobody, and harm neither it nor who comes next.
+        // The peer's entries point at no host, and harm neither the peer nor the next connection.
         assert!(!kernel_connects(peer, two, 5000), "somebody is still {two}");
         hang_up(talk(host, one, there));
     }

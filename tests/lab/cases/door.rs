@@ -1,5 +1,5 @@
-//! Who is answered at all: frames that are not for us, sources that can be nobody's, sources whose way back leads
-//! elsewhere; and that all who come honestly are served, whatever way they come.
+//! The door: netkat leaves frames for others alone, does not answer impossible sources nor sources whose way back leads
+//! elsewhere, and serves every honest client, whichever way it comes.
 use crate::support::{
     frames::{HOST_MAC, PEER_MAC, sees},
     namespace::Namespace,
@@ -24,10 +24,10 @@ use std::{
 const PORT: u16 = 5000;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
-/// How long an answer may take, and how long one is waited for that must not come.
+/// Deadline of an answer that must come, and the wait for one that must not.
 const PATIENCE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(300);
-/// The link address of nobody.
+/// A link address that no interface has.
 const NOBODY: [u8; 6] = [2, 0xaa, 0xbb, 0xcc, 0xdd, 1];
 
 /// A frame of ours to the listener, from a port of its own.
@@ -72,7 +72,7 @@ impl Probe {
     }
 }
 
-/// One who forges frames on a link.
+/// A sender of forged frames on a link.
 struct Forger(PacketSocket);
 
 /// Ports that no test uses twice, so that an answer is known by its pair.
@@ -93,7 +93,7 @@ impl Forger {
         sees(&self.0, &[PORT.to_be_bytes(), port.to_be_bytes()].concat(), within)
     }
 
-    /// The same with repetitions, as an honest sender's: the first SYN may be lost.
+    /// Sends the probe until it is answered, as an honest sender does: the first SYN may be lost.
     fn is_served(&self, probe: Probe) -> bool {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
@@ -198,7 +198,7 @@ fn sources_without_a_way_back_get_no_answer() {
     }
 }
 
-/// A server's clients that come honestly, and what it got from them.
+/// Returns the bytes that a server received.
 fn heard(server: &Process) -> String {
     String::from_utf8_lossy(&server.stdout()).into_owned()
 }
@@ -384,7 +384,7 @@ fn frames_for_others_are_left_alone() {
     }
 }
 
-/// Both ways, by a client that is honest but comes by a way of its own.
+/// Transfers both ways with an honest client that comes by a path of its own.
 fn served(host: &Namespace, client: &Namespace, own: IpAddr, to: IpAddr, arguments: &str) {
     let (out, back) = (Payload::new(30, MIB), Payload::new(31, MIB));
     let server = listening(host, &format!("{arguments} {PORT}"), |c| c.input(back.input()).expect(&out));

@@ -1,4 +1,4 @@
-//! What netkat costs while nothing happens.
+//! Memory of an idle netkat.
 use crate::support::{
     netkat::listening,
     requirements::lab,

@@ -105,7 +105,7 @@ fn every_verdict_has_its_status() {
     assert_eq!(netkat(host, &format!("-w 300ms {at} 6001")).run().code(), Some(1), "without --exit-verdict");
 }
 
-/// What the peer's tcpdump prints of our SYN.
+/// Returns the line that the peer's tcpdump prints for our SYN.
 fn syn(pair: &Pair, family: Family, arguments: &str) -> String {
     let at = pair.peer_address(family);
     let server = Netcat::Ncat.listen(&pair.peer, at, 5000, |c| c);

@@ -15,7 +15,7 @@ use std::{
 };
 
 const PORT: u16 = 5000;
-/// What a flood may leave in memory, in KiB: 4096 half-open records, and what is in the socket's buffer.
+/// Maximum growth of memory by a flood, in KiB: 4096 half-open records, and what is in the socket's buffer.
 const GROWTH: u64 = 8 << 10;
 
 /// How hard, and how long. The full measure: `NETKAT_FLOOD=100000:10 cargo test --test lab a_flood`.
@@ -31,7 +31,7 @@ fn resident(process: &Process) -> u64 {
     line.split_whitespace().nth(1).and_then(|size| size.parse().ok()).expect("a number")
 }
 
-/// One client of the kernel's: how long its question and answer took.
+/// Serves one client of the kernel's. Returns how long question and answer took.
 fn served(pair: &Pair, family: Family) -> Duration {
     let start = Instant::now();
     let at = pair.host_address(family);

@@ -24,7 +24,7 @@ fn echo(namespace: &Namespace, at: IpAddr) -> Process {
     server
 }
 
-/// Runs so many clients of an echo at once, and checks what each of them got back.
+/// Runs `count` clients of an echo at once, and checks the bytes that each of them got back.
 fn echoes(pair: &Pair, arguments: &str, payload: &Payload, count: usize) {
     let client = || {
         let deadline = Duration::from_secs(90);
@@ -91,7 +91,7 @@ fn a_vanished_peer_is_told() {
     assert!(patient.is_running(), "nothing was asked of this peer");
 }
 
-/// What went wrong on the way, and what is known of it, is said at the end; congestion control is the system's.
+/// netkat reports losses at the end. Its congestion control is the system's.
 #[test]
 fn losses_are_reported() {
     lab!("socat");

@@ -79,7 +79,7 @@ fn exchange(
     }
 }
 
-/// The same, one direction after the other, against a listener that [leaves early](Netcat::leaves_early).
+/// Transfers the payloads one direction after the other, against a listener that [leaves early](Netcat::leaves_early).
 fn one_way_each(pair: &Pair, family: Family, netcat: Netcat, out: &Payload, back: &Payload) {
     let at = pair.peer_address(family);
     let server = netcat.listen(&pair.peer, at, 5000, |c| c.expect(out));
@@ -97,7 +97,7 @@ fn one_way_each(pair: &Pair, family: Family, netcat: Netcat, out: &Payload, back
     server.wait(DEADLINE);
 }
 
-/// That connection tracking of the host knows nothing of port 5000.
+/// Panics if connection tracking of the host knows port 5000.
 fn assert_untracked(host: &Namespace) {
     let table = host.run("conntrack -L").text();
     assert!(!table.contains("port=5000"), "{table}");

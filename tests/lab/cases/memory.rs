@@ -1,5 +1,5 @@
-//! What strangers can make netkat hold: whatever they do, it stays below the memory limit of the pods in
-//! packaging/kubernetes, and serves the next client.
+//! Memory that strangers can make netkat use: it stays below the limit of the pods in packaging/kubernetes, and netkat
+//! serves the next client.
 use crate::support::{
     frames::{HOST_MAC, PEER_MAC},
     namespace::Namespace,
@@ -110,8 +110,8 @@ fn greedy(from: &Namespace, to: IpAddr, count: usize, what: &str) -> usize {
     output.text().trim().parse().expect("a number of clients")
 }
 
-/// Connections of no kernel's, from an address that nobody has: each sends single bytes, `count` of them, far apart where
-/// `step` is large, and nothing that would be in order. Prints how many connections there were.
+/// Connections by hand from an address that no host has: each sends `count` single bytes, `step` apart, and nothing
+/// that would be in order. Prints how many connections stood.
 const HOLES: &str = r#"
 import random, socket, struct, sys, time
 source, host, port, mac, connections, count, step = sys.argv[1:8]

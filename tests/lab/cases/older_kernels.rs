@@ -1,4 +1,4 @@
-//! What older kernels lack, refused on this one: netkat does without it, by the same ways as there.
+//! Features that older kernels lack, switched off on this one: netkat falls back as it does there.
 use crate::support::{
     netkat::{listening, netkat},
     payload::{MIB, Payload},
@@ -11,7 +11,7 @@ use crate::support::{
     witness::Witness,
 };
 
-/// What is taken for missing, and what netkat says to that.
+/// Features that are switched off, and netkat's line about it.
 const LACKING: [(&str, &str); 4] = [
     ("tcx", "(Clsact)"),
     ("before", "no place at tcx of eth0: First"),

@@ -1,4 +1,4 @@
-//! What netkat may do, and what it says when it may not.
+//! Privileges: the ones that netkat needs, its errors without them, and how it gives them up.
 use crate::support::{
     namespace::Namespace,
     netkat::{PROGRAM, netkat},
@@ -177,7 +177,7 @@ fn file_capabilities_serve_an_ordinary_user() {
     server.wait(DEADLINE).check(&out);
 }
 
-/// What /proc/PID/status says of a process's privileges.
+/// A process's privileges, as /proc/PID/status shows them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Privileges {
     /// Real, effective, saved and file system user; and group.
@@ -468,7 +468,8 @@ fn new_files_are_their_owners_alone_and_old_ones_keep_their_mode() {
     }
 }
 
-/// What a process of --exec is told by /proc, and whether it gets at netkat itself, its parent, whose user it has.
+/// A script for --exec: prints its own privileges from /proc, and tries to read those of netkat, its parent, which has
+/// the same user.
 const LOOK_AROUND: &str = "cat /proc/self/status; readlink /proc/$PPID/fd/* && echo descriptors; \
     (read -r line </proc/$PPID/environ) 2>/dev/null && echo environment; id -u; \
     echo made >$HOME/netkat-file && cat $HOME/netkat-file";

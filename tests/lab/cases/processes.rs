@@ -29,7 +29,7 @@ fn children(parent: u32) -> Vec<char> {
     processes.flatten().filter_map(stat).filter_map(of_parent).collect()
 }
 
-/// Connects and resets at once, again and again for so many seconds; says how many connections stood.
+/// Connects and resets in a loop, for `argv[2]` seconds; prints how many connections stood.
 const CONNECTS_AND_RESETS: &str = r#"
 import socket, struct, sys, time
 end, stood = time.time() + float(sys.argv[2]), 0
@@ -45,8 +45,8 @@ while time.time() < end:
 print(stood)
 "#;
 
-/// Whoever connects and resets cannot start more processes than there may be clients, whatever these do with signals
-/// and their input: a deaf one, a deaf child of one that is not, one that closed its streams.
+/// A client that connects and resets cannot start more processes than there may be clients, whatever the processes do
+/// with signals and their input: one ignores signals, one has a child that does, one closes its streams.
 #[test]
 fn there_are_never_more_processes_than_clients_may_be() {
     lab!("python3");

@@ -30,7 +30,7 @@ impl Capture {
         Self(std::env::temp_dir().join(format!("netkat-lab-{}-{name}.pcapng", std::process::id())))
     }
 
-    /// What was recorded of a protocol: direction, payload bytes, whether the guard kept it from the kernel.
+    /// Returns the recorded packets of a protocol: direction, payload bytes, whether the guard dropped the kernel's copy.
     fn packets(&self, protocol: Protocol) -> Vec<(FrameDirection, usize, bool)> {
         let mut reader = CaptureReader::open(&self.0).expect("a capture file");
         let mut packets = Vec::new();

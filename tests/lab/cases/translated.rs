@@ -1,5 +1,5 @@
-//! A port that this host's rules give another destination is somebody's service, although no socket holds it: netkat
-//! names the rule and leaves it alone.
+//! Ports that rules of this host translate belong to a service, although no socket holds them: netkat names the rule
+//! and leaves the port alone.
 use crate::support::{
     namespace::Namespace,
     netkat::{listening, netkat},

@@ -40,7 +40,7 @@ impl Router {
         Router { pair, pod }
     }
 
-    /// Sends a byte and awaits its echo, so many times with a pause between, from [`PORT`] of `from`.
+    /// Sends a byte and awaits its echo, `rounds` times with a pause between, from [`PORT`] of `from`.
     fn dialogue(
         &self,
         from: &Namespace,
@@ -69,7 +69,7 @@ impl Router {
         client
     }
 
-    /// Whether what the pod sends leaves from [`PORT`] of the host.
+    /// Panics unless the pod's packets leave from [`PORT`] of the host.
     fn translates(&self, family: Family) {
         let name = if family == Family::V4 { "ipv4" } else { "ipv6" };
         let table = self.pair.host.run(&format!("conntrack -L -f {name}")).text();
@@ -197,7 +197,7 @@ fn an_established_connection_that_is_sent_on_stays_where_it_is() {
     }
 }
 
-/// While SYN cookies are under way nobody can tell whose an ACK is: the kernel gets it as well.
+/// While SYN cookies are under way an ACK may be netkat's or another's: the kernel gets it as well.
 #[test]
 fn a_flood_of_syns_leaves_masqueraded_connections_alone() {
     lab!("socat", "python3", "iptables", "ip6tables", "conntrack", "nc.openbsd", "tcpdump");

@@ -31,7 +31,7 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     (buffer, from)
 }
 
-/// Whether the kernel's own UDP gets an answer from the peer, or (listening) gets there from the peer.
+/// Returns whether the kernel's own UDP gets an answer from the peer, or (listening) gets there from the peer.
 fn kernel_passes(pair: &Pair, family: Family, connect: bool) -> bool {
     let (client, server) = if connect { (&pair.host, &pair.peer) } else { (&pair.peer, &pair.host) };
     let to = if connect { pair.peer_address(family) } else { pair.host_address(family) };

@@ -1,5 +1,5 @@
-//! Standard error, and other outputs, that nobody reads or that can't be written: netkat goes on, keeps its exit
-//! status, and is ended by a signal.
+//! Standard error and other outputs without a reader, or that can't be written: netkat goes on, keeps its exit status,
+//! and ends on a signal.
 use crate::support::{
     fifo::Fifo,
     namespace::Namespace,
@@ -63,7 +63,7 @@ fn full_socket() -> (OwnedFd, File) {
 /// Makes a pair of what is not read and what is written to.
 type Blocked = fn() -> (OwnedFd, File);
 
-/// What blocks whoever writes to it.
+/// Outputs that block their writer.
 const BLOCKED: [(&str, Blocked); 3] =
     [("full pipe", full_pipe), ("stopped terminal", stopped_terminal), ("full socket", full_socket)];
 
@@ -166,13 +166,13 @@ fn a_server_goes_on_and_says_how_many_lines_were_lost() {
         });
         let lost = tell.recv_timeout(DEADLINE).expect("a line about the lost ones");
         assert!(lost.starts_with("netkat: "), "{lost}");
-        // What the queue held came before it, and what comes now follows.
+        // The server still works.
         assert!(kernel_connects(&pair.peer, at, 5000));
         assert_eq!(server.terminate().signal(), Some(15));
     }
 }
 
-/// Connects so many times, gets an answer, and resets the connection.
+/// Connects `count` times, gets an answer, and resets the connection.
 fn resets(from: &Namespace, to: &str, count: usize) {
     let script = r#"
 import socket, struct, sys
@@ -218,7 +218,7 @@ fn a_standard_error_that_cannot_be_written_changes_no_status() {
     }
 }
 
-/// Sends so many datagrams of 1000 bytes to a port where nobody listens.
+/// Sends `count` datagrams of 1000 bytes to a port without a listener.
 fn datagrams(from: &Namespace, to: &str, count: usize) {
     let script = r#"
 import socket, sys
@@ -279,7 +279,7 @@ fn signals_end_a_run_whose_output_nobody_reads() {
     let _ = fs::remove_file(&capture);
 }
 
-/// What is recorded is whole, however slow the reader of the FIFO is.
+/// A record is whole, however slow the reader of the FIFO is.
 #[test]
 fn a_slow_reader_of_a_record_gets_all_of_it() {
     lab!("nc.openbsd");

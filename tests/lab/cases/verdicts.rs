@@ -264,7 +264,7 @@ fn all_spellings_of_a_listener_and_a_source_are_one() {
     address_seen(&pair, "-s 10.77.0.11 -i eth0", "10.77.0.11", 0);
 }
 
-/// That a kernel server sees the connection come from this address (and port, unless 0).
+/// Panics unless a kernel server sees the connection come from this address (and port, unless 0).
 fn address_seen(pair: &Pair, arguments: &str, address: &str, port: u16) {
     let to = pair.peer_address(Family::V4);
     let mut server = pair.peer.command("ncat").args(["-v", "-n", "-l", &to.to_string(), "5000"]).spawn();

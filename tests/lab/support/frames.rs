@@ -77,7 +77,7 @@ pub fn syn(family: Family, number: u32, port: u16) -> Vec<u8> {
     [&HOST_MAC[..], &PEER_MAC, &ethertype, &header[..length], &tcp].concat()
 }
 
-/// Whether a frame that holds the mark comes within the time.
+/// Returns whether a frame that holds the mark comes within the time.
 pub fn sees(socket: &PacketSocket, mark: &[u8], within: Duration) -> bool {
     let mut buffer = vec![0; 65536];
     let deadline = Instant::now() + within;

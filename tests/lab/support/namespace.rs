@@ -7,17 +7,17 @@ use crate::support::process::{Command, Output};
 pub use builder::Namespace;
 
 impl Namespace {
-    /// A program that will run in this namespace.
+    /// Prepares a program that will run in this namespace.
     pub fn command(&self, program: &str) -> Command {
         Command::inside(&self.file(), program)
     }
 
-    /// Runs a program with arguments that hold no spaces; it has to succeed.
+    /// Runs a program with arguments that hold no spaces. Panics unless it succeeds.
     pub fn run(&self, line: &str) -> Output {
         self.words(line).succeed()
     }
 
-    /// The same as [`Namespace::run`], not yet run.
+    /// Prepares the command that [`Namespace::run`] would run.
     pub fn words(&self, line: &str) -> Command {
         let mut words = line.split_whitespace();
         self.command(words.next().expect("a program")).args(words)

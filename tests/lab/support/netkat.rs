@@ -4,15 +4,15 @@ use super::{
     process::{Command, Process},
 };
 
-/// Where cargo built it.
+/// Path of the program that cargo built.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_netkat");
 
-/// netkat in a namespace, with arguments that hold no spaces.
+/// Prepares netkat in a namespace, with arguments that hold no spaces.
 pub fn netkat(namespace: &Namespace, arguments: &str) -> Command {
     namespace.command(PROGRAM).args(arguments.split_whitespace())
 }
 
-/// Starts a netkat that listens, and returns once it does. `arguments` are what follows -l.
+/// Starts a netkat that listens, and returns when it listens. `arguments` follow `-l`.
 pub fn listening(namespace: &Namespace, arguments: &str, with: impl FnOnce(Command) -> Command) -> Process {
     let mut process = with(netkat(namespace, &format!("-v -l {arguments}"))).spawn();
     process.wait_for_stderr("listening on");

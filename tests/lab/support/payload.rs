@@ -1,4 +1,4 @@
-//! What is sent: seeded pseudo-random bytes, written once to a cache file that all runs share.
+//! Payloads: seeded pseudo-random bytes, written once to a cache file that all runs share.
 use std::{
     fs::{self, File},
     io::{BufWriter, Read, Write},
@@ -15,7 +15,7 @@ pub struct Payload {
 pub const MIB: u64 = 1 << 20;
 
 impl Payload {
-    /// `length` bytes that the seed decides.
+    /// Makes `length` bytes that the seed decides.
     pub fn new(seed: u64, length: u64) -> Self {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         let file = folder.join(format!("payload-{seed}-{length}"));
@@ -47,7 +47,7 @@ impl Payload {
         Self { file, length }
     }
 
-    /// A line of text.
+    /// Makes a line of text.
     pub fn short() -> Self {
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("payload-short");
         let text = "The quick brown fox jumps over the lazy dog.\n";
@@ -68,7 +68,7 @@ impl Payload {
         self.length
     }
 
-    /// As a program's stdin.
+    /// Returns the payload as a program's stdin.
     pub fn input(&self) -> crate::support::process::Input {
         crate::support::process::Input::File(self.file.clone())
     }
@@ -78,14 +78,14 @@ impl Payload {
     }
 }
 
-/// The payload as it should come.
+/// A comparison of arriving bytes with a payload.
 pub struct Reference {
     file: File,
     buffer: Vec<u8>,
 }
 
 impl Reference {
-    /// Compares the next bytes, at most 256 KiB: how many of them agree.
+    /// Compares the next bytes, at most 256 KiB. Returns how many of them agree.
     pub fn agrees(&mut self, bytes: &[u8]) -> usize {
         let mut wanted = &mut self.buffer[..bytes.len()];
         let length = wanted.len();

@@ -1,4 +1,4 @@
-//! The kernel's own netcats, as typed values: what netkat talks to, and what rules have to stop.
+//! Netcats over the kernel's stack, as typed values: netkat's peers, and the connections that rules have to stop.
 use super::{
     namespace::Namespace,
     process::{Command, Process},
@@ -22,7 +22,7 @@ impl Netcat {
         self != Self::Socat
     }
 
-    /// Connects, sends stdin and ends it, takes what comes until the peer ends.
+    /// Connects, sends stdin and ends it, receives until the peer ends.
     pub fn connect(self, namespace: &Namespace, to: IpAddr, port: u16) -> Command {
         let (host, number) = (to.to_string(), port.to_string());
         match self {
@@ -60,12 +60,12 @@ impl Netcat {
     }
 }
 
-/// Address and port in one word, as socat and URLs want them.
+/// Joins address and port to one word, as in a URL.
 pub fn bracketed(address: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-/// Whether the kernel's own TCP gets from one namespace to the other: a connect with a deadline of a second, as
+/// Returns whether the kernel's own TCP gets from one namespace to the other: a connect with a deadline of a second, as
 /// `nc -w1 -z` makes it.
 pub fn kernel_connects(from: &Namespace, to: IpAddr, port: u16) -> bool {
     from.command("nc.openbsd").args(["-z", "-w", "1", &to.to_string(), &port.to_string()]).run().success()

@@ -1,7 +1,7 @@
-//! Programs that the lab runs: with a deadline, their output taken, their stderr shown on failure.
+//! Programs that the lab runs, each with a deadline. The harness takes their output and shows stderr on failure.
 //!
-//! A [`Process`] is killed (by its id, never by name) when its value goes. Output is read by threads, so no
-//! pipe ever fills; bytes that have to equal a payload are compared as they come and not kept.
+//! Dropping a [`Process`] kills it, by its id. Threads read the output, so no pipe ever fills. They compare bytes that
+//! have to equal a payload at once and do not keep them.
 use super::{payload::Payload, requirements};
 use std::{
     ffi::{OsStr, OsString},
@@ -19,7 +19,7 @@ use std::{
 /// The longest that anything in the lab may take, unless a test says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What a program reads.
+/// Source of a program's stdin.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// /dev/null
@@ -83,19 +83,19 @@ impl Command {
         self.input(Input::Bytes(text.as_bytes().to_vec()))
     }
 
-    /// stdout is compared with the payload as it comes; [`Output::check`] has the outcome.
+    /// Compares stdout with the payload at once; [`Output::check`] has the outcome.
     pub fn expect(mut self, payload: &Payload) -> Self {
         self.expected = Some(payload.clone());
         self
     }
 
-    /// stdout goes to a file and is not read here.
+    /// Redirects stdout to a file, which the harness does not read.
     pub fn stdout(mut self, file: File) -> Self {
         self.stdout = Some(file);
         self
     }
 
-    /// stderr goes to a file and is not read here.
+    /// Redirects stderr to a file, which the harness does not read.
     pub fn stderr(mut self, file: File) -> Self {
         self.stderr = Some(file);
         self
@@ -183,7 +183,7 @@ impl Command {
     }
 }
 
-/// What a pipe has delivered so far.
+/// Bytes that a pipe has delivered so far.
 #[derive(Default)]
 struct Collected {
     bytes: Vec<u8>,
@@ -203,7 +203,7 @@ impl Collector {
     }
 }
 
-/// Output that is not compared is kept, up to here.
+/// Maximum of output that is kept, in bytes, where no payload is expected.
 const KEPT: usize = 64 << 20;
 
 fn collect(mut pipe: impl Read + Send + 'static + std::os::fd::AsFd, expected: Option<Payload>) -> Collector {
@@ -280,17 +280,17 @@ impl Process {
         self.child.try_wait().expect("waiting for a child").is_none()
     }
 
-    /// stdout so far.
+    /// Returns stdout so far.
     pub fn stdout(&self) -> Vec<u8> {
         self.stdout.as_ref().map(|c| c.now().bytes.clone()).unwrap_or_default()
     }
 
-    /// Bytes that stdout has delivered so far.
+    /// Returns how many bytes stdout has delivered so far.
     pub fn received(&self) -> u64 {
         self.stdout.as_ref().map_or(0, |c| c.now().length)
     }
 
-    /// stderr so far.
+    /// Returns stderr so far.
     pub fn stderr(&self) -> String {
         self.stderr.as_ref().map(|c| String::from_utf8_lossy(&c.now().bytes).into_owned()).unwrap_or_default()
     }
@@ -384,7 +384,7 @@ impl Drop for Process {
     }
 }
 
-/// Whether the socket table of the process's namespace has a listener on the port: /proc/net/tcp in state 0A
+/// Returns whether the socket table of the process's namespace has a listener on the port: /proc/net/tcp in state 0A
 /// (TCP_LISTEN), /proc/net/udp in state 07 (bound, not connected).
 fn listens(pid: u32, port: u16) -> bool {
     let wanted = format!("{port:04X}");
@@ -398,12 +398,12 @@ fn listens(pid: u32, port: u16) -> bool {
     })
 }
 
-/// Whether a process waits for descriptors.
+/// Returns whether a process sleeps in poll(2).
 pub fn sleeps_in_poll(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|call| call.contains("poll"))
 }
 
-/// What a program left.
+/// Output and status of a program that has ended.
 pub struct Output {
     line: String,
     status: ExitStatus,
@@ -421,7 +421,7 @@ impl Output {
         self.status.success() && !self.timed_out
     }
 
-    /// The exit status; none when a signal ended it.
+    /// Returns the exit status, or none if a signal or the deadline ended the program.
     pub fn code(&self) -> Option<i32> {
         if self.timed_out { None } else { self.status.code() }
     }
@@ -434,7 +434,7 @@ impl Output {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// That stdout was the payload, whole and exact.
+    /// Panics unless stdout was the payload, whole and exact.
     pub fn check(&self, payload: &Payload) {
         assert_eq!(self.differs, None, "first wrong byte's offset, of {} that came: {self}", self.length);
         assert_eq!(self.length, payload.length(), "bytes that came, bytes sent: {self}");

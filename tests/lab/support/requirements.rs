@@ -1,10 +1,10 @@
-//! What a test needs from the machine, and the loud word when it is not there.
+//! Requirements of a test on the machine, and the line on stderr when they are not met.
 use std::{
     io::Write,
     path::{Path, PathBuf},
 };
 
-/// Where a program is: PATH, then the folders that an ordinary user's PATH lacks.
+/// Finds a program in the folders that an ordinary user's PATH lacks, then in PATH.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // A version manager's shim in front of /usr/bin/python3 costs a fifth of a second at each start.
@@ -16,8 +16,8 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// True when the test can run here: as root, and with all these programs. Otherwise says why not, past
-/// libtest's capture, so that a run that tested nothing can't look like one that did.
+/// Returns whether the test can run here: as root, and with all these programs. Otherwise says why not, past
+/// libtest's capture, so that a run without tests does not look like a success.
 pub fn met(test: &str, programs: &[&str]) -> bool {
     let mut lacking = Vec::new();
     if !nix::unistd::geteuid().is_root() {
@@ -32,7 +32,7 @@ pub fn met(test: &str, programs: &[&str]) -> bool {
     lacking.is_empty() || skipped(test, &format!("needs {}", lacking.join(", ")))
 }
 
-/// Says that a test did not run since this kernel lacks what it is about, which no set-up can cure.
+/// Says that a test did not run because this kernel lacks its subject, which no set-up can cure.
 pub fn lacking(test: &str, what: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {what}");
 }

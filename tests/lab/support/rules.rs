@@ -4,7 +4,7 @@ use super::{
     topology::{Family, at},
 };
 
-/// Which end the host is in a test.
+/// The host's end in a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Connect,
@@ -27,7 +27,7 @@ pub enum Rule {
     NftInet,
     /// nft's netdev ingress, the earliest of all.
     NftNetdevIngress,
-    /// nat OUTPUT sends what we connect to elsewhere; nat PREROUTING does so to who connects to us.
+    /// nat OUTPUT translates the destination of our connections, nat PREROUTING that of connections to us.
     Redirect,
 }
 
@@ -90,7 +90,7 @@ impl Rule {
 }
 
 impl Rule {
-    /// The flag without which netkat does not listen at a port that the rule translates.
+    /// Returns the flag that lets netkat listen on a port that the rule translates.
     pub fn demanded(self) -> &'static str {
         if self == Self::Redirect { "--force" } else { "" }
     }

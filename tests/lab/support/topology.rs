@@ -33,14 +33,14 @@ impl Pair {
         Self { emulator: None, host, peer }.addressed()
     }
 
-    /// The same with the link emulator in the middle, run with these arguments: "A" is the host's side.
+    /// Makes a pair with the link emulator in the middle, run with these arguments; "A" is the host's side.
     pub fn over(arguments: &str) -> Self {
         let (host, peer) = (Namespace::new("host"), Namespace::new("peer"));
         let emulator = Emulator::join(&host, &peer, arguments);
         Self { emulator: Some(emulator), host, peer }.addressed()
     }
 
-    /// Ends the link emulator: its counters.
+    /// Ends the link emulator and returns its counters.
     pub fn finish(mut self) -> String {
         self.emulator.take().expect("a link emulator").finish()
     }
@@ -54,7 +54,7 @@ impl Pair {
         self
     }
 
-    /// The host's eth0 becomes a port of its bridge br0, which has the addresses now.
+    /// Makes the host's eth0 a port of its bridge br0, which takes over the addresses.
     pub fn bridge_host(&self) {
         for v in ["-4", "-6"] {
             self.host.ip(&format!("{v} address flush dev eth0"));
@@ -66,8 +66,8 @@ impl Pair {
         address(&self.host, "br0", "fd77::1/64");
     }
 
-    /// The host gets a macvlan mv0 on its eth0, and both ends addresses for it: 10.78.0.1 and .2, fd78::1 and ::2.
-    /// False where the kernel has none.
+    /// Adds a macvlan mv0 to the host's eth0, and addresses for it at both ends: 10.78.0.1 and .2, fd78::1 and ::2.
+    /// Returns false if the kernel has no macvlan.
     pub fn macvlan_host(&self) -> bool {
         if !self.host.words("ip link add mv0 link eth0 type macvlan mode bridge").run().success() {
             return false;
@@ -93,7 +93,7 @@ fn mac(bytes: [u8; 6]) -> netkat::net::MacAddr {
     netkat::net::MacAddr(bytes)
 }
 
-/// The one of the two addresses that is of this family.
+/// Returns the address of this family.
 pub fn at(family: Family, v4: &str, v6: &str) -> IpAddr {
     if family == Family::V4 { v4 } else { v6 }.parse().expect("an address")
 }
@@ -111,7 +111,7 @@ pub fn address(namespace: &Namespace, interface: &str, address: &str) {
     namespace.ip(&format!("address add {address} dev {interface} {nodad}"));
 }
 
-/// Turns off what lets frames be larger than the MTU.
+/// Turns off the offloads that let frames be larger than the MTU.
 pub fn offloads_off(namespace: &Namespace, interface: &str) {
     namespace.run(&format!("ethtool -K {interface} tx off sg off tso off gso off gro off"));
 }

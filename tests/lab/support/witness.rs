@@ -1,4 +1,4 @@
-//! tcpdump on the wire: says whether the kernel of another host answered what only netkat should have answered.
+//! tcpdump on the wire: tells whether a kernel answered packets that netkat alone should answer.
 use super::{
     namespace::Namespace,
     process::{DEADLINE, Process},
@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct Witness(Process);
 
 impl Witness {
-    /// Watches what comes in on an interface.
+    /// Watches packets that come in on an interface.
     pub fn incoming(at: &Namespace, interface: &str, filter: &str) -> Self {
         Self::start(at, interface, &["-Q", "in"], filter)
     }
@@ -32,7 +32,7 @@ impl Witness {
         Self(tcpdump)
     }
 
-    /// Resets, and ICMP errors (RFC 792, RFC 4443 section 2.1: types below 128), that come in on eth0 and are
+    /// Watches for resets and ICMP errors (RFC 792, RFC 4443 section 2.1: types below 128), that come in on eth0 and are
     /// about this TCP port.
     pub fn of_resets_and_errors(at: &Namespace, port: u16) -> Self {
         Self::incoming(
@@ -48,13 +48,13 @@ impl Witness {
         )
     }
 
-    /// Ends it and returns what it saw.
+    /// Ends tcpdump and returns the packets that it printed.
     pub fn finish(self) -> String {
         self.0.signal(nix::sys::signal::SIGINT);
         self.0.wait(DEADLINE).text().trim().to_owned()
     }
 
-    /// Ends it; it must have seen nothing.
+    /// Ends tcpdump. Panics if it printed a packet.
     pub fn saw_nothing(self) {
         let seen = self.finish();
         assert_eq!(seen, "", "seen on the wire");
