@@ -83,15 +83,23 @@ impl Router {
 
 /// Echoes on a port, for any number of clients.
 fn echo(at: &Namespace, family: Family, protocol: &str, port: u16) -> Process {
-    let family = if family == Family::V4 { 4 } else { 6 };
-    let listen = if protocol == "TCP" { "LISTEN" } else { "RECVFROM" };
-    let address = format!("{protocol}{family}-{listen}:{port},fork,reuseaddr");
-    let mut server = at.command("socat").arg(address).arg("EXEC:cat").spawn();
-    match protocol {
-        "TCP" => server.wait_listening(port),
-        _ => server
-            .wait_until("a UDP socket", |_| at.words("ss -uln").run().text().contains(&format!(":{port} "))),
+    let number = if family == Family::V4 { 4 } else { 6 };
+    if protocol == "TCP" {
+        let listen = format!("TCP{number}-LISTEN:{port},fork,reuseaddr");
+        let mut server = at.command("socat").arg(listen).arg("EXEC:cat").spawn();
+        server.wait_listening(port);
+        return server;
     }
+    // One process for all datagrams: each of socat's children takes from the same socket as the next one.
+    let inet = if family == Family::V4 { "AF_INET" } else { "AF_INET6" };
+    let script = format!(
+        "import socket\n\
+         s = socket.socket(socket.{inet}, socket.SOCK_DGRAM)\n\
+         s.bind(('', {port}))\n\
+         while True: s.sendto(*s.recvfrom(65536))"
+    );
+    let mut server = at.command("python3").args(["-c", &script]).spawn();
+    server.wait_listening(port);
     server
 }
 

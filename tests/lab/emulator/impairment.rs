@@ -1,4 +1,4 @@
-//! What a path does to its nth frame, as a pure function of a seed: no I/O, no clock, no state.
+//! Computes what a path does to its nth frame, as a pure function of a seed: no I/O, no clock, no state.
 //!
 //! Theory of operation: each decision draws from a hash of (seed, frame number, decision), so the fate of
 //! frame n depends on nothing else: not on the other frames, not on their timing, not on the order in which
@@ -22,9 +22,9 @@ pub struct Impairment {
     pub jitter: Duration,
     /// Bottleneck in bits a second; none is as fast as the machine.
     pub rate: Option<u64>,
-    /// What waits for the bottleneck at most; the rest is dropped at its tail.
+    /// Limit of the queue before the bottleneck; the rest is dropped at its tail.
     pub queue: Queue,
-    /// The longest frame in bytes, link header included: longer ones vanish and nobody is told.
+    /// The longest frame in bytes, link header included: longer ones vanish without an error.
     pub largest: Option<usize>,
 }
 
@@ -35,7 +35,7 @@ pub enum Queue {
     Time(Duration),
 }
 
-/// What becomes of one frame.
+/// The fate of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub lost: bool,

@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-/// What the socket is to be. The default is the plainest.
+/// Options of a socket. The default is the plainest.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mode {
     /// A virtio-net header stands before each frame, both ways.

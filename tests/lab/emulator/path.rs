@@ -12,7 +12,7 @@ use std::{collections::VecDeque, time::Duration};
 /// How long a frame waits at most for the later ones that are to overtake it.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// What a path did so far, in frames.
+/// Counters of a path, in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub offered: u64,
@@ -64,7 +64,7 @@ impl<F: Clone> Path<F> {
         }
     }
 
-    /// Whether the next frame, when offered, would come out at once and whole: then the caller may skip
+    /// Returns whether the next frame, when offered, would come out at once and whole: then the caller may skip
     /// [`Path::offer`] and call [`Path::passed`] after it has forwarded the frame itself.
     pub fn is_clear(&self) -> bool {
         self.impairment == Impairment::default() && self.flights.is_empty()
