@@ -6,7 +6,7 @@ use std::{
 
 /// Imports against the order of the rooms, each "ROOM -> ROOM".
 const UPWARD: [&str; 1] = [
-    // The exit status joins the errors of all rooms.
+    // A report joins the errors of all rooms.
     "report -> plan",
 ];
 
