@@ -1,5 +1,5 @@
-//! The command line: flags, what is generated from them, and nothing else.
-mod habits;
+//! The command line: flags as typed, and the help, manual page and completions made from them.
+mod foreign_flags;
 mod manual;
 mod value;
 
@@ -14,285 +14,420 @@ use std::{
     time::Duration,
 };
 
-const MODES: &str = "Modes";
-const ADDRESSES: &str = "Addresses";
-const ROUTE: &str = "Route";
-const TIME: &str = "Time: 500ms, 3s, 1m, 2h, or bare seconds";
+/// The flags of `-h`; `--help` and the manual page list them first.
+const COMMON: &str = "Most used";
+const CLIENTS: &str = "Clients and processes";
+const ADDRESSES: &str = "Addresses and route";
+const TIME: &str = "Time limits";
 const DATA: &str = "Data";
-const SNIFFER: &str = "Sniffer";
 const PACKETS: &str = "Packets";
+const SNIFFER: &str = "Sniffer";
 const REPORTS: &str = "Reports";
+const PRIVILEGES: &str = "Privileges and offloads";
 
-/// netcat over a TCP/IP stack of its own: the host's firewall does not see it.
+/// The flags of a run, as typed.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "netkat", version, disable_version_flag = true, max_term_width = 100)]
+#[command(
+    name = "netkat",
+    version,
+    disable_version_flag = true,
+    disable_help_flag = true,
+    max_term_width = 100
+)]
+#[command(
+    about = "netcat over a TCP/IP stack of its own: the host's firewall does not see it",
+    long_about = "netcat over a TCP/IP stack of its own: the host's firewall does not see it
+
+iptables, nftables and conntrack of this host never see netkat's connections, and the peer sees ordinary ones. So \
+netkat tells the firewall from the network: if it gets through where nc does not, a rule on this host is in the way."
+)]
 #[command(override_usage = "netkat [OPTIONS] HOST PORT
        netkat [OPTIONS] -l [ADDRESS] PORT
        netkat [OPTIONS] -z HOST PORTS
-       netkat [OPTIONS] --sniff [HOST [PORT]]
-       netkat [OPTIONS] --read FILE [HOST [PORT]]")]
-#[command(after_help = "netkat --help says more; netkat --generate man | man -l - shows the manual.")]
-#[command(after_long_help = manual::short())]
+       netkat [OPTIONS] {--sniff | --read FILE} [HOST [PORT]]")]
+#[command(after_help = manual::SHORT_EXAMPLES, after_long_help = manual::long_help_end())]
 pub struct Cli {
-    /// Where to connect to; with -l, the address and port to listen on
-    #[arg(value_name = "HOST PORT", num_args = 0..)]
+    /// Host and port to connect to; with -l, address and port to listen on
+    ///
+    /// A host is a name or an address; a port is a number or a name of /etc/services. With -z, ports are a
+    /// list with ranges: 22,80,8000-8100. With --sniff and --read, only packets of this host and port are shown.
+    #[arg(value_name = "HOST PORT", num_args = 0.., hide_short_help = true)]
     pub target: Vec<String>,
 
-    /// Listen for a connection instead of making one
-    #[arg(help_heading = MODES, short, long)]
+    /// Wait for a client instead of connecting
+    ///
+    /// Without -k, netkat serves the first client and exits. -l PORT, -l ADDRESS PORT, -l -p PORT and
+    /// -l -s ADDRESS -p PORT are understood. A port that a process has bound, or whose packets a rule of this host
+    /// sends elsewhere, is refused: see --force.
+    ///
+    /// Example: netkat -l 5000 > copy
+    #[arg(help_heading = COMMON, short, long)]
     pub listen: bool,
 
-    /// With -l: serve client after client instead of one; with -u: everybody, and input goes to whoever spoke last
-    #[arg(help_heading = MODES, short, long, requires = "listen")]
+    /// With -l: serve client after client
+    ///
+    /// One client at a time, or as many as --max-conns allows. All clients get what arrives on standard input while
+    /// they are connected; what they send goes to standard output. With -u, netkat hears every peer and sends
+    /// its input to the peer that spoke last.
+    ///
+    /// Example: netkat -l -k --exec date 5000
+    #[arg(help_heading = COMMON, short, long, requires = "listen")]
     pub keep_open: bool,
 
-    /// With -k: how many clients, and processes, at once [default: 1; with --exec and --sh-exec: 100]
-    #[arg(help_heading = MODES, long, value_name = "N", requires = "keep_open", value_parser = clap::value_parser!(u32).range(1..=65_535))]
-    pub max_conns: Option<u32>,
-
-    /// Connect the peer with a process instead of standard input and output; each client gets its own
-    #[arg(help_heading = MODES, long, value_name = "COMMAND", conflicts_with = "sh_exec")]
+    /// Connect the peer with a process
+    ///
+    /// What the peer sends is the process's standard input, its standard output is sent to the peer; standard error
+    /// is netkat's. Each client gets a process of its own. The command is split into words as a shell does, but no
+    /// shell runs. The environment names both ends: NETKAT_REMOTE_ADDR, NETKAT_REMOTE_PORT, NETKAT_LOCAL_ADDR,
+    /// NETKAT_LOCAL_PORT, NETKAT_PROTO. The process runs as the user who called sudo, without capabilities.
+    ///
+    /// Example: netkat -l -k --exec 'cat /etc/motd' 5000
+    #[arg(help_heading = COMMON, long, value_name = "COMMAND", conflicts_with = "sh_exec")]
     pub exec: Option<String>,
 
-    /// The same with a command line for /bin/sh
-    #[arg(help_heading = MODES, long, value_name = "COMMAND")]
-    pub sh_exec: Option<String>,
-
-    /// With -l: only these hosts and networks may connect, as 10.0.0.0/8; may be repeated
-    #[arg(help_heading = MODES, long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',')]
-    pub allow: Vec<String>,
-
-    /// With -l: these hosts and networks may not connect, even if allowed; may be repeated
-    #[arg(help_heading = MODES, long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',')]
-    pub deny: Vec<String>,
-
-    /// With -l: answer those who may not connect with a reset instead of not at all
-    #[arg(help_heading = MODES, long, requires = "listen")]
-    pub reject: bool,
-
-    /// With -l: take a port even if rules of this host (DNAT, REDIRECT) give its packets another destination, as a
-    /// NodePort's or a published container port's; its clients get netkat then
-    #[arg(help_heading = MODES, long, requires = "listen")]
-    pub force: bool,
-
-    /// UDP instead of TCP: one read of the input is one datagram, up to 65507 bytes (65527 over IPv6); what is
-    /// read in larger pieces, as a file is, goes in datagrams of 16 KiB. With -z, see there
-    #[arg(help_heading = MODES, short, long)]
+    /// UDP instead of TCP
+    ///
+    /// One read of the input is one datagram, up to 65507 bytes (65527 over IPv6). Input that comes in larger
+    /// pieces, as from a file, is sent in datagrams of 16 KiB. UDP has no end of a conversation: see -q.
+    ///
+    /// Example: echo question | netkat -u -q 1 192.0.2.53 5353
+    #[arg(help_heading = COMMON, short, long)]
     pub udp: bool,
 
-    /// Probe ports without sending data: one, or ranges and lists, as 22,80,8000-8100; with -u, by empty
-    /// datagrams, to which silence may mean anything (open|filtered)
-    #[arg(help_heading = MODES, short = 'z', long, conflicts_with_all = ["listen", "exec", "sh_exec", "send_only", "recv_only"])]
+    /// Probe ports without sending data
+    ///
+    /// Prints a line for each port: open, refused, timed out, rejected (by which ICMP error). Exits with 0 if
+    /// a port is open. With -u, a probe is an empty datagram, and silence is open|filtered: most services ignore
+    /// empty datagrams, and firewalls drop them.
+    ///
+    /// Example: netkat -z -w 1 192.0.2.10 22,80,8000-8100
+    #[arg(help_heading = COMMON, short = 'z', long, conflicts_with_all = ["listen", "exec", "sh_exec", "send_only", "recv_only"])]
     pub scan: bool,
 
+    /// Source port; with -l, the port to listen on
+    ///
+    /// By default netkat takes a free port. A source port below 1024 needs CAP_NET_BIND_SERVICE.
+    #[arg(help_heading = COMMON, short = 'p', long, value_name = "PORT")]
+    pub source_port: Option<String>,
+
+    /// Interface, instead of the routing table's choice
+    ///
+    /// With -l, all interfaces by default. With --sniff, one interface, or any.
+    #[arg(help_heading = COMMON, short, long, value_name = "NAME")]
+    pub interface: Option<String>,
+
+    /// Time to connect, as 500ms, 3s, 1m [default: 5s]
+    ///
+    /// A time is a number with ms, s, m or h behind it, or bare seconds. Each address of the host has this long,
+    /// and with -z each port. With -l, the time to wait for a client; by default netkat waits for ever.
+    #[arg(help_heading = COMMON, short, long, value_name = "TIME", value_parser = value::time)]
+    pub wait: Option<Duration>,
+
+    /// Exit this long after the end of input
+    ///
+    /// By default TCP waits for the peer to end, too; a UDP client waits for 1 s to hear the answer, a UDP server until
+    /// it is interrupted. While sent data is still being acknowledged, the time starts again.
+    #[arg(help_heading = COMMON, short, long, value_name = "TIME", value_parser = value::time)]
+    pub quit_after: Option<Duration>,
+
+    /// Say more on stderr; -vv and -vvv say more still
+    ///
+    /// -v: the steps, and at the end retransmissions, round trips and bandwidth. -vv: details. -vvv: everything.
+    /// RUST_LOG, if it is set, decides instead.
+    #[arg(help_heading = COMMON, short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Print this page; --help explains every flag
+    ///
+    /// -h prints the flags most used, --help all of them, and netkat --generate man the manual page.
+    #[arg(help_heading = COMMON, short, long, action = ArgAction::Help)]
+    help: Option<bool>,
+
+    /// With -k: clients, and processes, at once [default: 1; with --exec and --sh-exec: 100]
+    ///
+    /// Further clients wait in the backlog, of 256 connections.
+    #[arg(help_heading = CLIENTS, long, value_name = "N", requires = "keep_open", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub max_conns: Option<u32>,
+
+    /// The same as --exec with a command line for /bin/sh
+    ///
+    /// Example: netkat -l -k --sh-exec 'read name; echo "Hello, $name"' 5000
+    #[arg(help_heading = CLIENTS, long, value_name = "COMMAND", hide_short_help = true)]
+    pub sh_exec: Option<String>,
+
+    /// With -l: only these hosts and networks may connect
+    ///
+    /// Separated by commas; may be repeated. A network is written as 10.0.0.0/8 or fd00::/8, a host as an address
+    /// or a name, which is looked up once. All others get no answer, or a reset with
+    /// --reject.
+    #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',', hide_short_help = true)]
+    pub allow: Vec<String>,
+
+    /// With -l: these hosts and networks may not connect, even if --allow has them
+    #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',', hide_short_help = true)]
+    pub deny: Vec<String>,
+
+    /// With -l: answer hosts that may not connect with a reset instead of silence
+    #[arg(help_heading = CLIENTS, long, requires = "listen", hide_short_help = true)]
+    pub reject: bool,
+
+    /// With -l: take a port even if rules of this host give its packets another destination
+    ///
+    /// DNAT and REDIRECT rules make a NodePort, a hostPort or a published container port. Since netkat's clients
+    /// pass those rules by, clients of that service get netkat instead while it runs.
+    #[arg(help_heading = CLIENTS, long, requires = "listen", hide_short_help = true)]
+    pub force: bool,
+
     /// IPv4 only
-    #[arg(help_heading = ADDRESSES, short = '4', long, conflicts_with = "ipv6")]
+    #[arg(help_heading = ADDRESSES, short = '4', long, conflicts_with = "ipv6", hide_short_help = true)]
     pub ipv4: bool,
 
     /// IPv6 only
-    #[arg(help_heading = ADDRESSES, short = '6', long)]
+    #[arg(help_heading = ADDRESSES, short = '6', long, hide_short_help = true)]
     pub ipv6: bool,
 
-    /// Numeric addresses and ports only; look up no names
-    #[arg(help_heading = ADDRESSES, short, long)]
+    /// Numeric addresses and ports only: look up no names
+    ///
+    /// Names are looked up by the system's resolver, through the kernel and so through the host's firewall.
+    #[arg(help_heading = ADDRESSES, short, long, hide_short_help = true)]
     pub numeric: bool,
 
-    /// Source address; must be one of this host's (with -l: the address to listen on)
-    #[arg(help_heading = ADDRESSES, short, long, value_name = "ADDRESS")]
+    /// Source address, one of this host's; with -l, the address to listen on
+    #[arg(help_heading = ADDRESSES, short, long, value_name = "ADDRESS", hide_short_help = true)]
     pub source: Option<String>,
 
-    /// Source port (with -l: the port to listen on)
-    #[arg(help_heading = ADDRESSES, short = 'p', long, value_name = "PORT")]
-    pub source_port: Option<String>,
-
-    /// Network interface; by default the one that the routing table chooses (with -l: all)
-    #[arg(help_heading = ROUTE, short, long, value_name = "NAME")]
-    pub interface: Option<String>,
-
-    /// Next hop on the segment, an address or a MAC address, whatever the routing table says
-    #[arg(help_heading = ROUTE, long, value_name = "NEXTHOP", conflicts_with = "listen")]
+    /// Next hop, an address or a MAC address, instead of the routing table's
+    ///
+    /// The next hop is a neighbour on the interface's segment. This shows what a client beyond that neighbour sees:
+    /// a Kubernetes node sends a load balancer's address to another node, say.
+    ///
+    /// Example: netkat --via 192.0.2.1 198.51.100.7 443
+    #[arg(help_heading = ADDRESSES, long, value_name = "NEXTHOP", conflicts_with = "listen", hide_short_help = true)]
     pub via: Option<String>,
 
-    /// Be another host on the segment: answer for this address, connect and listen from it
-    #[arg(help_heading = ROUTE, long = "as", value_name = "ADDRESS")]
+    /// Be another host on the segment: connect or listen from this address
+    ///
+    /// netkat first asks the segment whether a host has the address, and then answers ARP and neighbour discovery for it,
+    /// with a MAC address of its own (see --as-mac). This host's kernel does not hear the address.
+    ///
+    /// Example: netkat --as 192.0.2.200 -i eth0 192.0.2.10 80
+    #[arg(help_heading = ADDRESSES, long = "as", value_name = "ADDRESS", hide_short_help = true)]
     pub impersonate: Option<IpAddr>,
 
     /// MAC address for --as [default: a locally administered one, derived from the address]
-    #[arg(help_heading = ROUTE, long, value_name = "MAC", requires = "impersonate")]
+    #[arg(help_heading = ADDRESSES, long, value_name = "MAC", requires = "impersonate", hide_short_help = true)]
     pub as_mac: Option<MacAddr>,
 
-    /// How long to try to connect, e.g. 500ms, 3s, 1m, or bare seconds [default: 5s; with -l: for ever]
-    #[arg(help_heading = TIME, short, long, value_name = "TIME", value_parser = value::time)]
-    pub wait: Option<Duration>,
-
-    /// Leave this long after the end of input, even if the peer has not ended [default with -u: 1s, with -u -l:
-    /// never]
-    #[arg(help_heading = TIME, short, long, value_name = "TIME", value_parser = value::time)]
-    pub quit_after: Option<Duration>,
-
-    /// Give up when the peer acknowledges nothing for so long
-    #[arg(help_heading = TIME, long, value_name = "TIME", default_value = "5m", conflicts_with = "udp", value_parser = value::time)]
+    /// Abort when sent data stays unacknowledged for this long
+    ///
+    /// The connection then fails as timed out (RFC 5482).
+    #[arg(help_heading = TIME, long, value_name = "TIME", default_value = "5m", conflicts_with = "udp", hide_short_help = true, value_parser = value::time)]
     pub user_timeout: Duration,
 
-    /// Leave when no byte has come or gone for so long
-    #[arg(help_heading = TIME, long, value_name = "TIME", value_parser = value::positive_time)]
+    /// Exit after this long without traffic
+    ///
+    /// Silence in both directions for this long is a failure: timed out.
+    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, value_parser = value::positive_time)]
     pub idle_timeout: Option<Duration>,
 
-    /// End our side of the connection when the input ends; the default
-    #[arg(help_heading = DATA, short = 'N', long, conflicts_with = "no_shutdown")]
+    /// Wait this long after each line sent
+    ///
+    /// For peers that are slow, or that take what arrives in one piece for one line. With -u, each line is a datagram.
+    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, conflicts_with_all = ["scan", "exec", "sh_exec"], value_parser = value::positive_time)]
+    pub delay: Option<Duration>,
+
+    /// Probe the peer when the connection has been idle for this long [default: never]
+    ///
+    /// The connection fails when no answer comes within --user-timeout.
+    #[arg(help_heading = TIME, long, value_name = "TIME", conflicts_with = "udp", hide_short_help = true, value_parser = value::positive_time)]
+    pub keepalive: Option<Duration>,
+
+    /// Send a FIN when the input ends; the default
+    ///
+    /// Accepted because nc has it.
+    #[arg(help_heading = DATA, short = 'N', long, conflicts_with = "no_shutdown", hide_short_help = true)]
     pub shutdown: bool,
 
-    /// Keep our side of the connection open when the input ends, until the peer ends; with -u, until
-    /// interrupted
-    #[arg(help_heading = DATA, long)]
+    /// Send no FIN when the input ends, but wait for the peer to end
+    ///
+    /// For services that take the client's FIN for a reason to hang up before they have answered. With -u, netkat
+    /// receives until it is interrupted.
+    #[arg(help_heading = DATA, long, hide_short_help = true)]
     pub no_shutdown: bool,
 
-    /// Only send: what the peer sends is dropped, and the end of input is the end
-    #[arg(help_heading = DATA, long, conflicts_with = "recv_only")]
+    /// Only send: drop what the peer sends, and exit once the input has ended and is acknowledged
+    #[arg(help_heading = DATA, long, conflicts_with = "recv_only", hide_short_help = true)]
     pub send_only: bool,
 
-    /// Only receive: send nothing, end our side at once
-    #[arg(help_heading = DATA, long)]
+    /// Only receive: send a FIN at once, and exit when the peer ends
+    #[arg(help_heading = DATA, long, hide_short_help = true)]
     pub recv_only: bool,
 
     /// Send line feeds as carriage return and line feed
-    #[arg(help_heading = DATA, short = 'C', long, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    ///
+    /// For line-based protocols such as SMTP and HTTP. A line feed that has its carriage return stays as it is.
+    #[arg(help_heading = DATA, short = 'C', long, hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
     pub crlf: bool,
 
-    /// Wait this long after each line that is sent; with -u, each line is a datagram of its own
-    #[arg(help_heading = TIME, long, value_name = "TIME", conflicts_with_all = ["scan", "exec", "sh_exec"], value_parser = value::positive_time)]
-    pub delay: Option<Duration>,
-
-    /// Copy what is sent and received to a file, in its order
-    #[arg(help_heading = DATA, short, long, value_name = "FILE", conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    /// Copy what is sent and received to a file
+    ///
+    /// Both directions in their order. A new file has mode 0600; an existing one is emptied, see --append-output.
+    #[arg(help_heading = DATA, short, long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
     pub output: Option<PathBuf>,
 
-    /// The same as a hex dump, > before what is sent, < before what is received
-    #[arg(help_heading = DATA, short = 'x', long, value_name = "FILE", conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    /// Copy what is sent (>) and received (<) to a file as a hex dump
+    #[arg(help_heading = DATA, short = 'x', long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
     pub hex_dump: Option<PathBuf>,
 
-    /// Continue the files of -o and -x instead of beginning them anew
-    #[arg(help_heading = DATA, long)]
+    /// Append to the files of -o and -x instead of emptying them
+    #[arg(help_heading = DATA, long, hide_short_help = true)]
     pub append_output: bool,
-
-    /// Show bytes, rate and time on stderr, if it is a terminal
-    #[arg(help_heading = REPORTS, long, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
-    pub progress: bool,
 
     /// Buffer for each direction
     ///
     /// The most that one connection keeps of what is sent or received, and so its largest window. All connections
     /// together take at most a quarter of the memory that netkat may use (the host's, or a control group's limit), and no
     /// more than 512 MiB or eight times this size. As that fills, windows shrink.
-    #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", conflicts_with = "udp", value_parser = value::buffer_size)]
+    #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", conflicts_with = "udp", hide_short_help = true, value_parser = value::buffer_size)]
     pub buffer: usize,
 
-    /// Congestion control: bbr, cubic or reno [default: the system's, if it is one of these, else cubic]
-    #[arg(help_heading = PACKETS, long, value_name = "NAME", conflicts_with = "udp")]
+    /// Congestion control: bbr, cubic or reno [default: the kernel's, if it is one of these, else cubic]
+    ///
+    /// The kernel's is net.ipv4.tcp_congestion_control. BBR keeps its rate on paths that lose packets for
+    /// reasons other than congestion.
+    #[arg(help_heading = PACKETS, long, value_name = "NAME", conflicts_with = "udp", hide_short_help = true)]
     pub congestion: Option<Algorithm>,
 
-    /// Do not let the kernel cut super-frames
-    #[arg(help_heading = PACKETS, long)]
-    pub no_gso: bool,
-
-    /// Do without the virtio-net header, and so without any offload
-    #[arg(help_heading = PACKETS, long)]
-    pub no_vnet_header: bool,
-
-    /// TTL or hop limit of what is sent, 1 to 255 [default: the route's, else 64]
-    #[arg(help_heading = PACKETS, long, value_name = "HOPS", value_parser = clap::value_parser!(u8).range(1..))]
+    /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else 64]
+    #[arg(help_heading = PACKETS, long, value_name = "HOPS", hide_short_help = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
 
-    /// Type of service (traffic class) of what is sent: 0 to 255, 0x00 to 0xff, or a name, as ef, af21, lowdelay
-    #[arg(help_heading = PACKETS, long, value_name = "TOS", default_value = "0", value_parser = value::type_of_service)]
+    /// Type of service (traffic class) of packets sent: 0 to 255, 0x00 to 0xff, or a name, as ef, af21, lowdelay
+    #[arg(help_heading = PACKETS, long, value_name = "TOS", default_value = "0", hide_short_help = true, value_parser = value::type_of_service)]
     pub tos: u8,
 
-    /// Announce at most this MSS, and send no larger segments [default: what the MTU allows]
-    #[arg(help_heading = PACKETS, long, value_name = "BYTES", conflicts_with = "udp", value_parser = clap::value_parser!(u16).range(MSS_RANGE))]
+    /// Largest MSS to announce, and largest segment to send [default: what the MTU allows]
+    ///
+    /// A way around a path that drops large packets without an ICMP error.
+    #[arg(help_heading = PACKETS, long, value_name = "BYTES", conflicts_with = "udp", hide_short_help = true, value_parser = clap::value_parser!(u16).range(MSS_RANGE))]
     pub mss: Option<u16>,
 
-    /// Probe the peer when the connection has been idle for so long [default: never]
-    #[arg(help_heading = PACKETS, long, value_name = "TIME", conflicts_with = "udp", value_parser = value::positive_time)]
-    pub keepalive: Option<Duration>,
-
-    /// Only watch: show the packets of an interface (-i NAME, or any), of a protocol (-u, --tcp), of HOST, of PORT
-    #[arg(help_heading = SNIFFER, long, conflicts_with_all = ["listen", "via", "impersonate", "source"])]
+    /// Show the packets of an interface, as tcpdump does
+    ///
+    /// No connection is made and nothing is sent. -i NAME or any, -u or --tcp, -4 or -6, HOST and PORT
+    /// choose the packets.
+    ///
+    /// Example: netkat --sniff -i eth0 --tcp 192.0.2.10 443
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true, conflicts_with_all = ["listen", "via", "impersonate", "source"])]
     pub sniff: bool,
 
     /// Show the packets of a capture file, pcap or pcapng
-    #[arg(help_heading = SNIFFER, long, value_name = "FILE", conflicts_with_all = ["sniff", "listen", "via", "impersonate", "source", "interface"])]
+    ///
+    /// Needs no privileges.
+    #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["sniff", "listen", "via", "impersonate", "source", "interface"])]
     pub read: Option<PathBuf>,
 
-    /// Watch TCP only
-    #[arg(help_heading = SNIFFER, long, conflicts_with = "udp")]
+    /// Show TCP only
+    #[arg(help_heading = SNIFFER, long, conflicts_with = "udp", hide_short_help = true)]
     pub tcp: bool,
 
-    /// Watch what others on the segment say to each other, too
-    #[arg(help_heading = SNIFFER, long, requires = "sniff", requires = "interface")]
+    /// Show packets that are not for this host, too
+    ///
+    /// The interface passes on every frame of its segment (promiscuous mode) while netkat runs.
+    #[arg(help_heading = SNIFFER, long, requires = "sniff", requires = "interface", hide_short_help = true)]
     pub promiscuous: bool,
 
-    /// Stop watching after so many packets
-    #[arg(help_heading = SNIFFER, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Exit after this many packets
+    #[arg(help_heading = SNIFFER, long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Record the packets in a file, as pcapng; what is watched is then shown only with -d, --json or --payload
-    #[arg(help_heading = SNIFFER, long, value_name = "FILE")]
+    /// Record the packets in a pcapng file
+    ///
+    /// Works for a connection's own packets, too. --sniff then shows packets only with -d, --json or --payload.
+    ///
+    /// Example: netkat --pcap session.pcapng 192.0.2.10 80
+    #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true)]
     pub pcap: Option<PathBuf>,
 
-    /// Report the outcome as a JSON object on a line of stderr, or in FILE; with -k, one for each client before.
-    /// With -d, --sniff and --read, show packets as JSON, an object a line
-    #[arg(help_heading = REPORTS, long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
-    pub json: Option<Option<PathBuf>>,
-
     /// Show the payload of packets in hexadecimal
-    #[arg(help_heading = SNIFFER, long)]
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub payload: bool,
 
     /// Print a line on stderr for each frame sent and received
-    #[arg(help_heading = REPORTS, short, long)]
+    #[arg(help_heading = REPORTS, short, long, hide_short_help = true)]
     pub debug: bool,
 
-    /// Say more on stderr: -v the steps, -vv details, -vvv everything
-    #[arg(help_heading = REPORTS, short, long, action = ArgAction::Count)]
-    pub verbose: u8,
+    /// Show bytes, rate and time on stderr, if it is a terminal
+    #[arg(help_heading = REPORTS, long, hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    pub progress: bool,
 
-    /// Exit statuses that tell failures apart: 3 timed out, 4 refused, 5 rejected by ICMP, 6 no route or neighbour,
-    /// 7 missing privilege, 8 dropped by this host's own egress
-    #[arg(help_heading = REPORTS, long)]
+    /// Report the outcome as a JSON object, on a line of stderr or in FILE
+    ///
+    /// With -k, an object for each client comes before that of the run. With -d, --sniff and --read, packets are
+    /// shown as JSON, an object a line. The manual page lists the fields.
+    ///
+    /// Example: netkat -z --json=result.json 192.0.2.10 22,80
+    #[arg(help_heading = REPORTS, long, value_name = "FILE", num_args = 0..=1, require_equals = true, hide_short_help = true)]
+    pub json: Option<Option<PathBuf>>,
+
+    /// Use exit statuses that tell failures apart
+    ///
+    /// 3 timed out, 4 refused, 5 rejected by ICMP, 6 no route or neighbour, 7 missing privilege, 8 dropped by this
+    /// host's own egress; 1 remains for other failures. Without this flag every failure is 1, as nc's.
+    #[arg(help_heading = REPORTS, long, hide_short_help = true)]
     pub exit_verdict: bool,
 
-    /// Once everything is open, give up capabilities only: keep the user, the file system and all system calls
-    #[arg(help_heading = MODES, long)]
+    /// Print the manual page or a shell's completions, and exit
+    ///
+    /// Example: netkat --generate man | man -l -
+    #[arg(help_heading = REPORTS, long, value_name = "WHAT", exclusive = true, hide_short_help = true)]
+    pub generate: Option<Document>,
+
+    /// Print the version, and exit
+    #[arg(help_heading = REPORTS, long, action = ArgAction::Version, hide_short_help = true)]
+    version: Option<bool>,
+
+    /// Give up capabilities only: keep the user, the file system and all system calls
+    ///
+    /// By default netkat, once everything is open, goes on as the user who called sudo or as nobody, opens no more
+    /// files and makes only the system calls that it needs.
+    #[arg(help_heading = PRIVILEGES, long, hide_short_help = true)]
     pub no_sandbox: bool,
 
-    /// Where to attach the programs
+    /// Send no super-frames
+    ///
+    /// netkat hands the kernel up to 64 KB at once, which the kernel or the device cuts into frames (GSO). Without
+    /// that every frame is a system call: slower, but what the device gets is what netkat wrote.
+    #[arg(help_heading = PRIVILEGES, long, hide_short_help = true)]
+    pub no_gso: bool,
+
+    /// Use no virtio-net header, and so no offload at all
+    ///
+    /// Neither super-frames nor checksums are left to the device, in either direction.
+    #[arg(help_heading = PRIVILEGES, long, hide_short_help = true)]
+    pub no_vnet_header: bool,
+
+    /// Where to attach the guard program
     #[arg(long, value_name = "HOOK", default_value = "auto", hide = true)]
     pub guard: Hook,
 
-    /// Take these for missing from the kernel, and do what is done where they are
+    /// Pretend that the kernel lacks these features
     #[arg(long, value_name = "FEATURE", value_delimiter = ',', hide = true, conflicts_with = "read")]
     pub without: Vec<Feature>,
-
-    /// Print the manual page or a shell's completions, and leave
-    #[arg(help_heading = REPORTS, long, value_name = "WHAT", exclusive = true)]
-    pub generate: Option<Document>,
-
-    /// Print the version, and leave
-    #[arg(help_heading = REPORTS, long, action = ArgAction::Version)]
-    version: Option<bool>,
 }
 
-/// Whether a text can be read as a time.
-pub fn is_time(text: &str) -> bool {
+/// Returns whether a text can be read as a time.
+pub(crate) fn is_time(text: &str) -> bool {
     value::time(text).is_ok()
 }
 
-/// The MSS that Linux takes for sane (include/net/tcp.h, TCP_MIN_MSS), and the largest that fits into an IPv4
-/// packet, in bytes.
+/// Range of --mss, in bytes: from the least that Linux accepts (include/net/tcp.h, TCP_MIN_MSS) to the most that
+/// fits into an IPv4 packet.
 const MSS_RANGE: std::ops::RangeInclusive<i64> = 88..=65_495;
 
-/// What --generate prints.
+/// A document that --generate prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the values name a format, and --help would print the comments")]
 pub enum Document {
     Man,
     Bash,
@@ -301,7 +436,7 @@ pub enum Document {
 }
 
 impl Document {
-    /// The document, made from the same definitions as the parser.
+    /// Writes the document, made from the same definitions as the parser.
     ///
     /// # Errors
     /// Those of `out`.
@@ -320,35 +455,39 @@ impl Document {
 }
 
 impl Cli {
-    /// Reads the arguments; what they begin with is the program's name.
+    /// Parses the arguments; the first is the program's name.
     ///
     /// # Errors
-    /// Help and version, too, come as errors. Flags that nc or ncat has and netkat does otherwise are told apart
-    /// from unknown ones.
+    /// Wrong usage; a flag of nc or ncat that netkat lacks gets advice. Help and version come as errors, too.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(arguments).map_err(habits::explain)
+        Cli::try_parse_from(arguments).map_err(foreign_flags::explain)
     }
 
-    /// Whether only packets of others are to be shown.
+    /// Returns whether the run only shows packets, of an interface or a file.
     pub fn watches_only(&self) -> bool {
         self.sniff || self.read.is_some()
     }
 }
 
-/// Where programs are attached at an interface.
+/// Where the guard program is attached at an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Hook {
     /// tcx where the kernel has it and has room, else clsact
     Auto,
+    /// tcx (Linux 6.6)
     Tcx,
+    /// A filter of the clsact qdisc
     Clsact,
 }
 
-/// What an older kernel may lack.
+/// A feature that an older kernel may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Feature {
+    /// tcx (Linux 6.6)
     Tcx,
+    /// Attaching in front of other tcx programs
     Before,
+    /// The virtio-net header of packet sockets
     VnetHeader,
 }
 

@@ -1,11 +1,11 @@
-//! How values are written on the command line: times, sizes, types of service, numbers with limits.
+//! Parsers of flag values: times, sizes, types of service.
 use std::{ops::RangeInclusive, time::Duration};
 
-/// Reads a time: a number with ms, s, m or h behind it, or bare seconds.
+/// Parses a time: a number with ms, s, m or h behind it, or bare seconds.
 ///
 /// # Errors
-/// What to write instead, for anything else, for negative numbers, and for more than a century.
-pub fn time(text: &str) -> Result<Duration, String> {
+/// Advice on what to write, for any other text, a negative number or more than a century.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let wrong = || "write a time as 500ms, 3s, 1m, 2h or bare seconds, as 1.5".to_owned();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let scale = match &text[digits.len()..] {
@@ -19,29 +19,28 @@ pub fn time(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * scale).ok().filter(|time| *time <= LONGEST).ok_or_else(wrong)
 }
 
-/// Longer times than this are mistakes, and would overflow where they are added up.
+/// Longest time of any flag, a century: longer ones are mistakes, and their sums would overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// Reads a time that may not be zero.
+/// Parses a time that may not be zero.
 ///
 /// # Errors
 /// As for [`time`].
-pub fn positive_time(text: &str) -> Result<Duration, String> {
+pub(super) fn positive_time(text: &str) -> Result<Duration, String> {
     match time(text)? {
         Duration::ZERO => Err("the time must be more than 0".to_owned()),
         time => Ok(time),
     }
 }
 
-/// The smallest buffer that holds a few segments of any size, and the largest that TCP's window can use
-/// (RFC 7323, section 2.3), in bytes.
+/// Range of --buffer, in bytes: from a few segments of any size to the largest window of TCP (RFC 7323, section 2.3).
 const BUFFER_RANGE: RangeInclusive<usize> = 64 << 10..=1 << 30;
 
-/// Reads a buffer size: bytes, or a number with K, M or G behind it.
+/// Parses a buffer size: bytes, or a number with K, M or G behind it.
 ///
 /// # Errors
-/// What to write instead, for anything else and for sizes beyond 64K to 1G.
-pub fn buffer_size(text: &str) -> Result<usize, String> {
+/// Advice on what to write, for any other text and for sizes beyond 64K to 1G.
+pub(super) fn buffer_size(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let scale = match &text[digits.len()..] {
         "" => 1,
@@ -57,8 +56,8 @@ pub fn buffer_size(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Names for the type-of-service byte: those of nc's -T (RFC 1349), and per-hop behaviours (RFC 2474, RFC 2597,
-/// RFC 3246), whose DSCP are the upper six bits.
+/// Names of the type-of-service byte: those of nc's -T (RFC 1349), and per-hop behaviours (RFC 2474, RFC 2597,
+/// RFC 3246), whose DSCP is the upper six bits.
 const SERVICES: [(&str, u8); 25] = [
     ("lowcost", 0x02),
     ("reliability", 0x04),
@@ -87,11 +86,11 @@ const SERVICES: [(&str, u8); 25] = [
     ("ef", 0xb8),
 ];
 
-/// Reads a type-of-service byte: a name, or 0 to 255, in hexadecimal with 0x before it.
+/// Parses a type-of-service byte: a name, or 0 to 255, in hexadecimal after 0x.
 ///
 /// # Errors
-/// What to write instead, for anything else.
-pub fn type_of_service(text: &str) -> Result<u8, String> {
+/// Advice on what to write, for any other text.
+pub(super) fn type_of_service(text: &str) -> Result<u8, String> {
     let name = text.to_ascii_lowercase();
     if let Some((_, value)) = SERVICES.iter().find(|(known, _)| *known == name) {
         return Ok(*value);

@@ -27,6 +27,19 @@ fn help_in_short_and_in_long() {
     insta::assert_snapshot!("long_help", printed(&["--help"]));
 }
 
+/// A terminal of the usual size shows the whole short help.
+#[test]
+fn short_help_fits_into_80_columns_and_24_lines() {
+    let output = Command::new(env!("CARGO_BIN_EXE_netkat"))
+        .arg("-h")
+        .env("COLUMNS", "80")
+        .output()
+        .expect("netkat runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let widest = text.lines().map(|line| line.chars().count()).max();
+    assert!(text.lines().count() <= 24 && widest <= Some(80), "{widest:?}\n{text}");
+}
+
 #[test]
 fn the_manual() {
     // The title line has the version.

@@ -1,15 +1,15 @@
-//! Flags that nc and ncat have and netkat does not: each gets an answer that names netkat's way.
+//! Advice for flags of nc and ncat that netkat lacks.
 //!
-//! The letters are those of OpenBSD's nc 1.2, of traditional and GNU netcat and of ncat 7.9. Letters that netkat
-//! has itself never come here: see nc(1) and ncat(1) for -d, -i, -o and -x, which mean something else there.
+//! The flags are those of OpenBSD's nc 1.2, traditional and GNU netcat, and ncat 7.9. clap reports a flag here only if
+//! netkat has none of that name; -d, -i, -o and -x, which mean something else in nc(1) and ncat(1), never get here.
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Flags, and what to do instead.
+/// Flags, and what to use instead.
 const ADVICE: [(&[&str], &str); 34] = [
     (&["-e"], "a program for the connection is --exec 'PROGRAM ARGUMENTS'"),
     (&["-c"], "a shell command for the connection is --sh-exec 'COMMAND'"),
-    (&["-m"], "ncat's limit of clients is --max-conns N; nc's least TTL of what arrives can't be set"),
-    (&["-t", "--telnet"], "Telnet negotiation is not answered; use telnet"),
+    (&["-m"], "ncat's limit of clients is --max-conns N; nc's minimum TTL of received packets can't be set"),
+    (&["-t", "--telnet"], "Telnet negotiation is not implemented; use telnet"),
     (&["-T"], "the type of service is --tos TOS"),
     (&["-M"], "the TTL is --ttl HOPS"),
     (&["-I", "-O"], "both buffers are --buffer SIZE"),
@@ -17,21 +17,24 @@ const ADVICE: [(&[&str], &str); 34] = [
         &["-V"],
         "another routing table can't be named; take the way by -i INTERFACE or --via NEXTHOP (the version: --version)",
     ),
-    (&["-W"], "to leave after so much, pipe the output through head -c; to leave after a time, use -q or -w"),
+    (
+        &["-W"],
+        "to exit after an amount of data, pipe the output through head -c; to exit after a time, use -q or -w",
+    ),
     (&["-r"], "ports are probed in the order that they are named; shuffle them with shuf"),
     (&["-b"], "broadcasts are not sent"),
     (&["-D"], "the stack is netkat's own: -d shows its packets, -vv its decisions"),
-    (&["-S"], "TCP MD5 signatures (RFC 2385) are not there"),
+    (&["-S"], "TCP MD5 signatures (RFC 2385) are not implemented"),
     (&["-F"], "no socket can be passed: the connection is not the kernel's"),
     (&["-U", "--unixsock"], "a Unix domain socket has no network to bypass; use nc -U"),
     (&["--vsock"], "a vsock has no network to bypass; use ncat --vsock"),
-    (&["-Z", "--sctp"], "only TCP and UDP are spoken"),
-    (&["-X", "-P"], "proxies are not spoken to; reach one with --sh-exec, or use nc -X"),
+    (&["-Z", "--sctp"], "only TCP and UDP are implemented"),
+    (&["-X", "-P"], "proxies are not supported; reach one with --sh-exec, or use nc -X"),
     (&["-g", "-G"], "source routes are dropped by today's routers; name the next hop with --via"),
-    (&["-L", "-R"], "to serve client after client, use -l -k; to pass them on, add --sh-exec 'nc HOST PORT'"),
+    (&["-L", "-R"], "to serve client after client, use -l -k; to forward them, add --sh-exec 'nc HOST PORT'"),
     (
         &["--proxy", "--proxy-type", "--proxy-auth", "--proxy-dns"],
-        "proxies are not spoken to; use ncat --proxy",
+        "proxies are not supported; use ncat --proxy",
     ),
     (&["--ssl", "--ssl-cert", "--ssl-key", "--ssl-verify"], TLS),
     (&["--ssl-trustfile", "--ssl-ciphers", "--ssl-servername", "--ssl-alpn"], TLS),
@@ -43,13 +46,13 @@ const ADVICE: [(&[&str], &str); 34] = [
     (&["--timeout"], "the time to connect is -w TIME; a limit to silence is --idle-timeout TIME"),
     (&["--interval"], "a pause after each line is --delay TIME"),
     (&["--zero"], "probing without data is -z or --scan"),
-    (&["--close"], "our side ends with the input (-N); --send-only leaves then"),
+    (&["--close"], "netkat sends a FIN when the input ends (-N); --send-only exits then"),
     (&["--hexdump"], "a hex dump is -x FILE or --hex-dump FILE"),
     (&["--dont-resolve"], "addresses without look-ups are -n or --numeric"),
 ];
-const TLS: &str = "TLS is not spoken; put openssl s_client or socat in front, with --sh-exec";
+const TLS: &str = "TLS is not implemented; put openssl s_client or socat in front, with --sh-exec";
 
-/// Adds the advice to an error about an unknown flag, if there is any.
+/// Replaces the error about a foreign flag with advice; returns other errors as they are.
 pub fn explain(error: clap::Error) -> clap::Error {
     if error.kind() != ErrorKind::UnknownArgument {
         return error;
@@ -68,21 +71,21 @@ mod tests {
     use crate::cli::Cli;
     use clap::CommandFactory;
 
-    fn said(arguments: &[&str]) -> String {
+    fn answer(arguments: &[&str]) -> String {
         let words = ["netkat"].iter().chain(arguments).map(Into::into);
         Cli::read(words).expect_err("no such flag").to_string()
     }
 
     #[test]
-    fn foreign_flags_are_answered_with_ours() {
+    fn foreign_flags_are_answered_with_netkats() {
         for (flags, advice) in ADVICE {
             for flag in flags {
-                assert_eq!(said(&[flag, "10.0.0.1", "80"]), format!("error: {flag}: {advice}\n"));
+                assert_eq!(answer(&[flag, "10.0.0.1", "80"]), format!("error: {flag}: {advice}\n"));
             }
         }
-        assert!(said(&["-lU", "/tmp/x"]).contains("Unix domain"));
-        assert!(said(&["--proxy=10.0.0.1:80", "a", "80"]).contains("proxies"));
-        assert!(said(&["--no-such-flag"]).contains("unexpected argument '--no-such-flag'"));
+        assert!(answer(&["-lU", "/tmp/x"]).contains("Unix domain"));
+        assert!(answer(&["--proxy=10.0.0.1:80", "a", "80"]).contains("proxies"));
+        assert!(answer(&["--no-such-flag"]).contains("unexpected argument '--no-such-flag'"));
     }
 
     #[test]
