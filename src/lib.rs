@@ -45,7 +45,7 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
-pub mod commands;
+pub(crate) mod commands;
 pub mod host;
 pub mod kernel;
 pub mod link;
@@ -54,8 +54,9 @@ pub mod plan;
 pub mod process;
 pub mod recovery;
 pub mod report;
-pub mod runtime;
+pub(crate) mod runtime;
 pub mod session;
 pub mod sniffer;
 pub mod stack;
 pub mod stdio;
+pub(crate) mod text;

@@ -1,8 +1,9 @@
+//! The program: parses the flags, starts the log, runs the plan, and exits.
 use netkat::{
     cli::Cli,
     kernel,
     plan::Plan,
-    report::{Report, exit, logging},
+    report::{Failure, JsonReport, exit, logging},
     stdio::stderr,
 };
 use std::process::ExitCode;
@@ -19,18 +20,19 @@ fn main() -> ExitCode {
         return exit::print(|out| document.write(out));
     }
     logging::init(cli.verbose);
-    let mut report =
-        match cli.json.as_ref().filter(|_| !cli.watches_only()).map(|file| Report::to(file.as_deref())) {
-            None => Report::default(),
-            Some(Ok(report)) => report,
-            Some(Err(error)) => return exit::report(&Err(error.into()), cli.exit_verdict, None),
-        };
-    let result = run(&cli, &mut report);
-    exit::report(&result, cli.exit_verdict, Some(report))
+    let report = match &cli.json {
+        Some(file) if !cli.watches_only() => JsonReport::to(file.as_deref()),
+        _ => Ok(JsonReport::default()),
+    };
+    match report {
+        Ok(mut report) => {
+            let result = run(&cli, &mut report);
+            exit::conclude(result, cli.exit_verdict, Some(report))
+        }
+        Err(failure) => exit::conclude(Err(failure), cli.exit_verdict, None),
+    }
 }
 
-fn run(cli: &Cli, report: &mut Report) -> anyhow::Result<()> {
-    let plan = Plan::new(cli)?;
-    plan.run(report)?;
-    Ok(())
+fn run(cli: &Cli, report: &mut JsonReport) -> Result<(), Failure> {
+    Plan::new(cli)?.run(report)
 }

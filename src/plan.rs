@@ -1,5 +1,6 @@
-//! Flags and what the host says of them, made into a [`Plan`]: everything is decided and checked before
-//! anything is opened.
+//! Planning: makes flags and the host's answers into a command that is ready to run.
+//!
+//! Everything is decided and checked here, before anything is opened.
 mod flags;
 mod listen;
 mod remote;
@@ -13,7 +14,7 @@ use crate::{
         resolve::{PortError, ResolveError},
     },
     net::Protocol,
-    report::{self, Report, Verdict},
+    report::{Failure, JsonReport, Verdict},
     runtime::EgressError,
 };
 use flags::protocol;
@@ -25,9 +26,12 @@ use std::{
     path::Path,
 };
 
-/// What to do.
+/// A command that is ready to run.
 #[derive(Debug)]
-pub enum Plan {
+pub struct Plan(Command);
+
+#[derive(Debug)]
+enum Command {
     Connect(Connect),
     Listen(Listen),
     DatagramConnect(DatagramConnect),
@@ -36,9 +40,9 @@ pub enum Plan {
     Scan(Scan),
 }
 
-/// Why there is no plan.
+/// The reason why there is no plan.
 #[derive(Debug, thiserror::Error)]
-pub enum PlanError {
+pub(crate) enum PlanError {
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]
@@ -55,13 +59,14 @@ pub enum PlanError {
     NowhereToListen,
 }
 
-impl PlanError {
-    pub fn verdict(&self) -> Verdict {
-        match self {
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Failure {
+        let verdict = match &error {
             PlanError::Usage(_) | PlanError::Port(_) => Verdict::Usage,
             PlanError::Egress(error) => error.into(),
             _ => Verdict::Failed,
-        }
+        };
+        Failure::new(verdict, &error)
     }
 }
 
@@ -70,12 +75,36 @@ fn usage<T>(text: impl Into<String>) -> Result<T, PlanError> {
 }
 
 impl Plan {
-    /// Decides what `cli` asks for.
-    pub fn new(cli: &Cli) -> Result<Plan, PlanError> {
+    /// Plans what the flags ask for.
+    ///
+    /// # Errors
+    /// Wrong usage; a host, a port, an interface or a route that is not there.
+    pub fn new(cli: &Cli) -> Result<Plan, Failure> {
+        Ok(Plan(Command::new(cli)?))
+    }
+
+    /// Runs the command, and notes in `report` how far it comes.
+    ///
+    /// # Errors
+    /// The failure of the run, a signal that ended it included.
+    pub fn run(&self, report: &mut JsonReport) -> Result<(), Failure> {
+        Ok(match &self.0 {
+            Command::Connect(connect) => connect.run(report),
+            Command::Listen(listen) => listen.run(report),
+            Command::DatagramConnect(connect) => connect.run(report),
+            Command::DatagramListen(listen) => listen.run(report),
+            Command::Sniff(sniff) => sniff.run(),
+            Command::Scan(scan) => scan.run(report),
+        }?)
+    }
+}
+
+impl Command {
+    fn new(cli: &Cli) -> Result<Command, PlanError> {
         if cli.watches_only() {
-            return Ok(Plan::Sniff(sniff(cli)?));
+            return Ok(Command::Sniff(sniff(cli)?));
         }
-        habits(cli)?;
+        check_foreign_values(cli)?;
         if let Some(flag) = sniffing_flag(cli) {
             return usage(format!("{flag} is for --sniff and --read"));
         }
@@ -86,22 +115,22 @@ impl Plan {
         }
         if cli.udp && cli.reject {
             return usage(
-                "--reject answers by a reset, which UDP does not have; without it, others get no answer",
+                "--reject answers by a reset, which UDP does not have; without it, other hosts get no answer",
             );
         }
         if cli.scan {
-            return Ok(Plan::Scan(scan(cli)?));
+            return Ok(Command::Scan(scan(cli)?));
         }
         Ok(match (cli.listen, protocol(cli)) {
-            (false, Protocol::Tcp) => Plan::Connect(connect(cli)?),
-            (true, Protocol::Tcp) => Plan::Listen(listen(cli)?),
+            (false, Protocol::Tcp) => Command::Connect(connect(cli)?),
+            (true, Protocol::Tcp) => Command::Listen(listen(cli)?),
             (false, Protocol::Udp) => {
                 let Connect { attempts, wait, policy, .. } = connect(cli)?;
-                Plan::DatagramConnect(DatagramConnect { attempts, wait, policy, delay: cli.delay })
+                Command::DatagramConnect(DatagramConnect { attempts, wait, policy, delay: cli.delay })
             }
             (true, Protocol::Udp) => {
                 let Listen { setup, wait, policy, access, .. } = listen(cli)?;
-                Plan::DatagramListen(DatagramListen {
+                Command::DatagramListen(DatagramListen {
                     setup,
                     access,
                     wait,
@@ -112,22 +141,10 @@ impl Plan {
             }
         })
     }
-
-    /// Does it, and says in `report` how far it came.
-    pub fn run(&self, report: &mut Report) -> Result<(), report::Error> {
-        match self {
-            Plan::Connect(connect) => connect.run(report),
-            Plan::Listen(listen) => listen.run(report),
-            Plan::DatagramConnect(connect) => connect.run(report),
-            Plan::DatagramListen(listen) => listen.run(report),
-            Plan::Sniff(sniff) => sniff.run(),
-            Plan::Scan(scan) => scan.run(report),
-        }
-    }
 }
 
-/// Values that mean something else to nc or ncat.
-fn habits(cli: &Cli) -> Result<(), PlanError> {
+/// Refuses values that give away nc's or ncat's meaning of a flag.
+fn check_foreign_values(cli: &Cli) -> Result<(), PlanError> {
     if let Some(number) = cli.interface.as_deref().filter(|name| value_is_time(name)) {
         return usage(format!(
             "-i {number}: -i names the interface here; a limit to silence (ncat's -i) is --idle-timeout {number}"
@@ -140,13 +157,13 @@ fn habits(cli: &Cli) -> Result<(), PlanError> {
         cli.hex_dump.as_deref().and_then(Path::to_str).filter(|text| text.parse::<SocketAddr>().is_ok());
     if let Some(address) = proxy {
         return usage(format!(
-            "-x {address}: -x names a file for a hex dump here (./{address} if you mean one); proxies (nc's -x) are not spoken to"
+            "-x {address}: -x names a file for a hex dump here (./{address} if you mean one); proxies (nc's -x) are not supported"
         ));
     }
     Ok(())
 }
 
-/// Whether a name of an interface looks like a time, and no interface has it.
+/// Returns whether the name of an interface is a time, and no interface has it.
 fn value_is_time(name: &str) -> bool {
     crate::cli::is_time(name) && interface::by_name(name).is_err()
 }

@@ -2,7 +2,7 @@
 use super::attempt::{Attempt, Opened};
 use crate::{
     net::FiveTuple,
-    report::{Error, Report},
+    report::{Error, JsonReport},
     runtime::Engine,
     session::{self, Command, Policy, single},
     stack::{Flow, Phase, Stack},
@@ -24,7 +24,7 @@ pub struct Connect {
 }
 
 impl Connect {
-    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let taps = super::standard_streams(&self.recording, self.command.as_ref())?;
         let mut attempts = self.attempts.iter().peekable();
         loop {
@@ -54,7 +54,7 @@ impl Attempt {
         &self,
         wait: Duration,
         last: bool,
-        report: &mut Report,
+        report: &mut JsonReport,
     ) -> Result<(Engine, FiveTuple), Error> {
         report.attempt(self.remote, &self.egress);
         let mut opened = self.open(wait)?;
@@ -67,7 +67,7 @@ impl Attempt {
         Ok((opened.engine, tuple))
     }
 
-    fn dial(&self, opened: &mut Opened, wait: Duration, report: &mut Report) -> Result<FiveTuple, Error> {
+    fn dial(&self, opened: &mut Opened, wait: Duration, report: &mut JsonReport) -> Result<FiveTuple, Error> {
         let start = opened.engine.reactor.now();
         let Opened { engine, origin, .. } = opened;
         let tuple = origin.dial(engine, self.remote);

@@ -5,7 +5,7 @@
 //! to hear the answer, a server until it is interrupted, unless -q says otherwise.
 use super::attempt::{Attempt, Opened};
 use crate::{
-    report::{Error, Report},
+    report::{Error, JsonReport},
     runtime::{Engine, Port, Setup, assume},
     session::{
         Access, Policy,
@@ -32,7 +32,7 @@ pub struct DatagramConnect {
 }
 
 impl DatagramConnect {
-    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let mut attempts = self.attempts.iter().peekable();
         loop {
             let Some(attempt) = attempts.next() else { return Ok(()) };
@@ -60,7 +60,7 @@ impl DatagramConnect {
 }
 
 impl Attempt {
-    fn open_datagrams(&self, wait: Duration, report: &mut Report) -> Result<Engine, Error> {
+    fn open_datagrams(&self, wait: Duration, report: &mut JsonReport) -> Result<Engine, Error> {
         report.attempt(self.remote, &self.egress);
         let Opened { mut engine, origin, resolution } = self.open(wait)?;
         report.attempt(self.remote, &origin.egress);
@@ -86,7 +86,7 @@ pub struct DatagramListen {
 }
 
 impl DatagramListen {
-    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
         let streams = streams()?;
         engine.enter_sandbox()?;
@@ -118,7 +118,7 @@ fn talk(
     policy: Policy,
     delay: Option<Duration>,
     streams: (Stream, Stream),
-    report: &mut Report,
+    report: &mut JsonReport,
 ) -> Result<(), Error> {
     let conversation = DatagramConversation::new(engine.reactor.now(), role, policy, delay, streams);
     let (summary, result) = conversation.run(engine);

@@ -1,6 +1,6 @@
 //! Listening: one client, then out; or, with `-k`, all that come.
 use crate::{
-    report::{Error, Report},
+    report::{Error, JsonReport},
     runtime::{Engine, Port, Setup, assume},
     session::{
         self, Access, Command, Policy,
@@ -33,7 +33,7 @@ pub struct Listen {
 }
 
 impl Listen {
-    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let taps = super::standard_streams(&self.recording, self.command.as_ref())?;
         let flows = HALF_OPEN + BACKLOG + self.keep_open.unwrap_or(1);
         let mut engine = Engine::open(&Setup { flows, ..self.setup.clone() }, Port::take(&self.setup)?)?;
@@ -61,7 +61,7 @@ impl Listen {
         engine: &mut Engine,
         limit: usize,
         taps: Option<Taps>,
-        report: &mut Report,
+        report: &mut JsonReport,
     ) -> Result<(), Error> {
         let service = Service { limit, policy: self.policy, wait: self.wait, command: self.command.clone() };
         let mut server = Server::new(engine.reactor.now(), service, taps);
@@ -81,7 +81,12 @@ impl Listen {
         Ok(result?)
     }
 
-    fn serve_one(&self, engine: &mut Engine, taps: Option<Taps>, report: &mut Report) -> Result<(), Error> {
+    fn serve_one(
+        &self,
+        engine: &mut Engine,
+        taps: Option<Taps>,
+        report: &mut JsonReport,
+    ) -> Result<(), Error> {
         let deadline = self.wait.map(|wait| engine.reactor.now() + wait);
         let Some(tuple) = engine.run_until(deadline, |stack| stack.accept())? else {
             return Err(session::Error::NobodyCame(self.wait.unwrap_or_default()).into());

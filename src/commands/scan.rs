@@ -8,7 +8,7 @@ mod udp;
 use super::attempt::{Attempt, Opened, Origin};
 use crate::{
     net::Protocol,
-    report::{Error, Report, Verdict},
+    report::{Error, JsonReport, Verdict},
     session,
     stdio::{self, Writer},
 };
@@ -38,7 +38,7 @@ pub struct Scan {
 
 impl Scan {
     /// Succeeds if a port is open.
-    pub fn run(&self, report: &mut Report) -> Result<(), Error> {
+    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let mut results = Results::new(self, report)?;
         let mut attempts = self.attempts.iter().peekable();
         while let Some(attempt) = attempts.next() {
@@ -97,7 +97,7 @@ impl Sweep {
 /// What is known of the ports.
 struct Results<'r> {
     protocol: Protocol,
-    report: &'r mut Report,
+    report: &'r mut JsonReport,
     output: Writer,
     known: HashMap<u16, (SocketAddr, Result<(), Error>)>,
     /// Ports whose line has not been printed.
@@ -107,7 +107,7 @@ struct Results<'r> {
 }
 
 impl Results<'_> {
-    fn new<'r>(scan: &Scan, report: &'r mut Report) -> Result<Results<'r>, Error> {
+    fn new<'r>(scan: &Scan, report: &'r mut JsonReport) -> Result<Results<'r>, Error> {
         let output = Writer::output().map_err(stdio::Error::Output)?;
         let unprinted = scan.ports.iter().copied().collect();
         Ok(Results { protocol: scan.protocol, report, output, known: HashMap::new(), unprinted, last: false })

@@ -1,4 +1,4 @@
-//! Why a run failed: what commands find out, and what the rooms below them say.
+//! The error of a command: what it finds out itself, and the errors of the rooms below.
 use super::{Hint, Verdict};
 use crate::{
     host::interface::InterfaceError,
@@ -18,9 +18,9 @@ use std::{
     time::Duration,
 };
 
-/// Why a run failed.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error(
         "{target}: timed out: no {}answer to {} in {} s{}{}",
         if discards.is_some() { "valid " } else { "" },
@@ -61,8 +61,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The signal that ended the run, if one did.
-    pub fn signal(&self) -> Option<Signal> {
+    /// Returns the signal that ended the run, if one did.
+    pub(crate) fn signal(&self) -> Option<Signal> {
         match self {
             Error::Runtime(runtime::Error::Interrupted(signal))
             | Error::Session(session::Error::Runtime(runtime::Error::Interrupted(signal))) => Some(*signal),
@@ -71,7 +71,7 @@ impl Error {
     }
 }
 
-/// Errors of rooms that commands use directly.
+/// Converts errors of the rooms below runtime, which commands also use directly.
 macro_rules! through_runtime {
     ($($error:ty),*) => {$(
         impl From<$error> for Error {
@@ -83,7 +83,7 @@ macro_rules! through_runtime {
 }
 through_runtime!(KernelError, LinkError, CapabilityError, SandboxError, InterfaceError, SinkError);
 
-/// What else there is to say, as the end of an error's message.
+/// Returns further words as the end of an error's message.
 fn behind(words: Option<impl fmt::Display>) -> String {
     words.map_or_else(String::new, |words| format!("; {words}"))
 }

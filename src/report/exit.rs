@@ -1,11 +1,10 @@
-//! How a run ends: the one line on stderr, and the exit status that scripts read.
-use super::{Error, Report, Verdict};
+//! The end of a run: the one line on stderr, the JSON object, and the exit status that scripts read.
+use super::{Error, Failure, JsonReport, Verdict};
 use crate::{
     kernel,
-    plan::PlanError,
     process::signals,
-    session,
     stdio::{self, stderr},
+    text,
 };
 use nix::{
     errno::Errno,
@@ -16,28 +15,25 @@ use std::{
     process::ExitCode,
 };
 
-/// The statuses of a command that can't be run, or is not there, as a shell has them (POSIX, XCU 2.8.2).
-const CANNOT_RUN: u8 = 126;
-const NOT_FOUND: u8 = 127;
-
-/// Prints the error, if there is one, and the report if it is asked for, and returns the status that the verdict has, or
-/// that a process of --exec has chosen. Interrupted runs end by the signal itself, so that the shell sees what happened.
-pub fn report(result: &anyhow::Result<()>, detailed: bool, report: Option<Report>) -> ExitCode {
-    let signal = match result.as_ref().err() {
-        // Whatever failed may have failed because nothing waits any more.
-        Some(error) => error.downcast_ref().and_then(Error::signal).or_else(signals::ending),
-        None => None,
+/// Ends a run: prints the failure's line and the JSON object, if one is asked for, and returns the exit status.
+///
+/// The status is the verdict's, with a number for each kind of failure if it is to be `detailed`; or the status of
+/// an --exec process. After a signal the process ends by that signal, so that the shell sees it.
+pub fn conclude(result: Result<(), Failure>, detailed: bool, report: Option<JsonReport>) -> ExitCode {
+    let failure = result.as_ref().err();
+    // A signal ends all waiting, so any error after one may follow from it.
+    let signal = failure.and_then(|failure| failure.signal.or_else(signals::ending));
+    let verdict = match signal {
+        Some(_) => Verdict::Interrupted,
+        None => failure.map_or(Verdict::Done, |failure| failure.verdict),
     };
-    let verdict = if signal.is_some() { Verdict::Interrupted } else { verdict(result) };
-    let mut status = command_status(result).unwrap_or(verdict.status(detailed));
-    if let Err(error) = result
-        && signal.is_none()
-    {
-        stderr::say(&format!("netkat: {}", printable(&message(error))));
+    let mut status = failure.and_then(|failure| failure.status).unwrap_or(verdict.status(detailed));
+    if let Some(failure) = failure.filter(|_| signal.is_none()) {
+        stderr::say(&format!("netkat: {}", text::one_line(&failure.message)));
     }
     if let Some(report) = report {
         status = report.exec_status().filter(|status| *status != 0).unwrap_or(status);
-        report.conclude(verdict, result.as_ref().err().map(message));
+        report.conclude(verdict, failure.map(|failure| failure.message.clone()));
     }
     stderr::finish();
     match signal {
@@ -46,62 +42,21 @@ pub fn report(result: &anyhow::Result<()>, detailed: bool, report: Option<Report
     }
 }
 
-/// The status of a command that could not be started.
-fn command_status(result: &anyhow::Result<()>) -> Option<u8> {
-    let Some(Error::Session(session::Error::Exec { error, .. })) = result.as_ref().err()?.downcast_ref()
-    else {
-        return None;
-    };
-    match error.kind() {
-        io::ErrorKind::NotFound => Some(NOT_FOUND),
-        io::ErrorKind::PermissionDenied => Some(CANNOT_RUN),
-        _ if error.raw_os_error() == Some(libc::ENOEXEC) => Some(CANNOT_RUN),
-        _ => None,
-    }
-}
-
-/// The words of an error and of its causes, each once.
-fn message(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
-/// The most characters of a message that are printed from its beginning, and from its end.
-const BEGINNING: usize = 400;
-const END: usize = 200;
-
-/// A message with nothing in it that a terminal would obey, and not longer than anyone reads: names and paths
-/// come from anywhere.
-fn printable(message: &str) -> String {
-    let clean: Vec<char> =
-        message.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
-    match clean.len() > BEGINNING + END {
-        true => {
-            clean.iter().take(BEGINNING).chain(&['…']).chain(clean.iter().skip(clean.len() - END)).collect()
-        }
-        false => clean.into_iter().collect(),
-    }
-}
-
-/// Prints to standard output, and returns the status: what can't be printed is a failure.
+/// Prints a document to standard output. Returns the exit status: a document that cannot be printed is a failure.
 pub fn print(document: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> ExitCode {
     let mut out = io::stdout().lock();
     let result = match kernel::output_was_closed() {
         true => Err(Errno::EBADF.into()),
         false => document(&mut out).and_then(|()| out.flush()),
     };
-    report(&result.map_err(|error| Error::from(stdio::Error::Output(error)).into()), false, None)
+    let result = result.map_err(|error| Failure::from(Error::from(stdio::Error::Output(error))));
+    conclude(result, false, None)
 }
 
-/// Prints what clap has to say, to standard output if it was asked for.
+/// Prints clap's message: help and version to standard output, wrong usage to standard error. Returns the exit status.
 pub fn usage(error: &clap::Error) -> ExitCode {
     match error.use_stderr() {
-        // Nothing has been set up that could be left behind, and signals have their usual effect.
+        // Nothing is set up yet that could be left behind, and signals have their usual effect.
         true => {
             let _ = error.print();
             ExitCode::from(Verdict::Usage.status(false))
@@ -110,20 +65,14 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn verdict(result: &anyhow::Result<()>) -> Verdict {
-    let Err(error) = result else { return Verdict::Done };
-    let planned = error.downcast_ref::<PlanError>().map(PlanError::verdict);
-    let ran = || error.downcast_ref::<Error>().map(Verdict::from);
-    planned.or_else(ran).unwrap_or(Verdict::Failed)
-}
-
-/// Ends the process as if `signal` had never been caught. It was only blocked, so its disposition is still what it was.
+/// Ends the process as if `signal` had never been caught. The signal was only blocked, so its disposition is the
+/// original one.
 fn die_by(signal: Signal) -> ExitCode {
     let mut mask = SigSet::empty();
     mask.add(signal);
     if let Err(error) = mask.thread_unblock().and_then(|()| raise(signal)) {
         log::debug!("cannot end by {signal}: {error}");
     }
-    // A disposition that spares the process leaves it a status, as a shell reports a death.
+    // Where the disposition spares the process, it exits with the status that a shell reports for that death.
     ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX))
 }

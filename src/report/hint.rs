@@ -1,20 +1,20 @@
-//! What the user may not think of when nothing answers.
+//! Hints at causes of silence that the user may not think of.
 use crate::{host::route, runtime::Wish};
 use std::{fmt, net::IpAddr};
 
-/// Where else to look.
+/// A likely cause of silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hint {
-    /// A private address that this host sends to its default gateway, as a node or a pod does with a Service's.
+pub(crate) enum Hint {
+    /// A private address that only the default route leads to, as a node or a pod has for a Service's address.
     ClusterIp(IpAddr),
 }
 
 impl Hint {
-    /// Of a destination that did not answer.
-    pub fn of(wish: &Wish) -> Option<Hint> {
+    /// Returns the hint for a destination that did not answer.
+    pub(crate) fn of(wish: &Wish) -> Option<Hint> {
         let destination = wish.query.destination;
-        let lost = wish.via.is_none() && is_private(destination) && route::is_default(&wish.query);
-        lost.then_some(Hint::ClusterIp(destination))
+        let likely = wish.via.is_none() && is_private(destination) && route::is_default(&wish.query);
+        likely.then_some(Hint::ClusterIp(destination))
     }
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for Hint {
     }
 }
 
-/// Whether Services may have such an address: RFC 1918, RFC 6598 (which some clouds take for them), RFC 4193.
+/// Returns whether a Service may have this address: RFC 1918, RFC 6598 (used by some clouds), RFC 4193.
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {

@@ -1,6 +1,6 @@
-//! The outcome of a run as data, for scripts (`--json`): one object on a line, for success and failure alike. With
-//! `-k`, each client has an object of its own as soon as it is over, before that of the run.
-use super::{Error, Verdict};
+//! The outcome of a run as JSON (`--json`): one object on one line, for success and failure alike. With `-k`, each
+//! client has an object of its own, written when it disconnects.
+use super::{Error, Failure, Verdict};
 use crate::{
     net::{FiveTuple, Protocol},
     runtime::{Egress, children::Ended},
@@ -16,57 +16,58 @@ use std::{
     time::Duration,
 };
 
-/// What is known at the end; what was not reached stays null. Times are in milliseconds.
+/// A JSON object that the run fills in step by step; a step that was not reached stays null. Times are in
+/// milliseconds.
 #[derive(Debug, Default, Serialize)]
-pub struct Report {
-    /// Where it goes; nowhere unless it is asked for.
+pub struct JsonReport {
+    /// Where the object is written; `None` without --json.
     #[serde(skip)]
-    output: Option<Output>,
+    output: Option<Destination>,
     verdict: Option<Verdict>,
-    /// The words of the failure.
+    /// The failure's message.
     error: Option<String>,
-    flow: Option<Ends>,
-    route: Option<Way>,
+    flow: Option<Addresses>,
+    route: Option<Route>,
     timings: Timings,
-    /// What went over the connection.
+    /// Counters of the TCP connection.
     traffic: Option<Traffic>,
-    /// What went by UDP.
+    /// Counters of the UDP port.
     #[serde(skip_serializing_if = "Option::is_none")]
     datagrams: Option<Datagrams>,
-    /// Packets that the guard has kept from the kernel.
+    /// Packets that the guard dropped before the kernel's stack.
     kept_from_kernel: Option<u64>,
-    /// The status of the process of --exec, as a shell reports it: 128 + the number of a signal that ended it.
+    /// Status of the --exec process, as a shell reports it: 128 + the number of the signal that ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     exec_status: Option<u8>,
-    /// What became of that process.
+    /// How that process ended.
     #[serde(skip)]
     process: Option<Ended>,
-    /// What came while the handshake was under way and was no part of it.
+    /// Segments dropped during the handshake because they answered nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     discarded: Option<Discarded>,
-    /// How many clients -k has served.
+    /// Clients that -k has served.
     #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<u64>,
-    /// The results of -z, in the order of the ports.
+    /// Results of -z, in the order of the ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    ports: Vec<Port>,
+    ports: Vec<ProbedPort>,
 }
 
 #[derive(Debug)]
-enum Output {
+enum Destination {
     Stderr,
     File { file: Writer, name: String },
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Ends {
-    /// Null until there is a port to send from.
+struct Addresses {
+    /// Null until netkat has a local port.
     local: Option<SocketAddr>,
     remote: SocketAddr,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Way {
+struct Route {
     interface: String,
     source: IpAddr,
     next_hop: String,
@@ -75,7 +76,7 @@ struct Way {
 
 #[derive(Clone, Debug, Default, Serialize)]
 struct Timings {
-    /// Finding the next hop's link address, by ARP or neighbour discovery.
+    /// Resolution of the next hop's link address, by ARP or neighbour discovery.
     #[serde(serialize_with = "milliseconds")]
     neighbour: Option<Duration>,
     /// From the first SYN to the end of the handshake.
@@ -84,7 +85,7 @@ struct Timings {
     /// From the end of the handshake, or from the start where there is none, to the peer's first data.
     #[serde(serialize_with = "milliseconds")]
     first_byte: Option<Duration>,
-    /// The same to the end.
+    /// From the end of the handshake, or from the start where there is none, to the end.
     #[serde(serialize_with = "milliseconds")]
     close: Option<Duration>,
 }
@@ -95,13 +96,13 @@ struct Traffic {
     bytes_received: u64,
     /// Segments with a wrong checksum or header length.
     invalid: u64,
-    /// Segments with data, those sent again included.
+    /// Segments with data, retransmissions included.
     segments_sent: u64,
     segments_lost: u64,
     segments_retransmitted: u64,
-    /// Those of them that the peer had already.
+    /// Retransmissions that the peer reported as duplicates (DSACK).
     spurious_retransmissions: u64,
-    /// Times that the retransmission timer ran out.
+    /// Expiries of the retransmission timer.
     timeouts: u64,
     tail_probes: u64,
     #[serde(serialize_with = "milliseconds")]
@@ -121,11 +122,11 @@ struct Datagrams {
     bytes_sent: u64,
     datagrams_received: u64,
     bytes_received: u64,
-    /// Frames that found the receive buffer full.
+    /// Frames that the kernel dropped because the receive buffer was full.
     lost: u64,
     /// Datagrams that this host's own egress dropped.
     egress_drops: u64,
-    /// Datagrams of others than whom we talk with.
+    /// Datagrams from other hosts than the peer.
     strangers: u64,
     /// Datagrams with a wrong checksum or length.
     invalid: u64,
@@ -134,45 +135,45 @@ struct Datagrams {
 #[derive(Clone, Debug, Serialize)]
 struct Discarded {
     segments: u64,
-    /// The last of them, in words.
+    /// The last of these segments, in words.
     last: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Port {
+struct ProbedPort {
     address: IpAddr,
     port: u16,
     protocol: &'static str,
-    /// In the words of the port's line.
+    /// State as in the port's line on standard output.
     state: String,
     /// Null for an open port.
     failure: Option<Verdict>,
     error: Option<String>,
 }
 
-impl Report {
-    /// A report that goes to `file`, which is made now, or to stderr. A FIFO waits for its reader.
+impl JsonReport {
+    /// Returns a report to `file`, which is created now, or to stderr. A FIFO waits for its reader.
     ///
     /// # Errors
-    /// Those of making the file.
-    pub fn to(file: Option<&Path>) -> Result<Report, Error> {
+    /// Those of creating the file.
+    pub fn to(file: Option<&Path>) -> Result<JsonReport, Failure> {
         let output = match file {
-            None => Output::Stderr,
+            None => Destination::Stderr,
             Some(path) => {
                 let name = path.display().to_string();
                 match Writer::create(path, false) {
-                    Ok(file) => Output::File { file, name },
-                    Err(error) => return Err(Error::Report { to: name, error }),
+                    Ok(file) => Destination::File { file, name },
+                    Err(error) => return Err(Error::Report { to: name, error }.into()),
                 }
             }
         };
-        Ok(Report { output: Some(output), ..Report::default() })
+        Ok(JsonReport { output: Some(output), ..JsonReport::default() })
     }
 
-    /// A connection is tried, this way.
-    pub fn attempt(&mut self, remote: SocketAddr, egress: &Egress) {
-        self.flow = Some(Ends { local: None, remote });
-        self.route = Some(Way {
+    /// Notes which address is tried, and by which route.
+    pub(crate) fn attempt(&mut self, remote: SocketAddr, egress: &Egress) {
+        self.flow = Some(Addresses { local: None, remote });
+        self.route = Some(Route {
             interface: egress.interface.name.clone(),
             source: egress.source,
             next_hop: egress.next_hop.to_string(),
@@ -180,27 +181,30 @@ impl Report {
         });
     }
 
-    pub fn resolved(&mut self, time: Duration) {
+    /// Notes how long the resolution of the next hop took.
+    pub(crate) fn resolved(&mut self, time: Duration) {
         self.timings.neighbour = Some(time);
     }
 
-    pub fn flow(&mut self, tuple: &FiveTuple) {
-        self.flow = Some(Ends { local: Some(tuple.local), remote: tuple.remote });
+    /// Notes both ends of the connection.
+    pub(crate) fn flow(&mut self, tuple: &FiveTuple) {
+        self.flow = Some(Addresses { local: Some(tuple.local), remote: tuple.remote });
     }
 
-    /// The handshake is over, or was given up.
-    pub fn discarded(&mut self, discards: Option<Discards>) {
+    /// Notes the segments that were dropped during the handshake.
+    pub(crate) fn discarded(&mut self, discards: Option<Discards>) {
         let words =
             |discards: Discards| Discarded { segments: discards.count, last: discards.last.to_string() };
         self.discarded = discards.map(words);
     }
 
-    pub fn connected(&mut self, time: Duration) {
+    /// Notes how long the handshake took.
+    pub(crate) fn connected(&mut self, time: Duration) {
         self.timings.connect = Some(time);
     }
 
-    /// The connection is over.
-    pub fn summary(&mut self, summary: &Summary) {
+    /// Notes the counters of a closed connection.
+    pub(crate) fn summary(&mut self, summary: &Summary) {
         self.timings.first_byte = summary.first_byte;
         self.timings.close = Some(summary.duration);
         self.kept_from_kernel = Some(summary.kept);
@@ -225,8 +229,8 @@ impl Report {
         });
     }
 
-    /// The exchange of datagrams is over.
-    pub fn datagrams(&mut self, summary: &DatagramSummary) {
+    /// Notes the counters of a UDP port that is closed.
+    pub(crate) fn datagrams(&mut self, summary: &DatagramSummary) {
         if let Some(peer) = &summary.peer {
             self.flow(peer);
         }
@@ -246,18 +250,18 @@ impl Report {
         });
     }
 
-    /// The exit status that a process of --exec has chosen for the run: its own, unless it had to be asked to go.
-    pub fn exec_status(&self) -> Option<u8> {
+    /// Returns the exit status that the --exec process chose for the run: its own, unless netkat had to end it.
+    pub(crate) fn exec_status(&self) -> Option<u8> {
         self.process.filter(|ended| !ended.asked).map(|ended| ended.exit.code())
     }
 
-    /// One of many clients is gone, and its process, if it had one: its object is written at once.
-    pub fn client(&mut self, client: &Departure) {
+    /// Writes the object of a client of -k that has disconnected.
+    pub(crate) fn client(&mut self, client: &Departure) {
         self.remaining_client(&client.tuple, &client.summary, client.result.as_ref().copied());
     }
 
-    /// The same for a client that was there when the run ended, with `result`.
-    pub fn remaining_client(
+    /// Writes the object of a client that was still connected when the run ended with `result`.
+    pub(crate) fn remaining_client(
         &mut self,
         tuple: &FiveTuple,
         summary: &Summary,
@@ -266,26 +270,33 @@ impl Report {
         if self.output.is_none() {
             return;
         }
-        let mut client = Report {
+        let mut client = JsonReport {
             verdict: Some(result.err().map_or(Verdict::Done, Verdict::from)),
             error: result.err().map(ToString::to_string),
-            ..Report::default()
+            ..JsonReport::default()
         };
         client.flow(tuple);
         client.summary(summary);
-        // All clients share the guard.
+        // All clients share one guard.
         client.kept_from_kernel = None;
         self.write(&client);
     }
 
-    /// So many clients have been served, and so many packets kept from the kernel.
-    pub fn served(&mut self, clients: u64, kept: u64) {
+    /// Notes the number of clients served, and of packets that the guard dropped.
+    pub(crate) fn served(&mut self, clients: u64, kept: u64) {
         self.clients = Some(clients);
         self.kept_from_kernel = Some(kept);
     }
 
-    pub fn port(&mut self, at: SocketAddr, protocol: Protocol, state: String, result: Result<(), &Error>) {
-        self.ports.push(Port {
+    /// Notes the result of a probe.
+    pub(crate) fn port(
+        &mut self,
+        at: SocketAddr,
+        protocol: Protocol,
+        state: String,
+        result: Result<(), &Error>,
+    ) {
+        self.ports.push(ProbedPort {
             address: at.ip(),
             port: at.port(),
             protocol: match protocol {
@@ -298,19 +309,19 @@ impl Report {
         });
     }
 
-    /// The run is over: writes its object.
-    pub fn conclude(mut self, verdict: Verdict, error: Option<String>) {
+    /// Writes the run's own object.
+    pub(crate) fn conclude(mut self, verdict: Verdict, error: Option<String>) {
         let output = self.output.take();
         (self.verdict, self.error) = (Some(verdict), error);
-        Report { output, ..Report::default() }.write(&self);
+        JsonReport { output, ..JsonReport::default() }.write(&self);
     }
 
-    /// Writes an object. What can't be written is said, and changes nothing about the outcome.
-    fn write(&mut self, object: &Report) {
+    /// Writes an object. An error of writing is logged and does not change the outcome.
+    fn write(&mut self, object: &JsonReport) {
         let (written, to) = match &mut self.output {
             None => return,
-            Some(Output::Stderr) => (line(object).map(|line| stderr::say(&line)), "stderr"),
-            Some(Output::File { file, name }) => {
+            Some(Destination::Stderr) => (line(object).map(|line| stderr::say(&line)), "stderr"),
+            Some(Destination::File { file, name }) => {
                 (line(object).and_then(|line| file.write_all(format!("{line}\n").as_bytes())), name.as_str())
             }
         };
@@ -320,8 +331,8 @@ impl Report {
     }
 }
 
-/// An object in one line.
-fn line(object: &Report) -> io::Result<String> {
+/// Returns an object as one line.
+fn line(object: &JsonReport) -> io::Result<String> {
     Ok(serde_json::to_string(object)?)
 }
 

@@ -1,12 +1,14 @@
-//! What the user and the script see of a run's end: the error, its verdict and exit status, the JSON object, hints.
+//! The outcome of a run, for users and scripts: errors, verdicts, exit statuses, the JSON object, hints, log lines.
 mod error;
 pub mod exit;
+mod failure;
 mod hint;
+mod json_report;
 pub mod logging;
-mod outcome;
 mod verdict;
 
-pub use error::Error;
-pub use hint::Hint;
-pub use outcome::Report;
-pub use verdict::Verdict;
+pub(crate) use error::Error;
+pub use failure::Failure;
+pub(crate) use hint::Hint;
+pub use json_report::JsonReport;
+pub(crate) use verdict::Verdict;

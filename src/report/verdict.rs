@@ -1,4 +1,4 @@
-//! Verdicts: how a run ended, in the few words that scripts tell apart. The exit status follows from one.
+//! Verdicts: the few kinds of outcome that scripts tell apart, and the exit status of each.
 use super::Error;
 use crate::{
     host::{neighbour::NeighbourError, route::RouteError},
@@ -11,17 +11,17 @@ use crate::{
 use serde::{Serialize, Serializer};
 use std::{fmt, io};
 
-/// How a run ended.
+/// The kind of a run's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Done,
-    /// For a reason that is none of the following; the message tells.
+    /// A failure of none of the following kinds; the message has the reason.
     Failed,
     /// The command line is wrong.
     Usage,
-    /// No answer; nobody connected; silence for the idle or the user timeout.
+    /// No answer, no client, or silence for the idle or the user timeout.
     TimedOut,
-    /// A reset answered our SYN; an ICMP port unreachable our datagram.
+    /// A reset answered the SYN, or an ICMP port unreachable the datagram.
     Refused,
     /// An ICMP error answered.
     Rejected,
@@ -29,15 +29,15 @@ pub enum Verdict {
     NoNeighbour,
     /// A capability is missing.
     Privilege,
-    /// This host's own egress dropped what we sent.
+    /// This host's own egress dropped what netkat sent.
     EgressDropped,
-    /// A signal ended it; the process ends by the signal itself.
+    /// A signal ended the run; the process ends by the same signal.
     Interrupted,
 }
 
 impl Verdict {
-    /// The exit status: 0, 1 and 2 as nc's; with `detailed`, failures have numbers of their own.
-    pub fn status(self, detailed: bool) -> u8 {
+    /// Returns the exit status: 0, 1 or 2, as nc's; with `detailed`, a number for each kind of failure.
+    pub(crate) fn status(self, detailed: bool) -> u8 {
         match self {
             Verdict::Done => 0,
             Verdict::Usage => 2,

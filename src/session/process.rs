@@ -15,6 +15,7 @@ use crate::{
     net::FiveTuple,
     runtime::children::Children,
     stdio::{Channel, Stream},
+    text::escape_control,
 };
 use nix::{
     errno::Errno,
@@ -80,7 +81,7 @@ impl Command {
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, word) in self.words.iter().enumerate() {
-            write!(f, "{}{}", if i > 0 { " " } else { "" }, word.to_string_lossy().escape_debug())?;
+            write!(f, "{}{}", if i > 0 { " " } else { "" }, escape_control(&word.to_string_lossy()))?;
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use super::{
     decode::{Arp, DecodedFrame, Icmp, Ip, Network, Tcp, Transport, Udp},
     frame::CapturedFrame,
     names,
-    text::escape_control,
 };
+use crate::text::escape_control;
 
 /// A packet's object. Fields that the packet does not have are left out.
 #[derive(Default, Serialize)]

@@ -13,9 +13,12 @@ use super::{
     decode::{Arp, DecodedFrame, Icmp, Ip, Network, Problem, Tcp, TcpOptions, Transport, Udp},
     frame::{CapturedFrame, LinkType},
     names,
-    text::{AppendText, escape_control},
+    text::AppendText,
 };
-use crate::net::ip_protocol::{ICMP, ICMPV6};
+use crate::{
+    net::ip_protocol::{ICMP, ICMPV6},
+    text::escape_control,
+};
 
 /// A formatter of packets as lines.
 pub struct LineFormatter {

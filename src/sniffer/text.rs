@@ -1,26 +1,9 @@
 //! Appends numbers and addresses to a byte buffer, without `std::fmt` on the hot path.
-use std::{borrow::Cow, io::Write, net::IpAddr};
+use std::{io::Write, net::IpAddr};
 
 use crate::net::MacAddr;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
-
-/// Escapes the control characters of text that others chose (a file's author, an interface's
-/// owner).
-pub(super) fn escape_control(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::new();
-    for character in text.chars() {
-        if character.is_control() {
-            escaped.extend(character.escape_default());
-        } else {
-            escaped.push(character);
-        }
-    }
-    Cow::Owned(escaped)
-}
 
 /// A buffer that takes numbers and addresses as text.
 pub(super) trait AppendText {

@@ -1,0 +1,65 @@
+//! The failure of a run, as its last line, its exit status and its JSON object need it.
+use super::{Error, Verdict};
+use crate::session;
+use nix::sys::signal::Signal;
+use std::{error, io};
+
+/// The statuses of a command that cannot be run, or is not there, as a shell has them (POSIX, XCU 2.8.2).
+const CANNOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// A run's failure. The errors of planning and of commands convert into it.
+#[derive(Debug)]
+pub struct Failure {
+    pub(super) verdict: Verdict,
+    /// The words of the error and of its causes.
+    pub(super) message: String,
+    /// The signal that ended the run.
+    pub(super) signal: Option<Signal>,
+    /// The status of a command that could not be started.
+    pub(super) status: Option<u8>,
+}
+
+impl Failure {
+    /// Returns a failure that no signal caused, with the error's words.
+    pub(crate) fn new(verdict: Verdict, error: &dyn error::Error) -> Failure {
+        Failure { verdict, message: message(error), signal: None, status: None }
+    }
+
+    /// Returns the words of the error and of its causes.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let (signal, status) = (error.signal(), command_status(&error));
+        Failure { signal, status, ..Failure::new(Verdict::from(&error), &error) }
+    }
+}
+
+/// Returns the status of a command that could not be started.
+fn command_status(error: &Error) -> Option<u8> {
+    let Error::Session(session::Error::Exec { error, .. }) = error else { return None };
+    match error.kind() {
+        io::ErrorKind::NotFound => Some(NOT_FOUND),
+        io::ErrorKind::PermissionDenied => Some(CANNOT_RUN),
+        _ if error.raw_os_error() == Some(libc::ENOEXEC) => Some(CANNOT_RUN),
+        _ => None,
+    }
+}
+
+/// Returns the words of an error and of its causes, each once.
+fn message(error: &dyn error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
