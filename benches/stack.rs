@@ -7,7 +7,7 @@ use std::{
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use netkat::{
-    session::{Policy, Relay, View},
+    session::{FlowStatus, Policy, Relay},
     stack::{
         checksum::Sum,
         ip::{self, Fragmentation, Template},
@@ -67,7 +67,11 @@ fn relay(criterion: &mut Criterion) {
     criterion.bench_function("relay, a turn", |bencher| {
         bencher.iter(|| {
             now += Duration::from_micros(1);
-            let view = View { send_room: 1, unacknowledged: now.subsec_nanos() as usize, ..View::default() };
+            let view = FlowStatus {
+                send_room: 1,
+                unacknowledged: now.subsec_nanos() as usize,
+                ..FlowStatus::default()
+            };
             relay.moved(now);
             black_box((relay.wants_input(&view), relay.wants_output(&view)));
             (relay.step(now, black_box(&view)), relay.deadline())

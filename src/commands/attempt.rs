@@ -1,4 +1,4 @@
-//! One address to try: the way there, opened.
+//! An attempt: one address to try, and everything that is opened for it.
 use crate::{
     host::{interface::Framing, neighbour, route::Query},
     link::{LinkHeader, NextHop},
@@ -13,20 +13,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// One address to try.
+/// An address to try.
 #[derive(Clone, Debug)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     pub remote: SocketAddr,
     pub wish: Wish,
-    /// The way there, as far as it is known before our port is.
+    /// The route, as far as it is known before the local port is.
     pub egress: Egress,
     pub setup: Setup,
 }
 
 impl Attempt {
-    /// Opens everything and finds the link addresses of our frames; a neighbour has `wait` to answer.
+    /// Opens everything, and resolves the next hop's link address within `wait`.
     pub(super) fn open(&self, wait: Duration) -> Result<Opened, Error> {
-        // An earlier attempt is gone with all that it opened, and a neighbour may take its time.
+        // An earlier attempt has closed everything it opened; while the neighbour is resolved, a signal may end the process.
         signals::release();
         let port = Port::take(&self.setup)?;
         let query =
@@ -39,7 +39,7 @@ impl Attempt {
             ..self.setup.clone()
         };
         let Some(persona) = egress.persona else {
-            // The kernel's neighbour table knows.
+            // The kernel resolves the neighbours of this host's own addresses.
             let start = Instant::now();
             let next_hop = resolve(&egress, wait)?;
             let resolution = start.elapsed();
@@ -62,7 +62,7 @@ impl Attempt {
         Ok(Opened { engine, origin: Origin { wish: self.wish, egress, next_hop, neighbour }, resolution })
     }
 
-    /// Asks for the way once more, now that our port is known: policy rules and multipath hashing look at it.
+    /// Asks for the route again with the local port: policy rules and multipath hashing depend on it.
     fn decide_for(&self, query: Query) -> Result<Egress, runtime::Error> {
         if self.wish.via.is_some() || self.wish.persona.is_some() {
             return Ok(self.egress.clone());
@@ -71,15 +71,15 @@ impl Attempt {
     }
 }
 
-/// An engine, and where its connections leave from.
+/// An open engine, and the origin of its connections.
 pub(super) struct Opened {
     pub engine: Engine,
     pub origin: Origin,
-    /// How long it took to find the next hop's link address.
+    /// Time that the resolution of the next hop took.
     pub resolution: Duration,
 }
 
-/// Where connections leave from, and by which next hop.
+/// The local end of connections: source address and next hop.
 pub(super) struct Origin {
     wish: Wish,
     pub egress: Egress,
@@ -88,7 +88,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// Begins a connection; the SYN leaves with the engine's next turn.
+    /// Starts a connection; the SYN leaves with the engine's next turn.
     pub fn dial(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
         let tuple = self.tuple(engine, Protocol::Tcp, remote);
         let way = self.way(engine);
@@ -112,7 +112,7 @@ impl Origin {
         }
     }
 
-    /// Where our packets go, and what they may measure.
+    /// Returns the next hop of packets, and their maximum size.
     fn way(&self, engine: &Engine) -> Way {
         Way {
             next_hop: self.next_hop,
@@ -121,7 +121,7 @@ impl Origin {
         }
     }
 
-    /// What it means that nothing came back.
+    /// Returns the error of a handshake without an answer.
     pub fn silence(&self, stack: &Stack, tuple: &FiveTuple, waited: Duration) -> Error {
         let flow = stack.peek(tuple);
         let counters = flow.map(Flow::counters).unwrap_or_default();
@@ -138,7 +138,7 @@ impl Origin {
     }
 }
 
-/// The link addresses of our frames, by the kernel's neighbour table.
+/// Returns the next hop with its link address, which the kernel's neighbour table resolves.
 fn resolve(egress: &Egress, wait: Duration) -> Result<NextHop, runtime::Error> {
     let interface = &egress.interface;
     let header = match (egress.framing, egress.next_hop) {

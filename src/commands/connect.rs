@@ -1,4 +1,4 @@
-//! Connecting: to each address of the name in turn, until one answers.
+//! Connecting: tries each address of the host in turn, until one answers.
 use super::attempt::{Attempt, Opened};
 use crate::{
     net::FiveTuple,
@@ -6,26 +6,27 @@ use crate::{
     runtime::Engine,
     session::{self, Command, Policy, single},
     stack::{Flow, Phase, Stack},
-    stdio::Recording,
+    stdio::StreamOptions,
 };
 use std::time::Duration;
 
-/// A connection to be made.
+/// A TCP connection to make.
 #[derive(Clone, Debug)]
-pub struct Connect {
-    /// At least one.
+pub(crate) struct Connect {
+    /// The addresses to try, at least one.
     pub attempts: Vec<Attempt>,
-    /// How long each attempt may take.
+    /// Longest time of each attempt.
     pub wait: Duration,
     pub policy: Policy,
-    /// What the peer talks to, instead of standard input and output.
+    /// Command that the peer gets a process of, instead of standard input and output.
     pub command: Option<Command>,
-    pub recording: Recording,
+    pub stream_options: StreamOptions,
 }
 
 impl Connect {
+    /// Connects, and relays until the session ends.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
-        let taps = super::standard_streams(&self.recording, self.command.as_ref())?;
+        let streams = super::standard_streams(&self.stream_options, self.command.as_ref())?;
         let mut attempts = self.attempts.iter().peekable();
         loop {
             let Some(attempt) = attempts.next() else { return Ok(()) };
@@ -36,7 +37,7 @@ impl Connect {
                         engine.enter_sandbox()?;
                     }
                     let command = self.command.as_ref();
-                    let (summary, result) = single::run(&mut engine, tuple, self.policy, command, taps);
+                    let (summary, result) = single::run(&mut engine, tuple, self.policy, command, streams);
                     report.summary(&summary);
                     return Ok(result?);
                 }
@@ -49,7 +50,7 @@ impl Connect {
 }
 
 impl Attempt {
-    /// Opens everything and completes the handshake; behind the `last` attempt's SYN there are no privileges left.
+    /// Opens everything and completes the handshake. The `last` attempt gives up all privileges before its SYN.
     fn establish(
         &self,
         wait: Duration,
@@ -67,6 +68,7 @@ impl Attempt {
         Ok((opened.engine, tuple))
     }
 
+    /// Completes the handshake.
     fn dial(&self, opened: &mut Opened, wait: Duration, report: &mut JsonReport) -> Result<FiveTuple, Error> {
         let start = opened.engine.reactor.now();
         let Opened { engine, origin, .. } = opened;
@@ -83,14 +85,14 @@ impl Attempt {
     }
 }
 
-/// How the handshake ended; `None` while it is under way.
+/// Returns how the handshake ended; `None` while it is under way.
 pub(super) fn answer(stack: &Stack, tuple: &FiveTuple) -> Option<Result<(), Error>> {
     let Some(flow) = stack.peek(tuple) else {
         return Some(Err(session::Error::Refused(tuple.remote).into()));
     };
     match flow.failure() {
         Some(failure) => Some(Err(session::Error::of(tuple.remote, failure).into())),
-        // A peer may have said all it has to say within one turn.
+        // Within one turn a peer may send everything and close.
         None => (flow.was_established() || flow.phase() != Phase::Opening).then_some(Ok(())),
     }
 }

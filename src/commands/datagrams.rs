@@ -1,8 +1,7 @@
-//! UDP: each read of standard input is a datagram; each datagram is a write to a standard output that keeps them
-//! apart, as some sockets do, and elsewhere those that came together are written together.
+//! UDP (`-u`): sends each read of standard input as a datagram, and writes out the datagrams that arrive.
 //!
-//! Nothing tells the end of a conversation, so the input's end and the clock must: a client stays for a second
-//! to hear the answer, a server until it is interrupted, unless -q says otherwise.
+//! UDP has no end of a session, so the input's end and the clock decide: a client waits for a second to hear the
+//! answer, a server until it is interrupted, unless -q says otherwise.
 use super::attempt::{Attempt, Opened};
 use crate::{
     report::{Error, JsonReport},
@@ -16,22 +15,23 @@ use crate::{
 };
 use std::time::Duration;
 
-/// How long a client stays after the input's end to hear the answer.
+/// Time that a client waits for the answer after the input's end.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
-/// Datagrams to and from one address.
+/// A UDP client of one address.
 #[derive(Clone, Debug)]
-pub struct DatagramConnect {
-    /// At least one. The first whose next hop answers is taken: UDP itself cannot tell whether anybody is there.
+pub(crate) struct DatagramConnect {
+    /// The addresses to try, at least one. The first whose next hop answers is taken: UDP itself shows no sign of a peer.
     pub attempts: Vec<Attempt>,
-    /// How long the next hop's answer may take.
+    /// Longest wait for the next hop's link address.
     pub wait: Duration,
     pub policy: Policy,
-    /// A pause after each line of the input, which is a datagram then.
+    /// Pause after each line of the input, which makes each line a datagram.
     pub delay: Option<Duration>,
 }
 
 impl DatagramConnect {
+    /// Sends and receives until the session ends.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let mut attempts = self.attempts.iter().peekable();
         loop {
@@ -49,7 +49,7 @@ impl DatagramConnect {
                     };
                     let interface = &attempt.egress.interface.name;
                     let role = Role::Client { remote: attempt.remote, interface };
-                    return talk(&mut engine, role, policy, self.delay, streams, report);
+                    return relay(&mut engine, role, policy, self.delay, streams, report);
                 }
                 Err(error) if error.signal().is_some() => return Err(error),
                 Err(error) if attempts.peek().is_none() => return Err(error),
@@ -73,19 +73,20 @@ impl Attempt {
 
 /// A UDP port to serve.
 #[derive(Clone, Debug)]
-pub struct DatagramListen {
+pub(crate) struct DatagramListen {
     pub setup: Setup,
     pub access: Access,
-    /// How long to wait for the first datagram.
+    /// Longest wait for the first datagram.
     pub wait: Option<Duration>,
-    /// Serve everybody, not only whoever speaks first; input goes to whoever spoke last.
+    /// Serve every peer, not only the first one; input goes to the peer that spoke last.
     pub keep_open: bool,
     pub policy: Policy,
-    /// A pause after each line of the input, which is a datagram then.
+    /// Pause after each line of the input, which makes each line a datagram.
     pub delay: Option<Duration>,
 }
 
 impl DatagramListen {
+    /// Opens the port and serves it until the session ends.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
         let streams = streams()?;
@@ -102,17 +103,17 @@ impl DatagramListen {
         });
         log::info!("listening on UDP port {}", engine.port());
         let role = Role::Server { wait: self.wait };
-        talk(&mut engine, role, self.policy, self.delay, streams, report)
+        relay(&mut engine, role, self.policy, self.delay, streams, report)
     }
 }
 
-/// Standard input and output, while this process may still open anything.
+/// Opens standard input and output, while the process may still open files.
 fn streams() -> Result<(Stream, Stream), Error> {
     Ok((Stream::input().map_err(stdio::Error::Input)?, Stream::output().map_err(stdio::Error::Output)?))
 }
 
-/// Talks until it is over, and reports what went by.
-fn talk(
+/// Relays datagrams until the session ends, and reports the counters.
+fn relay(
     engine: &mut Engine,
     role: Role<'_>,
     policy: Policy,

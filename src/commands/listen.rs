@@ -1,40 +1,41 @@
-//! Listening: one client, then out; or, with `-k`, all that come.
+//! Listening (`-l`): serves one client and exits; with `-k`, serves every client.
 use crate::{
     report::{Error, JsonReport},
     runtime::{Engine, Port, Setup, assume},
     session::{
         self, Access, Command, Policy,
-        server::{Event, Server, Service},
+        server::{Event, Server, ServerOptions},
         single,
     },
     stack::Listener,
-    stdio::{Recording, Taps},
+    stdio::{StandardStreams, StreamOptions},
 };
 use std::time::Duration;
 
-/// Connections that wait to be accepted.
+/// Maximum connections that wait to be accepted.
 const BACKLOG: usize = 256;
-/// Handshakes of which a record is kept, like Linux's net.ipv4.tcp_max_syn_backlog; about 250 bytes each.
+/// Maximum handshakes that are remembered, as Linux's net.ipv4.tcp_max_syn_backlog; about 250 bytes each.
 const HALF_OPEN: usize = 4096;
 
-/// A port to serve.
+/// A TCP port to serve.
 #[derive(Clone, Debug)]
-pub struct Listen {
+pub(crate) struct Listen {
     pub setup: Setup,
-    /// How long to wait for a client.
+    /// Longest wait for a client; `None` waits for ever.
     pub wait: Option<Duration>,
     pub policy: Policy,
     pub access: Access,
-    /// Go on after the first client, with so many at once.
+    /// With `-k`: maximum clients at once.
     pub keep_open: Option<usize>,
-    /// What each client talks to, instead of standard input and output.
+    /// Command that each client gets a process of, instead of standard input and output.
     pub command: Option<Command>,
-    pub recording: Recording,
+    pub stream_options: StreamOptions,
 }
 
 impl Listen {
+    /// Opens the port and serves it until the session, the wait or a signal ends.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
-        let taps = super::standard_streams(&self.recording, self.command.as_ref())?;
+        let streams = super::standard_streams(&self.stream_options, self.command.as_ref())?;
         let flows = HALF_OPEN + BACKLOG + self.keep_open.unwrap_or(1);
         let mut engine = Engine::open(&Setup { flows, ..self.setup.clone() }, Port::take(&self.setup)?)?;
         engine.enter_sandbox()?;
@@ -51,8 +52,8 @@ impl Listen {
         });
         log::info!("listening on port {}", engine.port());
         match self.keep_open {
-            Some(limit) => self.serve_many(&mut engine, limit, taps, report),
-            None => self.serve_one(&mut engine, taps, report),
+            Some(limit) => self.serve_many(&mut engine, limit, streams, report),
+            None => self.serve_one(&mut engine, streams, report),
         }
     }
 
@@ -60,20 +61,21 @@ impl Listen {
         &self,
         engine: &mut Engine,
         limit: usize,
-        taps: Option<Taps>,
+        streams: Option<StandardStreams>,
         report: &mut JsonReport,
     ) -> Result<(), Error> {
-        let service = Service { limit, policy: self.policy, wait: self.wait, command: self.command.clone() };
-        let mut server = Server::new(engine.reactor.now(), service, taps);
+        let options =
+            ServerOptions { limit, policy: self.policy, wait: self.wait, command: self.command.clone() };
+        let mut server = Server::new(engine.reactor.now(), options, streams);
         let result = loop {
             match engine.run(&mut server) {
-                Ok(Event::Left(client)) => report.client(&client),
-                Ok(Event::Over) => break Ok(()),
+                Ok(Event::Closed(client)) => report.client(&client),
+                Ok(Event::WaitExpired) => break Ok(()),
                 Err(error) => break Err(error),
             }
         };
-        let remaining = server.leave(engine);
-        server.departed().for_each(|client| report.client(&client));
+        let remaining = server.shut_down(engine);
+        server.take_closed().for_each(|client| report.client(&client));
         for (tuple, summary) in remaining {
             report.remaining_client(&tuple, &summary, result.as_ref().copied());
         }
@@ -84,7 +86,7 @@ impl Listen {
     fn serve_one(
         &self,
         engine: &mut Engine,
-        taps: Option<Taps>,
+        streams: Option<StandardStreams>,
         report: &mut JsonReport,
     ) -> Result<(), Error> {
         let deadline = self.wait.map(|wait| engine.reactor.now() + wait);
@@ -94,7 +96,7 @@ impl Listen {
         engine.stack.stop_listening();
         log::info!("established {tuple}");
         report.flow(&tuple);
-        let (summary, result) = single::run(engine, tuple, self.policy, self.command.as_ref(), taps);
+        let (summary, result) = single::run(engine, tuple, self.policy, self.command.as_ref(), streams);
         report.summary(&summary);
         Ok(result?)
     }

@@ -1,4 +1,4 @@
-//! What netkat can do, a file each: every one reads like its section of the manual.
+//! The commands, a file each, which reads like its section of the manual.
 mod attempt;
 mod connect;
 mod datagrams;
@@ -8,17 +8,20 @@ mod sniff;
 
 use crate::{
     session::Command,
-    stdio::{self, Recording, Taps},
+    stdio::{self, StandardStreams, StreamOptions},
 };
 
-pub use attempt::Attempt;
-pub use connect::Connect;
-pub use datagrams::{DatagramConnect, DatagramListen};
-pub use listen::Listen;
-pub use scan::{PROBE_BUFFER, Scan};
-pub use sniff::{Sniff, Source};
+pub(crate) use attempt::Attempt;
+pub(crate) use connect::Connect;
+pub(crate) use datagrams::{DatagramConnect, DatagramListen};
+pub(crate) use listen::Listen;
+pub(crate) use scan::{PROBE_BUFFER, Scan};
+pub(crate) use sniff::{Sniff, Source};
 
-/// Standard input and output with their copies; none where the peer talks to processes of `command`.
-fn standard_streams(recording: &Recording, command: Option<&Command>) -> Result<Option<Taps>, stdio::Error> {
-    command.is_none().then(|| recording.open()).transpose()
+/// Opens standard input and output with their options; `None` if the peer gets a process of `command` instead.
+fn standard_streams(
+    stream_options: &StreamOptions,
+    command: Option<&Command>,
+) -> Result<Option<StandardStreams>, stdio::Error> {
+    command.is_none().then(|| stream_options.open()).transpose()
 }

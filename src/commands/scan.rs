@@ -1,7 +1,7 @@
-//! Scanning: which ports answer, without sending data (nc's -z).
+//! Scanning (`-z`): probes which ports answer, without sending data.
 //!
-//! All probes leave from one port of ours, so that one guard keeps every answer from the kernel; a bounded
-//! number is in flight. The results come in the ports' order, each as soon as those before it are known.
+//! All probes leave from one local port, so that one guard drops the kernel's copy of every answer; a bounded number is
+//! in flight. Results are printed in the order of the ports, each as soon as those before it are known.
 mod tcp;
 mod udp;
 
@@ -19,25 +19,25 @@ use std::{
     time::Duration,
 };
 
-/// Probes at a time: 1,000 ports of a silent host take two rounds.
+/// Maximum probes in flight: 1,000 ports of a silent host take two rounds.
 const IN_FLIGHT: usize = 500;
-/// Buffers of a probe, in bytes: a service may greet us, but nobody reads it.
-pub const PROBE_BUFFER: usize = 16 << 10;
+/// Buffers of a probe, in bytes: a service may send a greeting, which nothing reads.
+pub(crate) const PROBE_BUFFER: usize = 16 << 10;
 
 /// Ports to probe.
 #[derive(Clone, Debug)]
-pub struct Scan {
+pub(crate) struct Scan {
     pub protocol: Protocol,
-    /// The addresses of the host, at least one; what is not open at one is tried at the next.
+    /// The addresses of the host, at least one. A port that is not open at one address is tried at the next.
     pub attempts: Vec<Attempt>,
-    /// In the order of their results; at least one.
+    /// The ports in the order of their results, at least one.
     pub ports: Vec<u16>,
-    /// How long each port has to answer.
+    /// Longest wait for each port's answer.
     pub wait: Duration,
 }
 
 impl Scan {
-    /// Succeeds if a port is open.
+    /// Probes all ports at all addresses. Succeeds if a port is open.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let mut results = Results::new(self, report)?;
         let mut attempts = self.attempts.iter().peekable();
@@ -57,7 +57,7 @@ impl Scan {
         results.conclude()
     }
 
-    /// Probes the ports that are not known to be open at one address.
+    /// Probes, at one address, the ports that are not known to be open.
     fn sweep(&self, attempt: &Attempt, results: &mut Results<'_>) -> Result<(), Error> {
         results.report.attempt(attempt.remote, &attempt.egress);
         let Opened { mut engine, origin, resolution } = attempt.open(self.wait)?;
@@ -78,13 +78,13 @@ impl Scan {
     }
 }
 
-/// One address to be probed.
+/// The probes of one address.
 struct Sweep {
     origin: Origin,
-    /// The address; its port means nothing.
+    /// The address; its port is unused.
     address: SocketAddr,
     wait: Duration,
-    /// Those that have not been probed yet.
+    /// Ports that are not probed yet.
     ports: VecDeque<u16>,
 }
 
@@ -94,15 +94,15 @@ impl Sweep {
     }
 }
 
-/// What is known of the ports.
+/// The results so far.
 struct Results<'r> {
     protocol: Protocol,
     report: &'r mut JsonReport,
     output: Writer,
     known: HashMap<u16, (SocketAddr, Result<(), Error>)>,
-    /// Ports whose line has not been printed.
+    /// Ports whose line is not printed yet.
     unprinted: VecDeque<u16>,
-    /// This is the last address: a port that is not open now will not be.
+    /// Whether this is the last address, at which a failure is final.
     last: bool,
 }
 
@@ -121,7 +121,7 @@ impl Results<'_> {
         self.known.insert(at.port(), (at, result));
     }
 
-    /// Prints what is settled, as far as everything before it is.
+    /// Prints final results, up to the first port without one.
     fn print(&mut self) -> Result<(), Error> {
         let mut lines = String::new();
         while let Some((at, result)) = self.unprinted.front().and_then(|port| self.known.get(port))
@@ -136,12 +136,12 @@ impl Results<'_> {
         Ok(self.output.write_all(lines.as_bytes()).map_err(stdio::Error::Output)?)
     }
 
-    /// What failed at one address is tried at the next.
+    /// Forgets the failures of one address, since these ports are tried at the next.
     fn forget_failures(&mut self) {
         self.known.retain(|_, (_, result)| result.is_ok());
     }
 
-    /// The verdict on all ports together.
+    /// Returns the result of all ports together.
     fn conclude(mut self) -> Result<(), Error> {
         let ports = self.known.len();
         let mut failures = Vec::with_capacity(ports);
@@ -162,7 +162,7 @@ impl Results<'_> {
     }
 }
 
-/// A port's state in the words of its line.
+/// Returns a port's state as its line names it.
 fn state(result: Result<(), &Error>) -> String {
     match result {
         Ok(()) => "open".to_owned(),

@@ -23,7 +23,7 @@ use std::{io::Write, path::PathBuf};
 
 /// The source of the frames.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub(crate) enum Source {
     /// One interface, or all of them.
     Live { interface: Option<Interface>, promiscuous: bool },
     /// A capture file.
@@ -32,7 +32,7 @@ pub enum Source {
 
 /// Frames to show and to record.
 #[derive(Clone, Debug)]
-pub struct Sniff {
+pub(crate) struct Sniff {
     pub source: Source,
     pub filter: SniffFilter,
     pub output: SinkOptions,

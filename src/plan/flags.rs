@@ -1,4 +1,4 @@
-//! What the flags alone decide, whatever the mode.
+//! Decisions that take the flags alone, and that several commands need.
 use super::{PlanError, usage};
 use crate::{
     cli::{Cli, Feature, Hook},
@@ -14,14 +14,14 @@ use crate::{
         sink::{SinkOptions, TextFormat, TextOptions},
     },
     stack::Settings,
-    stdio::Recording,
+    stdio::StreamOptions,
 };
 use std::net::IpAddr;
 
-/// The TTL and hop limit of Linux (net.ipv4.ip_default_ttl, net.ipv6.conf.all.hop_limit).
+/// TTL and hop limit of Linux (net.ipv4.ip_default_ttl, net.ipv6.conf.all.hop_limit).
 pub(super) const HOP_LIMIT: u8 = 64;
 
-/// What the flags alone decide.
+/// Returns the set-up that the flags alone decide; addresses, ports and interfaces are still open.
 pub(super) fn setup(cli: &Cli) -> Setup {
     Setup {
         protocol: protocol(cli),
@@ -45,7 +45,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
     }
 }
 
-/// What is given up once everything is open.
+/// Returns what the process gives up once everything is open.
 pub(super) fn sandbox(cli: &Cli, task: Task) -> Sandbox {
     let processes = cli.exec.is_some() || cli.sh_exec.is_some();
     Sandbox { task: if processes { Task::Processes } else { task }, enabled: !cli.no_sandbox }
@@ -59,20 +59,24 @@ fn sink(cli: &Cli) -> SharedSink {
     SharedSink::new(SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() })
 }
 
+/// Returns the address of --as, and the MAC address of --as-mac.
 pub(super) fn persona(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, PlanError> {
     let Some(address) = cli.impersonate else { return Ok(None) };
     if cli.source.is_some() {
         return usage("--as and -s both name a source address; name one");
     }
     if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-        return usage(format!("--as {address}: no host can have that address"));
+        return usage(format!(
+            "--as {address}: no host can have that address; name a unicast address of the segment"
+        ));
     }
     if cli.as_mac.is_some_and(|mac| mac.0[0] & 1 != 0) {
-        return usage("--as-mac: a host's address is not a group's; its first byte must be even");
+        return usage("--as-mac: a multicast address cannot be a host's; its first byte must be even");
     }
     Ok(Some((address, cli.as_mac)))
 }
 
+/// Returns the command of --exec or --sh-exec.
 pub(super) fn command(cli: &Cli) -> Result<Option<Command>, PlanError> {
     let (flag, command) = match (&cli.exec, &cli.sh_exec) {
         (Some(text), _) => ("--exec", Command::program(text)),
@@ -128,14 +132,14 @@ pub(super) fn settings(cli: &Cli) -> Settings {
     }
 }
 
-/// What the kernel's own connections use, where we have it, too.
+/// Returns the congestion control of the kernel's own connections, or CUBIC if netkat does not have it.
 fn system_congestion() -> Algorithm {
     let name = sysctl::tcp_congestion_control().ok();
     name.and_then(|name| name.parse().ok()).unwrap_or(Algorithm::Cubic)
 }
 
-pub(super) fn recording(cli: &Cli) -> Recording {
-    Recording {
+pub(super) fn stream_options(cli: &Cli) -> StreamOptions {
+    StreamOptions {
         crlf: cli.crlf,
         delay: cli.delay,
         output: cli.output.clone(),

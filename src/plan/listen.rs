@@ -1,7 +1,7 @@
-//! Listening: where, to whom, and what clients get.
+//! The plan of a listener: addresses, port and interfaces, access, and what clients get.
 use super::{
     PlanError,
-    flags::{command, family, family_of, persona, policy, protocol, recording, setup},
+    flags::{command, family, family_of, persona, policy, protocol, setup, stream_options},
     usage,
 };
 use crate::{
@@ -19,9 +19,10 @@ use crate::{
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// How many processes --exec runs at once unless --max-conns says otherwise (ncat's default).
+/// Maximum processes of --exec at once without --max-conns (ncat's default).
 const MAX_PROCESSES: usize = 100;
 
+/// Plans a listener at addresses of this host, or at the address of --as.
 pub(super) fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     let (address, port) = listening_target(cli)?;
     let port = resolve::port(port, protocol(cli))?;
@@ -55,7 +56,7 @@ pub(super) fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     serve(cli, Setup { local, port, lease, interfaces, ..setup(cli) })
 }
 
-/// Listening at an address that is not this host's.
+/// Plans a listener at an address that is not this host's.
 fn listen_as(
     cli: &Cli,
     persona: (IpAddr, Option<MacAddr>),
@@ -81,12 +82,12 @@ fn listen_as(
     serve(cli, setup)
 }
 
-/// Whom to serve, and with what.
+/// Adds access, limits and streams to a listener's set-up.
 fn serve(cli: &Cli, setup: Setup) -> Result<Listen, PlanError> {
     let command = command(cli)?;
     let at_once = if command.is_some() { MAX_PROCESSES } else { 1 };
     Ok(Listen {
-        recording: recording(cli),
+        stream_options: stream_options(cli),
         setup,
         wait: cli.wait,
         policy: policy(cli),
@@ -100,7 +101,7 @@ fn access(cli: &Cli) -> Result<Access, PlanError> {
     Ok(Access { allow: networks(cli, &cli.allow)?, deny: networks(cli, &cli.deny)?, reject: cli.reject })
 }
 
-/// Networks in CIDR notation, addresses, and the addresses that names have now.
+/// Returns networks in CIDR notation, addresses, and the present addresses of names, as networks.
 fn networks(cli: &Cli, texts: &[String]) -> Result<Vec<IpNet>, PlanError> {
     let mut networks = Vec::with_capacity(texts.len());
     for text in texts.iter().map(|text| text.trim()) {
@@ -118,7 +119,7 @@ fn networks(cli: &Cli, texts: &[String]) -> Result<Vec<IpNet>, PlanError> {
     Ok(networks)
 }
 
-/// `-l PORT`, `-l ADDRESS PORT`, `-l -p PORT`, `-l -p PORT ADDRESS`, `-l -s ADDRESS -p PORT`.
+/// Returns address and port of `-l PORT`, `-l ADDRESS PORT`, `-l -p PORT`, `-l -p PORT ADDRESS`, `-l -s ADDRESS -p PORT`.
 fn listening_target(cli: &Cli) -> Result<(Option<&str>, &str), PlanError> {
     let (address, port) = match (cli.target.as_slice(), cli.source_port.as_deref()) {
         ([port], None) => (None, port.as_str()),
@@ -139,7 +140,7 @@ fn listening_target(cli: &Cli) -> Result<(Option<&str>, &str), PlanError> {
     }
 }
 
-/// Every usable address of the family, and the unspecified ones that stand for them in the kernel.
+/// Returns every usable address of the family, and the unspecified addresses that bind all of them in the kernel.
 fn local_addresses(all: &[Address], family: Family) -> (Vec<IpAddr>, Vec<IpAddr>) {
     let mut local: Vec<IpAddr> = all.iter().map(|a| a.ip).filter(|ip| family.includes(*ip)).collect();
     local.sort_unstable();
@@ -150,7 +151,7 @@ fn local_addresses(all: &[Address], family: Family) -> (Vec<IpAddr>, Vec<IpAddr>
     (local, lease)
 }
 
-/// Whether the host owns an address: an interface has it, or it lies in 127.0.0.0/8.
+/// Returns whether the host owns an address: an interface has it, or it is a loopback address.
 fn is_local(ip: IpAddr, all: &[Address]) -> bool {
     ip.is_loopback() || all.iter().any(|address| address.ip == ip)
 }
@@ -161,8 +162,8 @@ fn join(addresses: &[Address]) -> String {
     texts.join(", ")
 }
 
-/// Where packets for our addresses may come in: anywhere, since a host takes them by any interface; only what
-/// is for a loopback address can come by lo alone.
+/// Returns the interfaces at which packets for the local addresses may arrive: all, since a host accepts them at any
+/// interface (RFC 1122, section 3.3.4.2, weak ES model), but lo alone for loopback addresses.
 fn listening_interfaces(cli: &Cli, local: &[IpAddr]) -> Result<Vec<Interface>, PlanError> {
     if let Some(name) = &cli.interface {
         let interface = interface::by_name(name)?;

@@ -1,7 +1,9 @@
-//! Connections and probes that we begin: to whom, and which way.
+//! The plans of clients and scans: addresses of the host, routes and ports.
 use super::{
     PlanError,
-    flags::{HOP_LIMIT, command, family, family_of, persona, policy, protocol, recording, settings, setup},
+    flags::{
+        HOP_LIMIT, command, family, family_of, persona, policy, protocol, settings, setup, stream_options,
+    },
     usage,
 };
 use crate::{
@@ -20,9 +22,10 @@ use std::{
     time::Duration,
 };
 
-/// How long to try to connect unless -w says otherwise.
+/// Time to connect without -w.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 
+/// Plans a connection.
 pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
     let (host, port) = remote_target(cli)?;
     if resolve::ports(port, protocol(cli)).is_ok_and(|ports| ports.len() > 1) {
@@ -35,14 +38,15 @@ pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
         wait: cli.wait.unwrap_or(CONNECT_WAIT),
         policy: policy(cli),
         command: command(cli)?,
-        recording: recording(cli),
+        stream_options: stream_options(cli),
     })
 }
 
+/// Plans a scan.
 pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
     let (host, ports) = remote_target(cli)?;
     let ports = resolve::ports(ports, protocol(cli))?;
-    // A policy rule may look at the port; all probes go the first one's way.
+    // Policy rules may depend on the port; all probes take the first port's route.
     let mut attempts = attempts(cli, host, ports.first().copied().unwrap_or_default())?;
     for attempt in &mut attempts {
         attempt.setup.remote = Some(SocketAddr::new(attempt.remote.ip(), 0));
@@ -53,6 +57,7 @@ pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
     Ok(Scan { protocol: protocol(cli), attempts, ports, wait: cli.wait.unwrap_or(CONNECT_WAIT) })
 }
 
+/// Returns host and port as typed.
 fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
     match cli.target.as_slice() {
         [host, _] if host.is_empty() => usage("the host is empty: say where to connect to: netkat HOST PORT"),
@@ -78,13 +83,13 @@ fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
     }
 }
 
-/// An IPv6 address without the brackets that URLs put around it.
+/// Returns an IPv6 address without the brackets that URLs have.
 fn unbracketed(host: &str) -> &str {
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     inner.filter(|inner| inner.contains(':')).unwrap_or(host)
 }
 
-/// The ways to every address of the host that there is a way to; at least one.
+/// Returns an attempt for each address of the host that has a route; at least one.
 fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError> {
     let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
     let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
@@ -106,7 +111,7 @@ fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError>
     }
 }
 
-/// Asks the kernel for the way to one address.
+/// Asks the kernel for the route to one address.
 fn attempt(
     cli: &Cli,
     remote: SocketAddr,
@@ -123,7 +128,7 @@ fn attempt(
     }
     let persona = persona(cli)?.filter(|(address, _)| address.is_ipv4() == remote.is_ipv4());
     if cli.impersonate.is_some() && persona.is_none() {
-        return usage(format!("--as: the address to be and {} are not of one family", remote.ip()));
+        return usage(format!("--as: the assumed address and {} are not of one family", remote.ip()));
     }
     let wish = Wish { query, via: via(cli)?, persona };
     let egress = wish.decide()?;
@@ -141,7 +146,7 @@ fn attempt(
     Ok(Attempt { remote, wish, egress, setup })
 }
 
-/// The next hop that --via names: an address, or a MAC address.
+/// Returns the next hop of --via: an address, or a MAC address.
 fn via(cli: &Cli) -> Result<Option<Hop>, PlanError> {
     let Some(text) = &cli.via else { return Ok(None) };
     if let Ok(mac) = text.parse() {

@@ -1,4 +1,4 @@
-//! What --sniff and --read ask for.
+//! The plan of a sniffer (`--sniff`, `--read`).
 use super::{
     PlanError,
     flags::{family, missing, sandbox},
@@ -18,7 +18,7 @@ use crate::{
 };
 use std::net::SocketAddr;
 
-/// What --sniff and --read ask for.
+/// Plans a sniffer.
 pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     let (host, port) = match (cli.target.as_slice(), cli.source_port.as_deref()) {
         ([], port) => (None, port),
@@ -47,7 +47,7 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     }
     if let Some(Some(path)) = &cli.json {
         return usage(format!(
-            "--json={}: packets are shown on standard output; redirect it",
+            "--json={}: packets are shown on standard output; use --json and redirect it",
             path.display()
         ));
     }
@@ -72,7 +72,7 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     })
 }
 
-/// A flag that only a sniffer can honour.
+/// Returns a given flag that only a sniffer can honour.
 pub(super) fn sniffing_flag(cli: &Cli) -> Option<&'static str> {
     let given = [("--tcp", cli.tcp), ("--promiscuous", cli.promiscuous), ("--count", cli.count.is_some())];
     given.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)

@@ -4,7 +4,7 @@ use super::{Error, Failure, Verdict};
 use crate::{
     net::{FiveTuple, Protocol},
     runtime::{Egress, children::Ended},
-    session::{self, Summary, datagrams::DatagramSummary, server::Departure},
+    session::{self, Summary, datagrams::DatagramSummary, server::ClosedClient},
     stack::Discards,
     stdio::{Writer, stderr},
 };
@@ -256,7 +256,7 @@ impl JsonReport {
     }
 
     /// Writes the object of a client of -k that has disconnected.
-    pub(crate) fn client(&mut self, client: &Departure) {
+    pub(crate) fn client(&mut self, client: &ClosedClient) {
         self.remaining_client(&client.tuple, &client.summary, client.result.as_ref().copied());
     }
 

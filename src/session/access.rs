@@ -1,20 +1,21 @@
-//! Who may connect: `--allow` and `--deny`, checked for every SYN before anything is answered.
+//! Access control (`--allow`, `--deny`): decides about each client before anything is answered.
 use crate::stack::Admission;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
 /// The hosts and networks that may connect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Access {
-    /// Nobody else, if there are any.
+pub(crate) struct Access {
+    /// Only these may connect; all may if the list is empty.
     pub allow: Vec<IpNet>,
-    /// Not these, even if they are allowed.
+    /// These may not connect, even if `allow` has them.
     pub deny: Vec<IpNet>,
-    /// Answer the others with a reset rather than with silence.
+    /// Answer hosts that may not connect with a reset instead of silence.
     pub reject: bool,
 }
 
 impl Access {
+    /// Decides about a client by its address.
     pub fn admit(&self, address: IpAddr) -> Admission {
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
         let allowed = self.allow.is_empty() || within(&self.allow);
@@ -39,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_denied_stays_out_even_if_allowed() {
+    fn a_denied_host_is_refused_even_if_allowed() {
         let mut access = Access {
             allow: networks(&["10.0.0.0/8", "fd00::2/128"]),
             deny: networks(&["10.1.0.0/16"]),
@@ -59,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_list_of_the_allowed_all_but_the_denied_may_come() {
+    fn without_allow_every_host_may_connect_that_is_not_denied() {
         assert_eq!(admit(&Access::default(), "192.0.2.1"), Admission::Accept);
         let access = Access { deny: networks(&["0.0.0.0/0"]), ..Access::default() };
         assert_eq!(admit(&access, "192.0.2.1"), Admission::Ignore);

@@ -1,11 +1,11 @@
-//! One connection and where its bytes come from and go to.
+//! A conversation: one connection and the two streams that its bytes come from and go to.
 //!
-//! A conversation does one [`Conversation::turn`] whenever something may have happened, and says which
-//! streams it waits for. The loop around it, for one conversation or for many, moves the frames and sleeps.
-//! Bytes go from a stream straight into the flow's ring and from the ring straight to a stream.
+//! The event loop calls [`Conversation::turn`] whenever something may have happened, and
+//! [`Conversation::waits_for`] before it sleeps. Bytes go from a stream straight into the flow's send buffer, and
+//! from its receive buffer straight to a stream.
 use super::{
     Error,
-    relay::{Outcome, Policy, Relay, Step, View},
+    relay::{FlowStatus, Outcome, Policy, Relay, Step},
 };
 use crate::{
     net::FiveTuple,
@@ -15,45 +15,46 @@ use crate::{
 };
 use std::{io, time::Duration};
 
-/// The most bytes moved in one read or write: enough to be fast, little enough that ACKs do not wait.
+/// Maximum of one read or write, in bytes: large enough to be fast, small enough that ACKs do not wait.
 const TRANSFER: usize = 256 << 10;
-/// The most writes in one turn.
+/// Maximum writes in one turn.
 const WRITES: usize = 4;
 
-/// Whose streams a conversation uses.
+/// The owner of a conversation's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ends {
+pub(crate) enum Streams {
     /// Standard input and output, for this conversation alone.
     Standard,
-    /// Standard input and output, of which other clients want something, too: a client that has ended is not
-    /// kept waiting for input that is still to come.
+    /// Standard input and output, shared with other clients: a client that has ended does not wait for further input.
     Shared,
-    /// A process's. Its input ends with the peer's side, and may be closed by it without harm to the rest.
+    /// A process, whose input ends with the peer's side. If the process closes its input, the rest goes on.
     Process,
 }
 
 /// One established connection.
 #[derive(Debug)]
-pub struct Conversation {
+pub(crate) struct Conversation {
     tuple: FiveTuple,
     relay: Relay,
     policy: Policy,
-    ends: Ends,
+    streams: Streams,
 }
 
 impl Conversation {
-    pub fn new(now: Duration, tuple: FiveTuple, policy: Policy, ends: Ends) -> Conversation {
-        Conversation { tuple, relay: Relay::new(policy, now), policy, ends }
+    /// Returns the conversation of a connection that was established at `now`.
+    pub fn new(now: Duration, tuple: FiveTuple, policy: Policy, streams: Streams) -> Conversation {
+        Conversation { tuple, relay: Relay::new(policy, now), policy, streams }
     }
 
+    /// Returns the connection's addresses.
     pub fn tuple(&self) -> &FiveTuple {
         &self.tuple
     }
 
-    /// Bytes both ways, as far as they go without waiting.
+    /// Moves bytes in both directions, as far as they go without waiting, and handles the ends of both.
     ///
     /// # Errors
-    /// Only what concerns more than this connection: standard input or output fails.
+    /// Failures of standard input and output. A failure of this connection alone is the `Turn`'s result.
     pub fn turn(
         &mut self,
         now: Duration,
@@ -69,18 +70,18 @@ impl Conversation {
         busy |= self.read_input(now, stack, input, &view)?;
         let view = self.view(stack);
         let failure = stack.peek(&self.tuple).and_then(Flow::failure);
-        // What came before the failure is still wanted, but a process that does not take it may never do: it waits for
-        // room in its own output, which nobody reads any more.
-        let stuck = self.ends == Ends::Process && output.is_blocked();
+        // Data received before the failure is still written. But a process may never read it: it may wait for room
+        // in its own output, which netkat no longer reads.
+        let stuck = self.streams == Streams::Process && output.is_blocked();
         if let Some(failure) = failure.filter(|_| view.received == 0 || stuck) {
             return Ok(Turn::Done(Err(Error::of(self.tuple.remote, failure))));
         }
         if view.peer_finished {
-            match self.ends {
-                Ends::Shared if !input.is_ready(now) => self.relay.input_ended(now),
-                Ends::Process => output.close(),
-                // Whoever reads our output sees the peer's end, though our input may go on.
-                Ends::Standard if output.is_open() => {
+            match self.streams {
+                Streams::Shared if !input.is_ready(now) => self.relay.input_ended(now),
+                Streams::Process => output.close(),
+                // The reader of standard output sees the peer's end even while standard input goes on.
+                Streams::Standard if output.is_open() => {
                     output.close();
                     stdio::release_output();
                 }
@@ -98,16 +99,16 @@ impl Conversation {
         Ok(Turn::of(busy))
     }
 
-    fn view(&self, stack: &Stack) -> View {
+    fn view(&self, stack: &Stack) -> FlowStatus {
         match stack.peek(&self.tuple) {
-            Some(flow) => View {
+            Some(flow) => FlowStatus {
                 send_room: flow.send_room(),
                 unacknowledged: flow.unacknowledged(),
                 received: flow.received(),
                 peer_finished: flow.peer_finished(),
                 closed: flow.phase() == Phase::Closed,
             },
-            None => View { closed: true, ..View::default() },
+            None => FlowStatus { closed: true, ..FlowStatus::default() },
         }
     }
 
@@ -116,14 +117,13 @@ impl Conversation {
         now: Duration,
         stack: &mut Stack,
         output: &mut Channel,
-        view: &View,
+        view: &FlowStatus,
     ) -> Result<bool, Error> {
         if output.is_blocked() || !self.relay.wants_output(view) {
             return Ok(false);
         }
         let Some(flow) = stack.flow(&self.tuple) else { return Ok(false) };
         let mut busy = false;
-        // More may have come since the last turn than one write takes.
         for _ in 0..WRITES {
             if flow.received() == 0 {
                 break;
@@ -137,7 +137,7 @@ impl Conversation {
                 Ok(0) => break,
                 Ok(_) => self.relay.moved(now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) if self.ends == Ends::Process => self.output_closed(output),
+                Err(_) if self.streams == Streams::Process => self.output_closed(output),
                 Err(error) => return Err(stdio::Error::Output(error).into()),
             }
             busy = true;
@@ -164,7 +164,7 @@ impl Conversation {
         now: Duration,
         stack: &mut Stack,
         input: &mut impl Input,
-        view: &View,
+        view: &FlowStatus,
     ) -> Result<bool, Error> {
         if !input.is_ready(now) || !self.relay.wants_input(view) {
             return Ok(false);
@@ -179,8 +179,8 @@ impl Conversation {
         Ok(true)
     }
 
-    /// Adds what a turn waits for of the streams that are this conversation's alone. Returns when a turn is due even
-    /// if nothing happens.
+    /// Adds the streams to wait for that are this conversation's alone. Returns the time of the next turn that is due
+    /// without any event.
     pub fn waits_for<'a>(
         &self,
         now: Duration,
@@ -195,23 +195,23 @@ impl Conversation {
         self.deadline().into_iter().chain(input.due(now)).min()
     }
 
-    /// Whether no more input will be taken.
+    /// Returns whether the conversation takes no more input.
     pub fn has_input_ended(&self) -> bool {
         self.relay.has_input_ended()
     }
 
-    /// Whether a process has closed its output, so that only the end of its input is to be waited for.
+    /// Returns whether a process has closed its output, so that only its input can still hang up.
     fn awaits_hang_up(&self) -> bool {
-        self.ends == Ends::Process && self.relay.has_input_ended()
+        self.streams == Streams::Process && self.relay.has_input_ended()
     }
 
-    /// Nobody reads our output any more: what the peer still sends is dropped.
+    /// Closes the output, which has no reader any more; data that still arrives is dropped.
     fn output_closed(&mut self, output: &mut Channel) {
         output.close();
         self.relay.output_closed();
     }
 
-    /// When a turn is due even if nothing happens.
+    /// Returns the time of the next turn that is due without any event.
     pub fn deadline(&self) -> Option<Duration> {
         self.relay.deadline()
     }

@@ -1,79 +1,80 @@
-//! Datagrams between a port and standard input and output, one conversation long.
+//! A UDP session: datagrams between a port and standard input and output.
 //!
-//! One read is one datagram as long as it fits into one: 65507 bytes, over IPv6 65527. Input that comes in
-//! larger pieces, as a file does, has no boundaries to keep; it is cut into 16 KiB, as nc does.
+//! One read is one datagram if it fits into one: 65507 bytes, over IPv6 65527. Input that comes in larger pieces, as
+//! a file does, has no boundaries to keep; it is cut into 16 KiB, as nc does.
 //!
-//! A full standard output stops the taking of frames; they wait in the packet socket's buffer, and what does
-//! not fit there is counted and reported.
+//! While standard output is full, frames wait in the packet socket's buffer; the kernel counts those that do not fit
+//! there, and netkat reports the number.
 use super::{Error, Policy, end_timers::EndTimers};
 use crate::{
     net::{FiveTuple, count},
     runtime::{Engine, Task, Turn, memory::MOST_FRAMES},
     stack::{DatagramCounters, Stack, max_payload},
-    stdio::{self, Interest, Stream, line_delay::LinePace},
+    stdio::{self, Interest, Stream, line_delay::LineDelay},
 };
 use std::{cell::Cell, io, net::SocketAddr, os::fd::AsFd, time::Duration};
 
-/// Room for one read, in bytes: more than any datagram carries, so that larger pieces are told apart.
+/// Room for one read, in bytes: more than any datagram carries, so that larger pieces are recognised.
 const READ: usize = 64 << 10;
-/// What larger pieces are cut into, in bytes: what nc.openbsd reads.
-const PIECE: usize = 16 << 10;
-/// What goes to the link in one call, at most, in bytes.
+/// Payload of the datagrams that larger pieces are cut into, in bytes: nc.openbsd's read size.
+const CHUNK: usize = 16 << 10;
+/// Maximum that goes to the link in one call, in bytes.
 const BATCH: usize = 64 << 10;
-/// Reads in one turn.
+/// Maximum reads in one turn.
 const READS: usize = 64;
 
-/// Which end of the conversation we are.
+/// netkat's end of the conversation.
 #[derive(Clone, Copy)]
-pub enum Role<'a> {
-    /// `interface` leads to `remote`.
+pub(crate) enum Role<'a> {
+    /// A client of `remote`, which `interface` leads to.
     Client { remote: SocketAddr, interface: &'a str },
+    /// A server.
     Server {
-        /// How long to wait for the first datagram.
+        /// Longest wait for the first datagram.
         wait: Option<Duration>,
     },
 }
 
-/// What went by.
+/// The counters of a UDP session at its end.
 #[derive(Clone, Debug)]
-pub struct DatagramSummary {
+pub(crate) struct DatagramSummary {
     pub counters: DatagramCounters,
-    /// Whom we talked with last.
+    /// The peer, or the last one.
     pub peer: Option<FiveTuple>,
-    /// Frames that found the receive buffer full.
+    /// Frames that the kernel dropped because the receive buffer was full.
     pub lost: u64,
-    /// Packets that the guard kept from the kernel.
+    /// Packets that the guard dropped before the kernel's stack.
     pub kept: u64,
-    /// From the start to the first datagram, and to the end.
+    /// Time from the start to the first datagram, and to the end.
     pub first_byte: Option<Duration>,
     pub duration: Duration,
 }
 
-/// Datagrams between our port and standard input and output.
-pub struct DatagramConversation<'a> {
+/// A UDP session between netkat's port and standard input and output.
+pub(crate) struct DatagramConversation<'a> {
     role: Role<'a>,
     policy: Policy,
     timers: EndTimers,
     input: Stream,
     output: Stream,
-    pace: Option<LinePace>,
-    /// What was read and not sent yet.
+    line_delay: Option<LineDelay>,
+    /// Input that is read but not sent.
     buffer: Vec<u8>,
-    /// Bytes of the current datagram that are written.
+    /// Bytes of the current datagram that are written to standard output.
     written: usize,
-    /// The last read or write found the other side not ready.
+    /// Whether the last read found no input, and the last write no room.
     input_blocked: Cell<bool>,
     output_blocked: Cell<bool>,
     input_ended: bool,
     started_at: Duration,
-    /// When the first datagram came.
+    /// Time of the first datagram.
     heard_at: Option<Duration>,
-    /// Bytes received when it was time to quit.
+    /// Bytes received when `quit_after` expired.
     received_by_quit: Option<u64>,
 }
 
 impl<'a> DatagramConversation<'a> {
-    /// A conversation that begins at `now`, with standard input and output.
+    /// Returns a conversation that begins at `now`, with standard input and output.
     pub fn new(
         now: Duration,
         role: Role<'a>,
@@ -88,7 +89,7 @@ impl<'a> DatagramConversation<'a> {
             timers: EndTimers::new(now, quit_after, policy.idle_timeout),
             input,
             output,
-            pace: delay.map(LinePace::new),
+            line_delay: delay.map(LineDelay::new),
             buffer: vec![0; BATCH + READ],
             written: 0,
             input_blocked: Cell::new(false),
@@ -100,7 +101,7 @@ impl<'a> DatagramConversation<'a> {
         }
     }
 
-    /// Talks until it is over. Returns what went by, too.
+    /// Relays datagrams until the conversation is over. Returns its counters, too.
     pub fn run(mut self, engine: &mut Engine) -> (DatagramSummary, Result<(), Error>) {
         let result = engine.run(&mut self);
         let summary = self.summarize(engine);
@@ -113,7 +114,7 @@ impl<'a> DatagramConversation<'a> {
         (summary, result)
     }
 
-    /// A client that got nothing out has failed.
+    /// Fails if this host's own egress dropped everything that a client sent.
     fn check_drops(&self, counters: &DatagramCounters) -> Result<(), Error> {
         let (drops, sent) = (counters.egress_drops, counters.datagrams_sent);
         match self.role {
@@ -128,7 +129,7 @@ impl<'a> DatagramConversation<'a> {
         }
     }
 
-    /// Writes what has arrived; whether anything moved.
+    /// Writes received datagrams. Returns whether anything moved.
     fn write_output(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
         match self.output.keeps_messages() {
             true => self.write_datagrams(now, engine),
@@ -136,7 +137,7 @@ impl<'a> DatagramConversation<'a> {
         }
     }
 
-    /// Writes to a stream without boundaries: what came together goes together.
+    /// Writes to a stream without boundaries, as many datagrams at once as are waiting.
     fn write_bytes(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
         let mut moved = false;
         while !self.output_blocked.get() && engine.stack.datagrams.front().is_some() {
@@ -192,23 +193,23 @@ impl<'a> DatagramConversation<'a> {
         !self.input_ended && !self.policy.receive_only && stack.datagrams.peer().is_some()
     }
 
-    /// Reads and sends until the input has no more or the turn is over; whether anything moved. Reads of equal
-    /// length are handed on together, for the kernel to cut.
+    /// Reads and sends until the input has no more or the turn is over. Returns whether anything moved. Reads of equal
+    /// length are sent as one super-frame.
     fn read_input(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
         if self.input_blocked.get() || !self.wants_input(&engine.stack) {
             return Ok(false);
         }
         let Some(peer) = engine.stack.datagrams.peer() else { return Ok(false) };
         let limit = max_payload(peer.local.ip());
-        if let Some(pace) = &mut self.pace {
-            if pace.due(now).is_some() {
+        if let Some(lines) = &mut self.line_delay {
+            if lines.due(now).is_some() {
                 return Ok(false);
             }
             let room = self.buffer.get_mut(..limit).unwrap_or_default();
-            let read = pace.next(now, room, |room| self.input.read(room));
-            let Some(read) = self.took(now, read)? else { return Ok(false) };
-            if let Some(pace) = &mut self.pace {
-                pace.pause(now);
+            let read = lines.next(now, room, |room| self.input.read(room));
+            let Some(read) = self.note_read(now, read)? else { return Ok(false) };
+            if let Some(lines) = &mut self.line_delay {
+                lines.pause(now);
             }
             engine.send_datagrams(&self.buffer[..read], read)?;
             return Ok(true);
@@ -217,7 +218,7 @@ impl<'a> DatagramConversation<'a> {
         for _ in 0..READS {
             let Some(room) = self.buffer.get_mut(filled..filled + READ) else { break };
             let read = self.input.read(room);
-            let Some(read) = self.took(now, read)? else { break };
+            let Some(read) = self.note_read(now, read)? else { break };
             let end = filled + read;
             if filled > 0 && (read > size || read == 0) {
                 engine.send_datagrams(&self.buffer[..filled], size)?;
@@ -225,10 +226,10 @@ impl<'a> DatagramConversation<'a> {
                 filled = 0;
             }
             if filled == 0 {
-                size = if read > limit { PIECE } else { read };
+                size = if read > limit { CHUNK } else { read };
             }
             filled += read;
-            // A shorter one ends a super-frame, and what is not cut below need not wait.
+            // A shorter datagram ends a super-frame (UDP_SEGMENT, udp(7)), and a piece that is cut is sent at once.
             if read < size || read == 0 || read > limit || filled + size > BATCH {
                 engine.send_datagrams(&self.buffer[..filled], size)?;
                 filled = 0;
@@ -240,8 +241,8 @@ impl<'a> DatagramConversation<'a> {
         Ok(!self.input_blocked.get())
     }
 
-    /// Notes what a read came to: so many bytes, or nothing more for now or for good.
-    fn took(&mut self, now: Duration, read: io::Result<usize>) -> Result<Option<usize>, Error> {
+    /// Notes the result of a read. Returns the bytes read; `None` if there are none now, or no more at all.
+    fn note_read(&mut self, now: Duration, read: io::Result<usize>) -> Result<Option<usize>, Error> {
         match read {
             Ok(0) if !self.input.has_empty_messages() => {
                 self.input_ended = true;
@@ -260,8 +261,8 @@ impl<'a> DatagramConversation<'a> {
         }
     }
 
-    /// When the first datagram must have come.
-    fn patience(&self, stack: &Stack) -> Option<Duration> {
+    /// Returns when a server's wait for the first datagram ends.
+    fn wait_deadline(&self, stack: &Stack) -> Option<Duration> {
         match self.role {
             Role::Server { wait: Some(wait) } if stack.datagrams.peer().is_none() => {
                 Some(self.started_at.saturating_add(wait))
@@ -270,8 +271,8 @@ impl<'a> DatagramConversation<'a> {
         }
     }
 
-    /// Whether to leave: the time has come, and what arrived before it is written. If the
-    /// packet socket never runs empty, as much as its buffer holds is enough.
+    /// Returns whether to exit: `quit_after` has expired, and what arrived before is written. If the packet socket never
+    /// runs empty, as much as its buffer holds is enough.
     fn is_over(&mut self, now: Duration, engine: &Engine) -> Result<bool, Error> {
         if self.timers.quit_at().is_some_and(|at| at <= now) {
             let datagrams = &engine.stack.datagrams;
@@ -281,7 +282,7 @@ impl<'a> DatagramConversation<'a> {
             return Ok(drained && datagrams.front().is_none());
         }
         if let Role::Server { wait: Some(wait) } = self.role
-            && self.patience(&engine.stack).is_some_and(|at| at <= now)
+            && self.wait_deadline(&engine.stack).is_some_and(|at| at <= now)
         {
             return Err(Error::NobodyCame(wait));
         }
@@ -294,8 +295,8 @@ impl<'a> DatagramConversation<'a> {
         }
     }
 
-    /// Looks at the ICMP errors that came: for a client they are the verdict, unless the peer has answered
-    /// before and the error may pass. A server goes on.
+    /// Handles ICMP errors: they end a client, unless the peer has answered before and the error may be transient.
+    /// A server goes on.
     fn check_errors(&self, engine: &mut Engine) -> Result<(), Error> {
         let datagrams = &mut engine.stack.datagrams;
         let answered = datagrams.was_answered();
@@ -350,7 +351,7 @@ impl Task for DatagramConversation<'_> {
     type Output = ();
     type Error = Error;
 
-    /// What is in the inbox has to leave before more is taken.
+    /// Takes no frames while a received datagram waits to be written.
     fn takes_frames(&self, stack: &Stack) -> bool {
         stack.datagrams.front().is_none()
     }
@@ -381,9 +382,9 @@ impl Task for DatagramConversation<'_> {
         if self.output_blocked.get() {
             interests.push(Interest::writable(self.output.as_fd(), &self.output_blocked));
         }
-        // Once it is time to quit, only what has arrived already is waited for: the output's turn.
+        // Once `quit_after` has expired, only the output is waited for, with what has arrived.
         let quit = self.timers.quit_at().filter(|at| *at > now);
-        let pause = self.pace.as_ref().filter(|_| wants_input).and_then(|pace| pace.due(now));
-        [quit, self.timers.idle_at(), self.patience(stack), pause].into_iter().flatten().min()
+        let pause = self.line_delay.as_ref().filter(|_| wants_input).and_then(|lines| lines.due(now));
+        [quit, self.timers.idle_at(), self.wait_deadline(stack), pause].into_iter().flatten().min()
     }
 }

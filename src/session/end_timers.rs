@@ -1,19 +1,19 @@
-//! When a conversation ends by the clock: some time after its input's end, or after a silence.
+//! The timers that end a session: some time after the input's end (-q), or after silence (--idle-timeout).
 use std::time::Duration;
 
-/// The two timers of a conversation, TCP's and UDP's alike.
+/// Both timers of a session, over TCP or UDP.
 #[derive(Clone, Debug)]
-pub struct EndTimers {
+pub(crate) struct EndTimers {
     quit_after: Option<Duration>,
     idle_timeout: Option<Duration>,
-    /// When a byte last moved, in either direction.
+    /// Time of the last byte, in either direction.
     moved_at: Duration,
-    /// When the input ended or, later, the peer last acknowledged something new.
+    /// Time at which the input ended or, later, the peer last acknowledged new data.
     quit_from: Option<Duration>,
 }
 
 impl EndTimers {
-    /// Timers of a conversation that begins at `now`; a timer that is `None` never runs out.
+    /// Returns the timers of a session that begins at `now`; a timer that is `None` never expires.
     pub fn new(now: Duration, quit_after: Option<Duration>, idle_timeout: Option<Duration>) -> EndTimers {
         EndTimers { quit_after, idle_timeout, moved_at: now, quit_from: None }
     }
@@ -28,19 +28,18 @@ impl EndTimers {
         self.quit_from = Some(now);
     }
 
-    /// Notes that the peer acknowledged something new: that is a movement, and what is left to deliver gets all of
-    /// `quit_after` again.
+    /// Notes that the peer acknowledged new data, which counts as traffic and restarts `quit_after`.
     pub fn acknowledged(&mut self, now: Duration) {
         self.moved_at = now;
         self.quit_from = self.quit_from.map(|_| now);
     }
 
-    /// When `quit_after` has passed; `None` while the input goes on.
+    /// Returns when `quit_after` expires; `None` while the input goes on.
     pub fn quit_at(&self) -> Option<Duration> {
         Some(self.quit_from?.saturating_add(self.quit_after?))
     }
 
-    /// When the silence has lasted for the idle timeout.
+    /// Returns when the idle timeout expires.
     pub fn idle_at(&self) -> Option<Duration> {
         Some(self.moved_at.saturating_add(self.idle_timeout?))
     }

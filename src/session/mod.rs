@@ -1,18 +1,21 @@
-//! Conversations: one connection, many clients, processes, datagrams, and the rules of their ends.
+//! Sessions: one connection, many clients, processes, datagrams, and the rules of their ends.
 mod access;
-mod broadcast;
 mod conversation;
 pub(crate) mod datagrams;
 mod end_timers;
 mod process;
 mod relay;
 pub(crate) mod server;
+mod shared_input;
 pub(crate) mod single;
 
 use crate::{
     net::count,
     runtime,
-    stack::{Failure, icmp::IcmpError},
+    stack::{
+        Failure,
+        icmp::{IcmpError, Reason},
+    },
     stdio,
 };
 use std::{
@@ -21,14 +24,14 @@ use std::{
     time::Duration,
 };
 
-pub use access::Access;
-pub use process::{Command, CommandError};
-pub use relay::{Policy, Relay, View};
-pub use single::Summary;
+pub(crate) use access::Access;
+pub(crate) use process::Command;
+pub use relay::{FlowStatus, Outcome, Policy, Relay, Step};
+pub(crate) use single::Summary;
 
-/// Why a conversation failed or broke.
+/// The reason why a session failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("{0}: refused: the peer answered with a reset (RST)")]
     Refused(SocketAddr),
     #[error("{target}: refused: {from} says that the port is unreachable (ICMP)")]
@@ -60,7 +63,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What a flow's failure means for the user.
+    /// Returns the error of a flow's failure.
     pub fn of(target: SocketAddr, failure: &Failure) -> Error {
         match failure {
             Failure::Refused => Error::Refused(target),
@@ -71,12 +74,10 @@ impl Error {
         }
     }
 
-    /// What an ICMP error about a datagram to a client's peer means.
+    /// Returns the error of an ICMP error about a datagram.
     pub fn of_icmp(error: IcmpError) -> Error {
         match error.reason {
-            crate::stack::icmp::Reason::PortUnreachable => {
-                Error::PortUnreachable { target: error.remote, from: error.from }
-            }
+            Reason::PortUnreachable => Error::PortUnreachable { target: error.remote, from: error.from },
             _ => Error::Rejected { target: error.remote, error: Box::new(error) },
         }
     }

@@ -1,14 +1,13 @@
-//! A process for each connection: what the peer sends is its standard input, what it writes to standard
-//! output is sent.
+//! A process for a connection (`--exec`, `--sh-exec`): its standard input is what the peer sends, and its standard
+//! output is sent to the peer.
 //!
-//! Theory of operation: two pipes, whose other ends are ours alone and pumped by the loop. The peer's FIN
-//! closes the process's input; the end of its output sends a FIN; once it reads no more either, the connection
-//! is over. Standard error is netkat's own. The process leads a process group of its own, so that a shell's
-//! children end with it (see [`crate::runtime::children`] for its end); it starts with no signal blocked and SIGPIPE
-//! as usual, as the invoking user and without any capability that netkat had, nor the means to gain one (see
-//! [`crate::process::sandbox`]).
+//! Theory of operation: the event loop drains and fills two pipes. The peer's FIN closes the process's input; the
+//! end of the process's output sends a FIN; once the process closes its input, too, the connection is over.
+//! Standard error is netkat's own. The process leads its own process group, so that a shell's children end with it
+//! (see [`crate::runtime::children`]). It starts with no signal blocked and the default SIGPIPE, as the invoking user,
+//! without netkat's capabilities and without means to gain one (see [`crate::process::sandbox`]).
 //!
-//! Its environment says who is there, as ncat's does: NETKAT_REMOTE_ADDR, NETKAT_REMOTE_PORT,
+//! The environment names both ends of the connection, as ncat's does: NETKAT_REMOTE_ADDR, NETKAT_REMOTE_PORT,
 //! NETKAT_LOCAL_ADDR, NETKAT_LOCAL_PORT and NETKAT_PROTO.
 use super::Error;
 use crate::{
@@ -34,16 +33,16 @@ use std::{
     },
 };
 
-/// What to run.
+/// A command to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Command {
-    /// Not empty.
+pub(crate) struct Command {
+    /// The program and its arguments; never empty.
     words: Vec<CString>,
 }
 
-/// Why a text is no command.
+/// The reason why a text is no command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
+pub(crate) enum CommandError {
     #[error("\"{0}\": a quote is not closed, or a backslash ends the text")]
     Unfinished(String),
     #[error("there is no command in it")]
@@ -53,14 +52,20 @@ pub enum CommandError {
 }
 
 impl Command {
-    /// Splits `text` into words as a shell does, without running one: the first is the program, which is
-    /// looked for in PATH.
+    /// Returns the command of `--exec`: splits `text` into words as a shell does, but runs no shell. PATH is searched
+    /// for the first word.
+    ///
+    /// # Errors
+    /// Every [`CommandError`].
     pub fn program(text: &str) -> Result<Command, CommandError> {
         let words = shlex::split(text).ok_or_else(|| CommandError::Unfinished(text.to_owned()))?;
         Command::new(words)
     }
 
-    /// A command line for /bin/sh.
+    /// Returns the command of `--sh-exec`: a command line for /bin/sh.
+    ///
+    /// # Errors
+    /// [`CommandError::Empty`] and [`CommandError::Nul`].
     pub fn shell(text: &str) -> Result<Command, CommandError> {
         match text.trim().is_empty() {
             true => Err(CommandError::Empty),
@@ -87,13 +92,14 @@ impl fmt::Display for Command {
     }
 }
 
-/// A running process and our ends of its pipes.
+/// A running process and netkat's ends of its pipes.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
+    /// Process ID, and ID of the process group.
     pub pid: Pid,
-    /// What we write it reads.
+    /// Pipe to the process's standard input.
     pub input: Channel,
-    /// What it writes we read.
+    /// Pipe from the process's standard output.
     pub output: Channel,
 }
 
@@ -101,7 +107,7 @@ impl Process {
     /// Starts a process for a connection, as one of `children`.
     ///
     /// # Errors
-    /// [`Error::Exec`]: there is no such program, or no room for another process.
+    /// [`Error::Exec`]: there is no such program, or no further process is allowed.
     pub fn start(children: &mut Children, command: &Command, tuple: &FiveTuple) -> Result<Process, Error> {
         let failed = |error: io::Error| Error::Exec { command: command.to_string(), error };
         let (pid, stdin, stdout) = start(command, tuple).map_err(|errno| failed(errno.into()))?;
@@ -113,7 +119,7 @@ impl Process {
     }
 }
 
-/// The process's number, the pipe to its standard input and the one from its standard output.
+/// Starts the process. Returns its ID, the pipe to its standard input and the pipe from its standard output.
 fn start(command: &Command, tuple: &FiveTuple) -> nix::Result<(Pid, OwnedFd, OwnedFd)> {
     let (their_input, our_input) = pipe2(OFlag::O_CLOEXEC)?;
     let (our_output, their_output) = pipe2(OFlag::O_CLOEXEC)?;
@@ -122,7 +128,7 @@ fn start(command: &Command, tuple: &FiveTuple) -> nix::Result<(Pid, OwnedFd, Own
     actions.add_dup2(their_output.as_raw_fd(), 1)?;
     let mut attributes = PosixSpawnAttr::init()?;
     attributes.set_sigmask(&SigSet::empty())?;
-    // The Rust runtime ignores it in this process.
+    // The Rust runtime ignores SIGPIPE in netkat itself.
     attributes.set_sigdefault(&SigSet::from_iter([Signal::SIGPIPE]))?;
     attributes.set_pgroup(Pid::from_raw(0))?;
     attributes.set_flags(
@@ -135,6 +141,7 @@ fn start(command: &Command, tuple: &FiveTuple) -> nix::Result<(Pid, OwnedFd, Own
     Ok((pid, our_input, our_output))
 }
 
+/// Returns netkat's environment with the variables that name both ends.
 fn environment(tuple: &FiveTuple) -> Vec<CString> {
     let ours = [
         ("NETKAT_REMOTE_ADDR", tuple.remote.ip().to_string()),
@@ -151,7 +158,7 @@ fn environment(tuple: &FiveTuple) -> Vec<CString> {
         entry
     });
     let ours = ours.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
-    // Neither a variable of this process nor an address holds a NUL.
+    // No variable of this process and no address has a NUL.
     inherited.chain(ours).filter_map(|entry| CString::new(entry).ok()).collect()
 }
 
@@ -216,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_learns_who_is_there_and_gets_the_end_of_its_input() {
+    fn a_process_learns_both_addresses_and_gets_the_end_of_its_input() {
         let text = "cat; echo $NETKAT_PROTO $NETKAT_REMOTE_ADDR $NETKAT_REMOTE_PORT $NETKAT_LOCAL_ADDR $NETKAT_LOCAL_PORT";
         let mut children = Children::new(false);
         let command = Command::shell(text).expect("a command");

@@ -1,13 +1,15 @@
-//! Two byte streams and their ends: when to send a FIN, when to wait on, when it is over. No I/O of its own,
-//! and time is passed in.
+//! The relay between two byte streams: decides when to send a FIN, when to wait, and when the session is over.
+//!
+//! It does no I/O, and callers pass the time in. Callers report events ([`Relay::moved`], [`Relay::input_ended`],
+//! [`Relay::output_closed`]) and then ask [`Relay::step`] what to do; [`Relay::deadline`] says when to ask again.
 //!
 //! | our input | the peer | what happens |
 //! |---|---|---|
 //! | open | open | both ways flow |
-//! | ended | open | a FIN follows the last byte (unless told not to); reading goes on until the peer ends, or `quit_after` has passed since the peer last acknowledged anything new |
+//! | ended | open | a FIN follows the last byte (unless `no_shutdown`); reading goes on until the peer ends, or `quit_after` has passed since the peer last acknowledged new data |
 //! | open | ended | sending goes on until the input ends |
 //! | ended | ended | done, once every byte sent is acknowledged |
-//! | `send_only` | | done once every byte sent is acknowledged; what the peer sends is read and dropped |
+//! | `send_only` | | done once every byte sent is acknowledged; received data is dropped |
 //! | `receive_only` | ended | done; our side ended when the connection began |
 //!
 //! A reset or a failing output ends both directions at once, as an error.
@@ -19,9 +21,9 @@ use std::time::Duration;
 pub struct Policy {
     /// Keep our side open when the input ends, until the peer ends (nc without -N).
     pub no_shutdown: bool,
-    /// Leave this long after the input's end, even if the peer has not ended (nc -q).
+    /// Exit this long after the input's end, even if the peer has not ended (nc -q).
     pub quit_after: Option<Duration>,
-    /// Give up after this long without a byte in either direction.
+    /// Fail after this long without a byte in either direction.
     pub idle_timeout: Option<Duration>,
     /// Drop what the peer sends.
     pub send_only: bool,
@@ -29,37 +31,36 @@ pub struct Policy {
     pub receive_only: bool,
 }
 
-/// What the relay has to know of the connection.
+/// The state of the connection, as far as the relay needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct View {
-    /// Bytes that the send buffer has room for.
+pub struct FlowStatus {
+    /// Room in the send buffer, in bytes.
     pub send_room: usize,
-    /// Bytes sent or to be sent that the peer has not acknowledged.
+    /// Bytes in the send buffer: sent or not, but not acknowledged.
     pub unacknowledged: usize,
-    /// Bytes that were received and wait to be written out.
+    /// Bytes in the receive buffer that wait to be written out.
     pub received: usize,
-    /// The peer has ended its side and nothing of it waits.
+    /// The peer has ended its side, and everything it sent is written out.
     pub peer_finished: bool,
-    /// The connection is over in both directions.
+    /// Both directions are closed.
     pub closed: bool,
 }
 
-/// What to do now.
+/// The relay's next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Carry on.
     Relay,
-    /// End our side of the connection, then carry on.
+    /// Send a FIN, then carry on.
     Shutdown,
-    /// It is over.
+    /// The session is over.
     Done(Outcome),
 }
 
-/// How it ended.
+/// The way a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Both directions ended and everything was delivered, or as much as `quit_after` and `send_only` wait
-    /// for.
+    /// Both directions ended and everything was delivered, or as much as `quit_after` and `send_only` wait for.
     Complete,
     /// `quit_after` passed with this many bytes unacknowledged.
     Undelivered(usize),
@@ -78,7 +79,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay whose connection was established at `now`.
+    /// Returns the relay of a connection that was established at `now`.
     pub fn new(policy: Policy, now: Duration) -> Relay {
         let mut timers = EndTimers::new(now, policy.quit_after, policy.idle_timeout);
         if policy.receive_only {
@@ -87,27 +88,27 @@ impl Relay {
         Relay { policy, input_ended: policy.receive_only, shut_down: false, timers, unacknowledged: 0 }
     }
 
-    /// Whether to read input.
-    pub fn wants_input(&self, view: &View) -> bool {
-        !self.input_ended && !view.closed && view.send_room > 0
+    /// Returns whether to read input.
+    pub fn wants_input(&self, status: &FlowStatus) -> bool {
+        !self.input_ended && !status.closed && status.send_room > 0
     }
 
-    /// Whether to write output.
-    pub fn wants_output(&self, view: &View) -> bool {
-        view.received > 0
+    /// Returns whether to write output.
+    pub fn wants_output(&self, status: &FlowStatus) -> bool {
+        status.received > 0
     }
 
-    /// Whether what is received is dropped.
+    /// Returns whether received data is dropped.
     pub fn drops_output(&self) -> bool {
         self.policy.send_only
     }
 
-    /// Bytes moved, in either direction.
+    /// Notes that bytes moved, in either direction.
     pub fn moved(&mut self, now: Duration) {
         self.timers.moved(now);
     }
 
-    /// The input has ended.
+    /// Notes that the input has ended.
     pub fn input_ended(&mut self, now: Duration) {
         if !self.input_ended {
             self.input_ended = true;
@@ -115,33 +116,34 @@ impl Relay {
         }
     }
 
+    /// Returns whether the input has ended.
     pub fn has_input_ended(&self) -> bool {
         self.input_ended
     }
 
-    /// Nobody takes our output any more: from now on this is a relay that only sends.
+    /// Notes that the output has no reader any more: from now on the relay only sends.
     pub fn output_closed(&mut self) {
         self.policy.send_only = true;
     }
 
-    /// Decides what to do next. Call it again whenever something has changed or [`Relay::deadline`] comes.
-    pub fn step(&mut self, now: Duration, view: &View) -> Step {
-        if view.unacknowledged < self.unacknowledged {
+    /// Decides on the next step. Call it again whenever something has changed or [`Relay::deadline`] comes.
+    pub fn step(&mut self, now: Duration, status: &FlowStatus) -> Step {
+        if status.unacknowledged < self.unacknowledged {
             self.timers.acknowledged(now);
         }
-        self.unacknowledged = view.unacknowledged;
-        if view.received == 0 && (view.closed || self.policy.receive_only && view.peer_finished) {
+        self.unacknowledged = status.unacknowledged;
+        if status.received == 0 && (status.closed || self.policy.receive_only && status.peer_finished) {
             return Step::Done(Outcome::Complete);
         }
-        if self.input_ended && !self.shut_down && (!self.policy.no_shutdown || view.peer_finished) {
+        if self.input_ended && !self.shut_down && (!self.policy.no_shutdown || status.peer_finished) {
             self.shut_down = true;
             return Step::Shutdown;
         }
-        if self.policy.send_only && self.input_ended && view.unacknowledged == 0 {
+        if self.policy.send_only && self.input_ended && status.unacknowledged == 0 {
             return Step::Done(Outcome::Complete);
         }
-        if self.timers.quit_at().is_some_and(|at| at <= now) && view.received == 0 {
-            return Step::Done(match view.unacknowledged {
+        if self.timers.quit_at().is_some_and(|at| at <= now) && status.received == 0 {
+            return Step::Done(match status.unacknowledged {
                 0 => Outcome::Complete,
                 bytes => Outcome::Undelivered(bytes),
             });
@@ -152,7 +154,7 @@ impl Relay {
         Step::Relay
     }
 
-    /// When [`Relay::step`] must be called even if nothing happens.
+    /// Returns when [`Relay::step`] is due without any event.
     pub fn deadline(&self) -> Option<Duration> {
         self.timers.quit_at().into_iter().chain(self.timers.idle_at()).min()
     }
@@ -167,29 +169,29 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    const OPEN: View =
-        View { send_room: 10, unacknowledged: 0, received: 0, peer_finished: false, closed: false };
+    const OPEN: FlowStatus =
+        FlowStatus { send_room: 10, unacknowledged: 0, received: 0, peer_finished: false, closed: false };
 
-    /// The module's table, row by row: policy, input ended?, view, expected steps.
+    /// The module's table, row by row: policy, input ended?, status, expected steps.
     #[test]
     fn the_table_of_ends() {
         let plain = Policy::default();
         let held = Policy { no_shutdown: true, ..plain };
         let send = Policy { send_only: true, ..plain };
         let receive = Policy { receive_only: true, ..plain };
-        let ended = View { peer_finished: true, ..OPEN };
-        let unread = View { received: 1, ..OPEN };
-        let unacked = View { unacknowledged: 5, ..OPEN };
-        let closed = View { closed: true, peer_finished: true, ..OPEN };
+        let ended = FlowStatus { peer_finished: true, ..OPEN };
+        let unread = FlowStatus { received: 1, ..OPEN };
+        let unacked = FlowStatus { unacknowledged: 5, ..OPEN };
+        let closed = FlowStatus { closed: true, peer_finished: true, ..OPEN };
         let done = Step::Done(Outcome::Complete);
-        let rows: &[(Policy, bool, View, &[Step])] = &[
+        let rows: &[(Policy, bool, FlowStatus, &[Step])] = &[
             (plain, false, OPEN, &[Step::Relay]),
             (plain, true, OPEN, &[Step::Shutdown, Step::Relay]),
             (plain, true, unacked, &[Step::Shutdown, Step::Relay]),
             (plain, false, ended, &[Step::Relay]),
             (plain, true, ended, &[Step::Shutdown, Step::Relay]),
             (plain, true, closed, &[done]),
-            (plain, true, View { received: 1, ..closed }, &[Step::Shutdown, Step::Relay]),
+            (plain, true, FlowStatus { received: 1, ..closed }, &[Step::Shutdown, Step::Relay]),
             (held, true, OPEN, &[Step::Relay]),
             (held, true, ended, &[Step::Shutdown, Step::Relay]),
             (send, true, unacked, &[Step::Shutdown, Step::Relay]),
@@ -198,13 +200,13 @@ mod tests {
             (receive, false, unread, &[Step::Shutdown, Step::Relay]),
             (receive, false, ended, &[done]),
         ];
-        for (policy, input_ended, view, steps) in rows {
+        for (policy, input_ended, status, steps) in rows {
             let mut relay = Relay::new(*policy, at(0));
             if *input_ended {
                 relay.input_ended(at(0));
             }
             for step in *steps {
-                assert_eq!(relay.step(at(1), view), *step, "{policy:?} {input_ended} {view:?}");
+                assert_eq!(relay.step(at(1), status), *step, "{policy:?} {input_ended} {status:?}");
             }
         }
     }
@@ -213,7 +215,7 @@ mod tests {
     fn quitting_waits_for_acknowledgements_that_still_come() {
         let policy = Policy { quit_after: Some(at(100)), ..Policy::default() };
         let mut relay = Relay::new(policy, at(0));
-        let unacked = |bytes| View { unacknowledged: bytes, ..OPEN };
+        let unacked = |bytes| FlowStatus { unacknowledged: bytes, ..OPEN };
         assert_eq!(relay.step(at(0), &unacked(9)), Step::Relay);
         assert_eq!(relay.deadline(), None);
         relay.input_ended(at(10));
@@ -245,24 +247,24 @@ mod tests {
             events in proptest::collection::vec((0..5u8, 0..3usize), 1..40),
         ) {
             let mut relay = Relay::new(policy, at(0));
-            let mut view = OPEN;
+            let mut status = OPEN;
             let (mut ended, mut shut) = (false, false);
             for (i, (event, amount)) in events.into_iter().enumerate() {
                 let now = at(i as u64);
                 match event {
-                    0 => view.unacknowledged = amount,
-                    1 if !view.peer_finished => view.received = amount,
-                    2 if view.received == 0 => view.peer_finished = true,
+                    0 => status.unacknowledged = amount,
+                    1 if !status.peer_finished => status.received = amount,
+                    2 if status.received == 0 => status.peer_finished = true,
                     3 => { relay.input_ended(now); ended = true; }
-                    4 => view.closed = shut && view.peer_finished && view.unacknowledged == 0,
+                    4 => status.closed = shut && status.peer_finished && status.unacknowledged == 0,
                     _ => {}
                 }
-                match relay.step(now, &view) {
+                match relay.step(now, &status) {
                     Step::Shutdown => { prop_assert!(ended && !shut); shut = true; }
                     Step::Done(outcome) => {
                         prop_assert_eq!(outcome, Outcome::Complete);
-                        prop_assert!(ended && (shut || policy.send_only && policy.no_shutdown) && view.unacknowledged == 0);
-                        prop_assert!(view.received == 0 || policy.send_only);
+                        prop_assert!(ended && (shut || policy.send_only && policy.no_shutdown) && status.unacknowledged == 0);
+                        prop_assert!(status.received == 0 || policy.send_only);
                         break;
                     }
                     Step::Relay => {}

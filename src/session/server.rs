@@ -1,30 +1,30 @@
-//! Serving clients for as long as netkat runs (`-k`): one after the other, or several at once.
+//! A server (`-l -k`): client after client, or several at once, for as long as netkat runs.
 //!
-//! What goes where, with standard input and output:
+//! Without a command, all clients share standard input and output:
 //!
-//! - Whatever any client sends goes to standard output, each client's bytes in order. Bytes of several clients
+//! - Data of every client goes to standard output, each client's bytes in order. Bytes of several clients
 //!   alternate between writes, never within one. The end of one client does not end the output.
-//! - Standard input goes to all clients that are there; it is read only while there is one. A client gets what
-//!   is read after it came. With one at a time, the next gets what the last one had not been sent.
-//! - Once standard input has ended, every client is sent a FIN (unless told not to) and is served until it
-//!   ends as well; later clients get theirs at once.
-//! - A client that ends its side gets what input is there; it is not kept while input has to be waited for.
+//! - Standard input goes to all connected clients; it is read only while there is one. A client gets the input that
+//!   is read after its arrival. With one client at a time, the next one gets the input that the last one was not sent.
+//! - Once standard input has ended, netkat sends every client a FIN (unless `no_shutdown`) and serves it until it
+//!   ends as well; later clients get their FIN at once.
+//! - A client that ends its side gets the input that is there, and does not wait for more.
 //! - A client that takes nothing for 5 s while others wait for the input behind it is reset.
 //!
 //! With a command, each client has a process of its own instead (see [`super::process`]). Clients beyond the
-//! limit wait in the backlog. What goes wrong with one client is logged, and the rest goes on.
+//! limit wait in the backlog. A failure of one client is logged, and the others go on.
 use super::{
     Error, Policy,
-    broadcast::{Broadcast, Place},
-    conversation::{Conversation, Ends},
+    conversation::{Conversation, Streams},
     process::{Command, Process},
+    shared_input::{Position, SharedInput},
     single::Summary,
 };
 use crate::{
     net::FiveTuple,
     runtime::{Engine, Task, Turn},
     stack::{Flow, Phase, Stack},
-    stdio::{self, Channel, Interest, Taps},
+    stdio::{self, Channel, Interest, StandardStreams},
 };
 use nix::unistd::Pid;
 use std::{
@@ -32,91 +32,100 @@ use std::{
     time::Duration,
 };
 
-/// How to serve.
+/// The options of a server.
 #[derive(Clone, Debug)]
-pub struct Service {
-    /// Clients at once, at least 1.
+pub(crate) struct ServerOptions {
+    /// Maximum clients at once, at least 1.
     pub limit: usize,
     pub policy: Policy,
-    /// Leave when nobody has been there for so long.
+    /// Time without any client after which the server ends.
     pub wait: Option<Duration>,
-    /// A process for each client, instead of standard input and output.
+    /// Command that each client gets a process of, instead of standard input and output.
     pub command: Option<Command>,
 }
 
-/// Standard input and output.
-struct Standard {
-    input: Broadcast,
+/// Standard input and output, shared by all clients.
+struct SharedStreams {
+    input: SharedInput,
     output: Channel,
 }
 
+/// A connected client.
 struct Client {
+    /// Time of the handshake's end.
     since: Duration,
     conversation: Conversation,
-    ends: ClientEnds,
+    streams: ClientStreams,
 }
 
-enum ClientEnds {
-    Standard(Place),
+/// The streams of a client.
+enum ClientStreams {
+    /// The shared ones, and the client's position in the input.
+    Standard(Position),
+    /// Those of its own process.
     Process(Process),
 }
 
-/// What happens while clients are served.
+/// An event that the caller of the event loop handles.
 #[derive(Debug)]
-pub enum Event {
-    /// A client is gone.
-    Left(Box<Departure>),
-    /// No client came for long enough.
-    Over,
+pub(crate) enum Event {
+    /// A client has disconnected, and its process has exited.
+    Closed(Box<ClosedClient>),
+    /// `wait` has passed without any client.
+    WaitExpired,
 }
 
-/// What became of a client.
+/// A client that has disconnected.
 #[derive(Debug)]
-pub struct Departure {
+pub(crate) struct ClosedClient {
     pub tuple: FiveTuple,
     pub summary: Summary,
     pub result: Result<(), Error>,
 }
 
 /// All clients of a listener.
-pub struct Server {
-    service: Service,
-    standard: Option<Standard>,
+pub(crate) struct Server {
+    options: ServerOptions,
+    standard: Option<SharedStreams>,
     clients: Vec<Client>,
     served: u64,
+    /// Time at which the last client disconnected.
     idle_since: Duration,
-    /// Who is gone, but for a process that has not been waited for.
-    departing: Vec<(Pid, Departure)>,
-    /// Who is gone and has not been told of.
-    departures: VecDeque<Departure>,
+    /// Clients that have disconnected, but whose process has not exited.
+    exiting: Vec<(Pid, ClosedClient)>,
+    /// Clients that have disconnected and are not reported yet.
+    closed: VecDeque<ClosedClient>,
 }
 
 impl Server {
-    /// A server without clients. `taps` are standard input and output, where the service has no command.
-    pub fn new(now: Duration, service: Service, taps: Option<Taps>) -> Server {
+    /// Returns a server without clients. `streams` are standard input and output, unless the options have a command.
+    pub fn new(now: Duration, options: ServerOptions, streams: Option<StandardStreams>) -> Server {
         Server {
-            service,
-            standard: taps.map(|taps| Standard { input: Broadcast::new(taps.input), output: taps.output }),
+            options,
+            standard: streams.map(|streams| SharedStreams {
+                input: SharedInput::new(streams.input),
+                output: streams.output,
+            }),
             clients: Vec::new(),
             served: 0,
             idle_since: now,
-            departing: Vec::new(),
-            departures: VecDeque::new(),
+            exiting: Vec::new(),
+            closed: VecDeque::new(),
         }
     }
 
-    /// How many clients have come.
+    /// Returns the number of clients that have connected.
     pub fn served(&self) -> u64 {
         self.served
     }
 
-    /// When to leave if no client comes.
+    /// Returns when the server ends if no client connects.
     fn quit_at(&self) -> Option<Duration> {
-        let wait = self.service.wait.filter(|_| self.clients.is_empty())?;
+        let wait = self.options.wait.filter(|_| self.clients.is_empty())?;
         Some(self.idle_since.saturating_add(wait))
     }
 
-    /// Takes clients from the backlog while there is room; whether any came.
+    /// Takes clients from the backlog while there is room. Returns whether any came.
     fn accept(&mut self, now: Duration, engine: &mut Engine) -> bool {
         let before = self.served;
         while self.has_room(engine)
@@ -125,11 +134,11 @@ impl Server {
             self.served += 1;
             let flow = engine.stack.peek(&tuple);
             if flow.is_none_or(|flow| flow.failure().is_some() && flow.received() == 0) {
-                log::info!("{}: left before its turn came", tuple.remote);
+                log::info!("{}: disconnected while it waited in the backlog", tuple.remote);
                 engine.stack.remove(&tuple);
                 continue;
             }
-            match self.admit(now, engine, tuple) {
+            match self.start_client(now, engine, tuple) {
                 Ok(client) => {
                     log::info!("established {tuple}");
                     self.clients.push(client);
@@ -143,71 +152,77 @@ impl Server {
         before != self.served
     }
 
-    /// Whether there is room for another client. A process counts until it has been waited for, longer than its client
-    /// may be there.
+    /// Returns whether there is room for another client. A process counts until it has exited, which may be after its
+    /// client has disconnected.
     fn has_room(&self, engine: &Engine) -> bool {
-        self.clients.len().max(engine.reactor.children.len()) < self.service.limit
+        self.clients.len().max(engine.reactor.children.len()) < self.options.limit
     }
 
-    fn admit(&mut self, now: Duration, engine: &mut Engine, tuple: FiveTuple) -> Result<Client, Error> {
-        let (kind, ends) = match (&self.service.command, &self.standard) {
+    fn start_client(
+        &mut self,
+        now: Duration,
+        engine: &mut Engine,
+        tuple: FiveTuple,
+    ) -> Result<Client, Error> {
+        let (owner, streams) = match (&self.options.command, &self.standard) {
             (Some(command), _) => {
                 let process = Process::start(&mut engine.reactor.children, command, &tuple)?;
-                (Ends::Process, ClientEnds::Process(process))
+                (Streams::Process, ClientStreams::Process(process))
             }
             (None, standard) => {
                 let alone = self.clients.is_empty();
-                let place = standard.as_ref().map(|standard| standard.input.join(alone)).unwrap_or_default();
-                (Ends::Shared, ClientEnds::Standard(place))
+                let position =
+                    standard.as_ref().map(|standard| standard.input.join(alone)).unwrap_or_default();
+                (Streams::Shared, ClientStreams::Standard(position))
             }
         };
         Ok(Client {
             since: now,
-            conversation: Conversation::new(now, tuple, self.service.policy, kind),
-            ends,
+            conversation: Conversation::new(now, tuple, self.options.policy, owner),
+            streams,
         })
     }
 
-    /// Reads standard input for those who wait for it, and resets who holds up the others.
+    /// Reads standard input for the clients that wait for it, and resets clients that hold up the others.
     fn read_input(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
-        let Some(Standard { input, .. }) = &mut self.standard else { return Ok(false) };
-        let places = self.clients.iter().filter_map(|client| match client.ends {
-            // A client that takes no more input holds nobody up.
-            ClientEnds::Standard(place) if !client.conversation.has_input_ended() => Some(place),
+        let Some(SharedStreams { input, .. }) = &mut self.standard else { return Ok(false) };
+        let positions = self.clients.iter().filter_map(|client| match client.streams {
+            // A client that takes no more input holds up no other.
+            ClientStreams::Standard(position) if !client.conversation.has_input_ended() => Some(position),
             _ => None,
         });
-        let read = input.advance(now, places).map_err(stdio::Error::Input)?;
+        let read = input.advance(now, positions).map_err(stdio::Error::Input)?;
         if input.deadline().is_none_or(|at| at > now) {
             return Ok(read);
         }
         let (stalled, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.clients).into_iter().partition(
-            |client| matches!(client.ends, ClientEnds::Standard(place) if input.stalled(now, place)),
+            |client| matches!(client.streams, ClientStreams::Standard(position) if input.stalled(now, position)),
         );
         self.clients = rest;
         for client in stalled {
             let tuple = *client.conversation.tuple();
             let error = Error::HeldUp(tuple.remote);
             log::warn!("{error}");
-            self.departures.push_back(Self::depart(engine, &client, Err(error)));
+            self.closed.push_back(Self::record_close(engine, &client, Err(error)));
             self.close(now, engine, tuple, true);
         }
         Ok(true)
     }
 
-    /// A turn of every conversation; whether anything moved.
+    /// Takes a turn of every conversation. Returns whether anything moved.
     fn converse(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
         let mut busy = false;
         let mut at = 0;
         while let Some(client) = self.clients.get_mut(at) {
             let stack = &mut engine.stack;
-            let turn = match (&mut client.ends, &mut self.standard) {
-                (ClientEnds::Process(process), _) => {
+            let turn = match (&mut client.streams, &mut self.standard) {
+                (ClientStreams::Process(process), _) => {
                     client.conversation.turn(now, stack, &mut process.output, &mut process.input)?
                 }
-                (ClientEnds::Standard(place), Some(Standard { input, output })) => {
-                    client.conversation.turn(now, stack, &mut input.reader(place), output)?
+                (ClientStreams::Standard(position), Some(SharedStreams { input, output })) => {
+                    client.conversation.turn(now, stack, &mut input.reader(position), output)?
                 }
-                (ClientEnds::Standard(_), None) => Turn::Done(Ok(())),
+                (ClientStreams::Standard(_), None) => Turn::Done(Ok(())),
             };
             match turn {
                 Turn::Idle => at += 1,
@@ -225,8 +240,8 @@ impl Server {
         Ok(busy)
     }
 
-    /// Returns what went by.
-    fn depart(engine: &Engine, client: &Client, result: Result<(), Error>) -> Departure {
+    /// Returns the record of a client that has disconnected, and logs it.
+    fn record_close(engine: &Engine, client: &Client, result: Result<(), Error>) -> ClosedClient {
         let tuple = *client.conversation.tuple();
         let summary = Summary::new(engine, &tuple, client.since);
         log::info!(
@@ -235,44 +250,45 @@ impl Server {
             summary.counters.bytes_sent,
             summary.counters.bytes_received
         );
-        Departure { tuple, summary, result }
+        ClosedClient { tuple, summary, result }
     }
 
+    /// Ends a client: releases its process, and leaves its connection to the stack.
     fn finish(&mut self, now: Duration, engine: &mut Engine, client: Client, result: Result<(), Error>) {
         let tuple = *client.conversation.tuple();
-        let broke = result.is_err();
+        let failed = result.is_err();
         if let Err(error) = &result {
             log::warn!("{error}");
         }
-        let departure = Self::depart(engine, &client, result);
-        match client.ends {
-            ClientEnds::Process(process) => {
+        let closed = Self::record_close(engine, &client, result);
+        match client.streams {
+            ClientStreams::Process(process) => {
                 let pid = process.pid;
-                // Its pipes close first.
+                // The process's pipes close before it is waited for.
                 drop(process);
-                self.departing.push((pid, departure));
-                engine.reactor.children.release(now, pid, broke);
+                self.exiting.push((pid, closed));
+                engine.reactor.children.release(now, pid, failed);
             }
-            ClientEnds::Standard(_) => self.departures.push_back(departure),
+            ClientStreams::Standard(_) => self.closed.push_back(closed),
         }
-        self.close(now, engine, tuple, broke);
+        self.close(now, engine, tuple, failed);
     }
 
-    /// Tells of the clients whose process has ended.
-    fn settle(&mut self, engine: &mut Engine) {
+    /// Moves clients whose process has exited to those that are to be reported.
+    fn collect_exited(&mut self, engine: &mut Engine) {
         for (pid, ended) in engine.reactor.children.take_ended() {
-            let Some(at) = self.departing.iter().position(|(departing, _)| *departing == pid) else {
+            let Some(at) = self.exiting.iter().position(|(exiting, _)| *exiting == pid) else {
                 continue;
             };
-            let (_, mut departure) = self.departing.swap_remove(at);
-            departure.summary.process = Some(ended);
-            self.departures.push_back(departure);
+            let (_, mut closed) = self.exiting.swap_remove(at);
+            closed.summary.process = Some(ended);
+            self.closed.push_back(closed);
         }
     }
 
-    /// Leaves the rest of a connection to the stack.
-    fn close(&mut self, now: Duration, engine: &mut Engine, tuple: FiveTuple, broke: bool) {
-        if let Some(flow) = engine.stack.flow(&tuple).filter(|flow| broke && flow.phase() == Phase::Open) {
+    /// Leaves the rest of a connection to the stack; resets it if it failed.
+    fn close(&mut self, now: Duration, engine: &mut Engine, tuple: FiveTuple, failed: bool) {
+        if let Some(flow) = engine.stack.flow(&tuple).filter(|flow| failed && flow.phase() == Phase::Open) {
             flow.abort();
         }
         engine.stack.release(now, &tuple);
@@ -281,43 +297,44 @@ impl Server {
         }
     }
 
-    /// Who is gone and has not been told of yet.
-    pub fn departed(&mut self) -> impl Iterator<Item = Departure> {
-        self.departures.drain(..)
+    /// Returns the clients that have disconnected and are not reported yet.
+    pub fn take_closed(&mut self) -> impl Iterator<Item = ClosedClient> {
+        self.closed.drain(..)
     }
 
-    /// Resets the clients that are still there and leaves no process behind. Returns what had gone by with each; see
-    /// [`Server::departed`] for the others.
-    pub fn leave(&mut self, engine: &mut Engine) -> Vec<(FiveTuple, Summary)> {
-        let mut left = Vec::with_capacity(self.clients.len());
+    /// Resets the connected clients and ends all processes. Returns the counters of these clients; see
+    /// [`Server::take_closed`] for clients that disconnected before.
+    pub fn shut_down(&mut self, engine: &mut Engine) -> Vec<(FiveTuple, Summary)> {
+        let mut remaining = Vec::with_capacity(self.clients.len());
         for client in std::mem::take(&mut self.clients) {
             let tuple = *client.conversation.tuple();
             let summary = Summary::new(engine, &tuple, client.since);
             engine.stack.flow(&tuple).map(Flow::abort);
-            left.push((client, tuple, summary));
+            remaining.push((client, tuple, summary));
         }
         engine.stack.stop_listening();
         let now = engine.reactor.now();
-        // The run is over: nothing is to be done about an error any more.
+        // The run is over, so an error is only logged.
         if let Err(error) = engine.egress(now) {
-            log::debug!("cannot reset what is left: {error}");
+            log::debug!("cannot reset the connected clients: {error}");
         }
-        let left: Vec<_> = left
+        let remaining: Vec<_> = remaining
             .into_iter()
-            .map(|(client, tuple, summary)| match client.ends {
-                // Its pipes close first.
-                ClientEnds::Process(process) => (Some(process.pid), tuple, summary),
-                ClientEnds::Standard(_) => (None, tuple, summary),
+            .map(|(client, tuple, summary)| match client.streams {
+                // The process's pipes close before it is waited for.
+                ClientStreams::Process(process) => (Some(process.pid), tuple, summary),
+                ClientStreams::Standard(_) => (None, tuple, summary),
             })
             .collect();
         engine.end_children(true);
         let ended: HashMap<_, _> = engine.reactor.children.take_ended().into_iter().collect();
-        for (pid, mut departure) in self.departing.drain(..) {
-            departure.summary.process = ended.get(&pid).copied();
-            self.departures.push_back(departure);
+        for (pid, mut closed) in self.exiting.drain(..) {
+            closed.summary.process = ended.get(&pid).copied();
+            self.closed.push_back(closed);
         }
         log::info!("served {} clients", self.served);
-        left.into_iter()
+        remaining
+            .into_iter()
             .map(|(pid, tuple, mut summary)| {
                 summary.process = pid.and_then(|pid| ended.get(&pid).copied());
                 (tuple, summary)
@@ -334,10 +351,10 @@ impl Task for Server {
         let Some(client) = self.clients.iter_mut().find(|client| client.conversation.tuple() == tuple) else {
             return 0;
         };
-        let output = match (&mut client.ends, self.standard.as_mut()) {
-            (ClientEnds::Process(process), _) => &mut process.input,
-            (ClientEnds::Standard(_), Some(standard)) => &mut standard.output,
-            (ClientEnds::Standard(_), None) => return 0,
+        let output = match (&mut client.streams, self.standard.as_mut()) {
+            (ClientStreams::Process(process), _) => &mut process.input,
+            (ClientStreams::Standard(_), Some(standard)) => &mut standard.output,
+            (ClientStreams::Standard(_), None) => return 0,
         };
         client.conversation.offer(now, bytes, output)
     }
@@ -346,13 +363,13 @@ impl Task for Server {
         let mut busy = self.accept(now, engine);
         busy |= self.read_input(now, engine)?;
         busy |= self.converse(now, engine)?;
-        self.settle(engine);
-        if let Some(departure) = self.departures.pop_front() {
-            return Ok(Turn::Done(Event::Left(Box::new(departure))));
+        self.collect_exited(engine);
+        if let Some(closed) = self.closed.pop_front() {
+            return Ok(Turn::Done(Event::Closed(Box::new(closed))));
         }
         match self.quit_at() {
-            Some(at) if at <= now && self.served > 0 => Ok(Turn::Done(Event::Over)),
-            Some(at) if at <= now => Err(Error::NobodyCame(self.service.wait.unwrap_or_default())),
+            Some(at) if at <= now && self.served > 0 => Ok(Turn::Done(Event::WaitExpired)),
+            Some(at) if at <= now => Err(Error::NobodyCame(self.options.wait.unwrap_or_default())),
             _ => Ok(Turn::of(busy)),
         }
     }
@@ -364,18 +381,18 @@ impl Task for Server {
         interests: &mut Vec<Interest<'a>>,
     ) -> Option<Duration> {
         let mut due = self.quit_at();
-        if let Some(Standard { input, output }) = &self.standard {
+        if let Some(SharedStreams { input, output }) = &self.standard {
             interests.extend(input.channel().interest().filter(|_| !self.clients.is_empty()));
             interests.extend(output.interest());
             due = [due, input.deadline(), input.channel().due(now)].into_iter().flatten().min();
         }
         for client in &self.clients {
-            let own = match &client.ends {
-                ClientEnds::Process(process) => {
+            let own = match &client.streams {
+                ClientStreams::Process(process) => {
                     let (input, output) = (&process.output, &process.input);
                     client.conversation.waits_for(now, stack, input, output, interests)
                 }
-                ClientEnds::Standard(_) => client.conversation.deadline(),
+                ClientStreams::Standard(_) => client.conversation.deadline(),
             };
             due = due.into_iter().chain(own).min();
         }

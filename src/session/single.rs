@@ -1,7 +1,7 @@
-//! One established connection, and nothing else: the loop around a single conversation.
+//! A session of a single connection, from its handshake to TIME-WAIT.
 use super::{
     Error, Policy,
-    conversation::{Conversation, Ends},
+    conversation::{Conversation, Streams},
     process::{Command, Process},
 };
 use crate::{
@@ -9,35 +9,35 @@ use crate::{
     recovery::Stats,
     runtime::{Engine, Task, Turn, children::Ended},
     stack::{Counters, Flow, Phase, Stack},
-    stdio::{self, Channel, Interest, Taps},
+    stdio::{self, Channel, Interest, StandardStreams},
 };
 use nix::unistd::Pid;
 use std::time::Duration;
 
-/// How long to stay for the FIN that a peer repeats because our last ACK was lost, two round trips aside: Linux's
-/// minimum RTO is 200 ms (include/net/tcp.h, TCP_RTO_MIN), its timers' grain 10 ms at most.
+/// Stay in TIME-WAIT, besides two round trips, for a FIN that the peer retransmits because the last ACK was lost:
+/// Linux's minimum RTO is 200 ms (include/net/tcp.h, TCP_RTO_MIN), its timers' granularity at most 10 ms.
 const LINGER: Duration = Duration::from_millis(220);
-/// The same on a lossy path: the repeated FIN may be lost, too.
+/// The same on a lossy path, where the retransmitted FIN may be lost, too.
 const LOSSY_LINGER: Duration = Duration::from_millis(700);
-/// How long a peer has to acknowledge our FIN where nothing else is waited for.
+/// Longest wait for the acknowledgment of the FIN at the end of a session.
 const LAST_ACK: Duration = Duration::from_secs(1);
 
-/// What a connection came to.
+/// The counters of a connection at its end.
 #[derive(Clone, Debug, Default)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub counters: Counters,
     pub stats: Stats,
-    /// Packets that the guard kept from the kernel.
+    /// Packets that the guard dropped before the kernel's stack.
     pub kept: u64,
-    /// From the handshake's end to the peer's first data, and to the end.
+    /// Time from the handshake's end to the peer's first data, and to the end.
     pub first_byte: Option<Duration>,
     pub duration: Duration,
-    /// What became of the connection's process.
+    /// How the connection's process ended.
     pub process: Option<Ended>,
 }
 
 impl Summary {
-    /// Of a connection that was established at `start`, as it stands now.
+    /// Returns the counters so far of a connection that was established at `start`.
     pub fn new(engine: &Engine, tuple: &FiveTuple, start: Duration) -> Summary {
         let flow = engine.stack.peek(tuple);
         let counters = flow.map(Flow::counters).unwrap_or_default();
@@ -45,7 +45,7 @@ impl Summary {
             counters,
             stats: flow.map(|flow| flow.recovery().stats()).unwrap_or_default(),
             kept: engine.kept(),
-            // What came with the handshake's last segment took no time.
+            // Data may arrive with the handshake's last segment, before the connection counts as established.
             first_byte: counters.first_data_at.map(|at| at.saturating_sub(start)),
             duration: engine.reactor.now() - start,
             process: None,
@@ -65,7 +65,7 @@ impl Summary {
             time.map_or("unknown".to_owned(), |time| format!("{:.3} ms", time.as_secs_f64() * 1e3))
         };
         log::info!(
-            "{} segments with data sent, {} found lost ({} timeouts), {} sent again, {} of them needlessly; smoothed RTT \
+            "{} segments with data sent, {} found lost ({} timeouts), {} retransmitted, {} of these needlessly; smoothed RTT \
              {}, congestion window {} bytes ({}), bandwidth {}; {} packets kept from the kernel",
             stats.segments_sent,
             stats.segments_lost(),
@@ -85,18 +85,18 @@ impl Summary {
     }
 }
 
-/// Relays between the connection and standard input and output, or a process of `command`, until it is over. Returns
-/// what went by, too, and what became of the process. On an error the peer is sent a reset.
-pub fn run(
+/// Relays between the connection and standard input and output, or a process of `command`, until the session is over.
+/// Returns its counters, too. An error resets the connection.
+pub(crate) fn run(
     engine: &mut Engine,
     tuple: FiveTuple,
     policy: Policy,
     command: Option<&Command>,
-    taps: Option<Taps>,
+    streams: Option<StandardStreams>,
 ) -> (Summary, Result<(), Error>) {
     let start = engine.reactor.now();
     let mut process = None;
-    let result = converse(engine, tuple, policy, command, taps, &mut process);
+    let result = converse(engine, tuple, policy, command, streams, &mut process);
     if result.is_err() {
         abort(engine, &tuple);
         engine.check();
@@ -116,24 +116,25 @@ pub fn run(
     (summary, result)
 }
 
+/// Starts the process, if there is one, and runs the conversation. Notes the process in `started`.
 fn converse(
     engine: &mut Engine,
     tuple: FiveTuple,
     policy: Policy,
     command: Option<&Command>,
-    taps: Option<Taps>,
+    streams: Option<StandardStreams>,
     started: &mut Option<Pid>,
 ) -> Result<(), Error> {
-    let (ends, input, output) = match (command, taps) {
+    let (owner, input, output) = match (command, streams) {
         (Some(command), _) => {
             let process = Process::start(&mut engine.reactor.children, command, &tuple)?;
             *started = Some(process.pid);
-            (Ends::Process, process.output, process.input)
+            (Streams::Process, process.output, process.input)
         }
-        (None, Some(Taps { input, output })) => (Ends::Standard, input, output),
+        (None, Some(StandardStreams { input, output })) => (Streams::Standard, input, output),
         (None, None) => return Ok(()),
     };
-    let conversation = Conversation::new(engine.reactor.now(), tuple, policy, ends);
+    let conversation = Conversation::new(engine.reactor.now(), tuple, policy, owner);
     engine.run(&mut Single { conversation, input, output })??;
     finish(engine, &tuple)
 }
@@ -167,7 +168,7 @@ impl Task for Single {
     }
 }
 
-/// Sends what is left, a FIN if there was none.
+/// Sends the rest of the send buffer, and a FIN if there was none.
 fn finish(engine: &mut Engine, tuple: &FiveTuple) -> Result<(), Error> {
     if let Some(flow) = engine.stack.flow(tuple) {
         flow.close();
@@ -175,14 +176,14 @@ fn finish(engine: &mut Engine, tuple: &FiveTuple) -> Result<(), Error> {
     let deadline = engine.reactor.now() + LAST_ACK;
     engine.run_until(Some(deadline), |stack| {
         let flow = stack.peek(tuple)?;
-        // The peer has what we sent; whether it ends is its own affair by now.
+        // Everything is delivered; the session does not wait for the peer's FIN.
         (flow.phase() == Phase::Closed || flow.unacknowledged() == 0).then_some(())
     })?;
     Ok(())
 }
 
-/// Stays in TIME-WAIT while the peer may repeat its FIN: the kernel would answer that with a reset once we are
-/// gone. Whoever reads our output need not wait for it.
+/// Stays in TIME-WAIT while the peer may retransmit its FIN: after netkat's exit the kernel would answer that with a
+/// reset. The reader of standard output does not have to wait.
 fn linger(engine: &mut Engine, tuple: &FiveTuple) {
     let Some(flow) = engine.stack.peek(tuple).filter(|flow| flow.in_time_wait() && !flow.is_on_host()) else {
         return;
@@ -191,16 +192,16 @@ fn linger(engine: &mut Engine, tuple: &FiveTuple) {
     let round_trip = flow.recovery().stats().smoothed_rtt.unwrap_or_default();
     let deadline = engine.reactor.now() + time + 2 * round_trip;
     stdio::release_output();
-    // Everything is delivered; what ends the wait early, a signal above all, is no failure any more.
-    let left = engine.run_until(Some(deadline), |stack| {
+    // Everything is delivered: a signal, or another error that ends the wait early, is no failure.
+    let waited = engine.run_until(Some(deadline), |stack| {
         stack.peek(tuple).is_none_or(|flow| !flow.in_time_wait()).then_some(())
     });
-    if let Err(error) = left {
+    if let Err(error) = waited {
         log::debug!("left TIME-WAIT early: {error}");
     }
 }
 
-/// Resets the connection; errors don't matter any more.
+/// Resets the connection. The session has failed already, so a further error is only logged.
 fn abort(engine: &mut Engine, tuple: &FiveTuple) {
     engine.stack.flow(tuple).map(Flow::abort);
     let now = engine.reactor.now();

@@ -1,9 +1,6 @@
-//! A stream of one direction on its way to or from a connection: whether it is ready, what becomes of its bytes.
+//! A channel: a stream of one direction, with its readiness and the translations of its data.
 use super::{
-    Interest, Stream,
-    copies::{Direction, Transcript},
-    crlf::LineEnds,
-    line_delay::LinePace,
+    Interest, Recorder, Stream, crlf::CrlfTranslator, line_delay::LineDelay, recorder::DataDirection,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -13,31 +10,36 @@ use std::{
     time::Duration,
 };
 
-/// Where a conversation's input comes from.
-pub trait Input {
-    /// Whether a read may find something, or the end.
+/// A source of a conversation's input.
+pub(crate) trait Input {
+    /// Returns whether a read may find data or the end.
     fn is_ready(&self, now: Duration) -> bool;
-    /// Reads what is there: `WouldBlock` when that is nothing, 0 at the end.
+    /// Reads what is there. Returns 0 at the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing; those of reading.
     fn read(&mut self, now: Duration, room: &mut [u8]) -> io::Result<usize>;
 }
 
-/// A stream of one direction that remembers whether it was ready, and whether it has ended.
+/// A stream of one direction that remembers whether it was ready and whether it has ended.
 #[derive(Debug)]
-pub struct Channel {
+pub(crate) struct Channel {
     stream: Option<Stream>,
     blocked: Cell<bool>,
     hung_up: Cell<bool>,
     input: bool,
-    line_ends: Option<LineEnds>,
-    pace: Option<LinePace>,
-    transcript: Option<Rc<RefCell<Transcript>>>,
+    crlf: Option<CrlfTranslator>,
+    line_delay: Option<LineDelay>,
+    recorder: Option<Rc<RefCell<Recorder>>>,
 }
 
 impl Channel {
+    /// Returns a channel to read from.
     pub fn input(stream: Stream) -> Channel {
         Channel::new(stream, true)
     }
 
+    /// Returns a channel to write to.
     pub fn output(stream: Stream) -> Channel {
         Channel::new(stream, false)
     }
@@ -48,78 +50,83 @@ impl Channel {
             blocked: Cell::new(false),
             hung_up: Cell::new(false),
             input,
-            line_ends: None,
-            pace: None,
-            transcript: None,
+            crlf: None,
+            line_delay: None,
+            recorder: None,
         }
     }
 
-    /// Makes bare line feeds of what is read into carriage return and line feed.
+    /// Translates bare line feeds of the input to carriage return and line feed.
     pub fn with_crlf(self) -> Channel {
-        Channel { line_ends: Some(LineEnds::default()), ..self }
+        Channel { crlf: Some(CrlfTranslator::default()), ..self }
     }
 
-    /// Yields a line at a time, with a pause after each.
-    pub fn paced(self, delay: Duration) -> Channel {
-        Channel { pace: Some(LinePace::new(delay)), ..self }
+    /// Reads a line at a time, with a pause after each.
+    pub fn with_line_delay(self, delay: Duration) -> Channel {
+        Channel { line_delay: Some(LineDelay::new(delay)), ..self }
     }
 
-    /// When to read on, if there is a pause.
+    /// Returns when to read on, during a pause.
     pub fn due(&self, now: Duration) -> Option<Duration> {
-        self.pace.as_ref()?.due(now)
+        self.line_delay.as_ref()?.due(now)
     }
 
-    /// Records what is read or written.
-    pub fn recorded(self, transcript: Rc<RefCell<Transcript>>) -> Channel {
-        Channel { transcript: Some(transcript), ..self }
+    /// Records the data read or written.
+    pub fn recorded(self, recorder: Rc<RefCell<Recorder>>) -> Channel {
+        Channel { recorder: Some(recorder), ..self }
     }
 
-    fn record(&self, direction: Direction, bytes: &[u8]) -> io::Result<()> {
-        let Some(transcript) = self.transcript.as_ref().filter(|_| !bytes.is_empty()) else { return Ok(()) };
-        transcript
+    fn record(&self, direction: DataDirection, bytes: &[u8]) -> io::Result<()> {
+        let Some(recorder) = self.recorder.as_ref().filter(|_| !bytes.is_empty()) else { return Ok(()) };
+        recorder
             .borrow_mut()
-            .note(direction, bytes)
-            .map_err(|error| io::Error::other(format!("what went by can't be recorded: {error}")))
+            .record(direction, bytes)
+            .map_err(|error| io::Error::other(format!("cannot record the connection's data: {error}")))
     }
 
-    /// Reads, and translates line ends.
+    /// Reads through line delay and CRLF translation.
     fn fill(&mut self, now: Duration, stream: &Stream, room: &mut [u8]) -> io::Result<usize> {
-        let pace = &mut self.pace;
-        let mut read = |room: &mut [u8]| match pace {
-            Some(pace) => pace.next(now, room, |room| stream.read(room)),
+        let line_delay = &mut self.line_delay;
+        let mut read = |room: &mut [u8]| match line_delay {
+            Some(lines) => lines.next(now, room, |room| stream.read(room)),
             None => stream.read(room),
         };
-        let Some(ends) = &mut self.line_ends else { return read(room) };
+        let Some(ends) = &mut self.crlf else { return read(room) };
         if let (Some(first), Some(byte)) = (room.first_mut(), ends.owed()) {
             *first = byte;
             return Ok(1);
         }
-        let limit = LineEnds::limit(room.len());
+        let limit = CrlfTranslator::limit(room.len());
         let len = read(&mut room[..limit])?;
         Ok(ends.translate(room, len))
     }
 
+    /// Returns whether the last transfer found the stream not ready.
     pub fn is_blocked(&self) -> bool {
         self.blocked.get()
     }
 
+    /// Returns whether the stream is neither closed nor at its end.
     pub fn is_open(&self) -> bool {
         self.stream.is_some()
     }
 
-    /// Closes the stream: whoever reads the other side of an output sees its end.
+    /// Closes the stream; the reader of an output sees its end.
     pub fn close(&mut self) {
         self.stream = None;
         self.blocked.set(false);
     }
 
-    /// Writes as much as fits; what is written to a closed stream is gone.
+    /// Writes as much as fits. A closed stream drops everything.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing fits; those of writing and recording.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(stream) = &self.stream else { return Ok(bytes.len()) };
         let result = stream.write(bytes);
         self.note(&result);
         let written = result?;
-        self.record(Direction::Received, &bytes[..written])?;
+        self.record(DataDirection::Received, &bytes[..written])?;
         Ok(written)
     }
 
@@ -127,7 +134,7 @@ impl Channel {
         self.blocked.set(matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock));
     }
 
-    /// What to wait for when the last transfer found the stream not ready.
+    /// Returns the event to wait for if the last transfer found the stream not ready.
     pub fn interest(&self) -> Option<Interest<'_>> {
         let fd = self.stream.as_ref()?.as_fd();
         self.is_blocked().then(|| match self.input {
@@ -136,18 +143,18 @@ impl Channel {
         })
     }
 
-    /// What to wait for to learn that the reader of a pipe has gone: see [`Channel::has_hung_up`].
+    /// Returns the event that the reader of a pipe is gone: see [`Channel::has_hung_up`].
     pub fn hang_up(&self) -> Option<Interest<'_>> {
         Some(Interest::hang_up(self.stream.as_ref()?.as_fd(), &self.hung_up))
     }
 
-    /// Takes the stream for ready.
+    /// Marks the stream as ready.
     #[cfg(test)]
     pub fn unblock(&self) {
         self.blocked.set(false);
     }
 
-    /// Whether the reader of a pipe has gone, as far as it was waited for.
+    /// Returns whether the reader of a pipe is gone, if that was waited for.
     pub fn has_hung_up(&self) -> bool {
         self.hung_up.get()
     }
@@ -158,10 +165,9 @@ impl Input for Channel {
         !self.is_blocked() && self.due(now).is_none()
     }
 
-    /// An end, once seen, is final.
+    /// The end of the stream is final.
     fn read(&mut self, now: Duration, room: &mut [u8]) -> io::Result<usize> {
         if self.due(now).is_some() {
-            // The stream itself has more.
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let Some(stream) = self.stream.take() else { return Ok(0) };
@@ -172,7 +178,7 @@ impl Input for Channel {
             self.close();
         }
         let len = result?;
-        self.record(Direction::Sent, &room[..len])?;
+        self.record(DataDirection::Sent, &room[..len])?;
         Ok(len)
     }
 }

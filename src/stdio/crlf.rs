@@ -1,26 +1,26 @@
-//! Line ends: a bare LF becomes CR LF (`-C`), as old protocols want it. What has its CR already is left alone.
+//! CRLF translation (`-C`): a bare LF becomes CR LF; an LF after a CR stays as it is.
 
-/// A translation of one stream, piece by piece.
+/// The translation of one stream, piece by piece.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LineEnds {
+pub(crate) struct CrlfTranslator {
     last: u8,
-    /// An LF that found no room behind its CR.
+    /// Whether an LF found no room behind its CR.
     owed: bool,
 }
 
-impl LineEnds {
-    /// The most bytes to read into a room of `room` bytes, so that the translation fits; at least 1 of 1.
+impl CrlfTranslator {
+    /// Returns the maximum to read into a buffer of `room` bytes so that the translation fits, in bytes; at least 1.
     pub fn limit(room: usize) -> usize {
         room.div_ceil(2)
     }
 
-    /// An LF that has to come before anything else, if there is one.
+    /// Takes the LF that must precede further data, if there is one.
     pub fn owed(&mut self) -> Option<u8> {
         std::mem::take(&mut self.owed).then_some(b'\n')
     }
 
-    /// Translates the first `len` bytes of `room` in place and returns how long they are then. `len` is at most
-    /// [`LineEnds::limit`].
+    /// Translates the first `len` bytes of `room` in place. Returns their new length. `len` is at most
+    /// [`CrlfTranslator::limit`].
     pub fn translate(&mut self, room: &mut [u8], len: usize) -> usize {
         let len = len.min(room.len());
         let mut before = self.last;
@@ -35,7 +35,7 @@ impl LineEnds {
         if len > 0 {
             self.last = room[len - 1];
         }
-        // Only an odd room's last byte can lack its place.
+        // Only in a room of odd length can the last byte find no place.
         self.owed = len + bare > room.len();
         let end = (len + bare).min(room.len());
         let (mut from, mut to) = (len, len + bare);
@@ -46,7 +46,7 @@ impl LineEnds {
             if to < end {
                 room[to] = byte;
             }
-            // As many places are left over as there are bare LFs from here to the front.
+            // `to - from` is the number of bare LFs that are still to be translated.
             if byte == b'\n' && to > from && !room[..from].ends_with(b"\r") {
                 to -= 1;
                 room[to] = b'\r';
@@ -61,9 +61,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What a stream becomes when it is read into rooms of these sizes.
+    /// Returns the translation of a stream that is read into buffers of these sizes.
     fn read(mut input: &[u8], rooms: &[usize]) -> Vec<u8> {
-        let (mut ends, mut output) = (LineEnds::default(), Vec::new());
+        let (mut ends, mut output) = (CrlfTranslator::default(), Vec::new());
         let mut rooms = rooms.iter().cycle();
         loop {
             let mut room = vec![0; *rooms.next().expect("a room")];
@@ -71,7 +71,7 @@ mod tests {
                 output.push(byte);
                 continue;
             }
-            let len = LineEnds::limit(room.len()).min(input.len());
+            let len = CrlfTranslator::limit(room.len()).min(input.len());
             if len == 0 {
                 return output;
             }
@@ -95,9 +95,9 @@ mod tests {
     }
 
     proptest! {
-        /// However the stream is cut, the result is the same.
+        /// The result does not depend on how the stream is cut.
         #[test]
-        fn cuts_change_nothing(
+        fn pieces_of_any_size_give_one_result(
             text in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a')], 0..60),
             rooms in proptest::collection::vec(1..9usize, 1..5),
         ) {

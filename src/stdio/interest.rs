@@ -1,11 +1,11 @@
-//! What a stream waits for.
+//! An interest: an event of a descriptor that the event loop waits for (poll(2)).
 use nix::poll::{PollFd, PollFlags};
 use std::{cell::Cell, os::fd::BorrowedFd};
 
-/// A descriptor to wait for, and the flag that changes once what was waited for has come, or an error has, which the
-/// next read or write will tell.
+/// A descriptor's event, and the flag that changes when the event or an error occurs. The next read or write returns
+/// that error.
 #[derive(Debug)]
-pub struct Interest<'fd> {
+pub(crate) struct Interest<'fd> {
     fd: BorrowedFd<'fd>,
     events: PollFlags,
     flag: &'fd Cell<bool>,
@@ -13,7 +13,7 @@ pub struct Interest<'fd> {
 }
 
 impl<'fd> Interest<'fd> {
-    /// Waits for something to read; `blocked` becomes false then.
+    /// Waits for data to read; `blocked` becomes false then.
     pub fn readable(fd: BorrowedFd<'fd>, blocked: &'fd Cell<bool>) -> Interest<'fd> {
         Interest { fd, events: PollFlags::POLLIN, flag: blocked, becomes: false }
     }
@@ -23,18 +23,18 @@ impl<'fd> Interest<'fd> {
         Interest { fd, events: PollFlags::POLLOUT, flag: blocked, becomes: false }
     }
 
-    /// Waits for nothing but an error: on the writing side of a pipe, that its reader has gone (poll(2), POLLERR).
+    /// Waits for an error alone, which the writing side of a pipe has when its reader is gone (poll(2), POLLERR);
     /// `hung_up` becomes true then.
     pub fn hang_up(fd: BorrowedFd<'fd>, hung_up: &'fd Cell<bool>) -> Interest<'fd> {
         Interest { fd, events: PollFlags::empty(), flag: hung_up, becomes: true }
     }
 
-    /// The descriptor as poll(2) wants it.
+    /// Returns the argument of poll(2).
     pub(crate) fn poll_fd(&self) -> PollFd<'fd> {
         PollFd::new(self.fd, self.events)
     }
 
-    /// Changes the flag: what was waited for has come.
+    /// Changes the flag, since the event has occurred.
     pub(crate) fn tell(&self) {
         self.flag.set(self.becomes);
     }

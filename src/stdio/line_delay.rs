@@ -1,35 +1,35 @@
-//! Lines one at a time, with a pause after each (`--delay`): for peers that are slow, or that look at what comes in
-//! one piece as one line, as many that speak UDP do.
+//! Line delay (`--delay`): a pause after each line of the input.
 //!
-//! A line's piece that comes without its line feed, as from a program that asks for an answer on the same line, is
-//! not kept waiting for the rest.
+//! It is for peers that are slow, or that take what arrives in one piece for one line, as many UDP services do. A
+//! piece of a line without its line feed, as a program's prompt, goes on at once.
 use std::{io, time::Duration};
 
-/// The most that is read at once, in bytes.
+/// Maximum of one read, in bytes.
 const READ: usize = 64 << 10;
 
-/// What was read and is not yet due.
+/// The input that is read, but whose pause is not over.
 #[derive(Clone, Debug)]
-pub struct LinePace {
+pub(crate) struct LineDelay {
     delay: Duration,
     buffer: Vec<u8>,
     start: usize,
-    /// When the pause ends.
+    /// End of the pause.
     due: Duration,
 }
 
-impl LinePace {
-    pub fn new(delay: Duration) -> LinePace {
-        LinePace { delay, buffer: Vec::new(), start: 0, due: Duration::ZERO }
+impl LineDelay {
+    /// Returns a delay of this length, with no pause under way.
+    pub fn new(delay: Duration) -> LineDelay {
+        LineDelay { delay, buffer: Vec::new(), start: 0, due: Duration::ZERO }
     }
 
-    /// When to go on, if that is later than `now`.
+    /// Returns the end of the pause, if it is later than `now`.
     pub fn due(&self, now: Duration) -> Option<Duration> {
         Some(self.due).filter(|due| *due > now)
     }
 
-    /// The next line, or as much of it as there is and `room` holds. What `read` says of having nothing, or of the
-    /// end, comes through.
+    /// Copies the next line to `room`, or as much of it as there is and `room` holds. Returns its length; the length 0
+    /// of `read` at the end is passed on.
     ///
     /// # Errors
     /// `WouldBlock` during the pause; those of `read`.
@@ -61,7 +61,7 @@ impl LinePace {
         Ok(len)
     }
 
-    /// The pause begins now even though no line has ended.
+    /// Starts the pause even though no line has ended.
     pub fn pause(&mut self, now: Duration) {
         self.due = now + self.delay;
     }
@@ -76,8 +76,8 @@ mod tests {
     }
 
     #[test]
-    fn each_line_waits_for_its_turn_and_pieces_do_not() {
-        let mut pace = LinePace::new(at(2));
+    fn a_pause_follows_each_line_but_no_piece_of_one() {
+        let mut lines = LineDelay::new(at(2));
         let mut room = [0; 4];
         let mut next = |now, input: Option<&[u8]>| {
             let read = |buffer: &mut [u8]| {
@@ -85,7 +85,7 @@ mod tests {
                 buffer[..input.len()].copy_from_slice(input);
                 Ok(input.len())
             };
-            let len = pace.next(at(now), &mut room, read).map_err(|error| error.kind())?;
+            let len = lines.next(at(now), &mut room, read).map_err(|error| error.kind())?;
             Ok::<_, io::ErrorKind>(String::from_utf8_lossy(&room[..len]).into_owned())
         };
         assert_eq!(next(0, Some(b"a\n\nlonger\nx")), Ok("a\n".into()));

@@ -1,25 +1,28 @@
-//! Standard input and output, and what becomes of their bytes on the way.
+//! Standard streams and files: reads and writes that never block the event loop, and what happens to the data on the way.
 mod channel;
-pub(crate) mod copies;
 mod crlf;
 mod interest;
 pub(crate) mod line_delay;
 mod private_file;
+mod progress;
+mod recorder;
 pub mod stderr;
 mod stream;
+mod stream_options;
 mod writer;
 
 use std::{io, path::PathBuf};
 
-pub use channel::{Channel, Input};
-pub use copies::{Recording, Taps};
-pub use interest::Interest;
-pub use stream::{Stream, release_output};
-pub use writer::Writer;
+pub(crate) use channel::{Channel, Input};
+pub(crate) use interest::Interest;
+use recorder::Recorder;
+pub(crate) use stream::{Stream, release_output};
+pub(crate) use stream_options::{StandardStreams, StreamOptions};
+pub(crate) use writer::Writer;
 
-/// Why standard input, standard output or a copy of them failed.
+/// The reason why a standard stream or a copy of it failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("cannot read standard input: {0}")]
     Input(io::Error),
     #[error("cannot write to standard output: {0}")]

@@ -1,4 +1,4 @@
-//! Files that hold what was said on a connection: for their owner alone.
+//! Private files: those that record a connection's data are readable for their owner alone.
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -6,26 +6,25 @@ use std::{
     path::Path,
 };
 
-/// Reading and writing for the owner, whatever the umask would let others do: netkat sees, by privileges, what others
-/// on this host may not.
+/// Mode of new files, whatever the umask allows: netkat's privileges show it data that other users must not see.
 const OWNER_ONLY: u32 = 0o600;
 
 /// The permissions of group and others.
 const NOT_OWNER: u32 = 0o077;
 
-/// Opens a file for writing, at its end if `append`, else emptied. A new one has mode 0600, and is never more open
-/// than that for a moment; one that exists keeps its owner and mode. `flags` are added to open(2)'s.
+/// Opens a file for writing, at its end if `append`, else emptied. A new file has mode 0600 from its creation; an
+/// existing file keeps its owner and mode. `flags` are added to open(2)'s.
 ///
 /// # Errors
 /// Those of open(2).
-pub fn open(path: &Path, append: bool, flags: i32) -> io::Result<File> {
+pub(crate) fn open(path: &Path, append: bool, flags: i32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).append(append).write(true).truncate(!append).mode(OWNER_ONLY).custom_flags(flags);
     let file = options.open(path)?;
     let found = file.metadata()?;
     let mode = found.permissions().mode() & 0o7777;
     if found.is_file() && mode & NOT_OWNER != 0 {
-        log::info!("{} was there before and keeps its mode {mode:04o}", path.display());
+        log::info!("{} existed before and keeps its mode {mode:04o}", path.display());
     }
     Ok(file)
 }
@@ -55,7 +54,7 @@ mod tests {
             fs::remove_file(&path).expect("removed");
         }
         fs::remove_dir(&folder).expect("removed");
-        // What is no regular file is written to as it is.
+        // A device is written to as it is.
         open(Path::new("/dev/null"), false, 0).expect("a device");
     }
 }

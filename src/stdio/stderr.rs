@@ -1,12 +1,12 @@
-//! Standard error: whole lines, written without ever holding up the loop or ending the program.
+//! Standard error: writes whole lines, and never makes the event loop wait or the program end.
 //!
-//! Who reads it may be slow, stopped (a pager, Ctrl-S) or gone, and the disk behind it full. So every line of netkat's
-//! goes through here: it is written without waiting, what does not fit is kept in a queue, which the reactor empties as
-//! the reader goes on, and lines that find the queue full are dropped and counted. As soon as there is room again, a
-//! line tells how many were lost. Nothing here returns an error that could change the outcome of a run.
+//! The reader may be slow, stopped (a pager, Ctrl-S) or gone, and the disk full. So every line of netkat goes through
+//! this file. A write never waits; a queue keeps lines without room, and the reactor empties it as the reader goes
+//! on. A line that finds the queue full is dropped and counted, and as soon as there is room again, a line reports the
+//! number. No error of these functions changes the outcome of a run.
 //!
-//! O_NONBLOCK belongs to the open file description, which is shared with the shell and with the processes of --exec, so
-//! [`Stream`] opens one of its own or writes in pieces that never block.
+//! O_NONBLOCK belongs to the open file description, which the shell and processes of --exec share, so [`Stream`] opens
+//! one of its own or writes in pieces that never block.
 use super::Stream;
 use crate::process::signals;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,27 +21,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes of text that wait for the reader at most. A longer line is kept if nothing else waits.
+/// Maximum of the queue, in bytes. A longer line is kept if the queue is empty.
 const QUEUE: usize = 256 << 10;
-/// How long the end of a run waits for a reader that takes nothing.
+/// Longest wait at the end of a run for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same after a signal, for everything together: signals end the program.
+/// Longest wait at the end of a run after a signal, whatever the reader takes.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
-/// Standard error, if it could be opened.
+/// Standard error; `None` if it could not be opened.
 static STDERR: OnceLock<Option<Stderr>> = OnceLock::new();
-/// Whether bytes wait for the reader.
+/// Whether the queue has bytes.
 static WAITING: AtomicBool = AtomicBool::new(false);
 
-/// Opens standard error, while this process may still open anything: to be called first.
+/// Opens standard error. Call it first, while the process may still open files.
 pub fn open() {
     stderr();
 }
 
-/// Writes lines, each with its line feed. What finds no room is dropped and counted.
+/// Writes lines, each with its line feed. A line without room is dropped and counted.
 ///
 /// # Errors
-/// `BrokenPipe`: the reader is gone for good. Nothing else is an error here.
+/// `BrokenPipe` alone: the reader is gone for good.
 pub fn write(lines: &str) -> io::Result<()> {
     match stderr() {
         Some(stderr) => stderr.queue().write(&stderr.stream, lines),
@@ -49,7 +49,7 @@ pub fn write(lines: &str) -> io::Result<()> {
     }
 }
 
-/// Lines of text whose writers never wait; see [`write`]. What is written to it ends with a line feed.
+/// A writer of lines that never waits; see [`write`]. Each write ends with a line feed.
 pub struct Lines;
 
 impl io::Write for Lines {
@@ -63,31 +63,31 @@ impl io::Write for Lines {
     }
 }
 
-/// Writes a message as a line of its own. A reader that is gone does not matter.
+/// Writes a message as a line. A reader that is gone is no error.
 pub fn say(message: &str) {
     let _ = write(&format!("{message}\n"));
 }
 
-/// Shows what is of no use later, such as a progress line, unless something else waits already.
+/// Writes text that is of no use later, such as a progress line, unless other text waits already.
 pub fn show(text: &str) {
     if let Some(stderr) = stderr() {
         stderr.queue().show(&stderr.stream, text);
     }
 }
 
-/// Returns the descriptor to wait for until it is writable, if anything waits; then [`flush`] is due.
+/// Returns the descriptor to wait for if text waits. Once it is writable, call [`flush`].
 pub fn waiting() -> Option<BorrowedFd<'static>> {
     WAITING.load(Ordering::Relaxed).then(|| stderr().map(|stderr| stderr.stream.as_fd())).flatten()
 }
 
-/// Writes what waits, as far as the reader takes it.
+/// Writes waiting text, as far as the reader takes it.
 pub fn flush() {
     if let Some(stderr) = stderr() {
         stderr.queue().drain(&stderr.stream);
     }
 }
 
-/// Waits for the reader a last time, as long as it takes anything. Another signal, or the one that has come, ends that.
+/// Waits for the reader at the end of a run, for as long as it takes anything. A signal ends the wait.
 pub fn finish() {
     let Some(stderr) = stderr() else { return };
     let mut start = Instant::now();
@@ -115,10 +115,10 @@ pub fn finish() {
     }
 }
 
-/// Makes a panic say its line here, too, since the default hook waits for the reader.
+/// Makes a panic write its line through this queue, since the default hook waits for the reader.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        // Whoever panics may hold the queue.
+        // The thread that panics may hold the lock.
         let Some(stderr) = stderr() else { return };
         let Ok(mut queue) = stderr.queue.try_lock() else { return };
         let trace = std::backtrace::Backtrace::capture();
@@ -150,15 +150,15 @@ impl Stderr {
     }
 }
 
-/// What waits for the reader.
+/// The text that waits for the reader.
 #[derive(Default)]
 struct Queue {
     bytes: VecDeque<u8>,
-    /// Lines dropped, of which nothing has been said.
+    /// Lines dropped and not reported.
     lost: u64,
-    /// Lines dropped, of which the first line in the queue tells.
-    told: u64,
-    /// Nobody reads any more.
+    /// Lines dropped that the first line in the queue reports.
+    reported: u64,
+    /// Whether the reader is gone.
     gone: bool,
 }
 
@@ -169,7 +169,7 @@ impl Queue {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         for line in lines.split_inclusive('\n') {
-            // Once lines are missing, none follows before the reader has been told.
+            // After a dropped line, none follows before the drop is reported.
             let full = !self.bytes.is_empty() && self.bytes.len() + line.len() > QUEUE;
             match self.lost > 0 || full {
                 true => self.lost += 1,
@@ -188,22 +188,22 @@ impl Queue {
         }
     }
 
-    /// Writes what the reader takes, and what it missed once that is all.
+    /// Writes what the reader takes, and then the number of dropped lines.
     fn drain(&mut self, stream: &Stream) {
         while !self.gone {
             if self.bytes.is_empty() {
-                self.told = std::mem::take(&mut self.lost);
-                if self.told == 0 {
+                self.reported = std::mem::take(&mut self.lost);
+                if self.reported == 0 {
                     break;
                 }
-                let lines = if self.told == 1 { "line" } else { "lines" };
-                let notice = format!("netkat: {} {lines} lost: standard error took no more\n", self.told);
+                let lines = if self.reported == 1 { "line" } else { "lines" };
+                let notice = format!("netkat: {} {lines} lost: standard error took no more\n", self.reported);
                 self.bytes.extend(notice.as_bytes());
             }
             match stream.write(self.bytes.as_slices().0) {
                 Ok(written) => {
                     self.bytes.drain(..written);
-                    self.told = if self.bytes.is_empty() { 0 } else { self.told };
+                    self.reported = if self.bytes.is_empty() { 0 } else { self.reported };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // The reader of a pipe, or the terminal (EIO), is gone.
@@ -214,11 +214,11 @@ impl Queue {
                     self.gone = true;
                     self.bytes = VecDeque::new();
                 }
-                // A full disk may have room later.
+                // A full disk may have room later, so these lines are lost, but not the next.
                 Err(_) => {
                     let lines = self.bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-                    self.lost += lines - u64::from(self.told > 0) + self.told;
-                    self.told = 0;
+                    self.lost += lines - u64::from(self.reported > 0) + self.reported;
+                    self.reported = 0;
                     self.bytes.clear();
                     break;
                 }
@@ -238,7 +238,7 @@ mod tests {
         Stream::new(fd, OFlag::O_WRONLY).expect("a stream")
     }
 
-    /// Whole lines, in their order, come out of a pipe that was full, and one tells how many are missing.
+    /// A full pipe passes on whole lines in their order, and one line reports how many are missing.
     #[test]
     fn a_full_pipe_loses_whole_lines_and_says_how_many() {
         let (from, to) = pipe().expect("pipe");
@@ -247,7 +247,7 @@ mod tests {
         let line = format!("{}\n", "x".repeat(99));
         let lines = 40_000_u64;
         for _ in 0..lines {
-            queue.write(&to, &line).expect("nobody is gone");
+            queue.write(&to, &line).expect("a reader");
         }
         assert!(queue.bytes.len() <= QUEUE && queue.lost > 0);
         let reader = std::thread::spawn(move || {
@@ -257,7 +257,7 @@ mod tests {
         while queue.lost > 0 || !queue.bytes.is_empty() {
             queue.drain(&to);
         }
-        queue.write(&to, "the end\n").expect("nobody is gone");
+        queue.write(&to, "the end\n").expect("a reader");
         drop(to);
         let text = reader.join().expect("no panic").expect("text");
         let came = text.lines().filter(|read| *read == line.trim_end()).count() as u64;
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_is_said_once_and_costs_nothing() {
+    fn a_reader_that_is_gone_is_an_error_and_costs_nothing() {
         let (from, to) = pipe().expect("pipe");
         let to = stream(to);
         drop(from);
@@ -294,7 +294,7 @@ mod tests {
         }
     }
 
-    /// A line that is longer than the queue is kept whole, as a report of many ports is.
+    /// A line longer than the queue is kept whole, as the report of many ports is.
     #[test]
     fn a_long_line_is_not_lost() {
         let (from, to) = pipe().expect("pipe");

@@ -1,9 +1,9 @@
-//! Standard input and output, without ever blocking the loop.
+//! A stream: a descriptor whose reads and writes never block the event loop.
 //!
-//! Setting O_NONBLOCK on a descriptor that we share with the shell would change it for everybody. So pipes
-//! and terminals are opened anew through /proc, for ourselves; where that is not allowed, input is read only
-//! after poll(2) says so, and output goes in pieces that poll(2) vouches for. (There, and only there, another process that
-//! fills the same pipe between the two calls makes one write wait.)
+//! O_NONBLOCK belongs to the open file description, which netkat shares with the shell, so netkat must not set it there.
+//! It opens pipes and terminals again through /proc instead. Where that is not allowed, it polls before it reads, and
+//! writes pieces of a size that poll(2) guarantees room for. (Only there, another process that fills the same pipe
+//! between poll(2) and write(2) makes that one write wait.)
 use super::private_file;
 use crate::process::signals::{self, Signals};
 use nix::{
@@ -25,68 +25,78 @@ use std::{
     path::Path,
 };
 
-/// What POSIX guarantees that a pipe takes without blocking once poll(2) reports it writable (pipe(7),
-/// PIPE_BUF), in bytes.
+/// Room of a pipe that poll(2) reports as writable, in bytes (pipe(7), PIPE_BUF).
 const PIPE_BUF: usize = 4096;
-/// The same for a terminal, in bytes without control characters: where poll(2) reports room, there are at least 256 bytes
-/// of it (drivers/tty/tty_buffer.c, tty_buffer_alloc()), but each control character asks for room of its own
-/// (drivers/tty/n_tty.c, process_output()).
+/// The same for a terminal, in bytes without control characters: poll(2) reports room of at least 256 bytes
+/// (drivers/tty/tty_buffer.c, tty_buffer_alloc()), but each control character takes extra room (drivers/tty/n_tty.c,
+/// process_output()).
 const TERMINAL_PIECE: usize = 128;
-/// The size that pipes are given where they may have it (fcntl(2), F_SETPIPE_SZ; the default limit for
-/// ordinary users is 1 MiB), in bytes.
+/// Size that pipes get if it is allowed, in bytes (fcntl(2), F_SETPIPE_SZ; the default limit for users is 1 MiB).
 const PIPE_SIZE: i32 = 1 << 20;
-/// How often to look whether a FIFO has got a reader, in milliseconds.
+/// Interval of looking for a FIFO's reader, in milliseconds.
 const READER_INTERVAL_MS: u16 = 50;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Always ready: a file, /dev/null.
+    /// Always ready, as a file or /dev/null.
     Ready,
-    /// Ours alone, non-blocking.
+    /// Non-blocking, with an open file description of netkat's own.
     NonBlocking,
-    /// Shared and blocking: ask poll(2) before each transfer.
+    /// Blocking and shared with others: poll(2) precedes each transfer.
     Polled { pipe: bool },
-    /// With messages that keep their boundaries, unless it is a SOCK_STREAM.
+    /// A socket; unless it is a SOCK_STREAM, messages keep their boundaries.
     Socket(SockType),
 }
 
-/// One end of a byte stream that is not a network connection.
+/// A descriptor of a standard stream, a pipe or a file.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     fd: OwnedFd,
     kind: Kind,
 }
 
 impl Stream {
-    /// Standard input. A closed descriptor 0 was replaced by /dev/null when the program started: it reads as
-    /// ended.
+    /// Opens standard input. If descriptor 0 was closed, the Rust runtime has opened /dev/null there, which is at its end.
+    ///
+    /// # Errors
+    /// Those of dup(2) and fstat(2).
     pub fn input() -> io::Result<Stream> {
         Stream::new(io::stdin().as_fd().try_clone_to_owned()?, OFlag::O_RDONLY)
     }
 
+    /// Opens standard output.
+    ///
+    /// # Errors
+    /// Those of dup(2) and fstat(2).
     pub fn output() -> io::Result<Stream> {
         Stream::new(io::stdout().as_fd().try_clone_to_owned()?, OFlag::O_WRONLY)
     }
 
-    /// Standard error. Nothing is logged on the way, and the size of a pipe stays.
+    /// Opens standard error, without a log line and without a change of the pipe's size.
+    ///
+    /// # Errors
+    /// Those of dup(2) and fstat(2).
     pub fn error() -> io::Result<Stream> {
         Ok(Stream::wrap(io::stderr().as_fd().try_clone_to_owned()?, OFlag::O_WRONLY)?.0)
     }
 
-    /// Wraps any descriptor: a pipe to or from a child, say. `access` is O_RDONLY or O_WRONLY.
+    /// Wraps a descriptor. `access` is O_RDONLY or O_WRONLY.
+    ///
+    /// # Errors
+    /// Those of fstat(2) and getsockopt(2).
     pub fn new(fd: OwnedFd, access: OFlag) -> io::Result<Stream> {
         let (stream, refused) = Stream::wrap(fd, access)?;
         if stream.is_pipe() {
-            // Larger steps; the pipe works at its old size, too.
+            // A larger pipe saves system calls; the old size works, too.
             let _ = fcntl(&stream.fd, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
         }
         if let Some(error) = refused {
-            log::debug!("cannot open {:?} anew ({error}): polling it instead", stream.fd);
+            log::debug!("cannot reopen {:?} ({error}): polling it instead", stream.fd);
         }
         Ok(stream)
     }
 
-    /// The stream, and why its descriptor is still the shared one, if it had better not be.
+    /// Wraps a descriptor. Returns the error, too, if a pipe or a terminal could not be opened again.
     fn wrap(fd: OwnedFd, access: OFlag) -> io::Result<(Stream, Option<Errno>)> {
         let mode = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
         if mode == SFlag::S_IFSOCK {
@@ -105,22 +115,25 @@ impl Stream {
         })
     }
 
-    /// Wraps our side of a pipe that we made ourselves, so that O_NONBLOCK on it is nobody else's concern.
+    /// Wraps one end of a pipe that netkat made itself, and sets O_NONBLOCK, which no other process sees.
+    ///
+    /// # Errors
+    /// Those of fcntl(2).
     pub fn own(fd: OwnedFd) -> io::Result<Stream> {
         let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         Ok(Stream { fd, kind: Kind::NonBlocking })
     }
 
-    /// Opens a file for writing, which is made, for its owner alone, if it does not exist. A FIFO waits for its reader, until a signal ends the
-    /// run; no write to it blocks.
+    /// Opens a file for writing, and creates it, for its owner alone, if it does not exist. A FIFO waits for its reader
+    /// until a signal ends the run; no write to it blocks.
     ///
     /// # Errors
-    /// Those of open(2), and of a signal that came first.
+    /// Those of open(2), and ENXIO if a signal came before a FIFO's reader.
     pub fn create(path: &Path, append: bool, signals: &Signals) -> io::Result<Stream> {
         loop {
             match private_file::open(path, append, libc::O_NONBLOCK | libc::O_NOCTTY) {
-                // A FIFO that nobody reads (open(2)).
+                // A FIFO without a reader (open(2)).
                 Err(error) if error.raw_os_error() == Some(libc::ENXIO) && is_fifo(path) => {
                     signals.take()?;
                     if signals::ending().is_some() {
@@ -139,22 +152,20 @@ impl Stream {
             .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
     }
 
-    /// Whether poll(2) can tell when this stream is ready; if not, it always is.
-    pub fn is_pollable(&self) -> bool {
-        self.kind != Kind::Ready
-    }
-
-    /// Whether a read of 0 bytes is an empty message rather than the end (SOCK_DGRAM, which has none).
+    /// Returns whether a read of 0 bytes is an empty message and not the end, which SOCK_DGRAM does not have.
     pub fn has_empty_messages(&self) -> bool {
         self.kind == Kind::Socket(SockType::Datagram)
     }
 
-    /// Whether each write stays a message of its own for whoever reads.
+    /// Returns whether each write stays a message of its own.
     pub fn keeps_messages(&self) -> bool {
         matches!(self.kind, Kind::Socket(SockType::Datagram | SockType::SeqPacket))
     }
 
-    /// Reads what is there. `WouldBlock` when that is nothing, 0 at the end.
+    /// Reads what is there. Returns 0 at the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing; those of read(2).
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         retry(|| match self.kind {
             Kind::Polled { .. } if !self.is_ready(PollFlags::POLLIN)? => Err(Errno::EAGAIN),
@@ -167,7 +178,10 @@ impl Stream {
         })
     }
 
-    /// Writes as much as fits. `WouldBlock` when that is nothing.
+    /// Writes as much as fits.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing fits; those of write(2).
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         retry(|| match self.kind {
             Kind::Polled { .. } if !self.is_ready(PollFlags::POLLOUT)? => Err(Errno::EAGAIN),
@@ -200,11 +214,11 @@ impl AsFd for Stream {
     }
 }
 
-/// Lets go of descriptor 1, so that whoever reads the other side sees the end of our output before we leave.
-pub fn release_output() {
-    // A pipe that nobody reads: unlike /dev/null it is there in an empty chroot, too.
+/// Releases descriptor 1, so that the reader of standard output sees its end before netkat exits.
+pub(crate) fn release_output() {
+    // A pipe without a reader exists even in an empty chroot, unlike /dev/null.
     if let Err(error) = pipe().and_then(|(_reader, writer)| dup2_stdout(writer)) {
-        log::debug!("cannot let go of standard output early: {error}");
+        log::debug!("cannot release standard output early: {error}");
     }
 }
 
@@ -264,7 +278,7 @@ mod tests {
         }
     }
 
-    /// A terminal that nobody reads takes what it has room for, and keeps its mode.
+    /// A terminal without a reader takes what it has room for, and keeps its mode.
     #[test]
     fn terminals_never_block() {
         for polled in [false, true] {
@@ -294,7 +308,7 @@ mod tests {
         let (from, to) = pipe().expect("pipe");
         drop(from);
         let output = Stream::new(to, OFlag::O_WRONLY);
-        // Opening the writing end anew fails without a reader; either way the write must say so.
+        // Opening the writing end again fails without a reader; either way the write must fail.
         let error = output.expect("output").write(b"x").expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }

@@ -1,5 +1,6 @@
-//! Output that is data, such as packet lines, records and reports: all of it is written, however long the reader takes,
-//! but a signal that ends the run ends the wait as well.
+//! A writer of data (packet lines, copies, reports): waits for its reader, so that nothing is lost.
+//!
+//! A signal that ends the run ends the wait as well.
 use super::Stream;
 use crate::{
     kernel,
@@ -15,23 +16,23 @@ use std::{
     path::Path,
 };
 
-/// How long a reader has for what is left once a signal has come, in milliseconds.
+/// Time for the reader to take the rest after a signal, in milliseconds.
 const LAST_WORDS_MS: u16 = 300;
 
 /// A stream that waits for its reader.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     stream: Stream,
     signals: Signals,
-    /// The reader took nothing after a signal: nothing more is tried.
+    /// Whether the reader took nothing in that time, so that nothing more is tried.
     given_up: bool,
 }
 
 impl Writer {
-    /// Standard output, without a buffer of its own.
+    /// Opens standard output, without a buffer.
     ///
     /// # Errors
-    /// EBADF where it is closed; those of duplicating the descriptor, and of signalfd(2).
+    /// EBADF if it is closed; those of dup(2) and signalfd(2).
     pub fn output() -> io::Result<Writer> {
         if kernel::output_was_closed() {
             return Err(Errno::EBADF.into());
@@ -39,11 +40,10 @@ impl Writer {
         Ok(Writer { stream: Stream::output()?, signals: Signals::watch()?, given_up: false })
     }
 
-    /// Opens a file, which is made if it does not exist, and emptied unless it is to `append` to it. A FIFO waits for its
-    /// reader.
+    /// Opens a file, and creates it if it does not exist; empties it unless `append`. A FIFO waits for its reader.
     ///
     /// # Errors
-    /// Those of open(2), and of a signal that came first.
+    /// Those of open(2), and ENXIO if a signal came before a FIFO's reader.
     pub fn create(path: &Path, append: bool) -> io::Result<Writer> {
         let signals = Signals::watch()?;
         Ok(Writer { stream: Stream::create(path, append, &signals)?, signals, given_up: false })
@@ -93,7 +93,7 @@ mod tests {
     use nix::{fcntl::OFlag, unistd::pipe};
     use std::{fs::File, io::Read, thread};
 
-    /// More than any pipe holds arrives whole.
+    /// Data that no pipe can hold at once arrives whole.
     #[test]
     fn a_slow_reader_gets_everything() {
         let (from, to) = pipe().expect("pipe");

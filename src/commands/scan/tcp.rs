@@ -1,6 +1,7 @@
-//! TCP ports are probed by connections. A port that opens is closed as any connection is, by a FIN, since
-//! services may take offence at resets; a peer that does not close in turn is reset, so that nothing is left
-//! half-open.
+//! TCP probes: a connection for each port.
+//!
+//! netkat closes an open port's connection by a FIN, since services may log a reset as an error; a peer that does not close in
+//! turn is reset, so that no connection stays half-open.
 use super::{IN_FLIGHT, Results, Sweep};
 use crate::{
     commands::connect::answer,
@@ -12,20 +13,21 @@ use crate::{
 };
 use std::time::Duration;
 
-/// How long a peer has to close after our FIN before it is reset.
+/// Time for a peer to close after netkat's FIN, before it is reset.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Probes every port of the sweep.
-pub fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) -> Result<(), Error> {
+pub(crate) fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) -> Result<(), Error> {
     engine.run(&mut Probes { sweep, results, opening: Vec::new(), closing: Vec::new() })
 }
 
+/// The probes of one address.
 struct Probes<'a, 'r> {
     sweep: Sweep,
     results: &'a mut Results<'r>,
-    /// What was dialed, and when.
+    /// Connections under way, and when they were started.
     opening: Vec<(FiveTuple, Duration)>,
-    /// What was open and is being closed, since when.
+    /// Connections of open ports that are being closed, and since when.
     closing: Vec<(FiveTuple, Duration)>,
 }
 
@@ -34,7 +36,7 @@ impl Probes<'_, '_> {
         self.sweep.ports.is_empty() && self.opening.is_empty() && self.closing.is_empty()
     }
 
-    /// Begins as many probes as may be in flight; whether there are new ones.
+    /// Starts as many probes as may be in flight. Returns whether there are new ones.
     fn dial(&mut self, engine: &mut Engine) -> bool {
         let before = self.sweep.ports.len();
         while self.opening.len() + self.closing.len() < IN_FLIGHT
@@ -46,8 +48,8 @@ impl Probes<'_, '_> {
         before != self.sweep.ports.len()
     }
 
-    /// Takes the answers that have come, and gives up on what has waited long enough.
-    fn look(&mut self, now: Duration, stack: &mut Stack) {
+    /// Takes answers, and ends probes whose wait is over.
+    fn take_answers(&mut self, now: Duration, stack: &mut Stack) {
         for (tuple, since) in std::mem::take(&mut self.opening) {
             match answer(stack, &tuple) {
                 Some(Ok(())) => {
@@ -69,7 +71,7 @@ impl Probes<'_, '_> {
         }
     }
 
-    /// Forgets what is closed, and resets what does not close.
+    /// Forgets closed connections, and resets those that do not close in time.
     fn close(&mut self, now: Duration, stack: &mut Stack) {
         self.closing.retain(|(tuple, since)| {
             if stack.peek(tuple).is_none_or(|flow| flow.phase() == Phase::Closed) {
@@ -90,7 +92,7 @@ impl Task for Probes<'_, '_> {
 
     fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<()>, Error> {
         let mut busy = engine.egress(now)?;
-        self.look(now, &mut engine.stack);
+        self.take_answers(now, &mut engine.stack);
         self.close(now, &mut engine.stack);
         busy |= self.dial(engine);
         self.results.print()?;
@@ -98,7 +100,7 @@ impl Task for Probes<'_, '_> {
     }
 
     fn waits_for<'a>(&'a self, _: Duration, _: &Stack, _: &mut Vec<Interest<'a>>) -> Option<Duration> {
-        // Both lists are in the order of their times.
+        // Both lists are in chronological order.
         let soonest = [(self.opening.first(), self.sweep.wait), (self.closing.first(), LINGER)];
         soonest.into_iter().filter_map(|(entry, time)| Some(entry?.1 + time)).min()
     }

@@ -1,10 +1,10 @@
-//! UDP ports are probed by empty datagrams, some times over while there is no answer.
+//! UDP probes: empty datagrams, repeated while there is no answer.
 //!
-//! A datagram is the answer of an open port, an ICMP port unreachable from the host itself that of a closed one.
-//! Silence may be either's: most services ignore an empty datagram, a firewall drops it, and hosts limit how many
-//! errors they send: Linux sends one peer six at once and then one a second (net.ipv4.icmp_ratelimit,
-//! net/ipv4/inetpeer.c, XRLIM_BURST_FACTOR). So where a host looks as if it did, its silent ports are probed in
-//! further rounds for as long as any of them answers.
+//! An open port may answer with a datagram; a closed one answers with an ICMP port unreachable from the host itself.
+//! Silence is ambiguous: most services ignore an empty datagram, a firewall drops it, and hosts limit their ICMP errors:
+//! Linux sends one peer six at once and then one a second (net.ipv4.icmp_ratelimit, net/ipv4/inetpeer.c,
+//! XRLIM_BURST_FACTOR). If a host seems to do so, further rounds probe its silent ports for as long as any of them
+//! answers.
 use super::{IN_FLIGHT, Results, Sweep};
 use crate::{
     commands::attempt::Origin,
@@ -20,15 +20,15 @@ use std::{
     time::Duration,
 };
 
-/// How often a silent port is probed within its wait.
+/// Probes of a silent port within its wait.
 const REPEATS: u32 = 4;
-/// How many errors Linux sends at once before it limits them.
+/// ICMP errors that Linux sends at once before it limits them.
 const BURST: usize = 6;
-/// How long a port waits in a further round, at least: longer than it takes for the next error to be allowed.
-const PATIENT_WAIT: Duration = Duration::from_millis(1500);
+/// Minimum wait of a port in a further round: longer than the interval of Linux's limit.
+const FURTHER_WAIT: Duration = Duration::from_millis(1500);
 
 /// Probes every port of the sweep.
-pub fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) -> Result<(), Error> {
+pub(crate) fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) -> Result<(), Error> {
     let Sweep { origin, address, mut wait, mut ports } = sweep;
     engine.stack.datagrams.survey();
     let mut first = true;
@@ -52,22 +52,22 @@ pub fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) -> Resu
                 address.ip(),
                 silent.len()
             );
-            (first, wait) = (false, wait.max(PATIENT_WAIT));
+            (first, wait) = (false, wait.max(FURTHER_WAIT));
         }
         ports = silent.iter().map(|(at, _)| at.port()).collect();
     }
 }
 
-/// A port that has not answered yet.
+/// A probe without an answer yet.
 struct Probe {
     since: Duration,
     next: Duration,
     sent: u64,
-    /// Of these, how many this host's own egress dropped.
+    /// Datagrams of these that this host's own egress dropped.
     dropped: u64,
 }
 
-/// Every port once, with its repetitions.
+/// A round: each port once, with its repetitions.
 struct Round<'a, 'r> {
     origin: &'a Origin,
     results: &'a mut Results<'r>,
@@ -75,11 +75,11 @@ struct Round<'a, 'r> {
     wait: Duration,
     waiting: VecDeque<u16>,
     probes: HashMap<u16, Probe>,
-    /// Ports that said nothing, and how many datagrams they were sent.
+    /// Ports without an answer, and the number of datagrams sent to each.
     silent: Vec<(SocketAddr, u64)>,
-    /// How many ports an ICMP error closed.
+    /// Number of ports that the host reported as unreachable.
     unreachable: usize,
-    /// An answer came to a probe that was not the first.
+    /// Whether an ICMP error answered a repeated probe, not the first.
     repeated: bool,
 }
 
@@ -109,6 +109,7 @@ impl<'a, 'r> Round<'a, 'r> {
         self.results.note(at, result.map_err(Error::from));
     }
 
+    /// Starts as many probes as may be in flight.
     fn begin(&mut self, now: Duration) {
         while self.probes.len() < IN_FLIGHT
             && let Some(port) = self.waiting.pop_front()
@@ -117,7 +118,7 @@ impl<'a, 'r> Round<'a, 'r> {
         }
     }
 
-    /// Sends what is due, and gives up on what has waited long enough.
+    /// Sends the probes that are due, and ends those whose wait is over.
     fn send(&mut self, now: Duration, engine: &mut Engine) -> Result<(), Error> {
         let mut due: Vec<u16> =
             self.probes.iter().filter(|(_, probe)| probe.next <= now).map(|(port, _)| *port).collect();
@@ -162,13 +163,13 @@ impl Task for Round<'_, '_> {
     }
 
     fn waits_for<'a>(&'a self, now: Duration, _: &Stack, _: &mut Vec<Interest<'a>>) -> Option<Duration> {
-        // Those that wait for a place begin as soon as there is one.
+        // A waiting port starts as soon as another probe ends.
         let places = self.probes.len() < IN_FLIGHT && !self.waiting.is_empty();
         places.then_some(now).into_iter().chain(self.probes.values().map(|probe| probe.next)).min()
     }
 }
 
-/// Sends an empty datagram; returns how many this host's own egress dropped.
+/// Sends an empty datagram. Returns the number of datagrams that this host's own egress dropped.
 fn transmit(engine: &mut Engine, origin: &Origin, remote: SocketAddr) -> Result<u64, Error> {
     let before = engine.stack.datagrams.counters().egress_drops;
     let tuple = origin.dial_datagrams(engine, remote);
