@@ -3,45 +3,49 @@
 //! # Theory of operation
 //!
 //! ```text
-//! out   stdin -> relay -> recovery (send buffer) -> IP header -> link header -> packet socket -> wire
-//! in    wire -> packet socket (before tc and netfilter) -> link -> IP -> recovery (receive buffer) -> relay -> stdout
-//! state SYNs, FINs and resets, either way: smoltcp, which sees a connection without data
+//! out   stdin -> session -> send buffer (recovery) -> IP header -> link header -> packet socket -> wire
+//! in    wire -> packet socket (before tc and netfilter) -> link -> stack -> recovery (receive buffer) -> session -> stdout
+//! state SYN, FIN and RST in both directions: smoltcp, which sees a connection without data
 //! aside the kernel's copy of the same packet -> guard program at tc ingress -> dropped, so the kernel answers nothing
 //! ```
 //!
-//! A packet of ours arrives on an interface. The kernel hands it to the packet socket's tap first, where the
-//! capture program ([`kernel`]) lets it through; then to tc ingress, where the guard, which has the same matcher,
-//! drops it. So netfilter, conntrack and the kernel's own TCP never learn of it. The [`link`] turns the frame into
-//! a network-layer packet, the [`stack`] finds the [`stack::Flow`] that it belongs to, and the flow's [`recovery`]
-//! layer digests its acknowledgment and keeps its payload, unless the output takes that where it lies. What we send goes
-//! from the [`relay`] to the recovery layer. smoltcp keeps the connection's state: it says when to send a SYN, a FIN or a
-//! reset, and is told of the peer's. A stranger is answered only once this host's tables have said where the way
-//! back leads. The relay decides what to do about ends, the [`reactor`] waits, and a [`mode`] holds
-//! it all together.
+//! The kernel hands a packet that arrives on an interface to two readers. The packet socket's tap comes first: its
+//! capture program ([`kernel`]) passes netkat's packets to netkat. tc ingress comes second: the guard program, with the
+//! same matcher, drops the same packets there. So netfilter, conntrack and the kernel's own TCP never see them.
 //!
-//! Back-pressure is the stack's: a full standard output closes the TCP window, a full send buffer stops the
-//! reading of standard input.
+//! The [`link`] turns a frame into a network-layer packet. The [`stack`] finds its flow. The flow's [`recovery`] layer
+//! handles the acknowledgment and puts the payload in order; the [`session`] writes the payload out. In the other
+//! direction, the session fills the recovery layer's send buffer, which decides when each segment leaves. smoltcp keeps
+//! TCP's states: it says when to send a SYN, a FIN or a RST, and learns of the peer's. A listener answers a client only
+//! once this host's tables have confirmed the route back to it. The event loop (`runtime`) moves the frames, gives the
+//! session its turns, and sleeps.
 //!
-//! # The house
+//! Back-pressure is TCP's: a full standard output closes the window, a full send buffer stops the reading of
+//! standard input.
 //!
-//! Imports run one way, from the top of this list to its bottom.
+//! # Rooms
+//!
+//! Imports run down this list; docs/architecture.md has the life of a byte, the order of opening, and privileges.
 //!
 //! | module | job |
 //! |---|---|
-//! | [`net`], [`signals`] | the words that all share; what ends a run |
-//! | [`host`] | questions to the kernel: routes, neighbours, interfaces; what this process may do, and gives up |
-//! | [`kernel`] | what is put into the kernel while netkat runs, each a value that undoes itself |
-//! | [`stdio`], [`writer`], [`stderr`] | standard streams and files, of which none holds up the loop or outlasts a signal |
-//! | [`link`] | frames on the wire |
+//! | [`cli`] | flags as typed, advice on foreign flags, help, manual page, completions |
+//! | [`plan`] | flags and the host's answers, made into a command that is ready to run |
+//! | `commands` | connect, listen, scan, sniff, datagrams: each reads like its section of the manual |
+//! | [`report`] | errors, verdicts, the JSON object, hints, the exit status, logging |
+//! | [`session`] | one connection, many clients, processes, datagrams, the rules of their ends |
+//! | `runtime` | the event loop, opening in order, the local port, routes, changes of the host |
+//! | [`stack`] | flows, listeners, datagrams, ICMP errors; smoltcp, which keeps TCP's states |
+//! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly; no I/O, no clock |
 //! | [`sniffer`] | frames as text, JSON and capture files |
-//! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly |
-//! | [`stack`] | flows, listeners, datagrams, ICMP errors |
-//! | [`relay`], [`reactor`], [`children`] | byte streams and their ends; the loop; processes |
-//! | [`mode`] | what netkat can do: connect, listen, sniff |
-//! | [`plan`], [`cli`] | flags, made into a mode |
-//! | [`exit`], [`logging`] | what the user and the script see |
+//! | [`stdio`] | standard streams and files, none of which blocks the event loop |
+//! | [`link`] | frames: the packet socket, or memory in tests |
+//! | [`kernel`] | objects in the kernel, each a value that removes its object when it is dropped |
+//! | [`host`] | questions to the kernel, read-only |
+//! | [`process`] | what this process is and gives up: identity, capabilities, sandbox, signals |
+//! | [`net`], `text` | types that all share: addresses, protocols, five-tuples; text of others, made safe for a terminal |
 //!
-//! `unsafe` lives in [`link`]'s packet socket and [`kernel`]'s system calls only.
+//! `unsafe` lives in [`link`] and [`kernel`] only.
 #![deny(unsafe_code)]
 
 pub mod cli;
