@@ -1,27 +1,35 @@
 //! Text that others chose (names, paths, error messages), made safe for a terminal and for a log.
 //!
-//! Whoever names an interface, a host or a file may put control characters into the name, which a terminal obeys.
+//! The name of an interface, a host or a file may hold control characters, which a terminal obeys.
 use std::borrow::Cow;
 
 /// Characters of a message that are kept of its beginning and of its end.
 const BEGINNING: usize = 400;
 const END: usize = 200;
 
-/// Replaces control characters, and shortens a text that is longer than anyone reads.
+/// Replaces control characters, and keeps beginning and end of a text that is longer than anyone reads.
 pub(crate) fn one_line(text: &str) -> String {
-    let clean: Vec<char> = text.chars().map(|c| if c.is_control() { REPLACED } else { c }).collect();
-    match clean.len() > BEGINNING + END {
-        true => {
-            clean.iter().take(BEGINNING).chain(&['…']).chain(clean.iter().skip(clean.len() - END)).collect()
-        }
-        false => clean.into_iter().collect(),
+    let mut line = beginning(text, BEGINNING + END);
+    let length = text.chars().count();
+    if length > BEGINNING + END {
+        line = beginning(text, BEGINNING);
+        line.extend(text.chars().skip(length - END).map(replace_control));
     }
+    line
+}
+
+/// Replaces control characters, and keeps the first `limit` characters of a longer text.
+pub(crate) fn beginning(text: &str, limit: usize) -> String {
+    let mut beginning: String = text.chars().take(limit).map(replace_control).collect();
+    if text.chars().nth(limit).is_some() {
+        beginning.push('…');
+    }
+    beginning
 }
 
 /// Replaces control characters other than line feeds and tabs, which the kernel's own reports have.
 pub(crate) fn several_lines(text: &str) -> String {
-    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
-    text.chars().map(|c| if harmless(c) { c } else { REPLACED }).collect()
+    text.chars().map(|c| if matches!(c, '\n' | '\t') { c } else { replace_control(c) }).collect()
 }
 
 /// Escapes control characters as Rust does, so that the text can still be told from others.
@@ -40,7 +48,9 @@ pub(crate) fn escape_control(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-const REPLACED: char = char::REPLACEMENT_CHARACTER;
+fn replace_control(character: char) -> char {
+    if character.is_control() { char::REPLACEMENT_CHARACTER } else { character }
+}
 
 #[cfg(test)]
 mod tests {

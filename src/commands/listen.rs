@@ -91,7 +91,7 @@ impl Listen {
     ) -> Result<(), Error> {
         let deadline = self.wait.map(|wait| engine.reactor.now() + wait);
         let Some(tuple) = engine.run_until(deadline, |stack| stack.accept())? else {
-            return Err(session::Error::NobodyCame(self.wait.unwrap_or_default()).into());
+            return Err(session::Error::NoClient(self.wait.unwrap_or_default()).into());
         };
         engine.stack.stop_listening();
         log::info!("established {tuple}");

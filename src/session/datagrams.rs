@@ -284,7 +284,7 @@ impl<'a> DatagramConversation<'a> {
         if let Role::Server { wait: Some(wait) } = self.role
             && self.wait_deadline(&engine.stack).is_some_and(|at| at <= now)
         {
-            return Err(Error::NobodyCame(wait));
+            return Err(Error::NoClient(wait));
         }
         match (self.timers.idle_at(), engine.stack.datagrams.peer()) {
             (Some(at), Some(peer)) if at <= now => {

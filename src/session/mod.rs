@@ -42,15 +42,15 @@ pub(crate) enum Error {
     DatagramsDropped { target: SocketAddr, datagrams: u64, interface: String },
     #[error("{0}: connection reset by peer")]
     Reset(SocketAddr),
-    #[error("{0}: reset, since it has held up the other clients for too long")]
+    #[error("{0}: reset, since it held up the other clients for too long")]
     HeldUp(SocketAddr),
     #[error("{0}: the peer has stopped answering: nothing acknowledged within the user timeout")]
     Vanished(SocketAddr),
     #[error("{target}: interface {interface}, which led there, disappeared")]
     InterfaceGone { target: SocketAddr, interface: String },
-    #[error("nobody connected in {} s", .0.as_secs_f64())]
-    NobodyCame(Duration),
-    #[error("{target}: left with {} unacknowledged", count(*.bytes as u64, "byte"))]
+    #[error("no client connected within {} s", .0.as_secs_f64())]
+    NoClient(Duration),
+    #[error("{target}: exited with {} unacknowledged", count(*.bytes as u64, "byte"))]
     Undelivered { target: SocketAddr, bytes: usize },
     #[error("{target}: nothing came or went for {} s", after.as_secs_f64())]
     Idle { target: SocketAddr, after: Duration },

@@ -3,23 +3,23 @@
 //! It does no I/O, and callers pass the time in. Callers report events ([`Relay::moved`], [`Relay::input_ended`],
 //! [`Relay::output_closed`]) and then ask [`Relay::step`] what to do; [`Relay::deadline`] says when to ask again.
 //!
-//! | our input | the peer | what happens |
+//! | input | peer | next step |
 //! |---|---|---|
 //! | open | open | both ways flow |
 //! | ended | open | a FIN follows the last byte (unless `no_shutdown`); reading goes on until the peer ends, or `quit_after` has passed since the peer last acknowledged new data |
 //! | open | ended | sending goes on until the input ends |
 //! | ended | ended | done, once every byte sent is acknowledged |
 //! | `send_only` | | done once every byte sent is acknowledged; received data is dropped |
-//! | `receive_only` | ended | done; our side ended when the connection began |
+//! | `receive_only` | ended | done; the FIN was sent when the session began |
 //!
 //! A reset or a failing output ends both directions at once, as an error.
 use super::end_timers::EndTimers;
 use std::time::Duration;
 
-/// How to treat ends and silence.
+/// The rules for ends and silence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Keep our side open when the input ends, until the peer ends (nc without -N).
+    /// Send no FIN when the input ends, until the peer ends (nc without -N).
     pub no_shutdown: bool,
     /// Exit this long after the input's end, even if the peer has not ended (nc -q).
     pub quit_after: Option<Duration>,
@@ -239,7 +239,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order of events, our side is shut down once at most, never before the input's end, and
+        /// In any order of events, a FIN is sent at most once, never before the input's end, and
         /// nothing received is left behind when it is over.
         #[test]
         fn ends_come_in_order(

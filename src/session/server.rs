@@ -83,7 +83,7 @@ pub(crate) struct ClosedClient {
     pub result: Result<(), Error>,
 }
 
-/// All clients of a listener.
+/// A server and its clients.
 pub(crate) struct Server {
     options: ServerOptions,
     standard: Option<SharedStreams>,
@@ -369,7 +369,7 @@ impl Task for Server {
         }
         match self.quit_at() {
             Some(at) if at <= now && self.served > 0 => Ok(Turn::Done(Event::WaitExpired)),
-            Some(at) if at <= now => Err(Error::NobodyCame(self.options.wait.unwrap_or_default())),
+            Some(at) if at <= now => Err(Error::NoClient(self.options.wait.unwrap_or_default())),
             _ => Ok(Turn::of(busy)),
         }
     }

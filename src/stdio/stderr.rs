@@ -5,7 +5,7 @@
 //! on. A line that finds the queue full is dropped and counted, and as soon as there is room again, a line reports the
 //! number. No error of these functions changes the outcome of a run.
 //!
-//! O_NONBLOCK belongs to the open file description, which the shell and processes of --exec share, so [`Stream`] opens
+//! O_NONBLOCK belongs to the open file description, which the shell and processes of --exec share, so `Stream` opens
 //! one of its own or writes in pieces that never block.
 use super::Stream;
 use crate::process::signals;
@@ -42,15 +42,15 @@ pub fn open() {
 ///
 /// # Errors
 /// `BrokenPipe` alone: the reader is gone for good.
-pub fn write(lines: &str) -> io::Result<()> {
+pub(crate) fn write(lines: &str) -> io::Result<()> {
     match stderr() {
         Some(stderr) => stderr.queue().write(&stderr.stream, lines),
         None => Ok(()),
     }
 }
 
-/// A writer of lines that never waits; see [`write`]. Each write ends with a line feed.
-pub struct Lines;
+/// A writer of lines that never waits; see [`write()`]. Each write ends with a line feed.
+pub(crate) struct Lines;
 
 impl io::Write for Lines {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
@@ -64,31 +64,31 @@ impl io::Write for Lines {
 }
 
 /// Writes a message as a line. A reader that is gone is no error.
-pub fn say(message: &str) {
+pub(crate) fn say(message: &str) {
     let _ = write(&format!("{message}\n"));
 }
 
 /// Writes text that is of no use later, such as a progress line, unless other text waits already.
-pub fn show(text: &str) {
+pub(crate) fn show(text: &str) {
     if let Some(stderr) = stderr() {
         stderr.queue().show(&stderr.stream, text);
     }
 }
 
 /// Returns the descriptor to wait for if text waits. Once it is writable, call [`flush`].
-pub fn waiting() -> Option<BorrowedFd<'static>> {
+pub(crate) fn waiting() -> Option<BorrowedFd<'static>> {
     WAITING.load(Ordering::Relaxed).then(|| stderr().map(|stderr| stderr.stream.as_fd())).flatten()
 }
 
 /// Writes waiting text, as far as the reader takes it.
-pub fn flush() {
+pub(crate) fn flush() {
     if let Some(stderr) = stderr() {
         stderr.queue().drain(&stderr.stream);
     }
 }
 
 /// Waits for the reader at the end of a run, for as long as it takes anything. A signal ends the wait.
-pub fn finish() {
+pub(crate) fn finish() {
     let Some(stderr) = stderr() else { return };
     let mut start = Instant::now();
     flush();

@@ -195,16 +195,7 @@ impl fmt::Display for Translation {
 
 /// Returns text of others' that is short and that no terminal obeys.
 pub(crate) fn printable(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let mut printable: String = text
-        .chars()
-        .take(NAME)
-        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
-        .collect();
-    if text.chars().nth(NAME).is_some() {
-        printable.push('…');
-    }
-    printable
+    crate::text::beginning(&String::from_utf8_lossy(text), NAME)
 }
 
 /// Returns the first rule that translates a packet for one of `destinations` away from it, with that destination.
