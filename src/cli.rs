@@ -50,15 +50,16 @@ pub struct Cli {
     /// Host and port to connect to; with -l, address and port to listen on
     ///
     /// A host is a name or an address; a port is a number or a name of /etc/services. With -z, ports are a
-    /// list with ranges: 22,80,8000-8100. With --sniff and --read, only packets of this host and port are shown.
+    /// list with ranges: 22,80,8000-8100. With --sniff and --read, only packets of this host and port are
+    /// shown.
     #[arg(value_name = "HOST PORT", num_args = 0.., hide_short_help = true)]
     pub target: Vec<String>,
 
     /// Wait for a client instead of connecting
     ///
-    /// Without -k, netkat serves the first client and exits. -l PORT, -l ADDRESS PORT, -l -p PORT and
-    /// -l -s ADDRESS -p PORT are understood. A port that a process has bound, or whose packets a rule of this host
-    /// sends elsewhere, is refused: see --force.
+    /// Without -k, netkat serves the first client and exits. -l PORT, -l ADDRESS PORT, -l -p PORT and -l -s
+    /// ADDRESS -p PORT are understood. A port that a process has bound, or whose packets a rule of this
+    /// host sends elsewhere, is refused: see --force.
     ///
     /// Example: netkat -l 5000 > copy
     #[arg(help_heading = COMMON, short, long)]
@@ -66,9 +67,9 @@ pub struct Cli {
 
     /// With -l: serve client after client
     ///
-    /// One client at a time, or as many as --max-conns allows. All clients get what arrives on standard input while
-    /// they are connected; what they send goes to standard output. With -u, netkat hears every peer and sends
-    /// its input to the peer that spoke last.
+    /// One client at a time, or as many as --max-conns allows. All clients get what arrives on standard
+    /// input while they are connected; what they send goes to standard output. With -u, netkat hears every
+    /// peer and sends its input to the peer that spoke last.
     ///
     /// Example: netkat -l -k --exec date 5000
     #[arg(help_heading = COMMON, short, long, requires = "listen")]
@@ -76,10 +77,11 @@ pub struct Cli {
 
     /// Connect the peer with a process
     ///
-    /// What the peer sends is the process's standard input, its standard output is sent to the peer; standard error
-    /// is netkat's. Each client gets a process of its own. The command is split into words as a shell does, but no
-    /// shell runs. The environment names both ends: NETKAT_REMOTE_ADDR, NETKAT_REMOTE_PORT, NETKAT_LOCAL_ADDR,
-    /// NETKAT_LOCAL_PORT, NETKAT_PROTO. The process runs as the user who called sudo, without capabilities.
+    /// What the peer sends is the process's standard input, its standard output is sent to the peer;
+    /// standard error is netkat's. Each client gets a process of its own. The command is split into words
+    /// as a shell does, but no shell runs. The environment names both ends: NETKAT_REMOTE_ADDR,
+    /// NETKAT_REMOTE_PORT, NETKAT_LOCAL_ADDR, NETKAT_LOCAL_PORT, NETKAT_PROTO. The process runs as the user
+    /// who called sudo, without capabilities.
     ///
     /// Example: netkat -l -k --exec 'cat /etc/motd' 5000
     #[arg(help_heading = COMMON, long, value_name = "COMMAND", conflicts_with = "sh_exec")]
@@ -96,9 +98,9 @@ pub struct Cli {
 
     /// Probe ports without sending data
     ///
-    /// Prints a line for each port: open, refused, timed out, rejected (by which ICMP error). Exits with 0 if
-    /// a port is open. With -u, a probe is an empty datagram, and silence is open|filtered: most services ignore
-    /// empty datagrams, and firewalls drop them.
+    /// Prints a line for each port: open, refused, timed out, rejected (by which ICMP error). Exits with 0
+    /// if a port is open. With -u, a probe is an empty datagram, and silence is open|filtered: most
+    /// services ignore empty datagrams, and firewalls drop them.
     ///
     /// Example: netkat -z -w 1 192.0.2.10 22,80,8000-8100
     #[arg(help_heading = COMMON, short = 'z', long, conflicts_with_all = ["listen", "exec", "sh_exec", "send_only", "recv_only"])]
@@ -118,22 +120,23 @@ pub struct Cli {
 
     /// Time to connect, as 500ms, 3s, 1m [default: 5s]
     ///
-    /// A time is a number with ms, s, m or h behind it, or bare seconds. Each address of the host has this long,
-    /// and with -z each port. With -l, the time to wait for a client; by default netkat waits for ever.
+    /// A time is a number with ms, s, m or h behind it, or bare seconds. Each address of the host has this
+    /// long, and with -z each port. With -l, the time to wait for a client; by default netkat waits for
+    /// ever.
     #[arg(help_heading = COMMON, short, long, value_name = "TIME", value_parser = value::time)]
     pub wait: Option<Duration>,
 
     /// Exit this long after the end of input
     ///
-    /// By default TCP waits for the peer to end, too; a UDP client waits for 1 s to hear the answer, a UDP server until
-    /// it is interrupted. While sent data is still being acknowledged, the time starts again.
+    /// By default TCP waits for the peer to end, too; a UDP client waits for 1 s to hear the answer, a UDP
+    /// server until it is interrupted. While sent data is still being acknowledged, the time starts again.
     #[arg(help_heading = COMMON, short, long, value_name = "TIME", value_parser = value::time)]
     pub quit_after: Option<Duration>,
 
     /// Say more on stderr; -vv and -vvv say more still
     ///
-    /// -v: the steps, and at the end retransmissions, round trips and bandwidth. -vv: details. -vvv: everything.
-    /// RUST_LOG, if it is set, decides instead.
+    /// -v: the steps, and at the end retransmissions, round trips and bandwidth. -vv: details. -vvv:
+    /// everything. RUST_LOG, if it is set, decides instead.
     #[arg(help_heading = COMMON, short, long, action = ArgAction::Count)]
     pub verbose: u8,
 
@@ -157,9 +160,8 @@ pub struct Cli {
 
     /// With -l: only these hosts and networks may connect
     ///
-    /// Separated by commas; may be repeated. A network is written as 10.0.0.0/8 or fd00::/8, a host as an address
-    /// or a name, which is looked up once. All others get no answer, or a reset with
-    /// --reject.
+    /// Separated by commas; may be repeated. A network is written as 10.0.0.0/8 or fd00::/8, a host as an
+    /// address or a name, which is looked up once. All others get no answer, or a reset with --reject.
     #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',', hide_short_help = true)]
     pub allow: Vec<String>,
 
@@ -173,8 +175,8 @@ pub struct Cli {
 
     /// With -l: take a port even if rules of this host give its packets another destination
     ///
-    /// DNAT and REDIRECT rules make a NodePort, a hostPort or a published container port. Since netkat's clients
-    /// pass those rules by, clients of that service get netkat instead while it runs.
+    /// DNAT and REDIRECT rules make a NodePort, a hostPort or a published container port. Since netkat's
+    /// clients pass those rules by, clients of that service get netkat instead while it runs.
     #[arg(help_heading = CLIENTS, long, requires = "listen", hide_short_help = true)]
     pub force: bool,
 
@@ -198,8 +200,8 @@ pub struct Cli {
 
     /// Next hop, an address or a MAC address, instead of the routing table's
     ///
-    /// The next hop is a neighbour on the interface's segment. This shows what a client beyond that neighbour sees:
-    /// a Kubernetes node sends a load balancer's address to another node, say.
+    /// The next hop is a neighbour on the interface's segment. This shows what a client beyond that
+    /// neighbour sees: a Kubernetes node sends a load balancer's address to another node, say.
     ///
     /// Example: netkat --via 192.0.2.1 198.51.100.7 443
     #[arg(help_heading = ADDRESSES, long, value_name = "NEXTHOP", conflicts_with = "listen", hide_short_help = true)]
@@ -207,8 +209,9 @@ pub struct Cli {
 
     /// Be another host on the segment: connect or listen from this address
     ///
-    /// netkat first asks the segment whether a host has the address, and then answers ARP and neighbour discovery for it,
-    /// with a MAC address of its own (see --as-mac). This host's kernel does not hear the address.
+    /// netkat first asks the segment whether a host has the address, and then answers ARP and neighbour
+    /// discovery for it, with a MAC address of its own (see --as-mac). This host's kernel does not hear the
+    /// address.
     ///
     /// Example: netkat --as 192.0.2.200 -i eth0 192.0.2.10 80
     #[arg(help_heading = ADDRESSES, long = "as", value_name = "ADDRESS", hide_short_help = true)]
@@ -232,7 +235,8 @@ pub struct Cli {
 
     /// Wait this long after each line sent
     ///
-    /// For peers that are slow, or that take what arrives in one piece for one line. With -u, each line is a datagram.
+    /// For peers that are slow, or that take what arrives in one piece for one line. With -u, each line is
+    /// a datagram.
     #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, conflicts_with_all = ["scan", "exec", "sh_exec"], value_parser = value::positive_time)]
     pub delay: Option<Duration>,
 
@@ -250,8 +254,8 @@ pub struct Cli {
 
     /// Send no FIN when the input ends, but wait for the peer to end
     ///
-    /// For services that take the client's FIN for a reason to hang up before they have answered. With -u, netkat
-    /// receives until it is interrupted.
+    /// For services that take the client's FIN for a reason to hang up before they have answered. With -u,
+    /// netkat receives until it is interrupted.
     #[arg(help_heading = DATA, long, hide_short_help = true)]
     pub no_shutdown: bool,
 
@@ -265,13 +269,15 @@ pub struct Cli {
 
     /// Send line feeds as carriage return and line feed
     ///
-    /// For line-based protocols such as SMTP and HTTP. A line feed that has its carriage return stays as it is.
+    /// For line-based protocols such as SMTP and HTTP. A line feed that has its carriage return stays as it
+    /// is.
     #[arg(help_heading = DATA, short = 'C', long, hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
     pub crlf: bool,
 
     /// Copy what is sent and received to a file
     ///
-    /// Both directions in their order. A new file has mode 0600; an existing one is emptied, see --append-output.
+    /// Both directions in their order. A new file has mode 0600; an existing one is emptied, see
+    /// --append-output.
     #[arg(help_heading = DATA, short, long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
     pub output: Option<PathBuf>,
 
@@ -285,9 +291,10 @@ pub struct Cli {
 
     /// Buffer for each direction
     ///
-    /// The most that one connection keeps of what is sent or received, and so its largest window. All connections
-    /// together take at most a quarter of the memory that netkat may use (the host's, or a control group's limit), and no
-    /// more than 512 MiB or eight times this size. As that fills, windows shrink.
+    /// The most that one connection keeps of what is sent or received, and so its largest window. All
+    /// connections together take at most a quarter of the memory that netkat may use (the host's, or a
+    /// control group's limit), and no more than 512 MiB or eight times this size. As that fills, windows
+    /// shrink.
     #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", conflicts_with = "udp", hide_short_help = true, value_parser = value::buffer_size)]
     pub buffer: usize,
 
@@ -302,7 +309,8 @@ pub struct Cli {
     #[arg(help_heading = PACKETS, long, value_name = "HOPS", hide_short_help = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
 
-    /// Type of service (traffic class) of packets sent: 0 to 255, 0x00 to 0xff, or a name, as ef, af21, lowdelay
+    /// Type of service (traffic class) of packets sent: 0 to 255, 0x00 to 0xff, or a name, as ef, af21,
+    /// lowdelay
     #[arg(help_heading = PACKETS, long, value_name = "TOS", default_value = "0", hide_short_help = true, value_parser = value::type_of_service)]
     pub tos: u8,
 
@@ -343,7 +351,8 @@ pub struct Cli {
 
     /// Record the packets in a pcapng file
     ///
-    /// Works for a connection's own packets, too. --sniff then shows packets only with -d, --json or --payload.
+    /// Works for a connection's own packets, too. --sniff then shows packets only with -d, --json or
+    /// --payload.
     ///
     /// Example: netkat --pcap session.pcapng 192.0.2.10 80
     #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true)]
@@ -363,8 +372,8 @@ pub struct Cli {
 
     /// Report the outcome as a JSON object, on a line of stderr or in FILE
     ///
-    /// With -k, an object for each client comes before that of the run. With -d, --sniff and --read, packets are
-    /// shown as JSON, an object a line. The manual page lists the fields.
+    /// With -k, an object for each client comes before that of the run. With -d, --sniff and --read,
+    /// packets are shown as JSON, an object a line. The manual page lists the fields.
     ///
     /// Example: netkat -z --json=result.json 192.0.2.10 22,80
     #[arg(help_heading = REPORTS, long, value_name = "FILE", num_args = 0..=1, require_equals = true, hide_short_help = true)]
@@ -372,8 +381,9 @@ pub struct Cli {
 
     /// Use exit statuses that tell failures apart
     ///
-    /// 3 timed out, 4 refused, 5 rejected by ICMP, 6 no route or neighbour, 7 missing privilege, 8 dropped by this
-    /// host's own egress; 1 remains for other failures. Without this flag every failure is 1, as nc's.
+    /// 3 timed out, 4 refused, 5 rejected by ICMP, 6 no route or neighbour, 7 missing privilege, 8 dropped
+    /// by this host's own egress; 1 remains for other failures. Without this flag every failure is 1, as
+    /// nc's.
     #[arg(help_heading = REPORTS, long, hide_short_help = true)]
     pub exit_verdict: bool,
 
@@ -389,15 +399,15 @@ pub struct Cli {
 
     /// Give up capabilities only: keep the user, the file system and all system calls
     ///
-    /// By default netkat, once everything is open, goes on as the user who called sudo or as nobody, opens no more
-    /// files and makes only the system calls that it needs.
+    /// By default netkat, once everything is open, goes on as the user who called sudo or as nobody, opens
+    /// no more files and makes only the system calls that it needs.
     #[arg(help_heading = PRIVILEGES, long, hide_short_help = true)]
     pub no_sandbox: bool,
 
     /// Send no super-frames
     ///
-    /// netkat hands the kernel up to 64 KB at once, which the kernel or the device cuts into frames (GSO). Without
-    /// that every frame is a system call: slower, but what the device gets is what netkat wrote.
+    /// netkat hands the kernel up to 64 KB at once, which the kernel or the device cuts into frames (GSO).
+    /// Without that every frame is a system call: slower, but what the device gets is what netkat wrote.
     #[arg(help_heading = PRIVILEGES, long, hide_short_help = true)]
     pub no_gso: bool,
 
@@ -421,8 +431,8 @@ pub(crate) fn is_time(text: &str) -> bool {
     value::time(text).is_ok()
 }
 
-/// Range of --mss, in bytes: from the least that Linux accepts (include/net/tcp.h, TCP_MIN_MSS) to the most that
-/// fits into an IPv4 packet.
+/// Range of --mss, in bytes: from the least that Linux accepts (include/net/tcp.h, TCP_MIN_MSS) to the most
+/// that fits into an IPv4 packet.
 const MSS_RANGE: std::ops::RangeInclusive<i64> = 88..=65_495;
 
 /// A document that --generate prints.

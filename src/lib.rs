@@ -9,28 +9,30 @@
 //! aside the kernel's copy of the same packet -> guard program at tc ingress -> dropped, so the kernel answers nothing
 //! ```
 //!
-//! The kernel hands a packet that arrives on an interface to two readers. The packet socket's tap comes first: its
-//! capture program ([`kernel`]) passes netkat's packets to netkat. tc ingress comes second: the guard program, with the
-//! same matcher, drops the same packets there. So netfilter, conntrack and the kernel's own TCP never see them.
+//! The kernel hands a packet that arrives on an interface to two readers. The packet socket's tap comes
+//! first: its capture program ([`kernel`]) passes netkat's packets to netkat. tc ingress comes second: the
+//! guard program, with the same matcher, drops the same packets there. So netfilter, conntrack and the
+//! kernel's own TCP never see them.
 //!
-//! The [`link`] turns a frame into a network-layer packet. The [`stack`] finds its flow. The flow's [`recovery`] layer
-//! handles the acknowledgment and puts the payload in order; the [`session`] writes the payload out. In the other
-//! direction, the session fills the recovery layer's send buffer, which decides when each segment leaves. smoltcp keeps
-//! TCP's states: it says when to send a SYN, a FIN or a RST, and learns of the peer's. A listener answers a client only
-//! once this host's tables have confirmed the route back to it. The event loop (`runtime`) moves the frames, gives the
-//! session its turns, and sleeps.
+//! The [`link`] turns a frame into a network-layer packet. The [`stack`] finds its flow. The flow's
+//! [`recovery`] layer handles the acknowledgment and puts the payload in order; the [`session`] writes the
+//! payload out. In the other direction, the session fills the recovery layer's send buffer, which decides
+//! when each segment leaves. smoltcp keeps TCP's states: it says when to send a SYN, a FIN or a RST, and
+//! learns of the peer's. A listener answers a client only once this host's tables have confirmed the route
+//! back to it. The event loop (`runtime`) moves the frames, gives the session its turns, and sleeps.
 //!
 //! Back-pressure is TCP's: a full standard output closes the window, a full send buffer stops the reading of
 //! standard input.
 //!
 //! # Rooms
 //!
-//! Imports run down this list; docs/architecture.md has the life of a byte, the order of opening, and privileges.
+//! Imports run down this list; docs/architecture.md has the life of a byte, the order of opening, and
+//! privileges.
 //!
 //! | module | job |
 //! |---|---|
-//! | [`cli`] | flags as typed, advice on foreign flags, help, manual page, completions |
 //! | [`plan`] | flags and the host's answers, made into a command that is ready to run |
+//! | [`cli`] | flags as typed, advice on foreign flags, help, manual page, completions |
 //! | `commands` | connect, listen, scan, sniff, datagrams: each reads like its section of the manual |
 //! | [`report`] | errors, verdicts, the JSON object, hints, the exit status, logging |
 //! | [`session`] | one connection, many clients, processes, datagrams, the rules of their ends |

@@ -1,7 +1,8 @@
 //! Advice for flags of nc and ncat that netkat lacks.
 //!
-//! The flags are those of OpenBSD's nc 1.2, traditional and GNU netcat, and ncat 7.9. clap reports a flag here only if
-//! netkat has none of that name; -d, -i, -o and -x, which mean something else in nc(1) and ncat(1), never get here.
+//! The flags are those of OpenBSD's nc 1.2, traditional and GNU netcat, and ncat 7.9. clap reports a flag
+//! here only if netkat has none of that name; -d, -i, -o and -x, which mean something else in nc(1) and
+//! ncat(1), never get here.
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Flags, and what to use instead.

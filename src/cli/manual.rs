@@ -1,4 +1,5 @@
-//! The sections of the manual page that no flag's description has, and the parts of them that `-h` and `--help` show.
+//! The sections of the manual page that no flag's description has, and the parts of them that `-h` and
+//! `--help` show.
 use clap::Command;
 use clap_mangen::{
     Man,

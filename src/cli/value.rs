@@ -33,7 +33,8 @@ pub(super) fn positive_time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Range of --buffer, in bytes: from a few segments of any size to the largest window of TCP (RFC 7323, section 2.3).
+/// Range of --buffer, in bytes: from a few segments of any size to the largest window of TCP (RFC 7323,
+/// section 2.3).
 const BUFFER_RANGE: RangeInclusive<usize> = 64 << 10..=1 << 30;
 
 /// Parses a buffer size: bytes, or a number with K, M or G behind it.
@@ -56,8 +57,8 @@ pub(super) fn buffer_size(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Names of the type-of-service byte: those of nc's -T (RFC 1349), and per-hop behaviours (RFC 2474, RFC 2597,
-/// RFC 3246), whose DSCP is the upper six bits.
+/// Names of the type-of-service byte: those of nc's -T (RFC 1349), and per-hop behaviours (RFC 2474, RFC
+/// 2597, RFC 3246), whose DSCP is the upper six bits.
 const SERVICES: [(&str, u8); 25] = [
     ("lowcost", 0x02),
     ("reliability", 0x04),

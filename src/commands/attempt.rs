@@ -26,7 +26,8 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// Opens everything, and resolves the next hop's link address within `wait`.
     pub(super) fn open(&self, wait: Duration) -> Result<Opened, Error> {
-        // An earlier attempt has closed everything it opened; while the neighbour is resolved, a signal may end the process.
+        // An earlier attempt has closed everything it opened; while the neighbour is resolved, a signal may
+        // end the process.
         signals::release();
         let port = Port::take(&self.setup)?;
         let query =

@@ -50,7 +50,8 @@ impl Connect {
 }
 
 impl Attempt {
-    /// Opens everything and completes the handshake. The `last` attempt gives up all privileges before its SYN.
+    /// Opens everything and completes the handshake. The `last` attempt gives up all privileges before its
+    /// SYN.
     fn establish(
         &self,
         wait: Duration,

@@ -1,7 +1,7 @@
 //! UDP (`-u`): sends each read of standard input as a datagram, and writes out the datagrams that arrive.
 //!
-//! UDP has no end of a session, so the input's end and the clock decide: a client waits for a second to hear the
-//! answer, a server until it is interrupted, unless -q says otherwise.
+//! UDP has no end of a session, so the input's end and the clock decide: a client waits for a second to
+//! hear the answer, a server until it is interrupted, unless -q says otherwise.
 use super::attempt::{Attempt, Opened};
 use crate::{
     report::{Error, JsonReport},
@@ -21,7 +21,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// A UDP client of one address.
 #[derive(Clone, Debug)]
 pub(crate) struct DatagramConnect {
-    /// The addresses to try, at least one. The first whose next hop answers is taken: UDP itself shows no sign of a peer.
+    /// The addresses to try, at least one. The first whose next hop answers is taken: UDP itself shows no
+    /// sign of a peer.
     pub attempts: Vec<Attempt>,
     /// Longest wait for the next hop's link address.
     pub wait: Duration,

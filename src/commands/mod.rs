@@ -18,7 +18,8 @@ pub(crate) use listen::Listen;
 pub(crate) use scan::{PROBE_BUFFER, Scan};
 pub(crate) use sniff::{Sniff, Source};
 
-/// Opens standard input and output with their options; `None` if the peer gets a process of `command` instead.
+/// Opens standard input and output with their options; `None` if the peer gets a process of `command`
+/// instead.
 fn standard_streams(
     stream_options: &StreamOptions,
     command: Option<&Command>,

@@ -1,7 +1,8 @@
 //! Scanning (`-z`): probes which ports answer, without sending data.
 //!
-//! All probes leave from one local port, so that one guard drops the kernel's copy of every answer; a bounded number is
-//! in flight. Results are printed in the order of the ports, each as soon as those before it are known.
+//! All probes leave from one local port, so that one guard drops the kernel's copy of every answer; a
+//! bounded number is in flight. Results are printed in the order of the ports, each as soon as those before
+//! it are known.
 mod tcp;
 mod udp;
 

@@ -1,7 +1,7 @@
 //! Sniffing (`--sniff`, `--read`): shows and records the packets of an interface or of a capture file.
 //!
-//! netkat takes no port, opens no connection and sends nothing. A live capture ends by a signal, by `--count`, or
-//! when the reader of its output is gone; a summary follows, as tcpdump's.
+//! netkat takes no port, opens no connection and sends nothing. A live capture ends by a signal, by
+//! `--count`, or when the reader of its output is gone; a summary follows, as tcpdump's.
 mod capture;
 mod filter;
 

@@ -119,7 +119,8 @@ fn networks(cli: &Cli, texts: &[String]) -> Result<Vec<IpNet>, PlanError> {
     Ok(networks)
 }
 
-/// Returns address and port of `-l PORT`, `-l ADDRESS PORT`, `-l -p PORT`, `-l -p PORT ADDRESS`, `-l -s ADDRESS -p PORT`.
+/// Returns address and port of `-l PORT`, `-l ADDRESS PORT`, `-l -p PORT`, `-l -p PORT ADDRESS`, `-l -s
+/// ADDRESS -p PORT`.
 fn listening_target(cli: &Cli) -> Result<(Option<&str>, &str), PlanError> {
     let (address, port) = match (cli.target.as_slice(), cli.source_port.as_deref()) {
         ([port], None) => (None, port.as_str()),
@@ -140,7 +141,8 @@ fn listening_target(cli: &Cli) -> Result<(Option<&str>, &str), PlanError> {
     }
 }
 
-/// Returns every usable address of the family, and the unspecified addresses that bind all of them in the kernel.
+/// Returns every usable address of the family, and the unspecified addresses that bind all of them in the
+/// kernel.
 fn local_addresses(all: &[Address], family: Family) -> (Vec<IpAddr>, Vec<IpAddr>) {
     let mut local: Vec<IpAddr> = all.iter().map(|a| a.ip).filter(|ip| family.includes(*ip)).collect();
     local.sort_unstable();
@@ -162,8 +164,8 @@ fn join(addresses: &[Address]) -> String {
     texts.join(", ")
 }
 
-/// Returns the interfaces at which packets for the local addresses may arrive: all, since a host accepts them at any
-/// interface (RFC 1122, section 3.3.4.2, weak ES model), but lo alone for loopback addresses.
+/// Returns the interfaces at which packets for the local addresses may arrive: all, since a host accepts
+/// them at any interface (RFC 1122, section 3.3.4.2, weak ES model), but lo alone for loopback addresses.
 fn listening_interfaces(cli: &Cli, local: &[IpAddr]) -> Result<Vec<Interface>, PlanError> {
     if let Some(name) = &cli.interface {
         let interface = interface::by_name(name)?;

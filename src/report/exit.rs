@@ -15,10 +15,11 @@ use std::{
     process::ExitCode,
 };
 
-/// Ends a run: prints the failure's line and the JSON object, if one is asked for, and returns the exit status.
+/// Ends a run: prints the failure's line and the JSON object, if one is asked for, and returns the exit
+/// status.
 ///
-/// The status is the verdict's, with a number for each kind of failure if it is to be `detailed`; or the status of
-/// an --exec process. After a signal the process ends by that signal, so that the shell sees it.
+/// The status is the verdict's, with a number for each kind of failure if it is to be `detailed`; or the
+/// status of an --exec process. After a signal the process ends by that signal, so that the shell sees it.
 pub fn conclude(result: Result<(), Failure>, detailed: bool, report: Option<JsonReport>) -> ExitCode {
     let failure = result.as_ref().err();
     // A signal ends all waiting, so any error after one may follow from it.
@@ -42,7 +43,8 @@ pub fn conclude(result: Result<(), Failure>, detailed: bool, report: Option<Json
     }
 }
 
-/// Prints a document to standard output. Returns the exit status: a document that cannot be printed is a failure.
+/// Prints a document to standard output. Returns the exit status: a document that cannot be printed is a
+/// failure.
 pub fn print(document: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> ExitCode {
     let mut out = io::stdout().lock();
     let result = match kernel::output_was_closed() {
@@ -53,7 +55,8 @@ pub fn print(document: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> ExitCod
     conclude(result, false, None)
 }
 
-/// Prints clap's message: help and version to standard output, wrong usage to standard error. Returns the exit status.
+/// Prints clap's message: help and version to standard output, wrong usage to standard error. Returns the
+/// exit status.
 pub fn usage(error: &clap::Error) -> ExitCode {
     match error.use_stderr() {
         // Nothing is set up yet that could be left behind, and signals have their usual effect.
@@ -65,8 +68,8 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Ends the process as if `signal` had never been caught. The signal was only blocked, so its disposition is the
-/// original one.
+/// Ends the process as if `signal` had never been caught. The signal was only blocked, so its disposition
+/// is the original one.
 fn die_by(signal: Signal) -> ExitCode {
     let mut mask = SigSet::empty();
     mask.add(signal);

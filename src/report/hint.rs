@@ -5,7 +5,8 @@ use std::{fmt, net::IpAddr};
 /// A likely cause of silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hint {
-    /// A private address that only the default route leads to, as a node or a pod has for a Service's address.
+    /// A private address that only the default route leads to, as a node or a pod has for a Service's
+    /// address.
     ClusterIp(IpAddr),
 }
 

@@ -1,5 +1,5 @@
-//! The outcome of a run as JSON (`--json`): one object on one line, for success and failure alike. With `-k`, each
-//! client has an object of its own, written when it disconnects.
+//! The outcome of a run as JSON (`--json`): one object on one line, for success and failure alike. With
+//! `-k`, each client has an object of its own, written when it disconnects.
 use super::{Error, Failure, Verdict};
 use crate::{
     net::{FiveTuple, Protocol},
@@ -250,7 +250,8 @@ impl JsonReport {
         });
     }
 
-    /// Returns the exit status that the --exec process chose for the run: its own, unless netkat had to end it.
+    /// Returns the exit status that the --exec process chose for the run: its own, unless netkat had to end
+    /// it.
     pub(crate) fn exec_status(&self) -> Option<u8> {
         self.process.filter(|ended| !ended.asked).map(|ended| ended.exit.code())
     }

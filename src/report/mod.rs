@@ -1,4 +1,5 @@
-//! The outcome of a run, for users and scripts: errors, verdicts, exit statuses, the JSON object, hints, log lines.
+//! The outcome of a run, for users and scripts: errors, verdicts, exit statuses, the JSON object, hints,
+//! log lines.
 mod error;
 pub mod exit;
 mod failure;

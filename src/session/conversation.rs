@@ -1,8 +1,8 @@
 //! A conversation: one connection and the two streams that its bytes come from and go to.
 //!
 //! The event loop calls [`Conversation::turn`] whenever something may have happened, and
-//! [`Conversation::waits_for`] before it sleeps. Bytes go from a stream straight into the flow's send buffer, and
-//! from its receive buffer straight to a stream.
+//! [`Conversation::waits_for`] before it sleeps. Bytes go from a stream straight into the flow's send
+//! buffer, and from its receive buffer straight to a stream.
 use super::{
     Error,
     relay::{FlowStatus, Outcome, Policy, Relay, Step},
@@ -25,7 +25,8 @@ const WRITES: usize = 4;
 pub(crate) enum Streams {
     /// Standard input and output, for this conversation alone.
     Standard,
-    /// Standard input and output, shared with other clients: a client that has ended does not wait for further input.
+    /// Standard input and output, shared with other clients: a client that has ended does not wait for
+    /// further input.
     Shared,
     /// A process, whose input ends with the peer's side. If the process closes its input, the rest goes on.
     Process,
@@ -70,8 +71,8 @@ impl Conversation {
         busy |= self.read_input(now, stack, input, &view)?;
         let view = self.view(stack);
         let failure = stack.peek(&self.tuple).and_then(Flow::failure);
-        // Data received before the failure is still written. But a process may never read it: it may wait for room
-        // in its own output, which netkat no longer reads.
+        // Data received before the failure is still written. But a process may never read it: it may wait
+        // for room in its own output, which netkat no longer reads.
         let stuck = self.streams == Streams::Process && output.is_blocked();
         if let Some(failure) = failure.filter(|_| view.received == 0 || stuck) {
             return Ok(Turn::Done(Err(Error::of(self.tuple.remote, failure))));
@@ -145,8 +146,8 @@ impl Conversation {
         Ok(busy)
     }
 
-    /// Writes out bytes that have just come, before they are kept anywhere; returns how many. An error comes up again
-    /// when the rest is written.
+    /// Writes out bytes that have just come, before they are kept anywhere; returns how many. An error
+    /// comes up again when the rest is written.
     pub fn offer(&mut self, now: Duration, bytes: &[u8], output: &mut Channel) -> usize {
         let written = match (self.relay.drops_output(), output.is_blocked()) {
             (true, _) => bytes.len(),
@@ -179,8 +180,8 @@ impl Conversation {
         Ok(true)
     }
 
-    /// Adds the streams to wait for that are this conversation's alone. Returns the time of the next turn that is due
-    /// without any event.
+    /// Adds the streams to wait for that are this conversation's alone. Returns the time of the next turn
+    /// that is due without any event.
     pub fn waits_for<'a>(
         &self,
         now: Duration,

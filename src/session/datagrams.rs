@@ -1,10 +1,10 @@
 //! A UDP session: datagrams between a port and standard input and output.
 //!
-//! One read is one datagram if it fits into one: 65507 bytes, over IPv6 65527. Input that comes in larger pieces, as
-//! a file does, has no boundaries to keep; it is cut into 16 KiB, as nc does.
+//! One read is one datagram if it fits into one: 65507 bytes, over IPv6 65527. Input that comes in larger
+//! pieces, as a file does, has no boundaries to keep; it is cut into 16 KiB, as nc does.
 //!
-//! While standard output is full, frames wait in the packet socket's buffer; the kernel counts those that do not fit
-//! there, and netkat reports the number.
+//! While standard output is full, frames wait in the packet socket's buffer; the kernel counts those that
+//! do not fit there, and netkat reports the number.
 use super::{Error, Policy, end_timers::EndTimers};
 use crate::{
     net::{FiveTuple, count},
@@ -193,8 +193,8 @@ impl<'a> DatagramConversation<'a> {
         !self.input_ended && !self.policy.receive_only && stack.datagrams.peer().is_some()
     }
 
-    /// Reads and sends until the input has no more or the turn is over. Returns whether anything moved. Reads of equal
-    /// length are sent as one super-frame.
+    /// Reads and sends until the input has no more or the turn is over. Returns whether anything moved.
+    /// Reads of equal length are sent as one super-frame.
     fn read_input(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
         if self.input_blocked.get() || !self.wants_input(&engine.stack) {
             return Ok(false);
@@ -229,7 +229,8 @@ impl<'a> DatagramConversation<'a> {
                 size = if read > limit { CHUNK } else { read };
             }
             filled += read;
-            // A shorter datagram ends a super-frame (UDP_SEGMENT, udp(7)), and a piece that is cut is sent at once.
+            // A shorter datagram ends a super-frame (UDP_SEGMENT, udp(7)), and a piece that is cut is sent
+            // at once.
             if read < size || read == 0 || read > limit || filled + size > BATCH {
                 engine.send_datagrams(&self.buffer[..filled], size)?;
                 filled = 0;
@@ -271,8 +272,8 @@ impl<'a> DatagramConversation<'a> {
         }
     }
 
-    /// Returns whether to exit: `quit_after` has expired, and what arrived before is written. If the packet socket never
-    /// runs empty, as much as its buffer holds is enough.
+    /// Returns whether to exit: `quit_after` has expired, and what arrived before is written. If the packet
+    /// socket never runs empty, as much as its buffer holds is enough.
     fn is_over(&mut self, now: Duration, engine: &Engine) -> Result<bool, Error> {
         if self.timers.quit_at().is_some_and(|at| at <= now) {
             let datagrams = &engine.stack.datagrams;
@@ -295,8 +296,8 @@ impl<'a> DatagramConversation<'a> {
         }
     }
 
-    /// Handles ICMP errors: they end a client, unless the peer has answered before and the error may be transient.
-    /// A server goes on.
+    /// Handles ICMP errors: they end a client, unless the peer has answered before and the error may be
+    /// transient. A server goes on.
     fn check_errors(&self, engine: &mut Engine) -> Result<(), Error> {
         let datagrams = &mut engine.stack.datagrams;
         let answered = datagrams.was_answered();

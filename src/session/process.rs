@@ -1,11 +1,12 @@
-//! A process for a connection (`--exec`, `--sh-exec`): its standard input is what the peer sends, and its standard
-//! output is sent to the peer.
+//! A process for a connection (`--exec`, `--sh-exec`): its standard input is what the peer sends, and its
+//! standard output is sent to the peer.
 //!
-//! Theory of operation: the event loop drains and fills two pipes. The peer's FIN closes the process's input; the
-//! end of the process's output sends a FIN; once the process closes its input, too, the connection is over.
-//! Standard error is netkat's own. The process leads its own process group, so that a shell's children end with it
-//! (see [`crate::runtime::children`]). It starts with no signal blocked and the default SIGPIPE, as the invoking user,
-//! without netkat's capabilities and without means to gain one (see [`crate::process::sandbox`]).
+//! Theory of operation: the event loop drains and fills two pipes. The peer's FIN closes the process's
+//! input; the end of the process's output sends a FIN; once the process closes its input, too, the
+//! connection is over. Standard error is netkat's own. The process leads its own process group, so that a
+//! shell's children end with it (see [`crate::runtime::children`]). It starts with no signal blocked and
+//! the default SIGPIPE, as the invoking user, without netkat's capabilities and without means to gain one
+//! (see [`crate::process::sandbox`]).
 //!
 //! The environment names both ends of the connection, as ncat's does: NETKAT_REMOTE_ADDR, NETKAT_REMOTE_PORT,
 //! NETKAT_LOCAL_ADDR, NETKAT_LOCAL_PORT and NETKAT_PROTO.
@@ -52,8 +53,8 @@ pub(crate) enum CommandError {
 }
 
 impl Command {
-    /// Returns the command of `--exec`: splits `text` into words as a shell does, but runs no shell. PATH is searched
-    /// for the first word.
+    /// Returns the command of `--exec`: splits `text` into words as a shell does, but runs no shell. PATH
+    /// is searched for the first word.
     ///
     /// # Errors
     /// Every [`CommandError`].

@@ -1,7 +1,9 @@
-//! The relay between two byte streams: decides when to send a FIN, when to wait, and when the session is over.
+//! The relay between two byte streams: decides when to send a FIN, when to wait, and when the session is
+//! over.
 //!
-//! It does no I/O, and callers pass the time in. Callers report events ([`Relay::moved`], [`Relay::input_ended`],
-//! [`Relay::output_closed`]) and then ask [`Relay::step`] what to do; [`Relay::deadline`] says when to ask again.
+//! It does no I/O, and callers pass the time in. Callers report events ([`Relay::moved`],
+//! [`Relay::input_ended`], [`Relay::output_closed`]) and then ask [`Relay::step`] what to do;
+//! [`Relay::deadline`] says when to ask again.
 //!
 //! | input | peer | next step |
 //! |---|---|---|
@@ -60,7 +62,8 @@ pub enum Step {
 /// The way a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Both directions ended and everything was delivered, or as much as `quit_after` and `send_only` wait for.
+    /// Both directions ended and everything was delivered, or as much as `quit_after` and `send_only` wait
+    /// for.
     Complete,
     /// `quit_after` passed with this many bytes unacknowledged.
     Undelivered(usize),

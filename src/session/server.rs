@@ -4,10 +4,11 @@
 //!
 //! - Data of every client goes to standard output, each client's bytes in order. Bytes of several clients
 //!   alternate between writes, never within one. The end of one client does not end the output.
-//! - Standard input goes to all connected clients; it is read only while there is one. A client gets the input that
-//!   is read after its arrival. With one client at a time, the next one gets the input that the last one was not sent.
-//! - Once standard input has ended, netkat sends every client a FIN (unless `no_shutdown`) and serves it until it
-//!   ends as well; later clients get their FIN at once.
+//! - Standard input goes to all connected clients; it is read only while there is one. A client gets the
+//!   input that is read after its arrival. With one client at a time, the next one gets the input that the
+//!   last one was not sent.
+//! - Once standard input has ended, netkat sends every client a FIN (unless `no_shutdown`) and serves it
+//!   until it ends as well; later clients get their FIN at once.
 //! - A client that ends its side gets the input that is there, and does not wait for more.
 //! - A client that takes nothing for 5 s while others wait for the input behind it is reset.
 //!
@@ -98,7 +99,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Returns a server without clients. `streams` are standard input and output, unless the options have a command.
+    /// Returns a server without clients. `streams` are standard input and output, unless the options have a
+    /// command.
     pub fn new(now: Duration, options: ServerOptions, streams: Option<StandardStreams>) -> Server {
         Server {
             options,
@@ -152,8 +154,8 @@ impl Server {
         before != self.served
     }
 
-    /// Returns whether there is room for another client. A process counts until it has exited, which may be after its
-    /// client has disconnected.
+    /// Returns whether there is room for another client. A process counts until it has exited, which may be
+    /// after its client has disconnected.
     fn has_room(&self, engine: &Engine) -> bool {
         self.clients.len().max(engine.reactor.children.len()) < self.options.limit
     }

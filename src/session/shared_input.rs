@@ -1,8 +1,9 @@
 //! Standard input for many clients: a window over the stream, and the position of each client in it.
 //!
-//! A client gets the input that is read after its arrival. A client that arrives alone also gets what the last one
-//! left in the window. Nothing is read while there is no client, or while the window is full: then the slowest
-//! client holds up the others, and [`SharedInput::stalled`] tells when that has lasted too long.
+//! A client gets the input that is read after its arrival. A client that arrives alone also gets what the
+//! last one left in the window. Nothing is read while there is no client, or while the window is full: then
+//! the slowest client holds up the others, and [`SharedInput::stalled`] tells when that has lasted too
+//! long.
 use crate::stdio::{Channel, Input};
 use std::{collections::VecDeque, io, time::Duration};
 
@@ -52,8 +53,8 @@ impl SharedInput {
         self.start + self.window.len() as u64
     }
 
-    /// Drops input that every client has taken, and reads on if a client waits for more. Returns whether anything was
-    /// read.
+    /// Drops input that every client has taken, and reads on if a client waits for more. Returns whether
+    /// anything was read.
     ///
     /// # Errors
     /// Those of reading the input.

@@ -14,8 +14,9 @@ use crate::{
 use nix::unistd::Pid;
 use std::time::Duration;
 
-/// Stay in TIME-WAIT, besides two round trips, for a FIN that the peer retransmits because the last ACK was lost:
-/// Linux's minimum RTO is 200 ms (include/net/tcp.h, TCP_RTO_MIN), its timers' granularity at most 10 ms.
+/// Stay in TIME-WAIT, besides two round trips, for a FIN that the peer retransmits because the last ACK was
+/// lost: Linux's minimum RTO is 200 ms (include/net/tcp.h, TCP_RTO_MIN), its timers' granularity at most 10
+/// ms.
 const LINGER: Duration = Duration::from_millis(220);
 /// The same on a lossy path, where the retransmitted FIN may be lost, too.
 const LOSSY_LINGER: Duration = Duration::from_millis(700);
@@ -85,8 +86,8 @@ impl Summary {
     }
 }
 
-/// Relays between the connection and standard input and output, or a process of `command`, until the session is over.
-/// Returns its counters, too. An error resets the connection.
+/// Relays between the connection and standard input and output, or a process of `command`, until the
+/// session is over. Returns its counters, too. An error resets the connection.
 pub(crate) fn run(
     engine: &mut Engine,
     tuple: FiveTuple,
@@ -182,8 +183,8 @@ fn finish(engine: &mut Engine, tuple: &FiveTuple) -> Result<(), Error> {
     Ok(())
 }
 
-/// Stays in TIME-WAIT while the peer may retransmit its FIN: after netkat's exit the kernel would answer that with a
-/// reset. The reader of standard output does not have to wait.
+/// Stays in TIME-WAIT while the peer may retransmit its FIN: after netkat's exit the kernel would answer
+/// that with a reset. The reader of standard output does not have to wait.
 fn linger(engine: &mut Engine, tuple: &FiveTuple) {
     let Some(flow) = engine.stack.peek(tuple).filter(|flow| flow.in_time_wait() && !flow.is_on_host()) else {
         return;

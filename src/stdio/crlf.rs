@@ -9,7 +9,8 @@ pub(crate) struct CrlfTranslator {
 }
 
 impl CrlfTranslator {
-    /// Returns the maximum to read into a buffer of `room` bytes so that the translation fits, in bytes; at least 1.
+    /// Returns the maximum to read into a buffer of `room` bytes so that the translation fits, in bytes; at
+    /// least 1.
     pub fn limit(room: usize) -> usize {
         room.div_ceil(2)
     }

@@ -2,8 +2,8 @@
 use nix::poll::{PollFd, PollFlags};
 use std::{cell::Cell, os::fd::BorrowedFd};
 
-/// A descriptor's event, and the flag that changes when the event or an error occurs. The next read or write returns
-/// that error.
+/// A descriptor's event, and the flag that changes when the event or an error occurs. The next read or
+/// write returns that error.
 #[derive(Debug)]
 pub(crate) struct Interest<'fd> {
     fd: BorrowedFd<'fd>,
@@ -23,8 +23,8 @@ impl<'fd> Interest<'fd> {
         Interest { fd, events: PollFlags::POLLOUT, flag: blocked, becomes: false }
     }
 
-    /// Waits for an error alone, which the writing side of a pipe has when its reader is gone (poll(2), POLLERR);
-    /// `hung_up` becomes true then.
+    /// Waits for an error alone, which the writing side of a pipe has when its reader is gone (poll(2),
+    /// POLLERR); `hung_up` becomes true then.
     pub fn hang_up(fd: BorrowedFd<'fd>, hung_up: &'fd Cell<bool>) -> Interest<'fd> {
         Interest { fd, events: PollFlags::empty(), flag: hung_up, becomes: true }
     }

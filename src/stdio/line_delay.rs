@@ -1,7 +1,7 @@
 //! Line delay (`--delay`): a pause after each line of the input.
 //!
-//! It is for peers that are slow, or that take what arrives in one piece for one line, as many UDP services do. A
-//! piece of a line without its line feed, as a program's prompt, goes on at once.
+//! It is for peers that are slow, or that take what arrives in one piece for one line, as many UDP services
+//! do. A piece of a line without its line feed, as a program's prompt, goes on at once.
 use std::{io, time::Duration};
 
 /// Maximum of one read, in bytes.
@@ -28,8 +28,8 @@ impl LineDelay {
         Some(self.due).filter(|due| *due > now)
     }
 
-    /// Copies the next line to `room`, or as much of it as there is and `room` holds. Returns its length; the length 0
-    /// of `read` at the end is passed on.
+    /// Copies the next line to `room`, or as much of it as there is and `room` holds. Returns its length;
+    /// the length 0 of `read` at the end is passed on.
     ///
     /// # Errors
     /// `WouldBlock` during the pause; those of `read`.

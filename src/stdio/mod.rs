@@ -1,4 +1,5 @@
-//! Standard streams and files: reads and writes that never block the event loop, and what happens to the data on the way.
+//! Standard streams and files: reads and writes that never block the event loop, and what happens to the
+//! data on the way.
 mod channel;
 mod crlf;
 mod interest;

@@ -6,14 +6,15 @@ use std::{
     path::Path,
 };
 
-/// Mode of new files, whatever the umask allows: netkat's privileges show it data that other users must not see.
+/// Mode of new files, whatever the umask allows: netkat's privileges show it data that other users must not
+/// see.
 const OWNER_ONLY: u32 = 0o600;
 
 /// The permissions of group and others.
 const NOT_OWNER: u32 = 0o077;
 
-/// Opens a file for writing, at its end if `append`, else emptied. A new file has mode 0600 from its creation; an
-/// existing file keeps its owner and mode. `flags` are added to open(2)'s.
+/// Opens a file for writing, at its end if `append`, else emptied. A new file has mode 0600 from its
+/// creation; an existing file keeps its owner and mode. `flags` are added to open(2)'s.
 ///
 /// # Errors
 /// Those of open(2).

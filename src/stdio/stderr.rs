@@ -1,12 +1,12 @@
 //! Standard error: writes whole lines, and never makes the event loop wait or the program end.
 //!
-//! The reader may be slow, stopped (a pager, Ctrl-S) or gone, and the disk full. So every line of netkat goes through
-//! this file. A write never waits; a queue keeps lines without room, and the reactor empties it as the reader goes
-//! on. A line that finds the queue full is dropped and counted, and as soon as there is room again, a line reports the
-//! number. No error of these functions changes the outcome of a run.
+//! The reader may be slow, stopped (a pager, Ctrl-S) or gone, and the disk full. So every line of netkat
+//! goes through this file. A write never waits; a queue keeps lines without room, and the reactor empties
+//! it as the reader goes on. A line that finds the queue full is dropped and counted, and as soon as there
+//! is room again, a line reports the number. No error of these functions changes the outcome of a run.
 //!
-//! O_NONBLOCK belongs to the open file description, which the shell and processes of --exec share, so `Stream` opens
-//! one of its own or writes in pieces that never block.
+//! O_NONBLOCK belongs to the open file description, which the shell and processes of --exec share, so
+//! `Stream` opens one of its own or writes in pieces that never block.
 use super::Stream;
 use crate::process::signals;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -1,9 +1,9 @@
 //! A stream: a descriptor whose reads and writes never block the event loop.
 //!
-//! O_NONBLOCK belongs to the open file description, which netkat shares with the shell, so netkat must not set it there.
-//! It opens pipes and terminals again through /proc instead. Where that is not allowed, it polls before it reads, and
-//! writes pieces of a size that poll(2) guarantees room for. (Only there, another process that fills the same pipe
-//! between poll(2) and write(2) makes that one write wait.)
+//! O_NONBLOCK belongs to the open file description, which netkat shares with the shell, so netkat must not
+//! set it there. It opens pipes and terminals again through /proc instead. Where that is not allowed, it
+//! polls before it reads, and writes pieces of a size that poll(2) guarantees room for. (Only there,
+//! another process that fills the same pipe between poll(2) and write(2) makes that one write wait.)
 use super::private_file;
 use crate::process::signals::{self, Signals};
 use nix::{
@@ -28,10 +28,11 @@ use std::{
 /// Room of a pipe that poll(2) reports as writable, in bytes (pipe(7), PIPE_BUF).
 const PIPE_BUF: usize = 4096;
 /// The same for a terminal, in bytes without control characters: poll(2) reports room of at least 256 bytes
-/// (drivers/tty/tty_buffer.c, tty_buffer_alloc()), but each control character takes extra room (drivers/tty/n_tty.c,
-/// process_output()).
+/// (drivers/tty/tty_buffer.c, tty_buffer_alloc()), but each control character takes extra room
+/// (drivers/tty/n_tty.c, process_output()).
 const TERMINAL_PIECE: usize = 128;
-/// Size that pipes get if it is allowed, in bytes (fcntl(2), F_SETPIPE_SZ; the default limit for users is 1 MiB).
+/// Size that pipes get if it is allowed, in bytes (fcntl(2), F_SETPIPE_SZ; the default limit for users is 1
+/// MiB).
 const PIPE_SIZE: i32 = 1 << 20;
 /// Interval of looking for a FIFO's reader, in milliseconds.
 const READER_INTERVAL_MS: u16 = 50;
@@ -56,7 +57,8 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Opens standard input. If descriptor 0 was closed, the Rust runtime has opened /dev/null there, which is at its end.
+    /// Opens standard input. If descriptor 0 was closed, the Rust runtime has opened /dev/null there, which
+    /// is at its end.
     ///
     /// # Errors
     /// Those of dup(2) and fstat(2).
@@ -125,8 +127,8 @@ impl Stream {
         Ok(Stream { fd, kind: Kind::NonBlocking })
     }
 
-    /// Opens a file for writing, and creates it, for its owner alone, if it does not exist. A FIFO waits for its reader
-    /// until a signal ends the run; no write to it blocks.
+    /// Opens a file for writing, and creates it, for its owner alone, if it does not exist. A FIFO waits
+    /// for its reader until a signal ends the run; no write to it blocks.
     ///
     /// # Errors
     /// Those of open(2), and ENXIO if a signal came before a FIFO's reader.

@@ -1,4 +1,5 @@
-//! Options of standard input and output (`-C`, `--delay`, `-o`, `-x`, `--progress`), and the streams opened with them.
+//! Options of standard input and output (`-C`, `--delay`, `-o`, `-x`, `--progress`), and the streams opened
+//! with them.
 use super::{Channel, Error, Recorder, Stream};
 use std::{cell::RefCell, path::PathBuf, rc::Rc, time::Duration};
 

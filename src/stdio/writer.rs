@@ -40,7 +40,8 @@ impl Writer {
         Ok(Writer { stream: Stream::output()?, signals: Signals::watch()?, given_up: false })
     }
 
-    /// Opens a file, and creates it if it does not exist; empties it unless `append`. A FIFO waits for its reader.
+    /// Opens a file, and creates it if it does not exist; empties it unless `append`. A FIFO waits for its
+    /// reader.
     ///
     /// # Errors
     /// Those of open(2), and ENXIO if a signal came before a FIFO's reader.

@@ -1,7 +1,7 @@
 //! TCP probes: a connection for each port.
 //!
-//! netkat closes an open port's connection by a FIN, since services may log a reset as an error; a peer that does not close in
-//! turn is reset, so that no connection stays half-open.
+//! netkat closes an open port's connection by a FIN, since services may log a reset as an error; a peer
+//! that does not close in turn is reset, so that no connection stays half-open.
 use super::{IN_FLIGHT, Results, Sweep};
 use crate::{
     commands::connect::answer,

@@ -1,10 +1,10 @@
 //! UDP probes: empty datagrams, repeated while there is no answer.
 //!
-//! An open port may answer with a datagram; a closed one answers with an ICMP port unreachable from the host itself.
-//! Silence is ambiguous: most services ignore an empty datagram, a firewall drops it, and hosts limit their ICMP errors:
-//! Linux sends one peer six at once and then one a second (net.ipv4.icmp_ratelimit, net/ipv4/inetpeer.c,
-//! XRLIM_BURST_FACTOR). If a host seems to do so, further rounds probe its silent ports for as long as any of them
-//! answers.
+//! An open port may answer with a datagram; a closed one answers with an ICMP port unreachable from the
+//! host itself. Silence is ambiguous: most services ignore an empty datagram, a firewall drops it, and
+//! hosts limit their ICMP errors: Linux sends one peer six at once and then one a second
+//! (net.ipv4.icmp_ratelimit, net/ipv4/inetpeer.c, XRLIM_BURST_FACTOR). If a host seems to do so, further
+//! rounds probe its silent ports for as long as any of them answers.
 use super::{IN_FLIGHT, Results, Sweep};
 use crate::{
     commands::attempt::Origin,

@@ -1,4 +1,5 @@
-//! A live capture: frames from a packet socket into the sink, until a signal, the count, or the reader ends it.
+//! A live capture: frames from a packet socket into the sink, until a signal, the count, or the reader ends
+//! it.
 use super::{Progress, Sniff, flush, stdout};
 use crate::{
     host::interface::{self, Interface},
@@ -57,8 +58,8 @@ pub(super) struct Capture<'a> {
 }
 
 impl<'a> Capture<'a> {
-    /// Opens a capture of one interface or of all. No frame is taken before `bind`, the last step, so that the
-    /// program sees every frame.
+    /// Opens a capture of one interface or of all. No frame is taken before `bind`, the last step, so that
+    /// the program sees every frame.
     pub(super) fn open(
         sniff: &'a Sniff,
         interface: Option<&Interface>,
