@@ -53,7 +53,7 @@ struct SharedStreams {
 
 /// A connected client.
 struct Client {
-    /// Time of the handshake's end.
+    /// Time at which the client was accepted.
     since: Duration,
     conversation: Conversation,
     streams: ClientStreams,
