@@ -43,8 +43,8 @@
 //! | [`stdio`] | standard streams and files, none of which blocks the event loop |
 //! | [`link`] | frames: the packet socket, or memory in tests |
 //! | [`kernel`] | objects in the kernel, each a value that removes its object when it is dropped |
-//! | [`host`] | questions to the kernel, read-only |
 //! | [`process`] | what this process is and gives up: identity, capabilities, sandbox, signals |
+//! | [`host`] | questions to the kernel, read-only |
 //! | [`net`], `text` | types that all share: addresses, protocols, five-tuples; text of others, made safe for a terminal |
 //!
 //! `unsafe` lives in [`link`] and [`kernel`] only.
