@@ -9,17 +9,18 @@ use netkat::{
         conntrack,
         interface::{Address, Interface},
         neighbour::Neighbour,
-        netlink::Replies,
+        netlink::read,
+        nfnetlink,
     },
     kernel::filter_names,
 };
 
 fuzz_target!(|input: &[u8]| {
     let [sequence, datagram @ ..] = input else { return };
-    let mut replies = Replies::default();
-    let _ = replies.take_in(datagram, u32::from(*sequence));
-    assert!(filter_names(2, replies.messages.clone()).iter().all(|name| name.len() <= datagram.len().max(100)));
-    for message in replies.messages {
+    let mut messages = Vec::new();
+    let _ = read(datagram, u32::from(*sequence), |message| messages.push(message));
+    assert!(filter_names(2, messages.clone()).iter().all(|name| name.len() <= datagram.len().max(100)));
+    for message in messages {
         if let Some(interface) = Interface::from_reply(message.clone()) {
             let _ = interface.framing();
         }
@@ -31,5 +32,9 @@ fuzz_target!(|input: &[u8]| {
             let _ = neighbour.valid();
         }
     }
-    let _ = conntrack::take_in(datagram, &mut |connection| assert!(!connection.to_string().is_empty()));
+    let _ = read(datagram, u32::from(*sequence), |message: nfnetlink::Message| {
+        if let Some(entry) = conntrack::Connection::parse(&message.attributes) {
+            assert!(!entry.to_string().is_empty());
+        }
+    });
 });

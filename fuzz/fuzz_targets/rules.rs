@@ -4,10 +4,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use netkat::{
-    host::rules::{
-        Budget, Family, LegacyTable, Packet,
-        nftables::{self, Chain, Element, Rule, Ruleset, Set, Table, take_in},
-        xtables,
+    host::{
+        netlink::read,
+        nfnetlink::Message,
+        rules::{
+            Budget, Family, LegacyTable, Packet,
+            nftables::{self, Chain, Element, Rule, Ruleset, Set, Table},
+            xtables,
+        },
     },
     net::Protocol,
 };
@@ -19,7 +23,7 @@ struct Fed<'a>(&'a [u8]);
 impl Fed<'_> {
     fn each(&self, mut each: impl FnMut(u8, &[u8])) {
         // Parses messages up to a truncation or the end.
-        let _ = take_in(self.0, 0, &mut each);
+        let _ = read(self.0, 0, |message: Message| each(message.family, &message.attributes));
         each(nftables::IPV4, self.0);
     }
 }

@@ -11,6 +11,7 @@ pub mod interface;
 pub mod memory;
 pub mod neighbour;
 pub mod netlink;
+pub mod nfnetlink;
 pub mod resolve;
 pub mod route;
 pub mod rules;

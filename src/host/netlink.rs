@@ -1,14 +1,17 @@
-//! A small request and answer transport over netlink(7): rtnetlink, and any other family of messages.
+//! The one transport for requests over netlink(7), whatever the family: rtnetlink, nfnetlink, sock_diag.
 //!
-//! Each request asks for an acknowledgement (`NLM_F_ACK`), so a conversation always ends with one: replies, then
-//! an `NLMSG_ERROR` whose code is zero. Dumps end with `NLMSG_DONE` instead and are started again when the kernel
-//! says that its table changed under them (`NLM_F_DUMP_INTR`). A message that the decoder can't read is skipped
-//! with a log line: a device of a kind yet unknown must not hide the others.
+//! A request without `NLM_F_DUMP` asks for an acknowledgement (`NLM_F_ACK`), so every answer has an end: an
+//! `NLMSG_ERROR` whose code is zero. A dump ends with `NLMSG_DONE`, and the kernel marks its messages when the table
+//! changed meanwhile (`NLM_F_DUMP_INTR`). A message that the decoder cannot read is skipped with a log line: a device
+//! of an unknown kind must not hide the others.
+//!
+//! [`Netlink::request`] and [`Netlink::dump`] collect an answer; [`Netlink::stream`] hands each message on as it
+//! arrives, for tables that are larger than what is looked for in them.
 
 use std::{
     io,
     marker::PhantomData,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
@@ -22,16 +25,21 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{MsgFlags, recv},
 };
 
-/// The kernel answers from its own tables within microseconds; this only keeps a bug from hanging us.
+/// Longest wait for a part of an answer. The kernel answers from its own tables within microseconds; the limit only
+/// keeps a bug from hanging netkat.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a dump that was disturbed is started again.
+/// Attempts at a dump that changes disturb.
 const DUMP_ATTEMPTS: usize = 8;
 /// Messages start at multiples of this (`NLMSG_ALIGNTO`, netlink(7)).
 const ALIGNMENT: usize = 4;
+/// Initial size of the receive buffer, in bytes. The kernel fills as much of it with each part of a dump, and at most
+/// this (netlink_recvmsg and netlink_dump in net/netlink/af_netlink.c).
+const DATAGRAM: usize = 32 << 10;
 
-/// Why a question over netlink got no answer.
+/// Why a request over netlink failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// The kernel refused; the number is an errno, positive.
@@ -39,23 +47,34 @@ pub enum NetlinkError {
     Refused(i32),
     /// The netlink socket itself failed.
     #[error("the netlink socket could not {operation}: {source}")]
-    Socket { operation: &'static str, source: io::Error },
+    Socket {
+        /// The operation, as a verb phrase.
+        operation: &'static str,
+        /// The system call's error.
+        source: io::Error,
+    },
+    /// The kernel did not answer.
     #[error("the kernel did not answer on netlink within {} s", ANSWER_TIMEOUT.as_secs())]
     Silence,
-    /// The answer is not the one that the question asks for.
+    /// The answer does not fit the request, or is cut short.
     #[error("the kernel's answer on netlink could not be read: {0}")]
     Malformed(&'static str),
-    #[error("the kernel's tables changed during each of {DUMP_ATTEMPTS} attempts to read them; try again")]
+    /// The table changed while the kernel listed it.
+    #[error("the kernel's tables changed while they were read; try again")]
     Disturbed,
 }
 
 impl NetlinkError {
-    /// The errno that the kernel gave, if it was the kernel that refused.
+    /// Returns the kernel's errno, if the kernel refused.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             NetlinkError::Refused(errno) => Some(Errno::from_raw(*errno)),
             _ => None,
         }
+    }
+
+    fn socket(operation: &'static str) -> impl Fn(io::Error) -> NetlinkError {
+        move |source| NetlinkError::Socket { operation, source }
     }
 }
 
@@ -70,51 +89,73 @@ impl From<NetlinkError> for io::Error {
 }
 
 /// A message that a [`Netlink`] socket sends and receives.
-pub trait Message: NetlinkSerializable + NetlinkDeserializable + Into<NetlinkPayload<Self>> + Clone {}
+pub trait Message: NetlinkSerializable + NetlinkDeserializable + Clone {}
 
-impl<M: NetlinkSerializable + NetlinkDeserializable + Into<NetlinkPayload<M>> + Clone> Message for M {}
+impl<M: NetlinkSerializable + NetlinkDeserializable + Clone> Message for M {}
 
-/// A netlink socket in the calling thread's network namespace.
+/// A netlink socket in the network namespace of the thread that opened it.
 pub struct Netlink<M = RouteNetlinkMessage> {
     socket: Socket,
     sequence: u32,
+    buffer: Vec<u8>,
     messages: PhantomData<M>,
 }
 
 impl Netlink {
-    /// Opens a rtnetlink socket for questions.
+    /// Opens a rtnetlink socket for requests.
     ///
     /// # Errors
-    /// The socket cannot be opened.
+    /// [`NetlinkError::Socket`] where the socket cannot be opened.
     pub fn open() -> Result<Self, NetlinkError> {
         Netlink::of(NETLINK_ROUTE)
     }
 
     /// Opens a socket that receives the notifications of `group` (`RTNLGRP_*`, rtnetlink(7)).
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`] where the socket cannot be opened or cannot join the group.
     pub fn subscribe(group: u32) -> Result<Self, NetlinkError> {
         let netlink = Self::open()?;
-        let failed = |source| NetlinkError::Socket { operation: "join a notification group", source };
-        netlink.socket.add_membership(group).map_err(failed)?;
+        netlink.join(group)?;
         Ok(netlink)
     }
 
-    /// Receives the notifications of one more group.
+    /// Joins one more notification group.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
     pub fn join(&self, group: u32) -> Result<(), NetlinkError> {
-        let failed = |source| NetlinkError::Socket { operation: "join a notification group", source };
-        self.socket.add_membership(group).map_err(failed)
+        self.socket.add_membership(group).map_err(NetlinkError::socket("join a notification group"))
     }
 
-    /// The notifications that have come; `None` if some were lost. Does not wait.
-    pub fn announcements(&mut self) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
-        let mut announcements = Vec::new();
+    /// Returns the notifications that have arrived; `None` if some were lost. Does not wait.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`] or [`NetlinkError::Malformed`].
+    pub fn notifications(&mut self) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
+        let mut notifications = Vec::new();
         while self.readable(Duration::ZERO)? {
-            match self.socket.recv_from_full() {
-                Ok((datagram, _)) => read_all(&datagram, &mut announcements)?,
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(None),
-                Err(source) => return Err(NetlinkError::Socket { operation: "receive", source }),
+            match self.receive()? {
+                Some(datagram) => read_notifications(datagram, &mut notifications)?,
+                None => return Ok(None),
             }
         }
-        Ok(Some(announcements))
+        Ok(Some(notifications))
+    }
+
+    /// Waits at most `timeout` for a notification and discards all that have arrived. Returns whether any had. Lost
+    /// notifications (ENOBUFS) count, since the caller then looks for itself.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn wait_for_change(&mut self, timeout: Duration) -> Result<bool, NetlinkError> {
+        if !self.readable(timeout)? {
+            return Ok(false);
+        }
+        while self.readable(Duration::ZERO)? {
+            self.receive()?;
+        }
+        Ok(true)
     }
 }
 
@@ -122,51 +163,66 @@ impl<M: Message> Netlink<M> {
     /// Opens a socket of a netlink family (`NETLINK_*`, netlink(7)) whose messages are `M`.
     ///
     /// # Errors
-    /// The socket cannot be opened.
+    /// [`NetlinkError::Socket`] where the socket cannot be opened.
     pub fn of(family: isize) -> Result<Self, NetlinkError> {
-        let failed = |operation| move |source| NetlinkError::Socket { operation, source };
-        let mut socket = Socket::new(family).map_err(failed("open"))?;
-        socket.bind_auto().map_err(failed("bind"))?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect to the kernel"))?;
-        Ok(Netlink { socket, sequence: 0, messages: PhantomData })
+        let mut socket = Socket::new(family).map_err(NetlinkError::socket("open"))?;
+        socket.bind_auto().map_err(NetlinkError::socket("bind"))?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(NetlinkError::socket("connect to the kernel"))?;
+        Ok(Netlink { socket, sequence: 0, buffer: Vec::new(), messages: PhantomData })
     }
 
-    /// Asks one question; returns the replies, which may be none (a pure acknowledgement).
+    /// Sends one request and returns the replies, of which a mere acknowledgement has none. `flags` are added to
+    /// `NLM_F_REQUEST | NLM_F_ACK`.
     ///
-    /// `flags` are added to `NLM_F_REQUEST | NLM_F_ACK`.
+    /// # Errors
+    /// The kernel's refusal or the socket's failure.
     pub fn request(&mut self, message: M, flags: u16) -> Result<Vec<M>, NetlinkError> {
-        self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
-        self.replies().map(|replies| replies.messages)
+        let mut replies = Vec::new();
+        self.stream(message, NLM_F_ACK | flags, |reply| replies.push(reply))?;
+        Ok(replies)
     }
 
-    /// Reads a whole table.
+    /// Reads a whole table, again if it changes meanwhile.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Disturbed`] where it changed during each of several attempts; the kernel's refusal or the
+    /// socket's failure.
     pub fn dump(&mut self, message: M) -> Result<Vec<M>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
-            self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
-            let replies = self.replies()?;
-            if !replies.disturbed {
-                return Ok(replies.messages);
+            let mut replies = Vec::new();
+            match self.stream(message.clone(), NLM_F_DUMP, |reply| replies.push(reply)) {
+                Err(NetlinkError::Disturbed) => debug!("a change disturbed a netlink dump; repeating it"),
+                result => return result.map(|()| replies),
             }
-            debug!("a netlink dump was disturbed by a change, asking again");
         }
         Err(NetlinkError::Disturbed)
     }
 
-    /// Waits at most `timeout` for a notification and discards all that have come; `false`: none came.
+    /// Sends one request and hands each reply to `each` as it arrives. `flags` are added to `NLM_F_REQUEST` and hold
+    /// `NLM_F_ACK` or `NLM_F_DUMP`, else no answer ends.
     ///
-    /// An overrun (ENOBUFS: notifications were lost) counts as one, since the caller then looks for itself.
-    pub fn wait_for_change(&mut self, timeout: Duration) -> Result<bool, NetlinkError> {
-        if !self.readable(timeout)? {
-            return Ok(false);
-        }
-        while self.readable(Duration::ZERO)? {
-            match self.socket.recv_from_full() {
-                Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
-                Err(source) => return Err(NetlinkError::Socket { operation: "receive", source }),
+    /// # Errors
+    /// [`NetlinkError::Disturbed`] where the table changed during a dump, of which `each` has seen all parts by then;
+    /// the kernel's refusal or the socket's failure.
+    pub fn stream(&mut self, message: M, flags: u16, mut each: impl FnMut(M)) -> Result<(), NetlinkError> {
+        self.send(message, NLM_F_REQUEST | flags)?;
+        let sequence = self.sequence;
+        let mut disturbed = false;
+        loop {
+            if !self.readable(ANSWER_TIMEOUT)? {
+                return Err(NetlinkError::Silence);
+            }
+            let lost = || NetlinkError::socket("receive")(Errno::ENOBUFS.into());
+            let datagram = self.receive()?.ok_or_else(lost)?;
+            let progress = read(datagram, sequence, &mut each)?;
+            disturbed |= progress.disturbed;
+            match progress.complete {
+                // The whole answer is read all the same: the kernel refuses a second dump beside an unfinished one.
+                true if disturbed => return Err(NetlinkError::Disturbed),
+                true => return Ok(()),
+                false => {}
             }
         }
-        Ok(true)
     }
 
     fn send(&mut self, message: M, flags: u16) -> Result<(), NetlinkError> {
@@ -174,27 +230,34 @@ impl<M: Message> Netlink<M> {
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
-        let mut request = NetlinkMessage::new(header, message.into());
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
-        let failed = |source| NetlinkError::Socket { operation: "send", source };
-        self.socket.send(&bytes, 0).map(|_| ()).map_err(failed)
+        self.socket.send(&bytes, 0).map(|_| ()).map_err(NetlinkError::socket("send"))
     }
+}
 
-    fn replies(&mut self) -> Result<Replies<M>, NetlinkError> {
-        let deadline = Instant::now() + ANSWER_TIMEOUT;
-        let mut replies = Replies::default();
-        loop {
-            if !self.readable(deadline.saturating_duration_since(Instant::now()))? {
-                return Err(NetlinkError::Silence);
+impl<M> Netlink<M> {
+    /// Receives one datagram into the buffer, which grows to hold it; `None` if the kernel had to drop some.
+    fn receive(&mut self) -> Result<Option<&[u8]>, NetlinkError> {
+        let fd = self.socket.as_raw_fd();
+        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+        let attempt = |buffer: &mut [u8], flags| loop {
+            match recv(fd, buffer, flags) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::ENOBUFS) => return Ok(None),
+                result => {
+                    return result.map(Some).map_err(|errno| NetlinkError::socket("receive")(errno.into()));
+                }
             }
-            let failed = |source| NetlinkError::Socket { operation: "receive", source };
-            let (datagram, _) = self.socket.recv_from_full().map_err(failed)?;
-            if replies.take_in(&datagram, self.sequence)? {
-                return Ok(replies);
-            }
+        };
+        let Some(length) = attempt(&mut [], peek)? else { return Ok(None) };
+        if self.buffer.len() < length.max(DATAGRAM) {
+            self.buffer = vec![0; length.max(DATAGRAM)];
         }
+        let length = attempt(&mut self.buffer, MsgFlags::empty())?;
+        Ok(length.map(|length| self.buffer.get(..length).unwrap_or_default()))
     }
 
     fn readable(&self, timeout: Duration) -> Result<bool, NetlinkError> {
@@ -208,76 +271,73 @@ impl<M: Message> Netlink<M> {
                 Ok(0) if Instant::now() >= deadline => return Ok(false),
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => return Ok(true),
-                Err(errno) => return Err(NetlinkError::Socket { operation: "wait", source: errno.into() }),
+                Err(errno) => return Err(NetlinkError::socket("wait")(errno.into())),
             }
         }
     }
 }
 
-/// What has come so far in answer to one request.
-#[derive(Debug)]
-pub struct Replies<M = RouteNetlinkMessage> {
-    /// In the kernel's order.
-    pub messages: Vec<M>,
+/// How far an answer has come with one datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The answer has ended.
+    pub complete: bool,
     /// The table changed during the dump.
     pub disturbed: bool,
 }
 
-impl<M> Default for Replies<M> {
-    fn default() -> Self {
-        Replies { messages: Vec::new(), disturbed: false }
-    }
-}
-
-impl<M: NetlinkDeserializable> Replies<M> {
-    /// Takes in one datagram; `true`: the answer is complete. Messages with another sequence number are late
-    /// answers to an earlier request that was given up.
-    ///
-    /// # Errors
-    /// The kernel refused, or the datagram is cut short.
-    pub fn take_in(&mut self, datagram: &[u8], sequence: u32) -> Result<bool, NetlinkError> {
-        let mut rest = datagram;
-        while !rest.is_empty() {
-            let message;
-            (message, rest) = cut(rest)?;
-            if message.sequence_number() != sequence {
-                continue;
-            }
-            self.disturbed |= message.flags() & NLM_F_DUMP_INTR != 0;
-            let bytes = message.into_inner();
-            match NetlinkMessage::<M>::deserialize(bytes).map(|message| message.payload) {
-                Ok(NetlinkPayload::InnerMessage(inner)) => self.messages.push(inner),
-                Ok(NetlinkPayload::Done(done)) if done.code == 0 => return Ok(true),
-                Ok(NetlinkPayload::Done(done)) => {
-                    return Err(NetlinkError::Refused(done.code.saturating_abs()));
-                }
-                Ok(NetlinkPayload::Error(error)) => match error.code {
-                    None => return Ok(true),
-                    Some(code) => return Err(NetlinkError::Refused(code.get().saturating_abs())),
-                },
-                Ok(_) => {}
-                Err(error) => debug!("skipping a netlink message: {error}"),
-            }
+/// Hands the messages of one datagram to `each`, in the kernel's order. Messages with another sequence number are late
+/// answers to an earlier request that timed out.
+///
+/// # Errors
+/// [`NetlinkError::Refused`], or [`NetlinkError::Malformed`] for a datagram that is cut short.
+pub fn read<M: NetlinkDeserializable>(
+    datagram: &[u8],
+    sequence: u32,
+    mut each: impl FnMut(M),
+) -> Result<Progress, NetlinkError> {
+    let mut progress = Progress::default();
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let message;
+        (message, rest) = split_first(rest)?;
+        if message.sequence_number() != sequence {
+            continue;
         }
-        Ok(false)
+        progress.disturbed |= message.flags() & NLM_F_DUMP_INTR != 0;
+        match NetlinkMessage::<M>::deserialize(message.into_inner()).map(|message| message.payload) {
+            Ok(NetlinkPayload::InnerMessage(inner)) => each(inner),
+            Ok(NetlinkPayload::Done(done)) if done.code == 0 => {
+                return Ok(Progress { complete: true, ..progress });
+            }
+            Ok(NetlinkPayload::Done(done)) => return Err(NetlinkError::Refused(done.code.saturating_abs())),
+            Ok(NetlinkPayload::Error(error)) => match error.code {
+                None => return Ok(Progress { complete: true, ..progress }),
+                Some(code) => return Err(NetlinkError::Refused(code.get().saturating_abs())),
+            },
+            Ok(_) => {}
+            Err(error) => debug!("skipping a netlink message: {error}"),
+        }
     }
+    Ok(progress)
 }
 
-/// The first message of a datagram, and the rest.
-fn cut(datagram: &[u8]) -> Result<(NetlinkBuffer<&[u8]>, &[u8]), NetlinkError> {
+/// Splits a datagram into its first message and the rest.
+fn split_first(datagram: &[u8]) -> Result<(NetlinkBuffer<&[u8]>, &[u8]), NetlinkError> {
     let short = || NetlinkError::Malformed("a message is cut short");
     let length = NetlinkBuffer::new_checked(datagram).map_err(|_| short())?.length() as usize;
     let (bytes, tail) = datagram.split_at_checked(length).ok_or_else(short)?;
+    // The last message's padding may be missing.
     let rest = tail.get(length.next_multiple_of(ALIGNMENT) - length..).unwrap_or_default();
     Ok((NetlinkBuffer::new_checked(bytes).map_err(|_| short())?, rest))
 }
 
-/// Reads the notifications of a datagram, whoever's request they came of.
-fn read_all(datagram: &[u8], into: &mut Vec<RouteNetlinkMessage>) -> Result<(), NetlinkError> {
+/// Reads the notifications of a datagram, which carry the sequence number of whatever request caused them.
+fn read_notifications(datagram: &[u8], into: &mut Vec<RouteNetlinkMessage>) -> Result<(), NetlinkError> {
     let mut rest = datagram;
     while !rest.is_empty() {
         let message;
-        (message, rest) = cut(rest)?;
+        (message, rest) = split_first(rest)?;
         let read = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.into_inner());
         match read.map(|message| message.payload) {
             Ok(NetlinkPayload::InnerMessage(inner)) => into.push(inner),
@@ -295,11 +355,11 @@ impl<M> AsFd for Netlink<M> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    /// A header, then `payload`; lengths as netlink(7) has them.
-    fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    /// Returns a message as netlink(7) lays it out: header, `payload`, padding.
+    pub(in crate::host) fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend(u32::try_from(16 + payload.len()).expect("short").to_ne_bytes());
         bytes.extend(kind.to_ne_bytes());
@@ -311,26 +371,43 @@ mod tests {
         bytes
     }
 
+    /// Reads the answer to request 7, whose messages count for nothing.
+    fn progress(datagram: &[u8]) -> Result<Progress, NetlinkError> {
+        read(datagram, 7, |_: RouteNetlinkMessage| {})
+    }
+
+    const ERROR: u16 = 2;
+    const DONE: u16 = 3;
+
     #[test]
     fn an_error_keeps_its_number() {
-        let datagram = message(2, 0, 7, &(-113i32).to_ne_bytes());
-        let error = Replies::<RouteNetlinkMessage>::default().take_in(&datagram, 7).expect_err("refused");
-        assert_eq!(error.errno(), Some(Errno::EHOSTUNREACH));
+        let refused = |kind, code: i32| {
+            let error = progress(&message(kind, 0, 7, &code.to_ne_bytes())).expect_err("refused");
+            error.errno().expect("the kernel's") as i32
+        };
+        assert_eq!(refused(ERROR, -113), Errno::EHOSTUNREACH as i32);
+        assert_eq!(refused(DONE, -2), Errno::ENOENT as i32);
+        let extreme = progress(&message(ERROR, 0, 7, &i32::MIN.to_ne_bytes()));
+        assert!(matches!(extreme, Err(NetlinkError::Refused(i32::MAX))));
     }
 
     #[test]
     fn a_late_answer_is_not_taken_for_the_present_one() {
-        let mut datagram = message(2, 0, 6, &(-113i32).to_ne_bytes());
-        assert!(!Replies::<RouteNetlinkMessage>::default().take_in(&datagram, 7).expect("skipped"));
-        datagram.extend(message(2, 0, 7, &0i32.to_ne_bytes()));
-        assert!(Replies::<RouteNetlinkMessage>::default().take_in(&datagram, 7).expect("acknowledged"));
+        let mut datagram = message(ERROR, 0, 6, &(-113i32).to_ne_bytes());
+        assert!(!progress(&datagram).expect("skipped").complete);
+        datagram.extend(message(ERROR, 0, 7, &0i32.to_ne_bytes()));
+        assert!(progress(&datagram).expect("acknowledged").complete);
     }
 
     #[test]
     fn a_disturbed_dump_is_noticed() {
-        let mut replies = Replies::<RouteNetlinkMessage>::default();
-        assert!(replies.take_in(&message(3, NLM_F_DUMP_INTR, 1, &0i32.to_ne_bytes()), 1).expect("done"));
-        assert!(replies.disturbed);
+        let done = message(DONE, NLM_F_DUMP_INTR, 7, &0i32.to_ne_bytes());
+        assert_eq!(progress(&done).expect("done"), Progress { complete: true, disturbed: true });
+        let mut parts = message(20, NLM_F_DUMP_INTR, 7, &[2, 24, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(progress(&parts).expect("a part"), Progress { complete: false, disturbed: true });
+        parts.extend(message(DONE, 0, 7, &0i32.to_ne_bytes()));
+        assert_eq!(progress(&parts).expect("done"), Progress { complete: true, disturbed: true });
+        assert!(matches!(progress(&done[..18]), Err(NetlinkError::Malformed(_))));
     }
 
     #[test]
@@ -338,16 +415,16 @@ mod tests {
         // RTM_NEWLINK whose header is missing, then RTM_NEWADDR that is whole.
         let mut datagram = message(16, 2, 1, &[]);
         datagram.extend(message(20, 2, 1, &[2, 24, 0, 0, 1, 0, 0, 0]));
-        let mut replies = Replies::<RouteNetlinkMessage>::default();
-        assert!(!replies.take_in(&datagram, 1).expect("readable"));
-        assert!(matches!(replies.messages.as_slice(), [RouteNetlinkMessage::NewAddress(_)]));
+        let mut messages = Vec::new();
+        assert!(!read(&datagram, 1, |message| messages.push(message)).expect("readable").complete);
+        assert!(matches!(messages.as_slice(), [RouteNetlinkMessage::NewAddress(_)]));
     }
 
     proptest::proptest! {
         #[test]
         fn arbitrary_datagrams_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..256)) {
-            let _ = Replies::<RouteNetlinkMessage>::default().take_in(&bytes, 0);
-            let _ = read_all(&bytes, &mut Vec::new());
+            let _ = read(&bytes, 0, |_: RouteNetlinkMessage| {});
+            let _ = read_notifications(&bytes, &mut Vec::new());
         }
 
         #[test]
@@ -355,7 +432,7 @@ mod tests {
             kind in 16u16..32,
             payload in proptest::collection::vec(proptest::num::u8::ANY, 0..128),
         ) {
-            let _ = Replies::<RouteNetlinkMessage>::default().take_in(&message(kind, 0, 0, &payload), 0);
+            let _ = read(&message(kind, 0, 0, &payload), 0, |_: RouteNetlinkMessage| {});
         }
     }
 }

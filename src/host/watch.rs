@@ -51,7 +51,7 @@ impl Watch {
 
     /// What has changed since the last call; does not wait.
     pub fn changes(&mut self) -> Result<Vec<Change>, NetlinkError> {
-        let announcements = self.changes.announcements()?;
+        let announcements = self.changes.notifications()?;
         let missed = announcements.is_none().then_some(Change::Missed);
         Ok(missed.into_iter().chain(announcements.into_iter().flatten().filter_map(change)).collect())
     }

@@ -46,7 +46,7 @@ pub enum Error {
         "{protocol} port {port}: this host translates a connection of others to it: {connection}; its packets could not \
          be told from netkat's: choose another port"
     )]
-    Masqueraded { protocol: Protocol, port: u16, connection: Box<conntrack::Entry> },
+    Masqueraded { protocol: Protocol, port: u16, connection: Box<conntrack::Connection> },
     #[error(
         "port {} of {} {} translated before it reaches this host's sockets: {rule}. Its clients would get netkat \
          instead; choose another port, or take it with --force",

@@ -11,7 +11,6 @@
 //!
 //! Not read: IPVS services, eBPF programs, rules of an interface's own (netdev), TPROXY, which leaves the destination.
 
-mod attributes;
 pub mod nftables;
 pub mod xtables;
 
@@ -141,7 +140,7 @@ impl Budget {
 
 /// A rule, by where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RuleLocation {
     pub chain: Vec<u8>,
     /// From 1.
     pub number: usize,
@@ -152,7 +151,7 @@ pub struct Place {
     pub names_port: bool,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RuleLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "chain {}, rule {}", printable(&self.chain), self.number)?;
         if let Some(handle) = self.handle {
@@ -173,7 +172,7 @@ pub struct Translation {
     pub family: Option<&'static str>,
     pub table: Vec<u8>,
     /// The rules that lead to the translation, and that which translates.
-    pub places: Vec<Place>,
+    pub places: Vec<RuleLocation>,
     /// What it does: "DNAT to 10.244.2.2:80".
     pub action: String,
     /// All packets get there; else those that meet what cannot be judged beforehand.

@@ -5,13 +5,10 @@
 mod reader;
 mod walk;
 
-use super::{
-    attributes::{Attributes, until_zero},
-    xtables::{Match, Target},
-};
+use super::xtables::{Match, Target};
+use crate::host::nfnetlink::{Attributes, until_zero};
 
 pub(super) use reader::Reader;
-pub use reader::take_in;
 pub use walk::{Ruleset, translation};
 
 /// NFPROTO_* (linux/netfilter.h).

@@ -5,7 +5,8 @@
 pub mod table;
 pub mod walk;
 
-use super::{Packet, Truth, attributes::until_zero, printable};
+use super::{Packet, Truth, printable};
+use crate::host::nfnetlink::until_zero;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

@@ -2,7 +2,7 @@
 //! net/netfilter/nf_tables_core.c), over registers of which some bytes are not known.
 use super::{Chain, Comparison, Element, Expression, INET, IPV4, IPV6, Rule, Set, Table, Value, Verdict};
 use crate::host::rules::{
-    Budget, Family, Packet, Place, Translation, Truth, printable,
+    Budget, Family, Packet, RuleLocation, Translation, Truth, printable,
     xtables::{Match, Target},
 };
 use std::{io, net::IpAddr, rc::Rc};
@@ -82,7 +82,7 @@ struct Walk<'a, R> {
     packet: &'a Packet<'a>,
     budget: &'a mut Budget,
     /// The rules that have led here.
-    places: Vec<Place>,
+    places: Vec<RuleLocation>,
 }
 
 /// What a rule comes to.
@@ -104,7 +104,7 @@ impl<R: Ruleset> Walk<'_, R> {
                 break;
             }
             let (ends, names_port) = self.rule(rule)?;
-            let place = Place {
+            let place = RuleLocation {
                 chain: name.to_vec(),
                 number: index + 1,
                 handle: (!self.by_iptables()).then_some(rule.handle),

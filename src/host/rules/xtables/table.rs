@@ -1,6 +1,7 @@
 //! A legacy table as getsockopt(2) gives it: entries one after the other, each with matches and a target
 //! (linux/netfilter_ipv4/ip_tables.h, linux/netfilter_ipv6/ip6_tables.h; layouts of 64-bit machines).
-use super::{super::attributes::until_zero, Match, Target, half, word};
+use super::{Match, Target, half, word};
+use crate::host::nfnetlink::until_zero;
 use crate::host::rules::Family;
 use std::collections::HashMap;
 

@@ -4,7 +4,7 @@ use super::{
     table::{Entry, LegacyTable},
     unknown,
 };
-use crate::host::rules::{Budget, Family, Packet, Place, Translation, Truth};
+use crate::host::rules::{Budget, Family, Packet, RuleLocation, Translation, Truth};
 
 /// How deep chains are followed; the kernel's own limit is the number of chains.
 const DEPTH: usize = 64;
@@ -35,7 +35,7 @@ struct Walk<'a> {
     packet: &'a Packet<'a>,
     budget: &'a mut Budget,
     /// The rules that have led here.
-    places: Vec<Place>,
+    places: Vec<RuleLocation>,
 }
 
 impl Walk<'_> {
@@ -76,7 +76,7 @@ impl Walk<'_> {
             Match::Comment(text) => Some(text.clone()),
             _ => None,
         });
-        let place = Place {
+        let place = RuleLocation {
             chain: self.table.chain(chain).to_vec(),
             number,
             handle: None,
