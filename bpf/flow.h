@@ -369,7 +369,7 @@ static __always_inline int is_unsure(void)
 }
 
 /* Returns FLOW, UNSURE or FOREIGN for an arriving packet to netkat's port and address, after ports_match(). */
-static __always_inline enum verdict claim(struct __sk_buff *skb, const struct packet *p)
+static __always_inline enum verdict look_up_flow(struct __sk_buff *skb, const struct packet *p)
 {
 	if (!config.table)
 		return FLOW;
@@ -481,7 +481,7 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 			return FOREIGN;
 		verdict = match_flow(skb, &p, TO_US);
 		if (verdict == FLOW)
-			return claim(skb, &p);
+			return look_up_flow(skb, &p);
 		return verdict == FOREIGN && control ? match_error4(skb, &p) : verdict;
 	}
 	if (config.local6_count && skb->protocol == bpf_htons(ETH_P_IPV6)) {
@@ -490,7 +490,7 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 		if (to == US)
 			verdict = match_flow(skb, &p, TO_US);
 		if (verdict == FLOW)
-			return claim(skb, &p);
+			return look_up_flow(skb, &p);
 		return verdict == FOREIGN && control ? match_icmp6(skb, &p, to) : verdict;
 	}
 	if (control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {

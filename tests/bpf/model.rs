@@ -139,7 +139,7 @@ fn flow_verdict(filter: &FlowFilter, packet: &Packet, from_us: bool) -> Verdict 
 }
 
 /// Of what has our port, with a flow table: a flow in it, and a SYN without ACK, RST or FIN.
-fn claim(filter: &FlowFilter, table: &Table, packet: &Packet) -> Verdict {
+fn look_up_flow(filter: &FlowFilter, table: &Table, packet: &Packet) -> Verdict {
     let Some((source, destination)) = packet.ports() else { return Verdict::Foreign };
     let flow = FiveTuple {
         protocol: filter.protocol,
@@ -191,7 +191,7 @@ pub fn arriving(filter: &FlowFilter, table: &Table, frame: &[u8]) -> Verdict {
     if to == Addressee::Us {
         let verdict = flow_verdict(filter, &packet, false);
         if verdict == Verdict::Flow && filter.table > 0 {
-            return claim(filter, table, &packet);
+            return look_up_flow(filter, table, &packet);
         }
         if verdict != Verdict::Foreign || packet.later_fragment {
             return verdict;
