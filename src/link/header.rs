@@ -1,9 +1,11 @@
 //! Reads and writes link headers: Ethernet (also on veth, bridge and lo), or none (TUN, WireGuard).
 use crate::net::{MacAddr, arphrd};
 
-/// EtherTypes (linux/if_ether.h), in host byte order.
+/// The ethertype of IPv4 (linux/if_ether.h), in host byte order.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// The ethertype of ARP.
 pub const ETHERTYPE_ARP: u16 = 0x0806;
+/// The ethertype of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 const ETHERNET_LEN: usize = 14;
@@ -11,8 +13,11 @@ const ETHERNET_LEN: usize = 14;
 /// The link addresses of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkHeader {
+    /// Ethernet, without tags.
     Ethernet {
+        /// The receiver.
         destination: MacAddr,
+        /// The sender.
         source: MacAddr,
     },
     /// No header: the device carries network packets.
@@ -20,7 +25,7 @@ pub enum LinkHeader {
 }
 
 impl LinkHeader {
-    /// The header of lo's frames: all zeros.
+    /// Header of lo's frames: all zeros.
     pub const LOOPBACK: LinkHeader =
         LinkHeader::Ethernet { destination: MacAddr([0; 6]), source: MacAddr([0; 6]) };
 

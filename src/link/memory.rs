@@ -12,7 +12,9 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 /// Impairments of a path, each with its own probability in 1/1000.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Impairment {
+    /// Drops the frame.
     pub loss: u16,
+    /// Delivers the frame twice.
     pub duplication: u16,
     /// Delays the frame by up to ten times the delay more.
     pub reordering: u16,
@@ -103,6 +105,7 @@ impl Medium {
         (Medium(shared.clone()), end(0), end(1))
     }
 
+    /// Returns the clock.
     pub fn now(&self) -> Duration {
         self.0.borrow().now
     }
@@ -119,6 +122,7 @@ impl Medium {
         shared.now = shared.now.max(to);
     }
 
+    /// Changes the impairments of both directions.
     pub fn set_impairment(&self, impairment: Impairment) {
         self.0.borrow_mut().impairment = impairment;
     }

@@ -24,6 +24,7 @@ pub const MAX_LINK_HEADER: usize = 14;
 pub struct NextHop {
     /// The interface's index.
     pub interface: u32,
+    /// The link header of packets to it.
     pub header: LinkHeader,
 }
 
@@ -78,11 +79,13 @@ pub struct Received<'a> {
     pub network: usize,
     /// The network protocol's ethertype, in host byte order.
     pub ethertype: u16,
+    /// The state of the transport checksum.
     pub checksum: ChecksumState,
     /// Payload bytes per segment of a coalesced frame; 0 for any other.
     pub segment_size: u16,
     /// Hardware type of the interface (ARPHRD_*, linux/if_arp.h).
     pub hardware_type: u16,
+    /// The tag that the kernel has taken out of the frame.
     pub vlan: Option<VlanTag>,
     /// This host sent the frame; only a sniffer receives such frames.
     pub outgoing: bool,
@@ -104,7 +107,9 @@ pub struct ChecksumOffload {
 /// The kind of segments that kernel or device cut a super-frame into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segmentation {
+    /// TCP over IPv4.
     Tcp4,
+    /// TCP over IPv6.
     Tcp6,
     /// UDP datagrams of one size over IPv4 or IPv6; the last may be shorter (Linux 6.2 and later).
     Udp,
@@ -113,10 +118,13 @@ pub enum Segmentation {
 /// A packet to send: headers, then the payload in up to two pieces.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
+    /// The network protocol's ethertype, in host byte order.
     pub ethertype: u16,
     /// Network and transport header.
     pub headers: &'a [u8],
+    /// The payload, in order.
     pub payload: [&'a [u8]; 2],
+    /// The checksum to complete; `None` if it is complete.
     pub checksum: Option<ChecksumOffload>,
     /// Kind of a super-frame's segments, and payload bytes per segment.
     pub segmentation: Option<(Segmentation, u16)>,
@@ -128,6 +136,7 @@ impl Outgoing<'_> {
         self.headers.len() + self.payload[0].len() + self.payload[1].len()
     }
 
+    /// Returns whether the packet has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -148,24 +157,52 @@ pub struct Offloads {
 pub enum LinkError {
     /// A system call failed.
     #[error("cannot {operation} on {interface}: {error}{hint}")]
-    Io { operation: &'static str, interface: String, error: io::Error, hint: &'static str },
+    Io {
+        /// The operation, as a verb phrase.
+        operation: &'static str,
+        /// The interface's name.
+        interface: String,
+        /// The system call's error.
+        error: io::Error,
+        /// What it needs, as the end of the message.
+        hint: &'static str,
+    },
     /// This host dropped the packet at egress (ENOBUFS): a full queue, a BPF program or an nft
     /// rule.
     #[error("this host dropped the packet at egress of {interface} (ENOBUFS)")]
-    EgressDropped { interface: String },
+    EgressDropped {
+        /// The interface's name.
+        interface: String,
+    },
     /// The interface is administratively down or without carrier (ENETDOWN); it may recover.
     #[error("interface {interface} is down")]
-    Down { interface: String },
+    Down {
+        /// The interface's name.
+        interface: String,
+    },
     /// The interface no longer exists.
     #[error("interface {interface} disappeared")]
-    Gone { interface: String },
+    Gone {
+        /// The interface's name.
+        interface: String,
+    },
     /// The packet exceeds the interface's MTU (EMSGSIZE).
     #[error("a packet of {len} bytes exceeds the MTU of {interface}")]
-    TooLong { len: usize, interface: String },
+    TooLong {
+        /// The frame's length, in bytes.
+        len: usize,
+        /// The interface's name.
+        interface: String,
+    },
     /// The kernel refused an offload. The packet is lost; [`Link::offloads`] returns the remaining
     /// offloads.
     #[error("{interface} refuses {offload}; going on without it")]
-    OffloadRefused { offload: &'static str, interface: String },
+    OffloadRefused {
+        /// The offload's name.
+        offload: &'static str,
+        /// The interface's name.
+        interface: String,
+    },
 }
 
 impl LinkError {
