@@ -1,15 +1,17 @@
-//! Rules of this host's netfilter, read natively: whether a port of ours is translated before a packet reaches its
+//! netfilter's NAT rules, read natively: whether a rule translates packets for a port before they reach a
 //! socket.
 //!
-//! The readers give rules as data: [`nftables`] over nfnetlink, and [`xtables`] for the legacy back ends of iptables,
-//! whose tables getsockopt(2) gives. The walks over them are pure. They ask what becomes of a packet of which only some
-//! is known: protocol, destination, the interfaces that it may come in by. So each condition is met, not met, or may be
-//! met ([`Truth`]), and a walk goes on wherever a packet may.
+//! The readers return rules as data: [`nftables`] over nfnetlink, and [`xtables`] for the legacy back ends
+//! of iptables, whose tables come by getsockopt(2). The walks over them are pure. A walk follows a packet
+//! of which only protocol, destination and possible ingress interfaces are known. So a condition is met,
+//! not met, or may be met ([`Truth`]), and the walk follows every branch that the packet may take.
 //!
-//! Only what such a packet can reach is read: base chains of type nat at prerouting, the chains to which rules lead, and
-//! of a set the element that has the packet's key. Nothing is loaded into the kernel by asking.
+//! The readers ask only for what such a packet can reach: base chains of type nat at prerouting, the chains
+//! to which rules lead, and of a set the element with the packet's key. A request loads nothing into the
+//! kernel.
 //!
-//! Not read: IPVS services, eBPF programs, rules of an interface's own (netdev), TPROXY, which leaves the destination.
+//! IPVS services, eBPF programs, rules of family netdev, and TPROXY, which keeps the destination, are not
+//! read.
 
 pub mod nftables;
 pub mod xtables;
@@ -22,31 +24,35 @@ use std::{
 };
 pub use xtables::table::{LegacyTable, extent_of};
 
-/// How often reading begins again when rules change meanwhile.
+/// Attempts at a consistent view of rules that change.
 const ATTEMPTS: usize = 4;
-/// Most rules and elements of sets looked at for one port.
+/// Maximum rules and elements of sets to look at for one port.
 const STEPS: usize = 1_000_000;
-/// Most characters of a foreign name that are printed.
+/// Maximum length of a printed name or comment, in characters.
 const NAME: usize = 64;
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
 }
 
 /// Whether a condition is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truth {
+    /// For no packet.
     No,
-    /// For some packets, or it cannot be told.
+    /// For some packets, or unknown.
     Maybe,
+    /// For all packets.
     Yes,
 }
 
 impl Truth {
-    /// Both.
+    /// Returns whether both conditions are met.
     pub fn and(self, other: Truth) -> Truth {
         match (self, other) {
             (Truth::No, _) | (_, Truth::No) => Truth::No,
@@ -55,12 +61,12 @@ impl Truth {
         }
     }
 
-    /// Yes, or Maybe where something else is asked for, too.
+    /// Returns Yes, or Maybe if there are `more` conditions.
     fn unless(more: bool) -> Truth {
         if more { Truth::Maybe } else { Truth::Yes }
     }
 
-    /// All, some or none of several answers; none at all is No.
+    /// Joins the answers for several interfaces; No without any.
     fn of(answers: impl Iterator<Item = Truth>) -> Truth {
         answers.reduce(|all, next| if all == next { all } else { Truth::Maybe }).unwrap_or(Truth::No)
     }
@@ -84,12 +90,14 @@ impl std::ops::Not for Truth {
     }
 }
 
-/// A first packet of a new client, as far as it is known.
+/// The first packet of a new client, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
+    /// The transport protocol.
     pub protocol: Protocol,
+    /// The destination, before a translation.
     pub destination: SocketAddr,
-    /// Index and name of the interfaces that it may come in by.
+    /// Index and name of the interfaces that it may arrive by.
     pub interfaces: &'a [(u32, String)],
 }
 
@@ -105,13 +113,13 @@ impl Packet<'_> {
         }
     }
 
-    /// Whether a condition holds for all interfaces, some, or none.
+    /// Returns whether a condition is met for all interfaces, some, or none.
     fn any_interface(&self, holds: impl Fn(u32, &[u8]) -> bool) -> Truth {
         Truth::of(self.interfaces.iter().map(|(index, name)| holds(*index, name.as_bytes()).into()))
     }
 }
 
-/// What a walk may still look at: rules, and elements of sets.
+/// A bound on a walk: the rules and elements of sets that it may still look at.
 #[derive(Debug)]
 pub struct Budget(usize);
 
@@ -122,12 +130,12 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Allows this many steps.
+    /// Returns a budget of this many steps.
     pub fn of(steps: usize) -> Budget {
         Budget(steps)
     }
 
-    /// Takes a step; false when there is none left.
+    /// Takes a step. Returns false if none is left.
     fn spend(&mut self) -> bool {
         self.spend_for(1)
     }
@@ -138,16 +146,18 @@ impl Budget {
     }
 }
 
-/// A rule, by where it stands.
+/// The location of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleLocation {
+    /// The chain's name.
     pub chain: Vec<u8>,
-    /// From 1.
+    /// The rule's number in its chain, from 1.
     pub number: usize,
-    /// nf_tables' number for it.
+    /// nf_tables' handle of it.
     pub handle: Option<u64>,
+    /// Its comment.
     pub comment: Option<Vec<u8>>,
-    /// It asks for the destination port.
+    /// The rule compares the destination port.
     pub names_port: bool,
 }
 
@@ -164,23 +174,26 @@ impl fmt::Display for RuleLocation {
     }
 }
 
-/// A rule that gives packets for our port another destination.
+/// A translation of packets for our port to another destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Translation {
+    /// The back end, as users call it: "nftables", "iptables (nft)".
     pub back_end: &'static str,
-    /// nf_tables' family, where the back end does not say it.
+    /// nf_tables' family, where the back end's name does not tell it.
     pub family: Option<&'static str>,
+    /// The table's name.
     pub table: Vec<u8>,
-    /// The rules that lead to the translation, and that which translates.
+    /// The rules that lead to the translation, and the one that translates.
     pub places: Vec<RuleLocation>,
-    /// What it does: "DNAT to 10.244.2.2:80".
+    /// The action: "DNAT to 10.244.2.2:80".
     pub action: String,
-    /// All packets get there; else those that meet what cannot be judged beforehand.
+    /// Whether all packets are translated, or only those that meet conditions that cannot be judged
+    /// beforehand.
     pub certain: bool,
 }
 
 impl fmt::Display for Translation {
-    /// Names the rule that asks for the port, if another one translates, and that one.
+    /// Names the rule that compares the port, if another one translates, and the one that translates.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = self.family.map(|family| format!("{family} ")).unwrap_or_default();
         write!(f, "{}, table {family}{}, ", self.back_end, printable(&self.table))?;
@@ -192,15 +205,15 @@ impl fmt::Display for Translation {
     }
 }
 
-/// Returns text of others' that is short and that no terminal obeys.
+/// Returns foreign text cut to a bounded length, without control characters.
 pub(crate) fn printable(text: &[u8]) -> String {
     crate::text::beginning(&String::from_utf8_lossy(text), NAME)
 }
 
-/// Returns the first rule that translates a packet for one of `destinations` away from it, with that destination.
-/// `legacy` holds the tables of iptables' legacy back end.
+/// Returns the first rule that translates a packet for one of `destinations` away from it, with that
+/// destination. `legacy` holds the tables of iptables' legacy back end.
 ///
-/// Rules that cannot be read are no rules: what stands in the way is logged.
+/// Rules that cannot be read are logged and count as absent.
 pub fn translation(
     protocol: Protocol,
     destinations: &[SocketAddr],
@@ -232,7 +245,7 @@ pub fn translation(
     found
 }
 
-/// The same in nf_tables, in one consistent view.
+/// Looks for a translation in one consistent view of nf_tables.
 fn from_nftables(packets: &[Packet], budget: &mut Budget) -> io::Result<Option<(SocketAddr, Translation)>> {
     let Some(mut reader) = Reader::open()? else {
         log::debug!("rules: nf_tables is not loaded");

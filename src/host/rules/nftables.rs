@@ -1,6 +1,7 @@
-//! nf_tables as data (linux/netfilter/nf_tables.h): chains, rules, expressions, sets, as nfnetlink lists them.
+//! nf_tables' objects as data (linux/netfilter/nf_tables.h): chains, rules, expressions, sets.
 //!
-//! Names are the kernel's bytes, to ask with; whoever prints them uses [`printable`](super::printable).
+//! Names are the kernel's bytes, for further requests; [`printable`](super::printable) makes them fit for
+//! print.
 
 mod reader;
 mod walk;
@@ -11,9 +12,11 @@ use crate::host::nfnetlink::{Attributes, until_zero};
 pub(super) use reader::Reader;
 pub use walk::{Ruleset, translation};
 
-/// NFPROTO_* (linux/netfilter.h).
+/// NFPROTO_INET (linux/netfilter.h).
 pub const INET: u8 = 1;
+/// NFPROTO_IPV4.
 pub const IPV4: u8 = 2;
+/// NFPROTO_IPV6.
 pub const IPV6: u8 = 10;
 
 /// NF_INET_PRE_ROUTING.
@@ -24,14 +27,18 @@ const VERDICT_REGISTER: u32 = 0;
 /// A table of a family.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Table {
+    /// NFPROTO_*.
     pub family: u8,
+    /// The table's name.
     pub name: Vec<u8>,
 }
 
-/// A chain and where it hangs.
+/// A chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
+    /// The chain's table.
     pub table: Table,
+    /// The chain's name.
     pub name: Vec<u8>,
     /// The hook of a base chain, NF_INET_*.
     pub hook: Option<u32>,
@@ -51,7 +58,7 @@ impl Chain {
         })
     }
 
-    /// Whether new connections' destinations are translated here before routing.
+    /// Returns whether the chain translates destinations of new connections before routing.
     fn translates_arrivals(&self) -> bool {
         self.hook == Some(PREROUTING) && self.kind == b"nat"
     }
@@ -60,8 +67,11 @@ impl Chain {
 /// A rule of a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
+    /// The kernel's number of it.
     pub handle: u64,
+    /// The steps, in order.
     pub expressions: Vec<Expression>,
+    /// The comment in its user data.
     pub comment: Option<Vec<u8>>,
 }
 
@@ -83,7 +93,8 @@ impl Rule {
     }
 }
 
-/// The comment in a rule's user data: type, length and value a byte each (libnftnl's udata.h; NFTNL_UDATA_RULE_COMMENT).
+/// Returns the comment in a rule's user data: type and length of a byte each, then the value (libnftnl's
+/// udata.h; NFTNL_UDATA_RULE_COMMENT).
 fn comment(mut data: &[u8]) -> Option<Vec<u8>> {
     while let [kind, length, rest @ ..] = data {
         let value = rest.get(..usize::from(*length))?;
@@ -95,14 +106,18 @@ fn comment(mut data: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// What a rule ends with.
+/// A verdict (enum nft_verdicts).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// The next rule follows.
     Continue,
-    /// Accept, drop, queue: the base chain is over.
+    /// Accept, drop or queue: the base chain ends.
     Terminal,
+    /// The calling chain goes on.
     Return,
+    /// A chain follows, then the next rule.
     Jump(Vec<u8>),
+    /// A chain follows, then the calling chain.
     Goto(Vec<u8>),
 }
 
@@ -120,8 +135,9 @@ impl Verdict {
     }
 }
 
-/// How two byte strings are compared (enum nft_cmp_ops).
+/// A comparison of two byte strings (enum nft_cmp_ops).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Comparison {
     Equal,
     NotEqual,
@@ -131,8 +147,9 @@ pub enum Comparison {
     GreaterOrEqual,
 }
 
-/// A step of a rule. Registers have the kernel's numbers.
+/// A step of a rule: nf_tables' expressions with their attributes. Registers have the kernel's numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "names and fields are nf_tables' own")]
 pub enum Expression {
     Meta {
         key: u32,
@@ -172,13 +189,13 @@ pub enum Expression {
         data: Vec<u8>,
     },
     Verdict(Verdict),
-    /// Asks the routing table; `result` and `flags` are NFT_FIB_RESULT_* and NFTA_FIB_F_*.
+    /// Looks up the routing table; `result` and `flags` are NFT_FIB_RESULT_* and NFTA_FIB_F_*.
     Fib {
         result: u32,
         flags: u32,
         to: u32,
     },
-    /// Translates the destination of a family's packets to what is in these registers.
+    /// Translates the destination of a family's packets to the content of these registers.
     DestinationNat {
         family: u8,
         address: Option<u32>,
@@ -189,13 +206,13 @@ pub enum Expression {
     },
     Match(Match),
     Target(Target),
-    /// Loads what cannot be known of a packet that has not come.
+    /// Loads what is unknown of a packet that has not arrived.
     Load {
         to: u32,
     },
     /// A condition that some packets pass.
     Condition(Vec<u8>),
-    /// Counts, logs, marks: changes nothing about where the packet goes.
+    /// Counts, logs or marks, without effect on the packet's destination.
     Statement,
 }
 
@@ -249,7 +266,7 @@ impl Expression {
 
     fn bitwise(data: Attributes) -> Option<Expression> {
         let to = data.number(2)?;
-        // NFT_BITWISE_MASK_XOR; shifts, and registers as operands (Linux 6.13), give what is not known.
+        // NFT_BITWISE_MASK_XOR. The result of shifts, and of registers as operands (Linux 6.13), is unknown.
         let boolean = data.number(6).unwrap_or(0) == 0;
         let operands = value(data.nested(4)).zip(value(data.nested(5))).filter(|_| boolean);
         Some(match operands {
@@ -310,12 +327,12 @@ impl Expression {
     }
 }
 
-/// The NFTA_*_REV of an xtables extension, which is below 256.
+/// Returns NFTA_*_REV of an xtables extension, which is below 256.
 fn revision(data: Attributes) -> u8 {
     data.number(2).and_then(|number| number.try_into().ok()).unwrap_or(u8::MAX)
 }
 
-/// NFTA_DATA_VALUE.
+/// Returns NFTA_DATA_VALUE.
 fn value(data: Attributes) -> Option<Vec<u8>> {
     data.find(1).map(<[u8]>::to_vec)
 }
@@ -323,7 +340,7 @@ fn value(data: Attributes) -> Option<Vec<u8>> {
 /// A set or a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
-    /// Bytes of a key.
+    /// Length of a key, in bytes.
     pub key_length: usize,
     /// NFT_SET_*.
     pub flags: u32,
@@ -347,22 +364,25 @@ impl Set {
     }
 }
 
-/// What a map has for a key.
+/// The value of a map's element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
+    /// A verdict, in a verdict map.
     Verdict(Verdict),
+    /// Data.
     Bytes(Vec<u8>),
 }
 
-/// An element of a set or map, as the kernel lists it.
+/// An element of a set or map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {
-    /// Empty for the element that stands for all other keys.
+    /// The key; empty for the catch-all element.
     pub key: Vec<u8>,
-    /// The last key of a range of concatenations.
+    /// The last key of a range, in a set of concatenations.
     pub key_end: Option<Vec<u8>>,
-    /// The first key after an interval: where a plain interval set has one, as an element of its own.
+    /// The element is the first key after an interval, which an interval set lists as an element of its own.
     pub ends_interval: bool,
+    /// The value, in a map.
     pub value: Option<Value>,
 }
 

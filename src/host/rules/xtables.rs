@@ -1,6 +1,6 @@
-//! Matches and targets of xtables: what iptables' legacy back end consists of, and its nft back end where nf_tables has
-//! no expression of its own. Layouts are those of linux/netfilter/xt_*.h; numbers have the host's byte order unless
-//! they are addresses or ports of NAT ranges.
+//! Matches and targets of xtables: the parts of iptables' legacy back end, and of its nft back end where
+//! nf_tables has no expression of its own. The layouts are those of linux/netfilter/xt_*.h. Numbers have
+//! the host's byte order, except addresses and the ports of NAT ranges.
 
 pub mod table;
 pub mod walk;
@@ -13,41 +13,26 @@ use std::{
     ops::RangeInclusive,
 };
 
-/// A condition of a rule.
+/// A condition of a rule. `inverted` negates it; `more` says that it has further conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of linux/netfilter/xt_*.h")]
 pub enum Match {
-    /// TCP or UDP ports; `more`: it asks for something else, too.
-    Ports {
-        protocol: u8,
-        destination: RangeInclusive<u16>,
-        inverted: bool,
-        more: bool,
-    },
-    /// Several ports; `source`: those of the source count, too.
-    Multiport {
-        source: bool,
-        destination: bool,
-        ranges: Vec<RangeInclusive<u16>>,
-        inverted: bool,
-    },
-    /// Types of the destination address, bits by RTN_*; `more`: it asks for the source, or limits to an interface.
-    AddressType {
-        destination: u16,
-        inverted: bool,
-        more: bool,
-    },
-    AddressRange {
-        destination: Option<RangeInclusive<[u8; 16]>>,
-        inverted: bool,
-        source: bool,
-    },
+    /// TCP or UDP ports.
+    Ports { protocol: u8, destination: RangeInclusive<u16>, inverted: bool, more: bool },
+    /// Several ports, of the source, the destination or either.
+    Multiport { source: bool, destination: bool, ranges: Vec<RangeInclusive<u16>>, inverted: bool },
+    /// Types of the destination address, as bits numbered by RTN_*.
+    AddressType { destination: u16, inverted: bool, more: bool },
+    /// Ranges of addresses; `source`: of the source, too.
+    AddressRange { destination: Option<RangeInclusive<[u8; 16]>>, inverted: bool, source: bool },
+    /// A comment, which every packet meets.
     Comment(Vec<u8>),
-    /// What cannot be judged of a packet that has not come, by its name.
+    /// A match that cannot be judged of a packet that has not arrived, by its name.
     Unknown(Vec<u8>),
 }
 
 impl Match {
-    /// Reads a match's data. A layout that is not known gives [`Match::Unknown`].
+    /// Reads a match's data; an unknown layout gives [`Match::Unknown`].
     pub fn parse(name: &[u8], revision: u8, info: &[u8]) -> Match {
         let known = match (name, revision) {
             (b"tcp", 0) => Self::tcp(info),
@@ -90,7 +75,7 @@ impl Match {
         let count = usize::from(count).min(15);
         while at < count {
             let first = half(info, 2 + 2 * at)?;
-            // A flag says that the next port is the end of a range.
+            // A flag marks the next port as the end of a range.
             let is_range = revision == 1 && *info.get(32 + at)? != 0;
             at += 1 + usize::from(is_range);
             ranges.push(first..=if is_range { half(info, 2 * at)? } else { first });
@@ -119,7 +104,7 @@ impl Match {
         Some(Match::AddressRange { destination, inverted: flags & 0x20 != 0, source: flags & 1 != 0 })
     }
 
-    /// Whether the packet passes.
+    /// Returns whether the packet meets the condition.
     pub fn judge(&self, packet: &Packet) -> Truth {
         let port = packet.destination.port();
         match self {
@@ -131,13 +116,13 @@ impl Match {
             Match::Multiport { source, ranges, inverted, .. } => {
                 let hit = ranges.iter().any(|range| range.contains(&port));
                 match (hit, source, inverted) {
-                    // The source port may hit.
+                    // The source port may match.
                     (false, true, _) => Truth::Maybe,
                     (hit, _, inverted) => Truth::from(hit != *inverted),
                 }
             }
             Match::AddressType { destination, inverted, more } => {
-                // RTN_LOCAL; 0 does not ask.
+                // RTN_LOCAL; 0 matches all.
                 let hit = *destination == 0 || (*destination & 1 << 2 != 0) != *inverted;
                 Truth::from(hit).and(Truth::unless(*more))
             }
@@ -151,7 +136,7 @@ impl Match {
         }
     }
 
-    /// Whether the destination port is asked for.
+    /// Returns whether the match compares the destination port.
     pub fn names_port(&self) -> bool {
         match self {
             Match::Ports { destination, .. } => *destination != (0..=u16::MAX),
@@ -161,7 +146,7 @@ impl Match {
     }
 }
 
-/// An address as union nf_inet_addr has it: IPv4 in the first four bytes.
+/// Returns an address as in union nf_inet_addr: IPv4 in the first four bytes.
 fn padded(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V6(ip) => ip.octets(),
@@ -172,29 +157,32 @@ fn padded(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-/// What a rule does.
+/// The target of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The number in a standard target: an offset to jump to, or a verdict below 0.
     Standard(i32),
     /// The head of a user's chain in a legacy table, with the chain's name.
     Head(Vec<u8>),
+    /// A translation of the destination.
     Translate(Translate),
-    /// Marks, logs, counts.
+    /// A target that marks, logs or counts.
     Other,
 }
 
-/// A new destination; what is `None` stays, or is the receiving interface's address.
+/// A new destination. `None` keeps the port, and keeps the address or takes the ingress interface's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Translate {
     /// DNAT, REDIRECT or NETMAP.
     pub target: &'static str,
+    /// The new address.
     pub address: Option<IpAddr>,
+    /// The new port, as a range.
     pub ports: Option<RangeInclusive<u16>>,
 }
 
 impl Target {
-    /// Reads a target's data; `ipv6`: of ip6tables.
+    /// Reads a target's data, of ip6tables if `ipv6`.
     pub fn parse(name: &[u8], revision: u8, info: &[u8], ipv6: bool) -> Target {
         let translate = |target| {
             let range = match (target, revision, ipv6) {
@@ -233,7 +221,7 @@ impl Target {
     }
 }
 
-/// What NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED say is meant.
+/// Returns the parts that NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED select.
 fn specified(
     flags: u32,
     address: IpAddr,
@@ -243,7 +231,8 @@ fn specified(
 }
 
 impl Translate {
-    /// Whether the packet stays where it was sent to. A redirection changes the address to another one of this host's.
+    /// Returns whether the packet gets another destination. A redirection changes the address only to
+    /// another one of this host, which does not count.
     pub fn changes(&self, packet: &Packet) -> bool {
         let port = packet.destination.port();
         let same_address = self.address.is_none_or(|ip| ip == packet.destination.ip());
@@ -269,7 +258,7 @@ impl fmt::Display for Translate {
     }
 }
 
-/// The names of matches that could not be judged, for the log.
+/// Returns the name of a match that cannot be judged, for the log.
 pub(super) fn unknown(matches: &[Match]) -> Option<String> {
     matches.iter().find_map(|m| match m {
         Match::Unknown(name) => Some(printable(name)),

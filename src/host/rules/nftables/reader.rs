@@ -1,4 +1,4 @@
-//! Questions to nf_tables over nfnetlink: only what a packet can reach is read.
+//! The reader of nf_tables over nfnetlink, which asks only for what a packet can reach.
 use super::{Chain, Element, Rule, Ruleset, Set, Table};
 use crate::host::{
     netlink::{Netlink, NetlinkError},
@@ -17,7 +17,7 @@ const GET_RULE: u16 = 7;
 const GET_SET: u16 = 10;
 const GET_ELEMENT: u16 = 13;
 const GET_GENERATION: u16 = 16;
-/// Most elements of one set that are read, when its key is not known.
+/// Maximum elements of a set to read if the key is unknown.
 const MAX_ELEMENTS: usize = 20_000;
 /// NFT_SET_ELEM_CATCHALL.
 const CATCHALL: u32 = 2;
@@ -27,7 +27,7 @@ const DORMANT: u32 = 1;
 /// A chain or a set of a table.
 type Named = (Table, Vec<u8>);
 
-/// A socket to nf_tables in the calling thread's network namespace, and what has been read.
+/// A socket to nf_tables in the calling thread's network namespace, and a cache of what it has read.
 pub struct Reader {
     netlink: Netlink<Message>,
     rules: HashMap<Named, Rc<[Rule]>>,
@@ -55,7 +55,7 @@ impl Reader {
         }))
     }
 
-    /// Forgets what has been read.
+    /// Clears the cache.
     pub fn forget(&mut self) {
         self.rules.clear();
         self.sets.clear();
@@ -63,10 +63,10 @@ impl Reader {
         self.elements.clear();
     }
 
-    /// Returns the number of the rule set's generation: the same before and after means one consistent view.
+    /// Returns the ruleset's generation. Equal generations before and after a read mean one consistent view.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Those of [`Netlink::request`].
     pub fn generation(&mut self) -> io::Result<u32> {
         let mut generation = None;
         self.ask(GET_GENERATION, NLM_F_ACK, 0, Vec::new(), |_, attributes| {
@@ -75,10 +75,10 @@ impl Reader {
         generation.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// Lists the chains of all tables that are in force.
+    /// Returns the base chains of all tables that are not dormant.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Those of [`Netlink::stream`].
     pub fn chains(&mut self) -> io::Result<Vec<Chain>> {
         let mut dormant = Vec::new();
         self.ask(GET_TABLE, NLM_F_DUMP, 0, Vec::new(), |family, attributes| {
@@ -91,15 +91,15 @@ impl Reader {
         })?;
         let mut chains = Vec::new();
         self.ask(GET_CHAIN, NLM_F_DUMP, 0, Vec::new(), |family, attributes| {
-            // Chains without a hook are asked for when a rule leads there.
+            // The walk asks for other chains by name.
             chains.extend(Chain::parse(family, attributes).filter(|chain| chain.hook.is_some()));
         })?;
         chains.retain(|chain| !dormant.contains(&chain.table));
         Ok(chains)
     }
 
-    /// Sends one request and hands each reply to `each`. A dump that a change disturbs is not repeated: the generation
-    /// has changed, too, so all that was read is void.
+    /// Sends one request and hands each reply to `each`. A dump that a change disturbs is not repeated: the
+    /// generation has changed, too, so all that was read is void.
     fn ask(
         &mut self,
         message: u16,
@@ -147,7 +147,7 @@ impl Ruleset for Reader {
         let mut rules = Vec::new();
         self.ask(GET_RULE, NLM_F_DUMP, table.family, attributes, |family, attributes| {
             let list = Attributes(attributes);
-            // Kernels that know no filter for a dump list all rules.
+            // Kernels without filters for dumps list all rules.
             if list.name(1) == Some(&table.name) && list.name(2) == Some(chain) {
                 rules.push(Rule::parse(family, attributes));
             }
@@ -186,7 +186,7 @@ impl Ruleset for Reader {
         if found.is_empty() && (set.is_map() || !set.is_anonymous()) {
             let mut others = Vec::new();
             push(&mut others, 3, &CATCHALL.to_be_bytes());
-            // Before Linux 5.13 there is no element for all other keys, and the question is refused.
+            // Kernels before 5.13 have no catch-all element and refuse the request.
             found = self.ask_for_element(table, name, &others).unwrap_or_default();
         }
         let found: Rc<[Element]> = found.into();
@@ -210,11 +210,11 @@ impl Ruleset for Reader {
     }
 }
 
-/// Whether nf_tables is in memory: built in, or a module that is loaded. A question to a kernel without it would load
-/// it (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c).
+/// Returns whether nf_tables is in memory: built in, or a loaded module. A request would load the module
+/// (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c).
 fn is_present() -> bool {
     let Ok(loaded) = fs::read_to_string("/proc/modules") else {
-        // A kernel without modules: nothing can be loaded.
+        // A kernel without modules has nothing to load.
         return true;
     };
     if loaded.lines().any(|line| line.starts_with("nf_tables "))

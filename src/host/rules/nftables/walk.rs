@@ -1,5 +1,5 @@
-//! Whether a packet reaches a translation in nf_tables: each rule is run as the kernel does (nft_do_chain in
-//! net/netfilter/nf_tables_core.c), over registers of which some bytes are not known.
+//! The walk of a packet through nf_tables to a translation: it runs rules as the kernel does (nft_do_chain in
+//! net/netfilter/nf_tables_core.c), over registers of which some bytes are unknown.
 use super::{Chain, Comparison, Element, Expression, INET, IPV4, IPV6, Rule, Set, Table, Value, Verdict};
 use crate::host::rules::{
     Budget, Family, Packet, RuleLocation, Translation, Truth, printable,
@@ -7,17 +7,17 @@ use crate::host::rules::{
 };
 use std::{io, net::IpAddr, rc::Rc};
 
-/// How deep chains are followed; jumps alone go at most 16 deep (NFT_JUMP_STACK_SIZE).
+/// Maximum depth of jumps and gotos. The kernel's stack has 16 jumps (NFT_JUMP_STACK_SIZE).
 const DEPTH: usize = 64;
-/// Bytes of all registers, NFT_REG32_00 to NFT_REG32_15.
+/// Size of all registers, NFT_REG32_00 to NFT_REG32_15, in bytes.
 const REGISTERS: usize = 64;
-/// The most bytes that an expression loads which says no length.
+/// Maximum bytes that an expression without a length loads.
 const LOAD: usize = 16;
 /// enum nft_payload_bases.
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 
-/// Where a walk gets what it comes to.
+/// The source of rules and sets for a walk.
 pub trait Ruleset {
     /// Returns the rules of a chain, in order.
     ///
@@ -66,12 +66,13 @@ pub fn translation(
     Ok(None)
 }
 
-/// What becomes of a packet in a chain.
+/// The outcome of a chain.
 enum Outcome {
-    /// It goes on behind the chain, or may.
+    /// The packet goes on behind the chain, or may.
     Through,
-    /// The base chain is done with it.
+    /// The base chain ends for the packet.
     Over,
+    /// A rule translates the packet.
     Found(Box<Translation>),
 }
 
@@ -81,15 +82,15 @@ struct Walk<'a, R> {
     base: &'a Chain,
     packet: &'a Packet<'a>,
     budget: &'a mut Budget,
-    /// The rules that have led here.
+    /// The rules that have led to the current chain.
     places: Vec<RuleLocation>,
 }
 
-/// What a rule comes to.
+/// The end of a rule.
 enum End {
     Verdict(Verdict),
     Translate(String),
-    /// A translation that changes nothing.
+    /// A translation to the same destination.
     Stays,
 }
 
@@ -124,7 +125,7 @@ impl<R: Ruleset> Walk<'_, R> {
         Ok(Outcome::Through)
     }
 
-    /// Does what a rule comes to; `None`: the next one has its turn.
+    /// Follows the end of a rule. Returns `None` if the next rule follows.
     fn follow(&mut self, truth: Truth, end: End, certain: &mut bool) -> io::Result<Option<Outcome>> {
         let met = truth == Truth::Yes;
         let outcome = match end {
@@ -143,7 +144,7 @@ impl<R: Ruleset> Walk<'_, R> {
             End::Verdict(Verdict::Goto(chain)) => self.chain(&chain, *certain && met)?,
         };
         let done = met || matches!(outcome, Outcome::Found(_));
-        // Some packets are past this rule already.
+        // Some packets do not get past this rule.
         *certain &= done;
         if done {
             self.places.pop();
@@ -163,12 +164,12 @@ impl<R: Ruleset> Walk<'_, R> {
         Translation { back_end, family, table, places, action, certain }
     }
 
-    /// Whether the table looks like one that iptables-nft keeps.
+    /// Returns whether the table looks like iptables-nft's.
     fn by_iptables(&self) -> bool {
         self.table.family != INET && self.table.name == b"nat" && self.base.name == b"PREROUTING"
     }
 
-    /// Runs a rule: what it may come to, and whether it asks for the destination port.
+    /// Runs a rule. Returns its possible ends, and whether it compares the destination port.
     fn rule(&mut self, rule: &Rule) -> io::Result<(Vec<(Truth, End)>, bool)> {
         let mut registers = Registers([Cell::Unknown; REGISTERS]);
         let (mut truth, mut names_port) = (Truth::Yes, false);
@@ -283,7 +284,7 @@ impl<R: Ruleset> Walk<'_, R> {
         Ok((Vec::new(), names_port))
     }
 
-    /// Where a translation leads, as far as the registers say.
+    /// Returns the target of a translation, as far as the registers are known.
     fn nat(&self, word: &str, address: Option<u32>, port: Option<u32>, registers: &Registers) -> End {
         let own = self.packet.destination;
         let ip = address.map(|register| match self.packet.family() {
@@ -310,7 +311,7 @@ impl<R: Ruleset> Walk<'_, R> {
         })
     }
 
-    /// What a meta expression loads (nft_meta_get_eval in net/netfilter/nft_meta.c).
+    /// Returns what a meta expression loads (nft_meta_get_eval in net/netfilter/nft_meta.c).
     fn meta(&self, key: u32) -> Vec<Cell> {
         let v4 = self.packet.family() == Family::V4;
         let known = |bytes: &[u8]| bytes.iter().map(|byte| Cell::Known(*byte)).collect();
@@ -328,7 +329,7 @@ impl<R: Ruleset> Walk<'_, R> {
 
     fn payload(&self, base: u32, offset: u32, length: u32) -> Vec<Cell> {
         let destination = self.packet.destination_bytes();
-        // Where the protocol and the destination are: RFC 791 section 3.1, RFC 8200 section 3.
+        // Offsets of protocol and destination: RFC 791, section 3.1; RFC 8200, section 3.
         let (protocol, start) = if destination.len() == 4 { (9, 16) } else { (6, 24) };
         let port = self.packet.destination.port().to_be_bytes();
         let byte = |at: usize| match base {
@@ -351,7 +352,7 @@ impl<R: Ruleset> Walk<'_, R> {
         Truth::Yes
     }
 
-    /// Answers a question for each interface that the packet may come in by, if the bytes depend on it.
+    /// Judges a condition for each possible ingress interface, if the bytes depend on it.
     fn each(&self, cells: &[Cell], ask: impl Fn(&[Cell]) -> Truth) -> Truth {
         if !cells.iter().any(|cell| matches!(cell, Cell::Name(_) | Cell::Index(_))) {
             return ask(cells);
@@ -359,14 +360,14 @@ impl<R: Ruleset> Walk<'_, R> {
         Truth::of(self.packet.interfaces.iter().map(|(index, name)| ask(&resolved(cells, *index, name))))
     }
 
-    /// The elements that a set may have for a key.
+    /// Returns the elements that a set may have for a key.
     fn lookup(
         &mut self,
         name: &[u8],
         registers: &Registers,
         from: u32,
     ) -> io::Result<Vec<(Truth, Option<Value>)>> {
-        // One that is not described: it may hold anything.
+        // An unknown set may hold anything.
         let Some(set) = self.ruleset.set(self.table, name)? else { return Ok(vec![(Truth::Maybe, None)]) };
         let cells = registers.load(from, set.key_length);
         let key: Option<Vec<u8>> = cells.iter().map(Cell::known).collect();
@@ -375,7 +376,7 @@ impl<R: Ruleset> Walk<'_, R> {
                 Ok(found) => {
                     return Ok(found.iter().map(|element| (Truth::Yes, element.value.clone())).collect());
                 }
-                // A kernel that finds no single elements (before Linux 4.15) lists them.
+                // Kernels before 4.15 find no single elements and list all.
                 Err(error) => log::debug!("rules: set {}: {error}", printable(name)),
             }
         }
@@ -401,7 +402,7 @@ impl<R: Ruleset> Walk<'_, R> {
     }
 }
 
-/// A comment in the rule's user data, or as xtables' match.
+/// Returns the comment in the rule's user data, or of xtables' match.
 fn comment(rule: &Rule) -> Option<Vec<u8>> {
     let mut matches = rule.expressions.iter().filter_map(|expression| match expression {
         Expression::Match(Match::Comment(text)) => Some(text.clone()),
@@ -411,20 +412,20 @@ fn comment(rule: &Rule) -> Option<Vec<u8>> {
 }
 
 impl Packet<'_> {
-    /// NFPROTO_* of its family.
+    /// Returns NFPROTO_* of the packet's family.
     fn number(&self) -> u8 {
         if self.family() == Family::V4 { IPV4 } else { IPV6 }
     }
 }
 
-/// What is known of a byte.
+/// What is known of a byte in a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cell {
     Unknown,
     Known(u8),
-    /// That byte of the receiving interface's name.
+    /// The byte at this offset of the ingress interface's name.
     Name(usize),
-    /// That byte of its index.
+    /// The byte at this offset of its index.
     Index(usize),
 }
 
@@ -446,7 +447,7 @@ impl Cell {
     }
 }
 
-/// The cells with the bytes of one interface.
+/// Returns the cells with the bytes of one interface filled in.
 fn resolved(cells: &[Cell], index: u32, name: &str) -> Vec<Cell> {
     let byte = |cell: &Cell| match *cell {
         Cell::Name(at) => Cell::Known(name.as_bytes().get(at).copied().unwrap_or(0)),
@@ -456,7 +457,7 @@ fn resolved(cells: &[Cell], index: u32, name: &str) -> Vec<Cell> {
     cells.iter().map(byte).collect()
 }
 
-/// Compares as memcmp(3) does, as far as the bytes are known.
+/// Compares like memcmp(3), as far as the bytes are known.
 fn compare(cells: &[Cell], how: Comparison, data: &[u8]) -> Truth {
     let bytes = cells.iter().map(Cell::known).zip(data);
     if let Comparison::Equal | Comparison::NotEqual = how {
@@ -481,8 +482,8 @@ fn compare(cells: &[Cell], how: Comparison, data: &[u8]) -> Truth {
     })
 }
 
-/// Whether each field of a concatenation lies in its range. Where fields end is not known here: what is the same at
-/// both ends is decided, the rest may be.
+/// Returns whether each field of a concatenation lies in its range. The fields' lengths are unknown here,
+/// so only words that are equal at both ends decide.
 fn within(cells: &[Cell], first: &[u8], last: &[u8]) -> Truth {
     let words = cells.chunks(4).zip(first.chunks(4).zip(last.chunks(4)));
     words.fold(Truth::Yes, |all, (cells, (first, last))| {
@@ -490,14 +491,14 @@ fn within(cells: &[Cell], first: &[u8], last: &[u8]) -> Truth {
     })
 }
 
-/// Keys that share an element.
+/// The keys of an element.
 enum Interval<'a> {
     Single(&'a Element),
-    /// From a key to before another.
+    /// From one key to before another.
     Between(&'a Element, Option<&'a Element>),
-    /// From field to field of a concatenation.
+    /// A range in each field of a concatenation.
     Fields(&'a Element, &'a [u8]),
-    /// All keys that have no element.
+    /// All keys without an element of their own.
     Others(&'a Element),
 }
 
@@ -512,7 +513,7 @@ impl<'a> Interval<'a> {
     }
 }
 
-/// Puts beginnings and ends of intervals together.
+/// Joins the elements that begin and end intervals.
 fn intervals(elements: &[Element]) -> Vec<Interval<'_>> {
     let mut plain: Vec<&Element> = Vec::new();
     let mut intervals = Vec::new();
@@ -527,7 +528,7 @@ fn intervals(elements: &[Element]) -> Vec<Interval<'_>> {
         intervals.extend(plain.into_iter().map(Interval::Single));
         return intervals;
     }
-    // Where one interval ends and the next begins, the end comes first.
+    // Where one interval ends at the beginning of the next, the end comes first.
     plain.sort_by_key(|element| (&element.key, !element.ends_interval));
     for (index, first) in plain.iter().enumerate().filter(|(_, element)| !element.ends_interval) {
         intervals.push(Interval::Between(first, plain.get(index + 1).copied()));
@@ -539,7 +540,7 @@ fn intervals(elements: &[Element]) -> Vec<Interval<'_>> {
 struct Registers([Cell; REGISTERS]);
 
 impl Registers {
-    /// Where a register begins: 16-byte ones from 1, 4-byte ones from 8 (enum nft_registers).
+    /// Returns the offset of a register: 16-byte ones from 1, 4-byte ones from 8 (enum nft_registers).
     fn start(register: u32) -> usize {
         match register as usize {
             register @ 1..=4 => (register - 1) * 16,
@@ -548,7 +549,7 @@ impl Registers {
         }
     }
 
-    /// Stores bytes; the rest of the last four are zeros, as the kernel pads them.
+    /// Stores bytes, padded with zeros to a multiple of four as the kernel does.
     fn store(&mut self, register: u32, cells: &[Cell]) {
         let padding = cells.len().next_multiple_of(4) - cells.len();
         let padded = cells.iter().copied().chain(std::iter::repeat_n(Cell::Known(0), padding));
@@ -634,7 +635,8 @@ mod tests {
         [Expression::Immediate { to: 2, data: vec![0, 9] }, Expression::Redirect { port: Some(2) }]
     }
 
-    /// What becomes of a packet for 192.0.2.1:80 by eth0 or eth1: the rule's place, and whether it is certain.
+    /// What becomes of a packet for 192.0.2.1:80 by eth0 or eth1: the rule's place, and whether it is
+    /// certain.
     fn walk(
         chains: &[(&str, Vec<Rule>)],
         sets: &[(&str, Set, Vec<Element>)],

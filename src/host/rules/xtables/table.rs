@@ -1,17 +1,18 @@
-//! A legacy table as getsockopt(2) gives it: entries one after the other, each with matches and a target
+//! The legacy table that getsockopt(2) returns: a sequence of entries, each with matches and a target
 //! (linux/netfilter_ipv4/ip_tables.h, linux/netfilter_ipv6/ip6_tables.h; layouts of 64-bit machines).
 use super::{Match, Target, half, word};
 use crate::host::nfnetlink::until_zero;
 use crate::host::rules::Family;
 use std::collections::HashMap;
 
-/// struct xt_entry_match and xt_entry_target: size, name, revision; then the data.
+/// Size of struct xt_entry_match and xt_entry_target, in bytes: size, name, revision; then the data.
 const EXTENSION_HEADER: usize = 32;
 /// XT_EXTENSION_MAXNAMELEN.
 const NAME: usize = 29;
+/// IFNAMSIZ.
 const INTERFACE_NAME: usize = 16;
 
-/// Where the fields of an entry are, in bytes.
+/// Offsets of an entry's fields, in bytes.
 struct Layout {
     address: usize,
     interface: usize,
@@ -56,36 +57,37 @@ const IPV6: Layout = Layout {
 pub struct LegacyTable {
     family: Family,
     entries: Vec<u8>,
-    /// Where PREROUTING begins.
+    /// Offset of PREROUTING.
     prerouting: usize,
-    /// Where the rules of the users' chains begin, and the chains' names.
+    /// Names of user-defined chains, by the offset of their first rule.
     chains: HashMap<usize, Vec<u8>>,
 }
 
-/// A rule of a legacy table.
+/// A rule of a legacy table (struct ipt_entry and ip6t_entry).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the kernel's")]
 pub struct Entry {
     pub destination: Vec<u8>,
     pub destination_mask: Vec<u8>,
     pub destination_inverted: bool,
-    /// A source address or an outgoing interface is asked for.
+    /// The rule compares a source address or an output interface.
     pub more: bool,
     pub interface: Vec<u8>,
-    /// Bytes of the interface's name that count.
+    /// Mask of the interface name's significant bytes.
     pub interface_mask: Vec<u8>,
     pub interface_inverted: bool,
-    /// 0 for any.
+    /// IPPROTO_*; 0 for any.
     pub protocol: u16,
     pub protocol_inverted: bool,
     pub is_goto: bool,
     pub matches: Vec<Match>,
     pub target: Target,
-    /// Where the next entry is.
+    /// Offset of the next entry.
     pub next: usize,
 }
 
 impl LegacyTable {
-    /// Takes a table's entries, and the offset at which PREROUTING begins.
+    /// Returns the table with these entries and this offset of PREROUTING.
     pub fn new(family: Family, entries: Vec<u8>, prerouting: usize) -> LegacyTable {
         let mut table = LegacyTable { family, entries, prerouting, chains: HashMap::new() };
         let mut at = 0;
@@ -99,10 +101,12 @@ impl LegacyTable {
         table
     }
 
+    /// Returns the table's family.
     pub fn family(&self) -> Family {
         self.family
     }
 
+    /// Returns the offset of PREROUTING.
     pub fn prerouting(&self) -> usize {
         self.prerouting
     }
@@ -116,7 +120,7 @@ impl LegacyTable {
         if self.family == Family::V6 { &IPV6 } else { &IPV4 }
     }
 
-    /// Where an entry's target and the next entry begin.
+    /// Returns the offsets of an entry's target and of the next entry.
     fn extent(&self, at: usize) -> Option<(usize, usize)> {
         let layout = self.layout();
         let target = half(&self.entries, at.checked_add(layout.target_offset)?)?;
@@ -126,7 +130,7 @@ impl LegacyTable {
             .then_some((target, next))
     }
 
-    /// Reads the entry at an offset; `None` if there is none, or none that is whole.
+    /// Reads the entry at an offset; `None` if there is none or it is cut short.
     pub fn entry(&self, at: usize) -> Option<Entry> {
         let layout = self.layout();
         let (target_at, next) = self.extent(at)?;
@@ -162,7 +166,7 @@ impl LegacyTable {
     }
 }
 
-/// Name, revision, data and size of the match or target at an offset.
+/// Returns name, revision, data and size of the match or target at an offset.
 fn extension(entries: &[u8], at: usize) -> Option<(&[u8], u8, &[u8], usize)> {
     let size = usize::from(half(entries, at)?);
     let bytes = entries.get(at..at.checked_add(size)?)?;
@@ -171,8 +175,8 @@ fn extension(entries: &[u8], at: usize) -> Option<(&[u8], u8, &[u8], usize)> {
     Some((name, revision, bytes.get(EXTENSION_HEADER..)?, size))
 }
 
-/// Where PREROUTING begins, the number of bytes of all entries: from struct ipt_getinfo, whose layout IPv6 shares.
-/// `None` if the table has no such chain.
+/// Returns the offset of PREROUTING and the size of all entries in bytes, from struct ipt_getinfo, whose
+/// layout IPv6 shares; `None` if the table has no such chain.
 pub fn extent_of(info: &[u8]) -> Option<(usize, usize)> {
     // name[32], valid_hooks, hook_entry[5], underflow[5], num_entries, size.
     let hooks = word(info, 32)?;

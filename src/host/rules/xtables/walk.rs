@@ -1,4 +1,4 @@
-//! Whether a packet reaches a translation in a legacy table.
+//! The walk of a packet through a legacy table to a translation.
 use super::{
     Match, Target,
     table::{Entry, LegacyTable},
@@ -6,15 +6,16 @@ use super::{
 };
 use crate::host::rules::{Budget, Family, Packet, RuleLocation, Translation, Truth};
 
-/// How deep chains are followed; the kernel's own limit is the number of chains.
+/// Maximum depth of jumps. The kernel's limit is the number of chains.
 const DEPTH: usize = 64;
 
-/// What becomes of a packet in a chain.
+/// The outcome of a chain.
 enum Outcome {
-    /// It goes on behind the chain, or may.
+    /// The packet goes on behind the chain, or may.
     Through,
-    /// The table is done with it.
+    /// The table ends for the packet.
     Over,
+    /// A rule translates the packet.
     Found(Box<Translation>),
 }
 
@@ -34,7 +35,7 @@ struct Walk<'a> {
     table: &'a LegacyTable,
     packet: &'a Packet<'a>,
     budget: &'a mut Budget,
-    /// The rules that have led here.
+    /// The rules that have led to the current chain.
     places: Vec<RuleLocation>,
 }
 
@@ -55,14 +56,15 @@ impl Walk<'_> {
             {
                 return outcome;
             }
-            // Some packets are past this rule already.
+            // Some packets do not get past this rule.
             certain &= truth == Truth::No || !matches!(entry.target, Target::Standard(..0));
             at = entry.next;
         }
         Outcome::Through
     }
 
-    /// Does what a rule says that the packet meets, or may meet; `None`: the next rule has its turn.
+    /// Follows the target of a rule that the packet meets, or may meet. Returns `None` if the next rule
+    /// follows.
     fn follow(
         &mut self,
         chain: usize,
@@ -102,7 +104,7 @@ impl Walk<'_> {
                 })))
             }
             Target::Translate(_) => met.then_some(Outcome::Over),
-            // The next entry is where a rule without a target leads.
+            // A rule without a target leads to the next entry.
             Target::Standard(to) if usize::try_from(*to).is_ok_and(|to| to == entry.next) => None,
             Target::Standard(to @ 0..) => {
                 self.places.push(place);
