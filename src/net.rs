@@ -1,4 +1,4 @@
-//! Types that every layer shares: protocols, link addresses, five-tuples.
+//! Types that all rooms share: protocols, link addresses, five-tuples.
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -8,12 +8,14 @@ use std::{
 /// The transport protocols that netkat speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
+    /// RFC 9293.
     Tcp,
+    /// RFC 768.
     Udp,
 }
 
 impl Protocol {
-    /// Returns the number in the IP header (IANA, "Assigned Internet Protocol Numbers").
+    /// Returns the protocol's number in the IP header (IANA, "Assigned Internet Protocol Numbers").
     pub fn number(self) -> u8 {
         match self {
             Protocol::Tcp => ip_protocol::TCP,
@@ -22,8 +24,8 @@ impl Protocol {
     }
 }
 
-/// Protocol numbers of IP headers, IPv6 extension headers (RFC 8200, section 4) included (IANA, "Assigned Internet
-/// Protocol Numbers").
+/// Protocol numbers of IP headers, IPv6 extension headers (RFC 8200, section 4) included (IANA, "Assigned
+/// Internet Protocol Numbers").
 #[allow(missing_docs, reason = "the names are IANA's")]
 pub mod ip_protocol {
     pub const HOP_BY_HOP: u8 = 0;
@@ -45,7 +47,8 @@ pub mod arphrd {
     pub const LOOPBACK: u16 = 772;
 }
 
-/// The MTU below which no path is taken to lie, in bytes: net.ipv4.route.min_pmtu's default; RFC 8200, section 5.
+/// Returns the smallest MTU that a path may report, in bytes: net.ipv4.route.min_pmtu's default; RFC 8200,
+/// section 5.
 pub(crate) fn minimum_mtu(destination: IpAddr) -> u32 {
     if destination.is_ipv4() { 552 } else { 1280 }
 }
@@ -62,8 +65,11 @@ impl fmt::Display for Protocol {
 /// A connection as this host sees it: `local` is this host's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FiveTuple {
+    /// The transport protocol.
     pub protocol: Protocol,
+    /// This host's address and port.
     pub local: SocketAddr,
+    /// The peer's address and port.
     pub remote: SocketAddr,
 }
 
@@ -78,10 +84,10 @@ impl fmt::Display for FiveTuple {
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
+    /// The address of all hosts on the segment.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
-    /// Returns a locally administered address (IEEE 802, section 8.4), always the same for one IP
-    /// address.
+    /// Returns a locally administered address (IEEE 802, section 8.4), the same for equal IP addresses.
     pub fn locally_administered(ip: IpAddr) -> MacAddr {
         let [a, b, c, d] = match ip {
             IpAddr::V4(v4) => v4.octets(),
@@ -130,7 +136,7 @@ fn is_hex_byte(part: &str) -> bool {
     matches!(part.len(), 1 | 2) && part.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// "1 SYN", "3 SYNs".
+/// Returns a number with its noun: "1 SYN", "3 SYNs".
 pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

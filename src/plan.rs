@@ -14,7 +14,7 @@ use crate::{
         resolve::{PortError, ResolveError},
     },
     net::Protocol,
-    report::{Failure, JsonReport, Verdict},
+    report::{Failure, JsonReport, Verdict, advice},
     runtime::EgressError,
 };
 use flags::protocol;
@@ -66,7 +66,12 @@ impl From<PlanError> for Failure {
             PlanError::Egress(error) => error.into(),
             _ => Verdict::Failed,
         };
-        Failure::new(verdict, &error)
+        let advice = match &error {
+            PlanError::Egress(error) => advice::of_egress(error),
+            PlanError::Resolve(ResolveError::NotNumeric(_)) => Some("leave out -n to have names looked up"),
+            _ => None,
+        };
+        Failure::new(verdict, &error).with_advice(advice)
     }
 }
 

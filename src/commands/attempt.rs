@@ -5,7 +5,7 @@ use crate::{
     net::{FiveTuple, Protocol},
     process::signals,
     report::{Error, Hint},
-    runtime::{self, Egress, Engine, Hop, Port, Setup, Wish, assume},
+    runtime::{self, Egress, EgressRequest, Engine, Hop, Port, Setup, assume},
     stack::{Flow, Neighbour, Stack, Way},
 };
 use std::{
@@ -17,7 +17,7 @@ use std::{
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub remote: SocketAddr,
-    pub wish: Wish,
+    pub request: EgressRequest,
     /// The route, as far as it is known before the local port is.
     pub egress: Egress,
     pub setup: Setup,
@@ -30,13 +30,16 @@ impl Attempt {
         // end the process.
         signals::release();
         let port = Port::take(&self.setup)?;
-        let query =
-            Query { source: Some(self.egress.source), source_port: Some(port.number()), ..self.wish.query };
+        let query = Query {
+            source: Some(self.egress.source),
+            source_port: Some(port.number()),
+            ..self.request.query
+        };
         let egress = self.decide_for(query)?;
-        log::info!("{}", egress.words);
+        log::info!("{}", egress.description);
         let mut setup = Setup {
             interfaces: vec![egress.interface.clone()],
-            ways_back: egress.ways_back(&query).map_err(runtime::Error::from)?,
+            return_interfaces: egress.return_interfaces(&query).map_err(runtime::Error::from)?,
             ..self.setup.clone()
         };
         let Some(persona) = egress.persona else {
@@ -47,7 +50,7 @@ impl Attempt {
             let neighbour = egress.neighbour();
             setup.hears_neighbours = neighbour != Neighbour::Fixed;
             let engine = Engine::open(&setup, port)?;
-            let origin = Origin { wish: self.wish, egress, next_hop, neighbour };
+            let origin = Origin { request: self.request, egress, next_hop, neighbour };
             return Ok(Opened { engine, origin, resolution });
         };
         let mut engine = Engine::open(&setup, port)?;
@@ -60,15 +63,19 @@ impl Attempt {
         let header = LinkHeader::Ethernet { destination, source: persona.mac };
         let next_hop = NextHop { interface: persona.interface, header };
         let resolution = engine.reactor.now() - start;
-        Ok(Opened { engine, origin: Origin { wish: self.wish, egress, next_hop, neighbour }, resolution })
+        Ok(Opened {
+            engine,
+            origin: Origin { request: self.request, egress, next_hop, neighbour },
+            resolution,
+        })
     }
 
     /// Asks for the route again with the local port: policy rules and multipath hashing depend on it.
     fn decide_for(&self, query: Query) -> Result<Egress, runtime::Error> {
-        if self.wish.via.is_some() || self.wish.persona.is_some() {
+        if self.request.via.is_some() || self.request.persona.is_some() {
             return Ok(self.egress.clone());
         }
-        Ok(Wish { query, ..self.wish }.decide()?)
+        Ok(EgressRequest { query, ..self.request }.decide()?)
     }
 }
 
@@ -82,7 +89,7 @@ pub(super) struct Opened {
 
 /// The local end of connections: source address and next hop.
 pub(super) struct Origin {
-    wish: Wish,
+    request: EgressRequest,
     pub egress: Egress,
     next_hop: NextHop,
     neighbour: Neighbour,
@@ -133,7 +140,7 @@ impl Origin {
             }
             _ => {
                 let discards = flow.and_then(Flow::discards);
-                Error::TimedOut { target, syns, waited, discards, hint: Hint::of(&self.wish) }
+                Error::TimedOut { target, syns, waited, discards, hint: Hint::of(&self.request) }
             }
         }
     }

@@ -7,7 +7,7 @@ mod filter;
 
 use self::capture::{Capture, End};
 use crate::{
-    host::{features::Missing, interface::Interface},
+    host::{features::FeatureOverrides, interface::Interface},
     kernel::SniffFilter,
     process::sandbox::Sandbox,
     report::Error,
@@ -39,7 +39,7 @@ pub(crate) struct Sniff {
     /// Packets after which netkat exits.
     pub count: Option<u64>,
     /// Features that the kernel counts as lacking.
-    pub missing: Missing,
+    pub overrides: FeatureOverrides,
     /// What the process gives up once everything is open.
     pub sandbox: Sandbox,
 }

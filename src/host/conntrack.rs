@@ -1,8 +1,8 @@
 //! Connections that this host translates, as its connection tracking (conntrack) lists them.
 //!
-//! The packets of such a connection carry an address and a port of this host, although no socket has them. The
-//! messages are ctnetlink's (include/uapi/linux/netfilter/nfnetlink_conntrack.h). netkat sends none where the kernel
-//! has no ctnetlink in memory, since a request would load the module.
+//! The packets of such a connection carry an address and a port of this host, although no socket has them.
+//! The messages are ctnetlink's (include/uapi/linux/netfilter/nfnetlink_conntrack.h). netkat sends none
+//! where the kernel has no ctnetlink in memory, since a request would load the module.
 
 use super::{
     netlink::{Netlink, NetlinkError},
@@ -34,7 +34,7 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
-/// One direction of a connection: who sends to whom.
+/// One direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tuple {
     protocol: u8,
@@ -42,7 +42,7 @@ struct Tuple {
     destination: SocketAddr,
 }
 
-/// A connection that conntrack knows.
+/// A connection in conntrack's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
     original: Tuple,
@@ -64,7 +64,7 @@ impl fmt::Display for Connection {
 }
 
 impl Connection {
-    /// Whether addresses or ports are translated.
+    /// Returns whether addresses or ports are translated.
     fn is_translated(&self) -> bool {
         (self.original.source, self.original.destination) != (self.reply.destination, self.reply.source)
     }
@@ -109,10 +109,12 @@ impl Tuple {
     }
 }
 
-/// Returns the translated connection whose packets look like ours: from the tuple's remote end to its local one.
+/// Returns the translated connection whose packets look like ours: from the tuple's remote end to its local
+/// one.
 ///
 /// # Errors
-/// The kernel's, EPERM without CAP_NET_ADMIN. A kernel that does not track connections knows none, which is no error.
+/// The kernel's, EPERM without CAP_NET_ADMIN. A kernel that does not track connections knows none, which is
+/// no error.
 pub fn twin(ours: &FiveTuple) -> Result<Option<Connection>, NetlinkError> {
     let arriving = Tuple { protocol: ours.protocol.number(), source: ours.remote, destination: ours.local };
     let mut attributes = Vec::new();
@@ -152,8 +154,9 @@ pub fn at_port(
     Ok(found)
 }
 
-/// Returns whether ctnetlink is in memory, so that a request loads nothing. A module that is loaded has a folder; where
-/// conntrack itself is built in, which shows by the lack of `initstate`, so is most likely ctnetlink.
+/// Returns whether ctnetlink is in memory, so that a request loads nothing. A module that is loaded has a
+/// folder; where conntrack itself is built in, which shows by the lack of `initstate`, so is most likely
+/// ctnetlink.
 fn is_present() -> bool {
     let exists = |path: &str| Path::new(path).exists();
     exists("/proc/sys/net/netfilter/nf_conntrack_count")

@@ -1,16 +1,15 @@
-//! Features that newer kernels have, taken for missing.
+//! Kernel features that a run pretends are missing, so that one kernel can stand for older ones in tests.
 //!
-//! netkat finds out what a kernel has by asking for it: what is refused, it does without. So that all of that can be
-//! tried on one kernel, a run can be told to hold a feature for refused; what follows is what follows on a kernel that
-//! refuses it.
+//! netkat finds out what a kernel has by asking for it, and goes on without what the kernel refuses. An
+//! override makes netkat treat the request as refused.
 
-/// What this kernel counts as lacking, whether it does or not; nothing by default.
+/// Features to treat as refused; none by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Missing {
-    /// Programs at tcx (Linux 6.6).
-    pub tcx: bool,
-    /// A place in front of the other programs at tcx (`BPF_F_BEFORE`).
-    pub before: bool,
-    /// The virtio-net header on packet sockets (`PACKET_VNET_HDR`).
-    pub vnet_header: bool,
+pub struct FeatureOverrides {
+    /// No programs at tcx (Linux 6.6).
+    pub no_tcx: bool,
+    /// No place in front of the other programs at tcx (`BPF_F_BEFORE`).
+    pub no_before: bool,
+    /// No virtio-net header on packet sockets (`PACKET_VNET_HDR`).
+    pub no_vnet_header: bool,
 }

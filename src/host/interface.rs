@@ -1,4 +1,4 @@
-//! The host's network interfaces and their addresses, as rtnetlink lists them.
+//! The host's network interfaces and their addresses, as rtnetlink(7) lists them.
 
 use std::{fmt, net::IpAddr};
 
@@ -15,10 +15,10 @@ use nix::errno::Errno;
 use super::netlink::{Netlink, NetlinkError};
 use crate::net::MacAddr;
 
-/// What an interface puts before the IP header of the frames that a packet socket sends and receives.
+/// The link header of an interface's frames at a packet socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Framing {
-    /// A 14-byte Ethernet header; next hops have MAC addresses.
+    /// A 14-byte Ethernet header; next hops have link addresses.
     Ethernet,
     /// `lo`: a 14-byte Ethernet header of zeros; no next hops.
     Loopback,
@@ -26,34 +26,36 @@ pub enum Framing {
     None,
 }
 
-/// One network interface at the moment of the question.
+/// A network interface at the time of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
+    /// The interface's number, from 1.
     pub index: u32,
+    /// The interface's name.
     pub name: String,
-    /// Bytes of the largest IP packet that one frame carries.
+    /// Maximum IP packet, in bytes.
     pub mtu: u32,
-    /// What router advertisements or the administrator lowered the MTU to for IPv6, in bytes.
+    /// Maximum IPv6 packet, in bytes, where router advertisements or the administrator have lowered it.
     pub ipv6_mtu: Option<u32>,
-    /// The ARPHRD_* number (linux/if_arp.h); [`framing`](Self::framing) says what it means for us.
+    /// The hardware type, ARPHRD_* (linux/if_arp.h).
     pub hardware: u16,
     /// The link address, if the device has a 48-bit one.
     pub mac: Option<MacAddr>,
-    /// Bytes of the largest super-frame that the device segments itself, IPv6 (`IFLA_GSO_MAX_SIZE`).
+    /// Maximum super-frame that the device takes, in bytes (`IFLA_GSO_MAX_SIZE`).
     pub gso_max_size: u32,
-    /// The same for IPv4 (`IFLA_GSO_IPV4_MAX_SIZE`, Linux 6.3; before that, one limit holds for both).
-    pub gso_ipv4_max_size: u32,
-    /// The most segments that one super-frame may become (`IFLA_GSO_MAX_SEGS`).
+    /// Maximum segments of a super-frame (`IFLA_GSO_MAX_SEGS`).
     pub gso_max_segs: u32,
     /// The administrator switched it on (IFF_UP).
     pub up: bool,
     /// It has a carrier (IFF_RUNNING).
     pub running: bool,
+    /// It is lo (IFF_LOOPBACK).
     pub loopback: bool,
+    /// It has one peer only (IFF_POINTOPOINT).
     pub point_to_point: bool,
-    /// Neighbours are not asked for their link address (IFF_NOARP).
+    /// Neighbours are not resolved (IFF_NOARP).
     pub no_arp: bool,
-    /// The bridge, bond or VRF device that this one is a port of.
+    /// Index of the bridge, bond or VRF device that this one is a port of.
     pub master: Option<u32>,
     /// The driver's kind ("veth", "bridge", "vrf", ...); a plain NIC has none.
     pub kind: Option<String>,
@@ -62,21 +64,24 @@ pub struct Interface {
 /// An address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
+    /// The address.
     pub ip: IpAddr,
-    /// Bits of the prefix that is on-link.
+    /// Length of the on-link prefix, in bits.
     pub prefix: u8,
+    /// Index of its interface.
     pub interface: u32,
+    /// The scope (RT_SCOPE_*, rtnetlink(7)).
     pub scope: AddressScope,
     /// Duplicate address detection has not finished: not usable as a source yet.
     pub tentative: bool,
-    /// Duplicate address detection found another owner: not usable.
+    /// Duplicate address detection found another host that has it: not usable.
     pub duplicate: bool,
     /// Past its preferred lifetime (RFC 4862 section 5.5.4): used only when named.
     pub deprecated: bool,
 }
 
 impl Address {
-    /// What one of the kernel's replies says of an address; `None`: it is about something else.
+    /// Reads one of the kernel's replies; `None` for a reply about something else.
     pub fn from_reply(reply: RouteNetlinkMessage) -> Option<Self> {
         match reply {
             RouteNetlinkMessage::NewAddress(message) => address(&message),
@@ -84,12 +89,12 @@ impl Address {
         }
     }
 
-    /// Whether the kernel lets a socket send from it.
+    /// Returns whether the kernel lets a socket send from it.
     pub fn usable(&self) -> bool {
         !self.tentative && !self.duplicate
     }
 
-    /// Whether `peer` is within its prefix.
+    /// Returns whether `peer` is within its prefix.
     pub fn on_link(&self, peer: IpAddr) -> bool {
         let differing_from = match (self.ip, peer) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => (ours.to_bits() ^ theirs.to_bits()).leading_zeros(),
@@ -100,20 +105,46 @@ impl Address {
     }
 }
 
-/// Why an interface could not be had.
+/// Why an interface could not be found or used.
 #[derive(Debug, thiserror::Error)]
 pub enum InterfaceError {
+    /// No interface has this name.
     #[error("there is no interface \"{name}\" here; there are: {present}")]
-    UnknownName { name: String, present: Names },
+    UnknownName {
+        /// The name asked for.
+        name: String,
+        /// The interfaces that exist.
+        present: Names,
+    },
+    /// No interface has this index.
     #[error("there is no interface with index {index} here; there are: {present}")]
-    UnknownIndex { index: u32, present: Names },
+    UnknownIndex {
+        /// The index asked for.
+        index: u32,
+        /// The interfaces that exist.
+        present: Names,
+    },
+    /// netkat does not know the link header.
     #[error(
         "interface {name} is of hardware type {hardware} ({kind}), whose frames netkat can't read or write; \
          name an Ethernet-like, loopback, TUN, PPP or IP tunnel interface"
     )]
-    UnsupportedHardware { name: String, hardware: u16, kind: String },
+    UnsupportedHardware {
+        /// The interface's name.
+        name: String,
+        /// ARPHRD_*.
+        hardware: u16,
+        /// The hardware type's name.
+        kind: String,
+    },
+    /// The kernel does not answer.
     #[error("could not read the kernel's {what}: {source}")]
-    Netlink { what: &'static str, source: NetlinkError },
+    Netlink {
+        /// What was asked for.
+        what: &'static str,
+        /// Why it could not be read.
+        source: NetlinkError,
+    },
 }
 
 /// Interface names, printed with commas.
@@ -127,11 +158,11 @@ impl fmt::Display for Names {
 }
 
 impl Interface {
-    /// How its frames start.
+    /// Returns the link header of its frames.
     ///
     /// # Errors
-    /// [`InterfaceError::UnsupportedHardware`] for InfiniBand, monitor-mode Wi-Fi, GRE and other framings that
-    /// netkat does not know.
+    /// [`InterfaceError::UnsupportedHardware`] for InfiniBand, monitor-mode Wi-Fi, GRE and other framings
+    /// that netkat does not know.
     pub fn framing(&self) -> Result<Framing, InterfaceError> {
         use LinkLayerType as Arphrd;
         match Arphrd::from(self.hardware) {
@@ -148,7 +179,7 @@ impl Interface {
         }
     }
 
-    /// Bytes of the largest packet of `destination`'s family that it carries.
+    /// Returns the maximum packet of `destination`'s family, in bytes.
     pub fn mtu_towards(&self, destination: IpAddr) -> u32 {
         match (destination, self.ipv6_mtu) {
             (IpAddr::V6(_), Some(lower)) => self.mtu.min(lower),
@@ -156,7 +187,7 @@ impl Interface {
         }
     }
 
-    /// What one of the kernel's replies says of an interface; `None`: it is about something else.
+    /// Reads one of the kernel's replies; `None` for a reply about something else.
     pub fn from_reply(reply: RouteNetlinkMessage) -> Option<Self> {
         match reply {
             RouteNetlinkMessage::NewLink(link) => Some(Self::from_message(link)),
@@ -166,7 +197,6 @@ impl Interface {
 
     pub(super) fn from_message(message: LinkMessage) -> Self {
         let flags = message.header.flags;
-        let mut gso_ipv4_max_size = None;
         let mut interface = Interface {
             index: message.header.index,
             name: String::new(),
@@ -174,9 +204,9 @@ impl Interface {
             ipv6_mtu: None,
             hardware: u16::from(message.header.link_layer_type),
             mac: None,
-            // Kernels that don't tell have these limits (GSO_LEGACY_MAX_SIZE, GSO_MAX_SEGS in linux/netdevice.h).
+            // The limits of kernels that do not report them (GSO_LEGACY_MAX_SIZE, GSO_MAX_SEGS in
+            // linux/netdevice.h).
             gso_max_size: 65536,
-            gso_ipv4_max_size: 65536,
             gso_max_segs: 65535,
             up: flags.contains(LinkFlags::Up),
             running: flags.contains(LinkFlags::Running),
@@ -192,7 +222,6 @@ impl Interface {
                 LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
                 LinkAttribute::Address(bytes) => interface.mac = bytes.try_into().ok().map(MacAddr),
                 LinkAttribute::GsoMaxSize(size) => interface.gso_max_size = size,
-                LinkAttribute::GsoIpv4MaxSize(size) => gso_ipv4_max_size = Some(size),
                 LinkAttribute::GsoMaxSegs(segments) => interface.gso_max_segs = segments,
                 LinkAttribute::Controller(index) => interface.master = Some(index),
                 LinkAttribute::LinkInfo(infos) => interface.kind = kind(&infos),
@@ -200,7 +229,6 @@ impl Interface {
                 _ => {}
             }
         }
-        interface.gso_ipv4_max_size = gso_ipv4_max_size.unwrap_or(interface.gso_max_size);
         interface
     }
 }
@@ -223,7 +251,10 @@ fn ipv6_mtu(families: &[AfSpecUnspec]) -> Option<u32> {
     })
 }
 
-/// All interfaces of this network namespace, in the kernel's order.
+/// Returns all interfaces of this network namespace, in the kernel's order.
+///
+/// # Errors
+/// [`InterfaceError::Netlink`].
 pub fn all() -> Result<Vec<Interface>, InterfaceError> {
     let replies = Netlink::open()
         .and_then(|mut netlink| netlink.dump(RouteNetlinkMessage::GetLink(question())))
@@ -231,7 +262,7 @@ pub fn all() -> Result<Vec<Interface>, InterfaceError> {
     Ok(replies.into_iter().filter_map(Interface::from_reply).collect())
 }
 
-/// The interface called `name`.
+/// Returns the interface with this name.
 ///
 /// # Errors
 /// [`InterfaceError::UnknownName`] lists the names that exist.
@@ -245,7 +276,7 @@ pub fn by_name(name: &str) -> Result<Interface, InterfaceError> {
     }
 }
 
-/// The interface with that `ifindex`.
+/// Returns the interface with this index.
 ///
 /// # Errors
 /// [`InterfaceError::UnknownIndex`] lists the names that exist.
@@ -257,8 +288,8 @@ pub fn by_index(index: u32) -> Result<Interface, InterfaceError> {
     }
 }
 
-/// The name of the interface with that `ifindex`; `None` if there is none. Where the kernel does not tell, the index
-/// stands for it.
+/// Returns the name of the interface with this index, `None` if there is none; a text with the index where
+/// the kernel does not answer.
 pub fn name(index: u32) -> Option<String> {
     match Netlink::open().map_err(unreadable).and_then(|mut netlink| ask(&mut netlink, index)) {
         Ok(interface) => interface.map(|interface| interface.name),
@@ -269,7 +300,7 @@ pub fn name(index: u32) -> Option<String> {
     }
 }
 
-/// The interface with that `ifindex`, if there is one, asked over a socket that is open already.
+/// Returns the interface with this index, if there is one, over an open socket.
 pub(super) fn ask(netlink: &mut Netlink, index: u32) -> Result<Option<Interface>, InterfaceError> {
     let mut wanted = question();
     wanted.header.index = index;
@@ -278,7 +309,7 @@ pub(super) fn ask(netlink: &mut Netlink, index: u32) -> Result<Option<Interface>
 
 fn question() -> LinkMessage {
     let mut message = LinkMessage::default();
-    // Statistics are most of the answer and of no use here.
+    // Statistics would be most of the answer.
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     message
 }
@@ -286,7 +317,7 @@ fn question() -> LinkMessage {
 fn one(netlink: &mut Netlink, wanted: LinkMessage) -> Result<Option<Interface>, InterfaceError> {
     match netlink.request(RouteNetlinkMessage::GetLink(wanted), 0) {
         Ok(replies) => Ok(replies.into_iter().find_map(Interface::from_reply)),
-        // The two others: a name that is too long, or empty; an index that is none.
+        // ERANGE for a name that is too long, EINVAL for an empty name or an index that cannot be.
         Err(error) if matches!(error.errno(), Some(Errno::ENODEV | Errno::ERANGE | Errno::EINVAL)) => {
             Ok(None)
         }
@@ -302,7 +333,10 @@ fn names(interfaces: &[Interface]) -> Names {
     Names(interfaces.iter().map(|interface| interface.name.clone()).collect())
 }
 
-/// The addresses of one interface, or of all when `interface` is `None`; both families.
+/// Returns the addresses of one interface, or of all for `None`, of both families.
+///
+/// # Errors
+/// [`InterfaceError::Netlink`].
 pub fn addresses(interface: Option<u32>) -> Result<Vec<Address>, InterfaceError> {
     let mut request = AddressMessage::default();
     request.header.family = AddressFamily::Unspec;
@@ -313,11 +347,14 @@ pub fn addresses(interface: Option<u32>) -> Result<Vec<Address>, InterfaceError>
     Ok(addresses.filter(|address| interface.is_none_or(|index| index == address.interface)).collect())
 }
 
-/// The interface's address to send from towards `peer`, where no route says so: when the user names the next hop
-/// instead. `None`: it has no usable address of that family.
+/// Returns the interface's source address towards `peer` for a chosen next hop, where no route names one;
+/// `None` if it has no usable address of that family.
 ///
-/// One whose prefix holds `peer` comes first, then one that is not deprecated, then one of `peer`'s scope (RFC
-/// 6724 section 5, as far as a single interface leaves a choice).
+/// An address whose prefix holds `peer` is preferred, then one that is not deprecated, then one of `peer`'s
+/// scope (RFC 6724, section 5, as far as a single interface leaves a choice).
+///
+/// # Errors
+/// [`InterfaceError::Netlink`].
 pub fn source_towards(interface: u32, peer: IpAddr) -> Result<Option<IpAddr>, InterfaceError> {
     let candidates = addresses(Some(interface))?;
     let best = candidates

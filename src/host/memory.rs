@@ -1,19 +1,20 @@
-//! How much memory this process may use: the host's, or what the tightest of its control groups allows.
+//! The memory limit of this process: the host's memory, or the tightest limit of its control groups.
 use std::{
     fs,
     path::{Component, Path, PathBuf},
 };
 
-/// A hierarchy of control groups with a memory controller, by the type of its file system, and the files that hold a
-/// group's limits in bytes (Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst). Above memory.high a group is
-/// not killed but throttled, which is no better for those who talk to it.
+/// File system types of cgroup hierarchies with a memory controller, and the files that hold a group's
+/// limits in bytes (Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst). Above memory.high a
+/// group is throttled, which is no better for its peers than being killed.
 const HIERARCHIES: [(&str, &[&str]); 2] =
     [("cgroup2", &["memory.max", "memory.high"]), ("cgroup", &["memory.limit_in_bytes"])];
 
-/// What is assumed where nothing can be read, in bytes.
+/// Limit where nothing can be read, in bytes.
 const ASSUMED: u64 = 512 << 20;
 
-/// The least of what the host has and what the control groups of this process, and those around them, allow, in bytes.
+/// Returns the smallest of the host's memory and the limits of this process's control groups and their
+/// ancestors, in bytes.
 pub fn limit() -> u64 {
     let total = nix::sys::sysinfo::sysinfo().map_or(ASSUMED, |info| info.ram_total());
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -24,23 +25,24 @@ pub fn limit() -> u64 {
 /// A control group of this process, as a folder.
 #[derive(Debug, PartialEq, Eq)]
 struct Group {
-    /// Where its hierarchy is mounted.
+    /// The mount point of its hierarchy.
     root: PathBuf,
     folder: PathBuf,
     files: &'static [&'static str],
 }
 
 impl Group {
-    /// The tightest limit from the group up to the root of what can be seen of its hierarchy.
+    /// Returns the tightest limit from the group up to the visible root of its hierarchy.
     fn limit(&self) -> Option<u64> {
         let folders = self.folder.ancestors().take_while(|folder| folder.starts_with(&self.root));
         let files = folders.flat_map(|folder| self.files.iter().map(move |file| folder.join(file)));
-        // "max" is no number. The root has no such file in version 2.
+        // "max" is no number. The root of version 2 has no such file.
         files.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).min()
     }
 }
 
-/// The groups of a process, by its /proc/PID/mountinfo (proc_pid_mountinfo(5)) and /proc/PID/cgroup (cgroups(7)).
+/// Returns the groups of a process, by its /proc/PID/mountinfo (proc_pid_mountinfo(5)) and /proc/PID/cgroup
+/// (cgroups(7)).
 fn groups(mounts: &str, memberships: &str) -> Vec<Group> {
     mounts.lines().filter_map(|mount| group(mount, memberships)).collect()
 }
@@ -61,7 +63,7 @@ fn group(mount: &str, memberships: &str) -> Option<Group> {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
         has(controllers).then_some(path)
     })?;
-    // A container sees a part of the hierarchy at its mount, and its own path may be told from further up, or as being
+    // A container's mount shows a part of the hierarchy, and the process's path may begin above it or lie
     // outside.
     let path = Path::new(path);
     let inside = path.strip_prefix(unescape(visible)).unwrap_or(Path::new(""));
@@ -70,7 +72,7 @@ fn group(mount: &str, memberships: &str) -> Option<Group> {
     Some(Group { root, folder, files })
 }
 
-/// A path of mountinfo, in which spaces, tabs, line ends and backslashes are octal numbers.
+/// Decodes a path of mountinfo, in which spaces, tabs, line ends and backslashes are octal numbers.
 fn unescape(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .into_iter()

@@ -1,14 +1,14 @@
-//! Questions to the kernel: which route a flow takes, which interface carries it, which neighbour is its next
-//! hop.
+//! Queries to the kernel: routes, interfaces, neighbours, conntrack, rules, settings, memory.
 //!
-//! Everything here is synchronous and changes nothing, with one exception: [`neighbour::resolve`] makes the kernel
-//! resolve a neighbour that it does not know yet. Netlink sockets belong to the network namespace of the thread that
-//! opened them, so each question opens its own: the answer is always that of the calling thread's namespace.
+//! All of them are synchronous and change nothing, except that [`neighbour::resolve`] makes the kernel
+//! resolve a neighbour. A netlink socket belongs to the network namespace of the thread that opened it, so
+//! each query opens its own and the answer is that of the calling thread's namespace.
 
 pub mod conntrack;
 pub mod features;
 pub mod interface;
 pub mod memory;
+pub mod monitor;
 pub mod neighbour;
 pub mod netlink;
 pub mod nfnetlink;
@@ -16,4 +16,3 @@ pub mod resolve;
 pub mod route;
 pub mod rules;
 pub mod sysctl;
-pub mod watch;

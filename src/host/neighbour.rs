@@ -1,9 +1,8 @@
-//! The link address of a next hop, from the kernel's neighbour table.
+//! The kernel's neighbour table: the link addresses of next hops.
 //!
-//! The kernel owns ARP and neighbour discovery: an entry that it has is taken as it is, and for one that it lacks
-//! `NTF_USE` makes it ask the wire (it does so under OUTPUT DROP too, since ARP is not filtered there). Changes
-//! are announced to the group RTNLGRP_NEIGH; an announcement only wakes us up, the entry itself is always read
-//! again, so that a lost announcement costs one tick and nothing else.
+//! The kernel runs ARP and neighbour discovery. netkat uses the entries that it has, and `NTF_USE` makes it
+//! resolve one that it lacks (under OUTPUT DROP, too, since iptables does not filter ARP). Notifications of
+//! the group RTNLGRP_NEIGH only wake netkat up to read the entry, so a lost one costs one tick.
 
 use std::{
     fmt,
@@ -29,19 +28,20 @@ use crate::net::MacAddr;
 
 /// The notification group for neighbours (linux/rtnetlink.h).
 pub(super) const RTNLGRP_NEIGH: u32 = 3;
-/// How long to go without reading the entry when nothing is announced.
+/// Longest wait for a notification before the entry is read again.
 const TICK: Duration = Duration::from_millis(50);
 
 /// An entry of the neighbour table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
+    /// The state (NUD_*, linux/neighbour.h).
     pub state: NeighbourState,
-    /// The link address; an unresolved entry has none, nor has one on a device without link addresses.
+    /// The link address, unless the entry is unresolved or the device has no link addresses.
     pub mac: Option<MacAddr>,
 }
 
 impl Neighbour {
-    /// What one of the kernel's replies says of a neighbour; `None`: it is about something else.
+    /// Reads one of the kernel's replies; `None` for a reply about something else.
     pub fn from_reply(reply: RouteNetlinkMessage) -> Option<Self> {
         match reply {
             RouteNetlinkMessage::NewNeighbour(message) => Some(neighbour(&message)),
@@ -49,7 +49,7 @@ impl Neighbour {
         }
     }
 
-    /// Whether the kernel itself would send to this address (NUD_VALID, net/neighbour.h).
+    /// Returns whether the kernel would send to this address (NUD_VALID, net/neighbour.h).
     pub fn valid(&self) -> bool {
         use NeighbourState::*;
         matches!(self.state, Reachable | Stale | Delay | Probe | Permanent | Noarp)
@@ -59,29 +59,76 @@ impl Neighbour {
 /// Why a next hop has no link address.
 #[derive(Debug, thiserror::Error)]
 pub enum NeighbourError {
+    /// The neighbour does not answer the kernel.
     #[error(
         "no neighbour: {address} did not answer {protocol} on {interface}; \
          check the address, and that the host is up and on this segment"
     )]
-    Failed { address: IpAddr, interface: String, protocol: Discovery },
+    Failed {
+        /// The neighbour's address.
+        address: IpAddr,
+        /// The interface's name.
+        interface: String,
+        /// The protocol that asked for it.
+        protocol: Discovery,
+    },
+    /// The neighbour has not answered yet.
     #[error("no neighbour: {address} did not answer {protocol} on {interface} within {} ms", waited.as_millis())]
-    TimedOut { address: IpAddr, interface: String, protocol: Discovery, waited: Duration },
+    TimedOut {
+        /// The neighbour's address.
+        address: IpAddr,
+        /// The interface's name.
+        interface: String,
+        /// The protocol that asked for it.
+        protocol: Discovery,
+        /// How long netkat waited.
+        waited: Duration,
+    },
+    /// The interface has no link addresses.
     #[error("{interface} has no 48-bit link addresses, so {address} has none to resolve")]
-    NoLinkAddress { address: IpAddr, interface: String },
+    NoLinkAddress {
+        /// The neighbour's address.
+        address: IpAddr,
+        /// The interface's name.
+        interface: String,
+    },
+    /// CAP_NET_ADMIN is missing.
     #[error(
         "could not make the kernel resolve {address} on {interface}: permission denied; \
          needs CAP_NET_ADMIN (run with sudo)"
     )]
-    NotPermitted { address: IpAddr, interface: String },
+    NotPermitted {
+        /// The neighbour's address.
+        address: IpAddr,
+        /// The interface's name.
+        interface: String,
+    },
+    /// The interface is down.
     #[error("interface {interface} is down, so {address} can't be resolved; try: ip link set {interface} up")]
-    InterfaceDown { address: IpAddr, interface: String },
+    InterfaceDown {
+        /// The neighbour's address.
+        address: IpAddr,
+        /// The interface's name.
+        interface: String,
+    },
+    /// The interface is unknown or of an unknown kind.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
+    /// The kernel does not answer.
     #[error("could not {what} the neighbour {address} on {interface}: {source}")]
-    Netlink { what: &'static str, address: IpAddr, interface: String, source: NetlinkError },
+    Netlink {
+        /// What failed, as a verb phrase.
+        what: &'static str,
+        /// The neighbour's address.
+        address: IpAddr,
+        /// The interface's name.
+        interface: String,
+        /// Why.
+        source: NetlinkError,
+    },
 }
 
-/// The protocol that asks the segment for a neighbour's link address.
+/// The protocol that resolves a neighbour's link address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discovery {
     /// RFC 826, for IPv4.
@@ -105,18 +152,21 @@ impl fmt::Display for Discovery {
     }
 }
 
-/// The kernel's entry for `address` on the interface, if it has one. Needs no privilege.
+/// Returns the kernel's entry for `address` on the interface, if it has one. Needs no privilege.
+///
+/// # Errors
+/// [`NeighbourError::Netlink`].
 pub fn lookup(ifindex: u32, address: IpAddr) -> Result<Option<Neighbour>, NeighbourError> {
     Netlink::open()
         .and_then(|mut netlink| entry(&mut netlink, ifindex, address))
         .map_err(|source| netlink_error("look up", ifindex, address, source))
 }
 
-/// The MAC address of `address` on the interface: at once if the kernel knows it, else the kernel is made to ask
-/// the segment, and its answer is waited for, at most `deadline` long.
+/// Returns the link address of `address` on the interface: at once if the kernel knows it, else after
+/// making the kernel resolve it, within `deadline`.
 ///
-/// The kernel itself gives up after three requests one second apart (by default), so a deadline above 3 s only
-/// matters where that was configured otherwise.
+/// The kernel gives up after three requests one second apart by default, so a deadline above 3 s only
+/// matters where that is configured otherwise.
 ///
 /// # Errors
 /// See [`NeighbourError`]; needs CAP_NET_ADMIN unless the kernel knows the neighbour.
@@ -137,7 +187,7 @@ pub fn resolve(ifindex: u32, address: IpAddr, deadline: Duration) -> Result<MacA
     let known = entry(&mut questions, ifindex, address).map_err(failed("look up"))?;
     if let Some(neighbour) = known.filter(Neighbour::valid) {
         if neighbour.state == NeighbourState::Stale {
-            // As when the kernel sends there itself: used at once, verified behind our back.
+            // As the kernel does when it sends: the address is used at once and verified meanwhile.
             solicit(&mut questions, ifindex, address)
                 .unwrap_or_else(|error| debug!("could not have {address} verified: {error}"));
         }
@@ -172,12 +222,12 @@ pub fn resolve(ifindex: u32, address: IpAddr, deadline: Duration) -> Result<MacA
     }
 }
 
-/// A valid entry's MAC address.
+/// Returns a valid entry's link address.
 fn mac(neighbour: Neighbour, ifindex: u32, address: IpAddr) -> Result<MacAddr, NeighbourError> {
     neighbour.mac.ok_or_else(|| NeighbourError::NoLinkAddress { address, interface: interface_name(ifindex) })
 }
 
-/// The kernel's entry for `address`, asked over a socket that is open already.
+/// Returns the kernel's entry for `address`, over an open socket.
 pub(super) fn entry(
     netlink: &mut Netlink,
     ifindex: u32,
@@ -202,7 +252,7 @@ fn neighbour(message: &NeighbourMessage) -> Neighbour {
     Neighbour { state: message.header.state, mac }
 }
 
-/// Whose entry an announcement is about, and the entry.
+/// Reads the address and the entry of a notification.
 pub(super) fn announced(message: &NeighbourMessage) -> Option<(IpAddr, Neighbour)> {
     let address = message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
@@ -212,7 +262,7 @@ pub(super) fn announced(message: &NeighbourMessage) -> Option<(IpAddr, Neighbour
     Some((address?, neighbour(message)))
 }
 
-/// Makes the kernel ask the segment. Never to be used on a permanent entry: NTF_USE takes its permanence away
+/// Makes the kernel resolve a neighbour. A permanent entry would lose its permanence by NTF_USE
 /// (__neigh_update in net/core/neighbour.c).
 fn solicit(netlink: &mut Netlink, ifindex: u32, address: IpAddr) -> Result<(), NetlinkError> {
     let mut message = message(ifindex, address);
@@ -239,7 +289,7 @@ fn netlink_error(what: &'static str, ifindex: u32, address: IpAddr, source: Netl
     }
 }
 
-/// For messages only: the index serves when the interface has gone meanwhile.
+/// Returns the interface's name, for messages; its index if it is gone.
 fn interface_name(ifindex: u32) -> String {
     interface::by_index(ifindex).map_or_else(|_| format!("interface {ifindex}"), |interface| interface.name)
 }

@@ -1,12 +1,12 @@
 //! The one transport for requests over netlink(7), whatever the family: rtnetlink, nfnetlink, sock_diag.
 //!
 //! A request without `NLM_F_DUMP` asks for an acknowledgement (`NLM_F_ACK`), so every answer has an end: an
-//! `NLMSG_ERROR` whose code is zero. A dump ends with `NLMSG_DONE`, and the kernel marks its messages when the table
-//! changed meanwhile (`NLM_F_DUMP_INTR`). A message that the decoder cannot read is skipped with a log line: a device
-//! of an unknown kind must not hide the others.
+//! `NLMSG_ERROR` whose code is zero. A dump ends with `NLMSG_DONE`, and the kernel marks its messages when
+//! the table changed meanwhile (`NLM_F_DUMP_INTR`). A message that the decoder cannot read is skipped with
+//! a log line: a device of an unknown kind must not hide the others.
 //!
-//! [`Netlink::request`] and [`Netlink::dump`] collect an answer; [`Netlink::stream`] hands each message on as it
-//! arrives, for tables that are larger than what is looked for in them.
+//! [`Netlink::request`] and [`Netlink::dump`] collect an answer; [`Netlink::stream`] hands each message on
+//! as it arrives, for tables that are larger than what is looked for in them.
 
 use std::{
     io,
@@ -28,15 +28,15 @@ use nix::{
     sys::socket::{MsgFlags, recv},
 };
 
-/// Longest wait for a part of an answer. The kernel answers from its own tables within microseconds; the limit only
-/// keeps a bug from hanging netkat.
+/// Longest wait for a part of an answer. The kernel answers from its own tables within microseconds; the
+/// limit only keeps a bug from hanging netkat.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Attempts at a dump that changes disturb.
 const DUMP_ATTEMPTS: usize = 8;
 /// Messages start at multiples of this (`NLMSG_ALIGNTO`, netlink(7)).
 const ALIGNMENT: usize = 4;
-/// Initial size of the receive buffer, in bytes. The kernel fills as much of it with each part of a dump, and at most
-/// this (netlink_recvmsg and netlink_dump in net/netlink/af_netlink.c).
+/// Initial size of the receive buffer, in bytes. The kernel fills as much of it with each part of a dump,
+/// and at most this (netlink_recvmsg and netlink_dump in net/netlink/af_netlink.c).
 const DATAGRAM: usize = 32 << 10;
 
 /// Why a request over netlink failed.
@@ -143,8 +143,8 @@ impl Netlink {
         Ok(Some(notifications))
     }
 
-    /// Waits at most `timeout` for a notification and discards all that have arrived. Returns whether any had. Lost
-    /// notifications (ENOBUFS) count, since the caller then looks for itself.
+    /// Waits at most `timeout` for a notification and discards all that have arrived. Returns whether any
+    /// had. Lost notifications (ENOBUFS) count, since the caller then looks for itself.
     ///
     /// # Errors
     /// [`NetlinkError::Socket`].
@@ -171,8 +171,8 @@ impl<M: Message> Netlink<M> {
         Ok(Netlink { socket, sequence: 0, buffer: Vec::new(), messages: PhantomData })
     }
 
-    /// Sends one request and returns the replies, of which a mere acknowledgement has none. `flags` are added to
-    /// `NLM_F_REQUEST | NLM_F_ACK`.
+    /// Sends one request and returns the replies, of which a mere acknowledgement has none. `flags` are
+    /// added to `NLM_F_REQUEST | NLM_F_ACK`.
     ///
     /// # Errors
     /// The kernel's refusal or the socket's failure.
@@ -185,8 +185,8 @@ impl<M: Message> Netlink<M> {
     /// Reads a whole table, again if it changes meanwhile.
     ///
     /// # Errors
-    /// [`NetlinkError::Disturbed`] where it changed during each of several attempts; the kernel's refusal or the
-    /// socket's failure.
+    /// [`NetlinkError::Disturbed`] where it changed during each of several attempts; the kernel's refusal
+    /// or the socket's failure.
     pub fn dump(&mut self, message: M) -> Result<Vec<M>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut replies = Vec::new();
@@ -198,12 +198,12 @@ impl<M: Message> Netlink<M> {
         Err(NetlinkError::Disturbed)
     }
 
-    /// Sends one request and hands each reply to `each` as it arrives. `flags` are added to `NLM_F_REQUEST` and hold
-    /// `NLM_F_ACK` or `NLM_F_DUMP`, else no answer ends.
+    /// Sends one request and hands each reply to `each` as it arrives. `flags` are added to `NLM_F_REQUEST`
+    /// and hold `NLM_F_ACK` or `NLM_F_DUMP`, else no answer ends.
     ///
     /// # Errors
-    /// [`NetlinkError::Disturbed`] where the table changed during a dump, of which `each` has seen all parts by then;
-    /// the kernel's refusal or the socket's failure.
+    /// [`NetlinkError::Disturbed`] where the table changed during a dump, of which `each` has seen all
+    /// parts by then; the kernel's refusal or the socket's failure.
     pub fn stream(&mut self, message: M, flags: u16, mut each: impl FnMut(M)) -> Result<(), NetlinkError> {
         self.send(message, NLM_F_REQUEST | flags)?;
         let sequence = self.sequence;
@@ -217,7 +217,8 @@ impl<M: Message> Netlink<M> {
             let progress = read(datagram, sequence, &mut each)?;
             disturbed |= progress.disturbed;
             match progress.complete {
-                // The whole answer is read all the same: the kernel refuses a second dump beside an unfinished one.
+                // The whole answer is read all the same: the kernel refuses a second dump beside an
+                // unfinished one.
                 true if disturbed => return Err(NetlinkError::Disturbed),
                 true => return Ok(()),
                 false => {}
@@ -286,8 +287,8 @@ pub struct Progress {
     pub disturbed: bool,
 }
 
-/// Hands the messages of one datagram to `each`, in the kernel's order. Messages with another sequence number are late
-/// answers to an earlier request that timed out.
+/// Hands the messages of one datagram to `each`, in the kernel's order. Messages with another sequence
+/// number are late answers to an earlier request that timed out.
 ///
 /// # Errors
 /// [`NetlinkError::Refused`], or [`NetlinkError::Malformed`] for a datagram that is cut short.

@@ -1,5 +1,5 @@
-//! Messages of netfilter's netlink family (linux/netfilter/nfnetlink.h), which ctnetlink and nf_tables share: a family,
-//! and attributes that stay bytes until somebody reads them.
+//! Messages of netfilter's netlink family (linux/netfilter/nfnetlink.h), which ctnetlink and nf_tables
+//! share: a family, and attributes that stay bytes until somebody reads them.
 use netlink_packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 
 /// Bits of an attribute's type (linux/netlink.h): NLA_F_NESTED and NLA_F_NET_BYTEORDER lie above.
@@ -52,7 +52,8 @@ impl NetlinkDeserializable for Message {
     }
 }
 
-/// An iterator over type and payload of the attributes in a byte string. Ends at the first one that is cut short.
+/// An iterator over type and payload of the attributes in a byte string. Ends at the first one that is cut
+/// short.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::host) struct Attributes<'a>(pub &'a [u8]);
 

@@ -1,6 +1,6 @@
-//! Names to addresses and ports, by the system resolver and /etc/services.
+//! Resolution of names to addresses and ports, by the system's resolver and /etc/services.
 //!
-//! Literals never reach the resolver. A zone (`fe80::1%eth0`) is an interface's name or index.
+//! The resolver never sees literals. A zone (`fe80::1%eth0`) is an interface's name or index.
 
 use std::{
     collections::HashSet,
@@ -11,20 +11,23 @@ use std::{
 use super::interface::{self, InterfaceError};
 use crate::net::Protocol;
 
-/// Where service names are listed, services(5).
+/// The list of services, services(5).
 const SERVICES: &str = "/etc/services";
 
-/// Which addresses the user wants.
+/// The address families to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Family {
+    /// Both.
     #[default]
     Any,
+    /// IPv4 only.
     V4,
+    /// IPv6 only.
     V6,
 }
 
 impl Family {
-    /// Whether `address` is of this family.
+    /// Returns whether `address` is of this family.
     pub fn includes(self, address: IpAddr) -> bool {
         match self {
             Family::Any => true,
@@ -47,24 +50,51 @@ impl fmt::Display for Family {
 /// Why a host has no address.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
+    /// The resolver failed.
     #[error("could not resolve \"{name}\": {source}")]
-    Unknown { name: String, source: io::Error },
+    Unknown {
+        /// The name.
+        name: String,
+        /// The resolver's error.
+        source: io::Error,
+    },
+    /// All addresses are of the other family.
     #[error("\"{name}\" has no {wanted} address; it has: {present}")]
-    NoAddressOfFamily { name: String, wanted: Family, present: String },
-    #[error("\"{0}\" is not a numeric address, and names are not looked up with -n")]
+    NoAddressOfFamily {
+        /// The name.
+        name: String,
+        /// The wanted family.
+        wanted: Family,
+        /// The addresses that it has, with commas.
+        present: String,
+    },
+    /// A name where only literals are allowed.
+    #[error("\"{0}\" is not a numeric address, and names are not looked up")]
     NotNumeric(String),
+    /// The text before the zone is no IPv6 address.
     #[error("\"{0}\" is not an IPv6 address with a zone; write it as fe80::1%eth0")]
     InvalidZone(String),
+    /// The address is not link-local.
     #[error("\"{name}\": only link-local addresses (fe80::/10, ff02::/16) have a zone; leave it out")]
-    ZoneOfGlobal { name: String },
+    ZoneOfGlobal {
+        /// The address with its zone.
+        name: String,
+    },
+    /// The zone is no interface.
     #[error("\"{name}\": {source}")]
-    UnknownZone { name: String, source: InterfaceError },
+    UnknownZone {
+        /// The address with its zone.
+        name: String,
+        /// Why.
+        source: InterfaceError,
+    },
 }
 
-/// The addresses of `host`, in the order of preference that the resolver gives (RFC 6724), each with `port`.
-/// Never empty. IPv4-mapped IPv6 addresses come as the IPv4 addresses that they stand for.
+/// Returns the addresses of `host`, each with `port`, in the resolver's order of preference (RFC 6724); at
+/// least one. IPv4-mapped IPv6 addresses become IPv4 addresses. With `numeric`, names are refused.
 ///
-/// With `numeric`, names are refused rather than looked up.
+/// # Errors
+/// [`ResolveError`].
 pub fn addresses(
     host: &str,
     port: u16,
@@ -129,25 +159,38 @@ fn zoned(host: &str, address: &str, zone: &str, port: u16) -> Result<SocketAddr,
     Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)))
 }
 
-/// Why a port is none.
+/// Why a text names no port.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
+    /// A number that is 0 or above 65535.
     #[error("port {0} is out of range; ports go from 1 to 65535")]
     OutOfRange(String),
+    /// No service has this name.
     #[error(
         "\"{name}\" is not a port: {SERVICES} lists no such {protocol} service; write a number from 1 to 65535"
     )]
-    UnknownService { name: String, protocol: Protocol },
+    UnknownService {
+        /// The name.
+        name: String,
+        /// The wanted protocol.
+        protocol: Protocol,
+    },
+    /// The list of services cannot be read.
     #[error(
         "\"{name}\" is not a number, and {SERVICES} could not be read: {reason}; write the port's number"
     )]
-    NoServices { name: String, reason: String },
+    NoServices {
+        /// The name.
+        name: String,
+        /// The system call's error.
+        reason: String,
+    },
 }
 
-/// A port from its number or its service name ("http").
+/// Parses a port, a number or the name of a service ("http").
 ///
 /// # Errors
-/// [`PortError::OutOfRange`] for 0 and for numbers above 65535.
+/// [`PortError`].
 pub fn port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
     if is_number(text) {
         return match text.parse() {
@@ -161,16 +204,16 @@ pub fn port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
         .ok_or_else(|| PortError::UnknownService { name: text.to_owned(), protocol })
 }
 
-/// Ports as a list of numbers, service names and ranges, as `22,80,8000-8100,https`: each port once, in the
-/// order written. As with nc, a range may be written from high to low.
+/// Parses a list of port numbers, service names and ranges, as `22,80,8000-8100,https`. Returns each port
+/// once, in the order of the list. As with nc, a range may go from high to low.
 ///
 /// # Errors
-/// As for [`port`], of any part of the list.
+/// [`PortError`], for any part of the list.
 pub fn ports(text: &str, protocol: Protocol) -> Result<Vec<u16>, PortError> {
     let mut ports = Vec::new();
     let mut seen = HashSet::new();
     for part in text.split(',').map(str::trim) {
-        // Names of services have hyphens, too: ftp-data.
+        // Service names may have hyphens: ftp-data.
         let (from, to) = match part.split_once('-') {
             Some((from, to)) if is_number(from) && is_number(to) => {
                 let (a, b) = (port(from, protocol)?, port(to, protocol)?);
@@ -267,10 +310,7 @@ worse 99999/tcp
         let error = one("192.0.2.1", Family::V6).expect_err("wrong family");
         assert_eq!(error.to_string(), "\"192.0.2.1\" has no IPv6 address; it has: 192.0.2.1");
         let error = one("localhost", Family::Any).expect_err("a name");
-        assert_eq!(
-            error.to_string(),
-            "\"localhost\" is not a numeric address, and names are not looked up with -n"
-        );
+        assert_eq!(error.to_string(), "\"localhost\" is not a numeric address, and names are not looked up");
     }
 
     #[test]

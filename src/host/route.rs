@@ -1,13 +1,14 @@
 //! The kernel's routing decision for one flow.
 //!
-//! The question is put as the kernel's own `connect` puts it (RTM_GETROUTE with the flow's protocol, ports, mark
-//! and user), so policy rules, VRFs, multipath hashing and nexthop objects answer for the real flow. For IPv4 it
-//! is put twice, since `connect` does so (ip_route_connect in include/net/route.h): the first answer chooses the
-//! source address, and a rule or a hash that looks at the source has its say in the second.
+//! The request has what the kernel's own connect(2) looks at (RTM_GETROUTE with the flow's protocol and
+//! ports; the kernel adds the user), so policy rules, VRFs, multipath hashing and nexthop objects answer
+//! for the real flow. For IPv4 there are two requests, as connect(2) makes two lookups (ip_route_connect in
+//! include/net/route.h): the first chooses the source address, at which a rule or a hash may look in the
+//! second.
 //!
-//! Two answers must not be believed. With an output interface, IPv4 invents an on-link route where the table
-//! has none (ip_route_output_key_hash_rcu in net/ipv4/route.c); it betrays itself by naming no table. And IPv6
-//! lets a longer prefix through another interface win when a source is given too.
+//! Two answers are wrong. With an output interface, IPv4 invents an on-link route where the table has none
+//! (ip_route_output_key_hash_rcu in net/ipv4/route.c); such an answer names no table. And with a source as
+//! well, IPv6 prefers a longer prefix through another interface.
 
 use std::{
     io,
@@ -34,29 +35,28 @@ use crate::net::Protocol;
 
 /// The total length field of an IP packet has 16 bits.
 const MAX_IP_PACKET: u32 = 65535;
-/// Where a socket is connected that is only asked for its source address (discard, RFC 863); nothing is sent.
+/// Destination port where none matters (discard, RFC 863); nothing is sent there.
 const DISCARD_PORT: u16 = 9;
 
-/// The flow whose route is asked for.
+/// The flow whose route is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
+    /// The destination.
     pub destination: IpAddr,
-    /// Must be an address of this host; leave it out when impersonating another, for the kernel knows no route
-    /// from a foreign address.
+    /// An address of this host; `None` for an assumed address, from which the kernel knows no route.
     pub source: Option<IpAddr>,
-    /// The output interface, or the VRF device, that the flow is bound to.
+    /// Index of the output interface, or of the VRF device, that the flow is bound to.
     pub interface: Option<u32>,
+    /// The transport protocol.
     pub protocol: Protocol,
+    /// The source port, if it is known.
     pub source_port: Option<u16>,
+    /// The destination port, if there is only one.
     pub destination_port: Option<u16>,
-    /// The firewall mark that policy rules may look at (SO_MARK).
-    pub mark: Option<u32>,
-    /// The user that policy rules may look at; by default the process's own.
-    pub uid: Option<u32>,
 }
 
 impl Query {
-    /// A flow to `destination`; its zone, if it has one, is the output interface.
+    /// Returns the query for a flow to `destination`, whose zone, if it has one, is the output interface.
     pub fn to(destination: SocketAddr, protocol: Protocol) -> Self {
         let zone = match destination {
             SocketAddr::V6(v6) if v6.scope_id() != 0 => Some(v6.scope_id()),
@@ -69,92 +69,148 @@ impl Query {
             protocol,
             source_port: None,
             destination_port: Some(destination.port()),
-            mark: None,
-            uid: None,
         }
     }
 }
 
-/// What kind of destination the routing table takes it for.
+/// The kind of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// Another host.
     Unicast,
-    /// An address of this host: the kernel would loop the packet back through `lo` (or the VRF device).
+    /// An address of this host, which the kernel reaches by `lo` or the VRF device.
     Local,
+    /// All hosts on a segment.
     Broadcast,
+    /// A group.
     Multicast,
+    /// The nearest of several hosts.
     Anycast,
 }
 
-/// The way to a destination.
+/// The route of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// The destination.
     pub destination: IpAddr,
+    /// The kind of destination.
     pub kind: Kind,
-    /// Index of the output interface; for [`Kind::Local`] that is `lo`'s, whatever the query asked for.
+    /// Index of the output interface; that of `lo` for [`Kind::Local`], even if the query names another.
     pub interface: u32,
-    /// The address to send from.
+    /// The source address.
     pub source: IpAddr,
-    /// The next hop when the destination is not on-link; may be IPv6 for an IPv4 destination (RFC 5549).
+    /// The next hop if the destination is not on-link; may be IPv6 for an IPv4 destination (RFC 5549).
     pub gateway: Option<IpAddr>,
-    /// Bytes of the largest IP packet on this path, as far as the kernel knows: the interface's MTU, a route
-    /// metric, or what an ICMP error taught it; at most 65535.
+    /// The path's MTU in bytes, at most 65535: the interface's, a route metric, or one that an ICMP error
+    /// reported.
     pub mtu: u32,
     /// The TTL or hop limit that the route demands; the system's default holds otherwise.
     pub hop_limit: Option<u8>,
 }
 
 impl Route {
-    /// Whose link address the frames are sent to.
+    /// Returns the address whose link address the frames are sent to.
     pub fn next_hop(&self) -> IpAddr {
         self.gateway.unwrap_or(self.destination)
     }
 }
 
-/// Why there is no way to a destination.
+/// Why a flow has no route.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
+    /// No routing table has an entry.
     #[error(
         "no route to {0}: the network is unreachable, no routing table has an entry for it; \
          add a route, or name interface and next hop"
     )]
     None(IpAddr),
+    /// An unreachable route or rule.
     #[error("no route to {0}: the routing policy declares it unreachable; see: ip route get {0}; ip rule")]
     Unreachable(IpAddr),
+    /// A prohibit route or rule.
     #[error("no route to {0}: the routing policy prohibits it; see: ip route get {0}; ip rule")]
     Prohibited(IpAddr),
+    /// A blackhole route or rule.
     #[error("no route to {0}: the routing policy discards it (blackhole); see: ip route get {0}; ip rule")]
     Blackhole(IpAddr),
-    #[error(
-        "source address {source_address} is not on this host; \
-         use one of its own addresses, or be another host with --as"
-    )]
-    ForeignSource { source_address: IpAddr },
+    /// The source is no address of this host.
+    #[error("source address {source_address} is not on this host; use one of its own addresses")]
+    ForeignSource {
+        /// The source.
+        source_address: IpAddr,
+    },
+    /// The source address is tentative or a duplicate.
     #[error("source address {source_address} can't be used: {reason}")]
-    UnusableSource { source_address: IpAddr, reason: &'static str },
+    UnusableSource {
+        /// The source.
+        source_address: IpAddr,
+        /// Why it cannot be used.
+        reason: &'static str,
+    },
+    /// The output interface has no address.
     #[error(
         "no route to {destination}: {interface} has no address to send from; assign it one, or name a source"
     )]
-    NoSource { destination: IpAddr, interface: String },
+    NoSource {
+        /// The destination.
+        destination: IpAddr,
+        /// The interface's name.
+        interface: String,
+    },
+    /// The route leads out of another interface.
     #[error(
         "no route to {destination} through {asked}: {}; leave the interface out, or name the next hop",
         instead(.chosen.as_deref())
     )]
-    InterfaceMismatch { destination: IpAddr, asked: String, chosen: Option<String> },
+    InterfaceMismatch {
+        /// The destination.
+        destination: IpAddr,
+        /// The interface in the query.
+        asked: String,
+        /// The interface that the routing table names.
+        chosen: Option<String>,
+    },
+    /// The interface is down.
     #[error("no route to {destination} through {interface}: it is down; try: ip link set {interface} up")]
-    InterfaceDown { destination: IpAddr, interface: String },
+    InterfaceDown {
+        /// The destination.
+        destination: IpAddr,
+        /// The interface's name.
+        interface: String,
+    },
+    /// A link-local destination without a zone.
     #[error("{0} is link-local: say on which interface, as {0}%eth0")]
     ZoneMissing(Ipv6Addr),
+    /// The destination is 0.0.0.0 or ::.
     #[error("{0} is no destination; this host is 127.0.0.1 or ::1")]
     Unspecified(IpAddr),
+    /// Source and destination are of two families.
     #[error("source {source_address} and destination {destination} are not of one address family")]
-    FamilyMismatch { source_address: IpAddr, destination: IpAddr },
+    FamilyMismatch {
+        /// The source.
+        source_address: IpAddr,
+        /// The destination.
+        destination: IpAddr,
+    },
+    /// The route encapsulates packets (lwtunnel).
     #[error("the route to {destination} encapsulates its packets ({kind}), which netkat can't do")]
-    Encapsulated { destination: IpAddr, kind: String },
+    Encapsulated {
+        /// The destination.
+        destination: IpAddr,
+        /// The encapsulation.
+        kind: String,
+    },
+    /// An interface is unknown.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
+    /// The kernel does not answer.
     #[error("could not ask the kernel for the route to {destination}: {source}")]
-    Netlink { destination: IpAddr, source: NetlinkError },
+    Netlink {
+        /// The destination.
+        destination: IpAddr,
+        /// Why.
+        source: NetlinkError,
+    },
 }
 
 fn instead(chosen: Option<&str>) -> String {
@@ -164,10 +220,10 @@ fn instead(chosen: Option<&str>) -> String {
     }
 }
 
-/// Asks the kernel which way the flow goes. Needs no privilege (but for `mark` on old kernels).
+/// Looks up the route of a flow. Needs no privilege.
 ///
 /// # Errors
-/// See [`RouteError`]: each way in which a table, a rule or an interface can refuse has its own.
+/// [`RouteError`] tells whether a table, a rule or an interface refuses.
 pub fn lookup(query: &Query) -> Result<Route, RouteError> {
     let mut netlink =
         Netlink::open().map_err(|source| RouteError::Netlink { destination: query.destination, source })?;
@@ -184,52 +240,54 @@ pub fn lookup(query: &Query) -> Result<Route, RouteError> {
     Ok(route)
 }
 
-/// Whether it is the default route, and none that knows the destination any better, that leads there. `false` also
-/// where the kernel does not say: IPv4 before Linux 4.13, IPv6 before 4.15.
+/// Returns whether only the default route leads to the destination. `false` also where the kernel does not
+/// tell: IPv4 before Linux 4.13, IPv6 before 4.15.
 pub fn is_default(query: &Query) -> bool {
-    entry(query).is_some_and(|entry| entry.prefix == 0)
+    logged_entry(query).is_some_and(|entry| entry.prefix == 0)
 }
 
-/// The interfaces of the route's paths, of which it may have several.
+/// Returns the output interfaces of the route's next hops.
 pub fn paths(query: &Query) -> Vec<u32> {
-    let legs = entry(query).map(|entry| entry.legs).unwrap_or_default();
-    legs.into_iter().map(|leg| leg.interface).collect()
+    let nexthops = logged_entry(query).map(|entry| entry.nexthops).unwrap_or_default();
+    nexthops.into_iter().map(|nexthop| nexthop.interface).collect()
 }
 
-/// The routing table's entry that leads there.
-fn entry(query: &Query) -> Option<Entry> {
+/// Returns the routing table's entry, or logs why there is none.
+fn logged_entry(query: &Query) -> Option<FibEntry> {
     Netlink::open()
-        .and_then(|mut netlink| entry_of(&mut netlink, query))
+        .and_then(|mut netlink| fib_entry(&mut netlink, query))
         .inspect_err(|error| debug!("cannot tell which route leads to {}: {error}", query.destination))
         .ok()
 }
 
-/// What a routing table says of a destination.
+/// An entry of a routing table (FIB, forwarding information base).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What kind of destination it is; none of those that refuse, which are errors.
+pub struct FibEntry {
+    /// The kind of destination; never one that refuses, which is an error.
     pub kind: RouteType,
-    /// Bits of the destination's prefix.
+    /// Length of the destination's prefix, in bits.
     pub prefix: u8,
-    /// The paths, at least one; a route may have several.
-    pub legs: Vec<Leg>,
+    /// The next hops, at least one; a multipath route has several.
+    pub nexthops: Vec<FibNexthop>,
 }
 
-/// One path of a route.
+/// A next hop of a routing table's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leg {
+pub struct FibNexthop {
     /// The output interface's index.
     pub interface: u32,
-    /// The next hop when the destination is not on-link.
+    /// The gateway if the destination is not on-link.
     pub gateway: Option<IpAddr>,
 }
 
-/// The routing table's entry for `query`, asked over a socket that is open already. Kernels that can't name the entry
-/// (IPv4 before Linux 4.13, IPv6 before 4.15) name the path that they would take, with the prefix of a host.
+/// Returns the routing table's entry for `query`, over an open socket. Kernels that cannot name the entry
+/// (IPv4 before Linux 4.13, IPv6 before 4.15) name the next hop that they would take, with the prefix of a
+/// host.
 ///
 /// # Errors
-/// No table has an entry, the entry refuses, or the kernel does not answer.
-pub(super) fn entry_of(netlink: &mut Netlink, query: &Query) -> Result<Entry, NetlinkError> {
+/// [`NetlinkError::Refused`] where no table has an entry or the entry refuses, or another where the kernel
+/// does not answer.
+pub(super) fn fib_entry(netlink: &mut Netlink, query: &Query) -> Result<FibEntry, NetlinkError> {
     let mut message = question(query);
     message.header.flags |= RouteFlags::FibMatch;
     let replies = netlink.request(RouteNetlinkMessage::GetRoute(message), 0)?;
@@ -238,21 +296,21 @@ pub(super) fn entry_of(netlink: &mut Netlink, query: &Query) -> Result<Entry, Ne
         _ => None,
     });
     let route = route.ok_or(NetlinkError::Malformed("no route in it"))?;
-    let (mut only, mut legs) = (Leg { interface: 0, gateway: None }, Vec::new());
+    let (mut only, mut nexthops) = (FibNexthop { interface: 0, gateway: None }, Vec::new());
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => only.interface = *index,
-            RouteAttribute::MultiPath(hops) => legs.extend(hops.iter().map(|hop| Leg {
+            RouteAttribute::MultiPath(hops) => nexthops.extend(hops.iter().map(|hop| FibNexthop {
                 interface: hop.interface_index,
                 gateway: hop.attributes.iter().find_map(gateway),
             })),
             other => only.gateway = only.gateway.or_else(|| gateway(other)),
         }
     }
-    if legs.is_empty() {
-        legs.push(only);
+    if nexthops.is_empty() {
+        nexthops.push(only);
     }
-    Ok(Entry { kind: route.header.kind, prefix: route.header.destination_prefix_length, legs })
+    Ok(FibEntry { kind: route.header.kind, prefix: route.header.destination_prefix_length, nexthops })
 }
 
 fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
@@ -264,8 +322,7 @@ fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
     }
 }
 
-/// The interface and the neighbour on the way from `source` to `destination`, asked over a socket that is open
-/// already.
+/// Returns output interface and next hop from `source` to `destination`, over an open socket.
 pub(super) fn neighbour_towards(
     netlink: &mut Netlink,
     source: Option<IpAddr>,
@@ -276,7 +333,7 @@ pub(super) fn neighbour_towards(
     Some((answer.interface, answer.gateway.unwrap_or(destination)))
 }
 
-/// Refuses what the kernel would misunderstand.
+/// Refuses destinations that the kernel would misunderstand.
 fn check(query: &Query) -> Result<(), RouteError> {
     match (query.destination, query.interface) {
         (destination, _) if destination.is_unspecified() => Err(RouteError::Unspecified(destination)),
@@ -285,7 +342,7 @@ fn check(query: &Query) -> Result<(), RouteError> {
     }
 }
 
-/// Whether the host may send from `source`; the kernel's own refusal can't be told from a missing route.
+/// Checks that the host may send from `source`; the kernel's own refusal looks like a missing route.
 fn check_source(netlink: &mut Netlink, query: &Query, source: IpAddr) -> Result<(), RouteError> {
     if source.is_ipv4() != query.destination.is_ipv4() {
         return Err(RouteError::FamilyMismatch { source_address: source, destination: query.destination });
@@ -302,7 +359,7 @@ fn check_source(netlink: &mut Netlink, query: &Query, source: IpAddr) -> Result<
             reason: "duplicate address detection has not finished; try again in a second or two",
         }),
         Some(_) => Ok(()),
-        // No interface has it, but a whole prefix may be local: 127.0.0.0/8, or `ip route add local`.
+        // A whole prefix may be local: 127.0.0.0/8, or `ip route add local`.
         None => match ask(netlink, &Query { destination: source, source: None, ..*query }) {
             Ok(answer) if answer.kind == RouteType::Local => Ok(()),
             _ => Err(RouteError::ForeignSource { source_address: source }),
@@ -310,7 +367,7 @@ fn check_source(netlink: &mut Netlink, query: &Query, source: IpAddr) -> Result<
     }
 }
 
-/// Puts the question as often, and with as much, as the kernel's `connect` would.
+/// Makes the lookups of the kernel's connect(2).
 fn ask_as_connect(netlink: &mut Netlink, query: &Query) -> Result<Answer, RouteError> {
     let first = ask(netlink, query);
     match (query.destination, query.source) {
@@ -342,7 +399,7 @@ fn ask_as_connect(netlink: &mut Netlink, query: &Query) -> Result<Answer, RouteE
     }
 }
 
-/// The source that the kernel gives to a socket of its own. Nothing is sent.
+/// Returns the source that the kernel gives a socket of its own. Sends nothing.
 fn source_of_socket(query: &Query) -> Option<IpAddr> {
     let IpAddr::V6(destination) = query.destination else { return None };
     let connected = || -> io::Result<IpAddr> {
@@ -350,9 +407,6 @@ fn source_of_socket(query: &Query) -> Option<IpAddr> {
         if let Some(index) = query.interface {
             let name = interface::by_index(index).map_err(io::Error::other)?.name;
             setsockopt(&socket, sockopt::BindToDevice, &name.into())?;
-        }
-        if let Some(mark) = query.mark {
-            setsockopt(&socket, sockopt::Mark, &mark)?;
         }
         let port = query.destination_port.unwrap_or(DISCARD_PORT);
         socket.connect(SocketAddrV6::new(destination, port, 0, query.interface.unwrap_or(0)))?;
@@ -364,7 +418,7 @@ fn source_of_socket(query: &Query) -> Option<IpAddr> {
         .filter(|source| !source.is_unspecified())
 }
 
-/// Weeds out answers that don't keep to the interface that was asked for.
+/// Refuses answers that do not keep to the interface in the query.
 fn believe(answer: Answer, query: &Query, bound: Option<&Interface>) -> Result<Answer, RouteError> {
     let Some(bound) = bound.filter(|_| answer.kind == RouteType::Unicast) else { return Ok(answer) };
     let mismatch = |chosen| RouteError::InterfaceMismatch {
@@ -379,7 +433,7 @@ fn believe(answer: Answer, query: &Query, bound: Option<&Interface>) -> Result<A
             return Err(mismatch(Some(chosen.name)));
         }
     }
-    // Where there are no next hops, "on-link" is no claim that could be wrong.
+    // Without neighbours, an invented on-link route is right.
     let invented = answer.table == Some(u32::from(RouteHeader::RT_TABLE_UNSPEC));
     if invented && query.destination.is_ipv4() && !bound.no_arp {
         return Err(mismatch(None));
@@ -387,8 +441,8 @@ fn believe(answer: Answer, query: &Query, bound: Option<&Interface>) -> Result<A
     Ok(answer)
 }
 
-/// Asks again without the interface where that was the obstacle: the destination may be one of our own
-/// addresses, which no interface but `lo` leads to; and otherwise there is a better reason to be told.
+/// Repeats the lookup without the interface if that was the obstacle: the destination may be this host's
+/// own address, to which only `lo` leads; otherwise the answer explains the error.
 fn ask_elsewhere(
     error: RouteError,
     netlink: &mut Netlink,
@@ -468,8 +522,6 @@ fn question(query: &Query) -> RouteMessage {
     attributes.extend(query.interface.map(RouteAttribute::Oif));
     attributes.extend(query.source_port.map(RouteAttribute::Sport));
     attributes.extend(query.destination_port.map(RouteAttribute::Dport));
-    attributes.extend(query.mark.map(RouteAttribute::Mark));
-    attributes.extend(query.uid.map(RouteAttribute::Uid));
     message
 }
 

@@ -1,40 +1,53 @@
-//! The few kernel settings that decide how our own stack behaves.
+//! The kernel settings (sysctl(8)) that netkat's own stack follows.
 
-use std::{fs, io, ops::RangeInclusive, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
-/// A setting that could not be read.
+/// Why a setting could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
+    /// The file could not be read.
     #[error("could not read {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    Unreadable {
+        /// The setting's file.
+        path: PathBuf,
+        /// The system call's error.
+        source: io::Error,
+    },
+    /// The file holds something else.
     #[error("{} holds \"{text}\", which is not {expected}", path.display())]
-    Malformed { path: PathBuf, text: String, expected: &'static str },
+    Malformed {
+        /// The setting's file.
+        path: PathBuf,
+        /// Its content.
+        text: String,
+        /// What it should be.
+        expected: &'static str,
+    },
 }
 
-/// The congestion control that new kernel TCP connections get, e.g. "cubic" or "bbr".
+/// Returns the congestion control of new kernel TCP connections, e.g. "cubic" or "bbr".
+///
+/// # Errors
+/// [`SysctlError`].
 pub fn tcp_congestion_control() -> Result<String, SysctlError> {
     read("net/ipv4/tcp_congestion_control").map(|(_, text)| text)
 }
 
-/// The ports that the kernel gives to sockets which ask for none in particular.
-pub fn ip_local_port_range() -> Result<RangeInclusive<u16>, SysctlError> {
-    let (path, text) = read("net/ipv4/ip_local_port_range")?;
-    let mut numbers = text.split_whitespace().map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(first)), Some(Ok(last))) if first <= last => Ok(first..=last),
-        _ => Err(SysctlError::Malformed { path, text, expected: "a range of ports" }),
-    }
-}
-
-/// The first port that needs no CAP_NET_BIND_SERVICE; 65536 where every port needs it.
+/// Returns the first port that needs no CAP_NET_BIND_SERVICE; 65536 where every port needs it.
+///
+/// # Errors
+/// [`SysctlError`].
 pub fn ip_unprivileged_port_start() -> Result<u32, SysctlError> {
     let (path, text) = read("net/ipv4/ip_unprivileged_port_start")?;
     text.parse().map_err(|_| SysctlError::Malformed { path, text, expected: "a port" })
 }
 
-/// Whether the kernel drops IPv4 packets on this interface whose source it would not answer by the same (RFC 3704,
-/// strict reverse path filtering). The higher of the interface's and of everybody's setting counts (IN_DEV_RPFILTER in
-/// linux/inetdevice.h); 1 is strict.
+/// Returns whether the kernel filters IPv4 packets on this interface by the strict reverse path (RFC 3704).
+/// The higher of the interface's setting and that for all counts (IN_DEV_RPFILTER in linux/inetdevice.h); 1
+/// is strict.
+///
+/// # Errors
+/// [`SysctlError`].
 pub fn is_reverse_path_strict(interface: &str) -> Result<bool, SysctlError> {
     let mut highest = 0;
     for scope in ["all", interface] {

@@ -8,8 +8,9 @@ const MAPPED: libc::c_int = 32 << 10;
 /// Makes large buffers come from mmap(2) and go back by munmap(2), always. So a fresh buffer's pages cost
 /// nothing until they are used, and what a thousand connections used is given back.
 ///
-/// glibc would otherwise learn from the first freed buffer to keep such sizes on its heap, where a fresh buffer
-/// has to be zeroed, page for page (man 3 mallopt, M_MMAP_THRESHOLD). musl does it this way in any case.
+/// glibc would otherwise learn from the first freed buffer to keep such sizes on its heap, where a fresh
+/// buffer has to be zeroed, page for page (man 3 mallopt, M_MMAP_THRESHOLD). musl does it this way in any
+/// case.
 pub fn map_large_buffers() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two integers and no pointers; the threshold is in its valid range.
@@ -18,10 +19,11 @@ pub fn map_large_buffers() {
     }
 }
 
-/// Gives the kernel what is free on the heap, which glibc keeps where something in use lies behind it: what many
-/// connections had out of order was too small to be mapped. musl gives back whatever it can by itself.
+/// Gives the kernel what is free on the heap, which glibc keeps where something in use lies behind it: what
+/// many connections had out of order was too small to be mapped. musl gives back whatever it can by itself.
 pub fn release_free_memory() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim takes an integer and no pointers; what is allocated stays where it is (malloc_trim(3)).
+    // SAFETY: malloc_trim takes an integer and no pointers; what is allocated stays where it is
+    // (malloc_trim(3)).
     let _ = unsafe { libc::malloc_trim(0) };
 }

@@ -1,13 +1,14 @@
-//! One program at one interface: at tcx where the kernel has it and has room there, else at clsact.
+//! The attachment of one program to one interface: at tcx where the kernel has it and has room there, else
+//! at clsact.
 
 use super::{
     Programs,
-    bpf::{self, Direction, Place},
+    bpf::{self, Position, TcHook},
     clsact::{self, ClsactFilter},
     error::KernelError,
 };
 use crate::{
-    host::features::Missing,
+    host::features::FeatureOverrides,
     process::capability::{self, Capability},
 };
 use log::debug;
@@ -19,12 +20,13 @@ use std::{
 /// How programs are attached to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// tcx where the kernel has it and has room there, in front of the other programs if it lets us, else clsact.
+    /// tcx where the kernel has it and has room there, else clsact; in front of the other programs where
+    /// possible.
     #[default]
     Auto,
     /// Linux 6.6 and later. The kernel undoes it when the process ends, however it ends.
     Tcx,
-    /// Older kernels. Undone when the value is dropped; otherwise inert within
+    /// Any kernel. Undone when the value is dropped; if the process is killed, inert within
     /// [`HEARTBEAT_LIMIT`](super::HEARTBEAT_LIMIT), and removed by the next netkat on that interface.
     Clsact,
 }
@@ -33,7 +35,7 @@ pub enum Backend {
 #[derive(Debug)]
 pub(super) struct Attachment {
     interface: u32,
-    direction: Direction,
+    hook: TcHook,
     program: u32,
     undo: Undo,
 }
@@ -46,13 +48,13 @@ enum Undo {
 }
 
 impl Attachment {
-    /// Attaches, as far as the kernel lets us in front of all other programs at the same hook, after removing what dead
-    /// netkats left.
+    /// Attaches a program, in front of all others at the same hook as far as the kernel allows it, after
+    /// removing what dead netkats left there.
     pub(super) fn new(
         programs: &Programs,
         program: BorrowedFd,
         interface: u32,
-        direction: Direction,
+        hook: TcHook,
         backend: Backend,
     ) -> Result<Attachment, KernelError> {
         if let Err(error) = clsact::remove_leftovers(interface) {
@@ -61,20 +63,20 @@ impl Attachment {
         let info = bpf::program_info(program)
             .map_err(|source| KernelError::Query { interface: interface_name(interface), source })?;
         let undo = match backend {
-            Backend::Tcx => Undo::tcx(program, interface, direction, programs.missing())?,
-            Backend::Clsact => Undo::clsact(programs, program, &info.name, interface, direction)?,
-            Backend::Auto => match Undo::tcx(program, interface, direction, programs.missing()) {
+            Backend::Tcx => Undo::tcx(program, interface, hook, programs.overrides())?,
+            Backend::Clsact => Undo::clsact(programs, program, &info.name, interface, hook)?,
+            Backend::Auto => match Undo::tcx(program, interface, hook, programs.overrides()) {
                 Err(error @ (KernelError::NoTcx | KernelError::TcxFull(_))) => {
                     debug!("{error}");
-                    Undo::clsact(programs, program, &info.name, interface, direction)?
+                    Undo::clsact(programs, program, &info.name, interface, hook)?
                 }
                 result => result?,
             },
         };
-        Ok(Attachment { interface, direction, program: info.id, undo })
+        Ok(Attachment { interface, hook, program: info.id, undo })
     }
 
-    /// What was used, never `Auto`.
+    /// Returns the back end in use, never `Auto`.
     pub(super) fn backend(&self) -> Backend {
         match self.undo {
             Undo::Tcx(_) => Backend::Tcx,
@@ -82,11 +84,11 @@ impl Attachment {
         }
     }
 
-    /// The names of the programs that run before this one. tcx comes before clsact (net/core/dev.c,
-    /// sch_handle_ingress).
+    /// Returns the names of the programs that run before this one. tcx comes before clsact
+    /// (sch_handle_ingress in net/core/dev.c).
     pub(super) fn ahead(&self) -> Result<Vec<String>, KernelError> {
         let failed = |source| KernelError::Query { interface: interface_name(self.interface), source };
-        let mut ids = match bpf::attached_tcx(self.interface, self.direction) {
+        let mut ids = match bpf::attached_tcx(self.interface, self.hook) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Vec::new(),
             result => result.map_err(failed)?,
         };
@@ -103,27 +105,27 @@ impl Attachment {
 }
 
 impl Undo {
-    /// In front of all other programs; where the kernel has no such place, behind them.
+    /// Attaches in front of all other programs; where the kernel has no such position, behind them.
     fn tcx(
         program: BorrowedFd,
         interface: u32,
-        direction: Direction,
-        missing: Missing,
+        hook: TcHook,
+        overrides: FeatureOverrides,
     ) -> Result<Undo, KernelError> {
-        for place in [Place::First, Place::Last] {
-            let attached = match missing.tcx || missing.before && place == Place::First {
+        for place in [Position::First, Position::Last] {
+            let attached = match overrides.no_tcx || overrides.no_before && place == Position::First {
                 true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
-                false => bpf::attach_tcx(program, interface, direction, place),
+                false => bpf::attach_tcx(program, interface, hook, place),
             };
             match attached {
                 Ok(link) => return Ok(Undo::Tcx(link)),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    debug!("no place at tcx of {}: {place:?}", interface_name(interface));
+                    debug!("no position at tcx of {}: {place:?}", interface_name(interface));
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ERANGE) => {
                     return Err(KernelError::TcxFull(interface_name(interface)));
                 }
-                Err(error) => return Err(failed(Backend::Tcx, interface, direction, error)),
+                Err(error) => return Err(failed(Backend::Tcx, interface, hook, error)),
             }
         }
         Err(KernelError::NoTcx)
@@ -134,36 +136,36 @@ impl Undo {
         program: BorrowedFd,
         name: &str,
         interface: u32,
-        direction: Direction,
+        hook: TcHook,
     ) -> Result<Undo, KernelError> {
-        let owner = programs.watch();
+        let owner = programs.start_heartbeat();
         owner
-            .and_then(|owner| ClsactFilter::attach(program, name, owner, interface, direction))
+            .and_then(|owner| ClsactFilter::attach(program, name, owner, interface, hook))
             .map(Undo::Clsact)
-            .map_err(|error| failed(Backend::Clsact, interface, direction, error))
+            .map_err(|error| failed(Backend::Clsact, interface, hook, error))
     }
 }
 
-fn failed(backend: Backend, interface: u32, direction: Direction, source: io::Error) -> KernelError {
+fn failed(backend: Backend, interface: u32, hook: TcHook, source: io::Error) -> KernelError {
     let purpose = "attach its eBPF programs to an interface";
     if let Some(error) = capability::denied(&source, Capability::NetAdmin, purpose) {
         return error.into();
     }
-    let hook = match (backend, direction) {
-        (Backend::Clsact, Direction::Ingress) => "clsact ingress",
-        (Backend::Clsact, Direction::Egress) => "clsact egress",
-        (_, Direction::Ingress) => "tcx ingress",
-        (_, Direction::Egress) => "tcx egress",
+    let hook = match (backend, hook) {
+        (Backend::Clsact, TcHook::Ingress) => "clsact ingress",
+        (Backend::Clsact, TcHook::Egress) => "clsact egress",
+        (_, TcHook::Ingress) => "tcx ingress",
+        (_, TcHook::Egress) => "tcx egress",
     };
     KernelError::Attach { hook, interface: interface_name(interface), source }
 }
 
-/// The interface's name, for messages; its index when it has none any more.
+/// Returns the interface's name, for messages; its index if it is gone.
 fn interface_name(index: u32) -> String {
     crate::host::interface::name(index).unwrap_or_else(|| format!("interface {index}"))
 }
 
-/// A program's name; its id where asking takes a privilege that we do not have (CAP_SYS_ADMIN).
+/// Returns a program's name; its id where reading the name takes CAP_SYS_ADMIN and we lack it.
 fn program_name(id: u32) -> String {
     bpf::program_by_id(id)
         .and_then(|program| bpf::program_info(program.as_fd()))

@@ -1,4 +1,4 @@
-//! The bpf(2) calls that libbpf-rs has no safe form of: tcx links and questions about attached programs.
+//! The bpf(2) calls for which libbpf-rs has no safe form: tcx links, and queries about attached programs.
 #![allow(unsafe_code)]
 
 use libbpf_rs::libbpf_sys as sys;
@@ -8,60 +8,60 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-/// Where tc programs run on an interface.
+/// The side of an interface at which tc programs run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub(super) enum TcHook {
     Ingress,
     Egress,
 }
 
-/// Where a program goes among those that are at the same hook.
+/// A position among the programs at one hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Position {
     First,
     Last,
 }
 
-/// The kernel's number for a program and the name it carries (15 bytes at most).
+/// The kernel's id of a program, and its name (15 bytes at most).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProgramInfo {
     pub id: u32,
     pub name: String,
 }
 
-/// Attaches a program at an interface's tcx hook, in front of all others or behind them. Closing the descriptor
-/// detaches it, as does the end of the process.
+/// Attaches a program at an interface's tcx hook. Closing the descriptor detaches it, as does the end of
+/// the process.
 ///
 /// # Errors
-/// EINVAL where the kernel has no tcx or no such place there, ENODEV where it has no such interface, EPERM without
-/// CAP_NET_ADMIN.
+/// EINVAL where the kernel has no tcx or no such position, ENODEV where it has no such interface, EPERM
+/// without CAP_NET_ADMIN.
 pub(super) fn attach_tcx(
     program: BorrowedFd,
     interface: u32,
-    direction: Direction,
-    place: Place,
+    hook: TcHook,
+    position: Position,
 ) -> io::Result<OwnedFd> {
     let options = sys::bpf_link_create_opts {
         sz: size_of::<sys::bpf_link_create_opts>() as sys::size_t,
-        flags: match place {
-            Place::First => sys::BPF_F_BEFORE,
-            Place::Last => 0,
+        flags: match position {
+            Position::First => sys::BPF_F_BEFORE,
+            Position::Last => 0,
         },
         ..Default::default()
     };
-    // SAFETY: the program's descriptor is open for as long as it is borrowed, and `options` outlives the call.
-    let fd = unsafe {
-        sys::bpf_link_create(program.as_raw_fd(), index(interface)?, attach_type(direction), &options)
-    };
+    // SAFETY: the program's descriptor is open for as long as it is borrowed, and `options` outlives the
+    // call.
+    let fd =
+        unsafe { sys::bpf_link_create(program.as_raw_fd(), index(interface)?, attach_type(hook), &options) };
     // SAFETY: a non-negative result is a descriptor that the kernel has just made for us alone.
     returned(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The ids of the programs at an interface's tcx hook, in the order in which they run.
+/// Returns the ids of the programs at an interface's tcx hook, in the order in which they run.
 ///
 /// # Errors
 /// EINVAL where the kernel has no tcx, EPERM without CAP_NET_ADMIN.
-pub(super) fn attached_tcx(interface: u32, direction: Direction) -> io::Result<Vec<u32>> {
+pub(super) fn attached_tcx(interface: u32, hook: TcHook) -> io::Result<Vec<u32>> {
     // The kernel allows fewer programs at a hook (BPF_MPROG_MAX in include/linux/bpf_mprog.h).
     let mut ids = vec![0u32; 64];
     let mut count = ids.len() as u32;
@@ -69,7 +69,7 @@ pub(super) fn attached_tcx(interface: u32, direction: Direction) -> io::Result<V
     let result = unsafe {
         sys::bpf_prog_query(
             index(interface)?,
-            attach_type(direction),
+            attach_type(hook),
             0,
             std::ptr::null_mut(),
             ids.as_mut_ptr(),
@@ -81,7 +81,7 @@ pub(super) fn attached_tcx(interface: u32, direction: Direction) -> io::Result<V
     Ok(ids)
 }
 
-/// Id and name of a loaded program.
+/// Returns id and name of a loaded program.
 ///
 /// # Errors
 /// The kernel's.
@@ -97,7 +97,7 @@ pub(super) fn program_info(program: BorrowedFd) -> io::Result<ProgramInfo> {
     Ok(ProgramInfo { id: info.id, name: name.to_string_lossy().into_owned() })
 }
 
-/// A descriptor of anybody's program.
+/// Opens any loaded program by its id.
 ///
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN, ENOENT when it is gone.
@@ -108,10 +108,10 @@ pub(super) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn attach_type(direction: Direction) -> sys::bpf_attach_type {
-    match direction {
-        Direction::Ingress => sys::BPF_TCX_INGRESS,
-        Direction::Egress => sys::BPF_TCX_EGRESS,
+fn attach_type(hook: TcHook) -> sys::bpf_attach_type {
+    match hook {
+        TcHook::Ingress => sys::BPF_TCX_INGRESS,
+        TcHook::Egress => sys::BPF_TCX_EGRESS,
     }
 }
 

@@ -1,18 +1,18 @@
-//! Attaching to clsact, for kernels without tcx.
+//! Filters at an interface's clsact qdisc, for kernels without tcx.
 //!
-//! A clsact filter outlives its process, so each carries in its name what a later netkat needs to know:
-//! `netkat_guard/OWNER`, and `/qdisc` after it when netkat made the qdisc. At every start the filters whose
-//! owner is dead are removed; until then the program's heartbeat keeps them inert.
+//! A clsact filter outlives its process, so its name tells a later netkat what to do with it:
+//! `netkat_guard/OWNER`, and `/qdisc` after it if netkat made the qdisc. Each start removes the filters
+//! whose owner is dead; until then the programs' heartbeat check keeps them inert.
 //!
-//! A qdisc that netkat made goes when its last user goes, and only then. Any netkat that finds such a qdisc
-//! with a filter so marked takes over the duty, so it does not matter who leaves first. A qdisc that somebody
-//! else made is never removed.
+//! A qdisc that netkat made is removed with its last filter. Any netkat that finds such a qdisc with a
+//! filter so marked marks its own filter, too, so the netkats may end in any order. A qdisc of others is
+//! never removed.
 //!
-//! Making the qdisc and marking it are two steps, as are finding it unused and removing it. So netkats take
-//! [turns](Exclusion) at both; and the last filter goes together with the qdisc, in one step, so that no end of the
-//! process leaves a qdisc without its mark.
+//! Making the qdisc and marking it are two steps, as are finding it unused and removing it. A
+//! [lock](ClsactLock) keeps netkats from interleaving them. The last filter goes together with the qdisc,
+//! in one step, so that no end of the process leaves a qdisc without its mark.
 
-use super::{bpf::Direction, exclusion::Exclusion, owner::Owner};
+use super::{bpf::TcHook, clsact_lock::ClsactLock, liveness::LivenessSocket};
 use crate::host::netlink::Netlink;
 use libbpf_rs::libbpf_sys::BPF_OBJ_NAME_LEN;
 use log::{debug, info, warn};
@@ -27,56 +27,57 @@ use std::{
     rc::Rc,
 };
 
-/// The priorities to try: the first is first to run, but a filter of another kind may hold it.
+/// Priorities to try. The lowest runs first, but a filter of another kind may have it.
 const PRIORITIES: std::ops::RangeInclusive<u32> = 1..=16;
+/// Mark in the name of a filter whose qdisc netkat made.
 const QDISC_MARK: &str = "qdisc";
 
 /// A filter of ours; dropping it removes it.
 #[derive(Debug)]
 pub(super) struct ClsactFilter {
     interface: u32,
-    direction: Direction,
+    hook: TcHook,
     name: String,
     owns_qdisc: bool,
-    /// To be held for the removal.
-    exclusion: Exclusion,
-    _owner: Rc<Owner>,
+    /// Taken for the removal.
+    lock: ClsactLock,
+    _owner: Rc<LivenessSocket>,
 }
 
 /// A filter on an interface, as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
-    /// The name that it was given, else its kind ("flower").
+    /// The filter's name, else its kind ("flower").
     pub name: String,
     message: TcMessage,
 }
 
 impl ClsactFilter {
-    /// Attaches a program (`label` is its name) in front of other clsact filters, making the qdisc where it
-    /// is missing.
+    /// Attaches a program, whose name is `label`, in front of other clsact filters, and makes the qdisc
+    /// where it is missing.
     ///
     /// # Errors
     /// The kernel's: EPERM without CAP_NET_ADMIN, ENODEV without the interface.
     pub(super) fn attach(
         program: BorrowedFd,
         label: &str,
-        owner: Rc<Owner>,
+        owner: Rc<LivenessSocket>,
         interface: u32,
-        direction: Direction,
+        hook: TcHook,
     ) -> io::Result<ClsactFilter> {
-        let mut exclusion = Exclusion::new(interface)?;
-        exclusion.hold();
-        let owns_qdisc = create_qdisc(interface, direction)?;
+        let mut lock = ClsactLock::new(interface)?;
+        lock.lock();
+        let owns_qdisc = create_qdisc(interface, hook)?;
         let mut name = format!("{label}/{}", owner.id());
         if owns_qdisc {
             name.push('/');
             name.push_str(QDISC_MARK);
         }
-        // Made before the filter: if the filter fails, this takes the qdisc away again.
-        let mut filter = ClsactFilter { interface, direction, name, owns_qdisc, exclusion, _owner: owner };
+        // Made before the kernel's filter: if that fails, dropping the value removes the qdisc.
+        let mut filter = ClsactFilter { interface, hook, name, owns_qdisc, lock, _owner: owner };
         filter.add(program)?;
-        // The next one's turn; ours comes again at the end.
-        filter.exclusion = Exclusion::new(interface)?;
+        // Released, and taken again for the removal.
+        filter.lock = ClsactLock::new(interface)?;
         Ok(filter)
     }
 
@@ -84,7 +85,7 @@ impl ClsactFilter {
         let fd = u32::try_from(program.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut result = Ok(());
         for priority in PRIORITIES {
-            let mut message = request(self.interface, parent(self.direction), "bpf");
+            let mut message = request(self.interface, parent(self.hook), "bpf");
             // tcm_info: priority and protocol, in network order (man 8 tc-bpf; net/sched/cls_api.c).
             message.header.info = priority << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
             message.attributes.push(TcAttribute::Options(vec![
@@ -104,21 +105,21 @@ impl ClsactFilter {
         result
     }
 
-    /// The filters that run before this one.
+    /// Returns the filters that run before this one.
     ///
     /// # Errors
     /// The kernel's.
     pub(super) fn ahead(&self) -> io::Result<Vec<Listed>> {
-        let mut filters = list(self.interface, self.direction)?;
+        let mut filters = list(self.interface, self.hook)?;
         let ours = filters.iter().position(|f| f.name == self.name).unwrap_or(filters.len());
         filters.truncate(ours);
         Ok(filters)
     }
 
     fn remove(&mut self) -> io::Result<()> {
-        self.exclusion.hold();
-        // Should there be two of this name, they are the same program twice: either will do.
-        let ours = list(self.interface, self.direction)?.into_iter().find(|f| f.name == self.name);
+        self.lock.lock();
+        // Two filters of this name are the same program twice: either will do.
+        let ours = list(self.interface, self.hook)?.into_iter().find(|f| f.name == self.name);
         remove(self.interface, ours.into_iter().collect(), self.owns_qdisc)
     }
 }
@@ -145,8 +146,8 @@ pub(super) fn remove_leftovers(interface: u32) -> io::Result<()> {
     if leftovers(interface)?.is_empty() {
         return Ok(());
     }
-    let mut exclusion = Exclusion::new(interface)?;
-    exclusion.hold();
+    let mut lock = ClsactLock::new(interface)?;
+    lock.lock();
     let (marks, filters): (Vec<_>, Vec<_>) = leftovers(interface)?.into_iter().unzip();
     for filter in &filters {
         info!("removing {} that a dead netkat left on interface {interface}", filter.name);
@@ -156,10 +157,10 @@ pub(super) fn remove_leftovers(interface: u32) -> io::Result<()> {
 
 fn leftovers(interface: u32) -> io::Result<Vec<(Mark, Listed)>> {
     let filters = all(interface)?.into_iter().filter_map(|filter| Some((Mark::parse(&filter.name)?, filter)));
-    Ok(filters.filter(|(mark, _)| !Owner::lives(mark.owner)).collect())
+    Ok(filters.filter(|(mark, _)| !LivenessSocket::is_alive(mark.owner)).collect())
 }
 
-/// What the name of a netkat's filter says.
+/// The parts of the name of a netkat's filter.
 #[derive(Debug, PartialEq, Eq)]
 struct Mark {
     owner: u32,
@@ -183,27 +184,27 @@ impl Mark {
     }
 }
 
-/// Asks the kernel to change something.
+/// Sends the kernel a request for a change.
 fn change(request: Message, flags: u16) -> io::Result<()> {
     Netlink::open()?.request(request, flags)?;
     Ok(())
 }
 
-/// Asks the kernel for every object of a kind.
+/// Returns all objects of a kind.
 fn dump(request: Message) -> io::Result<Vec<Message>> {
     Ok(Netlink::open()?.dump(request)?)
 }
 
-/// Makes the clsact qdisc if there is none; says whether it is for us to remove.
-fn create_qdisc(interface: u32, direction: Direction) -> io::Result<bool> {
+/// Makes the clsact qdisc if there is none. Returns whether netkat has to remove it.
+fn create_qdisc(interface: u32, hook: TcHook) -> io::Result<bool> {
     let message = Message::NewQueueDiscipline(qdisc(interface, "clsact"));
     match change(message, NLM_F_CREATE | NLM_F_EXCL) {
         Ok(()) => return Ok(true),
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         Err(_) => {}
     }
-    // The older ingress qdisc sits at the same place and has no egress side.
-    if direction == Direction::Egress && has_ingress_qdisc(interface)? {
+    // The older ingress qdisc takes the same place and has no egress side.
+    if hook == TcHook::Egress && has_ingress_qdisc(interface)? {
         return Err(io::Error::other(
             "an ingress qdisc is in the place of clsact; replace it (tc qdisc replace dev … clsact)",
         ));
@@ -219,12 +220,12 @@ fn has_ingress_qdisc(interface: u32) -> io::Result<bool> {
     }))
 }
 
-/// Removes filters that an interface has, and with them the qdisc if it `is_ours` and has no others.
+/// Removes filters of an interface, and with them the qdisc if it `is_ours` and has no others.
 fn remove(interface: u32, filters: Vec<Listed>, is_ours: bool) -> io::Result<()> {
     if is_ours && all(interface)?.len() <= filters.len() {
         let message = Message::DelQueueDiscipline(qdisc(interface, "clsact"));
         return match change(message, 0) {
-            // Someone else has removed it.
+            // Another netkat has removed it.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(()),
             result => result,
         };
@@ -238,35 +239,37 @@ fn remove_filter(filter: Listed) -> io::Result<()> {
     message.header = header;
     message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
     match change(Message::DelTrafficFilter(message), 0) {
-        // Someone else has removed it.
+        // Another netkat has removed it.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
 }
 
-/// The filters of both sides.
+/// Returns the filters of both sides.
 fn all(interface: u32) -> io::Result<Vec<Listed>> {
-    let mut filters = list(interface, Direction::Ingress)?;
-    filters.extend(list(interface, Direction::Egress)?);
+    let mut filters = list(interface, TcHook::Ingress)?;
+    filters.extend(list(interface, TcHook::Egress)?);
     Ok(filters)
 }
 
-/// The filters of one side of an interface's clsact (or ingress) qdisc, in the order in which they run.
-pub(super) fn list(interface: u32, direction: Direction) -> io::Result<Vec<Listed>> {
+/// Returns the filters of one side of an interface's clsact (or ingress) qdisc, in the order in which they
+/// run.
+pub(super) fn list(interface: u32, hook: TcHook) -> io::Result<Vec<Listed>> {
     let mut message = TcMessage::default();
     message.header.index = index(interface)?;
-    message.header.parent = parent(direction);
+    message.header.parent = parent(hook);
     Ok(read(interface, dump(Message::GetTrafficFilter(message))?))
 }
 
-/// The names, or else the kinds, of the filters of an interface in the kernel's answer to a dump (RTM_GETTFILTER).
+/// Returns the names, or else the kinds, of an interface's filters in the kernel's answer to a dump
+/// (RTM_GETTFILTER).
 pub fn filter_names(interface: u32, answers: Vec<Message>) -> Vec<String> {
     read(interface, answers).into_iter().map(|filter| filter.name).collect()
 }
 
 fn read(interface: u32, answers: Vec<Message>) -> Vec<Listed> {
     let filters = answers.into_iter().filter_map(|answer| match answer {
-        // A classifier is listed first as a whole, with handle 0, then with each of its filters.
+        // The kernel lists a classifier as a whole, with handle 0, before its filters.
         Message::NewTrafficFilter(m) if m.header.handle != TcHandle::UNSPEC && is_index(&m, interface) => {
             Some(Listed { name: name_of(&m), message: m })
         }
@@ -304,10 +307,10 @@ fn qdisc(interface: u32, kind: &str) -> TcMessage {
     message
 }
 
-fn parent(direction: Direction) -> TcHandle {
-    let minor = match direction {
-        Direction::Ingress => TcHandle::MIN_INGRESS,
-        Direction::Egress => TcHandle::MIN_EGRESS,
+fn parent(hook: TcHook) -> TcHandle {
+    let minor = match hook {
+        TcHook::Ingress => TcHandle::MIN_INGRESS,
+        TcHook::Egress => TcHandle::MIN_EGRESS,
     };
     TcHandle { major: TcHandle::CLSACT.major, minor }
 }
@@ -320,7 +323,7 @@ fn index(interface: u32) -> io::Result<i32> {
     i32::try_from(interface).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
-/// The interface is no more, and what was attached to it neither.
+/// Returns whether an error means that the interface is gone, and its filters with it.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
 }

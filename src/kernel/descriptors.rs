@@ -1,5 +1,6 @@
-//! Whether standard output was open when the program started: Rust's runtime puts /dev/null in the place of a closed
-//! one (library/std/src/sys/pal/unix/mod.rs, sanitize_standard_fds), so that whoever asks later finds it open.
+//! Records whether standard output was open when the program started. Rust's runtime replaces a closed one
+//! by /dev/null (sanitize_standard_fds in library/std/src/sys/pal/unix/mod.rs), so a later look finds it
+//! open.
 #![allow(unsafe_code)]
 use std::sync::atomic::{AtomicBool, Ordering};
 

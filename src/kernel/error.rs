@@ -1,36 +1,50 @@
-//! What can go wrong between netkat and the kernel.
+//! Errors of this room: why something could not be put into the kernel.
 
-use super::holder::Holder;
+use super::bind_conflict::BindConflict;
 use crate::{net::Protocol, process::capability::CapabilityError};
 use std::{io, net::SocketAddr};
 
-/// An error of this layer: what was tried, on what, why it failed, and what to do.
+/// Why something could not be put into the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// A filter that would match nothing, or too much.
     #[error("cannot filter packets: {0}")]
     InvalidFilter(&'static str),
-    #[error(
-        "cannot filter packets: more than {limit} local addresses of one family; name those to use with -s"
-    )]
-    TooManyAddresses { limit: usize },
-    /// EPERM, and this is why.
+    /// More local addresses than the programs compare.
+    #[error("cannot filter packets: more than {limit} local addresses of one family")]
+    TooManyAddresses {
+        /// The maximum for each family.
+        limit: usize,
+    },
+    /// EPERM, for want of a capability.
     #[error(transparent)]
     Capability(#[from] CapabilityError),
-    /// EPERM although nothing is missing: see bpf_charge_memlock in Linux 5.10's kernel/bpf/syscall.c.
+    /// EPERM although no capability is missing: see bpf_charge_memlock in Linux 5.10's kernel/bpf/syscall.c.
     #[error(
         "cannot load the eBPF programs: {0}, although it has the capabilities; a container's seccomp profile may forbid \
          bpf(2), or, before Linux 5.11, the limit on locked memory may be too low (ulimit -l 1024 is enough)"
     )]
     Forbidden(#[source] libbpf_rs::Error),
+    /// The kernel refused to load the programs.
     #[error("cannot load the eBPF programs: {0}")]
     Load(#[source] libbpf_rs::Error),
+    /// The flow table could not be made or mapped.
     #[error("cannot map the table of netkat's flows: {0}")]
     FlowTable(#[source] io::Error),
+    /// The programs' object file lacks a section.
     #[error("cannot load the eBPF programs: the object lacks its {0} section")]
     Object(&'static str),
+    /// The kernel refused an attachment.
     #[error("cannot attach to {hook} of {interface}: {source}")]
-    Attach { hook: &'static str, interface: String, source: io::Error },
+    Attach {
+        /// The back end and its side, as "tcx ingress".
+        hook: &'static str,
+        /// The interface's name.
+        interface: String,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// The kernel is older than tcx.
     #[error("cannot attach at tcx: this kernel does not have it (Linux 6.6 and later do); use clsact")]
     NoTcx,
     /// ERANGE: bpf_mprog_max() in include/linux/bpf_mprog.h.
@@ -38,16 +52,47 @@ pub enum KernelError {
         "cannot attach at tcx of {0}: it has 63 programs already, the most that the kernel allows; use clsact"
     )]
     TcxFull(String),
+    /// The filter does without this program.
     #[error("cannot attach a program that was not loaded: {0}")]
     NotLoaded(&'static str),
+    /// The kernel does not list an interface's programs.
     #[error("cannot list the programs attached to {interface}: {source}")]
-    Query { interface: String, source: io::Error },
+    Query {
+        /// The interface's name.
+        interface: String,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// The port could not be bound, for a reason of its own.
     #[error("cannot hold {protocol} port {address}: {source}")]
-    Lease { protocol: Protocol, address: SocketAddr, source: io::Error },
-    #[error("cannot hold {protocol} port {address}: {holder}; choose another port or end what uses this one")]
-    PortInUse { protocol: Protocol, address: SocketAddr, holder: Holder },
+    Lease {
+        /// The port's protocol.
+        protocol: Protocol,
+        /// Address and port.
+        address: SocketAddr,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// Another socket has the port.
+    #[error(
+        "cannot hold {protocol} port {address}: {conflict}; choose another port or end what uses this one"
+    )]
+    PortInUse {
+        /// The port's protocol.
+        protocol: Protocol,
+        /// Address and port.
+        address: SocketAddr,
+        /// What has it.
+        conflict: BindConflict,
+    },
+    /// No interface has the address.
     #[error(
         "cannot hold {protocol} port {address}: the address is not this host's (or not yet ready to use)"
     )]
-    NotLocal { protocol: Protocol, address: SocketAddr },
+    NotLocal {
+        /// The port's protocol.
+        protocol: Protocol,
+        /// Address and port.
+        address: SocketAddr,
+    },
 }

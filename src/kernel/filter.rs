@@ -1,63 +1,68 @@
-//! What the programs look for, and its form as the constants in their read-only data.
+//! Filters: what the programs match, and its form as the constants in their read-only data.
 
 use super::{error::KernelError, flow_table::halves, skeleton::types};
 use crate::net::{MacAddr, Protocol};
 use std::net::IpAddr;
 
-/// The local addresses of one family that a [`FlowFilter`] takes: MAX_LOCAL in bpf/flow.h.
+/// Maximum local addresses of one family in a [`FlowFilter`]: MAX_LOCAL in bpf/flow.h.
 pub const MAX_LOCAL_ADDRESSES: usize = 64;
 
-/// What the capture program lets through.
+/// The packets that the capture program lets through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// Our own packets: the guard keeps them from the kernel.
+    /// Our own packets, of which the guard drops the kernel's copy.
     Flow(FlowFilter),
-    /// A look at others' packets: nothing is kept from the kernel.
+    /// Others' packets, which the kernel gets, too.
     Sniff(SniffFilter),
 }
 
 /// Packets of one connection, of a listener, or of a scanner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowFilter {
+    /// The packets' protocol.
     pub protocol: Protocol,
-    /// Ours, of either family; never unspecified: on a router, a guard without an address would eat what is
-    /// forwarded. At least one, at most [`MAX_LOCAL_ADDRESSES`] of each family.
+    /// Our addresses of either family: at least one, at most [`MAX_LOCAL_ADDRESSES`] of each, none
+    /// unspecified. On a router, a guard without an address would drop forwarded packets.
     pub local_addresses: Vec<IpAddr>,
-    /// Ours; not 0.
+    /// Our port; not 0.
     pub local_port: u16,
-    /// The only peer; none for a listener.
+    /// The only peer; `None` for a listener.
     pub remote_address: Option<IpAddr>,
-    /// The peer's only port; none for a listener, or for a scanner that tries many from one port of ours.
+    /// The peer's only port; `None` for a listener, and for a scanner that probes many from one port of ours.
     pub remote_port: Option<u16>,
-    /// All of 127.0.0.0/8 is ours, too, as it is a wildcard listener's.
+    /// All of 127.0.0.0/8 is ours, too, as for a wildcard listener.
     pub loopback_network: bool,
-    /// Capture ARP and neighbour discovery for the local addresses too: for an address that the host does
-    /// not own, nobody else answers.
+    /// Capture ARP and neighbour discovery for the local addresses, too. The kernel does not answer for an
+    /// assumed address.
     pub neighbour_discovery: bool,
-    /// The most flows that the [`FlowTable`](super::FlowTable) holds at once. With a table, a TCP segment is
-    /// taken if it is a SYN or of a flow in the table, a UDP datagram if it is of one. 0: no table, whatever
-    /// matches is taken, which is right where the peer's address and port are known.
+    /// Maximum flows in the [`FlowTable`](super::FlowTable). With a table, the programs match a TCP segment
+    /// if it is a SYN or belongs to a flow in the table, and a UDP datagram if it belongs to one. 0 for no
+    /// table, which suits a connection whose peer's address and port are known.
     pub table: usize,
-    /// The link address at which an assumed local address is found: only frames to it count. Without it, those
-    /// count that the kernel takes for this host's (PACKET_HOST).
+    /// The link address of an assumed local address: only frames to it match. `None` matches frames that
+    /// the kernel takes for this host's (PACKET_HOST).
     pub assumed_mac: Option<MacAddr>,
 }
 
 /// Packets that a sniffer shows; [`SniffFilter::default`] means everything, IP or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SniffFilter {
+    /// TCP or UDP only.
     pub protocol: Option<Protocol>,
+    /// IPv4 or IPv6 only.
     pub family: Option<IpFamily>,
-    /// Source or destination.
+    /// Source or destination address.
     pub host: Option<IpAddr>,
-    /// Source or destination port, of TCP or UDP. Later fragments, which carry none, are shown.
+    /// Source or destination port, of TCP or UDP. Later fragments, which carry no ports, match.
     pub port: Option<u16>,
 }
 
 /// A version of the Internet protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IpFamily {
+    /// Version 4.
     Ipv4,
+    /// Version 6.
     Ipv6,
 }
 
@@ -128,12 +133,12 @@ impl FlowFilter {
         Ok(())
     }
 
-    /// Whether a flow table says which flows are ours.
+    /// Returns whether a flow table tells which flows are ours.
     pub(super) fn has_table(&self) -> bool {
         self.table > 0
     }
 
-    /// Whether the flow can use IPv4, which the loopback program is for.
+    /// Returns whether the flow can use IPv4, which the loopback program is for.
     pub(super) fn has_ipv4(&self) -> bool {
         self.local_addresses.iter().any(IpAddr::is_ipv4)
     }

@@ -1,8 +1,8 @@
-//! The flow table: which of the packets with our port are ours, as bpf/flow.h reads it.
+//! The flow table: the flows that are ours among those at our port, as bpf/flow.h reads it.
 //!
-//! The table is a BPF array that is mapped into our memory. So it is written without bpf(2), which the sandbox
-//! refuses, as many kernels do to a process without CAP_BPF, and a flow is known to the programs as soon as
-//! [`FlowTable::insert`] returns. An entry is one aligned word: the programs never see half of one.
+//! The table is a BPF array mapped into our memory. Writing it takes no bpf(2), which the sandbox refuses,
+//! as many kernels do to a process without CAP_BPF, and the programs know a flow as soon as
+//! [`FlowTable::insert`] returns. An entry is one aligned word, so the programs never see half of one.
 #![allow(unsafe_code)]
 
 use super::skeleton::types::bucket;
@@ -14,28 +14,28 @@ use std::{
     ptr::NonNull,
 };
 
-/// 32-bit words of what is hashed: HASH_WORDS in bpf/flow.h.
+/// 32-bit words that the hash covers: HASH_WORDS in bpf/flow.h.
 const WORDS: usize = 9;
-/// Flows of a bucket: BUCKET in bpf/flow.h.
+/// Entries of a bucket: BUCKET in bpf/flow.h.
 const BUCKET: usize = 8;
-/// Places for each flow that is to find one: so many that both buckets of a flow are never full.
+/// Slots per flow, enough that both buckets of a flow are never full.
 const ROOM: usize = 2;
-/// The largest number of buckets: 32 MiB.
+/// Maximum number of buckets: 32 MiB.
 const MAX_BUCKETS: usize = 1 << 19;
 
-/// How many buckets a table for `flows` flows has, a power of two.
+/// Returns the number of buckets of a table for `flows` flows, a power of two.
 pub(super) fn buckets(flows: usize) -> u32 {
     let buckets = flows.saturating_mul(ROOM).div_ceil(BUCKET).clamp(1, MAX_BUCKETS);
     // At most MAX_BUCKETS, which is a power of two itself.
     buckets.next_power_of_two() as u32
 }
 
-/// The secret of a table's hash.
+/// The secret key of a table's hash.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key(pub(super) [u64; WORDS + 1]);
 
 impl Key {
-    /// A key that nobody knows.
+    /// Returns a random key.
     ///
     /// # Errors
     /// The kernel's generator of random numbers (getrandom(2)).
@@ -47,7 +47,7 @@ impl Key {
         Ok(Key(key))
     }
 
-    /// The entry of a flow, never 0: `hash_flow()` in bpf/flow.h.
+    /// Returns the entry of a flow, never 0: `hash_flow()` in bpf/flow.h.
     fn entry(&self, flow: &FiveTuple) -> u64 {
         let [remote, local] = [flow.remote, flow.local].map(|end| address_words(end.ip()));
         let words =
@@ -64,7 +64,7 @@ impl Key {
     }
 }
 
-/// An address as the two words that `struct packet` in bpf/flow.h holds.
+/// Returns an address as the two words that `struct packet` in bpf/flow.h holds.
 fn address_words(address: IpAddr) -> [u64; 2] {
     match address {
         IpAddr::V4(v4) => [u32::from_ne_bytes(v4.octets()).into(), 0],
@@ -72,17 +72,17 @@ fn address_words(address: IpAddr) -> [u64; 2] {
     }
 }
 
-/// An IPv6 address as the two numbers that a program loads from a packet.
+/// Returns an IPv6 address as the two numbers that a program loads from a packet.
 pub(super) fn halves(address: Ipv6Addr) -> [u64; 2] {
     let bits = address.to_bits();
     [(bits >> 64) as u64, bits as u64].map(u64::to_be)
 }
 
-/// A flow table, mapped.
+/// A flow table, mapped into our memory.
 #[derive(Debug)]
 pub struct FlowTable {
     buckets: NonNull<bucket>,
-    /// Their number less one; their number is a power of two.
+    /// The number of buckets, a power of two, less one.
     mask: usize,
     key: Key,
 }
@@ -110,8 +110,8 @@ impl FlowTable {
         Ok(FlowTable { buckets, mask: count.saturating_sub(1), key })
     }
 
-    /// Makes a flow ours, from its next packet on. Returns whether the table had room, which it has for as many
-    /// as it was made for. A flow that is in it stays.
+    /// Adds a flow: its packets are ours from now on. Returns whether the table had room, which it has for
+    /// as many flows as it was made for. Adding a flow again has no effect.
     pub fn insert(&mut self, flow: &FiveTuple) -> bool {
         let entry = self.key.entry(flow);
         let places = self.places(entry);
@@ -127,7 +127,7 @@ impl FlowTable {
         true
     }
 
-    /// Makes a flow foreign again.
+    /// Removes a flow: its packets are not ours from now on.
     pub fn remove(&mut self, flow: &FiveTuple) {
         let entry = self.key.entry(flow);
         for place in self.places(entry) {
@@ -137,7 +137,7 @@ impl FlowTable {
         }
     }
 
-    /// The two buckets of an entry, which may be one.
+    /// Returns the two buckets of an entry, which may be the same.
     fn places(&self, entry: u64) -> [usize; 2] {
         [entry as usize & self.mask, (entry >> 32) as usize & self.mask]
     }
@@ -158,8 +158,8 @@ impl FlowTable {
     }
 
     fn write(&mut self, place: usize, slot: usize, entry: u64) {
-        // SAFETY: the word is mapped and writable. The programs read it at any time, hence the volatile write;
-        // it is aligned, so it is written whole.
+        // SAFETY: the word is mapped and writable. The programs read it at any time, hence the volatile
+        // write; it is aligned, so it is written whole.
         unsafe { self.slot(place, slot).write_volatile(entry) };
     }
 }
@@ -167,7 +167,7 @@ impl FlowTable {
 impl Drop for FlowTable {
     fn drop(&mut self) {
         let length = (self.mask + 1) * size_of::<bucket>();
-        // SAFETY: this is the mapping that FlowTable::map made, and nobody uses it any more.
+        // SAFETY: this is the mapping that FlowTable::map made, and nothing uses it any more.
         if unsafe { libc::munmap(self.buckets.as_ptr().cast(), length) } != 0 {
             log::debug!("cannot unmap the flow table: {}", io::Error::last_os_error());
         }

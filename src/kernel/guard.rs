@@ -1,44 +1,44 @@
-//! The guard on an interface: it keeps our packets from the kernel, so that the kernel answers nothing.
+//! The guard on an interface: it drops the kernel's copy of our packets, so that the kernel answers nothing.
 //!
-//! It is attached in front of all other programs, so that none of them can let our packets past it. Packets
-//! that are not ours go on to those programs untouched. The tap that feeds us comes before all of them
-//! (net/core/dev.c, __netif_receive_skb_core), so what the guard drops we have already seen.
+//! The guard runs in front of all other programs, so that none of them can let our packets past it. Packets
+//! that are not ours go on to those programs untouched. The packet socket's tap comes before all of them
+//! (__netif_receive_skb_core in net/core/dev.c), so netkat has seen what the guard drops.
 
 use super::{
     Programs,
     attachment::{Attachment, Backend},
-    bpf::Direction,
+    bpf::TcHook,
     error::KernelError,
 };
 
-/// A guard on one interface; dropping it takes it away. A listener on several interfaces holds one for each,
+/// A guard on one interface; dropping it detaches it. A listener on several interfaces has one for each,
 /// all of the same [`Programs`].
 #[derive(Debug)]
 pub struct Guard(Attachment);
 
 impl Guard {
-    /// Attaches the guard to the interface with this index, and removes from it what dead netkats left.
+    /// Attaches the guard to the interface with this index, after removing what dead netkats left there.
     ///
-    /// With clsact, [`Programs::beat`] has to be called from now on
-    /// ([`Programs::heartbeat_interval`] says how often), and dropping the guard needs CAP_NET_ADMIN.
+    /// With clsact, the caller has to call [`Programs::beat`] from now on, as often as
+    /// [`Programs::heartbeat_interval`] says, and dropping the guard needs CAP_NET_ADMIN.
     ///
     /// # Errors
-    /// [`KernelError::NoTcx`] when tcx is demanded of a kernel that lacks it, [`KernelError::TcxFull`] of one that has
-    /// no room there, [`KernelError::Capability`] without CAP_NET_ADMIN, [`KernelError::Attach`] for anything else, as
-    /// for an interface that is gone.
+    /// With [`Backend::Tcx`], [`KernelError::NoTcx`] and [`KernelError::TcxFull`];
+    /// [`KernelError::Capability`] without CAP_NET_ADMIN; [`KernelError::Attach`] for anything else, as for
+    /// an interface that is gone.
     pub fn attach(programs: &Programs, interface: u32, backend: Backend) -> Result<Guard, KernelError> {
         let program = programs.guard_fd().ok_or(KernelError::NotLoaded("a sniffer has no guard"))?;
-        Attachment::new(programs, program, interface, Direction::Ingress, backend).map(Guard)
+        Attachment::new(programs, program, interface, TcHook::Ingress, backend).map(Guard)
     }
 
-    /// What the guard is attached with: [`Backend::Tcx`] or [`Backend::Clsact`].
+    /// Returns the back end in use: [`Backend::Tcx`] or [`Backend::Clsact`].
     pub fn backend(&self) -> Backend {
         self.0.backend()
     }
 
-    /// The names of the programs that run before the guard on this interface, first to last: one of them may
-    /// let our packets reach the kernel. Other netkats are not named, since they pass on what is not theirs. A
-    /// program whose name takes CAP_SYS_ADMIN to learn is named by its id.
+    /// Returns the names of the programs that run before the guard on this interface, first to last: one of
+    /// them may let our packets reach the kernel. Guards of other netkats are left out, since they pass on
+    /// what is not theirs. The id stands for a name that takes CAP_SYS_ADMIN to read.
     ///
     /// # Errors
     /// [`KernelError::Query`].

@@ -1,6 +1,6 @@
-//! What the kernel does for every process but the first of a PID namespace (a container's entry point), done here:
-//! signals(7) "by default" do nothing to that one (kernel/signal.c, sig_task_ignored), and a SIGCHLD that the parent
-//! left ignored would lose the status of children.
+//! Signal dispositions at the program's start, as the first process of a PID namespace (a container's entry
+//! point) needs them. The kernel ignores signals without a handler there (sig_task_ignored in
+//! kernel/signal.c), and a SIGCHLD that the parent left ignored would lose the status of children.
 #![allow(unsafe_code)]
 use crate::process::signals::TERMINATING;
 use nix::{
@@ -13,8 +13,8 @@ pub fn is_init() -> bool {
     getpid() == Pid::from_raw(1)
 }
 
-/// Gives signals their usual effect: SIGCHLD tells of children, and those that end a run end an init process, too,
-/// with the status that a shell reports (128 + the signal's number). Ignored ones stay ignored.
+/// Resets SIGCHLD to its default. In an init process, makes the signals that end a run end the process,
+/// with the status that a shell reports (128 + the signal's number); ignored ones stay ignored.
 pub fn prepare_signals() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: no handler is installed.

@@ -1,19 +1,19 @@
-//! A port lease: kernel sockets that hold our port, so that no other process gets it, and that receive
-//! nothing.
+//! A port lease: kernel sockets that hold our port against other processes and receive nothing.
 //!
-//! A TCP socket listens, since one that is only bound lets the kernel reset arriving connections; a classic
-//! filter that accepts no byte then silences it, guard or no guard. A UDP socket is bound with the same
-//! filter. So the lease also covers the time between the tap's opening and the guard's attachment.
+//! A TCP socket listens, since the kernel resets connections to one that is only bound; a classic filter
+//! that accepts no byte silences it. A UDP socket is bound with the same filter. The lease needs no guard,
+//! so it also covers the time between the tap's opening and the guard's attachment.
 //!
-//! Nothing is taken from others: the port is bound without SO_REUSEADDR, which fails when a socket of any process is bound
-//! there, whatever its options and whether it listens, is connected or neither. Only when nothing but TIME-WAIT is left
-//! there, which the kernel answers for itself as long as no listener matches, is it asked for with SO_REUSEADDR. Since
-//! that also lends the port of a socket which is bound with SO_REUSEADDR and does not listen yet
-//! (inet_bind_conflict in net/ipv4/inet_connection_sock.c), the kernel must list such sockets, and list none.
+//! The lease takes no port from others. bind(2) without SO_REUSEADDR fails when a socket of any process is
+//! bound to the port, whatever its options and its state. Only where nothing but TIME-WAIT is left, which
+//! the kernel answers for itself as long as no listener matches, does the lease bind with SO_REUSEADDR.
+//! That would also share the port with a socket that is bound with SO_REUSEADDR and does not listen yet
+//! (inet_bind_conflict in net/ipv4/inet_connection_sock.c), so the kernel must list such sockets, and list
+//! none.
 
 use super::{
+    bind_conflict::{self, BindConflict},
     error::KernelError,
-    holder::{self, Holder},
 };
 use crate::{
     net::Protocol,
@@ -26,7 +26,7 @@ use std::{
     net::{IpAddr, SocketAddr, SocketAddrV6},
 };
 
-/// How often an ephemeral port that is free at the first address and taken at another is tried anew.
+/// Maximum ephemeral ports to try that are free at the first address and taken at another.
 const EPHEMERAL_ATTEMPTS: usize = 16;
 
 /// A held port; dropping it gives the port back.
@@ -37,33 +37,16 @@ pub struct PortLease {
 }
 
 impl PortLease {
-    /// Holds a TCP port at each of `addresses`; an unspecified one stands for all of its family, so
-    /// `[0.0.0.0, ::]` is a dual-stack listener's lease. Port 0 picks a free ephemeral port. `interface` is
-    /// the index of the interface that link-local addresses belong to.
+    /// Holds a port at each of `addresses`; an unspecified one stands for all of its family, so `[0.0.0.0,
+    /// ::]` is a dual-stack listener's lease. Port 0 picks a free ephemeral port. `interface` is the index
+    /// of the interface that link-local addresses belong to.
     ///
-    /// An address that is not the host's can't be held: impersonating it needs no lease.
+    /// A lease needs an address of this host: an assumed address has none.
     ///
     /// # Errors
     /// [`KernelError::PortInUse`], [`KernelError::NotLocal`]; [`KernelError::Capability`] below port 1024
     /// without CAP_NET_BIND_SERVICE; [`KernelError::Lease`] for anything else.
-    pub fn tcp(addresses: &[IpAddr], port: u16, interface: u32) -> Result<PortLease, KernelError> {
-        PortLease::hold(Protocol::Tcp, addresses, port, interface)
-    }
-
-    /// The same for a UDP port.
-    ///
-    /// # Errors
-    /// As for [`PortLease::tcp`].
-    pub fn udp(addresses: &[IpAddr], port: u16, interface: u32) -> Result<PortLease, KernelError> {
-        PortLease::hold(Protocol::Udp, addresses, port, interface)
-    }
-
-    /// The port that is held, never 0.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    fn hold(
+    pub fn take(
         protocol: Protocol,
         addresses: &[IpAddr],
         port: u16,
@@ -77,6 +60,11 @@ impl PortLease {
                 result => return result,
             }
         }
+    }
+
+    /// Returns the held port, never 0.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     fn hold_all(
@@ -106,31 +94,35 @@ fn hold_one(protocol: Protocol, address: SocketAddr) -> Result<Socket, KernelErr
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
         result => return result.map_err(|error| refused(protocol, address, error)),
     }
-    let holder = holder::find(protocol, address, None).unwrap_or(Holder::Unlisted);
-    let Holder::TimeWait { remote } = holder else {
-        return Err(KernelError::PortInUse { protocol, address, holder });
+    let conflict = bind_conflict::find(protocol, address, None).unwrap_or(BindConflict::Unlisted);
+    let BindConflict::TimeWait { remote } = conflict else {
+        return Err(KernelError::PortInUse { protocol, address, conflict });
     };
-    if !holder::lists_bound_sockets().unwrap_or(false) {
-        return Err(KernelError::PortInUse { protocol, address, holder: Holder::Concealed { remote } });
+    if !bind_conflict::lists_bound_sockets().unwrap_or(false) {
+        return Err(KernelError::PortInUse {
+            protocol,
+            address,
+            conflict: BindConflict::Concealed { remote },
+        });
     }
-    debug!("{holder}: asking for port {address} all the same");
+    debug!("{conflict}: binding port {address} with SO_REUSEADDR");
     match silent_socket(protocol, address, true) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            Err(KernelError::PortInUse { protocol, address, holder })
+            Err(KernelError::PortInUse { protocol, address, conflict })
         }
         Err(error) => Err(refused(protocol, address, error)),
-        // Our socket listens, so that from now on nobody else can bind the port. Somebody may have in between.
+        // Our socket listens, so that from now on no other can bind the port. One may have in between.
         Ok(socket) => match others(&socket, protocol, address) {
-            Ok(Holder::TimeWait { .. } | Holder::Unlisted) => Ok(socket),
-            Ok(holder) => Err(KernelError::PortInUse { protocol, address, holder }),
+            Ok(BindConflict::TimeWait { .. } | BindConflict::Unlisted) => Ok(socket),
+            Ok(conflict) => Err(KernelError::PortInUse { protocol, address, conflict }),
             Err(source) => Err(KernelError::Lease { protocol, address, source }),
         },
     }
 }
 
-/// Who holds the port besides our socket.
-fn others(socket: &Socket, protocol: Protocol, address: SocketAddr) -> io::Result<Holder> {
-    holder::find(protocol, address, Some(holder::inode(socket)?))
+/// Finds what else holds the port of our socket.
+fn others(socket: &Socket, protocol: Protocol, address: SocketAddr) -> io::Result<BindConflict> {
+    bind_conflict::find(protocol, address, Some(bind_conflict::inode(socket)?))
 }
 
 fn silent_socket(protocol: Protocol, address: SocketAddr, reuse: bool) -> io::Result<Socket> {
@@ -161,8 +153,8 @@ fn refused(protocol: Protocol, address: SocketAddr, source: io::Error) -> Kernel
     if source.kind() == io::ErrorKind::AddrNotAvailable {
         return KernelError::NotLocal { protocol, address };
     }
-    // bind(2) says EACCES (__inet_bind() in the kernel's net/ipv4/af_inet.c), SO_ATTACH_FILTER EPERM (sk_setsockopt()
-    // in net/core/sock.c).
+    // bind(2) fails with EACCES (__inet_bind in net/ipv4/af_inet.c), SO_ATTACH_FILTER with EPERM
+    // (sk_setsockopt in net/core/sock.c).
     let (purpose, missing) = match source.raw_os_error() {
         Some(libc::EACCES) => ("hold a port that low", Capability::NetBindService),
         _ => ("put a filter on its port lease", Capability::NetAdmin),

@@ -1,41 +1,41 @@
 //! What netkat puts into the kernel while it runs, each a value that undoes itself when it is dropped.
 //!
-//! [`Programs`] holds the eBPF programs, with their parameters as constants: `capture_fd` goes on the packet
-//! socket. A [`PortLease`] keeps others off our port, and the kernel silent until the [`Guard`] is attached.
-//! The guard then keeps our packets from the kernel. Where many peers may talk to our port, a [`FlowTable`] says which
-//! packets are ours. [`Loopback`] is for IPv4 on lo only.
+//! [`Programs`] holds the eBPF programs, with their parameters as constants: `capture_fd` goes on the
+//! packet socket. A [`PortLease`] holds our port against other processes, and keeps the kernel silent until
+//! the [`Guard`] is attached. The guard then drops the kernel's copy of our packets. Where many peers may
+//! talk to our port, a [`FlowTable`] holds the flows that are ours. [`Loopback`] is for IPv4 on lo only.
 //!
-//! The order of a start without a lost packet or a reset from the kernel: packet socket without a protocol,
-//! capture program, lease, bind to the interface and ETH_P_ALL, guard, loopback, first SYN. Undo in reverse,
-//! the guard after the last FIN or RST.
+//! This order of opening loses no packet and lets the kernel send no reset: packet socket without a
+//! protocol, capture program, lease, bind to the interface and ETH_P_ALL, guard, loopback, first SYN.
+//! Closing goes in reverse, the guard after the last FIN or RST.
 
 mod allocation;
 mod attachment;
+mod bind_conflict;
 mod bpf;
 mod clsact;
+mod clsact_lock;
 mod descriptors;
 mod error;
-mod exclusion;
 mod filter;
 mod flow_table;
 mod guard;
-mod holder;
 mod init;
 mod lease;
+mod liveness;
 mod loopback;
-mod owner;
 mod programs;
 mod xtables;
 
 pub use allocation::{map_large_buffers, release_free_memory};
 pub use attachment::Backend;
+pub use bind_conflict::BindConflict;
 pub use clsact::filter_names;
 pub use descriptors::output_was_closed;
 pub use error::KernelError;
 pub use filter::{Filter, FlowFilter, IpFamily, MAX_LOCAL_ADDRESSES, SniffFilter};
 pub use flow_table::FlowTable;
 pub use guard::Guard;
-pub use holder::Holder;
 pub use init::{is_init, prepare_signals};
 pub use lease::PortLease;
 pub use loopback::Loopback;

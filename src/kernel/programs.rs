@@ -1,8 +1,8 @@
-//! The eBPF programs: their parameters, loading, and the memory they share with us.
+//! The eBPF programs: their parameters, their loading, and the memory that they share with us.
 //!
 //! The parameters are constants in the object's read-only data, written before the load, so the verifier
-//! removes what a run does not need. Counters and the heartbeat live in its `.bss`, which is mapped into our
-//! memory: reading and writing them takes no system call and no privilege.
+//! removes what a run does not need. Counters and the heartbeat lie in its `.bss`, which is mapped into our
+//! memory: accessing them takes no system call and no privilege.
 #![allow(unsafe_code)]
 
 use super::{
@@ -10,11 +10,11 @@ use super::{
     error::KernelError,
     filter::Filter,
     flow_table::{self, FlowTable, Key},
-    owner::Owner,
+    liveness::LivenessSocket,
     skeleton::{NetkatSkel, NetkatSkelBuilder, types},
 };
 use crate::{
-    host::features::Missing,
+    host::features::FeatureOverrides,
     process::capability::{self, Capability},
 };
 use libbpf_rs::{
@@ -33,36 +33,37 @@ use std::{
     time::Duration,
 };
 
-/// An attachment that is watched goes inert when [`Programs::beat`] was not called for this long.
+/// Time without a call of [`Programs::beat`] after which attachments that outlive the process become inert.
 pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often [`Programs::beat`] is to be called.
+/// Interval of [`Programs::beat`].
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What the programs have counted since they were loaded, in packets.
+/// Packets that the programs have counted since their load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Segments and datagrams that the capture program let through; what matched, for a sniffer.
+    /// Segments and datagrams that the capture program let through; for a sniffer, all packets that matched.
     pub flow: u64,
-    /// Later fragments that it let through; the kernel sees them too.
+    /// Later fragments that the capture program let through; the kernel sees them, too.
     pub fragments: u64,
-    /// ICMP errors about our packets, ARP and neighbour discovery that it let through, and what may be the ACK of a
-    /// SYN cookie.
+    /// ICMP errors about our packets, ARP and neighbour discovery that the capture program let through, and
+    /// segments that may acknowledge a SYN cookie.
     pub control: u64,
-    /// Segments and datagrams that the guard kept from the kernel. When these stay behind `flow`, a program
-    /// ahead of the guard lets packets past it: see [`Guard::ahead`](super::Guard::ahead).
+    /// Segments and datagrams that the guard dropped. If these stay behind `flow`, a program ahead of the
+    /// guard lets packets past it: see [`Guard::ahead`](super::Guard::ahead).
     pub dropped: u64,
     /// Frames that the loopback program gave a route.
     pub redirected: u64,
 }
 
-/// The programs of one run, loaded. They are unloaded with the last attachment, socket and this value.
+/// The loaded programs of one run. The kernel unloads them when this value and all attachments and sockets
+/// are gone.
 pub struct Programs {
     skeleton: NetkatSkel<'static>,
     shared: NonNull<types::bss>,
     watched: Cell<bool>,
-    owner: OnceCell<Rc<Owner>>,
-    missing: Missing,
+    owner: OnceCell<Rc<LivenessSocket>>,
+    overrides: FeatureOverrides,
     table: Option<FlowTable>,
 }
 
@@ -73,11 +74,11 @@ impl Programs {
     /// # Errors
     /// [`KernelError::InvalidFilter`] and [`KernelError::TooManyAddresses`] for the filter;
     /// [`KernelError::Capability`] without CAP_BPF (CAP_SYS_ADMIN before Linux 5.8) or, but for a sniffer,
-    /// CAP_NET_ADMIN; [`KernelError::Forbidden`] where something else forbids it; [`KernelError::Load`] for anything else
-    /// that the kernel refuses.
+    /// CAP_NET_ADMIN; [`KernelError::Forbidden`] where something else forbids it; [`KernelError::Load`] for
+    /// anything else that the kernel refuses.
     pub fn load(filter: &Filter) -> Result<Programs, KernelError> {
         libbpf_rs::set_print(Some((PrintLevel::Debug, log_libbpf)));
-        // The skeleton borrows its storage. The few bytes leaked here make it 'static; what they held is
+        // The skeleton borrows its storage. Leaking these few bytes makes it 'static; their content is
         // dropped with the skeleton.
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut open = NetkatSkelBuilder::default().open(storage).map_err(KernelError::Load)?;
@@ -113,50 +114,50 @@ impl Programs {
             shared,
             watched: Cell::new(false),
             owner: OnceCell::new(),
-            missing: Missing::default(),
+            overrides: FeatureOverrides::default(),
         })
     }
 
-    /// Attaches them as on a kernel that lacks these features.
+    /// Returns the programs with feature overrides for their attachment.
     #[must_use]
-    pub fn without(self, missing: Missing) -> Programs {
-        Programs { missing, ..self }
+    pub fn with_overrides(self, overrides: FeatureOverrides) -> Programs {
+        Programs { overrides, ..self }
     }
 
-    pub(super) fn missing(&self) -> Missing {
-        self.missing
+    pub(super) fn overrides(&self) -> FeatureOverrides {
+        self.overrides
     }
 
-    /// The socket filter, for SO_ATTACH_BPF.
+    /// Returns the socket filter, for SO_ATTACH_BPF.
     pub fn capture_fd(&self) -> BorrowedFd<'_> {
         self.skeleton.progs.netkat_capture.as_fd()
     }
 
-    /// The guard; `None` for a sniffer.
+    /// Returns the guard; `None` for a sniffer.
     pub fn guard_fd(&self) -> Option<BorrowedFd<'_>> {
         self.skeleton.progs.netkat_guard.autoload().then(|| self.skeleton.progs.netkat_guard.as_fd())
     }
 
-    /// The loopback program; `None` for a sniffer and for a flow without IPv4.
+    /// Returns the loopback program; `None` for a sniffer and for a flow without IPv4.
     pub fn loopback_fd(&self) -> Option<BorrowedFd<'_>> {
         self.skeleton.progs.netkat_loopback.autoload().then(|| self.skeleton.progs.netkat_loopback.as_fd())
     }
 
-    /// The flow table, where the filter has one.
+    /// Returns the flow table, if the filter has one.
     pub fn table(&mut self) -> Option<&mut FlowTable> {
         self.table.as_mut()
     }
 
-    /// Captures for this long what is of no flow in the table, too; the kernel sees that as well. For ACKs of SYN
-    /// cookies, of which nobody can know before.
-    pub fn capture_unknown(&self, for_how_long: Duration) {
+    /// Makes the capture program let through segments of flows that are not in the table, for this long;
+    /// the kernel sees them, too. One of them may acknowledge a SYN cookie.
+    pub fn capture_unknown(&self, period: Duration) {
         let Some(now) = monotonic() else { return };
-        let until = now.saturating_add(nanoseconds(for_how_long));
+        let until = now.saturating_add(nanoseconds(period));
         // SAFETY: the mapping is writable and lives as long as the skeleton; the number is aligned.
         unsafe { (&raw mut (*self.shared.as_ptr()).unsure_until).write_volatile(until) };
     }
 
-    /// What has been counted up to now.
+    /// Returns the counters.
     pub fn counters(&self) -> Counters {
         // SAFETY: the mapping lives as long as the skeleton. The programs write to it at any time, hence the
         // volatile read; each number is aligned, so it is read whole.
@@ -165,12 +166,13 @@ impl Programs {
         Counters { flow, fragments, control, dropped, redirected }
     }
 
-    /// How often [`Programs::beat`] must be called; `None` while all attachments undo themselves.
+    /// Returns the interval at which to call [`Programs::beat`]; `None` while the kernel undoes all
+    /// attachments.
     pub fn heartbeat_interval(&self) -> Option<Duration> {
         self.watched.get().then_some(HEARTBEAT_INTERVAL)
     }
 
-    /// Tells attachments that would outlive us that we are alive. Does nothing where none would.
+    /// Keeps attachments active that would outlive the process; does nothing where there are none.
     pub fn beat(&self) {
         if !self.watched.get() {
             return;
@@ -180,20 +182,20 @@ impl Programs {
         unsafe { (&raw mut (*self.shared.as_ptr()).heartbeat).write_volatile(now) };
     }
 
-    /// Starts the heartbeat, and claims the name by which others learn that the owner of these programs
-    /// lives. The attachment keeps the claim.
-    pub(super) fn watch(&self) -> io::Result<Rc<Owner>> {
+    /// Starts the heartbeat, and opens the socket that shows other netkats that the owner of these programs
+    /// lives. The attachment keeps the socket.
+    pub(super) fn start_heartbeat(&self) -> io::Result<Rc<LivenessSocket>> {
         self.watched.set(true);
         self.beat();
         if let Some(owner) = self.owner.get() {
             return Ok(owner.clone());
         }
-        let owner = Rc::new(Owner::claim(bpf::program_info(self.capture_fd())?.id)?);
+        let owner = Rc::new(LivenessSocket::open(bpf::program_info(self.capture_fd())?.id)?);
         Ok(self.owner.get_or_init(|| owner).clone())
     }
 }
 
-/// What the kernel's refusal to load means. libbpf passes on EPERM and suspects RLIMIT_MEMLOCK.
+/// Explains the kernel's refusal to load. libbpf passes on EPERM and suspects RLIMIT_MEMLOCK.
 fn refused(error: libbpf_rs::Error, guard: bool) -> KernelError {
     if error.kind() != libbpf_rs::ErrorKind::PermissionDenied {
         return KernelError::Load(error);
@@ -212,7 +214,7 @@ fn log_libbpf(level: PrintLevel, message: String) {
     }
 }
 
-/// The clock that bpf_ktime_get_ns() reads, in ns.
+/// Returns the clock that bpf_ktime_get_ns() reads, in ns.
 fn monotonic() -> Option<u64> {
     match clock_gettime(ClockId::CLOCK_MONOTONIC) {
         Ok(now) => Some(nanoseconds(Duration::from(now))),

@@ -1,7 +1,8 @@
-//! The nat tables of iptables' legacy back ends, read by getsockopt(2) as iptables itself does.
+//! Reader of the nat tables of iptables' legacy back ends, by getsockopt(2) as iptables itself does.
 //!
-//! A question for a table that this network namespace does not have would make it, and load its module (xt_find_table_lock
-//! in net/netfilter/x_tables.c). So the names of those that are there are asked for first.
+//! Asking for a table that this network namespace does not have would make it, and load its module
+//! (xt_find_table_lock in net/netfilter/x_tables.c). So the reader looks at the names of the present tables
+//! first.
 #![allow(unsafe_code)]
 
 use crate::host::rules::{Family, LegacyTable, extent_of};
@@ -11,22 +12,24 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
+/// The table's name.
 const TABLE: &[u8] = b"nat";
 /// XT_TABLE_MAXNAMELEN.
 const TABLE_NAME: usize = 32;
-/// struct ipt_getinfo and struct ip6t_getinfo.
+/// Size of struct ipt_getinfo and struct ip6t_getinfo, in bytes.
 const INFO: usize = 84;
-/// struct ipt_get_entries: name and size, padded to where entries may stand.
+/// Offset of the entries in struct ipt_get_entries, in bytes: name, size and padding come before.
 const ENTRIES_HEADER: usize = 40;
-/// IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES, the same for IPv6.
+/// IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES; IPv6 has the same numbers.
 const GET_INFO: libc::c_int = 64;
 const GET_ENTRIES: libc::c_int = 65;
-/// Largest table that is read, in bytes: some 200,000 rules.
+/// Maximum size of a table, in bytes: some 200,000 rules.
 const MAX_TABLE: usize = 64 << 20;
-/// How often a table that grows between the two questions is asked for again.
+/// Attempts at a table whose size changes between the two requests.
 const ATTEMPTS: usize = 4;
 
-/// Returns the legacy nat tables that this network namespace has. What cannot be read is left out, with a log line.
+/// Returns the legacy nat tables of this network namespace, without those that cannot be read, which are
+/// logged.
 pub fn legacy_nat_tables() -> Vec<LegacyTable> {
     [(Family::V4, "ip_tables_names"), (Family::V6, "ip6_tables_names")]
         .into_iter()
@@ -41,7 +44,7 @@ pub fn legacy_nat_tables() -> Vec<LegacyTable> {
         .collect()
 }
 
-/// Whether the list of tables in this thread's network namespace has the nat table.
+/// Returns whether this thread's network namespace has the nat table, by its list of tables.
 fn is_present(names: &str) -> bool {
     match fs::read_to_string(format!("/proc/thread-self/net/{names}")) {
         Ok(names) => names.lines().any(|name| name.as_bytes() == TABLE),
@@ -73,7 +76,7 @@ fn read(family: Family) -> io::Result<Option<LegacyTable>> {
         let wanted = u32::try_from(size).map_err(io::Error::other)?;
         entries[TABLE_NAME..TABLE_NAME + 4].copy_from_slice(&wanted.to_ne_bytes());
         match get(socket.as_fd(), level, GET_ENTRIES, &mut entries) {
-            // Another size than was said (get_entries in net/ipv4/netfilter/ip_tables.c).
+            // The size has changed (get_entries in net/ipv4/netfilter/ip_tables.c).
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => last = error,
             Err(error) => return Err(error),
             Ok(()) => {
@@ -85,7 +88,7 @@ fn read(family: Family) -> io::Result<Option<LegacyTable>> {
     Err(last)
 }
 
-/// getsockopt(2) with a value that says what is asked for and takes the answer, of exactly that size.
+/// Calls getsockopt(2) with a value that names what is wanted and takes the answer, of exactly that size.
 fn get(socket: BorrowedFd, level: libc::c_int, option: libc::c_int, value: &mut [u8]) -> io::Result<()> {
     let size = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     let mut answered = size;

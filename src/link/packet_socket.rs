@@ -10,7 +10,7 @@ use super::{
     ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, VlanTag, header,
     virtio,
 };
-use crate::host::{features::Missing, interface};
+use crate::host::{features::FeatureOverrides, interface};
 use nix::sys::socket::{self, MsgFlags};
 use std::{
     cell::Cell,
@@ -37,7 +37,7 @@ pub struct Options<'a> {
     /// Enable the virtio-net header, which offloads depend on.
     pub vnet_header: bool,
     /// Pretend that the kernel lacks these features.
-    pub missing: Missing,
+    pub overrides: FeatureOverrides,
     /// Let the kernel cut super-frames.
     pub segmentation: bool,
     /// Receive this host's own frames, too.
@@ -109,7 +109,7 @@ impl PacketSocket {
             log::info!("the kernel cannot ignore outgoing packets (before 4.20); netkat skips them itself");
         }
         let vnet_header = options.vnet_header
-            && !options.missing.vnet_header
+            && !options.overrides.no_vnet_header
             && set(libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1);
         if options.vnet_header && !vnet_header {
             log::info!("the kernel has no virtio-net header for packet sockets: no offloads on {name}");

@@ -2,10 +2,10 @@
 use super::{PlanError, usage};
 use crate::{
     cli::{Cli, Feature, Hook},
-    host::{features::Missing, resolve::Family, sysctl},
+    host::{features::FeatureOverrides, resolve::Family, sysctl},
     kernel::Backend,
     net::{MacAddr, Protocol},
-    process::sandbox::{Sandbox, Task},
+    process::sandbox::{Profile, Sandbox},
     recovery::Algorithm,
     runtime::Setup,
     session::{Command, Policy},
@@ -32,23 +32,23 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         remote: None,
         flows: 0,
         interfaces: Vec::new(),
-        ways_back: Vec::new(),
+        return_interfaces: Vec::new(),
         persona: None,
         hears_neighbours: true,
         backend: backend(cli),
         vnet_header: !cli.no_vnet_header,
-        missing: missing(cli),
+        overrides: feature_overrides(cli),
         segmentation: !cli.no_gso,
         settings: settings(cli),
         sink: sink(cli),
-        sandbox: sandbox(cli, Task::Relay),
+        sandbox: sandbox(cli, Profile::Relay),
     }
 }
 
 /// Returns what the process gives up once everything is open.
-pub(super) fn sandbox(cli: &Cli, task: Task) -> Sandbox {
+pub(super) fn sandbox(cli: &Cli, profile: Profile) -> Sandbox {
     let processes = cli.exec.is_some() || cli.sh_exec.is_some();
-    Sandbox { task: if processes { Task::Processes } else { task }, enabled: !cli.no_sandbox }
+    Sandbox { profile: if processes { Profile::Processes } else { profile }, enabled: !cli.no_sandbox }
 }
 
 /// Returns the sink of a connection's frames.
@@ -110,12 +110,12 @@ fn backend(cli: &Cli) -> Backend {
     }
 }
 
-pub(super) fn missing(cli: &Cli) -> Missing {
-    let lacks = |feature| cli.without.contains(&feature);
-    Missing {
-        tcx: lacks(Feature::Tcx),
-        before: lacks(Feature::Before),
-        vnet_header: lacks(Feature::VnetHeader),
+pub(super) fn feature_overrides(cli: &Cli) -> FeatureOverrides {
+    let without = |feature| cli.without.contains(&feature);
+    FeatureOverrides {
+        no_tcx: without(Feature::Tcx),
+        no_before: without(Feature::Before),
+        no_vnet_header: without(Feature::VnetHeader),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         route::Query,
     },
     net::MacAddr,
-    runtime::{Setup, Wish},
+    runtime::{EgressRequest, Setup},
     session::Access,
 };
 use ipnet::IpNet;
@@ -71,7 +71,7 @@ fn listen_as(
     }
     let mut query = Query::to(SocketAddr::new(persona.0, port), protocol(cli));
     query.interface = cli.interface.as_deref().map(interface::by_name).transpose()?.map(|i| i.index);
-    let egress = Wish { query, via: None, persona: Some(persona) }.decide()?;
+    let egress = EgressRequest { query, via: None, persona: Some(persona) }.decide()?;
     let setup = Setup {
         local: vec![persona.0],
         port,

@@ -14,7 +14,7 @@ use crate::{
         resolve,
         route::Query,
     },
-    runtime::{Hop, Setup, Wish},
+    runtime::{EgressRequest, Hop, Setup},
     stack::Settings,
 };
 use std::{
@@ -130,8 +130,8 @@ fn attempt(
     if cli.impersonate.is_some() && persona.is_none() {
         return usage(format!("--as: the assumed address and {} are not of one family", remote.ip()));
     }
-    let wish = Wish { query, via: via(cli)?, persona };
-    let egress = wish.decide()?;
+    let request = EgressRequest { query, via: via(cli)?, persona };
+    let egress = request.decide()?;
     let settings = Settings { hop_limit: cli.ttl.or(egress.hop_limit).unwrap_or(HOP_LIMIT), ..settings(cli) };
     let setup = Setup {
         local: vec![egress.source],
@@ -143,7 +143,7 @@ fn attempt(
         settings,
         ..setup(cli)
     };
-    Ok(Attempt { remote, wish, egress, setup })
+    Ok(Attempt { remote, request, egress, setup })
 }
 
 /// Returns the next hop of --via: an address, or a MAC address.

@@ -1,7 +1,7 @@
 //! The plan of a sniffer (`--sniff`, `--read`).
 use super::{
     PlanError,
-    flags::{family, missing, sandbox},
+    flags::{family, feature_overrides, sandbox},
     usage,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     },
     kernel::{IpFamily, SniffFilter},
     net::Protocol,
-    process::sandbox::Task,
+    process::sandbox::Profile,
     sniffer::sink::{SinkOptions, TextFormat, TextOptions},
 };
 use std::net::SocketAddr;
@@ -67,8 +67,8 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
         filter: SniffFilter { protocol, family, host, port },
         output: SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() },
         count: cli.count,
-        missing: missing(cli),
-        sandbox: sandbox(cli, if cli.read.is_some() { Task::Replay } else { Task::Sniff }),
+        overrides: feature_overrides(cli),
+        sandbox: sandbox(cli, if cli.read.is_some() { Profile::Replay } else { Profile::Sniff }),
     })
 }
 

@@ -1,6 +1,6 @@
-//! What this process is allowed to do: asked before anything is tried, given up when it is no longer needed.
+//! Capabilities of this process: checks before an attempt, and the drop once they are no longer needed.
 //!
-//! Capabilities belong to a thread. netkat asks and drops before it would start another one.
+//! Capabilities belong to a thread. netkat checks and drops them before it starts another one.
 
 use std::{env, fmt, io, path::PathBuf};
 
@@ -8,8 +8,7 @@ use caps::{CapSet, CapsHashSet, errors::CapsError};
 
 use crate::host::sysctl;
 
-/// The first port that takes no capability unless the administrator says otherwise (PROT_SOCK in the kernel's
-/// include/net/sock.h).
+/// Default of net.ipv4.ip_unprivileged_port_start (PROT_SOCK in the kernel's include/net/sock.h).
 const UNPRIVILEGED: u32 = 1024;
 
 /// The capabilities that netkat may need, capabilities(7).
@@ -17,16 +16,19 @@ const UNPRIVILEGED: u32 = 1024;
 pub enum Capability {
     /// Packet sockets.
     NetRaw,
-    /// Programs at tc, filters on sockets, promiscuous membership, NTF_USE.
+    /// Programs at tc, filters on sockets, promiscuous mode, NTF_USE.
     NetAdmin,
-    /// Loading programs; CAP_SYS_ADMIN does as well, and is the only one before Linux 5.8.
+    /// Loading programs. CAP_SYS_ADMIN includes it, and is the only choice before Linux 5.8.
     Bpf,
     /// Binding ports below net.ipv4.ip_unprivileged_port_start.
     NetBindService,
 }
 
 impl Capability {
-    /// Whether the calling thread has it in its effective set.
+    /// Returns whether the calling thread has the capability in its effective set.
+    ///
+    /// # Errors
+    /// [`CapabilityError::Unreadable`].
     pub fn effective(self) -> Result<bool, CapabilityError> {
         let set = caps::read(None, CapSet::Effective).map_err(CapabilityError::Unreadable)?;
         Ok(set.contains(&self.kernel())
@@ -49,18 +51,31 @@ impl fmt::Display for Capability {
     }
 }
 
-/// Why this process may not do what it is about to, or could not give up what it holds.
+/// Why a capability is missing, or could not be dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum CapabilityError {
+    /// The calling thread lacks a capability.
     #[error("needs {capability} to {purpose} ({})", remedy(*.capability))]
-    Missing { capability: Capability, purpose: String },
+    Missing {
+        /// What is missing.
+        capability: Capability,
+        /// What it is needed for, as a verb phrase.
+        purpose: String,
+    },
+    /// The kernel does not tell the capabilities.
     #[error("could not read this process's capabilities: {0}")]
     Unreadable(CapsError),
+    /// The kernel refused to drop capabilities.
     #[error("could not give up capabilities ({set:?} set): {source}")]
-    NotDropped { set: CapSet, source: CapsError },
+    NotDropped {
+        /// The set that stays as it is.
+        set: CapSet,
+        /// The kernel's refusal.
+        source: CapsError,
+    },
 }
 
-/// What the user can do about a missing capability.
+/// Returns what the user can do about a missing capability.
 fn remedy(missing: Capability) -> String {
     let path = env::current_exe().unwrap_or_else(|_| PathBuf::from("netkat"));
     let more = if missing == Capability::NetBindService { ",cap_net_bind_service" } else { "" };
@@ -70,7 +85,7 @@ fn remedy(missing: Capability) -> String {
     )
 }
 
-/// Makes sure that the calling thread has `capability`; `purpose` completes the sentence "needs it to ...".
+/// Checks that the calling thread has `capability`; `purpose` completes the sentence "needs it to ...".
 ///
 /// # Errors
 /// [`CapabilityError::Missing`] names capability, purpose and remedy.
@@ -82,16 +97,16 @@ pub fn require(capability: Capability, purpose: &str) -> Result<(), CapabilityEr
     }
 }
 
-/// The error that names a missing capability, where `error` says that permission was denied and the calling thread
-/// lacks it.
+/// Returns the error that names a missing capability if `error` is a denied permission and the calling
+/// thread lacks the capability.
 pub fn denied(error: &io::Error, capability: Capability, purpose: &str) -> Option<CapabilityError> {
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
     denied.then(|| require(capability, purpose).err()).flatten()
 }
 
-/// Makes sure that the calling thread may have `port`, as bind(2) does (__inet_bind() in the kernel's net/ipv4/af_inet.c):
-/// a port below net.ipv4.ip_unprivileged_port_start, of either family and protocol, takes a capability; 0 takes none.
-/// For addresses at which the kernel binds nothing.
+/// Checks that the calling thread may bind `port`, as bind(2) does (__inet_bind in net/ipv4/af_inet.c): a
+/// port below net.ipv4.ip_unprivileged_port_start, of either family and protocol, takes a capability; 0
+/// takes none. For assumed addresses, at which the kernel binds nothing.
 ///
 /// # Errors
 /// [`CapabilityError::Missing`] names capability, port and remedy.
@@ -109,16 +124,19 @@ pub fn require_port(port: u16) -> Result<(), CapabilityError> {
     require(Capability::NetBindService, &format!("hold port {port}"))
 }
 
-/// Makes execve(2) give no capability back, even to root: empties the bounding set, as far as this process may
-/// (CAP_SETPCAP).
+/// Empties the bounding set, if this process may (CAP_SETPCAP), so that execve(2) gives no capability back,
+/// even to root.
 pub fn drop_bounding() {
     if let Err(error) = caps::clear(None, CapSet::Bounding) {
         log::debug!("sandbox: the bounding set stays: {error}");
     }
 }
 
-/// Gives up every capability but `keep`, for good: the effective, permitted, inheritable and ambient sets of the
-/// calling thread. What is in `keep` but was not held is not gained.
+/// Drops every capability but `keep`, for good, from the calling thread's effective, permitted, inheritable
+/// and ambient sets. Gains nothing from `keep` that was not permitted.
+///
+/// # Errors
+/// [`CapabilityError::Unreadable`] or [`CapabilityError::NotDropped`].
 pub fn drop_all(keep: &[Capability]) -> Result<(), CapabilityError> {
     let permitted = caps::read(None, CapSet::Permitted).map_err(CapabilityError::Unreadable)?;
     let kept: CapsHashSet = keep

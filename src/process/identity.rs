@@ -1,4 +1,5 @@
-//! Whose process this is: root's until everything is open, then nobody's, or with sudo the user's who called it.
+//! The user and groups of this process: root's until everything is open, then those of sudo's caller or of
+//! nobody.
 use nix::{
     errno::Errno,
     sys::prctl,
@@ -12,33 +13,61 @@ use std::{
     ffi::{CString, OsString},
 };
 
-/// The user and group that own nothing, in every user namespace (/proc/sys/kernel/overflowuid).
+/// User and group that own nothing in every user namespace (/proc/sys/kernel/overflowuid).
 const NOBODY: u32 = 65_534;
 
-/// No user and no group: setresuid(2) and setresgid(2) leave an id as it is where they are given (uid_t) -1.
+/// (uid_t) -1, which is no user or group: setresuid(2) and setresgid(2) leave an id unchanged for it.
 const UNCHANGED: u32 = u32::MAX;
 
-/// Why this process could not become another user's.
+/// Why the identity could not change.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
+    /// A variable of sudo's holds no id.
     #[error("{name} is {value:?}, not an id from 0 to 4294967294: unset it or start netkat by sudo(8)")]
-    Malformed { name: &'static str, value: String },
+    Malformed {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// One of sudo's variables is missing.
     #[error("{present} is set and {missing} is not: unset it or start netkat by sudo(8)")]
-    Incomplete { present: &'static str, missing: &'static str },
+    Incomplete {
+        /// The variable that is set.
+        present: &'static str,
+        /// The variable that is not.
+        missing: &'static str,
+    },
+    /// The kernel refused a step.
     #[error("cannot {step} to become user {uid}: {source}")]
-    Refused { step: &'static str, uid: Uid, source: Errno },
+    Refused {
+        /// The step, as a verb phrase.
+        step: &'static str,
+        /// The wanted user.
+        uid: Uid,
+        /// The kernel's error.
+        source: Errno,
+    },
+    /// The kernel refused nothing, and the identity is still another.
     #[error(
         "cannot become user {uid}: the kernel reported success, but {what} is {found}; a seccomp filter may pretend it"
     )]
-    Pretended { uid: Uid, what: &'static str, found: String },
+    Pretended {
+        /// The wanted user.
+        uid: Uid,
+        /// The part of the identity that is wrong.
+        what: &'static str,
+        /// What it is instead.
+        found: String,
+    },
 }
 
-/// Takes on the identity of the user who called sudo (SUDO_UID, SUDO_GID; sudo(8)), with that user's groups.
-/// Capabilities that are permitted stay so; [`super::capability::drop_all`] comes next. Without sudo, or when
-/// this process is not root's, nothing changes.
+/// Becomes the user who called sudo (SUDO_UID, SUDO_GID; sudo(8)), with that user's groups. Permitted
+/// capabilities stay; call [`super::capability::drop_all`] next. Changes nothing without sudo, or if this
+/// process is not root's.
 ///
 /// # Errors
-/// Malformed variables, a refusal of the kernel's, or an identity that is not the wanted one afterwards.
+/// [`IdentityError`]: malformed variables, the kernel's refusal, or an identity that has not changed.
 pub fn become_invoker() -> Result<(), IdentityError> {
     if !geteuid().is_root() {
         return Ok(());
@@ -56,12 +85,12 @@ pub fn become_invoker() -> Result<(), IdentityError> {
     Ok(())
 }
 
-/// Stops being root: takes on the user and group who called sudo, else those of nobody, without any supplementary
-/// group. Where this process may not (no CAP_SETUID, a user namespace without such a user), it goes on as it
-/// is; so it does when it is not root's.
+/// Becomes the user and group who called sudo, else nobody, without supplementary groups. Changes nothing
+/// if this process is not root's, or where the kernel refuses (no CAP_SETUID, a user namespace without such
+/// a user).
 ///
 /// # Errors
-/// Malformed variables, or an identity that is not the wanted one although the kernel refused nothing.
+/// Malformed variables, or [`IdentityError::Pretended`].
 pub fn renounce_root() -> Result<(), IdentityError> {
     if !geteuid().is_root() {
         return Ok(());
@@ -79,8 +108,8 @@ pub fn renounce_root() -> Result<(), IdentityError> {
     Ok(())
 }
 
-/// Returns the user who started this process, unless that was root. The kernel knows who runs a set-user-ID file,
-/// so there the variables, which that user may choose, count for nothing.
+/// Returns the user who started this process, unless that was root. The kernel knows who runs a set-user-ID
+/// file, so the variables, which that user may choose, do not count there.
 fn invoker() -> Result<Option<(Uid, Gid)>, IdentityError> {
     if !getuid().is_root() {
         return Ok(Some((getuid(), getgid())));
@@ -88,7 +117,7 @@ fn invoker() -> Result<Option<(Uid, Gid)>, IdentityError> {
     caller(env::var_os("SUDO_UID"), env::var_os("SUDO_GID"))
 }
 
-/// Returns the user and group that sudo's variables name, unless that is root or sudo was not there.
+/// Returns the user and group that sudo's variables name; `None` for root and without sudo.
 fn caller(uid: Option<OsString>, gid: Option<OsString>) -> Result<Option<(Uid, Gid)>, IdentityError> {
     let uid = uid.map(|value| id("SUDO_UID", value)).transpose()?;
     let gid = gid.map(|value| id("SUDO_GID", value)).transpose()?;
@@ -110,8 +139,8 @@ fn id(name: &'static str, value: OsString) -> Result<u32, IdentityError> {
         .ok_or_else(|| IdentityError::Malformed { name, value: value.to_string_lossy().into_owned() })
 }
 
-/// Becomes another user in all three ids, and makes sure of it: a filter that pretends system calls (as tools that
-/// build images without root use it) would leave root's power behind the claim that it is gone.
+/// Changes all three ids of user and group, and reads them back: a seccomp filter that pretends system
+/// calls, as tools that build images without root install, would leave root's privileges in place.
 fn change(uid: Uid, gid: Gid) -> Result<(), IdentityError> {
     let refused = |step| move |source| IdentityError::Refused { step, uid, source };
     prctl::set_keepcaps(true).map_err(refused("keep capabilities"))?;
@@ -129,7 +158,7 @@ fn change(uid: Uid, gid: Gid) -> Result<(), IdentityError> {
     Ok(())
 }
 
-/// Makes sure that the supplementary groups are these, in whatever order.
+/// Checks that the supplementary groups are these, in any order.
 fn verify_groups(uid: Uid, expected: &[Gid]) -> Result<(), IdentityError> {
     let found = getgroups().map_err(|source| IdentityError::Refused {
         step: "read supplementary groups",
@@ -149,8 +178,8 @@ fn verify_groups(uid: Uid, expected: &[Gid]) -> Result<(), IdentityError> {
     Err(IdentityError::Pretended { uid, what: "the list of groups", found: format!("{found:?}") })
 }
 
-/// Returns the groups of a user, `gid` among them; that one alone where the user data base knows no such user or
-/// can't be asked, which gives less, never more.
+/// Returns the groups of a user, `gid` among them; only `gid` where the user data base knows no such user
+/// or cannot be read.
 fn groups_of(uid: Uid, gid: Gid) -> Vec<Gid> {
     let groups = User::from_uid(uid).and_then(|user| {
         let name = user.and_then(|user| CString::new(user.name).ok());

@@ -1,4 +1,5 @@
-//! What this process is and may do: its identity and capabilities, and what it gives up once everything is open.
+//! This process: its capabilities, its identity, its signals, and the sandbox that it enters once
+//! everything is open.
 pub mod capability;
 pub mod identity;
 pub mod sandbox;

@@ -1,69 +1,74 @@
-//! What a process gives up once everything that takes privileges is done: in stages, for good.
+//! The sandbox: what this process gives up for good, in stages, once everything that takes privileges is
+//! done.
 //!
 //! 1. Capabilities that a later execve(2) could give back (the bounding set), then root's user and groups: the process
-//!    becomes the user's who called sudo, or nobody's.
-//! 2. All capabilities, but those that the clean-up needs.
-//! 3. Being traced and dumped: whoever has the same user must not get at the packet socket by ptrace(2) or /proc.
+//!    goes on as the user who called sudo, or as nobody.
+//! 2. All capabilities, except those that the teardown needs.
+//! 3. Tracing and core dumps: other processes of the same user must not reach the packet socket by ptrace(2) or /proc.
 //! 4. Privileges by execve(2) (no_new_privs), the file system (Landlock), and all system calls but a few (seccomp).
 //!
-//! Where the kernel, a container's runtime or the lack of a capability forbids a stage, the others are taken all
-//! the same, and a debug line says so: a diagnosis must run in a pod that is locked up already.
+//! Where the kernel, a container's runtime or the lack of a capability forbids a stage, a debug line says
+//! so and the other stages follow: a diagnosis must run in a pod that is locked up already.
 //!
-//! Processes of --exec inherit what is done here. So where there may be some, system calls and the file system
-//! stay open, as ordinary programs need them, and the identity is the invoking user's with all groups.
+//! Child processes inherit the sandbox. A run that may start some keeps system calls and the file system,
+//! which ordinary programs need, and takes the invoking user's identity with all groups.
 use super::{
     capability::{self, Capability, CapabilityError},
     identity::{self, IdentityError},
-    seccomp::{self, Calls},
+    seccomp::{self, SyscallSet},
 };
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope};
 use nix::sys::prctl;
 
-/// The newest kernel interface of which everything is asked for; older kernels do what they can (Linux 6.15).
+/// The Landlock version to ask for (Linux 6.15); older kernels enforce what they know.
 const LANDLOCK: ABI = ABI::V7;
 
-/// What the process goes on to do.
+/// What the process needs after the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// Connections and their streams.
+pub enum Profile {
+    /// To relay between connections and open streams.
     Relay,
-    /// Connections and a process for each.
+    /// To relay, and to start processes.
     Processes,
-    /// Showing and recording what arrives.
+    /// To show and record frames.
     Sniff,
-    /// Showing and recording what a file holds.
+    /// To show and record the frames of an open file.
     Replay,
 }
 
-/// How much to give up.
+/// How to confine this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sandbox {
-    pub task: Task,
-    /// Nothing but capabilities is given up where this is false.
+    /// What the process still needs.
+    pub profile: Profile,
+    /// Whether to give up more than capabilities.
     pub enabled: bool,
 }
 
-/// Why not even the least could be given up.
+/// Why not even capabilities or the identity could be given up.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
+    /// Capabilities could not be dropped.
     #[error(transparent)]
     Capability(#[from] CapabilityError),
+    /// The identity could not change.
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
 
 impl Sandbox {
-    /// Gives up what the task does not need; of the capabilities `keep` stays. Everything that has to be opened by
-    /// name is open by now.
+    /// Gives up everything that the profile does not need, and all capabilities but `keep`. Call it once
+    /// everything is open that has to be opened by name.
     ///
     /// # Errors
-    /// Capabilities that could not be given up; the identity, where processes are to have it.
+    /// [`SandboxError`]: capabilities that could not be dropped, or an identity that processes must not
+    /// inherit.
     pub fn enter(&self, keep: &[Capability]) -> Result<(), SandboxError> {
         if self.enabled {
             capability::drop_bounding();
         }
-        match self.task {
-            Task::Processes => identity::become_invoker()?,
+        match self.profile {
+            Profile::Processes => identity::become_invoker()?,
             _ if self.enabled => identity::renounce_root()?,
             _ => {}
         }
@@ -81,11 +86,11 @@ impl Sandbox {
         if let Err(error) = prctl::set_no_new_privs() {
             log::debug!("sandbox: could gain privileges by execve(2): {error}");
         }
-        let calls = match self.task {
-            Task::Processes => return,
-            Task::Relay => Calls::Relay,
-            Task::Sniff => Calls::Receive,
-            Task::Replay => Calls::Files,
+        let calls = match self.profile {
+            Profile::Processes => return,
+            Profile::Relay => SyscallSet::Relay,
+            Profile::Sniff => SyscallSet::Receive,
+            Profile::Replay => SyscallSet::Files,
         };
         match close_file_system() {
             Ok(RulesetStatus::FullyEnforced) => {}
@@ -98,8 +103,8 @@ impl Sandbox {
     }
 }
 
-/// From now on no file can be opened, made or changed by its name, no TCP socket of the kernel's connected, and nothing
-/// signalled or reached by an abstract AF_UNIX name outside of this process.
+/// Forbids, from now on, to open, make or change a file by its name, to connect a kernel TCP socket, and to
+/// reach other processes by signals or abstract AF_UNIX names.
 fn close_file_system() -> Result<RulesetStatus, RulesetError> {
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))?

@@ -1,11 +1,11 @@
-//! The system calls that a run still needs once everything is open; the kernel refuses the others (seccomp(2)).
+//! The seccomp filter: the system calls that a run still needs once everything is open (seccomp(2)).
 //!
-//! A refused call fails with ENOSYS, as if the kernel did not have it, and does not kill the process. C libraries
-//! try newer calls and fall back to older ones upon just that error, so netkat goes on with a library that nobody
-//! has seen yet, and what an attacker wants is denied all the same. With `NETKAT_SECCOMP=kill` in the
-//! environment a refused call ends the process by SIGSYS: the tests run so, and it shows which call was missing.
+//! Any other call fails with ENOSYS, as if the kernel did not have it. C libraries try newer calls and fall
+//! back to older ones upon that error, so netkat also works with future libraries. With
+//! `NETKAT_SECCOMP=kill` in the environment, such a call ends the process by SIGSYS instead: the tests run
+//! so, and the kernel's log names the call.
 //!
-//! The lists hold what glibc and musl use, on x86-64 and on the architectures that have fewer calls.
+//! The lists hold the calls of glibc and musl, on x86-64 and on the architectures that have fewer calls.
 use libc as c;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition,
@@ -13,32 +13,36 @@ use seccompiler::{
 };
 use std::env;
 
-/// The variable that makes a refused call deadly.
+/// The environment variable that makes a refused call end the process.
 const ACTION: &str = "NETKAT_SECCOMP";
 
-/// What a process goes on to do.
+/// The system calls to allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Calls {
-    /// Read and write what is open, use memory, tell the time.
+pub enum SyscallSet {
+    /// Reading and writing open files, memory, time.
     Files,
-    /// The same, receive from open sockets, and ask the kernel about interfaces, routes and neighbours.
+    /// The same, receiving from open sockets, and rtnetlink.
     Receive,
-    /// The same, and send.
+    /// The same, and sending.
     Relay,
 }
 
-/// Why there is no filter.
+/// Why no filter could be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum SeccompError {
+    /// The filter cannot be compiled for this architecture.
     #[error("no filter for this architecture: {0}")]
     Compile(#[from] BackendError),
+    /// The kernel refused the filter.
     #[error("the kernel does not take the filter: {0}")]
     Install(#[from] seccompiler::Error),
 }
 
-/// From now on, for good, this process may make only `calls`. Takes away its means to gain privileges, too
-/// (no_new_privs).
-pub fn restrict(calls: Calls) -> Result<(), SeccompError> {
+/// Restricts this process to `calls`, for good. Sets no_new_privs, too.
+///
+/// # Errors
+/// [`SeccompError`].
+pub fn restrict(calls: SyscallSet) -> Result<(), SeccompError> {
     let refusal = match env::var_os(ACTION) {
         Some(action) if action == "kill" => SeccompAction::KillProcess,
         _ => SeccompAction::Errno(c::ENOSYS as u32),
@@ -55,25 +59,25 @@ pub fn restrict(calls: Calls) -> Result<(), SeccompError> {
 
 type Rules = Vec<(i64, Vec<SeccompRule>)>;
 
-fn rules(calls: Calls) -> Result<Rules, BackendError> {
+fn rules(calls: SyscallSet) -> Result<Rules, BackendError> {
     let mut rules: Rules = ANY.iter().map(|call| (*call, Vec::new())).collect();
     rules.extend(limited()?);
-    if calls != Calls::Files {
+    if calls != SyscallSet::Files {
         rules.extend(NETWORK.iter().map(|call| (*call, Vec::new())));
-        // The only socket that can be made: rtnetlink.
+        // rtnetlink sockets only.
         let socket = [(0, !0, c::AF_NETLINK as u64), (2, !0, c::NETLINK_ROUTE as u64)];
         rules.push((c::SYS_socket, vec![all(&socket)?]));
-        // A sniffer does without the virtio-net header once it has met a frame which that can't describe.
+        // A sniffer switches the virtio-net header off at a frame that the header cannot describe.
         let vnet_header = [(1, !0, c::SOL_PACKET as u64), (2, !0, c::PACKET_VNET_HDR as u64)];
         rules.push((c::SYS_setsockopt, vec![all(&vnet_header)?]));
     }
-    if calls == Calls::Relay {
+    if calls == SyscallSet::Relay {
         rules.extend(SEND.iter().map(|call| (*call, Vec::new())));
     }
     Ok(rules)
 }
 
-/// Whatever their arguments.
+/// Calls that are allowed with any arguments.
 const ANY: &[i64] = &[
     // Streams and files that are open.
     c::SYS_read,
@@ -84,7 +88,7 @@ const ANY: &[i64] = &[
     c::SYS_close,
     c::SYS_fstat,
     c::SYS_ppoll,
-    // Standard output or standard error may be a socket. A packet socket would send by it as well.
+    // Standard output or standard error may be a socket. The call could also send by a packet socket.
     c::SYS_sendto,
     // Memory.
     c::SYS_brk,
@@ -98,7 +102,7 @@ const ANY: &[i64] = &[
     c::SYS_clock_nanosleep,
     c::SYS_nanosleep,
     c::SYS_getrandom,
-    // This process, its locks and signals, the orphans that it inherits as a container's first process, its end.
+    // This process: locks, signals, orphans that it inherits as a container's first process, exit.
     c::SYS_wait4,
     c::SYS_waitid,
     c::SYS_capget,
@@ -119,6 +123,7 @@ const ANY: &[i64] = &[
     c::SYS_time,
 ];
 
+/// Calls of [`SyscallSet::Receive`].
 const NETWORK: &[i64] = &[
     c::SYS_recvfrom,
     c::SYS_recvmsg,
@@ -129,9 +134,10 @@ const NETWORK: &[i64] = &[
     c::SYS_getsockname,
 ];
 
+/// Further calls of [`SyscallSet::Relay`].
 const SEND: &[i64] = &[
     c::SYS_sendmsg,
-    // Letting go of standard output.
+    // Replacing standard output.
     c::SYS_pipe2,
     c::SYS_dup3,
     #[cfg(target_arch = "x86_64")]
@@ -140,7 +146,7 @@ const SEND: &[i64] = &[
     c::SYS_dup2,
 ];
 
-/// With some arguments only.
+/// Returns the rules of calls that are allowed with some arguments only.
 fn limited() -> Result<Rules, BackendError> {
     let executable = [(2, c::PROT_EXEC as u64, 0)];
     let at_descriptor = |flags| [(flags, c::AT_EMPTY_PATH as u64, c::AT_EMPTY_PATH as u64)];
@@ -153,16 +159,17 @@ fn limited() -> Result<Rules, BackendError> {
         (c::SYS_mprotect, vec![all(&executable)?]),
         (c::SYS_newfstatat, vec![all(&at_descriptor(3))?]),
         (c::SYS_statx, vec![all(&at_descriptor(2))?]),
-        // Signals to ourselves alone: raise(3), abort(3).
+        // Signals to this process only: raise(3), abort(3).
         (c::SYS_tgkill, vec![all(&own)?]),
         (c::SYS_tkill, vec![all(&own)?]),
         (c::SYS_fcntl, one_of(1, &[c::F_GETFD, c::F_SETFD, c::F_GETFL, c::F_SETFL, c::F_DUPFD_CLOEXEC])?),
-        // Is it a terminal, and how wide; nothing that types into it (TIOCSTI).
+        // Terminal or not, and its width; not TIOCSTI, which types into it.
         (c::SYS_ioctl, one_of(1, &[c::TCGETS as i32, c::TIOCGWINSZ as i32])?),
     ])
 }
 
-/// A rule that holds when each of these arguments, masked, has its value. The kernel looks at 32 bits of them.
+/// Returns a rule that matches when each of these arguments, masked, has its value. The filter compares 32
+/// bits.
 fn all(conditions: &[(u8, u64, u64)]) -> Result<SeccompRule, BackendError> {
     let conditions = conditions.iter().map(|(argument, mask, value)| {
         SeccompCondition::new(*argument, Dword, SeccompCmpOp::MaskedEq(*mask), *value)

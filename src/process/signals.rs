@@ -1,8 +1,8 @@
 //! The signals of a run: those that end it, and SIGCHLD.
 //!
-//! Theory of operation: [`Signals::catch`] blocks them, and they are read from a descriptor that poll(2) watches beside
-//! all others. The first one that ends the run is remembered for the whole process ([`ending`]): from then on nothing
-//! waits for a reader or a peer any more.
+//! Theory of operation: [`Signals::catch`] blocks them, and a descriptor delivers them, which poll(2)
+//! watches beside all others. The first that ends the run is recorded for the whole process ([`ending`]):
+//! from then on nothing waits for a reader or a peer.
 use nix::sys::{
     signal::{SigSet, Signal},
     signalfd::{SfdFlags, SignalFd},
@@ -13,10 +13,10 @@ use std::{
     sync::atomic::{AtomicI32, Ordering},
 };
 
-/// The signals that end a run.
+/// Signals that end a run.
 pub const TERMINATING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// The number of the first signal that ended the run; 0 while none has come.
+/// The number of the first signal that ended the run; 0 before one has arrived.
 static ENDING: AtomicI32 = AtomicI32::new(0);
 
 /// Returns the signal that ends the run, once one has been read.
@@ -24,21 +24,22 @@ pub fn ending() -> Option<Signal> {
     Signal::try_from(ENDING.load(Ordering::Relaxed)).ok()
 }
 
-/// Gives the signals that end a run their usual effect again, while nothing is open that could be left behind.
+/// Unblocks the signals that end a run, so that they end the process. Call it only while nothing is open
+/// that would have to be undone.
 pub fn release() {
     if let Err(error) = SigSet::from_iter(TERMINATING).thread_unblock() {
         log::debug!("cannot unblock signals: {error}");
     }
 }
 
-/// A descriptor that is readable while a signal waits to be read.
+/// A descriptor that is readable while a signal is pending.
 #[derive(Debug)]
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// Blocks the signals that end a run, and SIGCHLD, from now on: they are read instead of ending the program on the
-    /// spot, so that nothing is left behind. A signal that was ignored when the program started (nohup(1)) stays
-    /// ignored.
+    /// Blocks the signals that end a run, and SIGCHLD, and opens a descriptor for them. The run then ends
+    /// in order and undoes what it has put into the kernel. A signal that was ignored at the program's
+    /// start (nohup(1)) stays ignored.
     ///
     /// # Errors
     /// Those of sigprocmask(2) and signalfd(2).
@@ -49,8 +50,8 @@ impl Signals {
         Signals::open(&mask)
     }
 
-    /// Opens a descriptor for the signals that end a run. It tells of none before [`Signals::catch`]: these end the
-    /// program themselves.
+    /// Opens a descriptor for the signals that end a run. It delivers none before [`Signals::catch`] has
+    /// blocked them.
     ///
     /// # Errors
     /// Those of signalfd(2).
@@ -62,7 +63,8 @@ impl Signals {
         Ok(Signals(SignalFd::with_flags(mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
     }
 
-    /// Reads all signals that wait, and remembers the first that ends the run. Returns whether SIGCHLD was among them.
+    /// Reads all pending signals, and records the first that ends the run. Returns whether SIGCHLD was
+    /// among them.
     ///
     /// # Errors
     /// Those of read(2).

@@ -1,5 +1,5 @@
 //! The failure of a run, as its last line, its exit status and its JSON object need it.
-use super::{Error, Verdict};
+use super::{Error, Verdict, advice::advice};
 use crate::session;
 use nix::sys::signal::Signal;
 use std::{error, io};
@@ -26,6 +26,15 @@ impl Failure {
         Failure { verdict, message: message(error), signal: None, status: None }
     }
 
+    /// Appends the flag that may help to the message.
+    #[must_use]
+    pub(crate) fn with_advice(mut self, advice: Option<&str>) -> Failure {
+        if let Some(advice) = advice {
+            self.message = format!("{}; {advice}", self.message);
+        }
+        self
+    }
+
     /// Returns the words of the error and of its causes.
     pub fn message(&self) -> &str {
         &self.message
@@ -35,7 +44,8 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let (signal, status) = (error.signal(), command_status(&error));
-        Failure { signal, status, ..Failure::new(Verdict::from(&error), &error) }
+        let failure = Failure::new(Verdict::from(&error), &error).with_advice(advice(&error));
+        Failure { signal, status, ..failure }
     }
 }
 

@@ -1,5 +1,5 @@
 //! Hints at causes of silence that the user may not think of.
-use crate::{host::route, runtime::Wish};
+use crate::{host::route, runtime::EgressRequest};
 use std::{fmt, net::IpAddr};
 
 /// A likely cause of silence.
@@ -12,9 +12,9 @@ pub(crate) enum Hint {
 
 impl Hint {
     /// Returns the hint for a destination that did not answer.
-    pub(crate) fn of(wish: &Wish) -> Option<Hint> {
-        let destination = wish.query.destination;
-        let likely = wish.via.is_none() && is_private(destination) && route::is_default(&wish.query);
+    pub(crate) fn of(request: &EgressRequest) -> Option<Hint> {
+        let destination = request.query.destination;
+        let likely = request.via.is_none() && is_private(destination) && route::is_default(&request.query);
         likely.then_some(Hint::ClusterIp(destination))
     }
 }

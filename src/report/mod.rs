@@ -1,5 +1,6 @@
 //! The outcome of a run, for users and scripts: errors, verdicts, exit statuses, the JSON object, hints,
 //! log lines.
+pub(crate) mod advice;
 mod error;
 pub mod exit;
 mod failure;

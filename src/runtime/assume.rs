@@ -1,5 +1,5 @@
-//! Being another host on the segment: its address is asked for first, so that nobody's is stolen, then
-//! announced; neighbours are found by our own questions, since the kernel's carry the host's address.
+//! An assumed address: netkat probes for it first, so as not to take another host's, then announces it, and
+//! resolves neighbours itself, since the kernel's requests carry this host's address.
 use super::{Engine, Error};
 use crate::{
     net::MacAddr,
@@ -7,13 +7,17 @@ use crate::{
 };
 use std::{net::IpAddr, time::Duration};
 
-/// Probes and the silence after each. RFC 5227 waits longer; a diagnosis does not.
+/// Number of probes.
 const PROBES: u32 = 3;
+/// Wait for an answer to each probe. RFC 5227 waits longer; a diagnosis does not.
 const PROBE_SILENCE: Duration = Duration::from_millis(150);
-/// How often a neighbour is asked again (RFC 4861, section 10, RETRANS_TIMER).
+/// Interval of solicitations (RFC 4861, section 10, RETRANS_TIMER).
 const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Takes on an address, if nobody has it.
+/// Assumes an address, if no host on the segment has it.
+///
+/// # Errors
+/// [`Error::AddressInUse`], or those of the link.
 pub fn assume(engine: &mut Engine, persona: Persona) -> Result<(), Error> {
     engine.stack.impersonate(persona);
     for _ in 0..PROBES {
@@ -28,7 +32,10 @@ pub fn assume(engine: &mut Engine, persona: Persona) -> Result<(), Error> {
     Ok(())
 }
 
-/// Finds a neighbour's link address; gives up after `wait`.
+/// Resolves a neighbour's link address within `wait`.
+///
+/// # Errors
+/// [`Error::NoNeighbour`], or those of the link.
 pub fn resolve(engine: &mut Engine, address: IpAddr, wait: Duration) -> Result<MacAddr, Error> {
     let end = engine.reactor.now() + wait;
     while engine.reactor.now() < end {

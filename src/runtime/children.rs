@@ -1,13 +1,13 @@
-//! The processes that are to be waited for: those that netkat started, and as the first process of a PID namespace
-//! (a container's entry point) all that lose their parent.
+//! Child processes: those that netkat started, and, as the first process of a PID namespace (a container's
+//! entry point), all orphans.
 //!
-//! Theory of operation: a process of --exec leads a process group of its own. While its connection is on, it is not
-//! waited for, so that the group's number stays its own. Once the connection is over, it has [`GRACE`] to exit by
-//! itself; then, or at once where the connection broke, its group is asked to go by SIGTERM, and after another
-//! [`GRACE`] it is killed. It counts for as long as it has not been waited for and, if it had to be asked, until its group
-//! is empty. What a process that exited by itself leaves in the background is left alone.
+//! Theory of operation: a child leads a process group of its own. While its connection lasts, netkat does
+//! not reap the child, so that the group's number stays taken. After the connection, the child has
+//! [`GRACE`] to exit by itself. Then, or at once if the connection broke, its group gets SIGTERM, and
+//! SIGKILL after another [`GRACE`]. A child counts until it is reaped and, if its group got a signal, until
+//! the group is empty. Background processes of a child that exited by itself are left alone.
 //!
-//! The reactor calls [`Children::turn`] at SIGCHLD and at the time that [`Children::deadline`] tells; nothing polls.
+//! The reactor calls [`Children::turn`] at SIGCHLD and at [`Children::deadline`]; nothing polls.
 use nix::{
     errno::Errno,
     sys::{
@@ -18,23 +18,24 @@ use nix::{
 };
 use std::{fmt, time::Duration};
 
-/// How long a process may take to exit by itself once its connection is over, and after SIGTERM.
+/// Time for a child to exit by itself after its connection, and again after SIGTERM.
 pub const GRACE: Duration = Duration::from_secs(1);
-/// How often to look whether the rest of a group has gone, of which nothing tells.
+/// Interval of looking whether a group is empty, which no signal tells.
 const GROUP_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// With this status, 0 to 255.
+    /// By exit(2), with this status from 0 to 255.
     Status(i32),
+    /// By a signal.
     Signal(Signal),
-    /// By a real-time signal, or waited for by somebody else.
+    /// By a real-time signal, or reaped elsewhere.
     Unknown,
 }
 
 impl Exit {
-    /// The status that a shell reports: 128 + its number for a signal.
+    /// Returns the status that a shell reports: 128 + the number for a signal.
     pub fn code(self) -> u8 {
         match self {
             Exit::Status(status) => u8::try_from(status & 0xff).unwrap_or(u8::MAX),
@@ -54,18 +55,19 @@ impl fmt::Display for Exit {
     }
 }
 
-/// What became of a process.
+/// The end of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
+    /// How it ended.
     pub exit: Exit,
-    /// netkat asked it to go.
+    /// netkat sent its group a signal.
     pub asked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Connected,
-    /// Its connection is over.
+    /// The connection has ended.
     Released,
     /// SIGTERM has been sent.
     Asked,
@@ -78,47 +80,49 @@ struct Child {
     pid: Pid,
     stage: Stage,
     exit: Option<Exit>,
-    /// It was running when it was asked to go.
+    /// The child was running when netkat sent SIGTERM.
     asked: bool,
-    /// Neither the process nor any of its group is left, so that the number may be another's.
+    /// The group is empty, so that its number may be reused.
     gone: bool,
     /// When the next stage is due.
     due: Option<Duration>,
-    /// When to look at the group again.
+    /// When to look at the group next.
     look: Option<Duration>,
 }
 
-/// The processes that have not been waited for.
+/// The children that count.
 #[derive(Debug)]
 pub struct Children {
     list: Vec<Child>,
     ended: Vec<(Pid, Ended)>,
-    /// Orphans are ours.
+    /// This process inherits orphans.
     init: bool,
 }
 
 impl Children {
-    /// No processes yet. `init` says that this is the first process of a PID namespace: orphans are its children.
+    /// Returns an empty list. `init` says that this is the first process of a PID namespace and inherits
+    /// orphans.
     pub fn new(init: bool) -> Children {
         Children { list: Vec::new(), ended: Vec::new(), init }
     }
 
-    /// Adds a process that has just been started for a connection and leads a group of its own.
+    /// Adds a child that has just started for a connection and leads a group of its own.
     pub fn add(&mut self, pid: Pid) {
         let stage = Stage::Connected;
         self.list.push(Child { pid, stage, exit: None, asked: false, gone: false, due: None, look: None });
     }
 
-    /// The processes that count.
+    /// Returns the number of children.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// The connection of a process is over; it `broke`, or came to its end.
+    /// Handles the end of a child's connection, which `broke` or ended in order.
     pub fn release(&mut self, now: Duration, pid: Pid, broke: bool) {
         self.collect();
         for child in self.list.iter_mut().filter(|child| child.pid == pid) {
@@ -130,14 +134,14 @@ impl Children {
         self.turn(now);
     }
 
-    /// netkat is about to end: asks all that are left to go.
+    /// Sends SIGTERM to all remaining children, since netkat is about to exit.
     pub fn dismiss(&mut self, now: Duration) {
         self.collect();
         self.list.iter_mut().filter(|child| child.stage <= Stage::Released).for_each(|child| child.ask(now));
         self.turn(now);
     }
 
-    /// Waits for those that have exited, without blocking, and does what is due.
+    /// Reaps children that have exited, without blocking, and sends signals that are due.
     pub fn turn(&mut self, now: Duration) {
         self.collect();
         let ended = &mut self.ended;
@@ -151,18 +155,18 @@ impl Children {
         });
     }
 
-    /// When [`Children::turn`] is due, whatever happens.
+    /// Returns when [`Children::turn`] is due at the latest.
     pub fn deadline(&self) -> Option<Duration> {
         self.list.iter().flat_map(|child| [child.due, child.look]).flatten().min()
     }
 
-    /// Hands on those that have ended since the last call.
+    /// Returns the children that have ended since the last call.
     pub fn take_ended(&mut self) -> Vec<(Pid, Ended)> {
         std::mem::take(&mut self.ended)
     }
 
     fn collect(&mut self) {
-        // Whoever lost its parent, and perhaps ours.
+        // Orphans, and perhaps children of ours.
         while self.init {
             let status = waitpid(None, Some(WaitPidFlag::WNOHANG));
             match (status, status.ok().and_then(|status| status.pid())) {
@@ -170,7 +174,7 @@ impl Children {
                     Some(child) => child.note(exit(status)),
                     None => log::debug!("orphan {pid}: {status:?}"),
                 },
-                // A real-time signal ended it, for which nix has no name.
+                // A real-time signal ended the process; nix has no name for it.
                 (Err(Errno::EINVAL | Errno::EINTR), _) => {}
                 _ => break,
             }
@@ -202,7 +206,7 @@ impl Child {
         }
     }
 
-    /// Does what is due.
+    /// Sends the signal that is due.
     fn advance(&mut self, now: Duration) {
         if self.due.is_some_and(|due| due <= now) {
             match self.stage {
@@ -227,20 +231,20 @@ impl Child {
         (self.stage, self.due) = (stage, Some(now + GRACE));
     }
 
-    /// Whether it counts no more.
+    /// Returns whether the child no longer counts.
     fn is_over(&self, now: Duration) -> bool {
         let exited = self.exit.is_some();
         match self.stage {
             Stage::Connected => false,
             Stage::Released => exited,
             Stage::Asked => exited && self.gone,
-            // What is left of the group are zombies of another parent, which does not wait for them.
+            // The rest of the group are zombies whose parent does not reap them.
             Stage::Killed => exited && (self.gone || self.due.is_some_and(|due| due <= now)),
         }
     }
 }
 
-/// How a process ended, if it has.
+/// Returns how a process ended, if it has.
 fn exit(status: WaitStatus) -> Option<Exit> {
     match status {
         WaitStatus::Exited(_, status) => Some(Exit::Status(status)),

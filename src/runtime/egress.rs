@@ -1,8 +1,9 @@
-//! The way out of this host: by the kernel's routing decision, or past it.
+//! The egress: interface, source address and next hop of our packets, by the kernel's routing decision or
+//! past it.
 //!
-//! `--via` names the next hop whatever the routing table says, so that a destination can be tried by way of
-//! another node, even one that this host has bound to itself (a load balancer's address under MetalLB or
-//! kube-vip). `--as` sends from an address that is nobody's: this host becomes one more host on the segment.
+//! A chosen next hop overrides the routing table, so that a destination can be tried by way of another
+//! node, even one that this host has bound to itself (a load balancer's address under MetalLB or kube-vip).
+//! With an assumed address, this host acts as one more host on the segment.
 use crate::{
     host::{
         interface::{self, Framing, Interface, InterfaceError},
@@ -14,11 +15,12 @@ use crate::{
 };
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
-/// Whose link address frames are sent to.
+/// The next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hop {
-    /// To be resolved.
+    /// By its IP address, whose link address has to be resolved.
     Address(IpAddr),
+    /// By its link address.
     Link(MacAddr),
 }
 
@@ -31,35 +33,46 @@ impl fmt::Display for Hop {
     }
 }
 
-/// What the user wants of the way out.
+/// What the user asks of the egress.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish {
+pub struct EgressRequest {
+    /// The flow.
     pub query: Query,
+    /// The chosen next hop; `None` leaves it to the routing tables.
     pub via: Option<Hop>,
-    /// The host to be instead of this one.
+    /// The address to assume, and its link address if that is chosen, too.
     pub persona: Option<(IpAddr, Option<MacAddr>)>,
 }
 
-/// The way out.
+/// The way of our packets out of this host.
 #[derive(Clone, Debug)]
 pub struct Egress {
+    /// The output interface.
     pub interface: Interface,
+    /// The interface's link headers.
     pub framing: Framing,
+    /// The source address.
     pub source: IpAddr,
+    /// The next hop.
     pub next_hop: Hop,
-    /// The path's MTU as far as the host knows, in bytes.
+    /// The path's MTU as far as the host knows it, in bytes.
     pub mtu: u32,
     /// The TTL or hop limit that the route demands.
     pub hop_limit: Option<u8>,
+    /// The assumed address.
     pub persona: Option<Persona>,
-    /// The way in words, for the log.
-    pub words: String,
+    /// The egress as a sentence for the log.
+    pub description: String,
 }
 
 impl Egress {
-    /// The other interfaces that answers may come in by, as they may to a kernel socket: that of the source address,
-    /// and those of the route's other paths. None if `query` is bound to an interface, and to an assumed address.
-    pub fn ways_back(&self, query: &Query) -> Result<Vec<Interface>, EgressError> {
+    /// Returns the other interfaces by which answers may arrive, as they may for a kernel socket: that of
+    /// the source address, and those of the route's other next hops. There are none for a `query` that is
+    /// bound to an interface, and for an assumed address.
+    ///
+    /// # Errors
+    /// [`EgressError::Interface`].
+    pub fn return_interfaces(&self, query: &Query) -> Result<Vec<Interface>, EgressError> {
         if query.interface.is_some() || self.persona.is_some() || self.framing == Framing::Loopback {
             return Ok(Vec::new());
         }
@@ -67,18 +80,19 @@ impl Egress {
         let own = addresses.filter(|address| address.ip == self.source).map(|address| address.interface);
         let ways: BTreeSet<_> = route::paths(query).into_iter().chain(own).collect();
         let others = ways.into_iter().filter(|index| *index != self.interface.index);
-        // One that has gone meanwhile brings no answers.
+        // An interface that is gone meanwhile brings no answers.
         let interfaces = others.filter_map(|index| interface::by_index(index).ok());
         Ok(interfaces.filter(|i| !i.loopback && i.framing().is_ok()).collect())
     }
 
-    /// Whose link address our packets carry. One that the administrator has entered by hand stays.
+    /// Returns the neighbour whose link address our packets carry. A permanent entry of the neighbour table
+    /// is fixed.
     pub fn neighbour(&self) -> Neighbour {
         match (self.framing, self.next_hop) {
             (Framing::Ethernet, Hop::Address(address)) => {
                 let entry = neighbour::lookup(self.interface.index, address).ok().flatten();
-                let by_hand = entry.is_some_and(|entry| entry.state == NeighbourState::Permanent);
-                if by_hand { Neighbour::Fixed } else { Neighbour::At(address) }
+                let permanent = entry.is_some_and(|entry| entry.state == NeighbourState::Permanent);
+                if permanent { Neighbour::Fixed } else { Neighbour::At(address) }
             }
             _ => Neighbour::Fixed,
         }
@@ -88,36 +102,62 @@ impl Egress {
 /// Why there is no way out.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
+    /// The routing tables have no usable route.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// An interface is unknown or of an unknown kind.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
+    /// The chosen next hop is behind a gateway.
     #[error(
-        "--via {via} is not on a segment of this host: the way to it leads through {gateway}; name a neighbour"
+        "next hop {via} is not on a segment of this host: the way to it leads through {gateway}; name a neighbour"
     )]
-    NotOnLink { via: IpAddr, gateway: IpAddr },
-    #[error("--via {0} is this host itself; name a neighbour")]
+    NotOnLink {
+        /// The chosen next hop.
+        via: IpAddr,
+        /// The gateway on the way to it.
+        gateway: IpAddr,
+    },
+    /// The chosen next hop is an address of this host.
+    #[error("next hop {0} is this host itself; name a neighbour")]
     ViaSelf(IpAddr),
+    /// The chosen next hop is of the other address family.
     #[error(
-        "--via {via} and {destination} are not of one address family; name the next hop by its MAC address"
+        "next hop {via} and {destination} are not of one address family; name the next hop by its MAC address"
     )]
-    FamilyMismatch { via: IpAddr, destination: IpAddr },
-    #[error("--via {0}: say by which interface, with -i")]
+    FamilyMismatch {
+        /// The chosen next hop.
+        via: IpAddr,
+        /// The destination.
+        destination: IpAddr,
+    },
+    /// A link address alone does not tell the interface.
+    #[error("next hop {0}: a link address does not tell the interface")]
     InterfaceWanted(MacAddr),
-    #[error(
-        "{interface} has no address to send to {destination} from; name one with -s, or be another host with --as"
-    )]
-    NoSource { interface: String, destination: IpAddr },
-    #[error("{0} is this host's own address; with --as, name an address that nobody has")]
+    /// The interface has no address of the destination's family.
+    #[error("{interface} has no address to send to {destination} from")]
+    NoSource {
+        /// The interface's name.
+        interface: String,
+        /// The destination.
+        destination: IpAddr,
+    },
+    /// The address to assume is this host's.
+    #[error("{0} is this host's own address")]
     PersonaIsSelf(IpAddr),
-    #[error("{0} is this host's own: from outside it is reached by way of a neighbour; name one with --via")]
+    /// The destination is an address of this host.
+    #[error("{0} is this host's own: from outside it is reached by way of a neighbour")]
     DestinationIsSelf(IpAddr),
-    #[error("--as and --via need an interface with link addresses; {0} has none")]
+    /// The interface cannot carry frames to a chosen next hop or from an assumed address.
+    #[error("a chosen next hop and an assumed address need an interface with link addresses; {0} has none")]
     NoLinkAddresses(String),
 }
 
-impl Wish {
-    /// Decides; asks the kernel, changes nothing.
+impl EgressRequest {
+    /// Decides the egress by queries to the kernel, without changing anything there.
+    ///
+    /// # Errors
+    /// [`EgressError`].
     pub fn decide(&self) -> Result<Egress, EgressError> {
         let destination = self.query.destination;
         if let Some((address, _)) = self.persona
@@ -136,17 +176,17 @@ impl Wish {
                 _ => EgressError::NoLinkAddresses(egress.interface.name),
             });
         }
-        Ok(self.disguise(egress))
+        Ok(self.assume(egress))
     }
 
-    /// As the kernel would send.
+    /// Decides as the kernel would for a socket of its own.
     fn by_route(&self) -> Result<Egress, EgressError> {
         let route = route::lookup(&self.query)?;
         let interface = interface::by_index(route.interface)?;
         let framing = interface.framing()?;
         let on_host = if route.kind == Kind::Local { " (this host)" } else { "" };
         let via = route.gateway.map_or("on link".to_owned(), |gateway| format!("gateway {gateway}"));
-        let words = format!(
+        let description = format!(
             "route to {}{on_host}: interface {}, source {}, {via}, MTU {}",
             route.destination, interface.name, route.source, route.mtu
         );
@@ -158,11 +198,11 @@ impl Wish {
             hop_limit: route.hop_limit,
             interface,
             persona: None,
-            words,
+            description,
         })
     }
 
-    /// Through a neighbour, by the interface that leads to it.
+    /// Decides for a next hop by address: the interface that leads to it.
     fn by_address(&self, via: IpAddr) -> Result<Egress, EgressError> {
         let destination = self.query.destination;
         if via.is_ipv4() != destination.is_ipv4() {
@@ -177,7 +217,7 @@ impl Wish {
         self.past_the_table(interface::by_index(route.interface)?, Hop::Address(via), route.source)
     }
 
-    /// To a link address, by the interface that the user names.
+    /// Decides for a next hop by link address: the interface that the user names.
     fn by_link(&self, mac: MacAddr) -> Result<Egress, EgressError> {
         let index = self.query.interface.ok_or(EgressError::InterfaceWanted(mac))?;
         let interface = interface::by_index(index)?;
@@ -197,7 +237,7 @@ impl Wish {
         source: IpAddr,
     ) -> Result<Egress, EgressError> {
         let mtu = interface.mtu_towards(self.query.destination);
-        let words = format!(
+        let description = format!(
             "past the routing table to {}: interface {}, source {source}, next hop {next_hop}, MTU {mtu}",
             self.query.destination, interface.name
         );
@@ -209,11 +249,11 @@ impl Wish {
             hop_limit: None,
             interface,
             persona: None,
-            words,
+            description,
         })
     }
 
-    fn disguise(&self, mut egress: Egress) -> Egress {
+    fn assume(&self, mut egress: Egress) -> Egress {
         if let Some((address, mac)) = self.persona {
             let mac = mac.unwrap_or_else(|| link_address(&egress.interface, address));
             egress.source = address;
@@ -223,8 +263,8 @@ impl Wish {
     }
 }
 
-/// Where an assumed address is to be found: at a link address of its own, but on a macvlan, whose parent hands it
-/// what is sent to its one link address only (macvlan_handle_frame in drivers/net/macvlan.c).
+/// Returns the link address of an assumed address: one of its own, except on a macvlan, whose parent
+/// delivers only frames to the device's link address (macvlan_handle_frame in drivers/net/macvlan.c).
 fn link_address(interface: &Interface, address: IpAddr) -> MacAddr {
     match (interface.kind.as_deref(), interface.mac) {
         (Some("macvlan" | "macvtap"), Some(mac)) => mac,

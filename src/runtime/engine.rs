@@ -1,22 +1,21 @@
-//! What every mode that speaks runs on: the link with its guards, the stack, and the loop that moves frames
-//! between them.
+//! The engine: the link with its guards, the stack, and the movement of frames between them.
 //!
-//! Order at start, so that no packet is lost and the kernel never answers one: port lease, programs, packet
+//! This order of opening loses no packet and lets the kernel answer none: port lease, programs, packet
 //! socket with its filter, bind, guards. The fields below stand in the order of teardown: the guards go
 //! last but for the lease, which keeps the kernel silent without them.
 use super::{
     Error,
     children::GRACE,
-    doorkeeper::{Doorkeeper, Host},
-    memory::Memory,
+    ingress::{HostTables, Ingress},
+    memory_budget::MemoryBudget,
     port::Port,
     reactor::Reactor,
 };
 use crate::{
     host::{
-        features::Missing,
+        features::FeatureOverrides,
         interface::Interface,
-        watch::{Change, Watch as HostWatch},
+        monitor::{Change, Monitor},
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Programs},
     link::{self, Link, LinkError, PacketSocket},
@@ -34,22 +33,24 @@ use std::{
     time::Duration,
 };
 
-/// The most frames taken in one turn: ACKs must not wait for long.
+/// Maximum frames received in one turn: ACKs must not wait for long.
 const INGRESS_BUDGET: usize = 64;
-/// How often to look after what nobody tells us of, while there are flows.
+/// Interval of [`Engine::check`] while there are flows.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// What flows must have left before the heap is walked to give it back, in bytes.
+/// Freed buffer memory that is worth a walk over the heap, in bytes.
 const FREE_MEMORY: u64 = 8 << 20;
-/// How long to wait for processes at the end: their time to go by themselves, after SIGTERM, and after SIGKILL.
+/// Longest wait for child processes at the end: [`GRACE`] to exit by themselves, after SIGTERM, and after
+/// SIGKILL.
 const LAST_PROCESS: Duration = GRACE.saturating_mul(3);
-/// A super-frame's length field is an IP packet's: 16 bits.
+/// Maximum super-frame, in bytes: an IP packet's length field has 16 bits.
 const MAX_FRAME: usize = 65_536;
-/// What a super-frame must leave free of gso_max_size, in bytes: at the limit, the kernel segments in software.
+/// Distance of a super-frame from gso_max_size, in bytes: at the limit, the kernel segments in software.
 const FRAME_MARGIN: usize = 15;
 
-/// What to open.
+/// What an engine opens.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// The transport protocol.
     pub protocol: Protocol,
     /// Our addresses.
     pub local: Vec<IpAddr>,
@@ -57,69 +58,78 @@ pub struct Setup {
     pub port: u16,
     /// The only peer, if there is one; port 0 stands for all of its ports.
     pub remote: Option<SocketAddr>,
-    /// How many connections may be there or begin at once, where several peers or ports may talk to our port: only
-    /// their packets are ours. 0: all that comes from `remote` to our port is ours, or, for UDP, from anybody.
+    /// Maximum connections at once, for the flow table, where several peers or ports may talk to our port.
+    /// 0 for no flow table: all packets from `remote` to our port are ours, or, for UDP, from anywhere.
     pub flows: usize,
-    /// The interfaces that our packets come in and go out by.
+    /// The interfaces that our packets arrive and leave by.
     pub interfaces: Vec<Interface>,
-    /// More interfaces that answers may come in by. They may go while we run.
-    pub ways_back: Vec<Interface>,
-    /// The addresses at which the port is held; an unspecified one stands for all of its family. None where
-    /// the address is not this host's.
+    /// More interfaces that answers may arrive by. They may vanish during the run.
+    pub return_interfaces: Vec<Interface>,
+    /// The addresses of the port lease; an unspecified one stands for all of its family. Empty for an
+    /// assumed address.
     pub lease: Vec<IpAddr>,
-    /// Listen at a port that rules of this host translate, too.
+    /// Take a port that this host's NAT uses.
     pub force: bool,
-    /// The host to be instead of this one.
+    /// The assumed address.
     pub persona: Option<Persona>,
-    /// Listen to what neighbours say of their link addresses.
+    /// Follow neighbours' announcements of their link addresses.
     pub hears_neighbours: bool,
+    /// The back end of the guards.
     pub backend: Backend,
+    /// Use the virtio-net header, which offloads depend on.
     pub vnet_header: bool,
-    /// What the kernel is taken to lack.
-    pub missing: Missing,
+    /// Features to treat as refused.
+    pub overrides: FeatureOverrides,
+    /// Let the kernel cut super-frames.
     pub segmentation: bool,
+    /// Settings of the stack.
     pub settings: Settings,
-    /// Shows and records the packets.
+    /// The sink that shows and records the packets.
     pub sink: SharedSink,
-    /// What is given up once everything is open.
+    /// The sandbox to enter once everything is open.
     pub sandbox: Sandbox,
 }
 
 /// A running stack on its link.
 pub struct Engine {
+    /// The stack.
     pub stack: Stack,
     link: Tap<PacketSocket>,
+    /// The clock and the wait.
     pub reactor: Reactor,
     _loopback: Option<Loopback>,
     guards: Vec<Guard>,
     programs: Programs,
     port: Port,
-    /// Until when the programs capture what is of no flow.
+    /// Until when the programs capture segments of flows that are not in the table.
     unsure_until: Duration,
-    /// The last wait said that no frame is there, and nothing has been done since.
+    /// The last wait found no frame, and nothing has been done since.
     link_empty: bool,
-    /// The last turn found no frame.
+    /// The current turn found no frame.
     pub(super) drained: bool,
     checked_at: Duration,
     leak: Leak,
-    /// The most that the flows' buffers occupied since memory was last given back, in bytes.
+    /// Maximum of the flows' buffers since memory was last released, in bytes.
     most_memory: u64,
-    watch: HostWatch,
-    door: Doorkeeper,
-    /// The interfaces as we know them, by index.
+    monitor: Monitor,
+    door: Ingress,
+    /// Our interfaces in their last known state, by index.
     interfaces: HashMap<u32, Interface>,
-    /// The programs that ran before the guards when these were attached; asking later takes a capability.
+    /// The programs that ran before the guards at their attachment; a later query takes a capability.
     ahead: Vec<String>,
     sandbox: Sandbox,
 }
 
 impl Engine {
-    /// Opens everything; frames arrive from now on, and the kernel answers none of ours.
+    /// Opens everything. Frames arrive from now on, and the kernel answers none of ours.
+    ///
+    /// # Errors
+    /// Those of each part; what was open by then is closed.
     pub fn open(setup: &Setup, port: Port) -> Result<Engine, Error> {
         kernel::map_large_buffers();
-        let memory = Memory::of_this_process(setup.settings.receive_buffer);
+        let memory = MemoryBudget::of_this_process(setup.settings.receive_buffer);
         let reactor = Reactor::new().map_err(Error::Reactor)?;
-        let watch = HostWatch::open()?;
+        let monitor = Monitor::open()?;
         let programs = Programs::load(&Filter::Flow(FlowFilter {
             protocol: setup.protocol,
             local_addresses: setup.local.clone(),
@@ -131,8 +141,8 @@ impl Engine {
             table: if setup.flows > 0 { setup.flows + MAX_ENDED } else { 0 },
             assumed_mac: setup.persona.map(|persona| persona.mac),
         }))?
-        .without(setup.missing);
-        let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.ways_back).collect();
+        .with_overrides(setup.overrides);
+        let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.return_interfaces).collect();
         let single = match interfaces.as_slice() {
             [only] => Some(only.index),
             _ => None,
@@ -141,7 +151,7 @@ impl Engine {
             interface: single,
             capture: programs.capture_fd(),
             vnet_header: setup.vnet_header,
-            missing: setup.missing,
+            overrides: setup.overrides,
             segmentation: setup.segmentation,
             outgoing: false,
             timestamps: false,
@@ -171,7 +181,7 @@ impl Engine {
         let mut stack = Stack::new(setup.settings.clone(), unpredictable);
         stack.limit_memory(memory.connections);
         stack.ask_ways_back();
-        let door = Doorkeeper::new(setup, port.number());
+        let door = Ingress::new(setup, port.number());
         Ok(Engine {
             stack,
             link,
@@ -186,7 +196,7 @@ impl Engine {
             checked_at: Duration::ZERO,
             leak: Leak::default(),
             most_memory: 0,
-            watch,
+            monitor,
             door,
             interfaces: setup.interfaces.iter().map(|i| (i.index, i.clone())).collect(),
             ahead,
@@ -194,7 +204,7 @@ impl Engine {
         })
     }
 
-    /// What packets may measure on an interface, where the route allows `mtu` bytes.
+    /// Returns the size limits of packets on an interface, where the route allows `mtu` bytes.
     pub fn path(&self, interface: &Interface, mtu: u32) -> Path {
         let max_segments = match self.link.offloads().segmentation {
             true => interface.gso_max_segs as usize,
@@ -204,36 +214,39 @@ impl Engine {
         Path { mtu: mtu as usize, max_frame, max_segments }
     }
 
-    /// The paths of a listener's interfaces.
+    /// Returns the paths of a listener's interfaces, by index.
     pub fn paths(&self, interfaces: &[Interface]) -> HashMap<u32, Path> {
         interfaces.iter().map(|i| (i.index, self.path(i, i.mtu))).collect()
     }
 
-    /// Packets that the guard kept from the kernel so far.
+    /// Returns the number of packets that the guard has dropped.
     pub fn kept(&self) -> u64 {
         self.programs.counters().dropped
     }
 
-    /// Our port.
+    /// Returns our port.
     pub fn port(&self) -> u16 {
         self.port.number()
     }
 
-    /// Gives up all that the rest of the run and the teardown do not need: a clsact filter, unlike a tcx link,
-    /// has to be taken away by hand. Whatever is opened by its name must be open by now.
+    /// Enters the sandbox. A clsact filter, unlike a tcx link, has to be removed by hand, so CAP_NET_ADMIN
+    /// stays for it. Call it once everything is open that has to be opened by name.
+    ///
+    /// # Errors
+    /// [`Error::Sandbox`].
     pub fn enter_sandbox(&self) -> Result<(), Error> {
         let clsact = self.guards.iter().any(|guard| guard.backend() == Backend::Clsact);
         let keep: &[Capability] = if clsact { &[Capability::NetAdmin] } else { &[] };
         Ok(self.sandbox.enter(keep)?)
     }
 
-    /// Takes what has arrived, up to a budget; whether anything had. `outlet` may take data where it lies; see
-    /// [`Stack::ingress_to`].
+    /// Receives frames, up to a budget. Returns whether there were any. `outlet` may take data where it
+    /// lies; see [`Stack::ingress_to`].
     pub(super) fn ingress(&mut self, now: Duration, outlet: &mut Outlet<'_>) -> Result<bool, Error> {
         if std::mem::take(&mut self.link_empty) {
             return Ok(false);
         }
-        let mut host = Host { watch: &mut self.watch, interfaces: &self.interfaces };
+        let mut host = HostTables { monitor: &mut self.monitor, interfaces: &self.interfaces };
         for taken in 0..INGRESS_BUDGET {
             match self.link.receive() {
                 Ok(Some(received)) => self.door.show(now, received, &mut self.stack, &mut host, outlet),
@@ -250,19 +263,22 @@ impl Engine {
         Ok(true)
     }
 
-    /// Whether nothing waited in the packet socket when the current turn began.
+    /// Returns whether the packet socket was empty when the current turn began.
     pub fn is_drained(&self) -> bool {
         self.drained
     }
 
-    /// Sends what is due; whether there is more.
+    /// Sends what is due. Returns whether there is more.
+    ///
+    /// # Errors
+    /// [`Error::Link`].
     pub fn egress(&mut self, now: Duration) -> Result<bool, Error> {
         self.update_flow_table(now);
         let more = self.stack.egress(now, &mut self.link)?;
         for tuple in self.stack.take_unlocated() {
             let Some(flow) = self.stack.peek(&tuple) else { continue };
             let interface = flow.next_hop().interface;
-            if let Some(address) = self.watch.next_hop(interface, tuple.local.ip(), tuple.remote.ip()) {
+            if let Some(address) = self.monitor.next_hop(interface, tuple.local.ip(), tuple.remote.ip()) {
                 log::debug!("{tuple}: the way back leads to {address}");
                 self.stack.locate(&tuple, address);
             }
@@ -270,25 +286,25 @@ impl Engine {
         Ok(more)
     }
 
-    /// Tells the programs which flows are ours, before anything is sent that a peer could answer.
+    /// Updates the flow table. Call it before sending anything that a peer could answer.
     fn update_flow_table(&mut self, now: Duration) {
         for tuple in self.stack.take_changed() {
             match self.stack.knows(&tuple) {
-                true => self.claim(&tuple),
+                true => self.add_flow(&tuple),
                 false => self.programs.table().into_iter().for_each(|table| table.remove(&tuple)),
             }
         }
         if let Some(time) = self.stack.expects_strangers(now)
             && now + time > self.unsure_until + CHECK_INTERVAL
         {
-            // In a flood once a second, not for each SYN.
+            // Once a second in a SYN flood, not for each SYN.
             self.unsure_until = now + time;
             self.programs.capture_unknown(time);
         }
     }
 
-    /// Makes a flow's packets ours from now on. Where the stack knows the flow, they are already.
-    pub fn claim(&mut self, tuple: &FiveTuple) {
+    /// Adds a flow to the flow table. The stack's flows are in it already.
+    pub fn add_flow(&mut self, tuple: &FiveTuple) {
         if let Some(table) = self.programs.table()
             && !table.insert(tuple)
         {
@@ -296,12 +312,16 @@ impl Engine {
         }
     }
 
-    /// Sends `bytes` to the UDP port's peer as datagrams of `size` bytes; see [`stack::DatagramSocket::send`].
+    /// Sends `bytes` to the UDP port's peer as datagrams of `size` bytes; see
+    /// [`crate::stack::DatagramSocket::send`].
+    ///
+    /// # Errors
+    /// [`Error::Link`].
     pub fn send_datagrams(&mut self, bytes: &[u8], size: usize) -> Result<(), Error> {
         Ok(self.stack.datagrams.send(&mut self.link, bytes, size)?)
     }
 
-    /// What the kernel received for us, and dropped for want of room, since the last call.
+    /// Returns the frames that the kernel received, and dropped for a full buffer, since the last call.
     pub fn statistics(&self) -> link::Statistics {
         self.link.link().statistics().unwrap_or_else(|error| {
             log::debug!("cannot tell how many frames were dropped: {error}");
@@ -309,8 +329,7 @@ impl Engine {
         })
     }
 
-    /// Waits for one of `interests`, for a frame if `frames` are to be taken, for a signal, or for the time when
-    /// something is due.
+    /// Waits for one of `interests`, for a frame if `frames` is set, for a signal, or until something is due.
     pub(super) fn wait(
         &mut self,
         interests: &[Interest<'_>],
@@ -324,13 +343,13 @@ impl Engine {
         }
         let beat = self.programs.heartbeat_interval().map(|interval| now + interval);
         self.programs.beat();
-        // An idle listener need not wake.
+        // An idle listener need not wake up.
         let check =
             (!self.stack.is_idle() || self.has_free_memory()).then_some(self.checked_at + CHECK_INTERVAL);
         let at = [deadline, self.stack.poll_at(), beat, check].into_iter().flatten().min();
         self.link.flush();
         let (unchanged, empty) = (Cell::new(true), Cell::new(true));
-        let mut own = vec![Interest::readable(self.watch.as_fd(), &unchanged)];
+        let mut own = vec![Interest::readable(self.monitor.as_fd(), &unchanged)];
         own.extend(frames.then(|| Interest::readable(self.link.as_fd(), &empty)));
         let signal = self.reactor.wait(own.iter().chain(interests), at).map_err(Error::Reactor)?;
         self.link_empty = frames && empty.get();
@@ -341,10 +360,10 @@ impl Engine {
         }
     }
 
-    /// Takes in what has changed on this host.
+    /// Handles changes on this host.
     fn follow_changes(&mut self) -> Result<(), Error> {
         let now = self.reactor.now();
-        for change in self.watch.changes()? {
+        for change in self.monitor.changes()? {
             match change {
                 Change::Neighbour { interface, address, mac } => {
                     self.stack.move_neighbour(now, interface, address, mac, Source::Kernel);
@@ -355,7 +374,7 @@ impl Engine {
                 Change::Missed => {
                     self.stack.forget_ways_back();
                     for index in self.interfaces.keys().copied().collect::<Vec<_>>() {
-                        match self.watch.interface(index)? {
+                        match self.monitor.interface(index)? {
                             Some(interface) => self.change_interface(now, interface),
                             None => self.lose_interface(index)?,
                         }
@@ -379,7 +398,8 @@ impl Engine {
         self.stack.change_interface(now, &was, &is);
     }
 
-    /// An interface is gone: that is the end if it was the only one, and of the flows that used it.
+    /// Handles the loss of an interface, which ends the flows that used it, and the run if it was the only
+    /// one.
     fn lose_interface(&mut self, index: u32) -> Result<(), Error> {
         let Some(Interface { name, .. }) = self.interfaces.remove(&index) else { return Ok(()) };
         self.stack.strand(index, &name);
@@ -391,7 +411,7 @@ impl Engine {
 }
 
 impl Engine {
-    /// Leaves no process behind: asks all to go, once they have had their time, and waits for them.
+    /// Waits until all child processes have exited, and ends those that take too long, or all `at_once`.
     pub fn end_children(&mut self, at_once: bool) {
         if at_once {
             let now = self.reactor.now();
@@ -408,7 +428,8 @@ impl Engine {
         }
     }
 
-    /// Looks after what nobody tells us of: packets that the guard did not get, memory that flows do not need any more.
+    /// Checks periodically what no event tells: packets that got past the guard, memory that flows have
+    /// freed.
     pub fn check(&mut self) {
         if self.leak.grew(&self.programs.counters()) {
             let who = match self.ahead.as_slice() {
@@ -427,33 +448,33 @@ impl Engine {
         self.most_memory = self.most_memory.max(memory);
     }
 
-    /// Whether flows have left enough memory to be worth a walk over the heap.
+    /// Returns whether flows have freed enough memory to be worth a walk over the heap.
     fn has_free_memory(&self) -> bool {
         self.stack.memory() + FREE_MEMORY <= self.most_memory
     }
 }
 
-/// Packets that we saw and the guard did not.
+/// Detects packets that netkat captured and the guard did not see.
 #[derive(Debug, Default)]
 struct Leak {
-    /// At the last look. What arrived before the guard was attached counts, too, and so may a packet that is
-    /// just between the two.
-    seen: Option<u64>,
+    /// Their number at the first check: packets that arrived before the guard's attachment.
+    first: Option<u64>,
     warned: bool,
 }
 
 impl Leak {
-    /// Whether there are more than at the first look: told once.
+    /// Returns, once, whether there are more than at the first check. One packet may be just between the
+    /// two programs.
     fn grew(&mut self, counters: &Counters) -> bool {
         let leaked = counters.flow.saturating_sub(counters.dropped);
-        let first = *self.seen.get_or_insert(leaked);
+        let first = *self.first.get_or_insert(leaked);
         let news = !self.warned && leaked > first + 1;
         self.warned |= news;
         news
     }
 }
 
-/// The last lines, and what the kernel counted.
+/// Writes the last lines and the kernel's counters to the sink.
 impl Drop for Engine {
     fn drop(&mut self) {
         if self.link.is_recording() {
@@ -471,7 +492,7 @@ impl Drop for Engine {
     }
 }
 
-/// A number that nobody can predict; the kernel's generator does not fail once it is seeded (getrandom(2)).
+/// Returns a random number. The kernel's generator does not fail once it is seeded (getrandom(2)).
 pub(super) fn unpredictable() -> u64 {
     getrandom::u64().unwrap_or_else(|error| {
         log::warn!("no random numbers from the kernel ({error}): sequence numbers are predictable");

@@ -1,44 +1,45 @@
-//! The event loop: frames in, the task's turn, frames out; a wait only when none of it moved.
+//! The event loop: frames in, the task's turn, frames out, and a wait when nothing moved.
 use super::{Engine, Error, reactor::BUSY_TURNS};
 use crate::{net::FiveTuple, stack::Stack, stdio::Interest};
 use std::time::Duration;
 
-/// What a task's turn came to.
+/// The result of a task's turn.
 #[derive(Debug)]
 pub enum Turn<T> {
     /// Nothing moved.
     Idle,
     /// Something moved, and more may move at once.
     Busy,
+    /// The task is complete.
     Done(T),
 }
 
 impl<T> Turn<T> {
-    /// Busy or idle.
+    /// Returns busy or idle.
     pub fn of(busy: bool) -> Turn<T> {
         if busy { Turn::Busy } else { Turn::Idle }
     }
 }
 
-/// What the event loop runs.
+/// A task for the event loop.
 pub trait Task {
-    /// What the task comes to.
+    /// The task's result.
     type Output;
     /// Why it fails.
     type Error: From<Error>;
 
-    /// Writes out data of a connection that has just come in order, before it is kept anywhere. Returns how many
-    /// bytes were taken; the rest is kept.
+    /// Writes out data of a connection that has just arrived in order, before it is buffered. Returns how
+    /// many bytes were taken; the rest is buffered.
     fn deliver(&mut self, _now: Duration, _tuple: &FiveTuple, _bytes: &[u8]) -> usize {
         0
     }
 
-    /// Whether frames are to be taken; until then they wait in the packet socket's buffer.
+    /// Returns whether to receive frames; until then they wait in the packet socket's buffer.
     fn takes_frames(&self, _stack: &Stack) -> bool {
         true
     }
 
-    /// Moves what can be moved without waiting.
+    /// Moves data as far as possible without waiting.
     ///
     /// # Errors
     /// The task's.
@@ -54,7 +55,7 @@ pub trait Task {
 }
 
 impl Engine {
-    /// Runs a task until it is done. A task may be run again, and goes on then.
+    /// Runs a task until it is done. A later run of the same task continues it.
     ///
     /// # Errors
     /// The task's; [`Error::Interrupted`] for a signal that ends the run.
@@ -69,7 +70,7 @@ impl Engine {
                 Turn::Idle => {}
                 Turn::Busy => busy = true,
                 Turn::Done(output) => {
-                    // What the last turn has to say still leaves.
+                    // Sends what the last turn has produced.
                     self.egress(now)?;
                     return Ok(output);
                 }
@@ -87,7 +88,7 @@ impl Engine {
         }
     }
 
-    /// Runs until `done` has an answer; `None` if `deadline` passes before.
+    /// Runs until `done` returns an answer; `None` if `deadline` passes before.
     ///
     /// # Errors
     /// As for [`Engine::run`].
@@ -111,7 +112,7 @@ impl<T, F: FnMut(&mut Stack) -> Option<T>> Task for Until<F> {
     type Error = Error;
 
     fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<Option<T>>, Error> {
-        // What is to be sent may be what the answer waits for.
+        // The answer may depend on what is about to be sent.
         let busy = engine.egress(now)?;
         let answer = (self.done)(&mut engine.stack);
         match answer.is_some() || self.deadline.is_some_and(|at| at <= now) {

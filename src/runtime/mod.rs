@@ -1,16 +1,16 @@
-//! What every command that speaks runs on: the packet socket with its guards, the stack, the clock and the wait.
+//! The ground that every command with a network stack runs on: opening in order, the port, the way out,
+//! host events, and the event loop.
 pub(crate) mod assume;
 pub(crate) mod children;
-mod doorkeeper;
 pub(crate) mod egress;
 mod engine;
 mod event_loop;
-mod masqueraded;
-pub(crate) mod memory;
+mod ingress;
+pub(crate) mod memory_budget;
+mod nat;
 mod port;
 pub(crate) mod reactor;
-mod translated;
-mod way_back;
+mod reverse_path;
 
 use crate::{
     host::{
@@ -30,49 +30,86 @@ use std::{
     time::Duration,
 };
 
-pub use egress::{Egress, EgressError, Hop, Wish};
+pub use egress::{Egress, EgressError, EgressRequest, Hop};
 pub use engine::{Engine, Setup};
 pub use event_loop::{Task, Turn};
 pub use port::Port;
 
-/// Why nothing can be sent or received, or why it had to stop.
+/// Why a run could not begin, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The reactor's system calls failed.
     #[error("cannot wait for events: {0}")]
     Reactor(io::Error),
+    /// A signal ended the run.
     #[error("ended by {0}")]
     Interrupted(Signal),
+    /// conntrack has a connection whose packets look like ours.
     #[error(
         "{protocol} port {port}: this host translates a connection of others to it: {connection}; its packets could not \
          be told from netkat's: choose another port"
     )]
-    Masqueraded { protocol: Protocol, port: u16, connection: Box<conntrack::Connection> },
+    Masqueraded {
+        /// Our protocol.
+        protocol: Protocol,
+        /// Our port.
+        port: u16,
+        /// The connection of others.
+        connection: Box<conntrack::Connection>,
+    },
+    /// A rule gives packets for our port another destination.
     #[error(
         "port {} of {} {} translated before it reaches this host's sockets: {rule}. Its clients would get netkat \
-         instead; choose another port, or take it with --force",
+         instead; choose another port",
         at.port(), at.ip(), if rule.certain { "is" } else { "may be" }
     )]
-    Translated { at: SocketAddr, rule: Box<Translation> },
-    #[error("{address} is in use by {mac}: name another address with --as")]
-    AddressInUse { address: IpAddr, mac: MacAddr },
+    Translated {
+        /// Our address and port.
+        at: SocketAddr,
+        /// The rule.
+        rule: Box<Translation>,
+    },
+    /// Another host on the segment has the address to assume.
+    #[error("{address} is in use by {mac}")]
+    AddressInUse {
+        /// The address.
+        address: IpAddr,
+        /// The other host's link address.
+        mac: MacAddr,
+    },
+    /// The next hop of an assumed address did not answer.
     #[error("no neighbour: {address} answered no question for its link address in {} s", waited.as_secs_f64())]
-    NoNeighbour { address: IpAddr, waited: Duration },
+    NoNeighbour {
+        /// The next hop.
+        address: IpAddr,
+        /// How long netkat waited for an answer.
+        waited: Duration,
+    },
+    /// Changes of this host cannot be followed.
     #[error("cannot watch this host's interfaces and neighbours: {0}")]
-    Watch(#[from] NetlinkError),
+    Monitor(#[from] NetlinkError),
+    /// There is no way out of this host.
     #[error(transparent)]
     Egress(#[from] EgressError),
+    /// The kernel refused programs, attachments or the port.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The packet socket failed.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// A capability is missing.
     #[error(transparent)]
     Capability(#[from] CapabilityError),
+    /// The sandbox failed.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// Frames could not be shown or recorded.
     #[error(transparent)]
     Sink(#[from] SinkError),
+    /// An interface could not be read.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
+    /// The next hop has no link address.
     #[error(transparent)]
     Neighbour(#[from] NeighbourError),
 }

@@ -1,15 +1,14 @@
 //! Our port, held against other processes.
-use super::{Error, Setup, engine::unpredictable, masqueraded, translated};
+use super::{Error, Setup, engine::unpredictable, nat};
 use crate::{
     kernel::PortLease,
-    net::Protocol,
     process::capability::{self, Capability},
 };
 use std::ops::RangeInclusive;
 
-/// The ports to choose from at an address that is not the host's (RFC 6335, section 6).
+/// Ephemeral ports at an address that is not the host's (RFC 6335, section 6).
 const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
-/// Ports tried before giving up where any will do and those that the kernel picks are others'.
+/// Maximum ephemeral ports to try, of which masqueraded connections may use some.
 const FREE_PORT_ATTEMPTS: usize = 16;
 
 /// A port of ours, held against other processes for as long as this value lives.
@@ -20,14 +19,18 @@ pub struct Port {
 }
 
 impl Port {
-    /// Takes the port that `setup` wants, or any free one. Nothing else has been opened yet, so this is where
-    /// missing privileges show, that for a low port among them: an assumed address has low ports, too.
+    /// Takes the port that `setup` names, or any free one. Call it before anything else is opened, so that
+    /// missing privileges show here; a low port takes its privilege at an assumed address, too.
+    ///
+    /// # Errors
+    /// [`Error::Capability`], [`Error::Kernel`] where another socket has the port, [`Error::Translated`] and
+    /// [`Error::Masqueraded`] where this host's NAT uses it.
     pub fn take(setup: &Setup) -> Result<Port, Error> {
         capability::require(Capability::NetRaw, "open a packet socket")?;
         capability::require(Capability::NetAdmin, "attach the ingress guard")?;
         capability::require(Capability::Bpf, "load its eBPF programs")?;
         if setup.lease.is_empty() {
-            // Nothing is bound, so the kernel does not ask.
+            // The kernel checks privileges at bind(2) only, and nothing is bound here.
             capability::require_port(setup.port)?;
             let number = match setup.port {
                 0 => EPHEMERAL.start() + (unpredictable() % EPHEMERAL.len() as u64) as u16,
@@ -35,26 +38,24 @@ impl Port {
             };
             return Ok(Port { number, _lease: None });
         }
-        translated::refuse(setup)?;
+        nat::refuse_translated(setup)?;
         let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
         let mut attempts = if setup.port == 0 { FREE_PORT_ATTEMPTS } else { 1 };
-        // Kept until one is found, so that the kernel picks another each time.
-        let mut passed_over = Vec::new();
+        // Refused leases stay until one is found, so that the kernel picks another port each time.
+        let mut refused = Vec::new();
         loop {
             attempts -= 1;
-            let lease = match setup.protocol {
-                Protocol::Tcp => PortLease::tcp(&setup.lease, setup.port, scope)?,
-                Protocol::Udp => PortLease::udp(&setup.lease, setup.port, scope)?,
-            };
-            match masqueraded::refuse(setup, lease.port()) {
+            let lease = PortLease::take(setup.protocol, &setup.lease, setup.port, scope)?;
+            match nat::refuse_masqueraded(setup, lease.port()) {
                 Ok(()) => return Ok(Port { number: lease.port(), _lease: Some(lease) }),
                 Err(error) if attempts == 0 => return Err(error),
                 Err(error) => log::info!("{error}"),
             }
-            passed_over.push(lease);
+            refused.push(lease);
         }
     }
 
+    /// Returns the port's number, never 0.
     pub fn number(&self) -> u16 {
         self.number
     }

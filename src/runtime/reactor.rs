@@ -1,7 +1,7 @@
-//! The clock, and the wait for everything that happens: the link, standard streams, signals, processes, time.
+//! The reactor: the clock, and the wait for the link, standard streams, signals, child processes and time.
 //!
-//! poll(2) rather than epoll(7): there are few descriptors, regular files are always ready in it where epoll
-//! refuses them, and ppoll(2) takes nanoseconds, which pacing needs.
+//! It uses poll(2) rather than epoll(7): there are few descriptors, epoll refuses regular files, and
+//! ppoll(2) takes nanoseconds, which pacing needs.
 use super::children::Children;
 use crate::{
     kernel,
@@ -19,23 +19,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The loop's clock starts here rather than at zero, which the stack's layers may take for "never".
+/// Start of the loop's clock. Zero may mean "never" in the stack's layers.
 const START: Duration = Duration::from_secs(1);
-/// Busy turns of a loop after which it waits all the same, for no time: other descriptors and signals have their turn.
+/// Maximum busy turns of the loop without a poll of other descriptors and signals.
 pub const BUSY_TURNS: u32 = 16;
 
-/// The clock, the signals, the processes, and the wait for all of them and for descriptors.
+/// The clock, the signals, the child processes, and the wait for them and for descriptors.
 #[derive(Debug)]
 pub struct Reactor {
     signals: Signals,
-    /// Waited for while the reactor waits.
+    /// The child processes, which the reactor reaps while it waits.
     pub children: Children,
     started: Instant,
 }
 
 impl Reactor {
-    /// From now on SIGINT, SIGTERM and SIGHUP are returned by [`Reactor::wait`] instead of ending the program on the
-    /// spot; see [`Signals::catch`].
+    /// Returns a reactor. From now on [`Reactor::wait`] returns SIGINT, SIGTERM and SIGHUP instead of
+    /// letting them end the process; see [`Signals::catch`].
     ///
     /// # Errors
     /// Those of [`Signals::catch`] and prctl(2).
@@ -51,8 +51,8 @@ impl Reactor {
         START + self.started.elapsed()
     }
 
-    /// Waits until one of `interests` is ready, a signal arrives, or `deadline` has passed, whichever is first. Returns
-    /// the signal that ends the run, once it has come.
+    /// Waits until one of `interests` is ready, a signal arrives, or `deadline` has passed. Returns the
+    /// signal that ends the run, once one has arrived.
     ///
     /// # Errors
     /// Those of ppoll(2) and of reading signals.
@@ -85,8 +85,8 @@ impl Reactor {
         Ok(signals::ending())
     }
 
-    /// Waits for something to become of the processes, for `time` at most. Signals that end the run are read and change
-    /// nothing any more.
+    /// Waits until a child process exits or has a signal due, for `time` at most. Reads signals that end
+    /// the run without effect.
     ///
     /// # Errors
     /// Those of ppoll(2).

@@ -8,7 +8,7 @@
 use super::{Error, Policy, end_timers::EndTimers};
 use crate::{
     net::{FiveTuple, count},
-    runtime::{Engine, Task, Turn, memory::MOST_FRAMES},
+    runtime::{Engine, Task, Turn, memory_budget::MAX_FRAMES},
     stack::{DatagramCounters, Stack, max_payload},
     stdio::{self, Interest, Stream, line_delay::LineDelay},
 };
@@ -279,7 +279,7 @@ impl<'a> DatagramConversation<'a> {
             let datagrams = &engine.stack.datagrams;
             let received = datagrams.counters().bytes_received;
             let before = *self.received_by_quit.get_or_insert(received);
-            let drained = engine.is_drained() || received - before >= MOST_FRAMES;
+            let drained = engine.is_drained() || received - before >= MAX_FRAMES;
             return Ok(drained && datagrams.front().is_none());
         }
         if let Role::Server { wait: Some(wait) } = self.role

@@ -1,6 +1,6 @@
 //! Becoming another user where the kernel's answers are not true: this test's program, started once more, enters the
 //! sandbox under a filter that pretends system calls.
-use netkat::process::sandbox::{Sandbox, Task};
+use netkat::process::sandbox::{Profile, Sandbox};
 use nix::unistd::{Gid, geteuid, setgroups};
 use seccompiler::{SeccompAction, SeccompFilter};
 use std::{
@@ -37,8 +37,8 @@ fn inside() {
     let filter: seccompiler::BpfProgram =
         SeccompFilter::new(rules, rest, pretend, arch).and_then(TryInto::try_into).expect("a filter");
     seccompiler::apply_filter(&filter).expect("applied");
-    let task = if env::var(TASK).as_deref() == Ok("processes") { Task::Processes } else { Task::Relay };
-    match (Sandbox { task, enabled: true }.enter(&[])) {
+    let task = if env::var(TASK).as_deref() == Ok("processes") { Profile::Processes } else { Profile::Relay };
+    match (Sandbox { profile: task, enabled: true }.enter(&[])) {
         Ok(()) => println!("\nresult: entered"),
         Err(error) => println!("\nresult: {error}"),
     }

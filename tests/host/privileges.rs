@@ -47,7 +47,5 @@ fn settings_are_read() {
     let available = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").expect("/proc");
     let chosen = sysctl::tcp_congestion_control().expect("readable");
     assert!(available.split_whitespace().any(|name| name == chosen), "{chosen}");
-    let ports = sysctl::ip_local_port_range().expect("readable");
-    assert!(*ports.start() >= 1 && ports.end() > ports.start());
     assert!(sysctl::ip_unprivileged_port_start().expect("readable") <= 65536);
 }

@@ -225,8 +225,6 @@ fn policy_rules_see_the_real_flow() {
         ("ipproto tcp dport 443", Query { destination_port: Some(443), ..base }),
         ("ipproto tcp sport 4000-4010", Query { source_port: Some(4005), ..base }),
         ("ipproto udp", Query { protocol: Protocol::Udp, ..base }),
-        ("fwmark 7", Query { mark: Some(7), ..base }),
-        ("uidrange 4242-4242", Query { uid: Some(4242), ..base }),
     ] {
         assert_ne!(lab.lookup(&query).expect(rule).interface, eth1, "{rule}: too early");
         lab.us(&format!("rule add {rule} lookup 100"));
@@ -234,6 +232,10 @@ fn policy_rules_see_the_real_flow() {
         assert_ne!(lab.lookup(&base).expect(rule).interface, eth1, "{rule}: too much");
         lab.us(&format!("rule del {rule} lookup 100"));
     }
+    // The user is the process's own.
+    lab.us("rule add uidrange 0-0 lookup 100");
+    assert_eq!(lab.lookup(&base).expect("by user").interface, eth1);
+    lab.us("rule del uidrange 0-0 lookup 100");
     // A rule that looks at the source which the first answer chose.
     lab.us("rule add from 10.0.0.1 lookup 100");
     let route = lab.lookup(&base).expect("by chosen source");

@@ -1,7 +1,7 @@
 //! What a process in the sandbox can still do, by trying: this test's program, started once more, enters it.
 use netkat::{
     host::interface,
-    process::sandbox::{Sandbox, Task},
+    process::sandbox::{Profile, Sandbox},
 };
 use nix::{
     sys::{
@@ -48,15 +48,15 @@ fn inside_with(task: &str, refusal: &str) -> process::Output {
 #[ignore = "is run by the others, in processes of their own"]
 fn inside() {
     let task = match env::var(TASK).as_deref() {
-        Ok("relay") => Task::Relay,
-        Ok("sniff") => Task::Sniff,
-        Ok("replay") => Task::Replay,
-        _ => Task::Processes,
+        Ok("relay") => Profile::Relay,
+        Ok("sniff") => Profile::Sniff,
+        Ok("replay") => Profile::Replay,
+        _ => Profile::Processes,
     };
     let path = PathBuf::from(env::var_os(FILE).expect("a path"));
     let mut open = File::create(&path).expect("a file");
     let parent = getppid();
-    Sandbox { task, enabled: true }.enter(&[]).expect("entered");
+    Sandbox { profile: task, enabled: true }.enter(&[]).expect("entered");
 
     let socket = |family| socket(family, SockType::Datagram, SockFlag::empty(), None).is_ok();
     let tries = [

@@ -1,7 +1,10 @@
 //! The port lease.
 
 use crate::namespace::{Answer, INTERFACE, NEAR, alone, index, ip, joined, run};
-use netkat::kernel::{KernelError, PortLease};
+use netkat::{
+    kernel::{KernelError, PortLease},
+    net::Protocol,
+};
 use socket2::{Domain, Socket, Type};
 use std::{
     io::Read,
@@ -13,12 +16,12 @@ const LOCALHOST: [&str; 1] = ["127.0.0.1"];
 
 fn tcp(addresses: &[&str], port: u16) -> Result<PortLease, KernelError> {
     let addresses: Vec<_> = addresses.iter().map(|a| ip(a)).collect();
-    PortLease::tcp(&addresses, port, 0)
+    PortLease::take(Protocol::Tcp, &addresses, port, 0)
 }
 
 fn udp(addresses: &[&str], port: u16) -> Result<PortLease, KernelError> {
     let addresses: Vec<_> = addresses.iter().map(|a| ip(a)).collect();
-    PortLease::udp(&addresses, port, 0)
+    PortLease::take(Protocol::Udp, &addresses, port, 0)
 }
 
 #[test]
@@ -142,8 +145,8 @@ fn link_local_addresses_need_their_interface() {
     joined(|_| {
         // Without duplicate address detection, which takes about a second.
         run(&format!("ip address add fe80::77/64 dev {INTERFACE} nodad"));
-        PortLease::tcp(&[ip("fe80::77")], 8080, index(INTERFACE)).unwrap();
-        assert!(PortLease::tcp(&[ip("fe80::77")], 8080, 0).is_err());
+        PortLease::take(Protocol::Tcp, &[ip("fe80::77")], 8080, index(INTERFACE)).unwrap();
+        assert!(PortLease::take(Protocol::Tcp, &[ip("fe80::77")], 8080, 0).is_err());
     });
 }
 
@@ -246,8 +249,8 @@ fn nobody_shares_a_lease() {
                 }
                 let at: SocketAddr = address.parse().unwrap();
                 let leases = (
-                    PortLease::tcp(&[at.ip()], 8080, 0).unwrap(),
-                    PortLease::udp(&[at.ip()], 8080, 0).unwrap(),
+                    PortLease::take(Protocol::Tcp, &[at.ip()], 8080, 0).unwrap(),
+                    PortLease::take(Protocol::Udp, &[at.ip()], 8080, 0).unwrap(),
                 );
                 for kind in [Type::STREAM, Type::DGRAM] {
                     let socket = Socket::new(Domain::for_address(at), kind, None).unwrap();

@@ -55,7 +55,7 @@ fn answered(address: &str, backend: Option<Backend>) -> bool {
     let local: Ipv4Addr = address.parse().unwrap();
     let listener = TcpListener::bind((address, 0)).unwrap();
     let server = listener.local_addr().unwrap();
-    let lease = PortLease::tcp(&[ip(address)], 0, 0).unwrap();
+    let lease = PortLease::take(Protocol::Tcp, &[ip(address)], 0, 0).unwrap();
     let programs = Programs::load(&Filter::Flow(FlowFilter {
         protocol: Protocol::Tcp,
         local_addresses: vec![ip(address)],

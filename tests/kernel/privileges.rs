@@ -75,7 +75,7 @@ fn tcx_is_undone_and_counters_are_read_without_any_privilege() {
         }
         let programs = Programs::load(&flow()).unwrap();
         let guard = Guard::attach(&programs, index("lo"), Backend::Tcx).unwrap();
-        let lease = PortLease::tcp(&[ip("127.0.0.1")], 8080, 0).unwrap();
+        let lease = PortLease::take(Protocol::Tcp, &[ip("127.0.0.1")], 8080, 0).unwrap();
         caps::clear(None, CapSet::Effective).unwrap();
         assert_eq!(programs.counters(), Counters::default());
         programs.beat();
@@ -90,8 +90,8 @@ fn tcx_is_undone_and_counters_are_read_without_any_privilege() {
 fn low_ports_need_net_bind_service() {
     alone(|| {
         without(&[Capability::CAP_NET_BIND_SERVICE]);
-        names(PortLease::tcp(&[ip("127.0.0.1")], 80, 0), "CAP_NET_BIND_SERVICE");
-        PortLease::tcp(&[ip("127.0.0.1")], 8080, 0).unwrap();
+        names(PortLease::take(Protocol::Tcp, &[ip("127.0.0.1")], 80, 0), "CAP_NET_BIND_SERVICE");
+        PortLease::take(Protocol::Tcp, &[ip("127.0.0.1")], 8080, 0).unwrap();
     });
 }
 
@@ -115,6 +115,6 @@ fn three_capabilities_suffice() {
             let guard = Guard::attach(&programs, index("lo"), backend).unwrap();
             assert_eq!(guard.ahead().unwrap(), [""; 0]);
         }
-        PortLease::tcp(&[ip("127.0.0.1")], 0, 0).unwrap();
+        PortLease::take(Protocol::Tcp, &[ip("127.0.0.1")], 0, 0).unwrap();
     });
 }

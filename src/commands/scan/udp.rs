@@ -173,7 +173,7 @@ impl Task for Round<'_, '_> {
 fn transmit(engine: &mut Engine, origin: &Origin, remote: SocketAddr) -> Result<u64, Error> {
     let before = engine.stack.datagrams.counters().egress_drops;
     let tuple = origin.dial_datagrams(engine, remote);
-    engine.claim(&tuple);
+    engine.add_flow(&tuple);
     engine.send_datagrams(&[], 1)?;
     Ok(engine.stack.datagrams.counters().egress_drops - before)
 }

@@ -8,7 +8,7 @@ use crate::{
     net::arphrd,
     process::capability::{self, Capability},
     report::Error,
-    runtime::{self, memory::Memory, reactor::Reactor},
+    runtime::{self, memory_budget::MemoryBudget, reactor::Reactor},
     sniffer::{
         CapturedFrame, LinkType,
         capture_file::{InterfaceDescription, InterfaceStatistics},
@@ -73,11 +73,11 @@ impl<'a> Capture<'a> {
             interface: interface.map(|interface| interface.index),
             capture: programs.capture_fd(),
             vnet_header: true,
-            missing: sniff.missing,
+            overrides: sniff.overrides,
             segmentation: false,
             outgoing: true,
             timestamps: true,
-            receive_buffer: Memory::of_a_sniffer().frames,
+            receive_buffer: MemoryBudget::of_a_sniffer().frames,
         })?;
         if let Some(interface) = interface.filter(|_| promiscuous) {
             socket.set_promiscuous(interface.index)?;

@@ -1,4 +1,4 @@
-//! Who holds a port, from the kernel's socket diagnostics (man 7 sock_diag).
+//! Finds the sockets that hold a port, by the kernel's socket diagnostics (sock_diag(7)).
 
 use crate::{host::netlink::Netlink, net::Protocol};
 use netlink_packet_sock_diag::{
@@ -14,53 +14,68 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-/// include/net/tcp_states.h; a UDP socket is ESTABLISHED when it is connected, else CLOSE, and so is a TCP socket that is
-/// bound and no more.
+/// States of include/net/tcp_states.h. A UDP socket is ESTABLISHED when it is connected, else CLOSE. A TCP
+/// socket that is only bound is CLOSE.
 const ESTABLISHED: u8 = 1;
 const TIME_WAIT: u8 = 6;
 const CLOSE: u8 = 7;
 const LISTEN: u8 = 10;
-/// Asks for sockets that are bound and no more (Linux 6.8); older kernels ignore it.
+/// The pseudo-state of TCP sockets that are only bound (Linux 6.8); older kernels ignore it.
 const BOUND_INACTIVE: u32 = 1 << 13;
 
-/// What stands in the way of a port lease.
+/// A reason why a port cannot be bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// A socket of the kernel's.
-    Socket { protocol: Protocol, state: u8, local: SocketAddr, remote: SocketAddr },
-    /// TCP connections that have ended and wait for stragglers; the kernel would lend the port.
-    TimeWait { remote: SocketAddr },
+pub enum BindConflict {
+    /// A kernel socket.
+    Socket {
+        /// The socket's protocol.
+        protocol: Protocol,
+        /// Its TCP_* state (include/net/tcp_states.h).
+        state: u8,
+        /// Its own address and port.
+        local: SocketAddr,
+        /// Its peer's; unspecified without a peer.
+        remote: SocketAddr,
+    },
+    /// Only TCP connections in TIME-WAIT; the kernel would share the port.
+    TimeWait {
+        /// The peer of one of them.
+        remote: SocketAddr,
+    },
     /// The same, on a kernel that does not list sockets which are only bound: there may be one.
-    Concealed { remote: SocketAddr },
-    /// The kernel lists no socket: one is bound there but neither listens nor is connected.
+    Concealed {
+        /// The peer of a connection in TIME-WAIT.
+        remote: SocketAddr,
+    },
+    /// A socket that the kernel does not list: it is bound and neither listens nor is connected.
     Unlisted,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for BindConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Holder::Socket { state: LISTEN, local, .. } => write!(f, "a process listens on {local}"),
-            Holder::Socket { state: ESTABLISHED, local, remote, .. } => {
+            BindConflict::Socket { state: LISTEN, local, .. } => write!(f, "a process listens on {local}"),
+            BindConflict::Socket { state: ESTABLISHED, local, remote, .. } => {
                 write!(f, "a socket at {local} is connected to {remote}")
             }
-            Holder::Socket { protocol: Protocol::Udp, local, .. } => {
+            BindConflict::Socket { protocol: Protocol::Udp, local, .. } => {
                 write!(f, "a process receives on {local}")
             }
-            Holder::Socket { state: CLOSE, local, .. } => {
+            BindConflict::Socket { state: CLOSE, local, .. } => {
                 write!(f, "a process has bound {local}, and may be about to listen there")
             }
-            Holder::Socket { state, local, remote, .. } => {
+            BindConflict::Socket { state, local, remote, .. } => {
                 write!(f, "a connection of {local} with {remote} is in state {}", state_name(*state))
             }
-            Holder::TimeWait { remote } => {
+            BindConflict::TimeWait { remote } => {
                 write!(f, "an earlier connection with {remote} is in state TIME-WAIT")
             }
-            Holder::Concealed { remote } => write!(
+            BindConflict::Concealed { remote } => write!(
                 f,
                 "an earlier connection with {remote} is in state TIME-WAIT, for a minute at most, and this kernel (before \
                  Linux 6.8) does not tell whether a process has bound the port, too"
             ),
-            Holder::Unlisted => write!(f, "another socket is bound to it"),
+            BindConflict::Unlisted => write!(f, "another socket is bound to it"),
         }
     }
 }
@@ -79,20 +94,20 @@ fn state_name(state: u8) -> &'static str {
     }
 }
 
-/// Returns the worst of what holds a port: a listener before a connection or a bound socket before TIME-WAIT. The
-/// socket with the inode `own` does not count.
+/// Returns the worst conflict at a port: a listener before a connection or a bound socket before TIME-WAIT.
+/// The socket with the inode `own` does not count.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn find(protocol: Protocol, address: SocketAddr, own: Option<u64>) -> io::Result<Holder> {
+pub(super) fn find(protocol: Protocol, address: SocketAddr, own: Option<u64>) -> io::Result<BindConflict> {
     let all = StateFlags::from_bits_retain(StateFlags::all().bits() | BOUND_INACTIVE);
-    let mut holders = list(protocol, address.port(), all)?;
-    holders.retain(|socket| holds(&socket.socket_id, address) && own != Some(socket.inode.into()));
-    holders.sort_by_key(|socket| (socket.state == TIME_WAIT, socket.state != LISTEN));
-    Ok(holders.first().map_or(Holder::Unlisted, |socket| describe(protocol, socket)))
+    let mut sockets = list(protocol, address.port(), all)?;
+    sockets.retain(|socket| holds(&socket.socket_id, address) && own != Some(socket.inode.into()));
+    sockets.sort_by_key(|socket| (socket.state == TIME_WAIT, socket.state != LISTEN));
+    Ok(sockets.first().map_or(BindConflict::Unlisted, |socket| describe(protocol, socket)))
 }
 
-/// Whether the kernel lists TCP sockets that are only bound: asked for one of our own.
+/// Returns whether the kernel lists TCP sockets that are only bound, by asking for one of our own.
 ///
 /// # Errors
 /// The kernel's.
@@ -136,8 +151,8 @@ fn list(protocol: Protocol, port: u16, states: StateFlags) -> io::Result<Vec<Ine
     Ok(sockets)
 }
 
-/// Whether a socket's local address covers the one wanted. A socket on :: may hold IPv4 as well, which the
-/// kernel does not say here.
+/// Returns whether a socket's local address covers the wanted one. A socket at :: may hold IPv4 as well;
+/// the kernel does not list that property.
 fn holds(socket: &SocketId, wanted: SocketAddr) -> bool {
     let (held, wanted_ip) = (socket.source_address.to_canonical(), wanted.ip().to_canonical());
     if held.is_ipv4() == wanted_ip.is_ipv4() {
@@ -147,13 +162,13 @@ fn holds(socket: &SocketId, wanted: SocketAddr) -> bool {
     }
 }
 
-fn describe(protocol: Protocol, socket: &InetResponseHeader) -> Holder {
+fn describe(protocol: Protocol, socket: &InetResponseHeader) -> BindConflict {
     let id = &socket.socket_id;
     let address = |ip: IpAddr, port| SocketAddr::new(ip.to_canonical(), port);
     let remote = address(id.destination_address, id.destination_port);
     if protocol == Protocol::Tcp && socket.state == TIME_WAIT {
-        return Holder::TimeWait { remote };
+        return BindConflict::TimeWait { remote };
     }
     let local = address(id.source_address, id.source_port);
-    Holder::Socket { protocol, state: socket.state, local, remote }
+    BindConflict::Socket { protocol, state: socket.state, local, remote }
 }

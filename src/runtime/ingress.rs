@@ -1,39 +1,40 @@
-//! Between the link and the stack's door: answers the stack's questions for ways back, and keeps frames that have to
-//! wait until a neighbour has told its link address.
+//! The path of a frame from the link into the stack: answers the stack's questions for the way back to a
+//! source, and queues frames until a neighbour has told its link address.
 use super::{
     Setup,
-    way_back::{Found, WaysBack},
+    reverse_path::{ReversePath, ReversePathFilter},
 };
 use crate::{
-    host::{interface::Interface, watch::Watch},
+    host::{interface::Interface, monitor::Monitor},
     link::Received,
     stack::{Outlet, Question, Stack},
 };
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
-/// How long a frame waits for the neighbour's answer. The sender of a SYN repeats it after a second.
+/// Longest wait of a frame for the neighbour's answer. A SYN is retransmitted after a second.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Frames that wait, and their bytes; further ones are dropped. A kernel keeps as much for one neighbour
-/// (net.ipv4.neigh.default.unres_qlen_bytes).
+/// Maximum queued frames; further ones are dropped.
 const MAX_PARKED: usize = 64;
+/// Maximum bytes of queued frames. The kernel queues as many for one neighbour
+/// (net.ipv4.neigh.default.unres_qlen_bytes).
 const MAX_PARKED_BYTES: usize = 256 << 10;
 
-/// What this host knows.
-pub(super) struct Host<'a> {
-    pub watch: &'a mut Watch,
-    /// Those that we listen to, by index.
+/// This host's tables.
+pub(super) struct HostTables<'a> {
+    pub monitor: &'a mut Monitor,
+    /// Our interfaces, by index.
     pub interfaces: &'a HashMap<u32, Interface>,
 }
 
-/// Shows frames to the stack.
-pub(super) struct Doorkeeper {
-    ways_back: WaysBack,
+/// Hands frames to the stack.
+pub(super) struct Ingress {
+    filter: ReversePathFilter,
     parked: Vec<Parked>,
 }
 
-/// A frame whose sender's next hop has been asked for its link address.
+/// A frame that waits for the link address of its source's next hop.
 struct Parked {
-    /// All but the bytes.
+    /// The frame's metadata; its bytes are in `frame`.
     received: Received<'static>,
     frame: Vec<u8>,
     interface: u32,
@@ -41,31 +42,31 @@ struct Parked {
     until: Duration,
 }
 
-impl Doorkeeper {
-    /// Reads the settings, while files may still be opened.
-    pub fn new(setup: &Setup, port: u16) -> Doorkeeper {
-        Doorkeeper { ways_back: WaysBack::new(setup, port), parked: Vec::new() }
+impl Ingress {
+    /// Reads the host's settings. Call it before the sandbox closes the file system.
+    pub fn new(setup: &Setup, port: u16) -> Ingress {
+        Ingress { filter: ReversePathFilter::new(setup, port), parked: Vec::new() }
     }
 
-    /// Shows a frame to the stack, and once more if the stack had to know the way back first.
+    /// Hands a frame to the stack, and once more if the stack needed the way back first.
     pub fn show(
         &mut self,
         now: Duration,
         received: Received<'_>,
         stack: &mut Stack,
-        host: &mut Host<'_>,
+        host: &mut HostTables<'_>,
         outlet: &mut Outlet<'_>,
     ) {
         let Received { frame, .. } = received;
         let first = Received { frame: &mut *frame, ..received };
         let Some(question) = stack.ingress_to(now, first, outlet) else { return };
         match self.find(now, &question, stack, host) {
-            Found::Way(way) => stack.learn(question, Some(way)),
-            Found::None(reason) => {
+            ReversePath::Found(way) => stack.learn(question, Some(way)),
+            ReversePath::None(reason) => {
                 log::debug!("no answer to {} on interface {}: {reason}", question.remote, question.interface);
                 return stack.learn(question, None);
             }
-            Found::Unresolved { from, neighbour } => {
+            ReversePath::Unresolved { from, neighbour } => {
                 stack.solicit(now, question.local, &from, neighbour);
                 let waiting: usize = self.parked.iter().map(|parked| parked.frame.len()).sum();
                 if self.parked.len() < MAX_PARKED && waiting + frame.len() <= MAX_PARKED_BYTES {
@@ -79,12 +80,12 @@ impl Doorkeeper {
         stack.ingress_to(now, Received { frame, ..received }, outlet);
     }
 
-    /// Shows those frames again whose neighbour has answered, and forgets those that have waited for too long.
+    /// Hands on the queued frames whose neighbour has answered, and drops those that have waited too long.
     pub fn show_parked(
         &mut self,
         now: Duration,
         stack: &mut Stack,
-        host: &mut Host<'_>,
+        host: &mut HostTables<'_>,
         outlet: &mut Outlet<'_>,
     ) {
         for mut parked in std::mem::take(&mut self.parked) {
@@ -99,8 +100,14 @@ impl Doorkeeper {
         }
     }
 
-    fn find(&self, now: Duration, question: &Question, stack: &Stack, host: &mut Host<'_>) -> Found {
+    fn find(
+        &self,
+        now: Duration,
+        question: &Question,
+        stack: &Stack,
+        host: &mut HostTables<'_>,
+    ) -> ReversePath {
         let solicited = |interface, neighbour| stack.solicited(now, interface, neighbour);
-        self.ways_back.find(question, host.watch, host.interfaces, &solicited)
+        self.filter.find(question, host.monitor, host.interfaces, &solicited)
     }
 }

@@ -1,8 +1,8 @@
-//! One netkat at a time: mutual exclusion of the processes of a network namespace.
+//! A lock on an interface's clsact qdisc, between the netkats of a network namespace.
 //!
-//! Like an [owner](super::owner)'s name, the lock is a socket's in the abstract namespace of AF_UNIX (man 7 unix): it
-//! goes with the process however that ends. The socket is made first and gets its name when it is time: a sandboxed
-//! process may do the latter only.
+//! Like the name of a [`super::liveness`] socket, the lock is a name in the abstract namespace of AF_UNIX
+//! (unix(7)): it goes with the process however that ends. The socket is opened first and bound later, since
+//! a sandboxed process may only do the latter.
 
 use log::debug;
 use nix::sys::socket::{UnixAddr, bind};
@@ -13,33 +13,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long to wait for the others: none needs more than some milliseconds unless it is stopped.
+/// Longest wait for the lock. Its holders need milliseconds, unless they are stopped.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The right to change what an interface has at clsact; dropping it gives it back.
+/// The right to change an interface's clsact qdisc and filters; dropping it releases the lock.
 #[derive(Debug)]
-pub(super) struct Exclusion {
+pub(super) struct ClsactLock {
     interface: u32,
     socket: UnixDatagram,
     held: bool,
 }
 
-impl Exclusion {
-    /// Not yet held.
+impl ClsactLock {
+    /// Returns a lock that is not held yet.
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn new(interface: u32) -> io::Result<Exclusion> {
-        Ok(Exclusion { interface, socket: UnixDatagram::unbound()?, held: false })
+    pub(super) fn new(interface: u32) -> io::Result<ClsactLock> {
+        Ok(ClsactLock { interface, socket: UnixDatagram::unbound()?, held: false })
     }
 
-    /// Waits until no other netkat holds it, but not for ever: someone who keeps it for [`PATIENCE`] is stopped, or
-    /// no netkat, and mustn't stand in the way.
-    pub(super) fn hold(&mut self) {
+    /// Waits until the lock is free and takes it. A holder that keeps it for [`PATIENCE`] is stopped or no
+    /// netkat; then the caller goes on without.
+    pub(super) fn lock(&mut self) {
         let end = Instant::now() + PATIENCE;
         while !self.held {
-            match self.claim() {
+            match self.try_lock() {
                 Ok(()) => self.held = true,
                 Err(nix::Error::EADDRINUSE) if Instant::now() < end => thread::sleep(PAUSE),
                 Err(error) => {
@@ -50,7 +51,7 @@ impl Exclusion {
         }
     }
 
-    fn claim(&self) -> nix::Result<()> {
+    fn try_lock(&self) -> nix::Result<()> {
         let name = format!("netkat/clsact/{}", self.interface);
         bind(self.socket.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)
     }
@@ -70,10 +71,10 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..20 {
-                        let mut exclusion = Exclusion::new(interface).unwrap();
-                        exclusion.hold();
-                        exclusion.hold();
-                        assert!(exclusion.held && !busy.swap(true, SeqCst));
+                        let mut lock = ClsactLock::new(interface).unwrap();
+                        lock.lock();
+                        lock.lock();
+                        assert!(lock.held && !busy.swap(true, SeqCst));
                         thread::yield_now();
                         busy.store(false, SeqCst);
                     }
@@ -85,14 +86,14 @@ mod tests {
     #[test]
     fn nobody_waits_for_ever() {
         let interface = std::process::id() | 1 << 30;
-        let mut stopped = Exclusion::new(interface).unwrap();
-        stopped.hold();
+        let mut stopped = ClsactLock::new(interface).unwrap();
+        stopped.lock();
         let began = Instant::now();
-        let mut other = Exclusion::new(interface).unwrap();
-        other.hold();
+        let mut other = ClsactLock::new(interface).unwrap();
+        other.lock();
         assert!(!other.held && began.elapsed() >= PATIENCE);
         drop(stopped);
-        other.hold();
+        other.lock();
         assert!(other.held);
     }
 }

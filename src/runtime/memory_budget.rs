@@ -1,37 +1,38 @@
-//! How much memory netkat takes, whatever strangers do.
+//! The memory budget: bounds on the memory that peers can make netkat take.
 //!
-//! Of what this process may use, a quarter goes to the buffers of connections, an eighth to frames that wait in the
-//! kernel, and the rest of netkat has fixed bounds. A test adds them up for the limit of the pods in
+//! Of the process's memory limit, a quarter goes to the buffers of connections and an eighth to frames that
+//! wait in the kernel; the rest of netkat has fixed bounds. A test adds them up for the pods in
 //! packaging/kubernetes.
 use crate::host::memory;
 
-/// The buffers of connections take the memory limit divided by this, in both directions together.
+/// Divisor of the memory limit for the buffers of all connections, of both directions together.
 const CONNECTIONS: u64 = 4;
-/// But no more than this, in bytes, where a few connections do not need it.
-const MOST: u64 = 512 << 20;
-/// So many connections' buffers can always be as large as the user wants, if memory allows it: with less, one alone
-/// would feel that it shares (see [`crate::recovery::MemoryPool`]).
+/// Maximum for the buffers of all connections, in bytes, unless the user asks for larger buffers.
+const MAX_CONNECTIONS: u64 = 512 << 20;
+/// Number of connections whose buffers may have the size that the user asks for at once, if the limit
+/// allows it. With less, a single connection would get smaller buffers (see
+/// [`crate::recovery::MemoryPool`]).
 const FULL_SIZE: u64 = 8;
-/// Frames that wait in the kernel may take the memory limit divided by this. The kernel allows twice of what a socket
-/// asks for, its own bookkeeping included (socket(7), SO_RCVBUF).
+/// Divisor of the memory limit for the packet socket's receive buffer. The kernel allows twice the value
+/// that a socket sets, its own bookkeeping included (socket(7), SO_RCVBUF).
 const FRAMES: u64 = 16;
-/// But no more than this, in bytes.
-pub const MOST_FRAMES: u64 = 64 << 20;
+/// Maximum for the packet socket's receive buffer, in bytes.
+pub const MAX_FRAMES: u64 = 64 << 20;
 
-/// Shares of the memory, in bytes.
+/// Shares of the memory limit, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
+pub struct MemoryBudget {
     /// For the buffers of all connections.
     pub connections: u64,
     /// The packet socket's receive buffer.
     pub frames: usize,
 }
 
-impl Memory {
-    /// What this process may take, where a connection's buffer may have `buffer` bytes.
-    pub fn of_this_process(buffer: usize) -> Memory {
+impl MemoryBudget {
+    /// Returns this process's budget, where a connection's buffer has at most `buffer` bytes.
+    pub fn of_this_process(buffer: usize) -> MemoryBudget {
         let limit = memory::limit();
-        let memory = Memory::of(limit, buffer);
+        let memory = MemoryBudget::of(limit, buffer);
         log::info!(
             "of {} MiB of memory, connections take at most {} MiB, waiting frames {} MiB",
             limit >> 20,
@@ -41,16 +42,16 @@ impl Memory {
         memory
     }
 
-    /// The same for a process without connections.
-    pub fn of_a_sniffer() -> Memory {
-        Memory::of(memory::limit(), 0)
+    /// Returns the budget of a process without connections.
+    pub fn of_a_sniffer() -> MemoryBudget {
+        MemoryBudget::of(memory::limit(), 0)
     }
 
-    fn of(limit: u64, buffer: usize) -> Memory {
-        let most = MOST.max((buffer as u64).saturating_mul(FULL_SIZE));
-        Memory {
+    fn of(limit: u64, buffer: usize) -> MemoryBudget {
+        let most = MAX_CONNECTIONS.max((buffer as u64).saturating_mul(FULL_SIZE));
+        MemoryBudget {
             connections: (limit / CONNECTIONS).min(most),
-            frames: (limit / FRAMES).min(MOST_FRAMES) as usize,
+            frames: (limit / FRAMES).min(MAX_FRAMES) as usize,
         }
     }
 }
@@ -62,7 +63,7 @@ mod tests {
     #[test]
     fn shares_follow_the_limit_up_to_a_point() {
         let of = |limit: u64, buffer: usize| {
-            let Memory { connections, frames } = Memory::of(limit << 20, buffer << 20);
+            let MemoryBudget { connections, frames } = MemoryBudget::of(limit << 20, buffer << 20);
             (connections >> 20, frames >> 20)
         };
         assert_eq!(of(64, 4), (16, 4));
@@ -76,7 +77,7 @@ mod tests {
     #[test]
     fn all_bounds_together_fit_into_a_pod() {
         const POD: u64 = 128 << 20;
-        let Memory { connections, frames } = Memory::of(POD, 4 << 20);
+        let MemoryBudget { connections, frames } = MemoryBudget::of(POD, 4 << 20);
         let others = [
             // An idle netkat (tests/lab/cases/footprint.rs).
             12 << 20,

@@ -1,26 +1,27 @@
-//! The way back to a source that has not been spoken with: where this host's own routing and neighbour tables lead.
+//! The reverse path filter: whether and how this host's routing and neighbour tables lead back to a new
+//! source (RFC 3704).
 //!
-//! A listener answers as the kernel would. The route to the source, from the address that it wrote to, must exist. It
-//! has to lead out of the interface that the packet came in by; for IPv4, where the host's reverse path filter
-//! (net.ipv4.conf.*.rp_filter) is not strict, it may also lead out of another one, and then the answer leaves by that
-//! one, as a kernel's does. IPv6 has no such setting and is always strict. The answer goes to the link address that
-//! the neighbour table has for the next hop, so that whoever wants it without being the source has to forge address
-//! resolution. What the table does not know, or has not verified and the frame contradicts, the stack asks the segment
-//! for; the packet is dropped meanwhile, and its sender repeats it. An entry made by hand is never doubted: frames
-//! that come from elsewhere are dropped.
+//! A listener answers as the kernel would. A route to the source must exist, from the address that the
+//! packet was sent to, and lead out of the interface by which the packet arrived. For IPv4, where the
+//! host's own filter (net.ipv4.conf.*.rp_filter) is not strict, the route may lead out of another
+//! interface, and the answer leaves by that one. IPv6 has no such setting and is always strict. The answer
+//! goes to the link address that the neighbour table has for the next hop, so that a forged source gets the
+//! answer only if address resolution is forged, too. Where the table has no entry, or an unverified one
+//! that contradicts the frame, the stack solicits the neighbour and the frame waits. A permanent entry
+//! stands: frames from another link address are dropped.
 //!
-//! A client has asked for its way before it spoke: answers may come by the interfaces that it listens to. An assumed
-//! address has no routing table of its own: where this host's leads to the source by the same interface, its next hop
-//! counts; else the answer goes to whoever delivered the packet.
+//! A client has looked up its route before: answers may arrive by all of its interfaces. An assumed address
+//! has no routing table. If this host's leads to the source by the same interface, its next hop counts;
+//! else the answer goes to the sender of the frame.
 use super::Setup;
 use crate::{
     host::{
         interface::{Framing, Interface},
+        monitor::Monitor,
         neighbour::NeighbourState,
         netlink::NetlinkError,
-        route::{Leg, Query, RouteType},
+        route::{FibNexthop, Query, RouteType},
         sysctl,
-        watch::Watch,
     },
     link::{LinkHeader, NextHop},
     net::{MacAddr, Protocol},
@@ -31,39 +32,41 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-/// How many devices may lie upon one another: a bond in a bridge in a VRF.
+/// Maximum depth of stacked devices: a bond in a bridge in a VRF.
 const MAX_UPPERS: usize = 4;
 
-/// Finds ways back.
-pub(super) struct WaysBack {
+/// The filter of one run.
+pub(super) struct ReversePathFilter {
     protocol: Protocol,
     port: u16,
     role: Role,
 }
 
 enum Role {
-    /// Talks with one peer, whose packets may come by these interfaces.
+    /// Talks with one peer, whose packets may arrive by these interfaces.
     Client(HashSet<u32>),
-    /// Listens at the host's own addresses. IPv4 is strict on these interfaces.
+    /// Listens at the host's own addresses; IPv4 is strict on the interfaces in `strict`.
     Listener { strict: HashSet<u32> },
-    /// Listens at an assumed address, which is found at this link address.
+    /// Listens at an assumed address, which has this link address.
     Persona(MacAddr),
 }
 
-/// What was found.
-pub(super) enum Found {
-    Way(WayBack),
-    /// No way leads back.
+/// The way back to a source.
+pub(super) enum ReversePath {
+    /// The next hop and its link address are known.
+    Found(WayBack),
+    /// No route leads back.
     None(Reason),
-    /// The segment has to be asked for the neighbour's link address, by the interface and from the link address of
-    /// `from`.
+    /// The neighbour's link address is unknown.
     Unresolved {
+        /// Interface and link address to solicit from.
         from: NextHop,
+        /// The next hop.
         neighbour: IpAddr,
     },
 }
 
-/// Why no way leads back.
+/// Why no route leads back.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Reason {
     #[error("the interface is not one that we listen to")]
@@ -82,10 +85,10 @@ pub(super) enum Reason {
     Neighbours(NetlinkError),
 }
 
-impl WaysBack {
-    /// Reads the settings, while files may still be opened.
-    pub fn new(setup: &Setup, port: u16) -> WaysBack {
-        let all = || setup.interfaces.iter().chain(&setup.ways_back);
+impl ReversePathFilter {
+    /// Reads the host's settings. Call it before the sandbox closes the file system.
+    pub fn new(setup: &Setup, port: u16) -> ReversePathFilter {
+        let all = || setup.interfaces.iter().chain(&setup.return_interfaces);
         let role = match (setup.remote, setup.persona) {
             (Some(_), _) => Role::Client(all().map(|interface| interface.index).collect()),
             (None, Some(persona)) => Role::Persona(persona.mac),
@@ -99,48 +102,49 @@ impl WaysBack {
                 Role::Listener { strict: all().filter(is_strict).map(|interface| interface.index).collect() }
             }
         };
-        WaysBack { protocol: setup.protocol, port, role }
+        ReversePathFilter { protocol: setup.protocol, port, role }
     }
 
-    /// Finds the way back that `question` asks for. `solicited` knows what neighbours answered when they were asked.
+    /// Finds the way back for `question`. `solicited` returns what a neighbour answered to the stack's
+    /// solicitation.
     pub fn find(
         &self,
         question: &Question,
-        watch: &mut Watch,
+        monitor: &mut Monitor,
         interfaces: &HashMap<u32, Interface>,
         solicited: &dyn Fn(u32, IpAddr) -> Option<MacAddr>,
-    ) -> Found {
-        let mut search = Search { ways: self, question, watch, interfaces, solicited };
+    ) -> ReversePath {
+        let mut search = Search { ways: self, question, monitor, interfaces, solicited };
         let found = match &self.role {
-            Role::Client(own) if own.contains(&question.interface) => Ok(Found::Way(TO_SENDER)),
+            Role::Client(own) if own.contains(&question.interface) => Ok(ReversePath::Found(TO_SENDER)),
             Role::Client(_) => Err(Reason::Interface),
             Role::Persona(_) => search.as_persona(),
             Role::Listener { strict } => search.as_listener(strict.contains(&question.interface)),
         };
-        found.unwrap_or_else(Found::None)
+        found.unwrap_or_else(ReversePath::None)
     }
 }
 
-/// To whoever delivered the packet.
+/// The way back to the sender of the frame.
 const TO_SENDER: WayBack = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
 
 struct Search<'a> {
-    ways: &'a WaysBack,
+    ways: &'a ReversePathFilter,
     question: &'a Question,
-    watch: &'a mut Watch,
+    monitor: &'a mut Monitor,
     interfaces: &'a HashMap<u32, Interface>,
     solicited: &'a dyn Fn(u32, IpAddr) -> Option<MacAddr>,
 }
 
 impl Search<'_> {
-    fn as_listener(&mut self, strict: bool) -> Result<Found, Reason> {
+    fn as_listener(&mut self, strict: bool) -> Result<ReversePath, Reason> {
         let Question { interface, local, remote, .. } = *self.question;
         if !self.interfaces.contains_key(&interface) {
             return Err(Reason::Interface);
         }
         let uppers = self.uppers(interface);
         let top = uppers.iter().rev().find(|(_, vrf)| !vrf).map_or(interface, |(index, _)| *index);
-        // A link-local address means something on its link only (RFC 4007); a VRF has tables of its own.
+        // A link-local address is valid on its link only (RFC 4007); a VRF has tables of its own.
         if is_link_local(local) {
             self.check_scope(local, top)?;
         }
@@ -148,35 +152,39 @@ impl Search<'_> {
             true => Some(top),
             false => uppers.iter().find(|(_, vrf)| *vrf).map(|(index, _)| *index),
         };
-        let legs = self.legs(Some(local), bound)?;
-        if let Some(leg) = legs.iter().find(|leg| uppers.iter().any(|(index, _)| *index == leg.interface)) {
-            return self.towards(interface, leg);
+        let nexthops = self.nexthops(Some(local), bound)?;
+        if let Some(nexthop) =
+            nexthops.iter().find(|nexthop| uppers.iter().any(|(index, _)| *index == nexthop.interface))
+        {
+            return self.towards(interface, nexthop);
         }
         if strict || remote.is_ipv6() {
-            return Err(Reason::Elsewhere(legs.first().map_or(0, |leg| leg.interface)));
+            return Err(Reason::Elsewhere(nexthops.first().map_or(0, |nexthop| nexthop.interface)));
         }
-        if let Some(leg) = legs.iter().find(|leg| self.interfaces.contains_key(&leg.interface)) {
-            return self.towards(leg.interface, leg);
+        if let Some(nexthop) =
+            nexthops.iter().find(|nexthop| self.interfaces.contains_key(&nexthop.interface))
+        {
+            return self.towards(nexthop.interface, nexthop);
         }
-        // Bound to an interface (-i), packets leave by it, if any route does.
-        let bound = self.legs(Some(local), Some(interface))?;
-        let leg = bound.iter().find(|leg| leg.interface == interface);
-        leg.map_or(Err(Reason::Elsewhere(0)), |leg| self.towards(interface, leg))
+        // A route that a lookup without interface passes over may lead out of this one.
+        let bound = self.nexthops(Some(local), Some(interface))?;
+        let nexthop = bound.iter().find(|nexthop| nexthop.interface == interface);
+        nexthop.map_or(Err(Reason::Elsewhere(0)), |nexthop| self.towards(interface, nexthop))
     }
 
-    fn as_persona(&mut self) -> Result<Found, Reason> {
+    fn as_persona(&mut self) -> Result<ReversePath, Reason> {
         let Question { interface, remote, .. } = *self.question;
-        let legs = match self.legs(None, is_link_local(remote).then_some(interface)) {
+        let nexthops = match self.nexthops(None, is_link_local(remote).then_some(interface)) {
             Err(error @ Reason::Kind(_)) => return Err(error),
-            legs => legs.unwrap_or_default(),
+            nexthops => nexthops.unwrap_or_default(),
         };
-        match legs.iter().find(|leg| leg.interface == interface) {
-            Some(leg) => self.towards(interface, leg),
-            None => Ok(Found::Way(TO_SENDER)),
+        match nexthops.iter().find(|nexthop| nexthop.interface == interface) {
+            Some(nexthop) => self.towards(interface, nexthop),
+            None => Ok(ReversePath::Found(TO_SENDER)),
         }
     }
 
-    /// The interface and those that it is a port of, each with whether it is a VRF.
+    /// Returns the interface and those above it, of which it is a port, each with whether it is a VRF.
     fn uppers(&mut self, index: u32) -> Vec<(u32, bool)> {
         let mut uppers = Vec::with_capacity(1);
         let mut next = Some(index);
@@ -185,7 +193,7 @@ impl Search<'_> {
             let interface = match self.interfaces.get(&index) {
                 Some(interface) => Some(interface),
                 None => {
-                    asked = self.watch.interface(index).ok().flatten();
+                    asked = self.monitor.interface(index).ok().flatten();
                     asked.as_ref()
                 }
             };
@@ -196,20 +204,20 @@ impl Search<'_> {
         uppers
     }
 
-    /// Whether a link-local address of ours is one of this interface.
+    /// Checks that a link-local address of ours belongs to this interface.
     fn check_scope(&mut self, local: IpAddr, interface: u32) -> Result<(), Reason> {
-        match self.watch.route(&self.query(None, local, Some(interface))) {
+        match self.monitor.route(&self.query(None, local, Some(interface))) {
             Ok(entry) if entry.kind == RouteType::Local => Ok(()),
             _ => Err(Reason::Scope(local)),
         }
     }
 
-    /// The paths of the route to the source.
-    fn legs(&mut self, local: Option<IpAddr>, bound: Option<u32>) -> Result<Vec<Leg>, Reason> {
+    /// Returns the next hops of the route to the source.
+    fn nexthops(&mut self, local: Option<IpAddr>, bound: Option<u32>) -> Result<Vec<FibNexthop>, Reason> {
         let query = self.query(local, self.question.remote, bound);
-        let entry = self.watch.route(&query).map_err(Reason::Route)?;
+        let entry = self.monitor.route(&query).map_err(Reason::Route)?;
         match entry.kind {
-            RouteType::Unicast => Ok(entry.legs),
+            RouteType::Unicast => Ok(entry.nexthops),
             kind => Err(Reason::Kind(kind)),
         }
     }
@@ -220,12 +228,13 @@ impl Search<'_> {
         Query { source, interface, source_port: port, destination_port: None, ..query }
     }
 
-    /// The link address of a leg's next hop, for packets that leave by `interface`: the leg's, or a port of it.
-    fn towards(&mut self, interface: u32, leg: &Leg) -> Result<Found, Reason> {
+    /// Resolves a next hop's link address, for packets that leave by `interface`: the next hop's, or a port
+    /// of it.
+    fn towards(&mut self, interface: u32, nexthop: &FibNexthop) -> Result<ReversePath, Reason> {
         let Question { remote, sender, .. } = *self.question;
         let arrival = interface == self.question.interface;
         let Some(out) = self.interfaces.get(&interface) else { return Err(Reason::Elsewhere(interface)) };
-        let neighbour = leg.gateway.unwrap_or(remote);
+        let neighbour = nexthop.gateway.unwrap_or(remote);
         let source = match self.ways.role {
             Role::Persona(mac) => mac,
             _ => out.mac.unwrap_or_default(),
@@ -236,18 +245,19 @@ impl Search<'_> {
             Ok(Framing::Ethernet) if !out.no_arp => {}
             Ok(Framing::None) => {
                 let next_hop = Some(next_hop(LinkHeader::None));
-                return Ok(Found::Way(WayBack { next_hop, neighbour: Neighbour::Fixed }));
+                return Ok(ReversePath::Found(WayBack { next_hop, neighbour: Neighbour::Fixed }));
             }
-            _ if arrival => return Ok(Found::Way(TO_SENDER)),
+            _ if arrival => return Ok(ReversePath::Found(TO_SENDER)),
             _ => return Err(Reason::Elsewhere(interface)),
         }
-        let to =
-            |mac, neighbour| Ok(Found::Way(WayBack { next_hop: Some(next_hop(header(mac))), neighbour }));
-        let entry = self.watch.neighbour(leg.interface, neighbour).map_err(Reason::Neighbours)?;
+        let to = |mac, neighbour| {
+            Ok(ReversePath::Found(WayBack { next_hop: Some(next_hop(header(mac))), neighbour }))
+        };
+        let entry = self.monitor.neighbour(nexthop.interface, neighbour).map_err(Reason::Neighbours)?;
         let entry = entry.filter(|entry| entry.valid()).and_then(|entry| Some((entry.state, entry.mac?)));
         let here = sender.filter(|_| arrival);
-        // Packets that come from the next hop are followed when it moves. Where they come from elsewhere, as from a
-        // balancer that leaves the answer to us, they say nothing of the way back.
+        // If frames come from the next hop, they tell when it moves. Frames from elsewhere, as from a load
+        // balancer with direct server return, do not.
         let learned = |mac| match here == Some(mac) {
             true => Neighbour::Sender(Some(neighbour)),
             false => Neighbour::At(neighbour),
@@ -257,14 +267,14 @@ impl Search<'_> {
                 Some(sender) if sender != mac => Err(Reason::ByHand { neighbour, mac }),
                 _ => to(mac, Neighbour::Fixed),
             },
-            // Verified just now, or confirmed by the frame.
+            // Reachable, or confirmed by the frame.
             (Some((state, mac)), _) if state == NeighbourState::Reachable || here == Some(mac) => {
                 to(mac, learned(mac))
             }
             (_, Some(mac)) => to(mac, learned(mac)),
             // On another interface nothing contradicts the entry.
             (Some((_, mac)), None) if here.is_none() => to(mac, learned(mac)),
-            _ => Ok(Found::Unresolved { from: next_hop(header(MacAddr::BROADCAST)), neighbour }),
+            _ => Ok(ReversePath::Unresolved { from: next_hop(header(MacAddr::BROADCAST)), neighbour }),
         }
     }
 }
