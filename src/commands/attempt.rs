@@ -1,6 +1,6 @@
 //! An attempt: one address to try, and everything that is opened for it.
 use crate::{
-    host::{interface::Framing, neighbour, route::Query},
+    host::{interface::Framing, neighbour},
     link::{LinkHeader, NextHop},
     net::{FiveTuple, Protocol},
     process::signals,
@@ -18,7 +18,7 @@ use std::{
 pub(crate) struct Attempt {
     pub remote: SocketAddr,
     pub request: EgressRequest,
-    /// The route, as far as it is known before the local port is.
+    /// The egress before the local port is known: it names the source address, at which the port is taken.
     pub egress: Egress,
     pub setup: Setup,
 }
@@ -30,16 +30,12 @@ impl Attempt {
         // end the process.
         signals::release();
         let port = Port::take(&self.setup)?;
-        let query = Query {
-            source: Some(self.egress.source),
-            source_port: Some(port.number()),
-            ..self.request.query
-        };
-        let egress = self.decide_for(query)?;
+        let flow = self.request.with_port(&self.egress, port.number());
+        let egress = flow.decide_again(&self.egress).map_err(runtime::Error::from)?;
         log::info!("{}", egress.description);
         let mut setup = Setup {
             interfaces: vec![egress.interface.clone()],
-            return_interfaces: egress.return_interfaces(&query).map_err(runtime::Error::from)?,
+            return_interfaces: egress.return_interfaces(&flow.query).map_err(runtime::Error::from)?,
             ..self.setup.clone()
         };
         let Some(persona) = egress.persona else {
@@ -68,14 +64,6 @@ impl Attempt {
             origin: Origin { request: self.request, egress, next_hop, neighbour },
             resolution,
         })
-    }
-
-    /// Asks for the route again with the local port: policy rules and multipath hashing depend on it.
-    fn decide_for(&self, query: Query) -> Result<Egress, runtime::Error> {
-        if self.request.via.is_some() || self.request.persona.is_some() {
-            return Ok(self.egress.clone());
-        }
-        Ok(EgressRequest { query, ..self.request }.decide()?)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
+    address::{AddressAttribute, AddressFlags, AddressMessage},
     link::{
         AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
         LinkMessage,
@@ -51,8 +51,6 @@ pub struct Interface {
     pub running: bool,
     /// It is lo (IFF_LOOPBACK).
     pub loopback: bool,
-    /// It has one peer only (IFF_POINTOPOINT).
-    pub point_to_point: bool,
     /// Neighbours are not resolved (IFF_NOARP).
     pub no_arp: bool,
     /// Index of the bridge, bond or VRF device that this one is a port of.
@@ -70,8 +68,6 @@ pub struct Address {
     pub prefix: u8,
     /// Index of its interface.
     pub interface: u32,
-    /// The scope (RT_SCOPE_*, rtnetlink(7)).
-    pub scope: AddressScope,
     /// Duplicate address detection has not finished: not usable as a source yet.
     pub tentative: bool,
     /// Duplicate address detection found another host that has it: not usable.
@@ -211,7 +207,6 @@ impl Interface {
             up: flags.contains(LinkFlags::Up),
             running: flags.contains(LinkFlags::Running),
             loopback: flags.contains(LinkFlags::Loopback),
-            point_to_point: flags.contains(LinkFlags::Pointopoint),
             no_arp: flags.contains(LinkFlags::Noarp),
             master: None,
             kind: None,
@@ -389,7 +384,6 @@ fn address(message: &AddressMessage) -> Option<Address> {
         ip: local.or(other)?,
         prefix: message.header.prefix_len,
         interface: message.header.index,
-        scope: message.header.scope,
         tentative: flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic),
         duplicate: flags.contains(AddressFlags::Dadfailed),
         deprecated: flags.contains(AddressFlags::Deprecated),

@@ -1,16 +1,17 @@
-//! How the C library gets memory from the kernel for the flows' buffers, and gives it back.
+//! Settings of the C library's allocator: how buffers get memory from the kernel, and give it back.
 #![cfg_attr(target_env = "gnu", allow(unsafe_code))]
 
-/// From this size on, memory is mapped for each buffer alone, in bytes.
+/// Size from which glibc maps each buffer alone, in bytes.
 #[cfg(target_env = "gnu")]
 const MAPPED: libc::c_int = 32 << 10;
 
-/// Makes large buffers come from mmap(2) and go back by munmap(2), always. So a fresh buffer's pages cost
-/// nothing until they are used, and what a thousand connections used is given back.
+/// Makes glibc map large buffers by mmap(2) and unmap them when they are freed. A fresh buffer's pages then
+/// cost nothing until they are used, and ended connections leave no memory. The test
+/// `ended_connections_leave_no_memory_and_new_buffers_take_none` fails without this call.
 ///
-/// glibc would otherwise learn from the first freed buffer to keep such sizes on its heap, where a fresh
-/// buffer has to be zeroed, page for page (man 3 mallopt, M_MMAP_THRESHOLD). musl does it this way in any
-/// case.
+/// By default glibc raises the threshold to the size of the first freed buffer and keeps such sizes on its
+/// heap, where a fresh buffer has to be zeroed page by page (mallopt(3), M_MMAP_THRESHOLD). musl maps large
+/// buffers in any case.
 pub fn map_large_buffers() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two integers and no pointers; the threshold is in its valid range.
@@ -19,8 +20,9 @@ pub fn map_large_buffers() {
     }
 }
 
-/// Gives the kernel what is free on the heap, which glibc keeps where something in use lies behind it: what
-/// many connections had out of order was too small to be mapped. musl gives back whatever it can by itself.
+/// Returns free memory on the heap to the kernel. Pieces that many connections have received out of order are
+/// too small to be mapped, and glibc keeps them wherever memory in use lies behind. musl returns what it can by
+/// itself.
 pub fn release_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes an integer and no pointers; what is allocated stays where it is

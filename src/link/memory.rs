@@ -121,11 +121,6 @@ impl Medium {
         let mut shared = self.0.borrow_mut();
         shared.now = shared.now.max(to);
     }
-
-    /// Changes the impairments of both directions.
-    pub fn set_impairment(&self, impairment: Impairment) {
-        self.0.borrow_mut().impairment = impairment;
-    }
 }
 
 impl Link for MemoryLink {

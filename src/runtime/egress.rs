@@ -179,6 +179,27 @@ impl EgressRequest {
         Ok(self.assume(egress))
     }
 
+    /// Returns the request for the whole flow, with the source address of the first decision and the port taken
+    /// there.
+    #[must_use]
+    pub fn with_port(&self, first: &Egress, port: u16) -> EgressRequest {
+        let query = Query { source: Some(first.source), source_port: Some(port), ..self.query };
+        EgressRequest { query, ..*self }
+    }
+
+    /// Decides with the port, at which policy rules and multipath hashing look. connect(2) decides twice, too: the
+    /// first lookup gives the source address, at which the port is taken, and the second has the port
+    /// (ip_route_newports in include/net/route.h). A chosen next hop and an assumed address do not depend on it.
+    ///
+    /// # Errors
+    /// [`EgressError`].
+    pub fn decide_again(&self, first: &Egress) -> Result<Egress, EgressError> {
+        match (self.via, self.persona) {
+            (None, None) => self.decide(),
+            _ => Ok(first.clone()),
+        }
+    }
+
     /// Decides as the kernel would for a socket of its own.
     fn by_route(&self) -> Result<Egress, EgressError> {
         let route = route::lookup(&self.query)?;

@@ -26,7 +26,7 @@ fn interfaces_are_described() {
     assert_eq!(eth0.framing().expect("eth0"), Framing::Ethernet);
     assert_eq!((eth0.mtu, eth0.gso_max_size, eth0.gso_max_segs), (1400, 40000, 20));
     assert_eq!(eth0.mac, Some(MacAddr([2, 0, 0, 0, 0, 1])));
-    assert!(eth0.up && eth0.running && !eth0.loopback && !eth0.no_arp && !eth0.point_to_point);
+    assert!(eth0.up && eth0.running && !eth0.loopback && !eth0.no_arp);
     assert_eq!(eth1.master, Some(br0.index));
     assert_eq!((eth0.kind.as_deref(), br0.kind.as_deref(), &lo.kind), (Some("veth"), Some("bridge"), &None));
     assert!(!br0.up);
@@ -72,7 +72,7 @@ fn tun_devices_have_no_link_header_and_no_next_hop() {
     let tun = lab.inside(|| interface::by_name("tun0")).expect("tun0");
     assert_eq!(tun.framing().expect("framing"), Framing::None);
     assert_eq!((tun.mac, tun.kind.as_deref()), (None, Some("tun")));
-    assert!(tun.no_arp && tun.point_to_point);
+    assert!(tun.no_arp);
     let route = lab.route("10.8.0.2");
     assert_eq!((route.interface, route.source), (tun.index, address("10.8.0.1")));
     // No next hop, so nothing is invented when the user insists on the interface.

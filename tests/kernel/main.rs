@@ -4,6 +4,7 @@
 mod guard;
 mod lease;
 mod loopback;
+mod memory;
 mod namespace;
 mod neighbours;
 mod privileges;
