@@ -136,7 +136,7 @@ pub enum InterfaceError {
     /// The kernel does not answer.
     #[error("could not read the kernel's {what}: {source}")]
     Netlink {
-        /// What was asked for.
+        /// The kind of objects.
         what: &'static str,
         /// Why it could not be read.
         source: NetlinkError,

@@ -117,7 +117,7 @@ pub enum NeighbourError {
     /// The kernel does not answer.
     #[error("could not {what} the neighbour {address} on {interface}: {source}")]
     Netlink {
-        /// What failed, as a verb phrase.
+        /// The failed operation, as a verb phrase.
         what: &'static str,
         /// The neighbour's address.
         address: IpAddr,

@@ -1,5 +1,5 @@
 //! Messages of netfilter's netlink family (linux/netfilter/nfnetlink.h), which ctnetlink and nf_tables
-//! share: a family, and attributes that stay bytes until somebody reads them.
+//! share: a family, and attributes that stay bytes until they are parsed.
 use netlink_packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 
 /// Bits of an attribute's type (linux/netlink.h): NLA_F_NESTED and NLA_F_NET_BYTEORDER lie above.

@@ -20,7 +20,7 @@ pub enum SysctlError {
         path: PathBuf,
         /// Its content.
         text: String,
-        /// What it should be.
+        /// The expected content.
         expected: &'static str,
     },
 }

@@ -82,7 +82,7 @@ pub enum KernelError {
         protocol: Protocol,
         /// Address and port.
         address: SocketAddr,
-        /// What has it.
+        /// The socket that has it.
         conflict: BindConflict,
     },
     /// No interface has the address.

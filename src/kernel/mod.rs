@@ -1,4 +1,4 @@
-//! What netkat puts into the kernel while it runs, each a value that undoes itself when it is dropped.
+//! Objects that netkat puts into the kernel while it runs, each a value that undoes itself when it is dropped.
 //!
 //! [`Programs`] holds the eBPF programs, with their parameters as constants: `capture_fd` goes on the
 //! packet socket. A [`PortLease`] holds our port against other processes, and keeps the kernel silent until

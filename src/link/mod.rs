@@ -164,7 +164,7 @@ pub enum LinkError {
         interface: String,
         /// The system call's error.
         error: io::Error,
-        /// What it needs, as the end of the message.
+        /// The remedy, as the end of the message.
         hint: &'static str,
     },
     /// This host dropped the packet at egress (ENOBUFS): a full queue, a BPF program or an nft

@@ -57,9 +57,9 @@ pub enum CapabilityError {
     /// The calling thread lacks a capability.
     #[error("needs {capability} to {purpose} ({})", remedy(*.capability))]
     Missing {
-        /// What is missing.
+        /// The missing capability.
         capability: Capability,
-        /// What it is needed for, as a verb phrase.
+        /// Its purpose, as a verb phrase.
         purpose: String,
     },
     /// The kernel does not tell the capabilities.

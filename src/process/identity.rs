@@ -57,7 +57,7 @@ pub enum IdentityError {
         uid: Uid,
         /// The part of the identity that is wrong.
         what: &'static str,
-        /// What it is instead.
+        /// The value found instead.
         found: String,
     },
 }

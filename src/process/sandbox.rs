@@ -23,7 +23,7 @@ use nix::sys::prctl;
 /// The Landlock version to ask for (Linux 6.15); older kernels enforce what they know.
 const LANDLOCK: ABI = ABI::V7;
 
-/// What the process needs after the sandbox.
+/// The needs of the process inside the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// To relay between connections and open streams.
@@ -39,7 +39,7 @@ pub enum Profile {
 /// How to confine this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sandbox {
-    /// What the process still needs.
+    /// The needs of the process.
     pub profile: Profile,
     /// Whether to give up more than capabilities.
     pub enabled: bool,

@@ -33,7 +33,7 @@ impl fmt::Display for Hop {
     }
 }
 
-/// What the user asks of the egress.
+/// A request for an egress: the flow and the user's choices.
 #[derive(Clone, Copy, Debug)]
 pub struct EgressRequest {
     /// The flow.

@@ -47,7 +47,7 @@ const MAX_FRAME: usize = 65_536;
 /// Distance of a super-frame from gso_max_size, in bytes: at the limit, the kernel segments in software.
 const FRAME_MARGIN: usize = 15;
 
-/// What an engine opens.
+/// The parameters of an engine.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The transport protocol.
@@ -61,7 +61,7 @@ pub struct Setup {
     /// Maximum connections at once, for the flow table, where several peers or ports may talk to our port.
     /// 0 for no flow table: all packets from `remote` to our port are ours, or, for UDP, from anywhere.
     pub flows: usize,
-    /// The interfaces that our packets arrive and leave by.
+    /// The interfaces that carry our packets.
     pub interfaces: Vec<Interface>,
     /// More interfaces that answers may arrive by. They may vanish during the run.
     pub return_interfaces: Vec<Interface>,

@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(of(128, 1024), (32, 8), "no more than there is");
     }
 
-    /// The limit of the pods in packaging/kubernetes. What else strangers can fill, with what an entry costs:
+    /// The limit of the pods in packaging/kubernetes. Peers can also fill these, at these sizes:
     #[test]
     fn all_bounds_together_fit_into_a_pod() {
         const POD: u64 = 128 << 20;

@@ -33,7 +33,7 @@ pub fn refuse_translated(setup: &Setup) -> Result<(), Error> {
 }
 
 /// Returns index and name of the interfaces by which rules see packets arrive: ours, or the bridge, bond or
-/// VRF that one is a port of. What arrives by lo was sent by this host and translated, or not, on its way
+/// VRF that one is a port of. A packet that arrives by lo was sent by this host and translated, or not, on its way
 /// out (nf_nat_inet_fn in net/netfilter/nf_nat_core.c).
 fn ingress_interfaces(setup: &Setup) -> Vec<(u32, String)> {
     let own = setup.interfaces.iter().filter(|interface| !interface.loopback);

@@ -40,7 +40,7 @@ pub enum Family {
     V6,
 }
 
-/// Whether a condition is met.
+/// The answer to whether a packet meets a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truth {
     /// For no packet.

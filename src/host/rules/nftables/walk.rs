@@ -418,7 +418,7 @@ impl Packet<'_> {
     }
 }
 
-/// What is known of a byte in a register.
+/// A byte of a register, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cell {
     Unknown,
@@ -635,7 +635,7 @@ mod tests {
         [Expression::Immediate { to: 2, data: vec![0, 9] }, Expression::Redirect { port: Some(2) }]
     }
 
-    /// What becomes of a packet for 192.0.2.1:80 by eth0 or eth1: the rule's place, and whether it is
+    /// Walks a packet for 192.0.2.1:80 by eth0 or eth1: the rule's place, and whether it is
     /// certain.
     fn walk(
         chains: &[(&str, Vec<Rule>)],

@@ -213,7 +213,7 @@ mod tests {
         entry(family, 0, &[], b"", &verdict.to_ne_bytes())
     }
 
-    /// What becomes of a packet for port 80 of 192.0.2.1 or 2001:db8::1.
+    /// Walks a packet for port 80 of 192.0.2.1 or 2001:db8::1.
     fn walk(family: Family, entries: Vec<u8>) -> Option<String> {
         let at = if family == Family::V6 { "[2001:db8::1]:80" } else { "192.0.2.1:80" };
         let interfaces = [(2, "eth0".to_owned())];
