@@ -1,6 +1,6 @@
 //! nf_tables' objects as data (linux/netfilter/nf_tables.h): chains, rules, expressions, sets.
 //!
-//! Names are the kernel's bytes, for further requests; [`printable`](super::printable) makes them fit for
+//! Names are the kernel's bytes, for further requests; `printable` makes them fit for
 //! print.
 
 mod reader;
