@@ -12,7 +12,7 @@ use netkat::{
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
     stack::{
-        Admission, Failure, Listener, Neighbour, Path, Phase, Settings, Stack, Way,
+        Admission, Failure, Ingress, Listener, Neighbour, Path, Phase, Settings, Stack, Way,
         ip::{self, Fragmentation, Template},
     },
 };
@@ -542,7 +542,7 @@ impl World {
             wire_len,
             time: None,
         };
-        self.stack.ingress(self.now, received);
+        assert_eq!(self.stack.ingress(self.now, received), Ingress::Done);
     }
 
     /// What the stack sends now.

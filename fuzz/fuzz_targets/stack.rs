@@ -29,7 +29,7 @@ use netkat::{
         decode::{Ip, Network, Tcp, Transport, decode},
     },
     stack::{
-        Admission, Audience, DatagramService, Listener, Neighbour, Path, Persona, Settings, Stack, Way,
+        Admission, Audience, DatagramService, Ingress, Listener, Neighbour, Path, Persona, Settings, Stack, Way,
         WayBack,
         checksum::Sum,
         ip::{self, Fragmentation, Template},
@@ -154,13 +154,20 @@ impl World {
             let appetite = self.appetite;
             let reply = NextHop { interface: INTERFACE, ..received.reply };
             let Received { frame, .. } = received;
-            let mut outlet = |_: &FiveTuple, bytes: &[u8]| bytes.len() * appetite / 4;
             let first = Received { reply, frame: &mut *frame, ..received };
-            if let Some(question) = self.stack.ingress_to(now, first, &mut outlet) {
+            let mut taken = self.stack.ingress(now, first);
+            if let Ingress::Ask(question) = taken {
                 let way = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
                 self.stack.learn(question, Some(way));
-                let again = self.stack.ingress_to(now, Received { reply, frame, ..received }, &mut outlet);
-                assert_eq!(again, None, "what is answered is not asked again");
+                let second = Received { reply, frame: &mut *frame, ..received };
+                taken = self.stack.ingress(now, second);
+                assert!(!matches!(taken, Ingress::Ask(_)), "what is answered is not asked again");
+            }
+            if let Ingress::Data(data) = taken
+                && let Some(mut data) = self.stack.arrived(now, &data, frame)
+            {
+                let eats = |bytes: &[u8]| Ok(bytes.len() * appetite / 4);
+                while data.receive(usize::MAX, eats).is_ok_and(|taken| taken > 0) {}
             }
         }
         self.accepted.extend(std::iter::from_fn(|| self.stack.accept()));

@@ -9,7 +9,7 @@ use super::{
     Disposition, Instant, Recovery,
     egress::Control,
     opening::Opening,
-    receiver::{Answer, Outlet},
+    receiver::Answer,
     segment::{self, Header, MAX_HEADER_LEN, Outgoing, SackBlocks, Timestamps, flags},
 };
 
@@ -33,14 +33,9 @@ impl Recovery {
     /// Takes one segment of the peer: TCP header and payload, its checksum verified, its ports the
     /// connection's. It may be edited in place, the checksum then no longer holds.
     pub fn from_wire(&mut self, now: Instant, segment: &mut [u8]) -> Disposition {
-        self.from_wire_to(now, segment, &mut |_| 0)
-    }
-
-    /// The same, but `outlet` may take data that comes in order, after what waits to be read.
-    pub fn from_wire_to(&mut self, now: Instant, segment: &mut [u8], outlet: &mut Outlet<'_>) -> Disposition {
         let Some(header) = Header::parse(segment) else { return Disposition::Hide };
         if !self.established {
-            match self.open(now, segment, &header, outlet) {
+            match self.open(now, segment, &header) {
                 Opening::Over(disposition) => return disposition,
                 Opening::Established => {}
             }
@@ -93,10 +88,21 @@ impl Recovery {
         self.charge_pool();
         if bare {
             self.on_bare(now, header.seq);
+        } else if self.receiver.is_worth_offering(header.seq, len) {
+            return Disposition::Offer;
         } else {
-            self.take_text(now, header.seq, segment.get(header.len..).unwrap_or_default(), fin, outlet);
+            self.take_text(now, header.seq, segment.get(header.len..).unwrap_or_default(), fin, 0);
         }
         Disposition::Hide
+    }
+
+    /// Takes the payload of a segment that [`Recovery::from_wire`] wanted to be offered, of which the user has read
+    /// the first `taken` bytes, after all that [`Recovery::read`] had. The rest is kept. A segment for which this is
+    /// never called is as good as lost: the peer sends it again.
+    pub fn keep(&mut self, now: Instant, segment: &[u8], taken: usize) {
+        let Some(header) = Header::parse(segment) else { return };
+        let payload = segment.get(header.len..).unwrap_or_default();
+        self.take_text(now, header.seq, payload, header.has(flags::FIN), taken);
     }
 
     /// Whether the acknowledgment of an established connection's segment is one that the peer may have sent.
@@ -104,16 +110,10 @@ impl Recovery {
         self.space.is_acceptable_ack(self.space.offset(ack))
     }
 
-    /// Takes payload and FIN of a segment, at least one of which there is, that begins at `seq`.
-    pub(super) fn take_text(
-        &mut self,
-        now: Instant,
-        seq: u32,
-        payload: &[u8],
-        fin: bool,
-        outlet: &mut Outlet<'_>,
-    ) {
-        let Answer::AtOnce(sack) = self.receiver.on_segment(now, seq, payload, fin, self.mss, outlet) else {
+    /// Takes payload and FIN of a segment, at least one of which there is, that begins at `seq`, and of which the user
+    /// has read the first `taken` bytes.
+    pub(super) fn take_text(&mut self, now: Instant, seq: u32, payload: &[u8], fin: bool, taken: usize) {
+        let Answer::AtOnce(sack) = self.receiver.on_segment(now, seq, payload, fin, self.mss, taken) else {
             return;
         };
         self.push_ack(sack);

@@ -16,7 +16,7 @@
 //!   says whether the stack need see the segment's header: for a handshake and for a reset;
 //! - shows the stack what [`Recovery::for_stack`] has for it, as if it had come from the wire: that its FIN was
 //!   acknowledged, and the peer's FIN once all before it has come;
-//! - reads what came in order by [`Recovery::read`], or takes it where it lies ([`Recovery::from_wire_to`]);
+//! - reads what came in order by [`Recovery::read`], or where it lies, before [`Recovery::keep`];
 //! - sends what [`Recovery::poll_transmit`] returns until it returns nothing, and calls again at the latest at
 //!   [`Recovery::poll_at`].
 //!
@@ -70,7 +70,7 @@ use std::{collections::VecDeque, fmt, time::Duration};
 
 pub use congestion::{Algorithm, UnknownAlgorithm};
 pub use memory_pool::MemoryPool;
-pub use receiver::{Outlet, is_acceptable, window_shift};
+pub use receiver::{is_acceptable, window_shift};
 pub use segment::blank_malformed_options;
 pub use time::Instant;
 
@@ -127,6 +127,9 @@ pub enum Disposition {
     Show,
     /// The stack must not see it.
     Hide,
+    /// The same, but the payload, which is in order, has not been taken: the user may read it where it lies, then
+    /// [`Recovery::keep`] takes the rest.
+    Offer,
 }
 
 /// What to put on the wire.

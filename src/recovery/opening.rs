@@ -8,7 +8,6 @@ use super::{
     egress::Control,
     handshake::Agreement,
     ingress::length,
-    receiver::Outlet,
     scoreboard::Scoreboard,
     segment::{self, Header, MAX_HEADER_LEN, Outgoing, flags},
 };
@@ -26,16 +25,10 @@ const HIDE: Opening = Opening::Over(Disposition::Hide);
 
 impl Recovery {
     /// Takes a segment of a connection that is not established.
-    pub(super) fn open(
-        &mut self,
-        now: Instant,
-        segment: &mut [u8],
-        header: &Header,
-        outlet: &mut Outlet<'_>,
-    ) -> Opening {
+    pub(super) fn open(&mut self, now: Instant, segment: &mut [u8], header: &Header) -> Opening {
         match (self.handshake.ours, self.handshake.theirs) {
             (Some(_), Some(_)) => self.on_syn_received(now, segment, header),
-            (Some(_), None) => self.on_syn_sent(now, segment, header, outlet),
+            (Some(_), None) => self.on_syn_sent(now, segment, header),
             (None, _) => {
                 // LISTEN: the caller shows a SYN alone.
                 if header.has(flags::SYN) && !header.has(flags::RST) {
@@ -47,13 +40,7 @@ impl Recovery {
     }
 
     /// RFC 9293, section 3.10.7.3.
-    fn on_syn_sent(
-        &mut self,
-        now: Instant,
-        segment: &mut [u8],
-        header: &Header,
-        outlet: &mut Outlet<'_>,
-    ) -> Opening {
+    fn on_syn_sent(&mut self, now: Instant, segment: &mut [u8], header: &Header) -> Opening {
         let acknowledges = header.has(flags::ACK);
         // First: our SYN is all that can be acknowledged.
         if acknowledges && self.space.offset(header.ack) != self.space.una {
@@ -73,7 +60,7 @@ impl Recovery {
                     let (fin, payload) =
                         (header.has(flags::FIN), segment.get(header.len..).unwrap_or_default());
                     if fin || !payload.is_empty() {
-                        self.take_text(now, header.seq.wrapping_add(1), payload, fin, outlet);
+                        self.take_text(now, header.seq.wrapping_add(1), payload, fin, 0);
                     }
                 }
                 show(segment, header)

@@ -2,8 +2,8 @@
 //!
 //! In-order data is read from where it was put; a buffer that has been read empty begins anew at its front, so a fast
 //! reader's bytes never leave the processor's cache. The buffer grows with what it must hold; what comes out of order
-//! waits elsewhere, segment by segment, and costs what it is. A long piece that comes in order is first offered to the
-//! user where it lies, after what waits.
+//! waits elsewhere, segment by segment, and costs what it is. A long piece that comes in order is not copied at all: the
+//! user reads it where it lies, and only the rest is kept.
 //!
 //! The window begins small and opens by twice of what has come (Linux's tcp_grow_window(), net/ipv4/tcp_input.c), so it
 //! stays ahead of a slow start, and an idle connection holds little; while a connection waits to be accepted, it does not
@@ -24,7 +24,7 @@ use out_of_order::OutOfOrder;
 use reassembly::Reassembly;
 use sack_report::SackReport;
 use space::ReceiveSpace;
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 pub use space::is_acceptable;
 
@@ -34,7 +34,7 @@ pub use space::is_acceptable;
 const ACK_DELAY: Duration = Duration::from_millis(5);
 /// The smallest buffer, in bytes.
 const LEAST: u64 = 4096;
-/// From so many bytes on it pays to offer the user what has just come, by itself.
+/// Payload from which on a write of its own costs less than a copy, in bytes.
 const WORTH_OFFERING: usize = 16 << 10;
 
 /// The window that a connection begins with, in bytes: what the field of a SYN can say.
@@ -52,9 +52,6 @@ const LEAST_PIECES: u64 = 64;
 pub fn window_shift(receive_buffer: usize) -> u8 {
     (usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16).min(14) as u8
 }
-
-/// Takes bytes where they lie, and returns how many.
-pub type Outlet<'a> = dyn FnMut(&[u8]) -> usize + 'a;
 
 /// What to say about a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,8 +203,18 @@ impl Receiver {
         self.edge.saturating_sub(self.space.nxt)
     }
 
+    /// Returns whether a payload of `len` bytes at `seq` is in order, fits into the window, and is worth reading where
+    /// it lies.
+    pub fn is_worth_offering(&self, seq: u32, len: usize) -> bool {
+        let known_end = self.space.fin.unwrap_or(u64::MAX);
+        let room = self.window().min(known_end.saturating_sub(self.space.nxt));
+        len >= WORTH_OFFERING && self.space.distance(seq) == 0 && len as u64 <= room
+    }
+
     /// Takes the payload and the FIN of a segment, at least one of which there is (RFC 9293, section 3.10.7.4).
-    /// `segment` is the payload of a full one, in bytes; `outlet` may take what is in order, and returns how much it did.
+    /// `segment` is the payload of a full one, in bytes. The user has read the first `taken` bytes of the payload
+    /// already: more than 0 only for a payload that [`Receiver::is_worth_offering`], with nothing left to read
+    /// before it.
     pub fn on_segment(
         &mut self,
         now: Instant,
@@ -215,7 +222,7 @@ impl Receiver {
         payload: &[u8],
         fin: bool,
         segment: u64,
-        outlet: &mut Outlet<'_>,
+        taken: usize,
     ) -> Answer {
         let next = self.space.nxt;
         // In bytes from RCV.NXT.
@@ -245,8 +252,10 @@ impl Receiver {
                 held.for_each(|(l, r)| self.report.on_duplicate(self.space.seq(l), self.space.seq(r)));
             }
             if from == next {
-                let taken = self.offer(piece, outlet);
-                self.keep(from + taken, to, piece.get(taken as usize..).unwrap_or_default());
+                debug_assert!(taken == 0 || self.readable() == 0 && skipped == 0, "the user reads in order");
+                let taken = taken.min(piece.len());
+                self.read += taken as u64;
+                self.keep(from + taken as u64, to, piece.get(taken..).unwrap_or_default());
                 if holes {
                     self.fill_holes(to);
                 }
@@ -295,22 +304,6 @@ impl Receiver {
     /// A further ACK that the last segment calls for, if it does.
     pub fn further_report(&mut self) -> Option<SackBlocks> {
         self.report.has_duplicate().then(|| self.report(None))
-    }
-
-    /// Lets `outlet` take what waits, and then of `piece`, which comes next; returns how much of the latter it took.
-    fn offer(&mut self, piece: &[u8], outlet: &mut Outlet<'_>) -> u64 {
-        if piece.len() < WORTH_OFFERING {
-            return 0;
-        }
-        while self.readable() > 0 {
-            let Ok(taken) = self.read(usize::MAX, |bytes| Ok::<_, Infallible>(outlet(bytes)));
-            if taken == 0 {
-                return 0;
-            }
-        }
-        let taken = outlet(piece).min(piece.len()) as u64;
-        self.read += taken;
-        taken
     }
 
     /// Puts bytes that come in order into the buffer, which grows as it must; `to` is RCV.NXT from now on.

@@ -84,9 +84,6 @@ pub struct Counters {
     pub first_data_at: Option<Duration>,
 }
 
-/// Takes data of a flow where it lies, and returns how many bytes.
-pub type Outlet<'a> = dyn FnMut(&FiveTuple, &[u8]) -> usize + 'a;
-
 /// A TCP connection.
 pub struct Flow {
     tuple: FiveTuple,
@@ -358,6 +355,9 @@ impl Flow {
         limit: usize,
         drain: impl FnOnce(&[u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        if self.received() == 0 {
+            return Ok(0);
+        }
         let received = self.recovery.read(limit, drain)?;
         self.counters.bytes_received += received as u64;
         Ok(received)
@@ -423,29 +423,16 @@ impl Flow {
         self.discards
     }
 
-    /// Takes one segment of this flow, `bytes`, its checksum verified. An answer to whoever sent it goes to `reply`.
-    /// `outlet` may take data that comes in order.
-    pub fn ingress(
-        &mut self,
-        now: Duration,
-        bytes: &mut [u8],
-        segment: &Segment,
-        reply: &NextHop,
-        outlet: &mut Outlet<'_>,
-    ) {
+    /// Takes one segment of this flow, `bytes`, its checksum verified. An answer to its sender goes to `reply`. Returns
+    /// whether its data is in order and has not been taken: it waits for [`Flow::keep`].
+    pub fn ingress(&mut self, now: Duration, bytes: &mut [u8], segment: &Segment, reply: &NextHop) -> bool {
         self.counters.frames_received += 1;
         self.note_sequence(now, segment);
         self.follow(segment, reply);
         let before = self.endpoint.state();
-        let taken = &mut self.counters.bytes_received;
-        let mut outlet = |bytes: &[u8]| {
-            let len = outlet(&self.tuple, bytes).min(bytes.len());
-            *taken += len as u64;
-            len
-        };
-        match self.recovery.from_wire_to(recovery_time(now), bytes, &mut outlet) {
-            Disposition::Hide => {}
-            Disposition::Show => self.show(now, &bytes[..segment.header_len]),
+        let disposition = self.recovery.from_wire(recovery_time(now), bytes);
+        if disposition == Disposition::Show {
+            self.show(now, &bytes[..segment.header_len]);
         }
         self.show_own_segments(now);
         let after = self.endpoint.state();
@@ -463,6 +450,14 @@ impl Flow {
             let acknowledges = self.recovery.is_acceptable_ack(segment.acknowledgment);
             self.note_discard(Discard::of(segment, acknowledges));
         }
+        disposition == Disposition::Offer
+    }
+
+    /// Keeps the data of the segment that [`Flow::ingress`] has left, but for the first `taken` bytes, which the user has
+    /// read.
+    fn keep(&mut self, now: Duration, segment: &[u8], taken: usize) {
+        self.recovery.keep(recovery_time(now), segment, taken);
+        self.show_own_segments(now);
     }
 
     /// Answers a peer that came to us to where its segments come from, if they are what we expect.
@@ -617,6 +612,63 @@ impl Flow {
         let stack = self.endpoint.poll_at(now);
         let recovery = self.recovery.poll_at(recovery_time(now)).map(|at| Duration::from_nanos(at.nanos()));
         stack.into_iter().chain(recovery).min()
+    }
+}
+
+/// Data of one connection that has just come in order, and lies in its frame.
+///
+/// The user reads it there by [`Arrived::receive`]. What is left when this is dropped is copied into the flow's buffer.
+pub struct Arrived<'a> {
+    now: Duration,
+    flow: &'a mut Flow,
+    /// The whole segment.
+    segment: &'a [u8],
+    /// Its payload.
+    payload: &'a [u8],
+    /// How much of the payload has been read, in bytes.
+    taken: usize,
+}
+
+impl<'a> Arrived<'a> {
+    /// Lets the user read the payload of `segment`, which is one that [`Flow::ingress`] has left.
+    pub(super) fn new(now: Duration, flow: &'a mut Flow, segment: &'a [u8]) -> Option<Arrived<'a>> {
+        let header_len = Segment::parse(segment)?.header_len;
+        Some(Arrived { now, flow, segment, payload: segment.get(header_len..)?, taken: 0 })
+    }
+
+    /// Returns the connection that the data belongs to.
+    pub fn tuple(&self) -> &FiveTuple {
+        &self.flow.tuple
+    }
+
+    /// Hands `drain` a contiguous part of what was received, at most `limit` bytes: what waits in the flow's buffer, then
+    /// the data in the frame. `drain` returns how many bytes it took.
+    ///
+    /// # Errors
+    /// `drain`'s.
+    pub fn receive(
+        &mut self,
+        limit: usize,
+        drain: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if self.flow.received() > 0 {
+            return self.flow.receive(limit, drain);
+        }
+        let rest = self.payload.get(self.taken..).unwrap_or_default();
+        let offered = rest.get(..limit).unwrap_or(rest);
+        if offered.is_empty() {
+            return Ok(0);
+        }
+        let taken = drain(offered)?.min(offered.len());
+        self.taken += taken;
+        self.flow.counters.bytes_received += taken as u64;
+        Ok(taken)
+    }
+}
+
+impl Drop for Arrived<'_> {
+    fn drop(&mut self) {
+        self.flow.keep(self.now, self.segment, self.taken);
     }
 }
 

@@ -45,6 +45,7 @@ use segment::Segment;
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
+    ops::Range,
     time::Duration,
 };
 use time_wait::TimeWaits;
@@ -56,7 +57,7 @@ pub use discard::{Discard, Discards};
 pub use discovery::Persona;
 pub use disguise::Disguise;
 pub use door::{Question, WayBack};
-pub use flow::{Counters, Failure, Flow, Outlet, Phase};
+pub use flow::{Arrived, Counters, Failure, Flow, Phase};
 pub use listen::{Admission, Gate, Listener};
 pub use next_hop::{Neighbour, Source};
 pub use way::{Path, Settings, Way};
@@ -123,6 +124,40 @@ struct Arrival {
     checksum: ChecksumState,
     /// Payload bytes of each segment in a coalesced frame; 0 for an ordinary one.
     segment_size: u16,
+}
+
+/// The outcome of [`Stack::ingress`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Ingress {
+    /// The stack is done with the frame.
+    Done,
+    /// The frame has not been taken: once the question is answered ([`Stack::learn`]), the same frame is to be shown
+    /// again.
+    Ask(Question),
+    /// The frame carries data that is in order and worth reading where it lies, by [`Stack::arrived`]. Without that
+    /// call the data is as good as lost, and the peer sends it again.
+    Data(InOrder),
+}
+
+/// Data in order, left in its frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InOrder {
+    tuple: FiveTuple,
+    /// Where the segment lies.
+    segment: Range<usize>,
+}
+
+impl Ingress {
+    /// Returns the same where `len` bytes precede what was looked at.
+    fn behind(self, len: usize) -> Ingress {
+        match self {
+            Ingress::Data(InOrder { tuple, segment: Range { start, end } }) => {
+                Ingress::Data(InOrder { tuple, segment: start + len..end + len })
+            }
+            other => other,
+        }
+    }
 }
 
 impl Stack {
@@ -290,59 +325,54 @@ impl Stack {
         self.door.forget();
     }
 
-    /// Takes one received frame. One that raises a question is not taken yet: once that is answered
-    /// ([`Stack::learn`]), the same frame is to be shown again.
-    pub fn ingress(&mut self, now: Duration, received: Received<'_>) -> Option<Question> {
-        self.ingress_to(now, received, &mut |_, _| 0)
-    }
-
-    /// The same, but `outlet` may take a connection's data that comes in order, after what waits to be read.
-    pub fn ingress_to(
-        &mut self,
-        now: Duration,
-        received: Received<'_>,
-        outlet: &mut Outlet<'_>,
-    ) -> Option<Question> {
+    /// Takes one received frame.
+    pub fn ingress(&mut self, now: Duration, received: Received<'_>) -> Ingress {
         let Received { frame, network, ethertype, reply, checksum, segment_size, .. } = received;
-        let packet = frame.get_mut(network..)?;
+        let Some(packet) = frame.get_mut(network..) else { return Ingress::Done };
         self.overhear(now, ethertype, packet, reply.interface);
         if let Some(disguise) = &mut self.disguise
             && disguise.take(ethertype, packet, &reply)
         {
-            return None;
+            return Ingress::Done;
         }
         // ARP has been heard.
         match ethertype {
             ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
-                self.ingress_packet(now, packet, Arrival { reply, checksum, segment_size }, outlet)
+                self.ingress_packet(now, packet, Arrival { reply, checksum, segment_size }).behind(network)
             }
-            _ => None,
+            _ => Ingress::Done,
         }
     }
 
-    fn ingress_packet(
-        &mut self,
-        now: Duration,
-        packet: &mut [u8],
-        arrival: Arrival,
-        outlet: &mut Outlet<'_>,
-    ) -> Option<Question> {
-        let header =
-            ip::parse(packet, false).inspect_err(|error| log::debug!("dropping a packet: {error}")).ok()?;
-        martian::check(arrival.reply.interface, header.source, header.destination)
-            .inspect_err(|martian| log::debug!("dropping a packet from {}: {martian}", header.source))
-            .ok()?;
+    /// Lets the user read the data that the last [`Stack::ingress`] has left in `frame`.
+    pub fn arrived<'a>(&'a mut self, now: Duration, data: &InOrder, frame: &'a [u8]) -> Option<Arrived<'a>> {
+        let flow = self.flows.get_mut(&data.tuple)?;
+        Arrived::new(now, flow, frame.get(data.segment.clone())?)
+    }
+
+    fn ingress_packet(&mut self, now: Duration, packet: &mut [u8], arrival: Arrival) -> Ingress {
+        let header = match ip::parse(packet, false) {
+            Ok(header) => header,
+            Err(error) => {
+                log::debug!("dropping a packet: {error}");
+                return Ingress::Done;
+            }
+        };
+        if let Err(martian) = martian::check(arrival.reply.interface, header.source, header.destination) {
+            log::debug!("dropping a packet from {}: {martian}", header.source);
+            return Ingress::Done;
+        }
         if header.fragment.is_some() {
-            return self.ingress_fragment(now, packet, &header, arrival, outlet);
+            return self.ingress_fragment(now, packet, &header, arrival);
         }
         match header.protocol {
-            ip::TCP => return self.ingress_tcp(now, packet, &header, arrival, outlet),
+            ip::TCP => return self.ingress_tcp(now, packet, &header, arrival),
             ip::UDP => {
-                let bytes = packet.get(header.transport..header.end)?;
+                let Some(bytes) = packet.get(header.transport..header.end) else { return Ingress::Done };
                 let Arrival { reply, checksum, segment_size } = arrival;
                 let door = &mut |tuple: &FiveTuple| self.door.judge(now, tuple, &reply, false);
                 let datagrams = &mut self.datagrams;
-                return datagrams.ingress(
+                let question = datagrams.ingress(
                     &header,
                     bytes,
                     reply,
@@ -350,6 +380,7 @@ impl Stack {
                     segment_size.into(),
                     door,
                 );
+                return question.map_or(Ingress::Done, Ingress::Ask);
             }
             ip::ICMP | ip::ICMPV6 => {
                 // An error comes to whoever sent what it quotes (RFC 1122, section 3.2.2).
@@ -361,7 +392,7 @@ impl Stack {
             }
             _ => {}
         }
-        None
+        Ingress::Done
     }
 
     /// Takes a fragment. Its way back is asked for before it is kept: the whole packet must not have to wait.
@@ -371,8 +402,7 @@ impl Stack {
         packet: &[u8],
         header: &ip::Header,
         arrival: Arrival,
-        outlet: &mut Outlet<'_>,
-    ) -> Option<Question> {
+    ) -> Ingress {
         let tuple = FiveTuple {
             protocol: Protocol::Tcp,
             local: SocketAddr::new(header.destination, 0),
@@ -380,12 +410,19 @@ impl Stack {
         };
         match self.door.judge(now, &tuple, &arrival.reply, false) {
             Judgement::Open(..) => {}
-            Judgement::Ask(question) => return Some(question),
-            Judgement::Closed | Judgement::Busy => return None,
+            Judgement::Ask(question) => return Ingress::Ask(question),
+            Judgement::Closed | Judgement::Busy => return Ingress::Done,
         }
-        let mut whole = self.reassembly.insert(now, header, packet)?;
-        let checksum = ChecksumState::Unverified;
-        self.ingress_packet(now, &mut whole, Arrival { checksum, segment_size: 0, ..arrival }, outlet)
+        let Some(mut whole) = self.reassembly.insert(now, header, packet) else { return Ingress::Done };
+        let arrival = Arrival { checksum: ChecksumState::Unverified, segment_size: 0, ..arrival };
+        match self.ingress_packet(now, &mut whole, arrival) {
+            // The packet lies in no frame.
+            Ingress::Data(data) => {
+                drop(self.arrived(now, &data, &whole));
+                Ingress::Done
+            }
+            other => other,
+        }
     }
 
     fn ingress_tcp(
@@ -394,10 +431,10 @@ impl Stack {
         packet: &mut [u8],
         header: &ip::Header,
         arrival: Arrival,
-        outlet: &mut Outlet<'_>,
-    ) -> Option<Question> {
+    ) -> Ingress {
         let Arrival { reply, checksum, .. } = arrival;
-        let bytes = packet.get_mut(header.transport..header.end)?;
+        let place = header.transport..header.end;
+        let Some(bytes) = packet.get_mut(place.clone()) else { return Ingress::Done };
         let tuple = |(source, destination)| FiveTuple {
             protocol: Protocol::Tcp,
             local: SocketAddr::new(header.destination, destination),
@@ -408,7 +445,7 @@ impl Stack {
             if let Some(flow) = segment::ports(bytes).and_then(|ports| self.flows.get_mut(&tuple(ports))) {
                 flow.note_discard(Discard::Header);
             }
-            return None;
+            return Ingress::Done;
         };
         let tuple = tuple((segment.source_port, segment.destination_port));
         let valid = checksum.is_trusted()
@@ -419,29 +456,32 @@ impl Stack {
         let flow = match self.flows.get_mut(&tuple) {
             Some(flow) if !valid => {
                 flow.note_discard(Discard::Checksum);
-                return None;
+                return Ingress::Done;
             }
             Some(flow) => {
                 // By another interface than so far, as when a route has several paths.
                 if flow.came_by() != reply.interface {
                     match self.door.judge(now, &tuple, &reply, false) {
                         Judgement::Open(..) => flow.set_came_by(reply.interface),
-                        Judgement::Ask(question) => return Some(question),
-                        Judgement::Closed | Judgement::Busy => return None,
+                        Judgement::Ask(question) => return Ingress::Ask(question),
+                        Judgement::Closed | Judgement::Busy => return Ingress::Done,
                     }
                 }
                 flow
             }
             None if valid => match self.find_or_make(now, tuple, &segment, bytes, reply) {
-                Found::Flow => self.flows.get_mut(&tuple)?,
-                Found::Nothing => return None,
-                Found::Unknown(question) => return Some(question),
+                Found::Flow => match self.flows.get_mut(&tuple) {
+                    Some(flow) => flow,
+                    None => return Ingress::Done,
+                },
+                Found::Nothing => return Ingress::Done,
+                Found::Unknown(question) => return Ingress::Ask(question),
             },
-            None => return None,
+            None => return Ingress::Done,
         };
-        flow.ingress(now, bytes, &segment, &reply, outlet);
+        let left = flow.ingress(now, bytes, &segment, &reply);
         self.touched.insert(tuple);
-        None
+        if left { Ingress::Data(InOrder { tuple, segment: place }) } else { Ingress::Done }
     }
 
     fn reply(&mut self, reply: Bare) {

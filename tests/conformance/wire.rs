@@ -10,7 +10,7 @@ use netkat::{
     },
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Flow, Listener, Neighbour, Path, Phase, Settings, Stack, Way, ip},
+    stack::{Admission, Flow, Ingress, Listener, Neighbour, Path, Phase, Settings, Stack, Way, ip},
 };
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -193,7 +193,7 @@ impl Wire {
     fn turn(&mut self) {
         let now = self.medium.now();
         while let Ok(Some(received)) = self.link.receive() {
-            self.stack.ingress(now, received);
+            assert_eq!(self.stack.ingress(now, received), Ingress::Done);
         }
         while self.stack.egress(now, &mut self.link).expect("a memory link does not fail") {}
     }

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     link::{LinkHeader, Offloads, Received},
     recovery::Algorithm,
-    stack::{Stack, fragment::Reassembly},
+    stack::{Ingress, Stack, fragment::Reassembly},
 };
 use proptest::{collection::vec, prelude::*};
 use std::time::Duration;
@@ -89,7 +89,7 @@ impl Link for Tape {
 fn deliver(stack: &mut Stack, packet: &[u8], segment_size: u16, trusted: bool) {
     use crate::link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
     let mut frame = packet.to_vec();
-    stack.ingress(
+    let taken = stack.ingress(
         AT,
         Received {
             reply: HOP,
@@ -105,6 +105,7 @@ fn deliver(stack: &mut Stack, packet: &[u8], segment_size: u16, trusted: bool) {
             time: None,
         },
     );
+    assert_eq!(taken, Ingress::Done);
 }
 
 fn drain(stack: &mut Stack) -> Vec<(SocketAddr, Vec<u8>)> {
