@@ -64,6 +64,7 @@ pub mod recovery;
 #[warn(missing_docs)]
 pub mod report;
 pub(crate) mod runtime;
+pub mod segment;
 #[warn(missing_docs)]
 pub mod session;
 pub mod sniffer;

@@ -9,10 +9,10 @@ use super::{
     congestion::AckSample,
     prr::Prr,
     rack::{Arrival, Conditions},
-    segment::{Header, MAX_SACK_BLOCKS},
     tail_probe::Verdict,
     timestamps,
 };
+use crate::segment::{MAX_SACK_BLOCKS, Segment};
 
 /// RFC 5681, section 3.2, for peers without SACK.
 const DUP_THRESH: u64 = 3;
@@ -41,18 +41,19 @@ pub(super) struct Batch {
 
 impl Recovery {
     /// Digests one acceptable ACK at offset `ack`; `bare` if nothing else is in the segment.
-    pub(super) fn on_ack(&mut self, now: Instant, header: &Header, ack: u64, bare: bool) {
-        if !header.options.sack.is_empty() && self.board.sacked() == 0 {
+    pub(super) fn on_ack(&mut self, now: Instant, segment: &Segment, ack: u64, bare: bool) {
+        if !segment.options.sack.is_empty() && self.board.sacked() == 0 {
             // What came before the first sign of a loss counts before it: the window grows, then it is reduced.
             self.settle(now);
         }
         let advanced = ack > self.space.una;
         let window = self.space.window;
-        if ack >= self.space.una && self.space.update_window(header.seq, ack, header.window, advanced) {
+        if ack >= self.space.una && self.space.update_window(segment.seq, ack, segment.window, advanced) {
             self.on_window_opened(now);
         }
         // With nothing in flight, only a D-SACK or the answer to a tail probe tells anything.
-        if self.board.is_empty() && !advanced && header.options.sack.is_empty() && self.tail_probe.is_none() {
+        if self.board.is_empty() && !advanced && segment.options.sack.is_empty() && self.tail_probe.is_none()
+        {
             return;
         }
         let mut batch = self.batch.unwrap_or(Batch {
@@ -70,13 +71,13 @@ impl Recovery {
         batch.at = now;
         let delivered = self.rate.delivered();
         if advanced {
-            self.advance(now, ack, header, &mut batch);
+            self.advance(now, ack, segment, &mut batch);
         }
-        self.read_sack(now, ack, header, &mut batch);
+        self.read_sack(now, ack, segment, &mut batch);
         if bare
             && !advanced
-            && header.options.sack.is_empty()
-            && window == header.window
+            && segment.options.sack.is_empty()
+            && window == segment.window
             && !self.board.is_empty()
         {
             batch.duplicate = true;
@@ -102,10 +103,10 @@ impl Recovery {
         }
     }
 
-    fn advance(&mut self, now: Instant, ack: u64, header: &Header, batch: &mut Batch) {
+    fn advance(&mut self, now: Instant, ack: u64, segment: &Segment, batch: &mut Batch) {
         let (rate, rack, stats) = (&mut self.rate, &mut self.rack, &mut self.stats);
         let minimum = self.rtt.minimum();
-        let echo = header.options.timestamps.filter(|_| self.use_timestamps).map(|stamp| stamp.echo);
+        let echo = segment.options.timestamps.filter(|_| self.use_timestamps).map(|stamp| stamp.echo);
         let clock = &self.clock;
         let mut round_trips: Option<(Duration, Duration)> = None;
         let mut ambiguous = !self.sack && self.phase != Phase::Open;
@@ -142,18 +143,18 @@ impl Recovery {
     }
 
     /// RFC 2018 and, for the first block, RFC 2883.
-    fn read_sack(&mut self, now: Instant, ack: u64, header: &Header, batch: &mut Batch) {
-        if !self.sack || header.options.sack.is_empty() {
+    fn read_sack(&mut self, now: Instant, ack: u64, segment: &Segment, batch: &mut Batch) {
+        if !self.sack || segment.options.sack.is_empty() {
             return;
         }
         let mut blocks = [(0, 0); MAX_SACK_BLOCKS];
         let mut count = 0;
-        for (index, (left, right)) in header.options.sack.iter().enumerate() {
+        for (index, (left, right)) in segment.options.sack.iter().enumerate() {
             let (left, right) = (self.space.offset(left), self.space.offset(right));
             if left >= right || right > self.space.nxt {
                 continue;
             }
-            let duplicate = index == 0 && (right <= ack || self.is_inside_second(header, left, right));
+            let duplicate = index == 0 && (right <= ack || self.is_inside_second(segment, left, right));
             if duplicate {
                 self.on_dsack(left, right, batch);
             }
@@ -179,8 +180,8 @@ impl Recovery {
     }
 
     /// RFC 2883, section 4: a first block inside the second reports a duplicate above the acknowledgment.
-    fn is_inside_second(&self, header: &Header, left: u64, right: u64) -> bool {
-        header
+    fn is_inside_second(&self, segment: &Segment, left: u64, right: u64) -> bool {
+        segment
             .options
             .sack
             .iter()

@@ -1,27 +1,23 @@
-//! The byte streams of a connection, between smoltcp and the wire: loss recovery, congestion control, reassembly.
-//!
-//! smoltcp's sender assumes a network that loses next to nothing: its retransmission timeout is a second or more,
-//! it ignores SACK, goes back to the start of its window, and its congestion control is no match for the
-//! kernel's. Its receiver copies everything once more, into a buffer as large as its window, and reports one hole at a
-//! time. This layer shows it a connection without data and owns both directions of the real one.
+//! The byte streams of a connection, between its states and the wire: loss recovery, congestion control, reassembly.
 //!
 //! # Theory of operation
 //!
-//! There is no I/O here and no clock. For one connection the caller
+//! A [`Recovery`] is one connection's two streams; it does no I/O and has no clock. Another keeps the states of RFC 9293
+//! (LISTEN to TIME-WAIT), which know nothing of data. There are five kinds of methods:
 //!
-//! - lets the user's bytes be written by [`Recovery::write`] into a ring, the one copy of what is not acknowledged;
-//! - lets the stack write each packet through [`Recovery::from_stack`]: its SYN, its FIN when the user ends the
-//!   stream, a reset;
-//! - shows each segment of the peer to [`Recovery::from_wire`], which digests acknowledgments, keeps the data, and
-//!   says whether the stack need see the segment's header: for a handshake and for a reset;
-//! - shows the stack what [`Recovery::for_stack`] has for it, as if it had come from the wire: that its FIN was
-//!   acknowledged, and the peer's FIN once all before it has come;
-//! - reads what came in order by [`Recovery::read`], or where it lies, before [`Recovery::keep`];
-//! - sends what [`Recovery::poll_transmit`] returns until it returns nothing, and calls again at the latest at
-//!   [`Recovery::poll_at`].
+//! - *The states'* say what is to be sent beside data: [`send_syn`](Recovery::send_syn),
+//!   [`send_fin`](Recovery::send_fin), [`send_reset`](Recovery::send_reset).
+//! - *The wire's* take what has come: [`handle_segment`](Recovery::handle_segment) digests acknowledgments and keeps data.
+//!   Its [`Outcome`] says whether the states must act on the segment, for a handshake or a reset, or whether the user may
+//!   read the payload where it lies; then [`keep`](Recovery::keep) takes the rest. Then, or later,
+//!   [`poll_event`](Recovery::poll_event) is called until it has nothing more to tell the states.
+//! - *The user's* move data: [`write`](Recovery::write) fills a ring, the one copy of what is not acknowledged;
+//!   [`read`](Recovery::read) hands out what came in order.
+//! - *The loop's* come after all of these: [`poll_transmit`](Recovery::poll_transmit) is called until it has nothing
+//!   more to send, and again at the latest at [`poll_at`](Recovery::poll_at).
+//! - *Getters* change nothing, and may be called at any time.
 //!
-//! SYNs and RSTs pass (a lost SYN is the stack's to repeat, after a second as RFC 6298 has it); what they negotiate
-//! is learnt from them. From then on every header on the wire is the layer's own.
+//! A SYN is repeated by the keeper of the states (after a second, as RFC 6298 has it), everything else here.
 //!
 //! Loss is detected by RACK (RFC 8985) on a scoreboard of SACKed runs, tails are probed (TLP), and the timer of
 //! RFC 6298 is the last resort. A congestion controller says how much may be in flight and how fast it may go;
@@ -30,7 +26,6 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `segment` | reading, writing and editing TCP headers |
 //! | `handshake`, `send_space`, `timestamps` | what the connection has agreed on, its sequence space, its clock |
 //! | `memory_pool` | what all connections' buffers may occupy together |
 //! | `send_buffer`, `ring`, `scoreboard` | the user's bytes, and what is known of them |
@@ -38,8 +33,9 @@
 //! | `rate`, `congestion`, `prr`, `pacing` | how much and how fast |
 //! | `path_mtu` | how large |
 //! | `receiver` | the peer's bytes, the window, and when to acknowledge |
-//! | `opening` | segments before the connection is established |
-//! | `egress`, `ingress`, `digest`, `timers`, `transmit` | the layer's five entrances, in the order of a segment's life |
+//! | `egress` | what the states want sent |
+//! | `opening`, `ingress`, `digest` | the peer's segments: before and after the handshake, and what acknowledgments mean |
+//! | `timers`, `transmit` | what is sent, and when |
 mod congestion;
 mod digest;
 mod egress;
@@ -56,7 +52,6 @@ mod receiver;
 mod ring;
 mod rtt;
 mod scoreboard;
-mod segment;
 mod send_buffer;
 mod send_space;
 mod tail_probe;
@@ -66,19 +61,19 @@ mod timestamps;
 mod transmit;
 mod undo;
 
+use crate::segment::{MAX_HEADER_LEN, SeqNumber};
 use std::{collections::VecDeque, fmt, time::Duration};
 
 pub use congestion::{Algorithm, UnknownAlgorithm};
 pub use memory_pool::MemoryPool;
 pub use receiver::{is_acceptable, window_shift};
-pub use segment::blank_malformed_options;
 pub use time::Instant;
 
 use congestion::CongestionControl;
 use digest::Batch;
 use egress::Control;
 use handshake::Handshake;
-use ingress::StackView;
+use ingress::Reported;
 use memory_pool::Charge;
 use pacing::Pacer;
 use path_mtu::PathMtu;
@@ -89,16 +84,12 @@ use receiver::Receiver;
 use ring::Ring;
 use rtt::RttEstimator;
 use scoreboard::Scoreboard;
-use segment::MAX_HEADER_LEN;
 use send_buffer::Budget;
 use send_space::SendSpace;
 use tail_probe::TailProbe;
 use timers::{Persist, UserTimeout};
 use timestamps::TimestampClock;
 use undo::SpuriousDetector;
-
-/// The length of the placeholder IPv4 header that the stack writes before each segment.
-pub const STACK_HEADER_LEN: usize = 20;
 
 /// What a connection is made with.
 #[derive(Clone, Debug)]
@@ -120,16 +111,30 @@ pub struct Config {
     pub keep_alive: Option<Duration>,
 }
 
-/// What to do with a segment from the wire.
+/// The outcome of [`Recovery::handle_segment`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disposition {
-    /// Show it to the stack, as edited.
-    Show,
-    /// The stack must not see it.
-    Hide,
-    /// The same, but the payload, which is in order, has not been taken: the user may read it where it lies, then
-    /// [`Recovery::keep`] takes the rest.
-    Offer,
+pub enum Outcome {
+    /// The segment is done with.
+    Digested,
+    /// A SYN that opens the connection, or, in SYN-RECEIVED, an ACK of something else than our SYN: the keeper of the
+    /// states is to act on its flags and numbers. Its payload and FIN are done with.
+    Handshake,
+    /// A reset that is to be believed.
+    Reset,
+    /// The payload is in order and has not been taken: the user may read it where it lies, then [`Recovery::keep`] takes
+    /// the rest.
+    InOrder,
+}
+
+/// A step in the life of a connection; see [`Recovery::poll_event`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Both SYNs are acknowledged.
+    Established,
+    /// The peer has all of ours, our FIN included.
+    FinAcknowledged,
+    /// All of the peer's has come, its FIN included.
+    PeerFinished,
 }
 
 /// What to put on the wire.
@@ -224,7 +229,7 @@ pub struct Recovery {
     config: Config,
     handshake: Handshake,
     established: bool,
-    /// The stack has sent a RST: nothing else follows.
+    /// A reset was sent: nothing else follows.
     aborted: bool,
     sack: bool,
     use_timestamps: bool,
@@ -239,15 +244,12 @@ pub struct Recovery {
     charge: Charge,
     /// The user is about to write more.
     more: bool,
-    /// Where the stack writes.
-    scratch: Vec<u8>,
     board: Scoreboard,
     clock: TimestampClock,
-    /// What the stack was told last.
-    stack: Option<StackView>,
+    reported: Reported,
     receiver: Receiver,
 
-    /// The ports of the stack's segments.
+    /// Our port and the peer's.
     ports: (u16, u16),
     control: VecDeque<Control>,
     header: [u8; MAX_HEADER_LEN],
@@ -299,7 +301,7 @@ impl fmt::Debug for Recovery {
             .field("rack", &self.rack)
             .field("prr", &self.prr)
             .field("congestion", &self.congestion)
-            .field("stack", &self.stack)
+            .field("reported", &self.reported)
             .field("persist", &self.persist)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
@@ -307,8 +309,7 @@ impl fmt::Debug for Recovery {
 }
 
 impl Recovery {
-    /// A layer for a connection that is about to be opened, or whose SYN is about to be shown to
-    /// [`Recovery::from_wire`].
+    /// A layer for a connection that is about to be opened by [`Recovery::send_syn`], or by the peer's SYN.
     pub fn new(config: Config) -> Self {
         Recovery::sharing(config, &MemoryPool::unlimited())
     }
@@ -329,10 +330,9 @@ impl Recovery {
             budget: Budget::new(config.send_buffer),
             charge: pool.charge(),
             more: false,
-            scratch: Vec::new(),
             board: Scoreboard::default(),
             clock: TimestampClock::default(),
-            stack: None,
+            reported: Reported::default(),
             receiver: Receiver::new(config.receive_buffer, pool),
             ports: (0, 0),
             control: VecDeque::new(),
@@ -406,12 +406,12 @@ impl Recovery {
     }
 
     /// The sequence number that we expect of the peer next.
-    pub fn expected(&self) -> u32 {
+    pub fn expected(&self) -> SeqNumber {
         self.receiver.expected()
     }
 
     /// Whether `seq` is at or beyond what we expect next, and not beyond our window.
-    pub fn admits(&self, seq: u32) -> bool {
+    pub fn admits(&self, seq: SeqNumber) -> bool {
         self.receiver.admits(seq)
     }
 
@@ -445,7 +445,7 @@ impl Recovery {
 
     /// Whether the sequence number of a segment quoted by an ICMP error is one of ours in flight (RFC 5927,
     /// section 4.1). An error that quotes another must be ignored.
-    pub fn quotes(&self, seq: u32) -> bool {
+    pub fn quotes(&self, seq: SeqNumber) -> bool {
         let offset = self.space.offset(seq);
         if !self.established {
             return self.handshake.ours.is_some() && seq == self.space.iss;
@@ -486,7 +486,7 @@ impl Recovery {
         self.rtt.minimum()
     }
 
-    fn seq(&self, offset: u64) -> u32 {
+    fn seq(&self, offset: u64) -> SeqNumber {
         self.space.seq(offset)
     }
 

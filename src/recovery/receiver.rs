@@ -19,7 +19,8 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-use super::{Instant, MemoryPool, memory_pool::Charge, ring::Ring, segment::SackBlocks};
+use super::{Instant, MemoryPool, memory_pool::Charge, ring::Ring};
+use crate::segment::{SackBlocks, SeqNumber};
 use out_of_order::OutOfOrder;
 use reassembly::Reassembly;
 use sack_report::SackReport;
@@ -131,7 +132,7 @@ impl Receiver {
     }
 
     /// The peer's SYN has come.
-    pub fn synchronize(&mut self, irs: u32) {
+    pub fn synchronize(&mut self, irs: SeqNumber) {
         self.space = ReceiveSpace::new(irs);
         self.edge = self.space.nxt + u64::from(self.syn_window());
         self.told_edge = self.edge;
@@ -149,13 +150,8 @@ impl Receiver {
     }
 
     /// RCV.NXT.
-    pub fn expected(&self) -> u32 {
+    pub fn expected(&self) -> SeqNumber {
         self.space.seq(self.space.nxt)
-    }
-
-    /// The sequence number at an offset of the peer's stream.
-    pub fn seq(&self, offset: u64) -> u32 {
-        self.space.seq(offset)
     }
 
     /// Whether the peer's FIN, and so everything before it, has come.
@@ -164,38 +160,38 @@ impl Receiver {
     }
 
     /// Whether `seq` is at or before the last acknowledgment sent (RFC 7323's Last.ACK.sent).
-    pub fn was_acknowledged(&self, seq: u32) -> bool {
+    pub fn was_acknowledged(&self, seq: SeqNumber) -> bool {
         self.space.distance(seq) <= self.told as i64 - self.space.nxt as i64
     }
 
     /// Whether `seq` is what we expect, or what the wire has heard that we do: a peer without a connection answers to
     /// the latter (RFC 5961, section 3.2).
-    pub fn is_expected(&self, seq: u32) -> bool {
+    pub fn is_expected(&self, seq: SeqNumber) -> bool {
         let distance = self.space.distance(seq);
         distance == 0 || self.told > 0 && distance == self.told as i64 - self.space.nxt as i64
     }
 
     /// Whether `seq` is acceptable, as that of a segment of no length (RFC 9293, section 3.10.7.4, first).
-    pub fn admits(&self, seq: u32) -> bool {
+    pub fn admits(&self, seq: SeqNumber) -> bool {
         self.admits_segment(seq, 0)
     }
 
     /// Whether a segment is acceptable that begins at `seq` and takes up `len` sequence numbers (RFC 9293, section
     /// 3.10.7.4, first).
-    pub fn admits_segment(&self, seq: u32, len: u64) -> bool {
+    pub fn admits_segment(&self, seq: SeqNumber, len: u64) -> bool {
         is_acceptable(self.space.distance(seq), len, self.window())
     }
 
     /// Whether `seq` lies in the window or at its right edge, where a peer is that has filled it, part of which was lost
     /// (Linux's tcp_sequence(), net/ipv4/tcp_input.c); or as far before it as an honest peer's segment that is late may
     /// (RFC 9293, section 3.10.7.4, first). Nothing is to be believed of a segment elsewhere, its acknowledgment neither.
-    pub fn is_near(&self, seq: u32) -> bool {
+    pub fn is_near(&self, seq: SeqNumber) -> bool {
         let behind = i64::try_from(self.limit).unwrap_or(i64::MAX).max(1 << 16);
         (-behind..=self.window() as i64).contains(&self.space.distance(seq))
     }
 
     /// Whether `seq` is that of a keep-alive or of a window probe without data, which are to be answered.
-    pub fn is_probe(&self, seq: u32) -> bool {
+    pub fn is_probe(&self, seq: SeqNumber) -> bool {
         self.space.distance(seq) == -1
     }
 
@@ -205,7 +201,7 @@ impl Receiver {
 
     /// Returns whether a payload of `len` bytes at `seq` is in order, fits into the window, and is worth reading where
     /// it lies.
-    pub fn is_worth_offering(&self, seq: u32, len: usize) -> bool {
+    pub fn is_worth_offering(&self, seq: SeqNumber, len: usize) -> bool {
         let known_end = self.space.fin.unwrap_or(u64::MAX);
         let room = self.window().min(known_end.saturating_sub(self.space.nxt));
         len >= WORTH_OFFERING && self.space.distance(seq) == 0 && len as u64 <= room
@@ -218,7 +214,7 @@ impl Receiver {
     pub fn on_segment(
         &mut self,
         now: Instant,
-        seq: u32,
+        seq: SeqNumber,
         payload: &[u8],
         fin: bool,
         segment: u64,
@@ -289,13 +285,13 @@ impl Receiver {
         let end = end.min(0);
         if start < end {
             let expected = self.expected();
-            let seq = |distance: i64| expected.wrapping_add(distance as u32);
+            let seq = |distance: i64| expected + distance as u32;
             self.report.on_duplicate(seq(start), seq(end));
         }
     }
 
     /// The report about a segment that is not taken, which begins at `seq` and takes up `len` sequence numbers.
-    pub fn refuse(&mut self, seq: u32, len: u64) -> SackBlocks {
+    pub fn refuse(&mut self, seq: SeqNumber, len: u64) -> SackBlocks {
         let start = self.space.distance(seq);
         self.note_duplicate(start, start.saturating_add_unsigned(len));
         self.report(None)
@@ -431,7 +427,7 @@ impl Receiver {
     }
 
     /// Acknowledgment and window field of a segment that leaves now.
-    pub fn advertise(&mut self, segment: u64) -> (u32, u16) {
+    pub fn advertise(&mut self, segment: u64) -> (SeqNumber, u16) {
         let window = self.right_edge(segment).saturating_sub(self.space.nxt) >> self.shift;
         let window = u16::try_from(window).unwrap_or(u16::MAX);
         self.repeats = if self.told == self.space.nxt { self.repeats.saturating_add(1) } else { 0 };

@@ -2,10 +2,8 @@
 //!
 //! The layer stamps every segment itself when it leaves. So the values on the wire never run backwards, whatever
 //! waits in the layer, and no peer's PAWS check can drop what is sent again.
-use super::{
-    segment::Timestamps,
-    time::{Instant, nanos},
-};
+use super::time::{Instant, nanos};
+use crate::segment::{Timestamps, is_older};
 use std::time::Duration;
 
 /// A tick of our clock: RFC 7323, section 5.4, asks for 1 ms to 1 s.
@@ -15,7 +13,7 @@ const OUTDATED_TICKS: u64 = 24 * 24 * 3600 * 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct TimestampClock {
-    /// What the stack's SYN said, and when: our clock continues from there.
+    /// The first value, that of our SYN, and when it was: our clock continues from there.
     origin: u32,
     origin_at: Instant,
     /// TS.Recent: the peer's value to echo, and when it came.
@@ -35,7 +33,7 @@ impl TimestampClock {
 
     /// Whether our value `echo` was sent before `at`.
     pub fn is_before(&self, echo: u32, at: Instant) -> bool {
-        before(echo, self.value(at))
+        is_older(echo, self.value(at))
     }
 
     /// The option for a segment that leaves now.
@@ -56,13 +54,8 @@ impl TimestampClock {
 
     /// RFC 7323, section 5.3, R1: a value older than TS.Recent belongs to an old duplicate.
     pub fn is_old(&self, now: Instant, value: u32) -> bool {
-        self.recent.is_some_and(|(recent, at)| before(value, recent) && ticks(at, now) < OUTDATED_TICKS)
+        self.recent.is_some_and(|(recent, at)| is_older(value, recent) && ticks(at, now) < OUTDATED_TICKS)
     }
-}
-
-/// Whether timestamp `a` is older than `b`, in arithmetic modulo 2^32 (RFC 7323, section 3).
-pub(super) fn before(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) < 0
 }
 
 fn ticks(from: Instant, to: Instant) -> u64 {

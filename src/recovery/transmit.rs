@@ -1,15 +1,15 @@
 //! To the wire: what to send next, and building it.
 //!
-//! The order is: what the stack wants said at once (ACKs, SYNs, RSTs), what is lost, new data, and an ACK that
-//! found no data to ride on.
+//! The order is: what is to be said at once (SYNs, ACKs, resets), what is lost, new data, and an ACK that found no data
+//! to ride on.
 use super::{
     Instant, Phase, Recovery, Transmit,
     egress::Control,
     scoreboard::{Record, State},
-    segment::{self, MAX_HEADER_LEN, Outgoing, SackBlocks, flags},
     tail_probe::TailProbe,
     time::bytes_per_second,
 };
+use crate::segment::{ACK, FIN, Options, PSH, RST, SackBlocks, Segment, SeqNumber};
 
 /// Whether the congestion window is what limits us (Linux's tcp_cwnd_validate()): an idle one must not grow.
 #[derive(Debug, Default)]
@@ -55,9 +55,8 @@ impl Recovery {
             return self.send_control(now, control);
         }
         if !self.established {
-            let (mut header, len) = self.handshake.repeat(now)?;
-            segment::set_timestamp_value(&mut header[..len], self.clock.value(now));
-            return self.send_control(now, Control::Verbatim { header, len });
+            let syn = self.handshake.repeat(now)?;
+            return self.send_control(now, Control::Syn(syn));
         }
         if self.aborted {
             return None;
@@ -354,12 +353,12 @@ impl Recovery {
         // The end of what can be sent now: a peer that has read it all does not delay its ACK then, for which we may
         // be waiting (Linux's tcp_measure_rcv_mss()). Super-frames tell it to their receiver's GRO, too.
         let push = len > self.mss || len > 0 && (end == self.space.end || self.allowance() < self.mss);
-        let mut bits = flags::ACK;
-        bits |= if fin { flags::FIN } else { 0 };
-        bits |= if push { flags::PSH } else { 0 };
+        let mut flags = ACK;
+        flags |= if fin { FIN } else { 0 };
+        flags |= if push { PSH } else { 0 };
         let seq = self.seq(start);
-        let header = self.outgoing(now, seq, bits);
-        let header_len = self.write_header(header);
+        let segment = self.announcing(now, seq, flags);
+        let header_len = segment.write(&mut self.header);
         self.receiver.on_data_sent(now);
         // A path MTU probe is larger than a segment, and still one.
         let whole = self.path_mtu.flying() == Some((start, end));
@@ -372,46 +371,44 @@ impl Recovery {
     }
 
     fn send_control(&mut self, now: Instant, control: Control) -> Option<Transmit<'_>> {
-        let len = match control {
-            Control::Verbatim { header, len } => {
-                self.header = header;
-                len
+        let segment = match control {
+            Control::Syn(mut syn) => {
+                if let Some(timestamps) = &mut syn.options.timestamps {
+                    timestamps.value = self.clock.value(now);
+                }
+                syn
             }
+            Control::Foreign(reset) => reset,
             Control::Ack { ack, window, sack } => {
-                let seq = self.space.acceptable();
-                let header = Outgoing { sack, ..self.acknowledging(now, seq, flags::ACK, (ack, window)) };
-                self.write_header(header)
+                let mut segment = self.acknowledging(now, self.space.acceptable(), ACK, (ack, window));
+                segment.options.sack = sack;
+                segment
             }
-            Control::Probe => {
-                let seq = self.seq(self.space.una).wrapping_sub(1);
-                let header = self.outgoing(now, seq, flags::ACK);
-                self.write_header(header)
-            }
-            Control::Reset => {
-                let seq = self.space.acceptable();
-                let header = self.outgoing(now, seq, flags::RST | flags::ACK);
-                self.write_header(header)
-            }
+            Control::Probe => self.announcing(now, self.seq(self.space.una) - 1, ACK),
+            Control::Reset => self.announcing(now, self.space.acceptable(), RST | ACK),
         };
-        let header = self.header.get(..len.min(MAX_HEADER_LEN))?;
+        let len = segment.write(&mut self.header);
+        let header = self.header.get(..len)?;
         Some(Transmit { header, payload: [&[], &[]], gso_size: None })
     }
 
-    fn outgoing(&mut self, now: Instant, seq: u32, bits: u8) -> Outgoing {
+    /// Returns a header that announces what has come by now.
+    fn announcing(&mut self, now: Instant, seq: SeqNumber, flags: u8) -> Segment {
         let news = self.receiver.advertise(self.mss);
-        self.acknowledging(now, seq, bits, news)
+        self.acknowledging(now, seq, flags, news)
     }
 
-    fn acknowledging(&self, now: Instant, seq: u32, bits: u8, (ack, window): (u32, u16)) -> Outgoing {
-        Outgoing {
-            source: self.ports.0,
-            destination: self.ports.1,
-            seq,
-            ack,
-            flags: bits,
-            window,
-            timestamps: self.use_timestamps.then(|| self.clock.stamp(now)),
-            sack: SackBlocks::default(),
-        }
+    /// Returns a header with this acknowledgment and window field.
+    fn acknowledging(
+        &self,
+        now: Instant,
+        seq: SeqNumber,
+        flags: u8,
+        (ack, window): (SeqNumber, u16),
+    ) -> Segment {
+        let timestamps = self.use_timestamps.then(|| self.clock.stamp(now));
+        let (source, destination) = self.ports;
+        let options = Options { timestamps, ..Options::default() };
+        Segment { source, destination, seq, ack, flags, window, options, payload_len: 0 }
     }
 }

@@ -1,5 +1,6 @@
 //! What the order in which a peer's data arrives tells of the path: whether it loses what the peer sends, and whether
 //! what we send gets there.
+use crate::segment::SeqNumber;
 use std::time::Duration;
 
 /// What comes again sooner than so long and a round trip after something was overtaken was sent again because of that.
@@ -10,7 +11,7 @@ const HASTE: Duration = Duration::from_millis(1);
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
     /// The end of the highest data so far.
-    highest: Option<u32>,
+    highest: Option<SeqNumber>,
     /// When data came last ahead of what precedes it.
     overtaken_at: Option<Duration>,
     /// Segments in a row with data that we have acknowledged.
@@ -26,14 +27,14 @@ impl Arrivals {
     pub fn note(
         &mut self,
         now: Duration,
-        (start, end): (u32, u32),
-        expected: Option<u32>,
+        (start, end): (SeqNumber, SeqNumber),
+        expected: Option<SeqNumber>,
         min_rtt: Option<Duration>,
     ) {
-        let acknowledged = expected.is_some_and(|expected| !is_after(end, expected));
+        let acknowledged = expected.is_some_and(|expected| !end.is_after(expected));
         self.unheard = if acknowledged { self.unheard + 1 } else { 0 };
         match self.highest {
-            Some(highest) if !is_after(end, highest) => {
+            Some(highest) if !end.is_after(highest) => {
                 let harmless = self.overtaken_at.zip(min_rtt).is_some_and(|(overtaken_at, rtt)| {
                     let window = if acknowledged { rtt + HASTE } else { rtt / 4 };
                     now <= overtaken_at + window
@@ -41,7 +42,7 @@ impl Arrivals {
                 self.repeated += u64::from(!harmless);
             }
             highest => {
-                if highest.is_some_and(|highest| is_after(start, highest)) {
+                if highest.is_some_and(|highest| start.is_after(highest)) {
                     self.overtaken_at = Some(now);
                 }
                 self.highest = Some(end);
@@ -65,10 +66,6 @@ impl Arrivals {
     }
 }
 
-fn is_after(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) > 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,8 +76,8 @@ mod tests {
     fn lossy(min_rtt: Option<Duration>, segments: &[(u64, u32, u32)]) -> bool {
         let mut arrivals = Arrivals::default();
         for (at, start, expected) in segments {
-            let (start, expected) = (start.wrapping_sub(150), expected.wrapping_sub(150));
-            let range = (start, start.wrapping_add(100));
+            let (start, expected) = (SeqNumber(*start) - 150, SeqNumber(*expected) - 150);
+            let range = (start, start + 100);
             arrivals.note(Duration::from_micros(1000 + at), range, Some(expected), min_rtt);
         }
         arrivals.repeated() > 0
@@ -104,7 +101,8 @@ mod tests {
     #[test]
     fn a_peer_that_repeats_itself_does_not_hear() {
         let mut arrivals = Arrivals::default();
-        let mut note = |start: u32, expected| {
+        let mut note = |start: u32, expected: u32| {
+            let (start, expected) = (SeqNumber(start), SeqNumber(expected));
             arrivals.note(Duration::ZERO, (start, start + 100), Some(expected), ROUND_TRIP);
             arrivals.is_unheard()
         };

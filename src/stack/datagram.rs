@@ -12,12 +12,12 @@ use super::{
     fragment,
     icmp::{IcmpError, Reason},
     ip::{self, Fragment, Fragmentation, Template, UDP},
-    segment,
 };
 use crate::{
     host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
     net::{FiveTuple, MacAddr, Protocol, minimum_mtu},
+    segment,
 };
 pub use inbox::Datagram;
 use inbox::Inbox;

@@ -6,7 +6,6 @@
 //! is a small record until the peer is sure to know. It does no I/O: the reactor passes in frames, a link to send
 //! by, and the time.
 mod arrivals;
-mod bare;
 pub mod checksum;
 mod datagram;
 mod deadlines;
@@ -15,16 +14,16 @@ mod discard;
 mod discovery;
 mod disguise;
 mod door;
-mod endpoint;
 mod flow;
 pub mod fragment;
 mod handshake;
+mod header_only;
 pub mod icmp;
 pub mod ip;
 mod listen;
 pub mod martian;
 mod next_hop;
-mod segment;
+mod state_machine;
 mod time_wait;
 mod way;
 
@@ -32,16 +31,16 @@ use crate::{
     link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, NextHop, Received},
     net::{FiveTuple, Protocol},
     recovery::MemoryPool,
+    segment::{self, Segment},
 };
-use bare::Bare;
 use deadlines::Deadlines;
 use departed::Departed;
 use door::{Door, Judgement};
 use fragment::Reassembly;
 use handshake::{Cookies, Handshakes};
+use header_only::HeaderOnly;
 use listen::Found;
 use next_hop::Solicitations;
-use segment::Segment;
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
@@ -60,6 +59,7 @@ pub use door::{Question, WayBack};
 pub use flow::{Arrived, Counters, Failure, Flow, Phase};
 pub use listen::{Admission, Gate, Listener};
 pub use next_hop::{Neighbour, Source};
+pub use state_machine::{State, StateMachine};
 pub use way::{Path, Settings, Way};
 
 /// The table of flows.
@@ -81,7 +81,7 @@ pub struct Stack {
     /// Flows that have come or gone: see [`Stack::take_changed`].
     changed: Vec<FiveTuple>,
     /// Answers to segments of no connection.
-    replies: Vec<Bare>,
+    replies: Vec<HeaderOnly>,
     door: Door,
     solicitations: Solicitations,
     unlocated: Vec<FiveTuple>,
@@ -144,16 +144,18 @@ pub enum Ingress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InOrder {
     tuple: FiveTuple,
-    /// Where the segment lies.
-    segment: Range<usize>,
+    segment: Segment,
+    /// Where the payload lies.
+    payload: Range<usize>,
 }
 
 impl Ingress {
     /// Returns the same where `len` bytes precede what was looked at.
     fn behind(self, len: usize) -> Ingress {
         match self {
-            Ingress::Data(InOrder { tuple, segment: Range { start, end } }) => {
-                Ingress::Data(InOrder { tuple, segment: start + len..end + len })
+            Ingress::Data(data) => {
+                let payload = data.payload.start + len..data.payload.end + len;
+                Ingress::Data(InOrder { payload, ..data })
             }
             other => other,
         }
@@ -347,7 +349,7 @@ impl Stack {
     /// Lets the user read the data that the last [`Stack::ingress`] has left in `frame`.
     pub fn arrived<'a>(&'a mut self, now: Duration, data: &InOrder, frame: &'a [u8]) -> Option<Arrived<'a>> {
         let flow = self.flows.get_mut(&data.tuple)?;
-        Arrived::new(now, flow, frame.get(data.segment.clone())?)
+        Some(Arrived::new(now, flow, data.segment, frame.get(data.payload.clone())?))
     }
 
     fn ingress_packet(&mut self, now: Duration, packet: &mut [u8], arrival: Arrival) -> Ingress {
@@ -428,26 +430,25 @@ impl Stack {
     fn ingress_tcp(
         &mut self,
         now: Duration,
-        packet: &mut [u8],
+        packet: &[u8],
         header: &ip::Header,
         arrival: Arrival,
     ) -> Ingress {
         let Arrival { reply, checksum, .. } = arrival;
-        let place = header.transport..header.end;
-        let Some(bytes) = packet.get_mut(place.clone()) else { return Ingress::Done };
+        let Some(bytes) = packet.get(header.transport..header.end) else { return Ingress::Done };
         let tuple = |(source, destination)| FiveTuple {
             protocol: Protocol::Tcp,
             local: SocketAddr::new(header.destination, destination),
             remote: SocketAddr::new(header.source, source),
         };
-        let Some(segment) = Segment::parse(bytes) else {
+        let Some((segment, payload)) = Segment::split(bytes) else {
             log::debug!("dropping a malformed segment from {}", header.source);
             if let Some(flow) = segment::ports(bytes).and_then(|ports| self.flows.get_mut(&tuple(ports))) {
                 flow.note_discard(Discard::Header);
             }
             return Ingress::Done;
         };
-        let tuple = tuple((segment.source_port, segment.destination_port));
+        let tuple = tuple((segment.source, segment.destination));
         let valid = checksum.is_trusted()
             || ip::pseudo_header(header.source, header.destination, ip::TCP, bytes.len())
                 .add(bytes)
@@ -469,7 +470,7 @@ impl Stack {
                 }
                 flow
             }
-            None if valid => match self.find_or_make(now, tuple, &segment, bytes, reply) {
+            None if valid => match self.find_or_make(now, tuple, &segment, reply) {
                 Found::Flow => match self.flows.get_mut(&tuple) {
                     Some(flow) => flow,
                     None => return Ingress::Done,
@@ -479,12 +480,13 @@ impl Stack {
             },
             None => return Ingress::Done,
         };
-        let left = flow.ingress(now, bytes, &segment, &reply);
+        let left = flow.ingress(now, &segment, payload, &reply);
         self.touched.insert(tuple);
-        if left { Ingress::Data(InOrder { tuple, segment: place }) } else { Ingress::Done }
+        let payload = header.end - segment.payload_len..header.end;
+        if left { Ingress::Data(InOrder { tuple, segment, payload }) } else { Ingress::Done }
     }
 
-    fn reply(&mut self, reply: Bare) {
+    fn reply(&mut self, reply: HeaderOnly) {
         if self.replies.len() < MAX_REPLIES {
             self.replies.push(reply);
         }
@@ -492,8 +494,8 @@ impl Stack {
 
     fn reset(&mut self, tuple: FiveTuple, segment: &Segment, next_hop: NextHop) {
         let template = way::template(&tuple, &self.settings, 0);
-        if let Some(reset) = segment.reset() {
-            self.reply(Bare { next_hop, template, header: reset.into_iter().collect() });
+        if let Some(segment) = segment.reset() {
+            self.reply(HeaderOnly { next_hop, template, segment });
         }
     }
 

@@ -3,7 +3,7 @@ use super::*;
 use proptest::prelude::*;
 use std::convert::Infallible;
 
-const IRS: u32 = u32::MAX - 50_000;
+const IRS: SeqNumber = SeqNumber(u32::MAX - 50_000);
 const SEGMENT: u64 = 1000;
 
 fn receiver(limit: usize) -> Receiver {
@@ -28,7 +28,7 @@ fn hear(
     out: &mut Vec<u8>,
     take: usize,
 ) -> Answer {
-    let seq = IRS.wrapping_add(1 + from as u32);
+    let seq = IRS + (1 + from as u32);
     let payload = stream(from, to);
     let mut taken = 0;
     if take > 0 && receiver.is_worth_offering(seq, payload.len()) {
@@ -148,7 +148,7 @@ fn of_too_many_pieces_the_last_go() {
             Answer::AtOnce(blocks) => blocks.iter().collect::<Vec<_>>(),
             Answer::Cumulative => panic!("out of order"),
         };
-    let block = |at: u32| (IRS.wrapping_add(1 + at), IRS.wrapping_add(2 + at));
+    let block = |at: u32| (IRS + (1 + at), IRS + (2 + at));
     for n in 0..most as u32 {
         let blocks = reported(&mut receiver, 2000 + 2 * n as usize);
         assert_eq!(blocks.first(), Some(&block(2000 + 2 * n)));
