@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use super::{
-    Instant, Phase, Recovery,
+    Instant,
     congestion::AckSample,
     prr::Prr,
     rack::{Arrival, Conditions},
+    sender::{Phase, Sender},
     tail_probe::Verdict,
     timestamps,
 };
@@ -39,7 +40,7 @@ pub(super) struct Batch {
     spurious: bool,
 }
 
-impl Recovery {
+impl Sender {
     /// Digests one acceptable ACK at offset `ack`; `bare` if nothing else is in the segment.
     pub(super) fn on_ack(&mut self, now: Instant, segment: &Segment, ack: u64, bare: bool) {
         if !segment.options.sack.is_empty() && self.board.sacked() == 0 {
@@ -52,7 +53,10 @@ impl Recovery {
             self.on_window_opened(now);
         }
         // With nothing in flight, only a D-SACK or the answer to a tail probe tells anything.
-        if self.board.is_empty() && !advanced && segment.options.sack.is_empty() && self.tail_probe.is_none()
+        if self.board.is_empty()
+            && !advanced
+            && segment.options.sack.is_empty()
+            && self.timers.tail_probe.is_none()
         {
             return;
         }
@@ -86,8 +90,8 @@ impl Recovery {
             }
         }
         if self.rate.delivered() > delivered {
-            self.probe_from = now;
-            self.user_timeout.on_progress(now);
+            self.timers.probe_from = now;
+            self.timers.user_timeout.on_progress(now);
             self.path_mtu.on_progress(now);
         }
         self.batch = Some(batch);
@@ -95,11 +99,11 @@ impl Recovery {
 
     /// The window opens: a probe that went into it while it was shut is lost, and so is the backoff's reason.
     fn on_window_opened(&mut self, now: Instant) {
-        self.persist.stop();
-        if std::mem::take(&mut self.head_probed) {
+        self.timers.persist.stop();
+        if std::mem::take(&mut self.timers.head_probed) {
             self.board.mark_front_lost(self.mss);
             self.rtt.reset_backoff();
-            self.rto_from = now;
+            self.timers.rto_from = now;
         }
     }
 
@@ -130,15 +134,15 @@ impl Recovery {
             batch.rtt_samples += 1;
         }
         self.space.una = ack;
-        self.idle_since = self.board.is_empty().then_some(now);
+        self.timers.idle_since = self.board.is_empty().then_some(now);
         self.duplicate_acks = 0;
         self.rtt.reset_backoff();
-        self.head_probe = false;
-        self.head_probed = false;
-        self.persist.stop();
+        self.timers.head_probe = false;
+        self.timers.head_probed = false;
+        self.timers.persist.stop();
         // RFC 6298, section 5.3.
-        self.rto_from = now;
-        self.probe_from = now;
+        self.timers.rto_from = now;
+        self.timers.probe_from = now;
         batch.spurious |= self.phase != Phase::Open && self.undo.on_advance(una, echo);
     }
 
@@ -198,7 +202,7 @@ impl Recovery {
         batch.dsack = true;
         batch.spurious |= self.undo.on_dsack(left, right);
         // RFC 8985, section 6.2: a duplicate that a tail probe caused tells nothing of reordering.
-        if self.tail_probe.is_none() {
+        if self.timers.tail_probe.is_none() {
             self.rack.on_dsack(self.space.una, self.space.nxt);
         }
     }
@@ -233,10 +237,10 @@ impl Recovery {
         if let Some(sample) = sample.filter(|sample| sample.rate > 0) {
             self.delivery_rate = sample.rate;
             if let Some(rtt) = self.rtt.minimum() {
-                self.budget.note(sample.rate, rtt, in_recovery);
+                self.buffer.budget.note(sample.rate, rtt, in_recovery);
             }
         }
-        self.budget.note_sacked(self.board.sacked());
+        self.buffer.budget.note_sacked(self.board.sacked());
         let in_flight = self.in_flight();
         self.congestion.on_ack(&AckSample {
             now: batch.at,
@@ -266,7 +270,7 @@ impl Recovery {
     }
 
     fn judge_tail_probe(&mut self, now: Instant, batch: &Batch) {
-        let Some(probe) = self.tail_probe else { return };
+        let Some(probe) = self.timers.tail_probe else { return };
         match probe.judge(self.space.una, batch.dsack, batch.duplicate) {
             Verdict::Pending => return,
             Verdict::Needless => {}
@@ -277,7 +281,7 @@ impl Recovery {
             }
             Verdict::Repaired => {}
         }
-        self.tail_probe = None;
+        self.timers.tail_probe = None;
     }
 
     fn undo_recovery(&mut self, now: Instant, dsack: bool) {
@@ -304,11 +308,11 @@ impl Recovery {
     fn leave_recovery(&mut self, now: Instant) {
         if self.phase != Phase::Open {
             self.phase = Phase::Open;
-            self.tail_probe = None;
+            self.timers.tail_probe = None;
             self.congestion.on_recovery_end(now);
         }
         self.prr = None;
-        self.head_probe = false;
+        self.timers.head_probe = false;
     }
 
     /// RFC 8985, section 6.2, step 5, after `delivered` bytes were. Returns the bytes found lost.
@@ -329,7 +333,7 @@ impl Recovery {
             true => REORDERING_TIMER_PATIENCE,
             false => REORDERING_TIMER_SLACK,
         };
-        self.reordering_ends = ends.map(|ends| ends + slack);
+        self.timers.reordering_ends = ends.map(|ends| ends + slack);
         self.on_losses(now, delivered, lost);
         lost
     }
@@ -363,7 +367,7 @@ impl Recovery {
             return;
         }
         self.stats.fast_recoveries += 1;
-        self.tail_probe = None;
+        self.timers.tail_probe = None;
         self.phase = Phase::Recovery { until: self.space.nxt };
         self.undo.begin(self.space.una);
         // RFC 9937's RecoverFS: what was in flight before this ACK.

@@ -1,6 +1,6 @@
 //! From the keeper of the states: SYN, FIN and reset. What they carry beside that, and when they are repeated, is this
 //! layer's affair, but for the SYN.
-use super::{Instant, Recovery, scoreboard::Scoreboard, send_space::SendSpace};
+use super::{Instant, Recovery};
 use crate::segment::{ACK, SackBlocks, Segment, SeqNumber};
 
 /// More than this many bare segments wait only if the caller stopped sending; the oldest ACKs are useless then.
@@ -32,17 +32,14 @@ impl Recovery {
             return;
         }
         self.ports = (syn.source, syn.destination);
-        if self.handshake.ours.is_none() || self.space.iss != syn.seq {
-            self.space = SendSpace::new(syn.seq);
-            self.board = Scoreboard::new(self.space.una);
-            if let Some(timestamps) = syn.options.timestamps {
-                self.clock.start(now, timestamps.value);
-            }
+        if self.handshake.ours.is_none() || self.sender.space.iss != syn.seq {
+            let timestamp = syn.options.timestamps.map(|timestamps| timestamps.value);
+            self.sender.synchronize(now, syn.seq, timestamp);
         }
         let mut syn = Segment { window: self.receiver.syn_window(), ..*syn };
         let options = &mut syn.options;
         options.window_scale = options.window_scale.map(|_| self.receiver.offered_shift());
-        options.mss = options.mss.map(|_| u16::try_from(self.link_mss).unwrap_or(u16::MAX));
+        options.mss = options.mss.map(|_| u16::try_from(self.sender.link_mss).unwrap_or(u16::MAX));
         self.handshake.ours = Some(syn.options);
         self.handshake.on_syn_sent(now);
         self.handshake.keep_syn(syn);
@@ -58,12 +55,12 @@ impl Recovery {
         if !self.established {
             return;
         }
-        let space = &mut self.space;
+        let space = &mut self.sender.space;
         match space.fin {
             None => {
                 space.fin = Some(space.end);
                 space.end += 1;
-                self.more = false;
+                self.sender.buffer.more = false;
             }
             Some(_) if space.is_fin_acknowledged() => self.reported.fin_acknowledged = false,
             // Repeating it is this layer's task.

@@ -47,15 +47,15 @@ impl Recovery {
 
         let len = payload.len();
         let fin = segment.is(FIN);
-        let stamp = segment.options.timestamps.filter(|_| self.use_timestamps);
+        let stamp = segment.options.timestamps.filter(|_| self.sender.use_timestamps);
         // RFC 7323, section 5.3. Bare ACKs are exempt, as reordering is harmless to them.
-        if (len > 0 || fin) && stamp.is_some_and(|stamp| self.clock.is_old(now, stamp.value)) {
+        if (len > 0 || fin) && stamp.is_some_and(|stamp| self.receiver.is_old_timestamp(now, stamp.value)) {
             // What was sent again may have overtaken it: the sender wants to know (Linux's tcp_send_dupack()).
             let report = self.receiver.refuse(segment.seq, segment.seq_len().into());
             self.push_ack(report);
             return Outcome::Digested;
         }
-        let ack = self.space.offset(segment.ack);
+        let ack = self.sender.space.offset(segment.ack);
         if !self.receiver.is_near(segment.seq) {
             // Who sends data waits for its acknowledgment: no loop (Linux's tcp_oow_rate_limited()).
             match len > 0 || fin {
@@ -64,20 +64,20 @@ impl Recovery {
             }
             return Outcome::Digested;
         }
-        if !self.space.is_acceptable_ack(ack) {
+        if !self.sender.space.is_acceptable_ack(ack) {
             self.challenge(now);
             return Outcome::Digested;
         }
         if let Some(stamp) = stamp
             && self.receiver.was_acknowledged(segment.seq)
         {
-            self.clock.note(now, stamp.value);
+            self.receiver.note_timestamp(now, stamp.value);
         }
-        self.user_timeout.on_heard(now);
+        self.sender.timers.user_timeout.on_heard(now);
 
         let bare = len == 0 && !fin;
-        self.on_ack(now, segment, ack, bare);
-        self.charge_pool();
+        self.sender.on_ack(now, segment, ack, bare);
+        self.sender.charge_pool();
         if bare {
             self.on_bare(now, segment.seq);
         } else if self.receiver.is_worth_offering(segment.seq, len) {
@@ -97,7 +97,7 @@ impl Recovery {
 
     /// Whether the acknowledgment of an established connection's segment is one that the peer may have sent.
     pub fn is_acceptable_ack(&self, ack: SeqNumber) -> bool {
-        self.space.is_acceptable_ack(self.space.offset(ack))
+        self.sender.space.is_acceptable_ack(self.sender.space.offset(ack))
     }
 
     /// Takes payload and FIN of a segment, at least one of which there is, that begins at `seq`, and of which the user
@@ -110,12 +110,13 @@ impl Recovery {
         fin: bool,
         taken: usize,
     ) {
-        let Answer::AtOnce(sack) = self.receiver.on_segment(now, seq, payload, fin, self.mss, taken) else {
+        let Answer::AtOnce(sack) = self.receiver.on_segment(now, seq, payload, fin, self.sender.mss, taken)
+        else {
             return;
         };
         self.push_ack(sack);
         while let Some(sack) = self.receiver.further_report() {
-            if self.sack {
+            if self.sender.sack {
                 self.push_ack(sack);
             }
         }
@@ -138,7 +139,7 @@ impl Recovery {
         let news = |reported: &mut bool, happened: bool| !std::mem::replace(reported, happened) && happened;
         if news(&mut reported.established, self.established) {
             Some(Event::Established)
-        } else if news(&mut reported.fin_acknowledged, self.space.is_fin_acknowledged()) {
+        } else if news(&mut reported.fin_acknowledged, self.sender.space.is_fin_acknowledged()) {
             Some(Event::FinAcknowledged)
         } else if news(&mut reported.peer_finished, self.receiver.is_finished() && self.established) {
             Some(Event::PeerFinished)
@@ -171,8 +172,8 @@ impl Recovery {
     }
 
     fn push_ack(&mut self, sack: SackBlocks) {
-        let (ack, window) = self.receiver.advertise(self.mss);
-        let sack = if self.sack { sack } else { SackBlocks::default() };
+        let (ack, window) = self.receiver.advertise(self.sender.mss);
+        let sack = if self.sender.sack { sack } else { SackBlocks::default() };
         if let Some(Control::Ack { ack: before, sack: earlier, .. }) = self.control.back()
             && self.receiver.repeats() > DUPLICATES + 1
             && !earlier.is_empty()

@@ -26,13 +26,13 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `handshake`, `send_space`, `timestamps` | what the connection has agreed on, its sequence space, its clock |
+//! | `handshake`, `sender`, `receiver` | the three parts of a connection, each with the data that it owns |
+//! | `send_space`, `timestamps` | the sequence space, the clock |
 //! | `memory_pool` | what all connections' buffers may occupy together |
 //! | `send_buffer`, `ring`, `scoreboard` | the user's bytes, and what is known of them |
 //! | `rack`, `tail_probe`, `rtt`, `undo` | when something is lost, and when it was not |
 //! | `rate`, `congestion`, `prr`, `pacing` | how much and how fast |
 //! | `path_mtu` | how large |
-//! | `receiver` | the peer's bytes, the window, and when to acknowledge |
 //! | `egress` | what the states want sent |
 //! | `opening`, `ingress`, `digest` | the peer's segments: before and after the handshake, and what acknowledgments mean |
 //! | `timers`, `transmit` | what is sent, and when |
@@ -54,6 +54,7 @@ mod rtt;
 mod scoreboard;
 mod send_buffer;
 mod send_space;
+mod sender;
 mod tail_probe;
 mod time;
 mod timers;
@@ -69,27 +70,11 @@ pub use memory_pool::MemoryPool;
 pub use receiver::{is_acceptable, window_shift};
 pub use time::Instant;
 
-use congestion::CongestionControl;
-use digest::Batch;
 use egress::Control;
 use handshake::Handshake;
 use ingress::Reported;
-use memory_pool::Charge;
-use pacing::Pacer;
-use path_mtu::PathMtu;
-use prr::Prr;
-use rack::Rack;
-use rate::RateEstimator;
 use receiver::Receiver;
-use ring::Ring;
-use rtt::RttEstimator;
-use scoreboard::Scoreboard;
-use send_buffer::Budget;
-use send_space::SendSpace;
-use tail_probe::TailProbe;
-use timers::{Persist, UserTimeout};
-use timestamps::TimestampClock;
-use undo::SpuriousDetector;
+use sender::Sender;
 
 /// What a connection is made with.
 #[derive(Clone, Debug)]
@@ -210,100 +195,30 @@ impl Stats {
     }
 }
 
-/// Where a loss has brought us (RFC 8985, RFC 6298).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Open,
-    /// Fast recovery, until this offset is acknowledged.
-    Recovery {
-        until: u64,
-    },
-    /// After a timeout.
-    Loss {
-        until: u64,
-    },
-}
-
 /// The layer for one connection.
 pub struct Recovery {
-    config: Config,
     handshake: Handshake,
+    sender: Sender,
+    receiver: Receiver,
+    /// Our port and the peer's.
+    ports: (u16, u16),
+    /// Segments without data that wait to be sent.
+    control: VecDeque<Control>,
+    /// The header that was sent last.
+    header: [u8; MAX_HEADER_LEN],
     established: bool,
     /// A reset was sent: nothing else follows.
     aborted: bool,
-    sack: bool,
-    use_timestamps: bool,
-    /// Payload bytes of a full segment.
-    mss: u64,
-    link_mss: u64,
-
-    space: SendSpace,
-    ring: Ring,
-    budget: Budget,
-    /// For what the user's bytes, and what is known of them, occupy.
-    charge: Charge,
-    /// The user is about to write more.
-    more: bool,
-    board: Scoreboard,
-    clock: TimestampClock,
-    reported: Reported,
-    receiver: Receiver,
-
-    /// Our port and the peer's.
-    ports: (u16, u16),
-    control: VecDeque<Control>,
-    header: [u8; MAX_HEADER_LEN],
-
-    phase: Phase,
-    rtt: RttEstimator,
-    rack: Rack,
-    undo: SpuriousDetector,
-    rate: RateEstimator,
-    prr: Option<Prr>,
-    pacer: Pacer,
-    /// Pacing held back what would have been sent.
-    pacing_blocked: bool,
-    congestion: Box<dyn CongestionControl>,
-    usage: transmit::WindowUsage,
-    batch: Option<Batch>,
-    /// Duplicate ACKs in a row, for peers without SACK.
-    duplicate_acks: u64,
-
-    /// The retransmission timer runs from here.
-    rto_from: Instant,
-    /// The head may be sent once into a shut window.
-    head_probe: bool,
-    /// It was.
-    head_probed: bool,
-    /// The probe timer runs from here.
-    probe_from: Instant,
-    tail_probe: Option<TailProbe>,
-    /// When the reordering window of what RACK suspects ends.
-    reordering_ends: Option<Instant>,
-    persist: Persist,
-    user_timeout: UserTimeout,
-    path_mtu: PathMtu,
-    idle_since: Option<Instant>,
     challenged_at: Option<Instant>,
-    delivery_rate: u64,
-    stats: Stats,
+    reported: Reported,
 }
 
 impl fmt::Debug for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recovery")
-            .field("space", &self.space)
-            .field("phase", &self.phase)
-            .field("lost", &self.board.lost())
-            .field("sacked", &self.board.sacked())
+            .field("sender", &self.sender)
             .field("control", &self.control.len())
-            .field("rtt", &self.rtt)
-            .field("rack", &self.rack)
-            .field("prr", &self.prr)
-            .field("congestion", &self.congestion)
             .field("reported", &self.reported)
-            .field("persist", &self.persist)
-            .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
 }
@@ -316,93 +231,70 @@ impl Recovery {
 
     /// The same, for one of many connections, whose buffers together shall not exceed `pool`.
     pub fn sharing(config: Config, pool: &MemoryPool) -> Self {
-        let link_mss = u64::from(config.link_mss);
-        let mut layer = Recovery {
+        Recovery {
             handshake: Handshake::default(),
-            established: false,
-            aborted: false,
-            sack: false,
-            use_timestamps: false,
-            mss: link_mss,
-            link_mss,
-            space: SendSpace::default(),
-            ring: Ring::default(),
-            budget: Budget::new(config.send_buffer),
-            charge: pool.charge(),
-            more: false,
-            board: Scoreboard::default(),
-            clock: TimestampClock::default(),
-            reported: Reported::default(),
             receiver: Receiver::new(config.receive_buffer, pool),
+            sender: Sender::new(config, pool),
             ports: (0, 0),
             control: VecDeque::new(),
             header: [0; MAX_HEADER_LEN],
-            phase: Phase::Open,
-            rtt: RttEstimator::default(),
-            rack: Rack::default(),
-            undo: SpuriousDetector::default(),
-            rate: RateEstimator::default(),
-            prr: None,
-            pacer: Pacer::default(),
-            pacing_blocked: false,
-            congestion: config.algorithm.start(link_mss),
-            usage: transmit::WindowUsage::default(),
-            batch: None,
-            duplicate_acks: 0,
-            rto_from: Instant::ZERO,
-            head_probe: false,
-            head_probed: false,
-            probe_from: Instant::ZERO,
-            tail_probe: None,
-            reordering_ends: None,
-            persist: Persist::default(),
-            user_timeout: UserTimeout::default(),
-            path_mtu: PathMtu::new(link_mss),
-            idle_since: None,
+            established: false,
+            aborted: false,
             challenged_at: None,
-            delivery_rate: 0,
-            stats: Stats::default(),
-            config,
-        };
-        layer.charge_pool();
-        layer
+            reported: Reported::default(),
+        }
     }
 
     /// The timestamp clock said `value` at `at`, in a SYN-ACK that somebody else has sent for this layer, and goes on from
     /// there (RFC 7323, section 5.4).
     pub fn set_clock(&mut self, at: Instant, value: u32) {
-        self.clock.start(at, value);
+        self.sender.clock.start(at, value);
     }
 
     /// Counters and estimates, as of the last call.
     pub fn stats(&self) -> Stats {
-        Stats {
-            smoothed_rtt: self.rtt.smoothed(),
-            min_rtt: self.rtt.minimum(),
-            algorithm: self.config.algorithm,
-            congestion_window: self.congestion.window(),
-            slow_start_threshold: Some(self.congestion.ssthresh()).filter(|ssthresh| *ssthresh < u64::MAX),
-            in_flight: self.in_flight(),
-            bandwidth: self.congestion.bandwidth().or(Some(self.delivery_rate).filter(|rate| *rate > 0)),
-            pacing_rate: self.congestion.pacing_rate(),
-            segment_size: self.mss,
-            ..self.stats
-        }
+        self.sender.stats()
+    }
+
+    /// Bytes that [`Recovery::write`] takes now.
+    pub fn room(&self) -> usize {
+        if self.established && !self.aborted { self.sender.room() } else { 0 }
+    }
+
+    /// Lets `fill` write into a contiguous part of the free buffer, at most `limit` bytes; it returns how much it
+    /// wrote. If that was all it could, more is expected to follow at once: an incomplete super-frame waits for it
+    /// while anything is in flight (send(2), MSG_MORE).
+    ///
+    /// # Errors
+    /// `fill`'s.
+    pub fn write<E>(
+        &mut self,
+        limit: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        self.sender.write(limit.min(self.room()), fill)
+    }
+
+    /// Gives back what the buffers have allocated and do not use. A busy connection allocates it again.
+    pub fn reclaim(&mut self) {
+        self.sender.reclaim();
+        self.receiver.reclaim();
     }
 
     /// Bytes that the user handed over and the peer has not acknowledged, a FIN included.
     pub fn outstanding(&self) -> u64 {
-        self.space.outstanding()
+        self.sender.space.outstanding()
     }
 
     /// The same without a FIN.
     pub fn unacknowledged(&self) -> u64 {
-        self.space.fin.unwrap_or(self.space.end).saturating_sub(self.space.una)
+        let space = &self.sender.space;
+        space.fin.unwrap_or(space.end).saturating_sub(space.una)
     }
 
     /// Bytes that the user handed over and that have not been sent yet, a FIN included.
     pub fn unsent(&self) -> u64 {
-        self.space.end - self.space.nxt
+        self.sender.space.end - self.sender.space.nxt
     }
 
     /// The sequence number that we expect of the peer next.
@@ -446,52 +338,27 @@ impl Recovery {
     /// Whether the sequence number of a segment quoted by an ICMP error is one of ours in flight (RFC 5927,
     /// section 4.1). An error that quotes another must be ignored.
     pub fn quotes(&self, seq: SeqNumber) -> bool {
-        let offset = self.space.offset(seq);
-        if !self.established {
-            return self.handshake.ours.is_some() && seq == self.space.iss;
+        let space = &self.sender.space;
+        match self.established {
+            true => (space.una..space.nxt).contains(&space.offset(seq)),
+            false => self.handshake.ours.is_some() && seq == space.iss,
         }
-        (self.space.una..self.space.nxt).contains(&offset)
     }
 
     /// Frames carry at most so many payload bytes from now on: the link no longer cuts super-frames, say.
     pub fn set_max_frame(&mut self, max_frame: usize) {
-        self.config.max_frame = max_frame;
+        self.sender.config.max_frame = max_frame;
     }
 
     /// The path carries no more than `link_mss` (its MTU less the IP header and 20): what is in flight in larger
     /// segments is lost, and is sent again in smaller ones at once (RFC 1191, section 6.5; no congestion).
     pub fn set_mss(&mut self, now: Instant, link_mss: u16) {
-        self.path_mtu.learn(u64::from(link_mss));
-        self.resize_segments(now, u64::from(link_mss));
-    }
-
-    fn resize_segments(&mut self, now: Instant, link_mss: u64) {
-        let before = self.mss;
-        self.link_mss = link_mss;
-        let Some(agreement) = self.handshake.agreement() else {
-            self.mss = link_mss;
-            return;
-        };
-        self.mss = agreement.segment_payload(link_mss);
-        self.congestion.set_mss(self.mss);
-        if self.mss < before && !self.board.is_empty() {
-            self.stats.bytes_lost += self.board.mark_longer_lost(self.mss);
-            self.rto_from = now;
-            self.pacer.reset(now);
-        }
+        self.sender.path_mtu.learn(u64::from(link_mss));
+        self.sender.resize_segments(now, u64::from(link_mss));
     }
 
     /// The shortest round trip of late, if any was measured.
     pub fn min_rtt(&self) -> Option<Duration> {
-        self.rtt.minimum()
-    }
-
-    fn seq(&self, offset: u64) -> SeqNumber {
-        self.space.seq(offset)
-    }
-
-    /// Bytes in the network; without SACK, each duplicate ACK stands for a segment that has left it (RFC 6582).
-    fn in_flight(&self) -> u64 {
-        self.board.in_flight().saturating_sub(self.duplicate_acks * self.mss)
+        self.sender.rtt.minimum()
     }
 }

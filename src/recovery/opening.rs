@@ -1,6 +1,6 @@
 //! The peer's segments before the connection is established: SYN-SENT and SYN-RECEIVED (RFC 9293, sections 3.10.7.3 and
 //! 3.10.7.4).
-use super::{Instant, Outcome, Recovery, egress::Control, handshake::Agreement, scoreboard::Scoreboard};
+use super::{Instant, Outcome, Recovery, egress::Control, handshake::Agreement};
 use crate::segment::{ACK, FIN, RST, SYN, Segment};
 
 /// The effect of a segment on a connection that was not established.
@@ -37,7 +37,7 @@ impl Recovery {
     fn on_syn_sent(&mut self, now: Instant, segment: &Segment, payload: &[u8]) -> Opening {
         let acknowledges = segment.is(ACK);
         // First: our SYN is all that can be acknowledged.
-        if acknowledges && self.space.offset(segment.ack) != self.space.una {
+        if acknowledges && !self.acknowledges_our_syn(segment) {
             if !segment.is(RST) {
                 self.refuse(segment);
                 self.handshake.repeat_soon(now);
@@ -76,7 +76,7 @@ impl Recovery {
             }
             return DIGESTED;
         }
-        let acknowledged = segment.is(ACK).then(|| self.space.offset(segment.ack) == self.space.una);
+        let acknowledged = segment.is(ACK).then(|| self.acknowledges_our_syn(segment));
         if acknowledged == Some(false) {
             // Fifth, but before the sequence number is looked at: section 3.5.2, group 2, and Linux's tcp_check_req().
             // The keeper of the states resets it.
@@ -99,12 +99,18 @@ impl Recovery {
         }
     }
 
+    /// Whether the segment acknowledges our SYN, and nothing beyond.
+    fn acknowledges_our_syn(&self, segment: &Segment) -> bool {
+        let space = &self.sender.space;
+        space.offset(segment.ack) == space.una
+    }
+
     /// The peer's SYN is one that we wait for.
     fn take_syn(&mut self, now: Instant, syn: &Segment) {
         self.handshake.theirs = Some(syn.options);
         self.receiver.synchronize(syn.seq);
         if let Some(stamp) = syn.options.timestamps {
-            self.clock.note(now, stamp.value);
+            self.receiver.note_timestamp(now, stamp.value);
         }
     }
 
@@ -118,8 +124,7 @@ impl Recovery {
     /// What both SYNs say holds from now on.
     fn agree(&mut self) -> Option<Agreement> {
         let agreement = self.handshake.agreement()?;
-        self.sack = agreement.sack;
-        self.use_timestamps = agreement.timestamps;
+        self.sender.agree(agreement);
         self.receiver.establish(agreement.our_shift);
         Some(agreement)
     }
@@ -130,20 +135,8 @@ impl Recovery {
         // The window of a SYN is never scaled (RFC 7323, section 2.2).
         let shift = if segment.is(SYN) { 0 } else { agreement.peer_shift };
         self.established = true;
-        self.mss = agreement.segment_payload(self.link_mss);
-        self.space.shift = agreement.peer_shift;
-        // As the field of a later segment would be, with which it will be compared.
-        let field = segment.window >> (agreement.peer_shift - shift);
-        self.space.set_window(segment.seq, field, u64::from(segment.window) << shift);
-        self.congestion = self.config.algorithm.start(self.mss);
-        if let Some(rtt) = self.handshake.round_trip(now) {
-            self.rtt.sample(now, rtt, rtt);
-        }
-        self.board = Scoreboard::new(self.space.una);
-        self.rate.start(now);
-        self.rto_from = now;
-        self.probe_from = now;
-        self.user_timeout.on_heard(now);
+        let rtt = self.handshake.round_trip(now);
+        self.sender.establish(now, segment, shift, agreement, rtt);
         true
     }
 }

@@ -19,7 +19,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-use super::{Instant, MemoryPool, memory_pool::Charge, ring::Ring};
+use super::{Instant, MemoryPool, memory_pool::Charge, ring::Ring, timestamps::RecentTimestamp};
 use crate::segment::{SackBlocks, SeqNumber};
 use out_of_order::OutOfOrder;
 use reassembly::Reassembly;
@@ -67,6 +67,7 @@ pub(super) struct Receiver {
     space: ReceiveSpace,
     reassembly: Reassembly,
     report: SackReport,
+    recent: RecentTimestamp,
     /// What came in order.
     ring: Ring,
     /// What did not: the bytes of what `reassembly` knows.
@@ -103,6 +104,7 @@ impl Receiver {
             space: ReceiveSpace::default(),
             reassembly: Reassembly::default(),
             report: SackReport::default(),
+            recent: RecentTimestamp::default(),
             ring: Ring::default(),
             pieces: OutOfOrder::default(),
             charge: pool.charge(),
@@ -147,6 +149,21 @@ impl Receiver {
     /// Both SYNs are known, and our window field is shifted by so much.
     pub fn establish(&mut self, shift: u8) {
         self.shift = shift;
+    }
+
+    /// The peer's timestamp to echo.
+    pub fn timestamp(&self) -> u32 {
+        self.recent.value()
+    }
+
+    /// Notes the timestamp of a segment that begins at or before the last ACK sent (RFC 7323, section 4.3).
+    pub fn note_timestamp(&mut self, now: Instant, value: u32) {
+        self.recent.note(now, value);
+    }
+
+    /// Whether a timestamp belongs to an old duplicate (RFC 7323, section 5.3).
+    pub fn is_old_timestamp(&self, now: Instant, value: u32) -> bool {
+        self.recent.is_old(now, value)
     }
 
     /// RCV.NXT.
