@@ -122,7 +122,7 @@ impl Host {
 fn take(stack: &mut Stack, now: Duration, received: Received<'_>) {
     let Received { frame, .. } = received;
     if let Ingress::Data(data) = stack.ingress(now, Received { frame: &mut *frame, ..received }) {
-        drop(stack.arrived(now, &data, frame));
+        drop(stack.received_data(now, &data, frame));
     }
 }
 

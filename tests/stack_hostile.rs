@@ -195,7 +195,7 @@ impl Target {
         let shown = Received { frame: &mut *frame, ..received };
         let Ingress::Data(data) = self.stack.ingress(self.now, shown) else { return };
         let Some(appetite) = self.appetite else { return };
-        let mut data = self.stack.arrived(self.now, &data, frame).expect("it is the flow's");
+        let mut data = self.stack.received_data(self.now, &data, frame).expect("it is the flow's");
         assert_eq!(*data.tuple(), tuple());
         let mut left = appetite;
         while left > 0 {

@@ -29,7 +29,7 @@ use netkat::{
         decode::{Ip, Network, Tcp, Transport, decode},
     },
     stack::{
-        Admission, Audience, DatagramService, Ingress, Listener, Neighbour, Path, Persona, Settings, Stack, Way,
+        Admission, Audience, DatagramService, Ingress, Listener, Neighbour, Path, AssumedAddress, Settings, Stack, Way,
         WayBack,
         checksum::Sum,
         ip::{self, Fragmentation, Template},
@@ -89,7 +89,7 @@ impl World {
             paths: HashMap::from([(INTERFACE, PATH)]),
         });
         if u.arbitrary()? {
-            stack.impersonate(Persona {
+            stack.impersonate(AssumedAddress {
                 address: local,
                 mac: MacAddr([2, 0, 0, 0, 0, 1]),
                 interface: INTERFACE,
@@ -164,7 +164,7 @@ impl World {
                 assert!(!matches!(taken, Ingress::Ask(_)), "what is answered is not asked again");
             }
             if let Ingress::Data(data) = taken
-                && let Some(mut data) = self.stack.arrived(now, &data, frame)
+                && let Some(mut data) = self.stack.received_data(now, &data, frame)
             {
                 let eats = |bytes: &[u8]| Ok(bytes.len() * appetite / 4);
                 while data.receive(usize::MAX, eats).is_ok_and(|taken| taken > 0) {}

@@ -8,7 +8,7 @@ use super::{
     Instant,
     congestion::AckSample,
     prr::Prr,
-    rack::{Arrival, Conditions},
+    rack::{Conditions, Transmission},
     sender::{Phase, Sender},
     tail_probe::Verdict,
     timestamps,
@@ -118,13 +118,13 @@ impl Sender {
         self.board.acknowledge(ack, |record, highest| {
             rate.on_delivered(now, record);
             // RFC 7323, section 4.3: the echo is of the segment at the left edge, whatever else this acknowledges.
-            let arrival = match echo.filter(|_| record.start <= una) {
-                Some(echo) if clock.is_before(echo, record.sent) => Arrival::Earlier,
+            let transmission = match echo.filter(|_| record.start <= una) {
+                Some(echo) if clock.is_before(echo, record.sent) => Transmission::Earlier,
                 // What is sent again was so a round trip before, at least.
-                Some(_) if minimum.is_some_and(|rtt| rtt >= timestamps::TICK) => Arrival::Last,
-                _ => Arrival::Unknown,
+                Some(_) if minimum.is_some_and(|rtt| rtt >= timestamps::TICK) => Transmission::Last,
+                _ => Transmission::Unknown,
             };
-            stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, arrival));
+            stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, transmission));
             ambiguous |= !record.timed;
             round_trips = Some(widen(round_trips, now.since(record.sent)));
         });
@@ -174,8 +174,8 @@ impl Sender {
             self.board.sack(blocks, self.mss, |record, highest| {
                 rate.on_delivered(now, record);
                 // The echo is of what came in order last, long before this.
-                let arrival = Arrival::Unknown;
-                stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, arrival));
+                let transmission = Transmission::Unknown;
+                stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, transmission));
                 if record.timed {
                     batch.rtt = Some(widen(batch.rtt, now.since(record.sent)));
                 }

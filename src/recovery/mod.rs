@@ -245,8 +245,8 @@ impl Recovery {
         }
     }
 
-    /// The timestamp clock said `value` at `at`, in a SYN-ACK that somebody else has sent for this layer, and goes on from
-    /// there (RFC 7323, section 5.4).
+    /// Sets the timestamp clock to the `value` that it had at `at`, when a SYN-ACK was sent for this layer (RFC 7323,
+    /// section 5.4).
     pub fn set_clock(&mut self, at: Instant, value: u32) {
         self.sender.clock.start(at, value);
     }
@@ -345,7 +345,7 @@ impl Recovery {
         }
     }
 
-    /// Frames carry at most so many payload bytes from now on: the link no longer cuts super-frames, say.
+    /// Limits the payload of further frames, in bytes: the link no longer cuts super-frames, say.
     pub fn set_max_frame(&mut self, max_frame: usize) {
         self.sender.config.max_frame = max_frame;
     }

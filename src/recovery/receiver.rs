@@ -73,7 +73,7 @@ pub(super) struct Receiver {
     /// What did not: the bytes of what `reassembly` knows.
     pieces: OutOfOrder,
     charge: Charge,
-    /// There is a user, who will read.
+    /// The user has accepted the connection, and will read.
     accepted: bool,
     /// The offset that the user reads next.
     read: u64,
@@ -83,18 +83,19 @@ pub(super) struct Receiver {
     edge: u64,
     /// The shift of our window field.
     shift: u8,
-    /// RCV.NXT and the right edge as the wire saw them last, 0 before it saw any; and what had been read by then.
-    told: u64,
-    told_edge: u64,
-    told_read: u64,
-    /// How often the wire saw the same RCV.NXT again.
+    /// RCV.NXT and the right edge as they were announced last (RFC 7323's Last.ACK.sent), 0 before the first time; and what
+    /// had been read by then.
+    acknowledged: u64,
+    announced_edge: u64,
+    read_when_announced: u64,
+    /// How many ACKs in a row repeated RCV.NXT.
     repeats: u32,
     /// When data came last.
-    heard: Option<Instant>,
-    /// The user answers what comes.
-    dialogue: bool,
-    /// Until when the ACK that is owed may wait for an answer.
-    wait: Option<Instant>,
+    last_data_at: Option<Instant>,
+    /// The user answers what comes: data and answers alternate.
+    interactive: bool,
+    /// When the ACK that is owed must be sent, if it may wait for an answer.
+    ack_deadline: Option<Instant>,
 }
 
 impl Receiver {
@@ -113,13 +114,13 @@ impl Receiver {
             limit: (limit as u64).max(1),
             edge: 0,
             shift: 0,
-            told: 0,
-            told_edge: 0,
-            told_read: 1,
+            acknowledged: 0,
+            announced_edge: 0,
+            read_when_announced: 1,
             repeats: 0,
-            heard: None,
-            dialogue: false,
-            wait: None,
+            last_data_at: None,
+            interactive: false,
+            ack_deadline: None,
         }
     }
 
@@ -137,13 +138,13 @@ impl Receiver {
     pub fn synchronize(&mut self, irs: SeqNumber) {
         self.space = ReceiveSpace::new(irs);
         self.edge = self.space.nxt + u64::from(self.syn_window());
-        self.told_edge = self.edge;
+        self.announced_edge = self.edge;
         self.charge_pool();
     }
 
     /// Our SYN-ACK acknowledged it.
     pub fn on_syn_acknowledged(&mut self) {
-        self.told = self.space.nxt;
+        self.acknowledged = self.space.nxt;
     }
 
     /// Both SYNs are known, and our window field is shifted by so much.
@@ -178,14 +179,14 @@ impl Receiver {
 
     /// Whether `seq` is at or before the last acknowledgment sent (RFC 7323's Last.ACK.sent).
     pub fn was_acknowledged(&self, seq: SeqNumber) -> bool {
-        self.space.distance(seq) <= self.told as i64 - self.space.nxt as i64
+        self.space.distance(seq) <= self.acknowledged as i64 - self.space.nxt as i64
     }
 
     /// Whether `seq` is what we expect, or what the wire has heard that we do: a peer without a connection answers to
     /// the latter (RFC 5961, section 3.2).
     pub fn is_expected(&self, seq: SeqNumber) -> bool {
         let distance = self.space.distance(seq);
-        distance == 0 || self.told > 0 && distance == self.told as i64 - self.space.nxt as i64
+        distance == 0 || self.acknowledged > 0 && distance == self.acknowledged as i64 - self.space.nxt as i64
     }
 
     /// Whether `seq` is acceptable, as that of a segment of no length (RFC 9293, section 3.10.7.4, first).
@@ -287,10 +288,10 @@ impl Receiver {
         if holes || refused || self.space.nxt == next || self.report.has_duplicate() {
             return Answer::AtOnce(self.report(news));
         }
-        self.heard = Some(now);
-        let full = self.space.nxt - self.told >= 2 * segment;
-        self.wait = match self.dialogue && !full && !self.is_finished() {
-            true => self.wait.or(Some(now + ACK_DELAY)),
+        self.last_data_at = Some(now);
+        let full = self.space.nxt - self.acknowledged >= 2 * segment;
+        self.ack_deadline = match self.interactive && !full && !self.is_finished() {
+            true => self.ack_deadline.or(Some(now + ACK_DELAY)),
             false => None,
         };
         Answer::Cumulative
@@ -447,13 +448,13 @@ impl Receiver {
     pub fn advertise(&mut self, segment: u64) -> (SeqNumber, u16) {
         let window = self.right_edge(segment).saturating_sub(self.space.nxt) >> self.shift;
         let window = u16::try_from(window).unwrap_or(u16::MAX);
-        self.repeats = if self.told == self.space.nxt { self.repeats.saturating_add(1) } else { 0 };
-        self.told = self.space.nxt;
-        self.told_edge = self.told + (u64::from(window) << self.shift);
+        self.repeats = if self.acknowledged == self.space.nxt { self.repeats.saturating_add(1) } else { 0 };
+        self.acknowledged = self.space.nxt;
+        self.announced_edge = self.acknowledged + (u64::from(window) << self.shift);
         // What the field says is what is taken, no more.
-        self.edge = self.edge.max(self.told_edge);
-        self.told_read = self.read;
-        self.wait = None;
+        self.edge = self.edge.max(self.announced_edge);
+        self.read_when_announced = self.read;
+        self.ack_deadline = None;
         self.charge_pool();
         (self.expected(), window)
     }
@@ -465,27 +466,29 @@ impl Receiver {
 
     /// Data of the user leaves.
     pub fn on_data_sent(&mut self, now: Instant) {
-        if self.heard.is_some_and(|heard| now.since(heard) <= ACK_DELAY) {
-            self.dialogue = true;
+        if self.last_data_at.is_some_and(|at| now.since(at) <= ACK_DELAY) {
+            self.interactive = true;
         }
     }
 
     /// No data has come to ride on.
     pub fn on_ack_sent(&mut self) {
-        if self.wait.is_some() {
-            self.dialogue = false;
+        if self.ack_deadline.is_some() {
+            self.interactive = false;
         }
     }
 
     /// When an ACK must leave, if one is owed: [`Instant::ZERO`] for at once.
     pub fn ack_at(&self, segment: u64) -> Option<Instant> {
-        if self.told != self.space.nxt {
-            return self.space.is_synchronized().then(|| self.wait.unwrap_or(Instant::ZERO));
+        if self.acknowledged != self.space.nxt {
+            return self.space.is_synchronized().then(|| self.ack_deadline.unwrap_or(Instant::ZERO));
         }
         // A window that has become twice as large by what was read is news (Linux's tcp_cleanup_rbuf()).
         let edge = self.right_edge(segment);
-        let told = self.told_edge.saturating_sub(self.told);
-        let opened = self.read > self.told_read && edge > self.edge && edge - self.told >= 2 * told;
+        let announced = self.announced_edge.saturating_sub(self.acknowledged);
+        let opened = self.read > self.read_when_announced
+            && edge > self.edge
+            && edge - self.acknowledged >= 2 * announced;
         opened.then_some(Instant::ZERO)
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     net::{FiveTuple, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
-    stack::{MAX_ENDED, Path, Persona, Settings, Source, Stack},
+    stack::{AssumedAddress, MAX_ENDED, Path, Settings, Source, Stack},
     stdio::Interest,
 };
 use std::{
@@ -71,7 +71,7 @@ pub struct Setup {
     /// Take a port that this host's NAT uses.
     pub force: bool,
     /// The assumed address.
-    pub persona: Option<Persona>,
+    pub persona: Option<AssumedAddress>,
     /// Follow neighbours' announcements of their link addresses.
     pub hears_neighbours: bool,
     /// The back end of the guards.
@@ -253,7 +253,7 @@ impl Engine {
                     let Received { frame, .. } = received;
                     let shown = Received { frame: &mut *frame, ..received };
                     if let Some(data) = self.door.show(now, shown, &mut self.stack, &mut host)
-                        && let Some(data) = self.stack.arrived(now, &data, frame)
+                        && let Some(data) = self.stack.received_data(now, &data, frame)
                     {
                         task.deliver(now, data)?;
                     }

@@ -1,7 +1,7 @@
 //! The event loop: frames in, the task's turn, frames out, and a wait when nothing moved.
 use super::{Engine, Error, reactor::BUSY_TURNS};
 use crate::{
-    stack::{Arrived, Stack},
+    stack::{ReceivedData, Stack},
     stdio::Interest,
 };
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub trait Task {
     ///
     /// # Errors
     /// The task's.
-    fn deliver(&mut self, _now: Duration, _data: Arrived<'_>) -> Result<(), Self::Error> {
+    fn deliver(&mut self, _now: Duration, _data: ReceivedData<'_>) -> Result<(), Self::Error> {
         Ok(())
     }
 

@@ -98,7 +98,7 @@ impl Ingress {
                 Some(_) => {
                     let received = Received { frame: &mut parked.frame, ..parked.received };
                     if let Some(data) = self.show(now, received, stack, host) {
-                        drop(stack.arrived(now, &data, &parked.frame));
+                        drop(stack.received_data(now, &data, &parked.frame));
                     }
                 }
             }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     net::FiveTuple,
     runtime::Turn,
-    stack::{Arrived, Flow, Phase, Stack},
+    stack::{Flow, Phase, ReceivedData, Stack},
     stdio::{self, Channel, Input, Interest},
 };
 use std::{io, time::Duration};
@@ -134,7 +134,7 @@ impl Conversation {
     pub fn deliver(
         &mut self,
         now: Duration,
-        mut data: Arrived<'_>,
+        mut data: ReceivedData<'_>,
         output: &mut Channel,
     ) -> Result<(), Error> {
         self.write_out(now, output, |write| data.receive(TRANSFER, write)).map(drop)

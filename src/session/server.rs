@@ -24,7 +24,7 @@ use super::{
 use crate::{
     net::FiveTuple,
     runtime::{Engine, Task, Turn},
-    stack::{Arrived, Flow, Phase, Stack},
+    stack::{Flow, Phase, ReceivedData, Stack},
     stdio::{self, Channel, Interest, StandardStreams},
 };
 use nix::unistd::Pid;
@@ -349,7 +349,7 @@ impl Task for Server {
     type Output = Event;
     type Error = Error;
 
-    fn deliver(&mut self, now: Duration, data: Arrived<'_>) -> Result<(), Error> {
+    fn deliver(&mut self, now: Duration, data: ReceivedData<'_>) -> Result<(), Error> {
         let of = |client: &&mut Client| client.conversation.tuple() == data.tuple();
         let Some(client) = self.clients.iter_mut().find(of) else { return Ok(()) };
         let output = match (&mut client.streams, self.standard.as_mut()) {

@@ -8,7 +8,7 @@ use crate::{
     net::{FiveTuple, count},
     recovery::Stats,
     runtime::{Engine, Task, Turn, children::Ended},
-    stack::{Arrived, Counters, Flow, Phase, Stack},
+    stack::{Counters, Flow, Phase, ReceivedData, Stack},
     stdio::{self, Channel, Interest, StandardStreams},
 };
 use nix::unistd::Pid;
@@ -151,7 +151,7 @@ impl Task for Single {
     type Output = Result<(), Error>;
     type Error = Error;
 
-    fn deliver(&mut self, now: Duration, data: Arrived<'_>) -> Result<(), Error> {
+    fn deliver(&mut self, now: Duration, data: ReceivedData<'_>) -> Result<(), Error> {
         self.conversation.deliver(now, data, &mut self.output)
     }
 

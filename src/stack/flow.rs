@@ -3,13 +3,13 @@
 //! A flow does no I/O of its own: frames come in by [`Flow::ingress`], leave by [`Flow::egress`], and time is
 //! passed in as the duration since an arbitrary start.
 use super::{
-    arrivals::Arrivals,
     discard::{Discard, Discards},
     handshake::Handshake,
     header_only::HeaderOnly,
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
     next_hop::{self, Neighbour},
+    peer_retransmissions::PeerRetransmissions,
     state_machine::{State, StateMachine, recovery_time},
     way::{MAX_HEADERS, Settings, Way, max_payload, mss, template},
 };
@@ -99,7 +99,7 @@ pub struct Flow {
     mss: usize,
     established: bool,
     failure: Option<Failure>,
-    arrivals: Arrivals,
+    retransmissions: PeerRetransmissions,
     counters: Counters,
     discards: Option<Discards>,
     /// The header of the last segment without payload that was sent, which in TIME-WAIT is the last ACK.
@@ -178,7 +178,7 @@ impl Flow {
             mss,
             established: false,
             failure: None,
-            arrivals: Arrivals::default(),
+            retransmissions: PeerRetransmissions::default(),
             counters: Counters::default(),
             discards: None,
             last_bare: ArrayVec::new(),
@@ -201,7 +201,7 @@ impl Flow {
         &self.recovery
     }
 
-    /// Whether the peer has no such connection: there is nobody to say anything to.
+    /// Returns whether the peer has no such connection: nothing needs to be sent any more.
     fn is_reset(&self) -> bool {
         matches!(self.failure, Some(Failure::Reset | Failure::Refused))
     }
@@ -225,7 +225,7 @@ impl Flow {
         self.neighbour
     }
 
-    /// The neighbour that delivers the peer's packets is the one at `address`.
+    /// Notes that the neighbour at `address` delivers the peer's packets.
     pub fn locate(&mut self, address: IpAddr) {
         self.neighbour = Neighbour::Sender(Some(address));
     }
@@ -234,12 +234,14 @@ impl Flow {
     pub fn is_stalled(&self, now: Duration) -> bool {
         match self.phase() {
             Phase::Opening => self.counters.syns_sent >= 2,
-            Phase::Open => self.arrivals.is_unheard() || self.recovery.is_stalled(recovery_time(now)),
+            Phase::Open => {
+                self.retransmissions.suggest_lost_acks() || self.recovery.is_stalled(recovery_time(now))
+            }
             Phase::Closed => false,
         }
     }
 
-    /// Somebody says that the neighbour at `address` has this link address; whether that is news.
+    /// Handles an ARP or NDP announcement for `address`. Returns whether the next hop changed.
     pub fn move_neighbour(
         &mut self,
         now: Duration,
@@ -261,7 +263,7 @@ impl Flow {
         true
     }
 
-    /// The interface, which was one way, is another now.
+    /// Applies a change of the interface's state.
     pub fn change_interface(&mut self, now: Duration, was: &Interface, is: &Interface) {
         self.next_hop = self.next_hop.readdressed(was, is);
         self.shrink(now, is.mtu_towards(self.tuple.remote.ip()));
@@ -270,9 +272,9 @@ impl Flow {
         }
     }
 
-    /// What was not acknowledged is sent again at once: it has a new chance.
+    /// Retransmits at once what was not acknowledged: it has a new chance.
     fn retry(&mut self, now: Duration) {
-        self.arrivals.retry();
+        self.retransmissions.forget_lost_acks();
         self.recovery.retry(recovery_time(now));
     }
 
@@ -293,7 +295,8 @@ impl Flow {
     /// Whether the path loses more than a frame in a hundred, as far as we can tell.
     pub fn is_lossy(&self) -> bool {
         let Counters { egress_drops, frames_sent, frames_received, .. } = self.counters;
-        let lost = egress_drops + self.recovery.stats().segments_retransmitted + self.arrivals.repeated();
+        let lost =
+            egress_drops + self.recovery.stats().segments_retransmitted + self.retransmissions.frames();
         lost * 100 > frames_sent + frames_received
     }
 
@@ -405,7 +408,7 @@ impl Flow {
         Segment::parse(&self.last_bare).map(|segment| HeaderOnly { next_hop, template, segment })
     }
 
-    /// Something came that means nothing.
+    /// Notes a segment that is no part of the connection.
     pub fn note_discard(&mut self, last: Discard) {
         self.counters.invalid += u64::from(matches!(last, Discard::Checksum | Discard::Header));
         if self.phase() == Phase::Opening {
@@ -420,7 +423,7 @@ impl Flow {
     }
 
     /// Takes one segment of this flow, its checksum verified. An answer to its sender goes to `reply`. Returns whether its
-    /// payload is in order and has not been taken: it waits for [`Arrived`].
+    /// payload is in order and has not been taken: it waits for [`ReceivedData`].
     pub fn ingress(&mut self, now: Duration, segment: &Segment, payload: &[u8], reply: &NextHop) -> bool {
         self.counters.frames_received += 1;
         self.note_sequence(now, segment);
@@ -460,7 +463,7 @@ impl Flow {
         let Some(next_hop) = reply.destination().and_then(|sender| self.next_hop.moved(sender)) else {
             return;
         };
-        // Whoever is on the link and guesses the window must guess the acknowledgment, too.
+        // An attacker on the link who guesses the window must guess the acknowledgment, too.
         let ours = segment.is(segment::ACK) && self.recovery.is_acceptable_ack(segment.ack);
         if self.established && ours && self.recovery.admits(segment.seq) {
             log::debug!("{}: comes from another link address", self.tuple);
@@ -476,7 +479,7 @@ impl Flow {
         self.counters.first_data_at.get_or_insert(now);
         let end = segment.seq + segment.payload_len as u32;
         let expected = self.established.then(|| self.recovery.expected());
-        self.arrivals.note(now, (segment.seq, end), expected, self.recovery.min_rtt());
+        self.retransmissions.note(now, (segment.seq, end), expected, self.recovery.min_rtt());
     }
 
     /// Takes an ICMP error about this flow. One whose quoted sequence number is not in flight is forged or
@@ -572,7 +575,7 @@ impl Flow {
                     log::warn!("{error}");
                     self.recovery.set_max_frame(self.mss);
                 }
-                // Whoever looks after the interfaces will tell, and knows its name.
+                // The engine watches the interfaces, and reports this one by its name.
                 Err(error @ LinkError::Gone { .. }) => {
                     log::debug!("{}: {error}", self.tuple);
                     return Ok(false);
@@ -597,8 +600,8 @@ impl Flow {
 
 /// Data of one connection that has just come in order, and lies in its frame.
 ///
-/// The user reads it there by [`Arrived::receive`]. What is left when this is dropped is copied into the flow's buffer.
-pub struct Arrived<'a> {
+/// The user reads it there by [`ReceivedData::receive`]. What is left when this is dropped is copied into the flow's buffer.
+pub struct ReceivedData<'a> {
     now: Duration,
     flow: &'a mut Flow,
     segment: Segment,
@@ -607,10 +610,15 @@ pub struct Arrived<'a> {
     taken: usize,
 }
 
-impl<'a> Arrived<'a> {
+impl<'a> ReceivedData<'a> {
     /// Lets the user read the payload that [`Flow::ingress`] has left.
-    pub(super) fn new(now: Duration, flow: &'a mut Flow, segment: Segment, payload: &'a [u8]) -> Arrived<'a> {
-        Arrived { now, flow, segment, payload, taken: 0 }
+    pub(super) fn new(
+        now: Duration,
+        flow: &'a mut Flow,
+        segment: Segment,
+        payload: &'a [u8],
+    ) -> ReceivedData<'a> {
+        ReceivedData { now, flow, segment, payload, taken: 0 }
     }
 
     /// Returns the connection that the data belongs to.
@@ -643,7 +651,7 @@ impl<'a> Arrived<'a> {
     }
 }
 
-impl Drop for Arrived<'_> {
+impl Drop for ReceivedData<'_> {
     fn drop(&mut self) {
         self.flow.keep(self.now, &self.segment, self.payload, self.taken);
     }

@@ -5,24 +5,24 @@
 //! and a thousand flows cost what they use: a handshake is a small record until its ACK comes, and what is over
 //! is a small record until the peer is sure to know. It does no I/O: the reactor passes in frames, a link to send
 //! by, and the time.
-mod arrivals;
 pub mod checksum;
 mod datagram;
 mod deadlines;
 mod departed;
 mod discard;
 mod discovery;
-mod disguise;
 mod door;
 mod flow;
 pub mod fragment;
 mod handshake;
 mod header_only;
 pub mod icmp;
+mod impersonation;
 pub mod ip;
 mod listen;
 pub mod martian;
 mod next_hop;
+mod peer_retransmissions;
 mod state_machine;
 mod time_wait;
 mod way;
@@ -53,10 +53,10 @@ pub use datagram::{
     Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, Finding, max_payload,
 };
 pub use discard::{Discard, Discards};
-pub use discovery::Persona;
-pub use disguise::Disguise;
+pub use discovery::AssumedAddress;
 pub use door::{Question, WayBack};
-pub use flow::{Arrived, Counters, Failure, Flow, Phase};
+pub use flow::{Counters, Failure, Flow, Phase, ReceivedData};
+pub use impersonation::Impersonation;
 pub use listen::{Admission, Gate, Listener};
 pub use next_hop::{Neighbour, Source};
 pub use state_machine::{State, StateMachine};
@@ -93,7 +93,7 @@ pub struct Stack {
     /// When memory was last collected.
     reclaimed_at: Duration,
     seed: Box<dyn FnMut() -> u64>,
-    disguise: Option<Disguise>,
+    impersonation: Option<Impersonation>,
 }
 
 /// Replies that may wait; further ones are dropped, as a kernel's rate limit would.
@@ -117,9 +117,9 @@ struct Orphans {
     order: VecDeque<FiveTuple>,
 }
 
-/// How a packet came.
+/// What the link says of a packet.
 #[derive(Clone, Copy)]
-struct Arrival {
+struct Metadata {
     reply: NextHop,
     checksum: ChecksumState,
     /// Payload bytes of each segment in a coalesced frame; 0 for an ordinary one.
@@ -135,7 +135,7 @@ pub enum Ingress {
     /// The frame has not been taken: once the question is answered ([`Stack::learn`]), the same frame is to be shown
     /// again.
     Ask(Question),
-    /// The frame carries data that is in order and worth reading where it lies, by [`Stack::arrived`]. Without that
+    /// The frame carries data that is in order and worth reading where it lies, by [`Stack::received_data`]. Without that
     /// call the data is as good as lost, and the peer sends it again.
     Data(InOrder),
 }
@@ -188,7 +188,7 @@ impl Stack {
             solicitations: Solicitations::default(),
             unlocated: Vec::new(),
             seed: Box::new(seed),
-            disguise: None,
+            impersonation: None,
         }
     }
 
@@ -212,13 +212,13 @@ impl Stack {
     }
 
     /// Answers for an address that this host does not own, from now on.
-    pub fn impersonate(&mut self, persona: Persona) {
-        self.disguise = Some(Disguise::new(persona));
+    pub fn impersonate(&mut self, persona: AssumedAddress) {
+        self.impersonation = Some(Impersonation::new(persona));
     }
 
     /// The host that we are instead of this one, if we are.
-    pub fn disguise(&mut self) -> Option<&mut Disguise> {
-        self.disguise.as_mut()
+    pub fn impersonation(&mut self) -> Option<&mut Impersonation> {
+        self.impersonation.as_mut()
     }
 
     /// A flow to be worked on: what it has to send leaves with the next [`Stack::egress`].
@@ -332,27 +332,32 @@ impl Stack {
         let Received { frame, network, ethertype, reply, checksum, segment_size, .. } = received;
         let Some(packet) = frame.get_mut(network..) else { return Ingress::Done };
         self.overhear(now, ethertype, packet, reply.interface);
-        if let Some(disguise) = &mut self.disguise
-            && disguise.take(ethertype, packet, &reply)
+        if let Some(impersonation) = &mut self.impersonation
+            && impersonation.take(ethertype, packet, &reply)
         {
             return Ingress::Done;
         }
         // ARP has been heard.
         match ethertype {
             ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
-                self.ingress_packet(now, packet, Arrival { reply, checksum, segment_size }).behind(network)
+                self.ingress_packet(now, packet, Metadata { reply, checksum, segment_size }).behind(network)
             }
             _ => Ingress::Done,
         }
     }
 
     /// Lets the user read the data that the last [`Stack::ingress`] has left in `frame`.
-    pub fn arrived<'a>(&'a mut self, now: Duration, data: &InOrder, frame: &'a [u8]) -> Option<Arrived<'a>> {
+    pub fn received_data<'a>(
+        &'a mut self,
+        now: Duration,
+        data: &InOrder,
+        frame: &'a [u8],
+    ) -> Option<ReceivedData<'a>> {
         let flow = self.flows.get_mut(&data.tuple)?;
-        Some(Arrived::new(now, flow, data.segment, frame.get(data.payload.clone())?))
+        Some(ReceivedData::new(now, flow, data.segment, frame.get(data.payload.clone())?))
     }
 
-    fn ingress_packet(&mut self, now: Duration, packet: &mut [u8], arrival: Arrival) -> Ingress {
+    fn ingress_packet(&mut self, now: Duration, packet: &mut [u8], metadata: Metadata) -> Ingress {
         let header = match ip::parse(packet, false) {
             Ok(header) => header,
             Err(error) => {
@@ -360,18 +365,18 @@ impl Stack {
                 return Ingress::Done;
             }
         };
-        if let Err(martian) = martian::check(arrival.reply.interface, header.source, header.destination) {
+        if let Err(martian) = martian::check(metadata.reply.interface, header.source, header.destination) {
             log::debug!("dropping a packet from {}: {martian}", header.source);
             return Ingress::Done;
         }
         if header.fragment.is_some() {
-            return self.ingress_fragment(now, packet, &header, arrival);
+            return self.ingress_fragment(now, packet, &header, metadata);
         }
         match header.protocol {
-            ip::TCP => return self.ingress_tcp(now, packet, &header, arrival),
+            ip::TCP => return self.ingress_tcp(now, packet, &header, metadata),
             ip::UDP => {
                 let Some(bytes) = packet.get(header.transport..header.end) else { return Ingress::Done };
-                let Arrival { reply, checksum, segment_size } = arrival;
+                let Metadata { reply, checksum, segment_size } = metadata;
                 let door = &mut |tuple: &FiveTuple| self.door.judge(now, tuple, &reply, false);
                 let datagrams = &mut self.datagrams;
                 let question = datagrams.ingress(
@@ -403,24 +408,24 @@ impl Stack {
         now: Duration,
         packet: &[u8],
         header: &ip::Header,
-        arrival: Arrival,
+        metadata: Metadata,
     ) -> Ingress {
         let tuple = FiveTuple {
             protocol: Protocol::Tcp,
             local: SocketAddr::new(header.destination, 0),
             remote: SocketAddr::new(header.source, 0),
         };
-        match self.door.judge(now, &tuple, &arrival.reply, false) {
+        match self.door.judge(now, &tuple, &metadata.reply, false) {
             Judgement::Open(..) => {}
             Judgement::Ask(question) => return Ingress::Ask(question),
             Judgement::Closed | Judgement::Busy => return Ingress::Done,
         }
         let Some(mut whole) = self.reassembly.insert(now, header, packet) else { return Ingress::Done };
-        let arrival = Arrival { checksum: ChecksumState::Unverified, segment_size: 0, ..arrival };
-        match self.ingress_packet(now, &mut whole, arrival) {
+        let metadata = Metadata { checksum: ChecksumState::Unverified, segment_size: 0, ..metadata };
+        match self.ingress_packet(now, &mut whole, metadata) {
             // The packet lies in no frame.
             Ingress::Data(data) => {
-                drop(self.arrived(now, &data, &whole));
+                drop(self.received_data(now, &data, &whole));
                 Ingress::Done
             }
             other => other,
@@ -432,9 +437,9 @@ impl Stack {
         now: Duration,
         packet: &[u8],
         header: &ip::Header,
-        arrival: Arrival,
+        metadata: Metadata,
     ) -> Ingress {
-        let Arrival { reply, checksum, .. } = arrival;
+        let Metadata { reply, checksum, .. } = metadata;
         let Some(bytes) = packet.get(header.transport..header.end) else { return Ingress::Done };
         let tuple = |(source, destination)| FiveTuple {
             protocol: Protocol::Tcp,
@@ -517,8 +522,8 @@ impl Stack {
             let Some(tuple) = self.handshakes.due(now) else { break };
             self.repeat_syn_ack(now, &tuple);
         }
-        if let Some(disguise) = &mut self.disguise {
-            disguise.send(link)?;
+        if let Some(impersonation) = &mut self.impersonation {
+            impersonation.send(link)?;
         }
         for reply in self.replies.drain(..) {
             reply.send(link)?;
@@ -567,7 +572,7 @@ impl Stack {
 
     /// When [`Stack::egress`] is due next; a time that has passed means at once.
     pub fn poll_at(&self) -> Option<Duration> {
-        let messages = self.disguise.as_ref().is_some_and(Disguise::wants_to_send);
+        let messages = self.impersonation.as_ref().is_some_and(Impersonation::wants_to_send);
         match !messages && self.touched.is_empty() && self.replies.is_empty() {
             true => self.deadlines.next().into_iter().chain(self.handshakes.deadline()).min(),
             false => Some(Duration::ZERO),
