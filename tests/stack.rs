@@ -7,7 +7,7 @@ use netkat::{
     },
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Failure, Ingress, Listener, Neighbour, Path, Phase, Settings, Stack, Way, ip},
+    stack::{Admission, Failure, FlowRoute, Ingress, Listener, Neighbour, Path, Phase, Settings, Stack, ip},
 };
 use proptest::prelude::*;
 use std::{
@@ -189,7 +189,11 @@ impl Lab {
         let (local, remote) = addresses(v6);
         let tuple = FiveTuple { protocol: Protocol::Tcp, local, remote };
         let next_hop = NextHop { interface: INTERFACE, header: header(2, 1) };
-        client.stack.dial(medium.now(), tuple, Way { next_hop, neighbour: Neighbour::Fixed, path: PATH });
+        client.stack.dial(
+            medium.now(),
+            tuple,
+            FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH },
+        );
         client.tuple = Some(tuple);
         Lab { medium, client, server }
     }
@@ -353,7 +357,11 @@ fn a_crowd_shares_a_limit_and_all_are_served_in_the_end() {
             .collect();
         for tuple in &tuples {
             let next_hop = NextHop { interface: INTERFACE, header: header(2, 1) };
-            client.dial(medium.now(), *tuple, Way { next_hop, neighbour: Neighbour::Fixed, path: PATH });
+            client.dial(
+                medium.now(),
+                *tuple,
+                FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH },
+            );
         }
         let mut turn = |client: &mut Stack, server: &mut Stack| {
             let now = medium.now();

@@ -4,7 +4,7 @@ use netkat::{
     link::{ChecksumState, Link, LinkError, LinkHeader, NextHop, Offloads, Outgoing, Received},
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Failure, Ingress, Listener, Neighbour, Path, Phase, Settings, Stack, Way},
+    stack::{Admission, Failure, FlowRoute, Ingress, Listener, Neighbour, Path, Phase, Settings, Stack},
 };
 use proptest::prelude::*;
 use std::{
@@ -389,7 +389,7 @@ fn icmp_errors_that_quote_what_is_not_in_flight_are_ignored() {
         target.stack.dial(
             target.now,
             tuple(),
-            Way { next_hop: next_hop(), neighbour: Neighbour::Fixed, path: PATH },
+            FlowRoute { next_hop: next_hop(), neighbour: Neighbour::Fixed, path: PATH },
         );
         let syn = target.sent()[0];
         for offset in [u32::MAX, 1, 2, 1000, 1 << 31] {

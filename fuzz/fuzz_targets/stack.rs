@@ -29,8 +29,8 @@ use netkat::{
         decode::{Ip, Network, Tcp, Transport, decode},
     },
     stack::{
-        Admission, Audience, DatagramService, Ingress, Listener, Neighbour, Path, AssumedAddress, Settings, Stack, Way,
-        WayBack,
+        Admission, AssumedAddress, Audience, DatagramService, FlowRoute, Ingress, Listener, Neighbour, Path,
+        Settings, Stack, WayBack,
         checksum::Sum,
         ip::{self, Fragmentation, Template},
     },
@@ -100,16 +100,16 @@ impl World {
             local: SocketAddr::new(local, 40_000),
             remote: SocketAddr::new(remote, PORT),
         };
-        let way = Way { next_hop: hop(2, 1), neighbour: Neighbour::Fixed, path: PATH };
+        let route = FlowRoute { next_hop: hop(2, 1), neighbour: Neighbour::Fixed, path: PATH };
         if u.arbitrary()? {
-            stack.datagrams.dial(tuple(Protocol::Udp), way);
+            stack.datagrams.dial(tuple(Protocol::Udp), route);
         } else {
             let paths = HashMap::from([(INTERFACE, PATH)]);
             let gate = Box::new(|_| Admission::Accept);
             stack.datagrams.serve(DatagramService { audience: Audience::All, gate, paths });
         }
         let dialed = tuple(Protocol::Tcp);
-        stack.dial(medium.now(), dialed, way);
+        stack.dial(medium.now(), dialed, route);
         let mut world = World {
             stack,
             medium,

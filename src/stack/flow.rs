@@ -4,6 +4,7 @@
 //! passed in as the duration since an arbitrary start.
 use super::{
     discard::{Discard, Discards},
+    flow_route::{FlowRoute, MAX_HEADERS, Settings, max_payload, mss, template},
     handshake::Handshake,
     header_only::HeaderOnly,
     icmp::{IcmpError, Reason},
@@ -11,7 +12,6 @@ use super::{
     next_hop::{self, Neighbour},
     peer_retransmissions::PeerRetransmissions,
     state_machine::{State, StateMachine, recovery_time},
-    way::{MAX_HEADERS, Settings, Way, max_payload, mss, template},
 };
 use crate::{
     host::interface::Interface,
@@ -112,12 +112,12 @@ impl Flow {
     pub fn dial(
         now: Duration,
         tuple: FiveTuple,
-        way: Way,
+        route: FlowRoute,
         settings: &Settings,
         pool: &MemoryPool,
         seed: u64,
     ) -> Flow {
-        let mut flow = Flow::new(now, tuple, way, settings, pool, seed);
+        let mut flow = Flow::new(now, tuple, route, settings, pool, seed);
         flow.states.connect(tuple.local.port(), tuple.remote.port());
         flow
     }
@@ -126,13 +126,13 @@ impl Flow {
     /// until [`Flow::accept`].
     pub fn answer(
         tuple: FiveTuple,
-        way: Way,
+        route: FlowRoute,
         settings: &Settings,
         pool: &MemoryPool,
         handshake: &Handshake,
     ) -> Flow {
         let answered = handshake.answered;
-        let mut flow = Flow::new(answered, tuple, way, settings, pool, handshake.seed);
+        let mut flow = Flow::new(answered, tuple, route, settings, pool, handshake.seed);
         flow.states.listen(tuple.local.port());
         flow.recovery.set_accepted(false);
         let now = recovery_time(answered);
@@ -148,18 +148,18 @@ impl Flow {
     fn new(
         now: Duration,
         tuple: FiveTuple,
-        way: Way,
+        route: FlowRoute,
         settings: &Settings,
         pool: &MemoryPool,
         seed: u64,
     ) -> Flow {
         let template = template(&tuple, settings, seed);
-        let mss = mss(&way.path, tuple.remote.ip(), settings);
+        let mss = mss(&route.path, tuple.remote.ip(), settings);
         let config = recovery::Config {
             send_buffer: settings.send_buffer,
             receive_buffer: settings.receive_buffer,
             link_mss: mss as u16,
-            max_frame: max_payload(&way.path, mss),
+            max_frame: max_payload(&route.path, mss),
             algorithm: settings.congestion,
             user_timeout: settings.user_timeout,
             keep_alive: settings.keep_alive,
@@ -168,9 +168,9 @@ impl Flow {
         let states = StateMachine::new(now, mss, seed, &mut recovery);
         Flow {
             tuple,
-            next_hop: way.next_hop,
-            neighbour: way.neighbour,
-            came_by: way.next_hop.interface,
+            next_hop: route.next_hop,
+            neighbour: route.neighbour,
+            came_by: route.next_hop.interface,
             template,
             id: (seed >> 32) as u16,
             states,

@@ -1,13 +1,13 @@
 //! Being called: from a SYN, or a segment that completes a handshake, to a flow that waits to be accepted.
 use super::{
-    Flow, Path, Stack, Way,
+    Flow, FlowRoute, Path, Stack,
     door::{Judgement, Question},
+    flow_route,
     handshake::{Handshake, Reply, syn_window},
     header_only::HeaderOnly,
     next_hop::Neighbour,
     state_machine,
     time_wait::Answer,
-    way,
 };
 use crate::{
     link::NextHop,
@@ -260,11 +260,11 @@ impl Stack {
     fn send_syn_ack(&mut self, now: Duration, tuple: &FiveTuple, handshake: &Handshake) {
         let path = self.listener.as_ref().and_then(|l| l.paths.get(&handshake.next_hop.interface));
         let Some(path) = path else { return };
-        let mss = way::mss(path, tuple.remote.ip(), &self.settings);
+        let mss = flow_route::mss(path, tuple.remote.ip(), &self.settings);
         let Some(segment) = handshake.syn_ack(now, mss, self.settings.receive_buffer) else {
             return log::debug!("a SYN from {} makes no sense", tuple.remote);
         };
-        let template = way::template(tuple, &self.settings, handshake.seed);
+        let template = flow_route::template(tuple, &self.settings, handshake.seed);
         self.reply(HeaderOnly { next_hop: handshake.next_hop, template, segment });
     }
 
@@ -272,7 +272,7 @@ impl Stack {
     fn challenge(&mut self, now: Duration, tuple: &FiveTuple) {
         let Some(handshake) = self.handshakes.challenged(now, tuple) else { return };
         let Some(segment) = handshake.challenge(now, self.settings.receive_buffer) else { return };
-        let template = way::template(tuple, &self.settings, handshake.seed);
+        let template = flow_route::template(tuple, &self.settings, handshake.seed);
         let next_hop = handshake.next_hop;
         self.reply(HeaderOnly { next_hop, template, segment });
     }
@@ -292,8 +292,8 @@ impl Stack {
         self.handshakes.remove(&tuple);
         let (next_hop, neighbour) = (handshake.next_hop, handshake.neighbour);
         let Some(path) = listener.paths.get(&next_hop.interface) else { return Found::Nothing };
-        let way = Way { next_hop, neighbour, path: *path };
-        self.flows.insert(tuple, Flow::answer(tuple, way, &self.settings, &self.pool, &handshake));
+        let route = FlowRoute { next_hop, neighbour, path: *path };
+        self.flows.insert(tuple, Flow::answer(tuple, route, &self.settings, &self.pool, &handshake));
         self.changed.push(tuple);
         self.accepted.push_back(tuple);
         Found::Flow

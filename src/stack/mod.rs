@@ -13,6 +13,7 @@ mod discard;
 mod discovery;
 mod door;
 mod flow;
+mod flow_route;
 pub mod fragment;
 mod handshake;
 mod header_only;
@@ -25,7 +26,6 @@ mod next_hop;
 mod peer_retransmissions;
 mod state_machine;
 mod time_wait;
-mod way;
 
 use crate::{
     link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, NextHop, Received},
@@ -56,11 +56,11 @@ pub use discard::{Discard, Discards};
 pub use discovery::AssumedAddress;
 pub use door::{Question, WayBack};
 pub use flow::{Counters, Failure, Flow, Phase, ReceivedData};
+pub use flow_route::{FlowRoute, Path, Settings};
 pub use impersonation::Impersonation;
 pub use listen::{Admission, Gate, Listener};
 pub use next_hop::{Neighbour, Source};
 pub use state_machine::{State, StateMachine};
-pub use way::{Path, Settings, Way};
 
 /// The table of flows.
 pub struct Stack {
@@ -204,8 +204,8 @@ impl Stack {
     }
 
     /// Begins a connection; the SYN leaves with the next [`Stack::egress`].
-    pub fn dial(&mut self, now: Duration, tuple: FiveTuple, way: Way) {
-        let flow = Flow::dial(now, tuple, way, &self.settings, &self.pool, (self.seed)());
+    pub fn dial(&mut self, now: Duration, tuple: FiveTuple, route: FlowRoute) {
+        let flow = Flow::dial(now, tuple, route, &self.settings, &self.pool, (self.seed)());
         self.flows.insert(tuple, flow);
         self.touched.insert(tuple);
         self.changed.push(tuple);
@@ -498,7 +498,7 @@ impl Stack {
     }
 
     fn reset(&mut self, tuple: FiveTuple, segment: &Segment, next_hop: NextHop) {
-        let template = way::template(&tuple, &self.settings, 0);
+        let template = flow_route::template(&tuple, &self.settings, 0);
         if let Some(segment) = segment.reset() {
             self.reply(HeaderOnly { next_hop, template, segment });
         }

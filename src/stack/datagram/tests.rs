@@ -38,7 +38,7 @@ fn client(v6: bool) -> FiveTuple {
 
 fn dialed(tuple: FiveTuple, path: Path) -> Stack {
     let mut stack = Stack::new(settings(), || 7);
-    stack.datagrams.dial(tuple, Way { next_hop: HOP, neighbour: Neighbour::Fixed, path });
+    stack.datagrams.dial(tuple, FlowRoute { next_hop: HOP, neighbour: Neighbour::Fixed, path });
     stack
 }
 
@@ -473,8 +473,8 @@ fn a_segment_in_fragments_reaches_its_connection() {
 fn a_neighbour_is_asked_for_after_a_time_in_which_only_we_spoke() {
     let neighbour: IpAddr = "192.0.2.9".parse().unwrap();
     let mut stack = Stack::new(settings(), || 7);
-    let way = Way { next_hop: HOP, neighbour: Neighbour::At(neighbour), path: PATH };
-    stack.datagrams.dial(client(false), way);
+    let route = FlowRoute { next_hop: HOP, neighbour: Neighbour::At(neighbour), path: PATH };
+    stack.datagrams.dial(client(false), route);
     let at = Duration::from_secs;
     assert_eq!(stack.datagrams.unanswered(at(10)), None, "nothing was sent");
     stack.datagrams.send(&mut tape(false), b"anybody?", 8).unwrap();

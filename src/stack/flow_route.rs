@@ -28,7 +28,7 @@ pub struct Path {
 
 /// Where a flow's packets go, and what they may measure there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct FlowRoute {
     pub next_hop: NextHop,
     pub neighbour: Neighbour,
     pub path: Path,
