@@ -7,7 +7,9 @@ use netkat::{
     },
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Failure, FlowRoute, Ingress, Listener, Neighbour, Path, Phase, Settings, Stack, ip},
+    stack::{
+        Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack, ip,
+    },
 };
 use proptest::prelude::*;
 use std::{
@@ -121,7 +123,7 @@ impl Host {
 /// Shows the stack a frame, and leaves nothing in it.
 fn take(stack: &mut Stack, now: Duration, received: Received<'_>) {
     let Received { frame, .. } = received;
-    if let Ingress::Data(data) = stack.ingress(now, Received { frame: &mut *frame, ..received }) {
+    if let FrameResult::Data(data) = stack.ingress(now, Received { frame: &mut *frame, ..received }) {
         drop(stack.received_data(now, &data, frame));
     }
 }

@@ -7,7 +7,7 @@ use netkat::{
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
     stack::{
-        Admission, Ingress, Listener, Neighbour, Path, Question, Settings, Stack, WayBack,
+        Admission, FrameResult, Listener, Neighbour, Path, Question, Settings, Stack, WayBack,
         ip::{Fragment, Fragmentation, TCP, Template, pseudo_header},
     },
 };
@@ -143,7 +143,7 @@ impl House {
             time: None,
         };
         match self.stack.ingress(self.now, received) {
-            Ingress::Ask(question) => Some(question),
+            FrameResult::Ask(question) => Some(question),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use netkat::{
     link::{ChecksumState, Link, LinkError, LinkHeader, NextHop, Offloads, Outgoing, Received},
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Failure, FlowRoute, Ingress, Listener, Neighbour, Path, Phase, Settings, Stack},
+    stack::{Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack},
 };
 use proptest::prelude::*;
 use std::{
@@ -193,7 +193,7 @@ impl Target {
         };
         let Received { frame, .. } = received;
         let shown = Received { frame: &mut *frame, ..received };
-        let Ingress::Data(data) = self.stack.ingress(self.now, shown) else { return };
+        let FrameResult::Data(data) = self.stack.ingress(self.now, shown) else { return };
         let Some(appetite) = self.appetite else { return };
         let mut data = self.stack.received_data(self.now, &data, frame).expect("it is the flow's");
         assert_eq!(*data.tuple(), tuple());

@@ -12,7 +12,7 @@ use netkat::{
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
     stack::{
-        Admission, Failure, FlowRoute, Ingress, Listener, Neighbour, Path, Phase, Settings, Stack,
+        Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack,
         ip::{self, Fragmentation, Template},
     },
 };
@@ -542,7 +542,7 @@ impl World {
             wire_len,
             time: None,
         };
-        assert_eq!(self.stack.ingress(self.now, received), Ingress::Done);
+        assert_eq!(self.stack.ingress(self.now, received), FrameResult::Done);
     }
 
     /// What the stack sends now.

@@ -29,8 +29,8 @@ use netkat::{
         decode::{Ip, Network, Tcp, Transport, decode},
     },
     stack::{
-        Admission, AssumedAddress, Audience, DatagramService, FlowRoute, Ingress, Listener, Neighbour, Path,
-        Settings, Stack, WayBack,
+        Admission, AssumedAddress, Audience, DatagramService, FlowRoute, FrameResult, Listener, Neighbour,
+        Path, Settings, Stack, WayBack,
         checksum::Sum,
         ip::{self, Fragmentation, Template},
     },
@@ -156,14 +156,14 @@ impl World {
             let Received { frame, .. } = received;
             let first = Received { reply, frame: &mut *frame, ..received };
             let mut taken = self.stack.ingress(now, first);
-            if let Ingress::Ask(question) = taken {
+            if let FrameResult::Ask(question) = taken {
                 let way = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
                 self.stack.learn(question, Some(way));
                 let second = Received { reply, frame: &mut *frame, ..received };
                 taken = self.stack.ingress(now, second);
-                assert!(!matches!(taken, Ingress::Ask(_)), "what is answered is not asked again");
+                assert!(!matches!(taken, FrameResult::Ask(_)), "what is answered is not asked again");
             }
-            if let Ingress::Data(data) = taken
+            if let FrameResult::Data(data) = taken
                 && let Some(mut data) = self.stack.received_data(now, &data, frame)
             {
                 let eats = |bytes: &[u8]| Ok(bytes.len() * appetite / 4);

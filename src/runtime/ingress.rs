@@ -7,7 +7,7 @@ use super::{
 use crate::{
     host::{interface::Interface, monitor::Monitor},
     link::Received,
-    stack::{InOrder, Ingress, Question, Stack},
+    stack::{FrameResult, InOrder, Question, Stack},
 };
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -60,9 +60,9 @@ impl Ingress {
         let Received { frame, .. } = received;
         let first = Received { frame: &mut *frame, ..received };
         let question = match stack.ingress(now, first) {
-            Ingress::Ask(question) => question,
-            Ingress::Data(data) => return Some(data),
-            Ingress::Done => return None,
+            FrameResult::Ask(question) => question,
+            FrameResult::Data(data) => return Some(data),
+            FrameResult::Done => return None,
         };
         match self.find(now, &question, stack, host) {
             ReversePath::Found(way) => stack.learn(question, Some(way)),
@@ -83,9 +83,9 @@ impl Ingress {
             }
         }
         match stack.ingress(now, Received { frame, ..received }) {
-            Ingress::Data(data) => Some(data),
+            FrameResult::Data(data) => Some(data),
             // What was answered is not asked again.
-            Ingress::Ask(_) | Ingress::Done => None,
+            FrameResult::Ask(_) | FrameResult::Done => None,
         }
     }
 

@@ -129,7 +129,7 @@ struct Metadata {
 /// The outcome of [`Stack::ingress`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Ingress {
+pub enum FrameResult {
     /// The stack is done with the frame.
     Done,
     /// The frame has not been taken: once the question is answered ([`Stack::learn`]), the same frame is to be shown
@@ -149,13 +149,13 @@ pub struct InOrder {
     payload: Range<usize>,
 }
 
-impl Ingress {
+impl FrameResult {
     /// Returns the same where `len` bytes precede what was looked at.
-    fn behind(self, len: usize) -> Ingress {
+    fn behind(self, len: usize) -> FrameResult {
         match self {
-            Ingress::Data(data) => {
+            FrameResult::Data(data) => {
                 let payload = data.payload.start + len..data.payload.end + len;
-                Ingress::Data(InOrder { payload, ..data })
+                FrameResult::Data(InOrder { payload, ..data })
             }
             other => other,
         }
@@ -328,21 +328,21 @@ impl Stack {
     }
 
     /// Takes one received frame.
-    pub fn ingress(&mut self, now: Duration, received: Received<'_>) -> Ingress {
+    pub fn ingress(&mut self, now: Duration, received: Received<'_>) -> FrameResult {
         let Received { frame, network, ethertype, reply, checksum, segment_size, .. } = received;
-        let Some(packet) = frame.get_mut(network..) else { return Ingress::Done };
+        let Some(packet) = frame.get_mut(network..) else { return FrameResult::Done };
         self.overhear(now, ethertype, packet, reply.interface);
         if let Some(impersonation) = &mut self.impersonation
             && impersonation.take(ethertype, packet, &reply)
         {
-            return Ingress::Done;
+            return FrameResult::Done;
         }
         // ARP has been heard.
         match ethertype {
             ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
                 self.ingress_packet(now, packet, Metadata { reply, checksum, segment_size }).behind(network)
             }
-            _ => Ingress::Done,
+            _ => FrameResult::Done,
         }
     }
 
@@ -357,17 +357,17 @@ impl Stack {
         Some(ReceivedData::new(now, flow, data.segment, frame.get(data.payload.clone())?))
     }
 
-    fn ingress_packet(&mut self, now: Duration, packet: &mut [u8], metadata: Metadata) -> Ingress {
+    fn ingress_packet(&mut self, now: Duration, packet: &mut [u8], metadata: Metadata) -> FrameResult {
         let header = match ip::parse(packet, false) {
             Ok(header) => header,
             Err(error) => {
                 log::debug!("dropping a packet: {error}");
-                return Ingress::Done;
+                return FrameResult::Done;
             }
         };
         if let Err(martian) = martian::check(metadata.reply.interface, header.source, header.destination) {
             log::debug!("dropping a packet from {}: {martian}", header.source);
-            return Ingress::Done;
+            return FrameResult::Done;
         }
         if header.fragment.is_some() {
             return self.ingress_fragment(now, packet, &header, metadata);
@@ -375,7 +375,7 @@ impl Stack {
         match header.protocol {
             ip::TCP => return self.ingress_tcp(now, packet, &header, metadata),
             ip::UDP => {
-                let Some(bytes) = packet.get(header.transport..header.end) else { return Ingress::Done };
+                let Some(bytes) = packet.get(header.transport..header.end) else { return FrameResult::Done };
                 let Metadata { reply, checksum, segment_size } = metadata;
                 let door = &mut |tuple: &FiveTuple| self.door.judge(now, tuple, &reply, false);
                 let datagrams = &mut self.datagrams;
@@ -387,7 +387,7 @@ impl Stack {
                     segment_size.into(),
                     door,
                 );
-                return question.map_or(Ingress::Done, Ingress::Ask);
+                return question.map_or(FrameResult::Done, FrameResult::Ask);
             }
             ip::ICMP | ip::ICMPV6 => {
                 // An error comes to whoever sent what it quotes (RFC 1122, section 3.2.2).
@@ -399,7 +399,7 @@ impl Stack {
             }
             _ => {}
         }
-        Ingress::Done
+        FrameResult::Done
     }
 
     /// Takes a fragment. Its way back is asked for before it is kept: the whole packet must not have to wait.
@@ -409,7 +409,7 @@ impl Stack {
         packet: &[u8],
         header: &ip::Header,
         metadata: Metadata,
-    ) -> Ingress {
+    ) -> FrameResult {
         let tuple = FiveTuple {
             protocol: Protocol::Tcp,
             local: SocketAddr::new(header.destination, 0),
@@ -417,16 +417,16 @@ impl Stack {
         };
         match self.door.judge(now, &tuple, &metadata.reply, false) {
             Judgement::Open(..) => {}
-            Judgement::Ask(question) => return Ingress::Ask(question),
-            Judgement::Closed | Judgement::Busy => return Ingress::Done,
+            Judgement::Ask(question) => return FrameResult::Ask(question),
+            Judgement::Closed | Judgement::Busy => return FrameResult::Done,
         }
-        let Some(mut whole) = self.reassembly.insert(now, header, packet) else { return Ingress::Done };
+        let Some(mut whole) = self.reassembly.insert(now, header, packet) else { return FrameResult::Done };
         let metadata = Metadata { checksum: ChecksumState::Unverified, segment_size: 0, ..metadata };
         match self.ingress_packet(now, &mut whole, metadata) {
             // The packet lies in no frame.
-            Ingress::Data(data) => {
+            FrameResult::Data(data) => {
                 drop(self.received_data(now, &data, &whole));
-                Ingress::Done
+                FrameResult::Done
             }
             other => other,
         }
@@ -438,9 +438,9 @@ impl Stack {
         packet: &[u8],
         header: &ip::Header,
         metadata: Metadata,
-    ) -> Ingress {
+    ) -> FrameResult {
         let Metadata { reply, checksum, .. } = metadata;
-        let Some(bytes) = packet.get(header.transport..header.end) else { return Ingress::Done };
+        let Some(bytes) = packet.get(header.transport..header.end) else { return FrameResult::Done };
         let tuple = |(source, destination)| FiveTuple {
             protocol: Protocol::Tcp,
             local: SocketAddr::new(header.destination, destination),
@@ -451,7 +451,7 @@ impl Stack {
             if let Some(flow) = segment::ports(bytes).and_then(|ports| self.flows.get_mut(&tuple(ports))) {
                 flow.note_discard(Discard::Header);
             }
-            return Ingress::Done;
+            return FrameResult::Done;
         };
         let tuple = tuple((segment.source, segment.destination));
         let valid = checksum.is_trusted()
@@ -462,15 +462,15 @@ impl Stack {
         let flow = match self.flows.get_mut(&tuple) {
             Some(flow) if !valid => {
                 flow.note_discard(Discard::Checksum);
-                return Ingress::Done;
+                return FrameResult::Done;
             }
             Some(flow) => {
                 // By another interface than so far, as when a route has several paths.
                 if flow.came_by() != reply.interface {
                     match self.door.judge(now, &tuple, &reply, false) {
                         Judgement::Open(..) => flow.set_came_by(reply.interface),
-                        Judgement::Ask(question) => return Ingress::Ask(question),
-                        Judgement::Closed | Judgement::Busy => return Ingress::Done,
+                        Judgement::Ask(question) => return FrameResult::Ask(question),
+                        Judgement::Closed | Judgement::Busy => return FrameResult::Done,
                     }
                 }
                 flow
@@ -478,17 +478,17 @@ impl Stack {
             None if valid => match self.find_or_make(now, tuple, &segment, reply) {
                 Found::Flow => match self.flows.get_mut(&tuple) {
                     Some(flow) => flow,
-                    None => return Ingress::Done,
+                    None => return FrameResult::Done,
                 },
-                Found::Nothing => return Ingress::Done,
-                Found::Unknown(question) => return Ingress::Ask(question),
+                Found::Nothing => return FrameResult::Done,
+                Found::Unknown(question) => return FrameResult::Ask(question),
             },
-            None => return Ingress::Done,
+            None => return FrameResult::Done,
         };
         let left = flow.ingress(now, &segment, payload, &reply);
         self.touched.insert(tuple);
         let payload = header.end - segment.payload_len..header.end;
-        if left { Ingress::Data(InOrder { tuple, segment, payload }) } else { Ingress::Done }
+        if left { FrameResult::Data(InOrder { tuple, segment, payload }) } else { FrameResult::Done }
     }
 
     fn reply(&mut self, reply: HeaderOnly) {

@@ -10,7 +10,7 @@ use netkat::{
     },
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Flow, FlowRoute, Ingress, Listener, Neighbour, Path, Phase, Settings, Stack, ip},
+    stack::{Admission, Flow, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack, ip},
 };
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -193,7 +193,7 @@ impl Wire {
     fn turn(&mut self) {
         let now = self.medium.now();
         while let Ok(Some(received)) = self.link.receive() {
-            assert_eq!(self.stack.ingress(now, received), Ingress::Done);
+            assert_eq!(self.stack.ingress(now, received), FrameResult::Done);
         }
         while self.stack.egress(now, &mut self.link).expect("a memory link does not fail") {}
     }

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     link::{LinkHeader, Offloads, Received},
     recovery::Algorithm,
-    stack::{Ingress, Stack, fragment::Reassembly},
+    stack::{FrameResult, Stack, fragment::Reassembly},
 };
 use proptest::{collection::vec, prelude::*};
 use std::time::Duration;
@@ -105,7 +105,7 @@ fn deliver(stack: &mut Stack, packet: &[u8], segment_size: u16, trusted: bool) {
             time: None,
         },
     );
-    assert_eq!(taken, Ingress::Done);
+    assert_eq!(taken, FrameResult::Done);
 }
 
 fn drain(stack: &mut Stack) -> Vec<(SocketAddr, Vec<u8>)> {
