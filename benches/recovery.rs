@@ -3,7 +3,10 @@
 use std::{convert::Infallible, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use netkat::recovery::{Algorithm, Config, Instant, Recovery, STACK_HEADER_LEN};
+use netkat::{
+    recovery::{Algorithm, Config, Instant, Outcome, Recovery},
+    segment::Segment,
+};
 
 const HEADER: usize = 20;
 const MSS: usize = 1448;
@@ -52,25 +55,23 @@ impl Sender {
         let mut sender = Sender { layer, now: Instant::ZERO, next: 100, acknowledged: 101 };
         // MSS, SACK permitted, window scale.
         let options = [2, 4, (MSS >> 8) as u8, MSS as u8, 4, 2, 1, 3, 3, WINDOW_SHIFT, 1, 1];
-        sender.control(&segment(100, 0, SYN, &options));
+        let syn = Segment::parse(&segment(100, 0, SYN, &options)).expect("a segment");
+        sender.layer.send_syn(sender.now, &syn);
         sender.transmit(|_, _| ());
         sender.next += 1;
         sender.now += ROUND_TRIP;
-        sender.hear(segment(PEER, 101, SYN | ACK, &options));
+        assert_eq!(sender.hear(&segment(PEER, 101, SYN | ACK, &options)), Outcome::Handshake);
         sender.transmit(|_, _| ());
         assert!(sender.layer.is_established(), "the handshake is over");
         sender
     }
 
-    /// Sends a segment without data from the stack.
-    fn control(&mut self, segment: &[u8]) {
-        let len = STACK_HEADER_LEN + segment.len();
-        self.layer.from_stack(self.now, len, |packet| packet[STACK_HEADER_LEN..].copy_from_slice(segment));
-    }
-
-    fn hear(&mut self, mut bytes: Vec<u8>) {
-        self.layer.from_wire(self.now, &mut bytes);
-        while self.layer.for_stack().is_some() {}
+    /// Takes a segment of the peer.
+    fn hear(&mut self, bytes: &[u8]) -> Outcome {
+        let (segment, payload) = Segment::split(bytes).expect("a segment");
+        let outcome = self.layer.handle_segment(self.now, &segment, payload);
+        while self.layer.poll_event().is_some() {}
+        outcome
     }
 
     /// Transmits all due segments. Passes their sequence number and payload length to `each`.
@@ -102,7 +103,7 @@ impl Sender {
             options.extend_from_slice(&from.to_be_bytes());
             options.extend_from_slice(&to.to_be_bytes());
         }
-        self.hear(segment(PEER + 1, self.acknowledged, ACK, &options));
+        assert_eq!(self.hear(&segment(PEER + 1, self.acknowledged, ACK, &options)), Outcome::Digested);
     }
 
     /// Runs until the peer has acknowledged all data.

@@ -40,6 +40,7 @@
 //! | [`stack`] | flows, listeners, datagrams, ICMP errors; smoltcp, which keeps TCP's states |
 //! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly; no I/O, no clock |
 //! | [`sniffer`] | frames as text, JSON and capture files |
+//! | [`segment`] | a TCP header as a value: read once, written once |
 //! | [`stdio`] | standard streams and files, none of which blocks the event loop |
 //! | [`link`] | frames: the packet socket, or memory in tests |
 //! | [`kernel`] | objects in the kernel, each a value that removes its object when it is dropped |
@@ -64,6 +65,7 @@ pub mod recovery;
 #[warn(missing_docs)]
 pub mod report;
 pub(crate) mod runtime;
+pub mod segment;
 #[warn(missing_docs)]
 pub mod session;
 pub mod sniffer;

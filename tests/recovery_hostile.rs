@@ -106,12 +106,12 @@ fn play(script: &mut Script, event: Event) {
             let ack = script.seq(0).wrapping_add(ack as u32);
             script.peer_sends(seq, ack, flags, window, &options, &vec![0; payload]);
         }
-        Event::Garbage(mut bytes) => {
-            script.layer.from_wire(script.now, &mut bytes);
+        Event::Garbage(bytes) => {
+            script.hear(&bytes);
         }
         Event::SegmentSize(size) => script.layer.set_mss(script.now, size),
     }
-    script.for_stack();
+    script.events();
     // Checks that each frame is the stream's.
     script.sent();
     let stats = script.layer.stats();

@@ -2,12 +2,14 @@
 //! sent. The clock is the test's own and every run is seeded, so a failure repeats.
 use netkat::{
     link::{
-        Link, LinkHeader, NextHop,
+        Link, LinkHeader, NextHop, Received,
         memory::{Impairment, Medium, MemoryLink},
     },
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Failure, Listener, Neighbour, Path, Phase, Settings, Stack, Way, ip},
+    stack::{
+        Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack, ip,
+    },
 };
 use proptest::prelude::*;
 use std::{
@@ -62,7 +64,7 @@ impl Host {
         while let Ok(Some(received)) = self.link.receive() {
             let packet = &received.frame[received.network..];
             if is_taken(&self.known, packet) || self.stack.expects_strangers(now).is_some() {
-                self.stack.ingress(now, received);
+                take(&mut self.stack, now, received);
             }
         }
         self.tuple = self.tuple.or_else(|| self.stack.accept());
@@ -118,6 +120,14 @@ impl Host {
 }
 
 /// Whether the programs take a packet: it is of a flow in the table, or a SYN that opens one.
+/// Shows the stack a frame, and leaves nothing in it.
+fn take(stack: &mut Stack, now: Duration, received: Received<'_>) {
+    let Received { frame, .. } = received;
+    if let FrameResult::Data(data) = stack.ingress(now, Received { frame: &mut *frame, ..received }) {
+        drop(stack.received_data(now, &data, frame));
+    }
+}
+
 fn is_taken(known: &HashSet<FiveTuple>, packet: &[u8]) -> bool {
     let Ok(header) = ip::parse(packet, false) else { return false };
     let segment = &packet[header.transport..];
@@ -181,7 +191,11 @@ impl Lab {
         let (local, remote) = addresses(v6);
         let tuple = FiveTuple { protocol: Protocol::Tcp, local, remote };
         let next_hop = NextHop { interface: INTERFACE, header: header(2, 1) };
-        client.stack.dial(medium.now(), tuple, Way { next_hop, neighbour: Neighbour::Fixed, path: PATH });
+        client.stack.dial(
+            medium.now(),
+            tuple,
+            FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH },
+        );
         client.tuple = Some(tuple);
         Lab { medium, client, server }
     }
@@ -345,13 +359,17 @@ fn a_crowd_shares_a_limit_and_all_are_served_in_the_end() {
             .collect();
         for tuple in &tuples {
             let next_hop = NextHop { interface: INTERFACE, header: header(2, 1) };
-            client.dial(medium.now(), *tuple, Way { next_hop, neighbour: Neighbour::Fixed, path: PATH });
+            client.dial(
+                medium.now(),
+                *tuple,
+                FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH },
+            );
         }
         let mut turn = |client: &mut Stack, server: &mut Stack| {
             let now = medium.now();
             for (stack, link) in [(&mut *client, &mut near), (&mut *server, &mut far)] {
                 while let Ok(Some(received)) = link.receive() {
-                    stack.ingress(now, received);
+                    take(stack, now, received);
                 }
                 while stack.egress(now, link).expect("a memory link does not fail") {}
             }

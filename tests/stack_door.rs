@@ -7,7 +7,7 @@ use netkat::{
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
     stack::{
-        Admission, Listener, Neighbour, Path, Question, Settings, Stack, WayBack,
+        Admission, FrameResult, Listener, Neighbour, Path, Question, Settings, Stack, WayBack,
         ip::{Fragment, Fragmentation, TCP, Template, pseudo_header},
     },
 };
@@ -142,7 +142,10 @@ impl House {
             wire_len,
             time: None,
         };
-        self.stack.ingress(self.now, received)
+        match self.stack.ingress(self.now, received) {
+            FrameResult::Ask(question) => Some(question),
+            _ => None,
+        }
     }
 
     fn segment(&mut self, from: NextHop, segment: Segment) -> Option<Question> {

@@ -4,7 +4,7 @@ use netkat::{
     link::{ChecksumState, Link, LinkError, LinkHeader, NextHop, Offloads, Outgoing, Received},
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Failure, Listener, Neighbour, Path, Phase, Settings, Stack, Way},
+    stack::{Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack},
 };
 use proptest::prelude::*;
 use std::{
@@ -123,6 +123,8 @@ struct Target {
     wire: Wire,
     now: Duration,
     arrived: Vec<u8>,
+    /// How much of the data that is left in its frame is read there, in bytes; `None`: it is never asked for.
+    appetite: Option<usize>,
     /// What comes next of ours, and of the peer's.
     ours: u32,
     theirs: u32,
@@ -146,7 +148,8 @@ impl Target {
             seed
         });
         let now = Duration::from_secs(1);
-        Target { stack, wire: Wire::default(), now, arrived: Vec::new(), ours: 0, theirs: PEER_ISS + 1 }
+        let (wire, arrived, theirs) = (Wire::default(), Vec::new(), PEER_ISS + 1);
+        Target { stack, wire, now, arrived, appetite: Some(0), ours: 0, theirs }
     }
 
     fn listening() -> Target {
@@ -188,7 +191,23 @@ impl Target {
             wire_len,
             time: None,
         };
-        self.stack.ingress(self.now, received);
+        let Received { frame, .. } = received;
+        let shown = Received { frame: &mut *frame, ..received };
+        let FrameResult::Data(data) = self.stack.ingress(self.now, shown) else { return };
+        let Some(appetite) = self.appetite else { return };
+        let mut data = self.stack.received_data(self.now, &data, frame).expect("it is the flow's");
+        assert_eq!(*data.tuple(), tuple());
+        let mut left = appetite;
+        while left > 0 {
+            let taken = data.receive(left, |bytes| {
+                self.arrived.extend_from_slice(bytes);
+                Ok(bytes.len())
+            });
+            match taken.expect("a test takes everything") {
+                0 => break,
+                taken => left -= taken,
+            }
+        }
     }
 
     fn peer(&mut self, sequence: u32, ack: u32, flags: u8, window: u16, options: &[u8], payload: &[u8]) {
@@ -267,6 +286,35 @@ impl Target {
     }
 }
 
+/// The user reads data where it lies, after what waits; the rest is kept; what is never asked for counts as lost.
+#[test]
+fn data_left_in_its_frame_is_neither_lost_nor_doubled() {
+    let stream: Vec<u8> = (0..70_000u32).map(|n| (n % 251) as u8).collect();
+    for appetite in [0, 7, 100, 5_000, 20_000, usize::MAX] {
+        let mut target = Target::connected(&[]);
+        target.appetite = Some(appetite);
+        for (from, to) in [(0, 100), (100, 20_100), (20_100, 45_000), (45_000, 70_000)] {
+            target.send(&stream[from..to]);
+            let flow = target.stack.peek(&tuple()).expect("a flow");
+            assert_eq!(target.arrived.len() + flow.received(), to, "{appetite}");
+            assert_eq!(flow.counters().bytes_received, target.arrived.len() as u64, "{appetite}");
+            let acks: Vec<_> = target.sent().iter().map(|sent| sent.acknowledgment).collect();
+            assert_eq!(acks.last(), Some(&target.theirs), "{appetite}");
+        }
+        assert!(target.arrived == stream, "{appetite}");
+    }
+    let mut target = Target::connected(&[]);
+    target.appetite = None;
+    target.send(&stream[..20_000]);
+    target.send(&stream[20_000..20_100]);
+    assert!(target.sent().iter().all(|sent| sent.acknowledgment == PEER_ISS + 1), "it was lost");
+    (target.theirs, target.appetite) = (PEER_ISS + 1, Some(0));
+    target.send(&stream[..20_000]);
+    target.theirs = (PEER_ISS + 1).wrapping_add(20_100);
+    assert_eq!(target.sent().last().map(|sent| sent.acknowledgment), Some(target.theirs));
+    assert!(target.arrived == stream[..20_100]);
+}
+
 #[test]
 fn a_reset_or_a_syn_outside_of_the_window_is_ignored() {
     for flags in [RST, RST | ACK, SYN, SYN | ACK] {
@@ -341,7 +389,7 @@ fn icmp_errors_that_quote_what_is_not_in_flight_are_ignored() {
         target.stack.dial(
             target.now,
             tuple(),
-            Way { next_hop: next_hop(), neighbour: Neighbour::Fixed, path: PATH },
+            FlowRoute { next_hop: next_hop(), neighbour: Neighbour::Fixed, path: PATH },
         );
         let syn = target.sent()[0];
         for offset in [u32::MAX, 1, 2, 1000, 1 << 31] {

@@ -12,7 +12,7 @@ use netkat::{
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
     stack::{
-        Admission, Failure, Listener, Neighbour, Path, Phase, Settings, Stack, Way,
+        Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack,
         ip::{self, Fragmentation, Template},
     },
 };
@@ -415,8 +415,8 @@ impl World {
             (_, true) => world.peer(SYN, Next(0), Known, 0),
             (_, false) => {
                 let next_hop = next_hop(2, 1);
-                let way = Way { next_hop, neighbour: Neighbour::Fixed, path: PATH };
-                world.stack.dial(world.now, world.tuple, way);
+                let route = FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH };
+                world.stack.dial(world.now, world.tuple, route);
             }
         }
         let first = world.sent()[0];
@@ -542,7 +542,7 @@ impl World {
             wire_len,
             time: None,
         };
-        self.stack.ingress(self.now, received);
+        assert_eq!(self.stack.ingress(self.now, received), FrameResult::Done);
     }
 
     /// What the stack sends now.

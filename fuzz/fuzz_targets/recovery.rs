@@ -1,4 +1,4 @@
-//! Runs a sender's recovery layer alone. The input plays the stack and the peer. Whatever they do,
+//! Runs a sender's recovery layer alone. The input plays the keeper of its states and the peer. Whatever they do,
 //! the layer neither panics nor spins, and sends the stream's bytes (`script` asserts both).
 #![no_main]
 
@@ -72,8 +72,7 @@ fn step(script: &mut Script, u: &mut Unstructured<'_>) -> Result<()> {
         }
         7 => {
             let length = u.int_in_range(0..=100)?;
-            let mut bytes = u.bytes(length)?.to_vec();
-            script.layer.from_wire(script.now, &mut bytes);
+            script.hear(u.bytes(length)?);
         }
         8 => {
             let length = u.int_in_range(0..=script.layer.readable())?;
@@ -83,7 +82,7 @@ fn step(script: &mut Script, u: &mut Unstructured<'_>) -> Result<()> {
         _ if u.ratio(1, 8)? => script.fin(),
         _ => script.layer.set_mss(script.now, u.int_in_range(0..=9_000)?),
     }
-    script.for_stack();
+    script.events();
     script.sent();
     assert!(script.layer.stats().in_flight <= script.layer.outstanding());
     Ok(())

@@ -29,8 +29,8 @@ use netkat::{
         decode::{Ip, Network, Tcp, Transport, decode},
     },
     stack::{
-        Admission, Audience, DatagramService, Listener, Neighbour, Path, Persona, Settings, Stack, Way,
-        WayBack,
+        Admission, AssumedAddress, Audience, DatagramService, FlowRoute, FrameResult, Listener, Neighbour,
+        Path, Settings, Stack, WayBack,
         checksum::Sum,
         ip::{self, Fragmentation, Template},
     },
@@ -89,7 +89,7 @@ impl World {
             paths: HashMap::from([(INTERFACE, PATH)]),
         });
         if u.arbitrary()? {
-            stack.impersonate(Persona {
+            stack.impersonate(AssumedAddress {
                 address: local,
                 mac: MacAddr([2, 0, 0, 0, 0, 1]),
                 interface: INTERFACE,
@@ -100,16 +100,16 @@ impl World {
             local: SocketAddr::new(local, 40_000),
             remote: SocketAddr::new(remote, PORT),
         };
-        let way = Way { next_hop: hop(2, 1), neighbour: Neighbour::Fixed, path: PATH };
+        let route = FlowRoute { next_hop: hop(2, 1), neighbour: Neighbour::Fixed, path: PATH };
         if u.arbitrary()? {
-            stack.datagrams.dial(tuple(Protocol::Udp), way);
+            stack.datagrams.dial(tuple(Protocol::Udp), route);
         } else {
             let paths = HashMap::from([(INTERFACE, PATH)]);
             let gate = Box::new(|_| Admission::Accept);
             stack.datagrams.serve(DatagramService { audience: Audience::All, gate, paths });
         }
         let dialed = tuple(Protocol::Tcp);
-        stack.dial(medium.now(), dialed, way);
+        stack.dial(medium.now(), dialed, route);
         let mut world = World {
             stack,
             medium,
@@ -154,13 +154,20 @@ impl World {
             let appetite = self.appetite;
             let reply = NextHop { interface: INTERFACE, ..received.reply };
             let Received { frame, .. } = received;
-            let mut outlet = |_: &FiveTuple, bytes: &[u8]| bytes.len() * appetite / 4;
             let first = Received { reply, frame: &mut *frame, ..received };
-            if let Some(question) = self.stack.ingress_to(now, first, &mut outlet) {
+            let mut taken = self.stack.ingress(now, first);
+            if let FrameResult::Ask(question) = taken {
                 let way = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
                 self.stack.learn(question, Some(way));
-                let again = self.stack.ingress_to(now, Received { reply, frame, ..received }, &mut outlet);
-                assert_eq!(again, None, "what is answered is not asked again");
+                let second = Received { reply, frame: &mut *frame, ..received };
+                taken = self.stack.ingress(now, second);
+                assert!(!matches!(taken, FrameResult::Ask(_)), "what is answered is not asked again");
+            }
+            if let FrameResult::Data(data) = taken
+                && let Some(mut data) = self.stack.received_data(now, &data, frame)
+            {
+                let eats = |bytes: &[u8]| Ok(bytes.len() * appetite / 4);
+                while data.receive(usize::MAX, eats).is_ok_and(|taken| taken > 0) {}
             }
         }
         self.accepted.extend(std::iter::from_fn(|| self.stack.accept()));

@@ -6,7 +6,7 @@ use crate::{
     process::signals,
     report::{Error, Hint},
     runtime::{self, Egress, EgressRequest, Engine, Hop, Port, Setup, assume},
-    stack::{Flow, Neighbour, Stack, Way},
+    stack::{Flow, FlowRoute, Neighbour, Stack},
 };
 use std::{
     net::SocketAddr,
@@ -109,8 +109,8 @@ impl Origin {
     }
 
     /// Returns the next hop of packets, and their maximum size.
-    fn way(&self, engine: &Engine) -> Way {
-        Way {
+    fn way(&self, engine: &Engine) -> FlowRoute {
+        FlowRoute {
             next_hop: self.next_hop,
             neighbour: self.neighbour,
             path: engine.path(&self.egress.interface, self.egress.mtu),

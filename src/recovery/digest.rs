@@ -5,14 +5,15 @@
 use std::time::Duration;
 
 use super::{
-    Instant, Phase, Recovery,
+    Instant,
     congestion::AckSample,
     prr::Prr,
-    rack::{Arrival, Conditions},
-    segment::{Header, MAX_SACK_BLOCKS},
+    rack::{Conditions, Transmission},
+    sender::{Phase, Sender},
     tail_probe::Verdict,
     timestamps,
 };
+use crate::segment::{MAX_SACK_BLOCKS, Segment};
 
 /// RFC 5681, section 3.2, for peers without SACK.
 const DUP_THRESH: u64 = 3;
@@ -39,20 +40,24 @@ pub(super) struct Batch {
     spurious: bool,
 }
 
-impl Recovery {
+impl Sender {
     /// Digests one acceptable ACK at offset `ack`; `bare` if nothing else is in the segment.
-    pub(super) fn on_ack(&mut self, now: Instant, header: &Header, ack: u64, bare: bool) {
-        if !header.options.sack.is_empty() && self.board.sacked() == 0 {
+    pub(super) fn on_ack(&mut self, now: Instant, segment: &Segment, ack: u64, bare: bool) {
+        if !segment.options.sack.is_empty() && self.board.sacked() == 0 {
             // What came before the first sign of a loss counts before it: the window grows, then it is reduced.
             self.settle(now);
         }
         let advanced = ack > self.space.una;
         let window = self.space.window;
-        if ack >= self.space.una && self.space.update_window(header.seq, ack, header.window, advanced) {
+        if ack >= self.space.una && self.space.update_window(segment.seq, ack, segment.window, advanced) {
             self.on_window_opened(now);
         }
         // With nothing in flight, only a D-SACK or the answer to a tail probe tells anything.
-        if self.board.is_empty() && !advanced && header.options.sack.is_empty() && self.tail_probe.is_none() {
+        if self.board.is_empty()
+            && !advanced
+            && segment.options.sack.is_empty()
+            && self.timers.tail_probe.is_none()
+        {
             return;
         }
         let mut batch = self.batch.unwrap_or(Batch {
@@ -70,13 +75,13 @@ impl Recovery {
         batch.at = now;
         let delivered = self.rate.delivered();
         if advanced {
-            self.advance(now, ack, header, &mut batch);
+            self.advance(now, ack, segment, &mut batch);
         }
-        self.read_sack(now, ack, header, &mut batch);
+        self.read_sack(now, ack, segment, &mut batch);
         if bare
             && !advanced
-            && header.options.sack.is_empty()
-            && window == header.window
+            && segment.options.sack.is_empty()
+            && window == segment.window
             && !self.board.is_empty()
         {
             batch.duplicate = true;
@@ -85,8 +90,8 @@ impl Recovery {
             }
         }
         if self.rate.delivered() > delivered {
-            self.probe_from = now;
-            self.user_timeout.on_progress(now);
+            self.timers.probe_from = now;
+            self.timers.user_timeout.on_progress(now);
             self.path_mtu.on_progress(now);
         }
         self.batch = Some(batch);
@@ -94,18 +99,18 @@ impl Recovery {
 
     /// The window opens: a probe that went into it while it was shut is lost, and so is the backoff's reason.
     fn on_window_opened(&mut self, now: Instant) {
-        self.persist.stop();
-        if std::mem::take(&mut self.head_probed) {
+        self.timers.persist.stop();
+        if std::mem::take(&mut self.timers.head_probed) {
             self.board.mark_front_lost(self.mss);
             self.rtt.reset_backoff();
-            self.rto_from = now;
+            self.timers.rto_from = now;
         }
     }
 
-    fn advance(&mut self, now: Instant, ack: u64, header: &Header, batch: &mut Batch) {
+    fn advance(&mut self, now: Instant, ack: u64, segment: &Segment, batch: &mut Batch) {
         let (rate, rack, stats) = (&mut self.rate, &mut self.rack, &mut self.stats);
         let minimum = self.rtt.minimum();
-        let echo = header.options.timestamps.filter(|_| self.use_timestamps).map(|stamp| stamp.echo);
+        let echo = segment.options.timestamps.filter(|_| self.use_timestamps).map(|stamp| stamp.echo);
         let clock = &self.clock;
         let mut round_trips: Option<(Duration, Duration)> = None;
         let mut ambiguous = !self.sack && self.phase != Phase::Open;
@@ -113,13 +118,13 @@ impl Recovery {
         self.board.acknowledge(ack, |record, highest| {
             rate.on_delivered(now, record);
             // RFC 7323, section 4.3: the echo is of the segment at the left edge, whatever else this acknowledges.
-            let arrival = match echo.filter(|_| record.start <= una) {
-                Some(echo) if clock.is_before(echo, record.sent) => Arrival::Earlier,
+            let transmission = match echo.filter(|_| record.start <= una) {
+                Some(echo) if clock.is_before(echo, record.sent) => Transmission::Earlier,
                 // What is sent again was so a round trip before, at least.
-                Some(_) if minimum.is_some_and(|rtt| rtt >= timestamps::TICK) => Arrival::Last,
-                _ => Arrival::Unknown,
+                Some(_) if minimum.is_some_and(|rtt| rtt >= timestamps::TICK) => Transmission::Last,
+                _ => Transmission::Unknown,
             };
-            stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, arrival));
+            stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, transmission));
             ambiguous |= !record.timed;
             round_trips = Some(widen(round_trips, now.since(record.sent)));
         });
@@ -129,31 +134,31 @@ impl Recovery {
             batch.rtt_samples += 1;
         }
         self.space.una = ack;
-        self.idle_since = self.board.is_empty().then_some(now);
+        self.timers.idle_since = self.board.is_empty().then_some(now);
         self.duplicate_acks = 0;
         self.rtt.reset_backoff();
-        self.head_probe = false;
-        self.head_probed = false;
-        self.persist.stop();
+        self.timers.head_probe = false;
+        self.timers.head_probed = false;
+        self.timers.persist.stop();
         // RFC 6298, section 5.3.
-        self.rto_from = now;
-        self.probe_from = now;
+        self.timers.rto_from = now;
+        self.timers.probe_from = now;
         batch.spurious |= self.phase != Phase::Open && self.undo.on_advance(una, echo);
     }
 
     /// RFC 2018 and, for the first block, RFC 2883.
-    fn read_sack(&mut self, now: Instant, ack: u64, header: &Header, batch: &mut Batch) {
-        if !self.sack || header.options.sack.is_empty() {
+    fn read_sack(&mut self, now: Instant, ack: u64, segment: &Segment, batch: &mut Batch) {
+        if !self.sack || segment.options.sack.is_empty() {
             return;
         }
         let mut blocks = [(0, 0); MAX_SACK_BLOCKS];
         let mut count = 0;
-        for (index, (left, right)) in header.options.sack.iter().enumerate() {
+        for (index, (left, right)) in segment.options.sack.iter().enumerate() {
             let (left, right) = (self.space.offset(left), self.space.offset(right));
             if left >= right || right > self.space.nxt {
                 continue;
             }
-            let duplicate = index == 0 && (right <= ack || self.is_inside_second(header, left, right));
+            let duplicate = index == 0 && (right <= ack || self.is_inside_second(segment, left, right));
             if duplicate {
                 self.on_dsack(left, right, batch);
             }
@@ -169,8 +174,8 @@ impl Recovery {
             self.board.sack(blocks, self.mss, |record, highest| {
                 rate.on_delivered(now, record);
                 // The echo is of what came in order last, long before this.
-                let arrival = Arrival::Unknown;
-                stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, arrival));
+                let transmission = Transmission::Unknown;
+                stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, transmission));
                 if record.timed {
                     batch.rtt = Some(widen(batch.rtt, now.since(record.sent)));
                 }
@@ -179,8 +184,8 @@ impl Recovery {
     }
 
     /// RFC 2883, section 4: a first block inside the second reports a duplicate above the acknowledgment.
-    fn is_inside_second(&self, header: &Header, left: u64, right: u64) -> bool {
-        header
+    fn is_inside_second(&self, segment: &Segment, left: u64, right: u64) -> bool {
+        segment
             .options
             .sack
             .iter()
@@ -197,7 +202,7 @@ impl Recovery {
         batch.dsack = true;
         batch.spurious |= self.undo.on_dsack(left, right);
         // RFC 8985, section 6.2: a duplicate that a tail probe caused tells nothing of reordering.
-        if self.tail_probe.is_none() {
+        if self.timers.tail_probe.is_none() {
             self.rack.on_dsack(self.space.una, self.space.nxt);
         }
     }
@@ -232,10 +237,10 @@ impl Recovery {
         if let Some(sample) = sample.filter(|sample| sample.rate > 0) {
             self.delivery_rate = sample.rate;
             if let Some(rtt) = self.rtt.minimum() {
-                self.budget.note(sample.rate, rtt, in_recovery);
+                self.buffer.budget.note(sample.rate, rtt, in_recovery);
             }
         }
-        self.budget.note_sacked(self.board.sacked());
+        self.buffer.budget.note_sacked(self.board.sacked());
         let in_flight = self.in_flight();
         self.congestion.on_ack(&AckSample {
             now: batch.at,
@@ -265,7 +270,7 @@ impl Recovery {
     }
 
     fn judge_tail_probe(&mut self, now: Instant, batch: &Batch) {
-        let Some(probe) = self.tail_probe else { return };
+        let Some(probe) = self.timers.tail_probe else { return };
         match probe.judge(self.space.una, batch.dsack, batch.duplicate) {
             Verdict::Pending => return,
             Verdict::Needless => {}
@@ -276,7 +281,7 @@ impl Recovery {
             }
             Verdict::Repaired => {}
         }
-        self.tail_probe = None;
+        self.timers.tail_probe = None;
     }
 
     fn undo_recovery(&mut self, now: Instant, dsack: bool) {
@@ -303,11 +308,11 @@ impl Recovery {
     fn leave_recovery(&mut self, now: Instant) {
         if self.phase != Phase::Open {
             self.phase = Phase::Open;
-            self.tail_probe = None;
+            self.timers.tail_probe = None;
             self.congestion.on_recovery_end(now);
         }
         self.prr = None;
-        self.head_probe = false;
+        self.timers.head_probe = false;
     }
 
     /// RFC 8985, section 6.2, step 5, after `delivered` bytes were. Returns the bytes found lost.
@@ -328,7 +333,7 @@ impl Recovery {
             true => REORDERING_TIMER_PATIENCE,
             false => REORDERING_TIMER_SLACK,
         };
-        self.reordering_ends = ends.map(|ends| ends + slack);
+        self.timers.reordering_ends = ends.map(|ends| ends + slack);
         self.on_losses(now, delivered, lost);
         lost
     }
@@ -362,7 +367,7 @@ impl Recovery {
             return;
         }
         self.stats.fast_recoveries += 1;
-        self.tail_probe = None;
+        self.timers.tail_probe = None;
         self.phase = Phase::Recovery { until: self.space.nxt };
         self.undo.begin(self.space.una);
         // RFC 9937's RecoverFS: what was in flight before this ACK.

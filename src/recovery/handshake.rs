@@ -1,10 +1,8 @@
 //! What the two SYNs agree on: segment size, window scale, timestamps, SACK (RFC 6691, 7323, 2018).
 use std::time::Duration;
 
-use super::{
-    segment::{MAX_HEADER_LEN, Options, TIMESTAMPS_LEN},
-    time::Instant,
-};
+use super::time::Instant;
+use crate::segment::{Options, Segment, TIMESTAMPS_LEN};
 
 /// RFC 9293, section 3.7.1: without the option.
 const DEFAULT_MSS: u16 = 536;
@@ -20,8 +18,8 @@ pub(super) struct Handshake {
     pub theirs: Option<Options>,
     /// When our SYN went out first, and whether once only.
     sent: Option<(Instant, bool)>,
-    /// Our SYN as it went out, and its length.
-    syn: Option<([u8; MAX_HEADER_LEN], usize)>,
+    /// Our SYN as it went out.
+    syn: Option<Segment>,
     /// When our SYN goes again because the peer's old connection was reset, and whether it ever did.
     repeat_at: Option<Instant>,
     repeated: bool,
@@ -45,9 +43,9 @@ impl Handshake {
         self.sent = Some(self.sent.map_or((now, true), |(at, _)| (at, false)));
     }
 
-    /// Keeps our SYN, the first `len` bytes of `header`, in case it has to go again.
-    pub fn keep_syn(&mut self, header: [u8; MAX_HEADER_LEN], len: usize) {
-        self.syn = Some((header, len));
+    /// Keeps our SYN in case it has to be sent once more.
+    pub fn keep_syn(&mut self, syn: Segment) {
+        self.syn = Some(syn);
     }
 
     /// The peer had a connection of an earlier life, which is reset now (RFC 9293, section 3.5.1, figure 9): our SYN
@@ -69,8 +67,8 @@ impl Handshake {
         self.repeat_at.filter(|_| self.theirs.is_none())
     }
 
-    /// Our SYN and its length, if it goes again now.
-    pub fn repeat(&mut self, now: Instant) -> Option<([u8; MAX_HEADER_LEN], usize)> {
+    /// Our SYN, if it goes again now.
+    pub fn repeat(&mut self, now: Instant) -> Option<Segment> {
         self.repeat_at().filter(|at| *at <= now)?;
         self.repeat_at = None;
         self.on_syn_sent(now);
@@ -111,7 +109,7 @@ impl Agreement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recovery::segment::Timestamps;
+    use crate::segment::Timestamps;
 
     fn offer(mss: Option<u16>, shift: Option<u8>, timestamps: bool) -> Options {
         Options {

@@ -1,17 +1,11 @@
-//! From the wire: what the peer's segments tell the layer, and what of them the stack gets to see.
+//! The peer's segments of an established connection (RFC 9293, section 3.10.7.4).
 //!
-//! The stack sees a connection without data: its SYN acknowledged, its FIN once all of ours is, and the peer's FIN once
-//! all of the peer's data has come. Blind attacks end here (RFC 5961): a RST must have exactly the expected sequence number, and an
-//! acknowledgment must lie in the window of what was sent.
+//! Blind attacks end here (RFC 5961): a reset must have exactly the expected sequence number, and an acknowledgment must
+//! lie in the window of what was sent.
 use std::time::Duration;
 
-use super::{
-    Disposition, Instant, Recovery,
-    egress::Control,
-    opening::Opening,
-    receiver::{Answer, Outlet},
-    segment::{self, Header, MAX_HEADER_LEN, Outgoing, SackBlocks, Timestamps, flags},
-};
+use super::{Event, Instant, Outcome, Recovery, egress::Control, opening::Opening, receiver::Answer};
+use crate::segment::{ACK, FIN, RST, SYN, SackBlocks, Segment, SeqNumber};
 
 /// RFC 5961, section 7: challenge ACKs are limited; Linux answers twice a second.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
@@ -20,112 +14,116 @@ const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 /// last is enough (Linux's __tcp_ack_snd_check(), net/ipv4/tcp_input.c).
 const DUPLICATES: u32 = 3;
 
-/// What the stack is to know of an established connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StackView {
-    /// The peer has all of ours, our FIN included.
-    fin_acknowledged: bool,
-    /// We have all of the peer's, its FIN included.
+/// What [`Recovery::poll_event`] has reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reported {
+    established: bool,
+    pub(super) fin_acknowledged: bool,
     peer_finished: bool,
 }
 
 impl Recovery {
-    /// Takes one segment of the peer: TCP header and payload, its checksum verified, its ports the
-    /// connection's. It may be edited in place, the checksum then no longer holds.
-    pub fn from_wire(&mut self, now: Instant, segment: &mut [u8]) -> Disposition {
-        self.from_wire_to(now, segment, &mut |_| 0)
-    }
-
-    /// The same, but `outlet` may take data that comes in order, after what waits to be read.
-    pub fn from_wire_to(&mut self, now: Instant, segment: &mut [u8], outlet: &mut Outlet<'_>) -> Disposition {
-        let Some(header) = Header::parse(segment) else { return Disposition::Hide };
+    /// Takes one segment of the peer and its payload; the checksum is right, and the ports are the connection's.
+    #[must_use]
+    pub fn handle_segment(&mut self, now: Instant, segment: &Segment, payload: &[u8]) -> Outcome {
         if !self.established {
-            match self.open(now, segment, &header, outlet) {
-                Opening::Over(disposition) => return disposition,
+            match self.open(now, segment, payload) {
+                Opening::Over(outcome) => return outcome,
                 Opening::Established => {}
             }
-        } else if header.has(flags::RST) {
-            return self.on_reset(now, segment, &header);
-        } else if header.has(flags::SYN) {
+        } else if segment.is(RST) {
+            return self.on_reset(now, segment);
+        } else if segment.is(SYN) {
             // RFC 5961, section 4.2.
             self.challenge(now);
-            return Disposition::Hide;
-        } else if !header.has(flags::ACK) {
+            return Outcome::Digested;
+        } else if !segment.is(ACK) {
             // The sequence number is looked at first (RFC 9293, section 3.10.7.4), then such a segment is dropped.
-            if !self.receiver.admits_segment(header.seq, length(segment, &header)) {
+            if !self.receiver.admits_segment(segment.seq, segment.seq_len().into()) {
                 self.challenge(now);
             }
-            return Disposition::Hide;
+            return Outcome::Digested;
         }
 
-        let len = segment.len() - header.len;
-        let fin = header.has(flags::FIN);
-        let stamp = header.options.timestamps.filter(|_| self.use_timestamps);
+        let len = payload.len();
+        let fin = segment.is(FIN);
+        let stamp = segment.options.timestamps.filter(|_| self.sender.use_timestamps);
         // RFC 7323, section 5.3. Bare ACKs are exempt, as reordering is harmless to them.
-        if (len > 0 || fin) && stamp.is_some_and(|stamp| self.clock.is_old(now, stamp.value)) {
+        if (len > 0 || fin) && stamp.is_some_and(|stamp| self.receiver.is_old_timestamp(now, stamp.value)) {
             // What was sent again may have overtaken it: the sender wants to know (Linux's tcp_send_dupack()).
-            let report = self.receiver.refuse(header.seq, length(segment, &header));
+            let report = self.receiver.refuse(segment.seq, segment.seq_len().into());
             self.push_ack(report);
-            return Disposition::Hide;
+            return Outcome::Digested;
         }
-        let ack = self.space.offset(header.ack);
-        if !self.receiver.is_near(header.seq) {
+        let ack = self.sender.space.offset(segment.ack);
+        if !self.receiver.is_near(segment.seq) {
             // Who sends data waits for its acknowledgment: no loop (Linux's tcp_oow_rate_limited()).
             match len > 0 || fin {
                 true => self.owe_ack(),
                 false => self.challenge(now),
             }
-            return Disposition::Hide;
+            return Outcome::Digested;
         }
-        if !self.space.is_acceptable_ack(ack) {
+        if !self.sender.space.is_acceptable_ack(ack) {
             self.challenge(now);
-            return Disposition::Hide;
+            return Outcome::Digested;
         }
         if let Some(stamp) = stamp
-            && self.receiver.was_acknowledged(header.seq)
+            && self.receiver.was_acknowledged(segment.seq)
         {
-            self.clock.note(now, stamp.value);
+            self.receiver.note_timestamp(now, stamp.value);
         }
-        self.user_timeout.on_heard(now);
+        self.sender.timers.user_timeout.on_heard(now);
 
         let bare = len == 0 && !fin;
-        self.on_ack(now, &header, ack, bare);
-        self.charge_pool();
+        self.sender.on_ack(now, segment, ack, bare);
+        self.sender.charge_pool();
         if bare {
-            self.on_bare(now, header.seq);
+            self.on_bare(now, segment.seq);
+        } else if self.receiver.is_worth_offering(segment.seq, len) {
+            return Outcome::InOrder;
         } else {
-            self.take_text(now, header.seq, segment.get(header.len..).unwrap_or_default(), fin, outlet);
+            self.take_text(now, segment.seq, payload, fin, 0);
         }
-        Disposition::Hide
+        Outcome::Digested
+    }
+
+    /// Takes the payload of a segment that was [`Outcome::InOrder`], of which the user has read the first `taken` bytes,
+    /// after all that [`Recovery::read`] had. The rest is kept. A segment for which this is never called is as good as
+    /// lost: the peer sends it again.
+    pub fn keep(&mut self, now: Instant, segment: &Segment, payload: &[u8], taken: usize) {
+        self.take_text(now, segment.seq, payload, segment.is(FIN), taken);
     }
 
     /// Whether the acknowledgment of an established connection's segment is one that the peer may have sent.
-    pub fn is_acceptable_ack(&self, ack: u32) -> bool {
-        self.space.is_acceptable_ack(self.space.offset(ack))
+    pub fn is_acceptable_ack(&self, ack: SeqNumber) -> bool {
+        self.sender.space.is_acceptable_ack(self.sender.space.offset(ack))
     }
 
-    /// Takes payload and FIN of a segment, at least one of which there is, that begins at `seq`.
+    /// Takes payload and FIN of a segment, at least one of which there is, that begins at `seq`, and of which the user
+    /// has read the first `taken` bytes.
     pub(super) fn take_text(
         &mut self,
         now: Instant,
-        seq: u32,
+        seq: SeqNumber,
         payload: &[u8],
         fin: bool,
-        outlet: &mut Outlet<'_>,
+        taken: usize,
     ) {
-        let Answer::AtOnce(sack) = self.receiver.on_segment(now, seq, payload, fin, self.mss, outlet) else {
+        let Answer::AtOnce(sack) = self.receiver.on_segment(now, seq, payload, fin, self.sender.mss, taken)
+        else {
             return;
         };
         self.push_ack(sack);
         while let Some(sack) = self.receiver.further_report() {
-            if self.sack {
+            if self.sender.sack {
                 self.push_ack(sack);
             }
         }
     }
 
     /// A segment with nothing but its ACK, which has been digested.
-    fn on_bare(&mut self, now: Instant, seq: u32) {
+    fn on_bare(&mut self, now: Instant, seq: SeqNumber) {
         if self.receiver.is_probe(seq) {
             self.owe_ack();
         } else if !self.receiver.admits(seq) {
@@ -134,61 +132,31 @@ impl Recovery {
         }
     }
 
-    fn stack_view(&self) -> StackView {
-        StackView {
-            fin_acknowledged: self.space.is_fin_acknowledged(),
-            peer_finished: self.receiver.is_finished(),
+    /// Returns what has happened to the connection since the last call, in the order of a connection's life; `None` if
+    /// nothing has.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let reported = &mut self.reported;
+        let news = |reported: &mut bool, happened: bool| !std::mem::replace(reported, happened) && happened;
+        if news(&mut reported.established, self.established) {
+            Some(Event::Established)
+        } else if news(&mut reported.fin_acknowledged, self.sender.space.is_fin_acknowledged()) {
+            Some(Event::FinAcknowledged)
+        } else if news(&mut reported.peer_finished, self.receiver.is_finished() && self.established) {
+            Some(Event::PeerFinished)
+        } else {
+            None
         }
     }
 
-    /// A segment that the layer itself has for the stack: show it as if it had come from the wire, and ask again
-    /// until there is none.
-    pub fn for_stack(&mut self) -> Option<&[u8]> {
-        let view = self.stack_view();
-        if !self.established || self.stack == Some(view) {
-            return None;
-        }
-        let seq = self.stack_seq();
-        let known = self.stack.replace(view).is_some_and(|told| told.peer_finished);
-        let fin = if view.peer_finished && !known { flags::FIN } else { 0 };
-        let outgoing = Outgoing {
-            source: self.ports.1,
-            destination: self.ports.0,
-            seq,
-            ack: self.seq(if view.fin_acknowledged { 2 } else { 1 }),
-            flags: flags::ACK | fin,
-            window: u16::MAX,
-            timestamps: self.use_timestamps.then(|| Timestamps { value: self.clock.recent(), echo: 0 }),
-            sack: SackBlocks::default(),
-        };
-        let len = outgoing.write(&mut self.header);
-        self.header.get(..len)
-    }
-
-    /// The sequence number that the stack expects of the peer.
-    fn stack_seq(&self) -> u32 {
-        self.receiver.seq(if self.stack.is_some_and(|told| told.peer_finished) { 2 } else { 1 })
-    }
-
-    /// The stack repeats its FIN, which the peer has acknowledged.
-    pub(super) fn tell_stack_again(&mut self) {
-        if let Some(told) = &mut self.stack {
-            told.fin_acknowledged = false;
-        }
-    }
-
-    fn on_reset(&mut self, now: Instant, segment: &mut [u8], header: &Header) -> Disposition {
+    fn on_reset(&mut self, now: Instant, segment: &Segment) -> Outcome {
         // RFC 5961, section 3.2.
-        if self.receiver.is_expected(header.seq) {
-            segment::set_seq(segment, self.stack_seq());
-            segment::set_flags(segment, header.flags & (flags::RST | flags::ACK));
-            segment::blank_malformed_options(segment);
-            return Disposition::Show;
+        if self.receiver.is_expected(segment.seq) {
+            return Outcome::Reset;
         }
-        if self.receiver.admits(header.seq) {
+        if self.receiver.admits(segment.seq) {
             self.challenge(now);
         }
-        Disposition::Hide
+        Outcome::Digested
     }
 
     /// RFC 5961: answers a segment that may be an attack, so that an honest peer can tell.
@@ -204,8 +172,8 @@ impl Recovery {
     }
 
     fn push_ack(&mut self, sack: SackBlocks) {
-        let (ack, window) = self.receiver.advertise(self.mss);
-        let sack = if self.sack { sack } else { SackBlocks::default() };
+        let (ack, window) = self.receiver.advertise(self.sender.mss);
+        let sack = if self.sender.sack { sack } else { SackBlocks::default() };
         if let Some(Control::Ack { ack: before, sack: earlier, .. }) = self.control.back()
             && self.receiver.repeats() > DUPLICATES + 1
             && !earlier.is_empty()
@@ -215,17 +183,4 @@ impl Recovery {
         }
         self.push_control(Control::Ack { ack, window, sack });
     }
-
-    pub(super) fn write_header(&mut self, outgoing: Outgoing) -> usize {
-        let mut header = [0; MAX_HEADER_LEN];
-        let len = outgoing.write(&mut header);
-        self.header = header;
-        len
-    }
-}
-
-/// The sequence numbers that a segment takes up (RFC 9293, section 3.4, SEG.LEN).
-pub(super) fn length(segment: &[u8], header: &Header) -> u64 {
-    let controls = u64::from(header.has(flags::SYN)) + u64::from(header.has(flags::FIN));
-    segment.len().saturating_sub(header.len) as u64 + controls
 }

@@ -1,27 +1,23 @@
-//! The byte streams of a connection, between smoltcp and the wire: loss recovery, congestion control, reassembly.
-//!
-//! smoltcp's sender assumes a network that loses next to nothing: its retransmission timeout is a second or more,
-//! it ignores SACK, goes back to the start of its window, and its congestion control is no match for the
-//! kernel's. Its receiver copies everything once more, into a buffer as large as its window, and reports one hole at a
-//! time. This layer shows it a connection without data and owns both directions of the real one.
+//! The byte streams of a connection, between its states and the wire: loss recovery, congestion control, reassembly.
 //!
 //! # Theory of operation
 //!
-//! There is no I/O here and no clock. For one connection the caller
+//! A [`Recovery`] is one connection's two streams; it does no I/O and has no clock. Another keeps the states of RFC 9293
+//! (LISTEN to TIME-WAIT), which know nothing of data. There are five kinds of methods:
 //!
-//! - lets the user's bytes be written by [`Recovery::write`] into a ring, the one copy of what is not acknowledged;
-//! - lets the stack write each packet through [`Recovery::from_stack`]: its SYN, its FIN when the user ends the
-//!   stream, a reset;
-//! - shows each segment of the peer to [`Recovery::from_wire`], which digests acknowledgments, keeps the data, and
-//!   says whether the stack need see the segment's header: for a handshake and for a reset;
-//! - shows the stack what [`Recovery::for_stack`] has for it, as if it had come from the wire: that its FIN was
-//!   acknowledged, and the peer's FIN once all before it has come;
-//! - reads what came in order by [`Recovery::read`], or takes it where it lies ([`Recovery::from_wire_to`]);
-//! - sends what [`Recovery::poll_transmit`] returns until it returns nothing, and calls again at the latest at
-//!   [`Recovery::poll_at`].
+//! - *The states'* say what is to be sent beside data: [`send_syn`](Recovery::send_syn),
+//!   [`send_fin`](Recovery::send_fin), [`send_reset`](Recovery::send_reset).
+//! - *The wire's* take what has come: [`handle_segment`](Recovery::handle_segment) digests acknowledgments and keeps data.
+//!   Its [`Outcome`] says whether the states must act on the segment, for a handshake or a reset, or whether the user may
+//!   read the payload where it lies; then [`keep`](Recovery::keep) takes the rest. Then, or later,
+//!   [`poll_event`](Recovery::poll_event) is called until it has nothing more to tell the states.
+//! - *The user's* move data: [`write`](Recovery::write) fills a ring, the one copy of what is not acknowledged;
+//!   [`read`](Recovery::read) hands out what came in order.
+//! - *The loop's* come after all of these: [`poll_transmit`](Recovery::poll_transmit) is called until it has nothing
+//!   more to send, and again at the latest at [`poll_at`](Recovery::poll_at).
+//! - *Getters* change nothing, and may be called at any time.
 //!
-//! SYNs and RSTs pass (a lost SYN is the stack's to repeat, after a second as RFC 6298 has it); what they negotiate
-//! is learnt from them. From then on every header on the wire is the layer's own.
+//! A SYN is repeated by the keeper of the states (after a second, as RFC 6298 has it), everything else here.
 //!
 //! Loss is detected by RACK (RFC 8985) on a scoreboard of SACKed runs, tails are probed (TLP), and the timer of
 //! RFC 6298 is the last resort. A congestion controller says how much may be in flight and how fast it may go;
@@ -30,16 +26,16 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `segment` | reading, writing and editing TCP headers |
-//! | `handshake`, `send_space`, `timestamps` | what the connection has agreed on, its sequence space, its clock |
+//! | `handshake`, `sender`, `receiver` | the three parts of a connection, each with the data that it owns |
+//! | `send_space`, `timestamps` | the sequence space, the clock |
 //! | `memory_pool` | what all connections' buffers may occupy together |
 //! | `send_buffer`, `ring`, `scoreboard` | the user's bytes, and what is known of them |
 //! | `rack`, `tail_probe`, `rtt`, `undo` | when something is lost, and when it was not |
 //! | `rate`, `congestion`, `prr`, `pacing` | how much and how fast |
 //! | `path_mtu` | how large |
-//! | `receiver` | the peer's bytes, the window, and when to acknowledge |
-//! | `opening` | segments before the connection is established |
-//! | `egress`, `ingress`, `digest`, `timers`, `transmit` | the layer's five entrances, in the order of a segment's life |
+//! | `egress` | what the states want sent |
+//! | `opening`, `ingress`, `digest` | the peer's segments: before and after the handshake, and what acknowledgments mean |
+//! | `timers`, `transmit` | what is sent, and when |
 mod congestion;
 mod digest;
 mod egress;
@@ -56,9 +52,9 @@ mod receiver;
 mod ring;
 mod rtt;
 mod scoreboard;
-mod segment;
 mod send_buffer;
 mod send_space;
+mod sender;
 mod tail_probe;
 mod time;
 mod timers;
@@ -66,39 +62,19 @@ mod timestamps;
 mod transmit;
 mod undo;
 
+use crate::segment::{MAX_HEADER_LEN, SeqNumber};
 use std::{collections::VecDeque, fmt, time::Duration};
 
 pub use congestion::{Algorithm, UnknownAlgorithm};
 pub use memory_pool::MemoryPool;
-pub use receiver::{Outlet, is_acceptable, window_shift};
-pub use segment::blank_malformed_options;
+pub use receiver::{is_acceptable, window_shift};
 pub use time::Instant;
 
-use congestion::CongestionControl;
-use digest::Batch;
 use egress::Control;
 use handshake::Handshake;
-use ingress::StackView;
-use memory_pool::Charge;
-use pacing::Pacer;
-use path_mtu::PathMtu;
-use prr::Prr;
-use rack::Rack;
-use rate::RateEstimator;
+use ingress::Reported;
 use receiver::Receiver;
-use ring::Ring;
-use rtt::RttEstimator;
-use scoreboard::Scoreboard;
-use segment::MAX_HEADER_LEN;
-use send_buffer::Budget;
-use send_space::SendSpace;
-use tail_probe::TailProbe;
-use timers::{Persist, UserTimeout};
-use timestamps::TimestampClock;
-use undo::SpuriousDetector;
-
-/// The length of the placeholder IPv4 header that the stack writes before each segment.
-pub const STACK_HEADER_LEN: usize = 20;
+use sender::Sender;
 
 /// What a connection is made with.
 #[derive(Clone, Debug)]
@@ -120,13 +96,30 @@ pub struct Config {
     pub keep_alive: Option<Duration>,
 }
 
-/// What to do with a segment from the wire.
+/// The outcome of [`Recovery::handle_segment`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disposition {
-    /// Show it to the stack, as edited.
-    Show,
-    /// The stack must not see it.
-    Hide,
+pub enum Outcome {
+    /// The segment is done with.
+    Digested,
+    /// A SYN that opens the connection, or, in SYN-RECEIVED, an ACK of something else than our SYN: the keeper of the
+    /// states is to act on its flags and numbers. Its payload and FIN are done with.
+    Handshake,
+    /// A reset that is to be believed.
+    Reset,
+    /// The payload is in order and has not been taken: the user may read it where it lies, then [`Recovery::keep`] takes
+    /// the rest.
+    InOrder,
+}
+
+/// A step in the life of a connection; see [`Recovery::poll_event`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Both SYNs are acknowledged.
+    Established,
+    /// The peer has all of ours, our FIN included.
+    FinAcknowledged,
+    /// All of the peer's has come, its FIN included.
+    PeerFinished,
 }
 
 /// What to put on the wire.
@@ -202,213 +195,115 @@ impl Stats {
     }
 }
 
-/// Where a loss has brought us (RFC 8985, RFC 6298).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Open,
-    /// Fast recovery, until this offset is acknowledged.
-    Recovery {
-        until: u64,
-    },
-    /// After a timeout.
-    Loss {
-        until: u64,
-    },
-}
-
 /// The layer for one connection.
 pub struct Recovery {
-    config: Config,
     handshake: Handshake,
-    established: bool,
-    /// The stack has sent a RST: nothing else follows.
-    aborted: bool,
-    sack: bool,
-    use_timestamps: bool,
-    /// Payload bytes of a full segment.
-    mss: u64,
-    link_mss: u64,
-
-    space: SendSpace,
-    ring: Ring,
-    budget: Budget,
-    /// For what the user's bytes, and what is known of them, occupy.
-    charge: Charge,
-    /// The user is about to write more.
-    more: bool,
-    /// Where the stack writes.
-    scratch: Vec<u8>,
-    board: Scoreboard,
-    clock: TimestampClock,
-    /// What the stack was told last.
-    stack: Option<StackView>,
+    sender: Sender,
     receiver: Receiver,
-
-    /// The ports of the stack's segments.
+    /// Our port and the peer's.
     ports: (u16, u16),
+    /// Segments without data that wait to be sent.
     control: VecDeque<Control>,
+    /// The header that was sent last.
     header: [u8; MAX_HEADER_LEN],
-
-    phase: Phase,
-    rtt: RttEstimator,
-    rack: Rack,
-    undo: SpuriousDetector,
-    rate: RateEstimator,
-    prr: Option<Prr>,
-    pacer: Pacer,
-    /// Pacing held back what would have been sent.
-    pacing_blocked: bool,
-    congestion: Box<dyn CongestionControl>,
-    usage: transmit::WindowUsage,
-    batch: Option<Batch>,
-    /// Duplicate ACKs in a row, for peers without SACK.
-    duplicate_acks: u64,
-
-    /// The retransmission timer runs from here.
-    rto_from: Instant,
-    /// The head may be sent once into a shut window.
-    head_probe: bool,
-    /// It was.
-    head_probed: bool,
-    /// The probe timer runs from here.
-    probe_from: Instant,
-    tail_probe: Option<TailProbe>,
-    /// When the reordering window of what RACK suspects ends.
-    reordering_ends: Option<Instant>,
-    persist: Persist,
-    user_timeout: UserTimeout,
-    path_mtu: PathMtu,
-    idle_since: Option<Instant>,
+    established: bool,
+    /// A reset was sent: nothing else follows.
+    aborted: bool,
     challenged_at: Option<Instant>,
-    delivery_rate: u64,
-    stats: Stats,
+    reported: Reported,
 }
 
 impl fmt::Debug for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recovery")
-            .field("space", &self.space)
-            .field("phase", &self.phase)
-            .field("lost", &self.board.lost())
-            .field("sacked", &self.board.sacked())
+            .field("sender", &self.sender)
             .field("control", &self.control.len())
-            .field("rtt", &self.rtt)
-            .field("rack", &self.rack)
-            .field("prr", &self.prr)
-            .field("congestion", &self.congestion)
-            .field("stack", &self.stack)
-            .field("persist", &self.persist)
-            .field("stats", &self.stats())
+            .field("reported", &self.reported)
             .finish_non_exhaustive()
     }
 }
 
 impl Recovery {
-    /// A layer for a connection that is about to be opened, or whose SYN is about to be shown to
-    /// [`Recovery::from_wire`].
+    /// A layer for a connection that is about to be opened by [`Recovery::send_syn`], or by the peer's SYN.
     pub fn new(config: Config) -> Self {
         Recovery::sharing(config, &MemoryPool::unlimited())
     }
 
     /// The same, for one of many connections, whose buffers together shall not exceed `pool`.
     pub fn sharing(config: Config, pool: &MemoryPool) -> Self {
-        let link_mss = u64::from(config.link_mss);
-        let mut layer = Recovery {
+        Recovery {
             handshake: Handshake::default(),
-            established: false,
-            aborted: false,
-            sack: false,
-            use_timestamps: false,
-            mss: link_mss,
-            link_mss,
-            space: SendSpace::default(),
-            ring: Ring::default(),
-            budget: Budget::new(config.send_buffer),
-            charge: pool.charge(),
-            more: false,
-            scratch: Vec::new(),
-            board: Scoreboard::default(),
-            clock: TimestampClock::default(),
-            stack: None,
             receiver: Receiver::new(config.receive_buffer, pool),
+            sender: Sender::new(config, pool),
             ports: (0, 0),
             control: VecDeque::new(),
             header: [0; MAX_HEADER_LEN],
-            phase: Phase::Open,
-            rtt: RttEstimator::default(),
-            rack: Rack::default(),
-            undo: SpuriousDetector::default(),
-            rate: RateEstimator::default(),
-            prr: None,
-            pacer: Pacer::default(),
-            pacing_blocked: false,
-            congestion: config.algorithm.start(link_mss),
-            usage: transmit::WindowUsage::default(),
-            batch: None,
-            duplicate_acks: 0,
-            rto_from: Instant::ZERO,
-            head_probe: false,
-            head_probed: false,
-            probe_from: Instant::ZERO,
-            tail_probe: None,
-            reordering_ends: None,
-            persist: Persist::default(),
-            user_timeout: UserTimeout::default(),
-            path_mtu: PathMtu::new(link_mss),
-            idle_since: None,
+            established: false,
+            aborted: false,
             challenged_at: None,
-            delivery_rate: 0,
-            stats: Stats::default(),
-            config,
-        };
-        layer.charge_pool();
-        layer
+            reported: Reported::default(),
+        }
     }
 
-    /// The timestamp clock said `value` at `at`, in a SYN-ACK that somebody else has sent for this layer, and goes on from
-    /// there (RFC 7323, section 5.4).
+    /// Sets the timestamp clock to the `value` that it had at `at`, when a SYN-ACK was sent for this layer (RFC 7323,
+    /// section 5.4).
     pub fn set_clock(&mut self, at: Instant, value: u32) {
-        self.clock.start(at, value);
+        self.sender.clock.start(at, value);
     }
 
     /// Counters and estimates, as of the last call.
     pub fn stats(&self) -> Stats {
-        Stats {
-            smoothed_rtt: self.rtt.smoothed(),
-            min_rtt: self.rtt.minimum(),
-            algorithm: self.config.algorithm,
-            congestion_window: self.congestion.window(),
-            slow_start_threshold: Some(self.congestion.ssthresh()).filter(|ssthresh| *ssthresh < u64::MAX),
-            in_flight: self.in_flight(),
-            bandwidth: self.congestion.bandwidth().or(Some(self.delivery_rate).filter(|rate| *rate > 0)),
-            pacing_rate: self.congestion.pacing_rate(),
-            segment_size: self.mss,
-            ..self.stats
-        }
+        self.sender.stats()
+    }
+
+    /// Bytes that [`Recovery::write`] takes now.
+    pub fn room(&self) -> usize {
+        if self.established && !self.aborted { self.sender.room() } else { 0 }
+    }
+
+    /// Lets `fill` write into a contiguous part of the free buffer, at most `limit` bytes; it returns how much it
+    /// wrote. If that was all it could, more is expected to follow at once: an incomplete super-frame waits for it
+    /// while anything is in flight (send(2), MSG_MORE).
+    ///
+    /// # Errors
+    /// `fill`'s.
+    pub fn write<E>(
+        &mut self,
+        limit: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        self.sender.write(limit.min(self.room()), fill)
+    }
+
+    /// Gives back what the buffers have allocated and do not use. A busy connection allocates it again.
+    pub fn reclaim(&mut self) {
+        self.sender.reclaim();
+        self.receiver.reclaim();
     }
 
     /// Bytes that the user handed over and the peer has not acknowledged, a FIN included.
     pub fn outstanding(&self) -> u64 {
-        self.space.outstanding()
+        self.sender.space.outstanding()
     }
 
     /// The same without a FIN.
     pub fn unacknowledged(&self) -> u64 {
-        self.space.fin.unwrap_or(self.space.end).saturating_sub(self.space.una)
+        let space = &self.sender.space;
+        space.fin.unwrap_or(space.end).saturating_sub(space.una)
     }
 
     /// Bytes that the user handed over and that have not been sent yet, a FIN included.
     pub fn unsent(&self) -> u64 {
-        self.space.end - self.space.nxt
+        self.sender.space.end - self.sender.space.nxt
     }
 
     /// The sequence number that we expect of the peer next.
-    pub fn expected(&self) -> u32 {
+    pub fn expected(&self) -> SeqNumber {
         self.receiver.expected()
     }
 
     /// Whether `seq` is at or beyond what we expect next, and not beyond our window.
-    pub fn admits(&self, seq: u32) -> bool {
+    pub fn admits(&self, seq: SeqNumber) -> bool {
         self.receiver.admits(seq)
     }
 
@@ -442,53 +337,28 @@ impl Recovery {
 
     /// Whether the sequence number of a segment quoted by an ICMP error is one of ours in flight (RFC 5927,
     /// section 4.1). An error that quotes another must be ignored.
-    pub fn quotes(&self, seq: u32) -> bool {
-        let offset = self.space.offset(seq);
-        if !self.established {
-            return self.handshake.ours.is_some() && seq == self.space.iss;
+    pub fn quotes(&self, seq: SeqNumber) -> bool {
+        let space = &self.sender.space;
+        match self.established {
+            true => (space.una..space.nxt).contains(&space.offset(seq)),
+            false => self.handshake.ours.is_some() && seq == space.iss,
         }
-        (self.space.una..self.space.nxt).contains(&offset)
     }
 
-    /// Frames carry at most so many payload bytes from now on: the link no longer cuts super-frames, say.
+    /// Limits the payload of further frames, in bytes: the link no longer cuts super-frames, say.
     pub fn set_max_frame(&mut self, max_frame: usize) {
-        self.config.max_frame = max_frame;
+        self.sender.config.max_frame = max_frame;
     }
 
     /// The path carries no more than `link_mss` (its MTU less the IP header and 20): what is in flight in larger
     /// segments is lost, and is sent again in smaller ones at once (RFC 1191, section 6.5; no congestion).
     pub fn set_mss(&mut self, now: Instant, link_mss: u16) {
-        self.path_mtu.learn(u64::from(link_mss));
-        self.resize_segments(now, u64::from(link_mss));
-    }
-
-    fn resize_segments(&mut self, now: Instant, link_mss: u64) {
-        let before = self.mss;
-        self.link_mss = link_mss;
-        let Some(agreement) = self.handshake.agreement() else {
-            self.mss = link_mss;
-            return;
-        };
-        self.mss = agreement.segment_payload(link_mss);
-        self.congestion.set_mss(self.mss);
-        if self.mss < before && !self.board.is_empty() {
-            self.stats.bytes_lost += self.board.mark_longer_lost(self.mss);
-            self.rto_from = now;
-            self.pacer.reset(now);
-        }
+        self.sender.path_mtu.learn(u64::from(link_mss));
+        self.sender.resize_segments(now, u64::from(link_mss));
     }
 
     /// The shortest round trip of late, if any was measured.
     pub fn min_rtt(&self) -> Option<Duration> {
-        self.rtt.minimum()
-    }
-
-    fn seq(&self, offset: u64) -> u32 {
-        self.space.seq(offset)
-    }
-
-    /// Bytes in the network; without SACK, each duplicate ACK stands for a segment that has left it (RFC 6582).
-    fn in_flight(&self) -> u64 {
-        self.board.in_flight().saturating_sub(self.duplicate_acks * self.mss)
+        self.sender.rtt.minimum()
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Rack {
 
 /// Which of a record's transmissions has arrived, as far as the ACK tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
+pub(super) enum Transmission {
     Earlier,
     Last,
     Unknown,
@@ -77,7 +77,7 @@ impl Rack {
         record: &Record,
         highest: u64,
         min_rtt: Option<Duration>,
-        arrival: Arrival,
+        transmission: Transmission,
     ) -> bool {
         let (order, rtt) = (record.order(), now.since(record.sent));
         if !record.retransmitted {
@@ -88,9 +88,9 @@ impl Rack {
         }
         // An ACK faster than the path belongs to an earlier transmission.
         let too_early = min_rtt.is_some_and(|min_rtt| rtt < min_rtt);
-        match arrival {
-            Arrival::Last if !too_early => self.note_newest(order, rtt),
-            Arrival::Unknown if !too_early && self.claim.is_none_or(|claim| order > claim.order) => {
+        match transmission {
+            Transmission::Last if !too_early => self.note_newest(order, rtt),
+            Transmission::Unknown if !too_early && self.claim.is_none_or(|claim| order > claim.order) => {
                 self.claim = Some(Claim { order, rtt, nxt: record.nxt });
             }
             _ => {}

@@ -2,8 +2,8 @@
 //!
 //! In-order data is read from where it was put; a buffer that has been read empty begins anew at its front, so a fast
 //! reader's bytes never leave the processor's cache. The buffer grows with what it must hold; what comes out of order
-//! waits elsewhere, segment by segment, and costs what it is. A long piece that comes in order is first offered to the
-//! user where it lies, after what waits.
+//! waits elsewhere, segment by segment, and costs what it is. A long piece that comes in order is not copied at all: the
+//! user reads it where it lies, and only the rest is kept.
 //!
 //! The window begins small and opens by twice of what has come (Linux's tcp_grow_window(), net/ipv4/tcp_input.c), so it
 //! stays ahead of a slow start, and an idle connection holds little; while a connection waits to be accepted, it does not
@@ -19,12 +19,13 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-use super::{Instant, MemoryPool, memory_pool::Charge, ring::Ring, segment::SackBlocks};
+use super::{Instant, MemoryPool, memory_pool::Charge, ring::Ring, timestamps::RecentTimestamp};
+use crate::segment::{SackBlocks, SeqNumber};
 use out_of_order::OutOfOrder;
 use reassembly::Reassembly;
 use sack_report::SackReport;
 use space::ReceiveSpace;
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 pub use space::is_acceptable;
 
@@ -34,7 +35,7 @@ pub use space::is_acceptable;
 const ACK_DELAY: Duration = Duration::from_millis(5);
 /// The smallest buffer, in bytes.
 const LEAST: u64 = 4096;
-/// From so many bytes on it pays to offer the user what has just come, by itself.
+/// Payload from which on a write of its own costs less than a copy, in bytes.
 const WORTH_OFFERING: usize = 16 << 10;
 
 /// The window that a connection begins with, in bytes: what the field of a SYN can say.
@@ -53,9 +54,6 @@ pub fn window_shift(receive_buffer: usize) -> u8 {
     (usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16).min(14) as u8
 }
 
-/// Takes bytes where they lie, and returns how many.
-pub type Outlet<'a> = dyn FnMut(&[u8]) -> usize + 'a;
-
 /// What to say about a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -69,12 +67,13 @@ pub(super) struct Receiver {
     space: ReceiveSpace,
     reassembly: Reassembly,
     report: SackReport,
+    recent: RecentTimestamp,
     /// What came in order.
     ring: Ring,
     /// What did not: the bytes of what `reassembly` knows.
     pieces: OutOfOrder,
     charge: Charge,
-    /// There is a user, who will read.
+    /// The user has accepted the connection, and will read.
     accepted: bool,
     /// The offset that the user reads next.
     read: u64,
@@ -84,18 +83,19 @@ pub(super) struct Receiver {
     edge: u64,
     /// The shift of our window field.
     shift: u8,
-    /// RCV.NXT and the right edge as the wire saw them last, 0 before it saw any; and what had been read by then.
-    told: u64,
-    told_edge: u64,
-    told_read: u64,
-    /// How often the wire saw the same RCV.NXT again.
+    /// RCV.NXT and the right edge as they were announced last (RFC 7323's Last.ACK.sent), 0 before the first time; and what
+    /// had been read by then.
+    acknowledged: u64,
+    announced_edge: u64,
+    read_when_announced: u64,
+    /// How many ACKs in a row repeated RCV.NXT.
     repeats: u32,
     /// When data came last.
-    heard: Option<Instant>,
-    /// The user answers what comes.
-    dialogue: bool,
-    /// Until when the ACK that is owed may wait for an answer.
-    wait: Option<Instant>,
+    last_data_at: Option<Instant>,
+    /// The user answers what comes: data and answers alternate.
+    interactive: bool,
+    /// When the ACK that is owed must be sent, if it may wait for an answer.
+    ack_deadline: Option<Instant>,
 }
 
 impl Receiver {
@@ -105,6 +105,7 @@ impl Receiver {
             space: ReceiveSpace::default(),
             reassembly: Reassembly::default(),
             report: SackReport::default(),
+            recent: RecentTimestamp::default(),
             ring: Ring::default(),
             pieces: OutOfOrder::default(),
             charge: pool.charge(),
@@ -113,13 +114,13 @@ impl Receiver {
             limit: (limit as u64).max(1),
             edge: 0,
             shift: 0,
-            told: 0,
-            told_edge: 0,
-            told_read: 1,
+            acknowledged: 0,
+            announced_edge: 0,
+            read_when_announced: 1,
             repeats: 0,
-            heard: None,
-            dialogue: false,
-            wait: None,
+            last_data_at: None,
+            interactive: false,
+            ack_deadline: None,
         }
     }
 
@@ -134,16 +135,16 @@ impl Receiver {
     }
 
     /// The peer's SYN has come.
-    pub fn synchronize(&mut self, irs: u32) {
+    pub fn synchronize(&mut self, irs: SeqNumber) {
         self.space = ReceiveSpace::new(irs);
         self.edge = self.space.nxt + u64::from(self.syn_window());
-        self.told_edge = self.edge;
+        self.announced_edge = self.edge;
         self.charge_pool();
     }
 
     /// Our SYN-ACK acknowledged it.
     pub fn on_syn_acknowledged(&mut self) {
-        self.told = self.space.nxt;
+        self.acknowledged = self.space.nxt;
     }
 
     /// Both SYNs are known, and our window field is shifted by so much.
@@ -151,14 +152,24 @@ impl Receiver {
         self.shift = shift;
     }
 
-    /// RCV.NXT.
-    pub fn expected(&self) -> u32 {
-        self.space.seq(self.space.nxt)
+    /// The peer's timestamp to echo.
+    pub fn timestamp(&self) -> u32 {
+        self.recent.value()
     }
 
-    /// The sequence number at an offset of the peer's stream.
-    pub fn seq(&self, offset: u64) -> u32 {
-        self.space.seq(offset)
+    /// Notes the timestamp of a segment that begins at or before the last ACK sent (RFC 7323, section 4.3).
+    pub fn note_timestamp(&mut self, now: Instant, value: u32) {
+        self.recent.note(now, value);
+    }
+
+    /// Whether a timestamp belongs to an old duplicate (RFC 7323, section 5.3).
+    pub fn is_old_timestamp(&self, now: Instant, value: u32) -> bool {
+        self.recent.is_old(now, value)
+    }
+
+    /// RCV.NXT.
+    pub fn expected(&self) -> SeqNumber {
+        self.space.seq(self.space.nxt)
     }
 
     /// Whether the peer's FIN, and so everything before it, has come.
@@ -167,38 +178,38 @@ impl Receiver {
     }
 
     /// Whether `seq` is at or before the last acknowledgment sent (RFC 7323's Last.ACK.sent).
-    pub fn was_acknowledged(&self, seq: u32) -> bool {
-        self.space.distance(seq) <= self.told as i64 - self.space.nxt as i64
+    pub fn was_acknowledged(&self, seq: SeqNumber) -> bool {
+        self.space.distance(seq) <= self.acknowledged as i64 - self.space.nxt as i64
     }
 
     /// Whether `seq` is what we expect, or what the wire has heard that we do: a peer without a connection answers to
     /// the latter (RFC 5961, section 3.2).
-    pub fn is_expected(&self, seq: u32) -> bool {
+    pub fn is_expected(&self, seq: SeqNumber) -> bool {
         let distance = self.space.distance(seq);
-        distance == 0 || self.told > 0 && distance == self.told as i64 - self.space.nxt as i64
+        distance == 0 || self.acknowledged > 0 && distance == self.acknowledged as i64 - self.space.nxt as i64
     }
 
     /// Whether `seq` is acceptable, as that of a segment of no length (RFC 9293, section 3.10.7.4, first).
-    pub fn admits(&self, seq: u32) -> bool {
+    pub fn admits(&self, seq: SeqNumber) -> bool {
         self.admits_segment(seq, 0)
     }
 
     /// Whether a segment is acceptable that begins at `seq` and takes up `len` sequence numbers (RFC 9293, section
     /// 3.10.7.4, first).
-    pub fn admits_segment(&self, seq: u32, len: u64) -> bool {
+    pub fn admits_segment(&self, seq: SeqNumber, len: u64) -> bool {
         is_acceptable(self.space.distance(seq), len, self.window())
     }
 
     /// Whether `seq` lies in the window or at its right edge, where a peer is that has filled it, part of which was lost
     /// (Linux's tcp_sequence(), net/ipv4/tcp_input.c); or as far before it as an honest peer's segment that is late may
     /// (RFC 9293, section 3.10.7.4, first). Nothing is to be believed of a segment elsewhere, its acknowledgment neither.
-    pub fn is_near(&self, seq: u32) -> bool {
+    pub fn is_near(&self, seq: SeqNumber) -> bool {
         let behind = i64::try_from(self.limit).unwrap_or(i64::MAX).max(1 << 16);
         (-behind..=self.window() as i64).contains(&self.space.distance(seq))
     }
 
     /// Whether `seq` is that of a keep-alive or of a window probe without data, which are to be answered.
-    pub fn is_probe(&self, seq: u32) -> bool {
+    pub fn is_probe(&self, seq: SeqNumber) -> bool {
         self.space.distance(seq) == -1
     }
 
@@ -206,16 +217,26 @@ impl Receiver {
         self.edge.saturating_sub(self.space.nxt)
     }
 
+    /// Returns whether a payload of `len` bytes at `seq` is in order, fits into the window, and is worth reading where
+    /// it lies.
+    pub fn is_worth_offering(&self, seq: SeqNumber, len: usize) -> bool {
+        let known_end = self.space.fin.unwrap_or(u64::MAX);
+        let room = self.window().min(known_end.saturating_sub(self.space.nxt));
+        len >= WORTH_OFFERING && self.space.distance(seq) == 0 && len as u64 <= room
+    }
+
     /// Takes the payload and the FIN of a segment, at least one of which there is (RFC 9293, section 3.10.7.4).
-    /// `segment` is the payload of a full one, in bytes; `outlet` may take what is in order, and returns how much it did.
+    /// `segment` is the payload of a full one, in bytes. The user has read the first `taken` bytes of the payload
+    /// already: more than 0 only for a payload that [`Receiver::is_worth_offering`], with nothing left to read
+    /// before it.
     pub fn on_segment(
         &mut self,
         now: Instant,
-        seq: u32,
+        seq: SeqNumber,
         payload: &[u8],
         fin: bool,
         segment: u64,
-        outlet: &mut Outlet<'_>,
+        taken: usize,
     ) -> Answer {
         let next = self.space.nxt;
         // In bytes from RCV.NXT.
@@ -245,8 +266,10 @@ impl Receiver {
                 held.for_each(|(l, r)| self.report.on_duplicate(self.space.seq(l), self.space.seq(r)));
             }
             if from == next {
-                let taken = self.offer(piece, outlet);
-                self.keep(from + taken, to, piece.get(taken as usize..).unwrap_or_default());
+                debug_assert!(taken == 0 || self.readable() == 0 && skipped == 0, "the user reads in order");
+                let taken = taken.min(piece.len());
+                self.read += taken as u64;
+                self.keep(from + taken as u64, to, piece.get(taken..).unwrap_or_default());
                 if holes {
                     self.fill_holes(to);
                 }
@@ -265,10 +288,10 @@ impl Receiver {
         if holes || refused || self.space.nxt == next || self.report.has_duplicate() {
             return Answer::AtOnce(self.report(news));
         }
-        self.heard = Some(now);
-        let full = self.space.nxt - self.told >= 2 * segment;
-        self.wait = match self.dialogue && !full && !self.is_finished() {
-            true => self.wait.or(Some(now + ACK_DELAY)),
+        self.last_data_at = Some(now);
+        let full = self.space.nxt - self.acknowledged >= 2 * segment;
+        self.ack_deadline = match self.interactive && !full && !self.is_finished() {
+            true => self.ack_deadline.or(Some(now + ACK_DELAY)),
             false => None,
         };
         Answer::Cumulative
@@ -280,13 +303,13 @@ impl Receiver {
         let end = end.min(0);
         if start < end {
             let expected = self.expected();
-            let seq = |distance: i64| expected.wrapping_add(distance as u32);
+            let seq = |distance: i64| expected + distance as u32;
             self.report.on_duplicate(seq(start), seq(end));
         }
     }
 
     /// The report about a segment that is not taken, which begins at `seq` and takes up `len` sequence numbers.
-    pub fn refuse(&mut self, seq: u32, len: u64) -> SackBlocks {
+    pub fn refuse(&mut self, seq: SeqNumber, len: u64) -> SackBlocks {
         let start = self.space.distance(seq);
         self.note_duplicate(start, start.saturating_add_unsigned(len));
         self.report(None)
@@ -295,22 +318,6 @@ impl Receiver {
     /// A further ACK that the last segment calls for, if it does.
     pub fn further_report(&mut self) -> Option<SackBlocks> {
         self.report.has_duplicate().then(|| self.report(None))
-    }
-
-    /// Lets `outlet` take what waits, and then of `piece`, which comes next; returns how much of the latter it took.
-    fn offer(&mut self, piece: &[u8], outlet: &mut Outlet<'_>) -> u64 {
-        if piece.len() < WORTH_OFFERING {
-            return 0;
-        }
-        while self.readable() > 0 {
-            let Ok(taken) = self.read(usize::MAX, |bytes| Ok::<_, Infallible>(outlet(bytes)));
-            if taken == 0 {
-                return 0;
-            }
-        }
-        let taken = outlet(piece).min(piece.len()) as u64;
-        self.read += taken;
-        taken
     }
 
     /// Puts bytes that come in order into the buffer, which grows as it must; `to` is RCV.NXT from now on.
@@ -438,16 +445,16 @@ impl Receiver {
     }
 
     /// Acknowledgment and window field of a segment that leaves now.
-    pub fn advertise(&mut self, segment: u64) -> (u32, u16) {
+    pub fn advertise(&mut self, segment: u64) -> (SeqNumber, u16) {
         let window = self.right_edge(segment).saturating_sub(self.space.nxt) >> self.shift;
         let window = u16::try_from(window).unwrap_or(u16::MAX);
-        self.repeats = if self.told == self.space.nxt { self.repeats.saturating_add(1) } else { 0 };
-        self.told = self.space.nxt;
-        self.told_edge = self.told + (u64::from(window) << self.shift);
+        self.repeats = if self.acknowledged == self.space.nxt { self.repeats.saturating_add(1) } else { 0 };
+        self.acknowledged = self.space.nxt;
+        self.announced_edge = self.acknowledged + (u64::from(window) << self.shift);
         // What the field says is what is taken, no more.
-        self.edge = self.edge.max(self.told_edge);
-        self.told_read = self.read;
-        self.wait = None;
+        self.edge = self.edge.max(self.announced_edge);
+        self.read_when_announced = self.read;
+        self.ack_deadline = None;
         self.charge_pool();
         (self.expected(), window)
     }
@@ -459,27 +466,29 @@ impl Receiver {
 
     /// Data of the user leaves.
     pub fn on_data_sent(&mut self, now: Instant) {
-        if self.heard.is_some_and(|heard| now.since(heard) <= ACK_DELAY) {
-            self.dialogue = true;
+        if self.last_data_at.is_some_and(|at| now.since(at) <= ACK_DELAY) {
+            self.interactive = true;
         }
     }
 
     /// No data has come to ride on.
     pub fn on_ack_sent(&mut self) {
-        if self.wait.is_some() {
-            self.dialogue = false;
+        if self.ack_deadline.is_some() {
+            self.interactive = false;
         }
     }
 
     /// When an ACK must leave, if one is owed: [`Instant::ZERO`] for at once.
     pub fn ack_at(&self, segment: u64) -> Option<Instant> {
-        if self.told != self.space.nxt {
-            return self.space.is_synchronized().then(|| self.wait.unwrap_or(Instant::ZERO));
+        if self.acknowledged != self.space.nxt {
+            return self.space.is_synchronized().then(|| self.ack_deadline.unwrap_or(Instant::ZERO));
         }
         // A window that has become twice as large by what was read is news (Linux's tcp_cleanup_rbuf()).
         let edge = self.right_edge(segment);
-        let told = self.told_edge.saturating_sub(self.told);
-        let opened = self.read > self.told_read && edge > self.edge && edge - self.told >= 2 * told;
+        let announced = self.announced_edge.saturating_sub(self.acknowledged);
+        let opened = self.read > self.read_when_announced
+            && edge > self.edge
+            && edge - self.acknowledged >= 2 * announced;
         opened.then_some(Instant::ZERO)
     }
 }

@@ -83,7 +83,7 @@ pub(super) struct Scoreboard {
     /// Starts of lost records, lowest first; some may be out of date.
     lost_starts: BinaryHeap<Reverse<u64>>,
     /// The blocks of the last SACK option, in order: what they cover is settled and skipped.
-    settled: [(u64, u64); super::segment::MAX_SACK_BLOCKS],
+    settled: [(u64, u64); crate::segment::MAX_SACK_BLOCKS],
     /// As many records as SACK may cut.
     cut_limit: usize,
 }

@@ -5,7 +5,7 @@
 //! long. So it begins small and grows with the bandwidth-delay product, as the kernel's does (tcp(7),
 //! tcp_moderate_sndbuf), and with what the peer holds beyond a hole: until the hole is filled, that occupies the
 //! buffer and no longer the path.
-use super::{Recovery, scoreboard};
+use super::{MemoryPool, memory_pool::Charge, ring::Ring, scoreboard, sender::Sender};
 use std::time::Duration;
 
 /// What a buffer begins with, in bytes: enough for a LAN.
@@ -60,65 +60,74 @@ impl Budget {
     }
 }
 
-impl Recovery {
-    /// Bytes that [`Recovery::write`] takes now.
+/// The user's bytes that the peer has not acknowledged.
+pub(super) struct SendBuffer {
+    pub ring: Ring,
+    pub budget: Budget,
+    /// For what the bytes, and what is known of them, occupy.
+    pub charge: Charge,
+    /// The user is about to write more.
+    pub more: bool,
+}
+
+impl SendBuffer {
+    /// Returns an empty buffer that grows up to `limit` bytes, taken from `pool`.
+    pub fn new(limit: usize, pool: &MemoryPool) -> SendBuffer {
+        SendBuffer { ring: Ring::default(), budget: Budget::new(limit), charge: pool.charge(), more: false }
+    }
+}
+
+impl Sender {
+    /// Bytes that [`Sender::write`] takes now.
     pub fn room(&self) -> usize {
-        let open = self.established && !self.aborted && self.space.fin.is_none();
         let free = self.buffer_size().saturating_sub(self.space.outstanding());
-        if open { free as usize } else { 0 }
+        if self.space.fin.is_none() { free as usize } else { 0 }
     }
 
     /// What the path wants, as far as it is there already or our share of the memory pool allows it (as tcp_memory_allocated
     /// does in net/ipv4/tcp_input.c, tcp_should_expand_sndbuf()).
     fn buffer_size(&self) -> u64 {
-        let allowed = self.charge.share().max(SMALL).max(self.ring.capacity());
-        self.budget.bytes().min(allowed)
+        let allowed = self.buffer.charge.share().max(SMALL).max(self.buffer.ring.capacity());
+        self.buffer.budget.bytes().min(allowed)
     }
 
     /// Charges the memory pool, and limits what SACK may cut to what is left there.
-    pub(super) fn charge_pool(&mut self) {
+    pub fn charge_pool(&mut self) {
         let record = scoreboard::RECORD_COST;
-        self.charge.set(CONNECTION + self.ring.capacity() + self.board.len() as u64 * record);
-        self.board.limit_cuts(self.charge.share() / record);
+        self.buffer.charge.set(CONNECTION + self.buffer.ring.capacity() + self.board.len() as u64 * record);
+        self.board.limit_cuts(self.buffer.charge.share() / record);
     }
 
-    /// Gives back what the buffers have allocated and do not use. A busy connection allocates it again.
+    /// Gives back what is allocated and not used.
     pub fn reclaim(&mut self) {
         if self.space.outstanding() == 0 {
-            self.ring.release(self.space.end);
+            self.buffer.ring.release(self.space.end);
         }
         self.board.reclaim();
         self.charge_pool();
-        self.receiver.reclaim();
     }
 
-    /// Lets `fill` write into a contiguous part of the free buffer, at most `limit` bytes; it returns how much it
-    /// wrote. If that was all it could, more is expected to follow at once: an incomplete super-frame waits for it
-    /// while anything is in flight (send(2), MSG_MORE).
-    ///
-    /// # Errors
-    /// `fill`'s.
+    /// As [`Recovery::write`](super::Recovery::write), for `limit` bytes that [`Sender::room`] admits.
     pub fn write<E>(
         &mut self,
         limit: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<usize, E> {
-        let limit = limit.min(self.room());
         let (start, end) = (self.space.una, self.space.end);
-        let (capacity, budget) = (self.ring.capacity(), self.buffer_size());
+        let (capacity, budget) = (self.buffer.ring.capacity(), self.buffer_size());
         // Many connections send little: only one that has filled a small ring gets a large one.
         if capacity == 0 || end - start >= capacity.min(budget) / 2 {
-            let wanted = if capacity == 0 { SMALL.min(budget) } else { self.budget.ring(budget) };
+            let wanted = if capacity == 0 { SMALL.min(budget) } else { self.buffer.budget.ring(budget) };
             if wanted > capacity {
-                self.ring.grow(wanted, start, end);
+                self.buffer.ring.grow(wanted, start, end);
                 self.charge_pool();
             }
         }
-        let vacant = self.ring.vacant(start, end);
+        let vacant = self.buffer.ring.vacant(start, end);
         let len = limit.min(vacant.len());
-        self.more = false;
+        self.buffer.more = false;
         let written = fill(&mut vacant[..len])?.min(len);
-        self.more = written == len;
+        self.buffer.more = written == len;
         self.space.end += written as u64;
         Ok(written)
     }

@@ -1,25 +1,26 @@
 //! The send sequence space (RFC 9293, section 3.4), in 64-bit offsets from the initial sequence number.
 //!
-//! Offset 0 is the SYN, data begins at 1, a FIN counts one. 32-bit numbers, and so their wrapping, exist in two
-//! functions only.
+//! Offset 0 is the SYN, data begins at 1, a FIN counts one. Sequence numbers become offsets and
+//! offsets sequence numbers in two functions only.
+use crate::segment::SeqNumber;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SendSpace {
-    pub iss: u32,
+    pub iss: SeqNumber,
     /// SND.UNA.
     pub una: u64,
     /// SND.NXT.
     pub nxt: u64,
     /// The end of what the user has handed over.
     pub end: u64,
-    /// The offset of the FIN, once the stack has sent one.
+    /// The offset of the FIN, once the user has ended the stream.
     pub fin: Option<u64>,
     /// The right edge of the peer's window: SND.UNA + SND.WND.
     pub edge: u64,
     /// The largest window that the peer ever offered (MAX.SND.WND).
     pub max_window: u64,
     /// SND.WL1: the sequence number of the segment that last updated the window.
-    wl1: u32,
+    wl1: SeqNumber,
     /// That segment's window field.
     pub window: u16,
     /// The shift of the peer's window field.
@@ -27,17 +28,17 @@ pub(super) struct SendSpace {
 }
 
 impl SendSpace {
-    pub fn new(iss: u32) -> Self {
+    pub fn new(iss: SeqNumber) -> Self {
         SendSpace { iss, una: 1, nxt: 1, end: 1, edge: 1, ..SendSpace::default() }
     }
 
-    pub fn seq(&self, offset: u64) -> u32 {
-        self.iss.wrapping_add(offset as u32)
+    pub fn seq(&self, offset: u64) -> SeqNumber {
+        self.iss + offset as u32
     }
 
     /// The offset nearest to SND.UNA that `seq` can mean; below zero it counts as zero.
-    pub fn offset(&self, seq: u32) -> u64 {
-        let distance = seq.wrapping_sub(self.seq(self.una)) as i32;
+    pub fn offset(&self, seq: SeqNumber) -> u64 {
+        let distance = seq.distance_from(self.seq(self.una));
         self.una.saturating_add_signed(i64::from(distance))
     }
 
@@ -50,8 +51,8 @@ impl SendSpace {
     /// Takes the window of an acceptable ACK at or above SND.UNA, if it is newer than what we have. Like Linux's
     /// tcp_may_update_window(), a shut window counts at once, even where reordering left its age unclear: our
     /// own ACKs must stay inside it. Returns whether the edge moved right.
-    pub fn update_window(&mut self, seq: u32, ack: u64, window: u16, advanced: bool) -> bool {
-        let newer = seq.wrapping_sub(self.wl1) as i32 > 0;
+    pub fn update_window(&mut self, seq: SeqNumber, ack: u64, window: u16, advanced: bool) -> bool {
+        let newer = seq.is_after(self.wl1);
         let edge = ack + (u64::from(window) << self.shift);
         if !(advanced || newer || seq == self.wl1 && (edge > self.edge || window == 0)) {
             return false;
@@ -65,7 +66,7 @@ impl SendSpace {
     }
 
     /// The window of a SYN-ACK or of the ACK that completes the handshake.
-    pub fn set_window(&mut self, seq: u32, window: u16, bytes: u64) {
+    pub fn set_window(&mut self, seq: SeqNumber, window: u16, bytes: u64) {
         self.wl1 = seq;
         self.window = window;
         self.edge = self.una + bytes;
@@ -74,7 +75,7 @@ impl SendSpace {
 
     /// A sequence number for a segment without data that the peer will accept: SND.NXT, unless its window has
     /// shrunk below (Linux's tcp_acceptable_seq()).
-    pub fn acceptable(&self) -> u32 {
+    pub fn acceptable(&self) -> SeqNumber {
         self.seq(self.nxt.min(self.edge.max(self.una)))
     }
 
@@ -100,10 +101,10 @@ mod tests {
 
     #[test]
     fn offsets_survive_the_wrap() {
-        let mut space = SendSpace::new(u32::MAX - 2);
-        assert_eq!(space.offset(u32::MAX - 1), 1);
-        assert_eq!(space.offset(7), 10);
-        assert_eq!(space.seq(10), 7);
+        let mut space = SendSpace::new(SeqNumber(u32::MAX - 2));
+        assert_eq!(space.offset(SeqNumber(u32::MAX - 1)), 1);
+        assert_eq!(space.offset(SeqNumber(7)), 10);
+        assert_eq!(space.seq(10), SeqNumber(7));
         space.una = 5 << 32;
         assert_eq!(space.offset(space.seq((5 << 32) + 100)), (5 << 32) + 100);
         assert_eq!(space.offset(space.seq((5 << 32) - 100)), (5 << 32) - 100);
@@ -111,14 +112,14 @@ mod tests {
 
     #[test]
     fn a_shut_window_counts_at_once() {
-        let mut space = SendSpace::new(0);
-        space.set_window(100, 1000, 1000);
-        assert!(!space.update_window(100, 1, 500, false), "as old as what we have, and smaller");
+        let mut space = SendSpace::new(SeqNumber(0));
+        space.set_window(SeqNumber(100), 1000, 1000);
+        assert!(!space.update_window(SeqNumber(100), 1, 500, false), "as old as what we have, and smaller");
         assert_eq!(space.edge, 1001);
-        assert!(!space.update_window(100, 1, 0, false));
+        assert!(!space.update_window(SeqNumber(100), 1, 0, false));
         assert_eq!(space.edge, 1);
-        assert!(!space.update_window(99, 1, 800, false), "older than what we have");
-        assert!(space.update_window(100, 1, 800, false));
+        assert!(!space.update_window(SeqNumber(99), 1, 800, false), "older than what we have");
+        assert!(space.update_window(SeqNumber(100), 1, 800, false));
         assert_eq!(space.edge, 801);
     }
 }

@@ -12,7 +12,7 @@ const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 /// two ticks of its clock, on a short path the most of the wait.
 const MARGIN: Duration = Duration::from_millis(1);
 
-/// As many probes for a flight.
+/// Maximum tail loss probes per flight.
 pub(super) const MAX_PROBES: u32 = 2;
 
 /// A probe that was sent.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    Instant, Phase, Recovery,
-    egress::Control,
+    Instant, Recovery,
     scoreboard::State,
-    tail_probe::{self, MAX_PROBES},
+    sender::{Phase, Sender},
+    tail_probe::{self, MAX_PROBES, TailProbe},
     time,
 };
 
@@ -78,6 +78,36 @@ impl UserTimeout {
     }
 }
 
+/// What the timers run from.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    /// Start of the retransmission timer.
+    pub rto_from: Instant,
+    /// The head may be sent once into a shut window.
+    pub head_probe: bool,
+    /// It was.
+    pub head_probed: bool,
+    /// Start of the probe timer.
+    pub probe_from: Instant,
+    pub tail_probe: Option<TailProbe>,
+    /// When the reordering window of what RACK suspects ends.
+    pub reordering_ends: Option<Instant>,
+    pub persist: Persist,
+    /// A window probe is to be sent.
+    pub window_probe: bool,
+    pub user_timeout: UserTimeout,
+    pub idle_since: Option<Instant>,
+}
+
+impl Timers {
+    /// Starts: the connection is established.
+    pub fn start(&mut self, now: Instant) {
+        self.rto_from = now;
+        self.probe_from = now;
+        self.user_timeout.on_heard(now);
+    }
+}
+
 impl Recovery {
     /// When to call [`Recovery::poll_transmit`] again, if nothing happens before; `now` if something waits already.
     pub fn poll_at(&self, now: Instant) -> Option<Instant> {
@@ -91,6 +121,33 @@ impl Recovery {
         if self.aborted {
             return None;
         }
+        let acknowledgment = self.receiver.ack_at(self.sender.mss).map(|at| at.max(now));
+        let keep_alive = self.sender.keep_alive_at(self.receiver.is_finished());
+        self.sender.poll_at(now).into_iter().chain(acknowledgment).chain(keep_alive).min()
+    }
+
+    /// Whether the user timeout has passed: data unacknowledged, or keep-alives unanswered, for that long. A peer
+    /// that answers while its window is shut is alive (RFC 9293, section 3.8.6.1). The caller then resets the
+    /// connection and tells the user.
+    pub fn timed_out(&self, now: Instant) -> bool {
+        self.sender.user_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Whether the peer has let two timeouts in a row, or two window probes, go by without a word: the way to it may
+    /// have changed.
+    pub fn is_stalled(&self, now: Instant) -> bool {
+        self.sender.is_stalled(now)
+    }
+
+    /// The way to the peer has changed: what waits for its acknowledgment is sent again now.
+    pub fn retry(&mut self, now: Instant) {
+        self.sender.retry(now);
+    }
+}
+
+impl Sender {
+    /// When something is to be sent or decided next.
+    fn poll_at(&self, now: Instant) -> Option<Instant> {
         if self.batch.is_some() {
             return Some(now);
         }
@@ -99,45 +156,34 @@ impl Recovery {
         let timers = [
             self.retransmit_at(),
             self.tail_probe_at(),
-            self.reordering_ends,
-            self.persist.at,
+            self.timers.reordering_ends,
+            self.timers.persist.at,
             self.user_deadline(),
-            self.keep_alive_at(),
-            self.receiver.ack_at(self.mss).map(|at| at.max(now)),
             pacing,
         ];
         timers.into_iter().flatten().min()
     }
 
-    /// Whether the user timeout has passed: data unacknowledged, or keep-alives unanswered, for that long. A peer
-    /// that answers while its window is shut is alive (RFC 9293, section 3.8.6.1). The caller then resets the
-    /// connection and tells the user.
-    pub fn timed_out(&self, now: Instant) -> bool {
-        self.user_deadline().is_some_and(|deadline| deadline <= now)
+    fn is_stalled(&self, now: Instant) -> bool {
+        let silent = || now.since(self.timers.user_timeout.heard) >= self.rtt.rto();
+        self.rtt.timeouts() >= 2 || self.timers.persist.probes >= 2 && silent()
     }
 
-    /// Whether the peer has let two timeouts in a row, or two window probes, go by without a word: the way to it may
-    /// have changed.
-    pub fn is_stalled(&self, now: Instant) -> bool {
-        let silent = || now.since(self.user_timeout.heard) >= self.rtt.rto();
-        self.rtt.timeouts() >= 2 || self.persist.probes >= 2 && silent()
-    }
-
-    /// The way to the peer has changed: what waits for its acknowledgment is sent again now.
-    pub fn retry(&mut self, now: Instant) {
+    fn retry(&mut self, now: Instant) {
         self.rtt.reset_backoff();
         if !self.board.is_empty() {
-            self.rto_from = Instant::from_nanos(now.nanos().saturating_sub(time::nanos(self.rtt.rto())));
+            self.timers.rto_from =
+                Instant::from_nanos(now.nanos().saturating_sub(time::nanos(self.rtt.rto())));
         }
-        if self.persist.is_running() {
-            self.persist = Persist { at: Some(now), probes: 0 };
+        if self.timers.persist.is_running() {
+            self.timers.persist = Persist { at: Some(now), probes: 0 };
         }
     }
 
     fn user_deadline(&self) -> Option<Instant> {
         let limit = self.config.user_timeout?;
-        let timeout = &self.user_timeout;
-        let waiting = !self.board.is_empty() || self.persist.at.is_some();
+        let timeout = &self.timers.user_timeout;
+        let waiting = !self.board.is_empty() || self.timers.persist.at.is_some();
         let news = if self.space.edge <= self.space.una { timeout.heard } else { timeout.progress };
         let data = waiting.then(|| news.max(timeout.waiting_since));
         let asked = timeout.keep_alive.map(|(first, _)| first);
@@ -145,10 +191,11 @@ impl Recovery {
     }
 
     /// When the peer, which owes us nothing, is asked whether it is still there.
-    fn keep_alive_at(&self) -> Option<Instant> {
+    pub(super) fn keep_alive_at(&self, peer_finished: bool) -> Option<Instant> {
         let interval = self.config.keep_alive?;
-        let over = self.space.is_fin_acknowledged() && self.receiver.is_finished();
-        let last = self.user_timeout.keep_alive.map_or(self.user_timeout.heard, |(_, last)| last);
+        let over = self.space.is_fin_acknowledged() && peer_finished;
+        let last =
+            self.timers.user_timeout.keep_alive.map_or(self.timers.user_timeout.heard, |(_, last)| last);
         (self.space.outstanding() == 0 && !over).then(|| last + interval)
     }
 
@@ -163,7 +210,7 @@ impl Recovery {
             return None;
         }
         let reneging = || self.rtt.smoothed().map_or(RENEGING_DELAY, |rtt| (rtt / 2).max(RENEGING_DELAY));
-        Some(self.rto_from + if self.head_is_sacked() { reneging() } else { self.rtt.rto() })
+        Some(self.timers.rto_from + if self.head_is_sacked() { reneging() } else { self.rtt.rto() })
     }
 
     /// RFC 8985, section 7.2; in a recovery as well, where that RFC leaves it to the timeout: what is sent again may be
@@ -171,25 +218,26 @@ impl Recovery {
     fn tail_probe_at(&self) -> Option<Instant> {
         let nothing_else_tells = match self.phase {
             Phase::Open => self.board.sacked() == 0,
-            Phase::Recovery { .. } => self.reordering_ends.is_none() && !self.head_is_sacked(),
+            Phase::Recovery { .. } => self.timers.reordering_ends.is_none() && !self.head_is_sacked(),
             Phase::Loss { .. } => false,
         };
         let probes = self.probes_of_this_flight();
         let quiet = self.sack && probes < MAX_PROBES && self.board.in_flight() > 0 && nothing_else_tells;
         // What fills a hole is acknowledged at once (RFC 5681, section 4.2).
         let lone = self.board.in_flight() <= self.mss && self.board.sacked() == 0;
-        quiet
-            .then(|| self.probe_from + tail_probe::timeout(self.rtt.smoothed(), lone, self.rtt.rto(), probes))
+        quiet.then(|| {
+            self.timers.probe_from + tail_probe::timeout(self.rtt.smoothed(), lone, self.rtt.rto(), probes)
+        })
     }
 
     /// A probe whose flight has been acknowledged may be judged later or never: it does not count.
     pub(super) fn probes_of_this_flight(&self) -> u32 {
-        self.tail_probe.filter(|probe| self.space.una < probe.end).map_or(0, |probe| probe.number)
+        self.timers.tail_probe.filter(|probe| self.space.una < probe.end).map_or(0, |probe| probe.number)
     }
 
     /// Acts on every timer that has run out; true if the tail is to be probed.
     pub(super) fn run_timers(&mut self, now: Instant) -> bool {
-        if self.reordering_ends.is_some_and(|at| at <= now) {
+        if self.timers.reordering_ends.is_some_and(|at| at <= now) {
             self.detect_losses(now, 0);
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
@@ -199,10 +247,6 @@ impl Recovery {
         }
         if due(self.retransmit_at()) {
             self.on_timeout(now);
-        }
-        if due(self.keep_alive_at()) {
-            self.user_timeout.on_keep_alive_sent(now);
-            self.push_control(Control::Probe);
         }
         false
     }
@@ -222,12 +266,12 @@ impl Recovery {
         }
         self.stats.bytes_lost += self.board.mark_in_flight_lost();
         self.rtt.back_off();
-        self.rto_from = now;
-        self.tail_probe = None;
-        self.reordering_ends = None;
+        self.timers.rto_from = now;
+        self.timers.tail_probe = None;
+        self.timers.reordering_ends = None;
         self.duplicate_acks = 0;
         self.prr = None;
-        self.head_probe = true;
+        self.timers.head_probe = true;
         self.phase = Phase::Loss { until: self.space.nxt };
         self.congestion.on_timeout(now, self.in_flight(), first);
         self.pacer.reset(now);

@@ -2,10 +2,8 @@
 //!
 //! The layer stamps every segment itself when it leaves. So the values on the wire never run backwards, whatever
 //! waits in the layer, and no peer's PAWS check can drop what is sent again.
-use super::{
-    segment::Timestamps,
-    time::{Instant, nanos},
-};
+use super::time::{Instant, nanos};
+use crate::segment::is_older;
 use std::time::Duration;
 
 /// A tick of our clock: RFC 7323, section 5.4, asks for 1 ms to 1 s.
@@ -15,12 +13,14 @@ const OUTDATED_TICKS: u64 = 24 * 24 * 3600 * 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct TimestampClock {
-    /// What the stack's SYN said, and when: our clock continues from there.
+    /// The first value, that of our SYN, and when it was: our clock continues from there.
     origin: u32,
     origin_at: Instant,
-    /// TS.Recent: the peer's value to echo, and when it came.
-    recent: Option<(u32, Instant)>,
 }
+
+/// TS.Recent: the peer's value to echo, and when it came.
+#[derive(Debug, Default)]
+pub(super) struct RecentTimestamp(Option<(u32, Instant)>);
 
 impl TimestampClock {
     pub fn start(&mut self, now: Instant, value: u32) {
@@ -35,34 +35,27 @@ impl TimestampClock {
 
     /// Whether our value `echo` was sent before `at`.
     pub fn is_before(&self, echo: u32, at: Instant) -> bool {
-        before(echo, self.value(at))
+        is_older(echo, self.value(at))
     }
+}
 
-    /// The option for a segment that leaves now.
-    pub fn stamp(&self, now: Instant) -> Timestamps {
-        Timestamps { value: self.value(now), echo: self.recent() }
-    }
-
-    pub fn recent(&self) -> u32 {
-        self.recent.map_or(0, |(value, _)| value)
+impl RecentTimestamp {
+    /// The value to echo.
+    pub fn value(&self) -> u32 {
+        self.0.map_or(0, |(value, _)| value)
     }
 
     /// RFC 7323, section 4.3: notes the value of a segment that begins at or before the last ACK sent.
     pub fn note(&mut self, now: Instant, value: u32) {
         if !self.is_old(now, value) {
-            self.recent = Some((value, now));
+            self.0 = Some((value, now));
         }
     }
 
     /// RFC 7323, section 5.3, R1: a value older than TS.Recent belongs to an old duplicate.
     pub fn is_old(&self, now: Instant, value: u32) -> bool {
-        self.recent.is_some_and(|(recent, at)| before(value, recent) && ticks(at, now) < OUTDATED_TICKS)
+        self.0.is_some_and(|(recent, at)| is_older(value, recent) && ticks(at, now) < OUTDATED_TICKS)
     }
-}
-
-/// Whether timestamp `a` is older than `b`, in arithmetic modulo 2^32 (RFC 7323, section 3).
-pub(super) fn before(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) < 0
 }
 
 fn ticks(from: Instant, to: Instant) -> u64 {
@@ -83,16 +76,16 @@ mod tests {
 
     #[test]
     fn old_values_are_known_across_the_wrap_until_they_are_outdated() {
-        let mut clock = TimestampClock::default();
-        assert!(!clock.is_old(Instant::ZERO, 7), "nothing to compare with");
-        clock.note(Instant::ZERO, 3);
-        assert!(clock.is_old(Instant::ZERO, 2));
-        assert!(clock.is_old(Instant::ZERO, u32::MAX));
-        assert!(!clock.is_old(Instant::ZERO, 3));
-        clock.note(Instant::ZERO, u32::MAX);
-        assert_eq!(clock.recent(), 3, "an old value is not noted");
+        let mut recent = RecentTimestamp::default();
+        assert!(!recent.is_old(Instant::ZERO, 7), "nothing to compare with");
+        recent.note(Instant::ZERO, 3);
+        assert!(recent.is_old(Instant::ZERO, 2));
+        assert!(recent.is_old(Instant::ZERO, u32::MAX));
+        assert!(!recent.is_old(Instant::ZERO, 3));
+        recent.note(Instant::ZERO, u32::MAX);
+        assert_eq!(recent.value(), 3, "an old value is not noted");
         let days = |days: u64| Instant::from_millis(days * 24 * 3_600_000);
-        assert!(clock.is_old(days(23), 2));
-        assert!(!clock.is_old(days(25), 2), "RFC 7323, section 5.5");
+        assert!(recent.is_old(days(23), 2));
+        assert!(!recent.is_old(days(25), 2), "RFC 7323, section 5.5");
     }
 }

@@ -1,15 +1,16 @@
 //! To the wire: what to send next, and building it.
 //!
-//! The order is: what the stack wants said at once (ACKs, SYNs, RSTs), what is lost, new data, and an ACK that
-//! found no data to ride on.
+//! The order is: what is to be said at once (SYNs, ACKs, resets), what is lost, new data, and an ACK that found no data
+//! to ride on.
 use super::{
-    Instant, Phase, Recovery, Transmit,
+    Instant, Recovery, Transmit,
     egress::Control,
     scoreboard::{Record, State},
-    segment::{self, MAX_HEADER_LEN, Outgoing, SackBlocks, flags},
+    sender::{Phase, Sender},
     tail_probe::TailProbe,
     time::bytes_per_second,
 };
+use crate::segment::{ACK, FIN, Options, PSH, RST, SackBlocks, Segment, SeqNumber, Timestamps};
 
 /// Whether the congestion window is what limits us (Linux's tcp_cwnd_validate()): an idle one must not grow.
 #[derive(Debug, Default)]
@@ -55,30 +56,114 @@ impl Recovery {
             return self.send_control(now, control);
         }
         if !self.established {
-            let (mut header, len) = self.handshake.repeat(now)?;
-            segment::set_timestamp_value(&mut header[..len], self.clock.value(now));
-            return self.send_control(now, Control::Verbatim { header, len });
+            let syn = self.handshake.repeat(now)?;
+            return self.send_control(now, Control::Syn(syn));
         }
         if self.aborted {
             return None;
         }
-        self.settle(now);
-        let probe = self.run_timers(now);
-        self.pacing_blocked = false;
-        let frame = if probe { self.send_tail_probe(now) } else { self.next_frame(now) };
+        let frame = self.sender.poll(now);
+        if self.sender.keep_alive_at(self.receiver.is_finished()).is_some_and(|at| at <= now) {
+            self.sender.timers.user_timeout.on_keep_alive_sent(now);
+            self.push_control(Control::Probe);
+        }
+        if std::mem::take(&mut self.sender.timers.window_probe) {
+            self.push_control(Control::Probe);
+        }
         match frame {
             Some(frame) => Some(self.build(now, frame)),
-            // The persist timer may have queued a probe.
+            // A probe may have been queued.
             None => match self.control.pop_front() {
                 Some(control) => self.send_control(now, control),
-                None if self.receiver.ack_at(self.mss).is_some_and(|at| at <= now) => {
+                None if self.receiver.ack_at(self.sender.mss).is_some_and(|at| at <= now) => {
                     self.receiver.on_ack_sent();
-                    let (ack, window) = self.receiver.advertise(self.mss);
+                    let (ack, window) = self.receiver.advertise(self.sender.mss);
                     self.send_control(now, Control::Ack { ack, window, sack: SackBlocks::default() })
                 }
                 None => None,
             },
         }
+    }
+
+    fn build(&mut self, now: Instant, frame: Frame) -> Transmit<'_> {
+        let sender = &self.sender;
+        let Frame { start, end } = frame;
+        let fin = sender.space.fin.is_some_and(|fin| end > fin);
+        let data_end = end - u64::from(fin);
+        let len = data_end - start;
+        // The end of what can be sent now: a peer that has read it all does not delay its ACK then, for which we may
+        // be waiting (Linux's tcp_measure_rcv_mss()). Super-frames tell it to their receiver's GRO, too.
+        let push =
+            len > sender.mss || len > 0 && (end == sender.space.end || sender.allowance() < sender.mss);
+        let mut flags = ACK;
+        flags |= if fin { FIN } else { 0 };
+        flags |= if push { PSH } else { 0 };
+        let seq = sender.space.seq(start);
+        let segment = self.announcing(now, seq, flags);
+        let header_len = segment.write(&mut self.header);
+        self.receiver.on_data_sent(now);
+        // A path MTU probe is larger than a segment, and still one.
+        let sender = &self.sender;
+        let whole = sender.path_mtu.flying() == Some((start, end));
+        let (front, tail) = sender.buffer.ring.slices(start, data_end);
+        Transmit {
+            header: self.header.get(..header_len).unwrap_or_default(),
+            payload: [front, tail],
+            gso_size: (len > sender.mss && !whole).then(|| u16::try_from(sender.mss).unwrap_or(u16::MAX)),
+        }
+    }
+
+    fn send_control(&mut self, now: Instant, control: Control) -> Option<Transmit<'_>> {
+        let segment = match control {
+            Control::Syn(mut syn) => {
+                if let Some(timestamps) = &mut syn.options.timestamps {
+                    timestamps.value = self.sender.clock.value(now);
+                }
+                syn
+            }
+            Control::Foreign(reset) => reset,
+            Control::Ack { ack, window, sack } => {
+                let mut segment = self.acknowledging(now, self.sender.space.acceptable(), ACK, (ack, window));
+                segment.options.sack = sack;
+                segment
+            }
+            Control::Probe => self.announcing(now, self.sender.space.seq(self.sender.space.una) - 1, ACK),
+            Control::Reset => self.announcing(now, self.sender.space.acceptable(), RST | ACK),
+        };
+        let len = segment.write(&mut self.header);
+        let header = self.header.get(..len)?;
+        Some(Transmit { header, payload: [&[], &[]], gso_size: None })
+    }
+
+    /// Returns a header that announces what has come by now.
+    fn announcing(&mut self, now: Instant, seq: SeqNumber, flags: u8) -> Segment {
+        let news = self.receiver.advertise(self.sender.mss);
+        self.acknowledging(now, seq, flags, news)
+    }
+
+    /// Returns a header with this acknowledgment and window field.
+    fn acknowledging(
+        &self,
+        now: Instant,
+        seq: SeqNumber,
+        flags: u8,
+        (ack, window): (SeqNumber, u16),
+    ) -> Segment {
+        let stamp = || Timestamps { value: self.sender.clock.value(now), echo: self.receiver.timestamp() };
+        let timestamps = self.sender.use_timestamps.then(stamp);
+        let (source, destination) = self.ports;
+        let options = Options { timestamps, ..Options::default() };
+        Segment { source, destination, seq, ack, flags, window, options, payload_len: 0 }
+    }
+}
+
+impl Sender {
+    /// Draws conclusions, runs the timers, and returns what is to be sent next.
+    fn poll(&mut self, now: Instant) -> Option<Frame> {
+        self.settle(now);
+        let probe = self.run_timers(now);
+        self.pacing_blocked = false;
+        if probe { self.send_tail_probe(now) } else { self.next_frame(now) }
     }
 
     /// Bytes that the congestion controller admits now.
@@ -150,7 +235,7 @@ impl Recovery {
         let index = self.board.first_lost()?;
         let start = self.board.get(index)?.start;
         // Beyond a window that has shrunk nothing is sent, but for the head after a timeout, which probes it.
-        let head_probe = self.head_probe && start == self.space.una;
+        let head_probe = self.timers.head_probe && start == self.space.una;
         let window = self.space.edge.saturating_sub(start).max(if head_probe { self.mss } else { 0 });
         let most = (room / self.mss * self.mss).min(self.frame_size()).min(window);
         let end = self.board.merge_lost(index, most);
@@ -186,7 +271,7 @@ impl Recovery {
         let frame = self.frame_size();
         let have = waiting.min(window);
         let mut len = have.min(room).min(frame);
-        if self.more && len == waiting && len < frame && self.in_flight() > 0 {
+        if self.buffer.more && len == waiting && len < frame && self.in_flight() > 0 {
             self.note_usage(false);
             return None;
         }
@@ -208,7 +293,7 @@ impl Recovery {
     /// The end of a path MTU probe, if one is due and the windows admit it.
     fn path_mtu_probe(&mut self, now: Instant) -> Option<u64> {
         let candidate = self.path_mtu.candidate(now).filter(|_| self.phase == Phase::Open)?;
-        let len = self.handshake.agreement()?.segment_payload(candidate);
+        let len = self.agreement?.segment_payload(candidate);
         let space = &self.space;
         let data = space.fin.unwrap_or(space.end).saturating_sub(space.nxt);
         let (start, end) = (space.nxt, space.nxt + len);
@@ -223,10 +308,10 @@ impl Recovery {
         if !self.board.is_empty() {
             return None;
         }
-        if !self.persist.is_running() {
-            self.user_timeout.on_wait(now);
+        if !self.timers.persist.is_running() {
+            self.timers.user_timeout.on_wait(now);
         }
-        if !self.persist.poll(now, self.rtt.rto()) {
+        if !self.timers.persist.poll(now, self.rtt.rto()) {
             return None;
         }
         if window > 0 {
@@ -234,7 +319,7 @@ impl Recovery {
             return Some(self.space.nxt + window);
         }
         self.stats.window_probes += 1;
-        self.push_control(Control::Probe);
+        self.timers.window_probe = true;
         None
     }
 
@@ -246,12 +331,12 @@ impl Recovery {
         self.stats.tail_probes += 1;
         let number = self.probes_of_this_flight() + 1;
         // RFC 8985, section 7.3: the retransmission timer starts anew, with the first.
-        let rto_from = if number == 1 { now } else { self.rto_from };
+        let rto_from = if number == 1 { now } else { self.timers.rto_from };
         let frame = match self.phase {
             Phase::Open => self.send_more_or_last_again(now, number),
             _ => self.send_head_again(now, number),
         };
-        self.rto_from = rto_from;
+        self.timers.rto_from = rto_from;
         frame
     }
 
@@ -261,7 +346,7 @@ impl Recovery {
         let new = (space.end - space.nxt).min(space.usable_window()).min(self.mss);
         if new > 0 {
             let frame = self.send_new(now, space.nxt + new);
-            self.tail_probe = Some(TailProbe { number, end: self.space.nxt, retransmission: false });
+            self.timers.tail_probe = Some(TailProbe { number, end: self.space.nxt, retransmission: false });
             return Some(frame);
         }
         let index = self.board.last_in_flight()?;
@@ -269,14 +354,14 @@ impl Recovery {
         let start = record.end.saturating_sub(self.mss).max(record.start);
         self.board.split(index, start);
         let index = if start > record.start { index + 1 } else { index };
-        self.tail_probe = Some(TailProbe { number, end: self.space.nxt, retransmission: true });
+        self.timers.tail_probe = Some(TailProbe { number, end: self.space.nxt, retransmission: true });
         Some(self.send_again(now, index, record.end))
     }
 
     /// Probes a recovery: if a hole was not filled, this does, and if only the ACK was lost, it makes another one.
     fn send_head_again(&mut self, now: Instant, number: u32) -> Option<Frame> {
         let head = *self.board.front()?;
-        self.tail_probe = Some(TailProbe { number, end: self.space.nxt, retransmission: true });
+        self.timers.tail_probe = Some(TailProbe { number, end: self.space.nxt, retransmission: true });
         Some(self.send_again(now, 0, head.end.min(head.start + self.mss)))
     }
 
@@ -285,15 +370,15 @@ impl Recovery {
         if self.board.is_empty() {
             self.rate.start(now);
             // RFC 6298, section 5.1.
-            self.rto_from = now;
-            self.user_timeout.on_wait(now);
-            if let Some(since) = self.idle_since.take() {
+            self.timers.rto_from = now;
+            self.timers.user_timeout.on_wait(now);
+            if let Some(since) = self.timers.idle_since.take() {
                 let idle = now.since(since);
                 let timeouts = idle.as_nanos().checked_div(self.rtt.rto().as_nanos()).unwrap_or(0);
                 self.congestion.on_restart(now, idle, u32::try_from(timeouts).unwrap_or(u32::MAX));
             }
         }
-        self.persist.stop();
+        self.timers.persist.stop();
         self.board.push(Record {
             start,
             end,
@@ -305,7 +390,7 @@ impl Recovery {
             snapshot: self.rate.snapshot(),
         });
         self.space.nxt = end;
-        self.probe_from = now;
+        self.timers.probe_from = now;
         let limited = self.in_flight() >= self.congestion.window();
         self.note_usage(limited);
         self.account(now, start, end);
@@ -317,15 +402,15 @@ impl Recovery {
         self.board.split(index, end);
         let (start, repeated) = self.board.get(index).map_or((end, false), |r| (r.start, r.retransmitted));
         self.board.resend(index, now, self.space.nxt, self.rate.snapshot());
-        self.probe_from = now;
+        self.timers.probe_from = now;
         if start == self.space.una {
-            self.rto_from = now;
+            self.timers.rto_from = now;
         }
         if self.path_mtu.flying().is_some_and(|(from, to)| start < to && end > from) {
             self.path_mtu.on_probe_lost(self.link_mss);
         }
-        self.head_probe = false;
-        self.head_probed = start >= self.space.edge;
+        self.timers.head_probe = false;
+        self.timers.head_probed = start >= self.space.edge;
         let timestamp = self.use_timestamps.then(|| self.clock.value(now));
         self.undo.on_retransmission(start, end - start, timestamp, repeated);
         self.stats.bytes_retransmitted += end - start;
@@ -343,75 +428,6 @@ impl Recovery {
         }
         if let Some(rate) = self.congestion.pacing_rate() {
             self.pacer.on_sent(now, len, rate, self.rtt.minimum());
-        }
-    }
-
-    fn build(&mut self, now: Instant, frame: Frame) -> Transmit<'_> {
-        let Frame { start, end } = frame;
-        let fin = self.space.fin.is_some_and(|fin| end > fin);
-        let data_end = end - u64::from(fin);
-        let len = data_end - start;
-        // The end of what can be sent now: a peer that has read it all does not delay its ACK then, for which we may
-        // be waiting (Linux's tcp_measure_rcv_mss()). Super-frames tell it to their receiver's GRO, too.
-        let push = len > self.mss || len > 0 && (end == self.space.end || self.allowance() < self.mss);
-        let mut bits = flags::ACK;
-        bits |= if fin { flags::FIN } else { 0 };
-        bits |= if push { flags::PSH } else { 0 };
-        let seq = self.seq(start);
-        let header = self.outgoing(now, seq, bits);
-        let header_len = self.write_header(header);
-        self.receiver.on_data_sent(now);
-        // A path MTU probe is larger than a segment, and still one.
-        let whole = self.path_mtu.flying() == Some((start, end));
-        let (front, tail) = self.ring.slices(start, data_end);
-        Transmit {
-            header: self.header.get(..header_len).unwrap_or_default(),
-            payload: [front, tail],
-            gso_size: (len > self.mss && !whole).then(|| u16::try_from(self.mss).unwrap_or(u16::MAX)),
-        }
-    }
-
-    fn send_control(&mut self, now: Instant, control: Control) -> Option<Transmit<'_>> {
-        let len = match control {
-            Control::Verbatim { header, len } => {
-                self.header = header;
-                len
-            }
-            Control::Ack { ack, window, sack } => {
-                let seq = self.space.acceptable();
-                let header = Outgoing { sack, ..self.acknowledging(now, seq, flags::ACK, (ack, window)) };
-                self.write_header(header)
-            }
-            Control::Probe => {
-                let seq = self.seq(self.space.una).wrapping_sub(1);
-                let header = self.outgoing(now, seq, flags::ACK);
-                self.write_header(header)
-            }
-            Control::Reset => {
-                let seq = self.space.acceptable();
-                let header = self.outgoing(now, seq, flags::RST | flags::ACK);
-                self.write_header(header)
-            }
-        };
-        let header = self.header.get(..len.min(MAX_HEADER_LEN))?;
-        Some(Transmit { header, payload: [&[], &[]], gso_size: None })
-    }
-
-    fn outgoing(&mut self, now: Instant, seq: u32, bits: u8) -> Outgoing {
-        let news = self.receiver.advertise(self.mss);
-        self.acknowledging(now, seq, bits, news)
-    }
-
-    fn acknowledging(&self, now: Instant, seq: u32, bits: u8, (ack, window): (u32, u16)) -> Outgoing {
-        Outgoing {
-            source: self.ports.0,
-            destination: self.ports.1,
-            seq,
-            ack,
-            flags: bits,
-            window,
-            timestamps: self.use_timestamps.then(|| self.clock.stamp(now)),
-            sack: SackBlocks::default(),
         }
     }
 }

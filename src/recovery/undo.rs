@@ -3,7 +3,7 @@
 //! Two proofs are accepted. When the bytes that were the first to be sent again are acknowledged with an echo from
 //! before that, the original has arrived. And when D-SACK has reported as many bytes as were sent again, none of
 //! them was needed.
-use super::timestamps;
+use crate::segment::is_older;
 
 #[derive(Debug, Default)]
 pub(super) struct SpuriousDetector {
@@ -58,7 +58,7 @@ impl SpuriousDetector {
     pub fn on_advance(&self, una: u64, echo: Option<u32>) -> bool {
         let first = self.episode.as_ref().and_then(|episode| episode.first);
         match (echo, first) {
-            (Some(echo), Some((start, timestamp))) => start == una && timestamps::before(echo, timestamp),
+            (Some(echo), Some((start, timestamp))) => start == una && is_older(echo, timestamp),
             _ => false,
         }
     }

@@ -3,7 +3,7 @@
 use super::{Engine, Error};
 use crate::{
     net::MacAddr,
-    stack::{Disguise, Persona},
+    stack::{AssumedAddress, Impersonation},
 };
 use std::{net::IpAddr, time::Duration};
 
@@ -18,16 +18,16 @@ const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`Error::AddressInUse`], or those of the link.
-pub fn assume(engine: &mut Engine, persona: Persona) -> Result<(), Error> {
+pub fn assume(engine: &mut Engine, persona: AssumedAddress) -> Result<(), Error> {
     engine.stack.impersonate(persona);
     for _ in 0..PROBES {
-        with(engine, Disguise::probe);
+        with(engine, Impersonation::probe);
         let deadline = engine.reactor.now() + PROBE_SILENCE;
-        if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.disguise()?.rival())? {
+        if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.rival())? {
             return Err(Error::AddressInUse { address: persona.address, mac });
         }
     }
-    with(engine, Disguise::announce);
+    with(engine, Impersonation::announce);
     log::info!("being {} at {}", persona.address, persona.mac);
     Ok(())
 }
@@ -41,15 +41,15 @@ pub fn resolve(engine: &mut Engine, address: IpAddr, wait: Duration) -> Result<M
     while engine.reactor.now() < end {
         with(engine, |disguise| disguise.solicit(address));
         let deadline = end.min(engine.reactor.now() + SOLICIT_INTERVAL);
-        if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.disguise()?.neighbour())? {
+        if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.neighbour())? {
             return Ok(mac);
         }
     }
     Err(Error::NoNeighbour { address, waited: wait })
 }
 
-fn with(engine: &mut Engine, work: impl FnOnce(&mut Disguise)) {
-    if let Some(disguise) = engine.stack.disguise() {
+fn with(engine: &mut Engine, work: impl FnOnce(&mut Impersonation)) {
+    if let Some(disguise) = engine.stack.impersonation() {
         work(disguise);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         route::{self, Kind, Query, RouteError},
     },
     net::MacAddr,
-    stack::{Neighbour, Persona},
+    stack::{AssumedAddress, Neighbour},
 };
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
@@ -60,7 +60,7 @@ pub struct Egress {
     /// The TTL or hop limit that the route demands.
     pub hop_limit: Option<u8>,
     /// The assumed address.
-    pub persona: Option<Persona>,
+    pub persona: Option<AssumedAddress>,
     /// The egress as a sentence for the log.
     pub description: String,
 }
@@ -278,7 +278,7 @@ impl EgressRequest {
         if let Some((address, mac)) = self.persona {
             let mac = mac.unwrap_or_else(|| link_address(&egress.interface, address));
             egress.source = address;
-            egress.persona = Some(Persona { address, mac, interface: egress.interface.index });
+            egress.persona = Some(AssumedAddress { address, mac, interface: egress.interface.index });
         }
         egress
     }

@@ -4,7 +4,7 @@
 //! socket with its filter, bind, guards. The fields below stand in the order of teardown: the guards go
 //! last but for the lease, which keeps the kernel silent without them.
 use super::{
-    Error,
+    Error, Task,
     children::GRACE,
     ingress::{HostTables, Ingress},
     memory_budget::MemoryBudget,
@@ -18,11 +18,11 @@ use crate::{
         monitor::{Change, Monitor},
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Programs},
-    link::{self, Link, LinkError, PacketSocket},
+    link::{self, Link, LinkError, PacketSocket, Received},
     net::{FiveTuple, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
-    stack::{MAX_ENDED, Outlet, Path, Persona, Settings, Source, Stack},
+    stack::{AssumedAddress, MAX_ENDED, Path, Settings, Source, Stack},
     stdio::Interest,
 };
 use std::{
@@ -71,7 +71,7 @@ pub struct Setup {
     /// Take a port that this host's NAT uses.
     pub force: bool,
     /// The assumed address.
-    pub persona: Option<Persona>,
+    pub persona: Option<AssumedAddress>,
     /// Follow neighbours' announcements of their link addresses.
     pub hears_neighbours: bool,
     /// The back end of the guards.
@@ -240,24 +240,32 @@ impl Engine {
         Ok(self.sandbox.enter(keep)?)
     }
 
-    /// Receives frames, up to a budget. Returns whether there were any. `outlet` may take data where it
-    /// lies; see [`Stack::ingress_to`].
-    pub(super) fn ingress(&mut self, now: Duration, outlet: &mut Outlet<'_>) -> Result<bool, Error> {
+    /// Takes the frames that have arrived, up to a budget, and lets `task` read data where it lies. Returns whether
+    /// there were any.
+    pub(super) fn ingress<T: Task>(&mut self, now: Duration, task: &mut T) -> Result<bool, T::Error> {
         if std::mem::take(&mut self.link_empty) {
             return Ok(false);
         }
         let mut host = HostTables { monitor: &mut self.monitor, interfaces: &self.interfaces };
         for taken in 0..INGRESS_BUDGET {
             match self.link.receive() {
-                Ok(Some(received)) => self.door.show(now, received, &mut self.stack, &mut host, outlet),
+                Ok(Some(received)) => {
+                    let Received { frame, .. } = received;
+                    let shown = Received { frame: &mut *frame, ..received };
+                    if let Some(data) = self.door.show(now, shown, &mut self.stack, &mut host)
+                        && let Some(data) = self.stack.received_data(now, &data, frame)
+                    {
+                        task.deliver(now, data)?;
+                    }
+                }
                 Ok(None) => {
-                    self.door.show_parked(now, &mut self.stack, &mut host, outlet);
+                    self.door.show_parked(now, &mut self.stack, &mut host);
                     return Ok(taken > 0);
                 }
                 Err(error @ LinkError::Down { .. }) => {
                     log::warn!("{error}; waiting for it to come back");
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(Error::from(error).into()),
             }
         }
         Ok(true)

@@ -1,6 +1,9 @@
 //! The event loop: frames in, the task's turn, frames out, and a wait when nothing moved.
 use super::{Engine, Error, reactor::BUSY_TURNS};
-use crate::{net::FiveTuple, stack::Stack, stdio::Interest};
+use crate::{
+    stack::{ReceivedData, Stack},
+    stdio::Interest,
+};
 use std::time::Duration;
 
 /// The result of a task's turn.
@@ -28,10 +31,13 @@ pub trait Task {
     /// Why it fails.
     type Error: From<Error>;
 
-    /// Writes out data of a connection that has just arrived in order, before it is buffered. Returns how
-    /// many bytes were taken; the rest is buffered.
-    fn deliver(&mut self, _now: Duration, _tuple: &FiveTuple, _bytes: &[u8]) -> usize {
-        0
+    /// Writes out data that has just come in order and lies in its frame, as far as that is possible without waiting.
+    /// The rest is copied into the connection's buffer.
+    ///
+    /// # Errors
+    /// The task's.
+    fn deliver(&mut self, _now: Duration, _data: ReceivedData<'_>) -> Result<(), Self::Error> {
+        Ok(())
     }
 
     /// Returns whether to receive frames; until then they wait in the packet socket's buffer.
@@ -64,7 +70,7 @@ impl Engine {
         loop {
             let now = self.reactor.now();
             let takes = task.takes_frames(&self.stack);
-            let mut busy = takes && self.ingress(now, &mut |tuple, bytes| task.deliver(now, tuple, bytes))?;
+            let mut busy = takes && self.ingress(now, task)?;
             self.drained = takes && !busy;
             match task.turn(now, self)? {
                 Turn::Idle => {}

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     host::{interface::Interface, monitor::Monitor},
     link::Received,
-    stack::{Outlet, Question, Stack},
+    stack::{FrameResult, InOrder, Question, Stack},
 };
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -48,23 +48,28 @@ impl Ingress {
         Ingress { filter: ReversePathFilter::new(setup, port), parked: Vec::new() }
     }
 
-    /// Hands a frame to the stack, and once more if the stack needed the way back first.
+    /// Hands a frame to the stack, and once more if the stack needed the way back first. Returns the data that
+    /// the stack has left in the frame.
     pub fn show(
         &mut self,
         now: Duration,
         received: Received<'_>,
         stack: &mut Stack,
         host: &mut HostTables<'_>,
-        outlet: &mut Outlet<'_>,
-    ) {
+    ) -> Option<InOrder> {
         let Received { frame, .. } = received;
         let first = Received { frame: &mut *frame, ..received };
-        let Some(question) = stack.ingress_to(now, first, outlet) else { return };
+        let question = match stack.ingress(now, first) {
+            FrameResult::Ask(question) => question,
+            FrameResult::Data(data) => return Some(data),
+            FrameResult::Done => return None,
+        };
         match self.find(now, &question, stack, host) {
             ReversePath::Found(way) => stack.learn(question, Some(way)),
             ReversePath::None(reason) => {
                 log::debug!("no answer to {} on interface {}: {reason}", question.remote, question.interface);
-                return stack.learn(question, None);
+                stack.learn(question, None);
+                return None;
             }
             ReversePath::Unresolved { from, neighbour } => {
                 stack.solicit(now, question.local, &from, neighbour);
@@ -74,27 +79,27 @@ impl Ingress {
                     let received = Received { frame: &mut [], ..received };
                     self.parked.push(Parked { received, frame: frame.to_vec(), interface, neighbour, until });
                 }
-                return;
+                return None;
             }
         }
-        stack.ingress_to(now, Received { frame, ..received }, outlet);
+        match stack.ingress(now, Received { frame, ..received }) {
+            FrameResult::Data(data) => Some(data),
+            // What was answered is not asked again.
+            FrameResult::Ask(_) | FrameResult::Done => None,
+        }
     }
 
     /// Hands on the queued frames whose neighbour has answered, and drops those that have waited too long.
-    pub fn show_parked(
-        &mut self,
-        now: Duration,
-        stack: &mut Stack,
-        host: &mut HostTables<'_>,
-        outlet: &mut Outlet<'_>,
-    ) {
+    pub fn show_parked(&mut self, now: Duration, stack: &mut Stack, host: &mut HostTables<'_>) {
         for mut parked in std::mem::take(&mut self.parked) {
             match stack.solicited(now, parked.interface, parked.neighbour) {
                 _ if now >= parked.until => {}
                 None => self.parked.push(parked),
                 Some(_) => {
                     let received = Received { frame: &mut parked.frame, ..parked.received };
-                    self.show(now, received, stack, host, outlet);
+                    if let Some(data) = self.show(now, received, stack, host) {
+                        drop(stack.received_data(now, &data, &parked.frame));
+                    }
                 }
             }
         }

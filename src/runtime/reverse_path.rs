@@ -48,7 +48,7 @@ enum Role {
     /// Listens at the host's own addresses; IPv4 is strict on the interfaces in `strict`.
     Listener { strict: HashSet<u32> },
     /// Listens at an assumed address, which has this link address.
-    Persona(MacAddr),
+    AssumedAddress(MacAddr),
 }
 
 /// The way back to a source.
@@ -91,7 +91,7 @@ impl ReversePathFilter {
         let all = || setup.interfaces.iter().chain(&setup.return_interfaces);
         let role = match (setup.remote, setup.persona) {
             (Some(_), _) => Role::Client(all().map(|interface| interface.index).collect()),
-            (None, Some(persona)) => Role::Persona(persona.mac),
+            (None, Some(persona)) => Role::AssumedAddress(persona.mac),
             (None, None) => {
                 let is_strict = |interface: &&Interface| {
                     sysctl::is_reverse_path_strict(&interface.name).unwrap_or_else(|error| {
@@ -118,7 +118,7 @@ impl ReversePathFilter {
         let found = match &self.role {
             Role::Client(own) if own.contains(&question.interface) => Ok(ReversePath::Found(TO_SENDER)),
             Role::Client(_) => Err(Reason::Interface),
-            Role::Persona(_) => search.as_persona(),
+            Role::AssumedAddress(_) => search.as_persona(),
             Role::Listener { strict } => search.as_listener(strict.contains(&question.interface)),
         };
         found.unwrap_or_else(ReversePath::None)
@@ -236,7 +236,7 @@ impl Search<'_> {
         let Some(out) = self.interfaces.get(&interface) else { return Err(Reason::Elsewhere(interface)) };
         let neighbour = nexthop.gateway.unwrap_or(remote);
         let source = match self.ways.role {
-            Role::Persona(mac) => mac,
+            Role::AssumedAddress(mac) => mac,
             _ => out.mac.unwrap_or_default(),
         };
         let header = |destination| LinkHeader::Ethernet { destination, source };

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     net::FiveTuple,
     runtime::Turn,
-    stack::{Flow, Phase, Stack},
+    stack::{Flow, Phase, ReceivedData, Stack},
     stdio::{self, Channel, Input, Interest},
 };
 use std::{io, time::Duration};
@@ -120,17 +120,41 @@ impl Conversation {
         output: &mut Channel,
         view: &FlowStatus,
     ) -> Result<bool, Error> {
-        if output.is_blocked() || !self.relay.wants_output(view) {
+        if !self.relay.wants_output(view) {
             return Ok(false);
         }
         let Some(flow) = stack.flow(&self.tuple) else { return Ok(false) };
+        self.write_out(now, output, |write| flow.receive(TRANSFER, write))
+    }
+
+    /// Writes out data that has just come in order and lies in its frame.
+    ///
+    /// # Errors
+    /// As for [`Conversation::turn`].
+    pub fn deliver(
+        &mut self,
+        now: Duration,
+        mut data: ReceivedData<'_>,
+        output: &mut Channel,
+    ) -> Result<(), Error> {
+        self.write_out(now, output, |write| data.receive(TRANSFER, write)).map(drop)
+    }
+
+    /// Writes out what `receive` has, piece by piece, as far as it goes without waiting. Returns whether anything
+    /// moved.
+    fn write_out(
+        &mut self,
+        now: Duration,
+        output: &mut Channel,
+        mut receive: impl FnMut(&mut dyn FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize>,
+    ) -> Result<bool, Error> {
         let mut busy = false;
         for _ in 0..WRITES {
-            if flow.received() == 0 {
+            if output.is_blocked() {
                 break;
             }
             let drops = self.relay.drops_output();
-            let written = flow.receive(TRANSFER, |bytes| match drops {
+            let written = receive(&mut |bytes| match drops {
                 true => Ok(bytes.len()),
                 false => output.write(bytes),
             });
@@ -144,20 +168,6 @@ impl Conversation {
             busy = true;
         }
         Ok(busy)
-    }
-
-    /// Writes out bytes that have just come, before they are kept anywhere; returns how many. An error
-    /// comes up again when the rest is written.
-    pub fn offer(&mut self, now: Duration, bytes: &[u8], output: &mut Channel) -> usize {
-        let written = match (self.relay.drops_output(), output.is_blocked()) {
-            (true, _) => bytes.len(),
-            (false, true) => 0,
-            (false, false) => output.write(bytes).unwrap_or(0),
-        };
-        if written > 0 {
-            self.relay.moved(now);
-        }
-        written
     }
 
     fn read_input(

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     net::FiveTuple,
     runtime::{Engine, Task, Turn},
-    stack::{Flow, Phase, Stack},
+    stack::{Flow, Phase, ReceivedData, Stack},
     stdio::{self, Channel, Interest, StandardStreams},
 };
 use nix::unistd::Pid;
@@ -349,16 +349,15 @@ impl Task for Server {
     type Output = Event;
     type Error = Error;
 
-    fn deliver(&mut self, now: Duration, tuple: &FiveTuple, bytes: &[u8]) -> usize {
-        let Some(client) = self.clients.iter_mut().find(|client| client.conversation.tuple() == tuple) else {
-            return 0;
-        };
+    fn deliver(&mut self, now: Duration, data: ReceivedData<'_>) -> Result<(), Error> {
+        let of = |client: &&mut Client| client.conversation.tuple() == data.tuple();
+        let Some(client) = self.clients.iter_mut().find(of) else { return Ok(()) };
         let output = match (&mut client.streams, self.standard.as_mut()) {
             (ClientStreams::Process(process), _) => &mut process.input,
             (ClientStreams::Standard(_), Some(standard)) => &mut standard.output,
-            (ClientStreams::Standard(_), None) => return 0,
+            (ClientStreams::Standard(_), None) => return Ok(()),
         };
-        client.conversation.offer(now, bytes, output)
+        client.conversation.deliver(now, data, output)
     }
 
     fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<Event>, Error> {

@@ -8,7 +8,7 @@ use crate::{
     net::{FiveTuple, count},
     recovery::Stats,
     runtime::{Engine, Task, Turn, children::Ended},
-    stack::{Counters, Flow, Phase, Stack},
+    stack::{Counters, Flow, Phase, ReceivedData, Stack},
     stdio::{self, Channel, Interest, StandardStreams},
 };
 use nix::unistd::Pid;
@@ -151,8 +151,8 @@ impl Task for Single {
     type Output = Result<(), Error>;
     type Error = Error;
 
-    fn deliver(&mut self, now: Duration, _: &FiveTuple, bytes: &[u8]) -> usize {
-        self.conversation.offer(now, bytes, &mut self.output)
+    fn deliver(&mut self, now: Duration, data: ReceivedData<'_>) -> Result<(), Error> {
+        self.conversation.deliver(now, data, &mut self.output)
     }
 
     fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<Self::Output>, Error> {

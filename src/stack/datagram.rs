@@ -7,17 +7,17 @@
 mod inbox;
 
 use super::{
-    Admission, Gate, Neighbour, Path, Question, Settings, Way,
+    Admission, FlowRoute, Gate, Neighbour, Path, Question, Settings,
     door::Judgement,
     fragment,
     icmp::{IcmpError, Reason},
     ip::{self, Fragment, Fragmentation, Template, UDP},
-    segment,
 };
 use crate::{
     host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
     net::{FiveTuple, MacAddr, Protocol, minimum_mtu},
+    segment,
 };
 pub use inbox::Datagram;
 use inbox::Inbox;
@@ -141,8 +141,8 @@ impl DatagramSocket {
     }
 
     /// Talks with one peer.
-    pub fn dial(&mut self, tuple: FiveTuple, way: Way) {
-        self.set_peer(tuple, way);
+    pub fn dial(&mut self, tuple: FiveTuple, route: FlowRoute) {
+        self.set_peer(tuple, route);
     }
 
     /// Talks with those who speak to us.
@@ -187,15 +187,15 @@ impl DatagramSocket {
         true
     }
 
-    fn set_peer(&mut self, tuple: FiveTuple, way: Way) {
+    fn set_peer(&mut self, tuple: FiveTuple, route: FlowRoute) {
         self.heard = false;
         self.errors.clear();
         self.peer = Some(Peer {
             tuple,
-            next_hop: way.next_hop,
-            neighbour: way.neighbour,
-            came_from: way.next_hop,
-            path: way.path,
+            next_hop: route.next_hop,
+            neighbour: route.neighbour,
+            came_from: route.next_hop,
+            path: route.path,
             template: Template {
                 source: tuple.local.ip(),
                 destination: tuple.remote.ip(),
@@ -344,7 +344,7 @@ impl DatagramSocket {
             }
             None => {
                 log::debug!("{} speaks; what we send goes there", tuple.remote);
-                self.set_peer(tuple, Way { next_hop, neighbour, path });
+                self.set_peer(tuple, FlowRoute { next_hop, neighbour, path });
             }
         }
         if let Some(peer) = &mut self.peer {

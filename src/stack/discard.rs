@@ -1,5 +1,5 @@
 //! What came for a connection and did not open it: why an attempt that timed out did so although the peer spoke.
-use super::segment::{ACK, FIN, RST, SYN, Segment};
+use crate::segment::{ACK, FIN, RST, SYN, Segment};
 use std::fmt;
 
 /// A segment that meant nothing to a connection.

@@ -25,9 +25,9 @@ const NDP_LEN: usize = 32;
 /// RFC 4861, section 7.1: anything else has crossed a router and is forged.
 const NDP_HOP_LIMIT: u8 = 255;
 
-/// A host that we are instead of this one.
+/// An address that this host does not own and answers for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Persona {
+pub struct AssumedAddress {
     pub address: IpAddr,
     pub mac: MacAddr,
     /// The interface's index.
@@ -42,18 +42,18 @@ pub struct Message {
     pub packet: Vec<u8>,
 }
 
-/// What a message of others says.
+/// A message about our address or a neighbour's link address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Somebody asks for our address, or probes whether anybody has it: the answer is due.
-    Asked { by: IpAddr, at: MacAddr },
-    /// An address has this link address.
-    Told { address: IpAddr, mac: MacAddr },
+pub enum Resolution {
+    /// The host at `by` asks for our address, or probes for it: an answer is due.
+    Request { by: IpAddr, at: MacAddr },
+    /// `address` has this link address.
+    Claim { address: IpAddr, mac: MacAddr },
 }
 
-/// What a neighbour says of itself in passing.
+/// A neighbour's link address, as its ARP or NDP messages tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Word {
+pub struct Announcement {
     pub address: IpAddr,
     pub mac: MacAddr,
     /// It replaces what is known (RFC 4861, section 4.4: not so for proxies and anycast). ARP knows no other.
@@ -62,7 +62,7 @@ pub struct Word {
 
 /// Reads who says which link address it has out of a frame's network-layer bytes: the sender of an ARP packet, the
 /// target of an advertisement, the source of a solicitation.
-pub fn overhear(ethertype: u16, packet: &[u8]) -> Option<Word> {
+pub fn overhear(ethertype: u16, packet: &[u8]) -> Option<Announcement> {
     match ethertype {
         ETHERTYPE_ARP => {
             let arp = arp(packet)?;
@@ -70,7 +70,7 @@ pub fn overhear(ethertype: u16, packet: &[u8]) -> Option<Word> {
             let mac = mac(arp.get_sender_hw_addr());
             // A probe has no sender's address (RFC 5227, section 1.1).
             let names_somebody = !address.is_unspecified() && mac.0[0] & 1 == 0;
-            names_somebody.then_some(Word { address: address.into(), mac, overrides: true })
+            names_somebody.then_some(Announcement { address: address.into(), mac, overrides: true })
         }
         // A glance before the checksum: most packets are a flow's. Neighbour discovery has no extension headers.
         ETHERTYPE_IPV6 if packet.get(6) == Some(&ICMPV6) => {
@@ -86,7 +86,7 @@ pub fn overhear(ethertype: u16, packet: &[u8]) -> Option<Word> {
                 return None;
             };
             let mac = link_address(message, option.0).filter(|mac| mac.0[0] & 1 == 0)?;
-            Some(Word { address, mac, overrides })
+            Some(Announcement { address, mac, overrides })
         }
         _ => None,
     }
@@ -127,7 +127,7 @@ impl Message {
     }
 }
 
-impl Persona {
+impl AssumedAddress {
     /// Asks for the link address of `target`.
     pub fn solicit(&self, target: IpAddr) -> Message {
         match (self.address, target) {
@@ -138,7 +138,7 @@ impl Persona {
         }
     }
 
-    /// Asks whether anybody has our address already (RFC 5227, section 2.1; RFC 4862, section 5.4).
+    /// Probes for a host that has our address already (RFC 5227, section 2.1; RFC 4862, section 5.4).
     pub fn probe(&self) -> Message {
         match self.address {
             IpAddr::V4(own) => {
@@ -148,7 +148,7 @@ impl Persona {
         }
     }
 
-    /// Tells everybody that the address is ours now (RFC 5227, section 2.3; RFC 4861, section 7.2.6).
+    /// Announces that the address is ours now (RFC 5227, section 2.3; RFC 4861, section 7.2.6).
     pub fn announce(&self) -> Message {
         match self.address {
             IpAddr::V4(own) => self.arp(ArpOperations::Request, own, own, MacAddr::BROADCAST),
@@ -156,7 +156,7 @@ impl Persona {
         }
     }
 
-    /// Answers who asked for our address.
+    /// Answers a request for our address.
     pub fn answer(&self, by: IpAddr, at: MacAddr) -> Message {
         match (self.address, by) {
             (IpAddr::V4(own), IpAddr::V4(by)) => self.arp(ArpOperations::Reply, own, by, at),
@@ -168,33 +168,35 @@ impl Persona {
 
     /// Reads an ARP packet or an ICMPv6 message out of a frame's network-layer bytes; `from` is the frame's
     /// source. `None` if it is neither, not for us, or malformed. What we sent ourselves is not heard.
-    pub fn hear(&self, ethertype: u16, packet: &[u8], from: MacAddr) -> Option<Heard> {
+    pub fn hear(&self, ethertype: u16, packet: &[u8], from: MacAddr) -> Option<Resolution> {
         let heard = match ethertype {
             ETHERTYPE_ARP => self.hear_arp(packet),
             ETHERTYPE_IPV6 => self.hear_ndp(packet, from),
             _ => None,
         };
         heard.filter(|heard| match heard {
-            Heard::Asked { at: mac, .. } | Heard::Told { mac, .. } => *mac != self.mac,
+            Resolution::Request { at: mac, .. } | Resolution::Claim { mac, .. } => *mac != self.mac,
         })
     }
 
-    fn hear_arp(&self, packet: &[u8]) -> Option<Heard> {
+    fn hear_arp(&self, packet: &[u8]) -> Option<Resolution> {
         let arp = arp(packet)?;
         let mac = mac(arp.get_sender_hw_addr());
         let (sender, target) = (arp.get_sender_proto_addr(), arp.get_target_proto_addr());
         match arp.get_operation() {
-            // Somebody else claims our address: more important than the question.
-            _ if IpAddr::from(sender) == self.address => Some(Heard::Told { address: self.address, mac }),
-            ArpOperations::Request if IpAddr::from(target) == self.address => {
-                Some(Heard::Asked { by: sender.into(), at: mac })
+            // Another host claims our address: more important than the question.
+            _ if IpAddr::from(sender) == self.address => {
+                Some(Resolution::Claim { address: self.address, mac })
             }
-            ArpOperations::Reply => Some(Heard::Told { address: sender.into(), mac }),
+            ArpOperations::Request if IpAddr::from(target) == self.address => {
+                Some(Resolution::Request { by: sender.into(), at: mac })
+            }
+            ArpOperations::Reply => Some(Resolution::Claim { address: sender.into(), mac }),
             _ => None,
         }
     }
 
-    fn hear_ndp(&self, packet: &[u8], from: MacAddr) -> Option<Heard> {
+    fn hear_ndp(&self, packet: &[u8], from: MacAddr) -> Option<Resolution> {
         let (source, message) = ndp(packet)?;
         let kind = message.first()?;
         if *kind == Icmpv6Types::NeighborSolicit.0 {
@@ -203,12 +205,12 @@ impl Persona {
                 return None;
             }
             let at = link_address(message, NdpOptionTypes::SourceLLAddr.0);
-            return Some(Heard::Asked { by: source, at: at.unwrap_or(from) });
+            return Some(Resolution::Request { by: source, at: at.unwrap_or(from) });
         }
         if *kind == Icmpv6Types::NeighborAdvert.0 {
             let address = NeighborAdvertPacket::new(message)?.get_target_addr().into();
             let mac = link_address(message, NdpOptionTypes::TargetLLAddr.0)?;
-            return Some(Heard::Told { address, mac });
+            return Some(Resolution::Claim { address, mac });
         }
         None
     }
@@ -334,12 +336,12 @@ mod tests {
 
     const FROM: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
-    fn persona(last: u8, v6: bool) -> Persona {
+    fn persona(last: u8, v6: bool) -> AssumedAddress {
         let address = match v6 {
             false => IpAddr::from([10, 0, 0, last]),
             true => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]),
         };
-        Persona { address, mac: MacAddr([2, 0, 0, 0, 0, last]), interface: 1 }
+        AssumedAddress { address, mac: MacAddr([2, 0, 0, 0, 0, last]), interface: 1 }
     }
 
     #[test]
@@ -348,12 +350,12 @@ mod tests {
             let (a, b) = (persona(1, v6), persona(2, v6));
             let question = a.solicit(b.address);
             let heard = b.hear(question.ethertype, &question.packet, FROM);
-            assert_eq!(heard, Some(Heard::Asked { by: a.address, at: a.mac }));
+            assert_eq!(heard, Some(Resolution::Request { by: a.address, at: a.mac }));
             let answer = b.answer(a.address, a.mac);
             let LinkHeader::Ethernet { destination, source } = answer.next_hop.header else { unreachable!() };
             assert_eq!((destination, source), (a.mac, b.mac));
             let heard = a.hear(answer.ethertype, &answer.packet, FROM);
-            assert_eq!(heard, Some(Heard::Told { address: b.address, mac: b.mac }));
+            assert_eq!(heard, Some(Resolution::Claim { address: b.address, mac: b.mac }));
         }
     }
 
@@ -363,12 +365,13 @@ mod tests {
             let (owner, mut thief) = (persona(1, v6), persona(2, v6));
             thief.address = owner.address;
             let probe = thief.probe();
-            let Some(Heard::Asked { by, at }) = owner.hear(probe.ethertype, &probe.packet, FROM) else {
+            let Some(Resolution::Request { by, at }) = owner.hear(probe.ethertype, &probe.packet, FROM)
+            else {
                 panic!("the owner must answer a probe");
             };
             let answer = owner.answer(by, at);
             let heard = thief.hear(answer.ethertype, &answer.packet, FROM);
-            assert_eq!(heard, Some(Heard::Told { address: owner.address, mac: owner.mac }));
+            assert_eq!(heard, Some(Resolution::Claim { address: owner.address, mac: owner.mac }));
         }
     }
 
@@ -379,7 +382,7 @@ mod tests {
             other.address = owner.address;
             let claim = owner.announce();
             let heard = other.hear(claim.ethertype, &claim.packet, FROM);
-            assert_eq!(heard, Some(Heard::Told { address: owner.address, mac: owner.mac }));
+            assert_eq!(heard, Some(Resolution::Claim { address: owner.address, mac: owner.mac }));
             assert_eq!(owner.hear(claim.ethertype, &claim.packet, FROM), None);
         }
     }
@@ -388,7 +391,7 @@ mod tests {
     fn whoever_asks_answers_or_announces_is_overheard() {
         for v6 in [false, true] {
             let (a, b) = (persona(1, v6), persona(2, v6));
-            let words = Some(Word { address: a.address, mac: a.mac, overrides: true });
+            let words = Some(Announcement { address: a.address, mac: a.mac, overrides: true });
             for message in [a.solicit(b.address), a.answer(b.address, b.mac), a.announce()] {
                 assert_eq!(overhear(message.ethertype, &message.packet), words);
             }

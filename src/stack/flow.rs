@@ -1,27 +1,26 @@
-//! One TCP connection of ours: its endpoint, its loss recovery, and the IP header around its segments.
+//! One TCP connection of ours: its states, its loss recovery, and the IP header around its segments.
 //!
 //! A flow does no I/O of its own: frames come in by [`Flow::ingress`], leave by [`Flow::egress`], and time is
 //! passed in as the duration since an arbitrary start.
 use super::{
-    arrivals::Arrivals,
-    bare::{Bare, MAX_TCP_HEADER},
     discard::{Discard, Discards},
-    endpoint::{Endpoint, recovery_time},
+    flow_route::{FlowRoute, MAX_HEADERS, Settings, max_payload, mss, template},
     handshake::Handshake,
+    header_only::HeaderOnly,
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
     next_hop::{self, Neighbour},
-    segment::{self, Segment},
-    way::{MAX_HEADERS, Settings, Way, max_payload, mss, template},
+    peer_retransmissions::PeerRetransmissions,
+    state_machine::{State, StateMachine, recovery_time},
 };
 use crate::{
     host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, LinkHeader, NextHop, Outgoing, Segmentation},
     net::{FiveTuple, MacAddr, minimum_mtu},
-    recovery::{self, Disposition, MemoryPool, Recovery, STACK_HEADER_LEN},
+    recovery::{self, MemoryPool, Outcome, Recovery},
+    segment::{self, MAX_HEADER_LEN, Segment, SeqNumber},
 };
 use arrayvec::ArrayVec;
-use smoltcp::socket::tcp::State;
 use std::{fmt, io, net::IpAddr, time::Duration};
 
 /// The most frames sent in one turn, so that one flow does not starve the rest.
@@ -84,9 +83,6 @@ pub struct Counters {
     pub first_data_at: Option<Duration>,
 }
 
-/// Takes data of a flow where it lies, and returns how many bytes.
-pub type Outlet<'a> = dyn FnMut(&FiveTuple, &[u8]) -> usize + 'a;
-
 /// A TCP connection.
 pub struct Flow {
     tuple: FiveTuple,
@@ -98,16 +94,16 @@ pub struct Flow {
     /// IPv4 identification of the next packet. Nothing fragments, so it need not be unpredictable
     /// (RFC 6864, section 4.1).
     id: u16,
-    endpoint: Endpoint,
+    states: StateMachine,
     recovery: Recovery,
     mss: usize,
     established: bool,
     failure: Option<Failure>,
-    arrivals: Arrivals,
+    retransmissions: PeerRetransmissions,
     counters: Counters,
     discards: Option<Discards>,
     /// The header of the last segment without payload that was sent, which in TIME-WAIT is the last ACK.
-    last_bare: ArrayVec<u8, MAX_TCP_HEADER>,
+    last_bare: ArrayVec<u8, MAX_HEADER_LEN>,
 }
 
 impl Flow {
@@ -116,13 +112,13 @@ impl Flow {
     pub fn dial(
         now: Duration,
         tuple: FiveTuple,
-        way: Way,
+        route: FlowRoute,
         settings: &Settings,
         pool: &MemoryPool,
         seed: u64,
     ) -> Flow {
-        let mut flow = Flow::new(now, tuple, way, settings, pool, seed);
-        flow.endpoint.connect(tuple.local.port(), tuple.remote.port());
+        let mut flow = Flow::new(now, tuple, route, settings, pool, seed);
+        flow.states.connect(tuple.local.port(), tuple.remote.port());
         flow
     }
 
@@ -130,21 +126,19 @@ impl Flow {
     /// until [`Flow::accept`].
     pub fn answer(
         tuple: FiveTuple,
-        way: Way,
+        route: FlowRoute,
         settings: &Settings,
         pool: &MemoryPool,
         handshake: &Handshake,
     ) -> Flow {
         let answered = handshake.answered;
-        let mut flow = Flow::new(answered, tuple, way, settings, pool, handshake.seed);
-        flow.endpoint.listen(tuple.local.port());
+        let mut flow = Flow::new(answered, tuple, route, settings, pool, handshake.seed);
+        flow.states.listen(tuple.local.port());
         flow.recovery.set_accepted(false);
-        let mut packet = placeholder(&handshake.syn);
         let now = recovery_time(answered);
-        if flow.recovery.from_wire(now, &mut packet[STACK_HEADER_LEN..]) == Disposition::Show {
-            flow.endpoint.ingress(answered, &mut packet, &mut flow.recovery);
-        }
-        flow.endpoint.egress(answered, &mut flow.recovery);
+        let outcome = flow.recovery.handle_segment(now, &handshake.syn, &[]);
+        flow.states.ingress(answered, &handshake.syn, outcome, &mut flow.recovery);
+        flow.states.egress(answered, &mut flow.recovery);
         // That is the SYN-ACK, which was sent.
         while flow.recovery.poll_transmit(now).is_some() {}
         flow.recovery.set_clock(now, handshake.clock);
@@ -154,37 +148,37 @@ impl Flow {
     fn new(
         now: Duration,
         tuple: FiveTuple,
-        way: Way,
+        route: FlowRoute,
         settings: &Settings,
         pool: &MemoryPool,
         seed: u64,
     ) -> Flow {
         let template = template(&tuple, settings, seed);
-        let mss = mss(&way.path, tuple.remote.ip(), settings);
+        let mss = mss(&route.path, tuple.remote.ip(), settings);
         let config = recovery::Config {
             send_buffer: settings.send_buffer,
             receive_buffer: settings.receive_buffer,
             link_mss: mss as u16,
-            max_frame: max_payload(&way.path, mss),
+            max_frame: max_payload(&route.path, mss),
             algorithm: settings.congestion,
             user_timeout: settings.user_timeout,
             keep_alive: settings.keep_alive,
         };
         let mut recovery = Recovery::sharing(config, pool);
-        let endpoint = Endpoint::new(now, mss, seed, &mut recovery);
+        let states = StateMachine::new(now, mss, seed, &mut recovery);
         Flow {
             tuple,
-            next_hop: way.next_hop,
-            neighbour: way.neighbour,
-            came_by: way.next_hop.interface,
+            next_hop: route.next_hop,
+            neighbour: route.neighbour,
+            came_by: route.next_hop.interface,
             template,
             id: (seed >> 32) as u16,
-            endpoint,
+            states,
             recovery,
             mss,
             established: false,
             failure: None,
-            arrivals: Arrivals::default(),
+            retransmissions: PeerRetransmissions::default(),
             counters: Counters::default(),
             discards: None,
             last_bare: ArrayVec::new(),
@@ -207,7 +201,7 @@ impl Flow {
         &self.recovery
     }
 
-    /// Whether the peer has no such connection: there is nobody to say anything to.
+    /// Returns whether the peer has no such connection: nothing needs to be sent any more.
     fn is_reset(&self) -> bool {
         matches!(self.failure, Some(Failure::Reset | Failure::Refused))
     }
@@ -231,7 +225,7 @@ impl Flow {
         self.neighbour
     }
 
-    /// The neighbour that delivers the peer's packets is the one at `address`.
+    /// Notes that the neighbour at `address` delivers the peer's packets.
     pub fn locate(&mut self, address: IpAddr) {
         self.neighbour = Neighbour::Sender(Some(address));
     }
@@ -240,12 +234,14 @@ impl Flow {
     pub fn is_stalled(&self, now: Duration) -> bool {
         match self.phase() {
             Phase::Opening => self.counters.syns_sent >= 2,
-            Phase::Open => self.arrivals.is_unheard() || self.recovery.is_stalled(recovery_time(now)),
+            Phase::Open => {
+                self.retransmissions.suggest_lost_acks() || self.recovery.is_stalled(recovery_time(now))
+            }
             Phase::Closed => false,
         }
     }
 
-    /// Somebody says that the neighbour at `address` has this link address; whether that is news.
+    /// Handles an ARP or NDP announcement for `address`. Returns whether the next hop changed.
     pub fn move_neighbour(
         &mut self,
         now: Duration,
@@ -267,7 +263,7 @@ impl Flow {
         true
     }
 
-    /// The interface, which was one way, is another now.
+    /// Applies a change of the interface's state.
     pub fn change_interface(&mut self, now: Duration, was: &Interface, is: &Interface) {
         self.next_hop = self.next_hop.readdressed(was, is);
         self.shrink(now, is.mtu_towards(self.tuple.remote.ip()));
@@ -276,14 +272,14 @@ impl Flow {
         }
     }
 
-    /// What was not acknowledged is sent again at once: it has a new chance.
+    /// Retransmits at once what was not acknowledged: it has a new chance.
     fn retry(&mut self, now: Duration) {
-        self.arrivals.retry();
+        self.retransmissions.forget_lost_acks();
         self.recovery.retry(recovery_time(now));
     }
 
     pub fn phase(&self) -> Phase {
-        match self.endpoint.state() {
+        match self.states.state() {
             _ if self.failure.is_some() => Phase::Closed,
             State::Listen | State::SynSent | State::SynReceived => Phase::Opening,
             State::Closed | State::TimeWait => Phase::Closed,
@@ -293,13 +289,14 @@ impl Flow {
 
     /// Waiting out the peer's possible retransmissions (RFC 9293, section 3.6.1).
     pub fn in_time_wait(&self) -> bool {
-        self.endpoint.state() == State::TimeWait
+        self.states.state() == State::TimeWait
     }
 
     /// Whether the path loses more than a frame in a hundred, as far as we can tell.
     pub fn is_lossy(&self) -> bool {
         let Counters { egress_drops, frames_sent, frames_received, .. } = self.counters;
-        let lost = egress_drops + self.recovery.stats().segments_retransmitted + self.arrivals.repeated();
+        let lost =
+            egress_drops + self.recovery.stats().segments_retransmitted + self.retransmissions.frames();
         lost * 100 > frames_sent + frames_received
     }
 
@@ -315,7 +312,7 @@ impl Flow {
 
     /// Free space for [`Flow::send`], in bytes.
     pub fn send_room(&self) -> usize {
-        match self.endpoint.socket().may_send() {
+        match self.states.may_send() {
             true => self.recovery.room(),
             false => 0,
         }
@@ -328,7 +325,7 @@ impl Flow {
 
     /// Whether the peer has ended its side and everything it sent has been read.
     pub fn peer_finished(&self) -> bool {
-        self.established && !self.endpoint.socket().may_recv() && self.received() == 0
+        self.established && !self.states.may_receive() && self.received() == 0
     }
 
     /// Bytes written that the peer has not acknowledged.
@@ -343,7 +340,7 @@ impl Flow {
         limit: usize,
         fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        if !self.endpoint.socket().may_send() {
+        if !self.states.may_send() {
             return Err(io::ErrorKind::NotConnected.into());
         }
         let written = self.recovery.write(limit, fill)?;
@@ -358,6 +355,9 @@ impl Flow {
         limit: usize,
         drain: impl FnOnce(&[u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        if self.received() == 0 {
+            return Ok(0);
+        }
         let received = self.recovery.read(limit, drain)?;
         self.counters.bytes_received += received as u64;
         Ok(received)
@@ -370,12 +370,12 @@ impl Flow {
 
     /// Ends our side: a FIN follows the last byte.
     pub fn close(&mut self) {
-        self.endpoint.socket_mut().close();
+        self.states.close();
     }
 
     /// Ends both sides at once: a reset leaves with the next [`Flow::egress`].
     pub fn abort(&mut self) {
-        self.endpoint.socket_mut().abort();
+        self.states.abort();
     }
 
     /// There is a user: the window opens.
@@ -402,14 +402,13 @@ impl Flow {
         }
     }
 
-    /// The last ACK that was sent, to be sent again if the peer has not got it.
-    pub fn last_ack(&self) -> Option<Bare> {
-        let Flow { next_hop, template, last_bare: header, .. } = self;
-        let bare = || Bare { next_hop: *next_hop, template: *template, header: header.clone() };
-        (header.len() >= segment::MIN_HEADER).then(bare)
+    /// Returns the last ACK that was sent, to be sent again if the peer has not got it.
+    pub fn last_ack(&self) -> Option<HeaderOnly> {
+        let Flow { next_hop, template, .. } = *self;
+        Segment::parse(&self.last_bare).map(|segment| HeaderOnly { next_hop, template, segment })
     }
 
-    /// Something came that means nothing.
+    /// Notes a segment that is no part of the connection.
     pub fn note_discard(&mut self, last: Discard) {
         self.counters.invalid += u64::from(matches!(last, Discard::Checksum | Discard::Header));
         if self.phase() == Phase::Opening {
@@ -423,32 +422,16 @@ impl Flow {
         self.discards
     }
 
-    /// Takes one segment of this flow, `bytes`, its checksum verified. An answer to whoever sent it goes to `reply`.
-    /// `outlet` may take data that comes in order.
-    pub fn ingress(
-        &mut self,
-        now: Duration,
-        bytes: &mut [u8],
-        segment: &Segment,
-        reply: &NextHop,
-        outlet: &mut Outlet<'_>,
-    ) {
+    /// Takes one segment of this flow, its checksum verified. An answer to its sender goes to `reply`. Returns whether its
+    /// payload is in order and has not been taken: it waits for [`ReceivedData`].
+    pub fn ingress(&mut self, now: Duration, segment: &Segment, payload: &[u8], reply: &NextHop) -> bool {
         self.counters.frames_received += 1;
         self.note_sequence(now, segment);
         self.follow(segment, reply);
-        let before = self.endpoint.state();
-        let taken = &mut self.counters.bytes_received;
-        let mut outlet = |bytes: &[u8]| {
-            let len = outlet(&self.tuple, bytes).min(bytes.len());
-            *taken += len as u64;
-            len
-        };
-        match self.recovery.from_wire_to(recovery_time(now), bytes, &mut outlet) {
-            Disposition::Hide => {}
-            Disposition::Show => self.show(now, &bytes[..segment.header_len]),
-        }
-        self.show_own_segments(now);
-        let after = self.endpoint.state();
+        let before = self.states.state();
+        let outcome = self.recovery.handle_segment(recovery_time(now), segment, payload);
+        self.states.ingress(now, segment, outcome, &mut self.recovery);
+        let after = self.states.state();
         self.established |=
             !matches!(after, State::Listen | State::SynSent | State::SynReceived | State::Closed);
         if segment.is(segment::RST) && before != after {
@@ -460,9 +443,16 @@ impl Flow {
             };
         }
         if before == after && matches!(before, State::SynSent | State::SynReceived) {
-            let acknowledges = self.recovery.is_acceptable_ack(segment.acknowledgment);
+            let acknowledges = self.recovery.is_acceptable_ack(segment.ack);
             self.note_discard(Discard::of(segment, acknowledges));
         }
+        outcome == Outcome::InOrder
+    }
+
+    /// Keeps the payload that [`Flow::ingress`] has left, but for the first `taken` bytes, which the user has read.
+    fn keep(&mut self, now: Duration, segment: &Segment, payload: &[u8], taken: usize) {
+        self.recovery.keep(recovery_time(now), segment, payload, taken);
+        self.states.follow(now, &mut self.recovery);
     }
 
     /// Answers a peer that came to us to where its segments come from, if they are what we expect.
@@ -473,9 +463,9 @@ impl Flow {
         let Some(next_hop) = reply.destination().and_then(|sender| self.next_hop.moved(sender)) else {
             return;
         };
-        // Whoever is on the link and guesses the window must guess the acknowledgment, too.
-        let ours = segment.is(segment::ACK) && self.recovery.is_acceptable_ack(segment.acknowledgment);
-        if self.established && ours && self.recovery.admits(segment.sequence) {
+        // An attacker on the link who guesses the window must guess the acknowledgment, too.
+        let ours = segment.is(segment::ACK) && self.recovery.is_acceptable_ack(segment.ack);
+        if self.established && ours && self.recovery.admits(segment.seq) {
             log::debug!("{}: comes from another link address", self.tuple);
             self.next_hop = next_hop;
         }
@@ -487,35 +477,21 @@ impl Flow {
             return;
         }
         self.counters.first_data_at.get_or_insert(now);
-        let end = segment.sequence.wrapping_add(segment.payload_len as u32);
+        let end = segment.seq + segment.payload_len as u32;
         let expected = self.established.then(|| self.recovery.expected());
-        self.arrivals.note(now, (segment.sequence, end), expected, self.recovery.min_rtt());
-    }
-
-    /// Hands the endpoint the header of a segment that came; what data a SYN or a RST may carry is not for it.
-    fn show(&mut self, now: Duration, header: &[u8]) {
-        let mut packet = placeholder(header);
-        self.endpoint.ingress(now, &mut packet, &mut self.recovery);
-    }
-
-    /// Hands the endpoint what the recovery layer made up for it.
-    fn show_own_segments(&mut self, now: Duration) {
-        while let Some(header) = self.recovery.for_stack() {
-            let mut packet = placeholder(header);
-            self.endpoint.ingress(now, &mut packet, &mut self.recovery);
-        }
+        self.retransmissions.note(now, (segment.seq, end), expected, self.recovery.min_rtt());
     }
 
     /// Takes an ICMP error about this flow. One whose quoted sequence number is not in flight is forged or
     /// stale (RFC 5927, section 4.1).
     pub fn icmp(&mut self, now: Duration, error: &IcmpError) {
-        if !self.recovery.quotes(error.sequence) {
+        if !self.recovery.quotes(SeqNumber(error.sequence)) {
             self.note_discard(Discard::Icmp);
             return log::info!("{}: ignoring {error}: it quotes nothing that is in flight", self.tuple);
         }
         match error.reason {
             Reason::PacketTooBig(mtu) => self.shrink(now, mtu),
-            _ if self.endpoint.state() == State::SynSent => {
+            _ if self.states.state() == State::SynSent => {
                 self.failure = Some(Failure::Rejected(*error));
             }
             // RFC 5927, section 5.2: hard errors are soft once the connection stands.
@@ -526,7 +502,7 @@ impl Flow {
     /// The path carries no more than `mtu` bytes, or a little less than we send where a router does not say.
     fn shrink(&mut self, now: Duration, mtu: u32) {
         let least = minimum_mtu(self.template.source) as usize;
-        let headers = self.template.header_len() + segment::MIN_HEADER;
+        let headers = self.template.header_len() + segment::MIN_HEADER_LEN;
         let mtu = (mtu as usize).max(least);
         if mtu >= self.mss + headers {
             return;
@@ -542,7 +518,7 @@ impl Flow {
         if self.is_reset() {
             return Ok(false);
         }
-        self.endpoint.egress(now, &mut self.recovery);
+        self.states.egress(now, &mut self.recovery);
         let offloads = link.offloads();
         let now = recovery_time(now);
         if self.recovery.timed_out(now) && self.failure.is_none() {
@@ -565,9 +541,9 @@ impl Flow {
                     odd_safe(sum.add(transmit.header), transmit.payload)
                 }
             };
-            let at = start + segment::CHECKSUM;
+            let at = start + segment::CHECKSUM_OFFSET;
             headers[at..at + 2].copy_from_slice(&field.to_be_bytes());
-            let is_syn = headers[start + 13] & segment::SYN != 0;
+            let is_syn = headers[start + segment::FLAGS_OFFSET] & segment::SYN != 0;
             let kind = match self.template.source {
                 IpAddr::V4(_) => Segmentation::Tcp4,
                 IpAddr::V6(_) => Segmentation::Tcp6,
@@ -576,7 +552,9 @@ impl Flow {
                 ethertype: self.template.ethertype(),
                 headers: &headers[..end],
                 payload: transmit.payload,
-                checksum: offloads.checksum.then_some(ChecksumOffload { start, offset: segment::CHECKSUM }),
+                checksum: offloads
+                    .checksum
+                    .then_some(ChecksumOffload { start, offset: segment::CHECKSUM_OFFSET }),
                 segmentation: transmit.gso_size.map(|size| (kind, size)),
             };
             self.counters.frames_sent += 1;
@@ -597,7 +575,7 @@ impl Flow {
                     log::warn!("{error}");
                     self.recovery.set_max_frame(self.mss);
                 }
-                // Whoever looks after the interfaces will tell, and knows its name.
+                // The engine watches the interfaces, and reports this one by its name.
                 Err(error @ LinkError::Gone { .. }) => {
                     log::debug!("{}: {error}", self.tuple);
                     return Ok(false);
@@ -614,19 +592,69 @@ impl Flow {
         if self.is_reset() {
             return None;
         }
-        let stack = self.endpoint.poll_at(now);
+        let stack = self.states.poll_at(now);
         let recovery = self.recovery.poll_at(recovery_time(now)).map(|at| Duration::from_nanos(at.nanos()));
         stack.into_iter().chain(recovery).min()
     }
 }
 
-/// A TCP header with room before it for the placeholder that the endpoint fills in.
-fn placeholder(header: &[u8]) -> ArrayVec<u8, { STACK_HEADER_LEN + MAX_TCP_HEADER }> {
-    let mut packet = ArrayVec::from([0; STACK_HEADER_LEN + MAX_TCP_HEADER]);
-    packet.truncate(STACK_HEADER_LEN);
-    // No TCP header is longer.
-    let _ = packet.try_extend_from_slice(header);
-    packet
+/// Data of one connection that has just come in order, and lies in its frame.
+///
+/// The user reads it there by [`ReceivedData::receive`]. What is left when this is dropped is copied into the flow's buffer.
+pub struct ReceivedData<'a> {
+    now: Duration,
+    flow: &'a mut Flow,
+    segment: Segment,
+    payload: &'a [u8],
+    /// How much of the payload has been read, in bytes.
+    taken: usize,
+}
+
+impl<'a> ReceivedData<'a> {
+    /// Lets the user read the payload that [`Flow::ingress`] has left.
+    pub(super) fn new(
+        now: Duration,
+        flow: &'a mut Flow,
+        segment: Segment,
+        payload: &'a [u8],
+    ) -> ReceivedData<'a> {
+        ReceivedData { now, flow, segment, payload, taken: 0 }
+    }
+
+    /// Returns the connection that the data belongs to.
+    pub fn tuple(&self) -> &FiveTuple {
+        &self.flow.tuple
+    }
+
+    /// Hands `drain` a contiguous part of what was received, at most `limit` bytes: what waits in the flow's buffer, then
+    /// the data in the frame. `drain` returns how many bytes it took.
+    ///
+    /// # Errors
+    /// `drain`'s.
+    pub fn receive(
+        &mut self,
+        limit: usize,
+        drain: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if self.flow.received() > 0 {
+            return self.flow.receive(limit, drain);
+        }
+        let rest = self.payload.get(self.taken..).unwrap_or_default();
+        let offered = rest.get(..limit).unwrap_or(rest);
+        if offered.is_empty() {
+            return Ok(0);
+        }
+        let taken = drain(offered)?.min(offered.len());
+        self.taken += taken;
+        self.flow.counters.bytes_received += taken as u64;
+        Ok(taken)
+    }
+}
+
+impl Drop for ReceivedData<'_> {
+    fn drop(&mut self) {
+        self.flow.keep(self.now, &self.segment, self.payload, self.taken);
+    }
 }
 
 /// The checksum over two pieces of which the first may have an odd length.

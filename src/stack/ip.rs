@@ -288,12 +288,6 @@ impl Template {
             }
         }
     }
-
-    /// The same flow's packets in the other direction.
-    #[must_use]
-    pub fn reversed(self) -> Template {
-        Template { source: self.destination, destination: self.source, ..self }
-    }
 }
 
 #[cfg(test)]

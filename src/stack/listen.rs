@@ -1,16 +1,19 @@
 //! Being called: from a SYN, or a segment that completes a handshake, to a flow that waits to be accepted.
 use super::{
-    Flow, Path, Stack, Way,
-    bare::Bare,
+    Flow, FlowRoute, Path, Stack,
     door::{Judgement, Question},
-    endpoint,
+    flow_route,
     handshake::{Handshake, Reply, syn_window},
+    header_only::HeaderOnly,
     next_hop::Neighbour,
-    segment::{self, Segment},
+    state_machine,
     time_wait::Answer,
-    way,
 };
-use crate::{link::NextHop, net::FiveTuple};
+use crate::{
+    link::NextHop,
+    net::FiveTuple,
+    segment::{ACK, FIN, RST, SYN, Segment, SeqNumber},
+};
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 /// What a listener does with connections that it does not serve.
@@ -77,13 +80,12 @@ impl Stack {
         Some(tuple)
     }
 
-    /// Finds or makes the flow of a segment that had none. `bytes` is the whole segment.
+    /// Finds or makes the flow of a segment that had none.
     pub(super) fn find_or_make(
         &mut self,
         now: Duration,
         tuple: FiveTuple,
         segment: &Segment,
-        bytes: &[u8],
         reply: NextHop,
     ) -> Found {
         let window = syn_window(self.settings.receive_buffer);
@@ -101,27 +103,20 @@ impl Stack {
                     let next_hop = handshake.next_hop;
                     // Its first SYN got a cookie, and only then a repeated one a record.
                     if self.redeem(now, &tuple, segment, next_hop).is_some() {
-                        return self.meet(now, tuple, segment, bytes, reply);
+                        return self.meet(now, tuple, segment, reply);
                     }
                     self.reset(tuple, segment, next_hop);
                 }
                 Reply::Nothing => {}
-                Reply::Replaced => return self.meet(now, tuple, segment, bytes, reply),
+                Reply::Replaced => return self.meet(now, tuple, segment, reply),
             }
             return Found::Nothing;
         }
-        self.meet(now, tuple, segment, bytes, reply)
+        self.meet(now, tuple, segment, reply)
     }
 
     /// Lets a segment in by the door, or not. Those whom the gate ignores are not worth a question.
-    fn meet(
-        &mut self,
-        now: Duration,
-        tuple: FiveTuple,
-        segment: &Segment,
-        bytes: &[u8],
-        reply: NextHop,
-    ) -> Found {
+    fn meet(&mut self, now: Duration, tuple: FiveTuple, segment: &Segment, reply: NextHop) -> Found {
         let address = tuple.remote.ip();
         if self.listener.as_ref().is_some_and(|listener| (listener.gate)(address) == Admission::Ignore) {
             return Found::Nothing;
@@ -130,11 +125,11 @@ impl Stack {
             Judgement::Open(next_hop, neighbour) => (next_hop, neighbour),
             Judgement::Closed => return Found::Nothing,
             Judgement::Ask(question) => return Found::Unknown(question),
-            Judgement::Busy => return self.meet_unasked(now, tuple, segment, bytes, reply),
+            Judgement::Busy => return self.meet_unasked(now, tuple, segment, reply),
         };
         self.handshakes.remove(&tuple);
         let mut beyond = None;
-        match self.time_waits.ingress(now, &tuple, segment, bytes) {
+        match self.time_waits.ingress(now, &tuple, segment) {
             Some(Answer::Nothing) => return Found::Nothing,
             Some(Answer::Repeat(last)) => {
                 self.reply(last);
@@ -146,20 +141,13 @@ impl Stack {
         if let Some(handshake) = self.redeem(now, &tuple, segment, next_hop) {
             return self.establish(tuple, handshake.with(neighbour));
         }
-        self.admit(now, tuple, segment, bytes, (next_hop, neighbour), beyond);
+        self.admit(now, tuple, segment, (next_hop, neighbour), beyond);
         Found::Nothing
     }
 
     /// Takes a segment whose way back can't be asked for now: there are too many. A SYN gets a cookie, to be checked
     /// when it comes back; anything else is dropped, as a lost one.
-    fn meet_unasked(
-        &mut self,
-        now: Duration,
-        tuple: FiveTuple,
-        segment: &Segment,
-        bytes: &[u8],
-        reply: NextHop,
-    ) -> Found {
+    fn meet_unasked(&mut self, now: Duration, tuple: FiveTuple, segment: &Segment, reply: NextHop) -> Found {
         if self.redeem(now, &tuple, segment, reply).is_some()
             && let Judgement::Ask(question) = self.door.judge(now, &tuple, &reply, true)
         {
@@ -170,7 +158,7 @@ impl Stack {
             && self.accepted.len() < listener.backlog
             && listener.paths.contains_key(&reply.interface);
         if reaction(segment) == Admission::Accept && accepts {
-            let handshake = self.cookies.give(now, &tuple, reply, segment, bytes);
+            let handshake = self.cookies.give(now, &tuple, reply, segment);
             self.send_syn_ack(now, &tuple, &handshake);
         }
         Found::Nothing
@@ -197,9 +185,8 @@ impl Stack {
         now: Duration,
         tuple: FiveTuple,
         segment: &Segment,
-        bytes: &[u8],
         way: (NextHop, Neighbour),
-        beyond: Option<u32>,
+        beyond: Option<SeqNumber>,
     ) {
         if reaction(segment) != Admission::Accept && self.cookies.were_given() && !self.knows(&tuple) {
             // Perhaps it was let in only because it might have been the ACK of a cookie.
@@ -219,7 +206,7 @@ impl Stack {
         match admission {
             Admission::Ignore => {}
             Admission::Refuse => self.reset(tuple, segment, way.0),
-            Admission::Accept => self.answer(now, tuple, segment, bytes, way, beyond),
+            Admission::Accept => self.answer(now, tuple, segment, way, beyond),
         }
     }
 
@@ -230,9 +217,8 @@ impl Stack {
         now: Duration,
         tuple: FiveTuple,
         segment: &Segment,
-        bytes: &[u8],
         (next_hop, neighbour): (NextHop, Neighbour),
-        beyond: Option<u32>,
+        beyond: Option<SeqNumber>,
     ) {
         let Some(listener) = &self.listener else { return };
         if self.accepted.len() >= listener.backlog {
@@ -249,18 +235,18 @@ impl Stack {
             );
         }
         if self.handshakes.len() >= listener.half_open {
-            let handshake = self.cookies.give(now, &tuple, next_hop, segment, bytes);
+            let handshake = self.cookies.give(now, &tuple, next_hop, segment);
             return self.send_syn_ack(now, &tuple, &handshake);
         }
         let lies_beyond = |seed| match beyond {
-            Some(old) => (endpoint::initial_sequence(seed).wrapping_sub(old) as i32) > 0,
+            Some(old) => state_machine::initial_sequence(seed).is_after(old),
             None => true,
         };
         let mut seed = (self.seed)();
         while !lies_beyond(seed) {
             seed = (self.seed)();
         }
-        let handshake = Handshake::new(now, next_hop, seed, segment, bytes).with(neighbour);
+        let handshake = Handshake::new(now, next_hop, seed, segment).with(neighbour);
         self.send_syn_ack(now, &tuple, &handshake);
         self.handshakes.insert(tuple, handshake);
     }
@@ -274,21 +260,21 @@ impl Stack {
     fn send_syn_ack(&mut self, now: Duration, tuple: &FiveTuple, handshake: &Handshake) {
         let path = self.listener.as_ref().and_then(|l| l.paths.get(&handshake.next_hop.interface));
         let Some(path) = path else { return };
-        let mss = way::mss(path, tuple.remote.ip(), &self.settings);
-        let Some(header) = handshake.syn_ack(now, mss, self.settings.receive_buffer) else {
+        let mss = flow_route::mss(path, tuple.remote.ip(), &self.settings);
+        let Some(segment) = handshake.syn_ack(now, mss, self.settings.receive_buffer) else {
             return log::debug!("a SYN from {} makes no sense", tuple.remote);
         };
-        let template = way::template(tuple, &self.settings, handshake.seed);
-        self.reply(Bare { next_hop: handshake.next_hop, template, header });
+        let template = flow_route::template(tuple, &self.settings, handshake.seed);
+        self.reply(HeaderOnly { next_hop: handshake.next_hop, template, segment });
     }
 
     /// Tells the peer of a handshake where we are.
     fn challenge(&mut self, now: Duration, tuple: &FiveTuple) {
         let Some(handshake) = self.handshakes.challenged(now, tuple) else { return };
-        let Some(header) = handshake.challenge(now, self.settings.receive_buffer) else { return };
-        let template = way::template(tuple, &self.settings, handshake.seed);
+        let Some(segment) = handshake.challenge(now, self.settings.receive_buffer) else { return };
+        let template = flow_route::template(tuple, &self.settings, handshake.seed);
         let next_hop = handshake.next_hop;
-        self.reply(Bare { next_hop, template, header });
+        self.reply(HeaderOnly { next_hop, template, segment });
     }
 
     /// Makes the flow of a handshake whose ACK has come, unless the backlog is full or memory short: then the peer will
@@ -306,8 +292,8 @@ impl Stack {
         self.handshakes.remove(&tuple);
         let (next_hop, neighbour) = (handshake.next_hop, handshake.neighbour);
         let Some(path) = listener.paths.get(&next_hop.interface) else { return Found::Nothing };
-        let way = Way { next_hop, neighbour, path: *path };
-        self.flows.insert(tuple, Flow::answer(tuple, way, &self.settings, &self.pool, &handshake));
+        let route = FlowRoute { next_hop, neighbour, path: *path };
+        self.flows.insert(tuple, Flow::answer(tuple, route, &self.settings, &self.pool, &handshake));
         self.changed.push(tuple);
         self.accepted.push_back(tuple);
         Found::Flow
@@ -317,11 +303,11 @@ impl Stack {
 /// What a segment means to a port in LISTEN (RFC 9293, section 3.10.7.2). A SYN with a FIN is dropped, as by Linux
 /// (tcp_rcv_state_process(), net/ipv4/tcp_input.c): no client sends one, and scanners get no answer.
 fn reaction(segment: &Segment) -> Admission {
-    match (segment.is(segment::RST), segment.is(segment::ACK), segment.is(segment::SYN)) {
+    match (segment.is(RST), segment.is(ACK), segment.is(SYN)) {
         // First, second and third.
         (true, _, _) => Admission::Ignore,
         (_, true, _) => Admission::Refuse,
-        (_, _, true) if !segment.is(segment::FIN) => Admission::Accept,
+        (_, _, true) if !segment.is(FIN) => Admission::Accept,
         // Fourth.
         _ => Admission::Ignore,
     }

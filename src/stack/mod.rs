@@ -5,46 +5,46 @@
 //! and a thousand flows cost what they use: a handshake is a small record until its ACK comes, and what is over
 //! is a small record until the peer is sure to know. It does no I/O: the reactor passes in frames, a link to send
 //! by, and the time.
-mod arrivals;
-mod bare;
 pub mod checksum;
 mod datagram;
 mod deadlines;
 mod departed;
 mod discard;
 mod discovery;
-mod disguise;
 mod door;
-mod endpoint;
 mod flow;
+mod flow_route;
 pub mod fragment;
 mod handshake;
+mod header_only;
 pub mod icmp;
+mod impersonation;
 pub mod ip;
 mod listen;
 pub mod martian;
 mod next_hop;
-mod segment;
+mod peer_retransmissions;
+mod state_machine;
 mod time_wait;
-mod way;
 
 use crate::{
     link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, NextHop, Received},
     net::{FiveTuple, Protocol},
     recovery::MemoryPool,
+    segment::{self, Segment},
 };
-use bare::Bare;
 use deadlines::Deadlines;
 use departed::Departed;
 use door::{Door, Judgement};
 use fragment::Reassembly;
 use handshake::{Cookies, Handshakes};
+use header_only::HeaderOnly;
 use listen::Found;
 use next_hop::Solicitations;
-use segment::Segment;
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
+    ops::Range,
     time::Duration,
 };
 use time_wait::TimeWaits;
@@ -53,13 +53,14 @@ pub use datagram::{
     Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, Finding, max_payload,
 };
 pub use discard::{Discard, Discards};
-pub use discovery::Persona;
-pub use disguise::Disguise;
+pub use discovery::AssumedAddress;
 pub use door::{Question, WayBack};
-pub use flow::{Counters, Failure, Flow, Outlet, Phase};
+pub use flow::{Counters, Failure, Flow, Phase, ReceivedData};
+pub use flow_route::{FlowRoute, Path, Settings};
+pub use impersonation::Impersonation;
 pub use listen::{Admission, Gate, Listener};
 pub use next_hop::{Neighbour, Source};
-pub use way::{Path, Settings, Way};
+pub use state_machine::{State, StateMachine};
 
 /// The table of flows.
 pub struct Stack {
@@ -80,7 +81,7 @@ pub struct Stack {
     /// Flows that have come or gone: see [`Stack::take_changed`].
     changed: Vec<FiveTuple>,
     /// Answers to segments of no connection.
-    replies: Vec<Bare>,
+    replies: Vec<HeaderOnly>,
     door: Door,
     solicitations: Solicitations,
     unlocated: Vec<FiveTuple>,
@@ -92,7 +93,7 @@ pub struct Stack {
     /// When memory was last collected.
     reclaimed_at: Duration,
     seed: Box<dyn FnMut() -> u64>,
-    disguise: Option<Disguise>,
+    impersonation: Option<Impersonation>,
 }
 
 /// Replies that may wait; further ones are dropped, as a kernel's rate limit would.
@@ -116,13 +117,49 @@ struct Orphans {
     order: VecDeque<FiveTuple>,
 }
 
-/// How a packet came.
+/// What the link says of a packet.
 #[derive(Clone, Copy)]
-struct Arrival {
+struct Metadata {
     reply: NextHop,
     checksum: ChecksumState,
     /// Payload bytes of each segment in a coalesced frame; 0 for an ordinary one.
     segment_size: u16,
+}
+
+/// The outcome of [`Stack::ingress`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum FrameResult {
+    /// The stack is done with the frame.
+    Done,
+    /// The frame has not been taken: once the question is answered ([`Stack::learn`]), the same frame is to be shown
+    /// again.
+    Ask(Question),
+    /// The frame carries data that is in order and worth reading where it lies, by [`Stack::received_data`]. Without that
+    /// call the data is as good as lost, and the peer sends it again.
+    Data(InOrder),
+}
+
+/// Data in order, left in its frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InOrder {
+    tuple: FiveTuple,
+    segment: Segment,
+    /// Where the payload lies.
+    payload: Range<usize>,
+}
+
+impl FrameResult {
+    /// Returns the same where `len` bytes precede what was looked at.
+    fn behind(self, len: usize) -> FrameResult {
+        match self {
+            FrameResult::Data(data) => {
+                let payload = data.payload.start + len..data.payload.end + len;
+                FrameResult::Data(InOrder { payload, ..data })
+            }
+            other => other,
+        }
+    }
 }
 
 impl Stack {
@@ -151,7 +188,7 @@ impl Stack {
             solicitations: Solicitations::default(),
             unlocated: Vec::new(),
             seed: Box::new(seed),
-            disguise: None,
+            impersonation: None,
         }
     }
 
@@ -167,21 +204,21 @@ impl Stack {
     }
 
     /// Begins a connection; the SYN leaves with the next [`Stack::egress`].
-    pub fn dial(&mut self, now: Duration, tuple: FiveTuple, way: Way) {
-        let flow = Flow::dial(now, tuple, way, &self.settings, &self.pool, (self.seed)());
+    pub fn dial(&mut self, now: Duration, tuple: FiveTuple, route: FlowRoute) {
+        let flow = Flow::dial(now, tuple, route, &self.settings, &self.pool, (self.seed)());
         self.flows.insert(tuple, flow);
         self.touched.insert(tuple);
         self.changed.push(tuple);
     }
 
     /// Answers for an address that this host does not own, from now on.
-    pub fn impersonate(&mut self, persona: Persona) {
-        self.disguise = Some(Disguise::new(persona));
+    pub fn impersonate(&mut self, persona: AssumedAddress) {
+        self.impersonation = Some(Impersonation::new(persona));
     }
 
     /// The host that we are instead of this one, if we are.
-    pub fn disguise(&mut self) -> Option<&mut Disguise> {
-        self.disguise.as_mut()
+    pub fn impersonation(&mut self) -> Option<&mut Impersonation> {
+        self.impersonation.as_mut()
     }
 
     /// A flow to be worked on: what it has to send leaves with the next [`Stack::egress`].
@@ -290,59 +327,59 @@ impl Stack {
         self.door.forget();
     }
 
-    /// Takes one received frame. One that raises a question is not taken yet: once that is answered
-    /// ([`Stack::learn`]), the same frame is to be shown again.
-    pub fn ingress(&mut self, now: Duration, received: Received<'_>) -> Option<Question> {
-        self.ingress_to(now, received, &mut |_, _| 0)
-    }
-
-    /// The same, but `outlet` may take a connection's data that comes in order, after what waits to be read.
-    pub fn ingress_to(
-        &mut self,
-        now: Duration,
-        received: Received<'_>,
-        outlet: &mut Outlet<'_>,
-    ) -> Option<Question> {
+    /// Takes one received frame.
+    pub fn ingress(&mut self, now: Duration, received: Received<'_>) -> FrameResult {
         let Received { frame, network, ethertype, reply, checksum, segment_size, .. } = received;
-        let packet = frame.get_mut(network..)?;
+        let Some(packet) = frame.get_mut(network..) else { return FrameResult::Done };
         self.overhear(now, ethertype, packet, reply.interface);
-        if let Some(disguise) = &mut self.disguise
-            && disguise.take(ethertype, packet, &reply)
+        if let Some(impersonation) = &mut self.impersonation
+            && impersonation.take(ethertype, packet, &reply)
         {
-            return None;
+            return FrameResult::Done;
         }
         // ARP has been heard.
         match ethertype {
             ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
-                self.ingress_packet(now, packet, Arrival { reply, checksum, segment_size }, outlet)
+                self.ingress_packet(now, packet, Metadata { reply, checksum, segment_size }).behind(network)
             }
-            _ => None,
+            _ => FrameResult::Done,
         }
     }
 
-    fn ingress_packet(
-        &mut self,
+    /// Lets the user read the data that the last [`Stack::ingress`] has left in `frame`.
+    pub fn received_data<'a>(
+        &'a mut self,
         now: Duration,
-        packet: &mut [u8],
-        arrival: Arrival,
-        outlet: &mut Outlet<'_>,
-    ) -> Option<Question> {
-        let header =
-            ip::parse(packet, false).inspect_err(|error| log::debug!("dropping a packet: {error}")).ok()?;
-        martian::check(arrival.reply.interface, header.source, header.destination)
-            .inspect_err(|martian| log::debug!("dropping a packet from {}: {martian}", header.source))
-            .ok()?;
+        data: &InOrder,
+        frame: &'a [u8],
+    ) -> Option<ReceivedData<'a>> {
+        let flow = self.flows.get_mut(&data.tuple)?;
+        Some(ReceivedData::new(now, flow, data.segment, frame.get(data.payload.clone())?))
+    }
+
+    fn ingress_packet(&mut self, now: Duration, packet: &mut [u8], metadata: Metadata) -> FrameResult {
+        let header = match ip::parse(packet, false) {
+            Ok(header) => header,
+            Err(error) => {
+                log::debug!("dropping a packet: {error}");
+                return FrameResult::Done;
+            }
+        };
+        if let Err(martian) = martian::check(metadata.reply.interface, header.source, header.destination) {
+            log::debug!("dropping a packet from {}: {martian}", header.source);
+            return FrameResult::Done;
+        }
         if header.fragment.is_some() {
-            return self.ingress_fragment(now, packet, &header, arrival, outlet);
+            return self.ingress_fragment(now, packet, &header, metadata);
         }
         match header.protocol {
-            ip::TCP => return self.ingress_tcp(now, packet, &header, arrival, outlet),
+            ip::TCP => return self.ingress_tcp(now, packet, &header, metadata),
             ip::UDP => {
-                let bytes = packet.get(header.transport..header.end)?;
-                let Arrival { reply, checksum, segment_size } = arrival;
+                let Some(bytes) = packet.get(header.transport..header.end) else { return FrameResult::Done };
+                let Metadata { reply, checksum, segment_size } = metadata;
                 let door = &mut |tuple: &FiveTuple| self.door.judge(now, tuple, &reply, false);
                 let datagrams = &mut self.datagrams;
-                return datagrams.ingress(
+                let question = datagrams.ingress(
                     &header,
                     bytes,
                     reply,
@@ -350,6 +387,7 @@ impl Stack {
                     segment_size.into(),
                     door,
                 );
+                return question.map_or(FrameResult::Done, FrameResult::Ask);
             }
             ip::ICMP | ip::ICMPV6 => {
                 // An error comes to whoever sent what it quotes (RFC 1122, section 3.2.2).
@@ -361,7 +399,7 @@ impl Stack {
             }
             _ => {}
         }
-        None
+        FrameResult::Done
     }
 
     /// Takes a fragment. Its way back is asked for before it is kept: the whole packet must not have to wait.
@@ -370,47 +408,52 @@ impl Stack {
         now: Duration,
         packet: &[u8],
         header: &ip::Header,
-        arrival: Arrival,
-        outlet: &mut Outlet<'_>,
-    ) -> Option<Question> {
+        metadata: Metadata,
+    ) -> FrameResult {
         let tuple = FiveTuple {
             protocol: Protocol::Tcp,
             local: SocketAddr::new(header.destination, 0),
             remote: SocketAddr::new(header.source, 0),
         };
-        match self.door.judge(now, &tuple, &arrival.reply, false) {
+        match self.door.judge(now, &tuple, &metadata.reply, false) {
             Judgement::Open(..) => {}
-            Judgement::Ask(question) => return Some(question),
-            Judgement::Closed | Judgement::Busy => return None,
+            Judgement::Ask(question) => return FrameResult::Ask(question),
+            Judgement::Closed | Judgement::Busy => return FrameResult::Done,
         }
-        let mut whole = self.reassembly.insert(now, header, packet)?;
-        let checksum = ChecksumState::Unverified;
-        self.ingress_packet(now, &mut whole, Arrival { checksum, segment_size: 0, ..arrival }, outlet)
+        let Some(mut whole) = self.reassembly.insert(now, header, packet) else { return FrameResult::Done };
+        let metadata = Metadata { checksum: ChecksumState::Unverified, segment_size: 0, ..metadata };
+        match self.ingress_packet(now, &mut whole, metadata) {
+            // The packet lies in no frame.
+            FrameResult::Data(data) => {
+                drop(self.received_data(now, &data, &whole));
+                FrameResult::Done
+            }
+            other => other,
+        }
     }
 
     fn ingress_tcp(
         &mut self,
         now: Duration,
-        packet: &mut [u8],
+        packet: &[u8],
         header: &ip::Header,
-        arrival: Arrival,
-        outlet: &mut Outlet<'_>,
-    ) -> Option<Question> {
-        let Arrival { reply, checksum, .. } = arrival;
-        let bytes = packet.get_mut(header.transport..header.end)?;
+        metadata: Metadata,
+    ) -> FrameResult {
+        let Metadata { reply, checksum, .. } = metadata;
+        let Some(bytes) = packet.get(header.transport..header.end) else { return FrameResult::Done };
         let tuple = |(source, destination)| FiveTuple {
             protocol: Protocol::Tcp,
             local: SocketAddr::new(header.destination, destination),
             remote: SocketAddr::new(header.source, source),
         };
-        let Some(segment) = Segment::parse(bytes) else {
+        let Some((segment, payload)) = Segment::split(bytes) else {
             log::debug!("dropping a malformed segment from {}", header.source);
             if let Some(flow) = segment::ports(bytes).and_then(|ports| self.flows.get_mut(&tuple(ports))) {
                 flow.note_discard(Discard::Header);
             }
-            return None;
+            return FrameResult::Done;
         };
-        let tuple = tuple((segment.source_port, segment.destination_port));
+        let tuple = tuple((segment.source, segment.destination));
         let valid = checksum.is_trusted()
             || ip::pseudo_header(header.source, header.destination, ip::TCP, bytes.len())
                 .add(bytes)
@@ -419,41 +462,45 @@ impl Stack {
         let flow = match self.flows.get_mut(&tuple) {
             Some(flow) if !valid => {
                 flow.note_discard(Discard::Checksum);
-                return None;
+                return FrameResult::Done;
             }
             Some(flow) => {
                 // By another interface than so far, as when a route has several paths.
                 if flow.came_by() != reply.interface {
                     match self.door.judge(now, &tuple, &reply, false) {
                         Judgement::Open(..) => flow.set_came_by(reply.interface),
-                        Judgement::Ask(question) => return Some(question),
-                        Judgement::Closed | Judgement::Busy => return None,
+                        Judgement::Ask(question) => return FrameResult::Ask(question),
+                        Judgement::Closed | Judgement::Busy => return FrameResult::Done,
                     }
                 }
                 flow
             }
-            None if valid => match self.find_or_make(now, tuple, &segment, bytes, reply) {
-                Found::Flow => self.flows.get_mut(&tuple)?,
-                Found::Nothing => return None,
-                Found::Unknown(question) => return Some(question),
+            None if valid => match self.find_or_make(now, tuple, &segment, reply) {
+                Found::Flow => match self.flows.get_mut(&tuple) {
+                    Some(flow) => flow,
+                    None => return FrameResult::Done,
+                },
+                Found::Nothing => return FrameResult::Done,
+                Found::Unknown(question) => return FrameResult::Ask(question),
             },
-            None => return None,
+            None => return FrameResult::Done,
         };
-        flow.ingress(now, bytes, &segment, &reply, outlet);
+        let left = flow.ingress(now, &segment, payload, &reply);
         self.touched.insert(tuple);
-        None
+        let payload = header.end - segment.payload_len..header.end;
+        if left { FrameResult::Data(InOrder { tuple, segment, payload }) } else { FrameResult::Done }
     }
 
-    fn reply(&mut self, reply: Bare) {
+    fn reply(&mut self, reply: HeaderOnly) {
         if self.replies.len() < MAX_REPLIES {
             self.replies.push(reply);
         }
     }
 
     fn reset(&mut self, tuple: FiveTuple, segment: &Segment, next_hop: NextHop) {
-        let template = way::template(&tuple, &self.settings, 0);
-        if let Some(reset) = segment.reset() {
-            self.reply(Bare { next_hop, template, header: reset.into_iter().collect() });
+        let template = flow_route::template(&tuple, &self.settings, 0);
+        if let Some(segment) = segment.reset() {
+            self.reply(HeaderOnly { next_hop, template, segment });
         }
     }
 
@@ -475,8 +522,8 @@ impl Stack {
             let Some(tuple) = self.handshakes.due(now) else { break };
             self.repeat_syn_ack(now, &tuple);
         }
-        if let Some(disguise) = &mut self.disguise {
-            disguise.send(link)?;
+        if let Some(impersonation) = &mut self.impersonation {
+            impersonation.send(link)?;
         }
         for reply in self.replies.drain(..) {
             reply.send(link)?;
@@ -525,7 +572,7 @@ impl Stack {
 
     /// When [`Stack::egress`] is due next; a time that has passed means at once.
     pub fn poll_at(&self) -> Option<Duration> {
-        let messages = self.disguise.as_ref().is_some_and(Disguise::wants_to_send);
+        let messages = self.impersonation.as_ref().is_some_and(Impersonation::wants_to_send);
         match !messages && self.touched.is_empty() && self.replies.is_empty() {
             true => self.deadlines.next().into_iter().chain(self.handshakes.deadline()).min(),
             false => Some(Duration::ZERO),

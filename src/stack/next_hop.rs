@@ -6,7 +6,7 @@
 //! where its peer's segments come from.
 use super::{
     Stack,
-    discovery::{self, Message, Persona},
+    discovery::{self, AssumedAddress, Message},
 };
 use crate::{
     host::interface::Interface,
@@ -28,7 +28,7 @@ const REACHABLE: Duration = Duration::from_secs(30);
 pub enum Neighbour {
     /// The neighbour with this IP address: its word is followed.
     At(IpAddr),
-    /// Whoever delivers the peer's packets; once it had to be found out, the neighbour with this IP address.
+    /// The neighbour that delivers the peer's packets; its IP address, once that had to be found out.
     Sender(Option<IpAddr>),
     /// It does not change: the user named it, or the link has no addresses.
     Fixed,
@@ -52,7 +52,7 @@ pub enum Source {
     Kernel,
     /// The neighbour, who means to replace what we know (the override flag of RFC 4861; ARP always does).
     Neighbour,
-    /// Somebody on the neighbour's behalf, or one of several: believed only where nobody answers at the old one.
+    /// A proxy, or one of several hosts with the address: believed only where the old link address is silent.
     Proxy,
 }
 
@@ -78,7 +78,7 @@ impl Solicitations {
         }
         log::debug!("asking for the link address of {neighbour}");
         self.asked.insert((interface, neighbour), now);
-        self.to_send.push(Persona { address: local, mac, interface }.solicit(neighbour));
+        self.to_send.push(AssumedAddress { address: local, mac, interface }.solicit(neighbour));
     }
 
     /// Notes what a neighbour says, if it was asked.

@@ -3,11 +3,11 @@
 //! All that is kept of one is that ACK, ready to be sent again. A new SYN from the same port opens a new
 //! connection if it can't be mistaken for an old one: by a timestamp that is newer (RFC 6191) or a sequence
 //! number that was not used (RFC 1122, section 4.2.2.13).
-use super::{
-    bare::Bare,
-    segment::{self, Segment},
+use super::header_only::HeaderOnly;
+use crate::{
+    net::FiveTuple,
+    segment::{self, Segment, SeqNumber, is_older},
 };
-use crate::net::FiveTuple;
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,
@@ -25,10 +25,10 @@ pub const LIMIT: usize = 16_384;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Nothing,
-    Repeat(Bare),
+    Repeat(HeaderOnly),
     /// A new connection, whose initial sequence number must lie beyond this one.
     Open {
-        beyond: u32,
+        beyond: SeqNumber,
     },
 }
 
@@ -36,7 +36,7 @@ pub enum Answer {
 #[derive(Debug)]
 struct Record {
     expires: Duration,
-    last: Bare,
+    last: HeaderOnly,
     /// When a segment without data was answered last.
     answered: Option<Duration>,
 }
@@ -61,7 +61,7 @@ impl TimeWaits {
     }
 
     /// Remembers a connection by the last ACK that it sent.
-    pub fn insert(&mut self, now: Duration, tuple: FiveTuple, last: Bare) {
+    pub fn insert(&mut self, now: Duration, tuple: FiveTuple, last: HeaderOnly) {
         while self.records.len() >= LIMIT
             && let Some((at, oldest)) = self.order.pop_front()
         {
@@ -92,40 +92,33 @@ impl TimeWaits {
         }
     }
 
-    /// What to do with a segment; `None` if its connection is not here. `bytes` is the whole segment.
-    pub fn ingress(
-        &mut self,
-        now: Duration,
-        tuple: &FiveTuple,
-        segment: &Segment,
-        bytes: &[u8],
-    ) -> Option<Answer> {
+    /// Returns what to do with a segment; `None` if its connection is not here.
+    pub fn ingress(&mut self, now: Duration, tuple: &FiveTuple, segment: &Segment) -> Option<Answer> {
         let Record { last, answered, .. } = self.records.get_mut(tuple)?;
-        let sent = Segment::parse(&last.header)?;
-        let repeat = Answer::Repeat(last.clone());
+        let (sent, repeat) = (last.segment, Answer::Repeat(*last));
         if segment.is(segment::RST) {
             // RFC 1337: a reset must not cut it short.
             return Some(Answer::Nothing);
         }
         if segment.is(segment::SYN) && !segment.is(segment::ACK) {
-            let unused = (segment.sequence.wrapping_sub(sent.acknowledgment) as i32) > 0;
-            let newer = match (segment::timestamp(bytes), segment::timestamp(&last.header)) {
-                (Some((theirs, _)), Some((_, echoed))) => (theirs.wrapping_sub(echoed) as i32) > 0,
+            let unused = segment.seq.is_after(sent.ack);
+            let newer = match (segment.options.timestamps, sent.options.timestamps) {
+                (Some(theirs), Some(ours)) => is_older(ours.echo, theirs.value),
                 _ => false,
             };
             if unused || newer {
                 self.records.remove(tuple);
                 self.forgotten.push(*tuple);
-                return Some(Answer::Open { beyond: sent.sequence });
+                return Some(Answer::Open { beyond: sent.seq });
             }
             return Some(repeat);
         }
         if segment.is(segment::FIN) {
-            let last = last.clone();
+            let last = *last;
             self.insert(now, *tuple, last);
         } else if segment.payload_len == 0 {
             // RFC 9293, section 3.10.7.4, first: what lies elsewhere than the peer's last segment is told where that is.
-            let in_place = segment.sequence == sent.acknowledgment && !segment.is(segment::SYN);
+            let in_place = segment.seq == sent.ack && !segment.is(segment::SYN);
             if in_place || answered.is_some_and(|at| now < at + ANSWER_INTERVAL) {
                 return Some(Answer::Nothing);
             }
@@ -168,8 +161,8 @@ mod tests {
         bytes
     }
 
-    fn last() -> Bare {
-        Bare {
+    fn last() -> HeaderOnly {
+        HeaderOnly {
             next_hop: NextHop { interface: 1, header: LinkHeader::None },
             template: ip::Template {
                 source: tuple(1).local.ip(),
@@ -179,14 +172,14 @@ mod tests {
                 traffic_class: 0,
                 flow_label: 0,
             },
-            header: segment(segment::ACK, 5000, 900, (70, 60)).into_iter().collect(),
+            segment: Segment::parse(&segment(segment::ACK, 5000, 900, (70, 60))).expect("a segment"),
         }
     }
 
     fn ask(waits: &mut TimeWaits, seconds: u64, bytes: &[u8]) -> Option<Answer> {
         let now = Duration::from_secs(seconds);
         waits.expire(now);
-        waits.ingress(now, &tuple(1), &Segment::parse(bytes).expect("a segment"), bytes)
+        waits.ingress(now, &tuple(1), &Segment::parse(bytes).expect("a segment"))
     }
 
     #[test]
@@ -237,7 +230,8 @@ mod tests {
         for (sequence, timestamp, opens) in [(901, 10, true), (100, 61, true), (100, 60, false)] {
             let mut waits = TimeWaits::default();
             waits.insert(Duration::ZERO, tuple(1), last());
-            let expected = if opens { Answer::Open { beyond: 5000 } } else { Answer::Repeat(last()) };
+            let expected =
+                if opens { Answer::Open { beyond: SeqNumber(5000) } } else { Answer::Repeat(last()) };
             let syn = segment(segment::SYN, sequence, 0, (timestamp, 0));
             assert_eq!(ask(&mut waits, 1, &syn), Some(expected), "{sequence} {timestamp}");
         }
@@ -259,7 +253,7 @@ mod tests {
         let fin = segment(segment::FIN | segment::ACK, 899, 5000, (60, 69));
         for micros in 0..200_000 {
             let parsed = Segment::parse(&fin).expect("a segment");
-            waits.ingress(Duration::from_micros(micros), &tuple(1), &parsed, &fin);
+            waits.ingress(Duration::from_micros(micros), &tuple(1), &parsed);
             assert!(waits.order.len() <= 2 * LIMIT + 1);
         }
         waits.expire(Duration::from_secs(1));

@@ -1,16 +1,12 @@
-//! A host: one smoltcp interface with one TCP socket, above the recovery layer.
-use std::{collections::VecDeque, num::NonZeroUsize};
+//! A host: a connection's states above its recovery layer, and an application above both.
+use std::{collections::VecDeque, time::Duration};
 
-use netkat::recovery::{Config, Disposition, Instant, MemoryPool, Recovery, STACK_HEADER_LEN};
-use smoltcp::{
-    iface::{Config as InterfaceConfig, Interface, SocketHandle, SocketSet},
-    phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken},
-    socket::tcp::{CongestionControl, Socket, SocketBuffer, State},
-    time::Instant as StackInstant,
-    wire::{HardwareAddress, IpCidr, Ipv4Address},
+use netkat::{
+    recovery::{Config, Instant, MemoryPool, Outcome, Recovery},
+    segment::{MAX_HEADER_LEN, SYN, Segment},
+    stack::{State, StateMachine},
 };
 
-const ADDRESSES: [Ipv4Address; 2] = [Ipv4Address::new(192, 0, 2, 1), Ipv4Address::new(192, 0, 2, 2)];
 const PORT: u16 = 7;
 /// The stream that every sender sends: a table whose length is prime to every buffer's.
 const PATTERN: usize = 65_521;
@@ -33,14 +29,12 @@ pub struct Behaviour {
 }
 
 pub struct Endpoint {
-    index: usize,
     pub behaviour: Behaviour,
     pub layer: Recovery,
-    interface: Interface,
-    sockets: SocketSet<'static>,
-    handle: SocketHandle,
+    states: StateMachine,
     now: Instant,
-    inbox: VecDeque<Vec<u8>>,
+    /// The timestamp clock has been set.
+    clocked: bool,
     pattern: Vec<u8>,
     pub sent: u64,
     pub received: u64,
@@ -49,54 +43,27 @@ pub struct Endpoint {
     pub finished_reading: Option<Instant>,
 }
 
-fn timestamp() -> u32 {
-    0xffff_fff0
-}
+/// What the timestamp clock begins with: it wraps soon.
+const TIMESTAMP: u32 = 0xffff_fff0;
 
 impl Endpoint {
     /// Host 0 connects, host 1 listens; both connect if `active`.
-    pub fn new(index: usize, active: bool, behaviour: Behaviour) -> Self {
-        let layer = Recovery::sharing(behaviour.config.clone(), &behaviour.pool);
-        let mut port = Port {
-            index,
-            now: Instant::ZERO,
-            layer: &mut Recovery::new(behaviour.config.clone()),
-            inbox: &mut VecDeque::new(),
-        };
-        let mut config = InterfaceConfig::new(HardwareAddress::Ip);
-        config.random_seed = behaviour.seed;
-        let mut interface = Interface::new(config, &mut port, StackInstant::ZERO);
-        interface.update_ip_addrs(|list| {
-            let _ = list.push(IpCidr::new(ADDRESSES[index].into(), 24));
-        });
-        let buffer = |len| SocketBuffer::new(vec![0; len]);
-        let mut socket = Socket::new(buffer(64), buffer(0));
-        socket.set_congestion_control(CongestionControl::None);
-        socket.set_nagle_enabled(false);
-        socket.set_ack_delay(None);
-        if behaviour.timestamps {
-            socket.set_tsval_generator(Some(timestamp));
+    pub fn new(active: bool, behaviour: Behaviour) -> Self {
+        let mut layer = Recovery::sharing(behaviour.config.clone(), &behaviour.pool);
+        let mss = behaviour.config.link_mss.into();
+        let mut states = StateMachine::new(Duration::ZERO, mss, behaviour.seed, &mut layer);
+        match active {
+            true => states.connect(PORT, PORT),
+            false => states.listen(PORT),
         }
-        let mut sockets = SocketSet::new(vec![]);
-        if active {
-            socket
-                .connect(interface.context(), (ADDRESSES[1 - index], PORT), PORT)
-                .expect("a fresh socket connects");
-        } else {
-            socket.listen(PORT).expect("a fresh socket listens");
-        }
-        let handle = sockets.add(socket);
         let pattern =
             (0..2 * PATTERN as u64).map(|n| (((n % PATTERN as u64) * 0x9e37_79b9) >> 7) as u8).collect();
         Endpoint {
-            index,
             behaviour,
             layer,
-            interface,
-            sockets,
-            handle,
+            states,
             now: Instant::ZERO,
-            inbox: VecDeque::new(),
+            clocked: false,
             pattern,
             sent: 0,
             received: 0,
@@ -107,7 +74,7 @@ impl Endpoint {
     }
 
     pub fn state(&self) -> State {
-        self.sockets.get::<Socket>(self.handle).state()
+        self.states.state()
     }
 
     /// Everything was sent and acknowledged, everything received.
@@ -116,27 +83,39 @@ impl Endpoint {
     }
 
     pub fn abort(&mut self) {
-        self.sockets.get_mut::<Socket>(self.handle).abort();
+        self.states.abort();
     }
 
-    /// Takes the segments that have arrived and lets the stack and the application run.
+    /// Takes the segments that have arrived and lets the states and the application run.
     pub fn run(&mut self, now: Instant, arrived: impl Iterator<Item = Vec<u8>>) {
         self.now = now;
-        self.inbox.extend(arrived);
-        self.poll();
+        arrived.for_each(|bytes| self.hear(&bytes));
+        self.egress();
         self.application();
-        self.poll();
+        self.egress();
     }
 
-    fn poll(&mut self) {
-        let time = StackInstant::from_micros((self.now.nanos() / 1000) as i64);
-        let mut port =
-            Port { index: self.index, now: self.now, layer: &mut self.layer, inbox: &mut self.inbox };
-        self.interface.poll(time, &mut port, &mut self.sockets);
+    fn hear(&mut self, bytes: &[u8]) {
+        let Some((mut segment, payload)) = Segment::split(bytes) else { return };
+        if segment.is(SYN) && !self.behaviour.timestamps {
+            segment.options.timestamps = None;
+        }
+        let outcome = self.layer.handle_segment(self.now, &segment, payload);
+        if outcome == Outcome::InOrder {
+            self.layer.keep(self.now, &segment, payload, 0);
+        }
+        self.states.ingress(time(self.now), &segment, outcome, &mut self.layer);
+    }
+
+    fn egress(&mut self) {
+        self.states.egress(time(self.now), &mut self.layer);
+        if !self.clocked && matches!(self.state(), State::SynSent | State::SynReceived) {
+            self.clocked = true;
+            self.layer.set_clock(self.now, TIMESTAMP);
+        }
     }
 
     fn application(&mut self) {
-        let socket = self.sockets.get_mut::<Socket>(self.handle);
         if self.now >= self.next_read {
             let mut left = self.behaviour.read_chunk;
             while left > 0 && self.layer.readable() > 0 {
@@ -164,16 +143,16 @@ impl Endpoint {
                 }
             }
         }
-        if !socket.may_recv()
+        if !self.states.may_receive()
             && self.layer.readable() == 0
-            && socket.state() != State::SynSent
-            && socket.state() != State::Listen
-            && socket.state() != State::SynReceived
+            && self.states.state() != State::SynSent
+            && self.states.state() != State::Listen
+            && self.states.state() != State::SynReceived
         {
             self.finished_reading.get_or_insert(self.now);
         }
         if self.behaviour.echo {
-            while !self.echoed.is_empty() && socket.may_send() {
+            while !self.echoed.is_empty() && self.states.may_send() {
                 let (front, _) = self.echoed.as_slices();
                 let sent = send_slice(&mut self.layer, front);
                 if sent == 0 {
@@ -182,12 +161,13 @@ impl Endpoint {
                 self.echoed.drain(..sent);
                 self.sent += sent as u64;
             }
-            if self.echoed.is_empty() && socket.state() == State::CloseWait && self.layer.readable() == 0 {
-                socket.close();
+            if self.echoed.is_empty() && self.states.state() == State::CloseWait && self.layer.readable() == 0
+            {
+                self.states.close();
             }
             return;
         }
-        while self.sent < self.behaviour.to_send && socket.may_send() {
+        while self.sent < self.behaviour.to_send && self.states.may_send() {
             let at = self.sent as usize % PATTERN;
             let len = (self.behaviour.to_send - self.sent).min(PATTERN as u64) as usize;
             let sent = send_slice(&mut self.layer, &self.pattern[at..at + len]);
@@ -196,22 +176,18 @@ impl Endpoint {
             }
             self.sent += sent as u64;
         }
-        let open = matches!(socket.state(), State::Established | State::CloseWait);
+        let open = matches!(self.states.state(), State::Established | State::CloseWait);
         if open && self.sent == self.behaviour.to_send {
-            socket.close();
+            self.states.close();
         }
     }
 
     /// When something is to be done next.
     pub fn next_at(&mut self) -> Option<Instant> {
-        let time = StackInstant::from_micros((self.now.nanos() / 1000) as i64);
-        let stack = self
-            .interface
-            .poll_at(time, &self.sockets)
-            .map(|at| Instant::from_nanos(at.total_micros() as u64 * 1000));
+        let states = self.states.poll_at(time(self.now)).map(|at| Instant::from_nanos(at.as_nanos() as u64));
         let layer = self.layer.poll_at(self.now);
         let read = (self.layer.readable() > 0).then_some(self.next_read);
-        [stack, layer, read].into_iter().flatten().min()
+        [states, layer, read].into_iter().flatten().min()
     }
 
     /// The segments that go out now, super-frames cut as the link would.
@@ -223,7 +199,7 @@ impl Endpoint {
             let last = payload.len().div_ceil(size).max(1) - 1;
             for index in 0..=last {
                 let part = &payload[index * size..((index + 1) * size).min(payload.len())];
-                let mut segment = frame.header.to_vec();
+                let mut segment = without_timestamps(frame.header, !self.behaviour.timestamps);
                 let seq = u32::from_be_bytes(segment[4..8].try_into().expect("four bytes"));
                 let seq = seq.wrapping_add((index * size) as u32);
                 segment[4..8].copy_from_slice(&seq.to_be_bytes());
@@ -246,81 +222,19 @@ fn send_slice(layer: &mut Recovery, bytes: &[u8]) -> usize {
     sent.unwrap_or(0)
 }
 
-/// The device that smoltcp sees.
-struct Port<'a> {
-    index: usize,
-    now: Instant,
-    layer: &'a mut Recovery,
-    inbox: &'a mut VecDeque<Vec<u8>>,
-}
-
-struct Receive(Vec<u8>);
-
-struct Send<'a> {
-    now: Instant,
-    layer: &'a mut Recovery,
-}
-
-impl RxToken for Receive {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl TxToken for Send<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        self.layer.from_stack(self.now, len, f)
-    }
-}
-
-impl Device for Port<'_> {
-    type RxToken<'b>
-        = Receive
-    where
-        Self: 'b;
-    type TxToken<'b>
-        = Send<'b>
-    where
-        Self: 'b;
-
-    fn receive(&mut self, _: StackInstant) -> Option<(Receive, Send<'_>)> {
-        let mut packet = vec![0; STACK_HEADER_LEN];
-        if let Some(segment) = self.layer.for_stack() {
-            packet.extend_from_slice(segment);
-        } else {
-            loop {
-                let mut segment = self.inbox.pop_front()?;
-                if self.layer.from_wire(self.now, &mut segment) == Disposition::Show {
-                    packet.append(&mut segment);
-                    break;
-                }
-                if let Some(segment) = self.layer.for_stack() {
-                    packet.extend_from_slice(segment);
-                    break;
-                }
-            }
+/// A header as it is, or, if `strip`, a SYN's without timestamps.
+fn without_timestamps(header: &[u8], strip: bool) -> Vec<u8> {
+    match Segment::parse(header).filter(|segment| strip && segment.is(SYN)) {
+        Some(mut syn) => {
+            syn.options.timestamps = None;
+            let mut out = [0; MAX_HEADER_LEN];
+            let len = syn.write(&mut out);
+            out[..len].to_vec()
         }
-        let len = packet.len() as u16;
-        packet[0] = 0x45;
-        packet[2..4].copy_from_slice(&len.to_be_bytes());
-        packet[8] = 64;
-        packet[9] = 6;
-        packet[12..16].copy_from_slice(&ADDRESSES[1 - self.index].octets());
-        packet[16..20].copy_from_slice(&ADDRESSES[self.index].octets());
-        Some((Receive(packet), Send { now: self.now, layer: self.layer }))
+        None => header.to_vec(),
     }
+}
 
-    fn transmit(&mut self, _: StackInstant) -> Option<Send<'_>> {
-        Some(Send { now: self.now, layer: self.layer })
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = 1500;
-        capabilities.checksum.ipv4 = Checksum::None;
-        capabilities.checksum.tcp = Checksum::None;
-        capabilities.segmentation.tcpv4 = NonZeroUsize::new(65_000);
-        capabilities
-    }
+fn time(now: Instant) -> Duration {
+    Duration::from_nanos(now.nanos())
 }

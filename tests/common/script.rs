@@ -1,9 +1,12 @@
-//! Packet scripts: the layer alone, with the test as its stack, its peer and its clock.
+//! Packet scripts: the layer alone, with the test as the keeper of its states, its peer and its clock.
 //!
 //! Data offsets count from the first byte of the stream: offset 0 is the initial sequence number plus one.
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
-use netkat::recovery::{Algorithm, Config, Disposition, Instant, MemoryPool, Recovery, STACK_HEADER_LEN};
+use netkat::{
+    recovery::{Algorithm, Config, Event, Instant, MemoryPool, Outcome, Recovery},
+    segment::Segment,
+};
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
@@ -91,8 +94,8 @@ impl Script {
         let answer = script.syn_options();
         let shown =
             script.peer_sends(PEER - 1, script.terms.iss.wrapping_add(1), SYN | ACK, u16::MAX, &answer, &[]);
-        assert_eq!(shown, Disposition::Show);
-        script.for_stack();
+        assert_eq!(shown, Outcome::Handshake);
+        script.events();
         let acks: Vec<_> = script.sent().iter().map(|s| (s.flags, s.ack)).collect();
         assert_eq!(acks, [(ACK, PEER)]);
         let window = script.terms.window;
@@ -144,11 +147,16 @@ impl Script {
         option
     }
 
-    /// The stack writes a segment.
+    /// The keeper of the states sends a segment.
     pub fn stack_segment(&mut self, seq: u32, ack: u32, flags: u8, options: &[u8], payload: &[u8]) {
-        let segment = segment(seq, ack, flags, 64, options, payload, (1000, 2000));
-        let len = STACK_HEADER_LEN + segment.len();
-        self.layer.from_stack(self.now, len, |packet| packet[STACK_HEADER_LEN..].copy_from_slice(&segment));
+        let bytes = segment(seq, ack, flags, 64, options, payload, (1000, 2000));
+        let Some(segment) = Segment::parse(&bytes) else { return };
+        match (segment.is(SYN), segment.is(RST), segment.is(FIN)) {
+            (true, _, _) => self.layer.send_syn(self.now, &segment),
+            (_, true, _) => self.layer.send_reset(&segment),
+            (_, _, true) => self.layer.send_fin(),
+            _ => {}
+        }
     }
 
     /// The user writes the next `len` bytes of the stream.
@@ -176,7 +184,7 @@ impl Script {
         }
     }
 
-    /// The stack closes.
+    /// The user ends the stream.
     pub fn fin(&mut self) {
         let options = self.stamp(1, 1);
         self.stack_segment(self.seq(0), PEER, ACK | FIN, &options, &[]);
@@ -192,9 +200,20 @@ impl Script {
         window: u16,
         options: &[u8],
         payload: &[u8],
-    ) -> Disposition {
-        let mut bytes = segment(seq, ack, flags, window, options, payload, (2000, 1000));
-        self.layer.from_wire(self.now, &mut bytes)
+    ) -> Outcome {
+        self.hear(&segment(seq, ack, flags, window, options, payload, (2000, 1000)))
+    }
+
+    /// Anything that comes from the peer; what is in order is kept.
+    pub fn hear(&mut self, bytes: &[u8]) -> Outcome {
+        let Some((segment, payload)) = Segment::split(bytes) else { return Outcome::Digested };
+        match self.layer.handle_segment(self.now, &segment, payload) {
+            Outcome::InOrder => {
+                self.layer.keep(self.now, &segment, payload, 0);
+                Outcome::Digested
+            }
+            outcome => outcome,
+        }
     }
 
     /// The peer sends data in order, and acknowledges everything below `offset`.
@@ -202,7 +221,7 @@ impl Script {
         let options = self.stamp(self.peer_time, self.echo.unwrap_or(self.last_timestamp));
         let shown =
             self.peer_sends(self.peer_seq, self.seq(offset), ACK, self.terms.window, &options, payload);
-        assert_eq!(shown, Disposition::Hide);
+        assert_eq!(shown, Outcome::Digested);
         self.peer_seq = self.peer_seq.wrapping_add(payload.len() as u32);
     }
 
@@ -225,7 +244,7 @@ impl Script {
     }
 
     /// The peer acknowledges everything below `offset`, and SACKs.
-    pub fn ack_with(&mut self, offset: i64, blocks: &[(i64, i64)], window: u16) -> Disposition {
+    pub fn ack_with(&mut self, offset: i64, blocks: &[(i64, i64)], window: u16) -> Outcome {
         let mut options = self.stamp(self.peer_time, self.echo.unwrap_or(self.last_timestamp));
         if !blocks.is_empty() {
             options.extend([1, 1, 5, 2 + 8 * blocks.len() as u8]);
@@ -237,11 +256,11 @@ impl Script {
         self.peer_sends(self.peer_seq, self.seq(offset), ACK, window, &options, &[])
     }
 
-    pub fn ack(&mut self, offset: i64) -> Disposition {
+    pub fn ack(&mut self, offset: i64) -> Outcome {
         self.ack_with(offset, &[], self.terms.window)
     }
 
-    pub fn sack(&mut self, offset: i64, blocks: &[(i64, i64)]) -> Disposition {
+    pub fn sack(&mut self, offset: i64, blocks: &[(i64, i64)]) -> Outcome {
         self.ack_with(offset, blocks, self.terms.window)
     }
 
@@ -296,7 +315,7 @@ impl Script {
             self.layer.poll_at(self.now).filter(|at| *at <= end && !self.layer.timed_out(self.now))
         {
             self.now = self.now.max(at);
-            self.for_stack();
+            self.events();
             all.extend(self.sent());
             turns += 1;
             assert!(turns < 10_000, "it spins: {:?}", self.layer);
@@ -306,15 +325,9 @@ impl Script {
         all
     }
 
-    /// What waits for the stack: flags, sequence number, and acknowledged offset in its own terms: the FIN's is 1.
-    pub fn for_stack(&mut self) -> VecDeque<(u8, u32, i64)> {
-        let base = self.seq(0);
-        let mut all = VecDeque::new();
-        while let Some(bytes) = self.layer.for_stack() {
-            let field = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-            all.push_back((bytes[13], field(4), i64::from(field(8).wrapping_sub(base) as i32)));
-        }
-        all
+    /// What the keeper of the states is told.
+    pub fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.layer.poll_event()).collect()
     }
 
     /// The time since the script's beginning.

@@ -61,7 +61,7 @@ impl World {
         let [a, b] = scenario.hosts.clone();
         let [there, back] = scenario.paths.clone();
         World {
-            hosts: [Endpoint::new(0, true, a), Endpoint::new(1, scenario.simultaneous, b)],
+            hosts: [Endpoint::new(true, a), Endpoint::new(scenario.simultaneous, b)],
             paths: [Path::new(there, scenario.seed), Path::new(back, !scenario.seed)],
             now: Instant::ZERO,
             acknowledged: [None; 2],

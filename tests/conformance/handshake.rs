@@ -3,7 +3,10 @@ use super::{
     wire::{self, OPTIONS, Wire},
     *,
 };
-use netkat::stack::{Discard, Discards, Settings};
+use netkat::{
+    segment::{Options, Segment},
+    stack::{Discard, Discards, Settings},
+};
 
 /// RFC 6691: the MSS option is the link's, whatever the stack wrote. RFC 7323: the rest passes.
 #[test]
@@ -15,7 +18,9 @@ fn our_syn_carries_the_links_mss() {
     assert_eq!(sent.len(), 1);
     assert_eq!((sent[0].seq, sent[0].flags), (77, SYN));
     assert_eq!(sent[0].header[20..24], [2, 4, 0x03, 0xf4]);
-    assert_eq!(sent[0].header[24..], options[4..]);
+    let given = Segment::parse(&segment(77, 0, SYN, 64, &options, &[], (1000, 2000))).expect("a segment");
+    let syn = Segment::parse(&sent[0].header).expect("our own");
+    assert_eq!(syn.options, Options { mss: Some(0x03f4), ..given.options });
     assert_eq!(sent[0].header[16..18], [0, 0], "the checksum is the IP layer's");
 }
 
@@ -28,7 +33,7 @@ fn a_peer_without_options_gets_small_plain_segments() {
     script.stack_segment(script.terms.iss, 0, SYN, &options, &[]);
     script.sent();
     let shown = script.peer_sends(PEER - 1, script.seq(0), SYN | ACK, 5_000, &[], &[]);
-    assert_eq!(shown, Disposition::Show);
+    assert_eq!(shown, Outcome::Handshake);
     assert!(script.layer.is_established());
     script.write(600);
     let sent = script.sent();
@@ -53,15 +58,15 @@ fn the_first_window_is_not_scaled() {
 fn a_listener_is_established_by_the_ack_of_its_syn() {
     let mut script = Script::unconnected(Terms::default());
     let options = script.syn_options();
-    assert_eq!(script.peer_sends(PEER - 1, 0, SYN, 8_000, &options, &[]), Disposition::Show);
+    assert_eq!(script.peer_sends(PEER - 1, 0, SYN, 8_000, &options, &[]), Outcome::Handshake);
     script.stack_segment(script.terms.iss, PEER, SYN | ACK, &options, &[]);
     assert_eq!(script.sent()[0].flags, SYN | ACK);
     assert!(!script.layer.is_established());
-    assert_eq!(script.ack(5), Disposition::Show, "an ACK for something else is the stack's to refuse");
+    assert_eq!(script.ack(5), Outcome::Handshake, "an ACK for something else is the stack's to refuse");
     assert!(!script.layer.is_established());
-    assert_eq!(script.ack(0), Disposition::Hide);
+    assert_eq!(script.ack(0), Outcome::Digested);
     assert!(script.layer.is_established());
-    assert_eq!(script.for_stack(), [(ACK, PEER, 0)]);
+    assert_eq!(script.events(), [Event::Established]);
     script.write(1000);
     assert_eq!(script.data(), [(0, 1000)]);
 }
@@ -72,12 +77,12 @@ fn both_sides_may_open() {
     let mut script = Script::unconnected(Terms::default());
     let options = script.syn_options();
     script.stack_segment(script.terms.iss, 0, SYN, &options, &[]);
-    assert_eq!(script.peer_sends(PEER - 1, 0, SYN, 8_000, &options, &[]), Disposition::Show);
+    assert_eq!(script.peer_sends(PEER - 1, 0, SYN, 8_000, &options, &[]), Outcome::Handshake);
     script.stack_segment(script.terms.iss, PEER, SYN | ACK, &options, &[]);
     let flags: Vec<_> = script.sent().iter().map(|s| s.flags).collect();
     assert_eq!(flags, [SYN, SYN | ACK]);
     let shown = script.peer_sends(PEER - 1, script.seq(0), SYN | ACK, 8_000, &options, &[]);
-    assert_eq!(shown, Disposition::Show);
+    assert_eq!(shown, Outcome::Handshake);
     assert!(script.layer.is_established());
 }
 

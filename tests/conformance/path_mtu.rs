@@ -1,13 +1,14 @@
 //! How large: packet-too-big (RFC 1191) and probing (RFC 4821).
 use super::*;
+use netkat::segment::SeqNumber;
 
 /// RFC 1191: what is in flight goes again in segments that fit, and the window stays.
 #[test]
 fn a_packet_too_big_cuts_what_is_in_flight() {
     let mut script = flight(3);
-    assert!(script.layer.quotes(script.seq(2000)));
-    assert!(!script.layer.quotes(script.seq(999)), "RFC 5927, section 4.1: acknowledged");
-    assert!(!script.layer.quotes(script.seq(4000)), "never sent");
+    assert!(script.layer.quotes(SeqNumber(script.seq(2000))));
+    assert!(!script.layer.quotes(SeqNumber(script.seq(999))), "RFC 5927, section 4.1: acknowledged");
+    assert!(!script.layer.quotes(SeqNumber(script.seq(4000))), "never sent");
     script.layer.set_mss(script.now, 612);
     let sent = script.data();
     assert!(sent.iter().all(|s| s.1 <= 600), "{sent:?}");

@@ -1,7 +1,7 @@
-//! What the stack above learns, and what its own segments become.
+//! What the keeper of the states learns, and what its own segments become.
 use super::*;
 
-/// smoltcp's own retransmissions of its FIN never reach the wire.
+/// The keeper's own retransmissions of its FIN never reach the wire.
 #[test]
 fn what_the_layer_does_itself_is_absorbed() {
     let mut script = flight(3);
@@ -41,49 +41,46 @@ fn unanswered_keep_alives_time_out() {
     assert!(script.layer.timed_out(script.now));
 }
 
-/// The stack, which has sent no data, needs to hear of its FIN only.
+/// The keeper of the states, which knows no data, needs to hear of its FIN only.
 #[test]
 fn acknowledgments_are_hidden_until_the_fin_is_acknowledged() {
     let mut script = flight(3);
     script.fin();
     assert_eq!(script.data(), [(4000, 0)]);
     for offset in [1000, 1000, 2000, 4000] {
-        assert_eq!((script.ack(offset), script.for_stack().len()), (Disposition::Hide, 0), "{offset}");
+        assert_eq!((script.ack(offset), script.events().len()), (Outcome::Digested, 0), "{offset}");
     }
     script.ack(4001);
-    assert_eq!(script.for_stack(), [(ACK, PEER, 1)]);
+    assert_eq!(script.events(), [Event::FinAcknowledged]);
     script.sack(4001, &[(2000, 3000)]);
-    assert_eq!(script.for_stack(), []);
+    assert_eq!(script.events(), []);
 }
 
-/// The stack sees the peer's FIN right after its SYN, once everything before has come; a reset comes where it expects
-/// one.
+/// The keeper of the states hears of the peer's FIN once everything before has come, and of a reset.
 #[test]
-fn the_peer_has_no_data_as_far_as_the_stack_knows() {
+fn the_peers_end_is_told_after_its_data() {
     let mut script = flight(1);
     let ack = script.seq(2000);
     script.peer_sends(PEER + 4, ack, ACK | FIN, 10_000, &[], b"last");
-    assert_eq!(script.for_stack(), []);
+    assert_eq!(script.events(), []);
     script.peer_data(2000, b"all ");
-    assert_eq!(script.for_stack(), [(ACK | FIN, PEER, 0)]);
+    assert_eq!(script.events(), [Event::PeerFinished]);
     assert_eq!(script.read(), b"all last");
-    let mut reset = segment(PEER + 9, ack, RST, 0, &[], &[], (2000, 1000));
-    assert_eq!(script.layer.from_wire(script.now, &mut reset), Disposition::Show);
-    assert_eq!(reset[4..8], (PEER + 1).to_be_bytes());
+    assert_eq!(script.peer_sends(PEER + 9, ack, RST, 0, &[], &[]), Outcome::Reset);
 }
 
-/// A stack that repeats a FIN which is acknowledged has not heard of it.
+/// Who repeats a FIN that is acknowledged has not heard of it.
 #[test]
-fn a_stack_that_lags_behind_is_told() {
+fn a_keeper_that_lags_behind_is_told() {
     let mut script = flight(3);
     script.fin();
     script.sent();
     script.ack(4001);
-    script.for_stack();
-    assert_eq!(script.for_stack(), []);
+    script.events();
+    assert_eq!(script.events(), []);
     script.fin();
     assert_eq!(script.data(), []);
-    assert_eq!(script.for_stack(), [(ACK, PEER, 1)]);
+    assert_eq!(script.events(), [Event::FinAcknowledged]);
 }
 
 /// While more is about to be written, an incomplete frame waits for it, but never on an idle path (send(2),

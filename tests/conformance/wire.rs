@@ -10,7 +10,7 @@ use netkat::{
     },
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Flow, Listener, Neighbour, Path, Phase, Settings, Stack, Way, ip},
+    stack::{Admission, Flow, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack, ip},
 };
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -94,7 +94,7 @@ impl Wire {
         let mut stack = Stack::new(settings, || 0x5eed);
         let path = Path { mtu, max_frame: mtu, max_segments: 1 };
         let next_hop = NextHop { interface: 1, header: header(2, 1) };
-        stack.dial(medium.now(), tuple, Way { next_hop, neighbour: Neighbour::Fixed, path });
+        stack.dial(medium.now(), tuple, FlowRoute { next_hop, neighbour: Neighbour::Fixed, path });
         Wire { medium, stack, link, peer, tuple, ours: 0, theirs: 7_000_000, window: 10_000 }
     }
 
@@ -193,7 +193,7 @@ impl Wire {
     fn turn(&mut self) {
         let now = self.medium.now();
         while let Ok(Some(received)) = self.link.receive() {
-            self.stack.ingress(now, received);
+            assert_eq!(self.stack.ingress(now, received), FrameResult::Done);
         }
         while self.stack.egress(now, &mut self.link).expect("a memory link does not fail") {}
     }

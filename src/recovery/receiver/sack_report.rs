@@ -7,7 +7,7 @@
 //! A D-SACK block (RFC 2883) is the part of a segment that was there before, contiguous, be it below the acknowledgment or
 //! among what waits above it. An ACK has room for one. Of a segment that has several such parts the first is reported
 //! (section 4.2); of a super-frame, which is many segments, each has an ACK of its own.
-use crate::recovery::segment::{MAX_SACK_BLOCKS, SackBlocks};
+use crate::segment::{MAX_SACK_BLOCKS, SackBlocks, SeqNumber};
 use arrayvec::ArrayVec;
 
 /// Duplicate parts of one frame that are reported.
@@ -16,13 +16,13 @@ const MAX_DUPLICATES: usize = 4;
 /// Blocks of sequence numbers, the most recent first.
 #[derive(Debug, Default)]
 pub(super) struct SackReport {
-    blocks: [Option<(u32, u32)>; MAX_SACK_BLOCKS],
-    duplicates: ArrayVec<(u32, u32), MAX_DUPLICATES>,
+    blocks: [Option<(SeqNumber, SeqNumber)>; MAX_SACK_BLOCKS],
+    duplicates: ArrayVec<(SeqNumber, SeqNumber), MAX_DUPLICATES>,
 }
 
 impl SackReport {
     /// Data from `left` to `right` came that was there, in the order of the stream.
-    pub fn on_duplicate(&mut self, left: u32, right: u32) {
+    pub fn on_duplicate(&mut self, left: SeqNumber, right: SeqNumber) {
         // One too many is not reported.
         let _ = self.duplicates.try_push((left, right));
     }
@@ -39,9 +39,10 @@ impl SackReport {
 
     /// The blocks for an ACK of `ack` in which `news` is the run that has just changed: a duplicate first (RFC 2883,
     /// section 4), then the run around it or else the newest, then the older ones (RFC 2018, section 4).
-    pub fn on_ack(&mut self, ack: u32, news: &SackBlocks) -> SackBlocks {
+    pub fn on_ack(&mut self, ack: SeqNumber, news: &SackBlocks) -> SackBlocks {
         for (left, right) in news.iter() {
-            let apart = |&(start, end): &(u32, u32)| before(end, left) || before(right, start);
+            let apart =
+                |&(start, end): &(SeqNumber, SeqNumber)| end.is_before(left) || right.is_before(start);
             let older = self.blocks.into_iter().flatten().filter(apart);
             let mut blocks = std::iter::once((left, right)).chain(older);
             self.blocks = std::array::from_fn(|_| blocks.next());
@@ -51,7 +52,7 @@ impl SackReport {
             report.push(left, right);
         }
         for block in &mut self.blocks {
-            *block = block.filter(|(left, _)| before(ack, *left));
+            *block = block.filter(|(left, _)| ack.is_before(*left));
             if let Some((left, right)) = *block {
                 report.push(left, right);
             }
@@ -60,18 +61,14 @@ impl SackReport {
     }
 
     /// What was reported from `end` on has been dropped: it is not reported again (RFC 2018, section 8).
-    pub fn truncate(&mut self, end: u32) {
+    pub fn truncate(&mut self, end: SeqNumber) {
         for block in &mut self.blocks {
-            *block = block.filter(|(left, _)| before(*left, end)).map(|(left, right)| {
-                let right = if before(end, right) { end } else { right };
+            *block = block.filter(|(left, _)| left.is_before(end)).map(|(left, right)| {
+                let right = if end.is_before(right) { end } else { right };
                 (left, right)
             });
         }
     }
-}
-
-fn before(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) < 0
 }
 
 #[cfg(test)]
@@ -80,53 +77,61 @@ mod tests {
 
     fn blocks(pairs: &[(u32, u32)]) -> SackBlocks {
         let mut blocks = SackBlocks::default();
-        pairs.iter().for_each(|(left, right)| blocks.push(*left, *right));
+        pairs.iter().for_each(|(left, right)| blocks.push(SeqNumber(*left), SeqNumber(*right)));
         blocks
     }
 
     #[test]
     fn earlier_blocks_are_repeated_until_they_are_acknowledged() {
         let mut report = SackReport::default();
-        assert_eq!(report.on_ack(0, &blocks(&[(10, 20)])), blocks(&[(10, 20)]));
-        assert_eq!(report.on_ack(0, &blocks(&[(30, 40)])), blocks(&[(30, 40), (10, 20)]));
-        assert_eq!(report.on_ack(0, &blocks(&[(10, 25)])), blocks(&[(10, 25), (30, 40)]), "it has grown");
-        assert_eq!(report.on_ack(0, &blocks(&[(10, 40)])), blocks(&[(10, 40)]), "they have met");
-        assert_eq!(report.on_ack(40, &blocks(&[])), blocks(&[]));
-        assert_eq!(report.on_ack(0, &blocks(&[])), blocks(&[]), "what was acknowledged is forgotten");
+        assert_eq!(report.on_ack(SeqNumber(0), &blocks(&[(10, 20)])), blocks(&[(10, 20)]));
+        assert_eq!(report.on_ack(SeqNumber(0), &blocks(&[(30, 40)])), blocks(&[(30, 40), (10, 20)]));
+        assert_eq!(
+            report.on_ack(SeqNumber(0), &blocks(&[(10, 25)])),
+            blocks(&[(10, 25), (30, 40)]),
+            "it has grown"
+        );
+        assert_eq!(report.on_ack(SeqNumber(0), &blocks(&[(10, 40)])), blocks(&[(10, 40)]), "they have met");
+        assert_eq!(report.on_ack(SeqNumber(40), &blocks(&[])), blocks(&[]));
+        assert_eq!(
+            report.on_ack(SeqNumber(0), &blocks(&[])),
+            blocks(&[]),
+            "what was acknowledged is forgotten"
+        );
     }
 
     #[test]
     fn duplicates_are_reported_once_each_and_first() {
         let mut report = SackReport::default();
-        report.on_duplicate(5, 9);
-        assert_eq!(report.on_ack(9, &blocks(&[(20, 30)])), blocks(&[(5, 9), (20, 30)]));
-        report.on_duplicate(22, 25);
-        assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(22, 25), (20, 30)]));
-        assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(20, 30)]));
-        report.on_duplicate(5, 9);
-        report.on_duplicate(20, 22);
-        assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(5, 9), (20, 30)]));
-        assert_eq!(report.on_ack(9, &blocks(&[])), blocks(&[(20, 22), (20, 30)]));
+        report.on_duplicate(SeqNumber(5), SeqNumber(9));
+        assert_eq!(report.on_ack(SeqNumber(9), &blocks(&[(20, 30)])), blocks(&[(5, 9), (20, 30)]));
+        report.on_duplicate(SeqNumber(22), SeqNumber(25));
+        assert_eq!(report.on_ack(SeqNumber(9), &blocks(&[])), blocks(&[(22, 25), (20, 30)]));
+        assert_eq!(report.on_ack(SeqNumber(9), &blocks(&[])), blocks(&[(20, 30)]));
+        report.on_duplicate(SeqNumber(5), SeqNumber(9));
+        report.on_duplicate(SeqNumber(20), SeqNumber(22));
+        assert_eq!(report.on_ack(SeqNumber(9), &blocks(&[])), blocks(&[(5, 9), (20, 30)]));
+        assert_eq!(report.on_ack(SeqNumber(9), &blocks(&[])), blocks(&[(20, 22), (20, 30)]));
         assert!(!report.has_duplicate());
     }
 
     #[test]
     fn what_was_dropped_is_not_reported_again() {
         let mut report = SackReport::default();
-        report.on_ack(0, &blocks(&[(10, 20)]));
-        report.on_ack(0, &blocks(&[(30, 40)]));
-        report.truncate(35);
-        assert_eq!(report.on_ack(0, &blocks(&[])), blocks(&[(30, 35), (10, 20)]));
-        report.truncate(30);
-        assert_eq!(report.on_ack(0, &blocks(&[])), blocks(&[(10, 20)]));
+        report.on_ack(SeqNumber(0), &blocks(&[(10, 20)]));
+        report.on_ack(SeqNumber(0), &blocks(&[(30, 40)]));
+        report.truncate(SeqNumber(35));
+        assert_eq!(report.on_ack(SeqNumber(0), &blocks(&[])), blocks(&[(30, 35), (10, 20)]));
+        report.truncate(SeqNumber(30));
+        assert_eq!(report.on_ack(SeqNumber(0), &blocks(&[])), blocks(&[(10, 20)]));
     }
 
     #[test]
     fn sequence_numbers_wrap() {
         let mut report = SackReport::default();
         let top = u32::MAX - 4;
-        assert_eq!(report.on_ack(top - 10, &blocks(&[(top, 5)])), blocks(&[(top, 5)]));
-        assert_eq!(report.on_ack(top - 10, &blocks(&[(9, 12)])), blocks(&[(9, 12), (top, 5)]));
-        assert_eq!(report.on_ack(6, &blocks(&[])), blocks(&[(9, 12)]));
+        assert_eq!(report.on_ack(SeqNumber(top - 10), &blocks(&[(top, 5)])), blocks(&[(top, 5)]));
+        assert_eq!(report.on_ack(SeqNumber(top - 10), &blocks(&[(9, 12)])), blocks(&[(9, 12), (top, 5)]));
+        assert_eq!(report.on_ack(SeqNumber(6), &blocks(&[])), blocks(&[(9, 12)]));
     }
 }

@@ -1,6 +1,7 @@
 //! The receive sequence space (RFC 9293, section 3.4), in 64-bit offsets from the peer's initial sequence number.
 //!
 //! Offset 0 is the peer's SYN, data begins at 1, a FIN counts one, as in the send space.
+use crate::segment::SeqNumber;
 
 /// Whether a segment of `len` sequence numbers that begins `start` after RCV.NXT is acceptable where the receive window
 /// is `window` bytes: the table of RFC 9293, section 3.10.7.4, first check.
@@ -16,7 +17,7 @@ pub fn is_acceptable(start: i64, len: u64, window: u64) -> bool {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReceiveSpace {
-    irs: u32,
+    irs: SeqNumber,
     /// RCV.NXT; 0 before the peer's SYN has come.
     pub nxt: u64,
     /// The offset of the peer's FIN, once it has come, in order or not.
@@ -24,7 +25,7 @@ pub(super) struct ReceiveSpace {
 }
 
 impl ReceiveSpace {
-    pub fn new(irs: u32) -> Self {
+    pub fn new(irs: SeqNumber) -> Self {
         ReceiveSpace { irs, nxt: 1, fin: None }
     }
 
@@ -32,13 +33,13 @@ impl ReceiveSpace {
         self.nxt > 0
     }
 
-    pub fn seq(&self, offset: u64) -> u32 {
-        self.irs.wrapping_add(offset as u32)
+    pub fn seq(&self, offset: u64) -> SeqNumber {
+        self.irs + offset as u32
     }
 
     /// How far `seq` lies after RCV.NXT.
-    pub fn distance(&self, seq: u32) -> i64 {
-        i64::from(seq.wrapping_sub(self.seq(self.nxt)) as i32)
+    pub fn distance(&self, seq: SeqNumber) -> i64 {
+        i64::from(seq.distance_from(self.seq(self.nxt)))
     }
 
     /// Whether the FIN, and so everything before it, has come.
@@ -77,15 +78,15 @@ mod tests {
 
     #[test]
     fn distances_survive_the_wrap() {
-        let mut space = ReceiveSpace::new(u32::MAX - 2);
-        assert_eq!((space.distance(u32::MAX - 2), space.distance(7)), (-1, 9));
+        let mut space = ReceiveSpace::new(SeqNumber(u32::MAX - 2));
+        assert_eq!((space.distance(SeqNumber(u32::MAX - 2)), space.distance(SeqNumber(7))), (-1, 9));
         space.nxt = (5 << 32) + 3;
-        assert_eq!((space.distance(space.seq(5 << 32)), space.distance(10)), (-3, 10));
+        assert_eq!((space.distance(space.seq(5 << 32)), space.distance(SeqNumber(10))), (-3, 10));
     }
 
     #[test]
     fn a_fin_is_no_data() {
-        let mut space = ReceiveSpace { fin: Some(11), nxt: 5, ..ReceiveSpace::new(0) };
+        let mut space = ReceiveSpace { fin: Some(11), nxt: 5, ..ReceiveSpace::new(SeqNumber(0)) };
         assert_eq!((space.is_finished(), space.data_end()), (false, 5));
         space.nxt = 12;
         assert_eq!((space.is_finished(), space.data_end()), (true, 11));

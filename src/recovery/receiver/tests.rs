@@ -1,8 +1,9 @@
 //! Whatever order a stream comes in, and however it is read, it is read whole.
 use super::*;
 use proptest::prelude::*;
+use std::convert::Infallible;
 
-const IRS: u32 = u32::MAX - 50_000;
+const IRS: SeqNumber = SeqNumber(u32::MAX - 50_000);
 const SEGMENT: u64 = 1000;
 
 fn receiver(limit: usize) -> Receiver {
@@ -18,7 +19,7 @@ fn stream(from: usize, to: usize) -> Vec<u8> {
     (from..to).map(|n| (n % 251) as u8).collect()
 }
 
-/// A piece of the stream comes, and `outlet` may take so much of each offer.
+/// A piece of the stream comes, and the user takes so much of each offer: of what waits, then of the piece.
 fn hear(
     receiver: &mut Receiver,
     from: usize,
@@ -27,12 +28,17 @@ fn hear(
     out: &mut Vec<u8>,
     take: usize,
 ) -> Answer {
-    let seq = IRS.wrapping_add(1 + from as u32);
-    receiver.on_segment(Instant::ZERO, seq, &stream(from, to), fin, SEGMENT, &mut |bytes| {
-        let len = bytes.len().min(take);
-        out.extend_from_slice(&bytes[..len]);
-        len
-    })
+    let seq = IRS + (1 + from as u32);
+    let payload = stream(from, to);
+    let mut taken = 0;
+    if take > 0 && receiver.is_worth_offering(seq, payload.len()) {
+        while receiver.readable() > 0 {
+            read(receiver, take, out);
+        }
+        taken = payload.len().min(take);
+        out.extend_from_slice(&payload[..taken]);
+    }
+    receiver.on_segment(Instant::ZERO, seq, &payload, fin, SEGMENT, taken)
 }
 
 fn read(receiver: &mut Receiver, limit: usize, out: &mut Vec<u8>) {
@@ -142,7 +148,7 @@ fn of_too_many_pieces_the_last_go() {
             Answer::AtOnce(blocks) => blocks.iter().collect::<Vec<_>>(),
             Answer::Cumulative => panic!("out of order"),
         };
-    let block = |at: u32| (IRS.wrapping_add(1 + at), IRS.wrapping_add(2 + at));
+    let block = |at: u32| (IRS + (1 + at), IRS + (2 + at));
     for n in 0..most as u32 {
         let blocks = reported(&mut receiver, 2000 + 2 * n as usize);
         assert_eq!(blocks.first(), Some(&block(2000 + 2 * n)));

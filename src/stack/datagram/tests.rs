@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     link::{LinkHeader, Offloads, Received},
     recovery::Algorithm,
-    stack::{Stack, fragment::Reassembly},
+    stack::{FrameResult, Stack, fragment::Reassembly},
 };
 use proptest::{collection::vec, prelude::*};
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn client(v6: bool) -> FiveTuple {
 
 fn dialed(tuple: FiveTuple, path: Path) -> Stack {
     let mut stack = Stack::new(settings(), || 7);
-    stack.datagrams.dial(tuple, Way { next_hop: HOP, neighbour: Neighbour::Fixed, path });
+    stack.datagrams.dial(tuple, FlowRoute { next_hop: HOP, neighbour: Neighbour::Fixed, path });
     stack
 }
 
@@ -89,7 +89,7 @@ impl Link for Tape {
 fn deliver(stack: &mut Stack, packet: &[u8], segment_size: u16, trusted: bool) {
     use crate::link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
     let mut frame = packet.to_vec();
-    stack.ingress(
+    let taken = stack.ingress(
         AT,
         Received {
             reply: HOP,
@@ -105,6 +105,7 @@ fn deliver(stack: &mut Stack, packet: &[u8], segment_size: u16, trusted: bool) {
             time: None,
         },
     );
+    assert_eq!(taken, FrameResult::Done);
 }
 
 fn drain(stack: &mut Stack) -> Vec<(SocketAddr, Vec<u8>)> {
@@ -472,8 +473,8 @@ fn a_segment_in_fragments_reaches_its_connection() {
 fn a_neighbour_is_asked_for_after_a_time_in_which_only_we_spoke() {
     let neighbour: IpAddr = "192.0.2.9".parse().unwrap();
     let mut stack = Stack::new(settings(), || 7);
-    let way = Way { next_hop: HOP, neighbour: Neighbour::At(neighbour), path: PATH };
-    stack.datagrams.dial(client(false), way);
+    let route = FlowRoute { next_hop: HOP, neighbour: Neighbour::At(neighbour), path: PATH };
+    stack.datagrams.dial(client(false), route);
     let at = Duration::from_secs;
     assert_eq!(stack.datagrams.unanswered(at(10)), None, "nothing was sent");
     stack.datagrams.send(&mut tape(false), b"anybody?", 8).unwrap();

@@ -2,17 +2,17 @@
 use super::{
     ip::{self, TCP, Template},
     next_hop::Neighbour,
-    segment,
 };
 use crate::{
     link::{MAX_LINK_HEADER, NextHop},
     net::FiveTuple,
     recovery::Algorithm,
+    segment,
 };
 use std::{net::IpAddr, time::Duration};
 
 /// The largest IP and TCP header together, in bytes.
-pub const MAX_HEADERS: usize = ip::IPV6_HEADER + 60;
+pub const MAX_HEADERS: usize = ip::IPV6_HEADER + segment::MAX_HEADER_LEN;
 
 /// What a flow's packets may measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Path {
 
 /// Where a flow's packets go, and what they may measure there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct FlowRoute {
     pub next_hop: NextHop,
     pub neighbour: Neighbour,
     pub path: Path,
@@ -68,7 +68,7 @@ pub fn template(tuple: &FiveTuple, settings: &Settings, seed: u64) -> Template {
 /// The MSS that a flow announces: the path's MTU less the IP and TCP headers, in bytes.
 pub fn mss(path: &Path, remote: IpAddr, settings: &Settings) -> usize {
     let ip_header = if remote.is_ipv4() { ip::IPV4_HEADER } else { ip::IPV6_HEADER };
-    let mss = path.mtu.saturating_sub(ip_header + segment::MIN_HEADER);
+    let mss = path.mtu.saturating_sub(ip_header + segment::MIN_HEADER_LEN);
     mss.min(settings.mss.unwrap_or(mss))
 }
 

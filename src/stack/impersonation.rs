@@ -1,6 +1,6 @@
-//! Being another host on the segment: whoever asks for its address is answered, and neighbours are found by
-//! questions that carry its address.
-use super::discovery::{Heard, Message, Persona};
+//! Impersonating another host on the link: requests for its address are answered, and neighbours are resolved by
+//! requests that carry its address.
+use super::discovery::{AssumedAddress, Message, Resolution};
 use crate::{
     link::{ETHERTYPE_ARP, Link, LinkError, LinkHeader, NextHop},
     net::MacAddr,
@@ -9,46 +9,46 @@ use std::net::IpAddr;
 
 /// An assumed address. Its messages leave with the next [`super::Stack::egress`].
 #[derive(Debug)]
-pub struct Disguise {
-    persona: Persona,
-    /// The neighbour whose link address we want, and the answer.
+pub struct Impersonation {
+    assumed: AssumedAddress,
+    /// The neighbour that is being resolved, and its link address once it is known.
     sought: Option<(IpAddr, Option<MacAddr>)>,
-    /// Who else claims our address.
+    /// The other host that claims our address.
     rival: Option<MacAddr>,
     announced: bool,
     to_send: Vec<Message>,
 }
 
-impl Disguise {
-    pub(super) fn new(persona: Persona) -> Disguise {
-        Disguise { persona, sought: None, rival: None, announced: false, to_send: Vec::new() }
+impl Impersonation {
+    pub(super) fn new(assumed: AssumedAddress) -> Impersonation {
+        Impersonation { assumed, sought: None, rival: None, announced: false, to_send: Vec::new() }
     }
 
-    /// Asks whether anybody has the address; [`Disguise::rival`] has the answer.
+    /// Probes for a host that has the address; [`Impersonation::rival`] has the answer.
     pub fn probe(&mut self) {
-        self.to_send.push(self.persona.probe());
+        self.to_send.push(self.assumed.probe());
     }
 
-    /// Tells the segment that the address is ours.
+    /// Announces that the address is ours.
     pub fn announce(&mut self) {
         self.announced = true;
-        self.to_send.push(self.persona.announce());
+        self.to_send.push(self.assumed.announce());
     }
 
-    /// Asks for the link address of a neighbour; [`Disguise::neighbour`] has the answer.
+    /// Asks for the link address of a neighbour; [`Impersonation::neighbour`] has the answer.
     pub fn solicit(&mut self, address: IpAddr) {
-        self.to_send.push(self.persona.solicit(address));
+        self.to_send.push(self.assumed.solicit(address));
         if self.sought.is_none_or(|(sought, _)| sought != address) {
             self.sought = Some((address, None));
         }
     }
 
-    /// What the neighbour that was asked for last answered.
+    /// Returns the link address of the neighbour that was asked for last.
     pub fn neighbour(&self) -> Option<MacAddr> {
         self.sought?.1
     }
 
-    /// The host that has the address, too.
+    /// Returns the other host that has the address.
     pub fn rival(&self) -> Option<MacAddr> {
         self.rival
     }
@@ -62,20 +62,20 @@ impl Disguise {
         self.to_send.drain(..).try_for_each(|message| message.send(link))
     }
 
-    /// Takes a packet if it is address resolution; whether it was.
+    /// Takes a packet if it is address resolution. Returns whether it was.
     pub(super) fn take(&mut self, ethertype: u16, packet: &[u8], reply: &NextHop) -> bool {
         let LinkHeader::Ethernet { destination: from, .. } = reply.header else { return false };
-        match self.persona.hear(ethertype, packet, from) {
+        match self.assumed.hear(ethertype, packet, from) {
             None => return ethertype == ETHERTYPE_ARP,
-            Some(Heard::Asked { by, at }) => self.to_send.push(self.persona.answer(by, at)),
-            Some(Heard::Told { address, mac }) if address == self.persona.address => {
+            Some(Resolution::Request { by, at }) => self.to_send.push(self.assumed.answer(by, at)),
+            Some(Resolution::Claim { address, mac }) if address == self.assumed.address => {
                 // Once the address is ours it is defended, but only once (RFC 5227, section 2.4, case b).
                 if self.rival.replace(mac).is_none() && self.announced {
                     log::warn!("{mac} claims {address}, too");
-                    self.to_send.push(self.persona.announce());
+                    self.to_send.push(self.assumed.announce());
                 }
             }
-            Some(Heard::Told { address, mac }) => {
+            Some(Resolution::Claim { address, mac }) => {
                 if let Some((sought, answer)) = &mut self.sought
                     && *sought == address
                 {

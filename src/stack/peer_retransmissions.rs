@@ -1,47 +1,47 @@
-//! What the order in which a peer's data arrives tells of the path: whether it loses what the peer sends, and whether
-//! what we send gets there.
+//! Data that the peer had to retransmit: the path loses its segments, or our ACKs.
+use crate::segment::SeqNumber;
 use std::time::Duration;
 
-/// What comes again sooner than so long and a round trip after something was overtaken was sent again because of that.
+/// Data repeated within one round trip plus this margin of a reordering is blamed on the reordering, not on a loss.
 /// Where our ACK is lost, no sender notices before two round trips and some milliseconds (RFC 8985, section 7.2).
 const HASTE: Duration = Duration::from_millis(1);
 
-/// The arrivals of one flow.
+/// The retransmissions of one flow's peer.
 #[derive(Debug, Default)]
-pub(super) struct Arrivals {
+pub(super) struct PeerRetransmissions {
     /// The end of the highest data so far.
-    highest: Option<u32>,
-    /// When data came last ahead of what precedes it.
+    highest: Option<SeqNumber>,
+    /// When data last overtook what precedes it.
     overtaken_at: Option<Duration>,
-    /// Segments in a row with data that we have acknowledged.
-    unheard: u32,
-    /// Frames whose data came again, or so late that it was sent again, for want of an answer.
-    repeated: u64,
+    /// Segments in a row with data that we have acknowledged already.
+    acknowledged_already: u32,
+    /// Frames whose data was retransmitted.
+    frames: u64,
 }
 
-impl Arrivals {
-    /// Data from `start` to `end` came in a frame, where `expected` is RCV.NXT, once there is one. A peer learns of a
+impl PeerRetransmissions {
+    /// Notes a frame with data from `start` to `end`, where `expected` is RCV.NXT, once there is one. A peer learns of a
     /// hole by our ACK, so what fills it much sooner than in a round trip, of which `min_rtt` is the shortest, was
     /// overtaken: a quarter of that is what RACK allows for (RFC 8985, section 6.2, step 4).
     pub fn note(
         &mut self,
         now: Duration,
-        (start, end): (u32, u32),
-        expected: Option<u32>,
+        (start, end): (SeqNumber, SeqNumber),
+        expected: Option<SeqNumber>,
         min_rtt: Option<Duration>,
     ) {
-        let acknowledged = expected.is_some_and(|expected| !is_after(end, expected));
-        self.unheard = if acknowledged { self.unheard + 1 } else { 0 };
+        let acknowledged = expected.is_some_and(|expected| !end.is_after(expected));
+        self.acknowledged_already = if acknowledged { self.acknowledged_already + 1 } else { 0 };
         match self.highest {
-            Some(highest) if !is_after(end, highest) => {
+            Some(highest) if !end.is_after(highest) => {
                 let harmless = self.overtaken_at.zip(min_rtt).is_some_and(|(overtaken_at, rtt)| {
                     let window = if acknowledged { rtt + HASTE } else { rtt / 4 };
                     now <= overtaken_at + window
                 });
-                self.repeated += u64::from(!harmless);
+                self.frames += u64::from(!harmless);
             }
             highest => {
-                if highest.is_some_and(|highest| is_after(start, highest)) {
+                if highest.is_some_and(|highest| start.is_after(highest)) {
                     self.overtaken_at = Some(now);
                 }
                 self.highest = Some(end);
@@ -49,24 +49,20 @@ impl Arrivals {
         }
     }
 
-    /// Whether the peer says again and again what we have acknowledged: our ACKs don't arrive.
-    pub fn is_unheard(&self) -> bool {
-        self.unheard >= 2
+    /// Returns whether the peer keeps repeating what we have acknowledged: our ACKs don't arrive.
+    pub fn suggest_lost_acks(&self) -> bool {
+        self.acknowledged_already >= 2
     }
 
-    /// Our ACKs have a new chance.
-    pub fn retry(&mut self) {
-        self.unheard = 0;
+    /// Forgets that ACKs may have been lost: the next ones take another way.
+    pub fn forget_lost_acks(&mut self) {
+        self.acknowledged_already = 0;
     }
 
-    /// How many frames the peer had to send again, because they were lost or our ACKs were.
-    pub fn repeated(&self) -> u64 {
-        self.repeated
+    /// Returns how many frames the peer had to retransmit, because they or our ACKs were lost.
+    pub fn frames(&self) -> u64 {
+        self.frames
     }
-}
-
-fn is_after(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) > 0
 }
 
 #[cfg(test)]
@@ -77,13 +73,13 @@ mod tests {
 
     /// Segments of 100 bytes at times in microseconds, each with what was expected before: whether the path loses.
     fn lossy(min_rtt: Option<Duration>, segments: &[(u64, u32, u32)]) -> bool {
-        let mut arrivals = Arrivals::default();
+        let mut peer = PeerRetransmissions::default();
         for (at, start, expected) in segments {
-            let (start, expected) = (start.wrapping_sub(150), expected.wrapping_sub(150));
-            let range = (start, start.wrapping_add(100));
-            arrivals.note(Duration::from_micros(1000 + at), range, Some(expected), min_rtt);
+            let (start, expected) = (SeqNumber(*start) - 150, SeqNumber(*expected) - 150);
+            let range = (start, start + 100);
+            peer.note(Duration::from_micros(1000 + at), range, Some(expected), min_rtt);
         }
-        arrivals.repeated() > 0
+        peer.frames() > 0
     }
 
     #[test]
@@ -103,10 +99,11 @@ mod tests {
 
     #[test]
     fn a_peer_that_repeats_itself_does_not_hear() {
-        let mut arrivals = Arrivals::default();
-        let mut note = |start: u32, expected| {
-            arrivals.note(Duration::ZERO, (start, start + 100), Some(expected), ROUND_TRIP);
-            arrivals.is_unheard()
+        let mut peer = PeerRetransmissions::default();
+        let mut note = |start: u32, expected: u32| {
+            let (start, expected) = (SeqNumber(start), SeqNumber(expected));
+            peer.note(Duration::ZERO, (start, start + 100), Some(expected), ROUND_TRIP);
+            peer.suggest_lost_acks()
         };
         assert!(!note(0, 0));
         assert!(!note(0, 100));

@@ -1,0 +1,201 @@
+//! The sender's side of a connection: what the user has written, how much of it is in the network, and what the path
+//! can carry.
+//!
+//! [`Sender`] owns the parts and what is known of the path; the files beside it act on it, in the order of a byte's life:
+//! `send_buffer` takes it from the user, `transmit` sends it, `digest` reads what the peer says of it, and `timers` acts
+//! when the peer says nothing.
+use super::{
+    Config, Instant, Stats, congestion::CongestionControl, digest::Batch, handshake::Agreement,
+    memory_pool::MemoryPool, pacing::Pacer, path_mtu::PathMtu, prr::Prr, rack::Rack, rate::RateEstimator,
+    rtt::RttEstimator, scoreboard::Scoreboard, send_buffer::SendBuffer, send_space::SendSpace,
+    timers::Timers, timestamps::TimestampClock, transmit::WindowUsage, undo::SpuriousDetector,
+};
+use crate::segment::{Segment, SeqNumber};
+use std::{fmt, time::Duration};
+
+/// Where a loss has brought us (RFC 8985, RFC 6298).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// Fast recovery, until this offset is acknowledged.
+    Recovery {
+        until: u64,
+    },
+    /// After a timeout.
+    Loss {
+        until: u64,
+    },
+}
+
+/// The sender of one connection.
+pub(super) struct Sender {
+    pub config: Config,
+    /// What both SYNs agree on, once they are known.
+    pub agreement: Option<Agreement>,
+    pub sack: bool,
+    pub use_timestamps: bool,
+    /// Payload bytes of a full segment.
+    pub mss: u64,
+    /// The path's MTU less the IP header and 20.
+    pub link_mss: u64,
+    pub clock: TimestampClock,
+
+    pub space: SendSpace,
+    pub buffer: SendBuffer,
+    pub board: Scoreboard,
+
+    pub phase: Phase,
+    pub rtt: RttEstimator,
+    pub rack: Rack,
+    pub undo: SpuriousDetector,
+    /// What a batch of ACKs has brought so far.
+    pub batch: Option<Batch>,
+    /// Duplicate ACKs in a row, for peers without SACK.
+    pub duplicate_acks: u64,
+    pub timers: Timers,
+
+    pub congestion: Box<dyn CongestionControl>,
+    pub rate: RateEstimator,
+    pub delivery_rate: u64,
+    pub usage: WindowUsage,
+    pub prr: Option<Prr>,
+    pub pacer: Pacer,
+    /// Pacing held back what would have been sent.
+    pub pacing_blocked: bool,
+    pub path_mtu: PathMtu,
+
+    pub stats: Stats,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("space", &self.space)
+            .field("phase", &self.phase)
+            .field("lost", &self.board.lost())
+            .field("sacked", &self.board.sacked())
+            .field("rtt", &self.rtt)
+            .field("rack", &self.rack)
+            .field("prr", &self.prr)
+            .field("congestion", &self.congestion)
+            .field("timers", &self.timers)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sender {
+    /// Returns the sender of a connection that is about to be opened.
+    pub fn new(config: Config, pool: &MemoryPool) -> Sender {
+        let link_mss = u64::from(config.link_mss);
+        let mut sender = Sender {
+            agreement: None,
+            sack: false,
+            use_timestamps: false,
+            mss: link_mss,
+            link_mss,
+            clock: TimestampClock::default(),
+            space: SendSpace::default(),
+            buffer: SendBuffer::new(config.send_buffer, pool),
+            board: Scoreboard::default(),
+            phase: Phase::Open,
+            rtt: RttEstimator::default(),
+            rack: Rack::default(),
+            undo: SpuriousDetector::default(),
+            batch: None,
+            duplicate_acks: 0,
+            timers: Timers::default(),
+            congestion: config.algorithm.start(link_mss),
+            rate: RateEstimator::default(),
+            delivery_rate: 0,
+            usage: WindowUsage::default(),
+            prr: None,
+            pacer: Pacer::default(),
+            pacing_blocked: false,
+            path_mtu: PathMtu::new(link_mss),
+            stats: Stats::default(),
+            config,
+        };
+        sender.charge_pool();
+        sender
+    }
+
+    /// Begins anew with this initial sequence number and, where the SYN has one, this timestamp.
+    pub fn synchronize(&mut self, now: Instant, iss: SeqNumber, timestamp: Option<u32>) {
+        self.space = SendSpace::new(iss);
+        self.board = Scoreboard::new(self.space.una);
+        if let Some(value) = timestamp {
+            self.clock.start(now, value);
+        }
+    }
+
+    /// Follows what both SYNs agree on.
+    pub fn agree(&mut self, agreement: Agreement) {
+        self.agreement = Some(agreement);
+        self.sack = agreement.sack;
+        self.use_timestamps = agreement.timestamps;
+    }
+
+    /// Begins to send data: `segment` acknowledges our SYN and carries the peer's window, whose field is shifted by
+    /// `shift`. `rtt` is the round trip that the handshake took, if it measures one.
+    pub fn establish(
+        &mut self,
+        now: Instant,
+        segment: &Segment,
+        shift: u8,
+        agreement: Agreement,
+        rtt: Option<Duration>,
+    ) {
+        self.mss = agreement.segment_payload(self.link_mss);
+        self.space.shift = agreement.peer_shift;
+        // As the field of a later segment would be, with which it will be compared.
+        let field = segment.window >> (agreement.peer_shift - shift);
+        self.space.set_window(segment.seq, field, u64::from(segment.window) << shift);
+        self.congestion = self.config.algorithm.start(self.mss);
+        if let Some(rtt) = rtt {
+            self.rtt.sample(now, rtt, rtt);
+        }
+        self.board = Scoreboard::new(self.space.una);
+        self.rate.start(now);
+        self.timers.start(now);
+    }
+
+    /// Returns counters and estimates.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            smoothed_rtt: self.rtt.smoothed(),
+            min_rtt: self.rtt.minimum(),
+            algorithm: self.config.algorithm,
+            congestion_window: self.congestion.window(),
+            slow_start_threshold: Some(self.congestion.ssthresh()).filter(|ssthresh| *ssthresh < u64::MAX),
+            in_flight: self.in_flight(),
+            bandwidth: self.congestion.bandwidth().or(Some(self.delivery_rate).filter(|rate| *rate > 0)),
+            pacing_rate: self.congestion.pacing_rate(),
+            segment_size: self.mss,
+            ..self.stats
+        }
+    }
+
+    /// Changes the size of segments to what a path for `link_mss` carries.
+    pub fn resize_segments(&mut self, now: Instant, link_mss: u64) {
+        let before = self.mss;
+        self.link_mss = link_mss;
+        let Some(agreement) = self.agreement else {
+            self.mss = link_mss;
+            return;
+        };
+        self.mss = agreement.segment_payload(link_mss);
+        self.congestion.set_mss(self.mss);
+        if self.mss < before && !self.board.is_empty() {
+            self.stats.bytes_lost += self.board.mark_longer_lost(self.mss);
+            self.timers.rto_from = now;
+            self.pacer.reset(now);
+        }
+    }
+
+    /// Returns the bytes in the network; without SACK, each duplicate ACK stands for a segment that has left it (RFC
+    /// 6582).
+    pub fn in_flight(&self) -> u64 {
+        self.board.in_flight().saturating_sub(self.duplicate_acks * self.mss)
+    }
+}

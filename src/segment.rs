@@ -1,0 +1,135 @@
+//! A TCP segment's header as a value (RFC 9293, section 3.1): read once, where a segment comes in, and written once,
+//! where one goes out.
+//!
+//! Whatever comes from the wire is hostile: [`Segment::parse`] refuses what does not add up, and nothing else in the
+//! stack reads a received header. The fixed part is read and written by smoltcp's `TcpPacket`.
+mod options;
+mod sequence;
+#[cfg(test)]
+mod tests;
+
+use smoltcp::wire::{TcpPacket, TcpSeqNumber};
+
+pub use options::{MAX_SACK_BLOCKS, Options, SackBlocks, TIMESTAMPS_LEN, Timestamps, is_older};
+pub use sequence::{SeqNumber, serial_distance};
+
+/// Length of a header without options, in bytes.
+pub const MIN_HEADER_LEN: usize = 20;
+/// Length of the longest header, in bytes: fifteen 32-bit words.
+pub const MAX_HEADER_LEN: usize = 60;
+/// Offset of the flags, in bytes.
+pub const FLAGS_OFFSET: usize = 13;
+/// Offset of the checksum field, in bytes.
+pub const CHECKSUM_OFFSET: usize = 16;
+
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const PSH: u8 = 0x08;
+pub const ACK: u8 = 0x10;
+
+/// A header of which each field is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Source port.
+    pub source: u16,
+    /// Destination port.
+    pub destination: u16,
+    pub seq: SeqNumber,
+    /// The acknowledgment number; it counts only with [`ACK`].
+    pub ack: SeqNumber,
+    /// [`FIN`], [`SYN`], [`RST`], [`PSH`] and [`ACK`], as far as they are set.
+    pub flags: u8,
+    /// The window field, not shifted.
+    pub window: u16,
+    pub options: Options,
+    /// Length of the payload, in bytes.
+    pub payload_len: usize,
+}
+
+impl Segment {
+    /// Reads the header of `bytes`, a whole segment; `None` if it is cut or its data offset lies. The payload is the last
+    /// [`Segment::payload_len`] bytes.
+    pub fn parse(bytes: &[u8]) -> Option<Segment> {
+        let packet = TcpPacket::new_checked(bytes).ok()?;
+        let flags = [
+            (packet.fin(), FIN),
+            (packet.syn(), SYN),
+            (packet.rst(), RST),
+            (packet.psh(), PSH),
+            (packet.ack(), ACK),
+        ];
+        Some(Segment {
+            source: packet.src_port(),
+            destination: packet.dst_port(),
+            seq: SeqNumber(packet.seq_number().0 as u32),
+            ack: SeqNumber(packet.ack_number().0 as u32),
+            flags: flags.into_iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag),
+            window: packet.window_len(),
+            options: Options::parse(packet.options()),
+            payload_len: bytes.len().checked_sub(packet.header_len().into())?,
+        })
+    }
+
+    /// Reads the header of `bytes`, as [`Segment::parse`] does, and returns the payload with it.
+    pub fn split(bytes: &[u8]) -> Option<(Segment, &[u8])> {
+        let segment = Segment::parse(bytes)?;
+        Some((segment, bytes.get(bytes.len().checked_sub(segment.payload_len)?..)?))
+    }
+
+    /// Writes the header and returns its length, in bytes. The checksum field is left 0 for the IP layer to fill.
+    pub fn write(&self, out: &mut [u8; MAX_HEADER_LEN]) -> usize {
+        *out = [0; MAX_HEADER_LEN];
+        let len = self.options.write(out);
+        let mut packet = TcpPacket::new_unchecked(out.as_mut_slice());
+        packet.set_src_port(self.source);
+        packet.set_dst_port(self.destination);
+        packet.set_seq_number(TcpSeqNumber(self.seq.0 as i32));
+        packet.set_ack_number(TcpSeqNumber(self.ack.0 as i32));
+        packet.set_header_len(len as u8);
+        packet.set_fin(self.is(FIN));
+        packet.set_syn(self.is(SYN));
+        packet.set_rst(self.is(RST));
+        packet.set_psh(self.is(PSH));
+        packet.set_ack(self.is(ACK));
+        packet.set_window_len(self.window);
+        len
+    }
+
+    /// Returns whether one of these flags is set.
+    pub fn is(&self, flags: u8) -> bool {
+        self.flags & flags != 0
+    }
+
+    /// Returns how many sequence numbers the segment takes up (RFC 9293, section 3.4, SEG.LEN).
+    pub fn seq_len(&self) -> u32 {
+        let payload = u32::try_from(self.payload_len).unwrap_or(u32::MAX);
+        payload.saturating_add(u32::from(self.is(SYN)) + u32::from(self.is(FIN)))
+    }
+
+    /// Returns the reset that answers this segment where there is no connection (RFC 9293, section 3.5.2); `None` for a
+    /// segment that is a reset itself.
+    pub fn reset(&self) -> Option<Segment> {
+        if self.is(RST) {
+            return None;
+        }
+        let (seq, ack, flags) = match self.is(ACK) {
+            true => (self.ack, SeqNumber(0), RST),
+            false => (SeqNumber(0), self.seq + self.seq_len(), RST | ACK),
+        };
+        Some(Segment {
+            source: self.destination,
+            destination: self.source,
+            seq,
+            ack,
+            flags,
+            ..Segment::default()
+        })
+    }
+}
+
+/// Returns source and destination port of what may be no whole segment.
+pub fn ports(bytes: &[u8]) -> Option<(u16, u16)> {
+    let [a, b, c, d] = *bytes.first_chunk()?;
+    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+}
