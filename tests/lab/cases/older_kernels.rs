@@ -14,7 +14,7 @@ use crate::support::{
 /// Features that are switched off, and netkat's line about it.
 const LACKING: [(&str, &str); 4] = [
     ("tcx", "(Clsact)"),
-    ("before", "no place at tcx of eth0: First"),
+    ("before", "no position at tcx of eth0: First"),
     ("vnet-header", "no virtio-net header for packet sockets: no offloads"),
     ("tcx,before,vnet-header", "(Clsact)"),
 ];
