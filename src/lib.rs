@@ -50,26 +50,22 @@
 //!
 //! `unsafe` lives in [`link`] and [`kernel`] only.
 #![deny(unsafe_code)]
+#![warn(missing_docs)]
 
-#[warn(missing_docs)]
 pub mod cli;
 pub(crate) mod commands;
 pub mod host;
 pub mod kernel;
 pub mod link;
 pub mod net;
-#[warn(missing_docs)]
 pub mod plan;
 pub mod process;
 pub mod recovery;
-#[warn(missing_docs)]
 pub mod report;
 pub(crate) mod runtime;
 pub mod segment;
-#[warn(missing_docs)]
 pub mod session;
 pub mod sniffer;
 pub mod stack;
-#[warn(missing_docs)]
 pub mod stdio;
 pub(crate) mod text;

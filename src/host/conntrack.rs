@@ -69,7 +69,7 @@ impl Connection {
         (self.original.source, self.original.destination) != (self.reply.destination, self.reply.source)
     }
 
-    /// Reads the attributes of an IPCTNL_MSG_CT_NEW; `None` for what is neither TCP nor UDP.
+    /// Reads the attributes of an IPCTNL_MSG_CT_NEW; `None` for protocols other than TCP and UDP.
     pub fn parse(attributes: &[u8]) -> Option<Connection> {
         let tuple = |kind| Tuple::parse(Attributes(attributes).nested(kind));
         Some(Connection { original: tuple(CTA_TUPLE_ORIG)?, reply: tuple(CTA_TUPLE_REPLY)? })

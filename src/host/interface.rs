@@ -45,11 +45,11 @@ pub struct Interface {
     pub gso_max_size: u32,
     /// Maximum segments of a super-frame (`IFLA_GSO_MAX_SEGS`).
     pub gso_max_segs: u32,
-    /// The administrator switched it on (IFF_UP).
+    /// The administrator switched the interface on (IFF_UP).
     pub up: bool,
-    /// It has a carrier (IFF_RUNNING).
+    /// The interface has a carrier (IFF_RUNNING).
     pub running: bool,
-    /// It is lo (IFF_LOOPBACK).
+    /// The interface is lo (IFF_LOOPBACK).
     pub loopback: bool,
     /// Neighbours are not resolved (IFF_NOARP).
     pub no_arp: bool,
@@ -85,12 +85,12 @@ impl Address {
         }
     }
 
-    /// Returns whether the kernel lets a socket send from it.
+    /// Returns whether the kernel lets a socket send from the address.
     pub fn usable(&self) -> bool {
         !self.tentative && !self.duplicate
     }
 
-    /// Returns whether `peer` is within its prefix.
+    /// Returns whether `peer` is within the address's prefix.
     pub fn on_link(&self, peer: IpAddr) -> bool {
         let differing_from = match (self.ip, peer) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => (ours.to_bits() ^ theirs.to_bits()).leading_zeros(),
@@ -101,7 +101,7 @@ impl Address {
     }
 }
 
-/// Why an interface could not be found or used.
+/// The reason why an interface cannot be found or used.
 #[derive(Debug, thiserror::Error)]
 pub enum InterfaceError {
     /// No interface has this name.
@@ -138,7 +138,7 @@ pub enum InterfaceError {
     Netlink {
         /// The kind of objects.
         what: &'static str,
-        /// Why it could not be read.
+        /// The request's error.
         source: NetlinkError,
     },
 }
@@ -154,7 +154,7 @@ impl fmt::Display for Names {
 }
 
 impl Interface {
-    /// Returns the link header of its frames.
+    /// Returns the link header of the interface's frames.
     ///
     /// # Errors
     /// [`InterfaceError::UnsupportedHardware`] for InfiniBand, monitor-mode Wi-Fi, GRE and other framings
@@ -296,6 +296,9 @@ pub fn name(index: u32) -> Option<String> {
 }
 
 /// Returns the interface with this index, if there is one, over an open socket.
+///
+/// # Errors
+/// [`InterfaceError::Netlink`].
 pub(super) fn ask(netlink: &mut Netlink, index: u32) -> Result<Option<Interface>, InterfaceError> {
     let mut wanted = question();
     wanted.header.index = index;

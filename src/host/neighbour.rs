@@ -56,7 +56,7 @@ impl Neighbour {
     }
 }
 
-/// Why a next hop has no link address.
+/// The reason why a next hop has no link address.
 #[derive(Debug, thiserror::Error)]
 pub enum NeighbourError {
     /// The neighbour does not answer the kernel.
@@ -123,7 +123,7 @@ pub enum NeighbourError {
         address: IpAddr,
         /// The interface's name.
         interface: String,
-        /// Why.
+        /// The request's error.
         source: NetlinkError,
     },
 }
@@ -228,6 +228,9 @@ fn mac(neighbour: Neighbour, ifindex: u32, address: IpAddr) -> Result<MacAddr, N
 }
 
 /// Returns the kernel's entry for `address`, over an open socket.
+///
+/// # Errors
+/// [`NetlinkError`] where the kernel does not answer; a missing entry is no error.
 pub(super) fn entry(
     netlink: &mut Netlink,
     ifindex: u32,

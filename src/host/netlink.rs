@@ -39,7 +39,7 @@ const ALIGNMENT: usize = 4;
 /// and at most this (netlink_recvmsg and netlink_dump in net/netlink/af_netlink.c).
 const DATAGRAM: usize = 32 << 10;
 
-/// Why a request over netlink failed.
+/// The reason why a request over netlink failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// The kernel refused; the number is an errno, positive.
@@ -278,7 +278,7 @@ impl<M> Netlink<M> {
     }
 }
 
-/// How far an answer has come with one datagram.
+/// The progress of an answer after one datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The answer has ended.

@@ -47,7 +47,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// Why a host has no address.
+/// The reason why a host has no address.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// The resolver failed.
@@ -85,7 +85,7 @@ pub enum ResolveError {
     UnknownZone {
         /// The address with its zone.
         name: String,
-        /// Why.
+        /// The interface's error.
         source: InterfaceError,
     },
 }
@@ -159,7 +159,7 @@ fn zoned(host: &str, address: &str, zone: &str, port: u16) -> Result<SocketAddr,
     Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)))
 }
 
-/// Why a text names no port.
+/// The reason why a text names no port.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
     /// A number that is 0 or above 65535.

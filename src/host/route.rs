@@ -115,7 +115,7 @@ impl Route {
     }
 }
 
-/// Why a flow has no route.
+/// The reason why a flow has no route.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     /// No routing table has an entry.
@@ -144,7 +144,7 @@ pub enum RouteError {
     UnusableSource {
         /// The source.
         source_address: IpAddr,
-        /// Why it cannot be used.
+        /// The reason, as a clause of the message.
         reason: &'static str,
     },
     /// The output interface has no address.
@@ -208,7 +208,7 @@ pub enum RouteError {
     Netlink {
         /// The destination.
         destination: IpAddr,
-        /// Why.
+        /// The request's error.
         source: NetlinkError,
     },
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-/// Why a setting could not be read.
+/// The reason why a setting cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
     /// The file could not be read.

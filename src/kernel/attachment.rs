@@ -17,7 +17,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-/// How programs are attached to an interface.
+/// The way in which programs are attached to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// tcx where the kernel has it and has room there, else clsact; in front of the other programs where
@@ -50,6 +50,10 @@ enum Undo {
 impl Attachment {
     /// Attaches a program, in front of all others at the same hook as far as the kernel allows it, after
     /// removing what dead netkats left there.
+    ///
+    /// # Errors
+    /// [`KernelError::Query`], [`KernelError::Attach`] and [`KernelError::Capability`]; with
+    /// [`Backend::Tcx`] also [`KernelError::NoTcx`] and [`KernelError::TcxFull`].
     pub(super) fn new(
         programs: &Programs,
         program: BorrowedFd,
@@ -86,6 +90,9 @@ impl Attachment {
 
     /// Returns the names of the programs that run before this one. tcx comes before clsact
     /// (sch_handle_ingress in net/core/dev.c).
+    ///
+    /// # Errors
+    /// [`KernelError::Query`].
     pub(super) fn ahead(&self) -> Result<Vec<String>, KernelError> {
         let failed = |source| KernelError::Query { interface: interface_name(self.interface), source };
         let mut ids = match bpf::attached_tcx(self.interface, self.hook) {

@@ -42,7 +42,8 @@ pub enum BindConflict {
         /// The peer of one of them.
         remote: SocketAddr,
     },
-    /// The same, on a kernel that does not list sockets which are only bound: there may be one.
+    /// TCP connections in TIME-WAIT, on a kernel that does not list sockets which are only bound: such a
+    /// socket may exist, too.
     Concealed {
         /// The peer of a connection in TIME-WAIT.
         remote: SocketAddr,

@@ -18,14 +18,18 @@ pub(super) enum TcHook {
 /// A position among the programs at one hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Position {
+    /// In front of all other programs (BPF_F_BEFORE).
     First,
+    /// Behind all other programs.
     Last,
 }
 
-/// The kernel's id of a program, and its name (15 bytes at most).
+/// A loaded program as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProgramInfo {
+    /// The kernel's id of the program.
     pub id: u32,
+    /// The program's name, 15 bytes at most.
     pub name: String,
 }
 

@@ -254,6 +254,9 @@ fn all(interface: u32) -> io::Result<Vec<Listed>> {
 
 /// Returns the filters of one side of an interface's clsact (or ingress) qdisc, in the order in which they
 /// run.
+///
+/// # Errors
+/// The kernel's refusal, or the failure of the netlink socket.
 pub(super) fn list(interface: u32, hook: TcHook) -> io::Result<Vec<Listed>> {
     let mut message = TcMessage::default();
     message.header.index = index(interface)?;

@@ -1,10 +1,10 @@
-//! Errors of this room: why something could not be put into the kernel.
+//! The errors of programs, attachments and the port lease.
 
 use super::bind_conflict::BindConflict;
 use crate::{net::Protocol, process::capability::CapabilityError};
 use std::{io, net::SocketAddr};
 
-/// Why something could not be put into the kernel.
+/// The reason why netkat cannot put an object into the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// A filter that would match nothing, or too much.

@@ -77,6 +77,9 @@ impl IpFamily {
 
 impl Filter {
     /// Writes the filter into the programs' constants.
+    ///
+    /// # Errors
+    /// [`KernelError::InvalidFilter`] and [`KernelError::TooManyAddresses`].
     pub(super) fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
         match self {
             Filter::Flow(flow) => flow.write(config),

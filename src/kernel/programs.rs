@@ -124,6 +124,7 @@ impl Programs {
         Programs { overrides, ..self }
     }
 
+    /// Returns the feature overrides for attachments.
     pub(super) fn overrides(&self) -> FeatureOverrides {
         self.overrides
     }
@@ -184,6 +185,9 @@ impl Programs {
 
     /// Starts the heartbeat, and opens the socket that shows other netkats that the owner of these programs
     /// lives. The attachment keeps the socket.
+    ///
+    /// # Errors
+    /// The error of bpf(2) or of the system calls that open the socket.
     pub(super) fn start_heartbeat(&self) -> io::Result<Rc<LivenessSocket>> {
         self.watched.set(true);
         self.beat();

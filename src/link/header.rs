@@ -50,6 +50,7 @@ pub(super) struct Parsed {
     pub reply: LinkHeader,
     /// The header's length in bytes.
     pub len: usize,
+    /// The network protocol's ethertype, in host byte order.
     pub ethertype: u16,
 }
 

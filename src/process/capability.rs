@@ -51,7 +51,7 @@ impl fmt::Display for Capability {
     }
 }
 
-/// Why a capability is missing, or could not be dropped.
+/// The reason why a capability is missing or cannot be dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum CapabilityError {
     /// The calling thread lacks a capability.

@@ -19,7 +19,7 @@ const NOBODY: u32 = 65_534;
 /// (uid_t) -1, which is no user or group: setresuid(2) and setresgid(2) leave an id unchanged for it.
 const UNCHANGED: u32 = u32::MAX;
 
-/// Why the identity could not change.
+/// The reason why the identity cannot change.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A variable of sudo's holds no id.

@@ -36,16 +36,16 @@ pub enum Profile {
     Replay,
 }
 
-/// How to confine this process.
+/// The confinement of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sandbox {
     /// The needs of the process.
     pub profile: Profile,
-    /// Whether to give up more than capabilities.
+    /// The process gives up more than capabilities.
     pub enabled: bool,
 }
 
-/// Why not even capabilities or the identity could be given up.
+/// The reason why capabilities or the identity cannot be given up.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// Capabilities could not be dropped.

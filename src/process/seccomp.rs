@@ -21,13 +21,13 @@ const ACTION: &str = "NETKAT_SECCOMP";
 pub enum SyscallSet {
     /// Reading and writing open files, memory, time.
     Files,
-    /// The same, receiving from open sockets, and rtnetlink.
+    /// [`SyscallSet::Files`], receiving from open sockets, and rtnetlink.
     Receive,
-    /// The same, and sending.
+    /// [`SyscallSet::Receive`], and sending.
     Relay,
 }
 
-/// Why no filter could be installed.
+/// The reason why a filter cannot be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum SeccompError {
     /// The filter cannot be compiled for this architecture.

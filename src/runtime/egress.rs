@@ -99,7 +99,7 @@ impl Egress {
     }
 }
 
-/// Why there is no way out.
+/// The reason why packets have no egress interface or next hop.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
     /// The routing tables have no usable route.

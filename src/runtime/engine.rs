@@ -101,7 +101,7 @@ pub struct Engine {
     guards: Vec<Guard>,
     programs: Programs,
     port: Port,
-    /// Until when the programs capture segments of flows that are not in the table.
+    /// End of the time in which the programs capture segments of flows that are not in the table.
     unsure_until: Duration,
     /// The last wait found no frame, and nothing has been done since.
     link_empty: bool,
@@ -242,6 +242,9 @@ impl Engine {
 
     /// Takes the frames that have arrived, up to a budget, and lets `task` read data where it lies. Returns whether
     /// there were any.
+    ///
+    /// # Errors
+    /// [`Error::Link`], unless the interface is only down; the errors of `task`.
     pub(super) fn ingress<T: Task>(&mut self, now: Duration, task: &mut T) -> Result<bool, T::Error> {
         if std::mem::take(&mut self.link_empty) {
             return Ok(false);
@@ -338,6 +341,9 @@ impl Engine {
     }
 
     /// Waits for one of `interests`, for a frame if `frames` is set, for a signal, or until something is due.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after a signal, [`Error::Reactor`], and the errors of a change of this host.
     pub(super) fn wait(
         &mut self,
         interests: &[Interest<'_>],

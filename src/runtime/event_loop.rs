@@ -28,7 +28,7 @@ impl<T> Turn<T> {
 pub trait Task {
     /// The task's result.
     type Output;
-    /// Why it fails.
+    /// The reason why the task fails.
     type Error: From<Error>;
 
     /// Writes out data that has just come in order and lies in its frame, as far as that is possible without waiting.

@@ -19,8 +19,9 @@ const MAX_PARKED: usize = 64;
 /// (net.ipv4.neigh.default.unres_qlen_bytes).
 const MAX_PARKED_BYTES: usize = 256 << 10;
 
-/// This host's tables.
+/// The host's interfaces, routes and neighbours, as far as the return path needs them.
 pub(super) struct HostTables<'a> {
+    /// Answers from the routing and neighbour tables.
     pub monitor: &'a mut Monitor,
     /// Our interfaces, by index.
     pub interfaces: &'a HashMap<u32, Interface>,

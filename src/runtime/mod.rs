@@ -35,7 +35,7 @@ pub use engine::{Engine, Setup};
 pub use event_loop::{Task, Turn};
 pub use port::Port;
 
-/// Why a run could not begin, or had to end.
+/// The reason why a run cannot begin, or has to end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The reactor's system calls failed.
@@ -82,13 +82,13 @@ pub enum Error {
     NoNeighbour {
         /// The next hop.
         address: IpAddr,
-        /// How long netkat waited for an answer.
+        /// Time that netkat waited for an answer.
         waited: Duration,
     },
     /// Changes of this host cannot be followed.
     #[error("cannot watch this host's interfaces and neighbours: {0}")]
     Monitor(#[from] NetlinkError),
-    /// There is no way out of this host.
+    /// Packets to the peer have no egress interface or next hop.
     #[error(transparent)]
     Egress(#[from] EgressError),
     /// The kernel refused programs, attachments or the port.

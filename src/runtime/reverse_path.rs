@@ -66,7 +66,7 @@ pub(super) enum ReversePath {
     },
 }
 
-/// Why no route leads back.
+/// The reason why no route leads back.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Reason {
     #[error("the interface is not one that we listen to")]

@@ -9,7 +9,6 @@
 //!
 //! Imports run one way: sources and sinks use the renderers, the renderers use the decoder, all use
 //! the frame.
-#![warn(missing_docs)]
 
 pub mod capture_file;
 pub mod decode;

@@ -25,7 +25,10 @@ impl SharedSink {
         SharedSink { options, ..SharedSink::default() }
     }
 
-    /// Opens the sink with its text on stderr, unless it was opened before or has no outputs.
+    /// Opens the sink with its text on stderr, unless the sink was opened before or has no outputs.
+    ///
+    /// # Errors
+    /// As for [`SinkOptions::open`].
     pub(super) fn open(&self) -> Result<(), SinkError> {
         if self.options == SinkOptions::default() || self.opened.replace(true) {
             return Ok(());
@@ -34,11 +37,12 @@ impl SharedSink {
         Ok(())
     }
 
+    /// Returns whether the sink is open.
     pub(super) fn is_open(&self) -> bool {
         self.sink.borrow().is_some()
     }
 
-    /// Applies `write` to the sink if it is open, and closes it on an error.
+    /// Applies `write` to an open sink, and closes the sink on an error.
     pub(super) fn write<T>(&self, write: impl FnOnce(&mut Sink) -> Result<T, SinkError>) -> Option<T> {
         let mut sink = self.sink.borrow_mut();
         match write(sink.as_mut()?) {

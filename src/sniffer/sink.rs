@@ -137,7 +137,10 @@ impl Sink {
         Ok(self.interfaces.len() as u32 - 1)
     }
 
-    /// Returns the number of an interface, which is added unless the sink has one like it.
+    /// Returns the number of an interface, which is added unless the sink has an equal one.
+    ///
+    /// # Errors
+    /// [`SinkError::Capture`].
     pub(super) fn interface_number(&mut self, interface: InterfaceDescription) -> Result<u32, SinkError> {
         match self.interfaces.iter().position(|known| *known == interface) {
             Some(number) => Ok(number as u32),

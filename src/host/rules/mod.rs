@@ -183,12 +183,11 @@ pub struct Translation {
     pub family: Option<&'static str>,
     /// The table's name.
     pub table: Vec<u8>,
-    /// The rules that lead to the translation, and the one that translates.
+    /// The rules that lead to the translation; the last one translates.
     pub places: Vec<RuleLocation>,
     /// The action: "DNAT to 10.244.2.2:80".
     pub action: String,
-    /// Whether all packets are translated, or only those that meet conditions that cannot be judged
-    /// beforehand.
+    /// All packets are translated. If unset, the rule has conditions that cannot be judged beforehand.
     pub certain: bool,
 }
 

@@ -35,9 +35,11 @@ pub(super) const COUNTED_TOGETHER: &str = "counted on all interfaces of this cap
 /// option.
 pub(super) const PACKET_FLAGS: OptionCode = OptionCode(2);
 
-/// The bits of `epb_flags` that tell the direction, and their values.
+/// The bits of `epb_flags` that tell the direction.
 pub(super) const DIRECTION_BITS: u32 = 3;
+/// Direction of a packet that the host received.
 pub(super) const INBOUND: u32 = 1;
+/// Direction of a packet that the host sent.
 pub(super) const OUTBOUND: u32 = 2;
 
 /// The reason why a capture file cannot be read or written.

@@ -8,6 +8,9 @@ use super::{cursor::Cursor, headers::Arp, problem::Problem};
 use crate::net::MacAddr;
 
 /// Reads an ARP packet and takes the rest of the frame for padding.
+///
+/// # Errors
+/// [`Problem`], if the packet is incomplete.
 pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Arp, Problem> {
     let arp = cursor.take_packet("arp packet", ArpPacket::minimum_packet_size(), ArpPacket::new)?;
     cursor.narrow(0);

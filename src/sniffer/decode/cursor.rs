@@ -6,7 +6,7 @@ use super::problem::Problem;
 /// A cursor over a frame's headers. Positions count from the frame's first byte.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor<'a> {
-    /// The frame's first bytes: all captured ones, or as many as were joined.
+    /// The frame's first bytes: all captured ones, or those that were joined.
     bytes: &'a [u8],
     captured: usize,
     position: usize,
@@ -15,11 +15,16 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    /// Returns a cursor at the start of a frame of `length` bytes on the wire, `captured` of which were
+    /// captured.
     pub(super) fn new(bytes: &'a [u8], captured: usize, length: usize) -> Self {
         Cursor { bytes, captured, position: 0, end: length }
     }
 
     /// Returns the next `need` bytes and leaves them unread.
+    ///
+    /// # Errors
+    /// [`Problem::Short`] past the cursor's end, [`Problem::NotCaptured`] past the captured bytes.
     pub(super) fn peek(&self, header: &'static str, need: usize) -> Result<&'a [u8], Problem> {
         let have = self.remaining();
         if need > have {
@@ -28,13 +33,16 @@ impl<'a> Cursor<'a> {
         self.unread().get(..need).ok_or(Problem::NotCaptured { header, need, have: self.unread().len() })
     }
 
-    /// Returns as many of the next `need` bytes as there are, and leaves them unread.
+    /// Returns the next `need` bytes, or fewer at the end, and leaves them unread.
     pub(super) fn peek_available(&self, need: usize) -> &'a [u8] {
         let unread = self.unread();
         unread.get(..need.min(self.remaining())).unwrap_or(unread)
     }
 
     /// Returns a header of `need` bytes as one of pnet_packet's types, and leaves it unread.
+    ///
+    /// # Errors
+    /// As for [`Cursor::peek`].
     pub(super) fn peek_packet<P>(
         &self,
         header: &'static str,
@@ -46,6 +54,9 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a header of `need` bytes.
+    ///
+    /// # Errors
+    /// As for [`Cursor::peek`]; the header stays unread.
     pub(super) fn take(&mut self, header: &'static str, need: usize) -> Result<&'a [u8], Problem> {
         let bytes = self.peek(header, need)?;
         self.skip(need);
@@ -53,6 +64,9 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a header of `need` bytes as one of pnet_packet's types.
+    ///
+    /// # Errors
+    /// As for [`Cursor::peek`]; the header stays unread.
     pub(super) fn take_packet<P>(
         &mut self,
         header: &'static str,

@@ -159,6 +159,7 @@ pub struct Tcp {
 }
 
 impl Tcp {
+    /// The SYN bit of [`Tcp::flags`].
     pub(crate) const SYN: u8 = 0x02;
 }
 

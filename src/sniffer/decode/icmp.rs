@@ -19,6 +19,9 @@ use crate::{
 const HEADER: usize = 8;
 
 /// Reads an ICMP message.
+///
+/// # Errors
+/// [`Problem`], if the header is incomplete.
 pub(super) fn read_v4(cursor: &mut Cursor<'_>) -> Result<Icmp, Problem> {
     let icmp = cursor.peek_packet("icmp header", HEADER, IcmpPacket::new)?;
     let bytes = cursor.take("icmp header", HEADER)?;
@@ -36,6 +39,9 @@ pub(super) fn read_v4(cursor: &mut Cursor<'_>) -> Result<Icmp, Problem> {
 }
 
 /// Reads an ICMPv6 message.
+///
+/// # Errors
+/// [`Problem`], if the header or the target of neighbour discovery is incomplete.
 pub(super) fn read_v6(cursor: &mut Cursor<'_>) -> Result<Icmp, Problem> {
     let icmp = cursor.peek_packet("icmp header", HEADER, Icmpv6Packet::new)?;
     let bytes = cursor.take("icmp header", HEADER)?;

@@ -20,13 +20,18 @@ use crate::{
 /// An IP header with its extension headers. Its addresses are worth showing whatever is wrong
 /// behind them.
 pub(super) struct IpHeader {
+    /// The header; its transport is not decoded yet.
     pub(super) ip: Ip,
+    /// The first problem of the lengths, the options or the extension headers.
     pub(super) problem: Option<Problem>,
     /// The cursor is at the transport header.
     pub(super) complete: bool,
 }
 
 /// Reads an IPv4 or IPv6 header according to the EtherType.
+///
+/// # Errors
+/// [`Problem`], if the fixed header is incomplete or contradicts itself.
 pub(super) fn read(cursor: &mut Cursor<'_>, ethertype: u16) -> Result<IpHeader, Problem> {
     if ethertype == ETHERTYPE_IPV6 { read_v6(cursor) } else { read_v4(cursor) }
 }

@@ -18,6 +18,9 @@ const TAGS: [u16; 3] = [EtherTypes::Vlan.0, EtherTypes::PBridge.0, EtherTypes::Q
 
 /// Reads the link header into `link`. Returns the EtherType of the network layer; `None` if the
 /// decoder does not know the link type.
+///
+/// # Errors
+/// [`Problem`], if the header is incomplete, or names an unknown IP version or address family.
 pub(super) fn read(
     cursor: &mut Cursor<'_>,
     frame: &CapturedFrame<'_>,

@@ -8,6 +8,9 @@ use super::{
 };
 
 /// Reads the UDP header of an IP packet. Returns the problem of its length field beside it.
+///
+/// # Errors
+/// [`Problem`], if the header is incomplete.
 pub(super) fn read(cursor: &mut Cursor<'_>, ip: &Ip) -> Result<(Udp, Option<Problem>), Problem> {
     let need = UdpPacket::minimum_packet_size();
     let udp = cursor.take_packet("udp header", need, UdpPacket::new)?;
