@@ -1,4 +1,4 @@
-//! The connection without data, as smoltcp sees it.
+//! Tests of smoltcp's connection without data.
 use super::*;
 use crate::{
     link::{LinkHeader, NextHop},
