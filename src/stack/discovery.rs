@@ -256,7 +256,8 @@ impl AssumedAddress {
     }
 
     fn solicitation(&self, source: Ipv6Addr, target: Ipv6Addr) -> Message {
-        // RFC 4291, section 2.7.1: the solicited-node address ends in the target's last three bytes.
+        // The solicited-node address ends in the target's last three bytes (RFC 4291,
+        // section 2.7.1).
         let [.., a, b, c] = target.octets();
         let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
         // RFC 4861, section 4.3: no link address with an unspecified source.

@@ -12,14 +12,16 @@ pub const LOOPBACK_INTERFACE: u32 = 1;
 /// The reason to drop a packet without an answer (RFC 1122, sections 3.2.1.3 and 4.2.3.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Martian {
-    /// 0.0.0.0/8 stands for this network, and is a source only before a host has an address (RFC 1122, section
-    /// 3.2.1.3, a and b); `::` stands for no address (RFC 4291, section 2.5.2).
+    /// 0.0.0.0/8 means this network, and is a source only before a host has an address (RFC 1122,
+    /// section 3.2.1.3, a and b); `::` means no address (RFC 4291, section 2.5.2).
     #[error("the unspecified address")]
     Unspecified,
-    /// RFC 1122, section 3.2.1.3, e (Linux: ip_route_input_slow); RFC 4291, section 2.7 (Linux: ip6_rcv_core).
+    /// A multicast address: RFC 1122, section 3.2.1.3, e (Linux: ip_route_input_slow); RFC 4291,
+    /// section 2.7 (Linux: ip6_rcv_core).
     #[error("a multicast address")]
     Multicast,
-    /// 255.255.255.255 (RFC 1122, section 3.2.1.3, c), and the rest of 240.0.0.0/4 (RFC 6890, table 15).
+    /// 255.255.255.255 (RFC 1122, section 3.2.1.3, c), and the rest of 240.0.0.0/4 (RFC 6890, table
+    /// 15).
     #[error("a broadcast or reserved address")]
     Reserved,
     /// 127.0.0.0/8 (RFC 1122, section 3.2.1.3, g) and `::1` (RFC 4291, section 2.5.3) stay on lo.

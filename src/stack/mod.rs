@@ -72,7 +72,7 @@ pub use state_machine::{State, StateMachine};
 pub struct Stack {
     settings: Settings,
     flows: HashMap<FiveTuple, Flow>,
-    /// Flows that something happened to since the last [`Stack::egress`].
+    /// Flows with possible work since the last [`Stack::egress`].
     touched: BTreeSet<FiveTuple>,
     deadlines: Deadlines,
     listener: Option<Listener>,
@@ -84,7 +84,7 @@ pub struct Stack {
     orphans: Orphans,
     time_waits: TimeWaits,
     departed: Departed,
-    /// Flows that have come or gone: see [`Stack::take_changed`].
+    /// Connections added or dropped: see [`Stack::take_changed`].
     changed: Vec<FiveTuple>,
     /// Answers to segments of no connection.
     replies: Vec<HeaderOnly>,
@@ -202,8 +202,7 @@ impl Stack {
     }
 
     /// Limits the memory of all future flows' buffers together, in bytes. When it is exhausted,
-    /// connections wait to be established, as they do when the backlog is full. Call this before
-    /// the first flow exists.
+    /// connections wait to be established, as they do when the backlog is full.
     pub fn limit_memory(&mut self, bytes: u64) {
         self.pool = MemoryPool::new(bytes);
     }

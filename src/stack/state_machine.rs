@@ -1,30 +1,34 @@
-//! The states of one TCP connection (RFC 9293, section 3.3.2), which smoltcp keeps; the only file that knows smoltcp's
-//! sockets.
+//! The states of one TCP connection (RFC 9293, section 3.3.2), kept by smoltcp. No other file knows
+//! smoltcp's sockets.
 //!
 //! # Theory of operation
 //!
-//! smoltcp is shown a connection without data, between two placeholder IPv4 addresses, whatever the flow's family is. All
-//! data and most segments pass by it:
+//! smoltcp sees a connection without data, between two placeholder IPv4 addresses whatever the
+//! flow's family is. All data and most segments bypass it:
 //!
-//! | the peer's segments | what smoltcp sees |
+//! | the peer's segments | smoltcp sees |
 //! |---|---|
-//! | a SYN, or in SYN-RECEIVED a wrong ACK ([`Outcome::Handshake`]) | its numbers, SYN, ACK and options; no FIN, no data |
+//! | a SYN, or in SYN-RECEIVED a wrong ACK ([`Outcome::Handshake`]) | its numbers, flags and options |
 //! | a reset that is believed ([`Outcome::Reset`]) | a reset where smoltcp expects one |
 //! | the ACK that completes a handshake ([`Event::Established`]) | an ACK of its SYN |
-//! | an ACK of our last byte and FIN ([`Event::FinAcknowledged`]) | an ACK of its FIN, which follows its SYN at once |
-//! | the last byte before the peer's FIN ([`Event::PeerFinished`]) | a FIN, which follows the peer's SYN at once |
+//! | an ACK of our last byte and FIN ([`Event::FinAcknowledged`]) | an ACK of its FIN |
+//! | the last byte before the peer's FIN ([`Event::PeerFinished`]) | the peer's FIN |
 //! | everything else | nothing |
 //!
-//! So in smoltcp's sequence space our FIN has the number ISS + 1 and the peer's IRS + 1. The other way, smoltcp's SYNs, FINs
-//! and resets become calls of the recovery layer, and its ACKs nothing: the recovery layer acknowledges what has come. A
-//! FIN that smoltcp repeats is absorbed there; only a SYN is repeated when smoltcp says so.
+//! A SYN loses its FIN and data, if it has any. In smoltcp's sequence space each FIN follows its SYN
+//! at once: our FIN has the number ISS + 1, and the peer's has IRS + 1.
 //!
-//! A listener answers SYNs without a state machine, so that a flood costs little. The machine is made when the ACK comes,
-//! and is shown the SYN then. It must choose the initial sequence number of the SYN-ACK that was sent:
-//! [`initial_sequence`] foretells it from the seed, and a test compares the two.
+//! In the other direction, smoltcp's SYNs, FINs and resets become calls of the recovery layer. Its
+//! ACKs are dropped: the recovery layer acknowledges received data itself. It also absorbs a FIN
+//! that smoltcp retransmits. A SYN is retransmitted only when smoltcp says so.
 //!
-//! smoltcp's limits with IPv6 (no super-frames, no extension headers) and its timers for data (a second at least) never
-//! matter: it has no data.
+//! A listener answers SYNs without a state machine, so that a flood costs little. The machine is
+//! made when the ACK comes, and is shown the SYN then. It must choose the initial sequence number of
+//! the SYN-ACK that was sent: [`initial_sequence`] predicts it from the seed, and a test compares
+//! the two.
+//!
+//! smoltcp's limits with IPv6 (no super-frames, no extension headers) and its timers for data (a
+//! second at least) do not matter, because it has no data.
 use crate::{
     recovery::{self, Event, Outcome, Recovery},
     segment::{ACK, FIN, MAX_HEADER_LEN, RST, SYN, Segment, SeqNumber},
