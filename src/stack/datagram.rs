@@ -501,7 +501,7 @@ impl DatagramSocket {
         let offload = link.offloads().checksum && fits;
         let sum = ip::pseudo_header(template.source, template.destination, UDP, len).add(&udp[..CHECKSUM]);
         let field = match offload {
-            // Over the pseudo-header alone.
+            // Checksum offload wants the sum over the pseudo-header alone.
             true => ip::pseudo_header(template.source, template.destination, UDP, len).partial(),
             // 0 means that there is no checksum.
             false => match sum.add(payload).checksum() {
@@ -595,7 +595,7 @@ fn parse<'a>(header: &ip::Header, bytes: &'a [u8], trusted: bool) -> Option<(Por
     let payload = bytes.get(HEADER..)?;
     let valid = match (field(CHECKSUM), header.source) {
         (0, IpAddr::V4(_)) => true,
-        // RFC 8200, section 8.1.
+        // The checksum is mandatory in IPv6 (RFC 8200, section 8.1).
         (0, IpAddr::V6(_)) => false,
         _ if trusted => true,
         _ => {

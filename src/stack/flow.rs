@@ -635,7 +635,7 @@ pub struct ReceivedData<'a> {
     flow: &'a mut Flow,
     segment: Segment,
     payload: &'a [u8],
-    /// How much of the payload has been read, in bytes.
+    /// Payload bytes that the user has read.
     taken: usize,
 }
 

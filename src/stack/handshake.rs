@@ -419,7 +419,7 @@ mod tests {
         }
     }
 
-    /// RFC 7323, section 5.4: one clock, whichever segment it stamps.
+    /// Checks that all segments of a handshake use one timestamp clock (RFC 7323, section 5.4).
     #[test]
     fn repeated_answers_and_challenges_are_stamped_by_one_clock() {
         let mut syn = segment(SYN, 1000, 0);

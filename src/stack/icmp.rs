@@ -51,7 +51,7 @@ impl Reason {
             (3, 1 | 7 | 8 | 12) => Reason::HostUnreachable,
             (3, 2) => Reason::ProtocolUnreachable,
             (3, 3) => Reason::PortUnreachable,
-            // RFC 1191, section 4.
+            // The next-hop MTU is the low half of the second word (RFC 1191, section 4).
             (3, 4) => Reason::PacketTooBig(rest & 0xffff),
             (3, 9) => Reason::NetworkProhibited,
             (3, 10) => Reason::HostProhibited,

@@ -160,7 +160,7 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
         };
         let step = match protocol {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => len(1)?,
-            // RFC 4302, section 2.2: in 4-byte units, minus 2.
+            // The length counts 4-byte units, minus 2 (RFC 4302, section 2.2).
             AUTHENTICATION => len(2)?,
             FRAGMENT => {
                 let bytes: &[u8; 8] = extension.first_chunk().ok_or(Malformed::Truncated)?;

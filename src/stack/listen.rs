@@ -314,11 +314,11 @@ impl Stack {
 /// one, and scanners get no answer.
 fn reaction(segment: &Segment) -> Admission {
     match (segment.is(RST), segment.is(ACK), segment.is(SYN)) {
-        // First, second and third.
+        // Steps "first" to "third" of RFC 9293, section 3.10.7.2.
         (true, _, _) => Admission::Ignore,
         (_, true, _) => Admission::Refuse,
         (_, _, true) if !segment.is(FIN) => Admission::Accept,
-        // Fourth.
+        // Step "fourth".
         _ => Admission::Ignore,
     }
 }

@@ -10,7 +10,7 @@ const HASTE: Duration = Duration::from_millis(1);
 /// A count of the segments that a flow's peer retransmitted.
 #[derive(Debug, Default)]
 pub(super) struct PeerRetransmissions {
-    /// The end of the highest data so far.
+    /// End of the highest data received.
     highest: Option<SeqNumber>,
     /// When data was last reordered.
     overtaken_at: Option<Duration>,
