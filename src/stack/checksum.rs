@@ -1,16 +1,16 @@
 //! The Internet checksum (RFC 1071).
 
-/// A one's-complement sum under way. The pieces added must all but the last have an even length.
+/// A one's-complement sum under way. Every added piece but the last must have an even length.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// Adds bytes as big-endian 16-bit words; a lone last byte counts as if a zero followed.
+    /// Adds bytes as big-endian 16-bit words. An odd last byte is padded with a zero.
     #[must_use]
     #[expect(clippy::should_implement_trait, reason = "what is added is no sum")]
     pub fn add(self, bytes: &[u8]) -> Sum {
-        // Four bytes a step in the host's order: the sum comes out byte-swapped on little-endian hosts,
-        // which one swap at the end sets right (RFC 1071, section 2B).
+        // Adds four bytes a step in the host's byte order. On little-endian hosts the sum is then
+        // byte-swapped, which one swap at the end corrects (RFC 1071, section 2B).
         let mut sum = 0u64;
         let (words, rest) = bytes.as_chunks::<4>();
         for word in words {
@@ -28,12 +28,13 @@ impl Sum {
         Sum(self.0 + u64::from(word))
     }
 
-    /// The sum, folded to 16 bits: what checksum offload wants in the field.
+    /// Returns the sum folded to 16 bits, which checksum offload expects in the field.
     pub fn partial(self) -> u16 {
         fold(self.0)
     }
 
-    /// The checksum: the folded sum's complement. Over data that includes a right checksum it is 0.
+    /// Returns the checksum: the folded sum's complement. Over data that includes a right checksum,
+    /// it is 0.
     pub fn checksum(self) -> u16 {
         !self.partial()
     }

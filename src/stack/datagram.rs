@@ -1,9 +1,9 @@
-//! One UDP port of ours (RFC 768): datagrams in, datagrams out.
+//! One local UDP port (RFC 768): sends and receives datagrams.
 //!
-//! There is no state to keep but whom we talk with. What arrives is copied into an inbox until the user has
-//! taken it; the engine stops taking frames meanwhile, so that the inbox holds one turn's worth and the rest
-//! waits in the packet socket's buffer. What leaves goes straight to the link: equal-sized datagrams as one
-//! super-frame where the kernel cuts those, datagrams above the MTU in fragments.
+//! The only state is the peer. Received datagrams are copied into an inbox until the user has taken
+//! them. Meanwhile the event loop reads no frames, so the inbox holds one turn's worth and the rest
+//! waits in the packet socket's buffer. Sent datagrams go straight to the link: datagrams of equal
+//! size as one super-frame where the kernel segments those, datagrams above the MTU in fragments.
 mod inbox;
 
 use super::{
@@ -27,102 +27,114 @@ use std::{
     time::Duration,
 };
 
+/// Length of the UDP header, in bytes.
 const HEADER: usize = 8;
-/// Where the checksum field stands, in bytes.
+/// Offset of the checksum field, in bytes.
 const CHECKSUM: usize = 6;
+/// Maximum length of the IP and UDP headers together, in bytes.
 const MAX_HEADERS: usize = ip::IPV6_HEADER + 8 + HEADER;
-/// The most datagrams in a super-frame (UDP_MAX_SEGMENTS of linux/udp.h; 128 in later kernels).
+/// Maximum datagrams in a super-frame (UDP_MAX_SEGMENTS of linux/udp.h; 128 in later kernels).
 const MAX_SEGMENTS: usize = 64;
-/// How long we speak to a peer that says nothing before its neighbour is asked whether it is there (RFC 4861,
-/// section 10, DELAY_FIRST_PROBE_TIME).
+/// Time without an answer from the peer after which its neighbour is probed (RFC 4861, section 10,
+/// DELAY_FIRST_PROBE_TIME).
 const CONFIRM_AFTER: Duration = Duration::from_secs(5);
-/// ICMP errors that may wait to be looked at.
+/// Maximum queued ICMP errors.
 const MAX_ERRORS: usize = 16;
-/// Answers to a survey that may wait to be looked at: more than come in one turn.
+/// Maximum queued answers to a survey: more than arrive in one turn.
 const MAX_FINDINGS: usize = 4096;
 
-/// The most bytes that a datagram carries from this address: 65507 in IPv4, 65527 in IPv6.
+/// Returns the maximum payload of a datagram from this address, in bytes: 65507 in IPv4, 65527 in
+/// IPv6.
 pub fn max_payload(local: IpAddr) -> usize {
     let ip = if local.is_ipv4() { ip::IPV4_HEADER } else { 0 };
     usize::from(u16::MAX) - ip - HEADER
 }
 
-/// Whom a port that nobody was dialed from serves.
+/// The peers that a port serves when it dials none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// Whoever speaks first, and nobody else from then on.
+    /// The first peer that sends a datagram; all others are dropped from then on.
     First,
-    /// Everybody; what we send goes to whoever spoke last.
+    /// Every peer; datagrams are sent to the peer that was heard last.
     All,
 }
 
 /// A port to serve.
 pub struct DatagramService {
+    /// The peers served.
     pub audience: Audience,
-    /// Datagrams of those who are not accepted are dropped.
+    /// The filter of remote addresses. Datagrams that it does not accept are dropped.
     pub gate: Gate,
-    /// The interfaces served, by index, and what packets may measure on each.
+    /// The served interfaces by index, each with the limits of its packets.
     pub paths: HashMap<u32, Path>,
 }
 
-/// What went by.
+/// Counters of a port's traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DatagramCounters {
+    /// Datagrams sent.
     pub datagrams_sent: u64,
+    /// Payload bytes sent.
     pub bytes_sent: u64,
+    /// Datagrams received and delivered.
     pub datagrams_received: u64,
+    /// Payload bytes received and delivered.
     pub bytes_received: u64,
-    /// Datagrams that this host's own egress dropped (ENOBUFS), or that met an interface that was down.
+    /// Datagrams that this host's own egress dropped (ENOBUFS), or that met an interface that was
+    /// down.
     pub egress_drops: u64,
-    /// Datagrams that were not delivered because they came from somebody else than whom we talk with.
+    /// Datagrams dropped because they came from a host other than the peer.
     pub strangers: u64,
     /// Datagrams with a wrong checksum or a malformed header.
     pub invalid: u64,
 }
 
-/// The other end of what we send.
+/// The destination of sent datagrams.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     tuple: FiveTuple,
     next_hop: NextHop,
     neighbour: Neighbour,
-    /// Where the last datagram came from that was let in; at first, where ours go.
+    /// Link-layer origin of the last datagram admitted; at first, the next hop.
     came_from: NextHop,
     path: Path,
     template: Template,
 }
 
-/// What a port of a host that is surveyed answered.
+/// An answer from a port of the surveyed host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// The port that answered.
     pub port: SocketAddr,
     /// A datagram, or an ICMP error.
     pub answer: Result<(), IcmpError>,
 }
 
-/// A UDP port; deaf until it is told whom to talk with.
+/// A UDP port. It receives nothing before [`DatagramSocket::dial`] or [`DatagramSocket::serve`].
 pub struct DatagramSocket {
     hop_limit: u8,
     traffic_class: u8,
-    /// Identification of the next packet or fragmented datagram. It starts anywhere (RFC 7739, section 5.2).
+    /// Identification of the next packet or fragmented datagram. It starts anywhere (RFC 7739,
+    /// section 5.2).
     id: u32,
     service: Option<DatagramService>,
     peer: Option<Peer>,
-    /// The peer has sent something.
+    /// Whether the peer has sent anything.
     heard: bool,
     inbox: Inbox,
     errors: VecDeque<IcmpError>,
-    /// Answers of any port of the peer's address, while that is surveyed.
+    /// Answers from all ports of the peer's address, during a survey.
     findings: Option<VecDeque<Finding>>,
-    /// Datagrams with a wrong checksum or length, by the port of the surveyed host that they came from.
+    /// Datagrams with a wrong checksum or length, by the surveyed host's port.
     invalid: HashMap<u16, u64>,
     counters: DatagramCounters,
-    /// When we last knew that the peer hears us, or had not spoken to it since; datagrams sent and received then.
+    /// When the peer last proved reachable, or had not been sent anything since; datagrams sent and
+    /// received by then.
     confirmed: (Duration, u64, u64),
 }
 
 impl DatagramSocket {
-    /// A socket that talks with nobody. `seed` must be unpredictable.
+    /// Returns a socket without a peer. `seed` must be unpredictable.
     pub fn new(settings: &Settings, seed: u64) -> DatagramSocket {
         DatagramSocket {
             hop_limit: settings.hop_limit,
@@ -140,33 +152,35 @@ impl DatagramSocket {
         }
     }
 
-    /// Talks with one peer.
+    /// Sets the peer to send to and receive from.
     pub fn dial(&mut self, tuple: FiveTuple, route: FlowRoute) {
         self.set_peer(tuple, route);
     }
 
-    /// Talks with those who speak to us.
+    /// Serves the peers that send datagrams here.
     pub fn serve(&mut self, service: DatagramService) {
         self.service = Some(service);
     }
 
-    /// From now on, whatever any port of the peer's address answers is a finding and nothing else, so that each
-    /// port may be dialed in turn.
+    /// Starts a survey: from now on, every answer from any port of the peer's address becomes a
+    /// [`Finding`] and nothing else, so that each port can be dialed in turn.
     pub fn survey(&mut self) {
         self.findings = Some(VecDeque::new());
     }
 
-    /// The next answer to a survey.
+    /// Returns the next answer to a survey.
     pub fn take_finding(&mut self) -> Option<Finding> {
         self.findings.as_mut()?.pop_front()
     }
 
-    /// How many datagrams with a wrong checksum or length a port of the surveyed host has sent.
+    /// Returns how many datagrams with a wrong checksum or length a port of the surveyed host has
+    /// sent.
     pub fn invalid_from(&self, port: u16) -> u64 {
         self.invalid.get(&port).copied().unwrap_or(0)
     }
 
-    /// Takes note of a datagram with a wrong checksum or length; `bytes` begins with its header, if it has one.
+    /// Counts a datagram with a wrong checksum or length. `bytes` begins with its header, if it has
+    /// one.
     fn note_invalid(&mut self, header: &ip::Header, bytes: &[u8]) {
         self.counters.invalid += 1;
         let surveyed = self.findings.as_ref().and(self.peer.as_ref()).map(|peer| peer.tuple.remote.ip());
@@ -177,7 +191,7 @@ impl DatagramSocket {
         }
     }
 
-    /// Notes what a port of the surveyed host answered; whether a survey is under way.
+    /// Records an answer from a port of the surveyed host. Returns whether a survey is under way.
     fn find(&mut self, local: SocketAddr, port: SocketAddr, answer: Result<(), IcmpError>) -> bool {
         let Some(findings) = &mut self.findings else { return false };
         let ours = |peer: Peer| peer.tuple.local == local && peer.tuple.remote.ip() == port.ip();
@@ -207,48 +221,50 @@ impl DatagramSocket {
         });
     }
 
-    /// Whom [`DatagramSocket::send`] sends to: the one that was dialed, or the one that spoke first or last.
+    /// Returns the peer that [`DatagramSocket::send`] sends to: the one dialed, or the one that was
+    /// heard first or last.
     pub fn peer(&self) -> Option<FiveTuple> {
         self.peer.map(|peer| peer.tuple)
     }
 
-    /// Whether the peer has ever sent us anything.
+    /// Returns whether the peer has ever sent anything.
     pub fn was_answered(&self) -> bool {
         self.heard
     }
 
+    /// Returns the traffic counters.
     pub fn counters(&self) -> DatagramCounters {
         self.counters
     }
 
-    /// The datagram that has waited longest.
+    /// Returns the oldest datagram in the inbox.
     pub fn front(&self) -> Option<Datagram<'_>> {
         self.inbox.front()
     }
 
-    /// The payloads of all datagrams that wait, one behind the other.
+    /// Returns the payloads of all datagrams in the inbox as one piece.
     pub fn waiting(&self) -> &[u8] {
         self.inbox.all()
     }
 
-    /// Forgets so many bytes of [`DatagramSocket::waiting`], and the empty datagrams behind them.
+    /// Drops `bytes` bytes of [`DatagramSocket::waiting`], and the empty datagrams behind them.
     pub fn forget(&mut self, bytes: usize) {
         self.inbox.forget(bytes);
     }
 
-    /// Forgets the datagram that has waited longest.
+    /// Drops the oldest datagram in the inbox.
     pub fn pop(&mut self) {
         self.inbox.pop();
     }
 
-    /// An ICMP error about what we sent to the peer.
+    /// Returns the next ICMP error about a datagram sent to the peer.
     pub fn take_error(&mut self) -> Option<IcmpError> {
         self.errors.pop_front()
     }
 
-    /// Takes a UDP packet: `bytes` begins with the UDP header. `trusted` skips the checksum; `segment_size` is
-    /// that of a coalesced frame, else 0. `door` judges those who are not known to come by the way that it came; a
-    /// packet that raises a question is to be shown again.
+    /// Handles a UDP packet; `bytes` begins with the UDP header. `trusted` skips the checksum.
+    /// `segment_size` is that of a coalesced frame, else 0. `door` judges a peer that is new, or
+    /// that came by a new path. A packet that raises a question has to be shown again.
     pub(super) fn ingress(
         &mut self,
         header: &ip::Header,
@@ -294,7 +310,8 @@ impl DatagramSocket {
         None
     }
 
-    /// Whether we talk with this peer; a service begins to, if it may.
+    /// Decides whether the sender is a peer. A service adopts a new one where audience, gate and
+    /// route back allow it.
     fn admit(
         &mut self,
         tuple: FiveTuple,
@@ -335,7 +352,7 @@ impl DatagramSocket {
             return Admitted::No;
         };
         match self.peer.as_mut().filter(|_| !stranger) {
-            // The way back may change when a gateway fails.
+            // The route back may change when a gateway fails.
             Some(peer) => {
                 if peer.next_hop.interface != next_hop.interface {
                     peer.path = path;
@@ -353,8 +370,8 @@ impl DatagramSocket {
         Admitted::Yes
     }
 
-    /// The neighbour to ask for its link address anew, after a time in which only we spoke; with whom we talk, and
-    /// where that goes now.
+    /// Returns the neighbour to probe when the peer has been sent datagrams and has not answered
+    /// for a while, with the peer and its current next hop.
     pub(super) fn unanswered(&mut self, now: Duration) -> Option<(FiveTuple, NextHop, IpAddr)> {
         let Peer { tuple, next_hop, neighbour: Neighbour::At(neighbour), .. } = self.peer? else {
             return None;
@@ -372,7 +389,7 @@ impl DatagramSocket {
         None
     }
 
-    /// The neighbour at `address` has this link address.
+    /// Handles an announcement of the link address of the neighbour at `address`.
     pub(super) fn move_neighbour(&mut self, interface: u32, address: IpAddr, mac: MacAddr) {
         let Some(peer) = self.peer.as_mut().filter(|peer| peer.next_hop.interface == interface) else {
             return;
@@ -384,7 +401,7 @@ impl DatagramSocket {
         }
     }
 
-    /// An interface, which was one way, is another now.
+    /// Applies a change of an interface's state.
     pub(super) fn change_interface(&mut self, was: &Interface, is: &Interface) {
         if let Some(path) = self.service.as_mut().and_then(|service| service.paths.get_mut(&is.index)) {
             path.mtu = is.mtu as usize;
@@ -395,8 +412,8 @@ impl DatagramSocket {
         }
     }
 
-    /// Takes an ICMP error. One that is not about the peer, or comes before we sent anything, is forged or
-    /// stale.
+    /// Handles an ICMP error. An error that is not about the peer, or that arrives before anything
+    /// was sent, is forged or stale.
     pub fn icmp(&mut self, error: &IcmpError) {
         if !matches!(error.reason, Reason::PacketTooBig(_))
             && self.find(error.local, error.remote, Err(*error))
@@ -425,11 +442,12 @@ impl DatagramSocket {
         }
     }
 
-    /// Sends `bytes` to the peer as datagrams of `size` bytes, of which the last may be shorter; without bytes,
-    /// one empty datagram. What gets lost on the way is no error, what this host drops itself is counted.
+    /// Sends `bytes` to the peer as datagrams of `size` bytes, of which the last may be shorter;
+    /// without bytes, one empty datagram. A loss on the path is no error. Datagrams that this host
+    /// drops are counted.
     ///
     /// # Errors
-    /// The link's, if it is gone for good.
+    /// The link's error if it is permanent.
     pub fn send(&mut self, link: &mut dyn Link, bytes: &[u8], size: usize) -> Result<(), LinkError> {
         let Some(peer) = self.peer else { return Ok(()) };
         let size = size.clamp(1, max_payload(peer.tuple.local.ip()));
@@ -444,7 +462,7 @@ impl DatagramSocket {
             let datagrams = now.len().div_ceil(size).max(1);
             match self.transmit(link, &peer, now, size) {
                 Err(error @ LinkError::OffloadRefused { .. }) => {
-                    // Once for each offload at most: the link will not offer it again.
+                    // At most once per offload: the link stops offering the refused one.
                     log::warn!("{error}");
                     continue;
                 }
@@ -483,9 +501,9 @@ impl DatagramSocket {
         let offload = link.offloads().checksum && fits;
         let sum = ip::pseudo_header(template.source, template.destination, UDP, len).add(&udp[..CHECKSUM]);
         let field = match offload {
-            // Over the pseudo-header alone.
+            // Checksum offload wants the sum over the pseudo-header alone.
             true => ip::pseudo_header(template.source, template.destination, UDP, len).partial(),
-            // 0 would mean that there is none.
+            // 0 means that there is no checksum.
             false => match sum.add(payload).checksum() {
                 0 => 0xffff,
                 sum => sum,
@@ -533,7 +551,7 @@ impl DatagramSocket {
     }
 }
 
-/// Whether a datagram's sender is somebody we talk with.
+/// The decision whether a datagram's sender is a peer.
 enum Admitted {
     Yes,
     No,
@@ -551,7 +569,7 @@ impl From<Judgement> for Admitted {
 }
 
 impl Peer {
-    /// The most bytes of `size` each that go in one frame.
+    /// Returns the maximum payload of one frame, in bytes: a multiple of `size`.
     fn batch(&self, size: usize) -> usize {
         let headers = self.template.header_len() + HEADER;
         if headers + size > self.path.mtu {
@@ -562,21 +580,22 @@ impl Peer {
     }
 }
 
+/// The ports of a UDP header.
 struct Ports {
     source: u16,
     destination: u16,
 }
 
-/// Ports and payload of a valid UDP packet.
+/// Parses a UDP packet. Returns its ports and payload if it is valid.
 fn parse<'a>(header: &ip::Header, bytes: &'a [u8], trusted: bool) -> Option<(Ports, &'a [u8])> {
     let fixed: &[u8; HEADER] = bytes.first_chunk()?;
     let field = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
-    // What follows the length is padding.
+    // Padding follows the length that the header gives.
     let bytes = bytes.get(..usize::from(field(4)))?;
     let payload = bytes.get(HEADER..)?;
     let valid = match (field(CHECKSUM), header.source) {
         (0, IpAddr::V4(_)) => true,
-        // RFC 8200, section 8.1.
+        // The checksum is mandatory in IPv6 (RFC 8200, section 8.1).
         (0, IpAddr::V6(_)) => false,
         _ if trusted => true,
         _ => {

@@ -1,11 +1,11 @@
-//! When each flow has something to do next.
+//! The flows' timers: when each flow has to be processed next.
 use crate::net::FiveTuple;
 use std::{
     collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
-/// The flows' timers, soonest first.
+/// A queue of the flows' timers, soonest first.
 #[derive(Debug, Default)]
 pub struct Deadlines {
     of: HashMap<FiveTuple, Duration>,
@@ -30,12 +30,12 @@ impl Deadlines {
         }
     }
 
-    /// The soonest.
+    /// Returns the soonest deadline.
     pub fn next(&self) -> Option<Duration> {
         self.order.first().map(|(at, _)| *at)
     }
 
-    /// Takes out one flow whose time has come.
+    /// Removes and returns one flow whose deadline has passed.
     pub fn due(&mut self, now: Duration) -> Option<FiveTuple> {
         let (at, tuple) = *self.order.first()?;
         if at > now {

@@ -1,22 +1,24 @@
-//! Connections that were here: the last of them, whose stragglers still get an answer.
+//! The most recent closed connections, whose stragglers still get an answer.
 //!
-//! A listener on a host that translates addresses must not answer what it knows nothing of. So a peer that missed
-//! our reset would send into a void, were its connection not remembered for a while.
+//! A listener on a host that translates addresses must not answer segments of unknown connections.
+//! A peer that missed our reset would get no answer unless its connection is remembered for a
+//! while.
 use crate::net::FiveTuple;
 use std::collections::{HashSet, VecDeque};
 
-/// How many are remembered; one more and the oldest goes.
+/// Maximum connections remembered; a further one replaces the oldest.
 pub const LIMIT: usize = 1024;
 
+/// A bounded set of closed connections.
 #[derive(Debug, Default)]
 pub struct Departed {
     known: HashSet<FiveTuple>,
-    /// The same, the oldest first.
+    /// The connections of `known`, the oldest first.
     order: VecDeque<FiveTuple>,
 }
 
 impl Departed {
-    /// Remembers a connection; returns the one that is forgotten for it.
+    /// Adds a connection. Returns the oldest one if it was dropped to make room.
     pub fn insert(&mut self, tuple: FiveTuple) -> Option<FiveTuple> {
         if !self.known.insert(tuple) {
             return None;
@@ -27,6 +29,7 @@ impl Departed {
         Some(oldest)
     }
 
+    /// Returns whether the connection is remembered.
     pub fn contains(&self, tuple: &FiveTuple) -> bool {
         self.known.contains(tuple)
     }

@@ -1,24 +1,25 @@
-//! What came for a connection and did not open it: why an attempt that timed out did so although the peer spoke.
+//! Segments that came for a connection and did not open it: a hint at why an attempt timed out.
 use crate::segment::{ACK, FIN, RST, SYN, Segment};
 use std::fmt;
 
-/// A segment that meant nothing to a connection.
+/// The reason why a segment was discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discard {
-    /// Its checksum is wrong.
+    /// The checksum is wrong.
     Checksum,
-    /// Its data offset lies.
+    /// The data offset is impossible.
     Header,
     /// An ICMP error quotes nothing that is in flight (RFC 5927, section 4.1).
     Icmp,
-    /// A segment with these flags that acknowledges something else than our SYN.
+    /// The segment, with these flags, acknowledges something other than our SYN.
     Acknowledgment(u8),
-    /// A segment with these flags that is no answer to a SYN.
+    /// The segment, with these flags, is no answer to a SYN.
     Flags(u8),
 }
 
 impl Discard {
-    /// Of `segment`, which did not open the connection; `acknowledges` says whether its ACK would have.
+    /// Returns the reason to discard `segment`, which did not open the connection. `acknowledges`
+    /// says whether its ACK is acceptable.
     pub fn of(segment: &Segment, acknowledges: bool) -> Discard {
         match segment.is(ACK) && !acknowledges {
             true => Discard::Acknowledgment(segment.flags),
@@ -39,7 +40,7 @@ impl fmt::Display for Discard {
     }
 }
 
-/// Flags by their names.
+/// TCP flags, displayed by their names.
 struct Flags(u8);
 
 impl fmt::Display for Flags {
@@ -53,15 +54,17 @@ impl fmt::Display for Flags {
     }
 }
 
-/// How many segments meant nothing, and the last of them.
+/// A summary of the discarded segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Discards {
+    /// Number of segments discarded.
     pub count: u64,
+    /// The reason for the last one.
     pub last: Discard,
 }
 
 impl fmt::Display for Discards {
-    /// "3 segments came that make no sense, the last one with a wrong checksum".
+    /// Writes "3 segments came that make no sense, the last one: a wrong checksum".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Discards { count, last } = self;
         match count {

@@ -1,5 +1,7 @@
-//! Address resolution on behalf of an address that this host does not own: ARP (RFC 826, RFC 5227) and
-//! neighbour discovery (RFC 4861). For its own addresses the kernel does all this.
+//! ARP (RFC 826, RFC 5227) and NDP (RFC 4861) messages, parsed and written.
+//!
+//! The kernel answers requests for this host's own addresses. The stack answers for an assumed
+//! address only, and solicits neighbours from either.
 use super::ip::{self, Fragmentation, ICMPV6, Template};
 use crate::{
     link::{ETHERTYPE_ARP, ETHERTYPE_IPV6, Link, LinkError, LinkHeader, NextHop, Outgoing},
@@ -19,60 +21,71 @@ use pnet_packet::{
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Length of an ARP packet for IPv4 over Ethernet, in bytes.
 const ARP_LEN: usize = 28;
-/// A solicitation or advertisement with one link-layer address option.
+/// Length of a solicitation or advertisement with one link-layer address option, in bytes.
 const NDP_LEN: usize = 32;
-/// RFC 4861, section 7.1: anything else has crossed a router and is forged.
+/// Hop limit of NDP messages (RFC 4861, section 7.1). A message with another one has crossed a
+/// router and is forged.
 const NDP_HOP_LIMIT: u8 = 255;
 
 /// An address that this host does not own and answers for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssumedAddress {
+    /// The IP address.
     pub address: IpAddr,
+    /// The link address to announce for it.
     pub mac: MacAddr,
     /// The interface's index.
     pub interface: u32,
 }
 
-/// A frame to send: where to, and its network-layer bytes.
+/// A frame to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
+    /// The link-layer destination.
     pub next_hop: NextHop,
+    /// The frame's EtherType.
     pub ethertype: u16,
+    /// The network-layer bytes.
     pub packet: Vec<u8>,
 }
 
-/// A message about our address or a neighbour's link address.
+/// A received message about our address or a neighbour's link address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// The host at `by` asks for our address, or probes for it: an answer is due.
+    /// A request or probe for our address by the host at `by`. It has to be answered.
     Request { by: IpAddr, at: MacAddr },
-    /// `address` has this link address.
+    /// A claim that `address` has this link address.
     Claim { address: IpAddr, mac: MacAddr },
 }
 
-/// A neighbour's link address, as its ARP or NDP messages tell it.
+/// A neighbour's link address, as its ARP or NDP message gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcement {
+    /// The neighbour's IP address.
     pub address: IpAddr,
+    /// The neighbour's link address.
     pub mac: MacAddr,
-    /// It replaces what is known (RFC 4861, section 4.4: not so for proxies and anycast). ARP knows no other.
+    /// Whether the announcement overrides what is known. In NDP, those of proxies and anycast
+    /// addresses do not (RFC 4861, section 4.4); in ARP, all do.
     pub overrides: bool,
 }
 
-/// Reads who says which link address it has out of a frame's network-layer bytes: the sender of an ARP packet, the
-/// target of an advertisement, the source of a solicitation.
+/// Parses a frame's network-layer bytes for a neighbour's link address: of the sender of an ARP
+/// packet, the target of an advertisement, or the source of a solicitation.
 pub fn overhear(ethertype: u16, packet: &[u8]) -> Option<Announcement> {
     match ethertype {
         ETHERTYPE_ARP => {
             let arp = arp(packet)?;
             let address = arp.get_sender_proto_addr();
             let mac = mac(arp.get_sender_hw_addr());
-            // A probe has no sender's address (RFC 5227, section 1.1).
+            // A probe has no sender address (RFC 5227, section 1.1).
             let names_somebody = !address.is_unspecified() && mac.0[0] & 1 == 0;
             names_somebody.then_some(Announcement { address: address.into(), mac, overrides: true })
         }
-        // A glance before the checksum: most packets are a flow's. Neighbour discovery has no extension headers.
+        // The protocol is checked before the checksum, because most packets are a flow's. NDP has
+        // no extension headers.
         ETHERTYPE_IPV6 if packet.get(6) == Some(&ICMPV6) => {
             let (source, message) = ndp(packet)?;
             let kind = *message.first()?;
@@ -92,6 +105,7 @@ pub fn overhear(ethertype: u16, packet: &[u8]) -> Option<Announcement> {
     }
 }
 
+/// Parses an ARP packet for IPv4 over Ethernet.
 fn arp(packet: &[u8]) -> Option<ArpPacket<'_>> {
     ArpPacket::new(packet).filter(|arp| {
         arp.get_hw_addr_len() == 6
@@ -100,7 +114,8 @@ fn arp(packet: &[u8]) -> Option<ArpPacket<'_>> {
     })
 }
 
-/// The source and the ICMPv6 message of a packet, if it may be neighbour discovery: unharmed, and from this link.
+/// Returns the source and the ICMPv6 message of a packet that may be NDP: intact, and sent from
+/// this link.
 fn ndp(packet: &[u8]) -> Option<(IpAddr, &[u8])> {
     let header = ip::parse(packet, false).ok()?;
     let message = packet.get(header.transport..header.end)?;
@@ -111,7 +126,10 @@ fn ndp(packet: &[u8]) -> Option<(IpAddr, &[u8])> {
 }
 
 impl Message {
-    /// Sends it; one that is lost on the way out is no error.
+    /// Sends the message. A transient failure of the link counts as a lost frame.
+    ///
+    /// # Errors
+    /// The link's error if it is permanent.
     pub(super) fn send(&self, link: &mut dyn Link) -> Result<(), LinkError> {
         let packet = Outgoing {
             ethertype: self.ethertype,
@@ -128,7 +146,7 @@ impl Message {
 }
 
 impl AssumedAddress {
-    /// Asks for the link address of `target`.
+    /// Returns a request for the link address of `target`.
     pub fn solicit(&self, target: IpAddr) -> Message {
         match (self.address, target) {
             (IpAddr::V4(own), IpAddr::V4(target)) => {
@@ -138,7 +156,8 @@ impl AssumedAddress {
         }
     }
 
-    /// Probes for a host that has our address already (RFC 5227, section 2.1; RFC 4862, section 5.4).
+    /// Returns a probe for a host that has our address already (RFC 5227, section 2.1; RFC 4862,
+    /// section 5.4).
     pub fn probe(&self) -> Message {
         match self.address {
             IpAddr::V4(own) => {
@@ -148,7 +167,8 @@ impl AssumedAddress {
         }
     }
 
-    /// Announces that the address is ours now (RFC 5227, section 2.3; RFC 4861, section 7.2.6).
+    /// Returns an announcement that the address is ours (RFC 5227, section 2.3; RFC 4861, section
+    /// 7.2.6).
     pub fn announce(&self) -> Message {
         match self.address {
             IpAddr::V4(own) => self.arp(ArpOperations::Request, own, own, MacAddr::BROADCAST),
@@ -156,18 +176,20 @@ impl AssumedAddress {
         }
     }
 
-    /// Answers a request for our address.
+    /// Returns the answer to a request for our address.
     pub fn answer(&self, by: IpAddr, at: MacAddr) -> Message {
         match (self.address, by) {
             (IpAddr::V4(own), IpAddr::V4(by)) => self.arp(ArpOperations::Reply, own, by, at),
-            // RFC 4861, section 7.2.4: a probe, whose source is unspecified, is answered to all nodes.
+            // RFC 4861, section 7.2.4: a probe, whose source is unspecified, is answered to all
+            // nodes.
             (_, by) if by.is_unspecified() => self.advertise(ALL_NODES.into(), multicast_mac(ALL_NODES)),
             (_, by) => self.advertise(by, at),
         }
     }
 
-    /// Reads an ARP packet or an ICMPv6 message out of a frame's network-layer bytes; `from` is the frame's
-    /// source. `None` if it is neither, not for us, or malformed. What we sent ourselves is not heard.
+    /// Parses an ARP packet or an NDP message out of a frame's network-layer bytes; `from` is the
+    /// frame's source. Returns `None` for other packets, malformed ones, those that are not for us,
+    /// and those that we sent ourselves.
     pub fn hear(&self, ethertype: u16, packet: &[u8], from: MacAddr) -> Option<Resolution> {
         let heard = match ethertype {
             ETHERTYPE_ARP => self.hear_arp(packet),
@@ -184,7 +206,7 @@ impl AssumedAddress {
         let mac = mac(arp.get_sender_hw_addr());
         let (sender, target) = (arp.get_sender_proto_addr(), arp.get_target_proto_addr());
         match arp.get_operation() {
-            // Another host claims our address: more important than the question.
+            // A conflict over our address matters more than the request.
             _ if IpAddr::from(sender) == self.address => {
                 Some(Resolution::Claim { address: self.address, mac })
             }
@@ -234,7 +256,8 @@ impl AssumedAddress {
     }
 
     fn solicitation(&self, source: Ipv6Addr, target: Ipv6Addr) -> Message {
-        // RFC 4291, section 2.7.1: the solicited-node address ends in the target's last three bytes.
+        // The solicited-node address ends in the target's last three bytes (RFC 4291,
+        // section 2.7.1).
         let [.., a, b, c] = target.octets();
         let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
         // RFC 4861, section 4.3: no link address with an unspecified source.
@@ -291,9 +314,10 @@ impl AssumedAddress {
     }
 }
 
+/// The link-local all-nodes group (RFC 4291, section 2.7.1).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// RFC 2464, section 7.
+/// Returns the Ethernet address of an IPv6 group (RFC 2464, section 7).
 fn multicast_mac(group: Ipv6Addr) -> MacAddr {
     let [.., a, b, c, d] = group.octets();
     MacAddr([0x33, 0x33, a, b, c, d])
@@ -306,11 +330,13 @@ fn v6(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// The link address in the options of a solicitation or advertisement (RFC 4861, section 4.6.1).
+/// Returns the link address in the options of a solicitation or advertisement (RFC 4861, section
+/// 4.6.1).
 fn link_address(message: &[u8], kind: u8) -> Option<MacAddr> {
     let mut options = message.get(24..)?;
     while let [option, units, ..] = *options {
-        // A length of 0 is forbidden; the next option would be this one again.
+        // A length of 0 is forbidden (RFC 4861, section 4.6). Taking it for 1 keeps the loop
+        // advancing.
         let len = usize::from(units.max(1)) * 8;
         let body = options.get(2..len)?;
         if option == kind {

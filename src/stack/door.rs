@@ -1,13 +1,15 @@
-//! Who may be spoken with at all: before anything is answered to a source, the way back to it is asked for.
+//! Confirms the route back to a source before the stack answers it.
 //!
-//! A packet says by itself only which interface and which neighbour it came from; its source address is a claim.
-//! A kernel answers to where its routing and neighbour tables lead, so whoever claims another's address does not get
-//! the answer. The stack does no I/O and has no such tables: where it needs a way back it returns a [`Question`], the
-//! engine asks the kernel, and tells the stack by [`super::Stack::learn`] before it shows the packet again.
+//! A packet proves only which interface and which neighbour it came from; its source address is a
+//! claim. A kernel answers to where its routing and neighbour tables lead, so a host that forges
+//! another's address does not receive the answer. The stack does no I/O and has no such tables.
+//! Where it needs the route back, it returns a [`Question`]. The event loop asks the kernel, passes
+//! the answer to [`super::Stack::learn`], and then shows the stack the same packet again.
 //!
-//! A flood of forged sources stays cheap: an answer holds for a second or two, whatever it is; their number is
-//! bounded; and so is the number of questions a second. Beyond that a SYN is answered by a cookie to its sender, at
-//! no cost in memory; its connection comes to be only after the question, for which some are kept in reserve.
+//! A flood of forged sources stays cheap. An answer, positive or negative, holds for one to two
+//! seconds. The number of answers is bounded, and so is the rate of questions. Beyond that rate a
+//! SYN is answered with a SYN cookie, at no cost in memory. The ACK that returns the cookie raises
+//! the question before the flow is made; a reserve of questions is kept for such ACKs.
 use super::{martian::LOOPBACK_INTERFACE, next_hop::Neighbour};
 use crate::{
     link::{LinkHeader, NextHop},
@@ -15,74 +17,79 @@ use crate::{
 };
 use std::{collections::HashMap, mem, net::IpAddr, time::Duration};
 
-/// How long an answer holds, at least; twice that at most.
+/// Minimum lifetime of an answer; the maximum is twice as long.
 const LIFETIME: Duration = Duration::from_secs(1);
-/// Answers of one generation, of which there are two; about 100 bytes each.
+/// Maximum answers in each of the two generations; an answer takes about 100 bytes.
 const MAX_ANSWERS: usize = 4096;
-/// The least time between questions in the long run: 4,000 a second.
+/// Minimum interval between questions in the long run: 4,000 a second.
 const INTERVAL: Duration = Duration::from_micros(250);
-/// How far questions may run ahead of that: 1,000 at once.
+/// Maximum lead of questions over the long-run rate: 1,000 at once.
 const BURST: Duration = Duration::from_millis(250);
-/// The same for those that complete a handshake: 1,000 more.
+/// Maximum lead of questions that complete a handshake: 1,000 more at once.
 const RESERVE: Duration = Duration::from_millis(500);
 
-/// A source whose way back is not known: it sent a packet for `local` that came in by `interface`.
+/// A source whose route back is unknown, and the packet that it sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
+    /// Index of the interface that the packet came in by.
     pub interface: u32,
-    /// The frame's source; none on a link without addresses.
+    /// The frame's source; `None` on a link without addresses.
     pub sender: Option<MacAddr>,
+    /// The packet's destination.
     pub local: IpAddr,
+    /// The packet's source.
     pub remote: IpAddr,
 }
 
-/// The way back to a source.
+/// The route back to a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WayBack {
-    /// Where answers go; `None`: to whoever delivered the packet.
+    /// Where answers go; `None` for the neighbour that delivered the packet.
     pub next_hop: Option<NextHop>,
+    /// The neighbour whose link address answers carry.
     pub neighbour: Neighbour,
 }
 
-/// What becomes of a packet.
+/// The decision about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// It may be answered, there.
+    /// The packet may be answered, by this next hop.
     Open(NextHop, Neighbour),
-    /// It is dropped.
+    /// The packet is dropped.
     Closed,
-    /// It has to be shown again once the question is answered.
+    /// The packet has to be shown again once the question is answered.
     Ask(Question),
-    /// Too many questions have been asked just now.
+    /// The rate of questions is exhausted.
     Busy,
 }
 
-/// The ways back that are known. By default all are taken for open, and nothing is asked.
+/// The known routes back. By default every source is trusted, and nothing is asked.
 #[derive(Debug, Default)]
 pub(super) struct Door {
     asks: bool,
     answers: HashMap<Question, Option<WayBack>>,
-    /// The generation before.
+    /// The previous generation.
     older: HashMap<Question, Option<WayBack>>,
+    /// When the current generation began.
     since: Duration,
-    /// When the questions asked so far would be over at the long-run rate.
+    /// When the questions asked so far would end at the long-run rate.
     busy_until: Duration,
 }
 
 impl Door {
-    /// Asks for ways back from now on.
+    /// Turns on the questions about routes back.
     pub fn ask(&mut self) {
         self.asks = true;
     }
 
-    /// Judges a packet of `tuple`, which came from where `reply` goes. `completes`: it ends a handshake, and proves
-    /// thereby that its sender got our SYN-ACK.
+    /// Judges a packet of `tuple`, which came from where `reply` goes. `completes` says that the
+    /// packet ends a handshake, which proves that its sender received our SYN-ACK.
     pub fn judge(&mut self, now: Duration, tuple: &FiveTuple, reply: &NextHop, completes: bool) -> Judgement {
         if !self.asks || reply.interface == LOOPBACK_INTERFACE {
             return Judgement::Open(*reply, Neighbour::Sender(None));
         }
         let sender = reply.destination();
-        // A frame from a group's address, or from none.
+        // The frame's source is a group address, or missing.
         if sender.is_none() && reply.header != LinkHeader::None {
             return Judgement::Closed;
         }
@@ -97,7 +104,7 @@ impl Door {
         }
     }
 
-    /// Remembers the answer to a question; `None`: no way leads back.
+    /// Stores the answer to a question; `None` if there is no route back.
     pub fn learn(&mut self, question: Question, way: Option<WayBack>) {
         if self.answers.len() >= MAX_ANSWERS {
             self.older = mem::take(&mut self.answers);
@@ -105,12 +112,13 @@ impl Door {
         self.answers.insert(question, way);
     }
 
-    /// Forgets all answers: the tables that they came from have changed.
+    /// Drops all answers, because the tables that they came from have changed.
     pub fn forget(&mut self) {
         self.answers.clear();
         self.older.clear();
     }
 
+    /// Starts a new generation of answers when the current one is old enough.
     fn age(&mut self, now: Duration) {
         if now >= self.since + LIFETIME {
             self.older = match now < self.since + 2 * LIFETIME {
@@ -122,7 +130,8 @@ impl Door {
         }
     }
 
-    /// A leaky bucket (GCRA, ITU-T I.371): whether there is room for one more.
+    /// Returns whether the rate allows one more question, and counts it (a leaky bucket: GCRA,
+    /// ITU-T I.371).
     fn may_ask(&mut self, now: Duration, ahead: Duration) -> bool {
         let busy_until = self.busy_until.max(now);
         let may = busy_until + INTERVAL <= now + ahead;
@@ -214,7 +223,7 @@ mod tests {
     fn a_flood_asks_little_and_fills_little() {
         let mut door = door();
         let mut asked = 0;
-        // 100,000 sources a second, for three.
+        // 100,000 sources a second for three seconds.
         for number in 0..300_000u32 {
             let now = Duration::from_micros(10 * u64::from(number));
             if let Judgement::Ask(question) = door.judge(now, &tuple(number), &from(2), false) {
@@ -224,7 +233,7 @@ mod tests {
             assert!(door.answers.len() <= MAX_ANSWERS && door.older.len() <= MAX_ANSWERS);
         }
         assert!((12_500..=13_100).contains(&asked), "{asked} questions");
-        // Whoever completes a handshake has room left.
+        // A completed handshake has the reserve.
         let now = Duration::from_secs(3);
         while door.judge(now, &tuple(1 << 20), &from(2), false) != Judgement::Busy {}
         question(door.judge(now, &tuple(1 << 20), &from(2), true));

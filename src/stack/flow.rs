@@ -1,7 +1,8 @@
-//! One TCP connection of ours: its states, its loss recovery, and the IP header around its segments.
+//! One TCP connection: its states, its loss recovery, and the IP header of its segments.
 //!
-//! A flow does no I/O of its own: frames come in by [`Flow::ingress`], leave by [`Flow::egress`], and time is
-//! passed in as the duration since an arbitrary start.
+//! A flow does no I/O. Received segments enter by [`Flow::ingress`]; [`Flow::egress`] sends what is
+//! due when [`Flow::poll_at`] says so. Time is the duration since an arbitrary start. The user
+//! calls [`Flow::send`], [`Flow::receive`] and [`Flow::close`] in between.
 use super::{
     discard::{Discard, Discards},
     flow_route::{FlowRoute, MAX_HEADERS, Settings, max_payload, mss, template},
@@ -23,10 +24,10 @@ use crate::{
 use arrayvec::ArrayVec;
 use std::{fmt, io, net::IpAddr, time::Duration};
 
-/// The most frames sent in one turn, so that one flow does not starve the rest.
+/// Maximum frames sent in one turn, so that one flow does not starve the others.
 const EGRESS_BUDGET: usize = 64;
 
-/// Why a connection did not come about, or broke.
+/// The reason why a connection failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// A reset answered our SYN.
@@ -35,9 +36,9 @@ pub enum Failure {
     Reset,
     /// An ICMP error answered our SYN.
     Rejected(IcmpError),
-    /// The peer has not acknowledged anything for the user timeout.
+    /// The peer has acknowledged nothing for the user timeout.
     Vanished,
-    /// The interface of this name, which led to the peer, is gone.
+    /// The interface of this name, which led to the peer, disappeared.
     InterfaceGone(String),
 }
 
@@ -53,33 +54,38 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Where a connection stands, as far as its user can tell.
+/// The phase of a connection, as its user sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The handshake is under way.
     Opening,
+    /// Data can be exchanged.
     Open,
-    /// Nothing more will come or go; the user's data has arrived unless [`Flow::failure`] says otherwise.
+    /// The connection is over. The user's data has arrived unless [`Flow::failure`] returns a
+    /// failure.
     Closed,
 }
 
-/// What went by.
+/// Counters of a connection's traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Payload bytes that the user wrote and read.
+    /// Payload bytes that the user wrote.
     pub bytes_sent: u64,
+    /// Payload bytes that the user read.
     pub bytes_received: u64,
-    /// Frames, where a super-frame is one.
+    /// Frames sent, where a super-frame counts once.
     pub frames_sent: u64,
+    /// Frames received, where a super-frame counts once.
     pub frames_received: u64,
-    /// SYNs, first and repeated.
+    /// SYNs sent, retransmissions included.
     pub syns_sent: u64,
-    /// Frames that this host's own egress dropped (ENOBUFS), and SYNs among them.
+    /// Frames that this host's own egress dropped (ENOBUFS).
     pub egress_drops: u64,
+    /// SYNs that this host's own egress dropped.
     pub egress_syn_drops: u64,
     /// Segments with a wrong checksum or header length.
     pub invalid: u64,
-    /// When the peer's first data came.
+    /// When the peer's first data arrived.
     pub first_data_at: Option<Duration>,
 }
 
@@ -88,7 +94,7 @@ pub struct Flow {
     tuple: FiveTuple,
     next_hop: NextHop,
     neighbour: Neighbour,
-    /// The interface that the peer's segments come by.
+    /// Index of the interface that the peer's segments come by.
     came_by: u32,
     template: Template,
     /// IPv4 identification of the next packet. Nothing fragments, so it need not be unpredictable
@@ -102,13 +108,13 @@ pub struct Flow {
     retransmissions: PeerRetransmissions,
     counters: Counters,
     discards: Option<Discards>,
-    /// The header of the last segment without payload that was sent, which in TIME-WAIT is the last ACK.
+    /// Header of the last segment sent without payload; in TIME-WAIT, that is the last ACK.
     last_bare: ArrayVec<u8, MAX_HEADER_LEN>,
 }
 
 impl Flow {
-    /// Begins a connection; the SYN leaves with the next [`Flow::egress`]. `seed` must be unpredictable.
-    /// Its buffers share `pool` with those of other flows.
+    /// Opens a connection; the SYN leaves with the next [`Flow::egress`]. `seed` must be
+    /// unpredictable. The flow's buffers share `pool` with those of other flows.
     pub fn dial(
         now: Duration,
         tuple: FiveTuple,
@@ -122,8 +128,9 @@ impl Flow {
         flow
     }
 
-    /// Takes over a handshake whose SYN-ACK was sent. The segment that completes it comes next. The window stays small
-    /// until [`Flow::accept`].
+    /// Returns the flow of a handshake whose SYN-ACK was sent. The segment that completes the
+    /// handshake must be the next one passed to [`Flow::ingress`]. The window stays small until
+    /// [`Flow::accept`].
     pub fn answer(
         tuple: FiveTuple,
         route: FlowRoute,
@@ -139,7 +146,7 @@ impl Flow {
         let outcome = flow.recovery.handle_segment(now, &handshake.syn, &[]);
         flow.states.ingress(answered, &handshake.syn, outcome, &mut flow.recovery);
         flow.states.egress(answered, &mut flow.recovery);
-        // That is the SYN-ACK, which was sent.
+        // The flow's first segment is the SYN-ACK, which was sent already.
         while flow.recovery.poll_transmit(now).is_some() {}
         flow.recovery.set_clock(now, handshake.clock);
         flow
@@ -185,52 +192,58 @@ impl Flow {
         }
     }
 
+    /// Returns the flow's five-tuple.
     pub fn tuple(&self) -> FiveTuple {
         self.tuple
     }
 
+    /// Returns the traffic counters.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
+    /// Returns the reason why the connection failed, if it did.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
     }
 
+    /// Returns the recovery layer, for its statistics.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
     }
 
-    /// Returns whether the peer has no such connection: nothing needs to be sent any more.
+    /// Returns whether the peer has no such connection, so that nothing needs to be sent.
     fn is_reset(&self) -> bool {
         matches!(self.failure, Some(Failure::Reset | Failure::Refused))
     }
 
-    /// The link address and interface that the flow's packets go to.
+    /// Returns the link address and interface that the flow's packets go to.
     pub fn next_hop(&self) -> NextHop {
         self.next_hop
     }
 
-    /// The interface that the peer's segments have come by; at first, the one that ours leave by.
+    /// Returns the index of the interface that the peer's segments come by; at first, the interface
+    /// that the flow's own leave by.
     pub fn came_by(&self) -> u32 {
         self.came_by
     }
 
-    /// Notes that the peer's segments come by another interface.
+    /// Sets the interface that the peer's segments come by.
     pub fn set_came_by(&mut self, interface: u32) {
         self.came_by = interface;
     }
 
+    /// Returns the neighbour whose link address the flow's packets carry.
     pub fn neighbour(&self) -> Neighbour {
         self.neighbour
     }
 
-    /// Notes that the neighbour at `address` delivers the peer's packets.
+    /// Sets the IP address of the neighbour that delivers the peer's packets.
     pub fn locate(&mut self, address: IpAddr) {
         self.neighbour = Neighbour::Sender(Some(address));
     }
 
-    /// Whether what we send seems not to arrive.
+    /// Returns whether sent segments seem not to arrive.
     pub fn is_stalled(&self, now: Duration) -> bool {
         match self.phase() {
             Phase::Opening => self.counters.syns_sent >= 2,
@@ -272,12 +285,13 @@ impl Flow {
         }
     }
 
-    /// Retransmits at once what was not acknowledged: it has a new chance.
+    /// Retransmits unacknowledged data at once, because the path or its next hop has changed.
     fn retry(&mut self, now: Duration) {
         self.retransmissions.forget_lost_acks();
         self.recovery.retry(recovery_time(now));
     }
 
+    /// Returns the connection's phase.
     pub fn phase(&self) -> Phase {
         match self.states.state() {
             _ if self.failure.is_some() => Phase::Closed,
@@ -287,12 +301,13 @@ impl Flow {
         }
     }
 
-    /// Waiting out the peer's possible retransmissions (RFC 9293, section 3.6.1).
+    /// Returns whether the connection waits for retransmissions of the peer's FIN (RFC 9293,
+    /// section 3.6.1).
     pub fn in_time_wait(&self) -> bool {
         self.states.state() == State::TimeWait
     }
 
-    /// Whether the path loses more than a frame in a hundred, as far as we can tell.
+    /// Returns whether the path loses more than one frame in a hundred, by our estimate.
     pub fn is_lossy(&self) -> bool {
         let Counters { egress_drops, frames_sent, frames_received, .. } = self.counters;
         let lost =
@@ -300,17 +315,17 @@ impl Flow {
         lost * 100 > frames_sent + frames_received
     }
 
-    /// Whether the peer is on this host, too: lo loses nothing.
+    /// Returns whether the peer is on this host; lo loses nothing.
     pub fn is_on_host(&self) -> bool {
         self.next_hop.header == LinkHeader::LOOPBACK
     }
 
-    /// Whether the handshake was ever completed.
+    /// Returns whether the handshake was ever completed.
     pub fn was_established(&self) -> bool {
         self.established
     }
 
-    /// Free space for [`Flow::send`], in bytes.
+    /// Returns the free space for [`Flow::send`], in bytes.
     pub fn send_room(&self) -> usize {
         match self.states.may_send() {
             true => self.recovery.room(),
@@ -318,23 +333,26 @@ impl Flow {
         }
     }
 
-    /// Bytes that wait for [`Flow::receive`].
+    /// Returns the bytes ready for [`Flow::receive`].
     pub fn received(&self) -> usize {
         self.recovery.readable()
     }
 
-    /// Whether the peer has ended its side and everything it sent has been read.
+    /// Returns whether the peer has closed its direction and everything it sent has been read.
     pub fn peer_finished(&self) -> bool {
         self.established && !self.states.may_receive() && self.received() == 0
     }
 
-    /// Bytes written that the peer has not acknowledged.
+    /// Returns the bytes written that the peer has not acknowledged.
     pub fn unacknowledged(&self) -> usize {
         self.recovery.unacknowledged() as usize
     }
 
-    /// Lets `fill` write into a contiguous part of the free send buffer, at most `limit` bytes; it returns
-    /// how much it wrote.
+    /// Passes `fill` a contiguous part of the free send buffer, of at most `limit` bytes. `fill`
+    /// returns how many bytes it wrote.
+    ///
+    /// # Errors
+    /// `NotConnected` if the connection can no longer send, and the errors of `fill`.
     pub fn send(
         &mut self,
         limit: usize,
@@ -348,8 +366,11 @@ impl Flow {
         Ok(written)
     }
 
-    /// Hands `drain` a contiguous part of what was received, at most `limit` bytes; it returns how much it
-    /// took.
+    /// Passes `drain` a contiguous part of the received data, of at most `limit` bytes. `drain`
+    /// returns how many bytes it took.
+    ///
+    /// # Errors
+    /// Those of `drain`.
     pub fn receive(
         &mut self,
         limit: usize,
@@ -363,32 +384,33 @@ impl Flow {
         Ok(received)
     }
 
-    /// Ends the connection without a word: there is no way left to say it.
+    /// Fails the connection without sending anything, because its interface is gone.
     pub fn strand(&mut self, interface: &str) {
         self.failure.get_or_insert_with(|| Failure::InterfaceGone(interface.to_owned()));
     }
 
-    /// Ends our side: a FIN follows the last byte.
+    /// Closes our direction: a FIN follows the last byte.
     pub fn close(&mut self) {
         self.states.close();
     }
 
-    /// Ends both sides at once: a reset leaves with the next [`Flow::egress`].
+    /// Aborts the connection: a reset leaves with the next [`Flow::egress`].
     pub fn abort(&mut self) {
         self.states.abort();
     }
 
-    /// There is a user: the window opens.
+    /// Opens the window, because the connection has a user now.
     pub fn accept(&mut self) {
         self.recovery.set_accepted(true);
     }
 
-    /// Gives back the memory that is allocated and not used.
+    /// Frees the memory that is allocated and not used.
     pub fn reclaim(&mut self) {
         self.recovery.reclaim();
     }
 
-    /// Drops what was received; if anything was, and the peer has all of ours, or if `overdue`, ends both sides.
+    /// Drops the received data of a released flow. Aborts the connection if there was any and the
+    /// peer has acknowledged all of ours, or if `overdue`.
     pub fn drop_received(&mut self, overdue: bool) {
         let mut dropped = 0;
         while self.received() > 0 {
@@ -402,13 +424,13 @@ impl Flow {
         }
     }
 
-    /// Returns the last ACK that was sent, to be sent again if the peer has not got it.
+    /// Returns the last ACK that was sent, to be retransmitted if the peer missed it.
     pub fn last_ack(&self) -> Option<HeaderOnly> {
         let Flow { next_hop, template, .. } = *self;
         Segment::parse(&self.last_bare).map(|segment| HeaderOnly { next_hop, template, segment })
     }
 
-    /// Notes a segment that is no part of the connection.
+    /// Counts a segment that is not part of the connection.
     pub fn note_discard(&mut self, last: Discard) {
         self.counters.invalid += u64::from(matches!(last, Discard::Checksum | Discard::Header));
         if self.phase() == Phase::Opening {
@@ -417,13 +439,13 @@ impl Flow {
         }
     }
 
-    /// What came while the handshake was under way and was no part of it.
+    /// Returns the segments discarded during the handshake.
     pub fn discards(&self) -> Option<Discards> {
         self.discards
     }
 
-    /// Takes one segment of this flow, its checksum verified. An answer to its sender goes to `reply`. Returns whether its
-    /// payload is in order and has not been taken: it waits for [`ReceivedData`].
+    /// Handles a segment of this flow whose checksum was verified. `reply` is the next hop back to
+    /// its sender. Returns whether the payload is in order and was left for [`ReceivedData`].
     pub fn ingress(&mut self, now: Duration, segment: &Segment, payload: &[u8], reply: &NextHop) -> bool {
         self.counters.frames_received += 1;
         self.note_sequence(now, segment);
@@ -437,7 +459,7 @@ impl Flow {
         if segment.is(segment::RST) && before != after {
             self.failure = match before {
                 State::SynSent | State::SynReceived => Some(Failure::Refused),
-                // Everything had been exchanged: the peer only skipped its TIME-WAIT.
+                // Everything was exchanged: the peer only skipped its TIME-WAIT.
                 State::TimeWait => None,
                 _ => Some(Failure::Reset),
             };
@@ -449,13 +471,15 @@ impl Flow {
         outcome == Outcome::InOrder
     }
 
-    /// Keeps the payload that [`Flow::ingress`] has left, but for the first `taken` bytes, which the user has read.
+    /// Stores the payload that [`Flow::ingress`] left, except for the first `taken` bytes, which
+    /// the user has read.
     fn keep(&mut self, now: Duration, segment: &Segment, payload: &[u8], taken: usize) {
         self.recovery.keep(recovery_time(now), segment, payload, taken);
         self.states.follow(now, &mut self.recovery);
     }
 
-    /// Answers a peer that came to us to where its segments come from, if they are what we expect.
+    /// Moves an accepted flow's next hop to the link address that the peer's segments come from, if
+    /// the segment is genuine.
     fn follow(&mut self, segment: &Segment, reply: &NextHop) {
         if !matches!(self.neighbour, Neighbour::Sender(_)) || reply.interface != self.next_hop.interface {
             return;
@@ -471,7 +495,7 @@ impl Flow {
         }
     }
 
-    /// Takes note of when data came, and in what order.
+    /// Records the arrival time and order of data.
     fn note_sequence(&mut self, now: Duration, segment: &Segment) {
         if segment.payload_len == 0 {
             return;
@@ -482,8 +506,8 @@ impl Flow {
         self.retransmissions.note(now, (segment.seq, end), expected, self.recovery.min_rtt());
     }
 
-    /// Takes an ICMP error about this flow. One whose quoted sequence number is not in flight is forged or
-    /// stale (RFC 5927, section 4.1).
+    /// Handles an ICMP error about this flow. An error whose quoted sequence number is not in
+    /// flight is forged or stale (RFC 5927, section 4.1).
     pub fn icmp(&mut self, now: Duration, error: &IcmpError) {
         if !self.recovery.quotes(SeqNumber(error.sequence)) {
             self.note_discard(Discard::Icmp);
@@ -494,12 +518,12 @@ impl Flow {
             _ if self.states.state() == State::SynSent => {
                 self.failure = Some(Failure::Rejected(*error));
             }
-            // RFC 5927, section 5.2: hard errors are soft once the connection stands.
+            // RFC 5927, section 5.2: hard errors are soft once the connection is established.
             _ => log::info!("{}: {error}; going on, the connection is established", self.tuple),
         }
     }
 
-    /// The path carries no more than `mtu` bytes, or a little less than we send where a router does not say.
+    /// Lowers the MSS to a path MTU of `mtu` bytes.
     fn shrink(&mut self, now: Duration, mtu: u32) {
         let least = minimum_mtu(self.template.source) as usize;
         let headers = self.template.header_len() + segment::MIN_HEADER_LEN;
@@ -512,8 +536,11 @@ impl Flow {
         self.recovery.set_mss(recovery_time(now), self.mss as u16);
     }
 
-    /// Sends what is due; `Ok(true)` if the budget ended before the work did. A lost packet is no error here:
-    /// recovery repeats it.
+    /// Sends what is due. Returns whether the budget ended before the work did. A lost packet is no
+    /// error here: the recovery layer retransmits it.
+    ///
+    /// # Errors
+    /// The link's error if it is permanent.
     pub fn egress(&mut self, now: Duration, link: &mut dyn Link) -> Result<bool, LinkError> {
         if self.is_reset() {
             return Ok(false);
@@ -536,8 +563,8 @@ impl Flow {
             let field = match offloads.checksum {
                 true => sum.partial(),
                 false => {
-                    // The header's length is even, so the payload's first piece may follow; only the ring's
-                    // end can make that piece odd.
+                    // The header's length is even, so the payload's first piece may follow. Only
+                    // the ring's end can make that piece odd.
                     odd_safe(sum.add(transmit.header), transmit.payload)
                 }
             };
@@ -575,7 +602,8 @@ impl Flow {
                     log::warn!("{error}");
                     self.recovery.set_max_frame(self.mss);
                 }
-                // The engine watches the interfaces, and reports this one by its name.
+                // The event loop watches the interfaces, and reports the loss by the interface's
+                // name.
                 Err(error @ LinkError::Gone { .. }) => {
                     log::debug!("{}: {error}", self.tuple);
                     return Ok(false);
@@ -587,7 +615,7 @@ impl Flow {
         Ok(true)
     }
 
-    /// When [`Flow::egress`] is due next; a time that has passed means at once.
+    /// Returns when [`Flow::egress`] is due next; a time in the past means at once.
     pub fn poll_at(&mut self, now: Duration) -> Option<Duration> {
         if self.is_reset() {
             return None;
@@ -598,20 +626,21 @@ impl Flow {
     }
 }
 
-/// Data of one connection that has just come in order, and lies in its frame.
+/// Data of one connection that has arrived in order and still lies in its frame.
 ///
-/// The user reads it there by [`ReceivedData::receive`]. What is left when this is dropped is copied into the flow's buffer.
+/// The user reads it there by [`ReceivedData::receive`]. Dropping the value copies the rest into
+/// the flow's buffer.
 pub struct ReceivedData<'a> {
     now: Duration,
     flow: &'a mut Flow,
     segment: Segment,
     payload: &'a [u8],
-    /// How much of the payload has been read, in bytes.
+    /// Payload bytes that the user has read.
     taken: usize,
 }
 
 impl<'a> ReceivedData<'a> {
-    /// Lets the user read the payload that [`Flow::ingress`] has left.
+    /// Returns the payload that [`Flow::ingress`] left in its frame.
     pub(super) fn new(
         now: Duration,
         flow: &'a mut Flow,
@@ -626,11 +655,12 @@ impl<'a> ReceivedData<'a> {
         &self.flow.tuple
     }
 
-    /// Hands `drain` a contiguous part of what was received, at most `limit` bytes: what waits in the flow's buffer, then
-    /// the data in the frame. `drain` returns how many bytes it took.
+    /// Passes `drain` a contiguous part of the received data, of at most `limit` bytes: first the
+    /// data in the flow's buffer, then the data in the frame. `drain` returns how many bytes it
+    /// took.
     ///
     /// # Errors
-    /// `drain`'s.
+    /// Those of `drain`.
     pub fn receive(
         &mut self,
         limit: usize,
@@ -657,7 +687,7 @@ impl Drop for ReceivedData<'_> {
     }
 }
 
-/// The checksum over two pieces of which the first may have an odd length.
+/// Returns the checksum over two pieces, of which the first may have an odd length.
 fn odd_safe(sum: super::checksum::Sum, [first, second]: [&[u8]; 2]) -> u16 {
     match (first.len() % 2, second) {
         (0, _) | (_, []) => sum.add(first).add(second).checksum(),

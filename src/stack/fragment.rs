@@ -1,10 +1,10 @@
-//! Fragments, of IPv4 (RFC 791, RFC 815) and IPv6 (RFC 8200, section 4.5) alike: datagrams are cut for a small
-//! MTU and put together again.
+//! Fragmentation and reassembly, of IPv4 (RFC 791, RFC 815) and IPv6 (RFC 8200, section 4.5) alike.
 //!
-//! [`Reassembly`] trusts nobody: pieces that overlap condemn their datagram (RFC 5722, and RFC 8200 for IPv6;
-//! the same is wise for IPv4), an exact repetition is skipped, and memory has a fixed bound. When it is
-//! reached, the oldest datagram gives way, so that pieces that never become whole (those of the host's other
-//! sockets among them: later fragments carry no port) cannot keep out what comes after them.
+//! [`Reassembly`] trusts no sender. Overlapping fragments condemn their datagram (RFC 5722, and RFC
+//! 8200 for IPv6; IPv4 is treated alike), and an exact repetition is skipped. Memory is bounded.
+//! When the bound is reached, the oldest datagram is dropped, so that fragments that never become
+//! whole cannot keep out later datagrams. Fragments of the host's other sockets are among those:
+//! later fragments carry no port.
 use super::ip::{self, Fragment, Fragmentation, Header, Template};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,30 +13,34 @@ use std::{
     time::Duration,
 };
 
-/// What all pieces together may occupy, in bytes (Linux: net.ipv4.ipfrag_high_thresh).
+/// Maximum memory of all fragments together, in bytes (Linux: net.ipv4.ipfrag_high_thresh).
 pub const MEMORY: usize = 4 << 20;
-/// How long a datagram waits for its pieces: net.ipv4.ipfrag_time; RFC 8200, section 4.5.
+/// Reassembly timeout of IPv4 (net.ipv4.ipfrag_time).
 const TIMEOUT_V4: Duration = Duration::from_secs(30);
+/// Reassembly timeout of IPv6 (RFC 8200, section 4.5).
 const TIMEOUT_V6: Duration = Duration::from_secs(60);
-/// What a piece and a datagram are charged for besides their payload, in bytes: generous estimates of what the
-/// maps and the allocator need.
+/// Memory charged for a fragment besides its payload, in bytes: a generous estimate of the needs of
+/// map and allocator.
 const PIECE_COST: usize = 128;
+/// Memory charged for a datagram besides its fragments, in bytes: an estimate likewise.
 const DATAGRAM_COST: usize = 1024;
-/// The most that a length field leaves for a datagram's payload behind a header of ours, in bytes.
+/// Maximum payload that IPv4's length field leaves behind our header, in bytes.
 const MAX_PAYLOAD_V4: usize = 65_535 - ip::IPV4_HEADER;
+/// Maximum payload that IPv6's length field allows, in bytes.
 const MAX_PAYLOAD_V6: usize = 65_535;
-/// Offsets count in these units, in bytes.
+/// Unit of fragment offsets, in bytes.
 const UNIT: usize = 8;
 
-/// Cuts `len` bytes of payload into pieces for packets of at most `mtu` bytes, of which `header` are the IP
-/// headers of a fragment. Yields each piece's place and whether more follow.
+/// Cuts `len` bytes of payload into fragments for packets of at most `mtu` bytes; `header` is the
+/// length of a fragment's IP headers. Yields each fragment's range and whether more fragments
+/// follow.
 pub fn cut(len: usize, mtu: usize, header: usize) -> impl Iterator<Item = (Range<usize>, bool)> {
     let step = (mtu.saturating_sub(header) / UNIT * UNIT).max(UNIT);
     (0..len).step_by(step).map(move |at| (at..len.min(at + step), at + step < len))
 }
 
-/// What the pieces of a datagram have in common. RFC 8200 leaves the protocol out: only the first piece's
-/// counts.
+/// The fields that a datagram's fragments have in common. `protocol` is `None` in IPv6: RFC 8200
+/// takes it from the first fragment only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     source: IpAddr,
@@ -45,39 +49,43 @@ struct Key {
     id: u32,
 }
 
-/// A datagram in pieces.
+/// An incomplete datagram.
 #[derive(Debug)]
 struct Partial {
-    /// Its place among all datagrams, in the order of their first pieces' arrival.
+    /// Serial number of the datagram, in the order of first arrival.
     number: u64,
     deadline: Duration,
-    /// By offset; they never overlap.
+    /// Fragments by offset; they never overlap.
     pieces: BTreeMap<u16, Vec<u8>>,
     /// Bytes in `pieces`.
     received: usize,
-    /// The payload's length, once the last piece is there.
+    /// The payload's length, known from the last fragment.
     len: Option<usize>,
-    /// Protocol and hop limit of the first piece, once it is there.
+    /// Protocol and hop limit, known from the first fragment.
     first: Option<(u8, u8)>,
-    /// Its pieces overlapped: whatever else comes of it is dropped until the deadline.
+    /// Whether fragments overlapped. Further fragments are dropped until the deadline.
     condemned: bool,
 }
 
-/// What became of a piece.
+/// The relation of a fragment to those already received.
 #[derive(Debug, PartialEq, Eq)]
 enum Fit {
+    /// The fragment brings new data.
     New,
+    /// The fragment is an exact repetition.
     Repeated,
-    /// It contradicts what is there.
+    /// The fragment contradicts earlier ones.
     Conflict,
 }
 
 impl Partial {
+    /// Returns the memory that the datagram is charged for, in bytes.
     fn cost(&self) -> usize {
         DATAGRAM_COST + self.pieces.len() * PIECE_COST + self.received
     }
 
-    /// How `bytes` at `offset` go together with what is there. Looks at the two neighbours only.
+    /// Compares `bytes` at `offset` with the fragments received. Only the two neighbours matter,
+    /// because fragments never overlap.
     fn fit(&self, offset: u16, bytes: &[u8], more: bool) -> Fit {
         let end = usize::from(offset) + bytes.len();
         let past_end = self.len.is_some_and(|len| end > len || !more && end != len);
@@ -96,25 +104,27 @@ impl Partial {
         }
     }
 
+    /// Returns whether all fragments have arrived.
     fn is_whole(&self) -> bool {
         self.len == Some(self.received)
     }
 }
 
-/// Datagrams whose pieces have not all arrived.
+/// A table of incomplete datagrams.
 #[derive(Debug, Default)]
 pub struct Reassembly {
     datagrams: HashMap<Key, Partial>,
-    /// The keys in the order of the first pieces' arrival.
+    /// The keys in the order of first arrival.
     order: BTreeMap<u64, Key>,
     begun: u64,
-    /// What `datagrams` occupies, in bytes; never more than [`MEMORY`].
+    /// Memory that `datagrams` occupies, in bytes; never more than [`MEMORY`].
     held: usize,
 }
 
 impl Reassembly {
-    /// Takes one fragment: `packet` whose IP header is `header`. Returns the whole packet, with an IP header
-    /// of its own, when this was the last piece missing. Its checksum is yet to be verified.
+    /// Adds a fragment: `packet`, whose IP header is `header`. Returns the whole packet with an IP
+    /// header of its own if this was the last fragment missing. The checksum of that packet is not
+    /// verified.
     pub fn insert(&mut self, now: Duration, header: &Header, packet: &[u8]) -> Option<Vec<u8>> {
         let Fragment { id, offset, more } = header.fragment?;
         let bytes = packet.get(header.transport..header.end)?;
@@ -162,7 +172,7 @@ impl Reassembly {
         None
     }
 
-    /// What is held at the moment, in bytes, by the estimate that [`MEMORY`] bounds.
+    /// Returns the memory in use, in bytes, by the estimate that [`MEMORY`] bounds.
     pub fn held(&self) -> usize {
         self.held
     }
@@ -201,7 +211,7 @@ impl Reassembly {
         self.order.first_key_value().map(|(_, key)| *key)
     }
 
-    /// Forgets the oldest datagrams as long as their time is over.
+    /// Drops the datagrams whose timeout has passed, from the oldest on.
     fn expire(&mut self, now: Duration) {
         while let Some(oldest) = self.oldest()
             && self.datagrams.get(&oldest).is_none_or(|partial| partial.deadline <= now)
@@ -211,7 +221,7 @@ impl Reassembly {
     }
 }
 
-/// The packet that the pieces make.
+/// Builds the packet out of its fragments.
 fn join(key: &Key, partial: &Partial) -> Option<Vec<u8>> {
     let (protocol, hop_limit) = partial.first?;
     let template = Template {

@@ -1,12 +1,13 @@
-//! Handshakes that a listener has answered: a SYN, a SYN-ACK, and the ACK still to come.
+//! Handshakes of a listener: the SYN was answered with a SYN-ACK, and the ACK is still to come.
 //!
-//! A flow with its buffers is made only for the ACK, so that a flood of SYNs costs a small record each. The
-//! record keeps the SYN and the seed of the flow to be; the flow is made with that seed and shown the SYN
-//! then, so that it has sent, as far as it can tell, the very SYN-ACK that was sent for it here.
+//! A flow with its buffers is made only when the ACK comes, so a flood of SYNs costs a small record
+//! each. The record keeps the SYN and the future flow's seed. The flow is made with that seed and
+//! then shown the SYN, so its own SYN-ACK equals the one that was sent.
 //!
-//! When there are too many records, none is kept: the seed is a keyed hash of who asks, so that the ACK proves
-//! itself (SYN cookies, RFC 4987, section 3.6). Such a connection has only what the hash can remember: an MSS
-//! of four, no window scale, no SACK, no timestamps.
+//! When there are too many records, none is kept. The seed is then a keyed hash of the five-tuple
+//! and the SYN's sequence number, so the ACK proves itself (SYN cookies, RFC 4987, section 3.6).
+//! Such a connection has only the options that the hash can remember: one of four MSS values, no
+//! window scale, no SACK, no timestamps.
 use super::{next_hop::Neighbour, state_machine};
 use crate::{
     link::NextHop,
@@ -20,57 +21,62 @@ use std::{
     time::Duration,
 };
 
-/// When a SYN-ACK is repeated: after 1 s (RFC 6298, section 2.1), then doubling. After the last one nothing is
-/// kept.
+/// Intervals between transmissions of a SYN-ACK: 1 s (RFC 6298, section 2.1), then doubling. After
+/// the last one the record is dropped.
 const REPEATS: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
-/// One handshake's segments that are not acceptable are answered no more often than this (RFC 5961, section 7; Linux's
+/// Minimum interval between challenge ACKs of one handshake (RFC 5961, section 7; Linux's
 /// tcp_invalid_ratelimit).
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Stale entries that may always wait for their time.
+/// Maximum stale timer entries that are always tolerated.
 const SLACK: usize = 1024;
 
-/// One handshake.
+/// A handshake whose SYN was answered.
 #[derive(Clone, Debug)]
 pub struct Handshake {
+    /// The next hop of the SYN-ACK and of the future flow.
     pub next_hop: NextHop,
+    /// The neighbour whose link address the next hop carries.
     pub neighbour: Neighbour,
-    /// What the flow is to be made with.
+    /// The future flow's seed.
     pub seed: u64,
     /// The peer's SYN.
     pub syn: Segment,
-    /// When the SYN was answered first, and what the timestamp clock said then.
+    /// When the SYN was first answered.
     pub answered: Duration,
+    /// The timestamp clock's value when the SYN was first answered.
     pub clock: u32,
     /// Our initial sequence number.
     ours: SeqNumber,
+    /// When the SYN-ACK is to be retransmitted.
     due: Duration,
-    /// When something was challenged last.
+    /// When the last challenge ACK was sent.
     challenged: Option<Duration>,
 }
 
-/// What a segment is to a handshake.
+/// The meaning of a segment to a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The SYN once more.
+    /// The SYN was retransmitted.
     Repeated,
-    /// Another SYN: the peer has begun anew.
+    /// Another SYN came: the peer has started over.
     Replaced,
-    /// The ACK that completes it.
+    /// The ACK completes the handshake.
     Completed,
-    /// A reset at the right place.
+    /// A reset with the expected sequence number ends the handshake.
     Abandoned,
-    /// An ACK of something else, which is reset.
+    /// The ACK acknowledges something other than our SYN. It is answered with a reset.
     Wrong,
-    /// It is out of place: an ACK tells where its place is.
+    /// The segment is not acceptable. It is answered with a challenge ACK.
     Challenged,
+    /// The segment gets no answer.
     Nothing,
 }
 
 impl Handshake {
-    /// The handshake that `syn` begins.
+    /// Returns the handshake that `syn` begins.
     pub fn new(now: Duration, next_hop: NextHop, seed: u64, syn: &Segment) -> Handshake {
         Handshake {
             next_hop,
@@ -85,16 +91,17 @@ impl Handshake {
         }
     }
 
-    /// The same with whose link address the answers carry.
+    /// Returns the handshake with another neighbour.
     pub fn with(self, neighbour: Neighbour) -> Handshake {
         Handshake { neighbour, ..self }
     }
 
-    /// What `segment` is to the handshake, where the SYN-ACK has announced `window` (RFC 9293, section 3.10.7.4, for
-    /// SYN-RECEIVED).
+    /// Classifies `segment`, where the SYN-ACK has announced `window` (RFC 9293, section 3.10.7.4,
+    /// for SYN-RECEIVED).
     ///
-    /// As in Linux's tcp_check_req() (net/ipv4/tcp_minisocks.c), the SYN once more has the SYN-ACK once more for its
-    /// answer, and what acknowledges something else is reset (section 3.5.2, group 2) wherever it lies.
+    /// As in Linux's tcp_check_req() (net/ipv4/tcp_minisocks.c), a retransmitted SYN is answered
+    /// with the SYN-ACK. A wrong acknowledgment is answered with a reset wherever the segment lies
+    /// (section 3.5.2, group 2).
     pub fn classify(&self, segment: &Segment, window: u16) -> Reply {
         let distance = segment.seq.distance_from(self.syn.seq + 1);
         let acceptable = is_acceptable(distance.into(), segment.seq_len().into(), window.into());
@@ -112,16 +119,17 @@ impl Handshake {
         }
     }
 
-    /// Returns the SYN-ACK that the flow's state machine will believe to have sent; `None` for a SYN from port 0, which no
-    /// state machine takes. `mss` and `receive_buffer` are the flow's, in bytes.
+    /// Returns the SYN-ACK, equal to the one that the flow's state machine will generate; `None`
+    /// for a SYN from port 0, which no state machine takes. `mss` and `receive_buffer` are the
+    /// flow's, in bytes.
     pub fn syn_ack(&self, now: Duration, mss: usize, receive_buffer: usize) -> Option<Segment> {
         let mut answer = self.answer(now, receive_buffer)?;
         answer.options.mss = Some(u16::try_from(mss).unwrap_or(u16::MAX));
         Some(answer)
     }
 
-    /// Returns the ACK that tells the peer what is expected of it (RFC 9293, section 3.10.7.4, first; RFC 5961, section
-    /// 3.2).
+    /// Returns a challenge ACK, which tells the peer the expected sequence number (RFC 9293,
+    /// section 3.10.7.4, first; RFC 5961, section 3.2).
     pub fn challenge(&self, now: Duration, receive_buffer: usize) -> Option<Segment> {
         let answer = self.answer(now, receive_buffer)?;
         let window = receive_buffer >> answer.options.window_scale.unwrap_or(0);
@@ -161,19 +169,20 @@ impl Handshake {
     }
 }
 
-/// The window field of a SYN-ACK, which is never scaled (RFC 7323, section 2.2). `receive_buffer` is in bytes.
+/// Returns the window field of a SYN-ACK, which is never scaled (RFC 7323, section 2.2).
+/// `receive_buffer` is in bytes.
 pub fn syn_window(receive_buffer: usize) -> u16 {
     u16::try_from(receive_buffer).unwrap_or(u16::MAX)
 }
 
-/// The handshakes under way.
+/// A table of the handshakes under way.
 #[derive(Debug, Default)]
 pub struct Handshakes {
     pending: HashMap<FiveTuple, Handshake>,
-    /// By how often the SYN-ACK was repeated: when it is due again, soonest first. An entry whose time is not
-    /// its handshake's is stale.
+    /// Times of the next retransmission, soonest first, by the number of retransmissions so far. An
+    /// entry whose time differs from its handshake's is stale.
     due: [VecDeque<(Duration, FiveTuple)>; REPEATS.len()],
-    /// Handshakes that have come or gone: see [`Handshakes::take_changed`].
+    /// Handshakes added or dropped: see [`Handshakes::take_changed`].
     changed: Vec<FiveTuple>,
 }
 
@@ -182,7 +191,7 @@ impl Handshakes {
     pub fn insert(&mut self, tuple: FiveTuple, mut handshake: Handshake) {
         handshake.due = handshake.answered + REPEATS[0];
         if self.due[0].len() > 2 * self.pending.len() + SLACK {
-            // SYNs that their own resets follow leave nothing but stale entries, faster than those come of age.
+            // SYNs followed by their own resets leave only stale entries, faster than those expire.
             let pending = &self.pending;
             self.due[0].retain(|(at, tuple)| pending.get(tuple).is_some_and(|h| h.due == *at));
         }
@@ -191,15 +200,17 @@ impl Handshakes {
         self.changed.push(tuple);
     }
 
+    /// Returns the number of handshakes.
     pub fn len(&self) -> usize {
         self.pending.len()
     }
 
+    /// Returns the handshake of a five-tuple.
     pub fn get(&self, tuple: &FiveTuple) -> Option<&Handshake> {
         self.pending.get(tuple)
     }
 
-    /// A handshake of which a segment is to be challenged, unless one just was.
+    /// Returns the handshake to send a challenge ACK for; `None` if one was sent just before.
     pub fn challenged(&mut self, now: Duration, tuple: &FiveTuple) -> Option<&Handshake> {
         let handshake = self.pending.get_mut(tuple)?;
         if handshake.challenged.is_some_and(|at| now < at + CHALLENGE_INTERVAL) {
@@ -209,22 +220,24 @@ impl Handshakes {
         Some(handshake)
     }
 
+    /// Drops a handshake, and returns it.
     pub fn remove(&mut self, tuple: &FiveTuple) -> Option<Handshake> {
         self.changed.push(*tuple);
         self.pending.remove(tuple)
     }
 
-    /// Forgets all handshakes, and returns whose they were.
+    /// Drops all handshakes, and returns their five-tuples.
     pub fn clear(&mut self) -> impl Iterator<Item = FiveTuple> + use<> {
         std::mem::take(self).pending.into_keys()
     }
 
-    /// The handshakes that have come or gone since the last call, or neither.
+    /// Returns the handshakes added or dropped since the last call; some may be as before.
     pub fn take_changed(&mut self) -> Vec<FiveTuple> {
         std::mem::take(&mut self.changed)
     }
 
-    /// The next handshake whose SYN-ACK is to be repeated by now; those that were repeated often enough go.
+    /// Returns the next handshake whose SYN-ACK is due for retransmission. Handshakes whose last
+    /// retransmission has timed out are dropped.
     pub fn due(&mut self, now: Duration) -> Option<FiveTuple> {
         for stage in 0..REPEATS.len() {
             while let Some((at, tuple)) = self.due[stage].front().copied().filter(|(at, _)| *at <= now) {
@@ -243,28 +256,29 @@ impl Handshakes {
         None
     }
 
-    /// When [`Handshakes::due`] is to be called next.
+    /// Returns when [`Handshakes::due`] has to be called next.
     pub fn deadline(&self) -> Option<Duration> {
         self.due.iter().filter_map(|stage| stage.front()).map(|(at, _)| *at).min()
     }
 }
 
-/// The MSS that a cookie remembers: the largest of these that is not above the peer's, in bytes (as Linux's
-/// net/ipv4/syncookies.c, msstab).
+/// MSS values that a cookie can hold, in bytes. The largest that is not above the peer's is taken
+/// (Linux: net/ipv4/syncookies.c, msstab).
 const COOKIE_MSS: [u16; 4] = [536, 1300, 1440, 1460];
-/// A cookie holds in the epoch it was made in and the one after.
+/// Length of an epoch. A cookie is valid in the epoch it was made in and in the next one.
 const COOKIE_EPOCH: Duration = Duration::from_secs(32);
 
-/// Handshakes of which nothing is kept.
+/// A generator of SYN cookies: handshakes without a record.
 #[derive(Debug, Default)]
 pub struct Cookies {
     key: RandomState,
-    /// When a cookie was last given: no ACK is taken for one if none can be due.
+    /// When the last cookie was given. No ACK is checked once that cookie has expired.
     given: Option<Duration>,
 }
 
 impl Cookies {
-    /// The handshake that answers a SYN and that [`Cookies::redeem`] will find again.
+    /// Returns a handshake without a record for a SYN; [`Cookies::redeem`] rebuilds it from the
+    /// ACK.
     pub fn give(&mut self, now: Duration, tuple: &FiveTuple, next_hop: NextHop, syn: &Segment) -> Handshake {
         self.given = Some(now);
         let offered = syn.options.mss.unwrap_or(0);
@@ -272,17 +286,18 @@ impl Cookies {
         self.handshake(now, tuple, next_hop, syn.seq, epoch(now), class)
     }
 
-    /// Whether a cookie was ever given.
+    /// Returns whether a cookie was ever given.
     pub fn were_given(&self) -> bool {
         self.given.is_some()
     }
 
-    /// How much longer an ACK may come that completes a handshake of which nothing is kept; `None` when none can.
+    /// Returns how much longer the last cookie is valid; `None` if no cookie is valid.
     pub fn open_for(&self, now: Duration) -> Option<Duration> {
         (self.given? + 2 * COOKIE_EPOCH).checked_sub(now).filter(|left| !left.is_zero())
     }
 
-    /// The handshake that a segment completes, if it acknowledges a cookie of ours, which has announced `window`.
+    /// Returns the handshake that a segment completes, if the segment acknowledges a cookie of ours
+    /// that announced `window`.
     pub fn redeem(
         &self,
         now: Duration,
@@ -296,7 +311,8 @@ impl Cookies {
             return None;
         }
         let theirs = segment.seq - 1;
-        // When it was sent is not known: a round trip that is too long does less harm than one too short.
+        // The cookie does not hold the time of its SYN-ACK. Overestimating the round trip does less
+        // harm than underestimating it.
         let answered = now.saturating_sub(COOKIE_ROUND_TRIP);
         let epochs = [Some(epoch(now)), epoch(now).checked_sub(1)].into_iter().flatten();
         epochs
@@ -331,7 +347,7 @@ impl Cookies {
             seed,
             syn,
             answered,
-            // It has no timestamps.
+            // A cookie's connection has no timestamps.
             clock: 0,
             ours: state_machine::initial_sequence(seed),
             due: answered,
@@ -340,9 +356,10 @@ impl Cookies {
     }
 }
 
-/// What a round trip is taken for where a cookie has forgotten when it began.
+/// Assumed round trip of a handshake by cookie.
 const COOKIE_ROUND_TRIP: Duration = Duration::from_millis(100);
 
+/// Returns the epoch's number.
 fn epoch(now: Duration) -> u64 {
     now.as_secs() / COOKIE_EPOCH.as_secs()
 }
@@ -402,7 +419,7 @@ mod tests {
         }
     }
 
-    /// RFC 7323, section 5.4: one clock, whichever segment it stamps.
+    /// Checks that all segments of a handshake use one timestamp clock (RFC 7323, section 5.4).
     #[test]
     fn repeated_answers_and_challenges_are_stamped_by_one_clock() {
         let mut syn = segment(SYN, 1000, 0);

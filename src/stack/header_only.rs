@@ -1,20 +1,23 @@
-//! Segments without payload that no flow sends: resets, the second step of a handshake, a last ACK repeated.
+//! Segments without payload that no flow sends: resets, SYN-ACKs, and retransmitted last ACKs.
 use super::ip;
 use crate::{
     link::{ChecksumOffload, Link, LinkError, NextHop, Outgoing},
     segment::{CHECKSUM_OFFSET, MAX_HEADER_LEN, Segment},
 };
 
-/// A TCP header and where it goes.
+/// A TCP header and its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeaderOnly {
+    /// The link-layer destination.
     pub next_hop: NextHop,
+    /// The IP header.
     pub template: ip::Template,
+    /// The TCP header.
     pub segment: Segment,
 }
 
 impl HeaderOnly {
-    /// Sends the segment. Where it is lost on the way out, the peer will ask again.
+    /// Sends the segment. A lost one is answered again when the peer retransmits.
     ///
     /// # Errors
     /// Those of [`Link::transmit`] that are not transient.

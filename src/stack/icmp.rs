@@ -1,35 +1,46 @@
-//! ICMP errors (RFC 792, RFC 4443): what they say, of which flow, and whether to believe them.
+//! Parses ICMP errors (RFC 792, RFC 4443): the reason, the flow concerned, and what proves them
+//! genuine.
 use super::ip::{self, ICMP, ICMPV6};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
 };
 
-/// Bytes of ICMP header before the quoted packet.
+/// Length of the ICMP header before the quoted packet, in bytes.
 const HEADER: usize = 8;
 
-/// What went wrong with a packet of ours.
+/// The reason of an ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
+    /// A router has no route to the network.
     NetworkUnreachable,
+    /// The last router cannot reach the host.
     HostUnreachable,
+    /// The host does not have the transport protocol.
     ProtocolUnreachable,
+    /// No socket is bound to the port.
     PortUnreachable,
-    /// The packet exceeds the next link's MTU, in bytes (0 where an old router does not say).
+    /// The packet exceeds the next link's MTU, in bytes (0 where an old router does not give it).
     PacketTooBig(u32),
-    /// Code 13 of ICMPv4 (RFC 1812), 1 of ICMPv6: a firewall's answer.
+    /// A firewall prohibits the packet (code 13 of ICMPv4, RFC 1812; code 1 of ICMPv6).
     AdministrativelyProhibited,
+    /// Communication with the network is prohibited (ICMPv4 code 9).
     NetworkProhibited,
+    /// Communication with the host is prohibited (ICMPv4 code 10).
     HostProhibited,
-    /// ICMPv6 codes 5 and 6.
+    /// The source address failed an ingress or egress policy (ICMPv6 code 5).
     PolicyFailed,
+    /// The route to the destination is a reject route (ICMPv6 code 6).
     RejectRoute,
-    /// ICMPv6 code 2.
+    /// The destination lies beyond the scope of the source address (ICMPv6 code 2).
     BeyondScope,
+    /// The TTL or hop limit was exceeded in transit.
     HopLimitExceeded,
+    /// The destination did not receive all fragments in time.
     ReassemblyTimeExceeded,
+    /// A header field is erroneous.
     ParameterProblem,
-    /// Any other destination-unreachable code.
+    /// Any other code of destination unreachable.
     Unreachable(u8),
 }
 
@@ -40,7 +51,7 @@ impl Reason {
             (3, 1 | 7 | 8 | 12) => Reason::HostUnreachable,
             (3, 2) => Reason::ProtocolUnreachable,
             (3, 3) => Reason::PortUnreachable,
-            // RFC 1191, section 4.
+            // The next-hop MTU is the low half of the second word (RFC 1191, section 4).
             (3, 4) => Reason::PacketTooBig(rest & 0xffff),
             (3, 9) => Reason::NetworkProhibited,
             (3, 10) => Reason::HostProhibited,
@@ -73,8 +84,9 @@ impl Reason {
 }
 
 impl Reason {
-    /// Whether Linux reports it to a connected UDP socket at once (net/ipv4/icmp.c, icmp_err_convert;
-    /// net/ipv6/icmp.c, icmpv6_err_convert); the others may pass, as a route that flaps.
+    /// Returns whether Linux reports the error to a connected UDP socket at once (net/ipv4/icmp.c,
+    /// icmp_err_convert; net/ipv6/icmp.c, icmpv6_err_convert). The other errors may be temporary,
+    /// as with a flapping route.
     pub fn is_hard(self) -> bool {
         match self {
             Reason::NetworkUnreachable
@@ -118,19 +130,21 @@ impl fmt::Display for Reason {
     }
 }
 
-/// An ICMP error about a packet that somebody at our address sent.
+/// An ICMP error about a packet that was sent from a local address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpError {
+    /// The reason of the error.
     pub reason: Reason,
-    /// Who reports it.
+    /// The host or router that reports the error.
     pub from: IpAddr,
     /// The quoted packet's transport protocol number.
     pub protocol: u8,
-    /// The quoted packet's source: ours.
+    /// The quoted packet's source: the local endpoint.
     pub local: SocketAddr,
+    /// The quoted packet's destination: the remote endpoint.
     pub remote: SocketAddr,
-    /// The first four bytes behind the ports: TCP's sequence number. An error whose number was never in
-    /// flight is forged or stale (RFC 5927, section 4.1).
+    /// The four bytes after the ports: TCP's sequence number. An error whose sequence number is not
+    /// in flight is forged or stale (RFC 5927, section 4.1).
     pub sequence: u32,
 }
 
@@ -140,8 +154,8 @@ impl fmt::Display for IcmpError {
     }
 }
 
-/// Reads an ICMP error out of a packet whose IP header is `header`. `None` for other messages, and for what
-/// quotes too little to tell whose packet it was.
+/// Parses an ICMP error out of a packet whose IP header is `header`. Returns `None` for other
+/// messages, and for errors that quote too little to identify the flow.
 pub fn parse(header: &ip::Header, packet: &[u8]) -> Option<IcmpError> {
     let message = packet.get(header.transport..header.end)?;
     let head: &[u8; HEADER] = message.first_chunk()?;

@@ -1,5 +1,5 @@
-//! Impersonating another host on the link: requests for its address are answered, and neighbours are resolved by
-//! requests that carry its address.
+//! Impersonation of another host on the link: answers requests for its address, and solicits
+//! neighbours from that address.
 use super::discovery::{AssumedAddress, Message, Resolution};
 use crate::{
     link::{ETHERTYPE_ARP, Link, LinkError, LinkHeader, NextHop},
@@ -11,20 +11,21 @@ use std::net::IpAddr;
 #[derive(Debug)]
 pub struct Impersonation {
     assumed: AssumedAddress,
-    /// The neighbour that is being resolved, and its link address once it is known.
+    /// The neighbour being solicited, and its link address once known.
     sought: Option<(IpAddr, Option<MacAddr>)>,
-    /// The other host that claims our address.
+    /// Link address of another host that claims our address.
     rival: Option<MacAddr>,
     announced: bool,
     to_send: Vec<Message>,
 }
 
 impl Impersonation {
+    /// Returns the impersonation of an address.
     pub(super) fn new(assumed: AssumedAddress) -> Impersonation {
         Impersonation { assumed, sought: None, rival: None, announced: false, to_send: Vec::new() }
     }
 
-    /// Probes for a host that has the address; [`Impersonation::rival`] has the answer.
+    /// Probes for a host that has the address; [`Impersonation::rival`] returns the answer.
     pub fn probe(&mut self) {
         self.to_send.push(self.assumed.probe());
     }
@@ -35,7 +36,7 @@ impl Impersonation {
         self.to_send.push(self.assumed.announce());
     }
 
-    /// Asks for the link address of a neighbour; [`Impersonation::neighbour`] has the answer.
+    /// Solicits the link address of a neighbour; [`Impersonation::neighbour`] returns the answer.
     pub fn solicit(&mut self, address: IpAddr) {
         self.to_send.push(self.assumed.solicit(address));
         if self.sought.is_none_or(|(sought, _)| sought != address) {
@@ -43,33 +44,38 @@ impl Impersonation {
         }
     }
 
-    /// Returns the link address of the neighbour that was asked for last.
+    /// Returns the link address of the neighbour that was solicited last.
     pub fn neighbour(&self) -> Option<MacAddr> {
         self.sought?.1
     }
 
-    /// Returns the other host that has the address.
+    /// Returns the link address of another host that claims the address.
     pub fn rival(&self) -> Option<MacAddr> {
         self.rival
     }
 
+    /// Returns whether messages are due.
     pub(super) fn wants_to_send(&self) -> bool {
         !self.to_send.is_empty()
     }
 
-    /// Sends what is due. What is lost on the way out will be asked for again.
+    /// Sends the messages that are due. A lost one is not retransmitted here.
+    ///
+    /// # Errors
+    /// The link's error if it is permanent.
     pub(super) fn send(&mut self, link: &mut dyn Link) -> Result<(), LinkError> {
         self.to_send.drain(..).try_for_each(|message| message.send(link))
     }
 
-    /// Takes a packet if it is address resolution. Returns whether it was.
+    /// Handles a packet if it is address resolution. Returns whether it was.
     pub(super) fn take(&mut self, ethertype: u16, packet: &[u8], reply: &NextHop) -> bool {
         let LinkHeader::Ethernet { destination: from, .. } = reply.header else { return false };
         match self.assumed.hear(ethertype, packet, from) {
             None => return ethertype == ETHERTYPE_ARP,
             Some(Resolution::Request { by, at }) => self.to_send.push(self.assumed.answer(by, at)),
             Some(Resolution::Claim { address, mac }) if address == self.assumed.address => {
-                // Once the address is ours it is defended, but only once (RFC 5227, section 2.4, case b).
+                // The address is defended once after its announcement (RFC 5227, section 2.4, case
+                // b).
                 if self.rival.replace(mac).is_none() && self.announced {
                     log::warn!("{mac} claims {address}, too");
                     self.to_send.push(self.assumed.announce());

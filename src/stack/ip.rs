@@ -1,6 +1,8 @@
-//! IPv4 (RFC 791) and IPv6 (RFC 8200) headers: what arrives is parsed, extension headers and options
-//! included, and checked; what leaves gets a fresh header. smoltcp never sees either: it speaks TCP between
-//! two placeholder addresses.
+//! IPv4 (RFC 791) and IPv6 (RFC 8200) headers.
+//!
+//! Received headers are parsed and checked, options and extension headers included. Every sent
+//! packet gets a fresh header. smoltcp never sees either: it speaks TCP between two placeholder
+//! addresses.
 use super::checksum::Sum;
 use crate::{
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
@@ -10,60 +12,76 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use crate::net::ip_protocol::{ICMP, ICMPV6, TCP, UDP};
 
+/// Length of an IPv4 header without options, in bytes.
 pub const IPV4_HEADER: usize = 20;
+/// Length of an IPv6 header without extension headers, in bytes.
 pub const IPV6_HEADER: usize = 40;
+/// Length of an IPv6 fragment header, in bytes.
 const FRAGMENT_HEADER: usize = 8;
 
-/// As many extension headers as the capture program follows.
+/// Maximum extension headers: the capture program follows no more.
 const MAX_EXTENSIONS: usize = 8;
 
-/// Where a fragment belongs.
+/// The place of a fragment in its datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
     /// The datagram's identification: 16 bits in IPv4, 32 in IPv6.
     pub id: u32,
     /// Offset of this fragment's payload, in bytes.
     pub offset: u16,
-    /// More fragments follow.
+    /// Whether more fragments follow.
     pub more: bool,
 }
 
-/// What an IP header says.
+/// A parsed IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// The source address.
     pub source: IpAddr,
+    /// The destination address.
     pub destination: IpAddr,
-    /// The transport protocol's number, behind all extension headers; of a fragment, the number of what its
-    /// datagram begins with.
+    /// The transport protocol's number, behind all extension headers. In a fragment, the number of
+    /// the first header of the datagram's payload.
     pub protocol: u8,
-    /// Where the transport header or the fragment's payload begins, in bytes from the network header.
+    /// Offset of the transport header or of the fragment's payload, in bytes from the network
+    /// header.
     pub transport: usize,
-    /// Where the packet ends; link padding comes after it.
+    /// Offset of the packet's end, in bytes; link padding comes after it.
     pub end: usize,
+    /// The packet's place in its datagram, if the packet is a fragment.
     pub fragment: Option<Fragment>,
     /// TTL or hop limit.
     pub hop_limit: u8,
 }
 
-/// Why bytes are no IP packet that we take.
+/// The reason why bytes are not an acceptable IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
+    /// The packet ends within its header.
     #[error("truncated IP header")]
     Truncated,
+    /// The version is neither 4 nor 6.
     #[error("IP version {0}")]
     Version(u8),
+    /// The IPv4 header length is below 20 bytes.
     #[error("IPv4 header length of {0} bytes")]
     HeaderLength(usize),
+    /// The IPv4 header checksum is wrong.
     #[error("wrong IPv4 header checksum")]
     Checksum,
+    /// The length field exceeds the bytes received, or is shorter than the header.
     #[error("the IP length field promises more than arrived")]
     Length,
+    /// There are more IPv6 extension headers than the capture program follows.
     #[error("more than {MAX_EXTENSIONS} IPv6 extension headers")]
     Extensions,
 }
 
-/// Parses the IP header at the front of `packet`. `cut` accepts a packet whose end is missing, as the one
-/// that an ICMP error quotes.
+/// Parses the IP header at the front of `packet`. `cut` accepts a packet whose end is missing, such
+/// as the quote in an ICMP error.
+///
+/// # Errors
+/// The reason why `packet` is not an acceptable IP packet.
 pub fn parse(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
     match packet.first().ok_or(Malformed::Truncated)? >> 4 {
         4 => parse_v4(packet, cut),
@@ -79,7 +97,7 @@ fn parse_v4(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
         return Err(Malformed::HeaderLength(header_len));
     }
     let header = packet.get(..header_len).ok_or(Malformed::Truncated)?;
-    // A router may have changed what an ICMP error quotes (RFC 1812, section 4.3.2.3).
+    // A router may have changed the packet that an ICMP error quotes (RFC 1812, section 4.3.2.3).
     if !cut && Sum::default().add(header).checksum() != 0 {
         return Err(Malformed::Checksum);
     }
@@ -87,7 +105,7 @@ fn parse_v4(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
     let address = |at: usize| Ipv4Addr::new(fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]);
     let total = usize::from(field(2));
     let end = match total {
-        // Left at 0 in coalesced frames that exceed the field (BIG TCP).
+        // The field is 0 in coalesced frames that exceed it (BIG TCP).
         0 => packet.len(),
         _ if total < header_len => return Err(Malformed::Length),
         _ if total > packet.len() && !cut => return Err(Malformed::Length),
@@ -115,7 +133,7 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
     };
     let payload = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
     let end = match IPV6_HEADER + payload {
-        // A jumbogram, as coalesced frames beyond 64 KB are (RFC 2675, BIG TCP).
+        // Coalesced frames beyond 64 KB are jumbograms (RFC 2675, BIG TCP).
         IPV6_HEADER => packet.len(),
         end if end > packet.len() && !cut => return Err(Malformed::Length),
         end => end.min(packet.len()),
@@ -142,7 +160,7 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
         };
         let step = match protocol {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => len(1)?,
-            // RFC 4302, section 2.2: in 4-byte units, minus 2.
+            // The length counts 4-byte units, minus 2 (RFC 4302, section 2.2).
             AUTHENTICATION => len(2)?,
             FRAGMENT => {
                 let bytes: &[u8; 8] = extension.first_chunk().ok_or(Malformed::Truncated)?;
@@ -162,8 +180,8 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
         if transport > end {
             return Err(Malformed::Truncated);
         }
-        // What is behind a fragment's header counts as payload: offsets begin there, and a later fragment has no
-        // header there.
+        // Everything behind a fragment header counts as payload: offsets begin there, and a later
+        // fragment has no further header.
         if fragment.is_some() {
             return header(protocol, transport, fragment);
         }
@@ -171,8 +189,8 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
     Err(Malformed::Extensions)
 }
 
-/// The sum over the pseudo-header (RFC 9293, section 3.1; RFC 8200, section 8.1) of a transport payload of
-/// `len` bytes.
+/// Returns the sum over the pseudo-header (RFC 9293, section 3.1; RFC 8200, section 8.1) of a
+/// transport payload of `len` bytes.
 pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, len: usize) -> Sum {
     let sum = match (source, destination) {
         (IpAddr::V4(a), IpAddr::V4(b)) => Sum::default().add(&a.octets()).add(&b.octets()),
@@ -189,11 +207,14 @@ fn to_v6(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// What every packet of a flow has in common.
+/// The header fields that all packets of a flow have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template {
+    /// The source address.
     pub source: IpAddr,
+    /// The destination address.
     pub destination: IpAddr,
+    /// The transport protocol's number.
     pub protocol: u8,
     /// TTL or hop limit.
     pub hop_limit: u8,
@@ -203,18 +224,19 @@ pub struct Template {
     pub flow_label: u32,
 }
 
-/// How a packet relates to fragmentation.
+/// The relation of a packet to fragmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragmentation {
-    /// Whole, and routers must not cut it (path MTU discovery, RFC 1191).
+    /// A whole datagram that routers must not fragment (path MTU discovery, RFC 1191).
     Forbidden,
-    /// A whole datagram with this identification that routers may cut.
+    /// A whole datagram with this identification that routers may fragment.
     Allowed(u16),
     /// One fragment.
     Fragment(Fragment),
 }
 
 impl Template {
+    /// Returns the EtherType of the flow's packets.
     pub fn ethertype(&self) -> u16 {
         match self.source {
             IpAddr::V4(_) => ETHERTYPE_IPV4,
@@ -222,7 +244,7 @@ impl Template {
         }
     }
 
-    /// Bytes of IP header that a whole packet carries.
+    /// Returns the length of a whole packet's IP header, in bytes.
     pub fn header_len(&self) -> usize {
         match self.source {
             IpAddr::V4(_) => IPV4_HEADER,
@@ -230,7 +252,7 @@ impl Template {
         }
     }
 
-    /// Bytes of IP header that a fragment carries.
+    /// Returns the length of a fragment's IP headers, in bytes.
     pub fn fragment_header_len(&self) -> usize {
         match self.source {
             IpAddr::V4(_) => IPV4_HEADER,
@@ -238,8 +260,11 @@ impl Template {
         }
     }
 
-    /// Writes the IP header of a packet with `payload` bytes behind it into the front of `out` and returns
-    /// the header's length: 20 in IPv4, 40 in IPv6, 48 with a fragment header. `out` must hold it.
+    /// Writes the IP header of a packet with `payload` bytes behind it to the front of `out`.
+    /// Returns the header's length: 20 in IPv4, 40 in IPv6, 48 with a fragment header.
+    ///
+    /// # Panics
+    /// If `out` is shorter than the header.
     pub fn write(&self, payload: usize, id: u16, fragmentation: Fragmentation, out: &mut [u8]) -> usize {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {

@@ -1,4 +1,4 @@
-//! Being called: from a SYN, or a segment that completes a handshake, to a flow that waits to be accepted.
+//! Listeners: from a SYN, or the ACK that completes a handshake, to a flow in the backlog.
 use super::{
     Flow, FlowRoute, Path, Stack,
     door::{Judgement, Question},
@@ -16,49 +16,53 @@ use crate::{
 };
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
-/// What a listener does with connections that it does not serve.
+/// The treatment of a segment, or of a remote address by a [`Gate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
+    /// The connection is served.
     Accept,
-    /// No answer, as if nothing were there.
+    /// The segment is dropped without an answer, as if no host were there.
     Ignore,
-    /// A reset.
+    /// The segment is answered with a reset.
     Refuse,
 }
 
-/// Who may connect to a listener.
+/// A filter of the addresses that may connect to a listener.
 pub type Gate = Box<dyn Fn(IpAddr) -> Admission>;
 
-/// What comes of a segment that belongs to no flow.
+/// The outcome of a segment that belonged to no flow.
 pub(super) enum Found {
-    /// It was dropped or answered.
+    /// The segment was dropped or answered.
     Nothing,
-    /// There is a flow for it now.
+    /// A flow exists for the segment now.
     Flow,
-    /// The segment is to be shown again once this is answered.
+    /// The segment has to be shown again once this question is answered.
     Unknown(Question),
 }
 
 /// A listening port.
 pub struct Listener {
-    /// Connections that may wait to be accepted; one more SYN gets no answer and will be repeated.
+    /// Maximum connections that wait to be accepted. Further SYNs get no answer, and the peer
+    /// retransmits them.
     pub backlog: usize,
-    /// Handshakes of which a record is kept; beyond them, SYN cookies are given.
+    /// Maximum handshakes with a record; further SYNs are answered with SYN cookies.
     pub half_open: usize,
+    /// The filter of remote addresses.
     pub gate: Gate,
-    /// The interfaces served, by index, and what packets may measure on each.
+    /// The served interfaces by index, each with the limits of its packets.
     pub paths: HashMap<u32, Path>,
 }
 
 impl Stack {
-    /// Serves SYNs from now on.
+    /// Starts serving SYNs.
     pub fn listen(&mut self, listener: Listener) {
         self.listener = Some(listener);
         self.listening = true;
     }
 
-    /// Answers further SYNs with resets, as far as the gate lets strangers see any. Connections not yet
-    /// accepted are reset; handshakes under way will be.
+    /// Stops the listener: further SYNs are answered with resets, where the gate shows strangers
+    /// any. Connections in the backlog are reset; handshakes under way are reset when their ACK
+    /// comes.
     pub fn stop_listening(&mut self) {
         self.listening = false;
         for tuple in self.handshakes.clear() {
@@ -71,7 +75,8 @@ impl Stack {
         }
     }
 
-    /// The next established connection to the listener, in the order of their handshakes' ends.
+    /// Returns the next connection in the backlog, in the order in which their handshakes
+    /// completed.
     pub fn accept(&mut self) -> Option<FiveTuple> {
         let tuple = self.accepted.pop_front()?;
         if let Some(flow) = self.flow(&tuple) {
@@ -80,7 +85,7 @@ impl Stack {
         Some(tuple)
     }
 
-    /// Finds or makes the flow of a segment that had none.
+    /// Finds the flow of a segment that had none, or makes it if the segment completes a handshake.
     pub(super) fn find_or_make(
         &mut self,
         now: Duration,
@@ -89,7 +94,7 @@ impl Stack {
         reply: NextHop,
     ) -> Found {
         let window = syn_window(self.settings.receive_buffer);
-        // A handshake is under way where its SYN was let in, and its answers go there.
+        // The handshake's SYN has passed the door, and its answers keep the next hop found then.
         if let Some(handshake) = self.handshakes.get(&tuple) {
             match handshake.classify(segment, window) {
                 Reply::Completed => {
@@ -101,7 +106,7 @@ impl Stack {
                 Reply::Abandoned => drop(self.handshakes.remove(&tuple)),
                 Reply::Wrong => {
                     let next_hop = handshake.next_hop;
-                    // Its first SYN got a cookie, and only then a repeated one a record.
+                    // The first SYN got a cookie, and only a retransmitted one got a record.
                     if self.redeem(now, &tuple, segment, next_hop).is_some() {
                         return self.meet(now, tuple, segment, reply);
                     }
@@ -115,7 +120,8 @@ impl Stack {
         self.meet(now, tuple, segment, reply)
     }
 
-    /// Lets a segment in by the door, or not. Those whom the gate ignores are not worth a question.
+    /// Asks gate and door about a segment, and handles it if both let it pass. The gate comes
+    /// first: sources that it ignores are not worth a question.
     fn meet(&mut self, now: Duration, tuple: FiveTuple, segment: &Segment, reply: NextHop) -> Found {
         let address = tuple.remote.ip();
         if self.listener.as_ref().is_some_and(|listener| (listener.gate)(address) == Admission::Ignore) {
@@ -145,8 +151,8 @@ impl Stack {
         Found::Nothing
     }
 
-    /// Takes a segment whose way back can't be asked for now: there are too many. A SYN gets a cookie, to be checked
-    /// when it comes back; anything else is dropped, as a lost one.
+    /// Handles a segment while the rate of questions is exhausted. A SYN gets a cookie, and the
+    /// question is asked when the cookie comes back. Any other segment is dropped, as if lost.
     fn meet_unasked(&mut self, now: Duration, tuple: FiveTuple, segment: &Segment, reply: NextHop) -> Found {
         if self.redeem(now, &tuple, segment, reply).is_some()
             && let Judgement::Ask(question) = self.door.judge(now, &tuple, &reply, true)
@@ -164,7 +170,7 @@ impl Stack {
         Found::Nothing
     }
 
-    /// The handshake that a segment without one completes, if we gave its sender a cookie.
+    /// Returns the handshake that a segment completes by a SYN cookie.
     fn redeem(
         &self,
         now: Duration,
@@ -178,8 +184,8 @@ impl Stack {
         ((listener.gate)(tuple.remote.ip()) == Admission::Accept).then_some(handshake)
     }
 
-    /// Answers a segment of no connection: in CLOSED (RFC 9293, section 3.10.7.1) whatever is no reset is reset; in
-    /// LISTEN see [`reaction`].
+    /// Answers a segment of no connection. In CLOSED (RFC 9293, section 3.10.7.1), everything but a
+    /// reset is answered with a reset; for LISTEN see [`reaction`].
     fn admit(
         &mut self,
         now: Duration,
@@ -189,14 +195,15 @@ impl Stack {
         beyond: Option<SeqNumber>,
     ) {
         if reaction(segment) != Admission::Accept && self.cookies.were_given() && !self.knows(&tuple) {
-            // Perhaps it was let in only because it might have been the ACK of a cookie.
+            // The capture program may have let the segment in only because it could be a cookie's
+            // ACK.
             return;
         }
         let admission = match &self.listener {
             Some(listener) => match (listener.gate)(tuple.remote.ip()) {
-                // A gate that shows strangers nothing must not betray itself by resets either.
+                // A gate that hides the port must not give it away by resets.
                 Admission::Ignore => Admission::Ignore,
-                // Whom it refuses sees a closed port.
+                // A refused host sees a closed port.
                 Admission::Refuse => Admission::Refuse,
                 _ if !self.listening => Admission::Refuse,
                 Admission::Accept => reaction(segment),
@@ -210,8 +217,8 @@ impl Stack {
         }
     }
 
-    /// Begins a handshake. Its initial sequence number lies beyond that of the connection before, if there was
-    /// one of the same name not long ago (RFC 1122, section 4.2.2.13).
+    /// Begins a handshake. Its initial sequence number lies beyond that of a recent connection with
+    /// the same five-tuple, if there was one (RFC 1122, section 4.2.2.13).
     fn answer(
         &mut self,
         now: Duration,
@@ -251,12 +258,14 @@ impl Stack {
         self.handshakes.insert(tuple, handshake);
     }
 
+    /// Retransmits the SYN-ACK of a handshake.
     pub(super) fn repeat_syn_ack(&mut self, now: Duration, tuple: &FiveTuple) {
         if let Some(handshake) = self.handshakes.get(tuple).cloned() {
             self.send_syn_ack(now, tuple, &handshake);
         }
     }
 
+    /// Sends a handshake's SYN-ACK.
     fn send_syn_ack(&mut self, now: Duration, tuple: &FiveTuple, handshake: &Handshake) {
         let path = self.listener.as_ref().and_then(|l| l.paths.get(&handshake.next_hop.interface));
         let Some(path) = path else { return };
@@ -268,7 +277,7 @@ impl Stack {
         self.reply(HeaderOnly { next_hop: handshake.next_hop, template, segment });
     }
 
-    /// Tells the peer of a handshake where we are.
+    /// Sends a challenge ACK to the peer of a handshake.
     fn challenge(&mut self, now: Duration, tuple: &FiveTuple) {
         let Some(handshake) = self.handshakes.challenged(now, tuple) else { return };
         let Some(segment) = handshake.challenge(now, self.settings.receive_buffer) else { return };
@@ -277,8 +286,8 @@ impl Stack {
         self.reply(HeaderOnly { next_hop, template, segment });
     }
 
-    /// Makes the flow of a handshake whose ACK has come, unless the backlog is full or memory short: then the peer will
-    /// send it again.
+    /// Makes the flow of a handshake whose ACK has come. If the backlog is full or memory is short,
+    /// the ACK is dropped and the peer retransmits.
     fn establish(&mut self, tuple: FiveTuple, handshake: Handshake) -> Found {
         let Some(listener) = &self.listener else { return Found::Nothing };
         if self.accepted.len() >= listener.backlog {
@@ -300,15 +309,16 @@ impl Stack {
     }
 }
 
-/// What a segment means to a port in LISTEN (RFC 9293, section 3.10.7.2). A SYN with a FIN is dropped, as by Linux
-/// (tcp_rcv_state_process(), net/ipv4/tcp_input.c): no client sends one, and scanners get no answer.
+/// Returns the treatment of a segment by a port in LISTEN (RFC 9293, section 3.10.7.2). A SYN with
+/// a FIN is dropped, as in Linux (tcp_rcv_state_process(), net/ipv4/tcp_input.c): no client sends
+/// one, and scanners get no answer.
 fn reaction(segment: &Segment) -> Admission {
     match (segment.is(RST), segment.is(ACK), segment.is(SYN)) {
-        // First, second and third.
+        // Steps "first" to "third" of RFC 9293, section 3.10.7.2.
         (true, _, _) => Admission::Ignore,
         (_, true, _) => Admission::Refuse,
         (_, _, true) if !segment.is(FIN) => Admission::Accept,
-        // Fourth.
+        // Step "fourth".
         _ => Admission::Ignore,
     }
 }

@@ -1,24 +1,27 @@
-//! Addresses that no packet from the wire carries honestly ("martians").
+//! Martians: addresses that no honest packet carries on the wire.
 //!
-//! The rule is static: it needs no table of this host. What only the routing table knows (another address of this
-//! host as a source, a subnet's broadcast, a source without a route) is the [`super::door`]'s to find out.
+//! The rule is static and needs no table of this host. Martians that only the routing table can
+//! tell (another address of this host as a source, a subnet's broadcast address, a source without a
+//! route) are left to the `door` module.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The loopback device's index in every network namespace (net/flow.h, LOOPBACK_IFINDEX;
+/// Index of the loopback device in every network namespace (net/flow.h, LOOPBACK_IFINDEX;
 /// drivers/net/loopback.c, loopback_net_init).
 pub const LOOPBACK_INTERFACE: u32 = 1;
 
-/// Why a packet is dropped without an answer (RFC 1122, sections 3.2.1.3 and 4.2.3.10).
+/// The reason to drop a packet without an answer (RFC 1122, sections 3.2.1.3 and 4.2.3.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Martian {
-    /// 0.0.0.0/8 stands for this network, and is a source only before a host has an address (RFC 1122, section
-    /// 3.2.1.3, a and b); `::` stands for no address (RFC 4291, section 2.5.2).
+    /// 0.0.0.0/8 means this network, and is a source only before a host has an address (RFC 1122,
+    /// section 3.2.1.3, a and b); `::` means no address (RFC 4291, section 2.5.2).
     #[error("the unspecified address")]
     Unspecified,
-    /// RFC 1122, section 3.2.1.3, e (Linux: ip_route_input_slow); RFC 4291, section 2.7 (Linux: ip6_rcv_core).
+    /// A multicast address: RFC 1122, section 3.2.1.3, e (Linux: ip_route_input_slow); RFC 4291,
+    /// section 2.7 (Linux: ip6_rcv_core).
     #[error("a multicast address")]
     Multicast,
-    /// 255.255.255.255 (RFC 1122, section 3.2.1.3, c), and the rest of 240.0.0.0/4 (RFC 6890, table 15).
+    /// 255.255.255.255 (RFC 1122, section 3.2.1.3, c), and the rest of 240.0.0.0/4 (RFC 6890, table
+    /// 15).
     #[error("a broadcast or reserved address")]
     Reserved,
     /// 127.0.0.0/8 (RFC 1122, section 3.2.1.3, g) and `::1` (RFC 4291, section 2.5.3) stay on lo.
@@ -27,14 +30,16 @@ pub enum Martian {
     /// ::ffff:0:0/96 is never on a wire (RFC 6890, table 20; Linux: ip6_rcv_core).
     #[error("an IPv4-mapped address")]
     Mapped,
-    /// The packet claims to come from where it goes to.
+    /// The source equals the destination.
     #[error("our own address as the source")]
     Ours,
 }
 
-/// Judges a packet that came in by `interface`. On lo, the host's own addresses are legal.
+/// Checks the addresses of a packet that came in by `interface`. On lo, the host's own addresses
+/// are legal.
 ///
-/// The documentation prefixes (RFC 5737, RFC 3849) are left to the routing table: test networks use them.
+/// The documentation prefixes (RFC 5737, RFC 3849) are left to the routing table: test networks use
+/// them.
 ///
 /// # Errors
 /// The reason to drop the packet.

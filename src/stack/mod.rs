@@ -1,10 +1,16 @@
 //! The TCP/IP stack: frames in, byte streams or datagrams out.
 //!
-//! A [`Stack`] is a table from five-tuple to [`Flow`], each with a small smoltcp of its own, made when we dial
-//! or when a SYN comes. So a listener's backlog is a number, a flood of SYNs cannot touch the established,
-//! and a thousand flows cost what they use: a handshake is a small record until its ACK comes, and what is over
-//! is a small record until the peer is sure to know. It does no I/O: the reactor passes in frames, a link to send
-//! by, and the time.
+//! A [`Stack`] is a table from five-tuple to [`Flow`]. Each flow has a small smoltcp of its own,
+//! made when a connection is dialed or when a handshake completes. A listener's backlog is
+//! therefore a plain number, a flood of SYNs cannot touch established connections, and memory
+//! follows use: a handshake under way or a connection in TIME-WAIT is a small record.
+//!
+//! The stack does no I/O. The event loop calls it in this order: [`Stack::ingress`] for each
+//! received frame; [`Stack::learn`] and [`Stack::ingress`] again where that returned a question;
+//! [`Stack::received_data`] where it returned data; [`Stack::accept`] and [`Stack::flow`] for the
+//! user's turn; [`Stack::egress`] with the link to send by; [`Stack::poll_at`] for the time of the
+//! next [`Stack::egress`]. [`Stack::dial`], [`Stack::listen`] and [`DatagramSocket::dial`] begin
+//! the work, and [`Stack::release`] or [`Stack::remove`] ends that of one flow.
 pub mod checksum;
 mod datagram;
 mod deadlines;
@@ -62,15 +68,15 @@ pub use listen::{Admission, Gate, Listener};
 pub use next_hop::{Neighbour, Source};
 pub use state_machine::{State, StateMachine};
 
-/// The table of flows.
+/// A table of flows, with the listener, the UDP port and the tables that they share.
 pub struct Stack {
     settings: Settings,
     flows: HashMap<FiveTuple, Flow>,
-    /// Flows that something happened to since the last [`Stack::egress`].
+    /// Flows with possible work since the last [`Stack::egress`].
     touched: BTreeSet<FiveTuple>,
     deadlines: Deadlines,
     listener: Option<Listener>,
-    /// Whether the listener takes further connections; its gate holds all the same.
+    /// Whether the listener takes further connections. Its gate applies in any case.
     listening: bool,
     handshakes: Handshakes,
     cookies: Cookies,
@@ -78,46 +84,47 @@ pub struct Stack {
     orphans: Orphans,
     time_waits: TimeWaits,
     departed: Departed,
-    /// Flows that have come or gone: see [`Stack::take_changed`].
+    /// Connections added or dropped: see [`Stack::take_changed`].
     changed: Vec<FiveTuple>,
     /// Answers to segments of no connection.
     replies: Vec<HeaderOnly>,
     door: Door,
     solicitations: Solicitations,
     unlocated: Vec<FiveTuple>,
-    /// Our port, where it is a UDP port.
+    /// The local UDP port, if the stack is used for UDP.
     pub datagrams: DatagramSocket,
     reassembly: Reassembly,
-    /// For all flows' buffers.
+    /// The memory of all flows' buffers.
     pool: MemoryPool,
-    /// When memory was last collected.
+    /// When memory was last reclaimed from idle flows.
     reclaimed_at: Duration,
     seed: Box<dyn FnMut() -> u64>,
     impersonation: Option<Impersonation>,
 }
 
-/// Replies that may wait; further ones are dropped, as a kernel's rate limit would.
+/// Maximum queued replies; further ones are dropped, as a kernel's rate limit would.
 const MAX_REPLIES: usize = 64;
-/// SYN-ACKs repeated in one turn.
+/// Maximum SYN-ACKs retransmitted in one turn.
 const MAX_REPEATED: usize = 64;
-/// How long a released flow may take to end, like Linux's tcp_fin_timeout.
+/// Maximum time that a released flow takes to end, like Linux's tcp_fin_timeout.
 const ORPHAN_LIFETIME: Duration = Duration::from_secs(60);
-/// Released flows that may be ending; one more, or one when there is no memory left, and the oldest is reset.
+/// Maximum released flows. The oldest is reset when there is a further one, or when memory is
+/// exhausted.
 const MAX_ORPHANS: usize = 1024;
-/// How often idle flows are asked for memory while it is short.
+/// Minimum interval between reclaims of memory from idle flows, while memory is short.
 const RECLAIM_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The most connections that are over and still known: being closed, in TIME-WAIT, or remembered.
+/// Maximum connections that are over and still known: released, in TIME-WAIT, or remembered.
 pub const MAX_ENDED: usize = MAX_ORPHANS + time_wait::LIMIT + departed::LIMIT;
 
-/// Released flows, and when their time is over.
+/// A table of released flows and their deadlines.
 #[derive(Debug, Default)]
 struct Orphans {
     until: HashMap<FiveTuple, Duration>,
     order: VecDeque<FiveTuple>,
 }
 
-/// What the link says of a packet.
+/// The link's description of a packet.
 #[derive(Clone, Copy)]
 struct Metadata {
     reply: NextHop,
@@ -132,11 +139,12 @@ struct Metadata {
 pub enum FrameResult {
     /// The stack is done with the frame.
     Done,
-    /// The frame has not been taken: once the question is answered ([`Stack::learn`]), the same frame is to be shown
-    /// again.
+    /// The frame was not handled. It has to be shown again once the question is answered by
+    /// [`Stack::learn`].
     Ask(Question),
-    /// The frame carries data that is in order and worth reading where it lies, by [`Stack::received_data`]. Without that
-    /// call the data is as good as lost, and the peer sends it again.
+    /// The frame carries data that is in order and can be read where it lies, by
+    /// [`Stack::received_data`]. Without that call the data counts as lost, and the peer
+    /// retransmits it.
     Data(InOrder),
 }
 
@@ -145,12 +153,12 @@ pub enum FrameResult {
 pub struct InOrder {
     tuple: FiveTuple,
     segment: Segment,
-    /// Where the payload lies.
+    /// The payload's range in the frame, in bytes.
     payload: Range<usize>,
 }
 
 impl FrameResult {
-    /// Returns the same where `len` bytes precede what was looked at.
+    /// Returns the result for a frame in which `len` bytes precede the packet.
     fn behind(self, len: usize) -> FrameResult {
         match self {
             FrameResult::Data(data) => {
@@ -163,7 +171,8 @@ impl FrameResult {
 }
 
 impl Stack {
-    /// A stack without flows. `seed` yields unpredictable numbers for initial sequence numbers.
+    /// Returns a stack without flows. `seed` yields unpredictable numbers, for initial sequence
+    /// numbers among other uses.
     pub fn new(settings: Settings, mut seed: impl FnMut() -> u64 + 'static) -> Stack {
         Stack {
             datagrams: DatagramSocket::new(&settings, seed()),
@@ -192,18 +201,19 @@ impl Stack {
         }
     }
 
-    /// Limits what the buffers of all flows that are still to come may occupy together, in bytes. When nothing is left,
+    /// Limits the memory of all future flows' buffers together, in bytes. When it is exhausted,
     /// connections wait to be established, as they do when the backlog is full.
     pub fn limit_memory(&mut self, bytes: u64) {
         self.pool = MemoryPool::new(bytes);
     }
 
-    /// What the flows' buffers occupy, and what the peers have been allowed to fill, in bytes.
+    /// Returns the memory in use, in bytes: the flows' buffers, and the windows that peers may
+    /// still fill.
     pub fn memory(&self) -> u64 {
         self.pool.used()
     }
 
-    /// Begins a connection; the SYN leaves with the next [`Stack::egress`].
+    /// Opens a connection; the SYN leaves with the next [`Stack::egress`].
     pub fn dial(&mut self, now: Duration, tuple: FiveTuple, route: FlowRoute) {
         let flow = Flow::dial(now, tuple, route, &self.settings, &self.pool, (self.seed)());
         self.flows.insert(tuple, flow);
@@ -211,34 +221,34 @@ impl Stack {
         self.changed.push(tuple);
     }
 
-    /// Answers for an address that this host does not own, from now on.
+    /// Starts to answer for an address that this host does not own.
     pub fn impersonate(&mut self, persona: AssumedAddress) {
         self.impersonation = Some(Impersonation::new(persona));
     }
 
-    /// The host that we are instead of this one, if we are.
+    /// Returns the impersonation, if there is one.
     pub fn impersonation(&mut self) -> Option<&mut Impersonation> {
         self.impersonation.as_mut()
     }
 
-    /// A flow to be worked on: what it has to send leaves with the next [`Stack::egress`].
+    /// Returns a flow to work on. Its segments leave with the next [`Stack::egress`].
     pub fn flow(&mut self, tuple: &FiveTuple) -> Option<&mut Flow> {
         let flow = self.flows.get_mut(tuple)?;
         self.touched.insert(*tuple);
         Some(flow)
     }
 
-    /// A flow to be looked at.
+    /// Returns a flow to inspect.
     pub fn peek(&self, tuple: &FiveTuple) -> Option<&Flow> {
         self.flows.get(tuple)
     }
 
-    /// Whether there are no flows.
+    /// Returns whether there are no flows.
     pub fn is_idle(&self) -> bool {
         self.flows.is_empty()
     }
 
-    /// Fails the flows whose interface, which was called `name`, is gone.
+    /// Fails the flows of an interface that disappeared; `name` was its name.
     pub fn strand(&mut self, interface: u32, name: &str) {
         for (tuple, flow) in &mut self.flows {
             if flow.next_hop().interface == interface {
@@ -248,7 +258,7 @@ impl Stack {
         }
     }
 
-    /// Forgets a flow. Whatever the peer still sends is answered as a segment of no connection.
+    /// Drops a flow. Further segments from the peer are answered as segments of no connection.
     pub fn remove(&mut self, tuple: &FiveTuple) {
         self.deadlines.set(*tuple, None);
         self.touched.remove(tuple);
@@ -258,14 +268,15 @@ impl Stack {
         }
     }
 
-    /// Remembers that a connection was ours, so that its stragglers are answered.
+    /// Remembers a closed connection, so that its stragglers are answered.
     fn depart(&mut self, tuple: FiveTuple) {
         self.changed.push(tuple);
         self.changed.extend(self.departed.insert(tuple));
     }
 
-    /// Whether segments of this connection are ours to answer: it exists, begins, or was there not long ago. Of what
-    /// SYN cookies were given for nothing is known: see [`Stack::expects_strangers`].
+    /// Returns whether the stack has to answer this connection's segments: it exists, is being
+    /// opened, or ended not long ago. SYN cookies leave no record: see
+    /// [`Stack::expects_strangers`].
     pub fn knows(&self, tuple: &FiveTuple) -> bool {
         self.flows.contains_key(tuple)
             || self.handshakes.get(tuple).is_some()
@@ -273,7 +284,7 @@ impl Stack {
             || self.departed.contains(tuple)
     }
 
-    /// The connections that [`Stack::knows`] may have another answer about since the last call.
+    /// Returns the connections for which [`Stack::knows`] may have changed since the last call.
     pub fn take_changed(&mut self) -> Vec<FiveTuple> {
         let mut changed = std::mem::take(&mut self.changed);
         changed.append(&mut self.handshakes.take_changed());
@@ -281,15 +292,15 @@ impl Stack {
         changed
     }
 
-    /// How much longer an ACK of no connection that the stack knows may complete a handshake: one that was answered by a
-    /// SYN cookie. Others' segments are not answered once a cookie has been given.
+    /// Returns how much longer an ACK of an unknown connection may complete a handshake by SYN
+    /// cookie. Meanwhile other segments of unknown connections get no answer.
     pub fn expects_strangers(&self, now: Duration) -> Option<Duration> {
         self.cookies.open_for(now)
     }
 
-    /// Leaves the rest of a flow to the stack, as close(2) does: what is unsent is sent, then a FIN if there was
-    /// none. What the peer still sends is not wanted: it is dropped, and reset once all of ours is acknowledged.
-    /// A flow that takes longer than a minute is reset.
+    /// Leaves the rest of a flow to the stack, as close(2) does. Unsent data is sent, then a FIN if
+    /// there was none. Data that the peer still sends is dropped, and answered with a reset once
+    /// all of ours is acknowledged. A flow that takes longer than a minute is reset.
     pub fn release(&mut self, now: Duration, tuple: &FiveTuple) {
         let Some(flow) = self.flow(tuple) else { return };
         flow.close();
@@ -301,7 +312,8 @@ impl Stack {
         while orphans.order.front().is_some_and(|oldest| !orphans.until.contains_key(oldest)) {
             orphans.order.pop_front();
         }
-        // Nobody waits for them: they are the first to go (Linux's tcp_check_oom(), net/ipv4/tcp.c).
+        // Orphans have no user, so they are the first to go (Linux's tcp_check_oom(),
+        // net/ipv4/tcp.c).
         if (orphans.until.len() >= MAX_ORPHANS || self.pool.is_exhausted())
             && let Some(oldest) = orphans.order.pop_front()
         {
@@ -312,22 +324,24 @@ impl Stack {
         self.orphans.order.push_back(*tuple);
     }
 
-    /// Answers nobody from now on before the way back has been asked for: see [`Question`].
+    /// Turns on questions: no source is answered before the route back to it is known (see
+    /// [`Question`]).
     pub fn ask_ways_back(&mut self) {
         self.door.ask();
     }
 
-    /// Takes the answer to a question; `None`: no way leads back. The packet that raised it is to be shown again.
+    /// Takes the answer to a question; `None` if there is no route back. The packet that raised the
+    /// question has to be shown again.
     pub fn learn(&mut self, question: Question, way: Option<WayBack>) {
         self.door.learn(question, way);
     }
 
-    /// Asks for all ways back again: the tables that they came from have changed.
+    /// Drops all known routes back, because the tables that they came from have changed.
     pub fn forget_ways_back(&mut self) {
         self.door.forget();
     }
 
-    /// Takes one received frame.
+    /// Handles a received frame.
     pub fn ingress(&mut self, now: Duration, received: Received<'_>) -> FrameResult {
         let Received { frame, network, ethertype, reply, checksum, segment_size, .. } = received;
         let Some(packet) = frame.get_mut(network..) else { return FrameResult::Done };
@@ -337,7 +351,7 @@ impl Stack {
         {
             return FrameResult::Done;
         }
-        // ARP has been heard.
+        // ARP was handled above.
         match ethertype {
             ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
                 self.ingress_packet(now, packet, Metadata { reply, checksum, segment_size }).behind(network)
@@ -346,7 +360,7 @@ impl Stack {
         }
     }
 
-    /// Lets the user read the data that the last [`Stack::ingress`] has left in `frame`.
+    /// Returns the data that the last [`Stack::ingress`] left in `frame`, for the user to read.
     pub fn received_data<'a>(
         &'a mut self,
         now: Duration,
@@ -357,6 +371,7 @@ impl Stack {
         Some(ReceivedData::new(now, flow, data.segment, frame.get(data.payload.clone())?))
     }
 
+    /// Handles an IP packet.
     fn ingress_packet(&mut self, now: Duration, packet: &mut [u8], metadata: Metadata) -> FrameResult {
         let header = match ip::parse(packet, false) {
             Ok(header) => header,
@@ -390,7 +405,8 @@ impl Stack {
                 return question.map_or(FrameResult::Done, FrameResult::Ask);
             }
             ip::ICMP | ip::ICMPV6 => {
-                // An error comes to whoever sent what it quotes (RFC 1122, section 3.2.2).
+                // An error is addressed to the sender of the packet that it quotes (RFC 1122,
+                // section 3.2.2).
                 if let Some(error) = icmp::parse(&header, packet)
                     && error.local.ip() == header.destination
                 {
@@ -402,7 +418,8 @@ impl Stack {
         FrameResult::Done
     }
 
-    /// Takes a fragment. Its way back is asked for before it is kept: the whole packet must not have to wait.
+    /// Handles a fragment. The route back is confirmed before the fragment is stored, because the
+    /// whole packet cannot be shown again.
     fn ingress_fragment(
         &mut self,
         now: Duration,
@@ -423,7 +440,7 @@ impl Stack {
         let Some(mut whole) = self.reassembly.insert(now, header, packet) else { return FrameResult::Done };
         let metadata = Metadata { checksum: ChecksumState::Unverified, segment_size: 0, ..metadata };
         match self.ingress_packet(now, &mut whole, metadata) {
-            // The packet lies in no frame.
+            // The packet lies in no frame, so its data is copied now.
             FrameResult::Data(data) => {
                 drop(self.received_data(now, &data, &whole));
                 FrameResult::Done
@@ -432,6 +449,7 @@ impl Stack {
         }
     }
 
+    /// Handles a TCP segment.
     fn ingress_tcp(
         &mut self,
         now: Duration,
@@ -465,7 +483,7 @@ impl Stack {
                 return FrameResult::Done;
             }
             Some(flow) => {
-                // By another interface than so far, as when a route has several paths.
+                // Another interface than before, as when a route has several paths.
                 if flow.came_by() != reply.interface {
                     match self.door.judge(now, &tuple, &reply, false) {
                         Judgement::Open(..) => flow.set_came_by(reply.interface),
@@ -491,12 +509,14 @@ impl Stack {
         if left { FrameResult::Data(InOrder { tuple, segment, payload }) } else { FrameResult::Done }
     }
 
+    /// Queues a segment without payload.
     fn reply(&mut self, reply: HeaderOnly) {
         if self.replies.len() < MAX_REPLIES {
             self.replies.push(reply);
         }
     }
 
+    /// Queues the reset that answers a segment.
     fn reset(&mut self, tuple: FiveTuple, segment: &Segment, next_hop: NextHop) {
         let template = flow_route::template(&tuple, &self.settings, 0);
         if let Some(segment) = segment.reset() {
@@ -504,6 +524,7 @@ impl Stack {
         }
     }
 
+    /// Passes an ICMP error to its flow or to the UDP port.
     fn ingress_icmp(&mut self, now: Duration, error: &icmp::IcmpError) {
         let tuple = FiveTuple { protocol: Protocol::Tcp, local: error.local, remote: error.remote };
         if error.protocol == ip::UDP {
@@ -516,7 +537,10 @@ impl Stack {
         }
     }
 
-    /// Sends what every flow has to send; `Ok(true)` if there is more than one turn's worth.
+    /// Sends what every flow has to send. Returns whether more than one turn's worth was due.
+    ///
+    /// # Errors
+    /// The link's error if it is permanent.
     pub fn egress(&mut self, now: Duration, link: &mut dyn Link) -> Result<bool, LinkError> {
         for _ in 0..MAX_REPEATED {
             let Some(tuple) = self.handshakes.due(now) else { break };
@@ -561,7 +585,7 @@ impl Stack {
         Ok(!self.touched.is_empty())
     }
 
-    /// Forgets a released flow that is over, but for what its peer may still have to be told.
+    /// Drops a released flow that is over, and keeps a record if it is in TIME-WAIT.
     fn retire(&mut self, now: Duration, tuple: &FiveTuple) {
         let last = self.peek(tuple).filter(|flow| flow.in_time_wait()).and_then(Flow::last_ack);
         self.remove(tuple);
@@ -570,7 +594,7 @@ impl Stack {
         }
     }
 
-    /// When [`Stack::egress`] is due next; a time that has passed means at once.
+    /// Returns when [`Stack::egress`] is due next; a time in the past means at once.
     pub fn poll_at(&self) -> Option<Duration> {
         let messages = self.impersonation.as_ref().is_some_and(Impersonation::wants_to_send);
         match !messages && self.touched.is_empty() && self.replies.is_empty() {

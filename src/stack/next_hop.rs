@@ -1,9 +1,10 @@
-//! Where packets go on the link, and what becomes of it while we talk.
+//! Next hops, and how they follow a neighbour whose link address changes.
 //!
-//! A next hop's link address may change: a gateway fails and its partner takes over, a host gets another card. We
-//! learn it as a kernel does, from what the neighbours say (ARP, neighbour discovery; the engine adds what the
-//! kernel itself has found out), and ask them again when a peer falls silent. A flow that came to us is answered to
-//! where its peer's segments come from.
+//! A next hop's link address may change: a gateway fails over to its partner, or a host gets
+//! another card. The stack learns the new address as a kernel does, from what the neighbours
+//! announce (ARP, NDP); the event loop adds what the kernel itself has resolved. When a peer falls
+//! silent, the stack solicits the neighbour. An accepted flow follows the link address that its
+//! peer's segments come from.
 use super::{
     Stack,
     discovery::{self, AssumedAddress, Message},
@@ -15,27 +16,27 @@ use crate::{
 };
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
-/// How often a neighbour is asked for its link address (RFC 4861, section 10, RETRANS_TIMER; RFC 1122, section
-/// 2.3.2.1).
+/// Minimum interval between solicitations of one neighbour (RFC 4861, section 10, RETRANS_TIMER;
+/// RFC 1122, section 2.3.2.1).
 const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
-/// Neighbours of which it is remembered when they were asked, and of which the answer is.
+/// Maximum neighbours remembered as solicited, and maximum answers remembered.
 const MAX_ASKED: usize = 256;
-/// How long an answer to a question of ours holds (RFC 4861, section 10, REACHABLE_TIME).
+/// Lifetime of the answer to a solicitation (RFC 4861, section 10, REACHABLE_TIME).
 const REACHABLE: Duration = Duration::from_secs(30);
 
-/// Whose link address packets carry, in case it changes.
+/// The neighbour whose link address packets carry, in case that address changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbour {
-    /// The neighbour with this IP address: its word is followed.
+    /// The neighbour with this IP address; its announcements are followed.
     At(IpAddr),
-    /// The neighbour that delivers the peer's packets; its IP address, once that had to be found out.
+    /// The neighbour that delivers the peer's packets, and its IP address once it was looked up.
     Sender(Option<IpAddr>),
-    /// It does not change: the user named it, or the link has no addresses.
+    /// A neighbour that does not change: the user named it, or the link has no addresses.
     Fixed,
 }
 
 impl Neighbour {
-    /// Whether what goes to `remote` goes to the neighbour at `address`.
+    /// Returns whether packets to `remote` go to the neighbour at `address`.
     pub(super) fn is_at(self, address: IpAddr, remote: IpAddr) -> bool {
         match self {
             Neighbour::At(neighbour) | Neighbour::Sender(Some(neighbour)) => neighbour == address,
@@ -45,18 +46,20 @@ impl Neighbour {
     }
 }
 
-/// Who says that a neighbour has a link address.
+/// The origin of an announcement of a link address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// This host's kernel, whose neighbour table is the administrator's word, too.
+    /// This host's kernel, whose neighbour table includes the administrator's entries.
     Kernel,
-    /// The neighbour, who means to replace what we know (the override flag of RFC 4861; ARP always does).
+    /// The neighbour itself, which means to override what is known (the override flag of RFC 4861;
+    /// ARP always overrides).
     Neighbour,
-    /// A proxy, or one of several hosts with the address: believed only where the old link address is silent.
+    /// A proxy, or one of several hosts with the address. It is believed only where the old link
+    /// address is silent.
     Proxy,
 }
 
-/// The questions for link addresses that are due.
+/// Solicitations to send, and the answers to recent ones.
 #[derive(Debug, Default)]
 pub(super) struct Solicitations {
     asked: HashMap<(u32, IpAddr), Duration>,
@@ -65,7 +68,8 @@ pub(super) struct Solicitations {
 }
 
 impl Solicitations {
-    /// Asks for the link address of `neighbour`, from `local`, unless that was done just now.
+    /// Solicits the link address of `neighbour` from `local`, unless it was solicited within the
+    /// last second.
     pub fn ask(&mut self, now: Duration, local: IpAddr, next_hop: &NextHop, neighbour: IpAddr) {
         let LinkHeader::Ethernet { source: mac, .. } = next_hop.header else { return };
         if local.is_ipv4() != neighbour.is_ipv4() {
@@ -81,7 +85,7 @@ impl Solicitations {
         self.to_send.push(AssumedAddress { address: local, mac, interface }.solicit(neighbour));
     }
 
-    /// Notes what a neighbour says, if it was asked.
+    /// Stores a neighbour's announcement, if the neighbour was solicited.
     fn note(&mut self, now: Duration, interface: u32, neighbour: IpAddr, mac: MacAddr) {
         let key = (interface, neighbour);
         let asked = self.asked.get(&key).is_some_and(|at| now < *at + SOLICIT_INTERVAL);
@@ -93,20 +97,24 @@ impl Solicitations {
         }
     }
 
-    /// What the neighbour answered when it was asked last, not long ago.
+    /// Returns the neighbour's answer to a recent solicitation.
     fn answer(&self, now: Duration, interface: u32, neighbour: IpAddr) -> Option<MacAddr> {
         let (mac, at) = self.answers.get(&(interface, neighbour))?;
         (now < *at + REACHABLE).then_some(*mac)
     }
 
-    /// Sends what is due. What is lost on the way out will be asked again.
+    /// Sends the solicitations that are due. A lost one is repeated by the next
+    /// [`Solicitations::ask`].
+    ///
+    /// # Errors
+    /// The link's error if it is permanent.
     pub fn send(&mut self, link: &mut dyn Link) -> Result<(), LinkError> {
         self.to_send.drain(..).try_for_each(|message| message.send(link))
     }
 }
 
 impl NextHop {
-    /// Where the link header goes; none where it does not say, or says nobody in particular.
+    /// Returns the link header's destination; `None` where the header has none, or a group address.
     pub(super) fn destination(&self) -> Option<MacAddr> {
         match self.header {
             LinkHeader::LOOPBACK | LinkHeader::None => None,
@@ -114,7 +122,7 @@ impl NextHop {
         }
     }
 
-    /// The same from the same to `destination`; `None` if it goes there already.
+    /// Returns this next hop with the destination `to`; `None` if it goes there already.
     pub(super) fn moved(&self, to: MacAddr) -> Option<NextHop> {
         self.destination().filter(|destination| *destination != to)?;
         match self.header {
@@ -125,7 +133,8 @@ impl NextHop {
         }
     }
 
-    /// The same, sent from what the interface is called now, where it was sent from what it was called before.
+    /// Returns this next hop with the interface's new link address as the source, if its source was
+    /// the interface's old one.
     pub(super) fn readdressed(&self, was: &Interface, is: &Interface) -> NextHop {
         match (self.header, is.mac) {
             (LinkHeader::Ethernet { destination, source }, Some(mac))
@@ -139,7 +148,7 @@ impl NextHop {
 }
 
 impl Stack {
-    /// Takes what neighbours say of themselves.
+    /// Handles the neighbours' ARP and NDP announcements.
     pub(super) fn overhear(&mut self, now: Duration, ethertype: u16, packet: &[u8], interface: u32) {
         if let Some(word) = discovery::overhear(ethertype, packet) {
             let source = if word.overrides { Source::Neighbour } else { Source::Proxy };
@@ -148,7 +157,8 @@ impl Stack {
         }
     }
 
-    /// A neighbour's link address is `mac`: what goes there takes it from now on.
+    /// Handles a neighbour's announcement that its link address is `mac`. Flows whose next hop is
+    /// that neighbour follow it.
     pub fn move_neighbour(
         &mut self,
         now: Duration,
@@ -165,31 +175,31 @@ impl Stack {
         self.datagrams.move_neighbour(interface, address, mac);
     }
 
-    /// Asks for the link address of `neighbour` on the interface of `from`, whose source is ours there; at most once
-    /// a second. [`Stack::solicited`] has the answer.
+    /// Solicits the link address of `neighbour` on the interface of `from`, whose source is our
+    /// link address there; at most once a second. [`Stack::solicited`] returns the answer.
     pub fn solicit(&mut self, now: Duration, local: IpAddr, from: &NextHop, neighbour: IpAddr) {
         self.solicitations.ask(now, local, from, neighbour);
     }
 
-    /// The link address that a neighbour gave when it was asked within the last half minute.
+    /// Returns the link address that a neighbour gave to a solicitation within the last 30 seconds.
     pub fn solicited(&self, now: Duration, interface: u32, neighbour: IpAddr) -> Option<MacAddr> {
         self.solicitations.answer(now, interface, neighbour)
     }
 
-    /// The flows whose packets seem not to arrive, and of which it is not known which neighbour they go to: the
-    /// routing table may know, see [`Stack::locate`].
+    /// Returns the flows that are stalled and whose neighbour's IP address is unknown. The routing
+    /// table may know the address: see [`Stack::locate`].
     pub fn take_unlocated(&mut self) -> Vec<FiveTuple> {
         std::mem::take(&mut self.unlocated)
     }
 
-    /// The packets of a flow that came to us go to the neighbour at `address`.
+    /// Sets the IP address of the neighbour that an accepted flow's packets go to.
     pub fn locate(&mut self, tuple: &FiveTuple, address: IpAddr) {
         if let Some(flow) = self.flow(tuple) {
             flow.locate(address);
         }
     }
 
-    /// Asks the neighbour of a flow that is stalled whether it has moved.
+    /// Solicits the neighbour of a stalled flow, which may have moved.
     pub(super) fn look_for_neighbour(&mut self, now: Duration, tuple: FiveTuple) {
         let Some(flow) = self.flows.get(&tuple).filter(|flow| flow.is_stalled(now)) else { return };
         let next_hop = flow.next_hop();
@@ -202,7 +212,7 @@ impl Stack {
         }
     }
 
-    /// An interface has changed: its packets may measure more or less, or come from another link address.
+    /// Applies a change of an interface's MTU or link address.
     pub fn change_interface(&mut self, now: Duration, was: &Interface, is: &Interface) {
         for (tuple, flow) in &mut self.flows {
             if flow.next_hop().interface == is.index {

@@ -1,28 +1,32 @@
-//! Data that the peer had to retransmit: the path loses its segments, or our ACKs.
+//! The peer's retransmissions: the path loses its segments, or our ACKs.
 use crate::segment::SeqNumber;
 use std::time::Duration;
 
-/// Data repeated within one round trip plus this margin of a reordering is blamed on the reordering, not on a loss.
-/// Where our ACK is lost, no sender notices before two round trips and some milliseconds (RFC 8985, section 7.2).
+/// Margin over one RTT after a reordering event. Data repeated within that time is blamed on the
+/// reordering, not on loss. Where our ACK is lost, no sender notices before two RTTs and some
+/// milliseconds (RFC 8985, section 7.2).
 const HASTE: Duration = Duration::from_millis(1);
 
-/// The retransmissions of one flow's peer.
+/// A count of the segments that a flow's peer retransmitted.
 #[derive(Debug, Default)]
 pub(super) struct PeerRetransmissions {
-    /// The end of the highest data so far.
+    /// End of the highest data received.
     highest: Option<SeqNumber>,
-    /// When data last overtook what precedes it.
+    /// When data was last reordered.
     overtaken_at: Option<Duration>,
-    /// Segments in a row with data that we have acknowledged already.
+    /// Consecutive segments whose data was acknowledged already.
     acknowledged_already: u32,
     /// Frames whose data was retransmitted.
     frames: u64,
 }
 
 impl PeerRetransmissions {
-    /// Notes a frame with data from `start` to `end`, where `expected` is RCV.NXT, once there is one. A peer learns of a
-    /// hole by our ACK, so what fills it much sooner than in a round trip, of which `min_rtt` is the shortest, was
-    /// overtaken: a quarter of that is what RACK allows for (RFC 8985, section 6.2, step 4).
+    /// Records a frame with data from `start` to `end`, where `expected` is RCV.NXT, once there is
+    /// one.
+    ///
+    /// A peer learns of a hole by our ACK, so data that fills it much sooner than one RTT was
+    /// reordered, not retransmitted. RACK allows a quarter of the minimum RTT, `min_rtt`, for
+    /// reordering (RFC 8985, section 6.2, step 4).
     pub fn note(
         &mut self,
         now: Duration,
@@ -49,17 +53,18 @@ impl PeerRetransmissions {
         }
     }
 
-    /// Returns whether the peer keeps repeating what we have acknowledged: our ACKs don't arrive.
+    /// Returns whether the peer keeps retransmitting data that was acknowledged, so that our ACKs
+    /// seem lost.
     pub fn suggest_lost_acks(&self) -> bool {
         self.acknowledged_already >= 2
     }
 
-    /// Forgets that ACKs may have been lost: the next ones take another way.
+    /// Clears the suspicion of lost ACKs, because the next ones take another path.
     pub fn forget_lost_acks(&mut self) {
         self.acknowledged_already = 0;
     }
 
-    /// Returns how many frames the peer had to retransmit, because they or our ACKs were lost.
+    /// Returns the number of frames that the peer retransmitted because they or our ACKs were lost.
     pub fn frames(&self) -> u64 {
         self.frames
     }
@@ -71,7 +76,8 @@ mod tests {
 
     const ROUND_TRIP: Option<Duration> = Some(Duration::from_micros(100));
 
-    /// Segments of 100 bytes at times in microseconds, each with what was expected before: whether the path loses.
+    /// Returns whether segments of 100 bytes, at times in microseconds and each with RCV.NXT before
+    /// it, count as lost.
     fn lossy(min_rtt: Option<Duration>, segments: &[(u64, u32, u32)]) -> bool {
         let mut peer = PeerRetransmissions::default();
         for (at, start, expected) in segments {

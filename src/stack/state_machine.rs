@@ -1,30 +1,34 @@
-//! The states of one TCP connection (RFC 9293, section 3.3.2), which smoltcp keeps; the only file that knows smoltcp's
-//! sockets.
+//! The states of one TCP connection (RFC 9293, section 3.3.2), kept by smoltcp. No other file knows
+//! smoltcp's sockets.
 //!
 //! # Theory of operation
 //!
-//! smoltcp is shown a connection without data, between two placeholder IPv4 addresses, whatever the flow's family is. All
-//! data and most segments pass by it:
+//! smoltcp sees a connection without data, between two placeholder IPv4 addresses whatever the
+//! flow's family is. All data and most segments bypass it:
 //!
-//! | the peer's segments | what smoltcp sees |
+//! | the peer's segments | smoltcp sees |
 //! |---|---|
-//! | a SYN, or in SYN-RECEIVED a wrong ACK ([`Outcome::Handshake`]) | its numbers, SYN, ACK and options; no FIN, no data |
+//! | a SYN, or in SYN-RECEIVED a wrong ACK ([`Outcome::Handshake`]) | its numbers, flags and options |
 //! | a reset that is believed ([`Outcome::Reset`]) | a reset where smoltcp expects one |
 //! | the ACK that completes a handshake ([`Event::Established`]) | an ACK of its SYN |
-//! | an ACK of our last byte and FIN ([`Event::FinAcknowledged`]) | an ACK of its FIN, which follows its SYN at once |
-//! | the last byte before the peer's FIN ([`Event::PeerFinished`]) | a FIN, which follows the peer's SYN at once |
+//! | an ACK of our last byte and FIN ([`Event::FinAcknowledged`]) | an ACK of its FIN |
+//! | the last byte before the peer's FIN ([`Event::PeerFinished`]) | the peer's FIN |
 //! | everything else | nothing |
 //!
-//! So in smoltcp's sequence space our FIN has the number ISS + 1 and the peer's IRS + 1. The other way, smoltcp's SYNs, FINs
-//! and resets become calls of the recovery layer, and its ACKs nothing: the recovery layer acknowledges what has come. A
-//! FIN that smoltcp repeats is absorbed there; only a SYN is repeated when smoltcp says so.
+//! A SYN loses its FIN and data, if it has any. In smoltcp's sequence space each FIN follows its SYN
+//! at once: our FIN has the number ISS + 1, and the peer's has IRS + 1.
 //!
-//! A listener answers SYNs without a state machine, so that a flood costs little. The machine is made when the ACK comes,
-//! and is shown the SYN then. It must choose the initial sequence number of the SYN-ACK that was sent:
-//! [`initial_sequence`] foretells it from the seed, and a test compares the two.
+//! In the other direction, smoltcp's SYNs, FINs and resets become calls of the recovery layer. Its
+//! ACKs are dropped: the recovery layer acknowledges received data itself. It also absorbs a FIN
+//! that smoltcp retransmits. A SYN is retransmitted only when smoltcp says so.
 //!
-//! smoltcp's limits with IPv6 (no super-frames, no extension headers) and its timers for data (a second at least) never
-//! matter: it has no data.
+//! A listener answers SYNs without a state machine, so that a flood costs little. The machine is
+//! made when the ACK comes, and is shown the SYN then. It must choose the initial sequence number of
+//! the SYN-ACK that was sent: [`initial_sequence`] predicts it from the seed, and a test compares
+//! the two.
+//!
+//! smoltcp's limits with IPv6 (no super-frames, no extension headers) and its timers for data (a
+//! second at least) do not matter, because it has no data.
 use crate::{
     recovery::{self, Event, Outcome, Recovery},
     segment::{ACK, FIN, MAX_HEADER_LEN, RST, SYN, Segment, SeqNumber},
@@ -40,14 +44,15 @@ use std::{net::Ipv4Addr, time::Duration};
 
 pub use smoltcp::socket::tcp::State;
 
-/// The addresses that smoltcp sees (TEST-NET-1, RFC 5737).
+/// The local address that smoltcp sees (TEST-NET-1, RFC 5737).
 const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The remote address that smoltcp sees.
 const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// Length of the placeholder IPv4 header, in bytes.
 const IP_HEADER_LEN: usize = 20;
 /// IPv4's protocol number of TCP.
 const TCP: u8 = 6;
-/// What smoltcp takes for its receive buffer, in bytes: a FIN must fit, and never more comes.
+/// Size of smoltcp's receive buffer, in bytes. A FIN must fit, and data never comes.
 const WINDOW: usize = 64;
 
 /// The states of a TCP connection.
@@ -59,34 +64,37 @@ pub struct StateMachine {
     numbers: Numbers,
 }
 
-/// How far smoltcp's connection without data has got.
+/// The sequence numbers of smoltcp's connection without data.
 #[derive(Clone, Copy, Debug, Default)]
 struct Numbers {
-    /// Our initial sequence number and the peer's.
+    /// Our initial sequence number.
     ours: SeqNumber,
+    /// The peer's initial sequence number.
     theirs: SeqNumber,
     /// Our port and the peer's.
     ports: (u16, u16),
-    /// Whether smoltcp has seen that its FIN was acknowledged, and the peer's FIN.
+    /// Whether smoltcp has seen the ACK of its FIN.
     fin_acknowledged: bool,
+    /// Whether smoltcp has seen the peer's FIN.
     peer_finished: bool,
 }
 
 impl Numbers {
-    /// Returns the number that smoltcp expects of the peer next.
+    /// Returns smoltcp's RCV.NXT.
     fn expected(&self) -> SeqNumber {
         self.theirs + 1 + u32::from(self.peer_finished)
     }
 
-    /// Returns the number that the peer expects of smoltcp next, as far as smoltcp has heard.
+    /// Returns smoltcp's SND.UNA.
     fn acknowledged(&self) -> SeqNumber {
         self.ours + 1 + u32::from(self.fin_acknowledged)
     }
 }
 
 impl StateMachine {
-    /// Returns a closed connection. `mss` is the announced one: the link's MTU less IP and TCP header, in bytes (RFC
-    /// 6691). `seed` makes the initial sequence number: it must be unpredictable (RFC 6528).
+    /// Returns a closed connection. `mss` is the announced one, in bytes: the link's MTU less IP
+    /// and TCP header (RFC 6691). `seed` determines the initial sequence number and must be
+    /// unpredictable (RFC 6528).
     pub fn new(now: Duration, mss: usize, seed: u64, recovery: &mut Recovery) -> StateMachine {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
@@ -94,12 +102,12 @@ impl StateMachine {
         let mut device = Device { ingress: None, recovery, now, mss, numbers: &mut numbers };
         let mut interface = Interface::new(config, &mut device, instant(now));
         interface.update_ip_addrs(|addresses| {
-            // The list has room for at least one.
+            // The list has room for at least one address.
             let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(LOCAL), 24));
         });
         let buffer = |len| SocketBuffer::new(vec![0; len]);
         let mut socket = Socket::new(buffer(WINDOW), buffer(0));
-        // The recovery layer's tasks, which smoltcp must not do as well.
+        // The recovery layer does these tasks.
         socket.set_congestion_control(CongestionControl::None);
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
@@ -114,13 +122,13 @@ impl StateMachine {
         let socket = self.sockets.get_mut::<Socket>(self.socket);
         let remote = IpEndpoint::new(IpAddress::Ipv4(REMOTE), remote_port);
         let local = IpEndpoint::new(IpAddress::Ipv4(LOCAL), local_port);
-        // It refuses only port 0, which no flow has, and sockets that are open already.
+        // smoltcp refuses only port 0, which no flow has, and sockets that are already open.
         if let Err(error) = socket.connect(self.interface.context(), remote, local) {
             log::error!("cannot connect from port {local_port} to port {remote_port}: {error}");
         }
     }
 
-    /// Opens passively, for the SYN that comes next.
+    /// Opens passively: the next segment shown must be the SYN.
     pub fn listen(&mut self, local_port: u16) {
         let endpoint = IpEndpoint::new(IpAddress::Ipv4(LOCAL), local_port);
         if let Err(error) = self.socket_mut().listen(endpoint) {
@@ -128,16 +136,17 @@ impl StateMachine {
         }
     }
 
-    /// Ends our side: a FIN leaves with the next [`StateMachine::egress`].
+    /// Closes our direction: a FIN leaves with the next [`StateMachine::egress`].
     pub fn close(&mut self) {
         self.socket_mut().close();
     }
 
-    /// Ends both sides: a reset leaves with the next [`StateMachine::egress`].
+    /// Aborts the connection: a reset leaves with the next [`StateMachine::egress`].
     pub fn abort(&mut self) {
         self.socket_mut().abort();
     }
 
+    /// Returns the TCP state.
     pub fn state(&self) -> State {
         self.socket().state()
     }
@@ -160,7 +169,7 @@ impl StateMachine {
         self.sockets.get_mut(self.socket)
     }
 
-    /// Acts on a segment that [`Recovery::handle_segment`] has taken with this outcome.
+    /// Handles a segment for which [`Recovery::handle_segment`] has returned `outcome`.
     pub fn ingress(&mut self, now: Duration, segment: &Segment, outcome: Outcome, recovery: &mut Recovery) {
         match outcome {
             Outcome::Digested | Outcome::InOrder => {}
@@ -181,7 +190,7 @@ impl StateMachine {
         self.follow(now, recovery);
     }
 
-    /// Acts on what has happened to the connection's data.
+    /// Handles the recovery layer's events.
     pub fn follow(&mut self, now: Duration, recovery: &mut Recovery) {
         while let Some(event) = recovery.poll_event() {
             let fin = match event {
@@ -206,7 +215,7 @@ impl StateMachine {
         }
     }
 
-    /// Shows smoltcp a segment.
+    /// Passes a segment to smoltcp behind a placeholder IPv4 header.
     fn show(&mut self, now: Duration, segment: Segment, recovery: &mut Recovery) {
         let mut packet = [0; IP_HEADER_LEN + MAX_HEADER_LEN];
         let Some((ip, tcp)) = packet.split_first_chunk_mut::<IP_HEADER_LEN>() else { return };
@@ -225,7 +234,7 @@ impl StateMachine {
         self.interface.poll_ingress_single(instant(now), &mut device, &mut self.sockets);
     }
 
-    /// Lets smoltcp say all that it has to say to the recovery layer.
+    /// Passes everything that smoltcp has to send to the recovery layer.
     pub fn egress(&mut self, now: Duration, recovery: &mut Recovery) {
         let mut device = Device { ingress: None, recovery, now, mss: self.mss, numbers: &mut self.numbers };
         loop {
@@ -236,15 +245,15 @@ impl StateMachine {
         }
     }
 
-    /// Returns when [`StateMachine::egress`] is due next; a time that has passed means at once.
+    /// Returns when [`StateMachine::egress`] is due next; a time in the past means at once.
     pub fn poll_at(&mut self, now: Duration) -> Option<Duration> {
         let at = self.interface.poll_at(instant(now), &self.sockets)?;
         Some(Duration::from_micros(at.total_micros().max(0) as u64))
     }
 }
 
-/// Returns the initial sequence number of a state machine made with `seed`: what smoltcp's generator (its src/rand.rs)
-/// yields after the interface has taken an IPv4 identification that is not 0.
+/// Returns the initial sequence number of a state machine made with `seed`. smoltcp's generator
+/// (its src/rand.rs) yields it after the interface has taken an IPv4 identification that is not 0.
 pub fn initial_sequence(seed: u64) -> SeqNumber {
     let mut state = seed;
     let mut next = || {
@@ -268,14 +277,14 @@ fn instant(now: Duration) -> Instant {
     Instant::from_micros(now.as_micros() as i64)
 }
 
-/// Returns the TCP timestamp clock (RFC 7323, section 5.4): milliseconds since boot, so that it goes on rising from
-/// one run on a port to the next, as the peer's TIME-WAIT wants (RFC 6191).
+/// Returns the TCP timestamp clock (RFC 7323, section 5.4), in milliseconds since boot. The clock
+/// keeps rising from one run on a port to the next, as the peer's TIME-WAIT requires (RFC 6191).
 pub fn timestamp() -> u32 {
     let since_boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from);
     since_boot.map_or(0, |time| time.as_millis() as u32)
 }
 
-/// What smoltcp takes for its network device: at most one segment in, any number out.
+/// A network device for smoltcp: at most one segment in, any number out.
 struct Device<'a> {
     ingress: Option<&'a [u8]>,
     recovery: &'a mut Recovery,
@@ -313,7 +322,7 @@ impl phy::Device for Device<'_> {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.mss + IP_HEADER_LEN + crate::segment::MIN_HEADER_LEN;
-        // Nobody checks the placeholder's checksums.
+        // The placeholder's checksums are never checked.
         capabilities.checksum = ChecksumCapabilities::ignored();
         capabilities
     }

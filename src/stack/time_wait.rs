@@ -1,8 +1,8 @@
-//! Connections that are over but for the peer, which may not have got our last ACK (RFC 9293, section 3.6.1).
+//! Connections in TIME-WAIT, whose peer may have missed our last ACK (RFC 9293, section 3.6.1).
 //!
-//! All that is kept of one is that ACK, ready to be sent again. A new SYN from the same port opens a new
-//! connection if it can't be mistaken for an old one: by a timestamp that is newer (RFC 6191) or a sequence
-//! number that was not used (RFC 1122, section 4.2.2.13).
+//! A record holds only that ACK, ready to be retransmitted. A new SYN from the same port opens a
+//! new connection if it cannot be mistaken for an old one: its timestamp is newer (RFC 6191), or
+//! its sequence number was not used (RFC 1122, section 4.2.2.13).
 use super::header_only::HeaderOnly;
 use crate::{
     net::FiveTuple,
@@ -13,54 +13,61 @@ use std::{
     time::Duration,
 };
 
-/// How long one is kept. A peer repeats its FIN after 200 ms, 400 ms and so on (Linux); 10 s see five of them.
+/// Lifetime of a record. A peer retransmits its FIN after 200 ms, 400 ms and so on (Linux); 10 s
+/// cover five retransmissions.
 const LIFETIME: Duration = Duration::from_secs(10);
-/// Segments without data are answered no more often than this: two old connections must not go on acknowledging each
-/// other (Linux's tcp_timewait_check_oow_rate_limit(), net/ipv4/tcp_minisocks.c).
+/// Minimum interval between answers to segments without data: two old connections must not
+/// acknowledge each other for ever (Linux's tcp_timewait_check_oow_rate_limit(),
+/// net/ipv4/tcp_minisocks.c).
 const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
-/// How many are kept; one more and the oldest goes.
+/// Maximum records; a further one replaces the oldest.
 pub const LIMIT: usize = 16_384;
 
-/// What a segment from an old connection's peer calls for.
+/// The answer to a segment from the peer of a connection in TIME-WAIT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
+    /// The segment gets no answer.
     Nothing,
+    /// The last ACK is retransmitted.
     Repeat(HeaderOnly),
-    /// A new connection, whose initial sequence number must lie beyond this one.
+    /// A new connection is opened.
     Open {
+        /// Sequence number that the new initial sequence number must lie beyond.
         beyond: SeqNumber,
     },
 }
 
-/// What is kept of a connection.
+/// A connection in TIME-WAIT.
 #[derive(Debug)]
 struct Record {
     expires: Duration,
     last: HeaderOnly,
-    /// When a segment without data was answered last.
+    /// When a segment without data was last answered.
     answered: Option<Duration>,
 }
 
+/// A table of connections in TIME-WAIT.
 #[derive(Debug, Default)]
 pub struct TimeWaits {
     records: HashMap<FiveTuple, Record>,
-    /// When each expires; an entry whose time is not its record's is stale.
+    /// Expiry times, soonest first. An entry whose time differs from its record's is stale.
     order: VecDeque<(Duration, FiveTuple)>,
-    /// Connections that are no longer here: see [`TimeWaits::take_forgotten`].
+    /// Connections dropped from the table: see [`TimeWaits::take_forgotten`].
     forgotten: Vec<FiveTuple>,
 }
 
 impl TimeWaits {
+    /// Returns whether the connection is in TIME-WAIT.
     pub fn contains(&self, tuple: &FiveTuple) -> bool {
         self.records.contains_key(tuple)
     }
 
-    /// The connections that were forgotten since the last call.
+    /// Returns the connections dropped since the last call.
     pub fn take_forgotten(&mut self) -> Vec<FiveTuple> {
         std::mem::take(&mut self.forgotten)
     }
 
-    /// Remembers a connection by the last ACK that it sent.
+    /// Adds a connection by the last ACK that it sent.
     pub fn insert(&mut self, now: Duration, tuple: FiveTuple, last: HeaderOnly) {
         while self.records.len() >= LIMIT
             && let Some((at, oldest)) = self.order.pop_front()
@@ -68,7 +75,8 @@ impl TimeWaits {
             self.forget(at, &oldest);
         }
         if self.order.len() > 2 * LIMIT {
-            // A peer that repeats its FIN without end starts the time anew each time, and leaves a stale entry.
+            // A peer that retransmits its FIN for ever restarts the timer each time, and leaves a
+            // stale entry.
             let records = &self.records;
             self.order.retain(|(at, tuple)| records.get(tuple).is_some_and(|record| record.expires == *at));
         }
@@ -77,7 +85,7 @@ impl TimeWaits {
         self.order.push_back((expires, tuple));
     }
 
-    /// Forgets those whose time is over.
+    /// Drops the records whose lifetime is over.
     pub fn expire(&mut self, now: Duration) {
         while let Some((at, tuple)) = self.order.front().copied().filter(|(at, _)| *at <= now) {
             self.order.pop_front();
@@ -85,6 +93,7 @@ impl TimeWaits {
         }
     }
 
+    /// Drops a connection if its record expires at `at`.
     fn forget(&mut self, at: Duration, tuple: &FiveTuple) {
         if self.records.get(tuple).is_some_and(|record| record.expires == at) {
             self.records.remove(tuple);
@@ -92,12 +101,12 @@ impl TimeWaits {
         }
     }
 
-    /// Returns what to do with a segment; `None` if its connection is not here.
+    /// Returns the answer to a segment; `None` if its connection is not in TIME-WAIT.
     pub fn ingress(&mut self, now: Duration, tuple: &FiveTuple, segment: &Segment) -> Option<Answer> {
         let Record { last, answered, .. } = self.records.get_mut(tuple)?;
         let (sent, repeat) = (last.segment, Answer::Repeat(*last));
         if segment.is(segment::RST) {
-            // RFC 1337: a reset must not cut it short.
+            // RFC 1337: a reset must not cut TIME-WAIT short.
             return Some(Answer::Nothing);
         }
         if segment.is(segment::SYN) && !segment.is(segment::ACK) {
@@ -117,7 +126,8 @@ impl TimeWaits {
             let last = *last;
             self.insert(now, *tuple, last);
         } else if segment.payload_len == 0 {
-            // RFC 9293, section 3.10.7.4, first: what lies elsewhere than the peer's last segment is told where that is.
+            // RFC 9293, section 3.10.7.4, first: a segment elsewhere than at RCV.NXT is answered
+            // with an ACK.
             let in_place = segment.seq == sent.ack && !segment.is(segment::SYN);
             if in_place || answered.is_some_and(|at| now < at + ANSWER_INTERVAL) {
                 return Some(Answer::Nothing);
@@ -148,7 +158,7 @@ mod tests {
         FiveTuple { protocol: Protocol::Tcp, local: at(1, 80), remote: at(2, port) }
     }
 
-    /// A header with a timestamp option.
+    /// Builds a TCP header with a timestamp option.
     fn segment(flags: u8, sequence: u32, acknowledgment: u32, timestamps: (u32, u32)) -> Vec<u8> {
         let mut bytes = vec![0; 32];
         bytes[4..8].copy_from_slice(&sequence.to_be_bytes());
@@ -203,7 +213,8 @@ mod tests {
         assert_eq!(waits.len(), 1);
     }
 
-    /// RFC 9293, section 3.10.7.4, first. Each row: when, flags, sequence number, and whether it is answered.
+    /// Checks RFC 9293, section 3.10.7.4, first. Each row has the time, the flags, the sequence
+    /// number, and whether the segment is answered.
     #[test]
     fn what_lies_elsewhere_is_answered_now_and_then() {
         let mut waits = TimeWaits::default();

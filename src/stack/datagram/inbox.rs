@@ -1,40 +1,45 @@
-//! What has arrived and waits for its reader.
+//! Received datagrams that wait for the user.
 use std::{collections::VecDeque, net::SocketAddr};
 
-/// A datagram that waits for its reader.
+/// A received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram<'a> {
+    /// The sender.
     pub from: SocketAddr,
+    /// The payload, which may be empty.
     pub payload: &'a [u8],
 }
 
-/// Datagrams in the order of their arrival.
+/// Received datagrams in the order of their arrival.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     bytes: Vec<u8>,
-    /// Where the next datagram begins.
+    /// Offset of the next datagram in `bytes`.
     start: usize,
-    /// Senders and lengths.
+    /// Sender and remaining length of each datagram.
     datagrams: VecDeque<(SocketAddr, usize)>,
 }
 
 impl Inbox {
+    /// Appends a datagram.
     pub fn push(&mut self, from: SocketAddr, payload: &[u8]) {
         self.bytes.extend_from_slice(payload);
         self.datagrams.push_back((from, payload.len()));
     }
 
+    /// Returns the oldest datagram.
     pub fn front(&self) -> Option<Datagram<'_>> {
         let (from, len) = *self.datagrams.front()?;
         Some(Datagram { from, payload: self.bytes.get(self.start..self.start + len)? })
     }
 
-    /// All of it, as one piece.
+    /// Returns the payloads of all datagrams as one piece.
     pub fn all(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
     }
 
-    /// Forgets `written` bytes from the front; what is left of a datagram of which a part is forgotten is one.
+    /// Drops `written` bytes from the front. The rest of a datagram that was dropped in part stays
+    /// a datagram.
     pub fn forget(&mut self, mut written: usize) {
         while let Some((_, len)) = self.datagrams.front_mut() {
             if written < *len {
@@ -47,6 +52,7 @@ impl Inbox {
         }
     }
 
+    /// Drops the oldest datagram.
     pub fn pop(&mut self) {
         if let Some((_, len)) = self.datagrams.pop_front() {
             self.start += len;

@@ -48,7 +48,7 @@ fn serving(audience: Audience, gate: fn(IpAddr) -> Admission) -> Stack {
     stack
 }
 
-/// A link that keeps what it is given, and refuses offloads as a kernel does.
+/// A link that records packets, and refuses offloads as a kernel does.
 struct Tape {
     offloads: Offloads,
     takes_segmentation: bool,
@@ -117,7 +117,7 @@ fn drain(stack: &mut Stack) -> Vec<(SocketAddr, Vec<u8>)> {
     taken
 }
 
-/// What `from` sends with one call.
+/// Returns the packets that `from` sends in one call.
 fn sent(from: &mut Stack, bytes: &[u8], size: usize, segmentation: bool) -> Tape {
     let mut tape = tape(segmentation);
     from.datagrams.send(&mut tape, bytes, size).expect("the tape takes everything");
@@ -192,7 +192,8 @@ fn the_largest_datagram_arrives_in_fragments() {
         let tape = sent(&mut dialed(client(v6), PATH), &data, largest, true);
         assert!(tape.packets.len() > 40 && tape.packets.iter().all(|(packet, _)| packet.len() <= 1500));
         let mut receiver = serving(Audience::First, |_| Admission::Accept);
-        // Fragments carry a whole checksum: it is verified whatever the link says of their frames.
+        // Fragments carry a complete checksum, which is verified whatever the link says of their
+        // frames.
         for (packet, _) in tape.packets.iter().rev() {
             deliver(&mut receiver, packet, 0, false);
         }
@@ -235,7 +236,7 @@ fn the_length_field_cuts_padding_and_cannot_promise_more() {
     }
 }
 
-/// A datagram from the client's address with another port.
+/// Returns a datagram from the client's address with another port.
 fn stranger(port: u16, text: &[u8]) -> Vec<u8> {
     let mut tuple = client(false);
     tuple.local.set_port(port);
@@ -323,7 +324,7 @@ fn a_survey_hears_every_port_of_the_one_host() {
     assert!(stack.datagrams.front().is_none() && stack.datagrams.take_error().is_none());
 }
 
-/// What came from a port and could not be understood is known by the port.
+/// Checks that an invalid datagram is counted for the port that it came from.
 #[test]
 fn a_survey_counts_damaged_answers_by_port() {
     let theirs = client(false);
@@ -386,7 +387,7 @@ fn packets_of_one_burst_differ_in_their_identification() {
     let id = |tape: &Tape| u16::from_be_bytes([tape.packets[0].0[4], tape.packets[0].0[5]]);
     let first = sent(&mut stack, &bytes(300), 100, true);
     let second = sent(&mut stack, &bytes(100), 100, true);
-    // The kernel numbers the three datagrams of the first from its number on.
+    // The kernel numbers the three datagrams of the first super-frame from its identification on.
     assert_eq!(id(&second).wrapping_sub(id(&first)), 3);
 }
 
@@ -436,7 +437,7 @@ proptest! {
 
 #[test]
 fn a_segment_in_fragments_reaches_its_connection() {
-    // A SYN to nobody is answered with a reset, whole or in pieces.
+    // A SYN to a closed port is answered with a reset, whole or in fragments.
     let (local, remote) = addresses(false);
     let template = Template {
         source: remote.ip(),

@@ -1,4 +1,4 @@
-//! The connection without data, as smoltcp sees it.
+//! Tests of smoltcp's connection without data.
 use super::*;
 use crate::{
     link::{LinkHeader, NextHop},
@@ -33,7 +33,7 @@ fn ingress(machine: &mut StateMachine, recovery: &mut Recovery, segment: &Segmen
     machine.egress(NOW, recovery);
 }
 
-/// What a state machine of its own would answer to the same SYN.
+/// Returns the SYN-ACK of a new state machine to the same SYN.
 fn answer_of_a_machine(syn: &Segment, seed: u64, mss: usize, buffer: usize) -> Segment {
     let mut recovery = recovery(mss, buffer);
     let mut machine = StateMachine::new(NOW, mss, seed, &mut recovery);
@@ -63,7 +63,7 @@ fn the_answer_is_the_one_that_the_flow_believes_to_have_sent() {
             let mut theirs = answer_of_a_machine(&syn, seed, 1460, buffer);
             for answer in [&mut ours, &mut theirs] {
                 if let Some(timestamps) = &mut answer.options.timestamps {
-                    // The clock goes on between the two.
+                    // The clock advances between the two answers.
                     timestamps.value = 0;
                 }
             }
@@ -72,7 +72,7 @@ fn the_answer_is_the_one_that_the_flow_believes_to_have_sent() {
     }
 }
 
-/// A connection that the peer has opened.
+/// Returns a connection that the peer has opened.
 fn established() -> (StateMachine, Recovery, Segment) {
     let mut recovery = recovery(1460, 64 << 10);
     let mut machine = StateMachine::new(NOW, 1460, 7, &mut recovery);
@@ -91,7 +91,7 @@ fn established() -> (StateMachine, Recovery, Segment) {
     (machine, recovery, next)
 }
 
-/// The states follow the ends of both streams, however much data came before.
+/// Checks that the states follow the ends of both streams, however much data came before.
 #[test]
 fn both_ends_are_seen_without_the_data() {
     let (mut machine, mut recovery, next) = established();
@@ -113,7 +113,7 @@ fn both_ends_are_seen_without_the_data() {
     assert_eq!(machine.state(), State::Closed);
 }
 
-/// A reset comes where smoltcp expects one, before the peer's FIN and after it.
+/// Checks that a reset reaches smoltcp where it expects one, before and after the peer's FIN.
 #[test]
 fn a_reset_is_believed_wherever_the_stream_is() {
     for finished in [false, true] {
