@@ -11,7 +11,7 @@ pub(super) struct Reno {
     ssthresh: u64,
     /// Bytes delivered towards the next segment of growth (RFC 3465).
     credit: u64,
-    /// Window and ssthresh before the last reduction.
+    /// Window and ssthresh before the last reduction, in bytes.
     prior: (u64, u64),
 }
 
