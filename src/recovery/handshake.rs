@@ -25,6 +25,7 @@ pub(super) struct Handshake {
     syn: Option<Segment>,
     /// The time to repeat our SYN because the peer's old connection was reset.
     repeat_at: Option<Instant>,
+    /// The repetition was scheduled once.
     repeated: bool,
 }
 

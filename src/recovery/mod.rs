@@ -271,8 +271,9 @@ impl Recovery {
     }
 
     /// Lets `fill` write into a contiguous part of the free buffer, at most `limit` bytes. `fill`
-    /// returns the length that it wrote. If it wrote all that fits, more is expected at once: an
-    /// incomplete super-frame waits for it while anything is in flight (send(2), MSG_MORE).
+    /// returns the length that it wrote. If `fill` writes all that it was offered, more data is
+    /// expected at once: an incomplete super-frame waits for it while anything is in flight
+    /// (send(2), MSG_MORE).
     ///
     /// # Errors
     /// Fails when `fill` does.
