@@ -15,9 +15,12 @@ const MIN_MSS: u64 = 88;
 /// the usual 250 Hz.
 const REPEAT_DELAY: Duration = Duration::from_millis(8);
 
+/// The options of both SYNs, and the repetition of ours.
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
+    /// The options of our SYN.
     pub ours: Option<Options>,
+    /// The options of the peer's SYN.
     pub theirs: Option<Options>,
     /// The time of our first SYN, and whether it was the only one.
     sent: Option<(Instant, bool)>,
@@ -36,8 +39,9 @@ pub(super) struct Agreement {
     pub peer_mss: u64,
     pub timestamps: bool,
     pub sack: bool,
-    /// The shifts of the peer's window field and of ours.
+    /// The shift of the peer's window field.
     pub peer_shift: u8,
+    /// The shift of our window field.
     pub our_shift: u8,
 }
 

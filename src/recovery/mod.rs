@@ -336,8 +336,8 @@ impl Recovery {
         self.receiver.read(limit, drain)
     }
 
-    /// Sets whether a user has accepted the connection, the default. Before that, the window stays
-    /// at that of the SYN.
+    /// Sets whether a user has accepted the connection; true by default. Before that, the window
+    /// stays at that of the SYN.
     pub fn set_accepted(&mut self, accepted: bool) {
         self.receiver.set_accepted(accepted);
     }

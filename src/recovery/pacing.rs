@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use super::time::Instant;
 
+/// Maximum unused time that counts after a pause.
 const BURST: Duration = Duration::from_micros(500);
 /// Maximum time to catch up after a late wake-up: some time slices of other processes, and never
 /// half a round trip.
 const MAX_LATENESS: Duration = Duration::from_millis(10);
 
+/// The schedule of frames.
 #[derive(Debug, Default)]
 pub(super) struct Pacer {
     next: Instant,
@@ -37,6 +39,7 @@ impl Pacer {
         self.waits = false;
     }
 
+    /// Delays the next frame by the length of the one sent, at `rate` bytes a second.
     pub fn on_sent(&mut self, now: Instant, bytes: u64, rate: u64, round_trip: Option<Duration>) {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
         let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));

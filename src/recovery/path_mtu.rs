@@ -24,6 +24,7 @@ const PRECISION: u64 = 16;
 /// Time until a search repeats, because the path may have changed: RFC 8899's PMTU_RAISE_TIMER.
 const RAISE_AFTER: Duration = Duration::from_secs(600);
 
+/// The detection of a black hole, and the search for a size that passes.
 #[derive(Debug)]
 pub(super) struct PathMtu {
     /// The limit of the link, or that of an ICMP message.

@@ -4,6 +4,7 @@
 //! when the recovery ends. Below ssthresh, the amount grows up to slow start's pace while ACKs
 //! report no further loss.
 
+/// The amounts of one recovery.
 #[derive(Debug)]
 pub(super) struct Prr {
     /// Bytes outstanding when the recovery began (RecoverFS).
@@ -39,6 +40,7 @@ impl Prr {
         }
     }
 
+    /// Records that `bytes` were sent.
     pub fn on_sent(&mut self, bytes: u64) {
         self.sent += bytes;
         self.allowance = self.allowance.saturating_sub(bytes);

@@ -14,6 +14,7 @@ const MAX_MULTIPLIER: u32 = 255;
 /// RFC 5681's duplicate-ACK threshold, in segments.
 const DUP_THRESH: u64 = 3;
 
+/// The state of RACK.
 #[derive(Debug)]
 pub(super) struct Rack {
     /// Send time and end of the delivered record that was sent last.
@@ -31,8 +32,11 @@ pub(super) struct Rack {
 /// The transmission of a record that an ACK confirms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transmission {
+    /// An earlier transmission than the last.
     Earlier,
+    /// The last transmission.
     Last,
+    /// The ACK does not tell.
     Unknown,
 }
 
@@ -106,10 +110,11 @@ impl Rack {
         }
     }
 
-    /// Decides on a retransmission's delivery. New data sent before it should have been reported,
-    /// too. If no data from offset `unheard` on was, the delivery is more likely that of an earlier
-    /// transmission, for which SACK had no room. As a delivery of the last one, it would mark
-    /// everything lost that was sent between the two.
+    /// Decides which transmission a retransmitted record's delivery confirms. New data sent before
+    /// the last retransmission should have been reported, too. If no data from offset `unheard` on
+    /// was, the delivery is more likely that of an earlier transmission, for which SACK had no
+    /// room. Counted as that of the last one, it would mark everything lost that was sent between
+    /// the two.
     pub fn weigh(&mut self, unheard: u64, mss: u64) {
         if let Some(claim) = self.claim.take().filter(|claim| claim.nxt <= unheard + DUP_THRESH * mss) {
             self.note_newest(claim.order, claim.rtt);
@@ -129,6 +134,7 @@ impl Rack {
         }
     }
 
+    /// Returns whether the path has reordered segments.
     pub fn has_seen_reordering(&self) -> bool {
         self.reordering_seen
     }

@@ -31,6 +31,7 @@ pub(super) struct RateSample {
     pub prior_delivered: u64,
 }
 
+/// The estimator of the delivery rate.
 #[derive(Debug, Default)]
 pub(super) struct RateEstimator {
     delivered: u64,
@@ -70,6 +71,7 @@ impl RateEstimator {
         self.limited_until = (self.delivered + in_flight).max(1);
     }
 
+    /// Adds a delivered record to the sample of this batch.
     pub fn on_delivered(&mut self, now: Instant, record: &Record) {
         self.delivered += record.len();
         self.delivered_at = now;

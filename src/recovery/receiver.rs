@@ -46,9 +46,10 @@ const INITIAL_WINDOW: u64 = u16::MAX as u64;
 /// segments for half of the largest window ever offered, and would wait for its persist timer below
 /// that (Linux's tcp_bound_to_half_wnd(), include/net/tcp.h).
 const LEAST_WINDOW: u64 = 32 << 10;
-/// Window bytes per piece out of order, and the minimum number of pieces. A peer that leaves a hole
-/// after each byte must not exhaust memory by the overhead of pieces.
+/// Window bytes per piece out of order. A peer that leaves a hole after each byte must not exhaust
+/// memory by the overhead of pieces.
 const BYTES_PER_PIECE: u64 = 512;
+/// Pieces out of order that any window admits.
 const LEAST_PIECES: u64 = 64;
 
 /// Returns the window scale for a receive buffer of this many bytes (RFC 7323, section 2.2).
@@ -65,6 +66,7 @@ pub(super) enum Answer {
     AtOnce(SackBlocks),
 }
 
+/// The receiver of one connection.
 pub(super) struct Receiver {
     space: ReceiveSpace,
     reassembly: Reassembly,
@@ -85,10 +87,11 @@ pub(super) struct Receiver {
     edge: u64,
     /// The shift of our window field.
     shift: u8,
-    /// RCV.NXT and right edge as announced last (RFC 7323's Last.ACK.sent), 0 before the first
-    /// announcement, and the offset read by then.
+    /// RCV.NXT as announced last (RFC 7323's Last.ACK.sent); 0 before the first announcement.
     acknowledged: u64,
+    /// The right edge as announced last.
     announced_edge: u64,
+    /// The offset that the user had read up to by the last announcement.
     read_when_announced: u64,
     /// Consecutive ACKs that repeated RCV.NXT.
     repeats: u32,
@@ -207,7 +210,7 @@ impl Receiver {
 
     /// Returns whether the acknowledgment of a segment at `seq` is credible.
     ///
-    /// Its `seq` lies in the window, or at the window's right edge, as after a filled window of
+    /// `seq` must lie in the window, or at the window's right edge, as after a filled window of
     /// which a part was lost (Linux's tcp_sequence(), net/ipv4/tcp_input.c), or at most as far
     /// before the window as a late segment of an honest peer (RFC 9293, section 3.10.7.4, first
     /// check).

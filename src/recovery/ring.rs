@@ -5,6 +5,7 @@
 //! user's bytes are read straight into the ring, and frames point into it: between a file and the
 //! packet socket nothing is copied in user space.
 
+/// A ring buffer of stream bytes.
 pub(super) struct Ring {
     bytes: Box<[u8]>,
     /// The offset at the front of the ring, and of every `capacity` bytes after that.
@@ -18,6 +19,7 @@ impl Default for Ring {
 }
 
 impl Ring {
+    /// Returns the size of the ring, in bytes.
     pub fn capacity(&self) -> u64 {
         self.bytes.len() as u64
     }

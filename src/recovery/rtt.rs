@@ -13,6 +13,7 @@ const MAX_RTO: Duration = Duration::from_secs(120);
 /// Lifetime of a minimum, because the path may change.
 const MIN_RTT_LIFETIME: Duration = Duration::from_secs(60);
 
+/// The estimator of the round-trip time.
 #[derive(Debug, Default)]
 pub(super) struct RttEstimator {
     smoothed: Option<Duration>,
@@ -43,10 +44,12 @@ impl RttEstimator {
         }
     }
 
+    /// Returns the smoothed round-trip time, once one was measured.
     pub fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
 
+    /// Returns the shortest recent round trip, once one was measured.
     pub fn minimum(&self) -> Option<Duration> {
         self.minimum.map(|(minimum, _)| minimum)
     }

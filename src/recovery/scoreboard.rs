@@ -26,8 +26,11 @@ const MAX_CUT_RECORDS: usize = 8192;
 /// The state of a run of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
+    /// In flight: neither acknowledged nor marked lost.
     InFlight,
+    /// Marked lost, and not retransmitted yet.
     Lost,
+    /// Reported by SACK.
     Sacked,
 }
 
@@ -41,9 +44,11 @@ pub(super) struct Record {
     /// The delivery yields a round trip: the record was neither retransmitted nor ever marked lost
     /// (Karn's algorithm, and ACKs that are late because of other losses).
     pub timed: bool,
+    /// The time of the last transmission.
     pub sent: Instant,
     /// SND.NXT at that time.
     pub nxt: u64,
+    /// The delivery state at that time.
     pub snapshot: Snapshot,
 }
 
@@ -72,6 +77,7 @@ pub(super) const RECORD_COST: u64 = size_of::<Record>() as u64;
 /// Minimum of records that SACK may split, and the capacity that an idle scoreboard keeps.
 const LEAST_CUT_RECORDS: usize = 256;
 
+/// The records of all data between SND.UNA and SND.NXT.
 #[derive(Default)]
 pub(super) struct Scoreboard {
     records: VecDeque<Record>,

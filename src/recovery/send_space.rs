@@ -5,8 +5,10 @@
 //! sequence numbers and offsets.
 use crate::segment::SeqNumber;
 
+/// The send sequence space of one connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SendSpace {
+    /// The initial sequence number.
     pub iss: SeqNumber,
     /// SND.UNA.
     pub una: u64,
@@ -33,6 +35,7 @@ impl SendSpace {
         SendSpace { iss, una: 1, nxt: 1, end: 1, edge: 1, ..SendSpace::default() }
     }
 
+    /// Returns the sequence number of `offset`.
     pub fn seq(&self, offset: u64) -> SeqNumber {
         self.iss + offset as u32
     }

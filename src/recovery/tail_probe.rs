@@ -19,11 +19,11 @@ pub(super) const MAX_PROBES: u32 = 2;
 /// A probe in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TailProbe {
-    /// Its number within the flight, from 1.
+    /// The probe's number within the flight, from 1.
     pub number: u32,
-    /// SND.NXT when it was sent.
+    /// SND.NXT when the probe was sent.
     pub end: u64,
-    /// It retransmitted data.
+    /// The probe retransmitted data.
     pub retransmission: bool,
 }
 
@@ -39,6 +39,7 @@ pub(super) enum Verdict {
 }
 
 impl TailProbe {
+    /// Returns the outcome of the probe after an ACK up to `una`.
     pub fn judge(&self, una: u64, dsack: bool, duplicate: bool) -> Verdict {
         if una < self.end {
             Verdict::Pending

@@ -24,10 +24,12 @@ pub(super) struct Persist {
 }
 
 impl Persist {
+    /// Stops the timer and its backoff.
     pub fn stop(&mut self) {
         *self = Persist::default();
     }
 
+    /// Returns whether the timer runs.
     pub fn is_running(&self) -> bool {
         self.at.is_some()
     }
@@ -73,6 +75,7 @@ impl UserTimeout {
         self.waiting_since = now;
     }
 
+    /// Records that a keep-alive was sent.
     pub fn on_keep_alive_sent(&mut self, now: Instant) {
         let first = self.keep_alive.map_or(now, |(first, _)| first);
         self.keep_alive = Some((first, now));

@@ -13,6 +13,7 @@ pub(super) const TICK: Duration = Duration::from_millis(1);
 /// section 5.5).
 const OUTDATED_TICKS: u64 = 24 * 24 * 3600 * 1000;
 
+/// Our timestamp clock.
 #[derive(Debug, Default)]
 pub(super) struct TimestampClock {
     /// The first value, that of our SYN, and its time: our clock continues from there.
@@ -25,6 +26,7 @@ pub(super) struct TimestampClock {
 pub(super) struct RecentTimestamp(Option<(u32, Instant)>);
 
 impl TimestampClock {
+    /// Starts the clock with `value` at `now`.
     pub fn start(&mut self, now: Instant, value: u32) {
         self.origin = value;
         self.origin_at = now;

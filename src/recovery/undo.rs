@@ -1,16 +1,18 @@
-//! Detection of spurious recoveries: Eifel (RFC 3522) and D-SACK (RFC 3708); the response is RFC
-//! 4015's.
+//! Detection of spurious recoveries: Eifel (RFC 3522) and D-SACK (RFC 3708). The response is that
+//! of RFC 4015.
 //!
-//! Two proofs count. An echo older than the first retransmission acknowledges its bytes: the
-//! original has arrived. Or D-SACK has reported as many bytes as were retransmitted: all
-//! retransmissions were needless.
+//! Two proofs count. The ACK of the first retransmitted bytes echoes a timestamp from before their
+//! retransmission: the original has arrived. Or D-SACK has reported as many bytes as were
+//! retransmitted: all retransmissions were needless.
 use crate::segment::is_older;
 
+/// The detector of spurious recoveries.
 #[derive(Debug, Default)]
 pub(super) struct SpuriousDetector {
     episode: Option<Episode>,
 }
 
+/// A recovery that may prove spurious.
 #[derive(Debug)]
 struct Episode {
     /// SND.UNA at the start of the recovery: D-SACK below concerns earlier times.

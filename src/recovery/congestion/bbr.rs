@@ -12,6 +12,7 @@ use crate::recovery::time::{Instant, bytes_in, bytes_per_second};
 
 /// Pacing gain of Startup: 2/ln 2, the least that doubles the rate each round trip.
 const HIGH_GAIN: f64 = 2.885;
+/// Pacing gain of Drain: removes the queue that Startup built.
 const DRAIN_GAIN: f64 = 1.0 / HIGH_GAIN;
 const PROBE_GAINS: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
 const PROBE_WINDOW_GAIN: f64 = 2.0;
@@ -23,18 +24,20 @@ const MIN_RTT_LIFETIME: Duration = Duration::from_secs(10);
 const PROBE_RTT_TIME: Duration = Duration::from_millis(200);
 /// Minimum window, in segments: bbr_cwnd_min_target.
 const MIN_WINDOW: u64 = 4;
-/// Startup ends after three rounds with less growth than this: bbr_full_bw_thresh, bbr_full_bw_cnt.
+/// Growth of the bandwidth per round below which the pipe counts as full: bbr_full_bw_thresh.
 const FULL_PIPE_GROWTH: f64 = 1.25;
+/// Rounds without that growth after which Startup ends: bbr_full_bw_cnt.
 const FULL_PIPE_ROUNDS: u32 = 3;
-/// Pacing rate as a part of the bandwidth: bbr_pacing_margin_percent.
+/// Pacing rate as a fraction of the bandwidth: bbr_pacing_margin_percent.
 const PACING_MARGIN: f64 = 0.99;
-/// Span of the aggregation filter, in round trips, and its limit: bbr_extra_acked_win_rtts,
-/// bbr_extra_acked_max_us.
+/// Span of the aggregation filter, in round trips: bbr_extra_acked_win_rtts.
 const EXTRA_ACKED_ROUNDS: u32 = 5;
+/// Maximum aggregation, as time at the bandwidth: bbr_extra_acked_max_us.
 const EXTRA_ACKED_MAX: Duration = Duration::from_millis(100);
 /// Maximum super-frame, in bytes.
 const MAX_QUANTUM: u64 = 65_000;
 
+/// The phase of the state machine (bbr_mode).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Startup,
@@ -43,6 +46,7 @@ enum Mode {
     ProbeRtt,
 }
 
+/// The state of BBR.
 #[derive(Debug)]
 pub(super) struct Bbr {
     mss: u64,

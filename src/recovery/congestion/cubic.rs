@@ -10,12 +10,14 @@ use super::{
 };
 use crate::recovery::time::Instant;
 
-/// C of RFC 9438, section 5.1, and beta of section 4.6.
+/// C: the aggressiveness of the cubic curve (RFC 9438, section 5.1).
 const C: f64 = 0.4;
+/// beta_cubic: the factor of the window after a loss (section 4.6).
 const BETA: f64 = 0.7;
 /// alpha of section 4.3: makes the Reno-friendly estimate as aggressive as Reno.
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 
+/// The state of CUBIC.
 #[derive(Debug)]
 pub(super) struct Cubic {
     mss: u64,

@@ -11,13 +11,15 @@ use std::time::Duration;
 use super::AckSample;
 use crate::recovery::time::Instant;
 
-/// RFC 9406, section 4.3.
+/// Minimum of the delay threshold (RFC 9406, section 4.3).
 const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
+/// Maximum of the delay threshold (RFC 9406, section 4.3).
 const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
 const MIN_RTT_DIVISOR: u32 = 8;
 const N_RTT_SAMPLE: u32 = 8;
 /// Maximum samples that one batch of ACKs counts for: a busy host may have delayed all of them.
 const MAX_BATCH: u32 = 2;
+/// Divisor of the growth in conservative slow start (RFC 9406, section 4.3).
 const CSS_GROWTH_DIVISOR: u64 = 4;
 const CSS_ROUNDS: u32 = 5;
 /// Maximum gap within a train of ACKs: Linux's hystart_ack_delta_us.
@@ -37,6 +39,7 @@ pub(super) fn delay_threshold(rtt: Duration) -> Duration {
     (rtt / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH)
 }
 
+/// The state of HyStart++.
 #[derive(Debug, Default)]
 pub(super) struct HyStart {
     /// The value of `delivered` that ends the round: data sent from now on has arrived.

@@ -32,11 +32,13 @@ pub(super) struct AckSample {
     pub delivered: u64,
     /// Bytes newly marked lost.
     pub lost: u64,
-    /// Bytes in flight, after and before this batch.
+    /// Bytes in flight after this batch.
     pub in_flight: u64,
+    /// Bytes in flight before this batch.
     pub prior_in_flight: u64,
-    /// The shortest round trip of this batch, and the number of ACKs that measured one.
+    /// The shortest round trip of this batch.
     pub rtt: Option<Duration>,
+    /// ACKs of this batch that measured a round trip.
     pub rtt_samples: u32,
     pub smoothed_rtt: Option<Duration>,
     pub rate: Option<RateSample>,
@@ -107,7 +109,7 @@ pub enum Algorithm {
     Cubic,
     /// BBR version 1, as in Linux.
     Bbr,
-    /// Reno (RFC 5681) with NewReno recovery (RFC 6582).
+    /// Reno (RFC 5681), with NewReno's response to a loss.
     Reno,
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::{AckSample, CongestionControl, INITIAL_WINDOW, MIN_SSTHRESH, restart_window};
 use crate::recovery::time::Instant;
 
+/// The state of Reno.
 #[derive(Debug)]
 pub(super) struct Reno {
     mss: u64,

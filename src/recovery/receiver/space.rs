@@ -16,6 +16,7 @@ pub fn is_acceptable(start: i64, len: u64, window: u64) -> bool {
     }
 }
 
+/// The receive sequence space of one connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReceiveSpace {
     irs: SeqNumber,
@@ -30,10 +31,12 @@ impl ReceiveSpace {
         ReceiveSpace { irs, nxt: 1, fin: None }
     }
 
+    /// Returns whether the peer's SYN has arrived.
     pub fn is_synchronized(&self) -> bool {
         self.nxt > 0
     }
 
+    /// Returns the sequence number of `offset`.
     pub fn seq(&self, offset: u64) -> SeqNumber {
         self.irs + offset as u32
     }
