@@ -1,8 +1,8 @@
-//! A TCP segment's header as a value (RFC 9293, section 3.1): read once, where a segment comes in, and written once,
-//! where one goes out.
+//! A TCP segment's header as a value (RFC 9293, section 3.1), parsed once on arrival and written
+//! once on departure.
 //!
-//! Whatever comes from the wire is hostile: [`Segment::parse`] refuses what does not add up, and nothing else in the
-//! stack reads a received header. The fixed part is read and written by smoltcp's `TcpPacket`.
+//! Received bytes are hostile. [`Segment::parse`] refuses an inconsistent header, and no other code
+//! in the stack parses TCP headers. smoltcp's `TcpPacket` reads and writes the fixed part.
 mod options;
 mod sequence;
 #[cfg(test)]
@@ -22,34 +22,41 @@ pub const FLAGS_OFFSET: usize = 13;
 /// Offset of the checksum field, in bytes.
 pub const CHECKSUM_OFFSET: usize = 16;
 
+/// No more data from the sender.
 pub const FIN: u8 = 0x01;
+/// Synchronize sequence numbers.
 pub const SYN: u8 = 0x02;
+/// Reset the connection.
 pub const RST: u8 = 0x04;
+/// Push function.
 pub const PSH: u8 = 0x08;
+/// The acknowledgment field is significant.
 pub const ACK: u8 = 0x10;
 
-/// A header of which each field is known.
+/// A parsed TCP header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
     /// Source port.
     pub source: u16,
     /// Destination port.
     pub destination: u16,
+    /// The sequence number of the first byte, or of the SYN.
     pub seq: SeqNumber,
-    /// The acknowledgment number; it counts only with [`ACK`].
+    /// The acknowledgment number; valid only with [`ACK`].
     pub ack: SeqNumber,
-    /// [`FIN`], [`SYN`], [`RST`], [`PSH`] and [`ACK`], as far as they are set.
+    /// The bits that are set of [`FIN`], [`SYN`], [`RST`], [`PSH`] and [`ACK`].
     pub flags: u8,
-    /// The window field, not shifted.
+    /// The window field as on the wire, not scaled.
     pub window: u16,
+    /// The options.
     pub options: Options,
     /// Length of the payload, in bytes.
     pub payload_len: usize,
 }
 
 impl Segment {
-    /// Reads the header of `bytes`, a whole segment; `None` if it is cut or its data offset lies. The payload is the last
-    /// [`Segment::payload_len`] bytes.
+    /// Parses the header of `bytes`, a whole segment. Returns `None` if the segment is truncated or
+    /// its data offset is wrong. The payload is the last [`Segment::payload_len`] bytes.
     pub fn parse(bytes: &[u8]) -> Option<Segment> {
         let packet = TcpPacket::new_checked(bytes).ok()?;
         let flags = [
@@ -71,13 +78,14 @@ impl Segment {
         })
     }
 
-    /// Reads the header of `bytes`, as [`Segment::parse`] does, and returns the payload with it.
+    /// Parses the header of `bytes`, as [`Segment::parse`] does, and returns it with the payload.
     pub fn split(bytes: &[u8]) -> Option<(Segment, &[u8])> {
         let segment = Segment::parse(bytes)?;
         Some((segment, bytes.get(bytes.len().checked_sub(segment.payload_len)?..)?))
     }
 
-    /// Writes the header and returns its length, in bytes. The checksum field is left 0 for the IP layer to fill.
+    /// Writes the header and returns its length, in bytes. The checksum field stays 0 for the IP
+    /// layer to fill.
     pub fn write(&self, out: &mut [u8; MAX_HEADER_LEN]) -> usize {
         *out = [0; MAX_HEADER_LEN];
         let len = self.options.write(out);
@@ -96,19 +104,19 @@ impl Segment {
         len
     }
 
-    /// Returns whether one of these flags is set.
+    /// Returns whether at least one of `flags` is set.
     pub fn is(&self, flags: u8) -> bool {
         self.flags & flags != 0
     }
 
-    /// Returns how many sequence numbers the segment takes up (RFC 9293, section 3.4, SEG.LEN).
+    /// Returns the sequence numbers that the segment occupies (RFC 9293, section 3.4, SEG.LEN).
     pub fn seq_len(&self) -> u32 {
         let payload = u32::try_from(self.payload_len).unwrap_or(u32::MAX);
         payload.saturating_add(u32::from(self.is(SYN)) + u32::from(self.is(FIN)))
     }
 
-    /// Returns the reset that answers this segment where there is no connection (RFC 9293, section 3.5.2); `None` for a
-    /// segment that is a reset itself.
+    /// Returns the reset that answers this segment where no connection exists (RFC 9293, section
+    /// 3.5.2). Returns `None` if this segment is a reset.
     pub fn reset(&self) -> Option<Segment> {
         if self.is(RST) {
             return None;
@@ -128,7 +136,7 @@ impl Segment {
     }
 }
 
-/// Returns source and destination port of what may be no whole segment.
+/// Returns source and destination port of `bytes`, which may be a truncated segment.
 pub fn ports(bytes: &[u8]) -> Option<(u16, u16)> {
     let [a, b, c, d] = *bytes.first_chunk()?;
     Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))

@@ -1,7 +1,8 @@
-//! What acknowledgments mean: first each by itself, then a batch of them together.
+//! Acknowledgments: processes each ACK by itself, then a batch of them together.
 //!
-//! A burst of ACKs is read from the wire before anything is sent, so the costly conclusions (losses, the
-//! congestion window) are drawn once for all of them, when [`super::Recovery::poll_transmit`] is next called.
+//! A burst of ACKs is read from the wire before anything is sent. So the costly conclusions
+//! (losses, the congestion window) are drawn once for all of them, in the next call of
+//! [`super::Recovery::poll_transmit`].
 use std::time::Duration;
 
 use super::{
@@ -15,24 +16,26 @@ use super::{
 };
 use crate::segment::{MAX_SACK_BLOCKS, Segment};
 
-/// RFC 5681, section 3.2, for peers without SACK.
+/// Duplicate ACKs that indicate a loss, for peers without SACK (RFC 5681, section 3.2).
 const DUP_THRESH: u64 = 3;
-/// What the reordering timer adds to the window, for ACKs that have come and not been read yet.
+/// Extension of the reordering timer beyond the window, for ACKs that have arrived and are not read
+/// yet.
 const REORDERING_TIMER_SLACK: Duration = Duration::from_micros(500);
-/// The same where the path reorders: whoever is to let the late one through, the peer above all, may not get a
-/// processor before. Linux's TCP_TIMEOUT_MIN, two ticks of its usual 250 a second.
+/// Extension of the reordering timer where the path reorders: a busy host on the way, above all the
+/// peer, may hold a late segment for a scheduling tick. Linux's TCP_TIMEOUT_MIN: two ticks at the
+/// usual 250 Hz.
 const REORDERING_TIMER_PATIENCE: Duration = Duration::from_millis(8);
 
-/// What a batch of ACKs brought.
+/// The accumulated effect of a batch of ACKs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
     at: Instant,
     prior_in_flight: u64,
     prior_delivered: u64,
     prior_una: u64,
-    /// Round trips of what was delivered and not sent again, longest and shortest.
+    /// Longest and shortest round trip of data delivered without retransmission.
     rtt: Option<(Duration, Duration)>,
-    /// ACKs that told one.
+    /// ACKs that measured a round trip.
     rtt_samples: u32,
     lost: u64,
     dsack: bool,
@@ -41,10 +44,12 @@ pub(super) struct Batch {
 }
 
 impl Sender {
-    /// Digests one acceptable ACK at offset `ack`; `bare` if nothing else is in the segment.
+    /// Processes one acceptable ACK at offset `ack`. `bare` means that the segment carries nothing
+    /// else.
     pub(super) fn on_ack(&mut self, now: Instant, segment: &Segment, ack: u64, bare: bool) {
         if !segment.options.sack.is_empty() && self.board.sacked() == 0 {
-            // What came before the first sign of a loss counts before it: the window grows, then it is reduced.
+            // ACKs before the first sign of a loss belong to the time before: the window grows
+            // first, and is reduced then.
             self.settle(now);
         }
         let advanced = ack > self.space.una;
@@ -52,7 +57,7 @@ impl Sender {
         if ack >= self.space.una && self.space.update_window(segment.seq, ack, segment.window, advanced) {
             self.on_window_opened(now);
         }
-        // With nothing in flight, only a D-SACK or the answer to a tail probe tells anything.
+        // With nothing in flight, only a D-SACK or the answer to a tail probe is informative.
         if self.board.is_empty()
             && !advanced
             && segment.options.sack.is_empty()
@@ -97,7 +102,8 @@ impl Sender {
         self.batch = Some(batch);
     }
 
-    /// The window opens: a probe that went into it while it was shut is lost, and so is the backoff's reason.
+    /// Reacts to an opening window: a probe sent into the shut window is lost, and the backoff has
+    /// lost its reason.
     fn on_window_opened(&mut self, now: Instant) {
         self.timers.persist.stop();
         if std::mem::take(&mut self.timers.head_probed) {
@@ -117,10 +123,11 @@ impl Sender {
         let una = self.space.una;
         self.board.acknowledge(ack, |record, highest| {
             rate.on_delivered(now, record);
-            // RFC 7323, section 4.3: the echo is of the segment at the left edge, whatever else this acknowledges.
+            // RFC 7323, section 4.3: the echo is that of the segment at the left edge, even if the
+            // ACK covers more.
             let transmission = match echo.filter(|_| record.start <= una) {
                 Some(echo) if clock.is_before(echo, record.sent) => Transmission::Earlier,
-                // What is sent again was so a round trip before, at least.
+                // A retransmission leaves at least one round trip after the original.
                 Some(_) if minimum.is_some_and(|rtt| rtt >= timestamps::TICK) => Transmission::Last,
                 _ => Transmission::Unknown,
             };
@@ -128,7 +135,8 @@ impl Sender {
             ambiguous |= !record.timed;
             round_trips = Some(widen(round_trips, now.since(record.sent)));
         });
-        // Karn's algorithm (RFC 6298, section 3): an ACK for anything sent again may be late for the rest, too.
+        // Karn's algorithm (RFC 6298, section 3): an ACK that covers a retransmission may be late
+        // for the rest, too.
         if let Some((longest, shortest)) = round_trips.filter(|_| !ambiguous) {
             batch.rtt = Some(widen(Some(widen(batch.rtt, longest)), shortest));
             batch.rtt_samples += 1;
@@ -146,7 +154,7 @@ impl Sender {
         batch.spurious |= self.phase != Phase::Open && self.undo.on_advance(una, echo);
     }
 
-    /// RFC 2018 and, for the first block, RFC 2883.
+    /// Processes the SACK option (RFC 2018), and a D-SACK in its first block (RFC 2883).
     fn read_sack(&mut self, now: Instant, ack: u64, segment: &Segment, batch: &mut Batch) {
         if !self.sack || segment.options.sack.is_empty() {
             return;
@@ -173,7 +181,7 @@ impl Sender {
         if let Some(blocks) = blocks.get_mut(..count) {
             self.board.sack(blocks, self.mss, |record, highest| {
                 rate.on_delivered(now, record);
-                // The echo is of what came in order last, long before this.
+                // The echo is that of the last segment in order, which came long before this one.
                 let transmission = Transmission::Unknown;
                 stats.reordered += u64::from(rack.on_delivered(now, record, highest, minimum, transmission));
                 if record.timed {
@@ -183,7 +191,8 @@ impl Sender {
         }
     }
 
-    /// RFC 2883, section 4: a first block inside the second reports a duplicate above the acknowledgment.
+    /// Returns whether a first block lies inside the second, and so reports a duplicate above the
+    /// acknowledgment (RFC 2883, section 4).
     fn is_inside_second(&self, segment: &Segment, left: u64, right: u64) -> bool {
         segment
             .options
@@ -195,19 +204,19 @@ impl Sender {
 
     fn on_dsack(&mut self, left: u64, right: u64, batch: &mut Batch) {
         self.stats.duplicate_sacks += 1;
-        // More duplicates than we sent again: the network makes them.
+        // More duplicates than retransmissions: the network creates them.
         if self.stats.duplicate_sacks > self.stats.segments_retransmitted {
             return;
         }
         batch.dsack = true;
         batch.spurious |= self.undo.on_dsack(left, right);
-        // RFC 8985, section 6.2: a duplicate that a tail probe caused tells nothing of reordering.
+        // RFC 8985, section 6.2: a duplicate caused by a tail probe is no sign of reordering.
         if self.timers.tail_probe.is_none() {
             self.rack.on_dsack(self.space.una, self.space.nxt);
         }
     }
 
-    /// Draws the conclusions of a batch.
+    /// Draws the conclusions of a batch: losses, round trip, congestion window.
     pub(super) fn settle(&mut self, now: Instant) {
         let Some(mut batch) = self.batch.take() else { return };
         let delivered = self.rate.delivered() - batch.prior_delivered;
@@ -225,7 +234,8 @@ impl Sender {
         self.end_recovery(now);
         if self.sack {
             if delivered > 0 {
-                // As of when the ACKs came: on a busy host the time since then may exceed the reordering window.
+                // The ACKs' arrival time: on a busy host the time since then may exceed the
+                // reordering window.
                 batch.lost = self.detect_losses(batch.at, delivered);
             }
         } else {
@@ -274,7 +284,7 @@ impl Sender {
         match probe.judge(self.space.una, batch.dsack, batch.duplicate) {
             Verdict::Pending => return,
             Verdict::Needless => {}
-            // RFC 8985, section 7.4: a loss that nothing else reported.
+            // RFC 8985, section 7.4: no other ACK reported this loss.
             Verdict::Repaired if self.phase == Phase::Open => {
                 self.congestion.on_congestion(now, self.in_flight());
                 self.congestion.on_recovery_end(now);
@@ -288,7 +298,7 @@ impl Sender {
         self.stats.spurious_recoveries += 1;
         self.undo.end();
         if !dsack {
-            // Where a peer reports no duplicates, this proof stands for one.
+            // For a peer that reports no duplicates, this proof counts as a D-SACK.
             self.rack.on_dsack(self.space.una, self.space.nxt);
         }
         self.congestion.on_spurious(now);
@@ -315,7 +325,8 @@ impl Sender {
         self.timers.head_probe = false;
     }
 
-    /// RFC 8985, section 6.2, step 5, after `delivered` bytes were. Returns the bytes found lost.
+    /// Detects losses after `delivered` bytes arrived (RFC 8985, section 6.2, step 5). Returns the
+    /// bytes marked lost.
     pub(super) fn detect_losses(&mut self, now: Instant, delivered: u64) -> u64 {
         self.rack.weigh(self.board.unheard_from(), self.mss);
         let window = self.rack.window(Conditions {
@@ -338,7 +349,8 @@ impl Sender {
         lost
     }
 
-    /// RFC 6582: the third duplicate ACK, or a partial one in a recovery, tells that the head is lost.
+    /// Detects losses for a peer without SACK: the third duplicate ACK, or a partial ACK in a
+    /// recovery, marks the head lost (RFC 6582).
     fn detect_losses_without_sack(&mut self, now: Instant, delivered: u64, partial: bool) -> u64 {
         let third = self.duplicate_acks >= DUP_THRESH && self.phase == Phase::Open;
         if !third && !partial {
@@ -349,7 +361,8 @@ impl Sender {
         lost
     }
 
-    /// RFC 4821, section 7.2: the loss of a path MTU probe alone is no sign of congestion.
+    /// Returns whether `lost` is the loss of a path MTU probe alone, which is no sign of congestion
+    /// (RFC 4821, section 7.2).
     fn is_lost_probe(&mut self, lost: u64) -> bool {
         let Some((start, end)) = self.path_mtu.flying().filter(|(start, end)| lost <= end - start) else {
             return false;
@@ -370,7 +383,7 @@ impl Sender {
         self.timers.tail_probe = None;
         self.phase = Phase::Recovery { until: self.space.nxt };
         self.undo.begin(self.space.una);
-        // RFC 9937's RecoverFS: what was in flight before this ACK.
+        // RFC 9937's RecoverFS: the bytes in flight before this ACK.
         let flight = self.board.in_flight() + self.board.lost() + delivered;
         self.congestion.on_congestion(now, self.in_flight());
         let proportional = self.sack && self.congestion.reduces_proportionally();
@@ -378,7 +391,7 @@ impl Sender {
     }
 }
 
-/// The longest and shortest of some round trips, with one more.
+/// Extends a range of longest and shortest round trip by `rtt`.
 fn widen(range: Option<(Duration, Duration)>, rtt: Duration) -> (Duration, Duration) {
     range.map_or((rtt, rtt), |(longest, shortest)| (longest.max(rtt), shortest.min(rtt)))
 }

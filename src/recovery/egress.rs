@@ -1,9 +1,10 @@
-//! From the keeper of the states: SYN, FIN and reset. What they carry beside that, and when they are repeated, is this
-//! layer's affair, but for the SYN.
+//! SYN, FIN and reset, as the state machine requests them. This layer decides their options, window
+//! and acknowledgment, and repeats all but the SYN.
 use super::{Instant, Recovery};
 use crate::segment::{ACK, SackBlocks, Segment, SeqNumber};
 
-/// More than this many bare segments wait only if the caller stopped sending; the oldest ACKs are useless then.
+/// Maximum queued segments without data. More of them wait only if the caller stopped sending; the
+/// oldest ACKs are useless then.
 const MAX_QUEUED: usize = 1024;
 
 /// A segment without data that waits to be sent.
@@ -14,19 +15,21 @@ pub(super) enum Control {
         window: u16,
         sack: SackBlocks,
     },
-    /// A keep-alive or a window probe: an ACK with an old sequence number, which must be answered.
+    /// A keep-alive or a window probe: an ACK with an old sequence number, to which the peer must
+    /// reply.
     Probe,
-    /// A SYN, to be stamped when it leaves.
+    /// A SYN, stamped on departure.
     Syn(Segment),
     /// The connection's own reset.
     Reset,
-    /// A reset outside of a connection, as it is.
+    /// A reset outside of a connection, sent unchanged.
     Foreign(Segment),
 }
 
 impl Recovery {
-    /// Sends `syn`, a SYN or a SYN-ACK, with its ports and numbers, and with those of its options whose values this layer
-    /// decides on: MSS, window scale, timestamps. The first one sets the initial sequence number and the clock.
+    /// Sends `syn`, a SYN or a SYN-ACK. Takes its ports, numbers and option kinds; sets the values
+    /// of MSS, window scale and timestamps itself. The first call sets the initial sequence number
+    /// and the clock.
     pub fn send_syn(&mut self, now: Instant, syn: &Segment) {
         if self.established {
             return;
@@ -49,8 +52,9 @@ impl Recovery {
         self.push_control(Control::Syn(syn));
     }
 
-    /// Ends the stream: a FIN follows the last byte, once the connection is established. Once the peer has acknowledged
-    /// it, a further call only has [`Event::FinAcknowledged`](super::Event) reported again.
+    /// Ends the stream: a FIN follows the last byte, once the connection is established. After the
+    /// peer has acknowledged the FIN, another call only repeats
+    /// [`Event::FinAcknowledged`](super::Event).
     pub fn send_fin(&mut self) {
         if !self.established {
             return;
@@ -63,13 +67,14 @@ impl Recovery {
                 self.sender.buffer.more = false;
             }
             Some(_) if space.is_fin_acknowledged() => self.reported.fin_acknowledged = false,
-            // Repeating it is this layer's task.
+            // The timers retransmit the FIN.
             Some(_) => {}
         }
     }
 
-    /// Sends a reset: before the connection is established `reset` as it is; then one that ends everything, and goes
-    /// where the peer accepts it without a challenge (RFC 5961, section 3.2).
+    /// Sends a reset. Before the connection is established, sends `reset` unchanged. Afterwards,
+    /// ends the connection with a reset that the peer accepts without a challenge (RFC 5961,
+    /// section 3.2).
     pub fn send_reset(&mut self, reset: &Segment) {
         if !self.established {
             self.handshake.give_up();

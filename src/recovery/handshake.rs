@@ -1,55 +1,63 @@
-//! What the two SYNs agree on: segment size, window scale, timestamps, SACK (RFC 6691, 7323, 2018).
+//! The handshake: segment size, window scale, timestamps and SACK, as both SYNs agree on them (RFC
+//! 6691, 7323, 2018).
 use std::time::Duration;
 
 use super::time::Instant;
 use crate::segment::{Options, Segment, TIMESTAMPS_LEN};
 
-/// RFC 9293, section 3.7.1: without the option.
+/// MSS of a peer whose SYN has no MSS option, in bytes (RFC 9293, section 3.7.1).
 const DEFAULT_MSS: u16 = 536;
-/// Linux's TCP_MIN_MSS and more: a smaller offer is an attack on our packet rate.
+/// Minimum MSS accepted, in bytes, above Linux's TCP_MIN_MSS: a smaller offer is an attack on our
+/// packet rate.
 const MIN_MSS: u64 = 88;
-/// How soon after its reset a half-open connection of the peer's has made room for our SYN: Linux's TCP_TIMEOUT_MIN
-/// (tcp_rcv_synsent_state_process(), net/ipv4/tcp_input.c), two ticks of its usual 250 a second.
+/// Delay of our SYN after the reset of the peer's half-open connection, which must be gone by then.
+/// Linux's TCP_TIMEOUT_MIN (tcp_rcv_synsent_state_process(), net/ipv4/tcp_input.c): two ticks at
+/// the usual 250 Hz.
 const REPEAT_DELAY: Duration = Duration::from_millis(8);
 
+/// The options of both SYNs, and the repetition of ours.
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
+    /// The options of our SYN.
     pub ours: Option<Options>,
+    /// The options of the peer's SYN.
     pub theirs: Option<Options>,
-    /// When our SYN went out first, and whether once only.
+    /// The time of our first SYN, and whether it was the only one.
     sent: Option<(Instant, bool)>,
-    /// Our SYN as it went out.
+    /// Our SYN as sent.
     syn: Option<Segment>,
-    /// When our SYN goes again because the peer's old connection was reset, and whether it ever did.
+    /// The time to repeat our SYN because the peer's old connection was reset.
     repeat_at: Option<Instant>,
+    /// The repetition was scheduled once.
     repeated: bool,
 }
 
-/// What holds for the connection.
+/// The parameters that both SYNs agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Agreement {
-    /// What the peer said a segment may carry, options included.
+    /// The peer's MSS option, in bytes: maximum TCP options and payload.
     pub peer_mss: u64,
     pub timestamps: bool,
     pub sack: bool,
-    /// The shifts of the peer's window field and of ours.
+    /// The shift of the peer's window field.
     pub peer_shift: u8,
+    /// The shift of our window field.
     pub our_shift: u8,
 }
 
 impl Handshake {
-    /// Our SYN goes out.
+    /// Records that our SYN leaves.
     pub fn on_syn_sent(&mut self, now: Instant) {
         self.sent = Some(self.sent.map_or((now, true), |(at, _)| (at, false)));
     }
 
-    /// Keeps our SYN in case it has to be sent once more.
+    /// Keeps our SYN for a repetition.
     pub fn keep_syn(&mut self, syn: Segment) {
         self.syn = Some(syn);
     }
 
-    /// The peer had a connection of an earlier life, which is reset now (RFC 9293, section 3.5.1, figure 9): our SYN
-    /// need not wait for its timer, once.
+    /// Schedules one early repetition of our SYN: the peer still had a connection of an earlier
+    /// life, which is reset now (RFC 9293, section 3.5.1, figure 9).
     pub fn repeat_soon(&mut self, now: Instant) {
         if !self.repeated {
             self.repeated = true;
@@ -57,17 +65,17 @@ impl Handshake {
         }
     }
 
-    /// Our SYN does not go again.
+    /// Cancels the repetition of our SYN.
     pub fn give_up(&mut self) {
         self.repeat_at = None;
     }
 
-    /// When [`Handshake::repeat`] is due.
+    /// Returns the time at which [`Handshake::repeat`] is due.
     pub fn repeat_at(&self) -> Option<Instant> {
         self.repeat_at.filter(|_| self.theirs.is_none())
     }
 
-    /// Our SYN, if it goes again now.
+    /// Returns our SYN if its repetition is due.
     pub fn repeat(&mut self, now: Instant) -> Option<Segment> {
         self.repeat_at().filter(|at| *at <= now)?;
         self.repeat_at = None;
@@ -75,12 +83,13 @@ impl Handshake {
         self.syn
     }
 
-    /// The round trip that the answer to our SYN measures; none if it was repeated (RFC 6298, section 3).
+    /// Returns the round trip that the answer to our SYN measures; `None` if the SYN was repeated
+    /// (RFC 6298, section 3).
     pub fn round_trip(&self, now: Instant) -> Option<Duration> {
         self.sent.filter(|(_, once)| *once).map(|(at, _)| now.since(at))
     }
 
-    /// The agreement, once both SYNs are known.
+    /// Returns the agreement, once both SYNs are known.
     pub fn agreement(&self) -> Option<Agreement> {
         let (ours, theirs) = (self.ours?, self.theirs?);
         let (our_shift, peer_shift) = match (ours.window_scale, theirs.window_scale) {
@@ -99,7 +108,8 @@ impl Handshake {
 }
 
 impl Agreement {
-    /// Payload bytes of a full segment (RFC 6691: the option does not count TCP options).
+    /// Returns the payload of a full segment, in bytes (RFC 6691: the MSS option does not subtract
+    /// TCP options).
     pub fn segment_payload(&self, link_mss: u64) -> u64 {
         let options = if self.timestamps { TIMESTAMPS_LEN as u64 } else { 0 };
         self.peer_mss.min(link_mss).max(MIN_MSS) - options

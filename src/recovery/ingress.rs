@@ -1,20 +1,21 @@
-//! The peer's segments of an established connection (RFC 9293, section 3.10.7.4).
+//! Segments of an established connection (RFC 9293, section 3.10.7.4).
 //!
-//! Blind attacks end here (RFC 5961): a reset must have exactly the expected sequence number, and an acknowledgment must
-//! lie in the window of what was sent.
+//! Blind attacks end here (RFC 5961): a reset must have exactly the expected sequence number, and
+//! an acknowledgment must lie in the window of sent data.
 use std::time::Duration;
 
 use super::{Event, Instant, Outcome, Recovery, egress::Control, opening::Opening, receiver::Answer};
 use crate::segment::{ACK, FIN, RST, SYN, SackBlocks, Segment, SeqNumber};
 
-/// RFC 5961, section 7: challenge ACKs are limited; Linux answers twice a second.
+/// Minimum interval of challenge ACKs (RFC 5961, section 7; Linux's limit is two a second).
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// So many duplicate ACKs leave one by one, for senders that count them (RFC 5681, section 3.2). Of more that wait, the
-/// last is enough (Linux's __tcp_ack_snd_check(), net/ipv4/tcp_input.c).
+/// Duplicate ACKs that leave individually, for senders that count them (RFC 5681, section 3.2).
+/// Beyond that, the last one waiting is enough (Linux's __tcp_ack_snd_check(),
+/// net/ipv4/tcp_input.c).
 const DUPLICATES: u32 = 3;
 
-/// What [`Recovery::poll_event`] has reported.
+/// The events that [`Recovery::poll_event`] has reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reported {
     established: bool,
@@ -23,7 +24,8 @@ pub(super) struct Reported {
 }
 
 impl Recovery {
-    /// Takes one segment of the peer and its payload; the checksum is right, and the ports are the connection's.
+    /// Processes one segment of the peer and its payload. The caller has verified checksum and
+    /// ports.
     #[must_use]
     pub fn handle_segment(&mut self, now: Instant, segment: &Segment, payload: &[u8]) -> Outcome {
         if !self.established {
@@ -38,7 +40,8 @@ impl Recovery {
             self.challenge(now);
             return Outcome::Digested;
         } else if !segment.is(ACK) {
-            // The sequence number is looked at first (RFC 9293, section 3.10.7.4), then such a segment is dropped.
+            // RFC 9293, section 3.10.7.4, checks the sequence number first; a segment without ACK
+            // is dropped then.
             if !self.receiver.admits_segment(segment.seq, segment.seq_len().into()) {
                 self.challenge(now);
             }
@@ -48,16 +51,18 @@ impl Recovery {
         let len = payload.len();
         let fin = segment.is(FIN);
         let stamp = segment.options.timestamps.filter(|_| self.sender.use_timestamps);
-        // RFC 7323, section 5.3. Bare ACKs are exempt, as reordering is harmless to them.
+        // RFC 7323, section 5.3. Bare ACKs are exempt, because reordering does them no harm.
         if (len > 0 || fin) && stamp.is_some_and(|stamp| self.receiver.is_old_timestamp(now, stamp.value)) {
-            // What was sent again may have overtaken it: the sender wants to know (Linux's tcp_send_dupack()).
+            // A retransmission may have arrived before this one: the sender wants to know (Linux's
+            // tcp_send_dupack()).
             let report = self.receiver.refuse(segment.seq, segment.seq_len().into());
             self.push_ack(report);
             return Outcome::Digested;
         }
         let ack = self.sender.space.offset(segment.ack);
         if !self.receiver.is_near(segment.seq) {
-            // Who sends data waits for its acknowledgment: no loop (Linux's tcp_oow_rate_limited()).
+            // A peer that sends data expects its acknowledgment: this is no ACK loop (Linux's
+            // tcp_oow_rate_limited()).
             match len > 0 || fin {
                 true => self.owe_ack(),
                 false => self.challenge(now),
@@ -88,20 +93,21 @@ impl Recovery {
         Outcome::Digested
     }
 
-    /// Takes the payload of a segment that was [`Outcome::InOrder`], of which the user has read the first `taken` bytes,
-    /// after all that [`Recovery::read`] had. The rest is kept. A segment for which this is never called is as good as
-    /// lost: the peer sends it again.
+    /// Keeps the payload of a segment that was [`Outcome::InOrder`], from the byte `taken` on.
+    ///
+    /// The user has read the first `taken` bytes, after all data that [`Recovery::read`] had.
+    /// Without this call the segment counts as lost, and the peer retransmits it.
     pub fn keep(&mut self, now: Instant, segment: &Segment, payload: &[u8], taken: usize) {
         self.take_text(now, segment.seq, payload, segment.is(FIN), taken);
     }
 
-    /// Whether the acknowledgment of an established connection's segment is one that the peer may have sent.
+    /// Returns whether the peer may have sent this acknowledgment on an established connection.
     pub fn is_acceptable_ack(&self, ack: SeqNumber) -> bool {
         self.sender.space.is_acceptable_ack(self.sender.space.offset(ack))
     }
 
-    /// Takes payload and FIN of a segment, at least one of which there is, that begins at `seq`, and of which the user
-    /// has read the first `taken` bytes.
+    /// Accepts payload and FIN of a segment that begins at `seq` and has at least one of them. The
+    /// user has read the first `taken` bytes.
     pub(super) fn take_text(
         &mut self,
         now: Instant,
@@ -122,18 +128,19 @@ impl Recovery {
         }
     }
 
-    /// A segment with nothing but its ACK, which has been digested.
+    /// Handles a segment with only an ACK, which is already processed.
     fn on_bare(&mut self, now: Instant, seq: SeqNumber) {
         if self.receiver.is_probe(seq) {
             self.owe_ack();
         } else if !self.receiver.admits(seq) {
-            // An ACK that was overtaken by data, most likely, or one of a peer that has filled our window.
+            // Most likely an ACK that data overtook, or an ACK of a peer that has filled our
+            // window.
             self.challenge(now);
         }
     }
 
-    /// Returns what has happened to the connection since the last call, in the order of a connection's life; `None` if
-    /// nothing has.
+    /// Returns the next event that was not reported yet, in the order of a connection's life;
+    /// `None` if there is none.
     pub fn poll_event(&mut self) -> Option<Event> {
         let reported = &mut self.reported;
         let news = |reported: &mut bool, happened: bool| !std::mem::replace(reported, happened) && happened;
@@ -159,7 +166,8 @@ impl Recovery {
         Outcome::Digested
     }
 
-    /// RFC 5961: answers a segment that may be an attack, so that an honest peer can tell.
+    /// Sends a challenge ACK (RFC 5961) to a segment that may be an attack, so that an honest peer
+    /// can react.
     pub(super) fn challenge(&mut self, now: Instant) {
         if self.challenged_at.is_none_or(|at| now.since(at) >= CHALLENGE_INTERVAL) {
             self.challenged_at = Some(now);

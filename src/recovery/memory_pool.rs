@@ -1,20 +1,22 @@
-//! What the buffers of all connections occupy together, and how much of the rest one of them may still take.
+//! The memory that the buffers of all connections share, and each connection's part of the rest.
 //!
-//! The kernel has net.ipv4.tcp_mem for this: above its second value windows shrink (net/ipv4/tcp_output.c,
-//! __tcp_select_window(); net/ipv4/tcp_input.c, tcp_clamp_window()), above its third data that came is dropped
-//! (tcp_try_rmem_schedule()). Here a window counts from the moment it is promised, not from the moment it is filled, so
-//! nothing that a peer was allowed to send ever has to be dropped. And there is no threshold: a connection may have a
-//! quarter of what others have left (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
-//! switches", 1998). One connection that has the pool for itself never notices; a hundred greedy ones share it evenly,
-//! and some of it is always left for the next.
+//! The kernel has net.ipv4.tcp_mem for this. Above its second value windows shrink
+//! (net/ipv4/tcp_output.c, __tcp_select_window(); net/ipv4/tcp_input.c, tcp_clamp_window()). Above
+//! its third, the kernel drops received data (tcp_try_rmem_schedule()).
+//!
+//! Here a window counts from its announcement on, not from its use, so data that the peer was
+//! allowed to send is never dropped. Instead of a threshold, a connection may have a quarter of
+//! what the others have left (Choudhury and Hahne, "Dynamic queue length thresholds for
+//! shared-memory packet switches", 1998). A single connection never notices the limit. A hundred
+//! greedy ones share the pool evenly, and some of it is always left for the next.
 use std::{cell::Cell, rc::Rc};
 
-/// A connection may take what others have left divided by this, in each direction.
+/// Divisor of the free memory: each direction of a connection may take this part of it.
 const SHARE: u64 = 4;
-/// The pool's part, one in so many, that is left to those who have to make do with the minimum.
+/// Divisor of the pool: this part stays free for connections at their minimum.
 const RESERVE: u64 = 8;
 
-/// A limit in bytes that connections share. A clone is the same pool.
+/// A limit in bytes that connections share. Clones share one pool.
 #[derive(Clone, Debug)]
 pub struct MemoryPool(Rc<Pool>);
 
@@ -25,38 +27,40 @@ struct Pool {
 }
 
 impl MemoryPool {
-    /// A pool of `limit` bytes.
+    /// Returns a pool of `limit` bytes.
     pub fn new(limit: u64) -> MemoryPool {
         MemoryPool(Rc::new(Pool { limit, used: Cell::new(0) }))
     }
 
-    /// A pool that is never short, for a connection of which there is only one.
+    /// Returns a pool without a limit, for a single connection.
     pub fn unlimited() -> MemoryPool {
         MemoryPool::new(u64::MAX)
     }
 
-    /// What all connections have taken, in bytes. Their minima may bring it above the limit.
+    /// Returns the bytes that all connections have taken. Their minima may exceed the limit.
     pub fn used(&self) -> u64 {
         self.0.used.get()
     }
 
-    /// More than half is taken: what idle connections do not need is worth collecting.
+    /// Returns whether more than half of the pool is taken: unused memory of idle connections is
+    /// worth reclaiming.
     pub fn is_under_pressure(&self) -> bool {
         self.used() > self.0.limit / 2
     }
 
-    /// Nothing is left, not even for the minimum of another connection.
+    /// Returns whether the pool is used up, so that it lacks even the minimum of another
+    /// connection.
     pub fn is_exhausted(&self) -> bool {
         self.used() >= self.0.limit
     }
 
-    /// An account without any bytes.
+    /// Returns an account without any bytes.
     pub(super) fn charge(&self) -> Charge {
         Charge { pool: self.clone(), bytes: 0 }
     }
 }
 
-/// What one direction of a connection has taken from its pool. Dropped, it gives all of it back.
+/// The bytes that one direction of a connection has taken from its pool. Dropping it returns them.
 #[derive(Debug)]
 pub(super) struct Charge {
     pool: MemoryPool,
@@ -64,14 +68,15 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// Takes or gives back what `bytes` differs from before.
+    /// Changes the account to `bytes`.
     pub fn set(&mut self, bytes: u64) {
         let used = &self.pool.0.used;
         used.set(used.get().saturating_sub(self.bytes).saturating_add(bytes));
         self.bytes = bytes;
     }
 
-    /// What may be taken in all, in bytes, for now: a part of what others have left.
+    /// Returns the total that this account may hold now, in bytes: a part of what the others have
+    /// left.
     pub fn share(&self) -> u64 {
         let Pool { limit, used } = &*self.pool.0;
         let others = used.get().saturating_sub(self.bytes);
@@ -114,7 +119,7 @@ mod tests {
         let mut charges = Vec::new();
         for _ in 0..100 {
             charges.push(pool.charge());
-            // Each takes what it may, again and again.
+            // Each takes its share, repeatedly.
             for charge in &mut charges {
                 charge.set(charge.share().clamp(32 << 10, 4 * MIB));
             }

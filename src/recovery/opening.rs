@@ -1,14 +1,14 @@
-//! The peer's segments before the connection is established: SYN-SENT and SYN-RECEIVED (RFC 9293, sections 3.10.7.3 and
-//! 3.10.7.4).
+//! Segments before the connection is established: SYN-SENT and SYN-RECEIVED (RFC 9293, sections
+//! 3.10.7.3 and 3.10.7.4).
 use super::{Instant, Outcome, Recovery, egress::Control, handshake::Agreement};
 use crate::segment::{ACK, FIN, RST, SYN, Segment};
 
-/// The effect of a segment on a connection that was not established.
+/// The effect of a segment on a connection that is not established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opening {
-    /// The segment is done with.
+    /// The segment is processed.
     Over(Outcome),
-    /// The segment established the connection. What else it carries counts.
+    /// The segment established the connection; its other content counts, too.
     Established,
 }
 
@@ -17,7 +17,7 @@ const HANDSHAKE: Opening = Opening::Over(Outcome::Handshake);
 const RESET: Opening = Opening::Over(Outcome::Reset);
 
 impl Recovery {
-    /// Takes a segment of a connection that is not established.
+    /// Processes a segment of a connection that is not established.
     pub(super) fn open(&mut self, now: Instant, segment: &Segment, payload: &[u8]) -> Opening {
         match (self.handshake.ours, self.handshake.theirs) {
             (Some(_), Some(_)) => self.on_syn_received(now, segment),
@@ -33,10 +33,10 @@ impl Recovery {
         }
     }
 
-    /// RFC 9293, section 3.10.7.3.
+    /// Processes a segment in SYN-SENT (RFC 9293, section 3.10.7.3).
     fn on_syn_sent(&mut self, now: Instant, segment: &Segment, payload: &[u8]) -> Opening {
         let acknowledges = segment.is(ACK);
-        // First: our SYN is all that can be acknowledged.
+        // First: our SYN is the only thing to acknowledge.
         if acknowledges && !self.acknowledges_our_syn(segment) {
             if !segment.is(RST) {
                 self.refuse(segment);
@@ -45,12 +45,13 @@ impl Recovery {
             return DIGESTED;
         }
         match (segment.is(RST), segment.is(SYN)) {
-            // Second: a reset that acknowledges nothing is anybody's.
+            // Second: a reset without an acknowledgment may be forged.
             (true, _) if acknowledges => RESET,
             (false, true) => {
                 self.take_syn(now, segment);
                 if acknowledges && self.complete_handshake(now, segment) {
-                    // Fourth: "if there are other controls or text in the segment, then continue processing".
+                    // Fourth: "if there are other controls or text in the segment, then continue
+                    // processing".
                     let fin = segment.is(FIN);
                     if fin || !payload.is_empty() {
                         self.take_text(now, segment.seq + 1, payload, fin, 0);
@@ -63,7 +64,7 @@ impl Recovery {
         }
     }
 
-    /// RFC 9293, section 3.10.7.4, for SYN-RECEIVED.
+    /// Processes a segment in SYN-RECEIVED (RFC 9293, section 3.10.7.4).
     fn on_syn_received(&mut self, now: Instant, segment: &Segment) -> Opening {
         self.agree();
         if segment.is(RST) {
@@ -78,11 +79,11 @@ impl Recovery {
         }
         let acknowledged = segment.is(ACK).then(|| self.acknowledges_our_syn(segment));
         if acknowledged == Some(false) {
-            // Fifth, but before the sequence number is looked at: section 3.5.2, group 2, and Linux's tcp_check_req().
-            // The keeper of the states resets it.
+            // Fifth, but ahead of the sequence number check: section 3.5.2, group 2, and Linux's
+            // tcp_check_req(). The state machine resets it.
             return HANDSHAKE;
         }
-        // Section 3.5, figure 8: a peer whose SYN has crossed ours repeats it to acknowledge ours.
+        // Section 3.5, figure 8: a peer whose SYN crossed ours repeats its SYN to acknowledge ours.
         let crossed = segment.is(SYN) && self.receiver.is_probe(segment.seq);
         if crossed && acknowledged == Some(true) {
             self.complete_handshake(now, segment);
@@ -99,13 +100,13 @@ impl Recovery {
         }
     }
 
-    /// Whether the segment acknowledges our SYN, and nothing beyond.
+    /// Returns whether the segment acknowledges our SYN and nothing beyond.
     fn acknowledges_our_syn(&self, segment: &Segment) -> bool {
         let space = &self.sender.space;
         space.offset(segment.ack) == space.una
     }
 
-    /// The peer's SYN is one that we wait for.
+    /// Accepts the peer's SYN.
     fn take_syn(&mut self, now: Instant, syn: &Segment) {
         self.handshake.theirs = Some(syn.options);
         self.receiver.synchronize(syn.seq);
@@ -114,14 +115,14 @@ impl Recovery {
         }
     }
 
-    /// Resets what acknowledges something that was never sent (RFC 9293, section 3.5.2).
+    /// Resets a segment that acknowledges something never sent (RFC 9293, section 3.5.2).
     fn refuse(&mut self, segment: &Segment) {
         let (source, destination) = self.ports;
         let reset = Segment { source, destination, seq: segment.ack, flags: RST, ..Segment::default() };
         self.push_control(Control::Foreign(reset));
     }
 
-    /// What both SYNs say holds from now on.
+    /// Applies the agreement of both SYNs, once both are known.
     fn agree(&mut self) -> Option<Agreement> {
         let agreement = self.handshake.agreement()?;
         self.sender.agree(agreement);
@@ -129,7 +130,8 @@ impl Recovery {
         Some(agreement)
     }
 
-    /// The peer acknowledges our SYN: the connection is established. False if the peer's SYN has not come.
+    /// Establishes the connection when the peer acknowledges our SYN. Returns false if the peer's
+    /// SYN has not arrived.
     fn complete_handshake(&mut self, now: Instant, segment: &Segment) -> bool {
         let Some(agreement) = self.agree() else { return false };
         // The window of a SYN is never scaled (RFC 7323, section 2.2).

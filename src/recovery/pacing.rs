@@ -1,41 +1,45 @@
-//! Spreading what is sent over time.
+//! Pacing: spreads segments over time.
 //!
-//! Each frame moves the time of the next by its length at the pacing rate. After a pause that lasts, the time that
-//! was not used counts for no more than [`BURST`], so that no burst follows. A sender that had something to send, and
-//! that a busy host woke up late, makes up for more: it would lose to one that is woken up in time.
+//! Each frame delays the next by its length at the pacing rate. After a pause, the unused time
+//! counts for no more than [`BURST`], so that no burst follows. A sender with data that a busy host
+//! woke up late may catch up more: it would lose to a sender that is woken up in time.
 use std::time::Duration;
 
 use super::time::Instant;
 
+/// Maximum unused time that counts after a pause.
 const BURST: Duration = Duration::from_micros(500);
-/// The most that a late one makes up for: some time slices of other processes, and never half a round trip.
+/// Maximum time to catch up after a late wake-up: some time slices of other processes, and never
+/// half a round trip.
 const MAX_LATENESS: Duration = Duration::from_millis(10);
 
+/// The schedule of frames.
 #[derive(Debug, Default)]
 pub(super) struct Pacer {
     next: Instant,
-    /// Something waits for its time.
+    /// A frame waits for its time.
     waits: bool,
 }
 
 impl Pacer {
-    /// When the next frame may go.
+    /// Returns the time at which the next frame may leave.
     pub fn next(&self) -> Instant {
         self.next
     }
 
-    /// Whether a frame may go now. If not, it waits.
+    /// Returns whether a frame may leave now. If not, marks it as waiting.
     pub fn admits(&mut self, now: Instant) -> bool {
         let admits = now >= self.next;
         self.waits |= !admits;
         admits
     }
 
-    /// There is nothing to send, or something else holds it back.
+    /// Notes that there is nothing to send, or that something else than pacing prevents sending.
     pub fn pause(&mut self) {
         self.waits = false;
     }
 
+    /// Delays the next frame by the length of the one sent, at `rate` bytes a second.
     pub fn on_sent(&mut self, now: Instant, bytes: u64, rate: u64, round_trip: Option<Duration>) {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
         let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
@@ -44,7 +48,7 @@ impl Pacer {
         self.next = self.next.max(now - unused) + time;
     }
 
-    /// Forgets the schedule (after a timeout).
+    /// Resets the schedule, after a timeout.
     pub fn reset(&mut self, now: Instant) {
         *self = Pacer { next: now, waits: false };
     }
@@ -56,7 +60,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Frames of a millisecond each that may go in a row at `now`.
+    /// Returns how many frames of a millisecond each may leave back to back at `now`.
     fn row(pacer: &mut Pacer, now: Instant) -> usize {
         (0..100)
             .take_while(|_| {

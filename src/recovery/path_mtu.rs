@@ -1,45 +1,48 @@
-//! Paths that swallow large segments and say nothing (RFC 4821; RFC 8899).
+//! Path MTU black holes: paths that drop large segments silently (RFC 4821; RFC 8899).
 //!
-//! Where ICMP is filtered, a connection whose segments exceed the path's MTU hangs: the handshake passes, full
-//! segments never do. So when a full segment times out repeatedly and nothing else arrives either, the next
-//! attempt goes in smaller ones.
+//! Where ICMP is filtered, a connection whose segments exceed the path's MTU hangs: the handshake
+//! passes, full segments never do. So when a full segment times out repeatedly and nothing else
+//! arrives either, the next attempt uses smaller ones.
 //!
-//! That may have been a mere outage, or the step too large. So once something arrives again, single segments of
-//! new data probe for more, the original size first, then by bisection; the loss of a probe is no congestion.
-//! Sizes are MSS values as the SYN has them: the MTU less the IP header and 20.
+//! The cause may have been a mere outage, or the step too large. So once data is delivered again,
+//! single segments of new data probe for more, the original size first, then by bisection. The loss
+//! of a probe is no congestion. Sizes are MSS values as in the SYN: the MTU less the IP header and
+//! 20.
 use std::time::Duration;
 
 use super::time::Instant;
 
-/// Timeouts in a row that make a black hole (Linux's tcp_retries1).
+/// Consecutive timeouts that indicate a black hole (Linux's tcp_retries1).
 const SUSPICIOUS_TIMEOUTS: u32 = 3;
-/// What to fall back to: IPv6's minimum MTU of 1280, and RFC 9293's default.
+/// Fallback sizes, in bytes: for IPv6's minimum MTU of 1280, and RFC 9293's default.
 const STEPS: [u64; 2] = [1220, 536];
-/// Probes of one size before it counts as too large (RFC 8899, section 5.1.2, has three; TCP repairs a lost one).
+/// Probes of one size before it counts as too large (three in RFC 8899, section 5.1.2; TCP repairs
+/// a lost one).
 const MAX_PROBES: u32 = 2;
-/// A search that has come this close is over.
+/// Difference at which a search ends, in bytes.
 const PRECISION: u64 = 16;
-/// RFC 8899's PMTU_RAISE_TIMER: then the path may have changed.
+/// Time until a search repeats, because the path may have changed: RFC 8899's PMTU_RAISE_TIMER.
 const RAISE_AFTER: Duration = Duration::from_secs(600);
 
+/// The detection of a black hole, and the search for a size that passes.
 #[derive(Debug)]
 pub(super) struct PathMtu {
-    /// What the link carries, or what an ICMP message has told.
+    /// The limit of the link, or that of an ICMP message.
     ceiling: u64,
     /// Timeouts of full segments since the last progress.
     timeouts: u32,
     search: Option<Search>,
 }
 
-/// The search for more, after a black hole was found.
+/// A search for a larger size after a black hole.
 #[derive(Debug)]
 struct Search {
-    /// The smallest size that is known to fail, or the ceiling and one.
+    /// The smallest size known to fail, or the ceiling and one.
     fails: u64,
     candidate: u64,
     probes: u32,
     not_before: Option<Instant>,
-    /// The stream offsets of a probe in flight.
+    /// The stream offsets of the probe in flight.
     flying: Option<(u64, u64)>,
 }
 
@@ -48,12 +51,12 @@ impl PathMtu {
         PathMtu { ceiling, timeouts: 0, search: None }
     }
 
-    /// An ICMP message told what fits: there is nothing to search.
+    /// Sets the size that an ICMP message reported; ends a search.
     pub fn learn(&mut self, size: u64) {
         *self = PathMtu::new(size);
     }
 
-    /// Something was delivered at `now`.
+    /// Notes a delivery at `now`.
     pub fn on_progress(&mut self, now: Instant) {
         self.timeouts = 0;
         if let Some(search) = &mut self.search {
@@ -61,7 +64,8 @@ impl PathMtu {
         }
     }
 
-    /// The timer ran out; `full` if on a segment as large as `size` allows. Returns a smaller one to try.
+    /// Handles a retransmission timeout. `full` says that the segment was as large as `size`
+    /// allows. Returns a smaller size to try, if this is a black hole.
     pub fn on_timeout(&mut self, size: u64, full: bool) -> Option<u64> {
         self.on_probe_lost(size);
         if !full {
@@ -83,27 +87,27 @@ impl PathMtu {
         Some(smaller)
     }
 
-    /// The size to probe for now, if any.
+    /// Returns the size to probe for now, if any.
     pub fn candidate(&self, now: Instant) -> Option<u64> {
         let search = self.search.as_ref()?;
         let due = search.not_before.is_some_and(|at| at <= now);
         (due && search.flying.is_none()).then_some(search.candidate)
     }
 
-    /// A probe goes out, with the stream's bytes from `start` to `end`.
+    /// Records that a probe leaves, with the stream's bytes from `start` to `end`.
     pub fn on_probe_sent(&mut self, start: u64, end: u64) {
         if let Some(search) = &mut self.search {
             search.flying = Some((start, end));
         }
     }
 
-    /// The probe in flight.
+    /// Returns the probe in flight.
     pub fn flying(&self) -> Option<(u64, u64)> {
         self.search.as_ref()?.flying
     }
 
-    /// Everything below `una` has arrived, while segments of `size` are sent. Returns a larger size if a probe
-    /// is among it.
+    /// Processes the acknowledgment of everything below `una`, while segments of `size` are sent.
+    /// Returns a larger size if a probe arrived.
     pub fn on_acknowledged(&mut self, now: Instant, una: u64, size: u64) -> Option<u64> {
         let search = self.search.as_mut()?;
         if search.flying.is_none_or(|(_, end)| una < end) {
@@ -119,7 +123,8 @@ impl PathMtu {
         Some(found)
     }
 
-    /// The probe in flight, if there is one, was lost, while segments of `size` are sent.
+    /// Processes the loss of the probe in flight, if there is one, while segments of `size` are
+    /// sent.
     pub fn on_probe_lost(&mut self, size: u64) {
         let ceiling = self.ceiling;
         let Some(search) = &mut self.search else { return };
@@ -135,7 +140,8 @@ impl PathMtu {
 }
 
 impl Search {
-    /// Goes on between `works` and what fails, or, when that is little, much later from the top.
+    /// Continues the search between `works` and the size that fails. When the difference is small,
+    /// restarts from the top much later.
     fn narrow(&mut self, now: Instant, works: u64, ceiling: u64) {
         self.probes = 0;
         if self.fails.saturating_sub(works) > PRECISION {
@@ -152,7 +158,8 @@ impl Search {
 mod tests {
     use super::*;
 
-    /// Finds the black hole below 1460, then probes on a path that carries `most`; returns the sizes probed.
+    /// Finds the black hole below 1460, then probes on a path that carries `most`. Returns the
+    /// sizes probed.
     fn search(most: u64) -> (Vec<u64>, u64) {
         let mut path = PathMtu::new(1460);
         let timeouts = [1460; 3].map(|size| path.on_timeout(size, true));

@@ -1,8 +1,10 @@
-//! Proportional rate reduction (RFC 9937): how much to send during a fast recovery.
+//! Proportional rate reduction (RFC 9937): the amount to send during a fast recovery.
 //!
-//! As much as the network delivers, scaled so that the window has come down to ssthresh when the recovery ends;
-//! below ssthresh, up to slow start's pace while ACKs show no further loss.
+//! The sender sends in proportion to what the network delivers, so that the window is at ssthresh
+//! when the recovery ends. Below ssthresh, the amount grows up to slow start's pace while ACKs
+//! report no further loss.
 
+/// The amounts of one recovery.
 #[derive(Debug)]
 pub(super) struct Prr {
     /// Bytes outstanding when the recovery began (RecoverFS).
@@ -13,13 +15,14 @@ pub(super) struct Prr {
 }
 
 impl Prr {
-    /// Starts a recovery with `flight_size` bytes outstanding, of which `allowance` may be sent at once: the
-    /// fast retransmit.
+    /// Starts a recovery with `flight_size` bytes outstanding. The fast retransmit may send
+    /// `allowance` bytes at once.
     pub fn new(flight_size: u64, allowance: u64) -> Self {
         Prr { flight_size: flight_size.max(1), delivered: 0, sent: 0, allowance }
     }
 
-    /// An ACK delivered `bytes`; it is `safe` if it advanced SND.UNA and brought no further loss.
+    /// Processes an ACK that delivered `bytes`; it is `safe` if it advanced SND.UNA and reported no
+    /// further loss.
     pub fn on_ack(&mut self, bytes: u64, in_flight: u64, ssthresh: u64, mss: u64, safe: bool) {
         self.delivered += bytes;
         self.allowance = if in_flight > ssthresh {
@@ -37,12 +40,13 @@ impl Prr {
         }
     }
 
+    /// Records that `bytes` were sent.
     pub fn on_sent(&mut self, bytes: u64) {
         self.sent += bytes;
         self.allowance = self.allowance.saturating_sub(bytes);
     }
 
-    /// Bytes that may be sent before the next ACK.
+    /// Returns the bytes that may be sent before the next ACK.
     pub fn allowance(&self) -> u64 {
         self.allowance
     }

@@ -1,26 +1,27 @@
-//! Time-based loss detection (RACK, RFC 8985 section 6).
+//! Time-based loss detection (RACK, RFC 8985, section 6).
 //!
-//! What was sent sufficiently long before something that has arrived is lost. How long is sufficient, the
-//! reordering window, adapts: nothing until reordering is seen, then a quarter of the minimum RTT, more with each
-//! round in which D-SACK tells that a retransmission was needless.
+//! A segment is lost if it left sufficiently long before another segment that has arrived. The
+//! reordering window is that time, and adapts: zero before reordering is seen, then a quarter of
+//! the minimum RTT, more with each round in which a D-SACK reports a needless retransmission.
 use std::time::Duration;
 
 use super::{scoreboard::Record, time::Instant};
 
-/// RFC 8985, section 6.2, step 4: recoveries without D-SACK until the window shrinks back.
+/// Recoveries without D-SACK before the window shrinks back (RFC 8985, section 6.2, step 4).
 const PERSIST: u32 = 16;
-/// A bound to the growth, Linux's; the window never exceeds SRTT anyway.
+/// Maximum multiplier of the window, as in Linux; the window never exceeds SRTT anyway.
 const MAX_MULTIPLIER: u32 = 255;
 /// RFC 5681's duplicate-ACK threshold, in segments.
 const DUP_THRESH: u64 = 3;
 
+/// The state of RACK.
 #[derive(Debug)]
 pub(super) struct Rack {
-    /// When the most recently sent of the delivered records was sent, and its end.
+    /// Send time and end of the delivered record that was sent last.
     newest: Option<(Instant, u64)>,
-    /// Its round-trip time.
+    /// The round-trip time of that record.
     rtt: Duration,
-    /// Of what was sent again and delivered since it was last weighed, the most recently sent.
+    /// The last-sent of the retransmissions delivered since the last call of [`Rack::weigh`].
     claim: Option<Claim>,
     reordering_seen: bool,
     multiplier: u32,
@@ -28,11 +29,14 @@ pub(super) struct Rack {
     dsack_round: Option<u64>,
 }
 
-/// Which of a record's transmissions has arrived, as far as the ACK tells.
+/// The transmission of a record that an ACK confirms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transmission {
+    /// An earlier transmission than the last.
     Earlier,
+    /// The last transmission.
     Last,
+    /// The ACK does not tell.
     Unknown,
 }
 
@@ -41,11 +45,11 @@ pub(super) enum Transmission {
 struct Claim {
     order: (Instant, u64),
     rtt: Duration,
-    /// SND.NXT when it was sent last.
+    /// SND.NXT at the last transmission.
     nxt: u64,
 }
 
-/// What the reordering window depends on.
+/// The inputs of the reordering window.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conditions {
     pub min_rtt: Duration,
@@ -70,7 +74,8 @@ impl Default for Rack {
 }
 
 impl Rack {
-    /// Steps 2 and 3: `record` was delivered. Returns whether it came later than something sent after it.
+    /// Processes the delivery of `record` (steps 2 and 3). Returns whether it arrived after a
+    /// record sent later.
     pub fn on_delivered(
         &mut self,
         now: Instant,
@@ -105,16 +110,18 @@ impl Rack {
         }
     }
 
-    /// Weighs what was sent again: new data that had left before it should have been heard of, too. If from offset
-    /// `unheard` on none was, the delivery is more likely that of an earlier transmission, of which SACK had no room
-    /// to tell. Taken for the last one, it would make lost all that was sent between the two.
+    /// Decides which transmission a retransmitted record's delivery confirms. New data sent before
+    /// the last retransmission should have been reported, too. If no data from offset `unheard` on
+    /// was, the delivery is more likely that of an earlier transmission, for which SACK had no
+    /// room. Counted as that of the last one, it would mark everything lost that was sent between
+    /// the two.
     pub fn weigh(&mut self, unheard: u64, mss: u64) {
         if let Some(claim) = self.claim.take().filter(|claim| claim.nxt <= unheard + DUP_THRESH * mss) {
             self.note_newest(claim.order, claim.rtt);
         }
     }
 
-    /// Step 4: D-SACK reported a needless retransmission.
+    /// Widens the window after a D-SACK reported a needless retransmission (step 4).
     pub fn on_dsack(&mut self, una: u64, nxt: u64) {
         if self.dsack_round.is_some_and(|round| una >= round) {
             self.dsack_round = None;
@@ -127,11 +134,12 @@ impl Rack {
         }
     }
 
+    /// Returns whether the path has reordered segments.
     pub fn has_seen_reordering(&self) -> bool {
         self.reordering_seen
     }
 
-    /// Step 4: a recovery ended.
+    /// Counts a recovery's end towards shrinking the window (step 4).
     pub fn on_recovery_end(&mut self) {
         self.persist = self.persist.saturating_sub(1);
         if self.persist == 0 {
@@ -139,7 +147,7 @@ impl Rack {
         }
     }
 
-    /// Step 4: the reordering window.
+    /// Returns the reordering window (step 4).
     pub fn window(&self, conditions: Conditions) -> Duration {
         let Conditions { min_rtt, smoothed, in_recovery, sacked, mss } = conditions;
         if !self.reordering_seen && (in_recovery || sacked >= DUP_THRESH * mss) {
@@ -148,7 +156,8 @@ impl Rack {
         (min_rtt * self.multiplier / 4).min(smoothed)
     }
 
-    /// Step 5: when `record` counts as lost; `None` while nothing sent after it has arrived.
+    /// Returns the time at which `record` counts as lost (step 5); `None` while nothing sent after
+    /// it has arrived.
     pub fn deadline(&self, record: &Record, window: Duration) -> Option<Instant> {
         let newest = self.newest?;
         (record.order() <= newest).then(|| record.sent + self.rtt + window)

@@ -1,8 +1,8 @@
 //! Delivery-rate samples (draft-cheng-iccrg-delivery-rate-estimation; Linux's tcp_rate.c).
 //!
-//! Each record remembers how much had been delivered when it was sent. When it is delivered itself, the
-//! difference over the longer of the sending and the acknowledging time is a sample of the path's bandwidth that
-//! neither bursts nor compressed ACKs inflate.
+//! Each record stores the amount delivered at its departure. On its own delivery, the difference
+//! over the longer of the sending and the acknowledging time is a sample of the path's bandwidth.
+//! Neither bursts nor compressed ACKs inflate the sample.
 use std::time::Duration;
 
 use super::{
@@ -22,38 +22,41 @@ pub(super) struct Snapshot {
 /// One sample of the delivery rate.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RateSample {
-    /// Bytes a second; zero where the sample says nothing.
+    /// The rate, in bytes a second; zero if the sample is unusable.
     pub rate: u64,
-    /// The application, not the network, set this rate.
+    /// The application, not the network, limited this rate.
     pub application_limited: bool,
-    /// [`RateEstimator::delivered`] when the newest delivered record was sent: it counts round trips.
+    /// [`RateEstimator::delivered`] at the departure of the newest delivered record; it counts
+    /// round trips.
     pub prior_delivered: u64,
 }
 
+/// The estimator of the delivery rate.
 #[derive(Debug, Default)]
 pub(super) struct RateEstimator {
     delivered: u64,
     delivered_at: Instant,
     first_sent: Instant,
-    /// Until this much is delivered, samples are limited by the application; zero if none is.
+    /// The amount delivered at which samples stop being limited by the application; zero if none
+    /// is.
     limited_until: u64,
-    /// The most recently sent of the records that this batch of ACKs delivered.
+    /// The last-sent of the records that this batch of ACKs delivered.
     newest: Option<(Snapshot, Instant)>,
 }
 
 impl RateEstimator {
-    /// Bytes delivered so far.
+    /// Returns the bytes delivered so far.
     pub fn delivered(&self) -> u64 {
         self.delivered
     }
 
-    /// A flight begins: time before it must not count.
+    /// Starts a flight: the idle time before must not count.
     pub fn start(&mut self, now: Instant) {
         self.delivered_at = now;
         self.first_sent = now;
     }
 
-    /// What a record sent now has to remember.
+    /// Returns the snapshot that a record sent now must store.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             delivered: self.delivered,
@@ -63,11 +66,12 @@ impl RateEstimator {
         }
     }
 
-    /// There is room in the window and nothing to send.
+    /// Notes that the window has room and there is nothing to send.
     pub fn application_limited(&mut self, in_flight: u64) {
         self.limited_until = (self.delivered + in_flight).max(1);
     }
 
+    /// Adds a delivered record to the sample of this batch.
     pub fn on_delivered(&mut self, now: Instant, record: &Record) {
         self.delivered += record.len();
         self.delivered_at = now;
@@ -77,7 +81,7 @@ impl RateEstimator {
         }
     }
 
-    /// The sample that a batch of ACKs gives, if it delivered anything.
+    /// Returns the sample of a batch of ACKs, if the batch delivered anything.
     pub fn sample(&mut self, min_rtt: Option<Duration>) -> Option<RateSample> {
         if self.limited_until > 0 && self.delivered > self.limited_until {
             self.limited_until = 0;
@@ -87,7 +91,7 @@ impl RateEstimator {
         let acknowledging = self.delivered_at.since(snapshot.delivered_at);
         let interval = sending.max(acknowledging);
         self.first_sent = self.first_sent.max(sent);
-        // A time below the minimum RTT can't be right (section 3.3 of the draft).
+        // A time below the minimum RTT is implausible (section 3.3 of the draft).
         let plausible = min_rtt.is_none_or(|min_rtt| interval >= min_rtt);
         let delivered = self.delivered - snapshot.delivered;
         let rate = if plausible { bytes_per_second(delivered, interval) } else { 0 };

@@ -1,17 +1,19 @@
-//! The receiver's side of a connection: the stream in order, the window, and when to acknowledge.
+//! The receiver of a connection: the stream in order, the window, and the timing of ACKs.
 //!
-//! In-order data is read from where it was put; a buffer that has been read empty begins anew at its front, so a fast
-//! reader's bytes never leave the processor's cache. The buffer grows with what it must hold; what comes out of order
-//! waits elsewhere, segment by segment, and costs what it is. A long piece that comes in order is not copied at all: the
-//! user reads it where it lies, and only the rest is kept.
+//! The user reads in-order data from the receive buffer. An emptied buffer restarts at its front,
+//! so a fast reader's bytes stay in the CPU's cache. The buffer grows with its content. Data out of
+//! order waits elsewhere, segment by segment, and costs only its own length. A large in-order
+//! payload is not copied at all: the user reads it in place, and only the rest is kept.
 //!
-//! The window begins small and opens by twice of what has come (Linux's tcp_grow_window(), net/ipv4/tcp_input.c), so it
-//! stays ahead of a slow start, and an idle connection holds little; while a connection waits to be accepted, it does not
-//! open at all. It ends at the limit, and below that at the connection's share of a memory pool, to which it is charged
-//! with all that the peer has been allowed to send.
+//! The window begins small and opens by twice of what arrives (Linux's tcp_grow_window(),
+//! net/ipv4/tcp_input.c). So it stays ahead of a slow start, and an idle connection holds little;
+//! before the connection is accepted, it does not open at all. The window ends at the limit, and
+//! below that at the connection's share of a memory pool. The pool is charged with everything that
+//! the peer may send.
 //!
-//! An ACK rides on data where there is some to send. By itself it goes at once, except in a dialogue, where an answer
-//! may be expected: there it waits a little for it (RFC 1122, section 4.2.3.2, which allows half a second).
+//! An ACK rides on data where there is some to send. A separate ACK leaves at once, except in a
+//! request-response exchange, where it waits briefly for a response to ride on (RFC 1122, section
+//! 4.2.3.2, allows half a second).
 mod out_of_order;
 mod reassembly;
 mod sack_report;
@@ -29,77 +31,80 @@ use std::time::Duration;
 
 pub use space::is_acceptable;
 
-/// How long an ACK waits for an answer to ride on. A peer with Nagle's algorithm may wait for the ACK (RFC 9293,
-/// section 3.7.4): Linux makes it wait for 40 ms and more, and this is not worth that much. Less than a tick of the
-/// kernel's clock (4 ms at 250 a second) would cost a timer interrupt of its own.
+/// Maximum wait of an ACK for a response to ride on. A peer with Nagle's algorithm may wait for the
+/// ACK (RFC 9293, section 3.7.4); Linux delays ACKs by 40 ms and more, too costly for such a peer.
+/// Less than a tick of the kernel's clock (4 ms at 250 Hz) would cost a timer interrupt of its own.
 const ACK_DELAY: Duration = Duration::from_millis(5);
-/// The smallest buffer, in bytes.
+/// Smallest buffer, in bytes.
 const LEAST: u64 = 4096;
-/// Payload from which on a write of its own costs less than a copy, in bytes.
+/// Minimum payload for which an extra write(2) costs less than a copy, in bytes.
 const WORTH_OFFERING: usize = 16 << 10;
 
-/// The window that a connection begins with, in bytes: what the field of a SYN can say.
+/// Initial window, in bytes: the maximum of a SYN's window field.
 const INITIAL_WINDOW: u64 = u16::MAX as u64;
-/// The smallest window, however short memory is, in bytes: half of the first one. A peer cuts its segments for half of
-/// the largest window that it was ever offered, and would wait for its persist timer below that (Linux's
-/// tcp_bound_to_half_wnd(), include/net/tcp.h).
+/// Minimum window, in bytes, even when memory is short: half of the initial one. A peer sizes its
+/// segments for half of the largest window ever offered, and would wait for its persist timer below
+/// that (Linux's tcp_bound_to_half_wnd(), include/net/tcp.h).
 const LEAST_WINDOW: u64 = 32 << 10;
-/// A window takes a piece out of order for so many bytes of it, and some in any case: a peer that leaves a hole after
-/// each byte must not fill our memory by what each of them costs.
+/// Window bytes per piece out of order. A peer that leaves a hole after each byte must not exhaust
+/// memory by the overhead of pieces.
 const BYTES_PER_PIECE: u64 = 512;
+/// Pieces out of order that any window admits.
 const LEAST_PIECES: u64 = 64;
 
-/// The window scale for a receive buffer of so many bytes (RFC 7323, section 2.2).
+/// Returns the window scale for a receive buffer of this many bytes (RFC 7323, section 2.2).
 pub fn window_shift(receive_buffer: usize) -> u8 {
     (usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16).min(14) as u8
 }
 
-/// What to say about a segment.
+/// The acknowledgment of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// What is said about all of a batch: see [`Receiver::ack_at`].
+    /// A cumulative ACK for the whole batch; see [`Receiver::ack_at`].
     Cumulative,
-    /// An ACK of its own, with these SACK blocks.
+    /// An immediate ACK of its own, with these SACK blocks.
     AtOnce(SackBlocks),
 }
 
+/// The receiver of one connection.
 pub(super) struct Receiver {
     space: ReceiveSpace,
     reassembly: Reassembly,
     report: SackReport,
     recent: RecentTimestamp,
-    /// What came in order.
+    /// The bytes in order.
     ring: Ring,
-    /// What did not: the bytes of what `reassembly` knows.
+    /// The bytes out of order, whose runs `reassembly` knows.
     pieces: OutOfOrder,
     charge: Charge,
-    /// The user has accepted the connection, and will read.
+    /// A user has accepted the connection, and will read.
     accepted: bool,
-    /// The offset that the user reads next.
+    /// The offset of the next byte that the user reads.
     read: u64,
-    /// The most bytes that wait to be read.
+    /// Maximum bytes that wait to be read.
     limit: u64,
-    /// The right edge of the window as it was promised: it never moves left.
+    /// The promised right edge of the window: it never moves left.
     edge: u64,
     /// The shift of our window field.
     shift: u8,
-    /// RCV.NXT and the right edge as they were announced last (RFC 7323's Last.ACK.sent), 0 before the first time; and what
-    /// had been read by then.
+    /// RCV.NXT as announced last (RFC 7323's Last.ACK.sent); 0 before the first announcement.
     acknowledged: u64,
+    /// The right edge as announced last.
     announced_edge: u64,
+    /// The offset that the user had read up to by the last announcement.
     read_when_announced: u64,
-    /// How many ACKs in a row repeated RCV.NXT.
+    /// Consecutive ACKs that repeated RCV.NXT.
     repeats: u32,
-    /// When data came last.
+    /// The time of the last in-order data.
     last_data_at: Option<Instant>,
-    /// The user answers what comes: data and answers alternate.
+    /// The user responds to received data: data and responses alternate.
     interactive: bool,
-    /// When the ACK that is owed must be sent, if it may wait for an answer.
+    /// The deadline of an ACK that may wait for a response.
     ack_deadline: Option<Instant>,
 }
 
 impl Receiver {
-    /// A receiver of at most `limit` bytes that wait to be read, which it takes from `pool`.
+    /// Returns a receiver that buffers at most `limit` bytes, taken from `pool`.
     pub fn new(limit: usize, pool: &MemoryPool) -> Self {
         Receiver {
             space: ReceiveSpace::default(),
@@ -124,17 +129,17 @@ impl Receiver {
         }
     }
 
-    /// The window field of our SYN, which is never scaled.
+    /// Returns the window field of our SYN, which is never scaled.
     pub fn syn_window(&self) -> u16 {
         u16::try_from(self.limit).unwrap_or(u16::MAX)
     }
 
-    /// The shift that our SYN offers.
+    /// Returns the shift that our SYN offers.
     pub fn offered_shift(&self) -> u8 {
         window_shift(self.limit as usize)
     }
 
-    /// The peer's SYN has come.
+    /// Starts the sequence space at the peer's SYN.
     pub fn synchronize(&mut self, irs: SeqNumber) {
         self.space = ReceiveSpace::new(irs);
         self.edge = self.space.nxt + u64::from(self.syn_window());
@@ -142,73 +147,80 @@ impl Receiver {
         self.charge_pool();
     }
 
-    /// Our SYN-ACK acknowledged it.
+    /// Records that our SYN-ACK acknowledged the peer's SYN.
     pub fn on_syn_acknowledged(&mut self) {
         self.acknowledged = self.space.nxt;
     }
 
-    /// Both SYNs are known, and our window field is shifted by so much.
+    /// Establishes the connection: our window field is scaled by `shift` from now on.
     pub fn establish(&mut self, shift: u8) {
         self.shift = shift;
     }
 
-    /// The peer's timestamp to echo.
+    /// Returns the peer's timestamp to echo.
     pub fn timestamp(&self) -> u32 {
         self.recent.value()
     }
 
-    /// Notes the timestamp of a segment that begins at or before the last ACK sent (RFC 7323, section 4.3).
+    /// Records the timestamp of a segment that begins at or before the last ACK sent (RFC 7323,
+    /// section 4.3).
     pub fn note_timestamp(&mut self, now: Instant, value: u32) {
         self.recent.note(now, value);
     }
 
-    /// Whether a timestamp belongs to an old duplicate (RFC 7323, section 5.3).
+    /// Returns whether a timestamp belongs to an old duplicate (RFC 7323, section 5.3).
     pub fn is_old_timestamp(&self, now: Instant, value: u32) -> bool {
         self.recent.is_old(now, value)
     }
 
-    /// RCV.NXT.
+    /// Returns RCV.NXT.
     pub fn expected(&self) -> SeqNumber {
         self.space.seq(self.space.nxt)
     }
 
-    /// Whether the peer's FIN, and so everything before it, has come.
+    /// Returns whether the peer's FIN has arrived in order.
     pub fn is_finished(&self) -> bool {
         self.space.is_finished()
     }
 
-    /// Whether `seq` is at or before the last acknowledgment sent (RFC 7323's Last.ACK.sent).
+    /// Returns whether `seq` is at or before the last acknowledgment sent (RFC 7323's
+    /// Last.ACK.sent).
     pub fn was_acknowledged(&self, seq: SeqNumber) -> bool {
         self.space.distance(seq) <= self.acknowledged as i64 - self.space.nxt as i64
     }
 
-    /// Whether `seq` is what we expect, or what the wire has heard that we do: a peer without a connection answers to
-    /// the latter (RFC 5961, section 3.2).
+    /// Returns whether `seq` is RCV.NXT or the last acknowledgment sent. A peer without a
+    /// connection resets at the latter (RFC 5961, section 3.2).
     pub fn is_expected(&self, seq: SeqNumber) -> bool {
         let distance = self.space.distance(seq);
         distance == 0 || self.acknowledged > 0 && distance == self.acknowledged as i64 - self.space.nxt as i64
     }
 
-    /// Whether `seq` is acceptable, as that of a segment of no length (RFC 9293, section 3.10.7.4, first).
+    /// Returns whether a segment of no length at `seq` is acceptable (RFC 9293, section 3.10.7.4,
+    /// first check).
     pub fn admits(&self, seq: SeqNumber) -> bool {
         self.admits_segment(seq, 0)
     }
 
-    /// Whether a segment is acceptable that begins at `seq` and takes up `len` sequence numbers (RFC 9293, section
-    /// 3.10.7.4, first).
+    /// Returns whether a segment at `seq` of `len` sequence numbers is acceptable (RFC 9293,
+    /// section 3.10.7.4, first check).
     pub fn admits_segment(&self, seq: SeqNumber, len: u64) -> bool {
         is_acceptable(self.space.distance(seq), len, self.window())
     }
 
-    /// Whether `seq` lies in the window or at its right edge, where a peer is that has filled it, part of which was lost
-    /// (Linux's tcp_sequence(), net/ipv4/tcp_input.c); or as far before it as an honest peer's segment that is late may
-    /// (RFC 9293, section 3.10.7.4, first). Nothing is to be believed of a segment elsewhere, its acknowledgment neither.
+    /// Returns whether the acknowledgment of a segment at `seq` is credible.
+    ///
+    /// `seq` must lie in the window, or at the window's right edge, as after a filled window of
+    /// which a part was lost (Linux's tcp_sequence(), net/ipv4/tcp_input.c), or at most as far
+    /// before the window as a late segment of an honest peer (RFC 9293, section 3.10.7.4, first
+    /// check).
     pub fn is_near(&self, seq: SeqNumber) -> bool {
         let behind = i64::try_from(self.limit).unwrap_or(i64::MAX).max(1 << 16);
         (-behind..=self.window() as i64).contains(&self.space.distance(seq))
     }
 
-    /// Whether `seq` is that of a keep-alive or of a window probe without data, which are to be answered.
+    /// Returns whether `seq` is that of a keep-alive or of a window probe without data, which
+    /// require an ACK.
     pub fn is_probe(&self, seq: SeqNumber) -> bool {
         self.space.distance(seq) == -1
     }
@@ -217,18 +229,18 @@ impl Receiver {
         self.edge.saturating_sub(self.space.nxt)
     }
 
-    /// Returns whether a payload of `len` bytes at `seq` is in order, fits into the window, and is worth reading where
-    /// it lies.
+    /// Returns whether a payload of `len` bytes at `seq` is in order, fits into the window, and is
+    /// large enough to read in place.
     pub fn is_worth_offering(&self, seq: SeqNumber, len: usize) -> bool {
         let known_end = self.space.fin.unwrap_or(u64::MAX);
         let room = self.window().min(known_end.saturating_sub(self.space.nxt));
         len >= WORTH_OFFERING && self.space.distance(seq) == 0 && len as u64 <= room
     }
 
-    /// Takes the payload and the FIN of a segment, at least one of which there is (RFC 9293, section 3.10.7.4).
-    /// `segment` is the payload of a full one, in bytes. The user has read the first `taken` bytes of the payload
-    /// already: more than 0 only for a payload that [`Receiver::is_worth_offering`], with nothing left to read
-    /// before it.
+    /// Accepts payload and FIN of a segment that has at least one of them (RFC 9293, section
+    /// 3.10.7.4). `segment` is the payload of a full segment, in bytes. The user has read the first
+    /// `taken` bytes of the payload; more than 0 only if [`Receiver::is_worth_offering`] and
+    /// nothing before it is unread.
     pub fn on_segment(
         &mut self,
         now: Instant,
@@ -248,7 +260,7 @@ impl Receiver {
             admitted = admitted.min(known as i64 - next as i64);
         }
         let refused = end > admitted || start > admitted;
-        // A FIN takes no room, even where there is none.
+        // A FIN fits even into a shut window.
         let fin =
             fin && !refused && end >= 0 && self.reassembly.end().is_none_or(|last| last <= next + end as u64);
         if fin {
@@ -284,7 +296,7 @@ impl Receiver {
         if payload.len() as u64 <= segment {
             self.report.keep_first();
         }
-        // RFC 5681, section 4.2: out of order, again, or into a hole.
+        // RFC 5681, section 4.2: out of order, a duplicate, or the fill of a hole.
         if holes || refused || self.space.nxt == next || self.report.has_duplicate() {
             return Answer::AtOnce(self.report(news));
         }
@@ -297,8 +309,8 @@ impl Receiver {
         Answer::Cumulative
     }
 
-    /// Takes note of what lies below RCV.NXT of a segment that reaches from `start` to `end`, in bytes from there; a FIN
-    /// counts.
+    /// Records the part below RCV.NXT of a segment that reaches from `start` to `end`, relative to
+    /// RCV.NXT; a FIN counts.
     fn note_duplicate(&mut self, start: i64, end: i64) {
         let end = end.min(0);
         if start < end {
@@ -308,19 +320,19 @@ impl Receiver {
         }
     }
 
-    /// The report about a segment that is not taken, which begins at `seq` and takes up `len` sequence numbers.
+    /// Returns the SACK blocks for a dropped segment at `seq` of `len` sequence numbers.
     pub fn refuse(&mut self, seq: SeqNumber, len: u64) -> SackBlocks {
         let start = self.space.distance(seq);
         self.note_duplicate(start, start.saturating_add_unsigned(len));
         self.report(None)
     }
 
-    /// A further ACK that the last segment calls for, if it does.
+    /// Returns the SACK blocks of another ACK, if the last segment requires one.
     pub fn further_report(&mut self) -> Option<SackBlocks> {
         self.report.has_duplicate().then(|| self.report(None))
     }
 
-    /// Puts bytes that come in order into the buffer, which grows as it must; `to` is RCV.NXT from now on.
+    /// Appends in-order bytes to the buffer, which grows as needed; `to` becomes RCV.NXT.
     fn keep(&mut self, from: u64, to: u64, bytes: &[u8]) {
         if !bytes.is_empty() {
             if self.read == from {
@@ -332,7 +344,7 @@ impl Receiver {
         self.space.nxt = to;
     }
 
-    /// Makes room for what is in order, up to `end`.
+    /// Makes room for in-order data up to `end`.
     fn reserve(&mut self, end: u64) {
         let wanted = end - self.read;
         if wanted > self.ring.capacity() {
@@ -341,7 +353,7 @@ impl Receiver {
         }
     }
 
-    /// Adds to what is in order up to `to` what had come before.
+    /// Appends earlier pieces that continue the data in order up to `to`.
     fn fill_holes(&mut self, to: u64) {
         let next = self.reassembly.advance(to);
         self.reserve(next);
@@ -354,9 +366,9 @@ impl Receiver {
         debug_assert_eq!(self.space.nxt, next, "every run has its bytes");
     }
 
-    /// Keeps a piece that came out of order, and returns the run that it belongs to. When there are too many, the last
-    /// of them goes, as in net/ipv4/tcp_input.c, tcp_prune_ofo_queue(); RFC 2018, section 8, lets a receiver drop what
-    /// it has SACKed, if no later block reports it.
+    /// Keeps a piece out of order, and returns its run. Above the limit, drops the last pieces, as
+    /// tcp_prune_ofo_queue() does (net/ipv4/tcp_input.c). RFC 2018, section 8, lets a receiver drop
+    /// SACKed data if no later block reports it.
     fn keep_aside(&mut self, from: u64, to: u64, bytes: &[u8]) -> Option<(u64, u64)> {
         let most = LEAST_PIECES.max((self.edge - self.read) / BYTES_PER_PIECE);
         while self.pieces.len() as u64 >= most {
@@ -369,26 +381,27 @@ impl Receiver {
         }
         let run = self.reassembly.insert(from, to)?;
         self.pieces.insert(from, bytes);
-        // Memory is taken once: an idle buffer has no use for what waits elsewhere.
+        // Take memory once: an idle buffer is of no use to pieces that wait elsewhere.
         if self.readable() == 0 && self.ring.capacity() + self.pieces.cost() > self.edge - self.read {
             self.ring.release(self.space.nxt);
         }
         Some(run)
     }
 
-    /// Charges the pool: with what the peer may send and the user has not read, or with what that occupies, if it is more.
+    /// Charges the pool with the bytes that the peer may send or the user has not read, or with the
+    /// memory they occupy, if that is more.
     fn charge_pool(&mut self) {
         let end = self.space.fin.map_or(self.edge, |fin| fin.min(self.edge));
         let promised = end.saturating_sub(self.read) + self.pieces.len() as u64 * out_of_order::PIECE_COST;
         self.charge.set(promised.max(self.ring.capacity() + self.pieces.cost()));
     }
 
-    /// Says whether the connection has been accepted.
+    /// Sets whether a user has accepted the connection.
     pub fn set_accepted(&mut self, accepted: bool) {
         self.accepted = accepted;
     }
 
-    /// Gives back what is allocated and not used.
+    /// Frees memory that is allocated and unused.
     pub fn reclaim(&mut self) {
         if self.readable() == 0 {
             self.ring.release(self.space.data_end());
@@ -404,12 +417,16 @@ impl Receiver {
         self.report.on_ack(self.expected(), &blocks)
     }
 
-    /// Bytes that can be read.
+    /// Returns the bytes that can be read.
     pub fn readable(&self) -> usize {
         self.space.data_end().saturating_sub(self.read) as usize
     }
 
-    /// Hands `drain` a contiguous part of what came in order, at most `limit` bytes; it returns how much it took.
+    /// Hands `drain` a contiguous part of the data in order, at most `limit` bytes. `drain` returns
+    /// the length that it consumed.
+    ///
+    /// # Errors
+    /// Fails when `drain` does.
     pub fn read<E>(
         &mut self,
         limit: usize,
@@ -426,16 +443,16 @@ impl Receiver {
         Ok(took)
     }
 
-    /// How far the window may reach beyond what was read.
+    /// Returns the maximum distance of the window's edge from the last byte read.
     fn allowance(&self) -> u64 {
         let came = if self.accepted { self.space.nxt.saturating_sub(1) } else { 0 };
         let opened = INITIAL_WINDOW + 2 * came;
         opened.min(self.charge.share().max(LEAST_WINDOW)).min(self.limit)
     }
 
-    /// The right edge that we would promise now, as far as the window field can say it. It moves by a segment, or by half
-    /// of the buffer at least: a peer that took smaller offers would send ever smaller segments (RFC 9293, section
-    /// 3.8.6.2.2).
+    /// Returns the right edge to promise now, as far as the window field can express it. The edge
+    /// moves by at least a segment or half of the buffer: smaller offers would make the peer send
+    /// ever smaller segments (RFC 9293, section 3.8.6.2.2).
     fn right_edge(&self, segment: u64) -> u64 {
         let allowance = self.allowance();
         let free = self.read + allowance;
@@ -444,14 +461,14 @@ impl Receiver {
         edge.min(self.space.nxt + (u64::from(u16::MAX) << self.shift))
     }
 
-    /// Acknowledgment and window field of a segment that leaves now.
+    /// Returns acknowledgment and window field of a segment that leaves now.
     pub fn advertise(&mut self, segment: u64) -> (SeqNumber, u16) {
         let window = self.right_edge(segment).saturating_sub(self.space.nxt) >> self.shift;
         let window = u16::try_from(window).unwrap_or(u16::MAX);
         self.repeats = if self.acknowledged == self.space.nxt { self.repeats.saturating_add(1) } else { 0 };
         self.acknowledged = self.space.nxt;
         self.announced_edge = self.acknowledged + (u64::from(window) << self.shift);
-        // What the field says is what is taken, no more.
+        // Only the window that the field expresses is accepted.
         self.edge = self.edge.max(self.announced_edge);
         self.read_when_announced = self.read;
         self.ack_deadline = None;
@@ -459,31 +476,31 @@ impl Receiver {
         (self.expected(), window)
     }
 
-    /// How many acknowledgments in a row were those of the one before.
+    /// Returns how many consecutive ACKs repeated the acknowledgment of the one before.
     pub fn repeats(&self) -> u32 {
         self.repeats
     }
 
-    /// Data of the user leaves.
+    /// Records that user data leaves.
     pub fn on_data_sent(&mut self, now: Instant) {
         if self.last_data_at.is_some_and(|at| now.since(at) <= ACK_DELAY) {
             self.interactive = true;
         }
     }
 
-    /// No data has come to ride on.
+    /// Records that an ACK leaves without data to ride on.
     pub fn on_ack_sent(&mut self) {
         if self.ack_deadline.is_some() {
             self.interactive = false;
         }
     }
 
-    /// When an ACK must leave, if one is owed: [`Instant::ZERO`] for at once.
+    /// Returns the time at which an ACK must leave, if one is due; [`Instant::ZERO`] for at once.
     pub fn ack_at(&self, segment: u64) -> Option<Instant> {
         if self.acknowledged != self.space.nxt {
             return self.space.is_synchronized().then(|| self.ack_deadline.unwrap_or(Instant::ZERO));
         }
-        // A window that has become twice as large by what was read is news (Linux's tcp_cleanup_rbuf()).
+        // A window that reading has doubled is worth an ACK (Linux's tcp_cleanup_rbuf()).
         let edge = self.right_edge(segment);
         let announced = self.announced_edge.saturating_sub(self.acknowledged);
         let opened = self.read > self.read_when_announced

@@ -1,13 +1,14 @@
-//! Bytes of a stream, each at its offset, where only those of a window are kept: what was sent and is not
-//! acknowledged, or what came and is not read.
+//! A ring buffer for a window of a stream's bytes, by offset: sent and not acknowledged, or
+//! received and not read.
 //!
-//! Data begins at offset 1, and what is written in round numbers from there fills the ring without a rest. The user's
-//! bytes are read straight into the ring, and frames point into it: between a file and the packet socket nothing is
-//! copied in user space.
+//! Data begins at offset 1, so data written in round sizes fills the ring without a remainder. The
+//! user's bytes are read straight into the ring, and frames point into it: between a file and the
+//! packet socket nothing is copied in user space.
 
+/// A ring buffer of stream bytes.
 pub(super) struct Ring {
     bytes: Box<[u8]>,
-    /// The offset that lies at the beginning, and `capacity` after it the next.
+    /// The offset at the front of the ring, and of every `capacity` bytes after that.
     base: u64,
 }
 
@@ -18,12 +19,13 @@ impl Default for Ring {
 }
 
 impl Ring {
+    /// Returns the size of the ring, in bytes.
     pub fn capacity(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// Makes room for `capacity` bytes; the bytes from `start` to `end` stay. The kernel gives the pages of what is
-    /// new on first use.
+    /// Grows to `capacity` bytes; keeps the bytes from `start` to `end`. The kernel allocates new
+    /// pages on first use.
     pub fn grow(&mut self, capacity: u64, start: u64, end: u64) {
         if capacity <= self.capacity() {
             return;
@@ -35,7 +37,8 @@ impl Ring {
         *self = grown;
     }
 
-    /// Copies `bytes` to offset `at`, where those from `start` on are in use; what has no room is left out.
+    /// Copies `bytes` to offset `at`, while the bytes from `start` on are in use; drops bytes
+    /// without room.
     pub fn put(&mut self, start: u64, mut at: u64, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let room = self.vacant(start, at);
@@ -50,17 +53,18 @@ impl Ring {
         }
     }
 
-    /// Nothing is kept, and offset `at` comes next: it goes where the processor's cache is warm.
+    /// Empties the ring; offset `at` is next, and lies at the front, where the CPU's cache is warm.
     pub fn restart(&mut self, at: u64) {
         self.base = at;
     }
 
-    /// Nothing is kept, and offset `at` comes next: the memory goes.
+    /// Empties the ring and frees its memory; offset `at` is next.
     pub fn release(&mut self, at: u64) {
         *self = Ring { bytes: Box::default(), base: at };
     }
 
-    /// Free room for the bytes from `end` on, up to the ring's end, where those from `start` on are in use.
+    /// Returns the contiguous free room from offset `end` on, while the bytes from `start` on are
+    /// in use.
     pub fn vacant(&mut self, start: u64, end: u64) -> &mut [u8] {
         let free = self.capacity().saturating_sub(end - start) as usize;
         let position = self.position(end);
@@ -68,7 +72,7 @@ impl Ring {
         &mut self.bytes[position..position + len]
     }
 
-    /// The bytes from `start` to `end`, in two pieces where they cross the ring's end.
+    /// Returns the bytes from `start` to `end`, in two pieces where they cross the ring's end.
     pub fn slices(&self, start: u64, end: u64) -> (&[u8], &[u8]) {
         let len = end.saturating_sub(start).min(self.capacity()) as usize;
         let (front, tail) = self.bytes.split_at(self.position(start));

@@ -1,17 +1,19 @@
-//! Round-trip time and the retransmission timeout (RFC 6298, with Linux's minimum of 200 ms).
+//! Round-trip time and retransmission timeout (RFC 6298, with Linux's minimum of 200 ms).
 use std::time::Duration;
 
 use super::time::Instant;
 
-/// RFC 6298, section 2.1, before the first measurement.
+/// Retransmission timeout before the first measurement (RFC 6298, section 2.1).
 const INITIAL_RTO: Duration = Duration::from_secs(1);
-/// Linux's TCP_RTO_MIN: the least that the variance adds (RFC 6298 would have 1 s for the whole).
+/// Minimum of the variance term: Linux's TCP_RTO_MIN (RFC 6298 has a minimum of 1 s for the whole
+/// timeout).
 const MIN_MARGIN: Duration = Duration::from_millis(200);
-/// Linux's TCP_RTO_MAX.
+/// Maximum retransmission timeout: Linux's TCP_RTO_MAX.
 const MAX_RTO: Duration = Duration::from_secs(120);
-/// How long a minimum holds: a path may change.
+/// Lifetime of a minimum, because the path may change.
 const MIN_RTT_LIFETIME: Duration = Duration::from_secs(60);
 
+/// The estimator of the round-trip time.
 #[derive(Debug, Default)]
 pub(super) struct RttEstimator {
     smoothed: Option<Duration>,
@@ -21,8 +23,8 @@ pub(super) struct RttEstimator {
 }
 
 impl RttEstimator {
-    /// Takes the longest and the shortest round trip of one batch of ACKs; neither from a retransmission
-    /// (Karn's algorithm, RFC 6298 section 3).
+    /// Adds the longest and the shortest round trip of one batch of ACKs, without those of
+    /// retransmissions (Karn's algorithm, RFC 6298, section 3).
     pub fn sample(&mut self, now: Instant, longest: Duration, shortest: Duration) {
         match self.smoothed {
             None => {
@@ -42,32 +44,34 @@ impl RttEstimator {
         }
     }
 
+    /// Returns the smoothed round-trip time, once one was measured.
     pub fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
 
+    /// Returns the shortest recent round trip, once one was measured.
     pub fn minimum(&self) -> Option<Duration> {
         self.minimum.map(|(minimum, _)| minimum)
     }
 
-    /// The timeout, backed off.
+    /// Returns the retransmission timeout, with backoff.
     pub fn rto(&self) -> Duration {
         let base =
             self.smoothed.map_or(INITIAL_RTO, |smoothed| smoothed + (self.variance * 4).max(MIN_MARGIN));
         base.saturating_mul(1 << self.backoff.min(10)).min(MAX_RTO)
     }
 
-    /// RFC 6298, section 5.5.
+    /// Doubles the timeout (RFC 6298, section 5.5).
     pub fn back_off(&mut self) {
         self.backoff += 1;
     }
 
-    /// Timeouts since new data was last acknowledged.
+    /// Returns the timeouts since new data was last acknowledged.
     pub fn timeouts(&self) -> u32 {
         self.backoff
     }
 
-    /// RFC 6298, section 5.7: new data was acknowledged.
+    /// Resets the backoff when new data is acknowledged (RFC 6298, section 5.7).
     pub fn reset_backoff(&mut self) {
         self.backoff = 0;
     }

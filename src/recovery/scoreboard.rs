@@ -1,15 +1,16 @@
-//! What is on its way: one record for each run of bytes sent at one time (RFC 6675's scoreboard).
+//! The scoreboard of data in flight: one record for each run of bytes sent at one time (RFC 6675).
 //!
-//! A record is a super-frame, or a part of one that SACK split off. Records lie in sequence order without gaps
-//! from SND.UNA to SND.NXT, so they are found by binary search, and the sums (bytes in flight, lost, SACKed) are
-//! kept as states change. RACK wants the order of transmission instead; it has two queues for it:
+//! A record is a super-frame, or a part of one that SACK split off. Records lie in sequence order
+//! without gaps from SND.UNA to SND.NXT, so a binary search finds them. Sums (bytes in flight,
+//! lost, SACKed) follow each change of state. RACK needs the order of transmission instead, which
+//! two queues provide:
 //!
-//! - records that were sent once lie in that order already: `fresh` is the offset below which none of them is
-//!   still undecided;
-//! - every retransmission is noted at the end of `resent`; notes that no longer hold are skipped.
+//! - `fresh` is the offset below which no record that was sent once is undecided, since those
+//!   records lie in the order of transmission already;
+//! - `resent` notes every retransmission at its end, and stale notes are skipped.
 //!
-//! The lost are kept in a heap, lowest first. So each record is looked at a constant number of times a
-//! transmission, and a binary search is the most that an ACK costs besides.
+//! A heap holds the lost records, lowest first. So each record is visited a constant number of
+//! times per transmission, and an ACK costs a binary search at most besides.
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
@@ -17,15 +18,19 @@ use std::{
 
 use super::{rate::Snapshot, time::Instant};
 
-/// As many records as SACK may always cut (what was sent makes more, at times): a peer that SACKs every other byte must
-/// not fill our memory, nor make each ACK walk through it (CVE-2019-11478 in Linux).
+/// Maximum records that SACK may always create by splitting (sending creates more, at times). A
+/// peer that SACKs every other byte must not exhaust memory, nor make each ACK walk through all
+/// records (CVE-2019-11478 in Linux).
 const MAX_CUT_RECORDS: usize = 8192;
 
-/// What is known about a run of bytes.
+/// The state of a run of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
+    /// In flight: neither acknowledged nor marked lost.
     InFlight,
+    /// Marked lost, and not retransmitted yet.
     Lost,
+    /// Reported by SACK.
     Sacked,
 }
 
@@ -36,12 +41,14 @@ pub(super) struct Record {
     pub end: u64,
     pub state: State,
     pub retransmitted: bool,
-    /// Its delivery tells a round trip: it was neither sent again nor ever taken for lost (Karn's algorithm, and
-    /// ACKs that come late because others were lost).
+    /// The delivery yields a round trip: the record was neither retransmitted nor ever marked lost
+    /// (Karn's algorithm, and ACKs that are late because of other losses).
     pub timed: bool,
+    /// The time of the last transmission.
     pub sent: Instant,
-    /// SND.NXT then.
+    /// SND.NXT at that time.
     pub nxt: u64,
+    /// The delivery state at that time.
     pub snapshot: Snapshot,
 }
 
@@ -50,13 +57,14 @@ impl Record {
         self.end - self.start
     }
 
-    /// RFC 8985, section 6.2, step 2: the order of transmission, by time and then by sequence.
+    /// Returns the order of transmission, by time and then by sequence (RFC 8985, section 6.2, step
+    /// 2).
     pub fn order(&self) -> (Instant, u64) {
         (self.sent, self.end)
     }
 }
 
-/// A note of a retransmission: when, and of which bytes.
+/// A note of a retransmission: its time and its bytes.
 #[derive(Clone, Copy)]
 struct Resent {
     sent: Instant,
@@ -64,32 +72,33 @@ struct Resent {
     end: u64,
 }
 
-/// What a record occupies, in bytes.
+/// Memory of a record, in bytes.
 pub(super) const RECORD_COST: u64 = size_of::<Record>() as u64;
-/// What SACK may cut in any case, in records, and what an idle scoreboard keeps room for.
+/// Minimum of records that SACK may split, and the capacity that an idle scoreboard keeps.
 const LEAST_CUT_RECORDS: usize = 256;
 
+/// The records of all data between SND.UNA and SND.NXT.
 #[derive(Default)]
 pub(super) struct Scoreboard {
     records: VecDeque<Record>,
     in_flight: u64,
     lost: u64,
     sacked: u64,
-    /// The highest byte that was ever acknowledged, by SACK or otherwise (RFC 8985's RACK.fack).
+    /// The highest byte ever acknowledged, cumulatively or by SACK (RFC 8985's RACK.fack).
     highest_delivered: u64,
     /// Below this offset no record that was sent once is in flight.
     fresh: u64,
     resent: VecDeque<Resent>,
-    /// Starts of lost records, lowest first; some may be out of date.
+    /// Starts of lost records, lowest first; some may be stale.
     lost_starts: BinaryHeap<Reverse<u64>>,
-    /// The blocks of the last SACK option, in order: what they cover is settled and skipped.
+    /// The blocks of the last SACK option, in order. Their content is marked already and skipped.
     settled: [(u64, u64); crate::segment::MAX_SACK_BLOCKS],
-    /// As many records as SACK may cut.
+    /// Maximum records that SACK may create by splitting.
     cut_limit: usize,
 }
 
 impl Scoreboard {
-    /// Nothing sent yet; the first byte will be `start`.
+    /// Returns an empty scoreboard; the first byte will be `start`.
     pub fn new(start: u64) -> Self {
         Scoreboard {
             records: VecDeque::with_capacity(LEAST_CUT_RECORDS),
@@ -100,18 +109,18 @@ impl Scoreboard {
         }
     }
 
-    /// How many records there are.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// SACK may cut what was sent into so many records, within fixed bounds.
+    /// Limits splitting by SACK to this many records, within fixed bounds.
     pub fn limit_cuts(&mut self, records: u64) {
         let records = usize::try_from(records).unwrap_or(usize::MAX);
         self.cut_limit = records.clamp(LEAST_CUT_RECORDS, MAX_CUT_RECORDS);
     }
 
-    /// Gives back room for records that are gone.
+    /// Frees the memory of removed records.
     pub fn reclaim(&mut self) {
         if self.records.is_empty() {
             self.records.shrink_to(LEAST_CUT_RECORDS);
@@ -124,21 +133,22 @@ impl Scoreboard {
         self.records.is_empty()
     }
 
-    /// Bytes believed to be in the network (RFC 6675's pipe).
+    /// Returns the bytes believed to be in the network (RFC 6675's pipe).
     pub fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
-    /// Bytes found lost and not sent again yet.
+    /// Returns the bytes marked lost and not retransmitted yet.
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
+    /// Returns the bytes that SACK reported and the peer has not acknowledged.
     pub fn sacked(&self) -> u64 {
         self.sacked
     }
 
-    /// From this offset on, everything was sent once, and nothing is known of it.
+    /// Returns the offset from which on everything was sent once and no ACK reported anything.
     pub fn unheard_from(&self) -> u64 {
         self.fresh.max(self.highest_delivered)
     }
@@ -151,13 +161,14 @@ impl Scoreboard {
         self.records.get(index)
     }
 
-    /// Notes new data as sent.
+    /// Adds new data as sent.
     pub fn push(&mut self, record: Record) {
         self.in_flight += record.len();
         self.records.push_back(record);
     }
 
-    /// Everything below `ack` has arrived: forgets it, telling `delivered` what had not been SACKed before.
+    /// Removes everything below `ack`, which has arrived. Calls `delivered` for parts that were not
+    /// SACKed before.
     pub fn acknowledge(&mut self, ack: u64, mut delivered: impl FnMut(&Record, u64)) {
         while let Some(front) = self.records.front_mut() {
             if front.start >= ack {
@@ -190,9 +201,12 @@ impl Scoreboard {
         }
     }
 
-    /// Marks what the `blocks` of one ACK report (RFC 2018, RFC 6675 section 4), telling `delivered` what is new.
-    /// The blocks lie between SND.UNA and SND.NXT, full segments are of `mss` bytes. When there are more records than
-    /// segments need, parts of records are not marked any more (RFC 2018 lets a sender ignore SACK).
+    /// Marks the `blocks` of one ACK as SACKed (RFC 2018; RFC 6675, section 4). Calls `delivered`
+    /// for newly SACKed parts.
+    ///
+    /// The blocks lie between SND.UNA and SND.NXT; full segments carry `mss` bytes. With more
+    /// records than segments need, parts of records stay unmarked (RFC 2018 lets a sender ignore
+    /// SACK).
     pub fn sack(&mut self, blocks: &mut [(u64, u64)], mss: u64, mut delivered: impl FnMut(&Record, u64)) {
         let segments = (self.in_flight + self.lost + self.sacked) / mss.max(1);
         let most = self.cut_limit.max(2 * segments as usize);
@@ -214,7 +228,8 @@ impl Scoreboard {
         }
     }
 
-    /// Marks what lies from `start` to `end`, as long as no more than `most` records come of it. Whether all is marked.
+    /// Marks the bytes from `start` to `end`, as far as this leaves no more than `most` records.
+    /// Returns whether everything is marked.
     fn sack_range(
         &mut self,
         start: u64,
@@ -263,7 +278,7 @@ impl Scoreboard {
         marked
     }
 
-    /// Gives the part of record `index` below `at` to a SACKed neighbour on the left, or cuts it off.
+    /// Gives the part of record `index` below `at` to a SACKed left neighbour, or splits it off.
     fn shift_or_split(&mut self, index: usize, at: u64) {
         let left = index.checked_sub(1).and_then(|left| self.records.get_mut(left));
         match left.filter(|left| left.state == State::Sacked) {
@@ -280,7 +295,7 @@ impl Scoreboard {
         }
     }
 
-    /// Cuts record `index` in two at offset `at`, which lies inside it.
+    /// Splits record `index` in two at offset `at`, which lies inside it.
     pub fn split(&mut self, index: usize, at: u64) {
         let Some(left) = self.records.get_mut(index) else { return };
         if at <= left.start || at >= left.end {
@@ -295,8 +310,8 @@ impl Scoreboard {
         self.records.insert(index + 1, right);
     }
 
-    /// RFC 8985, section 6.2, step 5: walks through what is in flight in the order of transmission, as long as
-    /// `is_lost` says so, and marks it lost. Returns the bytes marked, and the first record that was spared.
+    /// Marks data in flight lost, in the order of transmission, as far as `is_lost` returns true
+    /// (RFC 8985, section 6.2, step 5). Returns the bytes marked, and the first record not lost.
     pub fn detect_losses(&mut self, is_lost: impl Fn(&Record) -> bool) -> (u64, Option<Record>) {
         let before = self.lost;
         let mut spared: Option<Record> = None;
@@ -351,7 +366,8 @@ impl Scoreboard {
         self.lost_starts.push(Reverse(record.start));
     }
 
-    /// Marks everything in flight lost (RFC 6298, section 5: the timer ran out). Returns the bytes marked.
+    /// Marks everything in flight lost after a timeout (RFC 6298, section 5). Returns the bytes
+    /// marked.
     pub fn mark_in_flight_lost(&mut self) -> u64 {
         let before = self.lost;
         for index in 0..self.records.len() {
@@ -364,7 +380,7 @@ impl Scoreboard {
         self.lost - before
     }
 
-    /// What was found lost and not sent again yet is in flight after all: the timeout was needless.
+    /// Marks lost data that was not retransmitted yet as in flight again: the timeout was spurious.
     pub fn unmark_lost(&mut self) {
         self.in_flight += std::mem::take(&mut self.lost);
         self.lost_starts.clear();
@@ -381,7 +397,8 @@ impl Scoreboard {
         self.fresh = self.records.front().map_or(self.fresh, |front| front.start);
     }
 
-    /// Marks lost what is in flight in records longer than `len`: it was sent in segments that are too large.
+    /// Marks records in flight lost that are longer than `len`: their segments are too large.
+    /// Returns the bytes marked.
     pub fn mark_longer_lost(&mut self, len: u64) -> u64 {
         let before = self.lost;
         for index in 0..self.records.len() {
@@ -392,7 +409,8 @@ impl Scoreboard {
         self.lost - before
     }
 
-    /// Marks lost at most `len` bytes at the front, if they are in flight (for peers without SACK).
+    /// Marks at most `len` bytes at the front lost, if they are in flight (for peers without SACK).
+    /// Returns the bytes marked.
     pub fn mark_front_lost(&mut self, len: u64) -> u64 {
         let Some(front) = self.records.front().copied().filter(|r| r.state == State::InFlight) else {
             return 0;
@@ -402,7 +420,7 @@ impl Scoreboard {
         front.len().min(len)
     }
 
-    /// Takes back what SACK said (RFC 2018, section 8: the receiver may discard what it has SACKed).
+    /// Forgets all SACK information (RFC 2018, section 8: the receiver may discard SACKed data).
     pub fn forget_sacks(&mut self) {
         for index in 0..self.records.len() {
             if self.records.get(index).is_some_and(|record| record.state == State::Sacked) {
@@ -413,7 +431,7 @@ impl Scoreboard {
         self.highest_delivered = self.records.front().map_or(self.highest_delivered, |front| front.start);
     }
 
-    /// The lost record with the lowest sequence number, by index.
+    /// Returns the index of the lost record with the lowest sequence number.
     pub fn first_lost(&mut self) -> Option<usize> {
         while let Some(&Reverse(start)) = self.lost_starts.peek() {
             let index = self.records.partition_point(|record| record.end <= start);
@@ -425,12 +443,12 @@ impl Scoreboard {
         None
     }
 
-    /// The record in flight with the highest sequence number, by index.
+    /// Returns the index of the record in flight with the highest sequence number.
     pub fn last_in_flight(&self) -> Option<usize> {
         self.records.iter().rposition(|record| record.state == State::InFlight)
     }
 
-    /// Notes that record `index` was sent again.
+    /// Records that record `index` was retransmitted.
     pub fn resend(&mut self, index: usize, now: Instant, nxt: u64, snapshot: Snapshot) {
         let Some(record) = self.records.get_mut(index) else { return };
         if record.state == State::Lost {
@@ -446,7 +464,8 @@ impl Scoreboard {
         self.resent.push_back(Resent { sent: now, start: record.start, end: record.end });
     }
 
-    /// The end of the run of lost records that begins with record `index`: what one super-frame may carry.
+    /// Merges lost records that follow record `index`, up to `most` bytes: the content of one
+    /// super-frame. Returns the end.
     pub fn merge_lost(&mut self, index: usize, most: u64) -> u64 {
         while let (Some(record), Some(next)) = (self.records.get(index), self.records.get(index + 1)) {
             if next.state != State::Lost || record.len() >= most {

@@ -1,25 +1,27 @@
-//! From the user: bytes straight into the ring, which grows with the path.
+//! The send buffer: the user's bytes, written straight into a ring that grows with the path.
 //!
-//! A small buffer stays in the processor's cache, where a byte that was read from a file and goes to the packet
-//! socket at once costs least, and neither do the queues that it fills; a large one is needed only where the path is
-//! long. So it begins small and grows with the bandwidth-delay product, as the kernel's does (tcp(7),
-//! tcp_moderate_sndbuf), and with what the peer holds beyond a hole: until the hole is filled, that occupies the
-//! buffer and no longer the path.
+//! A small buffer stays in the CPU's cache, where a byte on its way from a file to the packet
+//! socket costs least, and fills only short queues. Only a long path needs a large one. So the
+//! buffer begins small and grows with the bandwidth-delay product, as the kernel's does (tcp(7),
+//! tcp_moderate_sndbuf). It also grows with the data that the peer holds beyond a hole, which
+//! occupies the buffer and no longer the path.
 use super::{MemoryPool, memory_pool::Charge, ring::Ring, scoreboard, sender::Sender};
 use std::time::Duration;
 
-/// What a buffer begins with, in bytes: enough for a LAN.
+/// Initial size of the buffer, in bytes: enough for a LAN.
 const INITIAL: u64 = 512 << 10;
-/// What the ring begins with, in bytes.
+/// Initial size of the ring, in bytes.
 const SMALL: u64 = 16 << 10;
-/// What a connection costs before it has sent anything: its state here and in the stack, in bytes.
+/// Memory of a connection that has sent nothing yet: its state here and in the stack, in bytes.
 const CONNECTION: u64 = 8 << 10;
-/// So many bandwidth-delay products are wanted: one in flight, and as much again, so that a slow start can double it.
+/// Wanted size, in bandwidth-delay products: one in flight, and another for slow start to double
+/// it.
 const PRODUCTS: u64 = 2;
-/// And so many while losses are repaired: as much again for each round trip that this takes.
+/// Wanted size during loss repair, in bandwidth-delay products: one more for each round trip of the
+/// repair.
 const PRODUCTS_IN_RECOVERY: u64 = 4;
 
-/// How large the buffer may be, in bytes.
+/// The size that the buffer may have, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
     wanted: u64,
@@ -32,15 +34,16 @@ impl Budget {
         Budget { wanted: limit.min(INITIAL), limit }
     }
 
-    /// The path delivers `rate` bytes a second and has a round trip of `rtt`, queues aside.
+    /// Records that the path delivers `rate` bytes a second and has a round trip of `rtt`, without
+    /// queues.
     pub fn note(&mut self, rate: u64, rtt: Duration, in_recovery: bool) {
         let product = u128::from(rate) * rtt.as_nanos() / 1_000_000_000;
         let products = if in_recovery { PRODUCTS_IN_RECOVERY } else { PRODUCTS };
         self.want(u64::try_from(product).unwrap_or(u64::MAX).saturating_mul(products));
     }
 
-    /// The peer has SACKed so many bytes. If what is sent again is lost, too, only new data behind it can tell soon:
-    /// room must be left for it (RFC 8985, section 6.2).
+    /// Records how many bytes the peer has SACKed. If a retransmission is lost, too, only new data
+    /// behind it reveals that early, so there must be room for it (RFC 8985, section 6.2).
     pub fn note_sacked(&mut self, bytes: u64) {
         self.want(bytes.saturating_mul(2).saturating_add(INITIAL));
     }
@@ -53,8 +56,8 @@ impl Budget {
         self.wanted
     }
 
-    /// The ring to hold `bytes`. It doubles, so that a budget which rises little by little does not have it copied each
-    /// time.
+    /// Returns the size of a ring for `bytes`. Sizes double, so that a slowly rising budget does
+    /// not copy the ring each time.
     fn ring(&self, bytes: u64) -> u64 {
         bytes.next_power_of_two().min(self.limit)
     }
@@ -64,7 +67,7 @@ impl Budget {
 pub(super) struct SendBuffer {
     pub ring: Ring,
     pub budget: Budget,
-    /// For what the bytes, and what is known of them, occupy.
+    /// The account for the bytes and their records.
     pub charge: Charge,
     /// The user is about to write more.
     pub more: bool,
@@ -78,27 +81,28 @@ impl SendBuffer {
 }
 
 impl Sender {
-    /// Bytes that [`Sender::write`] takes now.
+    /// Returns the bytes that [`Sender::write`] accepts now.
     pub fn room(&self) -> usize {
         let free = self.buffer_size().saturating_sub(self.space.outstanding());
         if self.space.fin.is_none() { free as usize } else { 0 }
     }
 
-    /// What the path wants, as far as it is there already or our share of the memory pool allows it (as tcp_memory_allocated
-    /// does in net/ipv4/tcp_input.c, tcp_should_expand_sndbuf()).
+    /// Returns the size that the path needs, as far as our share of the memory pool allows it or
+    /// memory is allocated already (as with tcp_memory_allocated in net/ipv4/tcp_input.c,
+    /// tcp_should_expand_sndbuf()).
     fn buffer_size(&self) -> u64 {
         let allowed = self.buffer.charge.share().max(SMALL).max(self.buffer.ring.capacity());
         self.buffer.budget.bytes().min(allowed)
     }
 
-    /// Charges the memory pool, and limits what SACK may cut to what is left there.
+    /// Charges the memory pool, and limits splitting by SACK to the memory left there.
     pub fn charge_pool(&mut self) {
         let record = scoreboard::RECORD_COST;
         self.buffer.charge.set(CONNECTION + self.buffer.ring.capacity() + self.board.len() as u64 * record);
         self.board.limit_cuts(self.buffer.charge.share() / record);
     }
 
-    /// Gives back what is allocated and not used.
+    /// Frees memory that is allocated and unused.
     pub fn reclaim(&mut self) {
         if self.space.outstanding() == 0 {
             self.buffer.ring.release(self.space.end);
@@ -107,7 +111,11 @@ impl Sender {
         self.charge_pool();
     }
 
-    /// As [`Recovery::write`](super::Recovery::write), for `limit` bytes that [`Sender::room`] admits.
+    /// Writes as [`Recovery::write`](super::Recovery::write) does, for a `limit` that
+    /// [`Sender::room`] admits.
+    ///
+    /// # Errors
+    /// Fails when `fill` does.
     pub fn write<E>(
         &mut self,
         limit: usize,
@@ -115,7 +123,8 @@ impl Sender {
     ) -> Result<usize, E> {
         let (start, end) = (self.space.una, self.space.end);
         let (capacity, budget) = (self.buffer.ring.capacity(), self.buffer_size());
-        // Many connections send little: only one that has filled a small ring gets a large one.
+        // Many connections send little, so only a connection that has half filled a small ring gets
+        // a large one.
         if capacity == 0 || end - start >= capacity.min(budget) / 2 {
             let wanted = if capacity == 0 { SMALL.min(budget) } else { self.buffer.budget.ring(budget) };
             if wanted > capacity {

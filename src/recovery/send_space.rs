@@ -1,17 +1,20 @@
-//! The send sequence space (RFC 9293, section 3.4), in 64-bit offsets from the initial sequence number.
+//! The send sequence space (RFC 9293, section 3.4), in 64-bit offsets from the initial sequence
+//! number.
 //!
-//! Offset 0 is the SYN, data begins at 1, a FIN counts one. Sequence numbers become offsets and
-//! offsets sequence numbers in two functions only.
+//! Offset 0 is the SYN, data begins at 1, a FIN counts one. Only two functions convert between
+//! sequence numbers and offsets.
 use crate::segment::SeqNumber;
 
+/// The send sequence space of one connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SendSpace {
+    /// The initial sequence number.
     pub iss: SeqNumber,
     /// SND.UNA.
     pub una: u64,
     /// SND.NXT.
     pub nxt: u64,
-    /// The end of what the user has handed over.
+    /// The end of the data that the user has written.
     pub end: u64,
     /// The offset of the FIN, once the user has ended the stream.
     pub fin: Option<u64>,
@@ -21,7 +24,7 @@ pub(super) struct SendSpace {
     pub max_window: u64,
     /// SND.WL1: the sequence number of the segment that last updated the window.
     wl1: SeqNumber,
-    /// That segment's window field.
+    /// The window field of that segment.
     pub window: u16,
     /// The shift of the peer's window field.
     pub shift: u8,
@@ -32,25 +35,26 @@ impl SendSpace {
         SendSpace { iss, una: 1, nxt: 1, end: 1, edge: 1, ..SendSpace::default() }
     }
 
+    /// Returns the sequence number of `offset`.
     pub fn seq(&self, offset: u64) -> SeqNumber {
         self.iss + offset as u32
     }
 
-    /// The offset nearest to SND.UNA that `seq` can mean; below zero it counts as zero.
+    /// Returns the offset nearest to SND.UNA that `seq` can mean, at least zero.
     pub fn offset(&self, seq: SeqNumber) -> u64 {
         let distance = seq.distance_from(self.seq(self.una));
         self.una.saturating_add_signed(i64::from(distance))
     }
 
-    /// RFC 5961, section 5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT. Nothing below our SYN was ever sent, however
-    /// far back the window reaches.
+    /// Returns whether SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT (RFC 5961, section 5.2). An
+    /// acknowledgment below our SYN is never acceptable, however far back the window reaches.
     pub fn is_acceptable_ack(&self, ack: u64) -> bool {
         (1..=self.nxt).contains(&ack) && ack + self.max_window.max(1 << 16) >= self.una
     }
 
-    /// Takes the window of an acceptable ACK at or above SND.UNA, if it is newer than what we have. Like Linux's
-    /// tcp_may_update_window(), a shut window counts at once, even where reordering left its age unclear: our
-    /// own ACKs must stay inside it. Returns whether the edge moved right.
+    /// Applies the window of an acceptable ACK at or above SND.UNA, if it is newer than ours. A
+    /// shut window counts at once, even if reordering leaves its age unclear: our own ACKs must
+    /// stay inside it (Linux's tcp_may_update_window()). Returns whether the edge moved right.
     pub fn update_window(&mut self, seq: SeqNumber, ack: u64, window: u16, advanced: bool) -> bool {
         let newer = seq.is_after(self.wl1);
         let edge = ack + (u64::from(window) << self.shift);
@@ -65,7 +69,7 @@ impl SendSpace {
         grown
     }
 
-    /// The window of a SYN-ACK or of the ACK that completes the handshake.
+    /// Sets the window from a SYN-ACK or from the ACK that completes the handshake.
     pub fn set_window(&mut self, seq: SeqNumber, window: u16, bytes: u64) {
         self.wl1 = seq;
         self.window = window;
@@ -73,23 +77,23 @@ impl SendSpace {
         self.max_window = bytes;
     }
 
-    /// A sequence number for a segment without data that the peer will accept: SND.NXT, unless its window has
-    /// shrunk below (Linux's tcp_acceptable_seq()).
+    /// Returns a sequence number that the peer accepts for a segment without data: SND.NXT, unless
+    /// its window has shrunk below (Linux's tcp_acceptable_seq()).
     pub fn acceptable(&self) -> SeqNumber {
         self.seq(self.nxt.min(self.edge.max(self.una)))
     }
 
-    /// Bytes handed over and not acknowledged.
+    /// Returns the bytes written and not acknowledged.
     pub fn outstanding(&self) -> u64 {
         self.end - self.una
     }
 
-    /// Whether the peer has acknowledged our FIN, and so everything.
+    /// Returns whether the peer has acknowledged our FIN, and so everything.
     pub fn is_fin_acknowledged(&self) -> bool {
         self.fin.is_some_and(|fin| self.una > fin)
     }
 
-    /// Bytes that the window still admits.
+    /// Returns the bytes that the window still admits.
     pub fn usable_window(&self) -> u64 {
         self.edge.saturating_sub(self.nxt)
     }

@@ -1,9 +1,9 @@
-//! The sender's side of a connection: what the user has written, how much of it is in the network, and what the path
-//! can carry.
+//! The sender of a connection: the user's data, the part of it in the network, and the capacity of
+//! the path.
 //!
-//! [`Sender`] owns the parts and what is known of the path; the files beside it act on it, in the order of a byte's life:
-//! `send_buffer` takes it from the user, `transmit` sends it, `digest` reads what the peer says of it, and `timers` acts
-//! when the peer says nothing.
+//! [`Sender`] owns the parts and the estimates of the path. The files beside it act on it, in the
+//! order of a byte's life: `send_buffer` accepts it from the user, `transmit` sends it, `digest`
+//! processes its acknowledgment, and `timers` acts when the peer stays silent.
 use super::{
     Config, Instant, Stats, congestion::CongestionControl, digest::Batch, handshake::Agreement,
     memory_pool::MemoryPool, pacing::Pacer, path_mtu::PathMtu, prr::Prr, rack::Rack, rate::RateEstimator,
@@ -13,15 +13,15 @@ use super::{
 use crate::segment::{Segment, SeqNumber};
 use std::{fmt, time::Duration};
 
-/// Where a loss has brought us (RFC 8985, RFC 6298).
+/// The phase of loss recovery (RFC 8985, RFC 6298).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// Fast recovery, until this offset is acknowledged.
+    /// Fast recovery, which ends when this offset is acknowledged.
     Recovery {
         until: u64,
     },
-    /// After a timeout.
+    /// After a retransmission timeout.
     Loss {
         until: u64,
     },
@@ -30,11 +30,11 @@ pub(super) enum Phase {
 /// The sender of one connection.
 pub(super) struct Sender {
     pub config: Config,
-    /// What both SYNs agree on, once they are known.
+    /// The agreement of both SYNs, once they are known.
     pub agreement: Option<Agreement>,
     pub sack: bool,
     pub use_timestamps: bool,
-    /// Payload bytes of a full segment.
+    /// Payload of a full segment, in bytes.
     pub mss: u64,
     /// The path's MTU less the IP header and 20.
     pub link_mss: u64,
@@ -48,9 +48,9 @@ pub(super) struct Sender {
     pub rtt: RttEstimator,
     pub rack: Rack,
     pub undo: SpuriousDetector,
-    /// What a batch of ACKs has brought so far.
+    /// The effect of the current batch of ACKs.
     pub batch: Option<Batch>,
-    /// Duplicate ACKs in a row, for peers without SACK.
+    /// Consecutive duplicate ACKs, for peers without SACK.
     pub duplicate_acks: u64,
     pub timers: Timers,
 
@@ -60,7 +60,7 @@ pub(super) struct Sender {
     pub usage: WindowUsage,
     pub prr: Option<Prr>,
     pub pacer: Pacer,
-    /// Pacing held back what would have been sent.
+    /// Pacing delayed the last frame.
     pub pacing_blocked: bool,
     pub path_mtu: PathMtu,
 
@@ -120,7 +120,7 @@ impl Sender {
         sender
     }
 
-    /// Begins anew with this initial sequence number and, where the SYN has one, this timestamp.
+    /// Resets to this initial sequence number and, where the SYN has one, this timestamp.
     pub fn synchronize(&mut self, now: Instant, iss: SeqNumber, timestamp: Option<u32>) {
         self.space = SendSpace::new(iss);
         self.board = Scoreboard::new(self.space.una);
@@ -129,15 +129,15 @@ impl Sender {
         }
     }
 
-    /// Follows what both SYNs agree on.
+    /// Applies the agreement of both SYNs.
     pub fn agree(&mut self, agreement: Agreement) {
         self.agreement = Some(agreement);
         self.sack = agreement.sack;
         self.use_timestamps = agreement.timestamps;
     }
 
-    /// Begins to send data: `segment` acknowledges our SYN and carries the peer's window, whose field is shifted by
-    /// `shift`. `rtt` is the round trip that the handshake took, if it measures one.
+    /// Starts sending data. `segment` acknowledges our SYN and carries the peer's window, scaled by
+    /// `shift`. `rtt` is the round trip of the handshake, if it measures one.
     pub fn establish(
         &mut self,
         now: Instant,
@@ -148,7 +148,7 @@ impl Sender {
     ) {
         self.mss = agreement.segment_payload(self.link_mss);
         self.space.shift = agreement.peer_shift;
-        // As the field of a later segment would be, with which it will be compared.
+        // Converted to a later segment's scale, since the field will be compared with those.
         let field = segment.window >> (agreement.peer_shift - shift);
         self.space.set_window(segment.seq, field, u64::from(segment.window) << shift);
         self.congestion = self.config.algorithm.start(self.mss);
@@ -176,7 +176,7 @@ impl Sender {
         }
     }
 
-    /// Changes the size of segments to what a path for `link_mss` carries.
+    /// Changes the size of segments to that of a path for `link_mss`.
     pub fn resize_segments(&mut self, now: Instant, link_mss: u64) {
         let before = self.mss;
         self.link_mss = link_mss;
@@ -193,8 +193,8 @@ impl Sender {
         }
     }
 
-    /// Returns the bytes in the network; without SACK, each duplicate ACK stands for a segment that has left it (RFC
-    /// 6582).
+    /// Returns the bytes in flight. Without SACK, each duplicate ACK stands for a segment that has
+    /// left the network (RFC 6582).
     pub fn in_flight(&self) -> u64 {
         self.board.in_flight().saturating_sub(self.duplicate_acks * self.mss)
     }

@@ -1,43 +1,45 @@
-//! Tail loss probes (TLP, RFC 8985 section 7): the end of a flight has nothing behind it that could report its
-//! loss, so after two round trips of silence something is sent that will.
+//! Tail loss probes (TLP, RFC 8985, section 7): no later segment reports a loss at the end of a
+//! flight, so after two round trips of silence a probe elicits an ACK.
 //!
-//! A probe may be lost, too, or its ACK. RFC 8985 then waits for the retransmission timer, which on a short path is a
-//! thousand round trips; here a second probe goes after twice the time, if that is sooner (RFC 9002, section 6.2.1, has
-//! as many as are needed).
+//! The probe or its ACK may be lost, too. RFC 8985 then waits for the retransmission timer, which
+//! is a thousand round trips on a short path. Here a second probe leaves after twice the time, if
+//! that is sooner (RFC 9002, section 6.2.1, has as many as needed).
 use std::time::Duration;
 
-/// RFC 8985's TLP.max_ack_delay, as in Linux: a peer may delay the ACK of a lone segment.
+/// Allowance for a peer that delays the ACK of a single segment: RFC 8985's TLP.max_ack_delay, as
+/// in Linux.
 const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
-/// For timers that come late, ours and the peer's: RFC 9002's kGranularity (section 6.1.2). Linux's TCP_TIMEOUT_MIN is
-/// two ticks of its clock, on a short path the most of the wait.
+/// Allowance for late timers, ours and the peer's: RFC 9002's kGranularity (section 6.1.2). Linux's
+/// TCP_TIMEOUT_MIN is two ticks of its clock, most of the wait on a short path.
 const MARGIN: Duration = Duration::from_millis(1);
 
 /// Maximum tail loss probes per flight.
 pub(super) const MAX_PROBES: u32 = 2;
 
-/// A probe that was sent.
+/// A probe in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TailProbe {
-    /// The flight's first is 1.
+    /// The probe's number within the flight, from 1.
     pub number: u32,
-    /// SND.NXT when it was.
+    /// SND.NXT when the probe was sent.
     pub end: u64,
-    /// It carried what had been sent before.
+    /// The probe retransmitted data.
     pub retransmission: bool,
 }
 
-/// What an ACK says of a probe (section 7.4.2).
+/// The outcome of a probe after an ACK (section 7.4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing yet.
+    /// Undecided.
     Pending,
-    /// The probe was not needed.
+    /// The probe was unnecessary.
     Needless,
     /// The probe repaired a loss.
     Repaired,
 }
 
 impl TailProbe {
+    /// Returns the outcome of the probe after an ACK up to `una`.
     pub fn judge(&self, una: u64, dsack: bool, duplicate: bool) -> Verdict {
         if una < self.end {
             Verdict::Pending
@@ -53,8 +55,8 @@ impl TailProbe {
     }
 }
 
-/// Section 7.2: how long after the last news, or the last of so many `probes`, to probe. `lone` if a single segment is
-/// in flight.
+/// Returns the time from the last delivery, or from the last of `probes` probes, to the next probe
+/// (section 7.2). `lone` means that a single segment is in flight.
 pub(super) fn timeout(smoothed: Option<Duration>, lone: bool, rto: Duration, probes: u32) -> Duration {
     let base = smoothed.map_or(Duration::from_secs(1), |smoothed| smoothed * 2);
     (base + if lone { MAX_ACK_DELAY } else { MARGIN }).min(rto) * (probes + 1)

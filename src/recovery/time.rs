@@ -1,7 +1,7 @@
-//! Time as the layer knows it: nanoseconds since a start that the caller chose.
+//! Time in this module: nanoseconds since a start that the caller chose.
 //!
-//! Nothing in this layer reads a clock. Every entry point takes the present as an argument, so a simulation
-//! replays to the nanosecond.
+//! This module reads no clock. Every entry point takes the current time as an argument, so a
+//! simulation replays to the nanosecond.
 use std::{
     ops::{Add, AddAssign, Sub},
     time::Duration,
@@ -15,40 +15,40 @@ impl Instant {
     /// The caller's start.
     pub const ZERO: Instant = Instant(0);
 
-    /// `nanos` nanoseconds after the start.
+    /// Returns the time `nanos` nanoseconds after the start.
     pub const fn from_nanos(nanos: u64) -> Self {
         Instant(nanos)
     }
 
-    /// `millis` milliseconds after the start.
+    /// Returns the time `millis` milliseconds after the start.
     pub const fn from_millis(millis: u64) -> Self {
         Instant(millis.saturating_mul(1_000_000))
     }
 
-    /// Nanoseconds since the start.
+    /// Returns the nanoseconds since the start.
     pub const fn nanos(self) -> u64 {
         self.0
     }
 
-    /// The time passed since `earlier`; zero if that lies ahead.
+    /// Returns the time passed since `earlier`; zero if `earlier` lies ahead.
     pub fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// A duration in whole nanoseconds, as 64 bits (584 years are enough).
+/// Returns a duration in whole nanoseconds, as 64 bits (584 years are enough).
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a transfer of `bytes` in `time` comes to, in bytes a second; zero for no time.
+/// Returns the rate of a transfer of `bytes` in `time`, in bytes a second; zero for no time.
 pub(super) fn bytes_per_second(bytes: u64, time: Duration) -> u64 {
     let time = u128::from(nanos(time));
     let rate = (u128::from(bytes) * 1_000_000_000).checked_div(time).unwrap_or(0);
     u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
-/// What `rate` bytes a second carry in `time`.
+/// Returns the bytes that `rate` bytes a second carry in `time`.
 pub(super) fn bytes_in(rate: u64, time: Duration) -> u64 {
     let bytes = u128::from(rate) * u128::from(nanos(time)) / 1_000_000_000;
     u64::try_from(bytes).unwrap_or(u64::MAX)

@@ -1,5 +1,5 @@
-//! What happens when nothing happens: the retransmission timer (RFC 6298), the tail probe (RFC 8985), the
-//! reordering timer, the persist timer (RFC 9293, section 3.8.6.1) and the user timeout.
+//! Timers: retransmission (RFC 6298), tail loss probe (RFC 8985), reordering, persist (RFC 9293,
+//! section 3.8.6.1) and user timeout.
 use std::time::Duration;
 
 use super::{
@@ -10,13 +10,13 @@ use super::{
     time,
 };
 
-/// A SACKed head means that the peer has discarded what it had reported; Linux waits this long for a correction
-/// (tcp_check_sack_reneging()).
+/// Minimum wait for a correction after the peer SACKed the head: the peer has discarded reported
+/// data (tcp_check_sack_reneging()).
 const RENEGING_DELAY: Duration = Duration::from_millis(10);
-/// The most that the persist timer waits, as the retransmission timer.
+/// Maximum persist timeout, as that of retransmission.
 const MAX_PERSIST: Duration = Duration::from_secs(120);
 
-/// The persist timer: data waits, the window is shut, and nothing in flight will bring an answer.
+/// The persist timer: data waits, the window is shut, and nothing in flight elicits an ACK.
 #[derive(Debug, Default)]
 pub(super) struct Persist {
     at: Option<Instant>,
@@ -24,15 +24,18 @@ pub(super) struct Persist {
 }
 
 impl Persist {
+    /// Stops the timer and its backoff.
     pub fn stop(&mut self) {
         *self = Persist::default();
     }
 
+    /// Returns whether the timer runs.
     pub fn is_running(&self) -> bool {
         self.at.is_some()
     }
 
-    /// Starts the timer unless it runs. True when it has run out; it then runs on, backed off.
+    /// Starts the timer unless it runs. Returns whether it has expired, and restarts it then, with
+    /// backoff.
     pub fn poll(&mut self, now: Instant, rto: Duration) -> bool {
         let expired = self.at.is_some_and(|at| at <= now);
         if expired {
@@ -45,62 +48,63 @@ impl Persist {
     }
 }
 
-/// Since when the peer owes us an answer.
+/// The times from which the peer owes an ACK.
 #[derive(Debug, Default)]
 pub(super) struct UserTimeout {
     heard: Instant,
     progress: Instant,
     waiting_since: Instant,
-    /// When the first keep-alive was sent that has not been answered, and the last one.
+    /// The times of the first unanswered keep-alive and of the last one.
     keep_alive: Option<(Instant, Instant)>,
 }
 
 impl UserTimeout {
-    /// Anything valid came.
+    /// Records that a valid segment arrived.
     pub fn on_heard(&mut self, now: Instant) {
         self.heard = now;
         self.keep_alive = None;
     }
 
-    /// Something was delivered.
+    /// Records a delivery.
     pub fn on_progress(&mut self, now: Instant) {
         self.progress = now;
     }
 
-    /// The first byte of a flight was sent, or the persist timer started.
+    /// Records that the first byte of a flight was sent, or that the persist timer started.
     pub fn on_wait(&mut self, now: Instant) {
         self.waiting_since = now;
     }
 
+    /// Records that a keep-alive was sent.
     pub fn on_keep_alive_sent(&mut self, now: Instant) {
         let first = self.keep_alive.map_or(now, |(first, _)| first);
         self.keep_alive = Some((first, now));
     }
 }
 
-/// What the timers run from.
+/// The state of all timers.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     /// Start of the retransmission timer.
     pub rto_from: Instant,
     /// The head may be sent once into a shut window.
     pub head_probe: bool,
-    /// It was.
+    /// The head was sent into a shut window.
     pub head_probed: bool,
-    /// Start of the probe timer.
+    /// Start of the tail probe timer.
     pub probe_from: Instant,
     pub tail_probe: Option<TailProbe>,
-    /// When the reordering window of what RACK suspects ends.
+    /// End of the reordering window of suspected losses.
     pub reordering_ends: Option<Instant>,
     pub persist: Persist,
-    /// A window probe is to be sent.
+    /// A window probe is due.
     pub window_probe: bool,
     pub user_timeout: UserTimeout,
     pub idle_since: Option<Instant>,
 }
 
 impl Timers {
-    /// Starts: the connection is established.
+    /// Starts the timers: the connection is established.
     pub fn start(&mut self, now: Instant) {
         self.rto_from = now;
         self.probe_from = now;
@@ -109,7 +113,8 @@ impl Timers {
 }
 
 impl Recovery {
-    /// When to call [`Recovery::poll_transmit`] again, if nothing happens before; `now` if something waits already.
+    /// Returns the time at which to call [`Recovery::poll_transmit`] again, if nothing happens
+    /// before. Returns `now` if a segment waits already.
     pub fn poll_at(&self, now: Instant) -> Option<Instant> {
         if !self.control.is_empty() {
             return Some(now);
@@ -117,7 +122,7 @@ impl Recovery {
         if !self.established {
             return self.handshake.repeat_at();
         }
-        // What still comes after our reset is digested for nothing.
+        // After our reset, nothing that arrives has any effect.
         if self.aborted {
             return None;
         }
@@ -126,32 +131,32 @@ impl Recovery {
         self.sender.poll_at(now).into_iter().chain(acknowledgment).chain(keep_alive).min()
     }
 
-    /// Whether the user timeout has passed: data unacknowledged, or keep-alives unanswered, for that long. A peer
-    /// that answers while its window is shut is alive (RFC 9293, section 3.8.6.1). The caller then resets the
-    /// connection and tells the user.
+    /// Returns whether data stayed unacknowledged, or keep-alives unanswered, for the user timeout.
+    /// A peer that responds while its window is shut is alive (RFC 9293, section 3.8.6.1). The
+    /// caller then resets the connection and informs the user.
     pub fn timed_out(&self, now: Instant) -> bool {
         self.sender.user_deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Whether the peer has let two timeouts in a row, or two window probes, go by without a word: the way to it may
-    /// have changed.
+    /// Returns whether two consecutive timeouts or window probes brought no response: the next hop
+    /// may have changed.
     pub fn is_stalled(&self, now: Instant) -> bool {
         self.sender.is_stalled(now)
     }
 
-    /// The way to the peer has changed: what waits for its acknowledgment is sent again now.
+    /// Retransmits unacknowledged data at once, after the next hop changed.
     pub fn retry(&mut self, now: Instant) {
         self.sender.retry(now);
     }
 }
 
 impl Sender {
-    /// When something is to be sent or decided next.
+    /// Returns the time of the next timer.
     fn poll_at(&self, now: Instant) -> Option<Instant> {
         if self.batch.is_some() {
             return Some(now);
         }
-        // Even if that is past: sending was held back, and the time may have come since.
+        // May lie in the past: pacing held back a frame whose time may have come since.
         let pacing = self.pacing_blocked.then(|| self.pacer.next());
         let timers = [
             self.retransmit_at(),
@@ -190,7 +195,7 @@ impl Sender {
         data.into_iter().chain(asked).min().map(|since| since + limit)
     }
 
-    /// When the peer, which owes us nothing, is asked whether it is still there.
+    /// Returns the time of the next keep-alive, if no data waits for acknowledgment.
     pub(super) fn keep_alive_at(&self, peer_finished: bool) -> Option<Instant> {
         let interval = self.config.keep_alive?;
         let over = self.space.is_fin_acknowledged() && peer_finished;
@@ -203,8 +208,8 @@ impl Sender {
         self.board.front().is_some_and(|head| head.state == State::Sacked)
     }
 
-    /// When the retransmission timer runs out: it runs while anything is unacknowledged, even if nothing is in
-    /// flight because the peer has SACKed it all and then forgotten it.
+    /// Returns the time at which the retransmission timer expires. The timer runs while anything is
+    /// unacknowledged, even if nothing is in flight because the peer SACKed everything and reneged.
     fn retransmit_at(&self) -> Option<Instant> {
         if self.board.is_empty() {
             return None;
@@ -213,8 +218,9 @@ impl Sender {
         Some(self.timers.rto_from + if self.head_is_sacked() { reneging() } else { self.rtt.rto() })
     }
 
-    /// RFC 8985, section 7.2; in a recovery as well, where that RFC leaves it to the timeout: what is sent again may be
-    /// the last of a flight, too, and so may its ACK (QUIC probes in every state: RFC 9002, section 6.2).
+    /// Returns the time of the next tail loss probe (RFC 8985, section 7.2). A recovery is probed
+    /// as well, which that RFC leaves to the timeout: a retransmission may be the last of a flight,
+    /// too, and its ACK may be lost (QUIC probes in every state: RFC 9002, section 6.2).
     fn tail_probe_at(&self) -> Option<Instant> {
         let nothing_else_tells = match self.phase {
             Phase::Open => self.board.sacked() == 0,
@@ -223,25 +229,26 @@ impl Sender {
         };
         let probes = self.probes_of_this_flight();
         let quiet = self.sack && probes < MAX_PROBES && self.board.in_flight() > 0 && nothing_else_tells;
-        // What fills a hole is acknowledged at once (RFC 5681, section 4.2).
+        // The fill of a hole is acknowledged at once (RFC 5681, section 4.2).
         let lone = self.board.in_flight() <= self.mss && self.board.sacked() == 0;
         quiet.then(|| {
             self.timers.probe_from + tail_probe::timeout(self.rtt.smoothed(), lone, self.rtt.rto(), probes)
         })
     }
 
-    /// A probe whose flight has been acknowledged may be judged later or never: it does not count.
+    /// Returns the probes of the current flight. An earlier flight's probe may be judged late or
+    /// never, and does not count.
     pub(super) fn probes_of_this_flight(&self) -> u32 {
         self.timers.tail_probe.filter(|probe| self.space.una < probe.end).map_or(0, |probe| probe.number)
     }
 
-    /// Acts on every timer that has run out; true if the tail is to be probed.
+    /// Handles every expired timer. Returns whether a tail loss probe is due.
     pub(super) fn run_timers(&mut self, now: Instant) -> bool {
         if self.timers.reordering_ends.is_some_and(|at| at <= now) {
             self.detect_losses(now, 0);
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        // A probe comes before the timeout where both are due (RFC 8985, section 7.2).
+        // A probe precedes the timeout if both are due (RFC 8985, section 7.2).
         if due(self.tail_probe_at()) {
             return true;
         }
@@ -251,7 +258,7 @@ impl Sender {
         false
     }
 
-    /// RFC 6298, section 5.4 to 5.6.
+    /// Handles a retransmission timeout (RFC 6298, sections 5.4 to 5.6).
     fn on_timeout(&mut self, now: Instant) {
         self.stats.timeouts += 1;
         if self.head_is_sacked() {

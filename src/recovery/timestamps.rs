@@ -1,58 +1,64 @@
-//! The timestamps option (RFC 7323): our clock, the peer's, and protection against wrapped sequence numbers.
+//! The timestamps option (RFC 7323): our clock, the peer's, and protection against wrapped sequence
+//! numbers.
 //!
-//! The layer stamps every segment itself when it leaves. So the values on the wire never run backwards, whatever
-//! waits in the layer, and no peer's PAWS check can drop what is sent again.
+//! Every segment gets its timestamp on departure. So the values on the wire never decrease,
+//! whatever waits before, and no peer's PAWS check drops a retransmission.
 use super::time::{Instant, nanos};
 use crate::segment::is_older;
 use std::time::Duration;
 
-/// A tick of our clock: RFC 7323, section 5.4, asks for 1 ms to 1 s.
+/// Tick of our clock: RFC 7323, section 5.4, asks for 1 ms to 1 s.
 pub(super) const TICK: Duration = Duration::from_millis(1);
-/// RFC 7323, section 5.5: after 24 days without a segment the peer's clock may have wrapped.
+/// Ticks after which the peer's clock may have wrapped: 24 days without a segment (RFC 7323,
+/// section 5.5).
 const OUTDATED_TICKS: u64 = 24 * 24 * 3600 * 1000;
 
+/// Our timestamp clock.
 #[derive(Debug, Default)]
 pub(super) struct TimestampClock {
-    /// The first value, that of our SYN, and when it was: our clock continues from there.
+    /// The first value, that of our SYN, and its time: our clock continues from there.
     origin: u32,
     origin_at: Instant,
 }
 
-/// TS.Recent: the peer's value to echo, and when it came.
+/// TS.Recent: the peer's value to echo, and its arrival time.
 #[derive(Debug, Default)]
 pub(super) struct RecentTimestamp(Option<(u32, Instant)>);
 
 impl TimestampClock {
+    /// Starts the clock with `value` at `now`.
     pub fn start(&mut self, now: Instant, value: u32) {
         self.origin = value;
         self.origin_at = now;
     }
 
-    /// TSval for a segment that leaves now.
+    /// Returns TSval for a segment that leaves now.
     pub fn value(&self, now: Instant) -> u32 {
         self.origin.wrapping_add(ticks(self.origin_at, now) as u32)
     }
 
-    /// Whether our value `echo` was sent before `at`.
+    /// Returns whether our value `echo` was sent before `at`.
     pub fn is_before(&self, echo: u32, at: Instant) -> bool {
         is_older(echo, self.value(at))
     }
 }
 
 impl RecentTimestamp {
-    /// The value to echo.
+    /// Returns the value to echo.
     pub fn value(&self) -> u32 {
         self.0.map_or(0, |(value, _)| value)
     }
 
-    /// RFC 7323, section 4.3: notes the value of a segment that begins at or before the last ACK sent.
+    /// Records the value of a segment that begins at or before the last ACK sent (RFC 7323, section
+    /// 4.3).
     pub fn note(&mut self, now: Instant, value: u32) {
         if !self.is_old(now, value) {
             self.0 = Some((value, now));
         }
     }
 
-    /// RFC 7323, section 5.3, R1: a value older than TS.Recent belongs to an old duplicate.
+    /// Returns whether a value is older than TS.Recent, and so belongs to an old duplicate (RFC
+    /// 7323, section 5.3, R1).
     pub fn is_old(&self, now: Instant, value: u32) -> bool {
         self.0.is_some_and(|(recent, at)| is_older(value, recent) && ticks(at, now) < OUTDATED_TICKS)
     }

@@ -1,7 +1,7 @@
-//! To the wire: what to send next, and building it.
+//! Transmission: selects the next segment, and builds it.
 //!
-//! The order is: what is to be said at once (SYNs, ACKs, resets), what is lost, new data, and an ACK that found no data
-//! to ride on.
+//! The order is: queued segments without data (SYNs, ACKs, resets), retransmissions, new data, and
+//! an ACK without data to ride on.
 use super::{
     Instant, Recovery, Transmit,
     egress::Control,
@@ -12,7 +12,8 @@ use super::{
 };
 use crate::segment::{ACK, FIN, Options, PSH, RST, SackBlocks, Segment, SeqNumber, Timestamps};
 
-/// Whether the congestion window is what limits us (Linux's tcp_cwnd_validate()): an idle one must not grow.
+/// A record of whether the congestion window limits the sender (Linux's tcp_cwnd_validate()): an
+/// idle window must not grow.
 #[derive(Debug, Default)]
 pub(super) struct WindowUsage {
     limited: bool,
@@ -29,19 +30,20 @@ impl WindowUsage {
         }
     }
 
-    /// In slow start, a window counts as used if half of it was (tcp_is_cwnd_limited()).
+    /// Returns whether the window limits the sender. In slow start, half of the window in flight
+    /// suffices (tcp_is_cwnd_limited()).
     pub fn is_limited(&self, slow_start: bool, window: u64) -> bool {
         self.limited || slow_start && window < 2 * self.most_in_flight
     }
 }
 
-/// A frame of data: the record it belongs to.
+/// A frame of data: the offsets of its bytes.
 struct Frame {
     start: u64,
     end: u64,
 }
 
-/// What may be sent next.
+/// The next data to send.
 enum Next {
     /// A lost record, by index, and the end of its part that fits.
     Lost(usize, u64),
@@ -50,7 +52,7 @@ enum Next {
 }
 
 impl Recovery {
-    /// The next thing to send, if there is any now. Once it was returned it counts as sent.
+    /// Returns the next segment to send, if one is due. A returned segment counts as sent.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
         if let Some(control) = self.control.pop_front() {
             return self.send_control(now, control);
@@ -91,8 +93,9 @@ impl Recovery {
         let fin = sender.space.fin.is_some_and(|fin| end > fin);
         let data_end = end - u64::from(fin);
         let len = data_end - start;
-        // The end of what can be sent now: a peer that has read it all does not delay its ACK then, for which we may
-        // be waiting (Linux's tcp_measure_rcv_mss()). Super-frames tell it to their receiver's GRO, too.
+        // PSH marks the last data that can be sent now. A peer that has read it all does not delay
+        // its ACK then, for which this sender may be waiting (Linux's tcp_measure_rcv_mss()). On
+        // super-frames, PSH also informs the receiver's GRO.
         let push =
             len > sender.mss || len > 0 && (end == sender.space.end || sender.allowance() < sender.mss);
         let mut flags = ACK;
@@ -102,7 +105,7 @@ impl Recovery {
         let segment = self.announcing(now, seq, flags);
         let header_len = segment.write(&mut self.header);
         self.receiver.on_data_sent(now);
-        // A path MTU probe is larger than a segment, and still one.
+        // A path MTU probe is larger than a segment, and still one segment.
         let sender = &self.sender;
         let whole = sender.path_mtu.flying() == Some((start, end));
         let (front, tail) = sender.buffer.ring.slices(start, data_end);
@@ -135,7 +138,7 @@ impl Recovery {
         Some(Transmit { header, payload: [&[], &[]], gso_size: None })
     }
 
-    /// Returns a header that announces what has come by now.
+    /// Returns a header that acknowledges all data received by now.
     fn announcing(&mut self, now: Instant, seq: SeqNumber, flags: u8) -> Segment {
         let news = self.receiver.advertise(self.sender.mss);
         self.acknowledging(now, seq, flags, news)
@@ -158,7 +161,7 @@ impl Recovery {
 }
 
 impl Sender {
-    /// Draws conclusions, runs the timers, and returns what is to be sent next.
+    /// Draws the conclusions of ACKs, runs the timers, and returns the next frame.
     fn poll(&mut self, now: Instant) -> Option<Frame> {
         self.settle(now);
         let probe = self.run_timers(now);
@@ -166,9 +169,9 @@ impl Sender {
         if probe { self.send_tail_probe(now) } else { self.next_frame(now) }
     }
 
-    /// Bytes that the congestion controller admits now.
+    /// Returns the bytes that the congestion controller admits now.
     fn allowance(&self) -> u64 {
-        // Never less than a segment, even where the segments have just become larger.
+        // At least one segment, even if segments have just grown.
         let window = self.congestion.window().max(self.mss).saturating_sub(self.in_flight());
         match &self.prr {
             Some(prr) => prr.allowance(),
@@ -176,14 +179,16 @@ impl Sender {
         }
     }
 
-    /// Payload of a super-frame: what the link takes, and at most a millisecond's worth of the sending rate, so that
-    /// a slow flow's segments spread over its round trip; more where that is short (Linux's tcp_tso_autosize()). Never
-    /// more than half the window: a window that goes as one frame comes back as one ACK, and all waits when that is
-    /// lost (tcp_cwnd_test()).
+    /// Returns the payload of a super-frame, in bytes.
+    ///
+    /// The link limits it. A slow flow's frame holds at most a millisecond of the sending rate, so
+    /// that its segments spread over the round trip; more where the round trip is short (Linux's
+    /// tcp_tso_autosize()). A frame is never more than half of the window: a window sent as one
+    /// frame elicits a single ACK, and its loss stalls the connection (tcp_cwnd_test()).
     fn frame_size(&self) -> u64 {
         let most = match self.config.max_frame > usize::from(self.config.link_mss) {
             true => (self.config.max_frame as u64).max(self.mss),
-            // The link does not cut: the peer's MSS may be smaller still.
+            // The link does not segment; the peer's MSS may be smaller still.
             false => self.mss,
         };
         let size = match (self.congestion.pacing_rate(), self.rtt.smoothed()) {
@@ -219,7 +224,7 @@ impl Sender {
         }
     }
 
-    /// What the windows admit: first what is lost.
+    /// Returns the data that the windows admit: retransmissions first.
     fn next_in_order(&mut self, now: Instant) -> Option<Next> {
         if self.board.lost() > 0 {
             return self.next_lost().map(|(index, end)| Next::Lost(index, end));
@@ -227,24 +232,25 @@ impl Sender {
         self.next_new(now).map(Next::New)
     }
 
-    /// What of the lost may be sent again: a record, and the end of its part that fits.
+    /// Returns the lost record to retransmit next, and the end of its part that fits.
     fn next_lost(&mut self) -> Option<(usize, u64)> {
-        // RFC 6582: what a partial ACK reveals goes at once.
+        // RFC 6582: the retransmission after a partial ACK leaves at once.
         let partial = !self.sack && matches!(self.phase, Phase::Recovery { .. });
         let room = if partial { self.allowance().max(self.mss) } else { self.allowance() };
         let index = self.board.first_lost()?;
         let start = self.board.get(index)?.start;
-        // Beyond a window that has shrunk nothing is sent, but for the head after a timeout, which probes it.
+        // Nothing leaves beyond a window that has shrunk, except the head after a timeout, as a
+        // probe.
         let head_probe = self.timers.head_probe && start == self.space.una;
         let window = self.space.edge.saturating_sub(start).max(if head_probe { self.mss } else { 0 });
         let most = (room / self.mss * self.mss).min(self.frame_size()).min(window);
         let end = self.board.merge_lost(index, most);
         let len = (end - start).min(if room < self.mss { room } else { most }).min(window);
-        // Less than a segment goes only if nothing more is lost there.
+        // A part of a segment leaves only if nothing more is lost there.
         (len > 0 && (len >= self.mss || start + len == end || len == window)).then_some((index, start + len))
     }
 
-    /// The end of the new data that may be sent now.
+    /// Returns the end of the new data that may be sent now.
     fn next_new(&mut self, now: Instant) -> Option<u64> {
         let space = &self.space;
         let waiting = space.end - space.nxt;
@@ -257,8 +263,8 @@ impl Sender {
         }
         let window = space.usable_window();
         let short = window < waiting;
-        // RFC 9293, section 3.8.6.2.1: no silly little segments for a window that is about to open. A peer that
-        // has never opened one is sent no empty segments either.
+        // RFC 9293, section 3.8.6.2.1: avoid silly windows while the window is about to open. A
+        // peer that never opened one gets no empty segments either.
         let silly = short && window < self.mss.min(space.max_window.div_ceil(2)).max(1);
         if silly {
             return self.persist(now, window);
@@ -276,13 +282,14 @@ impl Sender {
             return None;
         }
         if len < have {
-            // The congestion window or the frame cuts it: into whole segments.
+            // The congestion window or the frame size limits it: send whole segments.
             len = len / self.mss * self.mss;
             let few = (self.congestion.window() / 4).min(frame / 2);
             let may_wait = self.phase == Phase::Open && self.in_flight() > 0;
             if len == 0 || may_wait && len < few {
-                // ACKs on their way will make room for a larger frame (Linux's tcp_tso_should_defer()). Not in a
-                // recovery: what is sent then tells soonest whether a retransmission was lost.
+                // ACKs on their way will admit a larger frame (Linux's tcp_tso_should_defer()). Not
+                // in a recovery, where a frame sent now reveals soonest that a retransmission was
+                // lost.
                 self.note_usage(true);
                 return None;
             }
@@ -290,7 +297,7 @@ impl Sender {
         Some(space.nxt + len)
     }
 
-    /// The end of a path MTU probe, if one is due and the windows admit it.
+    /// Returns the end of a path MTU probe, if one is due and the windows admit it.
     fn path_mtu_probe(&mut self, now: Instant) -> Option<u64> {
         let candidate = self.path_mtu.candidate(now).filter(|_| self.phase == Phase::Open)?;
         let len = self.agreement?.segment_payload(candidate);
@@ -302,7 +309,8 @@ impl Sender {
         Some(end)
     }
 
-    /// The peer's window admits too little: waits for an ACK of what is in flight, else for the persist timer.
+    /// Handles a peer's window that admits too little: waits for an ACK of data in flight, or else
+    /// for the persist timer.
     fn persist(&mut self, now: Instant, window: u64) -> Option<u64> {
         self.note_usage(false);
         if !self.board.is_empty() {
@@ -330,7 +338,7 @@ impl Sender {
     fn send_tail_probe(&mut self, now: Instant) -> Option<Frame> {
         self.stats.tail_probes += 1;
         let number = self.probes_of_this_flight() + 1;
-        // RFC 8985, section 7.3: the retransmission timer starts anew, with the first.
+        // RFC 8985, section 7.3: the first probe restarts the retransmission timer.
         let rto_from = if number == 1 { now } else { self.timers.rto_from };
         let frame = match self.phase {
             Phase::Open => self.send_more_or_last_again(now, number),
@@ -340,7 +348,7 @@ impl Sender {
         frame
     }
 
-    /// Section 7.3: new data if there is any, else what was sent last.
+    /// Sends new data if there is any, or else the last data sent (RFC 8985, section 7.3).
     fn send_more_or_last_again(&mut self, now: Instant, number: u32) -> Option<Frame> {
         let space = &self.space;
         let new = (space.end - space.nxt).min(space.usable_window()).min(self.mss);
@@ -358,7 +366,8 @@ impl Sender {
         Some(self.send_again(now, index, record.end))
     }
 
-    /// Probes a recovery: if a hole was not filled, this does, and if only the ACK was lost, it makes another one.
+    /// Probes a recovery: retransmits the head, which fills a hole that is still open, or elicits a
+    /// new ACK if only the ACK was lost.
     fn send_head_again(&mut self, now: Instant, number: u32) -> Option<Frame> {
         let head = *self.board.front()?;
         self.timers.tail_probe = Some(TailProbe { number, end: self.space.nxt, retransmission: true });
@@ -397,7 +406,7 @@ impl Sender {
         Frame { start, end }
     }
 
-    /// Sends record `index` again, up to `end`.
+    /// Retransmits record `index` up to `end`.
     fn send_again(&mut self, now: Instant, index: usize, end: u64) -> Frame {
         self.board.split(index, end);
         let (start, repeated) = self.board.get(index).map_or((end, false), |r| (r.start, r.retransmitted));

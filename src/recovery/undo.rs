@@ -1,40 +1,43 @@
-//! Was a recovery needless? (Eifel detection, RFC 3522; D-SACK, RFC 3708; the response is RFC 4015's.)
+//! Detection of spurious recoveries: Eifel (RFC 3522) and D-SACK (RFC 3708). The response is that
+//! of RFC 4015.
 //!
-//! Two proofs are accepted. When the bytes that were the first to be sent again are acknowledged with an echo from
-//! before that, the original has arrived. And when D-SACK has reported as many bytes as were sent again, none of
-//! them was needed.
+//! Two proofs count. The ACK of the first retransmitted bytes echoes a timestamp from before their
+//! retransmission: the original has arrived. Or D-SACK has reported as many bytes as were
+//! retransmitted: all retransmissions were needless.
 use crate::segment::is_older;
 
+/// The detector of spurious recoveries.
 #[derive(Debug, Default)]
 pub(super) struct SpuriousDetector {
     episode: Option<Episode>,
 }
 
+/// A recovery that may prove spurious.
 #[derive(Debug)]
 struct Episode {
-    /// SND.UNA when it began: D-SACK below speaks of earlier times.
+    /// SND.UNA at the start of the recovery: D-SACK below concerns earlier times.
     start: u64,
-    /// Offset and TSval of the first retransmission, if these bytes had not been sent again before: else an old
-    /// echo may be that retransmission's.
+    /// Offset and TSval of the first retransmission. `None` if those bytes were retransmitted
+    /// earlier, since an old echo may then be that of the earlier retransmission.
     first: Option<(u64, u32)>,
-    /// Bytes sent again and not reported by D-SACK yet.
+    /// Bytes retransmitted and not reported by D-SACK yet.
     unrefuted: u64,
     retransmitted: bool,
 }
 
 impl SpuriousDetector {
-    /// A recovery begins. D-SACK may still speak of it when it is over, until the next one.
+    /// Starts a recovery. D-SACK may concern it even after its end, before the next one starts.
     pub fn begin(&mut self, una: u64) {
         self.episode = Some(Episode { start: una, first: None, unrefuted: 0, retransmitted: false });
     }
 
-    /// It was undone: there is nothing left to prove.
+    /// Ends the detection: the recovery was undone.
     pub fn end(&mut self) {
         self.episode = None;
     }
 
-    /// `bytes` from offset `start` are sent again at the time that `timestamp` says; `repeated` if not for the
-    /// first time.
+    /// Records a retransmission of `bytes` from offset `start` with TSval `timestamp`. `repeated`
+    /// means that these bytes were retransmitted before.
     pub fn on_retransmission(&mut self, start: u64, bytes: u64, timestamp: Option<u32>, repeated: bool) {
         let Some(episode) = &mut self.episode else { return };
         if !episode.retransmitted {
@@ -44,7 +47,8 @@ impl SpuriousDetector {
         episode.unrefuted += bytes;
     }
 
-    /// D-SACK reported the bytes from `left` to `right`. True if that proves the whole recovery needless.
+    /// Processes a D-SACK of the bytes from `left` to `right`. Returns whether the whole recovery
+    /// proves spurious.
     pub fn on_dsack(&mut self, left: u64, right: u64) -> bool {
         let Some(episode) = &mut self.episode else { return false };
         if left < episode.start || !episode.retransmitted {
@@ -54,7 +58,8 @@ impl SpuriousDetector {
         episode.unrefuted == 0
     }
 
-    /// SND.UNA advanced from `una` by an ACK that echoes `echo`. True if that proves the recovery needless.
+    /// Processes an ACK that advanced SND.UNA from `una` and echoes `echo`. Returns whether the
+    /// recovery proves spurious.
     pub fn on_advance(&self, una: u64, echo: Option<u32>) -> bool {
         let first = self.episode.as_ref().and_then(|episode| episode.first);
         match (echo, first) {

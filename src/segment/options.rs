@@ -1,12 +1,12 @@
 //! TCP options (RFC 9293, section 3.2): reading them without trust, and writing them.
 //!
-//! smoltcp's `TcpOption` refuses a whole segment for one malformed option, where RFC 9293 (section 3.1, MUST-7) wants it
-//! handled, and drops a fourth SACK block. So options are read here.
+//! smoltcp's `TcpOption` refuses a whole segment for one malformed option, which RFC 9293 (section
+//! 3.1, MUST-7) forbids, and drops a fourth SACK block. So this file parses options itself.
 use super::{MAX_HEADER_LEN, MIN_HEADER_LEN, SeqNumber, serial_distance};
 
-/// The timestamps option with its padding (RFC 7323, appendix A), in bytes.
+/// Length of the timestamps option with its padding (RFC 7323, appendix A), in bytes.
 pub const TIMESTAMPS_LEN: usize = 12;
-/// The most SACK blocks that fit into a header (RFC 2018, section 3).
+/// Maximum SACK blocks in a header (RFC 2018, section 3).
 pub const MAX_SACK_BLOCKS: usize = 4;
 
 mod kind {
@@ -28,7 +28,7 @@ pub struct Timestamps {
     pub echo: u32,
 }
 
-/// The SACK blocks of one segment, in the order in which they stand there.
+/// The SACK blocks of one segment, in the segment's order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SackBlocks {
     blocks: [(SeqNumber, SeqNumber); MAX_SACK_BLOCKS],
@@ -36,7 +36,7 @@ pub struct SackBlocks {
 }
 
 impl SackBlocks {
-    /// Adds a block, if there is room for one more.
+    /// Appends a block; drops it when four are there.
     pub fn push(&mut self, left: SeqNumber, right: SeqNumber) {
         if let Some(slot) = self.blocks.get_mut(self.count) {
             *slot = (left, right);
@@ -44,7 +44,7 @@ impl SackBlocks {
         }
     }
 
-    /// Returns the blocks as left and right edge.
+    /// Returns the blocks as pairs of left and right edge.
     pub fn iter(&self) -> impl Iterator<Item = (SeqNumber, SeqNumber)> + '_ {
         self.blocks.iter().take(self.count).copied()
     }
@@ -54,8 +54,9 @@ impl SackBlocks {
         self.count == 0
     }
 
-    /// Returns whether an ACK of `ack` with these blocks tells all that an ACK of `before` with the `earlier` blocks told,
-    /// none of which reports a duplicate.
+    /// Returns whether an ACK of `ack` with these blocks conveys everything that an earlier ACK of
+    /// `before` with the `earlier` blocks did. An earlier ACK that reports a duplicate is never
+    /// superseded.
     pub fn supersede(&self, ack: SeqNumber, (before, earlier): (SeqNumber, &SackBlocks)) -> bool {
         let at_most = |a: SeqNumber, b: SeqNumber| !a.is_after(b);
         let within =
@@ -72,21 +73,25 @@ impl SackBlocks {
     }
 }
 
-/// The options that netkat knows.
+/// The options that netkat understands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Maximum segment size, in bytes.
     pub mss: Option<u16>,
-    /// Shift of the window field, 0 to 14.
+    /// Shift count of the window field, 0 to 14.
     pub window_scale: Option<u8>,
+    /// The sender accepts SACK blocks (RFC 2018, section 2).
     pub sack_permitted: bool,
+    /// The timestamps option.
     pub timestamps: Option<Timestamps>,
+    /// The SACK blocks.
     pub sack: SackBlocks,
 }
 
 impl Options {
-    /// Reads options. One whose length is not its kind's is skipped, and one of an impossible length ends them, but not
-    /// the segment (RFC 9293, section 3.1, MUST-7; as Linux's tcp_parse_options(), net/ipv4/tcp_input.c).
+    /// Parses options. Skips an option whose length does not fit its kind, and stops at an
+    /// impossible length; the segment stays valid (RFC 9293, section 3.1, MUST-7; as Linux's
+    /// tcp_parse_options(), net/ipv4/tcp_input.c).
     pub(super) fn parse(mut rest: &[u8]) -> Options {
         let mut options = Options::default();
         while let Some((kind, body, behind)) = next_option(rest) {
@@ -111,8 +116,9 @@ impl Options {
         options
     }
 
-    /// Writes the options into `out`, a header whose fixed part comes first, and returns the header's length, a multiple
-    /// of 4. A SYN's stand in the order of smoltcp's, any other segment's as RFC 7323, appendix A, has them.
+    /// Writes the options into `out`, behind the header's fixed part. Returns the header's length,
+    /// a multiple of 4. A SYN's options stand in smoltcp's order, those of other segments as RFC
+    /// 7323, appendix A, recommends.
     pub(super) fn write(&self, out: &mut [u8; MAX_HEADER_LEN]) -> usize {
         let mut writer = Writer { out, len: MIN_HEADER_LEN };
         if let Some(mss) = self.mss {
@@ -149,7 +155,7 @@ impl Options {
     }
 }
 
-/// Appends to a header.
+/// A writer that appends to a header.
 struct Writer<'a> {
     out: &'a mut [u8; MAX_HEADER_LEN],
     len: usize,
@@ -164,8 +170,8 @@ impl Writer<'_> {
     }
 }
 
-/// Returns kind and data of the first option in `rest`, and what lies behind it; `None` where the options end, be it by
-/// a length that is impossible.
+/// Returns kind and data of the first option in `rest`, and the bytes behind it. Returns `None` at
+/// the end of the options or at an impossible length.
 fn next_option(mut rest: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     loop {
         match *rest {

@@ -1,13 +1,14 @@
 //! Sequence numbers (RFC 9293, section 3.4): 32 bits that wrap.
 use std::ops::{Add, Sub};
 
-/// A sequence number. It has no order of its own: a number lies before or after another one by less than half of the
-/// space.
+/// A sequence number. The space is circular: a number lies before or after another one by less than
+/// half of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SeqNumber(pub u32);
 
 impl SeqNumber {
-    /// Returns how far this number lies after `other`; negative if it lies before.
+    /// Returns the distance from `other` to this number; negative if this number lies before
+    /// `other`.
     pub fn distance_from(self, other: SeqNumber) -> i32 {
         serial_distance(self.0, other.0)
     }
@@ -39,8 +40,8 @@ impl Sub<u32> for SeqNumber {
     }
 }
 
-/// Returns how far `a` lies after `b` in arithmetic modulo 2^32, as sequence numbers and timestamps are compared (RFC
-/// 9293, section 3.4; RFC 7323, section 3); negative if it lies before.
+/// Returns the distance from `b` to `a` modulo 2^32, negative if `a` lies before `b`. Sequence
+/// numbers (RFC 9293, section 3.4) and timestamps (RFC 7323, section 3) compare this way.
 pub fn serial_distance(a: u32, b: u32) -> i32 {
     a.wrapping_sub(b) as i32
 }

@@ -47,7 +47,7 @@ fn what_is_written_reads_back() {
     assert_eq!(header[16..20], [0; 4]);
 }
 
-/// The order of smoltcp's options, and those of a SYN without timestamps.
+/// Covers the order of smoltcp's options, and those of a SYN without timestamps.
 #[test]
 fn a_syn_reads_back() {
     for (timestamps, expected) in [
@@ -92,23 +92,24 @@ fn lying_data_offsets_are_refused() {
     assert_eq!(Segment::split(&bytes(ACK, 3)).map(|(_, payload)| payload.len()), Some(3));
 }
 
-/// RFC 9293, section 3.1, MUST-7. Each row: the options, and the MSS and the timestamp that are understood.
+/// RFC 9293, section 3.1, MUST-7. Each row: the options, and the MSS and timestamp that are
+/// understood.
 #[test]
 fn a_malformed_option_costs_no_more_than_itself() {
     let stamp = [8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
     let mss = [2, 4, 5, 180];
     for (options, expected) in [
         ([&mss[..], &stamp].concat(), (Some(1460), true)),
-        // Of another length than its kind has: skipped.
+        // A length that does not fit the kind: skipped.
         ([&[2, 3, 5][..], &stamp].concat(), (None, true)),
         ([&[2, 3, 5][..], &mss, &[5, 9, 0, 0, 0, 0, 0, 0, 0]].concat(), (Some(1460), false)),
         ([&[3, 2][..], &[4, 3, 0], &[8, 9, 0, 0, 0, 1, 0, 0, 0], &mss].concat(), (Some(1460), false)),
-        // Of an impossible length: the end.
+        // An impossible length: the options end.
         ([&mss[..], &[254, 0], &stamp].concat(), (Some(1460), false)),
         ([&mss[..], &[254, 1], &stamp].concat(), (Some(1460), false)),
         ([&[254, 40][..], &mss].concat(), (None, false)),
         ([&mss[..], &[1, 1, 1, 8]].concat(), (Some(1460), false)),
-        // An unknown one is skipped (MUST-6).
+        // An unknown kind: skipped (MUST-6).
         ([&[254, 3, 0][..], &mss].concat(), (Some(1460), false)),
     ] {
         let mut header = vec![0; MIN_HEADER_LEN];

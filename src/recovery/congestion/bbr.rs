@@ -1,37 +1,43 @@
-//! BBR version 1 (Cardwell et al., "BBR: Congestion-Based Congestion Control"; Linux's net/ipv4/tcp_bbr.c).
+//! BBR version 1 (Cardwell et al., "BBR: Congestion-Based Congestion Control"; Linux's
+//! net/ipv4/tcp_bbr.c).
 //!
-//! It models the path by the maximum delivery rate of ten round trips and the minimum round trip of ten seconds,
-//! sends at that rate and keeps a small multiple of their product in flight. Losses only hold it back for the
-//! round trip in which they show. Left out: Linux's model of token-bucket policers.
+//! BBR models the path by the maximum delivery rate of ten round trips and the minimum round trip
+//! of ten seconds. It sends at that rate and keeps a small multiple of their product in flight. A
+//! loss limits it only during the round trip in which it shows. Linux's model of token-bucket
+//! policers is left out.
 use std::time::Duration;
 
 use super::{AckSample, CongestionControl, INITIAL_WINDOW, window_filter::MaxFilter};
 use crate::recovery::time::{Instant, bytes_in, bytes_per_second};
 
-/// 2/ln 2: the least gain that doubles the rate each round trip.
+/// Pacing gain of Startup: 2/ln 2, the least that doubles the rate each round trip.
 const HIGH_GAIN: f64 = 2.885;
+/// Pacing gain of Drain: removes the queue that Startup built.
 const DRAIN_GAIN: f64 = 1.0 / HIGH_GAIN;
 const PROBE_GAINS: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
 const PROBE_WINDOW_GAIN: f64 = 2.0;
-/// bbr_bw_rtts.
+/// Span of the bandwidth filter, in round trips: bbr_bw_rtts.
 const BANDWIDTH_ROUNDS: u64 = 10;
-/// bbr_min_rtt_win_sec.
+/// Lifetime of the minimum round trip: bbr_min_rtt_win_sec.
 const MIN_RTT_LIFETIME: Duration = Duration::from_secs(10);
-/// bbr_probe_rtt_mode_ms.
+/// Duration of ProbeRTT: bbr_probe_rtt_mode_ms.
 const PROBE_RTT_TIME: Duration = Duration::from_millis(200);
-/// bbr_cwnd_min_target, in segments.
+/// Minimum window, in segments: bbr_cwnd_min_target.
 const MIN_WINDOW: u64 = 4;
-/// bbr_full_bw_thresh and bbr_full_bw_cnt.
+/// Growth of the bandwidth per round below which the pipe counts as full: bbr_full_bw_thresh.
 const FULL_PIPE_GROWTH: f64 = 1.25;
+/// Rounds without that growth after which Startup ends: bbr_full_bw_cnt.
 const FULL_PIPE_ROUNDS: u32 = 3;
-/// bbr_pacing_margin_percent.
+/// Pacing rate as a fraction of the bandwidth: bbr_pacing_margin_percent.
 const PACING_MARGIN: f64 = 0.99;
-/// bbr_extra_acked_win_rtts, bbr_extra_acked_max_us.
+/// Span of the aggregation filter, in round trips: bbr_extra_acked_win_rtts.
 const EXTRA_ACKED_ROUNDS: u32 = 5;
+/// Maximum aggregation, as time at the bandwidth: bbr_extra_acked_max_us.
 const EXTRA_ACKED_MAX: Duration = Duration::from_millis(100);
-/// The largest super-frame.
+/// Maximum super-frame, in bytes.
 const MAX_QUANTUM: u64 = 65_000;
 
+/// The phase of the state machine (bbr_mode).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Startup,
@@ -40,6 +46,7 @@ enum Mode {
     ProbeRtt,
 }
 
+/// The state of BBR.
 #[derive(Debug)]
 pub(super) struct Bbr {
     mss: u64,
@@ -66,18 +73,19 @@ pub(super) struct Bbr {
     phase: usize,
     phase_started: Instant,
 
-    /// The window to return to after a recovery or ProbeRTT.
+    /// The window to restore after a recovery or ProbeRTT, in bytes.
     prior_window: u64,
     recovering: bool,
     /// A recovery begins with the next ACK.
     entering: bool,
-    /// For its first round trip, only what is delivered is replaced.
+    /// Packet conservation, during a recovery's first round trip: sending equals delivery.
     conserving: bool,
 
     aggregation: Aggregation,
 }
 
-/// How far ACKs run ahead of the bandwidth: what Wi-Fi, GRO and busy hosts batch.
+/// The amount by which ACKs run ahead of the bandwidth, because Wi-Fi, GRO and busy hosts batch
+/// them.
 #[derive(Debug, Default)]
 struct Aggregation {
     since: Instant,
@@ -125,12 +133,13 @@ impl Bbr {
         }
     }
 
-    /// What is needed in flight for `gain`, with room for whole super-frames at both ends.
+    /// Returns the bytes in flight that `gain` needs, with room for whole super-frames at both
+    /// ends.
     fn target(&self, gain: f64) -> u64 {
         self.quantize(self.bandwidth_delay_product(gain))
     }
 
-    /// bbr_quantization_budget().
+    /// Rounds `bytes` up to whole super-frames: bbr_quantization_budget().
     fn quantize(&self, bytes: u64) -> u64 {
         let quantum = (self.rate >> 10).clamp(2 * self.mss, MAX_QUANTUM.max(2 * self.mss));
         let probing_up = self.mode == Mode::ProbeBandwidth && self.phase == 0;
@@ -212,8 +221,8 @@ impl Bbr {
     fn probe_bandwidth(&mut self, now: Instant) {
         self.mode = Mode::ProbeBandwidth;
         self.window_gain = PROBE_WINDOW_GAIN;
-        // Any phase but the draining one, so that flows do not probe in step. Linux draws lots; the arrival time
-        // in microseconds is as good, and a simulation repeats it.
+        // Any phase but the draining one, so that flows do not probe in step. Linux picks it at
+        // random; the arrival time in microseconds is as good, and a simulation can repeat it.
         let lot = (now.nanos() / 1000 % 7) as usize;
         self.enter_phase(if lot == 0 { 0 } else { lot + 1 }, now);
     }
@@ -352,7 +361,7 @@ impl CongestionControl for Bbr {
         self.set_window(sample);
     }
 
-    /// Packet conservation for one round trip: bbr_set_cwnd_to_recover_or_restore().
+    /// Conserves packets for one round trip: bbr_set_cwnd_to_recover_or_restore().
     fn on_congestion(&mut self, _now: Instant, _in_flight: u64) {
         self.save_window();
         self.recovering = true;
@@ -413,7 +422,7 @@ impl CongestionControl for Bbr {
         false
     }
 
-    /// ProbeRTT may last longer than the bandwidth's filter (bbr_update_min_rtt()).
+    /// ProbeRTT may last longer than the bandwidth filter's span (bbr_update_min_rtt()).
     fn holds_back(&self) -> bool {
         self.mode == Mode::ProbeRtt
     }

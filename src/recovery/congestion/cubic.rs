@@ -1,6 +1,6 @@
 //! CUBIC (RFC 9438) with HyStart++.
 //!
-//! Windows are kept in segments, as the RFC has them; `f64` is exact far beyond any window.
+//! Windows are in segments, as in the RFC; `f64` is exact far beyond any window.
 use std::time::Duration;
 
 use super::{
@@ -10,16 +10,18 @@ use super::{
 };
 use crate::recovery::time::Instant;
 
-/// RFC 9438, section 5.1 and 4.6.
+/// C: the aggressiveness of the cubic curve (RFC 9438, section 5.1).
 const C: f64 = 0.4;
+/// beta_cubic: the factor of the window after a loss (section 4.6).
 const BETA: f64 = 0.7;
-/// Section 4.3: what makes the Reno-friendly estimate as aggressive as Reno.
+/// alpha of section 4.3: makes the Reno-friendly estimate as aggressive as Reno.
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 
+/// The state of CUBIC.
 #[derive(Debug)]
 pub(super) struct Cubic {
     mss: u64,
-    /// In segments.
+    /// The congestion window, in segments.
     window: f64,
     ssthresh: f64,
     w_max: f64,
@@ -30,17 +32,17 @@ pub(super) struct Cubic {
     prior: (f64, f64, f64),
 }
 
-/// A stretch of congestion avoidance.
+/// A period of congestion avoidance.
 #[derive(Clone, Copy, Debug)]
 struct Epoch {
     start: Instant,
-    /// Seconds until W_max is reached again.
+    /// Seconds from the start until the window is W_max again.
     k: f64,
-    /// The Reno-friendly window.
+    /// The Reno-friendly window, in segments.
     w_est: f64,
-    /// The window when the epoch began.
+    /// The window at the start, in segments.
     start_window: f64,
-    /// The plateau of the curve: W_max, or where the epoch began if that is higher.
+    /// The plateau of the curve, in segments: W_max, or the window at the start if that is larger.
     plateau: f64,
 }
 
@@ -82,14 +84,15 @@ impl Cubic {
             start_window: window,
             plateau,
         });
-        // Section 4.3: after W_max is regained, grow as Reno does.
+        // Section 4.3: once W_max is regained, grow as Reno does.
         let alpha = if epoch.w_est >= self.prior.0.max(epoch.start_window) { 1.0 } else { ALPHA };
         epoch.w_est += alpha * acked / window;
-        // Section 4.4 and 4.5: where the cubic curve will be one round trip from now, at most half again.
+        // Sections 4.4 and 4.5: the cubic curve's value one round trip from now, at most 1.5
+        // windows.
         let ahead = now.since(epoch.start) + sample.smoothed_rtt.unwrap_or_default();
         let target = C * (ahead.as_secs_f64() - epoch.k).powi(3) + epoch.plateau;
-        // Where HyStart, not a loss, has ended slow start, there may be far to go (Linux's bictcp_update()), but not
-        // if a queue has formed.
+        // If HyStart, and not a loss, ended slow start, the path may carry far more (Linux's
+        // bictcp_update()), unless a queue has formed.
         let far_to_go = self.w_max == 0.0 && !self.delay.has_risen();
         let least = if far_to_go { 1.05 * window } else { window };
         let target = target.clamp(least, 1.5 * window);
@@ -99,7 +102,7 @@ impl Cubic {
 
     fn reduce(&mut self) {
         self.prior = (self.window, self.ssthresh, self.w_max);
-        // Section 4.7, fast convergence: make room for newcomers.
+        // Section 4.7, fast convergence: release bandwidth for new flows.
         self.w_max = if self.window < self.w_max { self.window * (1.0 + BETA) / 2.0 } else { self.window };
         self.ssthresh = (self.window * BETA).max(MIN_SSTHRESH as f64);
         self.window = self.ssthresh;
@@ -142,7 +145,7 @@ impl CongestionControl for Cubic {
         self.epoch = None;
     }
 
-    /// RFC 9438, section 5.8: idle time is no time to grow in.
+    /// RFC 9438, section 5.8: the window does not grow while idle.
     fn on_restart(&mut self, _now: Instant, idle: Duration, timeouts: u32) {
         if let Some(epoch) = &mut self.epoch {
             epoch.start += idle;
@@ -154,7 +157,7 @@ impl CongestionControl for Cubic {
     }
 
     fn set_mss(&mut self, mss: u64) {
-        // The window stays the same number of segments: the path carries fewer bytes in each.
+        // The window keeps its number of segments: the path carries fewer bytes in each.
         self.mss = mss;
     }
 
@@ -171,8 +174,8 @@ impl CongestionControl for Cubic {
     }
 }
 
-/// The shortest round trip: ever, and in this stretch of a round trip's length and the one before. What a busy host
-/// adds now and then does not count.
+/// The shortest round trip of the connection, of the current period of one round trip, and of the
+/// period before. A minimum ignores the delays that a busy host adds now and then.
 #[derive(Debug, Default)]
 struct Delay {
     least: Option<Duration>,
@@ -192,7 +195,8 @@ impl Delay {
         self.current = Some(self.current.map_or(rtt, |current| current.min(rtt)));
     }
 
-    /// Whether round trips have grown as much as ends slow start: there is a queue.
+    /// Returns whether round trips have grown by the threshold that ends slow start: a queue has
+    /// formed.
     fn has_risen(&self) -> bool {
         let (Some(least), Some(last)) = (self.least, self.last) else { return false };
         last >= least + hystart::delay_threshold(least)

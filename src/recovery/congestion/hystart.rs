@@ -1,57 +1,62 @@
-//! HyStart++ (RFC 9406): leaving slow start when the round-trip time rises, before the queue overflows.
+//! HyStart++ (RFC 9406): slow start ends when the round-trip time rises, before the queue
+//! overflows.
 //!
-//! The RTT tells a round trip late, in which the window doubles once more. So slow start also ends, as in Linux's
-//! HyStart (Ha and Rhee, "Taming the elephants"), when the ACKs of one round follow each other without a gap for
-//! half a round trip: the window will be as large as the path before they have taken effect. And it ends
-//! at once when a round is slower by half of the path's round trip, or a further one is slower still.
+//! The RTT reports a queue one round trip late, and the window doubles once more meanwhile. So slow
+//! start also ends, as in Linux's HyStart (Ha and Rhee, "Taming the elephants"), when the ACKs of
+//! one round follow each other without a gap for half a round trip: the window will fill the path
+//! before they have taken effect. Slow start also ends at once when a round is slower by half of
+//! the path's round trip, or when a further round is slower still.
 use std::time::Duration;
 
 use super::AckSample;
 use crate::recovery::time::Instant;
 
-/// RFC 9406, section 4.3.
+/// Minimum of the delay threshold (RFC 9406, section 4.3).
 const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
+/// Maximum of the delay threshold (RFC 9406, section 4.3).
 const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
 const MIN_RTT_DIVISOR: u32 = 8;
 const N_RTT_SAMPLE: u32 = 8;
-/// ACKs that a busy host has delivered at once were all late: a batch of them counts as no more samples than this.
+/// Maximum samples that one batch of ACKs counts for: a busy host may have delayed all of them.
 const MAX_BATCH: u32 = 2;
+/// Divisor of the growth in conservative slow start (RFC 9406, section 4.3).
 const CSS_GROWTH_DIVISOR: u64 = 4;
 const CSS_ROUNDS: u32 = 5;
-/// Linux's hystart_ack_delta_us: a longer gap ends a train of ACKs.
+/// Maximum gap within a train of ACKs: Linux's hystart_ack_delta_us.
 const TRAIN_GAP: Duration = Duration::from_millis(2);
 
-/// What slow start does with an ACK.
+/// The effect of an ACK in slow start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Growth {
     /// The window grows by this many bytes.
     By(u64),
-    /// Slow start is over.
+    /// Slow start ends.
     Exit,
 }
 
-/// By how much a round trip must exceed `rtt` to tell of a queue.
+/// Returns the rise over `rtt` from which on a round trip indicates a queue.
 pub(super) fn delay_threshold(rtt: Duration) -> Duration {
     (rtt / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH)
 }
 
+/// The state of HyStart++.
 #[derive(Debug, Default)]
 pub(super) struct HyStart {
-    /// The round ends when something sent after this much was delivered is delivered itself.
+    /// The value of `delivered` that ends the round: data sent from now on has arrived.
     round_end: u64,
     round_started: Instant,
-    /// The last ACK of this round's train.
+    /// The time of the last ACK of this round's train.
     train_end: Instant,
     base: Option<Duration>,
     last_min: Option<Duration>,
     current_min: Option<Duration>,
     samples: u32,
-    /// In conservative slow start: the RTT that made us enter, and the rounds spent.
+    /// Conservative slow start: the RTT that began it, and the rounds spent in it.
     conservative: Option<(Duration, u32)>,
 }
 
 impl HyStart {
-    /// A batch of ACKs in slow start.
+    /// Processes a batch of ACKs in slow start.
     pub fn on_ack(&mut self, sample: &AckSample) -> Growth {
         let prior_delivered = sample.rate.map_or(0, |rate| rate.prior_delivered);
         if prior_delivered >= self.round_end {
@@ -91,14 +96,15 @@ impl HyStart {
         enough && self.base.is_some_and(|base| now.since(self.round_started) > base / 2)
     }
 
-    /// RFC 9406, section 4.2. True if the delay has risen much, or again since conservative slow start began: no false
-    /// alarm, and the queue would overflow in the five rounds of that.
+    /// Returns whether the delay has risen much, or has risen again since conservative slow start
+    /// began (RFC 9406, section 4.2). Then the alarm is not false, and the queue would overflow
+    /// within the five rounds of conservative slow start.
     fn delay_has_risen(&mut self) -> bool {
         let (Some(current), Some(last)) = (self.current_min, self.last_min) else { return false };
         if self.samples < N_RTT_SAMPLE {
             return false;
         }
-        // The queue holds half as much as the path already: too late to slow down.
+        // The queue already holds half as much as the path: too late to slow down gradually.
         if self.base.is_some_and(|base| current >= base + (base / 2).max(MIN_RTT_THRESH)) {
             return true;
         }
@@ -120,7 +126,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// One round of ten ACKs of 1000 bytes each, `gap` apart; rounds begin a second apart.
+    /// Simulates one round of ten ACKs of 1000 bytes each, `gap` apart; rounds begin a second
+    /// apart.
     fn round(hystart: &mut HyStart, number: u64, rtt: Duration, gap: Duration) -> Vec<Growth> {
         let mut now = Instant::from_millis(number * 1000);
         (0..10)

@@ -1,7 +1,7 @@
-//! Congestion control: one trait, three answers.
+//! Congestion control: one trait, three algorithms.
 //!
-//! The layer finds losses and round trips; an algorithm turns them into a window and, if it wants, a pacing rate.
-//! Windows are in bytes, rates in bytes a second.
+//! Loss detection and RTT estimation feed an algorithm, which computes a window and, optionally, a
+//! pacing rate. Windows are in bytes, rates in bytes a second.
 mod bbr;
 mod cubic;
 mod hystart;
@@ -12,108 +12,112 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use super::{rate::RateSample, time::Instant};
 
-/// RFC 6928: ten segments.
+/// Initial window, in segments (RFC 6928).
 const INITIAL_WINDOW: u64 = 10;
-/// What of a window survives an idle time (RFC 5681, section 4.1): as in Linux's tcp_cwnd_restart() it halves with
-/// each timeout, down to the initial window.
+/// Returns the window after an idle time (RFC 5681, section 4.1): it halves with each timeout, down
+/// to the initial window (Linux's tcp_cwnd_restart()).
 fn restart_window(window: u64, mss: u64, timeouts: u32) -> u64 {
     let floor = window.min(INITIAL_WINDOW * mss);
     window.checked_shr(timeouts).unwrap_or(0).max(floor)
 }
 
-/// RFC 5681, equation 4: ssthresh never falls below two segments.
+/// Minimum ssthresh, in segments (RFC 5681, equation 4).
 const MIN_SSTHRESH: u64 = 2;
 
-/// What one batch of ACKs tells an algorithm.
+/// The measurements of one batch of ACKs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AckSample {
     pub now: Instant,
-    /// Bytes newly delivered, by acknowledgment or SACK.
+    /// Bytes newly delivered, by cumulative acknowledgment or SACK.
     pub delivered: u64,
-    /// Bytes newly found lost.
+    /// Bytes newly marked lost.
     pub lost: u64,
-    /// Bytes in flight, now and before this batch.
+    /// Bytes in flight after this batch.
     pub in_flight: u64,
+    /// Bytes in flight before this batch.
     pub prior_in_flight: u64,
-    /// The shortest round trip of this batch, and how many ACKs told one.
+    /// The shortest round trip of this batch.
     pub rtt: Option<Duration>,
+    /// ACKs of this batch that measured a round trip.
     pub rtt_samples: u32,
     pub smoothed_rtt: Option<Duration>,
     pub rate: Option<RateSample>,
     /// Bytes delivered since the start.
     pub total_delivered: u64,
     pub in_recovery: bool,
-    /// SND.UNA advanced (RFC 3042: a duplicate ACK must not grow the window), and the window, not the application
-    /// or the peer, limits the sender.
+    /// SND.UNA advanced (RFC 3042: a duplicate ACK must not grow the window), and the window limits
+    /// the sender, not the application or the peer.
     pub may_grow: bool,
 }
 
-/// An algorithm for one connection.
+/// A congestion control algorithm of one connection.
 pub(super) trait CongestionControl: fmt::Debug + Send {
-    /// A batch of ACKs was digested; losses, if any, were told before.
+    /// Processes a batch of ACKs. Losses, if any, are reported before.
     fn on_ack(&mut self, sample: &AckSample);
 
-    /// A fast recovery begins: once a round trip with losses.
+    /// Reacts to the start of a fast recovery: once per round trip with losses.
     fn on_congestion(&mut self, now: Instant, in_flight: u64);
 
-    /// The retransmission timer ran out; `first` unless the last timeout's losses are not repaired yet.
+    /// Reacts to the retransmission timeout. `first` is false while losses of the last timeout are
+    /// unrepaired.
     fn on_timeout(&mut self, now: Instant, in_flight: u64, first: bool);
 
-    /// The recovery is over.
+    /// Reacts to the end of a recovery.
     fn on_recovery_end(&mut self, now: Instant);
 
-    /// The last congestion or timeout was none (RFC 4015).
+    /// Undoes the reduction of the last congestion or timeout, which was spurious (RFC 4015).
     fn on_spurious(&mut self, now: Instant);
 
-    /// Sending starts again after `idle` with nothing in flight; `timeouts` is how often the retransmission
-    /// timeout fits into that.
+    /// Reacts to sending after `idle` with nothing in flight, which is `timeouts` retransmission
+    /// timeouts long.
     fn on_restart(&mut self, now: Instant, idle: Duration, timeouts: u32);
 
-    /// The path's MTU has changed: a full segment is `mss` bytes now.
+    /// Sets the payload of a full segment to `mss` bytes after a change of the path's MTU.
     fn set_mss(&mut self, mss: u64);
 
-    /// Bytes that may be in flight.
+    /// Returns the congestion window, in bytes.
     fn window(&self) -> u64;
 
-    /// Where slow start ends; `u64::MAX` before the first loss.
+    /// Returns the slow-start threshold, in bytes; `u64::MAX` before the first loss.
     fn ssthresh(&self) -> u64;
 
-    /// Bytes a second; `None` to send as ACKs allow.
+    /// Returns the pacing rate, in bytes a second; `None` leaves the timing to the ACKs.
     fn pacing_rate(&self) -> Option<u64>;
 
-    /// Whether the layer applies proportional rate reduction during a fast recovery.
+    /// Returns whether proportional rate reduction governs this algorithm's fast recoveries.
     fn reduces_proportionally(&self) -> bool {
         true
     }
 
-    /// Whether it keeps the window below what the path takes for now: what is delivered then tells nothing of the
-    /// path's bandwidth.
+    /// Returns whether the window is deliberately smaller than the path's capacity. Rate samples
+    /// then underestimate the bandwidth.
     fn holds_back(&self) -> bool {
         false
     }
 
-    /// The estimated bandwidth in bytes a second, where there is one.
+    /// Returns the estimated bandwidth, in bytes a second, if the algorithm has an estimate.
     fn bandwidth(&self) -> Option<u64> {
         None
     }
 }
 
-/// The algorithms, by the names that Linux gives them (net.ipv4.tcp_congestion_control).
+/// The algorithms, under their Linux names (net.ipv4.tcp_congestion_control).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// RFC 9438, with HyStart++ (RFC 9406).
+    /// CUBIC (RFC 9438) with HyStart++ (RFC 9406).
     #[default]
     Cubic,
     /// BBR version 1, as in Linux.
     Bbr,
-    /// RFC 5681, with NewReno's response.
+    /// Reno (RFC 5681), with NewReno's response to a loss.
     Reno,
 }
 
 impl Algorithm {
-    /// All of them, the default first.
+    /// All algorithms, the default first.
     pub const ALL: [Algorithm; 3] = [Algorithm::Cubic, Algorithm::Bbr, Algorithm::Reno];
 
+    /// Returns a controller for a connection whose full segments carry `mss` bytes.
     pub(super) fn start(self, mss: u64) -> Box<dyn CongestionControl> {
         match self {
             Algorithm::Cubic => Box::new(cubic::Cubic::new(mss)),
@@ -133,7 +137,7 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// What [`Algorithm::from_str`] does not know.
+/// The error for a name that [`Algorithm::from_str`] does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no congestion control \"{0}\"; choose cubic, bbr or reno")]
 pub struct UnknownAlgorithm(String);

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::{AckSample, CongestionControl, INITIAL_WINDOW, MIN_SSTHRESH, restart_window};
 use crate::recovery::time::Instant;
 
+/// The state of Reno.
 #[derive(Debug)]
 pub(super) struct Reno {
     mss: u64,
@@ -11,7 +12,7 @@ pub(super) struct Reno {
     ssthresh: u64,
     /// Bytes delivered towards the next segment of growth (RFC 3465).
     credit: u64,
-    /// Window and ssthresh before the last reduction.
+    /// Window and ssthresh before the last reduction, in bytes.
     prior: (u64, u64),
 }
 

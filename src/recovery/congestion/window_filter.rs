@@ -1,4 +1,5 @@
-//! The maximum over a sliding window, by three samples (Kathleen Nichols' algorithm; Linux's lib/win_minmax.c).
+//! The maximum over a sliding window, by three samples (Kathleen Nichols' algorithm; Linux's
+//! lib/win_minmax.c).
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
@@ -6,11 +7,11 @@ struct Sample {
     value: u64,
 }
 
-/// The best value of the last `span` rounds.
+/// A filter for the maximum of the last `span` rounds.
 #[derive(Debug)]
 pub(super) struct MaxFilter {
     span: u64,
-    /// The best, the second and third best of later times.
+    /// The maximum, then the second and third maximum of later rounds.
     best: [Sample; 3],
 }
 
@@ -23,7 +24,7 @@ impl MaxFilter {
         self.best[0].value
     }
 
-    /// Takes `value` at round `at`; rounds never fall.
+    /// Adds `value` of round `at`; rounds never decrease.
     pub fn update(&mut self, at: u64, value: u64) {
         let sample = Sample { at, value };
         let [first, second, third] = &mut self.best;

@@ -1,12 +1,12 @@
-//! The bytes that came before what precedes them (Linux's out_of_order_queue): each segment's in a piece of its own, so
-//! they cost what they are, however far apart.
+//! The bytes out of order (Linux's out_of_order_queue). Each segment has a piece of its own, so
+//! pieces cost only their length, however far apart they are.
 use std::collections::BTreeMap;
 
-/// What a piece costs besides its bytes: its places in the maps here and in [`super::Reassembly`], and the allocator's
-/// rounding, in bytes.
+/// Overhead of a piece, in bytes: its entries in the maps here and in [`super::Reassembly`], and
+/// the allocator's rounding.
 pub(super) const PIECE_COST: u64 = 128;
 
-/// Pieces of the stream by their offsets; they never overlap.
+/// Pieces of the stream by their offsets, without overlap.
 #[derive(Debug, Default)]
 pub(super) struct OutOfOrder {
     pieces: BTreeMap<u64, Box<[u8]>>,
@@ -14,23 +14,24 @@ pub(super) struct OutOfOrder {
 }
 
 impl OutOfOrder {
-    /// How many pieces there are.
+    /// Returns the number of pieces.
     pub fn len(&self) -> usize {
         self.pieces.len()
     }
 
-    /// What they occupy, in bytes.
+    /// Returns the memory that the pieces occupy, in bytes.
     pub fn cost(&self) -> u64 {
         self.bytes + self.pieces.len() as u64 * PIECE_COST
     }
 
-    /// Where the last one begins.
+    /// Returns the offset of the last piece.
     pub fn last(&self) -> Option<u64> {
         self.pieces.last_key_value().map(|(start, _)| *start)
     }
 
-    /// Keeps `bytes` for offset `start`. Pieces that they cover go; where they reach into others, those stay (as in
-    /// net/ipv4/tcp_input.c, tcp_data_queue_ofo()). So a segment makes one piece at most, whatever holes it fills.
+    /// Keeps `bytes` at offset `start`. Replaces pieces that they cover; of an overlap, the older
+    /// piece stays (as in net/ipv4/tcp_input.c, tcp_data_queue_ofo()). So a segment adds at most
+    /// one piece, even if it fills several holes.
     pub fn insert(&mut self, start: u64, bytes: &[u8]) {
         let (mut from, mut to) = (start, start + bytes.len() as u64);
         if let Some((at, before)) = self.pieces.range(..=start).next_back() {
@@ -53,13 +54,13 @@ impl OutOfOrder {
         }
     }
 
-    /// Takes out the first piece, if it begins at or before `next`.
+    /// Removes and returns the first piece, if it begins at or before `next`.
     pub fn pop(&mut self, next: u64) -> Option<(u64, Box<[u8]>)> {
         let start = self.pieces.first_key_value().map(|(start, _)| *start).filter(|start| *start <= next)?;
         self.remove(start).map(|piece| (start, piece))
     }
 
-    /// Drops the last piece and returns where it began.
+    /// Drops the last piece and returns its offset.
     pub fn drop_last(&mut self) -> Option<u64> {
         let start = self.last()?;
         self.remove(start).map(|_| start)

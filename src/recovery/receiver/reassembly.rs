@@ -1,12 +1,12 @@
-//! Data that came before what precedes it (RFC 9293, section 3.10.7.4): which runs of the stream are there, not their
+//! The runs of the stream that arrived out of order (RFC 9293, section 3.10.7.4), without their
 //! bytes.
 use std::collections::BTreeMap;
 
-/// The most runs kept apart: a peer that leaves a hole after every byte must not fill our memory. Beyond it a segment
-/// that would begin another run is dropped, as RFC 2018, section 8, lets a receiver do.
+/// Maximum runs: a peer that leaves a hole after every byte must not exhaust memory. Beyond it, a
+/// segment that would begin another run is dropped, which RFC 2018, section 8, permits.
 const MAX_RUNS: usize = 16_384;
 
-/// Runs of stream offsets, apart from each other, by their beginnings.
+/// Disjoint runs of stream offsets, by their beginnings.
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
     runs: BTreeMap<u64, u64>,
@@ -17,12 +17,12 @@ impl Reassembly {
         self.runs.is_empty()
     }
 
-    /// The end of the last run.
+    /// Returns the end of the last run.
     pub fn end(&self) -> Option<u64> {
         self.runs.last_key_value().map(|(_, end)| *end)
     }
 
-    /// What is there of the bytes from `start` to `end`, in order.
+    /// Returns the runs within the bytes from `start` to `end`, in order.
     pub fn held(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
         let before = self.runs.range(..start).next_back();
         let all = before.into_iter().chain(self.runs.range(start..end.max(start)));
@@ -30,11 +30,11 @@ impl Reassembly {
         all.map(part).filter(|(from, to)| from < to)
     }
 
-    /// Adds the bytes from `start` to `end` and returns the run that they belong to now; `None` if there is no room
-    /// for another run.
+    /// Adds the bytes from `start` to `end` and returns the run that contains them now; `None` if
+    /// the table of runs is full.
     pub fn insert(&mut self, start: u64, end: u64) -> Option<(u64, u64)> {
         let (mut left, mut right) = (start, end);
-        // The runs that it touches, from the last one that begins in it.
+        // Every run that it touches, from the last one that begins in it.
         while let Some((&from, &to)) = self.runs.range(..=right).next_back()
             && to >= left
         {
@@ -49,7 +49,7 @@ impl Reassembly {
         Some((left, right))
     }
 
-    /// Forgets all from `end` on.
+    /// Removes everything from `end` on.
     pub fn truncate(&mut self, end: u64) {
         while let Some(mut last) = self.runs.last_entry()
             && *last.get() > end
@@ -62,7 +62,8 @@ impl Reassembly {
         }
     }
 
-    /// What was in order up to `next` goes on to the offset that this returns; the runs up to there are forgotten.
+    /// Advances the end of the in-order data from `next` over adjacent runs. Removes the runs and
+    /// returns the new end.
     pub fn advance(&mut self, mut next: u64) -> u64 {
         while let Some(run) = self.runs.first_entry()
             && *run.key() <= next

@@ -1,16 +1,17 @@
-//! What our ACKs tell the peer's sender (RFC 2018; RFC 2883).
+//! The SACK blocks of our ACKs (RFC 2018; RFC 2883).
 //!
-//! If only the run that the last segment went into were told, and that ACK lost, the peer would send again what has long
-//! arrived. So the blocks reported before are repeated, and beside them stands data that came twice, from which the peer
-//! learns that it was too hasty.
+//! If an ACK reported only the run of the last segment and were lost, the peer would retransmit
+//! data that arrived long ago. So later ACKs repeat earlier blocks. They also report duplicates,
+//! from which the peer learns that a retransmission was needless.
 //!
-//! A D-SACK block (RFC 2883) is the part of a segment that was there before, contiguous, be it below the acknowledgment or
-//! among what waits above it. An ACK has room for one. Of a segment that has several such parts the first is reported
-//! (section 4.2); of a super-frame, which is many segments, each has an ACK of its own.
+//! A D-SACK block (RFC 2883) is the contiguous part of a segment that had arrived before, either
+//! below the acknowledgment or among the data out of order. An ACK has room for one. Of several
+//! such parts in a segment, the first is reported (section 4.2). A super-frame is many segments,
+//! and each part has an ACK of its own.
 use crate::segment::{MAX_SACK_BLOCKS, SackBlocks, SeqNumber};
 use arrayvec::ArrayVec;
 
-/// Duplicate parts of one frame that are reported.
+/// Maximum duplicate parts of one frame that are reported.
 const MAX_DUPLICATES: usize = 4;
 
 /// Blocks of sequence numbers, the most recent first.
@@ -21,24 +22,25 @@ pub(super) struct SackReport {
 }
 
 impl SackReport {
-    /// Data from `left` to `right` came that was there, in the order of the stream.
+    /// Records a duplicate from `left` to `right`, in stream order.
     pub fn on_duplicate(&mut self, left: SeqNumber, right: SeqNumber) {
-        // One too many is not reported.
+        // A duplicate beyond the capacity is not reported.
         let _ = self.duplicates.try_push((left, right));
     }
 
-    /// Keeps no duplicate but the first.
+    /// Drops all duplicates but the first.
     pub fn keep_first(&mut self) {
         self.duplicates.truncate(1);
     }
 
-    /// Whether duplicates wait to be reported.
+    /// Returns whether duplicates wait to be reported.
     pub fn has_duplicate(&self) -> bool {
         !self.duplicates.is_empty()
     }
 
-    /// The blocks for an ACK of `ack` in which `news` is the run that has just changed: a duplicate first (RFC 2883,
-    /// section 4), then the run around it or else the newest, then the older ones (RFC 2018, section 4).
+    /// Returns the blocks for an ACK of `ack`, where `news` is the run that has just changed: a
+    /// duplicate first (RFC 2883, section 4), then the run around it or else the newest, then the
+    /// older ones (RFC 2018, section 4).
     pub fn on_ack(&mut self, ack: SeqNumber, news: &SackBlocks) -> SackBlocks {
         for (left, right) in news.iter() {
             let apart =
@@ -60,7 +62,8 @@ impl SackReport {
         report
     }
 
-    /// What was reported from `end` on has been dropped: it is not reported again (RFC 2018, section 8).
+    /// Removes blocks from `end` on, whose data was dropped: RFC 2018, section 8, forbids reporting
+    /// it again.
     pub fn truncate(&mut self, end: SeqNumber) {
         for block in &mut self.blocks {
             *block = block.filter(|(left, _)| left.is_before(end)).map(|(left, right)| {

@@ -1,10 +1,11 @@
-//! The receive sequence space (RFC 9293, section 3.4), in 64-bit offsets from the peer's initial sequence number.
+//! The receive sequence space (RFC 9293, section 3.4), in 64-bit offsets from the peer's initial
+//! sequence number.
 //!
 //! Offset 0 is the peer's SYN, data begins at 1, a FIN counts one, as in the send space.
 use crate::segment::SeqNumber;
 
-/// Whether a segment of `len` sequence numbers that begins `start` after RCV.NXT is acceptable where the receive window
-/// is `window` bytes: the table of RFC 9293, section 3.10.7.4, first check.
+/// Returns whether a segment is acceptable (RFC 9293, section 3.10.7.4, first check). The segment
+/// of `len` sequence numbers begins `start` after RCV.NXT; the receive window is `window` bytes.
 pub fn is_acceptable(start: i64, len: u64, window: u64) -> bool {
     let admitted = |number: i64| number >= 0 && number.unsigned_abs() < window;
     match (len, window) {
@@ -15,12 +16,13 @@ pub fn is_acceptable(start: i64, len: u64, window: u64) -> bool {
     }
 }
 
+/// The receive sequence space of one connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReceiveSpace {
     irs: SeqNumber,
-    /// RCV.NXT; 0 before the peer's SYN has come.
+    /// RCV.NXT; 0 before the peer's SYN arrives.
     pub nxt: u64,
-    /// The offset of the peer's FIN, once it has come, in order or not.
+    /// The offset of the peer's FIN, once it has arrived, in order or not.
     pub fin: Option<u64>,
 }
 
@@ -29,25 +31,27 @@ impl ReceiveSpace {
         ReceiveSpace { irs, nxt: 1, fin: None }
     }
 
+    /// Returns whether the peer's SYN has arrived.
     pub fn is_synchronized(&self) -> bool {
         self.nxt > 0
     }
 
+    /// Returns the sequence number of `offset`.
     pub fn seq(&self, offset: u64) -> SeqNumber {
         self.irs + offset as u32
     }
 
-    /// How far `seq` lies after RCV.NXT.
+    /// Returns the distance from RCV.NXT to `seq`.
     pub fn distance(&self, seq: SeqNumber) -> i64 {
         i64::from(seq.distance_from(self.seq(self.nxt)))
     }
 
-    /// Whether the FIN, and so everything before it, has come.
+    /// Returns whether the FIN has arrived in order.
     pub fn is_finished(&self) -> bool {
         self.fin.is_some_and(|fin| self.nxt > fin)
     }
 
-    /// The end of the data that has come in order.
+    /// Returns the end of the data in order.
     pub fn data_end(&self) -> u64 {
         self.fin.unwrap_or(self.nxt).min(self.nxt)
     }

@@ -1,4 +1,4 @@
-//! Whatever order a stream comes in, and however it is read, it is read whole.
+//! Any stream is read completely, in whatever order it arrives and however the user reads.
 use super::*;
 use proptest::prelude::*;
 use std::convert::Infallible;
@@ -19,7 +19,8 @@ fn stream(from: usize, to: usize) -> Vec<u8> {
     (from..to).map(|n| (n % 251) as u8).collect()
 }
 
-/// A piece of the stream comes, and the user takes so much of each offer: of what waits, then of the piece.
+/// Delivers a piece of the stream. The user takes at most `take` of each offer: of the buffered
+/// data, then of the piece.
 fn hear(
     receiver: &mut Receiver,
     from: usize,
@@ -84,11 +85,11 @@ fn a_buffer_grows_with_what_it_must_hold() {
     assert_eq!(out.len(), 1_000_064);
 }
 
-/// RFC 7323, section 2.2, for the first window; then it keeps ahead of a slow start.
+/// RFC 7323, section 2.2, for the first window; later windows stay ahead of a slow start.
 #[test]
 fn the_window_opens_with_what_comes() {
     let mut receiver = receiver(4 << 20);
-    // The window field counts in units: what it cannot say is not offered.
+    // The window field counts in units; the receiver offers only whole units.
     let unit = 1 << receiver.offered_shift();
     let offers = |receiver: &mut Receiver, expected: u64| {
         receiver.advertise(SEGMENT);
@@ -99,7 +100,7 @@ fn the_window_opens_with_what_comes() {
     receiver.set_accepted(false);
     offers(&mut receiver, INITIAL_WINDOW);
     hear(&mut receiver, 0, 60_000, false, &mut out, 0);
-    // Nobody has accepted the connection.
+    // No user has accepted the connection.
     offers(&mut receiver, INITIAL_WINDOW);
     receiver.set_accepted(true);
     offers(&mut receiver, INITIAL_WINDOW + 120_000);
@@ -134,7 +135,7 @@ fn bytes_far_apart_cost_what_they_are() {
     assert!(out == stream(0, 99 * 80_000 + 1));
 }
 
-/// RFC 2018, section 8: what was SACKed may be dropped, and is not reported from then on.
+/// RFC 2018, section 8: SACKed data may be dropped, and is no longer reported then.
 #[test]
 fn of_too_many_pieces_the_last_go() {
     let pool = MemoryPool::new(64 << 20);
@@ -165,7 +166,8 @@ fn of_too_many_pieces_the_last_go() {
     assert!(pool.used() <= INITIAL_WINDOW + most * out_of_order::PIECE_COST, "{}", pool.used());
 }
 
-/// The window's edge stays where it is however short memory gets, and what a peer may send is taken.
+/// The window's edge stays in place however short memory gets, and the receiver accepts all data
+/// within it.
 #[test]
 fn under_pressure_windows_shrink_by_what_is_newly_offered() {
     let pool = MemoryPool::new(1 << 20);
@@ -232,7 +234,7 @@ fn an_ack_waits_only_in_a_dialogue_and_only_for_little() {
     assert_eq!(receiver.ack_at(SEGMENT), Some(Instant::ZERO), "two segments (RFC 1122, section 4.2.3.2)");
 }
 
-/// What happens to a receiver: a piece comes, or the user reads.
+/// A receiver's input: a piece arrives, or the user reads.
 #[derive(Clone, Debug)]
 enum Event {
     Piece { from: usize, len: usize, take: usize },
@@ -281,7 +283,7 @@ proptest! {
             prop_assert!(receiver.ring.capacity() <= (limit as u64).max(LEAST));
             prop_assert_eq!(out.len() + receiver.readable(), receiver.space.data_end() as usize - 1);
         }
-        // Then all of it comes once more, in order, to a user who reads.
+        // Then all of it arrives once more, in order, and the user reads.
         while !receiver.is_finished() {
             let from = receiver.space.data_end() as usize - 1;
             let to = (from + 1000).min(END);

@@ -1,4 +1,4 @@
-//! The scoreboard against a model: whatever is sent, SACKed, lost and taken back, the sums hold.
+//! The scoreboard against a model: the sums hold for any order of sending, SACK, loss and reneging.
 use std::{collections::BTreeSet, time::Duration};
 
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 impl Scoreboard {
-    /// What must hold at any time, whatever the peer says.
+    /// Checks the invariants, which hold whatever the peer reports.
     fn check(&mut self, una: u64, nxt: u64) {
         let mut at = una;
         let mut sums = [0; 3];
@@ -35,7 +35,7 @@ enum Event {
     Send(u64),
     Sack(Vec<(u64, u64)>),
     Ack(u64),
-    /// Losses among what was sent this long before now.
+    /// Marks lost the data sent at least this long before now.
     Detect(u64),
     Resend(u64),
     Timeout,
@@ -118,7 +118,7 @@ proptest! {
     }
 }
 
-/// A peer that SACKs every other byte.
+/// A peer SACKs every other byte.
 #[test]
 fn hostile_sacks_cut_only_so_much() {
     const BYTES: u64 = 4 << 20;
@@ -138,7 +138,7 @@ fn hostile_sacks_cut_only_so_much() {
     }
     assert!(board.records.len() <= MAX_CUT_RECORDS + 1, "{}", board.records.len());
     board.check(1, 1 + BYTES);
-    // Whole records are marked all the same.
+    // Whole records are still marked.
     board.sack(&mut [(1, 1 + BYTES)], 1448, |_, _| {});
     assert_eq!(board.sacked(), BYTES);
 }
