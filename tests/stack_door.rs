@@ -1,16 +1,17 @@
 //! The stack's door: before anything is answered, the way back is asked for; answers go there, and nowhere else.
 //! The test is the engine and all other hosts.
+#[path = "support/recording_link.rs"]
+mod recording_link;
+
 use netkat::{
-    link::{
-        ChecksumState, ETHERTYPE_IPV4, Link, LinkError, LinkHeader, NextHop, Offloads, Outgoing, Received,
-    },
+    link::{ETHERTYPE_IPV4, NextHop},
     net::{FiveTuple, MacAddr, Protocol},
-    recovery::Algorithm,
     stack::{
-        Admission, FrameResult, Listener, Neighbour, Path, Question, Settings, Stack, WayBack,
+        Admission, FrameResult, Listener, Neighbour, Question, Stack, WayBack,
         ip::{Fragment, Fragmentation, TCP, Template, pseudo_header},
     },
 };
+use recording_link::{PATH, RecordingLink, Sent, next_hop as via, received, seeds, settings};
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -19,45 +20,9 @@ use std::{
 
 const US: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
-
-/// Where answers to the neighbour with this number go, by this interface.
-fn via(interface: u32, neighbour: u8) -> NextHop {
-    let mac = |last| MacAddr([2, 0, 0, 0, 0, last]);
-    NextHop { interface, header: LinkHeader::Ethernet { destination: mac(neighbour), source: mac(1) } }
-}
-
-/// A segment that was sent: where to, its flags, sequence number and acknowledgment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sent {
-    next_hop: NextHop,
-    flags: u8,
-    sequence: u32,
-    acknowledgment: u32,
-}
-
-#[derive(Default)]
-struct Wire(Vec<Sent>);
-
-impl Link for Wire {
-    fn receive(&mut self) -> Result<Option<Received<'_>>, LinkError> {
-        Ok(None)
-    }
-
-    fn transmit(&mut self, next_hop: &NextHop, packet: &Outgoing<'_>) -> Result<(), LinkError> {
-        let tcp = &packet.headers[20..];
-        let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
-        self.0.push(Sent { next_hop: *next_hop, flags: tcp[13], sequence: word(4), acknowledgment: word(8) });
-        Ok(())
-    }
-
-    fn offloads(&self) -> Offloads {
-        Offloads { checksum: false, segmentation: false }
-    }
-}
 
 #[derive(Clone, Copy)]
 struct Segment {
@@ -102,21 +67,7 @@ struct House {
 
 impl House {
     fn new() -> House {
-        let settings = Settings {
-            mss: None,
-            send_buffer: 1 << 16,
-            receive_buffer: 1 << 16,
-            hop_limit: 64,
-            traffic_class: 0,
-            congestion: Algorithm::Cubic,
-            user_timeout: None,
-            keep_alive: None,
-        };
-        let mut seed = 7u64;
-        let mut stack = Stack::new(settings, move || {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            seed
-        });
+        let mut stack = Stack::new(settings(1 << 16, 1 << 16), seeds());
         stack.ask_ways_back();
         stack.listen(Listener {
             backlog: 16,
@@ -128,21 +79,7 @@ impl House {
     }
 
     fn frame(&mut self, from: NextHop, mut packet: Vec<u8>) -> Option<Question> {
-        let wire_len = packet.len();
-        let received = Received {
-            reply: from,
-            frame: &mut packet,
-            network: 0,
-            ethertype: ETHERTYPE_IPV4,
-            checksum: ChecksumState::Verified,
-            segment_size: 0,
-            hardware_type: 1,
-            vlan: None,
-            outgoing: false,
-            wire_len,
-            time: None,
-        };
-        match self.stack.ingress(self.now, received) {
+        match self.stack.ingress(self.now, received(from, &mut packet, 0, ETHERTYPE_IPV4)) {
             FrameResult::Ask(question) => Some(question),
             _ => None,
         }
@@ -153,7 +90,7 @@ impl House {
     }
 
     fn sent(&mut self) -> Vec<Sent> {
-        let mut wire = Wire::default();
+        let mut wire = RecordingLink::default();
         while self.stack.egress(self.now, &mut wire).expect("the wire does not fail") {}
         wire.0
     }

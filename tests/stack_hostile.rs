@@ -1,12 +1,15 @@
 //! What a hostile peer, or somebody who pretends to be the peer, can do to a flow: nothing, but to end what is its own.
 //! The test is the other host and holds the clock.
+#[path = "support/recording_link.rs"]
+mod recording_link;
+
 use netkat::{
-    link::{ChecksumState, Link, LinkError, LinkHeader, NextHop, Offloads, Outgoing, Received},
-    net::{FiveTuple, MacAddr, Protocol},
-    recovery::Algorithm,
-    stack::{Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack},
+    link::{ETHERTYPE_IPV4, Received},
+    net::{FiveTuple, Protocol},
+    stack::{Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Phase, Stack},
 };
 use proptest::prelude::*;
+use recording_link::{PATH, RecordingLink, Sent, next_hop, received, seeds, settings};
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -15,7 +18,6 @@ use std::{
 
 const US: [u8; 4] = [10, 0, 0, 1];
 const PEER: [u8; 4] = [10, 0, 0, 2];
-const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
 const WINDOW: u32 = 65_535;
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -24,46 +26,9 @@ const ACK: u8 = 16;
 /// The sequence number before the peer's first byte.
 const PEER_ISS: u32 = 0xffff_f000;
 
-fn next_hop() -> NextHop {
-    let mac = |last| MacAddr([2, 0, 0, 0, 0, last]);
-    NextHop { interface: 1, header: LinkHeader::Ethernet { destination: mac(2), source: mac(1) } }
-}
-
 fn tuple() -> FiveTuple {
     let at = |ip: [u8; 4], port| SocketAddr::new(IpAddr::from(ip), port);
     FiveTuple { protocol: Protocol::Tcp, local: at(US, 80), remote: at(PEER, 4000) }
-}
-
-/// A segment that the stack sent.
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    flags: u8,
-    sequence: u32,
-    acknowledgment: u32,
-    payload: usize,
-}
-
-/// Keeps what is sent.
-#[derive(Default)]
-struct Wire(Vec<Sent>);
-
-impl Link for Wire {
-    fn receive(&mut self) -> Result<Option<Received<'_>>, LinkError> {
-        Ok(None)
-    }
-
-    fn transmit(&mut self, _: &NextHop, packet: &Outgoing<'_>) -> Result<(), LinkError> {
-        let bytes = [packet.headers, packet.payload[0], packet.payload[1]].concat();
-        let tcp = &bytes[20..];
-        let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
-        let payload = tcp.len() - usize::from(tcp[12] >> 4) * 4;
-        self.0.push(Sent { flags: tcp[13], sequence: word(4), acknowledgment: word(8), payload });
-        Ok(())
-    }
-
-    fn offloads(&self) -> Offloads {
-        Offloads { checksum: false, segmentation: false }
-    }
 }
 
 /// An IPv4 packet from the peer, or from `source`.
@@ -120,7 +85,7 @@ fn icmp(kind: u8, code: u8, rest: u32, sequence: u32) -> Vec<u8> {
 /// A stack under attack.
 struct Target {
     stack: Stack,
-    wire: Wire,
+    wire: RecordingLink,
     now: Duration,
     arrived: Vec<u8>,
     /// How much of the data that is left in its frame is read there, in bytes; `None`: it is never asked for.
@@ -132,23 +97,9 @@ struct Target {
 
 impl Target {
     fn new() -> Target {
-        let settings = Settings {
-            mss: None,
-            send_buffer: 1 << 20,
-            receive_buffer: WINDOW as usize,
-            hop_limit: 64,
-            traffic_class: 0,
-            congestion: Algorithm::Cubic,
-            user_timeout: None,
-            keep_alive: None,
-        };
-        let mut seed = 7u64;
-        let stack = Stack::new(settings, move || {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            seed
-        });
+        let stack = Stack::new(settings(1 << 20, WINDOW as usize), seeds());
         let now = Duration::from_secs(1);
-        let (wire, arrived, theirs) = (Wire::default(), Vec::new(), PEER_ISS + 1);
+        let (wire, arrived, theirs) = (RecordingLink::default(), Vec::new(), PEER_ISS + 1);
         Target { stack, wire, now, arrived, appetite: Some(0), ours: 0, theirs }
     }
 
@@ -177,20 +128,7 @@ impl Target {
     fn deliver(&mut self, packet: Vec<u8>) {
         let mut frame = vec![0; 14];
         frame.extend(packet);
-        let wire_len = frame.len();
-        let received = Received {
-            reply: next_hop(),
-            frame: &mut frame,
-            network: 14,
-            ethertype: 0x0800,
-            checksum: ChecksumState::Verified,
-            segment_size: 0,
-            hardware_type: 1,
-            vlan: None,
-            outgoing: false,
-            wire_len,
-            time: None,
-        };
+        let received = received(next_hop(1, 2), &mut frame, 14, ETHERTYPE_IPV4);
         let Received { frame, .. } = received;
         let shown = Received { frame: &mut *frame, ..received };
         let FrameResult::Data(data) = self.stack.ingress(self.now, shown) else { return };
@@ -389,7 +327,7 @@ fn icmp_errors_that_quote_what_is_not_in_flight_are_ignored() {
         target.stack.dial(
             target.now,
             tuple(),
-            FlowRoute { next_hop: next_hop(), neighbour: Neighbour::Fixed, path: PATH },
+            FlowRoute { next_hop: next_hop(1, 2), neighbour: Neighbour::Fixed, path: PATH },
         );
         let syn = target.sent()[0];
         for offset in [u32::MAX, 1, 2, 1000, 1 << 31] {

@@ -4,18 +4,18 @@
 //! A row gives the rule, the segment, the answer and what the user notices. Where netkat does otherwise than the RFC
 //! says, the rule names whose practice that is; and in one thing for all states that are synchronized: an acknowledgment
 //! is taken from a segment that lies a little before the window or at its right edge, which is answered all the same.
+#[path = "support/recording_link.rs"]
+mod recording_link;
+
 use netkat::{
-    link::{
-        ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, LinkHeader, NextHop, Offloads,
-        Outgoing, Received,
-    },
-    net::{FiveTuple, MacAddr, Protocol},
-    recovery::Algorithm,
+    link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Received},
+    net::{FiveTuple, Protocol},
     stack::{
-        Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack,
+        Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Phase, Stack,
         ip::{self, Fragmentation, Template},
     },
 };
+use recording_link::{PATH, RecordingLink, Sent, next_hop, received, seeds, settings};
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -29,7 +29,6 @@ const PSH: u8 = 8;
 const ACK: u8 = 16;
 const URG: u8 = 32;
 const XMAS: u8 = FIN | PSH | URG;
-const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
 /// The peer's initial sequence number: its numbers wrap within the window.
 const IRS: u32 = 0xffff_f000;
 
@@ -56,36 +55,36 @@ enum State {
 /// Where a segment's sequence number lies.
 #[derive(Clone, Copy, Debug)]
 enum At {
-    /// So far from RCV.NXT.
+    /// Distance from RCV.NXT.
     Next(i32),
-    /// So far from RCV.NXT + RCV.WND, the first number outside.
+    /// Distance from RCV.NXT + RCV.WND, the first number outside the window.
     Edge(i32),
     /// Half of the sequence space away.
     Elsewhere,
 }
 use At::{Edge, Elsewhere, Next};
 
-/// What a segment acknowledges.
+/// The acknowledgment number of a segment.
 #[derive(Clone, Copy, Debug)]
 enum Acked {
     /// SND.NXT: all that was sent.
     All,
     /// SND.UNA: nothing new.
     Known,
-    /// What was never sent.
+    /// A number that was never sent.
     Unsent,
-    /// What was acknowledged long ago.
+    /// A number that was acknowledged long ago.
     Old,
 }
 use Acked::{All, Known, Old, Unsent};
 
-/// What the stack sends.
+/// The stack's answer.
 #[derive(Clone, Copy, Debug)]
 enum Reply {
     Nothing,
     /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`
     Place,
-    /// An ACK of so many numbers more than before.
+    /// An ACK of this many sequence numbers more than before.
     Taken(u32),
     /// `<SEQ=SEG.ACK><CTL=RST>`
     Reset,
@@ -96,13 +95,13 @@ enum Reply {
 }
 use Reply::{Nothing, Place, ResetAck, SynAck, Taken};
 
-/// What the user notices.
+/// The change that the user notices.
 #[derive(Clone, Copy, Debug)]
 enum Then {
     Same,
     /// The connection stands.
     Open,
-    /// The peer has closed, and so far we may send.
+    /// The peer has closed, and we may still send.
     PeerClosed,
     TimeWait,
     /// Over, for no bad reason.
@@ -309,40 +308,7 @@ const TIME_WAIT_RECORD: &[Row] = &[
     ("eighth: the FIN once more", FIN | ACK, Next(-1), All, 0, Place, Same),
 ];
 
-/// A segment that the stack sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sent {
-    flags: u8,
-    sequence: u32,
-    acknowledgment: u32,
-    window: u16,
-}
-
-/// Keeps what is sent.
-#[derive(Default)]
-struct Wire(Vec<Sent>);
-
-impl Link for Wire {
-    fn receive(&mut self) -> Result<Option<Received<'_>>, LinkError> {
-        Ok(None)
-    }
-
-    fn transmit(&mut self, _: &NextHop, packet: &Outgoing<'_>) -> Result<(), LinkError> {
-        let bytes = [packet.headers, packet.payload[0], packet.payload[1]].concat();
-        let tcp = &bytes[if packet.ethertype == ETHERTYPE_IPV4 { 20 } else { 40 }..];
-        let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
-        let window = u16::from_be_bytes([tcp[14], tcp[15]]);
-        let flags = tcp[13] & !PSH;
-        self.0.push(Sent { flags, sequence: word(4), acknowledgment: word(8), window });
-        Ok(())
-    }
-
-    fn offloads(&self) -> Offloads {
-        Offloads { checksum: false, segmentation: false }
-    }
-}
-
-/// What the user sees of a connection.
+/// A connection as the user sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct View {
     phase: Option<Phase>,
@@ -353,7 +319,7 @@ struct View {
 
 struct World {
     stack: Stack,
-    wire: Wire,
+    wire: RecordingLink,
     now: Duration,
     tuple: FiveTuple,
     /// SND.UNA, SND.NXT, RCV.NXT and RCV.WND.
@@ -368,25 +334,14 @@ impl World {
         let ip = |last: u8| -> IpAddr {
             if v6 { [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into() } else { [10, 0, 0, last].into() }
         };
-        let settings = Settings {
-            mss: None,
-            send_buffer: 1 << 16,
-            // Larger than a window field that is not scaled can say.
-            receive_buffer: 1 << 20,
-            hop_limit: 64,
-            traffic_class: 0,
-            congestion: Algorithm::Cubic,
-            user_timeout: None,
-            keep_alive: None,
-        };
-        let mut seed = 7u64;
-        let stack = Stack::new(settings, move || {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            seed
-        });
+        let stack = Stack::new(
+            // The receive buffer is larger than a window field without scaling can express.
+            settings(1 << 16, 1 << 20),
+            seeds(),
+        );
         World {
             stack,
-            wire: Wire::default(),
+            wire: RecordingLink::default(),
             now: Duration::from_secs(1),
             tuple: FiveTuple {
                 protocol: Protocol::Tcp,
@@ -414,7 +369,7 @@ impl World {
             | (State::Listen | State::SynReceivedPassive, false) => return None,
             (_, true) => world.peer(SYN, Next(0), Known, 0),
             (_, false) => {
-                let next_hop = next_hop(2, 1);
+                let next_hop = next_hop(1, 2);
                 let route = FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH };
                 world.stack.dial(world.now, world.tuple, route);
             }
@@ -506,7 +461,7 @@ impl World {
         }
     }
 
-    /// The peer sends a segment.
+    /// Sends a segment as the peer.
     fn peer(&mut self, flags: u8, at: At, acked: Acked, text: usize) {
         let (local, remote) = (self.tuple.local, self.tuple.remote);
         let mut tcp = [remote.port().to_be_bytes(), local.port().to_be_bytes()].concat();
@@ -528,27 +483,19 @@ impl World {
         let mut headers = [0; 64];
         let len = template.write(tcp.len(), 1, Fragmentation::Forbidden, &mut headers);
         let mut frame = [&[0; 14], &headers[..len], &tcp].concat();
-        let wire_len = frame.len();
+        let ethertype = if local.is_ipv4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
         let received = Received {
-            reply: next_hop(2, 1),
-            frame: &mut frame,
-            network: 14,
-            ethertype: if local.is_ipv4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 },
             checksum: ChecksumState::Unverified,
-            segment_size: 0,
-            hardware_type: 1,
-            vlan: None,
-            outgoing: false,
-            wire_len,
-            time: None,
+            ..received(next_hop(1, 2), &mut frame, 14, ethertype)
         };
         assert_eq!(self.stack.ingress(self.now, received), FrameResult::Done);
     }
 
-    /// What the stack sends now.
+    /// Returns the segments that the stack sends now, without PSH.
     fn sent(&mut self) -> Vec<Sent> {
         while self.stack.egress(self.now, &mut self.wire).expect("the wire does not fail") {}
-        let sent = std::mem::take(&mut self.wire.0);
+        let mut sent = std::mem::take(&mut self.wire.0);
+        sent.iter_mut().for_each(|sent| sent.flags &= !PSH);
         if let Some(last) = sent.iter().rfind(|sent| sent.flags & ACK != 0) {
             self.window = last.window.into();
         }
@@ -629,12 +576,6 @@ impl World {
             Broken => assert_eq!(view, closed(Some(Failure::Reset), false), "{context}"),
         }
     }
-}
-
-fn next_hop(destination: u8, source: u8) -> NextHop {
-    let mac = |last| MacAddr([2, 0, 0, 0, 0, last]);
-    let header = LinkHeader::Ethernet { destination: mac(destination), source: mac(source) };
-    NextHop { interface: 1, header }
 }
 
 fn hold(state: State, tables: &[&[Row]]) {

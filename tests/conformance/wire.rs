@@ -37,7 +37,7 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// The data of the option of this kind.
+    /// Returns the data of the option of this kind.
     pub fn option(&self, kind: u8) -> Option<&[u8]> {
         let mut options = self.options.as_slice();
         loop {
@@ -65,10 +65,10 @@ pub struct Wire {
     link: MemoryLink,
     peer: MemoryLink,
     tuple: FiveTuple,
-    /// The initial sequence numbers.
+    /// Initial sequence numbers.
     pub ours: u32,
     pub theirs: u32,
-    /// What the peer says of its window.
+    /// The window that the peer announces, in bytes.
     pub window: u16,
 }
 
@@ -86,7 +86,7 @@ pub fn settings() -> Settings {
 }
 
 impl Wire {
-    /// A stack that has begun to connect; its SYN is under way.
+    /// Returns a stack that has begun to connect; its SYN is under way.
     pub fn dialling(settings: Settings, mtu: usize) -> Wire {
         let (medium, link, peer) = Medium::new(Impairment::default(), 1);
         let (local, remote) = (SocketAddr::from((HOST, PORTS.0)), SocketAddr::from((PEER, PORTS.1)));
@@ -98,7 +98,7 @@ impl Wire {
         Wire { medium, stack, link, peer, tuple, ours: 0, theirs: 7_000_000, window: 10_000 }
     }
 
-    /// A stack that waits to be called.
+    /// Returns a stack that listens.
     pub fn listening(settings: Settings) -> Wire {
         let (medium, link, peer) = Medium::new(Impairment::default(), 1);
         let (local, remote) = (SocketAddr::from((HOST, PORTS.0)), SocketAddr::from((PEER, PORTS.1)));
@@ -110,14 +110,14 @@ impl Wire {
         Wire { medium, stack, link, peer, tuple, ours: 0, theirs: 7_000_000, window: 10_000 }
     }
 
-    /// Connected, with [`OPTIONS`] on the peer's side.
+    /// Returns an established connection whose peer sent [`OPTIONS`].
     pub fn connected(settings: Settings) -> Wire {
         let mut wire = Wire::dialling(settings, 1500);
         wire.answer(&OPTIONS);
         wire
     }
 
-    /// The peer takes the SYN and answers it; the stack's ACK of that is swallowed.
+    /// Answers the SYN as the peer, and takes the stack's ACK.
     pub fn answer(&mut self, options: &[u8]) {
         let syn = self.sent();
         assert_eq!(syn.iter().map(|s| s.flags).collect::<Vec<_>>(), [SYN]);
@@ -131,19 +131,19 @@ impl Wire {
         self.stack.flow(&self.tuple).expect("nothing removes it")
     }
 
-    /// The peer sends a segment.
+    /// Sends a segment as the peer.
     pub fn peer_sends(&mut self, seq: u32, ack: u32, flags: u8, options: &[u8], payload: &[u8]) {
         let tcp = segment(seq, ack, flags, self.window, options, payload, (PORTS.1, PORTS.0));
         self.peer_sends_raw(tcp);
     }
 
-    /// The peer sends a segment whose checksum is not done yet.
+    /// Completes the checksum of a segment, and sends the segment as the peer.
     pub fn peer_sends_raw(&mut self, tcp: Vec<u8>) {
         self.queue(tcp);
         self.turn();
     }
 
-    /// Puts a segment before the stack, which does not look yet.
+    /// Queues a segment at the link. The stack does not receive yet.
     fn queue(&mut self, mut tcp: Vec<u8>) {
         tcp[16..18].fill(0);
         let sum = ip::pseudo_header(PEER.into(), HOST.into(), TCP, tcp.len()).add(&tcp).checksum();
@@ -198,7 +198,7 @@ impl Wire {
         while self.stack.egress(now, &mut self.link).expect("a memory link does not fail") {}
     }
 
-    /// What the stack sends now.
+    /// Returns the segments that the stack sends now.
     pub fn sent(&mut self) -> Vec<Sent> {
         self.turn();
         let at = self.medium.now();
@@ -220,7 +220,7 @@ impl Wire {
         all
     }
 
-    /// Runs the stack by its own timers for `time`: what it sent.
+    /// Runs the stack by its own timers for `time`. Returns the segments sent.
     pub fn run(&mut self, time: Duration) -> Vec<Sent> {
         let end = self.medium.now() + time;
         let mut all = self.sent();
@@ -233,12 +233,12 @@ impl Wire {
         all
     }
 
-    /// The user reads all that there is.
+    /// Reads all received data.
     pub fn read(&mut self) -> Vec<u8> {
         self.read_up_to(usize::MAX)
     }
 
-    /// The user reads at most `limit` bytes.
+    /// Reads at most `limit` bytes.
     pub fn read_up_to(&mut self, limit: usize) -> Vec<u8> {
         let mut all = Vec::new();
         while all.len() < limit && self.flow().received() > 0 {
@@ -252,7 +252,7 @@ impl Wire {
         all
     }
 
-    /// The user writes.
+    /// Writes all of `bytes` to the send buffer.
     pub fn write(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
