@@ -21,6 +21,9 @@ pub(crate) use stream::{Stream, release_output};
 pub(crate) use stream_options::{StandardStreams, StreamOptions};
 pub(crate) use writer::Writer;
 
+/// Longest wait after a signal for a reader of standard output or standard error, in milliseconds.
+const LAST_WORDS_MS: u16 = 300;
+
 /// The reason why a standard stream or a copy of it failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {

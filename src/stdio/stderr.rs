@@ -7,7 +7,7 @@
 //!
 //! O_NONBLOCK belongs to the open file description, which the shell and processes of --exec share, so
 //! `Stream` opens one of its own or writes in pieces that never block.
-use super::Stream;
+use super::{LAST_WORDS_MS, Stream};
 use crate::process::signals;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
@@ -25,12 +25,10 @@ use std::{
 const QUEUE: usize = 256 << 10;
 /// Longest wait at the end of a run for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Longest wait at the end of a run after a signal, whatever the reader takes.
-const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// Standard error; `None` if it could not be opened.
 static STDERR: OnceLock<Option<Stderr>> = OnceLock::new();
-/// Whether the queue has bytes.
+/// The queue has bytes.
 static WAITING: AtomicBool = AtomicBool::new(false);
 
 /// Opens standard error. Call it first, while the process may still open files.
@@ -94,7 +92,7 @@ pub(crate) fn finish() {
     flush();
     let Some(fd) = waiting() else { return };
     let signalled = signals::ending().is_some();
-    let patience = if signalled { LAST_WORDS } else { PATIENCE };
+    let patience = if signalled { Duration::from_millis(LAST_WORDS_MS.into()) } else { PATIENCE };
     if !signalled {
         signals::release();
     }
@@ -158,7 +156,7 @@ struct Queue {
     lost: u64,
     /// Lines dropped that the first line in the queue reports.
     reported: u64,
-    /// Whether the reader is gone.
+    /// The reader is gone.
     gone: bool,
 }
 

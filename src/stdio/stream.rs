@@ -27,7 +27,7 @@ use std::{
 
 /// Room of a pipe that poll(2) reports as writable, in bytes (pipe(7), PIPE_BUF).
 const PIPE_BUF: usize = 4096;
-/// The same for a terminal, in bytes without control characters: poll(2) reports room of at least 256 bytes
+/// Room of a terminal that poll(2) reports as writable, in bytes without control characters: poll(2) reports room of at least 256 bytes
 /// (drivers/tty/tty_buffer.c, tty_buffer_alloc()), but each control character takes extra room
 /// (drivers/tty/n_tty.c, process_output()).
 const TERMINAL_PIECE: usize = 128;

@@ -1,7 +1,7 @@
 //! A writer of data (packet lines, copies, reports): waits for its reader, so that nothing is lost.
 //!
 //! A signal that ends the run ends the wait as well.
-use super::Stream;
+use super::{LAST_WORDS_MS, Stream};
 use crate::{
     kernel,
     process::signals::{self, Signals},
@@ -16,15 +16,12 @@ use std::{
     path::Path,
 };
 
-/// Time for the reader to take the rest after a signal, in milliseconds.
-const LAST_WORDS_MS: u16 = 300;
-
 /// A stream that waits for its reader.
 #[derive(Debug)]
 pub(crate) struct Writer {
     stream: Stream,
     signals: Signals,
-    /// Whether the reader took nothing in that time, so that nothing more is tried.
+    /// The reader took nothing in the last wait after a signal: nothing more is written.
     given_up: bool,
 }
 
