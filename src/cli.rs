@@ -77,8 +77,8 @@ pub struct Cli {
 
     /// Connect the peer with a process
     ///
-    /// What the peer sends is the process's standard input, its standard output is sent to the peer;
-    /// standard error is netkat's. Each client gets a process of its own. The command is split into words
+    /// The process reads the peer's data from standard input, and its standard output is sent to the peer.
+    /// Its standard error is netkat's. Each client gets a process of its own. The command is split into words
     /// as a shell does, but no shell runs. The environment names both ends: NETKAT_REMOTE_ADDR,
     /// NETKAT_REMOTE_PORT, NETKAT_LOCAL_ADDR, NETKAT_LOCAL_PORT, NETKAT_PROTO. The process runs as the user
     /// who called sudo, without capabilities.
@@ -152,7 +152,7 @@ pub struct Cli {
     #[arg(help_heading = CLIENTS, long, value_name = "N", requires = "keep_open", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=65_535))]
     pub max_conns: Option<u32>,
 
-    /// The same as --exec with a command line for /bin/sh
+    /// Connect the peer with a command line that /bin/sh runs
     ///
     /// Example: netkat -l -k --sh-exec 'read name; echo "Hello, $name"' 5000
     #[arg(help_heading = CLIENTS, long, value_name = "COMMAND", hide_short_help = true)]

@@ -103,7 +103,7 @@ struct Results<'r> {
     known: HashMap<u16, (SocketAddr, Result<(), Error>)>,
     /// Ports whose line is not printed yet.
     unprinted: VecDeque<u16>,
-    /// Whether this is the last address, at which a failure is final.
+    /// No address follows: a failure is final.
     last: bool,
 }
 

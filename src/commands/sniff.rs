@@ -40,11 +40,11 @@ pub(crate) struct Sniff {
     pub count: Option<u64>,
     /// Features that the kernel counts as lacking.
     pub overrides: FeatureOverrides,
-    /// What the process gives up once everything is open.
+    /// Privileges that the process gives up once everything is open.
     pub sandbox: Sandbox,
 }
 
-/// Whether the sink takes further frames.
+/// State of the sink after a frame.
 #[derive(PartialEq, Eq)]
 enum Progress {
     GoOn,

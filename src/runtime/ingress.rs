@@ -85,7 +85,7 @@ impl Ingress {
         }
         match stack.ingress(now, Received { frame, ..received }) {
             FrameResult::Data(data) => Some(data),
-            // What was answered is not asked again.
+            // The stack has its answer and asks no second question.
             FrameResult::Ask(_) | FrameResult::Done => None,
         }
     }

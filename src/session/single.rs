@@ -18,7 +18,7 @@ use std::time::Duration;
 /// lost: Linux's minimum RTO is 200 ms (include/net/tcp.h, TCP_RTO_MIN), its timers' granularity at most 10
 /// ms.
 const LINGER: Duration = Duration::from_millis(220);
-/// The same on a lossy path, where the retransmitted FIN may be lost, too.
+/// Stay in TIME-WAIT on a lossy path, where the retransmitted FIN may be lost, too.
 const LOSSY_LINGER: Duration = Duration::from_millis(700);
 /// Longest wait for the acknowledgment of the FIN at the end of a session.
 const LAST_ACK: Duration = Duration::from_secs(1);

@@ -81,8 +81,8 @@ pub fn overhear(ethertype: u16, packet: &[u8]) -> Option<Announcement> {
             let address = arp.get_sender_proto_addr();
             let mac = mac(arp.get_sender_hw_addr());
             // A probe has no sender address (RFC 5227, section 1.1).
-            let names_somebody = !address.is_unspecified() && mac.0[0] & 1 == 0;
-            names_somebody.then_some(Announcement { address: address.into(), mac, overrides: true })
+            let names_a_host = !address.is_unspecified() && mac.0[0] & 1 == 0;
+            names_a_host.then_some(Announcement { address: address.into(), mac, overrides: true })
         }
         // The protocol is checked before the checksum, because most packets are a flow's. NDP has
         // no extension headers.

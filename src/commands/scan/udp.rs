@@ -79,7 +79,7 @@ struct Round<'a, 'r> {
     silent: Vec<(SocketAddr, u64)>,
     /// Number of ports that the host reported as unreachable.
     unreachable: usize,
-    /// Whether an ICMP error answered a repeated probe, not the first.
+    /// An ICMP error answered a repeated probe, not the first.
     repeated: bool,
 }
 

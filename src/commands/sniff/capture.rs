@@ -50,7 +50,7 @@ pub(super) struct Capture<'a> {
     numbers: BTreeMap<u32, u32>,
     /// The interface's index, if the capture is of one.
     single: Option<u32>,
-    /// Whether that interface is down.
+    /// The single interface is down.
     down: bool,
     statistics: InterfaceStatistics,
     /// Time of the last reading of the kernel's counters.
