@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 /// # Errors
 /// [`Error::Translated`] with the rule's place. Rules that cannot be read are no error.
 pub fn refuse_translated(setup: &Setup) -> Result<(), Error> {
-    if setup.remote.is_some() || setup.persona.is_some() {
+    if setup.remote.is_some() || setup.assumed.is_some() {
         return Ok(());
     }
     let at: Vec<_> = setup.local.iter().map(|ip| SocketAddr::new(*ip, setup.port)).collect();

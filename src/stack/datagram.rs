@@ -7,11 +7,10 @@
 mod inbox;
 
 use super::{
-    Admission, FlowRoute, Gate, Neighbour, Path, Question, Settings,
-    door::Judgement,
-    fragment,
+    Admission, FlowRoute, Gate, Neighbour, Path, Settings, UnverifiedSource, fragment,
     icmp::{IcmpError, Reason},
     ip::{self, Fragment, Fragmentation, Template, UDP},
+    source_validation::Validation,
 };
 use crate::{
     host::interface::Interface,
@@ -263,8 +262,8 @@ impl DatagramSocket {
     }
 
     /// Handles a UDP packet; `bytes` begins with the UDP header. `trusted` skips the checksum.
-    /// `segment_size` is that of a coalesced frame, else 0. `door` judges a peer that is new, or
-    /// that came by a new path. A packet that raises a question has to be shown again.
+    /// `segment_size` is that of a coalesced frame, else 0. `validate` judges a peer that is new, or
+    /// that came by a new path. A packet of an unverified source has to be handed over again.
     pub(super) fn ingress(
         &mut self,
         header: &ip::Header,
@@ -272,8 +271,8 @@ impl DatagramSocket {
         reply: NextHop,
         trusted: bool,
         segment_size: usize,
-        door: &mut dyn FnMut(&FiveTuple) -> Judgement,
-    ) -> Option<Question> {
+        validate: &mut dyn FnMut(&FiveTuple) -> Validation,
+    ) -> Option<UnverifiedSource> {
         let Some((ports, payload)) = parse(header, bytes, trusted) else {
             self.note_invalid(header, bytes);
             log::debug!("dropping an invalid datagram from {}", header.source);
@@ -292,13 +291,13 @@ impl DatagramSocket {
             size => size,
         };
         let count = payload.len().div_ceil(datagrams).max(1) as u64;
-        match self.admit(tuple, reply, door) {
+        match self.admit(tuple, reply, validate) {
             Admitted::Yes => {}
             Admitted::No => {
                 self.counters.strangers += count;
                 return None;
             }
-            Admitted::Unknown(question) => return Some(question),
+            Admitted::Unknown(unverified) => return Some(unverified),
         }
         self.heard = true;
         self.counters.datagrams_received += count;
@@ -316,15 +315,15 @@ impl DatagramSocket {
         &mut self,
         tuple: FiveTuple,
         reply: NextHop,
-        door: &mut dyn FnMut(&FiveTuple) -> Judgement,
+        validate: &mut dyn FnMut(&FiveTuple) -> Validation,
     ) -> Admitted {
         let known = self.peer.as_mut().filter(|peer| peer.tuple == tuple);
         let Some(service) = &self.service else {
             return match known {
                 None => Admitted::No,
                 Some(peer) if peer.came_from.interface == reply.interface => Admitted::Yes,
-                Some(peer) => match door(&tuple) {
-                    Judgement::Open(..) => {
+                Some(peer) => match validate(&tuple) {
+                    Validation::Valid(..) => {
                         peer.came_from = reply;
                         Admitted::Yes
                     }
@@ -343,12 +342,12 @@ impl DatagramSocket {
             log::debug!("ignoring a datagram from {}", tuple.remote);
             return Admitted::No;
         }
-        let (next_hop, neighbour) = match door(&tuple) {
-            Judgement::Open(next_hop, neighbour) => (next_hop, neighbour),
+        let (next_hop, neighbour) = match validate(&tuple) {
+            Validation::Valid(next_hop, neighbour) => (next_hop, neighbour),
             other => return other.into(),
         };
         let Some(path) = service.paths.get(&next_hop.interface).copied() else {
-            log::debug!("the way back to {} leads out of an interface that is not served", tuple.remote);
+            log::debug!("the route back to {} leads out of an interface that is not served", tuple.remote);
             return Admitted::No;
         };
         match self.peer.as_mut().filter(|_| !stranger) {
@@ -555,15 +554,15 @@ impl DatagramSocket {
 enum Admitted {
     Yes,
     No,
-    Unknown(Question),
+    Unknown(UnverifiedSource),
 }
 
-impl From<Judgement> for Admitted {
-    fn from(judgement: Judgement) -> Admitted {
+impl From<Validation> for Admitted {
+    fn from(judgement: Validation) -> Admitted {
         match judgement {
-            Judgement::Open(..) => Admitted::Yes,
-            Judgement::Closed | Judgement::Busy => Admitted::No,
-            Judgement::Ask(question) => Admitted::Unknown(question),
+            Validation::Valid(..) => Admitted::Yes,
+            Validation::Invalid | Validation::RateLimited => Admitted::No,
+            Validation::Unverified(unverified) => Admitted::Unknown(unverified),
         }
     }
 }

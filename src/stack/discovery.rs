@@ -25,7 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const ARP_LEN: usize = 28;
 /// Length of a solicitation or advertisement with one link-layer address option, in bytes.
 const NDP_LEN: usize = 32;
-/// Hop limit of NDP messages (RFC 4861, section 7.1). A message with another one has crossed a
+/// NextHopAddress limit of NDP messages (RFC 4861, section 7.1). A message with another one has crossed a
 /// router and is forged.
 const NDP_HOP_LIMIT: u8 = 255;
 
@@ -362,7 +362,7 @@ mod tests {
 
     const FROM: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
-    fn persona(last: u8, v6: bool) -> AssumedAddress {
+    fn assumed(last: u8, v6: bool) -> AssumedAddress {
         let address = match v6 {
             false => IpAddr::from([10, 0, 0, last]),
             true => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]),
@@ -371,9 +371,9 @@ mod tests {
     }
 
     #[test]
-    fn two_personas_find_each_other() {
+    fn two_hosts_find_each_other() {
         for v6 in [false, true] {
-            let (a, b) = (persona(1, v6), persona(2, v6));
+            let (a, b) = (assumed(1, v6), assumed(2, v6));
             let question = a.solicit(b.address);
             let heard = b.hear(question.ethertype, &question.packet, FROM);
             assert_eq!(heard, Some(Resolution::Request { by: a.address, at: a.mac }));
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn a_probe_finds_the_address_in_use() {
         for v6 in [false, true] {
-            let (owner, mut thief) = (persona(1, v6), persona(2, v6));
+            let (owner, mut thief) = (assumed(1, v6), assumed(2, v6));
             thief.address = owner.address;
             let probe = thief.probe();
             let Some(Resolution::Request { by, at }) = owner.hear(probe.ethertype, &probe.packet, FROM)
@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn announcements_claim_and_our_own_are_not_heard() {
         for v6 in [false, true] {
-            let (owner, mut other) = (persona(1, v6), persona(2, v6));
+            let (owner, mut other) = (assumed(1, v6), assumed(2, v6));
             other.address = owner.address;
             let claim = owner.announce();
             let heard = other.hear(claim.ethertype, &claim.packet, FROM);
@@ -416,7 +416,7 @@ mod tests {
     #[test]
     fn whoever_asks_answers_or_announces_is_overheard() {
         for v6 in [false, true] {
-            let (a, b) = (persona(1, v6), persona(2, v6));
+            let (a, b) = (assumed(1, v6), assumed(2, v6));
             let words = Some(Announcement { address: a.address, mac: a.mac, overrides: true });
             for message in [a.solicit(b.address), a.answer(b.address, b.mac), a.announce()] {
                 assert_eq!(overhear(message.ethertype, &message.packet), words);
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn neighbour_discovery_from_afar_is_forged() {
-        let (a, b) = (persona(1, true), persona(2, true));
+        let (a, b) = (assumed(1, true), assumed(2, true));
         let mut question = a.solicit(b.address);
         question.packet[7] = 254;
         assert_eq!(b.hear(question.ethertype, &question.packet, FROM), None);
@@ -437,14 +437,14 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_messages_do_not_panic(v6: bool, cut in 0..80usize, flips in proptest::collection::vec((0..80usize, any::<u8>()), 0..5)) {
-            let mut question = persona(1, v6).solicit(persona(2, v6).address);
+            let mut question = assumed(1, v6).solicit(assumed(2, v6).address);
             question.packet.truncate(cut);
             for (at, value) in flips {
                 if let Some(byte) = question.packet.get_mut(at) {
                     *byte = value;
                 }
             }
-            let _ = persona(2, v6).hear(question.ethertype, &question.packet, FROM);
+            let _ = assumed(2, v6).hear(question.ethertype, &question.packet, FROM);
             let _ = overhear(question.ethertype, &question.packet);
         }
     }

@@ -385,7 +385,7 @@ impl Flow {
     }
 
     /// Fails the connection without sending anything, because its interface is gone.
-    pub fn strand(&mut self, interface: &str) {
+    pub fn fail_interface(&mut self, interface: &str) {
         self.failure.get_or_insert_with(|| Failure::InterfaceGone(interface.to_owned()));
     }
 

@@ -3,10 +3,11 @@
 //! A [`Stack`] is a table from five-tuple to [`Flow`]. Each flow has a small smoltcp of its own,
 //! made when a connection is dialed or when a handshake completes. A listener's backlog is
 //! therefore a plain number, a flood of SYNs cannot touch established connections, and memory
-//! follows use: a handshake under way or a connection in TIME-WAIT is a small record.
+//! follows use: a pending handshake or a connection in TIME-WAIT is a small record.
 //!
 //! The stack does no I/O. The event loop calls it in this order: [`Stack::ingress`] for each
-//! received frame; [`Stack::learn`] and [`Stack::ingress`] again where that returned a question;
+//! received frame; [`Stack::learn_return_route`] and [`Stack::ingress`] again where that returned an
+//! unverified source;
 //! [`Stack::received_data`] where it returned data; [`Stack::accept`] and [`Stack::flow`] for the
 //! user's turn; [`Stack::egress`] with the link to send by; [`Stack::poll_at`] for the time of the
 //! next [`Stack::egress`]. [`Stack::dial`], [`Stack::listen`] and [`DatagramSocket::dial`] begin
@@ -17,7 +18,6 @@ mod deadlines;
 mod departed;
 mod discard;
 mod discovery;
-mod door;
 mod flow;
 mod flow_route;
 pub mod fragment;
@@ -30,6 +30,7 @@ mod listen;
 pub mod martian;
 mod next_hop;
 mod peer_retransmissions;
+mod source_validation;
 mod state_machine;
 mod time_wait;
 
@@ -41,12 +42,12 @@ use crate::{
 };
 use deadlines::Deadlines;
 use departed::Departed;
-use door::{Door, Judgement};
 use fragment::Reassembly;
 use handshake::{Cookies, Handshakes};
 use header_only::HeaderOnly;
 use listen::Found;
 use next_hop::Solicitations;
+use source_validation::{SourceValidator, Validation};
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
@@ -60,12 +61,12 @@ pub use datagram::{
 };
 pub use discard::{Discard, Discards};
 pub use discovery::AssumedAddress;
-pub use door::{Question, WayBack};
 pub use flow::{Counters, Failure, Flow, Phase, ReceivedData};
 pub use flow_route::{FlowRoute, Path, Settings};
 pub use impersonation::Impersonation;
 pub use listen::{Admission, Gate, Listener};
 pub use next_hop::{Neighbour, Source};
+pub use source_validation::{ReturnRoute, UnverifiedSource};
 pub use state_machine::{State, StateMachine};
 
 /// A table of flows, with the listener, the UDP port and the tables that they share.
@@ -88,7 +89,7 @@ pub struct Stack {
     changed: Vec<FiveTuple>,
     /// Answers to segments of no connection.
     replies: Vec<HeaderOnly>,
-    door: Door,
+    validator: SourceValidator,
     solicitations: Solicitations,
     unlocated: Vec<FiveTuple>,
     /// The local UDP port, if the stack is used for UDP.
@@ -139,9 +140,9 @@ struct Metadata {
 pub enum FrameResult {
     /// The stack is done with the frame.
     Done,
-    /// The frame was not handled. It has to be shown again once the question is answered by
-    /// [`Stack::learn`].
-    Ask(Question),
+    /// The frame was not handled. It has to be handed over again once the route back to its source
+    /// is known: see [`Stack::learn_return_route`].
+    Unverified(UnverifiedSource),
     /// The frame carries data that is in order and can be read where it lies, by
     /// [`Stack::received_data`]. Without that call the data counts as lost, and the peer
     /// retransmits it.
@@ -193,7 +194,7 @@ impl Stack {
             departed: Departed::default(),
             changed: Vec::new(),
             replies: Vec::new(),
-            door: Door::default(),
+            validator: SourceValidator::default(),
             solicitations: Solicitations::default(),
             unlocated: Vec::new(),
             seed: Box::new(seed),
@@ -222,8 +223,8 @@ impl Stack {
     }
 
     /// Starts to answer for an address that this host does not own.
-    pub fn impersonate(&mut self, persona: AssumedAddress) {
-        self.impersonation = Some(Impersonation::new(persona));
+    pub fn impersonate(&mut self, assumed: AssumedAddress) {
+        self.impersonation = Some(Impersonation::new(assumed));
     }
 
     /// Returns the impersonation, if there is one.
@@ -249,10 +250,10 @@ impl Stack {
     }
 
     /// Fails the flows of an interface that disappeared; `name` was its name.
-    pub fn strand(&mut self, interface: u32, name: &str) {
+    pub fn fail_interface(&mut self, interface: u32, name: &str) {
         for (tuple, flow) in &mut self.flows {
             if flow.next_hop().interface == interface {
-                flow.strand(name);
+                flow.fail_interface(name);
                 self.touched.insert(*tuple);
             }
         }
@@ -324,21 +325,21 @@ impl Stack {
         self.orphans.order.push_back(*tuple);
     }
 
-    /// Turns on questions: no source is answered before the route back to it is known (see
-    /// [`Question`]).
-    pub fn ask_ways_back(&mut self) {
-        self.door.ask();
+    /// Turns on the validation of sources: none is answered before the route back to it is known
+    /// (see [`UnverifiedSource`]).
+    pub fn require_return_routes(&mut self) {
+        self.validator.enable();
     }
 
-    /// Takes the answer to a question; `None` if there is no route back. The packet that raised the
-    /// question has to be shown again.
-    pub fn learn(&mut self, question: Question, way: Option<WayBack>) {
-        self.door.learn(question, way);
+    /// Stores the route back to a source; `None` if there is none. The packet that
+    /// [`Stack::ingress`] did not handle has to be handed over again.
+    pub fn learn_return_route(&mut self, unverified: UnverifiedSource, route: Option<ReturnRoute>) {
+        self.validator.learn(unverified, route);
     }
 
     /// Drops all known routes back, because the tables that they came from have changed.
-    pub fn forget_ways_back(&mut self) {
-        self.door.forget();
+    pub fn forget_return_routes(&mut self) {
+        self.validator.forget();
     }
 
     /// Handles a received frame.
@@ -392,17 +393,17 @@ impl Stack {
             ip::UDP => {
                 let Some(bytes) = packet.get(header.transport..header.end) else { return FrameResult::Done };
                 let Metadata { reply, checksum, segment_size } = metadata;
-                let door = &mut |tuple: &FiveTuple| self.door.judge(now, tuple, &reply, false);
+                let validate = &mut |tuple: &FiveTuple| self.validator.validate(now, tuple, &reply, false);
                 let datagrams = &mut self.datagrams;
-                let question = datagrams.ingress(
+                let unverified = datagrams.ingress(
                     &header,
                     bytes,
                     reply,
                     checksum.is_trusted(),
                     segment_size.into(),
-                    door,
+                    validate,
                 );
-                return question.map_or(FrameResult::Done, FrameResult::Ask);
+                return unverified.map_or(FrameResult::Done, FrameResult::Unverified);
             }
             ip::ICMP | ip::ICMPV6 => {
                 // An error is addressed to the sender of the packet that it quotes (RFC 1122,
@@ -419,7 +420,7 @@ impl Stack {
     }
 
     /// Handles a fragment. The route back is confirmed before the fragment is stored, because the
-    /// whole packet cannot be shown again.
+    /// whole packet cannot be handed over again.
     fn ingress_fragment(
         &mut self,
         now: Duration,
@@ -432,10 +433,10 @@ impl Stack {
             local: SocketAddr::new(header.destination, 0),
             remote: SocketAddr::new(header.source, 0),
         };
-        match self.door.judge(now, &tuple, &metadata.reply, false) {
-            Judgement::Open(..) => {}
-            Judgement::Ask(question) => return FrameResult::Ask(question),
-            Judgement::Closed | Judgement::Busy => return FrameResult::Done,
+        match self.validator.validate(now, &tuple, &metadata.reply, false) {
+            Validation::Valid(..) => {}
+            Validation::Unverified(unverified) => return FrameResult::Unverified(unverified),
+            Validation::Invalid | Validation::RateLimited => return FrameResult::Done,
         }
         let Some(mut whole) = self.reassembly.insert(now, header, packet) else { return FrameResult::Done };
         let metadata = Metadata { checksum: ChecksumState::Unverified, segment_size: 0, ..metadata };
@@ -485,10 +486,10 @@ impl Stack {
             Some(flow) => {
                 // Another interface than before, as when a route has several paths.
                 if flow.came_by() != reply.interface {
-                    match self.door.judge(now, &tuple, &reply, false) {
-                        Judgement::Open(..) => flow.set_came_by(reply.interface),
-                        Judgement::Ask(question) => return FrameResult::Ask(question),
-                        Judgement::Closed | Judgement::Busy => return FrameResult::Done,
+                    match self.validator.validate(now, &tuple, &reply, false) {
+                        Validation::Valid(..) => flow.set_came_by(reply.interface),
+                        Validation::Unverified(unverified) => return FrameResult::Unverified(unverified),
+                        Validation::Invalid | Validation::RateLimited => return FrameResult::Done,
                     }
                 }
                 flow
@@ -499,7 +500,7 @@ impl Stack {
                     None => return FrameResult::Done,
                 },
                 Found::Nothing => return FrameResult::Done,
-                Found::Unknown(question) => return FrameResult::Ask(question),
+                Found::Unverified(unverified) => return FrameResult::Unverified(unverified),
             },
             None => return FrameResult::Done,
         };
