@@ -79,7 +79,7 @@ impl Listen {
         for (tuple, summary) in remaining {
             report.remaining_client(&tuple, &summary, result.as_ref().copied());
         }
-        report.served(server.served(), engine.kept());
+        report.served(server.served(), engine.guard_drops());
         Ok(result?)
     }
 

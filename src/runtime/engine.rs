@@ -22,7 +22,7 @@ use crate::{
     net::{FiveTuple, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
-    stack::{AssumedAddress, MAX_ENDED, Path, Settings, Source, Stack},
+    stack::{AnnouncementSource, AssumedAddress, MAX_ENDED, Path, Settings, Stack},
     stdio::Interest,
 };
 use std::{
@@ -116,7 +116,7 @@ pub struct Engine {
     /// Our interfaces in their last known state, by index.
     interfaces: HashMap<u32, Interface>,
     /// The programs that ran before the guards at their attachment; a later query takes a capability.
-    ahead: Vec<String>,
+    earlier_programs: Vec<String>,
     sandbox: Sandbox,
 }
 
@@ -177,7 +177,8 @@ impl Engine {
         if let Some(guard) = guards.first() {
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
         }
-        let ahead = guards.iter().flat_map(|guard| guard.ahead().unwrap_or_default()).collect();
+        let earlier_programs =
+            guards.iter().flat_map(|guard| guard.earlier_programs().unwrap_or_default()).collect();
         let mut stack = Stack::new(setup.settings.clone(), unpredictable);
         stack.limit_memory(memory.connections);
         stack.require_return_routes();
@@ -199,7 +200,7 @@ impl Engine {
             monitor,
             ingress,
             interfaces: setup.interfaces.iter().map(|i| (i.index, i.clone())).collect(),
-            ahead,
+            earlier_programs,
             sandbox: setup.sandbox,
         })
     }
@@ -220,7 +221,7 @@ impl Engine {
     }
 
     /// Returns the number of packets that the guard has dropped.
-    pub fn kept(&self) -> u64 {
+    pub fn guard_drops(&self) -> u64 {
         self.programs.counters().dropped
     }
 
@@ -305,7 +306,7 @@ impl Engine {
                 false => self.programs.table().into_iter().for_each(|table| table.remove(&tuple)),
             }
         }
-        if let Some(time) = self.stack.expects_strangers(now)
+        if let Some(time) = self.stack.expects_cookies(now)
             && now + time > self.unsure_until + CHECK_INTERVAL
         {
             // Once a second in a SYN flood, not for each SYN.
@@ -380,7 +381,7 @@ impl Engine {
         for change in self.monitor.changes()? {
             match change {
                 Change::Neighbour { interface, address, mac } => {
-                    self.stack.move_neighbour(now, interface, address, mac, Source::Kernel);
+                    self.stack.move_neighbour(now, interface, address, mac, AnnouncementSource::Kernel);
                     self.stack.forget_return_routes();
                 }
                 Change::Interface(interface) => self.change_interface(now, interface),
@@ -446,7 +447,7 @@ impl Engine {
     /// freed.
     pub fn check(&mut self) {
         if self.leak.grew(&self.programs.counters()) {
-            let who = match self.ahead.as_slice() {
+            let who = match self.earlier_programs.as_slice() {
                 [] => "a program that was attached at tc ingress after netkat had started".to_owned(),
                 names => names.join(", "),
             };

@@ -61,7 +61,7 @@ pub fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
     let found = match (setup.remote, setup.local.as_slice()) {
         (Some(remote), [local, ..]) if remote.port() != 0 => {
             let local = SocketAddr::new(*local, port);
-            conntrack::twin(&FiveTuple { protocol: setup.protocol, local, remote })
+            conntrack::translated_connection(&FiveTuple { protocol: setup.protocol, local, remote })
         }
         (None, addresses) if setup.protocol == Protocol::Udp => {
             conntrack::at_port(Protocol::Udp, addresses, port)

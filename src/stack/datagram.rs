@@ -54,7 +54,7 @@ pub fn max_payload(local: IpAddr) -> usize {
 pub enum Audience {
     /// The first peer that sends a datagram; all others are dropped from then on.
     First,
-    /// Every peer; datagrams are sent to the peer that was heard last.
+    /// Every peer; datagrams are sent to the peer that was heard from last.
     All,
 }
 
@@ -102,7 +102,7 @@ struct Peer {
 
 /// An answer from a port of the surveyed host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct SurveyAnswer {
     /// The port that answered.
     pub port: SocketAddr,
     /// A datagram, or an ICMP error.
@@ -119,11 +119,11 @@ pub struct DatagramSocket {
     service: Option<DatagramService>,
     peer: Option<Peer>,
     /// Whether the peer has sent anything.
-    heard: bool,
+    has_received: bool,
     inbox: Inbox,
     errors: VecDeque<IcmpError>,
     /// Answers from all ports of the peer's address, during a survey.
-    findings: Option<VecDeque<Finding>>,
+    survey_answers: Option<VecDeque<SurveyAnswer>>,
     /// Datagrams with a wrong checksum or length, by the surveyed host's port.
     invalid: HashMap<u16, u64>,
     counters: DatagramCounters,
@@ -141,10 +141,10 @@ impl DatagramSocket {
             id: seed as u32,
             service: None,
             peer: None,
-            heard: false,
+            has_received: false,
             inbox: Inbox::default(),
             errors: VecDeque::new(),
-            findings: None,
+            survey_answers: None,
             invalid: HashMap::new(),
             counters: DatagramCounters::default(),
             confirmed: (Duration::ZERO, 0, 0),
@@ -162,14 +162,14 @@ impl DatagramSocket {
     }
 
     /// Starts a survey: from now on, every answer from any port of the peer's address becomes a
-    /// [`Finding`] and nothing else, so that each port can be dialed in turn.
+    /// [`SurveyAnswer`] and nothing else, so that each port can be dialed in turn.
     pub fn survey(&mut self) {
-        self.findings = Some(VecDeque::new());
+        self.survey_answers = Some(VecDeque::new());
     }
 
     /// Returns the next answer to a survey.
-    pub fn take_finding(&mut self) -> Option<Finding> {
-        self.findings.as_mut()?.pop_front()
+    pub fn take_survey_answer(&mut self) -> Option<SurveyAnswer> {
+        self.survey_answers.as_mut()?.pop_front()
     }
 
     /// Returns how many datagrams with a wrong checksum or length a port of the surveyed host has
@@ -182,7 +182,8 @@ impl DatagramSocket {
     /// one.
     fn note_invalid(&mut self, header: &ip::Header, bytes: &[u8]) {
         self.counters.invalid += 1;
-        let surveyed = self.findings.as_ref().and(self.peer.as_ref()).map(|peer| peer.tuple.remote.ip());
+        let surveyed =
+            self.survey_answers.as_ref().and(self.peer.as_ref()).map(|peer| peer.tuple.remote.ip());
         if surveyed == Some(header.source)
             && let Some((source, _)) = segment::ports(bytes)
         {
@@ -192,16 +193,16 @@ impl DatagramSocket {
 
     /// Records an answer from a port of the surveyed host. Returns whether a survey is under way.
     fn find(&mut self, local: SocketAddr, port: SocketAddr, answer: Result<(), IcmpError>) -> bool {
-        let Some(findings) = &mut self.findings else { return false };
+        let Some(survey_answers) = &mut self.survey_answers else { return false };
         let ours = |peer: Peer| peer.tuple.local == local && peer.tuple.remote.ip() == port.ip();
-        if self.peer.is_some_and(ours) && findings.len() < MAX_FINDINGS {
-            findings.push_back(Finding { port, answer });
+        if self.peer.is_some_and(ours) && survey_answers.len() < MAX_FINDINGS {
+            survey_answers.push_back(SurveyAnswer { port, answer });
         }
         true
     }
 
     fn set_peer(&mut self, tuple: FiveTuple, route: FlowRoute) {
-        self.heard = false;
+        self.has_received = false;
         self.errors.clear();
         self.peer = Some(Peer {
             tuple,
@@ -221,14 +222,14 @@ impl DatagramSocket {
     }
 
     /// Returns the peer that [`DatagramSocket::send`] sends to: the one dialed, or the one that was
-    /// heard first or last.
+    /// heard from first or last.
     pub fn peer(&self) -> Option<FiveTuple> {
         self.peer.map(|peer| peer.tuple)
     }
 
     /// Returns whether the peer has ever sent anything.
     pub fn was_answered(&self) -> bool {
-        self.heard
+        self.has_received
     }
 
     /// Returns the traffic counters.
@@ -262,8 +263,8 @@ impl DatagramSocket {
     }
 
     /// Handles a UDP packet; `bytes` begins with the UDP header. `trusted` skips the checksum.
-    /// `segment_size` is that of a coalesced frame, else 0. `validate` judges a peer that is new, or
-    /// that came by a new path. A packet of an unverified source has to be handed over again.
+    /// `segment_size` is that of a coalesced frame, else 0. `validate` judges a peer that is new,
+    /// or that came by a new path. A packet of an unverified source has to be handed over again.
     pub(super) fn ingress(
         &mut self,
         header: &ip::Header,
@@ -299,7 +300,7 @@ impl DatagramSocket {
             }
             Admitted::Unknown(unverified) => return Some(unverified),
         }
-        self.heard = true;
+        self.has_received = true;
         self.counters.datagrams_received += count;
         self.counters.bytes_received += payload.len() as u64;
         match payload.is_empty() {

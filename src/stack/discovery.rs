@@ -25,8 +25,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const ARP_LEN: usize = 28;
 /// Length of a solicitation or advertisement with one link-layer address option, in bytes.
 const NDP_LEN: usize = 32;
-/// NextHopAddress limit of NDP messages (RFC 4861, section 7.1). A message with another one has crossed a
-/// router and is forged.
+/// Hop limit of NDP messages (RFC 4861, section 7.1). A message with another one has
+/// crossed a router and is forged.
 const NDP_HOP_LIMIT: u8 = 255;
 
 /// An address that this host does not own and answers for.

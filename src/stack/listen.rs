@@ -6,7 +6,7 @@ use super::{
     next_hop::Neighbour,
     source_validation::{UnverifiedSource, Validation},
     state_machine,
-    time_wait::Answer,
+    time_wait::TimeWaitAnswer,
 };
 use crate::{
     link::NextHop,
@@ -65,7 +65,7 @@ impl Stack {
     pub fn stop_listening(&mut self) {
         self.listening = false;
         for tuple in self.handshakes.clear() {
-            self.depart(tuple);
+            self.remember_closed(tuple);
         }
         for tuple in std::mem::take(&mut self.accepted) {
             if let Some(flow) = self.flow(&tuple) {
@@ -93,7 +93,8 @@ impl Stack {
         reply: NextHop,
     ) -> Found {
         let window = syn_window(self.settings.receive_buffer);
-        // The handshake's SYN has passed the validation, and its answers keep the next hop found then.
+        // The handshake's SYN has passed the validation, and its answers keep the next hop found
+        // then.
         if let Some(handshake) = self.handshakes.get(&tuple) {
             match handshake.classify(segment, window) {
                 Reply::Completed => {
@@ -107,21 +108,21 @@ impl Stack {
                     let next_hop = handshake.next_hop;
                     // The first SYN got a cookie, and only a retransmitted one got a record.
                     if self.redeem(now, &tuple, segment, next_hop).is_some() {
-                        return self.handle_stranger(now, tuple, segment, reply);
+                        return self.handle_unknown(now, tuple, segment, reply);
                     }
                     self.reset(tuple, segment, next_hop);
                 }
                 Reply::Nothing => {}
-                Reply::Replaced => return self.handle_stranger(now, tuple, segment, reply),
+                Reply::Replaced => return self.handle_unknown(now, tuple, segment, reply),
             }
             return Found::Nothing;
         }
-        self.handle_stranger(now, tuple, segment, reply)
+        self.handle_unknown(now, tuple, segment, reply)
     }
 
     /// Handles a segment of no flow, if gate and source validation let it pass. The gate comes
     /// first: sources that it ignores are not worth a query.
-    fn handle_stranger(
+    fn handle_unknown(
         &mut self,
         now: Duration,
         tuple: FiveTuple,
@@ -141,12 +142,12 @@ impl Stack {
         self.handshakes.remove(&tuple);
         let mut beyond = None;
         match self.time_waits.ingress(now, &tuple, segment) {
-            Some(Answer::Nothing) => return Found::Nothing,
-            Some(Answer::Repeat(last)) => {
+            Some(TimeWaitAnswer::Nothing) => return Found::Nothing,
+            Some(TimeWaitAnswer::Repeat(last)) => {
                 self.reply(last);
                 return Found::Nothing;
             }
-            Some(Answer::Open { beyond: old }) => beyond = Some(old),
+            Some(TimeWaitAnswer::Open { beyond: old }) => beyond = Some(old),
             None => {}
         }
         if let Some(handshake) = self.redeem(now, &tuple, segment, next_hop) {

@@ -6,8 +6,8 @@
 //! follows use: a pending handshake or a connection in TIME-WAIT is a small record.
 //!
 //! The stack does no I/O. The event loop calls it in this order: [`Stack::ingress`] for each
-//! received frame; [`Stack::learn_return_route`] and [`Stack::ingress`] again where that returned an
-//! unverified source;
+//! received frame; [`Stack::learn_return_route`] and [`Stack::ingress`] again where that returned
+//! an unverified source;
 //! [`Stack::received_data`] where it returned data; [`Stack::accept`] and [`Stack::flow`] for the
 //! user's turn; [`Stack::egress`] with the link to send by; [`Stack::poll_at`] for the time of the
 //! next [`Stack::egress`]. [`Stack::dial`], [`Stack::listen`] and [`DatagramSocket::dial`] begin
@@ -15,7 +15,6 @@
 pub mod checksum;
 mod datagram;
 mod deadlines;
-mod departed;
 mod discard;
 mod discovery;
 mod flow;
@@ -30,6 +29,7 @@ mod listen;
 pub mod martian;
 mod next_hop;
 mod peer_retransmissions;
+mod recently_closed;
 mod source_validation;
 mod state_machine;
 mod time_wait;
@@ -41,12 +41,12 @@ use crate::{
     segment::{self, Segment},
 };
 use deadlines::Deadlines;
-use departed::Departed;
-use fragment::Reassembly;
+use fragment::FragmentReassembly;
 use handshake::{Cookies, Handshakes};
 use header_only::HeaderOnly;
 use listen::Found;
 use next_hop::Solicitations;
+use recently_closed::RecentlyClosed;
 use source_validation::{SourceValidator, Validation};
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -57,15 +57,15 @@ use std::{
 use time_wait::TimeWaits;
 
 pub use datagram::{
-    Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, Finding, max_payload,
+    Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, SurveyAnswer, max_payload,
 };
 pub use discard::{Discard, Discards};
 pub use discovery::AssumedAddress;
-pub use flow::{Counters, Failure, Flow, Phase, ReceivedData};
+pub use flow::{Flow, FlowCounters, FlowFailure, Phase, ReceivedData};
 pub use flow_route::{FlowRoute, Path, Settings};
 pub use impersonation::Impersonation;
 pub use listen::{Admission, Gate, Listener};
-pub use next_hop::{Neighbour, Source};
+pub use next_hop::{AnnouncementSource, Neighbour};
 pub use source_validation::{ReturnRoute, UnverifiedSource};
 pub use state_machine::{State, StateMachine};
 
@@ -84,7 +84,7 @@ pub struct Stack {
     accepted: VecDeque<FiveTuple>,
     orphans: Orphans,
     time_waits: TimeWaits,
-    departed: Departed,
+    recently_closed: RecentlyClosed,
     /// Connections added or dropped: see [`Stack::take_changed`].
     changed: Vec<FiveTuple>,
     /// Answers to segments of no connection.
@@ -94,7 +94,7 @@ pub struct Stack {
     unlocated: Vec<FiveTuple>,
     /// The local UDP port, if the stack is used for UDP.
     pub datagrams: DatagramSocket,
-    reassembly: Reassembly,
+    reassembly: FragmentReassembly,
     /// The memory of all flows' buffers.
     pool: MemoryPool,
     /// When memory was last reclaimed from idle flows.
@@ -116,7 +116,7 @@ const MAX_ORPHANS: usize = 1024;
 const RECLAIM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Maximum connections that are over and still known: released, in TIME-WAIT, or remembered.
-pub const MAX_ENDED: usize = MAX_ORPHANS + time_wait::LIMIT + departed::LIMIT;
+pub const MAX_ENDED: usize = MAX_ORPHANS + time_wait::LIMIT + recently_closed::LIMIT;
 
 /// A table of released flows and their deadlines.
 #[derive(Debug, Default)]
@@ -177,7 +177,7 @@ impl Stack {
     pub fn new(settings: Settings, mut seed: impl FnMut() -> u64 + 'static) -> Stack {
         Stack {
             datagrams: DatagramSocket::new(&settings, seed()),
-            reassembly: Reassembly::default(),
+            reassembly: FragmentReassembly::default(),
             pool: MemoryPool::unlimited(),
             reclaimed_at: Duration::ZERO,
             settings,
@@ -191,7 +191,7 @@ impl Stack {
             accepted: VecDeque::new(),
             orphans: Orphans::default(),
             time_waits: TimeWaits::default(),
-            departed: Departed::default(),
+            recently_closed: RecentlyClosed::default(),
             changed: Vec::new(),
             replies: Vec::new(),
             validator: SourceValidator::default(),
@@ -265,24 +265,24 @@ impl Stack {
         self.touched.remove(tuple);
         self.orphans.until.remove(tuple);
         if self.flows.remove(tuple).is_some() {
-            self.depart(*tuple);
+            self.remember_closed(*tuple);
         }
     }
 
     /// Remembers a closed connection, so that its stragglers are answered.
-    fn depart(&mut self, tuple: FiveTuple) {
+    fn remember_closed(&mut self, tuple: FiveTuple) {
         self.changed.push(tuple);
-        self.changed.extend(self.departed.insert(tuple));
+        self.changed.extend(self.recently_closed.insert(tuple));
     }
 
     /// Returns whether the stack has to answer this connection's segments: it exists, is being
     /// opened, or ended not long ago. SYN cookies leave no record: see
-    /// [`Stack::expects_strangers`].
+    /// [`Stack::expects_cookies`].
     pub fn knows(&self, tuple: &FiveTuple) -> bool {
         self.flows.contains_key(tuple)
             || self.handshakes.get(tuple).is_some()
             || self.time_waits.contains(tuple)
-            || self.departed.contains(tuple)
+            || self.recently_closed.contains(tuple)
     }
 
     /// Returns the connections for which [`Stack::knows`] may have changed since the last call.
@@ -295,7 +295,7 @@ impl Stack {
 
     /// Returns how much longer an ACK of an unknown connection may complete a handshake by SYN
     /// cookie. Meanwhile other segments of unknown connections get no answer.
-    pub fn expects_strangers(&self, now: Duration) -> Option<Duration> {
+    pub fn expects_cookies(&self, now: Duration) -> Option<Duration> {
         self.cookies.open_for(now)
     }
 

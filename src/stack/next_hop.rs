@@ -48,7 +48,7 @@ impl Neighbour {
 
 /// The origin of an announcement of a link address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum AnnouncementSource {
     /// This host's kernel, whose neighbour table includes the administrator's entries.
     Kernel,
     /// The neighbour itself, which means to override what is known (the override flag of RFC 4861;
@@ -151,7 +151,8 @@ impl Stack {
     /// Handles the neighbours' ARP and NDP announcements.
     pub(super) fn overhear(&mut self, now: Duration, ethertype: u16, packet: &[u8], interface: u32) {
         if let Some(word) = discovery::overhear(ethertype, packet) {
-            let source = if word.overrides { Source::Neighbour } else { Source::Proxy };
+            let source =
+                if word.overrides { AnnouncementSource::Neighbour } else { AnnouncementSource::Proxy };
             self.solicitations.note(now, interface, word.address, word.mac);
             self.move_neighbour(now, interface, word.address, word.mac, source);
         }
@@ -165,7 +166,7 @@ impl Stack {
         interface: u32,
         address: IpAddr,
         mac: MacAddr,
-        source: Source,
+        source: AnnouncementSource,
     ) {
         for (tuple, flow) in &mut self.flows {
             if flow.next_hop().interface == interface && flow.move_neighbour(now, address, mac, source) {
