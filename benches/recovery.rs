@@ -103,7 +103,10 @@ impl Sender {
             options.extend_from_slice(&from.to_be_bytes());
             options.extend_from_slice(&to.to_be_bytes());
         }
-        assert_eq!(self.hear(&segment(PEER + 1, self.acknowledged, ACK, &options)), SegmentOutcome::Processed);
+        assert_eq!(
+            self.hear(&segment(PEER + 1, self.acknowledged, ACK, &options)),
+            SegmentOutcome::Processed
+        );
     }
 
     /// Runs until the peer has acknowledged all data.

@@ -5,11 +5,10 @@ use netkat::{
         Link, LinkHeader, NextHop, Received,
         memory::{Impairment, Medium, MemoryLink},
     },
+    neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{
-        Admission, FlowFailure, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack, ip,
-    },
+    stack::{Admission, FlowFailure, FlowRoute, FrameResult, Listener, Path, Phase, Settings, Stack, ip},
 };
 use proptest::prelude::*;
 use std::{

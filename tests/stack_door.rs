@@ -5,9 +5,10 @@ mod recording_link;
 
 use netkat::{
     link::{ETHERTYPE_IPV4, NextHop},
+    neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol},
     stack::{
-        Admission, FrameResult, Listener, Neighbour, ReturnRoute, Stack, UnverifiedSource,
+        Admission, FrameResult, Listener, ReturnRoute, Stack, UnverifiedSource,
         ip::{Fragment, Fragmentation, TCP, Template, pseudo_header},
     },
 };

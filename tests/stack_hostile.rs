@@ -5,8 +5,9 @@ mod recording_link;
 
 use netkat::{
     link::{ETHERTYPE_IPV4, Received},
+    neighbour::Neighbour,
     net::{FiveTuple, Protocol},
-    stack::{Admission, FlowFailure, FlowRoute, FrameResult, Listener, Neighbour, Phase, Stack},
+    stack::{Admission, FlowFailure, FlowRoute, FrameResult, Listener, Phase, Stack},
 };
 use proptest::prelude::*;
 use recording_link::{PATH, RecordingLink, Sent, next_hop, received, seeds, settings};

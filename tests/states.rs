@@ -9,9 +9,10 @@ mod recording_link;
 
 use netkat::{
     link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Received},
+    neighbour::Neighbour,
     net::{FiveTuple, Protocol},
     stack::{
-        Admission, FlowFailure, FlowRoute, FrameResult, Listener, Neighbour, Phase, Stack,
+        Admission, FlowFailure, FlowRoute, FrameResult, Listener, Phase, Stack,
         ip::{self, Fragmentation, Template},
     },
 };

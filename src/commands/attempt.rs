@@ -2,11 +2,12 @@
 use crate::{
     host::{interface::Framing, neighbour},
     link::{LinkHeader, NextHop},
+    neighbour::Neighbour,
     net::{FiveTuple, Protocol},
     process::signals,
     report::{Error, Hint},
     runtime::{self, Egress, EgressRequest, Engine, NextHopAddress, Port, Setup, assume},
-    stack::{Flow, FlowRoute, Neighbour, Stack},
+    stack::{Flow, FlowRoute, Stack},
 };
 use std::{
     net::SocketAddr,

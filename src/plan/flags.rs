@@ -70,7 +70,7 @@ pub(super) fn assumed(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, Pl
             "--as {address}: no host can have that address; name a unicast address of the segment"
         ));
     }
-    if cli.as_mac.is_some_and(|mac| mac.0[0] & 1 != 0) {
+    if cli.as_mac.is_some_and(|mac| mac.is_group()) {
         return usage("--as-mac: a multicast address cannot be a host's; its first byte must be even");
     }
     Ok(Some((address, cli.as_mac)))

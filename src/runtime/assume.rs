@@ -2,8 +2,8 @@
 //! resolves neighbours itself, since the kernel's requests carry this host's address.
 use super::{Engine, Error};
 use crate::{
+    neighbour::{Impersonation, LocalAddress},
     net::MacAddr,
-    stack::{AssumedAddress, Impersonation},
 };
 use std::{net::IpAddr, time::Duration};
 
@@ -18,12 +18,12 @@ const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`Error::AddressInUse`], or those of the link.
-pub fn assume(engine: &mut Engine, assumed: AssumedAddress) -> Result<(), Error> {
+pub fn assume(engine: &mut Engine, assumed: LocalAddress) -> Result<(), Error> {
     engine.stack.impersonate(assumed);
     for _ in 0..PROBES {
         with(engine, Impersonation::probe);
         let deadline = engine.reactor.now() + PROBE_SILENCE;
-        if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.rival())? {
+        if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.conflict())? {
             return Err(Error::AddressInUse { address: assumed.address, mac });
         }
     }

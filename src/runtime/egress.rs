@@ -10,8 +10,8 @@ use crate::{
         neighbour::{self, NeighbourState},
         route::{self, Kind, Query, RouteError},
     },
+    neighbour::{LocalAddress, Neighbour},
     net::MacAddr,
-    stack::{AssumedAddress, Neighbour},
 };
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
@@ -60,7 +60,7 @@ pub struct Egress {
     /// The TTL or hop limit that the route demands.
     pub hop_limit: Option<u8>,
     /// The assumed address.
-    pub assumed: Option<AssumedAddress>,
+    pub assumed: Option<LocalAddress>,
     /// The egress as a sentence for the log.
     pub description: String,
 }
@@ -278,7 +278,7 @@ impl EgressRequest {
         if let Some((address, mac)) = self.assumed {
             let mac = mac.unwrap_or_else(|| link_address(&egress.interface, address));
             egress.source = address;
-            egress.assumed = Some(AssumedAddress { address, mac, interface: egress.interface.index });
+            egress.assumed = Some(LocalAddress { address, mac, interface: egress.interface.index });
         }
         egress
     }

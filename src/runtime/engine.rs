@@ -19,10 +19,11 @@ use crate::{
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Programs},
     link::{self, Link, LinkError, PacketSocket, Received},
+    neighbour::{AnnouncementSource, LocalAddress},
     net::{FiveTuple, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
-    stack::{AnnouncementSource, AssumedAddress, MAX_ENDED, Path, Settings, Stack},
+    stack::{MAX_ENDED, Path, Settings, Stack},
     stdio::Interest,
 };
 use std::{
@@ -71,7 +72,7 @@ pub struct Setup {
     /// Take a port that this host's NAT uses.
     pub force: bool,
     /// The assumed address.
-    pub assumed: Option<AssumedAddress>,
+    pub assumed: Option<LocalAddress>,
     /// Follow neighbours' announcements of their link addresses.
     pub hears_neighbours: bool,
     /// The back end of the guards.

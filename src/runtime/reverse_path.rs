@@ -24,8 +24,9 @@ use crate::{
         sysctl,
     },
     link::{LinkHeader, NextHop},
+    neighbour::Neighbour,
     net::{MacAddr, Protocol},
-    stack::{Neighbour, ReturnRoute, UnverifiedSource},
+    stack::{ReturnRoute, UnverifiedSource},
 };
 use std::{
     collections::{HashMap, HashSet},

@@ -7,7 +7,7 @@
 mod inbox;
 
 use super::{
-    Admission, FlowRoute, Gate, Neighbour, Path, Settings, UnverifiedSource, fragment,
+    Admission, FlowRoute, Gate, Path, Settings, UnverifiedSource, fragment,
     icmp::{IcmpError, Reason},
     ip::{self, Fragment, Fragmentation, Template, UDP},
     source_validation::Validation,
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
+    neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol, minimum_mtu},
     segment,
 };
@@ -395,7 +396,7 @@ impl DatagramSocket {
             return;
         };
         let ours = peer.neighbour.is_at(address, peer.tuple.remote.ip());
-        if let Some(next_hop) = peer.next_hop.moved(mac).filter(|_| ours) {
+        if let Some(next_hop) = peer.next_hop.with_destination(mac).filter(|_| ours) {
             log::info!("{}: {address} is at {mac} now", peer.tuple);
             peer.next_hop = next_hop;
         }
@@ -407,7 +408,7 @@ impl DatagramSocket {
             path.mtu = is.mtu as usize;
         }
         if let Some(peer) = self.peer.as_mut().filter(|peer| peer.next_hop.interface == is.index) {
-            peer.next_hop = peer.next_hop.readdressed(was, is);
+            peer.next_hop = peer.next_hop.with_changed_source(was, is);
             peer.path.mtu = peer.path.mtu.min(is.mtu_towards(peer.tuple.remote.ip()) as usize);
         }
     }

@@ -10,13 +10,13 @@ use super::{
     header_only::HeaderOnly,
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
-    next_hop::{self, Neighbour},
     peer_retransmissions::PeerRetransmissions,
     state_machine::{State, StateMachine, recovery_time},
 };
 use crate::{
     host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, LinkHeader, NextHop, Outgoing, Segmentation},
+    neighbour::{AnnouncementSource, Neighbour},
     net::{FiveTuple, MacAddr, minimum_mtu},
     recovery::{self, MemoryPool, Recovery, SegmentOutcome},
     segment::{self, MAX_HEADER_LEN, Segment, SeqNumber},
@@ -255,19 +255,19 @@ impl Flow {
     }
 
     /// Handles an ARP or NDP announcement for `address`. Returns whether the next hop changed.
-    pub fn move_neighbour(
+    pub(crate) fn move_neighbour(
         &mut self,
         now: Duration,
         address: IpAddr,
         mac: MacAddr,
-        source: next_hop::AnnouncementSource,
+        source: AnnouncementSource,
     ) -> bool {
         let ours = self.neighbour.is_at(address, self.tuple.remote.ip());
         let stalled = self.is_stalled(now);
-        if !ours || source == next_hop::AnnouncementSource::Proxy && !stalled {
+        if !ours || source == AnnouncementSource::Proxy && !stalled {
             return false;
         }
-        let Some(next_hop) = self.next_hop.moved(mac) else { return false };
+        let Some(next_hop) = self.next_hop.with_destination(mac) else { return false };
         log::info!("{}: {address} is at {mac} now", self.tuple);
         self.next_hop = next_hop;
         if stalled {
@@ -278,7 +278,7 @@ impl Flow {
 
     /// Applies a change of the interface's state.
     pub fn change_interface(&mut self, now: Duration, was: &Interface, is: &Interface) {
-        self.next_hop = self.next_hop.readdressed(was, is);
+        self.next_hop = self.next_hop.with_changed_source(was, is);
         self.shrink(now, is.mtu_towards(self.tuple.remote.ip()));
         if is.up && is.running && !(was.up && was.running) && self.is_stalled(now) {
             self.retry(now);
@@ -484,7 +484,8 @@ impl Flow {
         if !matches!(self.neighbour, Neighbour::Sender(_)) || reply.interface != self.next_hop.interface {
             return;
         }
-        let Some(next_hop) = reply.destination().and_then(|sender| self.next_hop.moved(sender)) else {
+        let Some(next_hop) = reply.destination().and_then(|sender| self.next_hop.with_destination(sender))
+        else {
             return;
         };
         // An attacker on the link who guesses the window must guess the acknowledgment, too.

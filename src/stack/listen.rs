@@ -3,13 +3,13 @@ use super::{
     Flow, FlowRoute, Path, Stack, flow_route,
     handshake::{Handshake, Reply, syn_window},
     header_only::HeaderOnly,
-    next_hop::Neighbour,
     source_validation::{UnverifiedSource, Validation},
     state_machine,
     time_wait::TimeWaitAnswer,
 };
 use crate::{
     link::NextHop,
+    neighbour::Neighbour,
     net::FiveTuple,
     segment::{ACK, FIN, RST, SYN, Segment, SeqNumber},
 };

@@ -16,18 +16,16 @@ pub mod checksum;
 mod datagram;
 mod deadlines;
 mod discard;
-mod discovery;
 mod flow;
 mod flow_route;
 pub mod fragment;
 mod handshake;
 mod header_only;
 pub mod icmp;
-mod impersonation;
 pub mod ip;
 mod listen;
 pub mod martian;
-mod next_hop;
+mod neighbours;
 mod peer_retransmissions;
 mod recently_closed;
 mod source_validation;
@@ -35,7 +33,8 @@ mod state_machine;
 mod time_wait;
 
 use crate::{
-    link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, NextHop, Received},
+    link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, LinkHeader, NextHop, Received},
+    neighbour::{self, Impersonation, Solicitations},
     net::{FiveTuple, Protocol},
     recovery::MemoryPool,
     segment::{self, Segment},
@@ -45,7 +44,6 @@ use fragment::FragmentReassembly;
 use handshake::{Cookies, Handshakes};
 use header_only::HeaderOnly;
 use listen::Found;
-use next_hop::Solicitations;
 use recently_closed::RecentlyClosed;
 use source_validation::{SourceValidator, Validation};
 use std::{
@@ -60,12 +58,9 @@ pub use datagram::{
     Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, SurveyAnswer, max_payload,
 };
 pub use discard::{Discard, Discards};
-pub use discovery::AssumedAddress;
 pub use flow::{Flow, FlowCounters, FlowFailure, Phase, ReceivedData};
 pub use flow_route::{FlowRoute, Path, Settings};
-pub use impersonation::Impersonation;
 pub use listen::{Admission, Gate, Listener};
-pub use next_hop::{AnnouncementSource, Neighbour};
 pub use source_validation::{ReturnRoute, UnverifiedSource};
 pub use state_machine::{State, StateMachine};
 
@@ -222,16 +217,6 @@ impl Stack {
         self.changed.push(tuple);
     }
 
-    /// Starts to answer for an address that this host does not own.
-    pub fn impersonate(&mut self, assumed: AssumedAddress) {
-        self.impersonation = Some(Impersonation::new(assumed));
-    }
-
-    /// Returns the impersonation, if there is one.
-    pub fn impersonation(&mut self) -> Option<&mut Impersonation> {
-        self.impersonation.as_mut()
-    }
-
     /// Returns a flow to work on. Its segments leave with the next [`Stack::egress`].
     pub fn flow(&mut self, tuple: &FiveTuple) -> Option<&mut Flow> {
         let flow = self.flows.get_mut(tuple)?;
@@ -346,13 +331,12 @@ impl Stack {
     pub fn ingress(&mut self, now: Duration, received: Received<'_>) -> FrameResult {
         let Received { frame, network, ethertype, reply, checksum, segment_size, .. } = received;
         let Some(packet) = frame.get_mut(network..) else { return FrameResult::Done };
-        self.overhear(now, ethertype, packet, reply.interface);
-        if let Some(impersonation) = &mut self.impersonation
-            && impersonation.take(ethertype, packet, &reply)
+        if let LinkHeader::Ethernet { destination: from, .. } = reply.header
+            && let Some(message) = neighbour::parse(ethertype, packet, from)
         {
+            self.ingress_resolution(now, &message, reply.interface);
             return FrameResult::Done;
         }
-        // ARP was handled above.
         match ethertype {
             ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
                 self.ingress_packet(now, packet, Metadata { reply, checksum, segment_size }).behind(network)
@@ -580,7 +564,7 @@ impl Stack {
         }
         self.touched = more;
         if let Some((tuple, next_hop, neighbour)) = self.datagrams.unanswered(now) {
-            self.solicitations.ask(now, tuple.local.ip(), &next_hop, neighbour);
+            self.solicitations.solicit(now, tuple.local.ip(), &next_hop, neighbour);
         }
         self.solicitations.send(link)?;
         Ok(!self.touched.is_empty())

@@ -11,9 +11,10 @@
 //! seconds. The number of answers is bounded, and so is the rate of queries. Beyond that rate a
 //! SYN is answered with a SYN cookie, at no cost in memory. The ACK that returns the cookie raises
 //! a query before the flow is made; a reserve of queries is kept for such ACKs.
-use super::{martian::LOOPBACK_INTERFACE, next_hop::Neighbour};
+use super::martian::LOOPBACK_INTERFACE;
 use crate::{
     link::{LinkHeader, NextHop},
+    neighbour::Neighbour,
     net::{FiveTuple, MacAddr},
 };
 use std::{collections::HashMap, mem, net::IpAddr, time::Duration};
