@@ -5,11 +5,10 @@ use netkat::{
         Link, LinkHeader, NextHop, Received,
         memory::{Impairment, Medium, MemoryLink},
     },
+    neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{
-        Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack, ip,
-    },
+    stack::{Admission, FlowFailure, FlowRoute, FrameResult, Listener, Path, Phase, Settings, Stack, ip},
 };
 use proptest::prelude::*;
 use std::{
@@ -63,7 +62,7 @@ impl Host {
     fn turn(&mut self, now: Duration, chunk: usize) {
         while let Ok(Some(received)) = self.link.receive() {
             let packet = &received.frame[received.network..];
-            if is_taken(&self.known, packet) || self.stack.expects_strangers(now).is_some() {
+            if is_taken(&self.known, packet) || self.stack.expects_cookies(now).is_some() {
                 take(&mut self.stack, now, received);
             }
         }
@@ -114,7 +113,7 @@ impl Host {
         self.tuple.and_then(|t| self.stack.peek(&t)).map_or(Phase::Opening, |flow| flow.phase())
     }
 
-    fn failure(&self) -> Option<Failure> {
+    fn failure(&self) -> Option<FlowFailure> {
         self.stack.peek(&self.tuple?)?.failure().cloned()
     }
 }
@@ -283,14 +282,14 @@ fn nothing_to_say_is_a_conversation_too() {
 #[test]
 fn nobody_there_is_a_refusal() {
     let mut lab = Lab::new(false, Impairment::default(), 1, 65_536, vec![1], vec![]);
-    lab.run(1000, |lab| lab.client.failure() == Some(Failure::Refused));
+    lab.run(1000, |lab| lab.client.failure() == Some(FlowFailure::Refused));
 }
 
 #[test]
 fn strangers_are_refused_or_ignored() {
     let mut lab = Lab::new(true, Impairment::default(), 1, 65_536, vec![1], vec![]);
     lab.server.stack.listen(listener(Admission::Refuse));
-    lab.run(1000, |lab| lab.client.failure() == Some(Failure::Refused));
+    lab.run(1000, |lab| lab.client.failure() == Some(FlowFailure::Refused));
 
     let mut lab = Lab::new(true, Impairment::default(), 1, 65_536, vec![1], vec![]);
     lab.server.stack.listen(listener(Admission::Ignore));
@@ -305,7 +304,7 @@ fn a_reset_tells_the_other_side() {
     lab.run(1000, |lab| lab.server.arrived.len() > 1000);
     let tuple = lab.server.tuple.expect("accepted");
     lab.server.stack.flow(&tuple).expect("open").abort();
-    lab.run(1000, |lab| lab.client.failure() == Some(Failure::Reset));
+    lab.run(1000, |lab| lab.client.failure() == Some(FlowFailure::Reset));
 }
 
 /// From its first SYN until long after its end a connection is known; a handshake that nobody completes is forgotten.

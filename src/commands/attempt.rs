@@ -2,11 +2,12 @@
 use crate::{
     host::{interface::Framing, neighbour},
     link::{LinkHeader, NextHop},
+    neighbour::Neighbour,
     net::{FiveTuple, Protocol},
     process::signals,
     report::{Error, Hint},
-    runtime::{self, Egress, EgressRequest, Engine, Hop, Port, Setup, assume},
-    stack::{Flow, FlowRoute, Neighbour, Stack},
+    runtime::{self, Egress, EgressRequest, Engine, NextHopAddress, Port, Setup, assume},
+    stack::{Flow, FlowRoute, Stack},
 };
 use std::{
     net::SocketAddr,
@@ -38,7 +39,7 @@ impl Attempt {
             return_interfaces: egress.return_interfaces(&flow.query).map_err(runtime::Error::from)?,
             ..self.setup.clone()
         };
-        let Some(persona) = egress.persona else {
+        let Some(assumed) = egress.assumed else {
             // The kernel resolves the neighbours of this host's own addresses.
             let start = Instant::now();
             let next_hop = resolve(&egress, wait)?;
@@ -50,14 +51,16 @@ impl Attempt {
             return Ok(Opened { engine, origin, resolution });
         };
         let mut engine = Engine::open(&setup, port)?;
-        assume::assume(&mut engine, persona)?;
+        assume::assume(&mut engine, assumed)?;
         let start = engine.reactor.now();
         let (destination, neighbour) = match egress.next_hop {
-            Hop::Link(mac) => (mac, Neighbour::Fixed),
-            Hop::Address(address) => (assume::resolve(&mut engine, address, wait)?, Neighbour::At(address)),
+            NextHopAddress::Mac(mac) => (mac, Neighbour::Fixed),
+            NextHopAddress::Ip(address) => {
+                (assume::resolve(&mut engine, address, wait)?, Neighbour::At(address))
+            }
         };
-        let header = LinkHeader::Ethernet { destination, source: persona.mac };
-        let next_hop = NextHop { interface: persona.interface, header };
+        let header = LinkHeader::Ethernet { destination, source: assumed.mac };
+        let next_hop = NextHop { interface: assumed.interface, header };
         let resolution = engine.reactor.now() - start;
         Ok(Opened {
             engine,
@@ -87,16 +90,16 @@ impl Origin {
     /// Starts a connection; the SYN leaves with the engine's next turn.
     pub fn dial(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
         let tuple = self.tuple(engine, Protocol::Tcp, remote);
-        let way = self.way(engine);
-        engine.stack.dial(engine.reactor.now(), tuple, way);
+        let route = self.route(engine);
+        engine.stack.dial(engine.reactor.now(), tuple, route);
         tuple
     }
 
     /// Makes `remote` the peer of the UDP port.
     pub fn dial_datagrams(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
         let tuple = self.tuple(engine, Protocol::Udp, remote);
-        let way = self.way(engine);
-        engine.stack.datagrams.dial(tuple, way);
+        let route = self.route(engine);
+        engine.stack.datagrams.dial(tuple, route);
         tuple
     }
 
@@ -109,7 +112,7 @@ impl Origin {
     }
 
     /// Returns the next hop of packets, and their maximum size.
-    fn way(&self, engine: &Engine) -> FlowRoute {
+    fn route(&self, engine: &Engine) -> FlowRoute {
         FlowRoute {
             next_hop: self.next_hop,
             neighbour: self.neighbour,
@@ -142,8 +145,8 @@ fn resolve(egress: &Egress, wait: Duration) -> Result<NextHop, runtime::Error> {
         (Framing::Loopback, _) => LinkHeader::LOOPBACK,
         (Framing::Ethernet, hop) => LinkHeader::Ethernet {
             destination: match hop {
-                Hop::Link(mac) => mac,
-                Hop::Address(address) => neighbour::resolve(interface.index, address, wait)?,
+                NextHopAddress::Mac(mac) => mac,
+                NextHopAddress::Ip(address) => neighbour::resolve(interface.index, address, wait)?,
             },
             source: interface.mac.unwrap_or_default(),
         },

@@ -92,8 +92,8 @@ impl DatagramListen {
         let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
         let streams = streams()?;
         engine.enter_sandbox()?;
-        if let Some(persona) = self.setup.persona {
-            assume::assume(&mut engine, persona)?;
+        if let Some(assumed) = self.setup.assumed {
+            assume::assume(&mut engine, assumed)?;
         }
         let access = self.access.clone();
         let paths = engine.paths(&self.setup.interfaces);

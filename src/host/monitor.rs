@@ -6,7 +6,7 @@
 //! look at the interfaces again with [`Monitor::interface`].
 use super::{
     interface::{self, Interface, InterfaceError},
-    neighbour::{self, Neighbour, NeighbourState},
+    neighbour::{self, NeighbourEntry, NeighbourState},
     netlink::{Netlink, NetlinkError},
     route::{self, FibEntry, Query},
 };
@@ -88,7 +88,11 @@ impl Monitor {
     ///
     /// # Errors
     /// [`NetlinkError`] where the kernel does not answer.
-    pub fn neighbour(&mut self, interface: u32, address: IpAddr) -> Result<Option<Neighbour>, NetlinkError> {
+    pub fn neighbour(
+        &mut self,
+        interface: u32,
+        address: IpAddr,
+    ) -> Result<Option<NeighbourEntry>, NetlinkError> {
         neighbour::entry(&mut self.questions, interface, address)
     }
 

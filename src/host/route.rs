@@ -233,7 +233,7 @@ pub fn lookup(query: &Query) -> Result<Route, RouteError> {
         check_source(&mut netlink, query, source)?;
     }
     let answer = ask_as_connect(&mut netlink, query)
-        .and_then(|answer| believe(answer, query, bound.as_ref()))
+        .and_then(|answer| check_interface(answer, query, bound.as_ref()))
         .or_else(|error| ask_elsewhere(error, &mut netlink, query, bound.as_ref()))?;
     let route = route(&answer, query)?;
     debug!("route: {route:?}");
@@ -419,7 +419,7 @@ fn source_of_socket(query: &Query) -> Option<IpAddr> {
 }
 
 /// Refuses answers that do not keep to the interface in the query.
-fn believe(answer: Answer, query: &Query, bound: Option<&Interface>) -> Result<Answer, RouteError> {
+fn check_interface(answer: Answer, query: &Query, bound: Option<&Interface>) -> Result<Answer, RouteError> {
     let Some(bound) = bound.filter(|_| answer.kind == RouteType::Unicast) else { return Ok(answer) };
     let mismatch = |chosen| RouteError::InterfaceMismatch {
         destination: query.destination,

@@ -33,7 +33,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         flows: 0,
         interfaces: Vec::new(),
         return_interfaces: Vec::new(),
-        persona: None,
+        assumed: None,
         hears_neighbours: true,
         backend: backend(cli),
         vnet_header: !cli.no_vnet_header,
@@ -60,7 +60,7 @@ fn sink(cli: &Cli) -> SharedSink {
 }
 
 /// Returns the address of --as, and the MAC address of --as-mac.
-pub(super) fn persona(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, PlanError> {
+pub(super) fn assumed(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, PlanError> {
     let Some(address) = cli.impersonate else { return Ok(None) };
     if cli.source.is_some() {
         return usage("--as and -s both name a source address; name one");
@@ -70,7 +70,7 @@ pub(super) fn persona(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, Pl
             "--as {address}: no host can have that address; name a unicast address of the segment"
         ));
     }
-    if cli.as_mac.is_some_and(|mac| mac.0[0] & 1 != 0) {
+    if cli.as_mac.is_some_and(|mac| mac.is_group()) {
         return usage("--as-mac: a multicast address cannot be a host's; its first byte must be even");
     }
     Ok(Some((address, cli.as_mac)))

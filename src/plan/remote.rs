@@ -2,7 +2,7 @@
 use super::{
     PlanError,
     flags::{
-        HOP_LIMIT, command, family, family_of, persona, policy, protocol, settings, setup, stream_options,
+        HOP_LIMIT, assumed, command, family, family_of, policy, protocol, settings, setup, stream_options,
     },
     usage,
 };
@@ -14,7 +14,7 @@ use crate::{
         resolve,
         route::Query,
     },
-    runtime::{EgressRequest, Hop, Setup},
+    runtime::{EgressRequest, NextHopAddress, Setup},
     stack::Settings,
 };
 use std::{
@@ -126,20 +126,20 @@ fn attempt(
     if let Some(interface) = interface {
         query.interface = Some(interface.index);
     }
-    let persona = persona(cli)?.filter(|(address, _)| address.is_ipv4() == remote.is_ipv4());
-    if cli.impersonate.is_some() && persona.is_none() {
+    let assumed = assumed(cli)?.filter(|(address, _)| address.is_ipv4() == remote.is_ipv4());
+    if cli.impersonate.is_some() && assumed.is_none() {
         return usage(format!("--as: the assumed address and {} are not of one family", remote.ip()));
     }
-    let request = EgressRequest { query, via: via(cli)?, persona };
+    let request = EgressRequest { query, via: via(cli)?, assumed };
     let egress = request.decide()?;
     let settings = Settings { hop_limit: cli.ttl.or(egress.hop_limit).unwrap_or(HOP_LIMIT), ..settings(cli) };
     let setup = Setup {
         local: vec![egress.source],
         port: source_port.unwrap_or(0),
-        lease: if egress.persona.is_some() { Vec::new() } else { vec![egress.source] },
+        lease: if egress.assumed.is_some() { Vec::new() } else { vec![egress.source] },
         remote: Some(remote),
         interfaces: vec![egress.interface.clone()],
-        persona: egress.persona,
+        assumed: egress.assumed,
         settings,
         ..setup(cli)
     };
@@ -147,13 +147,13 @@ fn attempt(
 }
 
 /// Returns the next hop of --via: an address, or a MAC address.
-fn via(cli: &Cli) -> Result<Option<Hop>, PlanError> {
+fn via(cli: &Cli) -> Result<Option<NextHopAddress>, PlanError> {
     let Some(text) = &cli.via else { return Ok(None) };
     if let Ok(mac) = text.parse() {
-        return Ok(Some(Hop::Link(mac)));
+        return Ok(Some(NextHopAddress::Mac(mac)));
     }
     match text.parse::<IpAddr>() {
-        Ok(address) => Ok(Some(Hop::Address(address))),
+        Ok(address) => Ok(Some(NextHopAddress::Ip(address))),
         Err(_) => usage(format!("--via \"{text}\": name the next hop by its address or its MAC address")),
     }
 }

@@ -321,7 +321,7 @@ impl JsonReport {
     fn write(&mut self, object: &JsonReport) {
         let (written, to) = match &mut self.output {
             None => return,
-            Some(Destination::Stderr) => (line(object).map(|line| stderr::say(&line)), "stderr"),
+            Some(Destination::Stderr) => (line(object).map(|line| stderr::print_line(&line)), "stderr"),
             Some(Destination::File { file, name }) => {
                 (line(object).and_then(|line| file.write_all(format!("{line}\n").as_bytes())), name.as_str())
             }

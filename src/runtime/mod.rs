@@ -30,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-pub use egress::{Egress, EgressError, EgressRequest, Hop};
+pub use egress::{Egress, EgressError, EgressRequest, NextHopAddress};
 pub use engine::{Engine, Setup};
 pub use event_loop::{Task, Turn};
 pub use port::Port;

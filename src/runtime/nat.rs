@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 /// # Errors
 /// [`Error::Translated`] with the rule's place. Rules that cannot be read are no error.
 pub fn refuse_translated(setup: &Setup) -> Result<(), Error> {
-    if setup.remote.is_some() || setup.persona.is_some() {
+    if setup.remote.is_some() || setup.assumed.is_some() {
         return Ok(());
     }
     let at: Vec<_> = setup.local.iter().map(|ip| SocketAddr::new(*ip, setup.port)).collect();
@@ -61,7 +61,7 @@ pub fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
     let found = match (setup.remote, setup.local.as_slice()) {
         (Some(remote), [local, ..]) if remote.port() != 0 => {
             let local = SocketAddr::new(*local, port);
-            conntrack::twin(&FiveTuple { protocol: setup.protocol, local, remote })
+            conntrack::translated_connection(&FiveTuple { protocol: setup.protocol, local, remote })
         }
         (None, addresses) if setup.protocol == Protocol::Udp => {
             conntrack::at_port(Protocol::Udp, addresses, port)

@@ -1,10 +1,8 @@
 //! A flow's route: next hop, path limits, and the headers that follow from them.
-use super::{
-    ip::{self, TCP, Template},
-    next_hop::Neighbour,
-};
+use super::ip::{self, TCP, Template};
 use crate::{
     link::{MAX_LINK_HEADER, NextHop},
+    neighbour::Neighbour,
     net::FiveTuple,
     recovery::Algorithm,
     segment,

@@ -8,9 +8,10 @@
 //! and the SYN's sequence number, so the ACK proves itself (SYN cookies, RFC 4987, section 3.6).
 //! Such a connection has only the options that the hash can remember: one of four MSS values, no
 //! window scale, no SACK, no timestamps.
-use super::{next_hop::Neighbour, state_machine};
+use super::state_machine;
 use crate::{
     link::NextHop,
+    neighbour::Neighbour,
     net::FiveTuple,
     recovery::{is_acceptable, window_shift},
     segment::{ACK, Options, RST, SYN, Segment, SeqNumber, Timestamps},

@@ -1,16 +1,15 @@
 //! Listeners: from a SYN, or the ACK that completes a handshake, to a flow in the backlog.
 use super::{
-    Flow, FlowRoute, Path, Stack,
-    door::{Judgement, Question},
-    flow_route,
+    Flow, FlowRoute, Path, Stack, flow_route,
     handshake::{Handshake, Reply, syn_window},
     header_only::HeaderOnly,
-    next_hop::Neighbour,
+    source_validation::{UnverifiedSource, Validation},
     state_machine,
-    time_wait::Answer,
+    time_wait::TimeWaitAnswer,
 };
 use crate::{
     link::NextHop,
+    neighbour::Neighbour,
     net::FiveTuple,
     segment::{ACK, FIN, RST, SYN, Segment, SeqNumber},
 };
@@ -36,8 +35,8 @@ pub(super) enum Found {
     Nothing,
     /// A flow exists for the segment now.
     Flow,
-    /// The segment has to be shown again once this question is answered.
-    Unknown(Question),
+    /// The segment has to be handed over again once the route back to its source is known.
+    Unverified(UnverifiedSource),
 }
 
 /// A listening port.
@@ -66,7 +65,7 @@ impl Stack {
     pub fn stop_listening(&mut self) {
         self.listening = false;
         for tuple in self.handshakes.clear() {
-            self.depart(tuple);
+            self.remember_closed(tuple);
         }
         for tuple in std::mem::take(&mut self.accepted) {
             if let Some(flow) = self.flow(&tuple) {
@@ -94,7 +93,8 @@ impl Stack {
         reply: NextHop,
     ) -> Found {
         let window = syn_window(self.settings.receive_buffer);
-        // The handshake's SYN has passed the door, and its answers keep the next hop found then.
+        // The handshake's SYN has passed the validation, and its answers keep the next hop found
+        // then.
         if let Some(handshake) = self.handshakes.get(&tuple) {
             match handshake.classify(segment, window) {
                 Reply::Completed => {
@@ -108,40 +108,46 @@ impl Stack {
                     let next_hop = handshake.next_hop;
                     // The first SYN got a cookie, and only a retransmitted one got a record.
                     if self.redeem(now, &tuple, segment, next_hop).is_some() {
-                        return self.meet(now, tuple, segment, reply);
+                        return self.handle_unknown(now, tuple, segment, reply);
                     }
                     self.reset(tuple, segment, next_hop);
                 }
                 Reply::Nothing => {}
-                Reply::Replaced => return self.meet(now, tuple, segment, reply),
+                Reply::Replaced => return self.handle_unknown(now, tuple, segment, reply),
             }
             return Found::Nothing;
         }
-        self.meet(now, tuple, segment, reply)
+        self.handle_unknown(now, tuple, segment, reply)
     }
 
-    /// Asks gate and door about a segment, and handles it if both let it pass. The gate comes
-    /// first: sources that it ignores are not worth a question.
-    fn meet(&mut self, now: Duration, tuple: FiveTuple, segment: &Segment, reply: NextHop) -> Found {
+    /// Handles a segment of no flow, if gate and source validation let it pass. The gate comes
+    /// first: sources that it ignores are not worth a query.
+    fn handle_unknown(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        reply: NextHop,
+    ) -> Found {
         let address = tuple.remote.ip();
         if self.listener.as_ref().is_some_and(|listener| (listener.gate)(address) == Admission::Ignore) {
             return Found::Nothing;
         }
-        let (next_hop, neighbour) = match self.door.judge(now, &tuple, &reply, false) {
-            Judgement::Open(next_hop, neighbour) => (next_hop, neighbour),
-            Judgement::Closed => return Found::Nothing,
-            Judgement::Ask(question) => return Found::Unknown(question),
-            Judgement::Busy => return self.meet_unasked(now, tuple, segment, reply),
+        let (next_hop, neighbour) = match self.validator.validate(now, &tuple, &reply, false) {
+            Validation::Valid(next_hop, neighbour) => (next_hop, neighbour),
+            Validation::Invalid => return Found::Nothing,
+            Validation::Unverified(unverified) => return Found::Unverified(unverified),
+            Validation::RateLimited => return self.handle_unvalidated(now, tuple, segment, reply),
         };
         self.handshakes.remove(&tuple);
         let mut beyond = None;
         match self.time_waits.ingress(now, &tuple, segment) {
-            Some(Answer::Nothing) => return Found::Nothing,
-            Some(Answer::Repeat(last)) => {
+            Some(TimeWaitAnswer::Nothing) => return Found::Nothing,
+            Some(TimeWaitAnswer::Repeat(last)) => {
                 self.reply(last);
                 return Found::Nothing;
             }
-            Some(Answer::Open { beyond: old }) => beyond = Some(old),
+            Some(TimeWaitAnswer::Open { beyond: old }) => beyond = Some(old),
             None => {}
         }
         if let Some(handshake) = self.redeem(now, &tuple, segment, next_hop) {
@@ -151,13 +157,19 @@ impl Stack {
         Found::Nothing
     }
 
-    /// Handles a segment while the rate of questions is exhausted. A SYN gets a cookie, and the
-    /// question is asked when the cookie comes back. Any other segment is dropped, as if lost.
-    fn meet_unasked(&mut self, now: Duration, tuple: FiveTuple, segment: &Segment, reply: NextHop) -> Found {
+    /// Handles a segment while the rate of queries is exhausted. A SYN gets a cookie, and the
+    /// unverified is asked when the cookie comes back. Any other segment is dropped, as if lost.
+    fn handle_unvalidated(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        reply: NextHop,
+    ) -> Found {
         if self.redeem(now, &tuple, segment, reply).is_some()
-            && let Judgement::Ask(question) = self.door.judge(now, &tuple, &reply, true)
+            && let Validation::Unverified(unverified) = self.validator.validate(now, &tuple, &reply, true)
         {
-            return Found::Unknown(question);
+            return Found::Unverified(unverified);
         }
         let Some(listener) = self.listener.as_ref().filter(|_| self.listening) else { return Found::Nothing };
         let accepts = (listener.gate)(tuple.remote.ip()) == Admission::Accept
@@ -191,7 +203,7 @@ impl Stack {
         now: Duration,
         tuple: FiveTuple,
         segment: &Segment,
-        way: (NextHop, Neighbour),
+        route: (NextHop, Neighbour),
         beyond: Option<SeqNumber>,
     ) {
         if reaction(segment) != Admission::Accept && self.cookies.were_given() && !self.knows(&tuple) {
@@ -212,8 +224,8 @@ impl Stack {
         };
         match admission {
             Admission::Ignore => {}
-            Admission::Refuse => self.reset(tuple, segment, way.0),
-            Admission::Accept => self.answer(now, tuple, segment, way, beyond),
+            Admission::Refuse => self.reset(tuple, segment, route.0),
+            Admission::Accept => self.answer(now, tuple, segment, route, beyond),
         }
     }
 
@@ -236,7 +248,7 @@ impl Stack {
         }
         if !listener.paths.contains_key(&next_hop.interface) {
             return log::debug!(
-                "the way back to {} leads out of interface {}, which is not served",
+                "the route back to {} leads out of interface {}, which is not served",
                 tuple.remote,
                 next_hop.interface
             );

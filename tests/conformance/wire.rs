@@ -8,9 +8,10 @@ use netkat::{
         ETHERTYPE_IPV4, Link, LinkHeader, NextHop, Outgoing,
         memory::{Impairment, Medium, MemoryLink},
     },
+    neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Flow, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack, ip},
+    stack::{Admission, Flow, FlowRoute, FrameResult, Listener, Path, Phase, Settings, Stack, ip},
 };
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 

@@ -113,7 +113,7 @@ fn three_capabilities_suffice() {
         let programs = Programs::load(&flow()).unwrap();
         for &backend in backends() {
             let guard = Guard::attach(&programs, index("lo"), backend).unwrap();
-            assert_eq!(guard.ahead().unwrap(), [""; 0]);
+            assert_eq!(guard.earlier_programs().unwrap(), [""; 0]);
         }
         PortLease::take(Protocol::Tcp, &[ip("127.0.0.1")], 0, 0).unwrap();
     });

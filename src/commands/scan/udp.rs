@@ -11,7 +11,7 @@ use crate::{
     report::Error,
     runtime::{Engine, Task, Turn},
     session,
-    stack::{Finding, Stack, icmp::Reason},
+    stack::{Stack, SurveyAnswer, icmp::Reason},
     stdio::Interest,
 };
 use std::{
@@ -95,8 +95,8 @@ impl<'a, 'r> Round<'a, 'r> {
         Round { origin, results, address, wait, waiting, probes, silent, unreachable: 0, repeated: false }
     }
 
-    fn note(&mut self, finding: Finding) {
-        let Finding { port: at, answer } = finding;
+    fn note(&mut self, finding: SurveyAnswer) {
+        let SurveyAnswer { port: at, answer } = finding;
         let Some(probe) = self.probes.remove(&at.port()) else { return };
         self.repeated |= answer.is_err() && probe.sent > 1;
         let result = answer.map_err(|error| match error.reason {
@@ -152,7 +152,7 @@ impl Task for Round<'_, '_> {
     type Error = Error;
 
     fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<()>, Error> {
-        while let Some(finding) = engine.stack.datagrams.take_finding() {
+        while let Some(finding) = engine.stack.datagrams.take_survey_answer() {
             self.note(finding);
         }
         self.begin(now);

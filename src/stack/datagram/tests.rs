@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     link::{LinkHeader, Offloads, Received},
     recovery::Algorithm,
-    stack::{FrameResult, Stack, fragment::Reassembly},
+    stack::{FrameResult, Stack, fragment::FragmentReassembly},
 };
 use proptest::{collection::vec, prelude::*};
 use std::time::Duration;
@@ -316,10 +316,12 @@ fn a_survey_hears_every_port_of_the_one_host() {
     stack.datagrams.icmp(&refusal);
     stack.datagrams.icmp(&IcmpError { remote: elsewhere, ..refusal });
     stack.datagrams.icmp(&error(tuple, Reason::PacketTooBig(1000)));
-    let found: Vec<_> = std::iter::from_fn(|| stack.datagrams.take_finding()).collect();
+    let found: Vec<_> = std::iter::from_fn(|| stack.datagrams.take_survey_answer()).collect();
     let open = SocketAddr::new(tuple.remote.ip(), 4001);
-    let expected =
-        [Finding { port: open, answer: Ok(()) }, Finding { port: tuple.remote, answer: Err(refusal) }];
+    let expected = [
+        SurveyAnswer { port: open, answer: Ok(()) },
+        SurveyAnswer { port: tuple.remote, answer: Err(refusal) },
+    ];
     assert_eq!(found, expected);
     assert!(stack.datagrams.front().is_none() && stack.datagrams.take_error().is_none());
 }
@@ -339,7 +341,7 @@ fn a_survey_counts_damaged_answers_by_port() {
     stack.datagrams.survey();
     deliver(&mut stack, &damaged(), 0, false);
     deliver(&mut stack, &damaged(), 0, false);
-    assert_eq!(stack.datagrams.take_finding(), None);
+    assert_eq!(stack.datagrams.take_survey_answer(), None);
     let datagrams = &stack.datagrams;
     let invalid = [4001, 4002].map(|port| datagrams.invalid_from(port));
     assert_eq!((invalid, datagrams.counters().invalid), ([2, 0], 3));
@@ -461,7 +463,9 @@ fn a_segment_in_fragments_reaches_its_connection() {
         let piece = Fragment { id: 3, offset: range.start as u16, more };
         template.write(range.len(), 0, Fragmentation::Fragment(piece), &mut packet);
         packet.extend_from_slice(&segment[range]);
-        assert!(Reassembly::default().insert(AT, &ip::parse(&packet, false).unwrap(), &packet).is_none());
+        assert!(
+            FragmentReassembly::default().insert(AT, &ip::parse(&packet, false).unwrap(), &packet).is_none()
+        );
         deliver(&mut stack, &packet, 0, true);
     }
     let mut tape = tape(false);

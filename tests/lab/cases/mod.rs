@@ -1,11 +1,10 @@
 //! The cases, a file a subject.
+mod assumed_address;
 mod assumptions;
 mod changes;
 mod clients;
 mod company;
 mod detours;
-mod disguise;
-mod door;
 mod endings;
 mod footprint;
 mod habits;
@@ -21,6 +20,7 @@ mod processes;
 mod routes;
 mod silence;
 mod sniffer;
+mod sources;
 mod topologies;
 mod transfers;
 mod translated;
