@@ -55,6 +55,7 @@
 
 pub mod cli;
 pub(crate) mod commands;
+pub(crate) mod diagnose;
 pub mod host;
 pub mod kernel;
 pub mod link;
