@@ -114,6 +114,7 @@ impl Origin {
             next_hop: self.next_hop,
             neighbour: self.neighbour,
             path: engine.path(&self.egress.interface, self.egress.mtu),
+            metrics: self.egress.metrics,
         }
     }
 

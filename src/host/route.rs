@@ -18,7 +18,7 @@ use std::{
 use log::debug;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteVia},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteVia},
 };
 use nix::{
     errno::Errno,
@@ -29,6 +29,7 @@ pub use netlink_packet_route::route::RouteType;
 
 use super::{
     interface::{self, Interface, InterfaceError},
+    metrics::Metrics,
     netlink::{Netlink, NetlinkError},
 };
 use crate::net::Protocol;
@@ -104,8 +105,8 @@ pub struct Route {
     /// The path's MTU in bytes, at most 65535: the interface's, a route metric, or one that an ICMP error
     /// reported.
     pub mtu: u32,
-    /// The TTL or hop limit that the route demands; the system's default holds otherwise.
-    pub hop_limit: Option<u8>,
+    /// The route's metrics.
+    pub metrics: Metrics,
 }
 
 impl Route {
@@ -269,6 +270,8 @@ pub struct FibEntry {
     pub prefix: u8,
     /// The next hops, at least one; a multipath route has several.
     pub nexthops: Vec<FibNexthop>,
+    /// The route's metrics.
+    pub metrics: Metrics,
 }
 
 /// A next hop of a routing table's entry.
@@ -297,9 +300,11 @@ pub(super) fn fib_entry(netlink: &mut Netlink, query: &Query) -> Result<FibEntry
     });
     let route = route.ok_or(NetlinkError::Malformed("no route in it"))?;
     let (mut only, mut nexthops) = (FibNexthop { interface: 0, gateway: None }, Vec::new());
+    let mut metrics = Metrics::default();
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => only.interface = *index,
+            RouteAttribute::Metrics(list) => metrics = Metrics::from_attributes(list),
             RouteAttribute::MultiPath(hops) => nexthops.extend(hops.iter().map(|hop| FibNexthop {
                 interface: hop.interface_index,
                 gateway: hop.attributes.iter().find_map(gateway),
@@ -310,7 +315,8 @@ pub(super) fn fib_entry(netlink: &mut Netlink, query: &Query) -> Result<FibEntry
     if nexthops.is_empty() {
         nexthops.push(only);
     }
-    Ok(FibEntry { kind: route.header.kind, prefix: route.header.destination_prefix_length, nexthops })
+    let prefix = route.header.destination_prefix_length;
+    Ok(FibEntry { kind: route.header.kind, prefix, nexthops, metrics })
 }
 
 fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
@@ -474,8 +480,7 @@ struct Answer {
     interface: u32,
     source: Option<IpAddr>,
     gateway: Option<IpAddr>,
-    mtu: Option<u32>,
-    hop_limit: Option<u8>,
+    metrics: Metrics,
     table: Option<u32>,
 }
 
@@ -531,8 +536,7 @@ fn answer(reply: &RouteMessage, query: &Query) -> Result<Answer, RouteError> {
         interface: 0,
         source: query.source,
         gateway: None,
-        mtu: None,
-        hop_limit: None,
+        metrics: Metrics::default(),
         table: None,
     };
     for attribute in &reply.attributes {
@@ -543,17 +547,7 @@ fn answer(reply: &RouteMessage, query: &Query) -> Result<Answer, RouteError> {
             }
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => answer.gateway = gateway(attribute),
             RouteAttribute::Table(table) => answer.table = Some(*table),
-            RouteAttribute::Metrics(metrics) => {
-                for metric in metrics {
-                    match metric {
-                        RouteMetric::Mtu(mtu) => answer.mtu = Some(*mtu).filter(|mtu| *mtu > 0),
-                        RouteMetric::Hoplimit(limit) => {
-                            answer.hop_limit = u8::try_from(*limit).ok().filter(|limit| *limit > 0);
-                        }
-                        _ => {}
-                    }
-                }
-            }
+            RouteAttribute::Metrics(list) => answer.metrics = Metrics::from_attributes(list),
             RouteAttribute::EncapType(kind) => {
                 let kind = kind.to_string();
                 return Err(RouteError::Encapsulated { destination: query.destination, kind });
@@ -594,7 +588,7 @@ fn route(answer: &Answer, query: &Query) -> Result<Route, RouteError> {
         interface: interface.index,
         source,
         gateway: answer.gateway,
-        mtu: answer.mtu.map_or(link, |path| path.min(link)),
-        hop_limit: answer.hop_limit,
+        mtu: answer.metrics.mtu.map_or(link, |path| path.min(link)),
+        metrics: answer.metrics,
     })
 }

@@ -1,9 +1,7 @@
 //! The plans of clients and scans: addresses of the host, routes and ports.
 use super::{
     PlanError,
-    flags::{
-        HOP_LIMIT, command, family, family_of, persona, policy, protocol, settings, setup, stream_options,
-    },
+    flags::{command, family, family_of, persona, policy, protocol, setup, stream_options},
     usage,
 };
 use crate::{
@@ -15,7 +13,6 @@ use crate::{
         route::Query,
     },
     runtime::{EgressRequest, Hop, Setup},
-    stack::Settings,
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -132,7 +129,6 @@ fn attempt(
     }
     let request = EgressRequest { query, via: via(cli)?, persona };
     let egress = request.decide()?;
-    let settings = Settings { hop_limit: cli.ttl.or(egress.hop_limit).unwrap_or(HOP_LIMIT), ..settings(cli) };
     let setup = Setup {
         local: vec![egress.source],
         port: source_port.unwrap_or(0),
@@ -140,7 +136,6 @@ fn attempt(
         remote: Some(remote),
         interfaces: vec![egress.interface.clone()],
         persona: egress.persona,
-        settings,
         ..setup(cli)
     };
     Ok(Attempt { remote, request, egress, setup })

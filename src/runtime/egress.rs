@@ -7,6 +7,7 @@
 use crate::{
     host::{
         interface::{self, Framing, Interface, InterfaceError},
+        metrics::Metrics,
         neighbour::{self, NeighbourState},
         route::{self, Kind, Query, RouteError},
     },
@@ -57,8 +58,8 @@ pub struct Egress {
     pub next_hop: Hop,
     /// The path's MTU as far as the host knows it, in bytes.
     pub mtu: u32,
-    /// The TTL or hop limit that the route demands.
-    pub hop_limit: Option<u8>,
+    /// The route's metrics.
+    pub metrics: Metrics,
     /// The assumed address.
     pub persona: Option<AssumedAddress>,
     /// The egress as a sentence for the log.
@@ -216,7 +217,7 @@ impl EgressRequest {
             source: route.source,
             next_hop: Hop::Address(route.next_hop()),
             mtu: route.mtu,
-            hop_limit: route.hop_limit,
+            metrics: route.metrics,
             interface,
             persona: None,
             description,
@@ -267,7 +268,7 @@ impl EgressRequest {
             source,
             next_hop,
             mtu,
-            hop_limit: None,
+            metrics: Metrics::default(),
             interface,
             persona: None,
             description,

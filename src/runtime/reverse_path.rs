@@ -17,6 +17,7 @@ use super::Setup;
 use crate::{
     host::{
         interface::{Framing, Interface},
+        metrics::Metrics,
         monitor::Monitor,
         neighbour::NeighbourState,
         netlink::NetlinkError,
@@ -114,9 +115,10 @@ impl ReversePathFilter {
         interfaces: &HashMap<u32, Interface>,
         solicited: &dyn Fn(u32, IpAddr) -> Option<MacAddr>,
     ) -> ReversePath {
-        let mut search = Search { ways: self, question, monitor, interfaces, solicited };
+        let metrics = Metrics::default();
+        let mut search = Search { ways: self, question, monitor, interfaces, solicited, metrics };
         let found = match &self.role {
-            Role::Client(own) if own.contains(&question.interface) => Ok(ReversePath::Found(TO_SENDER)),
+            Role::Client(own) if own.contains(&question.interface) => Ok(to_sender(metrics)),
             Role::Client(_) => Err(Reason::Interface),
             Role::AssumedAddress(_) => search.as_persona(),
             Role::Listener { strict } => search.as_listener(strict.contains(&question.interface)),
@@ -126,7 +128,9 @@ impl ReversePathFilter {
 }
 
 /// The way back to the sender of the frame.
-const TO_SENDER: WayBack = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
+fn to_sender(metrics: Metrics) -> ReversePath {
+    ReversePath::Found(WayBack { next_hop: None, neighbour: Neighbour::Sender(None), metrics })
+}
 
 struct Search<'a> {
     ways: &'a ReversePathFilter,
@@ -134,6 +138,8 @@ struct Search<'a> {
     monitor: &'a mut Monitor,
     interfaces: &'a HashMap<u32, Interface>,
     solicited: &'a dyn Fn(u32, IpAddr) -> Option<MacAddr>,
+    /// The metrics of the last route found.
+    metrics: Metrics,
 }
 
 impl Search<'_> {
@@ -180,7 +186,7 @@ impl Search<'_> {
         };
         match nexthops.iter().find(|nexthop| nexthop.interface == interface) {
             Some(nexthop) => self.towards(interface, nexthop),
-            None => Ok(ReversePath::Found(TO_SENDER)),
+            None => Ok(to_sender(self.metrics)),
         }
     }
 
@@ -216,6 +222,7 @@ impl Search<'_> {
     fn nexthops(&mut self, local: Option<IpAddr>, bound: Option<u32>) -> Result<Vec<FibNexthop>, Reason> {
         let query = self.query(local, self.question.remote, bound);
         let entry = self.monitor.route(&query).map_err(Reason::Route)?;
+        self.metrics = entry.metrics;
         match entry.kind {
             RouteType::Unicast => Ok(entry.nexthops),
             kind => Err(Reason::Kind(kind)),
@@ -245,13 +252,15 @@ impl Search<'_> {
             Ok(Framing::Ethernet) if !out.no_arp => {}
             Ok(Framing::None) => {
                 let next_hop = Some(next_hop(LinkHeader::None));
-                return Ok(ReversePath::Found(WayBack { next_hop, neighbour: Neighbour::Fixed }));
+                let neighbour = Neighbour::Fixed;
+                return Ok(ReversePath::Found(WayBack { next_hop, neighbour, metrics: self.metrics }));
             }
-            _ if arrival => return Ok(ReversePath::Found(TO_SENDER)),
+            _ if arrival => return Ok(to_sender(self.metrics)),
             _ => return Err(Reason::Elsewhere(interface)),
         }
+        let metrics = self.metrics;
         let to = |mac, neighbour| {
-            Ok(ReversePath::Found(WayBack { next_hop: Some(next_hop(header(mac))), neighbour }))
+            Ok(ReversePath::Found(WayBack { next_hop: Some(next_hop(header(mac))), neighbour, metrics }))
         };
         let entry = self.monitor.neighbour(nexthop.interface, neighbour).map_err(Reason::Neighbours)?;
         let entry = entry.filter(|entry| entry.valid()).and_then(|entry| Some((entry.state, entry.mac?)));

@@ -12,6 +12,7 @@
 //! the question before the flow is made; a reserve of questions is kept for such ACKs.
 use super::{martian::LOOPBACK_INTERFACE, next_hop::Neighbour};
 use crate::{
+    host::metrics::Metrics,
     link::{LinkHeader, NextHop},
     net::{FiveTuple, MacAddr},
 };
@@ -48,13 +49,15 @@ pub struct WayBack {
     pub next_hop: Option<NextHop>,
     /// The neighbour whose link address answers carry.
     pub neighbour: Neighbour,
+    /// The route's metrics.
+    pub metrics: Metrics,
 }
 
 /// The decision about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// The packet may be answered, by this next hop.
-    Open(NextHop, Neighbour),
+    /// The packet may be answered, by this next hop of a route with these metrics.
+    Open(NextHop, Neighbour, Metrics),
     /// The packet is dropped.
     Closed,
     /// The packet has to be shown again once the question is answered.
@@ -86,7 +89,7 @@ impl Door {
     /// packet ends a handshake, which proves that its sender received our SYN-ACK.
     pub fn judge(&mut self, now: Duration, tuple: &FiveTuple, reply: &NextHop, completes: bool) -> Judgement {
         if !self.asks || reply.interface == LOOPBACK_INTERFACE {
-            return Judgement::Open(*reply, Neighbour::Sender(None));
+            return Judgement::Open(*reply, Neighbour::Sender(None), Metrics::default());
         }
         let sender = reply.destination();
         // The frame's source is a group address, or missing.
@@ -97,7 +100,7 @@ impl Door {
         let question = Question { interface: reply.interface, sender, local, remote };
         self.age(now);
         match self.answers.get(&question).or_else(|| self.older.get(&question)).copied() {
-            Some(Some(way)) => Judgement::Open(way.next_hop.unwrap_or(*reply), way.neighbour),
+            Some(Some(way)) => Judgement::Open(way.next_hop.unwrap_or(*reply), way.neighbour, way.metrics),
             Some(None) => Judgement::Closed,
             None if self.may_ask(now, if completes { RESERVE } else { BURST }) => Judgement::Ask(question),
             None => Judgement::Busy,
@@ -175,16 +178,25 @@ mod tests {
         }
     }
 
-    const AT_SENDER: WayBack = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
+    const METRICS: Metrics = Metrics {
+        mtu: None,
+        advertised_mss: Some(700),
+        hop_limit: None,
+        initial_window: None,
+        rto_min: None,
+        congestion_control: None,
+    };
+    const AT_SENDER: WayBack =
+        WayBack { next_hop: None, neighbour: Neighbour::Sender(None), metrics: METRICS };
 
     #[test]
     fn an_answer_holds_for_a_second_or_two_and_for_its_sender_alone() {
         let at = Duration::from_millis;
         for (way, expected) in [
-            (Some(AT_SENDER), Judgement::Open(from(2), AT_SENDER.neighbour)),
+            (Some(AT_SENDER), Judgement::Open(from(2), AT_SENDER.neighbour, METRICS)),
             (
                 Some(WayBack { next_hop: Some(from(9)), ..AT_SENDER }),
-                Judgement::Open(from(9), AT_SENDER.neighbour),
+                Judgement::Open(from(9), AT_SENDER.neighbour, METRICS),
             ),
             (None, Judgement::Closed),
         ] {
@@ -206,7 +218,7 @@ mod tests {
     #[test]
     fn lo_and_a_stack_without_an_engine_need_no_question() {
         let lo = NextHop { interface: LOOPBACK_INTERFACE, header: LinkHeader::LOOPBACK };
-        let open = |reply| Judgement::Open(reply, Neighbour::Sender(None));
+        let open = |reply| Judgement::Open(reply, Neighbour::Sender(None), Metrics::default());
         assert_eq!(door().judge(Duration::ZERO, &tuple(1), &lo, false), open(lo));
         assert_eq!(Door::default().judge(Duration::ZERO, &tuple(1), &from(2), false), open(from(2)));
     }
