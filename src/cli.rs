@@ -312,6 +312,8 @@ pub struct Cli {
 
     /// Type of service (traffic class) of packets sent: 0 to 255, 0x00 to 0xff, or a name, as ef, af21,
     /// lowdelay
+    ///
+    /// Policy rules of this host may choose the route by it.
     #[arg(help_heading = PACKETS, long, value_name = "TOS", default_value = "0", hide_short_help = true, value_parser = value::type_of_service)]
     pub tos: u8,
 

@@ -1,8 +1,8 @@
 //! The kernel's routing decision for one flow.
 //!
-//! The request has what the kernel's own connect(2) looks at (RTM_GETROUTE with the flow's protocol and
-//! ports; the kernel adds the user), so policy rules, VRFs, multipath hashing and nexthop objects answer
-//! for the real flow. For IPv4 there are two requests, as connect(2) makes two lookups (ip_route_connect in
+//! The request has what the kernel's own connect(2) looks at (RTM_GETROUTE with the flow's protocol, ports,
+//! traffic class and user), so policy rules, VRFs, multipath hashing and nexthop objects answer for the
+//! real flow. For IPv4 there are two requests, as connect(2) makes two lookups (ip_route_connect in
 //! include/net/route.h): the first chooses the source address, at which a rule or a hash may look in the
 //! second.
 //!
@@ -19,6 +19,7 @@ use log::debug;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteVia},
+    rule::{RuleAttribute, RuleMessage},
 };
 use nix::{
     errno::Errno,
@@ -36,6 +37,8 @@ use crate::net::Protocol;
 
 /// The total length field of an IP packet has 16 bits.
 const MAX_IP_PACKET: u32 = 65535;
+/// The DSCP in a traffic class; the other two bits are ECN's (RFC 3168, section 5).
+const DSCP_MASK: u8 = 0xfc;
 /// Destination port where none matters (discard, RFC 863); nothing is sent there.
 const DISCARD_PORT: u16 = 9;
 
@@ -54,6 +57,11 @@ pub struct Query {
     pub source_port: Option<u16>,
     /// The destination port, if there is only one.
     pub destination_port: Option<u16>,
+    /// The TOS or traffic class. Rules look at the DSCP (in IPv4 before Linux 6.13, at its lower three bits).
+    pub traffic_class: u8,
+    /// The user that the flow's socket belongs to, for rules with a uidrange; `None` for this process's, as of
+    /// a socket that it creates now.
+    pub user: Option<u32>,
 }
 
 impl Query {
@@ -70,6 +78,8 @@ impl Query {
             protocol,
             source_port: None,
             destination_port: Some(destination.port()),
+            traffic_class: 0,
+            user: None,
         }
     }
 }
@@ -247,6 +257,24 @@ pub fn is_default(query: &Query) -> bool {
     logged_entry(query).is_some_and(|entry| entry.prefix == 0)
 }
 
+/// Returns whether flows that differ in their ports may take different routes: several paths, or policy rules
+/// that look at ports. `true` also where the kernel does not tell.
+pub fn depends_on_port(query: &Query) -> bool {
+    paths(query).len() > 1 || rules_look_at_ports(query.destination.is_ipv4()).unwrap_or(true)
+}
+
+fn rules_look_at_ports(v4: bool) -> Result<bool, NetlinkError> {
+    let mut message = RuleMessage::default();
+    message.header.family = if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let rules = Netlink::open()?.dump(RouteNetlinkMessage::GetRule(message))?;
+    Ok(rules.iter().any(|reply| match reply {
+        RouteNetlinkMessage::NewRule(rule) => rule.attributes.iter().any(|attribute| {
+            matches!(attribute, RuleAttribute::SourcePortRange(_) | RuleAttribute::DestinationPortRange(_))
+        }),
+        _ => false,
+    }))
+}
+
 /// Returns the output interfaces of the route's next hops.
 pub fn paths(query: &Query) -> Vec<u32> {
     let nexthops = logged_entry(query).map(|entry| entry.nexthops).unwrap_or_default();
@@ -333,8 +361,10 @@ pub(super) fn neighbour_towards(
     netlink: &mut Netlink,
     source: Option<IpAddr>,
     destination: IpAddr,
+    user: Option<u32>,
 ) -> Option<(u32, IpAddr)> {
-    let query = Query { source, ..Query::to(SocketAddr::new(destination, DISCARD_PORT), Protocol::Tcp) };
+    let query =
+        Query { source, user, ..Query::to(SocketAddr::new(destination, DISCARD_PORT), Protocol::Tcp) };
     let answer = ask(netlink, &query).ok().filter(|answer| answer.kind == RouteType::Unicast)?;
     Some((answer.interface, answer.gateway.unwrap_or(destination)))
 }
@@ -517,6 +547,7 @@ fn question(query: &Query) -> RouteMessage {
     if family == AddressFamily::Inet {
         message.header.flags = RouteFlags::LookupTable;
     }
+    message.header.tos = query.traffic_class & DSCP_MASK;
     let attributes = &mut message.attributes;
     attributes.push(RouteAttribute::Destination(query.destination.into()));
     if let Some(source) = query.source {
@@ -524,6 +555,7 @@ fn question(query: &Query) -> RouteMessage {
         attributes.push(RouteAttribute::Source(source.into()));
     }
     attributes.push(RouteAttribute::IpProto(query.protocol.number()));
+    attributes.extend(query.user.map(RouteAttribute::Uid));
     attributes.extend(query.interface.map(RouteAttribute::Oif));
     attributes.extend(query.source_port.map(RouteAttribute::Sport));
     attributes.extend(query.destination_port.map(RouteAttribute::Dport));

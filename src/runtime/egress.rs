@@ -46,7 +46,7 @@ pub struct EgressRequest {
 }
 
 /// The way of our packets out of this host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Egress {
     /// The output interface.
     pub interface: Interface,
@@ -180,25 +180,17 @@ impl EgressRequest {
         Ok(self.assume(egress))
     }
 
-    /// Returns the request for the whole flow, with the source address of the first decision and the port taken
-    /// there.
+    /// Returns the request for a flow from this local port; 0 stands for one that is not known.
     #[must_use]
-    pub fn with_port(&self, first: &Egress, port: u16) -> EgressRequest {
-        let query = Query { source: Some(first.source), source_port: Some(port), ..self.query };
-        EgressRequest { query, ..*self }
+    pub fn with_local_port(&self, port: u16) -> EgressRequest {
+        let source_port = Some(port).filter(|port| *port != 0);
+        EgressRequest { query: Query { source_port, ..self.query }, ..*self }
     }
 
-    /// Decides with the port, at which policy rules and multipath hashing look. connect(2) decides twice, too: the
-    /// first lookup gives the source address, at which the port is taken, and the second has the port
-    /// (ip_route_newports in include/net/route.h). A chosen next hop and an assumed address do not depend on it.
-    ///
-    /// # Errors
-    /// [`EgressError`].
-    pub fn decide_again(&self, first: &Egress) -> Result<Egress, EgressError> {
-        match (self.via, self.persona) {
-            (None, None) => self.decide(),
-            _ => Ok(first.clone()),
-        }
+    /// Returns the request for a flow to this remote port.
+    #[must_use]
+    pub fn with_remote_port(&self, port: u16) -> EgressRequest {
+        EgressRequest { query: Query { destination_port: Some(port), ..self.query }, ..*self }
     }
 
     /// Decides as the kernel would for a socket of its own.

@@ -40,6 +40,7 @@ const MAX_UPPERS: usize = 4;
 pub(super) struct ReversePathFilter {
     protocol: Protocol,
     port: u16,
+    traffic_class: u8,
     role: Role,
 }
 
@@ -103,7 +104,12 @@ impl ReversePathFilter {
                 Role::Listener { strict: all().filter(is_strict).map(|interface| interface.index).collect() }
             }
         };
-        ReversePathFilter { protocol: setup.protocol, port, role }
+        ReversePathFilter {
+            protocol: setup.protocol,
+            port,
+            traffic_class: setup.settings.traffic_class,
+            role,
+        }
     }
 
     /// Finds the way back for `question`. `solicited` returns what a neighbour answered to the stack's
@@ -232,7 +238,14 @@ impl Search<'_> {
     fn query(&self, source: Option<IpAddr>, destination: IpAddr, interface: Option<u32>) -> Query {
         let port = source.is_some().then_some(self.ways.port);
         let query = Query::to(SocketAddr::new(destination, 0), self.ways.protocol);
-        Query { source, interface, source_port: port, destination_port: None, ..query }
+        Query {
+            source,
+            interface,
+            source_port: port,
+            destination_port: None,
+            traffic_class: self.ways.traffic_class,
+            ..query
+        }
     }
 
     /// Resolves a next hop's link address, for packets that leave by `interface`: the next hop's, or a port

@@ -136,7 +136,7 @@ impl<'a, 'r> Round<'a, 'r> {
             self.probes.remove(&port);
             match dropped == sent {
                 true => {
-                    let interface = self.origin.egress.interface.name.clone();
+                    let interface = self.origin.egress(port).interface.name.clone();
                     let dropped = session::Error::DatagramsDropped { target: at, datagrams: sent, interface };
                     self.results.note(at, Err(dropped.into()));
                 }

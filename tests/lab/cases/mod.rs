@@ -18,6 +18,7 @@ mod older_kernels;
 mod paths;
 mod privileges;
 mod processes;
+mod route_choice;
 mod route_metrics;
 mod routes;
 mod silence;
