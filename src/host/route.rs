@@ -395,11 +395,17 @@ fn check_source(netlink: &mut Netlink, query: &Query, source: IpAddr) -> Result<
             reason: "duplicate address detection has not finished; try again in a second or two",
         }),
         Some(_) => Ok(()),
-        // A whole prefix may be local: 127.0.0.0/8, or `ip route add local`.
-        None => match ask(netlink, &Query { destination: source, source: None, ..*query }) {
-            Ok(answer) if answer.kind == RouteType::Local => Ok(()),
-            _ => Err(RouteError::ForeignSource { source_address: source }),
-        },
+        // A whole prefix may be local: 127.0.0.0/8, or `ip route add local`. An interface finds that of a VRF.
+        None => {
+            let mut is_local = |interface| {
+                let query = Query { destination: source, source: None, interface, ..*query };
+                ask(netlink, &query).is_ok_and(|answer| answer.kind == RouteType::Local)
+            };
+            match is_local(query.interface) || is_local(None) {
+                true => Ok(()),
+                false => Err(RouteError::ForeignSource { source_address: source }),
+            }
+        }
     }
 }
 

@@ -149,6 +149,14 @@ pub enum EgressError {
     /// The destination is an address of this host.
     #[error("{0} is this host's own: from outside it is reached by way of a neighbour")]
     DestinationIsSelf(IpAddr),
+    /// The destination is this host's own link-local address, which the kernel does not accept on lo (RT6_LOOKUP_F_IFACE:
+    /// ip6_route_input_lookup() in net/ipv6/route.c), or an address in a VRF, where packet sockets do not receive the
+    /// kernel's answers (PACKET_LOOPBACK: vrf_local_xmit() in drivers/net/vrf.c, packet_rcv() in net/packet/af_packet.c).
+    #[error(
+        "{0} is this host's own address, link-local or in a VRF, which netkat cannot reach from here; connect to \
+         another address of this host, or from another host"
+    )]
+    OwnOutOfReach(IpAddr),
     /// The interface cannot carry frames to a chosen next hop or from an assumed address.
     #[error("a chosen next hop and an assumed address need an interface with link addresses; {0} has none")]
     NoLinkAddresses(String),
@@ -198,6 +206,10 @@ impl EgressRequest {
         let route = route::lookup(&self.query)?;
         let interface = interface::by_index(route.interface)?;
         let framing = interface.framing()?;
+        let link_local = matches!(route.destination, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if route.kind == Kind::Local && (link_local || !interface.loopback) {
+            return Err(EgressError::OwnOutOfReach(route.destination));
+        }
         let on_host = if route.kind == Kind::Local { " (this host)" } else { "" };
         let via = route.gateway.map_or("on link".to_owned(), |gateway| format!("gateway {gateway}"));
         let description = format!(

@@ -15,6 +15,7 @@ mod lossy;
 mod matrix;
 mod memory;
 mod older_kernels;
+mod own_addresses;
 mod paths;
 mod privileges;
 mod processes;
