@@ -4,7 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use netkat::{
-    recovery::{Algorithm, Config, Instant, Recovery, SegmentOutcome},
+    recovery::{Algorithm, Config, INITIAL_WINDOW, Instant, RTO_MIN, Recovery, SegmentOutcome},
     segment::Segment,
 };
 
@@ -47,6 +47,9 @@ impl Sender {
             send_buffer: 4 << 20,
             receive_buffer: 4 << 20,
             link_mss: MSS as u16,
+            advertised_mss: None,
+            initial_window: INITIAL_WINDOW,
+            rto_min: RTO_MIN,
             max_frame: 64_000,
             algorithm,
             user_timeout: None,

@@ -298,23 +298,26 @@ pub struct Cli {
     #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", conflicts_with = "udp", hide_short_help = true, value_parser = value::buffer_size)]
     pub buffer: usize,
 
-    /// Congestion control: bbr, cubic or reno [default: the kernel's, if it is one of these, else cubic]
+    /// Congestion control: bbr, cubic or reno [default: the route's or the kernel's, if it is one of these, else
+    /// cubic]
     ///
-    /// The kernel's is net.ipv4.tcp_congestion_control. BBR keeps its rate on paths that lose packets for
+    /// A route's is its congctl, the kernel's net.ipv4.tcp_congestion_control. BBR keeps its rate on paths that lose packets for
     /// reasons other than congestion.
     #[arg(help_heading = PACKETS, long, value_name = "NAME", conflicts_with = "udp", hide_short_help = true)]
     pub congestion: Option<Algorithm>,
 
-    /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else 64]
+    /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else the host's]
     #[arg(help_heading = PACKETS, long, value_name = "HOPS", hide_short_help = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
 
     /// Type of service (traffic class) of packets sent: 0 to 255, 0x00 to 0xff, or a name, as ef, af21,
     /// lowdelay
+    ///
+    /// Policy rules of this host may choose the route by it.
     #[arg(help_heading = PACKETS, long, value_name = "TOS", default_value = "0", hide_short_help = true, value_parser = value::type_of_service)]
     pub tos: u8,
 
-    /// Largest MSS to announce, and largest segment to send [default: what the MTU allows]
+    /// Largest MSS to announce, and largest segment to send [default: the route's advmss, or what the MTU allows]
     ///
     /// A way around a path that drops large packets without an ICMP error.
     #[arg(help_heading = PACKETS, long, value_name = "BYTES", conflicts_with = "udp", hide_short_help = true, value_parser = clap::value_parser!(u16).range(MSS_RANGE))]

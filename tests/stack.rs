@@ -1,6 +1,7 @@
 //! Two stacks over an in-memory link: whatever the path does, the bytes that arrive are the bytes that were
 //! sent. The clock is the test's own and every run is seeded, so a failure repeats.
 use netkat::{
+    host::metrics::Metrics,
     link::{
         Link, LinkHeader, NextHop, Received,
         memory::{Impairment, Medium, MemoryLink},
@@ -18,7 +19,7 @@ use std::{
 };
 
 const INTERFACE: u32 = 1;
-const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
+const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64, ipv6_hop_limit: 64 };
 /// Longer than any of these transfers may take on the test's clock.
 const LIMIT: Duration = Duration::from_secs(3600);
 
@@ -27,9 +28,11 @@ fn settings(buffer: usize) -> Settings {
         mss: None,
         send_buffer: buffer,
         receive_buffer: buffer,
-        hop_limit: 64,
+        hop_limit: None,
+        default_ttl: 64,
         traffic_class: 0,
-        congestion: Algorithm::Cubic,
+        congestion: Some(Algorithm::Cubic),
+        default_congestion: Algorithm::Cubic,
         user_timeout: None,
         keep_alive: None,
     }
@@ -193,7 +196,7 @@ impl Lab {
         client.stack.dial(
             medium.now(),
             tuple,
-            FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH },
+            FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH, metrics: Metrics::default() },
         );
         client.tuple = Some(tuple);
         Lab { medium, client, server }
@@ -361,7 +364,7 @@ fn a_crowd_shares_a_limit_and_all_are_served_in_the_end() {
             client.dial(
                 medium.now(),
                 *tuple,
-                FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH },
+                FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH, metrics: Metrics::default() },
             );
         }
         let mut turn = |client: &mut Stack, server: &mut Stack| {

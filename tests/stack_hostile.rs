@@ -4,6 +4,7 @@
 mod recording_link;
 
 use netkat::{
+    host::metrics::Metrics,
     link::{ETHERTYPE_IPV4, Received},
     neighbour::Neighbour,
     net::{FiveTuple, Protocol},
@@ -328,7 +329,12 @@ fn icmp_errors_that_quote_what_is_not_in_flight_are_ignored() {
         target.stack.dial(
             target.now,
             tuple(),
-            FlowRoute { next_hop: next_hop(1, 2), neighbour: Neighbour::Fixed, path: PATH },
+            FlowRoute {
+                next_hop: next_hop(1, 2),
+                neighbour: Neighbour::Fixed,
+                path: PATH,
+                metrics: Metrics::default(),
+            },
         );
         let syn = target.sent()[0];
         for offset in [u32::MAX, 1, 2, 1000, 1 << 31] {

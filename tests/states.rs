@@ -8,6 +8,7 @@
 mod recording_link;
 
 use netkat::{
+    host::metrics::Metrics,
     link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Received},
     neighbour::Neighbour,
     net::{FiveTuple, Protocol},
@@ -371,7 +372,12 @@ impl World {
             (_, true) => world.peer(SYN, Next(0), Known, 0),
             (_, false) => {
                 let next_hop = next_hop(1, 2);
-                let route = FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH };
+                let route = FlowRoute {
+                    next_hop,
+                    neighbour: Neighbour::Fixed,
+                    path: PATH,
+                    metrics: Metrics::default(),
+                };
                 world.stack.dial(world.now, world.tuple, route);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! UDP has no end of a session, so the input's end and the clock decide: a client waits for a second to
 //! hear the answer, a server until it is interrupted, unless -q says otherwise.
-use super::attempt::{Attempt, Opened};
+use super::attempt::{self, Attempt, Opened};
 use crate::{
     report::{Error, JsonReport},
     runtime::{Engine, Port, Setup, assume},
@@ -34,41 +34,31 @@ pub(crate) struct DatagramConnect {
 impl DatagramConnect {
     /// Sends and receives until the session ends.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
-        let mut attempts = self.attempts.iter().peekable();
-        loop {
-            let Some(attempt) = attempts.next() else { return Ok(()) };
-            match attempt.open_datagrams(self.wait, report) {
-                Ok(mut engine) => {
-                    let streams = streams()?;
-                    engine.enter_sandbox()?;
-                    let policy = Policy {
-                        quit_after: self.policy.quit_after.or(match self.policy.no_shutdown {
-                            true => None,
-                            false => Some(ANSWER_WAIT),
-                        }),
-                        ..self.policy
-                    };
-                    let interface = &attempt.egress.interface.name;
-                    let role = Role::Client { remote: attempt.remote, interface };
-                    return relay(&mut engine, role, policy, self.delay, streams, report);
-                }
-                Err(error) if error.signal().is_some() => return Err(error),
-                Err(error) if attempts.peek().is_none() => return Err(error),
-                Err(error) => log::info!("{error}; trying the next address"),
-            }
-        }
+        let opened = attempt::first(&self.attempts, |attempt, _| {
+            Ok((attempt.remote, attempt.open_datagrams(self.wait, report)?))
+        });
+        let Some((remote, (mut engine, interface))) = opened? else { return Ok(()) };
+        let streams = streams()?;
+        engine.enter_sandbox()?;
+        let policy = Policy {
+            quit_after: self.policy.quit_after.or(match self.policy.no_shutdown {
+                true => None,
+                false => Some(ANSWER_WAIT),
+            }),
+            ..self.policy
+        };
+        let role = Role::Client { remote, interface: &interface };
+        relay(&mut engine, role, policy, self.delay, streams, report)
     }
 }
 
 impl Attempt {
-    fn open_datagrams(&self, wait: Duration, report: &mut JsonReport) -> Result<Engine, Error> {
-        report.attempt(self.remote, &self.egress);
-        let Opened { mut engine, origin, resolution } = self.open(wait)?;
-        report.attempt(self.remote, &origin.egress);
-        report.resolved(resolution);
+    /// Opens everything. Returns also the name of the interface that datagrams leave by.
+    fn open_datagrams(&self, wait: Duration, report: &mut JsonReport) -> Result<(Engine, String), Error> {
+        let Opened { mut engine, origin } = self.open(&[self.remote.port()], wait, report)?;
         let tuple = origin.dial_datagrams(&mut engine, self.remote);
         log::info!("sending to {} from {}", self.remote, tuple.local);
-        Ok(engine)
+        Ok((engine, origin.egress(self.remote.port()).interface.name.clone()))
     }
 }
 

@@ -6,7 +6,7 @@
 mod tcp;
 mod udp;
 
-use super::attempt::{Attempt, Opened, Origin};
+use super::attempt::{Attempt, Opened, Origin, lacks_route};
 use crate::{
     net::Protocol,
     report::{Error, JsonReport, Verdict},
@@ -42,6 +42,7 @@ impl Scan {
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let mut results = Results::new(self, report)?;
         let mut attempts = self.attempts.iter().peekable();
+        let mut failure = None;
         while let Some(attempt) = attempts.next() {
             results.last = attempts.peek().is_none();
             match self.sweep(attempt, &mut results) {
@@ -49,9 +50,21 @@ impl Scan {
                 Err(error) if error.signal().is_some() || matches!(error, Error::Stdio(_)) => {
                     return Err(error);
                 }
-                Err(error) if results.last && results.known.is_empty() => return Err(error),
-                Err(error) => log::warn!("{error}"),
+                Err(error) => {
+                    match lacks_route(&error) {
+                        true => log::info!("{error}"),
+                        false if results.last && results.known.is_empty() => {}
+                        false => log::warn!("{error}"),
+                    }
+                    // An address without a route was not tried.
+                    if failure.is_none() || !lacks_route(&error) {
+                        failure = Some(error);
+                    }
+                }
             }
+        }
+        if let Some(error) = failure.filter(|_| results.known.is_empty()) {
+            return Err(error);
         }
         results.last = true;
         results.print()?;
@@ -60,16 +73,18 @@ impl Scan {
 
     /// Probes, at one address, the ports that are not known to be open.
     fn sweep(&self, attempt: &Attempt, results: &mut Results<'_>) -> Result<(), Error> {
-        results.report.attempt(attempt.remote, &attempt.egress);
-        let Opened { mut engine, origin, resolution } = attempt.open(self.wait)?;
-        results.report.attempt(attempt.remote, &origin.egress);
-        results.report.resolved(resolution);
+        let mut ports: VecDeque<u16> =
+            self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
+        let Opened { mut engine, mut origin } =
+            attempt.open(ports.make_contiguous(), self.wait, results.report)?;
         results.forget_failures();
         if results.last {
             engine.enter_sandbox()?;
         }
-        let ports: VecDeque<u16> =
-            self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
+        for (port, error) in std::mem::take(&mut origin.unreachable) {
+            results.note(SocketAddr::new(attempt.remote.ip(), port), Err(error));
+        }
+        ports.retain(|port| !results.known.contains_key(port));
         log::info!("probing {} ports of {}", ports.len(), attempt.remote.ip());
         let sweep = Sweep { origin, address: attempt.remote, wait: self.wait, ports };
         match self.protocol {

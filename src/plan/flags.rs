@@ -18,8 +18,8 @@ use crate::{
 };
 use std::net::IpAddr;
 
-/// TTL and hop limit of Linux (net.ipv4.ip_default_ttl, net.ipv6.conf.all.hop_limit).
-pub(super) const HOP_LIMIT: u8 = 64;
+/// Linux's TTL unless the administrator changes it (IPDEFTTL, linux/ip.h).
+const DEFAULT_TTL: u8 = 64;
 
 /// Returns the set-up that the flags alone decide; addresses, ports and interfaces are still open.
 pub(super) fn setup(cli: &Cli) -> Setup {
@@ -124,9 +124,11 @@ pub(super) fn settings(cli: &Cli) -> Settings {
         mss: cli.mss.map(usize::from),
         send_buffer: cli.buffer,
         receive_buffer: cli.buffer,
-        hop_limit: cli.ttl.unwrap_or(HOP_LIMIT),
+        hop_limit: cli.ttl,
+        default_ttl: sysctl::ip_default_ttl().unwrap_or(DEFAULT_TTL),
         traffic_class: cli.tos,
-        congestion: cli.congestion.unwrap_or_else(system_congestion),
+        congestion: cli.congestion,
+        default_congestion: system_congestion(),
         user_timeout: Some(cli.user_timeout),
         keep_alive: cli.keepalive,
     }

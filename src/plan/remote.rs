@@ -1,9 +1,7 @@
 //! The plans of clients and scans: addresses of the host, routes and ports.
 use super::{
     PlanError,
-    flags::{
-        HOP_LIMIT, assumed, command, family, family_of, policy, protocol, settings, setup, stream_options,
-    },
+    flags::{assumed, command, family, family_of, policy, protocol, setup, stream_options},
     usage,
 };
 use crate::{
@@ -15,7 +13,6 @@ use crate::{
         route::Query,
     },
     runtime::{EgressRequest, NextHopAddress, Setup},
-    stack::Settings,
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -46,7 +43,6 @@ pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
 pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
     let (host, ports) = remote_target(cli)?;
     let ports = resolve::ports(ports, protocol(cli))?;
-    // Policy rules may depend on the port; all probes take the first port's route.
     let mut attempts = attempts(cli, host, ports.first().copied().unwrap_or_default())?;
     for attempt in &mut attempts {
         attempt.setup.remote = Some(SocketAddr::new(attempt.remote.ip(), 0));
@@ -89,7 +85,7 @@ fn unbracketed(host: &str) -> &str {
     inner.filter(|inner| inner.contains(':')).unwrap_or(host)
 }
 
-/// Returns an attempt for each address of the host that has a route; at least one.
+/// Returns an attempt for each address of the host; at least one.
 fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError> {
     let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
     let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
@@ -111,14 +107,14 @@ fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError>
     }
 }
 
-/// Asks the kernel for the route to one address.
+/// Makes the request for one address's route, which is asked for once the port is known.
 fn attempt(
     cli: &Cli,
     remote: SocketAddr,
     source_port: Option<u16>,
     interface: Option<&Interface>,
 ) -> Result<Attempt, PlanError> {
-    let mut query = Query { source_port, ..Query::to(remote, protocol(cli)) };
+    let mut query = Query { source_port, traffic_class: cli.tos, ..Query::to(remote, protocol(cli)) };
     if let Some(source) = &cli.source {
         let family = family_of(remote.ip());
         query.source = resolve::addresses(source, 0, family, cli.numeric)?.first().map(SocketAddr::ip);
@@ -131,19 +127,8 @@ fn attempt(
         return usage(format!("--as: the assumed address and {} are not of one family", remote.ip()));
     }
     let request = EgressRequest { query, via: via(cli)?, assumed };
-    let egress = request.decide()?;
-    let settings = Settings { hop_limit: cli.ttl.or(egress.hop_limit).unwrap_or(HOP_LIMIT), ..settings(cli) };
-    let setup = Setup {
-        local: vec![egress.source],
-        port: source_port.unwrap_or(0),
-        lease: if egress.assumed.is_some() { Vec::new() } else { vec![egress.source] },
-        remote: Some(remote),
-        interfaces: vec![egress.interface.clone()],
-        assumed: egress.assumed,
-        settings,
-        ..setup(cli)
-    };
-    Ok(Attempt { remote, request, egress, setup })
+    let setup = Setup { port: source_port.unwrap_or(0), remote: Some(remote), ..setup(cli) };
+    Ok(Attempt { remote, request, setup })
 }
 
 /// Returns the next hop of --via: an address, or a MAC address.

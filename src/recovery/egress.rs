@@ -42,7 +42,8 @@ impl Recovery {
         let mut syn = Segment { window: self.receiver.syn_window(), ..*syn };
         let options = &mut syn.options;
         options.window_scale = options.window_scale.map(|_| self.receiver.offered_shift());
-        options.mss = options.mss.map(|_| u16::try_from(self.sender.link_mss).unwrap_or(u16::MAX));
+        let link_mss = u16::try_from(self.sender.link_mss).unwrap_or(u16::MAX);
+        options.mss = options.mss.map(|_| self.sender.config.advertised_mss.unwrap_or(link_mss));
         self.negotiation.ours = Some(syn.options);
         self.negotiation.on_syn_sent(now);
         self.negotiation.keep_syn(syn);

@@ -70,9 +70,10 @@ mod undo;
 use crate::segment::{MAX_HEADER_LEN, SeqNumber};
 use std::{collections::VecDeque, fmt, time::Duration};
 
-pub use congestion::{Algorithm, UnknownAlgorithm};
+pub use congestion::{Algorithm, INITIAL_WINDOW, UnknownAlgorithm};
 pub use memory_pool::MemoryPool;
 pub use receiver::{is_acceptable, window_shift};
+pub use rtt::RTO_MIN;
 pub use time::Instant;
 
 use egress::Control;
@@ -88,13 +89,19 @@ pub struct Config {
     pub send_buffer: usize,
     /// Maximum bytes that wait to be read, and so the largest window. The buffer grows up to this.
     pub receive_buffer: usize,
-    /// The MSS option of our SYN, in bytes: the link's MTU less the IP header and 20.
+    /// Maximum payload of a segment without options, in bytes: the link's MTU less the IP header and 20.
     pub link_mss: u16,
+    /// The MSS option of our SYN, in bytes; `None` for `link_mss`.
+    pub advertised_mss: Option<u16>,
     /// Maximum payload of one super-frame, in bytes. At or below the MSS, every frame is one
     /// segment.
     pub max_frame: usize,
     /// The congestion control algorithm.
     pub algorithm: Algorithm,
+    /// Initial congestion window, in segments.
+    pub initial_window: u32,
+    /// Minimum of the retransmission timeout's variance term.
+    pub rto_min: Duration,
     /// Time for which data may stay unacknowledged before [`Recovery::timed_out`] reports it (RFC
     /// 9293, section 3.8.3; RFC 5482).
     pub user_timeout: Option<Duration>,

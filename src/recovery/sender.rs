@@ -99,13 +99,13 @@ impl Sender {
             buffer: SendBuffer::new(config.send_buffer, pool),
             board: Scoreboard::default(),
             phase: RecoveryPhase::Open,
-            rtt: RttEstimator::default(),
+            rtt: RttEstimator::new(config.rto_min),
             rack: Rack::default(),
             undo: SpuriousDetector::default(),
             batch: None,
             duplicate_acks: 0,
             timers: Timers::default(),
-            congestion: config.algorithm.start(link_mss),
+            congestion: config.algorithm.start(link_mss, config.initial_window),
             rate: RateEstimator::default(),
             delivery_rate: 0,
             usage: WindowUsage::default(),
@@ -151,7 +151,7 @@ impl Sender {
         // Converted to a later segment's scale, since the field will be compared with those.
         let field = segment.window >> (negotiated.peer_shift - shift);
         self.space.set_window(segment.seq, field, u64::from(segment.window) << shift);
-        self.congestion = self.config.algorithm.start(self.mss);
+        self.congestion = self.config.algorithm.start(self.mss, self.config.initial_window);
         if let Some(rtt) = rtt {
             self.rtt.sample(now, rtt, rtt);
         }

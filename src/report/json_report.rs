@@ -170,9 +170,14 @@ impl JsonReport {
         Ok(JsonReport { output: Some(output), ..JsonReport::default() })
     }
 
-    /// Notes which address is tried, and by which route.
-    pub(crate) fn attempt(&mut self, remote: SocketAddr, egress: &Egress) {
+    /// Notes which address is tried.
+    pub(crate) fn attempt(&mut self, remote: SocketAddr) {
         self.flow = Some(Addresses { local: None, remote });
+        self.route = None;
+    }
+
+    /// Notes the route to it.
+    pub(crate) fn route(&mut self, egress: &Egress) {
         self.route = Some(Route {
             interface: egress.interface.name.clone(),
             source: egress.source,

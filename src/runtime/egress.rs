@@ -7,6 +7,7 @@
 use crate::{
     host::{
         interface::{self, Framing, Interface, InterfaceError},
+        metrics::Metrics,
         neighbour::{self, NeighbourState},
         route::{self, Kind, Query, RouteError},
     },
@@ -44,8 +45,8 @@ pub struct EgressRequest {
     pub assumed: Option<(IpAddr, Option<MacAddr>)>,
 }
 
-/// The route of our packets out of this host.
-#[derive(Clone, Debug)]
+/// The way of our packets out of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Egress {
     /// The output interface.
     pub interface: Interface,
@@ -57,8 +58,8 @@ pub struct Egress {
     pub next_hop: NextHopAddress,
     /// The path's MTU as far as the host knows it, in bytes.
     pub mtu: u32,
-    /// The TTL or hop limit that the route demands.
-    pub hop_limit: Option<u8>,
+    /// The route's metrics.
+    pub metrics: Metrics,
     /// The assumed address.
     pub assumed: Option<LocalAddress>,
     /// The egress as a sentence for the log.
@@ -148,6 +149,14 @@ pub enum EgressError {
     /// The destination is an address of this host.
     #[error("{0} is this host's own: from outside it is reached by way of a neighbour")]
     DestinationIsSelf(IpAddr),
+    /// The destination is this host's own link-local address, which the kernel does not accept on lo (RT6_LOOKUP_F_IFACE:
+    /// ip6_route_input_lookup() in net/ipv6/route.c), or an address in a VRF, where packet sockets do not receive the
+    /// kernel's answers (PACKET_LOOPBACK: vrf_local_xmit() in drivers/net/vrf.c, packet_rcv() in net/packet/af_packet.c).
+    #[error(
+        "{0} is this host's own address, link-local or in a VRF, which netkat cannot reach from here; connect to \
+         another address of this host, or from another host"
+    )]
+    OwnOutOfReach(IpAddr),
     /// The interface cannot carry frames to a chosen next hop or from an assumed address.
     #[error("a chosen next hop and an assumed address need an interface with link addresses; {0} has none")]
     NoLinkAddresses(String),
@@ -179,25 +188,17 @@ impl EgressRequest {
         Ok(self.assume(egress))
     }
 
-    /// Returns the request for the whole flow, with the source address of the first decision and the port taken
-    /// there.
+    /// Returns the request for a flow from this local port; 0 stands for one that is not known.
     #[must_use]
-    pub fn with_port(&self, first: &Egress, port: u16) -> EgressRequest {
-        let query = Query { source: Some(first.source), source_port: Some(port), ..self.query };
-        EgressRequest { query, ..*self }
+    pub fn with_local_port(&self, port: u16) -> EgressRequest {
+        let source_port = Some(port).filter(|port| *port != 0);
+        EgressRequest { query: Query { source_port, ..self.query }, ..*self }
     }
 
-    /// Decides with the port, at which policy rules and multipath hashing look. connect(2) decides twice, too: the
-    /// first lookup gives the source address, at which the port is taken, and the second has the port
-    /// (ip_route_newports in include/net/route.h). A chosen next hop and an assumed address do not depend on it.
-    ///
-    /// # Errors
-    /// [`EgressError`].
-    pub fn decide_again(&self, first: &Egress) -> Result<Egress, EgressError> {
-        match (self.via, self.assumed) {
-            (None, None) => self.decide(),
-            _ => Ok(first.clone()),
-        }
+    /// Returns the request for a flow to this remote port.
+    #[must_use]
+    pub fn with_remote_port(&self, port: u16) -> EgressRequest {
+        EgressRequest { query: Query { destination_port: Some(port), ..self.query }, ..*self }
     }
 
     /// Decides as the kernel would for a socket of its own.
@@ -205,6 +206,10 @@ impl EgressRequest {
         let route = route::lookup(&self.query)?;
         let interface = interface::by_index(route.interface)?;
         let framing = interface.framing()?;
+        let link_local = matches!(route.destination, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if route.kind == Kind::Local && (link_local || !interface.loopback) {
+            return Err(EgressError::OwnOutOfReach(route.destination));
+        }
         let on_host = if route.kind == Kind::Local { " (this host)" } else { "" };
         let via = route.gateway.map_or("on link".to_owned(), |gateway| format!("gateway {gateway}"));
         let description = format!(
@@ -216,7 +221,7 @@ impl EgressRequest {
             source: route.source,
             next_hop: NextHopAddress::Ip(route.next_hop()),
             mtu: route.mtu,
-            hop_limit: route.hop_limit,
+            metrics: route.metrics,
             interface,
             assumed: None,
             description,
@@ -267,7 +272,7 @@ impl EgressRequest {
             source,
             next_hop,
             mtu,
-            hop_limit: None,
+            metrics: Metrics::default(),
             interface,
             assumed: None,
             description,

@@ -206,14 +206,15 @@ impl Engine {
         })
     }
 
-    /// Returns the size limits of packets on an interface, where the route allows `mtu` bytes.
+    /// Returns the limits of packets on an interface, where the route allows `mtu` bytes.
     pub fn path(&self, interface: &Interface, mtu: u32) -> Path {
         let max_segments = match self.link.offloads().segmentation {
             true => interface.gso_max_segs as usize,
             false => 1,
         };
         let max_frame = (interface.gso_max_size as usize).min(MAX_FRAME).saturating_sub(FRAME_MARGIN);
-        Path { mtu: mtu as usize, max_frame, max_segments }
+        let ipv6_hop_limit = interface.ipv6_hop_limit;
+        Path { mtu: mtu as usize, max_frame, max_segments, ipv6_hop_limit }
     }
 
     /// Returns the paths of a listener's interfaces, by index.

@@ -17,6 +17,7 @@ use super::Setup;
 use crate::{
     host::{
         interface::{Framing, Interface},
+        metrics::Metrics,
         monitor::Monitor,
         neighbour::NeighbourState,
         netlink::NetlinkError,
@@ -40,6 +41,7 @@ const MAX_UPPERS: usize = 4;
 pub(super) struct ReversePathFilter {
     protocol: Protocol,
     port: u16,
+    traffic_class: u8,
     role: Role,
 }
 
@@ -103,7 +105,12 @@ impl ReversePathFilter {
                 Role::Listener { strict: all().filter(is_strict).map(|interface| interface.index).collect() }
             }
         };
-        ReversePathFilter { protocol: setup.protocol, port, role }
+        ReversePathFilter {
+            protocol: setup.protocol,
+            port,
+            traffic_class: setup.settings.traffic_class,
+            role,
+        }
     }
 
     /// Finds the route back for `unverified`. `solicited` returns what a neighbour answered to the stack's
@@ -115,9 +122,10 @@ impl ReversePathFilter {
         interfaces: &HashMap<u32, Interface>,
         solicited: &dyn Fn(u32, IpAddr) -> Option<MacAddr>,
     ) -> ReversePath {
-        let mut search = Search { filter: self, unverified, monitor, interfaces, solicited };
+        let metrics = Metrics::default();
+        let mut search = Search { filter: self, unverified, monitor, interfaces, solicited, metrics };
         let found = match &self.role {
-            Role::Client(own) if own.contains(&unverified.interface) => Ok(ReversePath::Found(TO_SENDER)),
+            Role::Client(own) if own.contains(&unverified.interface) => Ok(to_sender(metrics)),
             Role::Client(_) => Err(NoReturnRoute::Interface),
             Role::AssumedAddress(_) => search.as_assumed_address(),
             Role::Listener { strict } => search.as_listener(strict.contains(&unverified.interface)),
@@ -127,7 +135,9 @@ impl ReversePathFilter {
 }
 
 /// The route back to the sender of the frame.
-const TO_SENDER: ReturnRoute = ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None) };
+fn to_sender(metrics: Metrics) -> ReversePath {
+    ReversePath::Found(ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics })
+}
 
 struct Search<'a> {
     filter: &'a ReversePathFilter,
@@ -135,6 +145,8 @@ struct Search<'a> {
     monitor: &'a mut Monitor,
     interfaces: &'a HashMap<u32, Interface>,
     solicited: &'a dyn Fn(u32, IpAddr) -> Option<MacAddr>,
+    /// The metrics of the last route found.
+    metrics: Metrics,
 }
 
 impl Search<'_> {
@@ -181,7 +193,7 @@ impl Search<'_> {
         };
         match nexthops.iter().find(|nexthop| nexthop.interface == interface) {
             Some(nexthop) => self.towards(interface, nexthop),
-            None => Ok(ReversePath::Found(TO_SENDER)),
+            None => Ok(to_sender(self.metrics)),
         }
     }
 
@@ -221,6 +233,7 @@ impl Search<'_> {
     ) -> Result<Vec<FibNexthop>, NoReturnRoute> {
         let query = self.query(local, self.unverified.remote, bound);
         let entry = self.monitor.route(&query).map_err(NoReturnRoute::Route)?;
+        self.metrics = entry.metrics;
         match entry.kind {
             RouteType::Unicast => Ok(entry.nexthops),
             kind => Err(NoReturnRoute::Kind(kind)),
@@ -230,7 +243,14 @@ impl Search<'_> {
     fn query(&self, source: Option<IpAddr>, destination: IpAddr, interface: Option<u32>) -> Query {
         let port = source.is_some().then_some(self.filter.port);
         let query = Query::to(SocketAddr::new(destination, 0), self.filter.protocol);
-        Query { source, interface, source_port: port, destination_port: None, ..query }
+        Query {
+            source,
+            interface,
+            source_port: port,
+            destination_port: None,
+            traffic_class: self.filter.traffic_class,
+            ..query
+        }
     }
 
     /// Resolves a next hop's link address, for packets that leave by `interface`: the next hop's, or a port
@@ -252,13 +272,15 @@ impl Search<'_> {
             Ok(Framing::Ethernet) if !out.no_arp => {}
             Ok(Framing::None) => {
                 let next_hop = Some(next_hop(LinkHeader::None));
-                return Ok(ReversePath::Found(ReturnRoute { next_hop, neighbour: Neighbour::Fixed }));
+                let neighbour = Neighbour::Fixed;
+                return Ok(ReversePath::Found(ReturnRoute { next_hop, neighbour, metrics: self.metrics }));
             }
-            _ if arrival => return Ok(ReversePath::Found(TO_SENDER)),
+            _ if arrival => return Ok(to_sender(self.metrics)),
             _ => return Err(NoReturnRoute::Elsewhere(interface)),
         }
+        let metrics = self.metrics;
         let to = |mac, neighbour| {
-            Ok(ReversePath::Found(ReturnRoute { next_hop: Some(next_hop(header(mac))), neighbour }))
+            Ok(ReversePath::Found(ReturnRoute { next_hop: Some(next_hop(header(mac))), neighbour, metrics }))
         };
         let entry =
             self.monitor.neighbour(nexthop.interface, neighbour).map_err(NoReturnRoute::Neighbours)?;

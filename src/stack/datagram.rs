@@ -112,8 +112,7 @@ pub struct SurveyAnswer {
 
 /// A UDP port. It receives nothing before [`DatagramSocket::dial`] or [`DatagramSocket::serve`].
 pub struct DatagramSocket {
-    hop_limit: u8,
-    traffic_class: u8,
+    settings: Settings,
     /// Identification of the next packet or fragmented datagram. It starts anywhere (RFC 7739,
     /// section 5.2).
     id: u32,
@@ -137,8 +136,7 @@ impl DatagramSocket {
     /// Returns a socket without a peer. `seed` must be unpredictable.
     pub fn new(settings: &Settings, seed: u64) -> DatagramSocket {
         DatagramSocket {
-            hop_limit: settings.hop_limit,
-            traffic_class: settings.traffic_class,
+            settings: settings.clone(),
             id: seed as u32,
             service: None,
             peer: None,
@@ -205,18 +203,19 @@ impl DatagramSocket {
     fn set_peer(&mut self, tuple: FiveTuple, route: FlowRoute) {
         self.has_received = false;
         self.errors.clear();
+        let path = route.path.with_mtu_of(&route.metrics);
         self.peer = Some(Peer {
             tuple,
             next_hop: route.next_hop,
             neighbour: route.neighbour,
             came_from: route.next_hop,
-            path: route.path,
+            path,
             template: Template {
                 source: tuple.local.ip(),
                 destination: tuple.remote.ip(),
                 protocol: UDP,
-                hop_limit: self.hop_limit,
-                traffic_class: self.traffic_class,
+                hop_limit: self.settings.hop_limit(tuple.remote.ip(), path.ipv6_hop_limit, &route.metrics),
+                traffic_class: self.settings.traffic_class,
                 flow_label: self.id,
             },
         });
@@ -344,8 +343,8 @@ impl DatagramSocket {
             log::debug!("ignoring a datagram from {}", tuple.remote);
             return Admitted::No;
         }
-        let (next_hop, neighbour) = match validate(&tuple) {
-            Validation::Valid(next_hop, neighbour) => (next_hop, neighbour),
+        let (next_hop, neighbour, metrics) = match validate(&tuple) {
+            Validation::Valid(next_hop, neighbour, metrics) => (next_hop, neighbour, metrics),
             other => return other.into(),
         };
         let Some(path) = service.paths.get(&next_hop.interface).copied() else {
@@ -356,13 +355,13 @@ impl DatagramSocket {
             // The route back may change when a gateway fails.
             Some(peer) => {
                 if peer.next_hop.interface != next_hop.interface {
-                    peer.path = path;
+                    peer.path = path.with_mtu_of(&metrics);
                 }
                 (peer.next_hop, peer.neighbour) = (next_hop, neighbour);
             }
             None => {
                 log::debug!("{} speaks; what we send goes there", tuple.remote);
-                self.set_peer(tuple, FlowRoute { next_hop, neighbour, path });
+                self.set_peer(tuple, FlowRoute { next_hop, neighbour, path, metrics });
             }
         }
         if let Some(peer) = &mut self.peer {

@@ -160,14 +160,19 @@ impl Flow {
         pool: &MemoryPool,
         seed: u64,
     ) -> Flow {
-        let template = template(&tuple, settings, seed);
-        let mss = mss(&route.path, tuple.remote.ip(), settings);
+        let (path, metrics) = (route.path.with_mtu_of(&route.metrics), &route.metrics);
+        let hop_limit = settings.hop_limit(tuple.remote.ip(), path.ipv6_hop_limit, metrics);
+        let template = template(&tuple, hop_limit, settings, seed);
+        let mss = mss(&path, tuple.remote.ip(), settings);
         let config = recovery::Config {
             send_buffer: settings.send_buffer,
             receive_buffer: settings.receive_buffer,
             link_mss: mss as u16,
-            max_frame: max_payload(&route.path, mss),
-            algorithm: settings.congestion,
+            advertised_mss: settings.advertised_mss(metrics),
+            max_frame: max_payload(&path, mss),
+            algorithm: settings.congestion(metrics),
+            initial_window: metrics.initial_window.unwrap_or(recovery::INITIAL_WINDOW),
+            rto_min: metrics.rto_min.unwrap_or(recovery::RTO_MIN),
             user_timeout: settings.user_timeout,
             keep_alive: settings.keep_alive,
         };

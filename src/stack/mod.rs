@@ -33,6 +33,7 @@ mod state_machine;
 mod time_wait;
 
 use crate::{
+    host::metrics::Metrics,
     link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, LinkHeader, NextHop, Received},
     neighbour::{self, Impersonation, Solicitations},
     net::{FiveTuple, Protocol},
@@ -502,8 +503,8 @@ impl Stack {
     }
 
     /// Queues the reset that answers a segment.
-    fn reset(&mut self, tuple: FiveTuple, segment: &Segment, next_hop: NextHop) {
-        let template = flow_route::template(&tuple, &self.settings, 0);
+    fn reset(&mut self, tuple: FiveTuple, segment: &Segment, next_hop: NextHop, metrics: &Metrics) {
+        let template = self.answer_template(&tuple, &next_hop, metrics, 0);
         if let Some(segment) = segment.reset() {
             self.reply(HeaderOnly { next_hop, template, segment });
         }

@@ -13,6 +13,7 @@
 //! a query before the flow is made; a reserve of queries is kept for such ACKs.
 use super::martian::LOOPBACK_INTERFACE;
 use crate::{
+    host::metrics::Metrics,
     link::{LinkHeader, NextHop},
     neighbour::Neighbour,
     net::{FiveTuple, MacAddr},
@@ -50,13 +51,15 @@ pub struct ReturnRoute {
     pub next_hop: Option<NextHop>,
     /// The neighbour whose link address answers carry.
     pub neighbour: Neighbour,
+    /// The route's metrics.
+    pub metrics: Metrics,
 }
 
 /// The decision about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Validation {
-    /// The packet may be answered, by this next hop.
-    Valid(NextHop, Neighbour),
+    /// The packet may be answered, by this next hop of a route with these metrics.
+    Valid(NextHop, Neighbour, Metrics),
     /// The packet is dropped.
     Invalid,
     /// The packet has to be handed over again once the route back is known.
@@ -94,7 +97,7 @@ impl SourceValidator {
         completes: bool,
     ) -> Validation {
         if !self.enabled || reply.interface == LOOPBACK_INTERFACE {
-            return Validation::Valid(*reply, Neighbour::Sender(None));
+            return Validation::Valid(*reply, Neighbour::Sender(None), Metrics::default());
         }
         let sender = reply.destination();
         // The frame's source is a group address, or missing.
@@ -105,7 +108,9 @@ impl SourceValidator {
         let unverified = UnverifiedSource { interface: reply.interface, sender, local, remote };
         self.age(now);
         match self.answers.get(&unverified).or_else(|| self.older.get(&unverified)).copied() {
-            Some(Some(route)) => Validation::Valid(route.next_hop.unwrap_or(*reply), route.neighbour),
+            Some(Some(route)) => {
+                Validation::Valid(route.next_hop.unwrap_or(*reply), route.neighbour, route.metrics)
+            }
             Some(None) => Validation::Invalid,
             None if self.may_ask(now, if completes { RESERVE } else { BURST }) => {
                 Validation::Unverified(unverified)
@@ -185,16 +190,25 @@ mod tests {
         }
     }
 
-    const AT_SENDER: ReturnRoute = ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None) };
+    const METRICS: Metrics = Metrics {
+        mtu: None,
+        advertised_mss: Some(700),
+        hop_limit: None,
+        initial_window: None,
+        rto_min: None,
+        congestion_control: None,
+    };
+    const AT_SENDER: ReturnRoute =
+        ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics: METRICS };
 
     #[test]
     fn an_answer_holds_for_a_second_or_two_and_for_its_sender_alone() {
         let at = Duration::from_millis;
         for (route, expected) in [
-            (Some(AT_SENDER), Validation::Valid(from(2), AT_SENDER.neighbour)),
+            (Some(AT_SENDER), Validation::Valid(from(2), AT_SENDER.neighbour, METRICS)),
             (
                 Some(ReturnRoute { next_hop: Some(from(9)), ..AT_SENDER }),
-                Validation::Valid(from(9), AT_SENDER.neighbour),
+                Validation::Valid(from(9), AT_SENDER.neighbour, METRICS),
             ),
             (None, Validation::Invalid),
         ] {
@@ -220,7 +234,7 @@ mod tests {
     #[test]
     fn lo_and_a_stack_without_an_engine_need_no_question() {
         let lo = NextHop { interface: LOOPBACK_INTERFACE, header: LinkHeader::LOOPBACK };
-        let open = |reply| Validation::Valid(reply, Neighbour::Sender(None));
+        let open = |reply| Validation::Valid(reply, Neighbour::Sender(None), Metrics::default());
         assert_eq!(validator().validate(Duration::ZERO, &tuple(1), &lo, false), open(lo));
         assert_eq!(
             SourceValidator::default().validate(Duration::ZERO, &tuple(1), &from(2), false),

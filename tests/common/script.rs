@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use netkat::{
-    recovery::{Algorithm, Config, Event, Instant, MemoryPool, Recovery, SegmentOutcome},
+    recovery::{
+        Algorithm, Config, Event, INITIAL_WINDOW, Instant, MemoryPool, RTO_MIN, Recovery, SegmentOutcome,
+    },
     segment::Segment,
 };
 
@@ -53,6 +55,9 @@ impl Default for Terms {
                 send_buffer: 1 << 20,
                 receive_buffer: 64_000,
                 link_mss: 1012,
+                advertised_mss: None,
+                initial_window: INITIAL_WINDOW,
+                rto_min: RTO_MIN,
                 max_frame: 1000,
                 algorithm: Algorithm::Cubic,
                 user_timeout: None,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    host::metrics::Metrics,
     link::{LinkHeader, Offloads, Received},
     recovery::Algorithm,
     stack::{FrameResult, Stack, fragment::FragmentReassembly},
@@ -9,16 +10,18 @@ use std::time::Duration;
 
 const AT: Duration = Duration::from_secs(1);
 const HOP: NextHop = NextHop { interface: 1, header: LinkHeader::None };
-const PATH: Path = Path { mtu: 1500, max_frame: 65_521, max_segments: 65_535 };
+const PATH: Path = Path { mtu: 1500, max_frame: 65_521, max_segments: 65_535, ipv6_hop_limit: 64 };
 
 fn settings() -> Settings {
     Settings {
         mss: None,
         send_buffer: 1 << 16,
         receive_buffer: 1 << 16,
-        hop_limit: 64,
+        hop_limit: None,
+        default_ttl: 64,
         traffic_class: 0,
-        congestion: Algorithm::Cubic,
+        congestion: Some(Algorithm::Cubic),
+        default_congestion: Algorithm::Cubic,
         user_timeout: None,
         keep_alive: None,
     }
@@ -38,7 +41,10 @@ fn client(v6: bool) -> FiveTuple {
 
 fn dialed(tuple: FiveTuple, path: Path) -> Stack {
     let mut stack = Stack::new(settings(), || 7);
-    stack.datagrams.dial(tuple, FlowRoute { next_hop: HOP, neighbour: Neighbour::Fixed, path });
+    stack.datagrams.dial(
+        tuple,
+        FlowRoute { next_hop: HOP, neighbour: Neighbour::Fixed, path, metrics: Metrics::default() },
+    );
     stack
 }
 
@@ -478,7 +484,12 @@ fn a_segment_in_fragments_reaches_its_connection() {
 fn a_neighbour_is_asked_for_after_a_time_in_which_only_we_spoke() {
     let neighbour: IpAddr = "192.0.2.9".parse().unwrap();
     let mut stack = Stack::new(settings(), || 7);
-    let route = FlowRoute { next_hop: HOP, neighbour: Neighbour::At(neighbour), path: PATH };
+    let route = FlowRoute {
+        next_hop: HOP,
+        neighbour: Neighbour::At(neighbour),
+        path: PATH,
+        metrics: Metrics::default(),
+    };
     stack.datagrams.dial(client(false), route);
     let at = Duration::from_secs;
     assert_eq!(stack.datagrams.unanswered(at(10)), None, "nothing was sent");
