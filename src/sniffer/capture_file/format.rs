@@ -110,11 +110,14 @@ impl LinkType {
         match number {
             0 => LinkType::Null,
             1 => LinkType::Ethernet,
+            // LINKTYPE_PPP_HDLC has the fields of HDLC framing, which LINKTYPE_PPP may have, too.
+            9 | 50 => LinkType::Ppp,
             // DLT_RAW where it is 12 or 14, LINKTYPE_RAW, LINKTYPE_IPV4, LINKTYPE_IPV6: the version
             // tells.
             12 | 14 | 101 | 228 | 229 => LinkType::RawIp,
             108 => LinkType::Loop,
             113 => LinkType::LinuxCooked1,
+            239 => LinkType::Nflog,
             276 => LinkType::LinuxCooked2,
             other => LinkType::Other(other),
         }
@@ -125,9 +128,11 @@ impl LinkType {
         match self {
             LinkType::Null => 0,
             LinkType::Ethernet => 1,
+            LinkType::Ppp => 9,
             LinkType::RawIp => 101,
             LinkType::Loop => 108,
             LinkType::LinuxCooked1 => 113,
+            LinkType::Nflog => 239,
             LinkType::LinuxCooked2 => 276,
             LinkType::Other(number) => number,
         }
