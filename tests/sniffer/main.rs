@@ -1,4 +1,5 @@
 //! Tests the sniffer from outside: lines, JSON, capture files, malformed frames.
+mod blocks;
 mod captures;
 mod files;
 mod line;

@@ -1,5 +1,5 @@
 //! The parts of the format that reader and writer share: interfaces, numbers, comments, errors.
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use pcap_parser::OptionCode;
 
@@ -42,6 +42,25 @@ pub(super) const INBOUND: u32 = 1;
 /// Direction of a packet that the host sent.
 pub(super) const OUTBOUND: u32 = 2;
 
+/// Blocks of a pcapng file that were not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SkippedBlocks {
+    /// Number of blocks.
+    pub count: u64,
+    /// Type of the first.
+    pub first: u32,
+}
+
+impl fmt::Display for SkippedBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SkippedBlocks { count, first } = self;
+        match count {
+            1 => write!(f, "1 block of unknown type 0x{first:08x} was skipped"),
+            _ => write!(f, "{count} blocks of unknown types were skipped, the first of type 0x{first:08x}"),
+        }
+    }
+}
+
 /// The reason why a capture file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
@@ -74,6 +93,40 @@ pub enum CaptureError {
     NotACapture {
         /// Name of the file.
         name: String,
+    },
+    /// The file is compressed.
+    #[error("{name} is compressed by {format}; unpack it: {unpack} {name} | netkat --read -")]
+    Compressed {
+        /// Name of the file.
+        name: String,
+        /// The compression.
+        format: &'static str,
+        /// The command that unpacks it.
+        unpack: String,
+    },
+    /// The file is a capture in another format.
+    #[error(
+        "{name} is {format}, which netkat does not read; convert it: editcap -F pcapng {name} {name}.pcapng"
+    )]
+    Foreign {
+        /// Name of the file.
+        name: String,
+        /// The format.
+        format: &'static str,
+    },
+    /// The file is of a version that is not known, whose records may differ.
+    #[error(
+        "{name} is {format} {major}.{minor}, a version that netkat does not know; it reads pcap 2 and pcapng 1"
+    )]
+    Version {
+        /// Name of the file.
+        name: String,
+        /// pcap or pcapng.
+        format: &'static str,
+        /// Major version.
+        major: u16,
+        /// Minor version.
+        minor: u16,
     },
     /// The file ends within a packet.
     #[error(
