@@ -88,7 +88,7 @@ SEC("tcx/egress") int netkat_loopback(struct __sk_buff *skb)
 
 	if (!config.local4_count || skb->protocol != bpf_htons(ETH_P_IP) || is_orphan())
 		return TC_ACT_UNSPEC;
-	if (!read_ip4(skb, 0, &p) || match_flow(skb, &p, FROM_US) != FLOW)
+	if (!read_ip4(skb, BPF_HDR_START_NET, 0, &p) || match_flow(skb, &p, FROM_US) != FLOW)
 		return TC_ACT_UNSPEC;
 	if (skb->tc_index == ROUTED) {
 		skb->tc_index = 0;

@@ -473,6 +473,11 @@ impl Cli {
         Cli::try_parse_from(arguments).map_err(foreign_flags::explain)
     }
 
+    /// Returns whether a run that watches only shows packets: without --pcap, or if that is asked for.
+    pub(crate) fn shows_packets(&self) -> bool {
+        self.pcap.is_none() || self.debug || self.json.is_some() || self.payload
+    }
+
     /// Returns whether the run only shows packets, of an interface or a file.
     pub fn watches_only(&self) -> bool {
         self.sniff || self.read.is_some()

@@ -21,6 +21,7 @@ mod processes;
 mod routes;
 mod silence;
 mod sniffer;
+mod sniffer_filters;
 mod topologies;
 mod transfers;
 mod translated;
