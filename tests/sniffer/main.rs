@@ -7,5 +7,6 @@ mod line;
 mod namespace;
 mod program;
 mod properties;
+mod streams;
 mod tap;
 mod tshark;
