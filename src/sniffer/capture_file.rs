@@ -6,6 +6,7 @@
 mod format;
 mod names;
 mod obsolete;
+mod packet;
 mod reader;
 mod signature;
 mod writer;

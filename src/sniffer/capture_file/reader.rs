@@ -8,30 +8,21 @@ use std::{
     io::{self, Read},
     os::fd::AsFd,
     path::Path,
-    time::Duration,
 };
 
 use pcap_parser::{
-    Block, EnhancedPacketBlock, InterfaceDescriptionBlock, LegacyPcapBlock, LegacyPcapReader, OptionCode,
-    PcapBlockOwned, PcapError, PcapHeader, PcapNGReader,
-    nom::Err::Incomplete,
-    parse_pcap_header, parse_sectionheaderblock,
-    traits::{PcapNGPacketBlock, PcapReaderIterator},
+    Block, LegacyPcapReader, PcapBlockOwned, PcapError, PcapNGReader, nom::Err::Incomplete,
+    parse_pcap_header, parse_sectionheaderblock, traits::PcapReaderIterator,
 };
 
 use super::{
-    format::{
-        CaptureError, DIRECTION_BITS, GUARDED, INBOUND, InterfaceDescription, OUTBOUND, PACKET_FLAGS,
-        SkippedBlocks,
-    },
+    format::{CaptureError, InterfaceDescription, SkippedBlocks},
     names::{self, NamedAddress},
     obsolete::{self, PACKET_BLOCK},
+    packet::{InterfaceFormat, enhanced_frame, legacy_frame, number, simple_frame},
     signature::{self, PCAPNG_MAJOR, SECTION_HEADER},
 };
-use crate::{
-    sniffer::frame::{CapturedFrame, FrameDirection, LinkType},
-    stdio::STANDARD,
-};
+use crate::{sniffer::frame::CapturedFrame, stdio::STANDARD};
 
 /// Initial size of the buffer in bytes: room for the largest frames of Linux (BIG TCP: 512 KiB).
 const INITIAL_BUFFER: usize = 1 << 20;
@@ -74,17 +65,6 @@ pub struct CaptureReader {
     skipped: Option<SkippedBlocks>,
     /// The addresses of the file's name resolution blocks, if they are wanted.
     names: Option<Vec<NamedAddress>>,
-}
-
-/// The format of an interface's frames and timestamps.
-#[derive(Clone, Copy)]
-struct InterfaceFormat {
-    link_type: LinkType,
-    snap_length: u32,
-    /// Timestamp units per second.
-    resolution: u64,
-    /// Seconds to add to each timestamp.
-    offset: i64,
 }
 
 /// The content of a block, without a borrow from the buffer.
@@ -203,13 +183,7 @@ impl CaptureReader {
                 enhanced_frame(&packet, format(packet.if_id)?, self.earlier_interfaces, self.big_endian)
             }
             PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
-                let format = format(0)?;
-                let length = packet.origlen as usize;
-                let captured =
-                    if format.snap_length == 0 { length } else { length.min(format.snap_length as usize) };
-                let data = packet.data.get(..captured).unwrap_or(packet.data);
-                let frame = frame(format, Duration::ZERO, data);
-                CapturedFrame { interface: self.earlier_interfaces, length, ..frame }
+                simple_frame(&packet, format(0)?, self.earlier_interfaces)
             }
             _ => return Err(damaged("a block changed while it was read")),
         };
@@ -336,97 +310,6 @@ fn damaged(name: &str, packets: u64, what: &'static str) -> CaptureError {
 /// Returns a block's type, which pcap-parser reads in little-endian order always.
 fn block_type(kind: u32, big_endian: bool) -> u32 {
     number(kind.to_le_bytes(), big_endian)
-}
-
-fn number(bytes: [u8; 4], big_endian: bool) -> u32 {
-    if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
-}
-
-impl InterfaceFormat {
-    fn of_pcap(header: &PcapHeader) -> InterfaceFormat {
-        InterfaceFormat {
-            // The upper half describes frame check sequences.
-            link_type: LinkType::from_number(header.network.0 as u16),
-            snap_length: header.snaplen,
-            resolution: if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 },
-            offset: 0,
-        }
-    }
-
-    /// The resolution is a power of ten or, with the highest bit set, of two (pcapng,
-    /// `if_tsresol`).
-    fn of_pcapng(
-        interface: &InterfaceDescriptionBlock<'_>,
-        big_endian: bool,
-    ) -> Result<InterfaceFormat, &'static str> {
-        let exponent = u32::from(interface.if_tsresol & 0x7f);
-        let base: u64 = if interface.if_tsresol & 0x80 == 0 { 10 } else { 2 };
-        Ok(InterfaceFormat {
-            link_type: LinkType::from_number(interface.linktype.0 as u16),
-            snap_length: interface.snaplen,
-            resolution: base
-                .checked_pow(exponent)
-                .ok_or("the resolution of its time stamps is out of range")?,
-            // pcap-parser reads the offset in little-endian order always.
-            offset: if big_endian { interface.if_tsoffset.swap_bytes() } else { interface.if_tsoffset },
-        })
-    }
-
-    /// Returns a timestamp as time since the Unix epoch.
-    fn time(&self, units: u64) -> Duration {
-        let seconds = (units / self.resolution).saturating_add_signed(self.offset);
-        // The remainder keeps the fraction below a second.
-        let fraction = u128::from(units % self.resolution) * 1_000_000_000 / u128::from(self.resolution);
-        Duration::from_secs(seconds).saturating_add(Duration::from_nanos(fraction as u64))
-    }
-}
-
-fn legacy_frame<'a>(packet: &LegacyPcapBlock<'a>, format: &InterfaceFormat) -> CapturedFrame<'a> {
-    // A forged fraction beyond a second carries over.
-    let fraction = InterfaceFormat { offset: 0, ..*format }.time(packet.ts_usec.into());
-    let time = Duration::from_secs(packet.ts_sec.into()).saturating_add(fraction);
-    let frame = frame(format, time, packet.data);
-    CapturedFrame { length: frame.length.max(packet.origlen as usize), ..frame }
-}
-
-fn enhanced_frame<'a>(
-    packet: &EnhancedPacketBlock<'a>,
-    format: &InterfaceFormat,
-    earlier_interfaces: u32,
-    big_endian: bool,
-) -> CapturedFrame<'a> {
-    let data = packet.data.get(..packet.caplen as usize).unwrap_or(packet.data);
-    let time = format.time(u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low));
-    let mut frame = CapturedFrame {
-        interface: earlier_interfaces.saturating_add(packet.if_id),
-        length: data.len().max(packet.orig_len() as usize),
-        ..frame(format, time, data)
-    };
-    for option in &packet.options {
-        match (option.code, option.as_bytes()) {
-            (OptionCode::EndOfOpt, _) => break,
-            (PACKET_FLAGS, Ok(&[a, b, c, d])) => match number([a, b, c, d], big_endian) & DIRECTION_BITS {
-                INBOUND => frame.direction = FrameDirection::Inbound,
-                OUTBOUND => frame.direction = FrameDirection::Outbound,
-                _ => {}
-            },
-            (OptionCode::Comment, Ok(comment)) => frame.guarded |= comment == GUARDED.as_bytes(),
-            _ => {}
-        }
-    }
-    frame
-}
-
-/// Returns a frame whose direction only a Linux cooked header tells: packet type 4 is
-/// PACKET_OUTGOING.
-fn frame<'a>(format: &InterfaceFormat, time: Duration, data: &'a [u8]) -> CapturedFrame<'a> {
-    let outgoing = match format.link_type {
-        LinkType::LinuxCooked1 => data.starts_with(&[0, 4]),
-        LinkType::LinuxCooked2 => data.get(10) == Some(&4),
-        _ => false,
-    };
-    let direction = if outgoing { FrameDirection::Outbound } else { FrameDirection::Inbound };
-    CapturedFrame::new(time, direction, format.link_type, data)
 }
 
 /// Opens pcap-parser's reader of the format that `start` has; `None` if pcap-parser refuses it.
