@@ -3,7 +3,7 @@ use std::{fmt, io, path::PathBuf};
 
 use pcap_parser::OptionCode;
 
-use crate::sniffer::frame::LinkType;
+use crate::{sniffer::frame::LinkType, stdio::STANDARD};
 
 /// An interface as a capture file describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,18 +95,19 @@ pub enum CaptureError {
         name: String,
     },
     /// The file is compressed.
-    #[error("{name} is compressed by {format}; unpack it: {unpack} {name} | netkat --read -")]
+    #[error("{name} is compressed by {format}; unpack it: {program} {} | netkat --read -", operand(name))]
     Compressed {
         /// Name of the file.
         name: String,
         /// The compression.
         format: &'static str,
-        /// The command that unpacks it.
-        unpack: String,
+        /// The program that unpacks it, with its flags.
+        program: &'static str,
     },
     /// The file is a capture in another format.
     #[error(
-        "{name} is {format}, which netkat does not read; convert it: editcap -F pcapng {name} {name}.pcapng"
+        "{name} is {format}, which netkat does not read; convert it: editcap -F pcapng {} - | netkat --read -",
+        operand(name)
     )]
     Foreign {
         /// Name of the file.
@@ -154,6 +155,14 @@ pub enum CaptureError {
     /// The format cannot express the packet, for this reason.
     #[error("can't write a packet to the capture file: {0}")]
     Format(&'static str),
+}
+
+/// Name of standard input in errors.
+pub(super) const STANDARD_INPUT: &str = "standard input";
+
+/// Returns a file's name as the operand of a command.
+fn operand(name: &str) -> &str {
+    if name == STANDARD_INPUT { STANDARD } else { name }
 }
 
 impl LinkType {

@@ -16,7 +16,7 @@ use pcap_parser::{
 };
 
 use super::{
-    format::{CaptureError, InterfaceDescription, SkippedBlocks},
+    format::{CaptureError, InterfaceDescription, STANDARD_INPUT, SkippedBlocks},
     names::{self, NamedAddress},
     obsolete::{self, PACKET_BLOCK},
     packet::{InterfaceFormat, enhanced_frame, legacy_frame, number, simple_frame},
@@ -89,7 +89,7 @@ impl CaptureReader {
             false => File::open(path),
         };
         let file = file.map_err(|source| CaptureError::Open { path: path.to_owned(), source })?;
-        CaptureReader::new(file, &if standard { "standard input".into() } else { path.display().to_string() })
+        CaptureReader::new(file, &if standard { STANDARD_INPUT.into() } else { path.display().to_string() })
     }
 
     /// Collects the file's own names on the way.

@@ -14,11 +14,11 @@ pub(super) const PCAPNG_MAJOR: u16 = 1;
 
 /// First bytes of compressed files, their format, and the program that unpacks them.
 const COMPRESSED: [(&[u8], &str, &str); 6] = [
-    (&[0x1f, 0x8b], "gzip", "gzip"),
-    (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", "zstd"),
-    (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz", "xz"),
-    (b"BZh", "bzip2", "bzip2"),
-    (&[0x04, 0x22, 0x4d, 0x18], "lz4", "lz4"),
+    (&[0x1f, 0x8b], "gzip", "gzip -dc"),
+    (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", "zstd -dc"),
+    (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz", "xz -dc"),
+    (b"BZh", "bzip2", "bzip2 -dc"),
+    (&[0x04, 0x22, 0x4d, 0x18], "lz4", "lz4 -dc"),
     (&[b'P', b'K', 3, 4], "zip", "unzip -p"),
 ];
 
@@ -51,8 +51,7 @@ const IXIA_PCAP: &str = "a pcap file of Ixia's variant";
 pub(super) fn check(start: &[u8], name: &str) -> Result<(), CaptureError> {
     let name = || name.to_owned();
     if let Some((_, format, program)) = COMPRESSED.iter().find(|(magic, ..)| start.starts_with(magic)) {
-        let unpack = if program.contains(' ') { (*program).to_owned() } else { format!("{program} -dc") };
-        return Err(CaptureError::Compressed { name: name(), format, unpack });
+        return Err(CaptureError::Compressed { name: name(), format, program });
     }
     if let Some((_, format)) = FOREIGN.iter().find(|(magic, _)| start.starts_with(magic)) {
         return Err(CaptureError::Foreign { name: name(), format });
