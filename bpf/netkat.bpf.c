@@ -103,7 +103,7 @@ SEC("tcx/egress") int netkat_loopback(struct __sk_buff *skb)
 
 	if (!config.local4_count || skb->protocol != bpf_htons(ETH_P_IP) || is_orphan())
 		return TC_ACT_UNSPEC;
-	if (!read_ip4(skb, 0, &p))
+	if (!read_ip4(skb, BPF_HDR_START_NET, 0, &p))
 		return TC_ACT_UNSPEC;
 	if (routed && !p.destination[0])
 		p.destination[0] = skb->cb[0];

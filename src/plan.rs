@@ -3,6 +3,7 @@
 //! Everything is decided and checked here, before anything is opened.
 mod flags;
 mod listen;
+mod outputs;
 mod remote;
 mod sniff;
 
@@ -80,6 +81,14 @@ fn usage<T>(text: impl Into<String>) -> Result<T, PlanError> {
 }
 
 impl Plan {
+    /// Checks where the outputs go. Call it before the first is opened.
+    ///
+    /// # Errors
+    /// Wrong usage: two outputs at one place, or an output that would overwrite the input.
+    pub fn check_outputs(cli: &Cli) -> Result<(), Failure> {
+        Ok(outputs::check(cli)?)
+    }
+
     /// Plans what the flags ask for.
     ///
     /// # Errors

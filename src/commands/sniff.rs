@@ -65,6 +65,10 @@ impl Sniff {
         let mut sink = self.output.open(stdout()?)?;
         self.sandbox.enter(&[])?;
         let result = loop {
+            // The rest may come from a pipe, whose writer takes its time.
+            if !reader.is_buffered() && !flush(&mut sink)? {
+                break Ok(());
+            }
             match reader.read() {
                 Ok(Some(CaptureRecord::Interface(interface))) => drop(sink.add_interface(interface)?),
                 Ok(Some(CaptureRecord::Frame(frame))) => {
@@ -79,6 +83,9 @@ impl Sniff {
         };
         // The readable part of a damaged file is shown before the error.
         flush(&mut sink)?;
+        if let Some(skipped) = reader.skipped() {
+            log::warn!("{skipped}; packets in them are not shown");
+        }
         result
     }
 

@@ -14,9 +14,16 @@ use crate::{
     kernel::{IpFamily, SniffFilter},
     net::Protocol,
     process::sandbox::Profile,
-    sniffer::sink::{SinkOptions, TextFormat, TextOptions},
+    sniffer::{
+        capture_file::addresses_in,
+        sink::{SinkOptions, TextFormat, TextOptions},
+    },
+    stdio::STANDARD,
 };
-use std::net::SocketAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 /// Plans a sniffer.
 pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
@@ -32,10 +39,7 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
         _ => None,
     };
     let port = port.map(|port| resolve::port(port, protocol.unwrap_or(Protocol::Tcp))).transpose()?;
-    let host = match host {
-        Some(host) => resolve::addresses(host, 0, family(cli), cli.numeric)?.first().map(SocketAddr::ip),
-        None => None,
-    };
+    let hosts = host.map_or_else(|| Ok(Vec::new()), |host| hosts(cli, host))?;
     let family = match family(cli) {
         Family::Any => None,
         Family::V4 => Some(IpFamily::Ipv4),
@@ -45,7 +49,7 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     if cli.promiscuous && named.is_none() {
         return usage("--promiscuous: name one interface");
     }
-    if let Some(Some(path)) = &cli.json {
+    if let Some(Some(path)) = cli.json.as_ref().filter(|file| file.as_deref() != Some(Path::new(STANDARD))) {
         return usage(format!(
             "--json={}: packets are shown on standard output; use --json and redirect it",
             path.display()
@@ -59,17 +63,34 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
         },
     };
     let several = matches!(source, Source::Live { interface: None, .. });
-    let shown = cli.pcap.is_none() || cli.debug || cli.json.is_some() || cli.payload;
+    let shown = cli.shows_packets();
     let format = if cli.json.is_some() { TextFormat::Json } else { TextFormat::Line };
     let text = TextOptions { format, payload: cli.payload, interface: several };
     Ok(Sniff {
         source,
-        filter: SniffFilter { protocol, family, host, port },
+        filter: SniffFilter { protocol, family, hosts, port },
         output: SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() },
         count: cli.count,
         overrides: feature_overrides(cli),
         sandbox: sandbox(cli, if cli.read.is_some() { Profile::Replay } else { Profile::Sniff }),
     })
+}
+
+/// Returns all addresses of a host: those that the resolver knows, and those that a capture file names.
+fn hosts(cli: &Cli, host: &str) -> Result<Vec<IpAddr>, PlanError> {
+    let mut found = match &cli.read {
+        Some(path) => addresses_in(path, host),
+        None => Vec::new(),
+    };
+    found.retain(|address| family(cli).includes(*address));
+    match resolve::addresses(host, 0, family(cli), cli.numeric) {
+        Ok(resolved) => found.extend(resolved.iter().map(SocketAddr::ip)),
+        Err(error) if found.is_empty() => return Err(error.into()),
+        Err(error) => log::debug!("{error}"),
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }
 
 /// Returns a given flag that only a sniffer can honour.

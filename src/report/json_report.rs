@@ -152,7 +152,8 @@ struct ProbedPort {
 }
 
 impl JsonReport {
-    /// Returns a report to `file`, which is created now, or to stderr. A FIFO waits for its reader.
+    /// Returns a report to `file`, which is created now, or to stderr. A FIFO waits for its reader. The file
+    /// `-` is standard output.
     ///
     /// # Errors
     /// Those of creating the file.

@@ -107,7 +107,7 @@ fn three_capabilities_suffice() {
         let local_addresses = (1..=64).flat_map(local).collect();
         let large = FlowFilter { local_addresses, neighbour_discovery: true, ..small };
         Programs::load(&Filter::Flow(large)).unwrap();
-        let host = SniffFilter { host: Some(ip("::1")), port: Some(80), ..SniffFilter::default() };
+        let host = SniffFilter { hosts: vec![ip("::1")], port: Some(80), ..SniffFilter::default() };
         Programs::load(&Filter::Sniff(host)).unwrap();
 
         let programs = Programs::load(&flow()).unwrap();

@@ -24,6 +24,7 @@ mod routes;
 mod silence;
 mod sniffer;
 mod sources;
+mod sniffer_filters;
 mod topologies;
 mod transfers;
 mod translated;
