@@ -12,6 +12,7 @@
 
 pub mod capture_file;
 pub mod decode;
+pub mod filter;
 mod frame;
 pub mod hexdump;
 pub mod json;
