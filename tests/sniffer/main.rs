@@ -7,4 +7,5 @@ mod namespace;
 mod program;
 mod properties;
 mod tap;
+mod tcpdump;
 mod tshark;

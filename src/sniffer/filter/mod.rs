@@ -1,11 +1,11 @@
 //! tcpdump's filter language, pcap-filter(7), as a program of classic BPF.
 //!
-//! Theory of operation: [`token`] cuts the text into words, [`parser`] makes a tree of them, and
-//! [`qualify`] decides what each primitive means. So far nothing is known of the packets, and no name
-//! is looked up. [`Filter::resolve`] replaces names of hosts by addresses. [`Filter::compile`] then
-//! makes a program for one kind of frames: [`lower`] turns each primitive into tests of bytes, whose
-//! places [`layout`] knows, into a [`condition`], and [`assemble`] lays out its tests and jumps as instructions. The kernel runs
-//! the program on live frames, [`machine`] on those of a file: one program, one meaning.
+//! Theory of operation: `token` cuts the text into words, `parser` makes a tree of them, and `qualify`
+//! decides what each primitive means. So far nothing is known of the packets, and no name is looked up.
+//! [`Filter::resolve`] replaces names of hosts by addresses. [`Filter::compile`] then makes a program for
+//! one kind of frames: `lower` turns each primitive into a `condition`, tests of bytes whose places
+//! `layout` knows, and `assemble` lays out tests and jumps as instructions. The kernel runs the program on
+//! live frames, `machine` on those of a file: one program, one meaning.
 //!
 //! Verdicts are tcpdump's (libpcap 1.10), also where pcap-filter(7) is surprising: `and` and `or` have
 //! equal precedence, `vlan` moves every offset behind it, and a test beyond the end of a packet rejects

@@ -20,6 +20,7 @@ mod privileges;
 mod processes;
 mod routes;
 mod silence;
+mod sniff_filter;
 mod sniffer;
 mod topologies;
 mod transfers;
