@@ -1,6 +1,6 @@
 //! The filter of a sniffer: an expression of pcap-filter(7), or its short form HOST [PORTS], and flags.
 use super::{PlanError, usage};
-use crate::{cli::Cli, host::resolve, sniffer::filter::Filter};
+use crate::{cli::Cli, host::resolve, net::Protocol, sniffer::filter::Filter};
 
 /// Maximum VLAN tags of a frame behind which the short form looks.
 const MAX_TAGS: usize = 4;
@@ -38,9 +38,10 @@ pub(super) fn filter(cli: &Cli) -> Result<Option<Filter>, PlanError> {
     }
     let mut text = if short || parts.len() > 1 { parts.join(" and ") } else { expression };
     if short {
-        // Behind VLAN tags, too, which the language sees only where it is told to.
-        let behind = (0..=MAX_TAGS).map(|tags| format!("({}{text})", "vlan and ".repeat(tags)));
-        text = behind.collect::<Vec<_>>().join(" or ");
+        // Behind VLAN tags, too, which the language sees only where it is told to. Each `vlan` moves what
+        // follows it behind one more tag.
+        let behind = |inner: String, _| format!("({text}) or (vlan and ({inner}))");
+        text = (0..MAX_TAGS).fold(format!("({text})"), behind);
     }
     log::info!("filter: {text}");
     let filter = Filter::parse(&text)?;
@@ -88,13 +89,29 @@ fn host(text: &str) -> Result<String, PlanError> {
 
 /// Returns the expression for a list of ports and ranges. Later fragments, which have no ports, do not pass.
 fn ports(list: &str) -> Result<String, PlanError> {
-    let digits = |end: &str| !end.is_empty() && end.bytes().all(|b| b.is_ascii_digit());
-    let mut either = Vec::new();
-    for port in list.split(',') {
-        let is_range = port.split_once('-').is_some_and(|(first, last)| digits(first) && digits(last));
-        let expression = format!("{} {port}", if is_range { "portrange" } else { "port" });
+    let (mut either, mut fragmented) = (Vec::new(), Vec::new());
+    for part in list.split(',') {
+        let range = part.split_once('-').and_then(|(first, last)| Some((number(first)?, number(last)?)));
+        let expression = format!("{} {part}", if range.is_some() { "portrange" } else { "port" });
         Filter::parse(&expression)?;
         either.push(expression);
+        // Source and destination port behind the fragment header of IPv6, where the language does not look.
+        if let Some((first, last)) = range.or_else(|| number(part).map(|port| (port, port))) {
+            let field = |at: u32| format!("(ip6[{at}:2] >= {first} and ip6[{at}:2] <= {last})");
+            fragmented.extend([field(48), field(50)]);
+        }
+    }
+    if !fragmented.is_empty() {
+        let ports = fragmented.join(" or ");
+        either.push(format!(
+            "(ip6[6] = 44 and ip6[42:2] & 0xfff8 = 0 and (ip6[40] = 6 or ip6[40] = 17) and ({ports}))"
+        ));
     }
     Ok(format!("({})", either.join(" or ")))
+}
+
+/// Returns the number of a port, of TCP or UDP.
+fn number(port: &str) -> Option<u16> {
+    let of = |protocol| resolve::port(port, protocol).ok();
+    of(Protocol::Tcp).or_else(|| of(Protocol::Udp))
 }
