@@ -2,8 +2,10 @@
 //!
 //! Everything is decided and checked here, before anything is opened.
 mod flags;
+mod groups;
 mod listen;
 mod remote;
+mod scope;
 mod sniff;
 
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
     },
-    net::Protocol,
+    net::{Protocol, zone::ScopedIp},
     report::{Failure, JsonReport, Verdict, advice},
     runtime::EgressError,
 };
@@ -54,7 +56,9 @@ pub(crate) enum PlanError {
     #[error(transparent)]
     Interface(#[from] InterfaceError),
     #[error("{0} is not an address of this host; listen on one of: {1}")]
-    NotLocal(IpAddr, String),
+    NotLocal(ScopedIp, String),
+    #[error("cannot send to {0}: Permission denied: it is a broadcast address; allow that with -b")]
+    Broadcast(IpAddr),
     #[error("no interface of this host is up and has an address to listen on")]
     NowhereToListen,
 }

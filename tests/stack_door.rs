@@ -98,7 +98,8 @@ impl House {
     /// The SYN-ACK to the peer, once its way back is known to lead to `next_hop`.
     fn opened(&mut self, from: NextHop, next_hop: Option<NextHop>) -> Sent {
         let question = self.segment(from, OPENING).expect("a question");
-        self.stack.learn(question, Some(WayBack { next_hop, neighbour: Neighbour::Sender(None) }));
+        self.stack
+            .learn(question, Some(WayBack { next_hop, neighbour: Neighbour::Sender(None), source: None }));
         assert_eq!(self.segment(from, OPENING), None);
         let [answer] = self.sent()[..] else { panic!("one answer") };
         assert_eq!(answer.flags, SYN | ACK);
@@ -183,7 +184,9 @@ fn a_connection_is_spoken_to_by_the_way_it_came_or_by_one_that_leads_back() {
     assert_eq!(received(&house), 0);
 
     let question = house.segment(via(3, 8), said(b"honest")).expect("a question");
-    house.stack.learn(question, Some(WayBack { next_hop: None, neighbour: Neighbour::Sender(None) }));
+    house
+        .stack
+        .learn(question, Some(WayBack { next_hop: None, neighbour: Neighbour::Sender(None), source: None }));
     assert_eq!(house.segment(via(3, 8), said(b"honest")), None);
     assert_eq!(received(&house), 6);
 }
@@ -205,7 +208,9 @@ fn fragments_are_asked_about_before_they_are_kept() {
         piece
     };
     let question = house.frame(via(2, 2), cut(0, true)).expect("a question");
-    house.stack.learn(question, Some(WayBack { next_hop: None, neighbour: Neighbour::Sender(None) }));
+    house
+        .stack
+        .learn(question, Some(WayBack { next_hop: None, neighbour: Neighbour::Sender(None), source: None }));
     for (offset, more) in [(0, true), (8, true), (16, false)] {
         assert_eq!(house.frame(via(2, 2), cut(offset, more)), None);
     }
@@ -226,7 +231,7 @@ fn a_flood_gets_cookies_that_open_nothing_unasked() {
     assert_eq!(house.segment(via(2, 2), OPENING), None, "no question");
     let [cookie] = house.sent()[..] else { panic!("one answer") };
     assert_eq!((cookie.flags, cookie.next_hop), (SYN | ACK, via(2, 2)));
-    for way in [None, Some(WayBack { next_hop: None, neighbour: Neighbour::Sender(None) })] {
+    for way in [None, Some(WayBack { next_hop: None, neighbour: Neighbour::Sender(None), source: None })] {
         let question = house.segment(via(2, 2), completing(cookie)).expect("a question");
         assert_eq!(house.stack.accept(), None);
         house.stack.learn(question, way);

@@ -157,7 +157,7 @@ impl World {
             let first = Received { reply, frame: &mut *frame, ..received };
             let mut taken = self.stack.ingress(now, first);
             if let FrameResult::Ask(question) = taken {
-                let way = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
+                let way = WayBack { next_hop: None, neighbour: Neighbour::Sender(None), source: None };
                 self.stack.learn(question, Some(way));
                 let second = Received { reply, frame: &mut *frame, ..received };
                 taken = self.stack.ingress(now, second);

@@ -2,7 +2,7 @@
 use crate::{
     host::{interface::Framing, neighbour},
     link::{LinkHeader, NextHop},
-    net::{FiveTuple, Protocol},
+    net::{FiveTuple, Protocol, zone::scoped},
     process::signals,
     report::{Error, Hint},
     runtime::{self, Egress, EgressRequest, Engine, Hop, Port, Setup, assume},
@@ -96,15 +96,19 @@ impl Origin {
     pub fn dial_datagrams(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
         let tuple = self.tuple(engine, Protocol::Udp, remote);
         let way = self.way(engine);
-        engine.stack.datagrams.dial(tuple, way);
+        match self.egress.is_to_group() {
+            true => engine.stack.datagrams.dial_group(tuple, way),
+            false => engine.stack.datagrams.dial(tuple, way),
+        }
         tuple
     }
 
     fn tuple(&self, engine: &Engine, protocol: Protocol, remote: SocketAddr) -> FiveTuple {
+        let interface = self.egress.interface.index;
         FiveTuple {
             protocol,
-            local: SocketAddr::new(self.egress.source, engine.port()),
-            remote: SocketAddr::new(remote.ip(), remote.port()),
+            local: scoped(self.egress.source, engine.port(), interface),
+            remote: scoped(remote.ip(), remote.port(), interface),
         }
     }
 

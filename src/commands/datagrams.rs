@@ -4,6 +4,7 @@
 //! hear the answer, a server until it is interrupted, unless -q says otherwise.
 use super::attempt::{Attempt, Opened};
 use crate::{
+    net::zone::endpoint,
     report::{Error, JsonReport},
     runtime::{Engine, Port, Setup, assume},
     session::{
@@ -67,7 +68,7 @@ impl Attempt {
         report.attempt(self.remote, &origin.egress);
         report.resolved(resolution);
         let tuple = origin.dial_datagrams(&mut engine, self.remote);
-        log::info!("sending to {} from {}", self.remote, tuple.local);
+        log::info!("sending to {} from {}", endpoint(&tuple.remote), endpoint(&tuple.local));
         Ok(engine)
     }
 }

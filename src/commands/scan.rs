@@ -8,7 +8,7 @@ mod udp;
 
 use super::attempt::{Attempt, Opened, Origin};
 use crate::{
-    net::Protocol,
+    net::{Protocol, zone::ScopedIp},
     report::{Error, JsonReport, Verdict},
     session,
     stdio::{self, Writer},
@@ -70,7 +70,7 @@ impl Scan {
         }
         let ports: VecDeque<u16> =
             self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
-        log::info!("probing {} ports of {}", ports.len(), attempt.remote.ip());
+        log::info!("probing {} ports of {}", ports.len(), ScopedIp::from(attempt.remote));
         let sweep = Sweep { origin, address: attempt.remote, wait: self.wait, ports };
         match self.protocol {
             Protocol::Tcp => tcp::run(&mut engine, sweep, results),
@@ -91,7 +91,7 @@ struct Sweep {
 
 impl Sweep {
     fn remote(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.address.ip(), port)
+        with_port(self.address, port)
     }
 }
 
@@ -130,7 +130,8 @@ impl Results<'_> {
         {
             let result = result.as_ref().copied();
             let state = state(result);
-            lines.push_str(&format!("{} {}/{} {state}\n", at.ip(), at.port(), self.protocol));
+            let address = ScopedIp::from(*at);
+            lines.push_str(&format!("{address} {}/{} {state}\n", at.port(), self.protocol));
             self.report.port(*at, self.protocol, state, result);
             self.unprinted.pop_front();
         }
@@ -159,8 +160,14 @@ impl Results<'_> {
         let verdict = Verdict::from(&error);
         let alike = failures.iter().all(|(_, error)| Verdict::from(error) == verdict);
         let verdict = if alike { verdict } else { Verdict::Failed };
-        Err(Error::NothingOpen { address: at.ip(), ports, verdict })
+        Err(Error::NothingOpen { address: at.into(), ports, verdict })
     }
+}
+
+/// Returns another port of the same address, in the same zone.
+fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
 }
 
 /// Returns a port's state as its line names it.

@@ -35,6 +35,8 @@ pub(crate) enum Source {
 pub(crate) struct Sniff {
     pub source: Source,
     pub filter: SniffFilter,
+    /// In a file, the name of the interface whose frames are shown.
+    pub zone: Option<String>,
     pub output: SinkOptions,
     /// Packets after which netkat exits.
     pub count: Option<u64>,
@@ -64,11 +66,17 @@ impl Sniff {
     fn replay(&self, mut reader: CaptureReader) -> Result<(), Error> {
         let mut sink = self.output.open(stdout()?)?;
         self.sandbox.enter(&[])?;
+        // Whether each interface of the file is in the zone.
+        let mut within = Vec::new();
         let result = loop {
             match reader.read() {
-                Ok(Some(CaptureRecord::Interface(interface))) => drop(sink.add_interface(interface)?),
+                Ok(Some(CaptureRecord::Interface(interface))) => {
+                    within.push(self.zone.as_ref().is_none_or(|zone| *zone == interface.name));
+                    sink.add_interface(interface)?;
+                }
                 Ok(Some(CaptureRecord::Frame(frame))) => {
-                    let passes = filter::passes(&self.filter, &decode(&frame));
+                    let here = within.get(frame.interface as usize).copied().unwrap_or(self.zone.is_none());
+                    let passes = here && filter::passes(&self.filter, &decode(&frame));
                     if passes && self.write(&mut sink, &frame)? == Progress::Done {
                         break Ok(());
                     }
@@ -77,6 +85,9 @@ impl Sniff {
                 Err(error) => break Err(SinkError::Capture(error).into()),
             }
         };
+        if let Some(zone) = self.zone.as_ref().filter(|_| !within.contains(&true)) {
+            log::warn!("the file has no frame of an interface {zone}");
+        }
         // The readable part of a damaged file is shown before the error.
         flush(&mut sink)?;
         result

@@ -10,7 +10,7 @@ use super::{
     netlink::{Netlink, NetlinkError},
     route::{self, FibEntry, Query},
 };
-use crate::net::MacAddr;
+use crate::net::{MacAddr, zone};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::{
     net::IpAddr,
@@ -84,6 +84,11 @@ impl Monitor {
         route::fib_entry(&mut self.questions, query)
     }
 
+    /// Returns the source address that the kernel chooses for `query`, if there is a route.
+    pub fn source(&mut self, query: &Query) -> Option<IpAddr> {
+        route::source(&mut self.questions, query)
+    }
+
     /// Returns the kernel's entry for a neighbour, if it has one.
     ///
     /// # Errors
@@ -94,6 +99,9 @@ impl Monitor {
 
     /// Returns the next hop from `source` to `destination`, if the route leads out of this interface.
     pub fn next_hop(&mut self, interface: u32, source: IpAddr, destination: IpAddr) -> Option<IpAddr> {
+        if zone::needs_zone(destination) {
+            return Some(destination);
+        }
         let found = route::neighbour_towards(&mut self.questions, Some(source), destination);
         // The table has no route from an assumed address.
         let found = found.or_else(|| route::neighbour_towards(&mut self.questions, None, destination));

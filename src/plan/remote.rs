@@ -2,28 +2,29 @@
 use super::{
     PlanError,
     flags::{
-        HOP_LIMIT, command, family, family_of, persona, policy, protocol, settings, setup, stream_options,
+        HOP_LIMIT, address, command, family, family_of, persona, policy, protocol, settings, setup,
+        stream_options,
     },
+    scope::Scope,
     usage,
 };
 use crate::{
     cli::Cli,
     commands::{Attempt, Connect, PROBE_BUFFER, Scan},
     host::{
-        interface::{self, Interface},
         resolve,
-        route::Query,
+        route::{Kind, Query},
     },
-    runtime::{EgressRequest, Hop, Setup},
+    net::{MacAddr, zone::scoped},
+    runtime::{Egress, EgressRequest, Hop, Setup},
     stack::Settings,
 };
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 /// Time to connect without -w.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// TTL and hop limit of datagrams to a group (RFC 1112, section 6.1).
+const MULTICAST_HOP_LIMIT: u8 = 1;
 
 /// Plans a connection.
 pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
@@ -49,7 +50,7 @@ pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
     // Policy rules may depend on the port; all probes take the first port's route.
     let mut attempts = attempts(cli, host, ports.first().copied().unwrap_or_default())?;
     for attempt in &mut attempts {
-        attempt.setup.remote = Some(SocketAddr::new(attempt.remote.ip(), 0));
+        attempt.setup.remote.iter_mut().for_each(|remote| remote.set_port(0));
         attempt.setup.flows = ports.len();
         attempt.setup.settings.send_buffer = PROBE_BUFFER;
         attempt.setup.settings.receive_buffer = PROBE_BUFFER;
@@ -93,11 +94,11 @@ fn unbracketed(host: &str) -> &str {
 fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError> {
     let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
     let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
-    let interface = cli.interface.as_deref().map(interface::by_name).transpose()?;
+    let scope = Scope::new(cli)?;
     let mut attempts = Vec::with_capacity(remotes.len());
     let mut refused = None;
     for remote in remotes {
-        match attempt(cli, remote, source_port, interface.as_ref()) {
+        match attempt(cli, remote, source_port, &scope) {
             Ok(attempt) => attempts.push(attempt),
             Err(error) => {
                 log::info!("{error}");
@@ -116,28 +117,47 @@ fn attempt(
     cli: &Cli,
     remote: SocketAddr,
     source_port: Option<u16>,
-    interface: Option<&Interface>,
+    scope: &Scope,
 ) -> Result<Attempt, PlanError> {
+    let mut scope = scope.clone().within(&remote)?;
     let mut query = Query { source_port, ..Query::to(remote, protocol(cli)) };
     if let Some(source) = &cli.source {
-        let family = family_of(remote.ip());
-        query.source = resolve::addresses(source, 0, family, cli.numeric)?.first().map(SocketAddr::ip);
-    }
-    if let Some(interface) = interface {
-        query.interface = Some(interface.index);
+        let found = resolve::addresses(source, 0, family_of(remote.ip()), cli.numeric)?;
+        if let Some(source) = found.first() {
+            scope = scope.at_own(source)?;
+            query.source = Some(source.ip());
+        }
     }
     let persona = persona(cli)?.filter(|(address, _)| address.is_ipv4() == remote.is_ipv4());
     if cli.impersonate.is_some() && persona.is_none() {
         return usage(format!("--as: the assumed address and {} are not of one family", remote.ip()));
     }
-    let request = EgressRequest { query, via: via(cli)?, persona };
+    if let Some((address, _)) = &persona {
+        scope = scope.within(address)?;
+    }
+    let via = match via(cli)? {
+        Some(Via::Address(address)) => {
+            scope = scope.within(&address)?;
+            Some(Hop::Address(address.ip()))
+        }
+        Some(Via::Link(mac)) => Some(Hop::Link(mac)),
+        None => None,
+    };
+    query.interface = scope.index();
+    let persona = persona.map(|(address, mac)| (address.ip(), mac));
+    let request = EgressRequest { query, via, persona };
     let egress = request.decide()?;
-    let settings = Settings { hop_limit: cli.ttl.or(egress.hop_limit).unwrap_or(HOP_LIMIT), ..settings(cli) };
+    let remote = scoped(remote.ip(), remote.port(), egress.interface.index);
+    if egress.kind == Kind::Broadcast && !cli.broadcast {
+        return Err(PlanError::Broadcast(remote.ip()));
+    }
+    let settings = Settings { hop_limit: hop_limit(cli, &egress), ..settings(cli) };
     let setup = Setup {
         local: vec![egress.source],
         port: source_port.unwrap_or(0),
         lease: if egress.persona.is_some() { Vec::new() } else { vec![egress.source] },
         remote: Some(remote),
+        to_group: egress.is_to_group(),
         interfaces: vec![egress.interface.clone()],
         persona: egress.persona,
         settings,
@@ -146,14 +166,27 @@ fn attempt(
     Ok(Attempt { remote, request, egress, setup })
 }
 
+/// Returns the TTL or hop limit: for a group, 1 unless the user says otherwise, as for a socket
+/// (IP_MULTICAST_TTL in ip(7), IPV6_MULTICAST_HOPS in ipv6(7)).
+fn hop_limit(cli: &Cli, egress: &Egress) -> u8 {
+    let default = match egress.kind {
+        Kind::Multicast => MULTICAST_HOP_LIMIT,
+        _ => egress.hop_limit.unwrap_or(HOP_LIMIT),
+    };
+    cli.ttl.unwrap_or(default)
+}
+
+/// The next hop of --via.
+enum Via {
+    Address(SocketAddr),
+    Link(MacAddr),
+}
+
 /// Returns the next hop of --via: an address, or a MAC address.
-fn via(cli: &Cli) -> Result<Option<Hop>, PlanError> {
+fn via(cli: &Cli) -> Result<Option<Via>, PlanError> {
     let Some(text) = &cli.via else { return Ok(None) };
     if let Ok(mac) = text.parse() {
-        return Ok(Some(Hop::Link(mac)));
+        return Ok(Some(Via::Link(mac)));
     }
-    match text.parse::<IpAddr>() {
-        Ok(address) => Ok(Some(Hop::Address(address))),
-        Err(_) => usage(format!("--via \"{text}\": name the next hop by its address or its MAC address")),
-    }
+    address(text, "--via", "the next hop by its MAC address or its address").map(Via::Address).map(Some)
 }

@@ -2,13 +2,14 @@
 use super::{
     PlanError,
     flags::{family, feature_overrides, sandbox},
+    scope::Scope,
     usage,
 };
 use crate::{
     cli::Cli,
     commands::{Sniff, Source},
     host::{
-        interface,
+        interface::Interface,
         resolve::{self, Family},
     },
     kernel::{IpFamily, SniffFilter},
@@ -32,8 +33,13 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
         _ => None,
     };
     let port = port.map(|port| resolve::port(port, protocol.unwrap_or(Protocol::Tcp))).transpose()?;
+    // In a file, a zone is the name of an interface of the host that recorded it.
+    let (host, zone) = match host.and_then(|host| host.split_once('%')).filter(|_| cli.read.is_some()) {
+        Some((address, zone)) => (Some(address), Some(zone.to_owned())),
+        None => (host, None),
+    };
     let host = match host {
-        Some(host) => resolve::addresses(host, 0, family(cli), cli.numeric)?.first().map(SocketAddr::ip),
+        Some(host) => resolve::addresses(host, 0, family(cli), cli.numeric)?.first().copied(),
         None => None,
     };
     let family = match family(cli) {
@@ -53,10 +59,9 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     }
     let source = match &cli.read {
         Some(path) => Source::File(path.clone()),
-        None => Source::Live {
-            interface: named.map(interface::by_name).transpose()?,
-            promiscuous: cli.promiscuous,
-        },
+        None => {
+            Source::Live { interface: live_interface(named, host.as_ref())?, promiscuous: cli.promiscuous }
+        }
     };
     let several = matches!(source, Source::Live { interface: None, .. });
     let shown = cli.pcap.is_none() || cli.debug || cli.json.is_some() || cli.payload;
@@ -64,12 +69,23 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     let text = TextOptions { format, payload: cli.payload, interface: several };
     Ok(Sniff {
         source,
-        filter: SniffFilter { protocol, family, host, port },
+        filter: SniffFilter { protocol, family, host: host.map(|host| host.ip()), port },
+        zone,
         output: SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() },
         count: cli.count,
         overrides: feature_overrides(cli),
         sandbox: sandbox(cli, if cli.read.is_some() { Profile::Replay } else { Profile::Sniff }),
     })
+}
+
+/// Returns the interface of -i or of the host's zone; `None` for all.
+fn live_interface(named: Option<&str>, host: Option<&SocketAddr>) -> Result<Option<Interface>, PlanError> {
+    let scope = Scope::named(named)?;
+    let scope = match host {
+        Some(host) => scope.within(host)?,
+        None => scope,
+    };
+    Ok(scope.interface().cloned())
 }
 
 /// Returns a given flag that only a sniffer can honour.

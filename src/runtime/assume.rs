@@ -2,7 +2,7 @@
 //! resolves neighbours itself, since the kernel's requests carry this host's address.
 use super::{Engine, Error};
 use crate::{
-    net::MacAddr,
+    net::{MacAddr, zone::ScopedIp},
     stack::{AssumedAddress, Impersonation},
 };
 use std::{net::IpAddr, time::Duration};
@@ -24,11 +24,12 @@ pub fn assume(engine: &mut Engine, persona: AssumedAddress) -> Result<(), Error>
         with(engine, Impersonation::probe);
         let deadline = engine.reactor.now() + PROBE_SILENCE;
         if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.rival())? {
-            return Err(Error::AddressInUse { address: persona.address, mac });
+            let address = ScopedIp::new(persona.address, persona.interface);
+            return Err(Error::AddressInUse { address, mac });
         }
     }
     with(engine, Impersonation::announce);
-    log::info!("being {} at {}", persona.address, persona.mac);
+    log::info!("being {} at {}", ScopedIp::new(persona.address, persona.interface), persona.mac);
     Ok(())
 }
 
@@ -45,7 +46,8 @@ pub fn resolve(engine: &mut Engine, address: IpAddr, wait: Duration) -> Result<M
             return Ok(mac);
         }
     }
-    Err(Error::NoNeighbour { address, waited: wait })
+    let interface = engine.stack.impersonation().map_or(0, |disguise| disguise.interface());
+    Err(Error::NoNeighbour { address: ScopedIp::new(address, interface), waited: wait })
 }
 
 fn with(engine: &mut Engine, work: impl FnOnce(&mut Impersonation)) {

@@ -10,10 +10,13 @@ use crate::{
         neighbour::{self, NeighbourState},
         route::{self, Kind, Query, RouteError},
     },
-    net::MacAddr,
+    net::{
+        MacAddr, Protocol,
+        zone::{self, ScopedIp},
+    },
     stack::{AssumedAddress, Neighbour},
 };
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr};
 
 /// The next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +27,18 @@ pub enum Hop {
     Link(MacAddr),
 }
 
-impl fmt::Display for Hop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Hop {
+    /// Returns the next hop as a text, with the interface as the zone of an address that has one.
+    pub fn on(self, interface: u32) -> String {
         match self {
-            Hop::Address(address) => address.fmt(f),
-            Hop::Link(mac) => mac.fmt(f),
+            Hop::Address(address) => ScopedIp::new(address, interface).to_string(),
+            Hop::Link(mac) => mac.to_string(),
         }
     }
+}
+
+fn is_group(kind: Kind) -> bool {
+    matches!(kind, Kind::Broadcast | Kind::Multicast)
 }
 
 /// A request for an egress: the flow and the user's choices.
@@ -61,6 +69,8 @@ pub struct Egress {
     pub hop_limit: Option<u8>,
     /// The assumed address.
     pub persona: Option<AssumedAddress>,
+    /// The kind of the destination: [`Kind::Unicast`] past the routing table, unless it is a group.
+    pub kind: Kind,
     /// The egress as a sentence for the log.
     pub description: String,
 }
@@ -83,6 +93,12 @@ impl Egress {
         // An interface that is gone meanwhile brings no answers.
         let interfaces = others.filter_map(|index| interface::by_index(index).ok());
         Ok(interfaces.filter(|i| !i.loopback && i.framing().is_ok()).collect())
+    }
+
+    /// Returns whether the destination is a group or all hosts of a segment, whose members answer from their own
+    /// addresses.
+    pub fn is_to_group(&self) -> bool {
+        is_group(self.kind)
     }
 
     /// Returns the neighbour whose link address our packets carry. A permanent entry of the neighbour table
@@ -120,7 +136,7 @@ pub enum EgressError {
     },
     /// The chosen next hop is an address of this host.
     #[error("next hop {0} is this host itself; name a neighbour")]
-    ViaSelf(IpAddr),
+    ViaSelf(ScopedIp),
     /// The chosen next hop is of the other address family.
     #[error(
         "next hop {via} and {destination} are not of one address family; name the next hop by its MAC address"
@@ -144,7 +160,7 @@ pub enum EgressError {
     },
     /// The address to assume is this host's.
     #[error("{0} is this host's own address")]
-    PersonaIsSelf(IpAddr),
+    PersonaIsSelf(ScopedIp),
     /// The destination is an address of this host.
     #[error("{0} is this host's own: from outside it is reached by way of a neighbour")]
     DestinationIsSelf(IpAddr),
@@ -160,11 +176,14 @@ impl EgressRequest {
     /// [`EgressError`].
     pub fn decide(&self) -> Result<Egress, EgressError> {
         let destination = self.query.destination;
-        if let Some((address, _)) = self.persona
-            && interface::addresses(None)?.iter().any(|own| own.ip == address)
-        {
-            return Err(EgressError::PersonaIsSelf(address));
+        if let Some((address, _)) = self.persona {
+            // The same link-local address on another link is another address.
+            let link = self.query.interface.filter(|_| zone::needs_zone(address));
+            if interface::addresses(link)?.iter().any(|own| own.ip == address) {
+                return Err(EgressError::PersonaIsSelf(self.here(address)));
+            }
         }
+        self.check_destination()?;
         let egress = match self.via {
             Some(Hop::Address(via)) => self.by_address(via)?,
             Some(Hop::Link(mac)) => self.by_link(mac)?,
@@ -176,7 +195,32 @@ impl EgressRequest {
                 _ => EgressError::NoLinkAddresses(egress.interface.name),
             });
         }
+        self.check_kind(egress.kind)?;
         Ok(self.assume(egress))
+    }
+
+    /// Returns an address with the interface of the query as its zone.
+    fn here(&self, address: IpAddr) -> ScopedIp {
+        ScopedIp::new(address, self.query.interface.unwrap_or_default())
+    }
+
+    /// Refuses destinations that no next hop reaches.
+    fn check_destination(&self) -> Result<(), EgressError> {
+        let destination = self.query.destination;
+        if destination.is_unspecified() {
+            return Err(RouteError::Unspecified(destination).into());
+        }
+        self.check_kind(route::kind_by_address(destination))
+    }
+
+    /// Refuses TCP to a group, as connect(2) does, whatever the routing table says (tcp_v4_connect in
+    /// net/ipv4/tcp_ipv4.c, tcp_v6_connect in net/ipv6/tcp_ipv6.c; RFC 9293, MUST-57).
+    fn check_kind(&self, kind: Kind) -> Result<(), EgressError> {
+        if self.query.protocol != Protocol::Tcp || !is_group(kind) {
+            return Ok(());
+        }
+        let destination = self.here(self.query.destination);
+        Err(RouteError::NotUnicast { destination, kind }.into())
     }
 
     /// Returns the request for the whole flow, with the source address of the first decision and the port taken
@@ -206,19 +250,28 @@ impl EgressRequest {
         let interface = interface::by_index(route.interface)?;
         let framing = interface.framing()?;
         let on_host = if route.kind == Kind::Local { " (this host)" } else { "" };
-        let via = route.gateway.map_or("on link".to_owned(), |gateway| format!("gateway {gateway}"));
+        let here = |address| ScopedIp::new(address, interface.index);
+        let via = route.gateway.map_or("on link".to_owned(), |gateway| format!("gateway {}", here(gateway)));
         let description = format!(
             "route to {}{on_host}: interface {}, source {}, {via}, MTU {}",
-            route.destination, interface.name, route.source, route.mtu
+            here(route.destination),
+            interface.name,
+            here(route.source),
+            route.mtu
         );
+        let group = match route.kind {
+            Kind::Broadcast => Some(MacAddr::BROADCAST),
+            _ => MacAddr::of_group(route.destination),
+        };
         Ok(Egress {
             framing,
             source: route.source,
-            next_hop: Hop::Address(route.next_hop()),
+            next_hop: group.map_or(Hop::Address(route.next_hop()), Hop::Link),
             mtu: route.mtu,
             hop_limit: route.hop_limit,
             interface,
             persona: None,
+            kind: route.kind,
             description,
         })
     }
@@ -231,11 +284,18 @@ impl EgressRequest {
         }
         let route = route::lookup(&Query { destination: via, ..self.query })?;
         match (route.kind, route.gateway) {
-            (Kind::Local, _) => return Err(EgressError::ViaSelf(via)),
+            (Kind::Local, _) => return Err(EgressError::ViaSelf(self.here(via))),
             (_, Some(gateway)) => return Err(EgressError::NotOnLink { via, gateway }),
             _ => {}
         }
-        self.past_the_table(interface::by_index(route.interface)?, Hop::Address(via), route.source)
+        let interface = interface::by_index(route.interface)?;
+        // The route to a link-local next hop names a link-local source, which the destination's host could not
+        // answer. The kernel chooses the source for the destination (ip6_route_get_saddr in net/ipv6/route.c).
+        let source = match self.query.source.is_none() && zone::needs_zone(via) {
+            true => interface::source_towards(interface.index, destination)?.unwrap_or(route.source),
+            false => route.source,
+        };
+        self.past_the_table(interface, Hop::Address(via), source)
     }
 
     /// Decides for a next hop by link address: the interface that the user names.
@@ -258,10 +318,18 @@ impl EgressRequest {
         source: IpAddr,
     ) -> Result<Egress, EgressError> {
         let mtu = interface.mtu_towards(self.query.destination);
+        let here = |address| ScopedIp::new(address, interface.index);
         let description = format!(
-            "past the routing table to {}: interface {}, source {source}, next hop {next_hop}, MTU {mtu}",
-            self.query.destination, interface.name
+            "past the routing table to {}: interface {}, source {}, next hop {}, MTU {mtu}",
+            here(self.query.destination),
+            interface.name,
+            here(source),
+            next_hop.on(interface.index)
         );
+        let kind = match route::kind(&self.query) {
+            kind if is_group(kind) => kind,
+            _ => Kind::Unicast,
+        };
         Ok(Egress {
             framing: interface.framing()?,
             source,
@@ -270,6 +338,7 @@ impl EgressRequest {
             hop_limit: None,
             interface,
             persona: None,
+            kind,
             description,
         })
     }

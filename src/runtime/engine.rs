@@ -17,7 +17,7 @@ use crate::{
         interface::Interface,
         monitor::{Change, Monitor},
     },
-    kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Programs},
+    kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Membership, Programs},
     link::{self, Link, LinkError, PacketSocket, Received},
     net::{FiveTuple, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
@@ -28,6 +28,7 @@ use crate::{
 use std::{
     cell::Cell,
     collections::HashMap,
+    iter,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsFd,
     time::Duration,
@@ -44,8 +45,21 @@ const FREE_MEMORY: u64 = 8 << 20;
 const LAST_PROCESS: Duration = GRACE.saturating_mul(3);
 /// Maximum super-frame, in bytes: an IP packet's length field has 16 bits.
 const MAX_FRAME: usize = 65_536;
+/// Maximum depth of stacked devices.
+const MAX_UPPERS: usize = 4;
 /// Distance of a super-frame from gso_max_size, in bytes: at the limit, the kernel segments in software.
 const FRAME_MARGIN: usize = 15;
+
+/// The groups and broadcast addresses that a UDP listener hears.
+#[derive(Clone, Debug, Default)]
+pub struct Groups {
+    /// The addresses. The kernel gets their datagrams, too: they are for every process that listens there.
+    pub addresses: Vec<IpAddr>,
+    /// The listener hears nothing else: datagrams to our own addresses are the kernel's.
+    pub only: bool,
+    /// The interfaces at which to join, by index, if the addresses are a group.
+    pub joined: Vec<u32>,
+}
 
 /// The parameters of an engine.
 #[derive(Clone, Debug)]
@@ -56,8 +70,12 @@ pub struct Setup {
     pub local: Vec<IpAddr>,
     /// Our port; 0 for any free one.
     pub port: u16,
+    /// The groups and broadcast addresses that we hear.
+    pub groups: Groups,
     /// The only peer, if there is one; port 0 stands for all of its ports.
     pub remote: Option<SocketAddr>,
+    /// The peer is a group or a broadcast address: any host may answer, from an address and port of its own.
+    pub to_group: bool,
     /// Maximum connections at once, for the flow table, where several peers or ports may talk to our port.
     /// 0 for no flow table: all packets from `remote` to our port are ours, or, for UDP, from anywhere.
     pub flows: usize,
@@ -118,6 +136,33 @@ pub struct Engine {
     /// The programs that ran before the guards at their attachment; a later query takes a capability.
     ahead: Vec<String>,
     sandbox: Sandbox,
+    _memberships: Vec<Membership>,
+}
+
+/// Returns the device above an interface that is a port of one of ours; a VRF's members keep their own addresses.
+fn upper<'a>(interface: &Interface, ours: &[&'a Interface]) -> Option<&'a Interface> {
+    let is_upper = |other: &&&Interface| Some(other.index) == interface.master && !is_vrf(other);
+    ours.iter().find(is_upper).copied()
+}
+
+fn is_vrf(interface: &Interface) -> bool {
+    interface.kind.as_deref() == Some("vrf")
+}
+
+/// Returns the zone of each interface that is a port of another.
+fn zones(ours: &[&Interface]) -> HashMap<u32, u32> {
+    let top = |interface: &Interface| {
+        let mut uppers = iter::successors(upper(interface, ours), |interface| upper(interface, ours));
+        uppers.by_ref().take(MAX_UPPERS).last()
+    };
+    ours.iter().filter_map(|interface| Some((interface.index, top(interface)?.index))).collect()
+}
+
+/// Returns the interfaces at which datagrams to groups count. Since the guard leaves them to the kernel, a port's
+/// datagrams arrive again at its bridge or bond, and a member's at its VRF.
+fn group_interfaces(ours: &[&Interface]) -> impl Iterator<Item = u32> {
+    let counts = |interface: &&&Interface| !is_vrf(interface) && upper(interface, ours).is_none();
+    ours.iter().filter(counts).map(|interface| interface.index).collect::<Vec<_>>().into_iter()
 }
 
 impl Engine {
@@ -130,15 +175,18 @@ impl Engine {
         let memory = MemoryBudget::of_this_process(setup.settings.receive_buffer);
         let reactor = Reactor::new().map_err(Error::Reactor)?;
         let monitor = Monitor::open()?;
+        let remote = setup.remote.filter(|_| !setup.to_group);
         let programs = Programs::load(&Filter::Flow(FlowFilter {
             protocol: setup.protocol,
             local_addresses: setup.local.clone(),
             local_port: port.number(),
-            remote_address: setup.remote.map(|r| r.ip()),
-            remote_port: setup.remote.map(|r| r.port()).filter(|port| *port != 0),
+            groups: setup.groups.addresses.clone(),
+            groups_only: setup.groups.only,
+            remote_address: remote.map(|r| r.ip()),
+            remote_port: remote.map(|r| r.port()).filter(|port| *port != 0),
             loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
             neighbour_discovery: setup.persona.is_some() || setup.hears_neighbours,
-            table: if setup.flows > 0 { setup.flows + MAX_ENDED } else { 0 },
+            table: if setup.flows > 0 && !setup.to_group { setup.flows + MAX_ENDED } else { 0 },
             assumed_mac: setup.persona.map(|persona| persona.mac),
         }))?
         .with_overrides(setup.overrides);
@@ -168,7 +216,7 @@ impl Engine {
         log::info!("raw socket: {}", names.join(", "));
         let mut guards = Vec::with_capacity(interfaces.len());
         let mut loopback = None;
-        for interface in interfaces {
+        for interface in &interfaces {
             guards.push(Guard::attach(&programs, interface.index, setup.backend)?);
             if interface.loopback && setup.local.iter().any(IpAddr::is_ipv4) {
                 loopback = Some(Loopback::attach(&programs, interface.index, setup.backend)?);
@@ -181,6 +229,12 @@ impl Engine {
         let mut stack = Stack::new(setup.settings.clone(), unpredictable);
         stack.limit_memory(memory.connections);
         stack.ask_ways_back();
+        stack.set_zones(zones(&interfaces));
+        stack.hear_groups(setup.groups.addresses.iter().copied(), group_interfaces(&interfaces));
+        let memberships = match setup.groups.addresses.first() {
+            Some(group) => Membership::join_all(*group, &setup.groups.joined)?,
+            None => Vec::new(),
+        };
         let door = Ingress::new(setup, port.number());
         Ok(Engine {
             stack,
@@ -201,6 +255,7 @@ impl Engine {
             interfaces: setup.interfaces.iter().map(|i| (i.index, i.clone())).collect(),
             ahead,
             sandbox: setup.sandbox,
+            _memberships: memberships,
         })
     }
 

@@ -72,8 +72,8 @@ impl Ingress {
                 stack.learn(question, None);
                 return None;
             }
-            ReversePath::Unresolved { from, neighbour } => {
-                stack.solicit(now, question.local, &from, neighbour);
+            ReversePath::Unresolved { local, from, neighbour } => {
+                stack.solicit(now, local, &from, neighbour);
                 let waiting: usize = self.parked.iter().map(|parked| parked.frame.len()).sum();
                 if self.parked.len() < MAX_PARKED && waiting + frame.len() <= MAX_PARKED_BYTES {
                     let (interface, until) = (from.interface, now + PATIENCE);

@@ -19,19 +19,15 @@ use crate::{
     },
     kernel::KernelError,
     link::LinkError,
-    net::{MacAddr, Protocol},
+    net::{MacAddr, Protocol, zone::ScopedIp},
     process::{capability::CapabilityError, sandbox::SandboxError},
     sniffer::sink::SinkError,
 };
 use nix::sys::signal::Signal;
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 pub use egress::{Egress, EgressError, EgressRequest, Hop};
-pub use engine::{Engine, Setup};
+pub use engine::{Engine, Groups, Setup};
 pub use event_loop::{Task, Turn};
 pub use port::Port;
 
@@ -73,7 +69,7 @@ pub enum Error {
     #[error("{address} is in use by {mac}")]
     AddressInUse {
         /// The address.
-        address: IpAddr,
+        address: ScopedIp,
         /// The other host's link address.
         mac: MacAddr,
     },
@@ -81,7 +77,7 @@ pub enum Error {
     #[error("no neighbour: {address} answered no question for its link address in {} s", waited.as_secs_f64())]
     NoNeighbour {
         /// The next hop.
-        address: IpAddr,
+        address: ScopedIp,
         /// Time that netkat waited for an answer.
         waited: Duration,
     },

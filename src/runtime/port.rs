@@ -45,7 +45,10 @@ impl Port {
         let mut refused = Vec::new();
         loop {
             attempts -= 1;
-            let lease = PortLease::take(setup.protocol, &setup.lease, setup.port, scope)?;
+            let lease = match setup.groups.only {
+                true => PortLease::share(&setup.lease, setup.port, scope)?,
+                false => PortLease::take(setup.protocol, &setup.lease, setup.port, scope)?,
+            };
             match nat::refuse_masqueraded(setup, lease.port()) {
                 Ok(()) => return Ok(Port { number: lease.port(), _lease: Some(lease) }),
                 Err(error) if attempts == 0 => return Err(error),

@@ -25,7 +25,7 @@ use crate::{
     },
     link::{LinkHeader, NextHop},
     net::{MacAddr, Protocol},
-    stack::{Neighbour, Question, WayBack},
+    stack::{AssumedAddress, Neighbour, Question, WayBack},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -39,6 +39,8 @@ const MAX_UPPERS: usize = 4;
 pub(super) struct ReversePathFilter {
     protocol: Protocol,
     port: u16,
+    /// The groups and broadcast addresses that we hear.
+    groups: HashSet<IpAddr>,
     role: Role,
 }
 
@@ -47,8 +49,8 @@ enum Role {
     Client(HashSet<u32>),
     /// Listens at the host's own addresses; IPv4 is strict on the interfaces in `strict`.
     Listener { strict: HashSet<u32> },
-    /// Listens at an assumed address, which has this link address.
-    AssumedAddress(MacAddr),
+    /// Listens at an assumed address.
+    AssumedAddress(AssumedAddress),
 }
 
 /// The way back to a source.
@@ -59,6 +61,8 @@ pub(super) enum ReversePath {
     None(Reason),
     /// The neighbour's link address is unknown.
     Unresolved {
+        /// Our address to solicit from.
+        local: IpAddr,
         /// Interface and link address to solicit from.
         from: NextHop,
         /// The next hop.
@@ -81,6 +85,8 @@ pub(super) enum Reason {
     Elsewhere(u32),
     #[error("the neighbour {neighbour} was entered by hand as {mac}")]
     ByHand { neighbour: IpAddr, mac: MacAddr },
+    #[error("no address of ours leads there")]
+    NoSource,
     #[error("the neighbour table does not answer ({0})")]
     Neighbours(NetlinkError),
 }
@@ -91,7 +97,7 @@ impl ReversePathFilter {
         let all = || setup.interfaces.iter().chain(&setup.return_interfaces);
         let role = match (setup.remote, setup.persona) {
             (Some(_), _) => Role::Client(all().map(|interface| interface.index).collect()),
-            (None, Some(persona)) => Role::AssumedAddress(persona.mac),
+            (None, Some(persona)) => Role::AssumedAddress(persona),
             (None, None) => {
                 let is_strict = |interface: &&Interface| {
                     sysctl::is_reverse_path_strict(&interface.name).unwrap_or_else(|error| {
@@ -102,7 +108,8 @@ impl ReversePathFilter {
                 Role::Listener { strict: all().filter(is_strict).map(|interface| interface.index).collect() }
             }
         };
-        ReversePathFilter { protocol: setup.protocol, port, role }
+        let groups = setup.groups.addresses.iter().copied().collect();
+        ReversePathFilter { protocol: setup.protocol, port, groups, role }
     }
 
     /// Finds the way back for `question`. `solicited` returns what a neighbour answered to the stack's
@@ -114,7 +121,9 @@ impl ReversePathFilter {
         interfaces: &HashMap<u32, Interface>,
         solicited: &dyn Fn(u32, IpAddr) -> Option<MacAddr>,
     ) -> ReversePath {
-        let mut search = Search { ways: self, question, monitor, interfaces, solicited };
+        let to_group = self.groups.contains(&question.local);
+        let local = question.local;
+        let mut search = Search { ways: self, question, to_group, local, monitor, interfaces, solicited };
         let found = match &self.role {
             Role::Client(own) if own.contains(&question.interface) => Ok(ReversePath::Found(TO_SENDER)),
             Role::Client(_) => Err(Reason::Interface),
@@ -126,11 +135,15 @@ impl ReversePathFilter {
 }
 
 /// The way back to the sender of the frame.
-const TO_SENDER: WayBack = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
+const TO_SENDER: WayBack = WayBack { next_hop: None, neighbour: Neighbour::Sender(None), source: None };
 
 struct Search<'a> {
     ways: &'a ReversePathFilter,
     question: &'a Question,
+    /// The packet was addressed to a group or to all hosts.
+    to_group: bool,
+    /// Our address: the packet's destination, or the source of the answer to a packet for a group.
+    local: IpAddr,
     monitor: &'a mut Monitor,
     interfaces: &'a HashMap<u32, Interface>,
     solicited: &'a dyn Fn(u32, IpAddr) -> Option<MacAddr>,
@@ -138,20 +151,24 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn as_listener(&mut self, strict: bool) -> Result<ReversePath, Reason> {
-        let Question { interface, local, remote, .. } = *self.question;
+        let Question { interface, remote, .. } = *self.question;
         if !self.interfaces.contains_key(&interface) {
             return Err(Reason::Interface);
         }
         let uppers = self.uppers(interface);
         let top = uppers.iter().rev().find(|(_, vrf)| !vrf).map_or(interface, |(index, _)| *index);
-        // A link-local address is valid on its link only (RFC 4007); a VRF has tables of its own.
-        if is_link_local(local) {
-            self.check_scope(local, top)?;
-        }
         let bound = match is_link_local(remote) {
             true => Some(top),
             false => uppers.iter().find(|(_, vrf)| *vrf).map(|(index, _)| *index),
         };
+        if self.to_group {
+            self.local = self.source(bound)?;
+        }
+        let local = self.local;
+        // A link-local address is valid on its link only (RFC 4007); a VRF has tables of its own.
+        if is_link_local(local) {
+            self.check_scope(local, top)?;
+        }
         let nexthops = self.nexthops(Some(local), bound)?;
         if let Some(nexthop) =
             nexthops.iter().find(|nexthop| uppers.iter().any(|(index, _)| *index == nexthop.interface))
@@ -174,14 +191,44 @@ impl Search<'_> {
 
     fn as_persona(&mut self) -> Result<ReversePath, Reason> {
         let Question { interface, remote, .. } = *self.question;
+        if let (true, Role::AssumedAddress(assumed)) = (self.to_group, &self.ways.role) {
+            self.local = assumed.address;
+        }
         let nexthops = match self.nexthops(None, is_link_local(remote).then_some(interface)) {
             Err(error @ Reason::Kind(_)) => return Err(error),
             nexthops => nexthops.unwrap_or_default(),
         };
         match nexthops.iter().find(|nexthop| nexthop.interface == interface) {
             Some(nexthop) => self.towards(interface, nexthop),
-            None => Ok(ReversePath::Found(TO_SENDER)),
+            None => self.to_sender(),
         }
+    }
+
+    /// Returns the way back to the sender of the frame. The frame of a packet for a group does not name the link
+    /// address that the answer comes from.
+    fn to_sender(&self) -> Result<ReversePath, Reason> {
+        let Question { interface, sender, .. } = *self.question;
+        let Some(out) = self.interfaces.get(&interface).filter(|_| self.to_group) else {
+            return Ok(ReversePath::Found(TO_SENDER));
+        };
+        let source = self.link_address(out);
+        let header = |destination| LinkHeader::Ethernet { destination, source };
+        let next_hop = sender.map(|sender| NextHop { interface, header: header(sender) });
+        Ok(ReversePath::Found(WayBack { next_hop, source: Some(self.local), ..TO_SENDER }))
+    }
+
+    /// Returns the link address that our packets carry on an interface.
+    fn link_address(&self, out: &Interface) -> MacAddr {
+        match self.ways.role {
+            Role::AssumedAddress(assumed) => assumed.mac,
+            _ => out.mac.unwrap_or_default(),
+        }
+    }
+
+    /// Returns the address that the kernel sends from to the source of a packet for a group.
+    fn source(&mut self, bound: Option<u32>) -> Result<IpAddr, Reason> {
+        let query = self.query(None, self.question.remote, bound);
+        self.monitor.source(&query).ok_or(Reason::NoSource)
     }
 
     /// Returns the interface and those above it, of which it is a port, each with whether it is a VRF.
@@ -235,23 +282,25 @@ impl Search<'_> {
         let arrival = interface == self.question.interface;
         let Some(out) = self.interfaces.get(&interface) else { return Err(Reason::Elsewhere(interface)) };
         let neighbour = nexthop.gateway.unwrap_or(remote);
-        let source = match self.ways.role {
-            Role::AssumedAddress(mac) => mac,
-            _ => out.mac.unwrap_or_default(),
-        };
+        let source = self.link_address(out);
+        let own = self.to_group.then_some(self.local);
         let header = |destination| LinkHeader::Ethernet { destination, source };
         let next_hop = |header| NextHop { interface, header };
         match out.framing() {
             Ok(Framing::Ethernet) if !out.no_arp => {}
             Ok(Framing::None) => {
                 let next_hop = Some(next_hop(LinkHeader::None));
-                return Ok(ReversePath::Found(WayBack { next_hop, neighbour: Neighbour::Fixed }));
+                return Ok(ReversePath::Found(WayBack {
+                    next_hop,
+                    neighbour: Neighbour::Fixed,
+                    source: own,
+                }));
             }
-            _ if arrival => return Ok(ReversePath::Found(TO_SENDER)),
+            _ if arrival => return self.to_sender(),
             _ => return Err(Reason::Elsewhere(interface)),
         }
         let to = |mac, neighbour| {
-            Ok(ReversePath::Found(WayBack { next_hop: Some(next_hop(header(mac))), neighbour }))
+            Ok(ReversePath::Found(WayBack { next_hop: Some(next_hop(header(mac))), neighbour, source: own }))
         };
         let entry = self.monitor.neighbour(nexthop.interface, neighbour).map_err(Reason::Neighbours)?;
         let entry = entry.filter(|entry| entry.valid()).and_then(|entry| Some((entry.state, entry.mac?)));
@@ -274,7 +323,10 @@ impl Search<'_> {
             (_, Some(mac)) => to(mac, learned(mac)),
             // On another interface nothing contradicts the entry.
             (Some((_, mac)), None) if here.is_none() => to(mac, learned(mac)),
-            _ => Ok(ReversePath::Unresolved { from: next_hop(header(MacAddr::BROADCAST)), neighbour }),
+            _ => {
+                let (local, from) = (self.local, next_hop(header(MacAddr::BROADCAST)));
+                Ok(ReversePath::Unresolved { local, from, neighbour })
+            }
         }
     }
 }

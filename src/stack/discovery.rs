@@ -172,7 +172,7 @@ impl AssumedAddress {
     pub fn announce(&self) -> Message {
         match self.address {
             IpAddr::V4(own) => self.arp(ArpOperations::Request, own, own, MacAddr::BROADCAST),
-            IpAddr::V6(_) => self.advertise(ALL_NODES.into(), multicast_mac(ALL_NODES)),
+            IpAddr::V6(_) => self.advertise(ALL_NODES.into(), group_mac(ALL_NODES)),
         }
     }
 
@@ -182,7 +182,7 @@ impl AssumedAddress {
             (IpAddr::V4(own), IpAddr::V4(by)) => self.arp(ArpOperations::Reply, own, by, at),
             // RFC 4861, section 7.2.4: a probe, whose source is unspecified, is answered to all
             // nodes.
-            (_, by) if by.is_unspecified() => self.advertise(ALL_NODES.into(), multicast_mac(ALL_NODES)),
+            (_, by) if by.is_unspecified() => self.advertise(ALL_NODES.into(), group_mac(ALL_NODES)),
             (_, by) => self.advertise(by, at),
         }
     }
@@ -270,7 +270,7 @@ impl AssumedAddress {
                 solicitation.set_options(&[self.option(NdpOptionTypes::SourceLLAddr)]);
             }
         }
-        self.ndp(source, group, multicast_mac(group), bytes)
+        self.ndp(source, group, group_mac(group), bytes)
     }
 
     fn advertise(&self, to: IpAddr, at: MacAddr) -> Message {
@@ -317,10 +317,9 @@ impl AssumedAddress {
 /// The link-local all-nodes group (RFC 4291, section 2.7.1).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Returns the Ethernet address of an IPv6 group (RFC 2464, section 7).
-fn multicast_mac(group: Ipv6Addr) -> MacAddr {
-    let [.., a, b, c, d] = group.octets();
-    MacAddr([0x33, 0x33, a, b, c, d])
+/// Returns the link address of a group.
+fn group_mac(group: Ipv6Addr) -> MacAddr {
+    MacAddr::of_group(group.into()).unwrap_or(MacAddr::BROADCAST)
 }
 
 fn v6(address: IpAddr) -> Ipv6Addr {

@@ -48,13 +48,20 @@ pub struct WayBack {
     pub next_hop: Option<NextHop>,
     /// The neighbour whose link address answers carry.
     pub neighbour: Neighbour,
+    /// The source address of answers to a packet that was addressed to a group or to all hosts.
+    pub source: Option<IpAddr>,
 }
 
 /// The decision about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// The packet may be answered, by this next hop.
-    Open(NextHop, Neighbour),
+    /// The packet may be answered.
+    Open {
+        next_hop: NextHop,
+        neighbour: Neighbour,
+        /// The answer's source, if the packet was not addressed to this host alone.
+        source: Option<IpAddr>,
+    },
     /// The packet is dropped.
     Closed,
     /// The packet has to be shown again once the question is answered.
@@ -86,7 +93,7 @@ impl Door {
     /// packet ends a handshake, which proves that its sender received our SYN-ACK.
     pub fn judge(&mut self, now: Duration, tuple: &FiveTuple, reply: &NextHop, completes: bool) -> Judgement {
         if !self.asks || reply.interface == LOOPBACK_INTERFACE {
-            return Judgement::Open(*reply, Neighbour::Sender(None));
+            return Judgement::Open { next_hop: *reply, neighbour: Neighbour::Sender(None), source: None };
         }
         let sender = reply.destination();
         // The frame's source is a group address, or missing.
@@ -97,7 +104,9 @@ impl Door {
         let question = Question { interface: reply.interface, sender, local, remote };
         self.age(now);
         match self.answers.get(&question).or_else(|| self.older.get(&question)).copied() {
-            Some(Some(way)) => Judgement::Open(way.next_hop.unwrap_or(*reply), way.neighbour),
+            Some(Some(WayBack { next_hop, neighbour, source })) => {
+                Judgement::Open { next_hop: next_hop.unwrap_or(*reply), neighbour, source }
+            }
             Some(None) => Judgement::Closed,
             None if self.may_ask(now, if completes { RESERVE } else { BURST }) => Judgement::Ask(question),
             None => Judgement::Busy,
@@ -175,17 +184,18 @@ mod tests {
         }
     }
 
-    const AT_SENDER: WayBack = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
+    const AT_SENDER: WayBack = WayBack { next_hop: None, neighbour: Neighbour::Sender(None), source: None };
+
+    fn open(next_hop: NextHop) -> Judgement {
+        Judgement::Open { next_hop, neighbour: Neighbour::Sender(None), source: None }
+    }
 
     #[test]
     fn an_answer_holds_for_a_second_or_two_and_for_its_sender_alone() {
         let at = Duration::from_millis;
         for (way, expected) in [
-            (Some(AT_SENDER), Judgement::Open(from(2), AT_SENDER.neighbour)),
-            (
-                Some(WayBack { next_hop: Some(from(9)), ..AT_SENDER }),
-                Judgement::Open(from(9), AT_SENDER.neighbour),
-            ),
+            (Some(AT_SENDER), open(from(2))),
+            (Some(WayBack { next_hop: Some(from(9)), ..AT_SENDER }), open(from(9))),
             (None, Judgement::Closed),
         ] {
             let mut door = door();
@@ -206,7 +216,6 @@ mod tests {
     #[test]
     fn lo_and_a_stack_without_an_engine_need_no_question() {
         let lo = NextHop { interface: LOOPBACK_INTERFACE, header: LinkHeader::LOOPBACK };
-        let open = |reply| Judgement::Open(reply, Neighbour::Sender(None));
         assert_eq!(door().judge(Duration::ZERO, &tuple(1), &lo, false), open(lo));
         assert_eq!(Door::default().judge(Duration::ZERO, &tuple(1), &from(2), false), open(from(2)));
     }

@@ -35,7 +35,7 @@ mod time_wait;
 
 use crate::{
     link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, NextHop, Received},
-    net::{FiveTuple, Protocol},
+    net::{FiveTuple, Protocol, zone::scoped},
     recovery::MemoryPool,
     segment::{self, Segment},
 };
@@ -48,13 +48,14 @@ use header_only::HeaderOnly;
 use listen::Found;
 use next_hop::Solicitations;
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    net::SocketAddr,
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    net::IpAddr,
     ops::Range,
     time::Duration,
 };
 use time_wait::TimeWaits;
 
+use datagram::Origin;
 pub use datagram::{
     Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, Finding, max_payload,
 };
@@ -100,6 +101,12 @@ pub struct Stack {
     reclaimed_at: Duration,
     seed: Box<dyn FnMut() -> u64>,
     impersonation: Option<Impersonation>,
+    /// The zone of each interface that is a port of another, by index.
+    zones: HashMap<u32, u32>,
+    /// The groups and broadcast addresses that the UDP port hears, and the interfaces at which it
+    /// does.
+    groups: HashSet<IpAddr>,
+    group_interfaces: HashSet<u32>,
 }
 
 /// Maximum queued replies; further ones are dropped, as a kernel's rate limit would.
@@ -198,7 +205,32 @@ impl Stack {
             unlocated: Vec::new(),
             seed: Box::new(seed),
             impersonation: None,
+            zones: HashMap::new(),
+            groups: HashSet::new(),
+            group_interfaces: HashSet::new(),
         }
+    }
+
+    /// Sets the zones of interfaces, by index: a port of a bridge or bond shares that device's zone.
+    /// Any other interface is a zone of its own (RFC 4007, section 6).
+    pub fn set_zones(&mut self, zones: HashMap<u32, u32>) {
+        self.zones = zones;
+    }
+
+    /// Lets the UDP port hear datagrams to these groups and broadcast addresses at these interfaces,
+    /// by index.
+    pub fn hear_groups(
+        &mut self,
+        groups: impl IntoIterator<Item = IpAddr>,
+        interfaces: impl IntoIterator<Item = u32>,
+    ) {
+        self.groups = groups.into_iter().collect();
+        self.group_interfaces = interfaces.into_iter().collect();
+    }
+
+    /// Returns the zone of the addresses of an interface's packets.
+    fn zone(&self, interface: u32) -> u32 {
+        self.zones.get(&interface).copied().unwrap_or(interface)
     }
 
     /// Limits the memory of all future flows' buffers together, in bytes. When it is exhausted,
@@ -380,24 +412,35 @@ impl Stack {
                 return FrameResult::Done;
             }
         };
-        if let Err(martian) = martian::check(metadata.reply.interface, header.source, header.destination) {
+        let interface = metadata.reply.interface;
+        let to_group = self.groups.contains(&header.destination);
+        let checked = match to_group {
+            true => martian::check_address(interface, header.source),
+            false => martian::check(interface, header.source, header.destination),
+        };
+        if let Err(martian) = checked {
             log::debug!("dropping a packet from {}: {martian}", header.source);
+            return FrameResult::Done;
+        }
+        if to_group && !self.group_interfaces.contains(&interface) {
             return FrameResult::Done;
         }
         if header.fragment.is_some() {
             return self.ingress_fragment(now, packet, &header, metadata);
         }
         match header.protocol {
+            ip::TCP if to_group => {}
             ip::TCP => return self.ingress_tcp(now, packet, &header, metadata),
             ip::UDP => {
                 let Some(bytes) = packet.get(header.transport..header.end) else { return FrameResult::Done };
                 let Metadata { reply, checksum, segment_size } = metadata;
+                let zone = self.zone(reply.interface);
                 let door = &mut |tuple: &FiveTuple| self.door.judge(now, tuple, &reply, false);
                 let datagrams = &mut self.datagrams;
                 let question = datagrams.ingress(
                     &header,
                     bytes,
-                    reply,
+                    Origin { reply, zone, to_group },
                     checksum.is_trusted(),
                     segment_size.into(),
                     door,
@@ -407,7 +450,7 @@ impl Stack {
             ip::ICMP | ip::ICMPV6 => {
                 // An error is addressed to the sender of the packet that it quotes (RFC 1122,
                 // section 3.2.2).
-                if let Some(error) = icmp::parse(&header, packet)
+                if let Some(error) = icmp::parse(&header, packet, self.zone(metadata.reply.interface))
                     && error.local.ip() == header.destination
                 {
                     self.ingress_icmp(now, &error);
@@ -427,13 +470,14 @@ impl Stack {
         header: &ip::Header,
         metadata: Metadata,
     ) -> FrameResult {
+        let zone = self.zone(metadata.reply.interface);
         let tuple = FiveTuple {
             protocol: Protocol::Tcp,
-            local: SocketAddr::new(header.destination, 0),
-            remote: SocketAddr::new(header.source, 0),
+            local: scoped(header.destination, 0, zone),
+            remote: scoped(header.source, 0, zone),
         };
         match self.door.judge(now, &tuple, &metadata.reply, false) {
-            Judgement::Open(..) => {}
+            Judgement::Open { .. } => {}
             Judgement::Ask(question) => return FrameResult::Ask(question),
             Judgement::Closed | Judgement::Busy => return FrameResult::Done,
         }
@@ -459,10 +503,11 @@ impl Stack {
     ) -> FrameResult {
         let Metadata { reply, checksum, .. } = metadata;
         let Some(bytes) = packet.get(header.transport..header.end) else { return FrameResult::Done };
+        let zone = self.zone(reply.interface);
         let tuple = |(source, destination)| FiveTuple {
             protocol: Protocol::Tcp,
-            local: SocketAddr::new(header.destination, destination),
-            remote: SocketAddr::new(header.source, source),
+            local: scoped(header.destination, destination, zone),
+            remote: scoped(header.source, source, zone),
         };
         let Some((segment, payload)) = Segment::split(bytes) else {
             log::debug!("dropping a malformed segment from {}", header.source);
@@ -486,7 +531,7 @@ impl Stack {
                 // Another interface than before, as when a route has several paths.
                 if flow.came_by() != reply.interface {
                     match self.door.judge(now, &tuple, &reply, false) {
-                        Judgement::Open(..) => flow.set_came_by(reply.interface),
+                        Judgement::Open { .. } => flow.set_came_by(reply.interface),
                         Judgement::Ask(question) => return FrameResult::Ask(question),
                         Judgement::Closed | Judgement::Busy => return FrameResult::Done,
                     }

@@ -5,9 +5,10 @@
 //! hosts limit their ICMP errors: Linux sends one peer six at once and then one a second
 //! (net.ipv4.icmp_ratelimit, net/ipv4/inetpeer.c, XRLIM_BURST_FACTOR). If a host seems to do so, further
 //! rounds probe its silent ports for as long as any of them answers.
-use super::{IN_FLIGHT, Results, Sweep};
+use super::{IN_FLIGHT, Results, Sweep, with_port};
 use crate::{
     commands::attempt::Origin,
+    net::zone::ScopedIp,
     report::Error,
     runtime::{Engine, Task, Turn},
     session,
@@ -49,7 +50,7 @@ pub(crate) fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) 
             log::warn!(
                 "{} seems to limit its ICMP errors, as Linux does, to about one a second: asking its {} silent ports \
                  again for as long as any answers",
-                address.ip(),
+                ScopedIp::from(address),
                 silent.len()
             );
             (first, wait) = (false, wait.max(FURTHER_WAIT));
@@ -124,7 +125,7 @@ impl<'a, 'r> Round<'a, 'r> {
             self.probes.iter().filter(|(_, probe)| probe.next <= now).map(|(port, _)| *port).collect();
         due.sort_unstable();
         for port in due {
-            let at = SocketAddr::new(self.address.ip(), port);
+            let at = with_port(self.address, port);
             let Some(probe) = self.probes.get_mut(&port) else { continue };
             if now < probe.since + self.wait || probe.sent == 0 {
                 probe.dropped += transmit(engine, self.origin, at)?;
