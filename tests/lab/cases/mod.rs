@@ -13,6 +13,7 @@ mod habits;
 mod holders;
 mod hostile;
 mod lossy;
+mod malformed;
 mod matrix;
 mod memory;
 mod older_kernels;
