@@ -137,6 +137,9 @@ pub enum EgressError {
     /// The chosen next hop is an address of this host.
     #[error("next hop {0} is this host itself; name a neighbour")]
     ViaSelf(ScopedIp),
+    /// The chosen next hop is a group, or all hosts of a segment.
+    #[error("next hop {0} is the address of several hosts; name a neighbour")]
+    ViaGroup(ScopedIp),
     /// The chosen next hop is of the other address family.
     #[error(
         "next hop {via} and {destination} are not of one address family; name the next hop by its MAC address"
@@ -285,6 +288,7 @@ impl EgressRequest {
         let route = route::lookup(&Query { destination: via, ..self.query })?;
         match (route.kind, route.gateway) {
             (Kind::Local, _) => return Err(EgressError::ViaSelf(self.here(via))),
+            (kind, _) if is_group(kind) => return Err(EgressError::ViaGroup(self.here(via))),
             (_, Some(gateway)) => return Err(EgressError::NotOnLink { via, gateway }),
             _ => {}
         }

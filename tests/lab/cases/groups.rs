@@ -266,6 +266,19 @@ fn other_members_on_this_host_hear_the_group_as_before() {
 }
 
 #[test]
+fn a_group_on_lo_is_heard() {
+    lab!();
+    let pair = Pair::new();
+    for (listens, to) in [("-i lo 239.1.2.3", "-i lo 239.1.2.3"), ("", "-b 127.255.255.255")] {
+        let server =
+            listening(&pair.host, &format!("-u -w 5 -q 500ms {listens} {PORT}"), |c| c.text("answer"));
+        let client = netkat(&pair.host, &format!("-u {to} {PORT}")).text("question").run();
+        assert_eq!((client.code(), client.text().as_str()), (Some(0), "answer"), "{client}");
+        assert_eq!(server.wait(DEADLINE).text(), "question");
+    }
+}
+
+#[test]
 fn behind_a_bridge_a_datagram_is_heard_once() {
     lab!("python3");
     let pair = Pair::new();

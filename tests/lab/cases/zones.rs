@@ -108,6 +108,8 @@ fn zones_that_contradict_or_do_not_exist_are_errors() {
             "fd77::2%eth0".to_owned(),
             "only link-local addresses (fe80::/10) and groups (ff00::/8) have a zone",
         ),
+        ("--via ff02::1%eth0 fd96::10".to_owned(), "next hop ff02::1%eth0 is the address of several hosts"),
+        ("--via 10.77.0.255 10.9.9.9".to_owned(), "next hop 10.77.0.255 is the address of several hosts"),
         (THEIRS.to_owned(), "fe80::77:2 is link-local: say on which interface"),
         ("-l fe80::1234%eth0".to_owned(), "fe80::1234%eth0 is not an address of this host"),
         ("-l --deny fe80::%nosuch/64".to_owned(), "there is no interface \"nosuch\" here"),
