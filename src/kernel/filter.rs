@@ -27,7 +27,7 @@ pub struct FlowFilter {
     /// Our addresses of either family: at least one, at most [`MAX_LOCAL_ADDRESSES`] of each, none
     /// unspecified. On a router, a guard without an address would drop forwarded packets.
     pub local_addresses: Vec<IpAddr>,
-    /// Groups and broadcast addresses that we hear, of UDP: at most [`MAX_GROUPS`] of each family. The kernel gets
+    /// Groups and broadcast addresses that we hear, of UDP: at most 72 of each family. The kernel gets
     /// their datagrams, too.
     pub groups: Vec<IpAddr>,
     /// Datagrams to the local addresses are not ours, only those to groups; ICMP errors still are.

@@ -10,6 +10,7 @@ use super::{
     memory_budget::MemoryBudget,
     port::Port,
     reactor::Reactor,
+    zones,
 };
 use crate::{
     host::{
@@ -28,7 +29,6 @@ use crate::{
 use std::{
     cell::Cell,
     collections::HashMap,
-    iter,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsFd,
     time::Duration,
@@ -45,8 +45,6 @@ const FREE_MEMORY: u64 = 8 << 20;
 const LAST_PROCESS: Duration = GRACE.saturating_mul(3);
 /// Maximum super-frame, in bytes: an IP packet's length field has 16 bits.
 const MAX_FRAME: usize = 65_536;
-/// Maximum depth of stacked devices.
-const MAX_UPPERS: usize = 4;
 /// Distance of a super-frame from gso_max_size, in bytes: at the limit, the kernel segments in software.
 const FRAME_MARGIN: usize = 15;
 
@@ -139,32 +137,6 @@ pub struct Engine {
     _memberships: Vec<Membership>,
 }
 
-/// Returns the device above an interface that is a port of one of ours; a VRF's members keep their own addresses.
-fn upper<'a>(interface: &Interface, ours: &[&'a Interface]) -> Option<&'a Interface> {
-    let is_upper = |other: &&&Interface| Some(other.index) == interface.master && !is_vrf(other);
-    ours.iter().find(is_upper).copied()
-}
-
-fn is_vrf(interface: &Interface) -> bool {
-    interface.kind.as_deref() == Some("vrf")
-}
-
-/// Returns the zone of each interface that is a port of another.
-fn zones(ours: &[&Interface]) -> HashMap<u32, u32> {
-    let top = |interface: &Interface| {
-        let mut uppers = iter::successors(upper(interface, ours), |interface| upper(interface, ours));
-        uppers.by_ref().take(MAX_UPPERS).last()
-    };
-    ours.iter().filter_map(|interface| Some((interface.index, top(interface)?.index))).collect()
-}
-
-/// Returns the interfaces at which datagrams to groups count. Since the guard leaves them to the kernel, a port's
-/// datagrams arrive again at its bridge or bond, and a member's at its VRF.
-fn group_interfaces(ours: &[&Interface]) -> impl Iterator<Item = u32> {
-    let counts = |interface: &&&Interface| !is_vrf(interface) && upper(interface, ours).is_none();
-    ours.iter().filter(counts).map(|interface| interface.index).collect::<Vec<_>>().into_iter()
-}
-
 impl Engine {
     /// Opens everything. Frames arrive from now on, and the kernel answers none of ours.
     ///
@@ -229,8 +201,8 @@ impl Engine {
         let mut stack = Stack::new(setup.settings.clone(), unpredictable);
         stack.limit_memory(memory.connections);
         stack.ask_ways_back();
-        stack.set_zones(zones(&interfaces));
-        stack.hear_groups(setup.groups.addresses.iter().copied(), group_interfaces(&interfaces));
+        stack.set_zones(zones::of(&interfaces));
+        stack.hear_groups(setup.groups.addresses.iter().copied(), zones::hearing_groups(&interfaces));
         let memberships = match setup.groups.addresses.first() {
             Some(group) => Membership::join_all(*group, &setup.groups.joined)?,
             None => Vec::new(),

@@ -11,6 +11,7 @@ mod nat;
 mod port;
 pub(crate) mod reactor;
 mod reverse_path;
+mod zones;
 
 use crate::{
     host::{
