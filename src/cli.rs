@@ -49,8 +49,8 @@ pub struct Cli {
     /// Host and port to connect to; with -l, address and port to listen on
     ///
     /// A host is a name or an address; a port is a number or a name of /etc/services. With -z, ports are a
-    /// list with ranges: 22,80,8000-8100. With --sniff and --read, only packets of this host and port are
-    /// shown.
+    /// list with ranges: 22,80,8000-8100. With --sniff and --read, only packets of this host, at any of its
+    /// addresses, and of this port are shown.
     #[arg(value_name = "HOST PORT", num_args = 0.., hide_short_help = true)]
     pub target: Vec<String>,
 
@@ -289,7 +289,7 @@ pub struct Cli {
     /// Copy what is sent and received to a file
     ///
     /// Both directions in their order. A new file has mode 0600; an existing one is emptied, see
-    /// --append-output.
+    /// --append-output. With --send-only, - is standard output.
     #[arg(help_heading = DATA, short, long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
     pub output: Option<PathBuf>,
 
@@ -310,23 +310,26 @@ pub struct Cli {
     #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", conflicts_with = "udp", hide_short_help = true, value_parser = value::buffer_size)]
     pub buffer: usize,
 
-    /// Congestion control: bbr, cubic or reno [default: the kernel's, if it is one of these, else cubic]
+    /// Congestion control: bbr, cubic or reno [default: the route's or the kernel's, if it is one of these, else
+    /// cubic]
     ///
-    /// The kernel's is net.ipv4.tcp_congestion_control. BBR keeps its rate on paths that lose packets for
+    /// A route's is its congctl, the kernel's net.ipv4.tcp_congestion_control. BBR keeps its rate on paths that lose packets for
     /// reasons other than congestion.
     #[arg(help_heading = PACKETS, long, value_name = "NAME", conflicts_with = "udp", hide_short_help = true)]
     pub congestion: Option<Algorithm>,
 
-    /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else 64; to a group, 1]
+    /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else the host's; to a group, 1]
     #[arg(help_heading = PACKETS, long, value_name = "HOPS", hide_short_help = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
 
     /// Type of service (traffic class) of packets sent: 0 to 255, 0x00 to 0xff, or a name, as ef, af21,
     /// lowdelay
+    ///
+    /// Policy rules of this host may choose the route by it.
     #[arg(help_heading = PACKETS, long, value_name = "TOS", default_value = "0", hide_short_help = true, value_parser = value::type_of_service)]
     pub tos: u8,
 
-    /// Largest MSS to announce, and largest segment to send [default: what the MTU allows]
+    /// Largest MSS to announce, and largest segment to send [default: the route's advmss, or what the MTU allows]
     ///
     /// A way around a path that drops large packets without an ICMP error.
     #[arg(help_heading = PACKETS, long, value_name = "BYTES", conflicts_with = "udp", hide_short_help = true, value_parser = clap::value_parser!(u16).range(MSS_RANGE))]
@@ -343,7 +346,7 @@ pub struct Cli {
 
     /// Show the packets of a capture file, pcap or pcapng
     ///
-    /// Needs no privileges.
+    /// - is standard input; packets of a pipe are shown as they come. Needs no privileges.
     #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["sniff", "listen", "via", "impersonate", "source", "interface"])]
     pub read: Option<PathBuf>,
 
@@ -364,13 +367,13 @@ pub struct Cli {
     /// Record the packets in a pcapng file
     ///
     /// Works for a connection's own packets, too. --sniff then shows packets only with -d, --json or
-    /// --payload.
+    /// --payload. - is standard output, which takes no other output then.
     ///
     /// Example: netkat --pcap session.pcapng 192.0.2.10 80
     #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true)]
     pub pcap: Option<PathBuf>,
 
-    /// Show the payload of packets in hexadecimal
+    /// Show the payload of packets, in a tunnel the innermost, in hexadecimal
     #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub payload: bool,
 
@@ -385,7 +388,8 @@ pub struct Cli {
     /// Report the outcome as a JSON object, on a line of stderr or in FILE
     ///
     /// With -k, an object for each client comes before that of the run. With -d, --sniff and --read,
-    /// packets are shown as JSON, an object a line. The manual page lists the fields.
+    /// packets are shown as JSON, an object a line. The manual page lists the fields. The file - is standard
+    /// output, where nothing else goes there.
     ///
     /// Example: netkat -z --json=result.json 192.0.2.10 22,80
     #[arg(help_heading = REPORTS, long, value_name = "FILE", num_args = 0..=1, require_equals = true, hide_short_help = true)]
@@ -483,6 +487,11 @@ impl Cli {
     /// Wrong usage; a flag of nc or ncat that netkat lacks gets advice. Help and version come as errors, too.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(arguments).map_err(foreign_flags::explain)
+    }
+
+    /// Returns whether a run that watches only shows packets: without --pcap, or if that is asked for.
+    pub(crate) fn shows_packets(&self) -> bool {
+        self.pcap.is_none() || self.debug || self.json.is_some() || self.payload
     }
 
     /// Returns whether the run only shows packets, of an interface or a file.

@@ -38,6 +38,7 @@
 //! | [`session`] | one connection, many clients, processes, datagrams, the rules of their ends |
 //! | `runtime` | the event loop, opening in order, the local port, routes, changes of the host |
 //! | [`stack`] | flows, listeners, datagrams, ICMP errors; smoltcp, which keeps TCP's states |
+//! | [`neighbour`] | ARP and NDP: neighbours' link addresses, ours and an assumed address's |
 //! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly; no I/O, no clock |
 //! | [`sniffer`] | frames as text, JSON and capture files |
 //! | [`segment`] | a TCP header as a value: read once, written once |
@@ -54,9 +55,11 @@
 
 pub mod cli;
 pub(crate) mod commands;
+pub(crate) mod diagnose;
 pub mod host;
 pub mod kernel;
 pub mod link;
+pub mod neighbour;
 pub mod net;
 pub mod plan;
 pub mod process;

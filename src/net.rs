@@ -89,6 +89,11 @@ impl MacAddr {
     /// The address of all hosts on the segment.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
+    /// Returns whether this is a group's address, which no host sends from.
+    pub fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
     /// Returns the link address of a group (RFC 1112, section 6.4; RFC 2464, section 7); `None` for an address
     /// that is no group's.
     pub fn of_group(group: IpAddr) -> Option<MacAddr> {

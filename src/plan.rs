@@ -4,6 +4,7 @@
 mod flags;
 mod groups;
 mod listen;
+mod outputs;
 mod remote;
 mod scope;
 mod sniff;
@@ -23,10 +24,7 @@ use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
 use sniff::{sniff, sniffing_flag};
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::Path,
-};
+use std::{net::SocketAddr, path::Path};
 
 /// A command that is ready to run.
 #[derive(Debug)]
@@ -57,8 +55,6 @@ pub(crate) enum PlanError {
     Interface(#[from] InterfaceError),
     #[error("{0} is not an address of this host; listen on one of: {1}")]
     NotLocal(ScopedIp, String),
-    #[error("cannot send to {0}: Permission denied: it is a broadcast address; allow that with -b")]
-    Broadcast(IpAddr),
     #[error("no interface of this host is up and has an address to listen on")]
     NowhereToListen,
 }
@@ -84,6 +80,14 @@ fn usage<T>(text: impl Into<String>) -> Result<T, PlanError> {
 }
 
 impl Plan {
+    /// Checks where the outputs go. Call it before the first is opened.
+    ///
+    /// # Errors
+    /// Wrong usage: two outputs at one place, or an output that would overwrite the input.
+    pub fn check_outputs(cli: &Cli) -> Result<(), Failure> {
+        Ok(outputs::check(cli)?)
+    }
+
     /// Plans what the flags ask for.
     ///
     /// # Errors

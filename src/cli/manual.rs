@@ -50,7 +50,7 @@ Watch a connection's own packets, and keep them:
   netkat -d --pcap session.pcapng 192.0.2.10 80",
 );
 
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 9] = [
     (
         "End of input",
         "When standard input ends, netkat sends what is left, then a FIN, and reads on until the peer ends, too. It exits once both directions have ended and every byte is acknowledged:
@@ -101,6 +101,14 @@ Hosts limit how many ICMP errors they send: Linux sends six at once, then one a 
   kept_from_kernel  packets that the guard dropped before the kernel's own stack
   clients           -k: the number of clients; each has an object of its own, on a line before, as soon as it is over
   ports             -z: address, port, protocol, state, failure (a verdict, or null) and error of each",
+    ),
+    (
+        "Packets",
+        "A line shows time, direction, protocol, both ends, length, identification, and the protocol's fields; a packet without known ports, as a later fragment, shows none. TCP's flags are F S R P A U, and E W e for ECE, CWR and AE. Tags follow as vlan:ID, outermost first. A packet that the snap length cut ends in \"cut: N of M bytes captured\"; invalid and truncated ones say what is wrong.
+A packet in a tunnel follows its outer packet behind a bar: VXLAN (UDP ports 4789, 8472, 4790), Geneve (6081), GRE, ERSPAN, IPv4 and IPv6 in one another, MPLS (also over UDP port 6635) and PPPoE, eight in one another at most. Filters look at the outermost packet. With --json, the inner packet is the object \"inner\", with the tunnel's name in \"tunnel\". --payload shows the innermost payload.
+--read reads pcap 2 (microseconds, nanoseconds, Kuznetzov's variant) and pcapng 1, in either byte order. It knows the link types Ethernet, raw IP, Linux cooked (both), BSD loopback (both), PPP and NFLOG, and shows others by their number. Blocks of unknown types are skipped and counted. The packets of a pipe are shown as they come:
+  ssh node tcpdump -U -w - | netkat --read -
+A HOST's name stands for all its addresses, and with --read for those that the file itself gives it, if the file is not a pipe.",
     ),
     (
         "Blocked outputs",

@@ -2,13 +2,20 @@
 use crate::{
     host::{interface::Framing, neighbour},
     link::{LinkHeader, NextHop},
-    net::{FiveTuple, Protocol, zone::scoped},
+    neighbour::Neighbour,
+    net::{
+        FiveTuple, Protocol,
+        zone::{ScopedIp, scoped},
+    },
     process::signals,
-    report::{Error, Hint},
-    runtime::{self, Egress, EgressRequest, Engine, Hop, Port, Setup, assume},
-    stack::{Flow, FlowRoute, Neighbour, Stack},
+    report::{Error, Hint, JsonReport},
+    runtime::{
+        self, Egress, EgressError, EgressRequest, Egresses, Engine, LocalEnd, NextHopAddress, Setup, assume,
+    },
+    stack::{Flow, FlowRoute, Stack},
 };
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -17,53 +24,86 @@ use std::{
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub remote: SocketAddr,
+    /// The request for the route to it.
     pub request: EgressRequest,
-    /// The egress before the local port is known: it names the source address, at which the port is taken.
-    pub egress: Egress,
+    /// The engine's parameters; port and route complete them.
     pub setup: Setup,
 }
 
+/// Tries each address in turn, until `work` succeeds with one. `work` is told whether an address is the last.
+/// Returns `None` without addresses.
+pub(super) fn first<T>(
+    attempts: &[Attempt],
+    mut work: impl FnMut(&Attempt, bool) -> Result<T, Error>,
+) -> Result<Option<T>, Error> {
+    let mut failure = None;
+    let mut attempts = attempts.iter().peekable();
+    while let Some(attempt) = attempts.next() {
+        let last = attempts.peek().is_none();
+        match work(attempt, last) {
+            Ok(value) => return Ok(Some(value)),
+            Err(error) if error.signal().is_some() => return Err(error),
+            Err(error) => {
+                if !last {
+                    log::info!("{error}; trying the next address");
+                }
+                // An address without a route was not tried.
+                if failure.is_none() || !lacks_route(&error) {
+                    failure = Some(error);
+                }
+            }
+        }
+    }
+    failure.map_or(Ok(None), Err)
+}
+
+/// Returns whether no route leads to the address of the attempt that failed.
+pub(super) fn lacks_route(error: &Error) -> bool {
+    matches!(error, Error::Runtime(runtime::Error::Egress(_)))
+}
+
 impl Attempt {
-    /// Opens everything, and resolves the next hop's link address within `wait`.
-    pub(super) fn open(&self, wait: Duration) -> Result<Opened, Error> {
+    /// Opens everything for flows to the remote `ports`, and resolves the next hops' link addresses within
+    /// `wait`.
+    pub(super) fn open(
+        &self,
+        ports: &[u16],
+        wait: Duration,
+        report: &mut JsonReport,
+    ) -> Result<Opened, Error> {
         // An earlier attempt has closed everything it opened; while the neighbour is resolved, a signal may
         // end the process.
         signals::release();
-        let port = Port::take(&self.setup)?;
-        let flow = self.request.with_port(&self.egress, port.number());
-        let egress = flow.decide_again(&self.egress).map_err(runtime::Error::from)?;
-        log::info!("{}", egress.description);
-        let mut setup = Setup {
-            interfaces: vec![egress.interface.clone()],
-            return_interfaces: egress.return_interfaces(&flow.query).map_err(runtime::Error::from)?,
-            ..self.setup.clone()
-        };
-        let Some(persona) = egress.persona else {
+        let chosen = LocalEnd::choose(&self.request, &self.setup, ports);
+        if !matches!(chosen, Err(runtime::Error::Egress(_))) {
+            report.attempt(self.remote);
+        }
+        let LocalEnd { port, mut setup, egresses } = chosen?;
+        let start = Instant::now();
+        let Some(assumed) = setup.assumed else {
             // The kernel resolves the neighbours of this host's own addresses.
-            let start = Instant::now();
-            let next_hop = resolve(&egress, wait)?;
-            let resolution = start.elapsed();
-            let neighbour = egress.neighbour();
-            setup.hears_neighbours = neighbour != Neighbour::Fixed;
-            let engine = Engine::open(&setup, port)?;
-            let origin = Origin { request: self.request, egress, next_hop, neighbour };
-            return Ok(Opened { engine, origin, resolution });
+            let origin = Origin::new(self.request, egresses, report, |egress| {
+                Ok((resolve(egress, wait)?, egress.neighbour()))
+            })?;
+            report.resolved(start.elapsed());
+            setup.hears_neighbours = origin.legs().any(|leg| leg.neighbour != Neighbour::Fixed);
+            return Ok(Opened { engine: Engine::open(&setup, port)?, origin });
         };
         let mut engine = Engine::open(&setup, port)?;
-        assume::assume(&mut engine, persona)?;
+        assume::assume(&mut engine, assumed)?;
         let start = engine.reactor.now();
-        let (destination, neighbour) = match egress.next_hop {
-            Hop::Link(mac) => (mac, Neighbour::Fixed),
-            Hop::Address(address) => (assume::resolve(&mut engine, address, wait)?, Neighbour::At(address)),
-        };
-        let header = LinkHeader::Ethernet { destination, source: persona.mac };
-        let next_hop = NextHop { interface: persona.interface, header };
-        let resolution = engine.reactor.now() - start;
-        Ok(Opened {
-            engine,
-            origin: Origin { request: self.request, egress, next_hop, neighbour },
-            resolution,
-        })
+        let origin = Origin::new(self.request, egresses, report, |egress| {
+            let (destination, neighbour) = match egress.next_hop {
+                NextHopAddress::Mac(mac) => (mac, Neighbour::Fixed),
+                NextHopAddress::Ip(address) => {
+                    (assume::resolve(&mut engine, address, wait)?, Neighbour::At(address))
+                }
+            };
+            let header = LinkHeader::Ethernet { destination, source: assumed.mac };
+            Ok((NextHop { interface: assumed.interface, header }, neighbour))
+        })?;
+        report.resolved(engine.reactor.now() - start);
+        Ok(Opened { engine, origin })
     }
 }
 
@@ -71,54 +111,108 @@ impl Attempt {
 pub(super) struct Opened {
     pub engine: Engine,
     pub origin: Origin,
-    /// Time that the resolution of the next hop took.
-    pub resolution: Duration,
 }
 
-/// The local end of connections: source address and next hop.
+/// The local end of connections: source addresses and next hops.
 pub(super) struct Origin {
     request: EgressRequest,
-    pub egress: Egress,
+    /// The route to remote ports that are not in `by_port`.
+    first: Leg,
+    others: Vec<Leg>,
+    /// The route to each remote port, as an index into `others`.
+    by_port: HashMap<u16, usize>,
+    /// The remote ports that cannot be reached, and why.
+    pub unreachable: Vec<(u16, Error)>,
+}
+
+/// A route with its next hop's link address.
+struct Leg {
+    egress: Egress,
     next_hop: NextHop,
     neighbour: Neighbour,
 }
 
 impl Origin {
-    /// Starts a connection; the SYN leaves with the engine's next turn.
-    pub fn dial(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
-        let tuple = self.tuple(engine, Protocol::Tcp, remote);
-        let way = self.way(engine);
-        engine.stack.dial(engine.reactor.now(), tuple, way);
+    /// Resolves the next hop of each egress by `resolve`. Fails with the first error where none can be resolved.
+    fn new(
+        request: EgressRequest,
+        egresses: Egresses,
+        report: &mut JsonReport,
+        mut resolve: impl FnMut(&Egress) -> Result<(NextHop, Neighbour), runtime::Error>,
+    ) -> Result<Origin, Error> {
+        let Egresses { first, others, by_port, refused } = egresses;
+        report.route(&first);
+        let (next_hop, neighbour) = resolve(&first)?;
+        let mut origin = Origin {
+            request,
+            first: Leg { egress: first, next_hop, neighbour },
+            others: Vec::with_capacity(others.len()),
+            by_port: HashMap::new(),
+            unreachable: refused.into_iter().map(|(port, error)| (port, unreachable(error))).collect(),
+        };
+        for (at, egress) in others.into_iter().enumerate() {
+            let start = Instant::now();
+            let ports = by_port.iter().filter(|(_, other)| **other == at).map(|(port, _)| *port);
+            match (resolve(&egress), egress.next_hop) {
+                (Ok((next_hop, neighbour)), _) => {
+                    origin.by_port.extend(ports.map(|port| (port, origin.others.len())));
+                    origin.others.push(Leg { egress, next_hop, neighbour });
+                }
+                (Err(_), NextHopAddress::Ip(address)) => {
+                    let waited = start.elapsed();
+                    let address = ScopedIp::new(address, egress.interface.index);
+                    let lost = || runtime::Error::NoNeighbour { address, waited }.into();
+                    origin.unreachable.extend(ports.map(|port| (port, lost())));
+                }
+                (Err(error), NextHopAddress::Mac(_)) => return Err(error.into()),
+            }
+        }
+        Ok(origin)
+    }
+
+    fn legs(&self) -> impl Iterator<Item = &Leg> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    fn leg(&self, port: u16) -> &Leg {
+        self.by_port.get(&port).and_then(|at| self.others.get(*at)).unwrap_or(&self.first)
+    }
+
+    /// Returns the egress of packets to a remote port.
+    pub fn egress(&self, port: u16) -> &Egress {
+        &self.leg(port).egress
+    }
+
+    /// Starts a connection to a remote port; the SYN leaves with the engine's next turn.
+    pub fn dial(&self, engine: &mut Engine, port: u16) -> FiveTuple {
+        let (tuple, route) = self.flow(engine, Protocol::Tcp, port);
+        engine.stack.dial(engine.reactor.now(), tuple, route);
         tuple
     }
 
-    /// Makes `remote` the peer of the UDP port.
-    pub fn dial_datagrams(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
-        let tuple = self.tuple(engine, Protocol::Udp, remote);
-        let way = self.way(engine);
-        match self.egress.is_to_group() {
-            true => engine.stack.datagrams.dial_group(tuple, way),
-            false => engine.stack.datagrams.dial(tuple, way),
+    /// Makes a remote port the peer of the UDP port.
+    pub fn dial_datagrams(&self, engine: &mut Engine, port: u16) -> FiveTuple {
+        let (tuple, route) = self.flow(engine, Protocol::Udp, port);
+        match self.egress(port).is_to_group() {
+            true => engine.stack.datagrams.dial_group(tuple, route),
+            false => engine.stack.datagrams.dial(tuple, route),
         }
         tuple
     }
 
-    fn tuple(&self, engine: &Engine, protocol: Protocol, remote: SocketAddr) -> FiveTuple {
-        let interface = self.egress.interface.index;
-        FiveTuple {
-            protocol,
-            local: scoped(self.egress.source, engine.port(), interface),
-            remote: scoped(remote.ip(), remote.port(), interface),
-        }
+    /// Returns a remote port of the host, with the zone that its route gives the address.
+    pub fn remote(&self, port: u16) -> SocketAddr {
+        scoped(self.request.query.destination, port, self.egress(port).interface.index)
     }
 
-    /// Returns the next hop of packets, and their maximum size.
-    fn way(&self, engine: &Engine) -> FlowRoute {
-        FlowRoute {
-            next_hop: self.next_hop,
-            neighbour: self.neighbour,
-            path: engine.path(&self.egress.interface, self.egress.mtu),
-        }
+    /// Returns the five-tuple and the route of a flow.
+    fn flow(&self, engine: &Engine, protocol: Protocol, port: u16) -> (FiveTuple, FlowRoute) {
+        let Leg { egress, next_hop, neighbour } = self.leg(port);
+        let local = scoped(egress.source, engine.port(), egress.interface.index);
+        let remote = self.remote(port);
+        let path = engine.path(&egress.interface, egress.mtu);
+        let route = FlowRoute { next_hop: *next_hop, neighbour: *neighbour, path, metrics: egress.metrics };
+        (FiveTuple { protocol, local, remote }, route)
     }
 
     /// Returns the error of a handshake without an answer.
@@ -128,7 +222,8 @@ impl Origin {
         let (target, syns) = (tuple.remote, counters.syns_sent);
         match counters.egress_syn_drops {
             drops if drops > 0 && drops == syns => {
-                Error::EgressDropped { target, syns, interface: self.egress.interface.name.clone() }
+                let interface = self.egress(target.port()).interface.name.clone();
+                Error::EgressDropped { target, syns, interface }
             }
             _ => {
                 let discards = flow.and_then(Flow::discards);
@@ -136,6 +231,10 @@ impl Origin {
             }
         }
     }
+}
+
+fn unreachable(error: EgressError) -> Error {
+    runtime::Error::from(error).into()
 }
 
 /// Returns the next hop with its link address, which the kernel's neighbour table resolves.
@@ -146,8 +245,8 @@ fn resolve(egress: &Egress, wait: Duration) -> Result<NextHop, runtime::Error> {
         (Framing::Loopback, _) => LinkHeader::LOOPBACK,
         (Framing::Ethernet, hop) => LinkHeader::Ethernet {
             destination: match hop {
-                Hop::Link(mac) => mac,
-                Hop::Address(address) => neighbour::resolve(interface.index, address, wait)?,
+                NextHopAddress::Mac(mac) => mac,
+                NextHopAddress::Ip(address) => neighbour::resolve(interface.index, address, wait)?,
             },
             source: interface.mac.unwrap_or_default(),
         },

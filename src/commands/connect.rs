@@ -1,5 +1,5 @@
 //! Connecting: tries each address of the host in turn, until one answers.
-use super::attempt::{Attempt, Opened};
+use super::attempt::{self, Attempt, Opened};
 use crate::{
     net::{FiveTuple, zone::endpoint},
     report::{Error, JsonReport},
@@ -27,25 +27,18 @@ impl Connect {
     /// Connects, and relays until the session ends.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let streams = super::standard_streams(&self.stream_options, self.command.as_ref())?;
-        let mut attempts = self.attempts.iter().peekable();
-        loop {
-            let Some(attempt) = attempts.next() else { return Ok(()) };
-            let last = attempts.peek().is_none();
-            match attempt.establish(self.wait, last, report) {
-                Ok((mut engine, tuple)) => {
-                    if !last {
-                        engine.enter_sandbox()?;
-                    }
-                    let command = self.command.as_ref();
-                    let (summary, result) = single::run(&mut engine, tuple, self.policy, command, streams);
-                    report.summary(&summary);
-                    return Ok(result?);
-                }
-                Err(error) if error.signal().is_some() => return Err(error),
-                Err(error) if last => return Err(error),
-                Err(error) => log::info!("{error}; trying the next address"),
-            }
+        let established = attempt::first(&self.attempts, |attempt, last| {
+            let (engine, tuple) = attempt.establish(self.wait, last, report)?;
+            Ok((engine, tuple, last))
+        });
+        let Some((mut engine, tuple, last)) = established? else { return Ok(()) };
+        if !last {
+            engine.enter_sandbox()?;
         }
+        let command = self.command.as_ref();
+        let (summary, result) = single::run(&mut engine, tuple, self.policy, command, streams);
+        report.summary(&summary);
+        Ok(result?)
     }
 }
 
@@ -58,10 +51,7 @@ impl Attempt {
         last: bool,
         report: &mut JsonReport,
     ) -> Result<(Engine, FiveTuple), Error> {
-        report.attempt(self.remote, &self.egress);
-        let mut opened = self.open(wait)?;
-        report.attempt(self.remote, &opened.origin.egress);
-        report.resolved(opened.resolution);
+        let mut opened = self.open(&[self.remote.port()], wait, report)?;
         if last {
             opened.engine.enter_sandbox()?;
         }
@@ -72,8 +62,8 @@ impl Attempt {
     /// Completes the handshake.
     fn dial(&self, opened: &mut Opened, wait: Duration, report: &mut JsonReport) -> Result<FiveTuple, Error> {
         let start = opened.engine.reactor.now();
-        let Opened { engine, origin, .. } = opened;
-        let tuple = origin.dial(engine, self.remote);
+        let Opened { engine, origin } = opened;
+        let tuple = origin.dial(engine, self.remote.port());
         report.flow(&tuple);
         log::info!("dialing {} from {}", endpoint(&tuple.remote), endpoint(&tuple.local));
         let ended = engine.run_until(Some(start + wait), |stack| answer(stack, &tuple))?;

@@ -2,7 +2,7 @@
 //!
 //! UDP has no end of a session, so the input's end and the clock decide: a client waits for a second to
 //! hear the answer, a server until it is interrupted, unless -q says otherwise.
-use super::attempt::{Attempt, Opened};
+use super::attempt::{self, Attempt, Opened};
 use crate::{
     net::zone::endpoint,
     report::{Error, JsonReport},
@@ -14,7 +14,7 @@ use crate::{
     stack::{Audience, DatagramService},
     stdio::{self, Stream},
 };
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 /// Time that a client waits for the answer after the input's end.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
@@ -35,41 +35,33 @@ pub(crate) struct DatagramConnect {
 impl DatagramConnect {
     /// Sends and receives until the session ends.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
-        let mut attempts = self.attempts.iter().peekable();
-        loop {
-            let Some(attempt) = attempts.next() else { return Ok(()) };
-            match attempt.open_datagrams(self.wait, report) {
-                Ok(mut engine) => {
-                    let streams = streams()?;
-                    engine.enter_sandbox()?;
-                    let policy = Policy {
-                        quit_after: self.policy.quit_after.or(match self.policy.no_shutdown {
-                            true => None,
-                            false => Some(ANSWER_WAIT),
-                        }),
-                        ..self.policy
-                    };
-                    let interface = &attempt.egress.interface.name;
-                    let role = Role::Client { remote: attempt.remote, interface };
-                    return relay(&mut engine, role, policy, self.delay, streams, report);
-                }
-                Err(error) if error.signal().is_some() => return Err(error),
-                Err(error) if attempts.peek().is_none() => return Err(error),
-                Err(error) => log::info!("{error}; trying the next address"),
-            }
-        }
+        let opened = attempt::first(&self.attempts, |attempt, _| attempt.open_datagrams(self.wait, report));
+        let Some((mut engine, remote, interface)) = opened? else { return Ok(()) };
+        let streams = streams()?;
+        engine.enter_sandbox()?;
+        let policy = Policy {
+            quit_after: self.policy.quit_after.or(match self.policy.no_shutdown {
+                true => None,
+                false => Some(ANSWER_WAIT),
+            }),
+            ..self.policy
+        };
+        let role = Role::Client { remote, interface: &interface };
+        relay(&mut engine, role, policy, self.delay, streams, report)
     }
 }
 
 impl Attempt {
-    fn open_datagrams(&self, wait: Duration, report: &mut JsonReport) -> Result<Engine, Error> {
-        report.attempt(self.remote, &self.egress);
-        let Opened { mut engine, origin, resolution } = self.open(wait)?;
-        report.attempt(self.remote, &origin.egress);
-        report.resolved(resolution);
-        let tuple = origin.dial_datagrams(&mut engine, self.remote);
+    /// Opens everything. Returns also the peer, and the name of the interface that datagrams leave by.
+    fn open_datagrams(
+        &self,
+        wait: Duration,
+        report: &mut JsonReport,
+    ) -> Result<(Engine, SocketAddr, String), Error> {
+        let Opened { mut engine, origin } = self.open(&[self.remote.port()], wait, report)?;
+        let tuple = origin.dial_datagrams(&mut engine, self.remote.port());
         log::info!("sending to {} from {}", endpoint(&tuple.remote), endpoint(&tuple.local));
-        Ok(engine)
+        Ok((engine, tuple.remote, origin.egress(self.remote.port()).interface.name.clone()))
     }
 }
 
@@ -93,8 +85,8 @@ impl DatagramListen {
         let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
         let streams = streams()?;
         engine.enter_sandbox()?;
-        if let Some(persona) = self.setup.persona {
-            assume::assume(&mut engine, persona)?;
+        if let Some(assumed) = self.setup.assumed {
+            assume::assume(&mut engine, assumed)?;
         }
         let access = self.access.clone();
         let paths = engine.paths(&self.setup.interfaces);

@@ -6,7 +6,7 @@
 mod tcp;
 mod udp;
 
-use super::attempt::{Attempt, Opened, Origin};
+use super::attempt::{Attempt, Opened, Origin, lacks_route};
 use crate::{
     net::{Protocol, zone::ScopedIp},
     report::{Error, JsonReport, Verdict},
@@ -42,6 +42,7 @@ impl Scan {
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let mut results = Results::new(self, report)?;
         let mut attempts = self.attempts.iter().peekable();
+        let mut failure = None;
         while let Some(attempt) = attempts.next() {
             results.last = attempts.peek().is_none();
             match self.sweep(attempt, &mut results) {
@@ -49,9 +50,21 @@ impl Scan {
                 Err(error) if error.signal().is_some() || matches!(error, Error::Stdio(_)) => {
                     return Err(error);
                 }
-                Err(error) if results.last && results.known.is_empty() => return Err(error),
-                Err(error) => log::warn!("{error}"),
+                Err(error) => {
+                    match lacks_route(&error) {
+                        true => log::info!("{error}"),
+                        false if results.last && results.known.is_empty() => {}
+                        false => log::warn!("{error}"),
+                    }
+                    // An address without a route was not tried.
+                    if failure.is_none() || !lacks_route(&error) {
+                        failure = Some(error);
+                    }
+                }
             }
+        }
+        if let Some(error) = failure.filter(|_| results.known.is_empty()) {
+            return Err(error);
         }
         results.last = true;
         results.print()?;
@@ -60,18 +73,20 @@ impl Scan {
 
     /// Probes, at one address, the ports that are not known to be open.
     fn sweep(&self, attempt: &Attempt, results: &mut Results<'_>) -> Result<(), Error> {
-        results.report.attempt(attempt.remote, &attempt.egress);
-        let Opened { mut engine, origin, resolution } = attempt.open(self.wait)?;
-        results.report.attempt(attempt.remote, &origin.egress);
-        results.report.resolved(resolution);
+        let mut ports: VecDeque<u16> =
+            self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
+        let Opened { mut engine, mut origin } =
+            attempt.open(ports.make_contiguous(), self.wait, results.report)?;
         results.forget_failures();
         if results.last {
             engine.enter_sandbox()?;
         }
-        let ports: VecDeque<u16> =
-            self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
-        log::info!("probing {} ports of {}", ports.len(), ScopedIp::from(attempt.remote));
-        let sweep = Sweep { origin, address: attempt.remote, wait: self.wait, ports };
+        for (port, error) in std::mem::take(&mut origin.unreachable) {
+            results.note(origin.remote(port), Err(error));
+        }
+        ports.retain(|port| !results.known.contains_key(port));
+        log::info!("probing {} ports of {}", ports.len(), ScopedIp::from(origin.remote(0)));
+        let sweep = Sweep { origin, wait: self.wait, ports };
         match self.protocol {
             Protocol::Tcp => tcp::run(&mut engine, sweep, results),
             Protocol::Udp => udp::run(&mut engine, sweep, results),
@@ -82,17 +97,9 @@ impl Scan {
 /// The probes of one address.
 struct Sweep {
     origin: Origin,
-    /// The address; its port is unused.
-    address: SocketAddr,
     wait: Duration,
     /// Ports that are not probed yet.
     ports: VecDeque<u16>,
-}
-
-impl Sweep {
-    fn remote(&self, port: u16) -> SocketAddr {
-        with_port(self.address, port)
-    }
 }
 
 /// The results so far.
@@ -162,12 +169,6 @@ impl Results<'_> {
         let verdict = if alike { verdict } else { Verdict::Failed };
         Err(Error::NothingOpen { address: at.into(), ports, verdict })
     }
-}
-
-/// Returns another port of the same address, in the same zone.
-fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
-    address.set_port(port);
-    address
 }
 
 /// Returns a port's state as its line names it.

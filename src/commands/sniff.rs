@@ -69,6 +69,10 @@ impl Sniff {
         // Whether each interface of the file is in the zone.
         let mut within = Vec::new();
         let result = loop {
+            // The rest may come from a pipe, whose writer takes its time.
+            if !reader.is_buffered() && !flush(&mut sink)? {
+                break Ok(());
+            }
             match reader.read() {
                 Ok(Some(CaptureRecord::Interface(interface))) => {
                     within.push(self.zone.as_ref().is_none_or(|zone| *zone == interface.name));
@@ -90,6 +94,9 @@ impl Sniff {
         }
         // The readable part of a damaged file is shown before the error.
         flush(&mut sink)?;
+        if let Some(skipped) = reader.skipped() {
+            log::warn!("{skipped}; packets in them are not shown");
+        }
         result
     }
 

@@ -237,7 +237,7 @@ impl PacketSocket {
 
     /// Returns whether the bound interface is gone: the kernel then sets its index to -1
     /// (net/packet/af_packet.c, packet_notifier).
-    fn is_stranded(&self) -> bool {
+    fn has_lost_interface(&self) -> bool {
         self.bound().is_some_and(|address| address.sll_ifindex == -1)
     }
 
@@ -256,7 +256,7 @@ impl PacketSocket {
             Some(libc::ENOBUFS) => LinkError::EgressDropped { interface },
             // sendto(2) tells Gone from Down; recvmsg(2) returns ENETDOWN for both.
             Some(libc::ENXIO | libc::ENODEV) => LinkError::Gone { interface },
-            Some(libc::ENETDOWN) if self.is_stranded() => LinkError::Gone { interface },
+            Some(libc::ENETDOWN) if self.has_lost_interface() => LinkError::Gone { interface },
             Some(libc::ENETDOWN) => LinkError::Down { interface },
             _ => LinkError::Io { operation, interface, error, hint: "" },
         }

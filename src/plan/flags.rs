@@ -22,8 +22,8 @@ use crate::{
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// TTL and hop limit of Linux (net.ipv4.ip_default_ttl, net.ipv6.conf.all.hop_limit).
-pub(super) const HOP_LIMIT: u8 = 64;
+/// Linux's TTL unless the administrator changes it (IPDEFTTL, linux/ip.h).
+const DEFAULT_TTL: u8 = 64;
 
 /// Returns the set-up that the flags alone decide; addresses, ports and interfaces are still open.
 pub(super) fn setup(cli: &Cli) -> Setup {
@@ -39,7 +39,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         flows: 0,
         interfaces: Vec::new(),
         return_interfaces: Vec::new(),
-        persona: None,
+        assumed: None,
         hears_neighbours: true,
         backend: backend(cli),
         vnet_header: !cli.no_vnet_header,
@@ -66,7 +66,7 @@ fn sink(cli: &Cli) -> SharedSink {
 }
 
 /// Returns the address of --as, and the MAC address of --as-mac.
-pub(super) fn persona(cli: &Cli) -> Result<Option<(SocketAddr, Option<MacAddr>)>, PlanError> {
+pub(super) fn assumed(cli: &Cli) -> Result<Option<(SocketAddr, Option<MacAddr>)>, PlanError> {
     let Some(text) = &cli.impersonate else { return Ok(None) };
     let assumed = address(text, "--as", "an address of the segment")?;
     let ip = assumed.ip();
@@ -79,7 +79,7 @@ pub(super) fn persona(cli: &Cli) -> Result<Option<(SocketAddr, Option<MacAddr>)>
             "--as {text}: no host can have that address; name a unicast address of the segment"
         ));
     }
-    if cli.as_mac.is_some_and(|mac| mac.0[0] & 1 != 0) {
+    if cli.as_mac.is_some_and(|mac| mac.is_group()) {
         return usage("--as-mac: a multicast address cannot be a host's; its first byte must be even");
     }
     Ok(Some((assumed, cli.as_mac)))
@@ -143,9 +143,11 @@ pub(super) fn settings(cli: &Cli) -> Settings {
         mss: cli.mss.map(usize::from),
         send_buffer: cli.buffer,
         receive_buffer: cli.buffer,
-        hop_limit: cli.ttl.unwrap_or(HOP_LIMIT),
+        hop_limit: cli.ttl,
+        default_ttl: sysctl::ip_default_ttl().unwrap_or(DEFAULT_TTL),
         traffic_class: cli.tos,
-        congestion: cli.congestion.unwrap_or_else(system_congestion),
+        congestion: cli.congestion,
+        default_congestion: system_congestion(),
         user_timeout: Some(cli.user_timeout),
         keep_alive: cli.keepalive,
     }

@@ -1,7 +1,7 @@
 //! The plan of a listener: addresses, port and interfaces, access, and what clients get.
 use super::{
     PlanError,
-    flags::{command, family, family_of, persona, policy, protocol, setup, stream_options},
+    flags::{assumed, command, family, family_of, policy, protocol, setup, stream_options},
     groups,
     scope::Scope,
     usage,
@@ -31,8 +31,8 @@ const MAX_PROCESSES: usize = 100;
 pub(super) fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     let (address, port) = listening_target(cli)?;
     let port = resolve::port(port, protocol(cli))?;
-    if let Some(persona) = persona(cli)? {
-        return listen_as(cli, persona, address, port);
+    if let Some(assumed) = assumed(cli)? {
+        return listen_as(cli, assumed, address, port);
     }
     let wanted = match address {
         None => None,
@@ -107,7 +107,7 @@ fn listen_as(
     }
     let interface = Scope::new(cli)?.within(&assumed)?.index();
     let query = Query { interface, ..Query::to(SocketAddr::new(ip, port), protocol(cli)) };
-    let egress = EgressRequest { query, via: None, persona: Some((ip, mac)) }.decide()?;
+    let egress = EgressRequest { query, via: None, assumed: Some((ip, mac)), broadcast: true }.decide()?;
     let own = interface::addresses(Some(egress.interface.index))?;
     let beside: Vec<Address> = own.into_iter().filter(|own| own.on_link(ip)).collect();
     let groups = match protocol(cli) {
@@ -119,7 +119,7 @@ fn listen_as(
         port,
         groups,
         interfaces: vec![egress.interface],
-        persona: egress.persona,
+        assumed: egress.assumed,
         ..setup(cli)
     };
     serve(cli, setup)

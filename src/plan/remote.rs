@@ -1,30 +1,21 @@
 //! The plans of clients and scans: addresses of the host, routes and ports.
 use super::{
     PlanError,
-    flags::{
-        HOP_LIMIT, address, command, family, family_of, persona, policy, protocol, settings, setup,
-        stream_options,
-    },
+    flags::{address, assumed, command, family, family_of, policy, protocol, setup, stream_options},
     scope::Scope,
     usage,
 };
 use crate::{
     cli::Cli,
     commands::{Attempt, Connect, PROBE_BUFFER, Scan},
-    host::{
-        resolve,
-        route::{Kind, Query},
-    },
+    host::{resolve, route::Query},
     net::{MacAddr, zone::scoped},
-    runtime::{Egress, EgressRequest, Hop, Setup},
-    stack::Settings,
+    runtime::{EgressRequest, NextHopAddress, Setup},
 };
 use std::{net::SocketAddr, time::Duration};
 
 /// Time to connect without -w.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// TTL and hop limit of datagrams to a group (RFC 1112, section 6.1).
-const MULTICAST_HOP_LIMIT: u8 = 1;
 
 /// Plans a connection.
 pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
@@ -47,7 +38,6 @@ pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
 pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
     let (host, ports) = remote_target(cli)?;
     let ports = resolve::ports(ports, protocol(cli))?;
-    // Policy rules may depend on the port; all probes take the first port's route.
     let mut attempts = attempts(cli, host, ports.first().copied().unwrap_or_default())?;
     for attempt in &mut attempts {
         attempt.setup.remote.iter_mut().for_each(|remote| remote.set_port(0));
@@ -90,7 +80,7 @@ fn unbracketed(host: &str) -> &str {
     inner.filter(|inner| inner.contains(':')).unwrap_or(host)
 }
 
-/// Returns an attempt for each address of the host that has a route; at least one.
+/// Returns an attempt for each address of the host; at least one.
 fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError> {
     let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
     let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
@@ -112,7 +102,7 @@ fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError>
     }
 }
 
-/// Asks the kernel for the route to one address.
+/// Makes the request for one address's route, which is asked for once the port is known.
 fn attempt(
     cli: &Cli,
     remote: SocketAddr,
@@ -120,7 +110,7 @@ fn attempt(
     scope: &Scope,
 ) -> Result<Attempt, PlanError> {
     let mut scope = scope.clone().within(&remote)?;
-    let mut query = Query { source_port, ..Query::to(remote, protocol(cli)) };
+    let mut query = Query { source_port, traffic_class: cli.tos, ..Query::to(remote, protocol(cli)) };
     if let Some(source) = &cli.source {
         let found = resolve::addresses(source, 0, family_of(remote.ip()), cli.numeric)?;
         if let Some(source) = found.first() {
@@ -128,52 +118,27 @@ fn attempt(
             query.source = Some(source.ip());
         }
     }
-    let persona = persona(cli)?.filter(|(address, _)| address.is_ipv4() == remote.is_ipv4());
-    if cli.impersonate.is_some() && persona.is_none() {
+    let assumed = assumed(cli)?.filter(|(address, _)| address.is_ipv4() == remote.is_ipv4());
+    if cli.impersonate.is_some() && assumed.is_none() {
         return usage(format!("--as: the assumed address and {} are not of one family", remote.ip()));
     }
-    if let Some((address, _)) = &persona {
+    if let Some((address, _)) = &assumed {
         scope = scope.within(address)?;
     }
     let via = match via(cli)? {
         Some(Via::Address(address)) => {
             scope = scope.within(&address)?;
-            Some(Hop::Address(address.ip()))
+            Some(NextHopAddress::Ip(address.ip()))
         }
-        Some(Via::Link(mac)) => Some(Hop::Link(mac)),
+        Some(Via::Link(mac)) => Some(NextHopAddress::Mac(mac)),
         None => None,
     };
     query.interface = scope.index();
-    let persona = persona.map(|(address, mac)| (address.ip(), mac));
-    let request = EgressRequest { query, via, persona };
-    let egress = request.decide()?;
-    let remote = scoped(remote.ip(), remote.port(), egress.interface.index);
-    if egress.kind == Kind::Broadcast && !cli.broadcast {
-        return Err(PlanError::Broadcast(remote.ip()));
-    }
-    let settings = Settings { hop_limit: hop_limit(cli, &egress), ..settings(cli) };
-    let setup = Setup {
-        local: vec![egress.source],
-        port: source_port.unwrap_or(0),
-        lease: if egress.persona.is_some() { Vec::new() } else { vec![egress.source] },
-        remote: Some(remote),
-        to_group: egress.is_to_group(),
-        interfaces: vec![egress.interface.clone()],
-        persona: egress.persona,
-        settings,
-        ..setup(cli)
-    };
-    Ok(Attempt { remote, request, egress, setup })
-}
-
-/// Returns the TTL or hop limit: for a group, 1 unless the user says otherwise, as for a socket
-/// (IP_MULTICAST_TTL in ip(7), IPV6_MULTICAST_HOPS in ipv6(7)).
-fn hop_limit(cli: &Cli, egress: &Egress) -> u8 {
-    let default = match egress.kind {
-        Kind::Multicast => MULTICAST_HOP_LIMIT,
-        _ => egress.hop_limit.unwrap_or(HOP_LIMIT),
-    };
-    cli.ttl.unwrap_or(default)
+    let remote = scoped(remote.ip(), remote.port(), scope.index().unwrap_or_default());
+    let assumed = assumed.map(|(address, mac)| (address.ip(), mac));
+    let request = EgressRequest { query, via, assumed, broadcast: cli.broadcast };
+    let setup = Setup { port: source_port.unwrap_or(0), remote: Some(remote), ..setup(cli) };
+    Ok(Attempt { remote, request, setup })
 }
 
 /// The next hop of --via.

@@ -15,9 +15,16 @@ use crate::{
     kernel::{IpFamily, SniffFilter},
     net::Protocol,
     process::sandbox::Profile,
-    sniffer::sink::{SinkOptions, TextFormat, TextOptions},
+    sniffer::{
+        capture_file::addresses_in,
+        sink::{SinkOptions, TextFormat, TextOptions},
+    },
+    stdio::STANDARD,
 };
-use std::net::SocketAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 /// Plans a sniffer.
 pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
@@ -38,10 +45,7 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
         Some((address, zone)) => (Some(address), Some(zone.to_owned())),
         None => (host, None),
     };
-    let host = match host {
-        Some(host) => resolve::addresses(host, 0, family(cli), cli.numeric)?.first().copied(),
-        None => None,
-    };
+    let hosts = host.map_or_else(|| Ok(Vec::new()), |host| hosts(cli, host))?;
     let family = match family(cli) {
         Family::Any => None,
         Family::V4 => Some(IpFamily::Ipv4),
@@ -51,7 +55,7 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     if cli.promiscuous && named.is_none() {
         return usage("--promiscuous: name one interface");
     }
-    if let Some(Some(path)) = &cli.json {
+    if let Some(Some(path)) = cli.json.as_ref().filter(|file| file.as_deref() != Some(Path::new(STANDARD))) {
         return usage(format!(
             "--json={}: packets are shown on standard output; use --json and redirect it",
             path.display()
@@ -59,17 +63,15 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     }
     let source = match &cli.read {
         Some(path) => Source::File(path.clone()),
-        None => {
-            Source::Live { interface: live_interface(named, host.as_ref())?, promiscuous: cli.promiscuous }
-        }
+        None => Source::Live { interface: live_interface(named, &hosts)?, promiscuous: cli.promiscuous },
     };
     let several = matches!(source, Source::Live { interface: None, .. });
-    let shown = cli.pcap.is_none() || cli.debug || cli.json.is_some() || cli.payload;
+    let shown = cli.shows_packets();
     let format = if cli.json.is_some() { TextFormat::Json } else { TextFormat::Line };
     let text = TextOptions { format, payload: cli.payload, interface: several };
     Ok(Sniff {
         source,
-        filter: SniffFilter { protocol, family, host: host.map(|host| host.ip()), port },
+        filter: SniffFilter { protocol, family, hosts: addresses(&hosts), port },
         zone,
         output: SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() },
         count: cli.count,
@@ -78,14 +80,38 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     })
 }
 
-/// Returns the interface of -i or of the host's zone; `None` for all.
-fn live_interface(named: Option<&str>, host: Option<&SocketAddr>) -> Result<Option<Interface>, PlanError> {
+/// Returns the interface of -i or of the only host's zone; `None` for all.
+fn live_interface(named: Option<&str>, hosts: &[SocketAddr]) -> Result<Option<Interface>, PlanError> {
     let scope = Scope::named(named)?;
-    let scope = match host {
-        Some(host) => scope.within(host)?,
-        None => scope,
+    let scope = match hosts {
+        [host] => scope.within(host)?,
+        _ => scope,
     };
     Ok(scope.interface().cloned())
+}
+
+/// Returns all addresses of a host: those that the resolver knows, and those that a capture file names.
+fn hosts(cli: &Cli, host: &str) -> Result<Vec<SocketAddr>, PlanError> {
+    let mut found: Vec<_> = match &cli.read {
+        Some(path) => addresses_in(path, host).into_iter().map(|ip| SocketAddr::new(ip, 0)).collect(),
+        None => Vec::new(),
+    };
+    found.retain(|address| family(cli).includes(address.ip()));
+    match resolve::addresses(host, 0, family(cli), cli.numeric) {
+        Ok(resolved) => found.extend(resolved),
+        Err(error) if found.is_empty() => return Err(error.into()),
+        Err(error) => log::debug!("{error}"),
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// Returns the addresses without their zones, each once.
+fn addresses(hosts: &[SocketAddr]) -> Vec<IpAddr> {
+    let mut addresses: Vec<_> = hosts.iter().map(SocketAddr::ip).collect();
+    addresses.dedup();
+    addresses
 }
 
 /// Returns a given flag that only a sniffer can honour.

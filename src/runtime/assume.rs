@@ -2,8 +2,8 @@
 //! resolves neighbours itself, since the kernel's requests carry this host's address.
 use super::{Engine, Error};
 use crate::{
+    neighbour::{Impersonation, LocalAddress},
     net::{MacAddr, zone::ScopedIp},
-    stack::{AssumedAddress, Impersonation},
 };
 use std::{net::IpAddr, time::Duration};
 
@@ -18,18 +18,18 @@ const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`Error::AddressInUse`], or those of the link.
-pub fn assume(engine: &mut Engine, persona: AssumedAddress) -> Result<(), Error> {
-    engine.stack.impersonate(persona);
+pub fn assume(engine: &mut Engine, assumed: LocalAddress) -> Result<(), Error> {
+    engine.stack.impersonate(assumed);
     for _ in 0..PROBES {
         with(engine, Impersonation::probe);
         let deadline = engine.reactor.now() + PROBE_SILENCE;
-        if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.rival())? {
-            let address = ScopedIp::new(persona.address, persona.interface);
+        if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.conflict())? {
+            let address = ScopedIp::new(assumed.address, assumed.interface);
             return Err(Error::AddressInUse { address, mac });
         }
     }
     with(engine, Impersonation::announce);
-    log::info!("being {} at {}", ScopedIp::new(persona.address, persona.interface), persona.mac);
+    log::info!("being {} at {}", ScopedIp::new(assumed.address, assumed.interface), assumed.mac);
     Ok(())
 }
 
@@ -40,7 +40,7 @@ pub fn assume(engine: &mut Engine, persona: AssumedAddress) -> Result<(), Error>
 pub fn resolve(engine: &mut Engine, address: IpAddr, wait: Duration) -> Result<MacAddr, Error> {
     let end = engine.reactor.now() + wait;
     while engine.reactor.now() < end {
-        with(engine, |disguise| disguise.solicit(address));
+        with(engine, |impersonation| impersonation.solicit(address));
         let deadline = end.min(engine.reactor.now() + SOLICIT_INTERVAL);
         if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.neighbour())? {
             return Ok(mac);
@@ -51,7 +51,7 @@ pub fn resolve(engine: &mut Engine, address: IpAddr, wait: Duration) -> Result<M
 }
 
 fn with(engine: &mut Engine, work: impl FnOnce(&mut Impersonation)) {
-    if let Some(disguise) = engine.stack.impersonation() {
-        work(disguise);
+    if let Some(impersonation) = engine.stack.impersonation() {
+        work(impersonation);
     }
 }

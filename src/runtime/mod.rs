@@ -6,6 +6,7 @@ pub(crate) mod egress;
 mod engine;
 mod event_loop;
 mod ingress;
+mod local_end;
 pub(crate) mod memory_budget;
 mod nat;
 mod port;
@@ -27,9 +28,10 @@ use crate::{
 use nix::sys::signal::Signal;
 use std::{io, net::SocketAddr, time::Duration};
 
-pub use egress::{Egress, EgressError, EgressRequest, Hop};
+pub use egress::{Egress, EgressError, EgressRequest, NextHopAddress};
 pub use engine::{Engine, Groups, Setup};
 pub use event_loop::{Task, Turn};
+pub(crate) use local_end::{Egresses, LocalEnd};
 pub use port::Port;
 
 /// The reason why a run cannot begin, or has to end.

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 /// # Errors
 /// [`Error::Translated`] with the rule's place. Rules that cannot be read are no error.
 pub fn refuse_translated(setup: &Setup) -> Result<(), Error> {
-    if setup.remote.is_some() || setup.persona.is_some() || setup.groups.only {
+    if setup.remote.is_some() || setup.assumed.is_some() || setup.groups.only {
         return Ok(());
     }
     let at: Vec<_> = setup.local.iter().map(|ip| SocketAddr::new(*ip, setup.port)).collect();
@@ -62,9 +62,9 @@ pub fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
         _ if setup.groups.only => Ok(None),
         (Some(_), addresses) if setup.to_group => conntrack::at_port(Protocol::Udp, addresses, port),
         (Some(remote), [local, ..]) if remote.port() != 0 => {
-            let (local, remote) =
-                (SocketAddr::new(*local, port), SocketAddr::new(remote.ip(), remote.port()));
-            conntrack::twin(&FiveTuple { protocol: setup.protocol, local, remote })
+            let local = SocketAddr::new(*local, port);
+            let remote = SocketAddr::new(remote.ip(), remote.port());
+            conntrack::translated_connection(&FiveTuple { protocol: setup.protocol, local, remote })
         }
         (None, addresses) if setup.protocol == Protocol::Udp => {
             conntrack::at_port(Protocol::Udp, addresses, port)

@@ -8,9 +8,6 @@ use std::ops::RangeInclusive;
 
 /// Ephemeral ports at an address that is not the host's (RFC 6335, section 6).
 const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
-/// Maximum ephemeral ports to try, of which masqueraded connections may use some.
-const FREE_PORT_ATTEMPTS: usize = 16;
-
 /// A port of ours, held against other processes for as long as this value lives.
 #[derive(Debug)]
 pub struct Port {
@@ -19,16 +16,24 @@ pub struct Port {
 }
 
 impl Port {
-    /// Takes the port that `setup` names, or any free one. Call it before anything else is opened, so that
-    /// missing privileges show here; a low port takes its privilege at an assumed address, too.
+    /// Checks the privileges that taking a port begins with. Call it before anything else is opened.
+    ///
+    /// # Errors
+    /// [`Error::Capability`].
+    pub(super) fn require_privileges() -> Result<(), Error> {
+        capability::require(Capability::NetRaw, "open a packet socket")?;
+        capability::require(Capability::NetAdmin, "attach the ingress guard")?;
+        Ok(capability::require(Capability::Bpf, "load its eBPF programs")?)
+    }
+
+    /// Takes the port that `setup` names; 0 stands for any at an assumed address. A low port takes its
+    /// privilege there, too.
     ///
     /// # Errors
     /// [`Error::Capability`], [`Error::Kernel`] where another socket has the port, [`Error::Translated`] and
     /// [`Error::Masqueraded`] where this host's NAT uses it.
     pub fn take(setup: &Setup) -> Result<Port, Error> {
-        capability::require(Capability::NetRaw, "open a packet socket")?;
-        capability::require(Capability::NetAdmin, "attach the ingress guard")?;
-        capability::require(Capability::Bpf, "load its eBPF programs")?;
+        Port::require_privileges()?;
         if setup.lease.is_empty() {
             // The kernel checks privileges at bind(2) only, and nothing is bound here.
             capability::require_port(setup.port)?;
@@ -40,22 +45,12 @@ impl Port {
         }
         nat::refuse_translated(setup)?;
         let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
-        let mut attempts = if setup.port == 0 { FREE_PORT_ATTEMPTS } else { 1 };
-        // Refused leases stay until one is found, so that the kernel picks another port each time.
-        let mut refused = Vec::new();
-        loop {
-            attempts -= 1;
-            let lease = match setup.groups.only {
-                true => PortLease::share(&setup.lease, setup.port, scope)?,
-                false => PortLease::take(setup.protocol, &setup.lease, setup.port, scope)?,
-            };
-            match nat::refuse_masqueraded(setup, lease.port()) {
-                Ok(()) => return Ok(Port { number: lease.port(), _lease: Some(lease) }),
-                Err(error) if attempts == 0 => return Err(error),
-                Err(error) => log::info!("{error}"),
-            }
-            refused.push(lease);
-        }
+        let lease = match setup.groups.only {
+            true => PortLease::share(&setup.lease, setup.port, scope)?,
+            false => PortLease::take(setup.protocol, &setup.lease, setup.port, scope)?,
+        };
+        nat::refuse_masqueraded(setup, lease.port())?;
+        Ok(Port { number: lease.port(), _lease: Some(lease) })
     }
 
     /// Returns the port's number, never 0.

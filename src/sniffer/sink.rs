@@ -71,15 +71,24 @@ impl SinkOptions {
 /// The reason why a sink cannot take a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// The reader of the text closed the stream: time to end without a message.
-    #[error("the reader of the packet lines is gone")]
+    /// The reader of the text or of the capture closed the stream: time to end without a message.
+    #[error("the reader of the packets is gone")]
     Closed,
     /// Writing the text failed.
     #[error("can't write packet lines: {0}")]
     Write(#[source] io::Error),
     /// Creating or writing the capture file failed.
     #[error(transparent)]
-    Capture(#[from] CaptureError),
+    Capture(CaptureError),
+}
+
+impl From<CaptureError> for SinkError {
+    fn from(error: CaptureError) -> Self {
+        match error {
+            CaptureError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => SinkError::Closed,
+            error => SinkError::Capture(error),
+        }
+    }
 }
 
 /// A sink that shows and records frames.

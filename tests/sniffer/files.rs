@@ -297,7 +297,7 @@ fn objects_have_the_content_of_lines() {
 
 #[test]
 fn objects_read_as_expected() {
-    for name in ["vlan.pcap", "icmp-errors.pcap", "arp.pcap", "fragments.pcap"] {
+    for name in ["vlan.pcap", "icmp-errors.pcap", "arp.pcap", "fragments.pcap", "tunnels.pcap", "ecn.pcap"] {
         let screen = Screen::default();
         let mut sink = Sink::new().with_text(
             Box::new(screen.clone()),

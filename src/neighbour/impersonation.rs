@@ -1,28 +1,31 @@
 //! Impersonation of another host on the link: answers requests for its address, and solicits
 //! neighbours from that address.
-use super::discovery::{AssumedAddress, Message, Resolution};
+use super::{
+    Announcement, Resolution,
+    local_address::{LocalAddress, Message},
+};
 use crate::{
-    link::{ETHERTYPE_ARP, Link, LinkError, LinkHeader, NextHop},
+    link::{Link, LinkError},
     net::MacAddr,
 };
 use std::net::IpAddr;
 
-/// An assumed address. Its messages leave with the next [`super::Stack::egress`].
+/// An assumed address. Its messages leave with the next [`crate::stack::Stack::egress`].
 #[derive(Debug)]
 pub struct Impersonation {
-    assumed: AssumedAddress,
+    assumed: LocalAddress,
     /// The neighbour being solicited, and its link address once known.
     sought: Option<(IpAddr, Option<MacAddr>)>,
     /// Link address of another host that claims our address.
-    rival: Option<MacAddr>,
+    conflict: Option<MacAddr>,
     announced: bool,
     to_send: Vec<Message>,
 }
 
 impl Impersonation {
     /// Returns the impersonation of an address.
-    pub(super) fn new(assumed: AssumedAddress) -> Impersonation {
-        Impersonation { assumed, sought: None, rival: None, announced: false, to_send: Vec::new() }
+    pub(crate) fn new(assumed: LocalAddress) -> Impersonation {
+        Impersonation { assumed, sought: None, conflict: None, announced: false, to_send: Vec::new() }
     }
 
     /// Returns the index of the interface at which the address is assumed.
@@ -30,7 +33,7 @@ impl Impersonation {
         self.assumed.interface
     }
 
-    /// Probes for a host that has the address; [`Impersonation::rival`] returns the answer.
+    /// Probes for a host that has the address; [`Impersonation::conflict`] returns the answer.
     pub fn probe(&mut self) {
         self.to_send.push(self.assumed.probe());
     }
@@ -55,12 +58,12 @@ impl Impersonation {
     }
 
     /// Returns the link address of another host that claims the address.
-    pub fn rival(&self) -> Option<MacAddr> {
-        self.rival
+    pub fn conflict(&self) -> Option<MacAddr> {
+        self.conflict
     }
 
     /// Returns whether messages are due.
-    pub(super) fn wants_to_send(&self) -> bool {
+    pub(crate) fn wants_to_send(&self) -> bool {
         !self.to_send.is_empty()
     }
 
@@ -68,32 +71,39 @@ impl Impersonation {
     ///
     /// # Errors
     /// The link's error if it is permanent.
-    pub(super) fn send(&mut self, link: &mut dyn Link) -> Result<(), LinkError> {
+    pub(crate) fn send(&mut self, link: &mut dyn Link) -> Result<(), LinkError> {
         self.to_send.drain(..).try_for_each(|message| message.send(link))
     }
 
-    /// Handles a packet if it is address resolution. Returns whether it was.
-    pub(super) fn take(&mut self, ethertype: u16, packet: &[u8], reply: &NextHop) -> bool {
-        let LinkHeader::Ethernet { destination: from, .. } = reply.header else { return false };
-        match self.assumed.hear(ethertype, packet, from) {
-            None => return ethertype == ETHERTYPE_ARP,
-            Some(Resolution::Request { by, at }) => self.to_send.push(self.assumed.answer(by, at)),
-            Some(Resolution::Claim { address, mac }) if address == self.assumed.address => {
+    /// Handles a received ARP packet or NDP message. Our own, which the link may bring back, are
+    /// ignored.
+    pub(crate) fn handle(&mut self, message: &Resolution) {
+        let assumed = &self.assumed;
+        match message.announcement.filter(|announcement| announcement.mac != assumed.mac) {
+            // A conflict over our address matters more than the request.
+            Some(Announcement { address, mac, .. }) if address == assumed.address => {
                 // The address is defended once after its announcement (RFC 5227, section 2.4, case
                 // b).
-                if self.rival.replace(mac).is_none() && self.announced {
+                if self.conflict.replace(mac).is_none() && self.announced {
                     log::warn!("{mac} claims {address}, too");
-                    self.to_send.push(self.assumed.announce());
+                    self.to_send.push(assumed.announce());
                 }
+                return;
             }
-            Some(Resolution::Claim { address, mac }) => {
+            Some(Announcement { address, mac, .. }) => {
                 if let Some((sought, answer)) = &mut self.sought
                     && *sought == address
                 {
                     *answer = Some(mac);
                 }
             }
+            None => {}
         }
-        true
+        if let Some(request) = message.request
+            && request.target == assumed.address
+            && request.at != assumed.mac
+        {
+            self.to_send.push(assumed.answer(request.by, request.at));
+        }
     }
 }

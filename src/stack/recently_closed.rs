@@ -11,13 +11,13 @@ pub const LIMIT: usize = 1024;
 
 /// A bounded set of closed connections.
 #[derive(Debug, Default)]
-pub struct Departed {
+pub struct RecentlyClosed {
     known: HashSet<FiveTuple>,
     /// The connections of `known`, the oldest first.
     order: VecDeque<FiveTuple>,
 }
 
-impl Departed {
+impl RecentlyClosed {
     /// Adds a connection. Returns the oldest one if it was dropped to make room.
     pub fn insert(&mut self, tuple: FiveTuple) -> Option<FiveTuple> {
         if !self.known.insert(tuple) {
@@ -48,15 +48,17 @@ mod tests {
 
     #[test]
     fn the_last_are_remembered_and_no_more() {
-        let mut departed = Departed::default();
+        let mut recently_closed = RecentlyClosed::default();
         for port in 0..LIMIT {
-            assert_eq!(departed.insert(tuple(port)), None);
-            assert_eq!(departed.insert(tuple(0)), None);
+            assert_eq!(recently_closed.insert(tuple(port)), None);
+            assert_eq!(recently_closed.insert(tuple(0)), None);
         }
-        assert_eq!(departed.insert(tuple(LIMIT)), Some(tuple(0)));
+        assert_eq!(recently_closed.insert(tuple(LIMIT)), Some(tuple(0)));
         assert!(
-            !departed.contains(&tuple(0)) && departed.contains(&tuple(1)) && departed.contains(&tuple(LIMIT))
+            !recently_closed.contains(&tuple(0))
+                && recently_closed.contains(&tuple(1))
+                && recently_closed.contains(&tuple(LIMIT))
         );
-        assert_eq!((departed.known.len(), departed.order.len()), (LIMIT, LIMIT));
+        assert_eq!((recently_closed.known.len(), recently_closed.order.len()), (LIMIT, LIMIT));
     }
 }

@@ -14,7 +14,7 @@ use netkat::net::MacAddr;
 use std::{net::IpAddr, time::Duration};
 
 /// Returns an address that no host has.
-fn persona(family: Family, number: u8) -> IpAddr {
+fn assumed(family: Family, number: u8) -> IpAddr {
     at(family, &format!("10.77.0.{number}"), &format!("fd77::{number}"))
 }
 
@@ -75,9 +75,9 @@ fn as_told(address: IpAddr) -> String {
 }
 
 /// A conversation under another's address, begun.
-fn talk(host: &Namespace, persona: IpAddr, to: IpAddr) -> Process {
-    let mut client = netkat(host, &format!("-v --as {persona} {to} 5000")).input(Input::Open).spawn();
-    client.wait_for_stdout(&as_told(persona));
+fn talk(host: &Namespace, assumed: IpAddr, to: IpAddr) -> Process {
+    let mut client = netkat(host, &format!("-v --as {assumed} {to} 5000")).input(Input::Open).spawn();
+    client.wait_for_stdout(&as_told(assumed));
     client
 }
 
@@ -120,9 +120,9 @@ fn on_a_veth_whatever_rp_filter_is() {
             end.sysctl("net.ipv4.conf.all.rp_filter", rp_filter);
             end.sysctl("net.ipv4.conf.eth0.rp_filter", rp_filter);
         }
-        both_ways(&pair.host, &pair.peer, persona(Family::V4, 70), pair.peer_address(Family::V4), "");
+        both_ways(&pair.host, &pair.peer, assumed(Family::V4, 70), pair.peer_address(Family::V4), "");
     }
-    both_ways(&pair.host, &pair.peer, persona(Family::V6, 70), pair.peer_address(Family::V6), "");
+    both_ways(&pair.host, &pair.peer, assumed(Family::V6, 70), pair.peer_address(Family::V6), "");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn on_a_bridge() {
     let pair = Pair::new();
     pair.bridge_host();
     for family in Family::ALL {
-        both_ways(&pair.host, &pair.peer, persona(family, 70), pair.peer_address(family), "");
+        both_ways(&pair.host, &pair.peer, assumed(family, 70), pair.peer_address(family), "");
     }
 }
 
@@ -162,7 +162,7 @@ fn several_at_once_whom_the_peer_forgets_and_asks_for_again() {
         let trace =
             || host.run("ip -d link show dev eth0").text() + &host.run("tc qdisc show dev eth0").text();
         let before = trace();
-        let [one, two] = [70, 71].map(|number| persona(family, number));
+        let [one, two] = [70, 71].map(|number| assumed(family, number));
         let mut clients = [one, two, one].map(|own| talk(host, own, there));
         assert_ne!(trace(), before, "promiscuous membership is to be seen while they run");
         for own in [one, two] {
@@ -183,7 +183,7 @@ fn several_at_once_whom_the_peer_forgets_and_asks_for_again() {
     }
     // Nobody refreshes what the bridge has learned.
     segment.switch.ip("link set br0 type bridge ageing_time 10");
-    let mac = MacAddr::locally_administered(persona(Family::V4, 70));
+    let mac = MacAddr::locally_administered(assumed(Family::V4, 70));
     let started = std::time::Instant::now();
     while segment.port_of(mac).is_some() {
         assert!(started.elapsed() < DEADLINE, "the bridge does not forget {mac}");
@@ -200,7 +200,7 @@ fn a_peer_that_resolves_anew_during_a_transfer() {
     for family in Family::ALL {
         let there = pair.peer_address(family);
         let server = Netcat::Socat.listen(&pair.peer, there, 5000, |c| c.input(back.input()).expect(&out));
-        let own = persona(family, 70);
+        let own = assumed(family, 70);
         let mut client =
             netkat(&pair.host, &format!("--as {own} {there} 5000")).input(out.input()).expect(&back).spawn();
         let mut flushed = 0;
@@ -229,14 +229,14 @@ fn an_address_that_somebody_has_is_an_error() {
             assert!(words.iter().all(|word| output.stderr.contains(word)), "{arguments}: {output}");
         };
         // The peer's own, taken by a client and by a server; then the host's own.
-        let elsewhere = persona(family, 99);
+        let elsewhere = assumed(family, 99);
         let in_use = [&*format!("{there} is in use by {peer_mac}"), "--as"];
         refused(format!("-w 2 --as {there} {elsewhere} 5000"), &in_use);
         refused(format!("-w 2 -l --as {there} 5000"), &in_use);
         refused(format!("-w 2 --as {here} {there} 5000"), &["this host's own", "--as"]);
 
         // Another netkat defends its address, too.
-        let own = persona(family, 70);
+        let own = assumed(family, 70);
         let first = listening(&pair.peer, &format!("--as {own} 5000"), |c| c.input(Input::Open));
         let mac = "02:00:00:00:00:99";
         refused(

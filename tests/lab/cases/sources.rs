@@ -1,5 +1,5 @@
-//! The door: netkat leaves frames for others alone, does not answer impossible sources nor sources whose way back leads
-//! elsewhere, and serves every honest client, whichever way it comes.
+//! Source validation: netkat leaves frames for others alone, does not answer impossible sources nor sources whose
+//! return route leads elsewhere, and serves every honest client, whichever path it comes by.
 use crate::support::{
     frames::{HOST_MAC, PEER_MAC, sees},
     namespace::Namespace,
@@ -123,7 +123,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// Sources that have no way back to where the forger is.
+/// Sources that have no route back to where the forger is.
 fn impossible(family: Family) -> &'static [&'static str] {
     match family {
         Family::V4 => &[
@@ -177,7 +177,7 @@ fn strictness(host: &Namespace, value: &str) {
 }
 
 #[test]
-fn sources_without_a_way_back_get_no_answer() {
+fn sources_without_a_return_route_get_no_answer() {
     lab!();
     let (pair, _third) = with_third();
     let forger = Forger::new(&pair.peer, "eth0");
@@ -208,7 +208,7 @@ fn say(from: &Namespace, to: IpAddr, word: &str) {
 }
 
 #[test]
-fn datagrams_without_a_way_back_are_dropped() {
+fn datagrams_without_a_return_route_are_dropped() {
     lab!("nc.openbsd");
     let (pair, _third) = with_third();
     strictness(&pair.host, "1");
@@ -410,7 +410,7 @@ fn two_links() -> Pair {
     pair
 }
 
-/// It comes by the second uplink; the way back leads through the first, whose gateway this host has never asked for.
+/// It comes by the second uplink; the route back leads through the first, whose gateway this host has never asked for.
 #[test]
 fn an_asymmetric_client_is_served_where_the_host_allows_it() {
     lab!("nc.openbsd");
@@ -454,9 +454,9 @@ fn a_route_that_comes_lets_a_client_in() {
         let connect = |wait: u32| {
             pair.peer.words(&format!("nc.openbsd -z -w {wait} -s {own} {to} {PORT}")).run().success()
         };
-        assert!(!connect(1), "{own} has no way back");
+        assert!(!connect(1), "{own} has no route back");
         pair.host.ip(&format!("route add {own} via {} dev eth0", pair.peer_address(family)));
-        assert!(connect(10), "{own} has a way back");
+        assert!(connect(10), "{own} has a route back");
         pair.host.ip(&format!("route del {own}"));
     }
 }
@@ -486,7 +486,7 @@ fn link_local_addresses_stay_on_their_link() {
 
 /// An assumed address is a host of its own: it is not called by itself, nor at the interface's link address.
 #[test]
-fn an_assumed_address_has_a_door_too() {
+fn an_assumed_address_validates_sources_too() {
     lab!("nc.openbsd");
     let (pair, _third) = with_third();
     let forger = Forger::new(&pair.peer, "eth0");

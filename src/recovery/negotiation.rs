@@ -17,7 +17,7 @@ const REPEAT_DELAY: Duration = Duration::from_millis(8);
 
 /// The options of both SYNs, and the repetition of ours.
 #[derive(Debug, Default)]
-pub(super) struct Handshake {
+pub(super) struct Negotiation {
     /// The options of our SYN.
     pub ours: Option<Options>,
     /// The options of the peer's SYN.
@@ -34,7 +34,7 @@ pub(super) struct Handshake {
 
 /// The parameters that both SYNs agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Agreement {
+pub(super) struct Negotiated {
     /// The peer's MSS option, in bytes: maximum TCP options and payload.
     pub peer_mss: u64,
     pub timestamps: bool,
@@ -45,7 +45,7 @@ pub(super) struct Agreement {
     pub our_shift: u8,
 }
 
-impl Handshake {
+impl Negotiation {
     /// Records that our SYN leaves.
     pub fn on_syn_sent(&mut self, now: Instant) {
         self.sent = Some(self.sent.map_or((now, true), |(at, _)| (at, false)));
@@ -70,7 +70,7 @@ impl Handshake {
         self.repeat_at = None;
     }
 
-    /// Returns the time at which [`Handshake::repeat`] is due.
+    /// Returns the time at which [`Negotiation::repeat`] is due.
     pub fn repeat_at(&self) -> Option<Instant> {
         self.repeat_at.filter(|_| self.theirs.is_none())
     }
@@ -89,15 +89,15 @@ impl Handshake {
         self.sent.filter(|(_, once)| *once).map(|(at, _)| now.since(at))
     }
 
-    /// Returns the agreement, once both SYNs are known.
-    pub fn agreement(&self) -> Option<Agreement> {
+    /// Returns the negotiated, once both SYNs are known.
+    pub fn negotiated(&self) -> Option<Negotiated> {
         let (ours, theirs) = (self.ours?, self.theirs?);
         let (our_shift, peer_shift) = match (ours.window_scale, theirs.window_scale) {
             (Some(ours), Some(theirs)) => (ours, theirs),
             _ => (0, 0),
         };
         let peer_mss = theirs.mss.filter(|mss| *mss > 0).unwrap_or(DEFAULT_MSS);
-        Some(Agreement {
+        Some(Negotiated {
             peer_mss: u64::from(peer_mss).max(MIN_MSS),
             timestamps: ours.timestamps.is_some() && theirs.timestamps.is_some(),
             sack: ours.sack_permitted && theirs.sack_permitted,
@@ -107,7 +107,7 @@ impl Handshake {
     }
 }
 
-impl Agreement {
+impl Negotiated {
     /// Returns the payload of a full segment, in bytes (RFC 6691: the MSS option does not subtract
     /// TCP options).
     pub fn segment_payload(&self, link_mss: u64) -> u64 {
@@ -133,29 +133,29 @@ mod tests {
 
     #[test]
     fn both_sides_must_offer() {
-        let mut handshake =
-            Handshake { ours: Some(offer(Some(1460), Some(7), true)), ..Handshake::default() };
-        assert_eq!(handshake.agreement(), None);
-        handshake.theirs = Some(offer(Some(1400), None, true));
-        let agreement = handshake.agreement().expect("both are known");
-        assert_eq!((agreement.peer_shift, agreement.our_shift), (0, 0));
-        assert_eq!(agreement.segment_payload(1460), 1388);
-        assert_eq!(agreement.segment_payload(1200), 1188);
-        handshake.theirs = Some(offer(None, Some(9), false));
-        let agreement = handshake.agreement().expect("both are known");
-        assert_eq!((agreement.peer_shift, agreement.our_shift), (9, 7));
-        assert_eq!(agreement.segment_payload(1460), 536);
+        let mut negotiation =
+            Negotiation { ours: Some(offer(Some(1460), Some(7), true)), ..Negotiation::default() };
+        assert_eq!(negotiation.negotiated(), None);
+        negotiation.theirs = Some(offer(Some(1400), None, true));
+        let negotiated = negotiation.negotiated().expect("both are known");
+        assert_eq!((negotiated.peer_shift, negotiated.our_shift), (0, 0));
+        assert_eq!(negotiated.segment_payload(1460), 1388);
+        assert_eq!(negotiated.segment_payload(1200), 1188);
+        negotiation.theirs = Some(offer(None, Some(9), false));
+        let negotiated = negotiation.negotiated().expect("both are known");
+        assert_eq!((negotiated.peer_shift, negotiated.our_shift), (9, 7));
+        assert_eq!(negotiated.segment_payload(1460), 536);
     }
 
     #[test]
     fn a_tiny_segment_size_is_raised() {
         for mss in [0, 1, 40] {
-            let handshake = Handshake {
+            let negotiation = Negotiation {
                 ours: Some(offer(None, None, true)),
                 theirs: Some(offer(Some(mss), None, true)),
-                ..Handshake::default()
+                ..Negotiation::default()
             };
-            assert!(handshake.agreement().is_some_and(|a| a.segment_payload(1460) >= 76), "{mss}");
+            assert!(negotiation.negotiated().is_some_and(|a| a.segment_payload(1460) >= 76), "{mss}");
         }
     }
 }

@@ -10,8 +10,8 @@ use super::{
     congestion::AckSample,
     prr::Prr,
     rack::{Conditions, Transmission},
-    sender::{Phase, Sender},
-    tail_probe::Verdict,
+    sender::{RecoveryPhase, Sender},
+    tail_probe::ProbeOutcome,
     timestamps,
 };
 use crate::segment::{MAX_SACK_BLOCKS, Segment};
@@ -28,7 +28,7 @@ const REORDERING_TIMER_PATIENCE: Duration = Duration::from_millis(8);
 
 /// The accumulated effect of a batch of ACKs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Batch {
+pub(super) struct AckBatch {
     at: Instant,
     prior_in_flight: u64,
     prior_delivered: u64,
@@ -44,9 +44,9 @@ pub(super) struct Batch {
 }
 
 impl Sender {
-    /// Processes one acceptable ACK at offset `ack`. `bare` means that the segment carries nothing
+    /// Processes one acceptable ACK at offset `ack`. `pure` means that the segment carries nothing
     /// else.
-    pub(super) fn on_ack(&mut self, now: Instant, segment: &Segment, ack: u64, bare: bool) {
+    pub(super) fn on_ack(&mut self, now: Instant, segment: &Segment, ack: u64, pure: bool) {
         if !segment.options.sack.is_empty() && self.board.sacked() == 0 {
             // ACKs before the first sign of a loss belong to the time before: the window grows
             // first, and is reduced then.
@@ -65,7 +65,7 @@ impl Sender {
         {
             return;
         }
-        let mut batch = self.batch.unwrap_or(Batch {
+        let mut batch = self.batch.unwrap_or(AckBatch {
             at: now,
             prior_in_flight: self.in_flight(),
             prior_delivered: self.rate.delivered(),
@@ -83,7 +83,7 @@ impl Sender {
             self.advance(now, ack, segment, &mut batch);
         }
         self.read_sack(now, ack, segment, &mut batch);
-        if bare
+        if pure
             && !advanced
             && segment.options.sack.is_empty()
             && window == segment.window
@@ -113,13 +113,13 @@ impl Sender {
         }
     }
 
-    fn advance(&mut self, now: Instant, ack: u64, segment: &Segment, batch: &mut Batch) {
+    fn advance(&mut self, now: Instant, ack: u64, segment: &Segment, batch: &mut AckBatch) {
         let (rate, rack, stats) = (&mut self.rate, &mut self.rack, &mut self.stats);
         let minimum = self.rtt.minimum();
         let echo = segment.options.timestamps.filter(|_| self.use_timestamps).map(|stamp| stamp.echo);
         let clock = &self.clock;
         let mut round_trips: Option<(Duration, Duration)> = None;
-        let mut ambiguous = !self.sack && self.phase != Phase::Open;
+        let mut ambiguous = !self.sack && self.phase != RecoveryPhase::Open;
         let una = self.space.una;
         self.board.acknowledge(ack, |record, highest| {
             rate.on_delivered(now, record);
@@ -151,11 +151,11 @@ impl Sender {
         // RFC 6298, section 5.3.
         self.timers.rto_from = now;
         self.timers.probe_from = now;
-        batch.spurious |= self.phase != Phase::Open && self.undo.on_advance(una, echo);
+        batch.spurious |= self.phase != RecoveryPhase::Open && self.undo.on_advance(una, echo);
     }
 
     /// Processes the SACK option (RFC 2018), and a D-SACK in its first block (RFC 2883).
-    fn read_sack(&mut self, now: Instant, ack: u64, segment: &Segment, batch: &mut Batch) {
+    fn read_sack(&mut self, now: Instant, ack: u64, segment: &Segment, batch: &mut AckBatch) {
         if !self.sack || segment.options.sack.is_empty() {
             return;
         }
@@ -202,7 +202,7 @@ impl Sender {
             .is_some_and(|(start, end)| self.space.offset(start) <= left && right <= self.space.offset(end))
     }
 
-    fn on_dsack(&mut self, left: u64, right: u64, batch: &mut Batch) {
+    fn on_dsack(&mut self, left: u64, right: u64, batch: &mut AckBatch) {
         self.stats.duplicate_sacks += 1;
         // More duplicates than retransmissions: the network creates them.
         if self.stats.duplicate_sacks > self.stats.segments_retransmitted {
@@ -230,7 +230,7 @@ impl Sender {
         if batch.spurious {
             self.undo_recovery(now, batch.dsack);
         }
-        let partial = matches!(self.phase, Phase::Recovery { until } if self.space.una > batch.prior_una && self.space.una < until);
+        let partial = matches!(self.phase, RecoveryPhase::Recovery { until } if self.space.una > batch.prior_una && self.space.una < until);
         self.end_recovery(now);
         if self.sack {
             if delivered > 0 {
@@ -242,7 +242,7 @@ impl Sender {
             batch.lost = self.detect_losses_without_sack(now, delivered, partial);
         }
 
-        let in_recovery = matches!(self.phase, Phase::Recovery { .. });
+        let in_recovery = matches!(self.phase, RecoveryPhase::Recovery { .. });
         let sample = self.rate.sample(self.rtt.minimum());
         if let Some(sample) = sample.filter(|sample| sample.rate > 0) {
             self.delivery_rate = sample.rate;
@@ -279,17 +279,17 @@ impl Sender {
         }
     }
 
-    fn judge_tail_probe(&mut self, now: Instant, batch: &Batch) {
+    fn judge_tail_probe(&mut self, now: Instant, batch: &AckBatch) {
         let Some(probe) = self.timers.tail_probe else { return };
-        match probe.judge(self.space.una, batch.dsack, batch.duplicate) {
-            Verdict::Pending => return,
-            Verdict::Needless => {}
+        match probe.outcome(self.space.una, batch.dsack, batch.duplicate) {
+            ProbeOutcome::Pending => return,
+            ProbeOutcome::Needless => {}
             // RFC 8985, section 7.4: no other ACK reported this loss.
-            Verdict::Repaired if self.phase == Phase::Open => {
+            ProbeOutcome::Repaired if self.phase == RecoveryPhase::Open => {
                 self.congestion.on_congestion(now, self.in_flight());
                 self.congestion.on_recovery_end(now);
             }
-            Verdict::Repaired => {}
+            ProbeOutcome::Repaired => {}
         }
         self.timers.tail_probe = None;
     }
@@ -307,7 +307,7 @@ impl Sender {
     }
 
     fn end_recovery(&mut self, now: Instant) {
-        if let Phase::Recovery { until } | Phase::Loss { until } = self.phase
+        if let RecoveryPhase::Recovery { until } | RecoveryPhase::Loss { until } = self.phase
             && self.space.una >= until
         {
             self.rack.on_recovery_end();
@@ -316,8 +316,8 @@ impl Sender {
     }
 
     fn leave_recovery(&mut self, now: Instant) {
-        if self.phase != Phase::Open {
-            self.phase = Phase::Open;
+        if self.phase != RecoveryPhase::Open {
+            self.phase = RecoveryPhase::Open;
             self.timers.tail_probe = None;
             self.congestion.on_recovery_end(now);
         }
@@ -328,11 +328,11 @@ impl Sender {
     /// Detects losses after `delivered` bytes arrived (RFC 8985, section 6.2, step 5). Returns the
     /// bytes marked lost.
     pub(super) fn detect_losses(&mut self, now: Instant, delivered: u64) -> u64 {
-        self.rack.weigh(self.board.unheard_from(), self.mss);
+        self.rack.weigh(self.board.unreported_from(), self.mss);
         let window = self.rack.window(Conditions {
             min_rtt: self.rtt.minimum().unwrap_or_default(),
             smoothed: self.rtt.smoothed().unwrap_or_default(),
-            in_recovery: self.phase != Phase::Open,
+            in_recovery: self.phase != RecoveryPhase::Open,
             sacked: self.board.sacked(),
             mss: self.mss,
         });
@@ -352,7 +352,7 @@ impl Sender {
     /// Detects losses for a peer without SACK: the third duplicate ACK, or a partial ACK in a
     /// recovery, marks the head lost (RFC 6582).
     fn detect_losses_without_sack(&mut self, now: Instant, delivered: u64, partial: bool) -> u64 {
-        let third = self.duplicate_acks >= DUP_THRESH && self.phase == Phase::Open;
+        let third = self.duplicate_acks >= DUP_THRESH && self.phase == RecoveryPhase::Open;
         if !third && !partial {
             return 0;
         }
@@ -364,7 +364,8 @@ impl Sender {
     /// Returns whether `lost` is the loss of a path MTU probe alone, which is no sign of congestion
     /// (RFC 4821, section 7.2).
     fn is_lost_probe(&mut self, lost: u64) -> bool {
-        let Some((start, end)) = self.path_mtu.flying().filter(|(start, end)| lost <= end - start) else {
+        let Some((start, end)) = self.path_mtu.probe_in_flight().filter(|(start, end)| lost <= end - start)
+        else {
             return false;
         };
         let first = self.board.first_lost().and_then(|index| self.board.get(index));
@@ -376,12 +377,12 @@ impl Sender {
             return;
         }
         self.stats.bytes_lost += lost;
-        if self.phase != Phase::Open || self.is_lost_probe(lost) {
+        if self.phase != RecoveryPhase::Open || self.is_lost_probe(lost) {
             return;
         }
         self.stats.fast_recoveries += 1;
         self.timers.tail_probe = None;
-        self.phase = Phase::Recovery { until: self.space.nxt };
+        self.phase = RecoveryPhase::Recovery { until: self.space.nxt };
         self.undo.begin(self.space.una);
         // RFC 9937's RecoverFS: the bytes in flight before this ACK.
         let flight = self.board.in_flight() + self.board.lost() + delivered;
