@@ -1,10 +1,14 @@
 //! The command line: flags as typed, and the help, manual page and completions made from them.
 mod foreign_flags;
 mod manual;
+mod tcpdump_flags;
 mod value;
 
 use crate::{net::MacAddr, recovery::Algorithm};
-use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
+use clap::{
+    ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind,
+    parser::ValueSource,
+};
 use clap_complete::Shell;
 use std::{
     ffi::OsString,
@@ -43,14 +47,14 @@ netkat tells the firewall from the network: if it gets through where nc does not
 #[command(override_usage = "netkat [OPTIONS] HOST PORT
        netkat [OPTIONS] -l [ADDRESS] PORT
        netkat [OPTIONS] -z HOST PORTS
-       netkat [OPTIONS] {--sniff | --read FILE} [HOST [PORT]]")]
+       netkat [OPTIONS] {--sniff | --read FILE} [FILTER | HOST [PORTS]]")]
 #[command(after_help = manual::SHORT_EXAMPLES, after_long_help = manual::long_help_end())]
 pub struct Cli {
     /// Host and port to connect to; with -l, address and port to listen on
     ///
     /// A host is a name or an address; a port is a number or a name of /etc/services. With -z, ports are a
-    /// list with ranges: 22,80,8000-8100. With --sniff and --read, only packets of this host, at any of its
-    /// addresses, and of this port are shown.
+    /// list with ranges: 22,80,8000-8100. With --sniff and --read, these are tcpdump's filter, or short
+    /// for it: see --sniff.
     #[arg(value_name = "HOST PORT", num_args = 0.., hide_short_help = true)]
     pub target: Vec<String>,
 
@@ -337,17 +341,21 @@ pub struct Cli {
 
     /// Show the packets of an interface, as tcpdump does
     ///
-    /// No connection is made and nothing is sent. -i NAME or any, -u or --tcp, -4 or -6, HOST and PORT
-    /// choose the packets.
+    /// No connection is made and nothing is sent. The arguments are a filter of pcap-filter(7), in one
+    /// argument or in several, with tcpdump's verdicts; docs/filter.md tells what differs. HOST and HOST
+    /// PORTS are short for host HOST and (port PORT or portrange PORT-PORT ...), a HOST may be a network,
+    /// as 192.0.2.0/24, and fragments without ports are shown, too. -u, --tcp, -4, -6 and -p PORT narrow
+    /// the filter; -i names one interface, or any. A filter that is not understood is refused before
+    /// anything is opened.
     ///
-    /// Example: netkat --sniff -i eth0 --tcp 192.0.2.10 443
+    /// Example: netkat --sniff -i eth0 'tcp port 443 and not host 192.0.2.10'
     #[arg(help_heading = SNIFFER, long, hide_short_help = true, conflicts_with_all = ["listen", "via", "impersonate", "source"])]
     pub sniff: bool,
 
     /// Show the packets of a capture file, pcap or pcapng
     ///
     /// - is standard input; packets of a pipe are shown as they come. Needs no privileges.
-    #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["sniff", "listen", "via", "impersonate", "source", "interface"])]
+    #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["listen", "via", "impersonate", "source", "interface"])]
     pub read: Option<PathBuf>,
 
     /// Show TCP only
@@ -360,11 +368,11 @@ pub struct Cli {
     #[arg(help_heading = SNIFFER, long, requires = "sniff", requires = "interface", hide_short_help = true)]
     pub promiscuous: bool,
 
-    /// Exit after this many packets
+    /// Exit after this many packets; with --sniff and --read: -c
     #[arg(help_heading = SNIFFER, long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Record the packets in a pcapng file
+    /// Record the packets in a pcapng file; with --sniff and --read: -w
     ///
     /// Works for a connection's own packets, too. --sniff then shows packets only with -d, --json or
     /// --payload. - is standard output, which takes no other output then.
@@ -372,6 +380,52 @@ pub struct Cli {
     /// Example: netkat --pcap session.pcapng 192.0.2.10 80
     #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true)]
     pub pcap: Option<PathBuf>,
+
+    /// Show the bytes of packets below their lines, as tcpdump's flag of this name does: x, xx, X, XX, A, AA
+    ///
+    /// x in hexadecimal, X in hexadecimal and ASCII, A in ASCII; doubled, with the link header. -x, -X, -A
+    /// and their doubles do the same.
+    #[arg(help_heading = SNIFFER, long, value_name = "FORM", hide_short_help = true, conflicts_with_all = ["payload", "json"])]
+    pub dump: Option<Dump>,
+
+    /// Form of the lines: gvisor or tcpdump [default: gvisor; tcpdump with --time, --link-header and
+    /// --absolute-tcp-sequence-numbers]
+    ///
+    /// tcpdump's is that of tcpdump -nn; sequence numbers count from the first of their connection. Payloads
+    /// are not decoded. Works with -d, too.
+    #[arg(help_heading = SNIFFER, long, value_name = "FORM", hide_short_help = true, conflicts_with = "json")]
+    pub line: Option<LineForm>,
+
+    /// Form of the time in tcpdump's lines; with --sniff and --read: -t, -tt, -ttt, -tttt, -ttttt
+    ///
+    /// None at all; seconds since 1970; the time since the packet before; date and time of day; the time
+    /// since the first packet. By default the time of day.
+    #[arg(help_heading = SNIFFER, long, value_name = "FORM", hide_short_help = true, conflicts_with = "json")]
+    pub time: Option<TimeForm>,
+
+    /// Show sequence numbers as they are in tcpdump's lines; with --sniff and --read: -S
+    ///
+    /// By default they count from the first of their connection.
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true, conflicts_with = "json")]
+    pub absolute_tcp_sequence_numbers: bool,
+
+    /// Show the link header in tcpdump's lines; with --sniff and --read: -e
+    ///
+    /// Addresses, EtherType, length and VLAN tags of Ethernet frames.
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true, conflicts_with = "json")]
+    pub link_header: bool,
+
+    /// Keep this many bytes of each packet, 0 for all; with --sniff and --read: -s
+    ///
+    /// Both what is shown and what is recorded. By default all bytes are kept.
+    #[arg(help_heading = SNIFFER, long, value_name = "BYTES", hide_short_help = true)]
+    pub snapshot_length: Option<u32>,
+
+    /// List the interfaces, and exit; with --sniff: -D
+    ///
+    /// Each with its index, which the filter ifindex takes.
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true, requires = "sniff")]
+    pub list_interfaces: bool,
 
     /// Show the payload of packets, in a tunnel the innermost, in hexadecimal
     #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
@@ -442,6 +496,40 @@ pub struct Cli {
     pub without: Vec<Feature>,
 }
 
+/// Flags of connections that a sniffer takes, too.
+const SHARED: [&str; 15] = [
+    "target",
+    "interface",
+    "verbose",
+    "ipv4",
+    "ipv6",
+    "numeric",
+    "udp",
+    "source_port",
+    "debug",
+    "json",
+    "exit_verdict",
+    "generate",
+    "no_sandbox",
+    "without",
+    "no_vnet_header",
+];
+
+/// Refuses flags that mean nothing to a sniffer.
+fn check_sniffer(matches: &ArgMatches) -> Result<(), clap::Error> {
+    let command = Cli::command();
+    let useless = command.get_arguments().find(|arg| {
+        let id = arg.get_id().as_str();
+        matches.value_source(id) == Some(ValueSource::CommandLine)
+            && arg.get_help_heading() != Some(SNIFFER)
+            && !SHARED.contains(&id)
+    });
+    let Some(arg) = useless else { return Ok(()) };
+    let name = arg.get_long().unwrap_or_else(|| arg.get_id().as_str());
+    let message = format!("--{name}: a sniffer makes no connections; leave the flag out\n");
+    Err(clap::Error::raw(ErrorKind::ArgumentConflict, message))
+}
+
 /// Returns whether a text can be read as a time.
 pub(crate) fn is_time(text: &str) -> bool {
     value::time(text).is_ok()
@@ -484,14 +572,20 @@ impl Cli {
     /// Parses the arguments; the first is the program's name.
     ///
     /// # Errors
-    /// Wrong usage; a flag of nc or ncat that netkat lacks gets advice. Help and version come as errors, too.
+    /// Wrong usage; a flag of nc, ncat or tcpdump that netkat lacks gets advice. Help and version come as errors, too.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(arguments).map_err(foreign_flags::explain)
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        if !tcpdump_flags::is_for_a_sniffer(&arguments) {
+            return Cli::try_parse_from(arguments).map_err(foreign_flags::explain);
+        }
+        let matches = Cli::command().try_get_matches_from(tcpdump_flags::translate(arguments)?)?;
+        check_sniffer(&matches)?;
+        Cli::from_arg_matches(&matches)
     }
 
     /// Returns whether a run that watches only shows packets: without --pcap, or if that is asked for.
     pub(crate) fn shows_packets(&self) -> bool {
-        self.pcap.is_none() || self.debug || self.json.is_some() || self.payload
+        self.pcap.is_none() || self.debug || self.json.is_some() || self.payload || self.dump.is_some()
     }
 
     /// Returns whether the run only shows packets, of an interface or a file.
@@ -509,6 +603,43 @@ pub enum Hook {
     Tcx,
     /// A filter of the clsact qdisc
     Clsact,
+}
+
+/// The form of a packet's line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the values name programs, and --help would print the comments")]
+pub enum LineForm {
+    Gvisor,
+    Tcpdump,
+}
+
+/// The form of the time in tcpdump's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "--time explains them, and --help would print the comments")]
+pub enum TimeForm {
+    None,
+    Epoch,
+    Delta,
+    Date,
+    Elapsed,
+}
+
+/// The form in which --dump shows the bytes of packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the values are tcpdump's flags, and --help would print the comments")]
+pub enum Dump {
+    #[value(name = "x")]
+    Hex,
+    #[value(name = "xx")]
+    HexWithLink,
+    #[value(name = "X")]
+    HexAndAscii,
+    #[value(name = "XX")]
+    HexAndAsciiWithLink,
+    #[value(name = "A")]
+    Ascii,
+    #[value(name = "AA")]
+    AsciiWithLink,
 }
 
 /// A feature that an older kernel may lack.

@@ -8,10 +8,11 @@ mod outputs;
 mod remote;
 mod scope;
 mod sniff;
+mod sniff_filter;
 
 use crate::{
     cli::Cli,
-    commands::{Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff},
+    commands::{Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff, list_interfaces},
     host::{
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
@@ -19,11 +20,12 @@ use crate::{
     net::{Protocol, zone::ScopedIp},
     report::{Failure, JsonReport, Verdict, advice},
     runtime::EgressError,
+    sniffer::filter::FilterError,
 };
 use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
-use sniff::{sniff, sniffing_flag};
+use sniff::{check_line_form, sniff, sniffing_flag};
 use std::{net::SocketAddr, path::Path};
 
 /// A command that is ready to run.
@@ -37,6 +39,7 @@ enum Command {
     DatagramConnect(DatagramConnect),
     DatagramListen(DatagramListen),
     Sniff(Sniff),
+    ListInterfaces,
     Scan(Scan),
 }
 
@@ -50,6 +53,8 @@ pub(crate) enum PlanError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     #[error(transparent)]
+    Filter(FilterError),
+    #[error(transparent)]
     Egress(#[from] EgressError),
     #[error(transparent)]
     Interface(#[from] InterfaceError),
@@ -59,10 +64,19 @@ pub(crate) enum PlanError {
     NowhereToListen,
 }
 
+impl From<FilterError> for PlanError {
+    fn from(error: FilterError) -> PlanError {
+        match error {
+            FilterError::Resolve(error) => PlanError::Resolve(error),
+            error => PlanError::Filter(error),
+        }
+    }
+}
+
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Failure {
         let verdict = match &error {
-            PlanError::Usage(_) | PlanError::Port(_) => Verdict::Usage,
+            PlanError::Usage(_) | PlanError::Port(_) | PlanError::Filter(_) => Verdict::Usage,
             PlanError::Egress(error) => error.into(),
             _ => Verdict::Failed,
         };
@@ -107,6 +121,7 @@ impl Plan {
             Command::DatagramConnect(connect) => connect.run(report),
             Command::DatagramListen(listen) => listen.run(report),
             Command::Sniff(sniff) => sniff.run(),
+            Command::ListInterfaces => list_interfaces(),
             Command::Scan(scan) => scan.run(report),
         }?)
     }
@@ -114,6 +129,10 @@ impl Plan {
 
 impl Command {
     fn new(cli: &Cli) -> Result<Command, PlanError> {
+        if cli.list_interfaces {
+            return Ok(Command::ListInterfaces);
+        }
+        check_line_form(cli)?;
         if cli.watches_only() {
             return Ok(Command::Sniff(sniff(cli)?));
         }

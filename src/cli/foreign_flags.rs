@@ -22,7 +22,10 @@ const ADVICE: [(&[&str], &str); 33] = [
         &["-W"],
         "to exit after an amount of data, pipe the output through head -c; to exit after a time, use -q or -w",
     ),
-    (&["-r"], "ports are probed in the order that they are named; shuffle them with shuf"),
+    (
+        &["-r"],
+        "ports are probed in the order that they are named; shuffle them with shuf (a capture file: --read FILE)",
+    ),
     (&["-D"], "the stack is netkat's own: -d shows its packets, -vv its decisions"),
     (&["-S"], "TCP MD5 signatures (RFC 2385) are not implemented"),
     (&["-F"], "no socket can be passed: the connection is not the kernel's"),

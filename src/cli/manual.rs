@@ -50,7 +50,7 @@ Watch a connection's own packets, and keep them:
   netkat -d --pcap session.pcapng 192.0.2.10 80",
 );
 
-const SECTIONS: [Section; 9] = [
+const SECTIONS: [Section; 10] = [
     (
         "End of input",
         "When standard input ends, netkat sends what is left, then a FIN, and reads on until the peer ends, too. It exits once both directions have ended and every byte is acknowledged:
@@ -85,6 +85,23 @@ An ICMP port unreachable ends a client as refused, another ICMP error as rejecte
   rejected       another ICMP error, or another host's
   open|filtered  silence: most services ignore an empty datagram, and firewalls drop it
 Hosts limit how many ICMP errors they send: Linux sends six at once, then one a second (net.ipv4.icmp_ratelimit, net.ipv6.icmp.ratelimit), so that closed ports, too, are silent. When a host seems to do so, netkat says so and probes the silent ports again for as long as any of them answers: about a second for each closed port. When only silent ports are left, they are open|filtered, and count as timed out.",
+    ),
+    (
+        "Sniffer",
+        "--sniff and --read take tcpdump's filters (pcap-filter(7)) and its flags. Beside them these letters have tcpdump's meaning, not nc's:
+  -c N       --count N
+  -w FILE    --pcap FILE, in pcapng
+  -r FILE    --read FILE
+  -s LEN     --snapshot-length LEN
+  -e         --link-header
+  -S         --absolute-tcp-sequence-numbers
+  -t -tt ..  --time none, epoch, delta, date, elapsed
+  -x -X -A   --dump x, X, A; doubled with the link header
+  -n -nn     --numeric; addresses and ports are always shown as numbers
+  -D         --list-interfaces
+  -l -U      no effect: lines and files are flushed before netkat waits
+-d, -u and -p PORT keep netkat's meaning; tcpdump's -p is the default, see --promiscuous. -v logs the steps. Other flags of tcpdump are refused with netkat's own way. Lines have gVisor's form unless --line tcpdump or a flag that only tcpdump's form has is given.
+A filter that is not understood ends netkat with status 2 before anything is opened; the error names the word. Live, the kernel runs the filter; it sees frames without their outermost VLAN tag.",
     ),
     (
         "Report",

@@ -16,7 +16,7 @@ pub(crate) use connect::Connect;
 pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;
 pub(crate) use scan::{PROBE_BUFFER, Scan};
-pub(crate) use sniff::{Sniff, Source};
+pub(crate) use sniff::{Sniff, Source, list_interfaces};
 
 /// Opens standard input and output with their options; `None` if the peer gets a process of `command`
 /// instead.

@@ -1,7 +1,7 @@
 //! Decisions that take the flags alone, and that several commands need.
 use super::{PlanError, usage};
 use crate::{
-    cli::{Cli, Feature, Hook},
+    cli::{self, Cli, Feature, Hook, LineForm},
     host::{
         features::FeatureOverrides,
         resolve::{self, Family, ResolveError},
@@ -15,7 +15,9 @@ use crate::{
     session::{Command, Policy},
     sniffer::{
         SharedSink,
+        dump::{Dump, DumpForm},
         sink::{SinkOptions, TextFormat, TextOptions},
+        tcpdump::{TcpdumpOptions, TimeForm},
     },
     stack::Settings,
     stdio::StreamOptions,
@@ -59,10 +61,44 @@ pub(super) fn sandbox(cli: &Cli, profile: Profile) -> Sandbox {
 
 /// Returns the sink of a connection's frames.
 fn sink(cli: &Cli) -> SharedSink {
-    let format = if cli.json.is_some() { TextFormat::Json } else { TextFormat::Line };
-    let text = TextOptions { format, payload: cli.payload, interface: false };
     let shown = cli.debug || cli.payload;
+    let text = text_options(cli, false);
     SharedSink::new(SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() })
+}
+
+/// Returns the form of the packets' text.
+pub(super) fn text_options(cli: &Cli, interface: bool) -> TextOptions {
+    let details = TcpdumpOptions {
+        time: match cli.time {
+            None => TimeForm::Clock,
+            Some(cli::TimeForm::None) => TimeForm::None,
+            Some(cli::TimeForm::Epoch) => TimeForm::Epoch,
+            Some(cli::TimeForm::Delta) => TimeForm::Delta,
+            Some(cli::TimeForm::Date) => TimeForm::Date,
+            Some(cli::TimeForm::Elapsed) => TimeForm::Elapsed,
+        },
+        absolute: cli.absolute_tcp_sequence_numbers,
+        link_header: cli.link_header,
+    };
+    let form = cli.line.unwrap_or(match details == TcpdumpOptions::default() {
+        true => LineForm::Gvisor,
+        false => LineForm::Tcpdump,
+    });
+    let format = match form {
+        _ if cli.json.is_some() => TextFormat::Json,
+        LineForm::Gvisor => TextFormat::Line,
+        LineForm::Tcpdump => TextFormat::Tcpdump(details),
+    };
+    let dump = cli.dump.map(|form| match form {
+        cli::Dump::Hex => (DumpForm::Hex, false),
+        cli::Dump::HexWithLink => (DumpForm::Hex, true),
+        cli::Dump::HexAndAscii => (DumpForm::HexAndAscii, false),
+        cli::Dump::HexAndAsciiWithLink => (DumpForm::HexAndAscii, true),
+        cli::Dump::Ascii => (DumpForm::Ascii, false),
+        cli::Dump::AsciiWithLink => (DumpForm::Ascii, true),
+    });
+    let dump = dump.map(|(form, link_header)| Dump { form, link_header });
+    TextOptions { format, payload: cli.payload, dump, interface }
 }
 
 /// Returns the address of --as, and the MAC address of --as-mac.

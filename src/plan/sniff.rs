@@ -1,56 +1,30 @@
 //! The plan of a sniffer (`--sniff`, `--read`).
 use super::{
     PlanError,
-    flags::{family, feature_overrides, sandbox},
+    flags::{family, feature_overrides, sandbox, text_options},
     scope::Scope,
-    usage,
+    sniff_filter, usage,
 };
 use crate::{
-    cli::Cli,
+    cli::{Cli, LineForm},
     commands::{Sniff, Source},
     host::{
-        interface::Interface,
-        resolve::{self, Family},
+        interface::{self, Interface},
+        resolve,
     },
-    kernel::{IpFamily, SniffFilter},
-    net::Protocol,
     process::sandbox::Profile,
     sniffer::{
+        LinkType,
         capture_file::addresses_in,
-        sink::{SinkOptions, TextFormat, TextOptions},
+        filter::{Filter, Frames},
+        sink::SinkOptions,
     },
     stdio::STANDARD,
 };
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::Path,
-};
+use std::path::Path;
 
 /// Plans a sniffer.
 pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
-    let (host, port) = match (cli.target.as_slice(), cli.source_port.as_deref()) {
-        ([], port) => (None, port),
-        ([host], port) => (Some(host.as_str()), port),
-        ([host, port], None) => (Some(host.as_str()), Some(port.as_str())),
-        (_, _) => return usage("say one host and one port: netkat --sniff HOST PORT"),
-    };
-    let protocol = match (cli.tcp, cli.udp) {
-        (true, _) => Some(Protocol::Tcp),
-        (_, true) => Some(Protocol::Udp),
-        _ => None,
-    };
-    let port = port.map(|port| resolve::port(port, protocol.unwrap_or(Protocol::Tcp))).transpose()?;
-    // In a file, a zone is the name of an interface of the host that recorded it.
-    let (host, zone) = match host.and_then(|host| host.split_once('%')).filter(|_| cli.read.is_some()) {
-        Some((address, zone)) => (Some(address), Some(zone.to_owned())),
-        None => (host, None),
-    };
-    let hosts = host.map_or_else(|| Ok(Vec::new()), |host| hosts(cli, host))?;
-    let family = match family(cli) {
-        Family::Any => None,
-        Family::V4 => Some(IpFamily::Ipv4),
-        Family::V6 => Some(IpFamily::Ipv6),
-    };
     let named = cli.interface.as_deref().filter(|name| *name != "any");
     if cli.promiscuous && named.is_none() {
         return usage("--promiscuous: name one interface");
@@ -61,61 +35,95 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
             path.display()
         ));
     }
+    let filter = sniff_filter::filter(cli)?;
     let source = match &cli.read {
-        Some(path) => Source::File(path.clone()),
-        None => Source::Live { interface: live_interface(named, &hosts)?, promiscuous: cli.promiscuous },
+        // In a file, a zone is the name of an interface of the host that recorded it.
+        Some(path) => Source::File {
+            path: path.clone(),
+            filter: resolved(cli, filter)?,
+            zone: sniff_filter::zoned_host(cli).map(|(_, zone)| zone.to_owned()),
+        },
+        None => live(cli, named, filter)?,
     };
     let several = matches!(source, Source::Live { interface: None, .. });
     let shown = cli.shows_packets();
-    let format = if cli.json.is_some() { TextFormat::Json } else { TextFormat::Line };
-    let text = TextOptions { format, payload: cli.payload, interface: several };
+    let text = text_options(cli, several);
     Ok(Sniff {
         source,
-        filter: SniffFilter { protocol, family, hosts: addresses(&hosts), port },
-        zone,
         output: SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() },
         count: cli.count,
+        snapshot_length: cli.snapshot_length.filter(|length| *length > 0),
         overrides: feature_overrides(cli),
         sandbox: sandbox(cli, if cli.read.is_some() { Profile::Replay } else { Profile::Sniff }),
     })
 }
 
-/// Returns the interface of -i or of the only host's zone; `None` for all.
-fn live_interface(named: Option<&str>, hosts: &[SocketAddr]) -> Result<Option<Interface>, PlanError> {
-    let scope = Scope::named(named)?;
-    let scope = match hosts {
-        [host] => scope.within(host)?,
-        _ => scope,
+/// Returns the interface of -i or of the host's zone; `None` for all.
+fn live_interface(cli: &Cli, name: Option<&str>) -> Result<Option<Interface>, PlanError> {
+    let scope = Scope::named(name)?;
+    let scope = match sniff_filter::zoned_host(cli) {
+        Some((host, _)) => scope.within(&resolve::literal(host, 0)?)?,
+        None => scope,
     };
     Ok(scope.interface().cloned())
 }
 
-/// Returns all addresses of a host: those that the resolver knows, and those that a capture file names.
-fn hosts(cli: &Cli, host: &str) -> Result<Vec<SocketAddr>, PlanError> {
-    let mut found: Vec<_> = match &cli.read {
-        Some(path) => addresses_in(path, host).into_iter().map(|ip| SocketAddr::new(ip, 0)).collect(),
-        None => Vec::new(),
-    };
-    found.retain(|address| family(cli).includes(address.ip()));
-    match resolve::addresses(host, 0, family(cli), cli.numeric) {
-        Ok(resolved) => found.extend(resolved),
-        Err(error) if found.is_empty() => return Err(error.into()),
-        Err(error) => log::debug!("{error}"),
-    }
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
+/// Looks up the names of a filter, in the capture file as well. What is wrong with the filter itself has been found
+/// out before.
+fn resolved(cli: &Cli, filter: Option<Filter>) -> Result<Option<Filter>, PlanError> {
+    let in_file = |name: &str| cli.read.as_ref().map_or_else(Vec::new, |path| addresses_in(path, name));
+    Ok(filter.map(|filter| filter.resolve(family(cli), cli.numeric, &in_file)).transpose()?)
 }
 
-/// Returns the addresses without their zones, each once.
-fn addresses(hosts: &[SocketAddr]) -> Vec<IpAddr> {
-    let mut addresses: Vec<_> = hosts.iter().map(SocketAddr::ip).collect();
-    addresses.dedup();
-    addresses
+/// Plans a live capture of one interface, or of all.
+fn live(cli: &Cli, name: Option<&str>, filter: Option<Filter>) -> Result<Source, PlanError> {
+    let interface = live_interface(cli, name)?;
+    let frames = match &interface {
+        Some(interface) => Frames::Live {
+            link_type: LinkType::from_arphrd(interface.hardware),
+            netmask: netmask(interface.index)?,
+        },
+        None => Frames::Any,
+    };
+    let program = resolved(cli, filter)?.map(|filter| filter.compile(frames)).transpose()?;
+    Ok(Source::Live { interface, promiscuous: cli.promiscuous, program })
+}
+
+/// Returns the netmask of an interface's first IPv4 address, or 0.
+fn netmask(interface: u32) -> Result<u32, PlanError> {
+    let addresses = interface::addresses(Some(interface))?;
+    let prefix = addresses.iter().find(|address| address.ip.is_ipv4()).map(|address| address.prefix);
+    Ok(prefix.and_then(|prefix| u32::MAX.checked_shl(32 - u32::from(prefix.min(32)))).unwrap_or(0))
+}
+
+/// Refuses flags for the form of lines that are not shown, or that have another form.
+pub(super) fn check_line_form(cli: &Cli) -> Result<(), PlanError> {
+    let details = [
+        ("--time", cli.time.is_some()),
+        ("--link-header", cli.link_header),
+        ("--absolute-tcp-sequence-numbers", cli.absolute_tcp_sequence_numbers),
+    ];
+    let any = [("--line", cli.line.is_some()), ("--dump", cli.dump.is_some())];
+    let first =
+        |flags: &[(&'static str, bool)]| flags.iter().find(|(_, given)| *given).map(|(flag, _)| *flag);
+    if let Some(flag) = first(&details).filter(|_| cli.line == Some(LineForm::Gvisor)) {
+        return usage(format!("{flag} is for --line tcpdump"));
+    }
+    match first(&details).or(first(&any)) {
+        Some(flag) if !cli.watches_only() && !cli.debug => {
+            usage(format!("{flag} is for packets that are shown: add -d, or see --sniff and --read"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns a given flag that only a sniffer can honour.
 pub(super) fn sniffing_flag(cli: &Cli) -> Option<&'static str> {
-    let given = [("--tcp", cli.tcp), ("--promiscuous", cli.promiscuous), ("--count", cli.count.is_some())];
+    let given = [
+        ("--tcp", cli.tcp),
+        ("--promiscuous", cli.promiscuous),
+        ("--count", cli.count.is_some()),
+        ("--snapshot-length", cli.snapshot_length.is_some()),
+    ];
     given.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
 }

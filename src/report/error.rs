@@ -10,7 +10,7 @@ use crate::{
     },
     process::{capability::CapabilityError, sandbox::SandboxError},
     runtime, session,
-    sniffer::sink::SinkError,
+    sniffer::{filter::FilterError, sink::SinkError},
     stack::Discards,
     stdio,
 };
@@ -53,6 +53,8 @@ pub(crate) enum Error {
     Statistics(io::Error),
     #[error("cannot write the report to {to}: {error}")]
     Report { to: String, error: io::Error },
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error(transparent)]
     Session(#[from] session::Error),
     #[error(transparent)]

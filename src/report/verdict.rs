@@ -83,6 +83,7 @@ impl From<&Error> for Verdict {
             Error::TimedOut { .. } | Error::Silent { .. } => Verdict::TimedOut,
             Error::EgressDropped { .. } => Verdict::EgressDropped,
             Error::NothingOpen { verdict, .. } => *verdict,
+            Error::Filter(_) => Verdict::Usage,
             Error::Session(error) => error.into(),
             Error::Runtime(error) => error.into(),
             _ => Verdict::Failed,

@@ -19,7 +19,7 @@ use crate::{
         monitor::{Change, Monitor},
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Membership, Programs},
-    link::{self, Link, LinkError, PacketSocket, Received},
+    link::{self, Link, LinkError, PacketSocket, Received, SocketFilter},
     neighbour::{AnnouncementSource, LocalAddress},
     net::{FiveTuple, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
@@ -170,7 +170,7 @@ impl Engine {
         };
         let mut link = PacketSocket::open(&link::Options {
             interface: single,
-            capture: programs.capture_fd(),
+            filter: Some(SocketFilter::Extended(programs.capture_fd())),
             vnet_header: setup.vnet_header,
             overrides: setup.overrides,
             segmentation: setup.segmentation,

@@ -40,6 +40,11 @@ impl LineFormatter {
         LineFormatter::new(std::process::id(), TimeZone::system())
     }
 
+    /// Returns the zone of the times.
+    pub(super) fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
     /// Appends the line of one packet with its line feed. `interface` adds the interface's name.
     pub fn append(
         &mut self,

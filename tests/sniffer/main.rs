@@ -9,4 +9,5 @@ mod program;
 mod properties;
 mod streams;
 mod tap;
+mod tcpdump;
 mod tshark;

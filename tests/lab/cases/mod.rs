@@ -24,6 +24,7 @@ mod route_choice;
 mod route_metrics;
 mod routes;
 mod silence;
+mod sniff_filter;
 mod sniffer;
 mod sniffer_filters;
 mod sources;
