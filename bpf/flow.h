@@ -27,6 +27,7 @@
 #include <bpf/bpf_helpers.h>
 
 #define MAX_LOCAL 64		/* local addresses of one family */
+#define MAX_GROUPS 72		/* groups and broadcast addresses of one family */
 #define BUCKET 8		/* flows of a bucket of the flow table: a cache line */
 #define HASH_WORDS 9		/* 32-bit words of a flow's hash: both addresses and the remote port */
 #define MAX_EXTENSIONS 8	/* IPv6 extension headers before the transport header */
@@ -68,6 +69,8 @@ struct config {
 	__u64 heartbeat_limit;	/* ns; an attachment goes inert when its owner's heartbeat is older */
 	__u32 local4_count;	/* entries of local4; flow: 0 switches IPv4 off */
 	__u32 local6_count;	/* entries of local6; flow: 0 switches IPv6 off */
+	__u32 group4_count;	/* flow: entries of group4; UDP only */
+	__u32 group6_count;	/* flow: entries of group6; UDP only */
 	__u32 sniff;		/* capture for a sniffer; the guard and the loopback program stay inert */
 	__be16 local_port;	/* flow: never 0 */
 	__be16 remote_port;	/* 0: any */
@@ -76,6 +79,7 @@ struct config {
 	__u8 remote_family;	/* 4 or 6: compare `remote`; 0: any remote address */
 	__u8 loopback_net;	/* flow: all of 127.0.0.0/8 is local, too */
 	__u8 neighbours;	/* flow: capture ARP and neighbour discovery for the local addresses, too */
+	__u8 groups_only;	/* flow: packets to a local address are not netkat's, only those to a group */
 	__u8 table;		/* flow: only flows in the flow table and SYNs are netkat's */
 	__u32 bucket_mask;	/* number of buckets of the flow table, a power of two, less one */
 	__u64 hash_key[HASH_WORDS + 1];	/* random key of the flow table's hash */
@@ -83,7 +87,9 @@ struct config {
 	__u8 assumed_mac[ETH_ALEN];
 	__u64 remote[2];	/* in the form of `struct packet` */
 	__u64 local6[MAX_LOCAL][2];
+	__u64 group6[MAX_GROUPS][2];
 	__be32 local4[MAX_LOCAL];
+	__be32 group4[MAX_GROUPS];
 };
 
 const volatile struct config config = {};
@@ -118,6 +124,7 @@ enum verdict {
 	FLOW,		/* a segment or datagram of netkat's, or its first fragment */
 	FRAGMENT,	/* a later fragment, without ports: perhaps netkat's */
 	CONTROL,	/* an ICMP error about netkat's packet, ARP or neighbour discovery for its address */
+	SHARED,		/* a datagram to a group or to all hosts: the kernel gets it, too, for the other members */
 	UNSURE,		/* perhaps the ACK of netkat's SYN cookie: the kernel sees it, too */
 };
 
@@ -306,6 +313,30 @@ static __always_inline int is_local(__u8 family, const __u64 *address)
 	return family == 4 ? is_local4(address[0]) : is_local6(address[0], address[1]);
 }
 
+__noinline int is_group4(__u32 address)
+{
+#pragma unroll
+	for (__u32 i = 0; i < MAX_GROUPS; i++) {
+		if (i >= config.group4_count)
+			return 0;
+		if (address == config.group4[i])
+			return 1;
+	}
+	return 0;
+}
+
+__noinline int is_group6(__u64 high, __u64 low)
+{
+#pragma unroll
+	for (__u32 i = 0; i < MAX_GROUPS; i++) {
+		if (i >= config.group6_count)
+			return 0;
+		if (high == config.group6[i][0] && low == config.group6[i][1])
+			return 1;
+	}
+	return 0;
+}
+
 static __always_inline int ports_match(struct __sk_buff *skb, struct packet *p, enum side side)
 {
 	struct {
@@ -396,9 +427,23 @@ static __always_inline enum verdict look_up_flow(struct __sk_buff *skb, const st
 	return is_unsure() ? UNSURE : FOREIGN;
 }
 
+/* Returns FOREIGN, SHARED or FRAGMENT for a packet to any address, after read_ip4() or read_ip6(). */
+static __always_inline enum verdict match_group(struct __sk_buff *skb, struct packet *p)
+{
+	if (p->protocol != config.protocol || p->protocol != IPPROTO_UDP)
+		return FOREIGN;
+	if (!p->later_fragment && !ports_match(skb, p, TO_US))
+		return FOREIGN;
+	if (!(p->family == 4 ? is_group4(p->destination[0]) : is_group6(p->destination[0], p->destination[1])))
+		return FOREIGN;
+	return p->later_fragment ? FRAGMENT : SHARED;
+}
+
 /* Returns FOREIGN, FLOW or FRAGMENT for a packet, after read_ip4() or read_ip6(). */
 static __always_inline enum verdict match_flow(struct __sk_buff *skb, struct packet *p, enum side side)
 {
+	if (config.groups_only && side == TO_US)
+		return FOREIGN;
 	if (p->protocol != config.protocol)
 		return FOREIGN;
 	if (!p->later_fragment && !ports_match(skb, p, side))
@@ -480,8 +525,8 @@ static __always_inline int read_arp(struct __sk_buff *skb, __u32 start, __u32 of
 /* Returns the verdict on an arriving packet. Without `control` only the flow's own packets match.
  *
  * A flow's packets arrive in frames for this host alone. TCP forbids others (RFC 9293 3.9.2.3, RFC 1122 4.2.3.10:
- * tcp_v4_rcv() and tcp_v6_rcv() discard packets other than PACKET_HOST), and netkat's UDP has no use for them.
- * Requests for netkat's link address arrive in frames for a group. */
+ * tcp_v4_rcv() and tcp_v6_rcv() discard packets other than PACKET_HOST), and a datagram to one host in a frame to
+ * many is forged. Requests for netkat's link address, and datagrams to groups, arrive in frames for a group. */
 static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 {
 	struct packet p;
@@ -491,7 +536,14 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 	if (to == OTHERS || is_tagged(skb))
 		return FOREIGN;
 	if (config.local4_count && skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (to != US || !read_ip4(skb, BPF_HDR_START_NET, 0, &p))
+		if ((to != US && !config.group4_count) || !read_ip4(skb, BPF_HDR_START_NET, 0, &p))
+			return FOREIGN;
+		if (config.group4_count && control) {
+			verdict = match_group(skb, &p);
+			if (verdict != FOREIGN)
+				return verdict;
+		}
+		if (to != US)
 			return FOREIGN;
 		verdict = match_flow(skb, &p, TO_US);
 		if (verdict == FLOW)
@@ -501,6 +553,11 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 	if (config.local6_count && skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		if (!read_ip6(skb, BPF_HDR_START_NET, 0, &p))
 			return FOREIGN;
+		if (config.group6_count && control) {
+			verdict = match_group(skb, &p);
+			if (verdict != FOREIGN)
+				return verdict;
+		}
 		if (to == US)
 			verdict = match_flow(skb, &p, TO_US);
 		if (verdict == FLOW)

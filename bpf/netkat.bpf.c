@@ -11,6 +11,8 @@
  *     established socket and finds none: the port lease is a listener, or an unconnected UDP socket, which
  *     Linux does not inform, either. At most the kernel notes the path MTU, which is true for it, too.
  *   - ARP and neighbour discovery. The kernel does not answer for an address that it does not own.
+ *   - Datagrams to a group or to all hosts. They are for the other members on this host, too, and the kernel
+ *     answers none by an ICMP error (RFC 1122 3.2.2, icmp_send() in net/ipv4/icmp.c; RFC 4443 2.4).
  *   - The possible ACK of a SYN cookie. In another program's connection the kernel must receive the ACK. In
  *     netkat's, the port lease, a listener that keeps no byte, drops the ACK without an answer.
  * On a port that many peers may talk to, netkat owns SYNs and the flows in the flow table. Other packets pass
@@ -23,7 +25,7 @@
 #include "flow.h"
 
 struct counters {
-	__u64 flow, fragments, control;	/* passed by the capture program; `control` includes UNSURE */
+	__u64 flow, fragments, control;	/* passed by the capture program; `control` includes SHARED, UNSURE */
 	__u64 dropped;			/* dropped by the guard */
 	__u64 redirected;		/* given a route on lo */
 };
@@ -59,6 +61,7 @@ SEC("socket") int netkat_capture(struct __sk_buff *skb)
 		count(fragments);
 		return WHOLE_PACKET;
 	case CONTROL:
+	case SHARED:
 	case UNSURE:
 		count(control);
 		return WHOLE_PACKET;
@@ -110,6 +113,10 @@ SEC("tcx/egress") int netkat_loopback(struct __sk_buff *skb)
 	if (match_flow(skb, &p, FROM_US) != FLOW)
 		return TC_ACT_UNSPEC;
 	destination = p.destination[0];
+	/* A group's frame keeps its way: a route of type local would be wrong for it. The kernel takes the frame for
+	 * martian, but another netkat's tap comes before. */
+	if (bpf_ntohl(destination) >> 28 == 0xe || destination == bpf_htonl(0x7fffffff))
+		return TC_ACT_UNSPEC;
 	if (routed) {
 		skb->tc_index = 0;
 		skb->cb[0] = 0;

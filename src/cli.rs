@@ -13,7 +13,6 @@ use clap_complete::Shell;
 use std::{
     ffi::OsString,
     io::{self, Write},
-    net::IpAddr,
     path::PathBuf,
     time::Duration,
 };
@@ -164,8 +163,8 @@ pub struct Cli {
 
     /// With -l: only these hosts and networks may connect
     ///
-    /// Separated by commas; may be repeated. A network is written as 10.0.0.0/8 or fd00::/8, a host as an
-    /// address or a name, which is looked up once. All others get no answer, or a reset with --reject.
+    /// Separated by commas; may be repeated. A network is written as 10.0.0.0/8, fd00::/8 or fe80::%eth0/64, a
+    /// host as an address or a name, which is looked up once. All others get no answer, or a reset with --reject.
     #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',', hide_short_help = true)]
     pub allow: Vec<String>,
 
@@ -184,6 +183,15 @@ pub struct Cli {
     #[arg(help_heading = CLIENTS, long, requires = "listen", hide_short_help = true)]
     pub force: bool,
 
+    /// With -u: send to a broadcast address, too
+    ///
+    /// Without this flag a broadcast address is refused, as a socket without SO_BROADCAST refuses it. A
+    /// listener hears broadcasts in any case.
+    ///
+    /// Example: echo who | netkat -u -b 192.0.2.255 5000
+    #[arg(help_heading = ADDRESSES, short, long, requires = "udp", hide_short_help = true)]
+    pub broadcast: bool,
+
     /// IPv4 only
     #[arg(help_heading = ADDRESSES, short = '4', long, conflicts_with = "ipv6", hide_short_help = true)]
     pub ipv4: bool,
@@ -199,6 +207,10 @@ pub struct Cli {
     pub numeric: bool,
 
     /// Source address, one of this host's; with -l, the address to listen on
+    ///
+    /// A link-local address has its interface as zone, as fe80::1%eth0, here and wherever an address is given.
+    /// Zones and -i must agree. With -u -l, the address may be a group, as 239.1.2.3 or ff02::5%eth0, which netkat
+    /// joins, or a broadcast address.
     #[arg(help_heading = ADDRESSES, short, long, value_name = "ADDRESS", hide_short_help = true)]
     pub source: Option<String>,
 
@@ -219,7 +231,7 @@ pub struct Cli {
     ///
     /// Example: netkat --as 192.0.2.200 -i eth0 192.0.2.10 80
     #[arg(help_heading = ADDRESSES, long = "as", value_name = "ADDRESS", hide_short_help = true)]
-    pub impersonate: Option<IpAddr>,
+    pub impersonate: Option<String>,
 
     /// MAC address for --as [default: a locally administered one, derived from the address]
     #[arg(help_heading = ADDRESSES, long, value_name = "MAC", requires = "impersonate", hide_short_help = true)]
@@ -310,7 +322,7 @@ pub struct Cli {
     #[arg(help_heading = PACKETS, long, value_name = "NAME", conflicts_with = "udp", hide_short_help = true)]
     pub congestion: Option<Algorithm>,
 
-    /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else the host's]
+    /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else the host's; to a group, 1]
     #[arg(help_heading = PACKETS, long, value_name = "HOPS", hide_short_help = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
 

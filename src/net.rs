@@ -1,4 +1,6 @@
-//! Types that all rooms share: protocols, link addresses, five-tuples.
+//! Types that all rooms share: protocols, link addresses, five-tuples, zones.
+pub mod zone;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -75,7 +77,7 @@ pub struct FiveTuple {
 
 impl fmt::Display for FiveTuple {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} -> {}", self.protocol, self.local, self.remote)
+        write!(f, "{} {} -> {}", self.protocol, zone::endpoint(&self.local), zone::endpoint(&self.remote))
     }
 }
 
@@ -90,6 +92,22 @@ impl MacAddr {
     /// Returns whether this is a group's address, which no host sends from.
     pub fn is_group(self) -> bool {
         self.0[0] & 1 != 0
+    }
+
+    /// Returns the link address of a group (RFC 1112, section 6.4; RFC 2464, section 7); `None` for an address
+    /// that is no group's.
+    pub fn of_group(group: IpAddr) -> Option<MacAddr> {
+        match group {
+            IpAddr::V4(v4) if v4.is_multicast() => {
+                let [_, a, b, c] = v4.octets();
+                Some(MacAddr([0x01, 0x00, 0x5e, a & 0x7f, b, c]))
+            }
+            IpAddr::V6(v6) if v6.is_multicast() => {
+                let [.., a, b, c, d] = v6.octets();
+                Some(MacAddr([0x33, 0x33, a, b, c, d]))
+            }
+            _ => None,
+        }
     }
 
     /// Returns a locally administered address (IEEE 802, section 8.4), the same for equal IP addresses.
@@ -156,6 +174,21 @@ mod tests {
             assert_eq!(text.parse::<MacAddr>().map(|m| m.to_string()), Ok(text.to_owned()));
         }
         assert_eq!("2-0-5e-10-0-1".parse(), Ok(MacAddr([2, 0, 0x5e, 16, 0, 1])));
+    }
+
+    #[test]
+    fn groups_have_link_addresses() {
+        for (group, mac) in [
+            ("239.129.2.3", "01:00:5e:01:02:03"),
+            ("224.0.0.251", "01:00:5e:00:00:fb"),
+            ("ff02::1:ff00:9", "33:33:ff:00:00:09"),
+        ] {
+            let mac = mac.parse().expect("a MAC address");
+            assert_eq!(MacAddr::of_group(group.parse().expect("an address")), Some(mac), "{group}");
+        }
+        for other in ["10.0.0.255", "255.255.255.255", "fe80::1"] {
+            assert_eq!(MacAddr::of_group(other.parse().expect("an address")), None, "{other}");
+        }
     }
 
     #[test]

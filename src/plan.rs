@@ -2,9 +2,11 @@
 //!
 //! Everything is decided and checked here, before anything is opened.
 mod flags;
+mod groups;
 mod listen;
 mod outputs;
 mod remote;
+mod scope;
 mod sniff;
 mod sniff_filter;
 
@@ -15,7 +17,7 @@ use crate::{
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
     },
-    net::Protocol,
+    net::{Protocol, zone::ScopedIp},
     report::{Failure, JsonReport, Verdict, advice},
     runtime::EgressError,
     sniffer::filter::FilterError,
@@ -24,10 +26,7 @@ use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
 use sniff::{check_line_form, sniff, sniffing_flag};
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::Path,
-};
+use std::{net::SocketAddr, path::Path};
 
 /// A command that is ready to run.
 #[derive(Debug)]
@@ -60,7 +59,7 @@ pub(crate) enum PlanError {
     #[error(transparent)]
     Interface(#[from] InterfaceError),
     #[error("{0} is not an address of this host; listen on one of: {1}")]
-    NotLocal(IpAddr, String),
+    NotLocal(ScopedIp, String),
     #[error("no interface of this host is up and has an address to listen on")]
     NowhereToListen,
 }

@@ -102,7 +102,12 @@ impl House {
         let unverified = self.segment(from, OPENING).expect("an unverified source");
         self.stack.learn_return_route(
             unverified,
-            Some(ReturnRoute { next_hop, neighbour: Neighbour::Sender(None), metrics: Metrics::default() }),
+            Some(ReturnRoute {
+                next_hop,
+                neighbour: Neighbour::Sender(None),
+                source: None,
+                metrics: Metrics::default(),
+            }),
         );
         assert_eq!(self.segment(from, OPENING), None);
         let [answer] = self.sent()[..] else { panic!("one answer") };
@@ -190,7 +195,12 @@ fn a_connection_is_spoken_to_by_the_way_it_came_or_by_one_that_leads_back() {
     let unverified = house.segment(via(3, 8), said(b"honest")).expect("an unverified source");
     house.stack.learn_return_route(
         unverified,
-        Some(ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics: Metrics::default() }),
+        Some(ReturnRoute {
+            next_hop: None,
+            neighbour: Neighbour::Sender(None),
+            source: None,
+            metrics: Metrics::default(),
+        }),
     );
     assert_eq!(house.segment(via(3, 8), said(b"honest")), None);
     assert_eq!(received(&house), 6);
@@ -215,7 +225,12 @@ fn fragments_are_asked_about_before_they_are_kept() {
     let unverified = house.frame(via(2, 2), cut(0, true)).expect("an unverified source");
     house.stack.learn_return_route(
         unverified,
-        Some(ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics: Metrics::default() }),
+        Some(ReturnRoute {
+            next_hop: None,
+            neighbour: Neighbour::Sender(None),
+            source: None,
+            metrics: Metrics::default(),
+        }),
     );
     for (offset, more) in [(0, true), (8, true), (16, false)] {
         assert_eq!(house.frame(via(2, 2), cut(offset, more)), None);
@@ -239,7 +254,12 @@ fn a_flood_gets_cookies_that_open_nothing_unasked() {
     assert_eq!((cookie.flags, cookie.next_hop), (SYN | ACK, via(2, 2)));
     for route in [
         None,
-        Some(ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics: Metrics::default() }),
+        Some(ReturnRoute {
+            next_hop: None,
+            neighbour: Neighbour::Sender(None),
+            source: None,
+            metrics: Metrics::default(),
+        }),
     ] {
         let unverified = house.segment(via(2, 2), completing(cookie)).expect("an unverified source");
         assert_eq!(house.stack.accept(), None);

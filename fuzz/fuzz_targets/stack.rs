@@ -23,6 +23,7 @@ use netkat::{
         ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkHeader, NextHop, Outgoing, Received,
         memory::{Impairment, Medium, MemoryLink},
     },
+    neighbour::{LocalAddress, Neighbour},
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
     sniffer::{
@@ -30,8 +31,8 @@ use netkat::{
         decode::{Ip, Network, Tcp, Transport, decode},
     },
     stack::{
-        Admission, AssumedAddress, Audience, DatagramService, FlowRoute, FrameResult, Listener, Neighbour,
-        Path, Settings, Stack, WayBack,
+        Admission, Audience, DatagramService, FlowRoute, FrameResult, Listener, Path, ReturnRoute, Settings,
+        Stack,
         checksum::Sum,
         ip::{self, Fragmentation, Template},
     },
@@ -72,10 +73,10 @@ impl World {
             send_buffer: u.int_in_range(1_000..=100_000)?,
             receive_buffer: u.int_in_range(1_000..=100_000)?,
             hop_limit: None,
-        default_ttl: 64,
+            default_ttl: 64,
             traffic_class: 0,
             congestion: Some(*u.choose(&Algorithm::ALL)?),
-        default_congestion: Algorithm::Cubic,
+            default_congestion: Algorithm::Cubic,
             user_timeout: Some(Duration::from_secs(300)),
             keep_alive: u.arbitrary::<bool>()?.then_some(Duration::from_secs(10)),
         };
@@ -84,7 +85,7 @@ impl World {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             seed
         });
-        stack.ask_ways_back();
+        stack.require_return_routes();
         stack.listen(Listener {
             backlog: 4,
             half_open: u.int_in_range(0..=4)?,
@@ -92,7 +93,7 @@ impl World {
             paths: HashMap::from([(INTERFACE, PATH)]),
         });
         if u.arbitrary()? {
-            stack.impersonate(AssumedAddress {
+            stack.impersonate(LocalAddress {
                 address: local,
                 mac: MacAddr([2, 0, 0, 0, 0, 1]),
                 interface: INTERFACE,
@@ -103,7 +104,12 @@ impl World {
             local: SocketAddr::new(local, 40_000),
             remote: SocketAddr::new(remote, PORT),
         };
-        let route = FlowRoute { next_hop: hop(2, 1), neighbour: Neighbour::Fixed, path: PATH, metrics: Metrics::default() };
+        let route = FlowRoute {
+            next_hop: hop(2, 1),
+            neighbour: Neighbour::Fixed,
+            path: PATH,
+            metrics: Metrics::default(),
+        };
         if u.arbitrary()? {
             stack.datagrams.dial(tuple(Protocol::Udp), route);
         } else {
@@ -159,12 +165,17 @@ impl World {
             let Received { frame, .. } = received;
             let first = Received { reply, frame: &mut *frame, ..received };
             let mut taken = self.stack.ingress(now, first);
-            if let FrameResult::Ask(question) = taken {
-                let way = WayBack { next_hop: None, neighbour: Neighbour::Sender(None), metrics: Metrics::default() };
-                self.stack.learn(question, Some(way));
+            if let FrameResult::Unverified(unverified) = taken {
+                let route = ReturnRoute {
+                    next_hop: None,
+                    neighbour: Neighbour::Sender(None),
+                    source: None,
+                    metrics: Metrics::default(),
+                };
+                self.stack.learn_return_route(unverified, Some(route));
                 let second = Received { reply, frame: &mut *frame, ..received };
                 taken = self.stack.ingress(now, second);
-                assert!(!matches!(taken, FrameResult::Ask(_)), "what is answered is not asked again");
+                assert!(!matches!(taken, FrameResult::Unverified(_)), "what is answered is not asked again");
             }
             if let FrameResult::Data(data) = taken
                 && let Some(mut data) = self.stack.received_data(now, &data, frame)

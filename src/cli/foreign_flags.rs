@@ -6,7 +6,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Flags, and what to use instead.
-const ADVICE: [(&[&str], &str); 34] = [
+const ADVICE: [(&[&str], &str); 33] = [
     (&["-e"], "a program for the connection is --exec 'PROGRAM ARGUMENTS'"),
     (&["-c"], "a shell command for the connection is --sh-exec 'COMMAND'"),
     (&["-m"], "ncat's limit of clients is --max-conns N; nc's minimum TTL of received packets can't be set"),
@@ -26,7 +26,6 @@ const ADVICE: [(&[&str], &str); 34] = [
         &["-r"],
         "ports are probed in the order that they are named; shuffle them with shuf (a capture file: --read FILE)",
     ),
-    (&["-b"], "broadcasts are not sent"),
     (&["-D"], "the stack is netkat's own: -d shows its packets, -vv its decisions"),
     (&["-S"], "TCP MD5 signatures (RFC 2385) are not implemented"),
     (&["-F"], "no socket can be passed: the connection is not the kernel's"),

@@ -3,7 +3,10 @@ use crate::{
     host::{interface::Framing, neighbour},
     link::{LinkHeader, NextHop},
     neighbour::Neighbour,
-    net::{FiveTuple, Protocol},
+    net::{
+        FiveTuple, Protocol,
+        zone::{ScopedIp, scoped},
+    },
     process::signals,
     report::{Error, Hint, JsonReport},
     runtime::{
@@ -157,6 +160,7 @@ impl Origin {
                 }
                 (Err(_), NextHopAddress::Ip(address)) => {
                     let waited = start.elapsed();
+                    let address = ScopedIp::new(address, egress.interface.index);
                     let lost = || runtime::Error::NoNeighbour { address, waited }.into();
                     origin.unreachable.extend(ports.map(|port| (port, lost())));
                 }
@@ -179,25 +183,33 @@ impl Origin {
         &self.leg(port).egress
     }
 
-    /// Starts a connection; the SYN leaves with the engine's next turn.
-    pub fn dial(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
-        let (tuple, route) = self.flow(engine, Protocol::Tcp, remote);
+    /// Starts a connection to a remote port; the SYN leaves with the engine's next turn.
+    pub fn dial(&self, engine: &mut Engine, port: u16) -> FiveTuple {
+        let (tuple, route) = self.flow(engine, Protocol::Tcp, port);
         engine.stack.dial(engine.reactor.now(), tuple, route);
         tuple
     }
 
-    /// Makes `remote` the peer of the UDP port.
-    pub fn dial_datagrams(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
-        let (tuple, route) = self.flow(engine, Protocol::Udp, remote);
-        engine.stack.datagrams.dial(tuple, route);
+    /// Makes a remote port the peer of the UDP port.
+    pub fn dial_datagrams(&self, engine: &mut Engine, port: u16) -> FiveTuple {
+        let (tuple, route) = self.flow(engine, Protocol::Udp, port);
+        match self.egress(port).is_to_group() {
+            true => engine.stack.datagrams.dial_group(tuple, route),
+            false => engine.stack.datagrams.dial(tuple, route),
+        }
         tuple
     }
 
+    /// Returns a remote port of the host, with the zone that its route gives the address.
+    pub fn remote(&self, port: u16) -> SocketAddr {
+        scoped(self.request.query.destination, port, self.egress(port).interface.index)
+    }
+
     /// Returns the five-tuple and the route of a flow.
-    fn flow(&self, engine: &Engine, protocol: Protocol, remote: SocketAddr) -> (FiveTuple, FlowRoute) {
-        let Leg { egress, next_hop, neighbour } = self.leg(remote.port());
-        let local = SocketAddr::new(egress.source, engine.port());
-        let remote = SocketAddr::new(remote.ip(), remote.port());
+    fn flow(&self, engine: &Engine, protocol: Protocol, port: u16) -> (FiveTuple, FlowRoute) {
+        let Leg { egress, next_hop, neighbour } = self.leg(port);
+        let local = scoped(egress.source, engine.port(), egress.interface.index);
+        let remote = self.remote(port);
         let path = engine.path(&egress.interface, egress.mtu);
         let route = FlowRoute { next_hop: *next_hop, neighbour: *neighbour, path, metrics: egress.metrics };
         (FiveTuple { protocol, local, remote }, route)

@@ -1,7 +1,7 @@
 //! Connecting: tries each address of the host in turn, until one answers.
 use super::attempt::{self, Attempt, Opened};
 use crate::{
-    net::FiveTuple,
+    net::{FiveTuple, zone::endpoint},
     report::{Error, JsonReport},
     runtime::Engine,
     session::{self, Command, Policy, single},
@@ -63,9 +63,9 @@ impl Attempt {
     fn dial(&self, opened: &mut Opened, wait: Duration, report: &mut JsonReport) -> Result<FiveTuple, Error> {
         let start = opened.engine.reactor.now();
         let Opened { engine, origin } = opened;
-        let tuple = origin.dial(engine, self.remote);
+        let tuple = origin.dial(engine, self.remote.port());
         report.flow(&tuple);
-        log::info!("dialing {} from {}", self.remote, tuple.local);
+        log::info!("dialing {} from {}", endpoint(&tuple.remote), endpoint(&tuple.local));
         let ended = engine.run_until(Some(start + wait), |stack| answer(stack, &tuple))?;
         report.discarded(engine.stack.peek(&tuple).and_then(Flow::discards));
         ended.unwrap_or_else(|| Err(origin.silence(&engine.stack, &tuple, wait)))?;

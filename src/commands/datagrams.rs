@@ -4,6 +4,7 @@
 //! hear the answer, a server until it is interrupted, unless -q says otherwise.
 use super::attempt::{self, Attempt, Opened};
 use crate::{
+    net::zone::endpoint,
     report::{Error, JsonReport},
     runtime::{Engine, Port, Setup, assume},
     session::{
@@ -13,7 +14,7 @@ use crate::{
     stack::{Audience, DatagramService},
     stdio::{self, Stream},
 };
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 /// Time that a client waits for the answer after the input's end.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
@@ -34,10 +35,8 @@ pub(crate) struct DatagramConnect {
 impl DatagramConnect {
     /// Sends and receives until the session ends.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
-        let opened = attempt::first(&self.attempts, |attempt, _| {
-            Ok((attempt.remote, attempt.open_datagrams(self.wait, report)?))
-        });
-        let Some((remote, (mut engine, interface))) = opened? else { return Ok(()) };
+        let opened = attempt::first(&self.attempts, |attempt, _| attempt.open_datagrams(self.wait, report));
+        let Some((mut engine, remote, interface)) = opened? else { return Ok(()) };
         let streams = streams()?;
         engine.enter_sandbox()?;
         let policy = Policy {
@@ -53,12 +52,16 @@ impl DatagramConnect {
 }
 
 impl Attempt {
-    /// Opens everything. Returns also the name of the interface that datagrams leave by.
-    fn open_datagrams(&self, wait: Duration, report: &mut JsonReport) -> Result<(Engine, String), Error> {
+    /// Opens everything. Returns also the peer, and the name of the interface that datagrams leave by.
+    fn open_datagrams(
+        &self,
+        wait: Duration,
+        report: &mut JsonReport,
+    ) -> Result<(Engine, SocketAddr, String), Error> {
         let Opened { mut engine, origin } = self.open(&[self.remote.port()], wait, report)?;
-        let tuple = origin.dial_datagrams(&mut engine, self.remote);
-        log::info!("sending to {} from {}", self.remote, tuple.local);
-        Ok((engine, origin.egress(self.remote.port()).interface.name.clone()))
+        let tuple = origin.dial_datagrams(&mut engine, self.remote.port());
+        log::info!("sending to {} from {}", endpoint(&tuple.remote), endpoint(&tuple.local));
+        Ok((engine, tuple.remote, origin.egress(self.remote.port()).interface.name.clone()))
     }
 }
 

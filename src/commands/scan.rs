@@ -8,7 +8,7 @@ mod udp;
 
 use super::attempt::{Attempt, Opened, Origin, lacks_route};
 use crate::{
-    net::Protocol,
+    net::{Protocol, zone::ScopedIp},
     report::{Error, JsonReport, Verdict},
     session,
     stdio::{self, Writer},
@@ -82,11 +82,11 @@ impl Scan {
             engine.enter_sandbox()?;
         }
         for (port, error) in std::mem::take(&mut origin.unreachable) {
-            results.note(SocketAddr::new(attempt.remote.ip(), port), Err(error));
+            results.note(origin.remote(port), Err(error));
         }
         ports.retain(|port| !results.known.contains_key(port));
-        log::info!("probing {} ports of {}", ports.len(), attempt.remote.ip());
-        let sweep = Sweep { origin, address: attempt.remote, wait: self.wait, ports };
+        log::info!("probing {} ports of {}", ports.len(), ScopedIp::from(origin.remote(0)));
+        let sweep = Sweep { origin, wait: self.wait, ports };
         match self.protocol {
             Protocol::Tcp => tcp::run(&mut engine, sweep, results),
             Protocol::Udp => udp::run(&mut engine, sweep, results),
@@ -97,17 +97,9 @@ impl Scan {
 /// The probes of one address.
 struct Sweep {
     origin: Origin,
-    /// The address; its port is unused.
-    address: SocketAddr,
     wait: Duration,
     /// Ports that are not probed yet.
     ports: VecDeque<u16>,
-}
-
-impl Sweep {
-    fn remote(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.address.ip(), port)
-    }
 }
 
 /// The results so far.
@@ -145,7 +137,8 @@ impl Results<'_> {
         {
             let result = result.as_ref().copied();
             let state = state(result);
-            lines.push_str(&format!("{} {}/{} {state}\n", at.ip(), at.port(), self.protocol));
+            let address = ScopedIp::from(*at);
+            lines.push_str(&format!("{address} {}/{} {state}\n", at.port(), self.protocol));
             self.report.port(*at, self.protocol, state, result);
             self.unprinted.pop_front();
         }
@@ -174,7 +167,7 @@ impl Results<'_> {
         let verdict = Verdict::from(&error);
         let alike = failures.iter().all(|(_, error)| Verdict::from(error) == verdict);
         let verdict = if alike { verdict } else { Verdict::Failed };
-        Err(Error::NothingOpen { address: at.ip(), ports, verdict })
+        Err(Error::NothingOpen { address: at.into(), ports, verdict })
     }
 }
 

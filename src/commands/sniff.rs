@@ -26,8 +26,8 @@ use std::{io::Write, path::PathBuf};
 pub(crate) enum Source {
     /// One interface, or all of them, through a filter's program.
     Live { interface: Option<Interface>, promiscuous: bool, program: Option<Program> },
-    /// A capture file, through a filter.
-    File { path: PathBuf, filter: Option<Filter> },
+    /// A capture file, through a filter; of one interface, if its name is given.
+    File { path: PathBuf, filter: Option<Filter>, zone: Option<String> },
 }
 
 /// Frames to show and to record.
@@ -57,8 +57,9 @@ impl Sniff {
     /// Shows and records frames until the source, the count, a signal or the reader ends it.
     pub fn run(&self) -> Result<(), Error> {
         match &self.source {
-            Source::File { path, filter } => {
-                self.replay(CaptureReader::open(path).map_err(SinkError::Capture)?, filter.as_ref())
+            Source::File { path, filter, zone } => {
+                let reader = CaptureReader::open(path).map_err(SinkError::Capture)?;
+                self.replay(reader, filter.as_ref(), zone.as_deref())
             }
             Source::Live { interface, promiscuous, program } => {
                 self.watch(interface.as_ref(), *promiscuous, program.as_ref())
@@ -66,20 +67,31 @@ impl Sniff {
         }
     }
 
-    fn replay(&self, mut reader: CaptureReader, filter: Option<&Filter>) -> Result<(), Error> {
+    fn replay(
+        &self,
+        mut reader: CaptureReader,
+        filter: Option<&Filter>,
+        zone: Option<&str>,
+    ) -> Result<(), Error> {
         let mut filter = filter.map(RecordedFilter::new);
         let mut sink = self.output.open(stdout()?)?;
         self.sandbox.enter(&[])?;
+        // Whether each interface of the file is in the zone.
+        let mut within = Vec::new();
         let result = loop {
             // The rest may come from a pipe, whose writer takes its time.
             if !reader.is_buffered() && !flush(&mut sink)? {
                 break Ok(());
             }
             match reader.read() {
-                Ok(Some(CaptureRecord::Interface(interface))) => drop(sink.add_interface(interface)?),
+                Ok(Some(CaptureRecord::Interface(interface))) => {
+                    within.push(zone.is_none_or(|zone| zone == interface.name));
+                    sink.add_interface(interface)?;
+                }
                 Ok(Some(CaptureRecord::Frame(frame))) => {
-                    let passes = filter.as_mut().map_or(Ok(true), |filter| filter.passes(&frame));
-                    if passes? && self.write(&mut sink, &frame)? == Progress::Done {
+                    let here = within.get(frame.interface as usize).copied().unwrap_or(zone.is_none());
+                    let passes = here && filter.as_mut().map_or(Ok(true), |filter| filter.passes(&frame))?;
+                    if passes && self.write(&mut sink, &frame)? == Progress::Done {
                         break Ok(());
                     }
                 }
@@ -87,6 +99,9 @@ impl Sniff {
                 Err(error) => break Err(SinkError::Capture(error).into()),
             }
         };
+        if let Some(zone) = zone.filter(|_| !within.contains(&true)) {
+            log::warn!("the file has no frame of an interface {zone}");
+        }
         // The readable part of a damaged file is shown before the error.
         flush(&mut sink)?;
         if let Some(skipped) = reader.skipped() {

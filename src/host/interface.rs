@@ -1,6 +1,9 @@
 //! The host's network interfaces and their addresses, as rtnetlink(7) lists them.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -13,7 +16,7 @@ use netlink_packet_route::{
 use nix::errno::Errno;
 
 use super::netlink::{Netlink, NetlinkError};
-use crate::net::MacAddr;
+use crate::net::{MacAddr, zone};
 
 /// The link header of an interface's frames at a packet socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +74,8 @@ pub struct Address {
     pub ip: IpAddr,
     /// Length of the on-link prefix, in bits.
     pub prefix: u8,
+    /// The broadcast address that was set with it.
+    pub broadcast: Option<Ipv4Addr>,
     /// Index of its interface.
     pub interface: u32,
     /// Duplicate address detection has not finished: not usable as a source yet.
@@ -93,6 +98,19 @@ impl Address {
     /// Returns whether the kernel lets a socket send from the address.
     pub fn usable(&self) -> bool {
         !self.tentative && !self.duplicate
+    }
+
+    /// Returns the subnet's broadcast addresses: the one set, and that of the prefix (fib_add_ifaddr in
+    /// net/ipv4/fib_frontend.c).
+    pub fn broadcasts(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let of_prefix = match self.ip {
+            IpAddr::V4(v4) if self.prefix < 31 => {
+                let hosts = u32::MAX.checked_shr(self.prefix.into()).unwrap_or_default();
+                Some(Ipv4Addr::from_bits(v4.to_bits() | hosts))
+            }
+            _ => None,
+        };
+        self.broadcast.into_iter().chain(of_prefix.filter(|of| Some(*of) != self.broadcast)).map(IpAddr::V4)
     }
 
     /// Returns whether `peer` is within the address's prefix.
@@ -235,6 +253,7 @@ impl Interface {
                 _ => {}
             }
         }
+        zone::remember(interface.index, &interface.name);
         interface
     }
 }
@@ -384,12 +403,13 @@ fn is_link_local(ip: IpAddr) -> bool {
 
 fn address(message: &AddressMessage) -> Option<Address> {
     let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
-    let (mut local, mut other) = (None, None);
+    let (mut local, mut other, mut broadcast) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             // On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours (linux/if_addr.h).
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => other = Some(*ip),
+            AddressAttribute::Broadcast(address) => broadcast = Some(*address),
             AddressAttribute::Flags(wide) => flags = *wide,
             _ => {}
         }
@@ -397,6 +417,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
     Some(Address {
         ip: local.or(other)?,
         prefix: message.header.prefix_len,
+        broadcast,
         interface: message.header.index,
         tentative: flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic),
         duplicate: flags.contains(AddressFlags::Dadfailed),

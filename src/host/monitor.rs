@@ -10,7 +10,7 @@ use super::{
     netlink::{Netlink, NetlinkError},
     route::{self, FibEntry, Query},
 };
-use crate::net::MacAddr;
+use crate::net::{MacAddr, zone};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::unistd::getuid;
 use std::{
@@ -87,6 +87,11 @@ impl Monitor {
         route::fib_entry(&mut self.questions, &Query { user: self.user, ..*query })
     }
 
+    /// Returns the source address that the kernel chooses for `query`, if there is a route.
+    pub fn source(&mut self, query: &Query) -> Option<IpAddr> {
+        route::source(&mut self.questions, &Query { user: self.user, ..*query })
+    }
+
     /// Returns the kernel's entry for a neighbour, if it has one.
     ///
     /// # Errors
@@ -101,6 +106,9 @@ impl Monitor {
 
     /// Returns the next hop from `source` to `destination`, if the route leads out of this interface.
     pub fn next_hop(&mut self, interface: u32, source: IpAddr, destination: IpAddr) -> Option<IpAddr> {
+        if zone::needs_zone(destination) {
+            return Some(destination);
+        }
         let found = self.towards(Some(source), destination);
         // The table has no route from an assumed address.
         let found = found.or_else(|| self.towards(None, destination));

@@ -24,7 +24,7 @@ use super::{
     interface::{self, Framing, InterfaceError},
     netlink::{Netlink, NetlinkError},
 };
-use crate::net::MacAddr;
+use crate::net::{MacAddr, zone::on_interface};
 
 /// The notification group for neighbours (linux/rtnetlink.h).
 pub(super) const RTNLGRP_NEIGH: u32 = 3;
@@ -61,8 +61,9 @@ impl NeighbourEntry {
 pub enum NeighbourError {
     /// The neighbour does not answer the kernel.
     #[error(
-        "no neighbour: {address} did not answer {protocol} on {interface}; \
-         check the address, and that the host is up and on this segment"
+        "no neighbour: {at} did not answer {protocol} on {interface}; \
+         check the address, and that the host is up and on this segment",
+        at = on_interface(*address, interface)
     )]
     Failed {
         /// The neighbour's address.
@@ -73,7 +74,7 @@ pub enum NeighbourError {
         protocol: Discovery,
     },
     /// The neighbour has not answered yet.
-    #[error("no neighbour: {address} did not answer {protocol} on {interface} within {} ms", waited.as_millis())]
+    #[error("no neighbour: {at} did not answer {protocol} on {interface} within {} ms", waited.as_millis(), at = on_interface(*address, interface))]
     TimedOut {
         /// The neighbour's address.
         address: IpAddr,
@@ -85,7 +86,7 @@ pub enum NeighbourError {
         waited: Duration,
     },
     /// The interface has no link addresses.
-    #[error("{interface} has no 48-bit link addresses, so {address} has none to resolve")]
+    #[error("{interface} has no 48-bit link addresses, so {at} has none to resolve", at = on_interface(*address, interface))]
     NoLinkAddress {
         /// The neighbour's address.
         address: IpAddr,
@@ -94,8 +95,9 @@ pub enum NeighbourError {
     },
     /// CAP_NET_ADMIN is missing.
     #[error(
-        "could not make the kernel resolve {address} on {interface}: permission denied; \
-         needs CAP_NET_ADMIN (run with sudo)"
+        "could not make the kernel resolve {at} on {interface}: permission denied; \
+         needs CAP_NET_ADMIN (run with sudo)",
+        at = on_interface(*address, interface)
     )]
     NotPermitted {
         /// The neighbour's address.
@@ -104,7 +106,7 @@ pub enum NeighbourError {
         interface: String,
     },
     /// The interface is down.
-    #[error("interface {interface} is down, so {address} can't be resolved; try: ip link set {interface} up")]
+    #[error("interface {interface} is down, so {at} can't be resolved; try: ip link set {interface} up", at = on_interface(*address, interface))]
     InterfaceDown {
         /// The neighbour's address.
         address: IpAddr,
@@ -115,7 +117,7 @@ pub enum NeighbourError {
     #[error(transparent)]
     Interface(#[from] InterfaceError),
     /// The kernel does not answer.
-    #[error("could not {what} the neighbour {address} on {interface}: {source}")]
+    #[error("could not {what} the neighbour {at} on {interface}: {source}", at = on_interface(*address, interface))]
     Netlink {
         /// The failed operation, as a verb phrase.
         what: &'static str,

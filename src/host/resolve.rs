@@ -8,8 +8,11 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs},
 };
 
-use super::interface::{self, InterfaceError};
-use crate::net::Protocol;
+use super::interface::{self, Interface, InterfaceError};
+use crate::net::{
+    Protocol,
+    zone::{self, ScopedIp},
+};
 
 /// The list of services, services(5).
 const SERVICES: &str = "/etc/services";
@@ -74,8 +77,10 @@ pub enum ResolveError {
     /// The text before the zone is no IPv6 address.
     #[error("\"{0}\" is not an IPv6 address with a zone; write it as fe80::1%eth0")]
     InvalidZone(String),
-    /// The address is not link-local.
-    #[error("\"{name}\": only link-local addresses (fe80::/10, ff02::/16) have a zone; leave it out")]
+    /// The address is neither link-local nor a group.
+    #[error(
+        "\"{name}\": only link-local addresses (fe80::/10) and groups (ff00::/8) have a zone; leave it out"
+    )]
     ZoneOfGlobal {
         /// The address with its zone.
         name: String,
@@ -101,19 +106,14 @@ pub fn addresses(
     family: Family,
     numeric: bool,
 ) -> Result<Vec<SocketAddr>, ResolveError> {
-    let all = if let Ok(literal) = host.parse::<IpAddr>() {
-        vec![SocketAddr::new(literal.to_canonical(), port)]
-    } else if let Some((address, zone)) = host.split_once('%') {
-        vec![zoned(host, address, zone, port)?]
-    } else if numeric {
-        return Err(ResolveError::NotNumeric(host.to_owned()));
-    } else {
-        look_up(host, port)?
+    let all = match literal(host, port) {
+        Err(ResolveError::NotNumeric(_)) if !numeric => look_up(host, port)?,
+        literal => vec![literal?],
     };
     let (wanted, other): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|address| family.includes(address.ip()));
     if wanted.is_empty() {
-        let present: Vec<_> = other.iter().map(|address| address.ip().to_string()).collect();
+        let present: Vec<_> = other.iter().map(|address| ScopedIp::from(*address).to_string()).collect();
         return Err(ResolveError::NoAddressOfFamily {
             name: host.to_owned(),
             wanted: family,
@@ -121,6 +121,20 @@ pub fn addresses(
         });
     }
     Ok(wanted)
+}
+
+/// Parses an address that may have a zone. Looks up no name.
+///
+/// # Errors
+/// [`ResolveError::NotNumeric`], and the errors of a zone.
+pub fn literal(host: &str, port: u16) -> Result<SocketAddr, ResolveError> {
+    if let Ok(literal) = host.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(literal.to_canonical(), port));
+    }
+    match host.split_once('%') {
+        Some((address, zone)) => zoned(host, address, zone, port),
+        None => Err(ResolveError::NotNumeric(host.to_owned())),
+    }
 }
 
 fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
@@ -143,20 +157,27 @@ fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
 
 fn zoned(host: &str, address: &str, zone: &str, port: u16) -> Result<SocketAddr, ResolveError> {
     let ip: Ipv6Addr = address.parse().map_err(|_| ResolveError::InvalidZone(host.to_owned()))?;
-    // RFC 4007 section 6; link-local multicast is ff?2::/16 (RFC 4291 section 2.7).
-    let link_local_multicast = ip.is_multicast() && ip.segments()[0] & 0xf == 2;
-    if !ip.is_unicast_link_local() && !link_local_multicast {
+    // A wider group has a zone, too (RFC 4007, section 6): here, the interface that datagrams leave by.
+    if !zone::may_have_zone(ip.into()) {
         return Err(ResolveError::ZoneOfGlobal { name: host.to_owned() });
     }
-    let interface = match interface::by_name(zone) {
+    let scope = interface_of(zone)
+        .map_err(|source| ResolveError::UnknownZone { name: host.to_owned(), source })?
+        .index;
+    Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)))
+}
+
+/// Returns the interface that a zone names, by name or index (RFC 4007, section 11.2).
+///
+/// # Errors
+/// [`InterfaceError`].
+pub fn interface_of(zone: &str) -> Result<Interface, InterfaceError> {
+    match interface::by_name(zone) {
         Err(InterfaceError::UnknownName { .. }) if is_number(zone) => {
             interface::by_index(zone.parse().unwrap_or_default())
         }
         named => named,
-    };
-    let scope =
-        interface.map_err(|source| ResolveError::UnknownZone { name: host.to_owned(), source })?.index;
-    Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)))
+    }
 }
 
 /// The reason why a text names no port.
@@ -316,7 +337,7 @@ worse 99999/tcp
     #[test]
     fn zones_name_interfaces() {
         let lo = |host| addresses(host, 80, Family::Any, true);
-        for host in ["fe80::1%lo", "fe80::1%1", "ff02::1%lo"] {
+        for host in ["fe80::1%lo", "fe80::1%1", "ff02::1%lo", "ff05::1%lo"] {
             let found = lo(host).expect(host);
             assert!(
                 matches!(found.as_slice(), [SocketAddr::V6(v6)] if v6.scope_id() == 1),

@@ -12,7 +12,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
 };
 
 use log::debug;
@@ -33,7 +33,10 @@ use super::{
     metrics::Metrics,
     netlink::{Netlink, NetlinkError},
 };
-use crate::net::Protocol;
+use crate::net::{
+    Protocol,
+    zone::{ScopedIp, needs_zone},
+};
 
 /// The total length field of an IP packet has 16 bits.
 const MAX_IP_PACKET: u32 = 65535;
@@ -134,16 +137,16 @@ pub enum RouteError {
         "no route to {0}: the network is unreachable, no routing table has an entry for it; \
          add a route, or name interface and next hop"
     )]
-    None(IpAddr),
+    None(ScopedIp),
     /// An unreachable route or rule.
     #[error("no route to {0}: the routing policy declares it unreachable; see: ip route get {0}; ip rule")]
-    Unreachable(IpAddr),
+    Unreachable(ScopedIp),
     /// A prohibit route or rule.
     #[error("no route to {0}: the routing policy prohibits it; see: ip route get {0}; ip rule")]
-    Prohibited(IpAddr),
+    Prohibited(ScopedIp),
     /// A blackhole route or rule.
     #[error("no route to {0}: the routing policy discards it (blackhole); see: ip route get {0}; ip rule")]
-    Blackhole(IpAddr),
+    Blackhole(ScopedIp),
     /// The source is no address of this host.
     #[error("source address {source_address} is not on this host; use one of its own addresses")]
     ForeignSource {
@@ -189,9 +192,20 @@ pub enum RouteError {
         /// The interface's name.
         interface: String,
     },
-    /// A link-local destination without a zone.
+    /// A link-local destination, or a group of the link, without a zone.
     #[error("{0} is link-local: say on which interface, as {0}%eth0")]
     ZoneMissing(Ipv6Addr),
+    /// TCP to a group; the kernel's connect(2) says ENETUNREACH.
+    #[error(
+        "no route to {destination}: the network is unreachable by TCP, which has no {}",
+        if *.kind == Kind::Broadcast { "broadcast" } else { "multicast" }
+    )]
+    NotUnicast {
+        /// The destination.
+        destination: ScopedIp,
+        /// [`Kind::Broadcast`] or [`Kind::Multicast`].
+        kind: Kind,
+    },
     /// The destination is 0.0.0.0 or ::.
     #[error("{0} is no destination; this host is 127.0.0.1 or ::1")]
     Unspecified(IpAddr),
@@ -249,6 +263,24 @@ pub fn lookup(query: &Query) -> Result<Route, RouteError> {
     let route = route(&answer, query)?;
     debug!("route: {route:?}");
     Ok(route)
+}
+
+/// Returns the kind of a destination as far as the address alone tells it; [`Kind::Unicast`] for a subnet's
+/// broadcast address, too.
+pub fn kind_by_address(destination: IpAddr) -> Kind {
+    match destination {
+        IpAddr::V4(Ipv4Addr::BROADCAST) => Kind::Broadcast,
+        _ if destination.is_multicast() => Kind::Multicast,
+        _ => Kind::Unicast,
+    }
+}
+
+/// Returns the kind of a flow's destination; [`Kind::Unicast`] without a route.
+pub fn kind(query: &Query) -> Kind {
+    match kind_by_address(query.destination) {
+        Kind::Unicast => lookup(&Query { source: None, ..*query }).map_or(Kind::Unicast, |route| route.kind),
+        kind => kind,
+    }
 }
 
 /// Returns whether only the default route leads to the destination. `false` also where the kernel does not
@@ -369,11 +401,16 @@ pub(super) fn neighbour_towards(
     Some((answer.interface, answer.gateway.unwrap_or(destination)))
 }
 
+/// Returns the source address that the kernel chooses for `query`, over an open socket.
+pub(super) fn source(netlink: &mut Netlink, query: &Query) -> Option<IpAddr> {
+    ask(netlink, query).ok()?.source
+}
+
 /// Refuses destinations that the kernel would misunderstand.
 fn check(query: &Query) -> Result<(), RouteError> {
     match (query.destination, query.interface) {
         (destination, _) if destination.is_unspecified() => Err(RouteError::Unspecified(destination)),
-        (IpAddr::V6(v6), None) if v6.is_unicast_link_local() => Err(RouteError::ZoneMissing(v6)),
+        (IpAddr::V6(v6), None) if needs_zone(v6.into()) => Err(RouteError::ZoneMissing(v6)),
         _ => Ok(()),
     }
 }
@@ -522,14 +559,15 @@ struct Answer {
 
 fn ask(netlink: &mut Netlink, query: &Query) -> Result<Answer, RouteError> {
     let destination = query.destination;
+    let here = ScopedIp::new(destination, query.interface.unwrap_or_default());
     let replies =
         netlink.request(RouteNetlinkMessage::GetRoute(question(query)), 0).map_err(|source| match source
             .errno()
         {
-            Some(Errno::ENETUNREACH) => RouteError::None(destination),
-            Some(Errno::EHOSTUNREACH) => RouteError::Unreachable(destination),
-            Some(Errno::EACCES) => RouteError::Prohibited(destination),
-            Some(Errno::EINVAL) => RouteError::Blackhole(destination),
+            Some(Errno::ENETUNREACH) => RouteError::None(here),
+            Some(Errno::EHOSTUNREACH) => RouteError::Unreachable(here),
+            Some(Errno::EACCES) => RouteError::Prohibited(here),
+            Some(Errno::EINVAL) => RouteError::Blackhole(here),
             _ => RouteError::Netlink { destination, source },
         })?;
     let reply = replies.into_iter().find_map(|reply| match reply {

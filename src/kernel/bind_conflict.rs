@@ -1,6 +1,12 @@
 //! Finds the sockets that hold a port, by the kernel's socket diagnostics (sock_diag(7)).
 
-use crate::{host::netlink::Netlink, net::Protocol};
+use crate::{
+    host::netlink::Netlink,
+    net::{
+        Protocol,
+        zone::{endpoint, needs_zone, scoped, zone_of},
+    },
+};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6},
@@ -55,26 +61,30 @@ pub enum BindConflict {
 impl fmt::Display for BindConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BindConflict::Socket { state: LISTEN, local, .. } => write!(f, "a process listens on {local}"),
+            BindConflict::Socket { state: LISTEN, local, .. } => {
+                write!(f, "a process listens on {}", endpoint(local))
+            }
             BindConflict::Socket { state: ESTABLISHED, local, remote, .. } => {
-                write!(f, "a socket at {local} is connected to {remote}")
+                write!(f, "a socket at {} is connected to {}", endpoint(local), endpoint(remote))
             }
             BindConflict::Socket { protocol: Protocol::Udp, local, .. } => {
-                write!(f, "a process receives on {local}")
+                write!(f, "a process receives on {}", endpoint(local))
             }
             BindConflict::Socket { state: CLOSE, local, .. } => {
-                write!(f, "a process has bound {local}, and may be about to listen there")
+                write!(f, "a process has bound {}, and may be about to listen there", endpoint(local))
             }
             BindConflict::Socket { state, local, remote, .. } => {
-                write!(f, "a connection of {local} with {remote} is in state {}", state_name(*state))
+                let state = state_name(*state);
+                write!(f, "a connection of {} with {} is in state {state}", endpoint(local), endpoint(remote))
             }
             BindConflict::TimeWait { remote } => {
-                write!(f, "an earlier connection with {remote} is in state TIME-WAIT")
+                write!(f, "an earlier connection with {} is in state TIME-WAIT", endpoint(remote))
             }
             BindConflict::Concealed { remote } => write!(
                 f,
-                "an earlier connection with {remote} is in state TIME-WAIT, for a minute at most, and this kernel (before \
-                 Linux 6.8) does not tell whether a process has bound the port, too"
+                "an earlier connection with {} is in state TIME-WAIT, for a minute at most, and this kernel (before \
+                 Linux 6.8) does not tell whether a process has bound the port, too",
+                endpoint(remote)
             ),
             BindConflict::Unlisted => write!(f, "another socket is bound to it"),
         }
@@ -155,6 +165,11 @@ fn list(protocol: Protocol, port: u16, states: StateFlags) -> io::Result<Vec<Ine
 /// Returns whether a socket's local address covers the wanted one. A socket at :: may hold IPv4 as well;
 /// the kernel does not list that property.
 fn holds(socket: &SocketId, wanted: SocketAddr) -> bool {
+    // The same link-local address on another link is another address (RFC 4007, section 6).
+    let elsewhere = |zone| socket.interface_id != 0 && socket.interface_id != zone;
+    if needs_zone(wanted.ip()) && zone_of(&wanted).is_some_and(elsewhere) {
+        return false;
+    }
     let (held, wanted_ip) = (socket.source_address.to_canonical(), wanted.ip().to_canonical());
     if held.is_ipv4() == wanted_ip.is_ipv4() {
         held == wanted_ip || held.is_unspecified() || wanted_ip.is_unspecified()
@@ -165,7 +180,7 @@ fn holds(socket: &SocketId, wanted: SocketAddr) -> bool {
 
 fn describe(protocol: Protocol, socket: &InetResponseHeader) -> BindConflict {
     let id = &socket.socket_id;
-    let address = |ip: IpAddr, port| SocketAddr::new(ip.to_canonical(), port);
+    let address = |ip: IpAddr, port| scoped(ip.to_canonical(), port, id.interface_id);
     let remote = address(id.destination_address, id.destination_port);
     if protocol == Protocol::Tcp && socket.state == TIME_WAIT {
         return BindConflict::TimeWait { remote };

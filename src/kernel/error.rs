@@ -1,8 +1,14 @@
 //! The errors of programs, attachments and the port lease.
 
 use super::bind_conflict::BindConflict;
-use crate::{net::Protocol, process::capability::CapabilityError};
-use std::{io, net::SocketAddr};
+use crate::{
+    net::{Protocol, zone::endpoint},
+    process::capability::CapabilityError,
+};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 /// The reason why netkat cannot put an object into the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +70,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The port could not be bound, for a reason of its own.
-    #[error("cannot hold {protocol} port {address}: {source}")]
+    #[error("cannot hold {protocol} port {}: {source}", endpoint(address))]
     Lease {
         /// The port's protocol.
         protocol: Protocol,
@@ -73,9 +79,18 @@ pub enum KernelError {
         /// The kernel's error.
         source: io::Error,
     },
+    /// The kernel makes this host no member of a group.
+    #[error("cannot join the group {group}: {source}; name an interface that can carry it")]
+    Membership {
+        /// The group.
+        group: IpAddr,
+        /// The kernel's error.
+        source: io::Error,
+    },
     /// Another socket has the port.
     #[error(
-        "cannot hold {protocol} port {address}: {conflict}; choose another port or end what uses this one"
+        "cannot hold {protocol} port {}: {conflict}; choose another port or end what uses this one",
+        endpoint(address)
     )]
     PortInUse {
         /// The port's protocol.
@@ -87,7 +102,8 @@ pub enum KernelError {
     },
     /// No interface has the address.
     #[error(
-        "cannot hold {protocol} port {address}: the address is not this host's (or not yet ready to use)"
+        "cannot hold {protocol} port {}: the address is not this host's (or not yet ready to use)",
+        endpoint(address)
     )]
     NotLocal {
         /// The port's protocol.

@@ -7,6 +7,9 @@ use std::net::IpAddr;
 /// Maximum local addresses of one family in a [`FlowFilter`]: MAX_LOCAL in bpf/flow.h.
 pub const MAX_LOCAL_ADDRESSES: usize = 64;
 
+/// Maximum groups of one family in a [`FlowFilter`]: MAX_GROUPS in bpf/flow.h.
+pub const MAX_GROUPS: usize = 72;
+
 /// The packets that the capture program lets through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
@@ -24,6 +27,11 @@ pub struct FlowFilter {
     /// Our addresses of either family: at least one, at most [`MAX_LOCAL_ADDRESSES`] of each, none
     /// unspecified. On a router, a guard without an address would drop forwarded packets.
     pub local_addresses: Vec<IpAddr>,
+    /// Groups and broadcast addresses that we hear, of UDP: at most 72 of each family. The kernel gets
+    /// their datagrams, too.
+    pub groups: Vec<IpAddr>,
+    /// Datagrams to the local addresses are not ours, only those to groups; ICMP errors still are.
+    pub groups_only: bool,
     /// Our port; not 0.
     pub local_port: u16,
     /// The only peer; `None` for a listener.
@@ -112,7 +120,27 @@ impl FlowFilter {
         if self.local_addresses.iter().any(IpAddr::is_unspecified) {
             return Err(KernelError::InvalidFilter("a local address is unspecified"));
         }
+        config.groups_only = self.groups_only.into();
+        self.write_groups(config)?;
         write_local(config, &self.local_addresses)
+    }
+
+    fn write_groups(&self, config: &mut types::config) -> Result<(), KernelError> {
+        for group in &self.groups {
+            let (count, written) = match group {
+                IpAddr::V4(v4) => {
+                    let slot = config.group4.get_mut(config.group4_count as usize);
+                    (&mut config.group4_count, slot.map(|slot| *slot = u32::from_ne_bytes(v4.octets())))
+                }
+                IpAddr::V6(v6) => {
+                    let slot = config.group6.get_mut(config.group6_count as usize);
+                    (&mut config.group6_count, slot.map(|slot| *slot = halves(*v6)))
+                }
+            };
+            written.ok_or(KernelError::TooManyAddresses { limit: MAX_GROUPS })?;
+            *count += 1;
+        }
+        Ok(())
     }
 
     /// Returns whether a flow table tells which flows are ours.

@@ -16,14 +16,14 @@ use super::{
     error::KernelError,
 };
 use crate::{
-    net::Protocol,
+    net::{Protocol, zone::scoped},
     process::capability::{self, Capability},
 };
 use log::debug;
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 /// Maximum ephemeral ports to try that are free at the first address and taken at another.
@@ -39,7 +39,7 @@ pub struct PortLease {
 impl PortLease {
     /// Holds a port at each of `addresses`; an unspecified one stands for all of its family, so `[0.0.0.0,
     /// ::]` is a dual-stack listener's lease. Port 0 picks a free ephemeral port. `interface` is the index
-    /// of the interface that link-local addresses belong to.
+    /// of the interface that link-local addresses and groups belong to.
     ///
     /// A lease needs an address of this host: an assumed address has none.
     ///
@@ -55,11 +55,21 @@ impl PortLease {
         let mut attempts = if port == 0 { EPHEMERAL_ATTEMPTS } else { 1 };
         loop {
             attempts -= 1;
-            match PortLease::hold_all(protocol, addresses, port, interface) {
+            match PortLease::hold_all(protocol, addresses, port, interface, hold_one) {
                 Err(KernelError::PortInUse { .. }) if attempts > 0 => {}
                 result => return result,
             }
         }
+    }
+
+    /// Holds a UDP port at groups or broadcast addresses, beside the other listeners there that have set
+    /// SO_REUSEADDR, as it is usual. The kernel delivers such a datagram to each of them (__udp4_lib_mcast_deliver
+    /// in net/ipv4/udp.c), so the lease takes none from them.
+    ///
+    /// # Errors
+    /// As for [`PortLease::take`].
+    pub fn share(groups: &[IpAddr], port: u16, interface: u32) -> Result<PortLease, KernelError> {
+        PortLease::hold_all(Protocol::Udp, groups, port, interface, hold_shared)
     }
 
     /// Returns the held port, never 0.
@@ -72,16 +82,12 @@ impl PortLease {
         addresses: &[IpAddr],
         mut port: u16,
         interface: u32,
+        hold: fn(Protocol, SocketAddr) -> Result<Socket, KernelError>,
     ) -> Result<PortLease, KernelError> {
         let mut sockets = Vec::with_capacity(addresses.len());
         for &ip in addresses {
-            let address = match ip {
-                IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-                    SocketAddrV6::new(v6, port, 0, interface).into()
-                }
-                _ => SocketAddr::new(ip, port),
-            };
-            let socket = hold_one(protocol, address)?;
+            let address = scoped(ip, port, interface);
+            let socket = hold(protocol, address)?;
             port = bound_port(&socket).map_err(|source| KernelError::Lease { protocol, address, source })?;
             sockets.push(socket);
         }
@@ -103,6 +109,16 @@ pub fn draw_port(protocol: Protocol, v4: bool) -> Result<u16, KernelError> {
         bound_port(&socket)
     };
     drawn().map_err(|source| KernelError::Lease { protocol, address, source })
+}
+
+fn hold_shared(protocol: Protocol, address: SocketAddr) -> Result<Socket, KernelError> {
+    silent_socket(protocol, address, true).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let conflict = bind_conflict::find(protocol, address, None).unwrap_or(BindConflict::Unlisted);
+            KernelError::PortInUse { protocol, address, conflict }
+        }
+        _ => refused(protocol, address, error),
+    })
 }
 
 fn hold_one(protocol: Protocol, address: SocketAddr) -> Result<Socket, KernelError> {

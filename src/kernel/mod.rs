@@ -24,6 +24,7 @@ mod init;
 mod lease;
 mod liveness;
 mod loopback;
+mod membership;
 mod programs;
 mod xtables;
 
@@ -39,6 +40,7 @@ pub use guard::Guard;
 pub use init::{is_init, prepare_signals};
 pub use lease::{PortLease, draw_port};
 pub use loopback::Loopback;
+pub use membership::Membership;
 pub use programs::{Counters, HEARTBEAT_INTERVAL, HEARTBEAT_LIMIT, Programs};
 pub use xtables::legacy_nat_tables;
 

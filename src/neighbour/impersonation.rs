@@ -28,6 +28,11 @@ impl Impersonation {
         Impersonation { assumed, sought: None, conflict: None, announced: false, to_send: Vec::new() }
     }
 
+    /// Returns the index of the interface at which the address is assumed.
+    pub fn interface(&self) -> u32 {
+        self.assumed.interface
+    }
+
     /// Probes for a host that has the address; [`Impersonation::conflict`] returns the answer.
     pub fn probe(&mut self) {
         self.to_send.push(self.assumed.probe());

@@ -102,8 +102,7 @@ pub(super) fn fill_checksum(packet: &mut [u8]) {
     }
 }
 
-/// Returns the Ethernet address of an IPv6 group (RFC 2464, section 7).
+/// Returns the link address of a group.
 pub(super) fn multicast_mac(group: Ipv6Addr) -> MacAddr {
-    let [.., a, b, c, d] = group.octets();
-    MacAddr([0x33, 0x33, a, b, c, d])
+    MacAddr::of_group(group.into()).unwrap_or(MacAddr::BROADCAST)
 }

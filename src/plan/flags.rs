@@ -2,12 +2,16 @@
 use super::{PlanError, usage};
 use crate::{
     cli::{self, Cli, Feature, Hook, LineForm},
-    host::{features::FeatureOverrides, resolve::Family, sysctl},
+    host::{
+        features::FeatureOverrides,
+        resolve::{self, Family, ResolveError},
+        sysctl,
+    },
     kernel::Backend,
     net::{MacAddr, Protocol},
     process::sandbox::{Profile, Sandbox},
     recovery::Algorithm,
-    runtime::Setup,
+    runtime::{Groups, Setup},
     session::{Command, Policy},
     sniffer::{
         SharedSink,
@@ -18,7 +22,7 @@ use crate::{
     stack::Settings,
     stdio::StreamOptions,
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Linux's TTL unless the administrator changes it (IPDEFTTL, linux/ip.h).
 const DEFAULT_TTL: u8 = 64;
@@ -31,7 +35,9 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         port: 0,
         lease: Vec::new(),
         force: cli.force,
+        groups: Groups::default(),
         remote: None,
+        to_group: false,
         flows: 0,
         interfaces: Vec::new(),
         return_interfaces: Vec::new(),
@@ -96,20 +102,33 @@ pub(super) fn text_options(cli: &Cli, interface: bool) -> TextOptions {
 }
 
 /// Returns the address of --as, and the MAC address of --as-mac.
-pub(super) fn assumed(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, PlanError> {
-    let Some(address) = cli.impersonate else { return Ok(None) };
+pub(super) fn assumed(cli: &Cli) -> Result<Option<(SocketAddr, Option<MacAddr>)>, PlanError> {
+    let Some(text) = &cli.impersonate else { return Ok(None) };
+    let assumed = address(text, "--as", "an address of the segment")?;
+    let ip = assumed.ip();
     if cli.source.is_some() {
         return usage("--as and -s both name a source address; name one");
     }
-    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+    let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || broadcast {
         return usage(format!(
-            "--as {address}: no host can have that address; name a unicast address of the segment"
+            "--as {text}: no host can have that address; name a unicast address of the segment"
         ));
     }
     if cli.as_mac.is_some_and(|mac| mac.is_group()) {
         return usage("--as-mac: a multicast address cannot be a host's; its first byte must be even");
     }
-    Ok(Some((address, cli.as_mac)))
+    Ok(Some((assumed, cli.as_mac)))
+}
+
+/// Parses the address of a flag, which may have a zone.
+pub(super) fn address(text: &str, flag: &str, what: &str) -> Result<SocketAddr, PlanError> {
+    match resolve::literal(text, 0) {
+        Err(ResolveError::NotNumeric(_) | ResolveError::InvalidZone(_)) => {
+            usage(format!("{flag} \"{text}\": name {what}, as 192.0.2.1 or fe80::1%eth0"))
+        }
+        result => Ok(result?),
+    }
 }
 
 /// Returns the command of --exec or --sh-exec.

@@ -2,6 +2,8 @@
 use super::{
     PlanError,
     flags::{assumed, command, family, family_of, policy, protocol, setup, stream_options},
+    groups,
+    scope::Scope,
     usage,
 };
 use crate::{
@@ -12,9 +14,12 @@ use crate::{
         resolve::{self, Family},
         route::Query,
     },
-    net::MacAddr,
-    runtime::{EgressRequest, Setup},
-    session::Access,
+    net::{
+        MacAddr, Protocol,
+        zone::{ScopedIp, needs_zone, zone_of},
+    },
+    runtime::{EgressRequest, Groups, Setup},
+    session::{Access, Network},
 };
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -33,48 +38,86 @@ pub(super) fn listen(cli: &Cli) -> Result<Listen, PlanError> {
         None => None,
         Some(text) => {
             let found = resolve::addresses(text, port, family(cli), cli.numeric)?;
-            found
-                .first()
-                .map(SocketAddr::ip)
-                .filter(|ip| !ip.is_unspecified() || family_of(*ip) != family(cli))
+            let first = found.first().copied();
+            first.filter(|at| !at.ip().is_unspecified() || family_of(at.ip()) != family(cli))
         }
     };
-    let all: Vec<Address> = interface::addresses(None)?
-        .into_iter()
-        .filter(|a| a.usable() && family(cli).includes(a.ip))
-        .collect();
-    let (local, lease) = match wanted {
-        Some(ip) if ip.is_unspecified() => local_addresses(&all, family_of(ip)),
-        Some(ip) if is_local(ip, &all) => (vec![ip], vec![ip]),
-        Some(ip) => return Err(PlanError::NotLocal(ip, join(&all))),
-        None => local_addresses(&all, family(cli)),
+    let scope = match &wanted {
+        Some(at) => Scope::new(cli)?.at_own(at)?,
+        None => Scope::new(cli)?,
     };
-    let interfaces = listening_interfaces(cli, &local)?;
+    let own: Vec<Address> = interface::addresses(None)?.into_iter().filter(Address::usable).collect();
+    let Endpoints { local, lease, groups } = endpoints(cli, wanted, &own, &scope)?;
+    let interfaces = listening_interfaces(scope.interface(), &local)?;
     if local.is_empty() || interfaces.is_empty() {
         return Err(PlanError::NowhereToListen);
     }
-    serve(cli, Setup { local, port, lease, interfaces, ..setup(cli) })
+    serve(cli, Setup { local, port, lease, groups, interfaces, ..setup(cli) })
+}
+
+/// The addresses of a listener.
+struct Endpoints {
+    /// The host's own addresses.
+    local: Vec<IpAddr>,
+    /// The addresses to bind in the kernel.
+    lease: Vec<IpAddr>,
+    groups: Groups,
+}
+
+/// Returns the addresses to listen at: all of a family, one of this host, or a group.
+fn endpoints(
+    cli: &Cli,
+    wanted: Option<SocketAddr>,
+    own: &[Address],
+    scope: &Scope,
+) -> Result<Endpoints, PlanError> {
+    let wanted_family = match wanted {
+        Some(at) => family_of(at.ip()),
+        None => family(cli),
+    };
+    let own: Vec<Address> = own.iter().copied().filter(|own| wanted_family.includes(own.ip)).collect();
+    let (all, unspecified) = local_addresses(&own, wanted_family);
+    let Some(at) = wanted.filter(|at| !at.ip().is_unspecified()) else {
+        let groups = match protocol(cli) {
+            Protocol::Tcp => Groups::default(),
+            Protocol::Udp => groups::of_all(&own),
+        };
+        return Ok(Endpoints { local: all, lease: unspecified, groups });
+    };
+    let ip = at.ip();
+    if let Some(groups) = groups::at(cli, ip, &own, scope.interface())? {
+        return Ok(Endpoints { local: all, lease: vec![ip], groups });
+    }
+    match is_local(ip, &own, scope.index()) {
+        true => Ok(Endpoints { local: vec![ip], lease: vec![ip], groups: Groups::default() }),
+        false => Err(PlanError::NotLocal(at.into(), join(&own))),
+    }
 }
 
 /// Plans a listener at an address that is not this host's.
 fn listen_as(
     cli: &Cli,
-    assumed: (IpAddr, Option<MacAddr>),
+    (assumed, mac): (SocketAddr, Option<MacAddr>),
     address: Option<&str>,
     port: u16,
 ) -> Result<Listen, PlanError> {
+    let ip = assumed.ip();
     if let Some(address) = address {
-        return usage(format!(
-            "-l {address} and --as {} both name an address to listen on; name one",
-            assumed.0
-        ));
+        return usage(format!("-l {address} and --as {ip} both name an address to listen on; name one"));
     }
-    let mut query = Query::to(SocketAddr::new(assumed.0, port), protocol(cli));
-    query.interface = cli.interface.as_deref().map(interface::by_name).transpose()?.map(|i| i.index);
-    let egress = EgressRequest { query, via: None, assumed: Some(assumed) }.decide()?;
+    let interface = Scope::new(cli)?.within(&assumed)?.index();
+    let query = Query { interface, ..Query::to(SocketAddr::new(ip, port), protocol(cli)) };
+    let egress = EgressRequest { query, via: None, assumed: Some((ip, mac)), broadcast: true }.decide()?;
+    let own = interface::addresses(Some(egress.interface.index))?;
+    let beside: Vec<Address> = own.into_iter().filter(|own| own.on_link(ip)).collect();
+    let groups = match protocol(cli) {
+        Protocol::Tcp => Groups::default(),
+        Protocol::Udp => groups::of_all(&beside),
+    };
     let setup = Setup {
-        local: vec![assumed.0],
+        local: vec![ip],
         port,
+        groups,
         interfaces: vec![egress.interface],
         assumed: egress.assumed,
         ..setup(cli)
@@ -102,21 +145,34 @@ fn access(cli: &Cli) -> Result<Access, PlanError> {
 }
 
 /// Returns networks in CIDR notation, addresses, and the present addresses of names, as networks.
-fn networks(cli: &Cli, texts: &[String]) -> Result<Vec<IpNet>, PlanError> {
+fn networks(cli: &Cli, texts: &[String]) -> Result<Vec<Network>, PlanError> {
     let mut networks = Vec::with_capacity(texts.len());
     for text in texts.iter().map(|text| text.trim()) {
-        match text.parse::<IpNet>() {
-            Ok(network) => networks.push(network),
-            Err(_) if text.is_empty() || text.contains('/') => {
-                return usage(format!("\"{text}\" is not a network; write it as 10.0.0.0/8 or fd00::/8"));
-            }
-            Err(_) => {
-                let found = resolve::addresses(text, 0, Family::Any, cli.numeric)?;
-                networks.extend(found.iter().map(|address| IpNet::from(address.ip())));
-            }
+        if text.is_empty() || text.contains('/') {
+            networks.push(network(text)?);
+            continue;
         }
+        let found = resolve::addresses(text, 0, Family::Any, cli.numeric)?;
+        let host = |at: &SocketAddr| Network { net: IpNet::from(at.ip()), zone: zone_of(at) };
+        networks.extend(found.iter().map(host));
     }
     Ok(networks)
+}
+
+/// Parses a network in CIDR notation; a link-local one may have a zone before its length, as `fe80::%eth0/64` (RFC
+/// 4007, section 11.7).
+fn network(text: &str) -> Result<Network, PlanError> {
+    let wrong =
+        || PlanError::Usage(format!("\"{text}\" is not a network; write it as 10.0.0.0/8 or fd00::/8"));
+    let (address, length) = text.split_once('/').ok_or_else(wrong)?;
+    match address.contains('%') {
+        false => Ok(Network { net: text.parse().map_err(|_| wrong())?, zone: None }),
+        true => {
+            let at = resolve::literal(address, 0)?;
+            let net = length.parse().ok().and_then(|length| IpNet::new(at.ip(), length).ok());
+            Ok(Network { net: net.ok_or_else(wrong)?, zone: zone_of(&at) })
+        }
+    }
 }
 
 /// Returns address and port of `-l PORT`, `-l ADDRESS PORT`, `-l -p PORT`, `-l -p PORT ADDRESS`, `-l -s
@@ -153,24 +209,26 @@ fn local_addresses(all: &[Address], family: Family) -> (Vec<IpAddr>, Vec<IpAddr>
     (local, lease)
 }
 
-/// Returns whether the host owns an address: an interface has it, or it is a loopback address.
-fn is_local(ip: IpAddr, all: &[Address]) -> bool {
-    ip.is_loopback() || all.iter().any(|address| address.ip == ip)
+/// Returns whether the host owns an address: an interface has it, or it is a loopback address. A link-local address
+/// belongs to its zone.
+fn is_local(ip: IpAddr, own: &[Address], zone: Option<u32>) -> bool {
+    let here = |own: &Address| !needs_zone(ip) || zone == Some(own.interface);
+    ip.is_loopback() || own.iter().any(|own| own.ip == ip && here(own))
 }
 
 fn join(addresses: &[Address]) -> String {
-    let mut texts: Vec<_> = addresses.iter().map(|a| a.ip.to_string()).collect();
+    let mut texts: Vec<_> =
+        addresses.iter().map(|own| ScopedIp::new(own.ip, own.interface).to_string()).collect();
     texts.dedup();
     texts.join(", ")
 }
 
 /// Returns the interfaces at which packets for the local addresses may arrive: all, since a host accepts
 /// them at any interface (RFC 1122, section 3.3.4.2, weak ES model), but lo alone for loopback addresses.
-fn listening_interfaces(cli: &Cli, local: &[IpAddr]) -> Result<Vec<Interface>, PlanError> {
-    if let Some(name) = &cli.interface {
-        let interface = interface::by_name(name)?;
+fn listening_interfaces(named: Option<&Interface>, local: &[IpAddr]) -> Result<Vec<Interface>, PlanError> {
+    if let Some(interface) = named {
         interface.framing()?;
-        return Ok(vec![interface]);
+        return Ok(vec![interface.clone()]);
     }
     let loopback_only = local.iter().all(IpAddr::is_loopback);
     let mut interfaces = interface::all()?;

@@ -1,23 +1,18 @@
 //! The plans of clients and scans: addresses of the host, routes and ports.
 use super::{
     PlanError,
-    flags::{assumed, command, family, family_of, policy, protocol, setup, stream_options},
+    flags::{address, assumed, command, family, family_of, policy, protocol, setup, stream_options},
+    scope::Scope,
     usage,
 };
 use crate::{
     cli::Cli,
     commands::{Attempt, Connect, PROBE_BUFFER, Scan},
-    host::{
-        interface::{self, Interface},
-        resolve,
-        route::Query,
-    },
+    host::{resolve, route::Query},
+    net::{MacAddr, zone::scoped},
     runtime::{EgressRequest, NextHopAddress, Setup},
 };
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 /// Time to connect without -w.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -45,7 +40,7 @@ pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
     let ports = resolve::ports(ports, protocol(cli))?;
     let mut attempts = attempts(cli, host, ports.first().copied().unwrap_or_default())?;
     for attempt in &mut attempts {
-        attempt.setup.remote = Some(SocketAddr::new(attempt.remote.ip(), 0));
+        attempt.setup.remote.iter_mut().for_each(|remote| remote.set_port(0));
         attempt.setup.flows = ports.len();
         attempt.setup.settings.send_buffer = PROBE_BUFFER;
         attempt.setup.settings.receive_buffer = PROBE_BUFFER;
@@ -89,11 +84,11 @@ fn unbracketed(host: &str) -> &str {
 fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError> {
     let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
     let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
-    let interface = cli.interface.as_deref().map(interface::by_name).transpose()?;
+    let scope = Scope::new(cli)?;
     let mut attempts = Vec::with_capacity(remotes.len());
     let mut refused = None;
     for remote in remotes {
-        match attempt(cli, remote, source_port, interface.as_ref()) {
+        match attempt(cli, remote, source_port, &scope) {
             Ok(attempt) => attempts.push(attempt),
             Err(error) => {
                 log::info!("{error}");
@@ -112,33 +107,51 @@ fn attempt(
     cli: &Cli,
     remote: SocketAddr,
     source_port: Option<u16>,
-    interface: Option<&Interface>,
+    scope: &Scope,
 ) -> Result<Attempt, PlanError> {
+    let mut scope = scope.clone().within(&remote)?;
     let mut query = Query { source_port, traffic_class: cli.tos, ..Query::to(remote, protocol(cli)) };
     if let Some(source) = &cli.source {
-        let family = family_of(remote.ip());
-        query.source = resolve::addresses(source, 0, family, cli.numeric)?.first().map(SocketAddr::ip);
-    }
-    if let Some(interface) = interface {
-        query.interface = Some(interface.index);
+        let found = resolve::addresses(source, 0, family_of(remote.ip()), cli.numeric)?;
+        if let Some(source) = found.first() {
+            scope = scope.at_own(source)?;
+            query.source = Some(source.ip());
+        }
     }
     let assumed = assumed(cli)?.filter(|(address, _)| address.is_ipv4() == remote.is_ipv4());
     if cli.impersonate.is_some() && assumed.is_none() {
         return usage(format!("--as: the assumed address and {} are not of one family", remote.ip()));
     }
-    let request = EgressRequest { query, via: via(cli)?, assumed };
+    if let Some((address, _)) = &assumed {
+        scope = scope.within(address)?;
+    }
+    let via = match via(cli)? {
+        Some(Via::Address(address)) => {
+            scope = scope.within(&address)?;
+            Some(NextHopAddress::Ip(address.ip()))
+        }
+        Some(Via::Link(mac)) => Some(NextHopAddress::Mac(mac)),
+        None => None,
+    };
+    query.interface = scope.index();
+    let remote = scoped(remote.ip(), remote.port(), scope.index().unwrap_or_default());
+    let assumed = assumed.map(|(address, mac)| (address.ip(), mac));
+    let request = EgressRequest { query, via, assumed, broadcast: cli.broadcast };
     let setup = Setup { port: source_port.unwrap_or(0), remote: Some(remote), ..setup(cli) };
     Ok(Attempt { remote, request, setup })
 }
 
+/// The next hop of --via.
+enum Via {
+    Address(SocketAddr),
+    Link(MacAddr),
+}
+
 /// Returns the next hop of --via: an address, or a MAC address.
-fn via(cli: &Cli) -> Result<Option<NextHopAddress>, PlanError> {
+fn via(cli: &Cli) -> Result<Option<Via>, PlanError> {
     let Some(text) = &cli.via else { return Ok(None) };
     if let Ok(mac) = text.parse() {
-        return Ok(Some(NextHopAddress::Mac(mac)));
+        return Ok(Some(Via::Link(mac)));
     }
-    match text.parse::<IpAddr>() {
-        Ok(address) => Ok(Some(NextHopAddress::Ip(address))),
-        Err(_) => usage(format!("--via \"{text}\": name the next hop by its address or its MAC address")),
-    }
+    address(text, "--via", "the next hop by its MAC address or its address").map(Via::Address).map(Some)
 }

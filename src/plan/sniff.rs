@@ -2,12 +2,16 @@
 use super::{
     PlanError,
     flags::{family, feature_overrides, sandbox, text_options},
+    scope::Scope,
     sniff_filter, usage,
 };
 use crate::{
     cli::{Cli, LineForm},
     commands::{Sniff, Source},
-    host::interface,
+    host::{
+        interface::{self, Interface},
+        resolve,
+    },
     process::sandbox::Profile,
     sniffer::{
         LinkType,
@@ -33,7 +37,12 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     }
     let filter = sniff_filter::filter(cli)?;
     let source = match &cli.read {
-        Some(path) => Source::File { path: path.clone(), filter: resolved(cli, filter)? },
+        // In a file, a zone is the name of an interface of the host that recorded it.
+        Some(path) => Source::File {
+            path: path.clone(),
+            filter: resolved(cli, filter)?,
+            zone: sniff_filter::zoned_host(cli).map(|(_, zone)| zone.to_owned()),
+        },
         None => live(cli, named, filter)?,
     };
     let several = matches!(source, Source::Live { interface: None, .. });
@@ -49,6 +58,16 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     })
 }
 
+/// Returns the interface of -i or of the host's zone; `None` for all.
+fn live_interface(cli: &Cli, name: Option<&str>) -> Result<Option<Interface>, PlanError> {
+    let scope = Scope::named(name)?;
+    let scope = match sniff_filter::zoned_host(cli) {
+        Some((host, _)) => scope.within(&resolve::literal(host, 0)?)?,
+        None => scope,
+    };
+    Ok(scope.interface().cloned())
+}
+
 /// Looks up the names of a filter, in the capture file as well. What is wrong with the filter itself has been found
 /// out before.
 fn resolved(cli: &Cli, filter: Option<Filter>) -> Result<Option<Filter>, PlanError> {
@@ -58,7 +77,7 @@ fn resolved(cli: &Cli, filter: Option<Filter>) -> Result<Option<Filter>, PlanErr
 
 /// Plans a live capture of one interface, or of all.
 fn live(cli: &Cli, name: Option<&str>, filter: Option<Filter>) -> Result<Source, PlanError> {
-    let interface = name.map(interface::by_name).transpose()?;
+    let interface = live_interface(cli, name)?;
     let frames = match &interface {
         Some(interface) => Frames::Live {
             link_type: LinkType::from_arphrd(interface.hardware),

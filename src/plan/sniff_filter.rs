@@ -1,6 +1,7 @@
 //! The filter of a sniffer: an expression of pcap-filter(7), or its short form HOST [PORTS], and flags.
 use super::{PlanError, usage};
 use crate::{cli::Cli, host::resolve, net::Protocol, sniffer::filter::Filter};
+use std::net::Ipv6Addr;
 
 /// Maximum VLAN tags of a frame behind which the short form looks.
 const MAX_TAGS: usize = 4;
@@ -64,9 +65,20 @@ fn is_short(words: &[&str]) -> bool {
     }
 }
 
+/// Returns a host in short form that has a zone, and the zone.
+pub(super) fn zoned_host(cli: &Cli) -> Option<(&str, &str)> {
+    let words: Vec<&str> = cli.target.iter().map(String::as_str).collect();
+    let host = words.first().filter(|_| is_short(&words)).map(|host| unbracketed(host))?;
+    host.split_once('%').map(|(_, zone)| (host, zone))
+}
+
+fn unbracketed(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
+}
+
 /// Returns the expression for a host, or for a network as 192.0.2.0/24.
 fn host(text: &str) -> Result<String, PlanError> {
-    let text = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let text = unbracketed(text);
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return usage(format!(
             "\"{text}\": a port, or a host? A port is written as \"port {text}\", a host by its address or name"
@@ -75,11 +87,12 @@ fn host(text: &str) -> Result<String, PlanError> {
     if let Some((host, port)) = text.split_once(':').filter(|(_, port)| !port.contains(':')) {
         return usage(format!("\"{text}\": write host and port apart: {host} {port}"));
     }
-    if let Some((address, zone)) = text.split_once('%') {
-        // The zone tells the interface, which -i does here.
-        resolve::addresses(text, 0, resolve::Family::V6, true)?;
-        log::debug!("the zone {zone} is left out");
-        return Ok(format!("host {address}"));
+    if let Some((address, _)) = text.split_once('%') {
+        // The zone tells the interface, which is no part of the filter.
+        return match address.parse::<Ipv6Addr>() {
+            Ok(address) => Ok(format!("host {address}")),
+            Err(_) => usage(format!("\"{text}\": only an IPv6 address has a zone, as fe80::1%eth0")),
+        };
     }
     let kind = if text.contains('/') { "net" } else { "host" };
     let expression = format!("{kind} {text}");

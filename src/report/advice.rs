@@ -30,6 +30,7 @@ fn of_runtime(error: &runtime::Error) -> Option<&'static str> {
 pub(crate) fn of_egress(error: &EgressError) -> Option<&'static str> {
     match error {
         EgressError::Route(RouteError::ForeignSource { .. }) => Some("be another host with --as"),
+        EgressError::Route(RouteError::NotUnicast { .. }) => Some("send datagrams with -u"),
         EgressError::InterfaceWanted(_) => Some("name the interface with -i"),
         EgressError::NoSource { .. } => Some("name one with -s, or be another host with --as"),
         EgressError::AssumedIsSelf(_) => Some("with --as, name an address that no host has"),

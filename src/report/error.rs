@@ -4,7 +4,10 @@ use crate::{
     host::interface::InterfaceError,
     kernel::KernelError,
     link::LinkError,
-    net::count,
+    net::{
+        count,
+        zone::{ScopedIp, endpoint},
+    },
     process::{capability::CapabilityError, sandbox::SandboxError},
     runtime, session,
     sniffer::{filter::FilterError, sink::SinkError},
@@ -12,17 +15,14 @@ use crate::{
     stdio,
 };
 use nix::sys::signal::Signal;
-use std::{
-    fmt, io,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, time::Duration};
 
 /// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
-        "{target}: timed out: no {}answer to {} in {} s{}{}",
+        "{}: timed out: no {}answer to {} in {} s{}{}",
+        endpoint(target),
         if discards.is_some() { "valid " } else { "" },
         count(*.syns, "SYN"),
         waited.as_secs_f64(),
@@ -36,10 +36,11 @@ pub(crate) enum Error {
         discards: Option<Discards>,
         hint: Option<Hint>,
     },
-    #[error("{target}: dropped by this host's own egress: {} met ENOBUFS; look for a tc or nft egress rule or a full queue on {interface}", count(*.syns, "SYN"))]
+    #[error("{}: dropped by this host's own egress: {} met ENOBUFS; look for a tc or nft egress rule or a full queue on {interface}", endpoint(target), count(*.syns, "SYN"))]
     EgressDropped { target: SocketAddr, syns: u64, interface: String },
     #[error(
-        "{target}: open or filtered: no {}answer to {} in {} s{}",
+        "{}: open or filtered: no {}answer to {} in {} s{}",
+        endpoint(target),
         if *invalid > 0 { "valid " } else { "" },
         count(*.datagrams, "empty datagram"),
         waited.as_secs_f64(),
@@ -47,7 +48,7 @@ pub(crate) enum Error {
     )]
     Silent { target: SocketAddr, datagrams: u64, waited: Duration, invalid: u64 },
     #[error("{address}: none of {ports} ports is known to be open")]
-    NothingOpen { address: IpAddr, ports: usize, verdict: Verdict },
+    NothingOpen { address: ScopedIp, ports: usize, verdict: Verdict },
     #[error("cannot read the packet socket's statistics: {0}")]
     Statistics(io::Error),
     #[error("cannot write the report to {to}: {error}")]

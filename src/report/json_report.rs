@@ -2,7 +2,10 @@
 //! `-k`, each client has an object of its own, written when it disconnects.
 use super::{Error, Failure, Verdict};
 use crate::{
-    net::{FiveTuple, Protocol},
+    net::{
+        FiveTuple, Protocol,
+        zone::{self, ScopedIp},
+    },
     runtime::{Egress, children::Ended},
     session::{self, Summary, datagrams::DatagramSummary, server::ClosedClient},
     stack::Discards,
@@ -11,7 +14,7 @@ use crate::{
 use serde::{Serialize, Serializer};
 use std::{
     io::{self, Write},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::Path,
     time::Duration,
 };
@@ -62,14 +65,16 @@ enum Destination {
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Addresses {
     /// Null until netkat has a local port.
+    #[serde(serialize_with = "optional_endpoint")]
     local: Option<SocketAddr>,
+    #[serde(serialize_with = "endpoint")]
     remote: SocketAddr,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct Route {
     interface: String,
-    source: IpAddr,
+    source: String,
     next_hop: String,
     mtu: u32,
 }
@@ -141,7 +146,7 @@ struct Discarded {
 
 #[derive(Clone, Debug, Serialize)]
 struct ProbedPort {
-    address: IpAddr,
+    address: String,
     port: u16,
     protocol: &'static str,
     /// State as in the port's line on standard output.
@@ -177,12 +182,16 @@ impl JsonReport {
         self.route = None;
     }
 
-    /// Notes the route to it.
+    /// Notes the route to it, whose interface is the address's zone.
     pub(crate) fn route(&mut self, egress: &Egress) {
+        let interface = &egress.interface;
+        if let Some(Addresses { remote, .. }) = &mut self.flow {
+            *remote = zone::scoped(remote.ip(), remote.port(), interface.index);
+        }
         self.route = Some(Route {
-            interface: egress.interface.name.clone(),
-            source: egress.source,
-            next_hop: egress.next_hop.to_string(),
+            interface: interface.name.clone(),
+            source: ScopedIp::new(egress.source, interface.index).to_string(),
+            next_hop: egress.next_hop.on(interface.index),
             mtu: egress.mtu,
         });
     }
@@ -304,7 +313,7 @@ impl JsonReport {
         result: Result<(), &Error>,
     ) {
         self.ports.push(ProbedPort {
-            address: at.ip(),
+            address: ScopedIp::from(at).to_string(),
             port: at.port(),
             protocol: match protocol {
                 Protocol::Tcp => "tcp",
@@ -341,6 +350,15 @@ impl JsonReport {
 /// Returns an object as one line.
 fn line(object: &JsonReport) -> io::Result<String> {
     Ok(serde_json::to_string(object)?)
+}
+
+/// Writes address and port, with the name of the zone.
+fn endpoint<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
+    zone::endpoint(address).serialize(serializer)
+}
+
+fn optional_endpoint<S: Serializer>(address: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+    address.as_ref().map(zone::endpoint).serialize(serializer)
 }
 
 fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {

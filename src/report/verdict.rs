@@ -153,6 +153,7 @@ impl From<&RouteError> for Verdict {
             | RouteError::Prohibited(_)
             | RouteError::Blackhole(_)
             | RouteError::NoSource { .. }
+            | RouteError::NotUnicast { .. }
             | RouteError::InterfaceMismatch { .. }
             | RouteError::InterfaceDown { .. } => Verdict::NoRoute,
             _ => Verdict::Failed,

@@ -3,7 +3,7 @@
 use super::{Engine, Error};
 use crate::{
     neighbour::{Impersonation, LocalAddress},
-    net::MacAddr,
+    net::{MacAddr, zone::ScopedIp},
 };
 use std::{net::IpAddr, time::Duration};
 
@@ -24,11 +24,12 @@ pub fn assume(engine: &mut Engine, assumed: LocalAddress) -> Result<(), Error> {
         with(engine, Impersonation::probe);
         let deadline = engine.reactor.now() + PROBE_SILENCE;
         if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.conflict())? {
-            return Err(Error::AddressInUse { address: assumed.address, mac });
+            let address = ScopedIp::new(assumed.address, assumed.interface);
+            return Err(Error::AddressInUse { address, mac });
         }
     }
     with(engine, Impersonation::announce);
-    log::info!("being {} at {}", assumed.address, assumed.mac);
+    log::info!("being {} at {}", ScopedIp::new(assumed.address, assumed.interface), assumed.mac);
     Ok(())
 }
 
@@ -45,7 +46,8 @@ pub fn resolve(engine: &mut Engine, address: IpAddr, wait: Duration) -> Result<M
             return Ok(mac);
         }
     }
-    Err(Error::NoNeighbour { address, waited: wait })
+    let interface = engine.stack.impersonation().map_or(0, |disguise| disguise.interface());
+    Err(Error::NoNeighbour { address: ScopedIp::new(address, interface), waited: wait })
 }
 
 fn with(engine: &mut Engine, work: impl FnOnce(&mut Impersonation)) {

@@ -12,9 +12,12 @@ use crate::{
         route::{self, Kind, Query, RouteError},
     },
     neighbour::{LocalAddress, Neighbour},
-    net::MacAddr,
+    net::{
+        MacAddr, Protocol,
+        zone::{self, ScopedIp},
+    },
 };
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr};
 
 /// The address of a next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +28,18 @@ pub enum NextHopAddress {
     Mac(MacAddr),
 }
 
-impl fmt::Display for NextHopAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl NextHopAddress {
+    /// Returns the next hop as a text, with the interface as the zone of an address that has one.
+    pub fn on(self, interface: u32) -> String {
         match self {
-            NextHopAddress::Ip(address) => address.fmt(f),
-            NextHopAddress::Mac(mac) => mac.fmt(f),
+            NextHopAddress::Ip(address) => ScopedIp::new(address, interface).to_string(),
+            NextHopAddress::Mac(mac) => mac.to_string(),
         }
     }
+}
+
+fn is_group(kind: Kind) -> bool {
+    matches!(kind, Kind::Broadcast | Kind::Multicast)
 }
 
 /// A request for an egress: the flow and the user's choices.
@@ -43,6 +51,8 @@ pub struct EgressRequest {
     pub via: Option<NextHopAddress>,
     /// The address to assume, and its link address if that is chosen, too.
     pub assumed: Option<(IpAddr, Option<MacAddr>)>,
+    /// Datagrams may go to a broadcast address, as with SO_BROADCAST.
+    pub broadcast: bool,
 }
 
 /// The way of our packets out of this host.
@@ -62,6 +72,8 @@ pub struct Egress {
     pub metrics: Metrics,
     /// The assumed address.
     pub assumed: Option<LocalAddress>,
+    /// The kind of the destination: [`Kind::Unicast`] past the routing table, unless it is a group.
+    pub kind: Kind,
     /// The egress as a sentence for the log.
     pub description: String,
 }
@@ -84,6 +96,12 @@ impl Egress {
         // An interface that is gone meanwhile brings no answers.
         let interfaces = others.filter_map(|index| interface::by_index(index).ok());
         Ok(interfaces.filter(|i| !i.loopback && i.framing().is_ok()).collect())
+    }
+
+    /// Returns whether the destination is a group or all hosts of a segment, whose members answer from their own
+    /// addresses.
+    pub fn is_to_group(&self) -> bool {
+        is_group(self.kind)
     }
 
     /// Returns the neighbour whose link address our packets carry. A permanent entry of the neighbour table
@@ -121,7 +139,14 @@ pub enum EgressError {
     },
     /// The chosen next hop is an address of this host.
     #[error("next hop {0} is this host itself; name a neighbour")]
-    ViaSelf(IpAddr),
+    ViaSelf(ScopedIp),
+    /// The chosen next hop is a group, or all hosts of a segment.
+    #[error("next hop {0} is the address of several hosts; name a neighbour")]
+    ViaGroup(ScopedIp),
+    /// The destination is a broadcast address, and the user has not asked for it (EACCES of a socket without
+    /// SO_BROADCAST).
+    #[error("cannot send to {0}: Permission denied: it is a broadcast address; allow that with -b")]
+    Broadcast(IpAddr),
     /// The chosen next hop is of the other address family.
     #[error(
         "next hop {via} and {destination} are not of one address family; name the next hop by its MAC address"
@@ -145,7 +170,7 @@ pub enum EgressError {
     },
     /// The address to assume is this host's.
     #[error("{0} is this host's own address")]
-    AssumedIsSelf(IpAddr),
+    AssumedIsSelf(ScopedIp),
     /// The destination is an address of this host.
     #[error("{0} is this host's own: from outside it is reached by way of a neighbour")]
     DestinationIsSelf(IpAddr),
@@ -169,11 +194,14 @@ impl EgressRequest {
     /// [`EgressError`].
     pub fn decide(&self) -> Result<Egress, EgressError> {
         let destination = self.query.destination;
-        if let Some((address, _)) = self.assumed
-            && interface::addresses(None)?.iter().any(|own| own.ip == address)
-        {
-            return Err(EgressError::AssumedIsSelf(address));
+        if let Some((address, _)) = self.assumed {
+            // The same link-local address on another link is another address.
+            let link = self.query.interface.filter(|_| zone::needs_zone(address));
+            if interface::addresses(link)?.iter().any(|own| own.ip == address) {
+                return Err(EgressError::AssumedIsSelf(self.here(address)));
+            }
         }
+        self.check_destination()?;
         let egress = match self.via {
             Some(NextHopAddress::Ip(via)) => self.by_address(via)?,
             Some(NextHopAddress::Mac(mac)) => self.by_link(mac)?,
@@ -185,7 +213,42 @@ impl EgressRequest {
                 _ => EgressError::NoLinkAddresses(egress.interface.name),
             });
         }
+        self.check_kind(egress.kind)?;
         Ok(self.assume(egress))
+    }
+
+    /// Returns an address with the interface of the query as its zone.
+    fn here(&self, address: IpAddr) -> ScopedIp {
+        ScopedIp::new(address, self.query.interface.unwrap_or_default())
+    }
+
+    /// Refuses destinations that no next hop reaches.
+    fn check_destination(&self) -> Result<(), EgressError> {
+        let destination = self.query.destination;
+        if destination.is_unspecified() {
+            return Err(RouteError::Unspecified(destination).into());
+        }
+        self.check_unicast(route::kind_by_address(destination))
+    }
+
+    /// Refuses TCP to a group, as connect(2) does, whatever the routing table says (tcp_v4_connect in
+    /// net/ipv4/tcp_ipv4.c, tcp_v6_connect in net/ipv6/tcp_ipv6.c; RFC 9293, MUST-57).
+    fn check_unicast(&self, kind: Kind) -> Result<(), EgressError> {
+        if self.query.protocol != Protocol::Tcp || !is_group(kind) {
+            return Ok(());
+        }
+        let destination = self.here(self.query.destination);
+        Err(RouteError::NotUnicast { destination, kind }.into())
+    }
+
+    /// Refuses destinations of the kinds that the flow may not send to. A route comes first, as in sendmsg(2)
+    /// (udp_sendmsg in net/ipv4/udp.c).
+    fn check_kind(&self, kind: Kind) -> Result<(), EgressError> {
+        self.check_unicast(kind)?;
+        match kind == Kind::Broadcast && !self.broadcast {
+            true => Err(EgressError::Broadcast(self.query.destination)),
+            false => Ok(()),
+        }
     }
 
     /// Returns the request for a flow from this local port; 0 stands for one that is not known.
@@ -211,19 +274,28 @@ impl EgressRequest {
             return Err(EgressError::OwnOutOfReach(route.destination));
         }
         let on_host = if route.kind == Kind::Local { " (this host)" } else { "" };
-        let via = route.gateway.map_or("on link".to_owned(), |gateway| format!("gateway {gateway}"));
+        let here = |address| ScopedIp::new(address, interface.index);
+        let via = route.gateway.map_or("on link".to_owned(), |gateway| format!("gateway {}", here(gateway)));
         let description = format!(
             "route to {}{on_host}: interface {}, source {}, {via}, MTU {}",
-            route.destination, interface.name, route.source, route.mtu
+            here(route.destination),
+            interface.name,
+            here(route.source),
+            route.mtu
         );
+        let group = match route.kind {
+            Kind::Broadcast => Some(MacAddr::BROADCAST),
+            _ => MacAddr::of_group(route.destination),
+        };
         Ok(Egress {
             framing,
             source: route.source,
-            next_hop: NextHopAddress::Ip(route.next_hop()),
+            next_hop: group.map_or(NextHopAddress::Ip(route.next_hop()), NextHopAddress::Mac),
             mtu: route.mtu,
             metrics: route.metrics,
             interface,
             assumed: None,
+            kind: route.kind,
             description,
         })
     }
@@ -236,11 +308,19 @@ impl EgressRequest {
         }
         let route = route::lookup(&Query { destination: via, ..self.query })?;
         match (route.kind, route.gateway) {
-            (Kind::Local, _) => return Err(EgressError::ViaSelf(via)),
+            (Kind::Local, _) => return Err(EgressError::ViaSelf(self.here(via))),
+            (kind, _) if is_group(kind) => return Err(EgressError::ViaGroup(self.here(via))),
             (_, Some(gateway)) => return Err(EgressError::NotOnLink { via, gateway }),
             _ => {}
         }
-        self.past_the_table(interface::by_index(route.interface)?, NextHopAddress::Ip(via), route.source)
+        let interface = interface::by_index(route.interface)?;
+        // The route to a link-local next hop names a link-local source, which the destination's host could not
+        // answer. The kernel chooses the source for the destination (ip6_route_get_saddr in net/ipv6/route.c).
+        let source = match self.query.source.is_none() && zone::needs_zone(via) {
+            true => interface::source_towards(interface.index, destination)?.unwrap_or(route.source),
+            false => route.source,
+        };
+        self.past_the_table(interface, NextHopAddress::Ip(via), source)
     }
 
     /// Decides for a next hop by link address: the interface that the user names.
@@ -263,10 +343,18 @@ impl EgressRequest {
         source: IpAddr,
     ) -> Result<Egress, EgressError> {
         let mtu = interface.mtu_towards(self.query.destination);
+        let here = |address| ScopedIp::new(address, interface.index);
         let description = format!(
-            "past the routing table to {}: interface {}, source {source}, next hop {next_hop}, MTU {mtu}",
-            self.query.destination, interface.name
+            "past the routing table to {}: interface {}, source {}, next hop {}, MTU {mtu}",
+            here(self.query.destination),
+            interface.name,
+            here(source),
+            next_hop.on(interface.index)
         );
+        let kind = match route::kind(&self.query) {
+            kind if is_group(kind) => kind,
+            _ => Kind::Unicast,
+        };
         Ok(Egress {
             framing: interface.framing()?,
             source,
@@ -275,6 +363,7 @@ impl EgressRequest {
             metrics: Metrics::default(),
             interface,
             assumed: None,
+            kind,
             description,
         })
     }

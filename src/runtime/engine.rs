@@ -10,6 +10,7 @@ use super::{
     memory_budget::MemoryBudget,
     port::Port,
     reactor::Reactor,
+    zones,
 };
 use crate::{
     host::{
@@ -17,7 +18,7 @@ use crate::{
         interface::Interface,
         monitor::{Change, Monitor},
     },
-    kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Programs},
+    kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Membership, Programs},
     link::{self, Link, LinkError, PacketSocket, Received, SocketFilter},
     neighbour::{AnnouncementSource, LocalAddress},
     net::{FiveTuple, Protocol},
@@ -48,6 +49,17 @@ const MAX_FRAME: usize = 65_536;
 /// Distance of a super-frame from gso_max_size, in bytes: at the limit, the kernel segments in software.
 const FRAME_MARGIN: usize = 15;
 
+/// The groups and broadcast addresses that a UDP listener hears.
+#[derive(Clone, Debug, Default)]
+pub struct Groups {
+    /// The addresses. The kernel gets their datagrams, too: they are for every process that listens there.
+    pub addresses: Vec<IpAddr>,
+    /// The listener hears nothing else: datagrams to our own addresses are the kernel's.
+    pub only: bool,
+    /// The interfaces at which to join, by index, if the addresses are a group.
+    pub joined: Vec<u32>,
+}
+
 /// The parameters of an engine.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -57,8 +69,12 @@ pub struct Setup {
     pub local: Vec<IpAddr>,
     /// Our port; 0 for any free one.
     pub port: u16,
+    /// The groups and broadcast addresses that we hear.
+    pub groups: Groups,
     /// The only peer, if there is one; port 0 stands for all of its ports.
     pub remote: Option<SocketAddr>,
+    /// The peer is a group or a broadcast address: any host may answer, from an address and port of its own.
+    pub to_group: bool,
     /// Maximum connections at once, for the flow table, where several peers or ports may talk to our port.
     /// 0 for no flow table: all packets from `remote` to our port are ours, or, for UDP, from anywhere.
     pub flows: usize,
@@ -119,6 +135,7 @@ pub struct Engine {
     /// The programs that ran before the guards at their attachment; a later query takes a capability.
     earlier_programs: Vec<String>,
     sandbox: Sandbox,
+    _memberships: Vec<Membership>,
 }
 
 impl Engine {
@@ -131,15 +148,18 @@ impl Engine {
         let memory = MemoryBudget::of_this_process(setup.settings.receive_buffer);
         let reactor = Reactor::new().map_err(Error::Reactor)?;
         let monitor = Monitor::open()?;
+        let remote = setup.remote.filter(|_| !setup.to_group);
         let programs = Programs::load(&Filter::Flow(FlowFilter {
             protocol: setup.protocol,
             local_addresses: setup.local.clone(),
             local_port: port.number(),
-            remote_address: setup.remote.map(|r| r.ip()),
-            remote_port: setup.remote.map(|r| r.port()).filter(|port| *port != 0),
+            groups: setup.groups.addresses.clone(),
+            groups_only: setup.groups.only,
+            remote_address: remote.map(|r| r.ip()),
+            remote_port: remote.map(|r| r.port()).filter(|port| *port != 0),
             loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
             neighbour_discovery: setup.assumed.is_some() || setup.hears_neighbours,
-            table: if setup.flows > 0 { setup.flows + MAX_ENDED } else { 0 },
+            table: if setup.flows > 0 && !setup.to_group { setup.flows + MAX_ENDED } else { 0 },
             assumed_mac: setup.assumed.map(|assumed| assumed.mac),
         }))?
         .with_overrides(setup.overrides);
@@ -169,7 +189,7 @@ impl Engine {
         log::info!("raw socket: {}", names.join(", "));
         let mut guards = Vec::with_capacity(interfaces.len());
         let mut loopback = None;
-        for interface in interfaces {
+        for interface in &interfaces {
             guards.push(Guard::attach(&programs, interface.index, setup.backend)?);
             if interface.loopback && setup.local.iter().any(IpAddr::is_ipv4) {
                 loopback = Some(Loopback::attach(&programs, interface.index, setup.backend)?);
@@ -183,6 +203,12 @@ impl Engine {
         let mut stack = Stack::new(setup.settings.clone(), unpredictable);
         stack.limit_memory(memory.connections);
         stack.require_return_routes();
+        stack.set_zones(zones::of(&interfaces));
+        stack.hear_groups(setup.groups.addresses.iter().copied(), zones::hearing_groups(&interfaces));
+        let memberships = match setup.groups.addresses.first() {
+            Some(group) => Membership::join_all(*group, &setup.groups.joined)?,
+            None => Vec::new(),
+        };
         let ingress = Ingress::new(setup, port.number());
         Ok(Engine {
             stack,
@@ -203,6 +229,7 @@ impl Engine {
             interfaces: setup.interfaces.iter().map(|i| (i.index, i.clone())).collect(),
             earlier_programs,
             sandbox: setup.sandbox,
+            _memberships: memberships,
         })
     }
 

@@ -76,8 +76,8 @@ impl Ingress {
                 stack.learn_return_route(unverified, None);
                 return None;
             }
-            ReversePath::Unresolved { from, neighbour } => {
-                stack.solicit(now, unverified.local, &from, neighbour);
+            ReversePath::Unresolved { local, from, neighbour } => {
+                stack.solicit(now, local, &from, neighbour);
                 let waiting: usize = self.parked.iter().map(|parked| parked.frame.len()).sum();
                 if self.parked.len() < MAX_PARKED && waiting + frame.len() <= MAX_PARKED_BYTES {
                     let (interface, until) = (from.interface, now + PATIENCE);

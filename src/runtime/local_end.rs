@@ -74,6 +74,7 @@ impl LocalEnd {
             add(&mut setup.local, egress.source);
             add_interface(&mut setup.interfaces, egress.interface.clone());
             setup.assumed = egress.assumed;
+            setup.to_group |= egress.is_to_group();
         }
         if request.assumed.is_none() {
             setup.lease = setup.local.clone();

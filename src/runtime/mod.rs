@@ -12,6 +12,7 @@ mod nat;
 mod port;
 pub(crate) mod reactor;
 mod reverse_path;
+mod zones;
 
 use crate::{
     host::{
@@ -20,19 +21,15 @@ use crate::{
     },
     kernel::KernelError,
     link::LinkError,
-    net::{MacAddr, Protocol},
+    net::{MacAddr, Protocol, zone::ScopedIp},
     process::{capability::CapabilityError, sandbox::SandboxError},
     sniffer::sink::SinkError,
 };
 use nix::sys::signal::Signal;
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 pub use egress::{Egress, EgressError, EgressRequest, NextHopAddress};
-pub use engine::{Engine, Setup};
+pub use engine::{Engine, Groups, Setup};
 pub use event_loop::{Task, Turn};
 pub(crate) use local_end::{Egresses, LocalEnd};
 pub use port::Port;
@@ -75,7 +72,7 @@ pub enum Error {
     #[error("{address} is in use by {mac}")]
     AddressInUse {
         /// The address.
-        address: IpAddr,
+        address: ScopedIp,
         /// The other host's link address.
         mac: MacAddr,
     },
@@ -83,7 +80,7 @@ pub enum Error {
     #[error("no neighbour: {address} answered no question for its link address in {} s", waited.as_secs_f64())]
     NoNeighbour {
         /// The next hop.
-        address: IpAddr,
+        address: ScopedIp,
         /// Time that netkat waited for an answer.
         waited: Duration,
     },

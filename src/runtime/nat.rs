@@ -12,12 +12,12 @@ use crate::{
 use std::net::SocketAddr;
 
 /// Refuses a listener's port that a rule translates. Rules do not see the packets of a client's port and of
-/// an assumed address.
+/// an assumed address, and NAT leaves groups alone.
 ///
 /// # Errors
 /// [`Error::Translated`] with the rule's place. Rules that cannot be read are no error.
 pub fn refuse_translated(setup: &Setup) -> Result<(), Error> {
-    if setup.remote.is_some() || setup.assumed.is_some() {
+    if setup.remote.is_some() || setup.assumed.is_some() || setup.groups.only {
         return Ok(());
     }
     let at: Vec<_> = setup.local.iter().map(|ip| SocketAddr::new(*ip, setup.port)).collect();
@@ -59,8 +59,11 @@ fn ingress_interfaces(setup: &Setup) -> Vec<(u32, String)> {
 /// [`Error::Masqueraded`] with the connection. A kernel that does not tell is no error.
 pub fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
     let found = match (setup.remote, setup.local.as_slice()) {
+        _ if setup.groups.only => Ok(None),
+        (Some(_), addresses) if setup.to_group => conntrack::at_port(Protocol::Udp, addresses, port),
         (Some(remote), [local, ..]) if remote.port() != 0 => {
             let local = SocketAddr::new(*local, port);
+            let remote = SocketAddr::new(remote.ip(), remote.port());
             conntrack::translated_connection(&FiveTuple { protocol: setup.protocol, local, remote })
         }
         (None, addresses) if setup.protocol == Protocol::Udp => {

@@ -45,7 +45,10 @@ impl Port {
         }
         nat::refuse_translated(setup)?;
         let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
-        let lease = PortLease::take(setup.protocol, &setup.lease, setup.port, scope)?;
+        let lease = match setup.groups.only {
+            true => PortLease::share(&setup.lease, setup.port, scope)?,
+            false => PortLease::take(setup.protocol, &setup.lease, setup.port, scope)?,
+        };
         nat::refuse_masqueraded(setup, lease.port())?;
         Ok(Port { number: lease.port(), _lease: Some(lease) })
     }

@@ -25,7 +25,7 @@ use crate::{
         sysctl,
     },
     link::{LinkHeader, NextHop},
-    neighbour::Neighbour,
+    neighbour::{LocalAddress, Neighbour},
     net::{MacAddr, Protocol},
     stack::{ReturnRoute, UnverifiedSource},
 };
@@ -42,6 +42,8 @@ pub(super) struct ReversePathFilter {
     protocol: Protocol,
     port: u16,
     traffic_class: u8,
+    /// The groups and broadcast addresses that we hear.
+    groups: HashSet<IpAddr>,
     role: Role,
 }
 
@@ -50,8 +52,8 @@ enum Role {
     Client(HashSet<u32>),
     /// Listens at the host's own addresses; IPv4 is strict on the interfaces in `strict`.
     Listener { strict: HashSet<u32> },
-    /// Listens at an assumed address, which has this link address.
-    AssumedAddress(MacAddr),
+    /// Listens at an assumed address.
+    AssumedAddress(LocalAddress),
 }
 
 /// The route back to a source.
@@ -62,6 +64,8 @@ pub(super) enum ReversePath {
     None(NoReturnRoute),
     /// The neighbour's link address is unknown.
     Unresolved {
+        /// Our address to solicit from.
+        local: IpAddr,
         /// Interface and link address to solicit from.
         from: NextHop,
         /// The next hop.
@@ -84,6 +88,8 @@ pub(super) enum NoReturnRoute {
     Elsewhere(u32),
     #[error("the neighbour {neighbour} was entered by hand as {mac}")]
     ByHand { neighbour: IpAddr, mac: MacAddr },
+    #[error("no address of ours leads there")]
+    NoSource,
     #[error("the neighbour table does not answer ({0})")]
     Neighbours(NetlinkError),
 }
@@ -94,7 +100,7 @@ impl ReversePathFilter {
         let all = || setup.interfaces.iter().chain(&setup.return_interfaces);
         let role = match (setup.remote, setup.assumed) {
             (Some(_), _) => Role::Client(all().map(|interface| interface.index).collect()),
-            (None, Some(assumed)) => Role::AssumedAddress(assumed.mac),
+            (None, Some(assumed)) => Role::AssumedAddress(assumed),
             (None, None) => {
                 let is_strict = |interface: &&Interface| {
                     sysctl::is_reverse_path_strict(&interface.name).unwrap_or_else(|error| {
@@ -109,6 +115,7 @@ impl ReversePathFilter {
             protocol: setup.protocol,
             port,
             traffic_class: setup.settings.traffic_class,
+            groups: setup.groups.addresses.iter().copied().collect(),
             role,
         }
     }
@@ -122,10 +129,20 @@ impl ReversePathFilter {
         interfaces: &HashMap<u32, Interface>,
         solicited: &dyn Fn(u32, IpAddr) -> Option<MacAddr>,
     ) -> ReversePath {
-        let metrics = Metrics::default();
-        let mut search = Search { filter: self, unverified, monitor, interfaces, solicited, metrics };
+        let mut search = Search {
+            filter: self,
+            unverified,
+            to_group: self.groups.contains(&unverified.local),
+            local: unverified.local,
+            monitor,
+            interfaces,
+            solicited,
+            metrics: Metrics::default(),
+        };
         let found = match &self.role {
-            Role::Client(own) if own.contains(&unverified.interface) => Ok(to_sender(metrics)),
+            Role::Client(own) if own.contains(&unverified.interface) => {
+                Ok(ReversePath::Found(to_sender(Metrics::default())))
+            }
             Role::Client(_) => Err(NoReturnRoute::Interface),
             Role::AssumedAddress(_) => search.as_assumed_address(),
             Role::Listener { strict } => search.as_listener(strict.contains(&unverified.interface)),
@@ -135,13 +152,17 @@ impl ReversePathFilter {
 }
 
 /// The route back to the sender of the frame.
-fn to_sender(metrics: Metrics) -> ReversePath {
-    ReversePath::Found(ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics })
+fn to_sender(metrics: Metrics) -> ReturnRoute {
+    ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), source: None, metrics }
 }
 
 struct Search<'a> {
     filter: &'a ReversePathFilter,
     unverified: &'a UnverifiedSource,
+    /// The packet was addressed to a group or to all hosts.
+    to_group: bool,
+    /// Our address: the packet's destination, or the source of the answer to a packet for a group.
+    local: IpAddr,
     monitor: &'a mut Monitor,
     interfaces: &'a HashMap<u32, Interface>,
     solicited: &'a dyn Fn(u32, IpAddr) -> Option<MacAddr>,
@@ -151,20 +172,24 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn as_listener(&mut self, strict: bool) -> Result<ReversePath, NoReturnRoute> {
-        let UnverifiedSource { interface, local, remote, .. } = *self.unverified;
+        let UnverifiedSource { interface, remote, .. } = *self.unverified;
         if !self.interfaces.contains_key(&interface) {
             return Err(NoReturnRoute::Interface);
         }
         let uppers = self.uppers(interface);
         let top = uppers.iter().rev().find(|(_, vrf)| !vrf).map_or(interface, |(index, _)| *index);
-        // A link-local address is valid on its link only (RFC 4007); a VRF has tables of its own.
-        if is_link_local(local) {
-            self.check_scope(local, top)?;
-        }
         let bound = match is_link_local(remote) {
             true => Some(top),
             false => uppers.iter().find(|(_, vrf)| *vrf).map(|(index, _)| *index),
         };
+        if self.to_group {
+            self.local = self.source(bound)?;
+        }
+        let local = self.local;
+        // A link-local address is valid on its link only (RFC 4007); a VRF has tables of its own.
+        if is_link_local(local) {
+            self.check_scope(local, top)?;
+        }
         let nexthops = self.nexthops(Some(local), bound)?;
         if let Some(nexthop) =
             nexthops.iter().find(|nexthop| uppers.iter().any(|(index, _)| *index == nexthop.interface))
@@ -187,14 +212,44 @@ impl Search<'_> {
 
     fn as_assumed_address(&mut self) -> Result<ReversePath, NoReturnRoute> {
         let UnverifiedSource { interface, remote, .. } = *self.unverified;
+        if let (true, Role::AssumedAddress(assumed)) = (self.to_group, &self.filter.role) {
+            self.local = assumed.address;
+        }
         let nexthops = match self.nexthops(None, is_link_local(remote).then_some(interface)) {
             Err(error @ NoReturnRoute::Kind(_)) => return Err(error),
             nexthops => nexthops.unwrap_or_default(),
         };
         match nexthops.iter().find(|nexthop| nexthop.interface == interface) {
             Some(nexthop) => self.towards(interface, nexthop),
-            None => Ok(to_sender(self.metrics)),
+            None => Ok(self.to_sender()),
         }
+    }
+
+    /// Returns the route back to the sender of the frame. The frame of a packet for a group does not name the link
+    /// address that the answer comes from.
+    fn to_sender(&self) -> ReversePath {
+        let UnverifiedSource { interface, sender, .. } = *self.unverified;
+        let Some(out) = self.interfaces.get(&interface).filter(|_| self.to_group) else {
+            return ReversePath::Found(to_sender(self.metrics));
+        };
+        let source = self.link_address(out);
+        let header = |destination| LinkHeader::Ethernet { destination, source };
+        let next_hop = sender.map(|sender| NextHop { interface, header: header(sender) });
+        ReversePath::Found(ReturnRoute { next_hop, source: Some(self.local), ..to_sender(self.metrics) })
+    }
+
+    /// Returns the link address that our packets carry on an interface.
+    fn link_address(&self, out: &Interface) -> MacAddr {
+        match self.filter.role {
+            Role::AssumedAddress(assumed) => assumed.mac,
+            _ => out.mac.unwrap_or_default(),
+        }
+    }
+
+    /// Returns the address that the kernel sends from to the source of a packet for a group.
+    fn source(&mut self, bound: Option<u32>) -> Result<IpAddr, NoReturnRoute> {
+        let query = self.query(None, self.unverified.remote, bound);
+        self.monitor.source(&query).ok_or(NoReturnRoute::NoSource)
     }
 
     /// Returns the interface and those above it, of which it is a port, each with whether it is a VRF.
@@ -262,25 +317,24 @@ impl Search<'_> {
             return Err(NoReturnRoute::Elsewhere(interface));
         };
         let neighbour = nexthop.gateway.unwrap_or(remote);
-        let source = match self.filter.role {
-            Role::AssumedAddress(mac) => mac,
-            _ => out.mac.unwrap_or_default(),
-        };
+        let source = self.link_address(out);
+        let own = self.to_group.then_some(self.local);
+        let metrics = self.metrics;
         let header = |destination| LinkHeader::Ethernet { destination, source };
         let next_hop = |header| NextHop { interface, header };
         match out.framing() {
             Ok(Framing::Ethernet) if !out.no_arp => {}
             Ok(Framing::None) => {
                 let next_hop = Some(next_hop(LinkHeader::None));
-                let neighbour = Neighbour::Fixed;
-                return Ok(ReversePath::Found(ReturnRoute { next_hop, neighbour, metrics: self.metrics }));
+                let (neighbour, source) = (Neighbour::Fixed, own);
+                return Ok(ReversePath::Found(ReturnRoute { next_hop, neighbour, source, metrics }));
             }
-            _ if arrival => return Ok(to_sender(self.metrics)),
+            _ if arrival => return Ok(self.to_sender()),
             _ => return Err(NoReturnRoute::Elsewhere(interface)),
         }
-        let metrics = self.metrics;
         let to = |mac, neighbour| {
-            Ok(ReversePath::Found(ReturnRoute { next_hop: Some(next_hop(header(mac))), neighbour, metrics }))
+            let next_hop = Some(next_hop(header(mac)));
+            Ok(ReversePath::Found(ReturnRoute { next_hop, neighbour, source: own, metrics }))
         };
         let entry =
             self.monitor.neighbour(nexthop.interface, neighbour).map_err(NoReturnRoute::Neighbours)?;
@@ -304,7 +358,10 @@ impl Search<'_> {
             (_, Some(mac)) => to(mac, learned(mac)),
             // On another interface nothing contradicts the entry.
             (Some((_, mac)), None) if here.is_none() => to(mac, learned(mac)),
-            _ => Ok(ReversePath::Unresolved { from: next_hop(header(MacAddr::BROADCAST)), neighbour }),
+            _ => {
+                let (local, from) = (self.local, next_hop(header(MacAddr::BROADCAST)));
+                Ok(ReversePath::Unresolved { local, from, neighbour })
+            }
         }
     }
 }

@@ -1,23 +1,37 @@
 //! Access control (`--allow`, `--deny`): decides about each client before anything is answered.
-use crate::stack::Admission;
+use crate::{net::zone::zone_of, stack::Admission};
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::SocketAddr;
+
+/// A network, or a single host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Network {
+    pub net: IpNet,
+    /// The zone of a link-local network; `None` for all zones.
+    pub zone: Option<u32>,
+}
+
+impl Network {
+    fn contains(&self, address: &SocketAddr) -> bool {
+        self.net.contains(&address.ip()) && self.zone.is_none_or(|zone| zone_of(address) == Some(zone))
+    }
+}
 
 /// The hosts and networks that may connect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Access {
     /// Only these may connect; all may if the list is empty.
-    pub allow: Vec<IpNet>,
+    pub allow: Vec<Network>,
     /// These may not connect, even if `allow` has them.
-    pub deny: Vec<IpNet>,
+    pub deny: Vec<Network>,
     /// Answer hosts that may not connect with a reset instead of silence.
     pub reject: bool,
 }
 
 impl Access {
     /// Decides about a client by its address.
-    pub fn admit(&self, address: IpAddr) -> Admission {
-        let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
+    pub fn admit(&self, address: SocketAddr) -> Admission {
+        let within = |networks: &[Network]| networks.iter().any(|network| network.contains(&address));
         let allowed = self.allow.is_empty() || within(&self.allow);
         match (allowed && !within(&self.deny), self.reject) {
             (true, _) => Admission::Accept,
@@ -30,13 +44,28 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::zone::scoped;
 
-    fn networks(texts: &[&str]) -> Vec<IpNet> {
-        texts.iter().map(|text| text.parse().expect("a network")).collect()
+    fn networks(texts: &[&str]) -> Vec<Network> {
+        texts.iter().map(|text| Network { net: text.parse().expect("a network"), zone: None }).collect()
     }
 
     fn admit(access: &Access, address: &str) -> Admission {
-        access.admit(address.parse().expect("an address"))
+        access.admit(SocketAddr::new(address.parse().expect("an address"), 80))
+    }
+
+    #[test]
+    fn a_zone_narrows_a_network() {
+        let network = |zone| Network { net: "fe80::/10".parse().expect("a network"), zone };
+        for (zone, here, there) in
+            [(None, Admission::Accept, Admission::Accept), (Some(2), Admission::Accept, Admission::Ignore)]
+        {
+            let access = Access { allow: vec![network(zone)], ..Access::default() };
+            for (interface, expected) in [(2, here), (3, there)] {
+                let address = scoped("fe80::9".parse().expect("an address"), 80, interface);
+                assert_eq!(access.admit(address), expected, "{zone:?} {interface}");
+            }
+        }
     }
 
     #[test]

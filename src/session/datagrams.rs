@@ -7,7 +7,7 @@
 //! do not fit there, and netkat reports the number.
 use super::{Error, Policy, end_timers::EndTimers};
 use crate::{
-    net::{FiveTuple, count},
+    net::{FiveTuple, count, zone::endpoint},
     runtime::{Engine, Task, Turn, memory_budget::MAX_FRAMES},
     stack::{DatagramCounters, Stack, max_payload},
     stdio::{self, Interest, Stream, line_delay::LineDelay},
@@ -307,7 +307,7 @@ impl<'a> DatagramConversation<'a> {
                 Role::Client { .. } if error.reason.is_hard() || !answered => {
                     return Err(Error::of_icmp(error));
                 }
-                _ => log::warn!("{target}: {error}; going on"),
+                _ => log::warn!("{}: {error}; going on", endpoint(&target)),
             }
         }
         Ok(())

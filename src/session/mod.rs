@@ -10,7 +10,10 @@ mod shared_input;
 pub(crate) mod single;
 
 use crate::{
-    net::count,
+    net::{
+        count,
+        zone::{ScopedIp, endpoint, zone_of},
+    },
     runtime,
     stack::{
         FlowFailure,
@@ -24,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use access::Access;
+pub(crate) use access::{Access, Network};
 pub(crate) use process::Command;
 pub use relay::{FlowStatus, Outcome, Policy, Relay, Step};
 pub(crate) use single::Summary;
@@ -32,27 +35,31 @@ pub(crate) use single::Summary;
 /// The reason why a session failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{0}: refused: the peer answered with a reset (RST)")]
+    #[error("{}: refused: the peer answered with a reset (RST)", endpoint(.0))]
     Refused(SocketAddr),
-    #[error("{target}: refused: {from} says that the port is unreachable (ICMP)")]
+    #[error(
+        "{}: refused: {} says that the port is unreachable (ICMP)",
+        endpoint(.target),
+        ScopedIp::new(*from, zone_of(target).unwrap_or_default())
+    )]
     PortUnreachable { target: SocketAddr, from: IpAddr },
-    #[error("{target}: rejected: {error}")]
+    #[error("{}: rejected: {error}", endpoint(.target))]
     Rejected { target: SocketAddr, error: Box<IcmpError> },
-    #[error("{target}: dropped by this host's own egress: {} met ENOBUFS or an interface that is down; look for a tc or nft egress rule or a full queue on {interface}", count(*.datagrams, "datagram"))]
+    #[error("{}: dropped by this host's own egress: {} met ENOBUFS or an interface that is down; look for a tc or nft egress rule or a full queue on {interface}", endpoint(.target), count(*.datagrams, "datagram"))]
     DatagramsDropped { target: SocketAddr, datagrams: u64, interface: String },
-    #[error("{0}: connection reset by peer")]
+    #[error("{}: connection reset by peer", endpoint(.0))]
     Reset(SocketAddr),
-    #[error("{0}: reset, since it held up the other clients for too long")]
+    #[error("{}: reset, since it held up the other clients for too long", endpoint(.0))]
     HeldUp(SocketAddr),
-    #[error("{0}: the peer has stopped answering: nothing acknowledged within the user timeout")]
+    #[error("{}: the peer has stopped answering: nothing acknowledged within the user timeout", endpoint(.0))]
     Vanished(SocketAddr),
-    #[error("{target}: interface {interface}, which led there, disappeared")]
+    #[error("{}: interface {interface}, which led there, disappeared", endpoint(.target))]
     InterfaceGone { target: SocketAddr, interface: String },
     #[error("no client connected within {} s", .0.as_secs_f64())]
     NoClient(Duration),
-    #[error("{target}: exited with {} unacknowledged", count(*.bytes as u64, "byte"))]
+    #[error("{}: exited with {} unacknowledged", endpoint(.target), count(*.bytes as u64, "byte"))]
     Undelivered { target: SocketAddr, bytes: usize },
-    #[error("{target}: nothing came or went for {} s", after.as_secs_f64())]
+    #[error("{}: nothing came or went for {} s", endpoint(.target), after.as_secs_f64())]
     Idle { target: SocketAddr, after: Duration },
     #[error("cannot run \"{command}\": {error}")]
     Exec { command: String, error: io::Error },

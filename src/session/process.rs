@@ -12,7 +12,10 @@
 //! NETKAT_LOCAL_ADDR, NETKAT_LOCAL_PORT and NETKAT_PROTO.
 use super::Error;
 use crate::{
-    net::FiveTuple,
+    net::{
+        FiveTuple,
+        zone::{ScopedIp, endpoint},
+    },
     runtime::children::Children,
     stdio::{Channel, Stream},
     text::escape_control,
@@ -113,7 +116,7 @@ impl Process {
         let failed = |error: io::Error| Error::Exec { command: command.to_string(), error };
         let (pid, stdin, stdout) = start(command, tuple).map_err(|errno| failed(errno.into()))?;
         children.add(pid);
-        log::info!("{}: started process {pid}: {command}", tuple.remote);
+        log::info!("{}: started process {pid}: {command}", endpoint(&tuple.remote));
         let input = Channel::output(Stream::own(stdin).map_err(failed)?);
         let output = Channel::input(Stream::own(stdout).map_err(failed)?);
         Ok(Process { pid, input, output })
@@ -145,9 +148,9 @@ fn start(command: &Command, tuple: &FiveTuple) -> nix::Result<(Pid, OwnedFd, Own
 /// Returns netkat's environment with the variables that name both ends.
 fn environment(tuple: &FiveTuple) -> Vec<CString> {
     let ours = [
-        ("NETKAT_REMOTE_ADDR", tuple.remote.ip().to_string()),
+        ("NETKAT_REMOTE_ADDR", ScopedIp::from(tuple.remote).to_string()),
         ("NETKAT_REMOTE_PORT", tuple.remote.port().to_string()),
-        ("NETKAT_LOCAL_ADDR", tuple.local.ip().to_string()),
+        ("NETKAT_LOCAL_ADDR", ScopedIp::from(tuple.local).to_string()),
         ("NETKAT_LOCAL_PORT", tuple.local.port().to_string()),
         ("NETKAT_PROTO", tuple.protocol.to_string().to_uppercase()),
     ];

@@ -22,7 +22,7 @@ use super::{
     single::Summary,
 };
 use crate::{
-    net::FiveTuple,
+    net::{FiveTuple, zone::endpoint},
     runtime::{Engine, Task, Turn},
     stack::{Flow, Phase, ReceivedData, Stack},
     stdio::{self, Channel, Interest, StandardStreams},
@@ -136,7 +136,7 @@ impl Server {
             self.served += 1;
             let flow = engine.stack.peek(&tuple);
             if flow.is_none_or(|flow| flow.failure().is_some() && flow.received() == 0) {
-                log::info!("{}: disconnected while it waited in the backlog", tuple.remote);
+                log::info!("{}: disconnected while it waited in the backlog", endpoint(&tuple.remote));
                 engine.stack.remove(&tuple);
                 continue;
             }
@@ -146,7 +146,7 @@ impl Server {
                     self.clients.push(client);
                 }
                 Err(error) => {
-                    log::warn!("{}: {error}", tuple.remote);
+                    log::warn!("{}: {error}", endpoint(&tuple.remote));
                     self.close(now, engine, tuple, true);
                 }
             }
@@ -248,7 +248,7 @@ impl Server {
         let summary = Summary::new(engine, &tuple, client.since);
         log::info!(
             "closed {}: {} bytes sent, {} received",
-            tuple.remote,
+            endpoint(&tuple.remote),
             summary.counters.bytes_sent,
             summary.counters.bytes_received
         );

@@ -5,7 +5,7 @@ use super::{
     process::{Command, Process},
 };
 use crate::{
-    net::{FiveTuple, count},
+    net::{FiveTuple, count, zone::endpoint},
     recovery::Stats,
     runtime::{Engine, Task, Turn, children::Ended},
     stack::{Flow, FlowCounters, Phase, ReceivedData, Stack},
@@ -57,7 +57,7 @@ impl Summary {
         let Summary { counters, stats, .. } = self;
         log::info!(
             "closed {}: {} bytes sent, {} received in {:.3} s",
-            tuple.remote,
+            endpoint(&tuple.remote),
             counters.bytes_sent,
             counters.bytes_received,
             self.duration.as_secs_f64()
@@ -81,7 +81,10 @@ impl Summary {
         );
         if counters.invalid > 0 {
             let segments = count(counters.invalid, "segment");
-            log::warn!("{segments} of {} with a wrong checksum or header length dropped", tuple.remote);
+            log::warn!(
+                "{segments} of {} with a wrong checksum or header length dropped",
+                endpoint(&tuple.remote)
+            );
         }
     }
 }

@@ -91,7 +91,8 @@ impl SinkFeed {
         }
         let Some(number) = self.interfaces.get(&index) else { return };
         frame.interface = *number;
-        frame.guarded = self.guarded && frame.direction == FrameDirection::Inbound && carries_ports(&frame);
+        let received = frame.direction == FrameDirection::Inbound;
+        frame.guarded = self.guarded && received && carries_ports(&frame) && !is_to_group(&frame);
         self.sink.write(|sink| sink.write_frame(&frame));
     }
 }
@@ -101,6 +102,12 @@ impl SinkFeed {
 fn carries_ports(frame: &CapturedFrame<'_>) -> bool {
     let network = decode(frame).network;
     matches!(network, Network::Ip(Ip { transport: Transport::Tcp(_) | Transport::Udp(_), .. }))
+}
+
+/// Returns whether a frame is for several hosts. The guard leaves such a datagram to the kernel, too.
+fn is_to_group(frame: &CapturedFrame<'_>) -> bool {
+    let first = frame.data.iter().find_map(|piece| piece.first());
+    frame.link_type == LinkType::Ethernet && first.is_some_and(|first| first & 1 != 0)
 }
 
 impl<L: Link> Link for Tap<L> {

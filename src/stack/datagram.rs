@@ -16,7 +16,10 @@ use crate::{
     host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
     neighbour::Neighbour,
-    net::{FiveTuple, MacAddr, Protocol, minimum_mtu},
+    net::{
+        FiveTuple, MacAddr, Protocol, minimum_mtu,
+        zone::{endpoint, scoped, zone_of},
+    },
     segment,
 };
 pub use inbox::Datagram;
@@ -99,6 +102,19 @@ struct Peer {
     came_from: NextHop,
     path: Path,
     template: Template,
+    /// The peer is a group or a broadcast address, whose members answer from addresses of their own.
+    is_group: bool,
+}
+
+/// The origin of a received datagram.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    /// The next hop back to the frame's sender.
+    pub reply: NextHop,
+    /// The zone of the datagram's addresses.
+    pub zone: u32,
+    /// The datagram was addressed to a group or to all hosts.
+    pub to_group: bool,
 }
 
 /// An answer from a port of the surveyed host.
@@ -155,6 +171,12 @@ impl DatagramSocket {
         self.set_peer(tuple, route);
     }
 
+    /// Sets a group or broadcast address to send to, and receives from anyone.
+    pub fn dial_group(&mut self, tuple: FiveTuple, route: FlowRoute) {
+        self.set_peer(tuple, route);
+        self.peer.iter_mut().for_each(|peer| peer.is_group = true);
+    }
+
     /// Serves the peers that send datagrams here.
     pub fn serve(&mut self, service: DatagramService) {
         self.service = Some(service);
@@ -193,7 +215,8 @@ impl DatagramSocket {
     /// Records an answer from a port of the surveyed host. Returns whether a survey is under way.
     fn find(&mut self, local: SocketAddr, port: SocketAddr, answer: Result<(), IcmpError>) -> bool {
         let Some(survey_answers) = &mut self.survey_answers else { return false };
-        let ours = |peer: Peer| peer.tuple.local == local && peer.tuple.remote.ip() == port.ip();
+        let ours =
+            |peer: Peer| peer.tuple.local == local && (peer.is_group || peer.tuple.remote.ip() == port.ip());
         if self.peer.is_some_and(ours) && survey_answers.len() < MAX_FINDINGS {
             survey_answers.push_back(SurveyAnswer { port, answer });
         }
@@ -210,6 +233,7 @@ impl DatagramSocket {
             neighbour: route.neighbour,
             came_from: route.next_hop,
             path,
+            is_group: false,
             template: Template {
                 source: tuple.local.ip(),
                 destination: tuple.remote.ip(),
@@ -269,7 +293,7 @@ impl DatagramSocket {
         &mut self,
         header: &ip::Header,
         bytes: &[u8],
-        reply: NextHop,
+        origin: Origin,
         trusted: bool,
         segment_size: usize,
         validate: &mut dyn FnMut(&FiveTuple) -> Validation,
@@ -281,8 +305,8 @@ impl DatagramSocket {
         };
         let tuple = FiveTuple {
             protocol: Protocol::Udp,
-            local: SocketAddr::new(header.destination, ports.destination),
-            remote: SocketAddr::new(header.source, ports.source),
+            local: scoped(header.destination, ports.destination, origin.zone),
+            remote: scoped(header.source, ports.source, origin.zone),
         };
         if self.find(tuple.local, tuple.remote, Ok(())) {
             return None;
@@ -292,7 +316,7 @@ impl DatagramSocket {
             size => size,
         };
         let count = payload.len().div_ceil(datagrams).max(1) as u64;
-        match self.admit(tuple, reply, validate) {
+        match self.admit(tuple, &origin, validate) {
             Admitted::Yes => {}
             Admitted::No => {
                 self.counters.strangers += count;
@@ -315,16 +339,16 @@ impl DatagramSocket {
     fn admit(
         &mut self,
         tuple: FiveTuple,
-        reply: NextHop,
+        &Origin { reply, to_group, .. }: &Origin,
         validate: &mut dyn FnMut(&FiveTuple) -> Validation,
     ) -> Admitted {
-        let known = self.peer.as_mut().filter(|peer| peer.tuple == tuple);
+        let known = self.peer.as_mut().filter(|peer| peer.may_send(&tuple, to_group));
         let Some(service) = &self.service else {
             return match known {
                 None => Admitted::No,
                 Some(peer) if peer.came_from.interface == reply.interface => Admitted::Yes,
                 Some(peer) => match validate(&tuple) {
-                    Validation::Valid(..) => {
+                    Validation::Valid { .. } => {
                         peer.came_from = reply;
                         Admitted::Yes
                     }
@@ -335,20 +359,25 @@ impl DatagramSocket {
         if known.is_some_and(|peer| peer.came_from == reply) {
             return Admitted::Yes;
         }
-        let stranger = self.peer.is_none_or(|peer| peer.tuple != tuple);
+        let stranger = self.peer.is_none_or(|peer| !peer.may_send(&tuple, to_group));
         if stranger
             && (service.audience == Audience::First && self.peer.is_some()
-                || (service.gate)(tuple.remote.ip()) != Admission::Accept)
+                || (service.gate)(tuple.remote) != Admission::Accept)
         {
-            log::debug!("ignoring a datagram from {}", tuple.remote);
+            log::debug!("ignoring a datagram from {}", endpoint(&tuple.remote));
             return Admitted::No;
         }
-        let (next_hop, neighbour, metrics) = match validate(&tuple) {
-            Validation::Valid(next_hop, neighbour, metrics) => (next_hop, neighbour, metrics),
+        let (next_hop, neighbour, source, metrics) = match validate(&tuple) {
+            Validation::Valid { next_hop, neighbour, source, metrics } => {
+                (next_hop, neighbour, source, metrics)
+            }
             other => return other.into(),
         };
         let Some(path) = service.paths.get(&next_hop.interface).copied() else {
-            log::debug!("the route back to {} leads out of an interface that is not served", tuple.remote);
+            log::debug!(
+                "the route back to {} leads out of an interface that is not served",
+                endpoint(&tuple.remote)
+            );
             return Admitted::No;
         };
         match self.peer.as_mut().filter(|_| !stranger) {
@@ -360,8 +389,13 @@ impl DatagramSocket {
                 (peer.next_hop, peer.neighbour) = (next_hop, neighbour);
             }
             None => {
-                log::debug!("{} speaks; what we send goes there", tuple.remote);
-                self.set_peer(tuple, FlowRoute { next_hop, neighbour, path, metrics });
+                log::debug!("{} speaks; what we send goes there", endpoint(&tuple.remote));
+                // No packet has a group as its source (RFC 1122, section 3.2.1.3). On lo, whose route back is
+                // not asked for, the peer's address is this host's.
+                let own = if to_group { source.unwrap_or(tuple.remote.ip()) } else { tuple.local.ip() };
+                let zone = zone_of(&tuple.remote).unwrap_or_default();
+                let local = scoped(own, tuple.local.port(), zone);
+                self.set_peer(FiveTuple { local, ..tuple }, FlowRoute { next_hop, neighbour, path, metrics });
             }
         }
         if let Some(peer) = &mut self.peer {
@@ -561,7 +595,7 @@ enum Admitted {
 impl From<Validation> for Admitted {
     fn from(judgement: Validation) -> Admitted {
         match judgement {
-            Validation::Valid(..) => Admitted::Yes,
+            Validation::Valid { .. } => Admitted::Yes,
             Validation::Invalid | Validation::RateLimited => Admitted::No,
             Validation::Unverified(unverified) => Admitted::Unknown(unverified),
         }
@@ -569,6 +603,12 @@ impl From<Validation> for Admitted {
 }
 
 impl Peer {
+    /// Returns whether a datagram may be the peer's: it comes from there, or answers one that went to a
+    /// group, and goes to the address that the peer knows or to a group.
+    fn may_send(&self, tuple: &FiveTuple, to_group: bool) -> bool {
+        (self.is_group || self.tuple.remote == tuple.remote) && (to_group || self.tuple.local == tuple.local)
+    }
+
     /// Returns the maximum payload of one frame, in bytes: a multiple of `size`.
     fn batch(&self, size: usize) -> usize {
         let headers = self.template.header_len() + HEADER;

@@ -13,6 +13,9 @@ use std::{net::IpAddr, time::Duration};
 /// Maximum length of the IP and TCP headers together, in bytes.
 pub const MAX_HEADERS: usize = ip::IPV6_HEADER + segment::MAX_HEADER_LEN;
 
+/// TTL and hop limit of datagrams to a group (RFC 1112, section 6.1).
+const MULTICAST_HOP_LIMIT: u8 = 1;
+
 /// The limits of a flow's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
@@ -79,9 +82,12 @@ pub fn template(tuple: &FiveTuple, hop_limit: u8, settings: &Settings, seed: u64
 }
 
 impl Settings {
-    /// Returns the TTL or hop limit of packets to `remote`: the user's, the route's, or the host's.
+    /// Returns the TTL or hop limit of packets to `remote`: the user's, a group's, the route's, or the host's.
+    /// As for a socket, no route raises a group's (IP_MULTICAST_TTL in ip(7),
+    /// IPV6_MULTICAST_HOPS in ipv6(7)).
     pub(super) fn hop_limit(&self, remote: IpAddr, ipv6_hop_limit: u8, metrics: &Metrics) -> u8 {
-        self.hop_limit.or(metrics.hop_limit).unwrap_or(match remote {
+        let of_group = remote.is_multicast().then_some(MULTICAST_HOP_LIMIT);
+        self.hop_limit.or(of_group).or(metrics.hop_limit).unwrap_or(match remote {
             IpAddr::V4(_) => self.default_ttl,
             IpAddr::V6(_) => ipv6_hop_limit,
         })

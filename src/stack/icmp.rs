@@ -1,6 +1,7 @@
 //! Parses ICMP errors (RFC 792, RFC 4443): the reason, the flow concerned, and what proves them
 //! genuine.
 use super::ip::{self, ICMP, ICMPV6};
+use crate::net::zone::{ScopedIp, scoped, zone_of};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -150,13 +151,15 @@ pub struct IcmpError {
 
 impl fmt::Display for IcmpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ICMP {} from {}", self.reason, self.from)
+        let zone = zone_of(&self.local).unwrap_or_default();
+        write!(f, "ICMP {} from {}", self.reason, ScopedIp::new(self.from, zone))
     }
 }
 
 /// Parses an ICMP error out of a packet whose IP header is `header`. Returns `None` for other
-/// messages, and for errors that quote too little to identify the flow.
-pub fn parse(header: &ip::Header, packet: &[u8]) -> Option<IcmpError> {
+/// messages, and for errors that quote too little to identify the flow. `zone` is that of the
+/// interface by which the error came.
+pub fn parse(header: &ip::Header, packet: &[u8], zone: u32) -> Option<IcmpError> {
     let message = packet.get(header.transport..header.end)?;
     let head: &[u8; HEADER] = message.first_chunk()?;
     let rest = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
@@ -184,8 +187,8 @@ pub fn parse(header: &ip::Header, packet: &[u8]) -> Option<IcmpError> {
         reason,
         from: header.source,
         protocol: inner.protocol,
-        local: SocketAddr::new(inner.source, port(0)),
-        remote: SocketAddr::new(inner.destination, port(2)),
+        local: scoped(inner.source, port(0), zone),
+        remote: scoped(inner.destination, port(2), zone),
         sequence: u32::from_be_bytes([ports[4], ports[5], ports[6], ports[7]]),
     })
 }
@@ -234,7 +237,7 @@ mod tests {
     }
 
     fn read(packet: &[u8]) -> Option<IcmpError> {
-        parse(&ip::parse(packet, false).ok()?, packet)
+        parse(&ip::parse(packet, false).ok()?, packet, 0)
     }
 
     #[test]

@@ -12,10 +12,10 @@ use crate::{
     host::metrics::Metrics,
     link::NextHop,
     neighbour::Neighbour,
-    net::FiveTuple,
+    net::{FiveTuple, zone::endpoint},
     segment::{ACK, FIN, RST, SYN, Segment, SeqNumber},
 };
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 /// The treatment of a segment, or of a remote address by a [`Gate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub enum Admission {
     Refuse,
 }
 
-/// A filter of the addresses that may connect to a listener.
-pub type Gate = Box<dyn Fn(IpAddr) -> Admission>;
+/// A filter of the addresses, with their zones, that may connect to a listener.
+pub type Gate = Box<dyn Fn(SocketAddr) -> Admission>;
 
 /// The outcome of a segment that belonged to no flow.
 pub(super) enum Found {
@@ -134,12 +134,11 @@ impl Stack {
         segment: &Segment,
         reply: NextHop,
     ) -> Found {
-        let address = tuple.remote.ip();
-        if self.listener.as_ref().is_some_and(|listener| (listener.gate)(address) == Admission::Ignore) {
+        if self.listener.as_ref().is_some_and(|listener| (listener.gate)(tuple.remote) == Admission::Ignore) {
             return Found::Nothing;
         }
         let (next_hop, neighbour, metrics) = match self.validator.validate(now, &tuple, &reply, false) {
-            Validation::Valid(next_hop, neighbour, metrics) => (next_hop, neighbour, metrics),
+            Validation::Valid { next_hop, neighbour, metrics, .. } => (next_hop, neighbour, metrics),
             Validation::Invalid => return Found::Nothing,
             Validation::Unverified(unverified) => return Found::Unverified(unverified),
             Validation::RateLimited => return self.handle_unvalidated(now, tuple, segment, reply),
@@ -177,7 +176,7 @@ impl Stack {
             return Found::Unverified(unverified);
         }
         let Some(listener) = self.listener.as_ref().filter(|_| self.listening) else { return Found::Nothing };
-        let accepts = (listener.gate)(tuple.remote.ip()) == Admission::Accept
+        let accepts = (listener.gate)(tuple.remote) == Admission::Accept
             && self.accepted.len() < listener.backlog
             && listener.paths.contains_key(&reply.interface);
         if reaction(segment) == Admission::Accept && accepts {
@@ -198,7 +197,7 @@ impl Stack {
         let listener = self.listener.as_ref().filter(|_| self.listening)?;
         let window = syn_window(self.settings.receive_buffer);
         let handshake = self.cookies.redeem(now, tuple, reply, segment, window)?;
-        ((listener.gate)(tuple.remote.ip()) == Admission::Accept).then_some(handshake)
+        ((listener.gate)(tuple.remote) == Admission::Accept).then_some(handshake)
     }
 
     /// Answers a segment of no connection. In CLOSED (RFC 9293, section 3.10.7.1), everything but a
@@ -217,7 +216,7 @@ impl Stack {
             return;
         }
         let admission = match &self.listener {
-            Some(listener) => match (listener.gate)(tuple.remote.ip()) {
+            Some(listener) => match (listener.gate)(tuple.remote) {
                 // A gate that hides the port must not give it away by resets.
                 Admission::Ignore => Admission::Ignore,
                 // A refused host sees a closed port.
@@ -246,15 +245,15 @@ impl Stack {
     ) {
         let Some(listener) = &self.listener else { return };
         if self.accepted.len() >= listener.backlog {
-            return log::debug!("the backlog is full: no answer to {}", tuple.remote);
+            return log::debug!("the backlog is full: no answer to {}", endpoint(&tuple.remote));
         }
         if self.pool.is_exhausted() {
-            return log::debug!("memory is short: no answer to {}", tuple.remote);
+            return log::debug!("memory is short: no answer to {}", endpoint(&tuple.remote));
         }
         if !listener.paths.contains_key(&next_hop.interface) {
             return log::debug!(
                 "the route back to {} leads out of interface {}, which is not served",
-                tuple.remote,
+                endpoint(&tuple.remote),
                 next_hop.interface
             );
         }
@@ -290,7 +289,7 @@ impl Stack {
         let announced = self.settings.advertised_mss(&handshake.metrics);
         let mss = announced.unwrap_or(u16::try_from(mss).unwrap_or(u16::MAX));
         let Some(segment) = handshake.syn_ack(now, mss, self.settings.receive_buffer) else {
-            return log::debug!("a SYN from {} makes no sense", tuple.remote);
+            return log::debug!("a SYN from {} makes no sense", endpoint(&tuple.remote));
         };
         let template = self.answer_template(tuple, &handshake.next_hop, &handshake.metrics, handshake.seed);
         self.reply(HeaderOnly { next_hop: handshake.next_hop, template, segment });
@@ -328,11 +327,11 @@ impl Stack {
     fn establish(&mut self, tuple: FiveTuple, handshake: Handshake) -> Found {
         let Some(listener) = &self.listener else { return Found::Nothing };
         if self.accepted.len() >= listener.backlog {
-            log::debug!("the backlog is full: {} has to wait", tuple.remote);
+            log::debug!("the backlog is full: {} has to wait", endpoint(&tuple.remote));
             return Found::Nothing;
         }
         if self.pool.is_exhausted() {
-            log::debug!("memory is short: {} has to wait", tuple.remote);
+            log::debug!("memory is short: {} has to wait", endpoint(&tuple.remote));
             return Found::Nothing;
         }
         self.handshakes.remove(&tuple);

@@ -45,13 +45,22 @@ pub enum Martian {
 /// The reason to drop the packet.
 pub fn check(interface: u32, source: IpAddr, destination: IpAddr) -> Result<(), Martian> {
     let on_host = interface == LOOPBACK_INTERFACE;
-    for address in [source, destination] {
-        match address {
-            IpAddr::V4(v4) => check_v4(v4, on_host)?,
-            IpAddr::V6(v6) => check_v6(v6, on_host)?,
-        }
-    }
+    check_address(interface, source)?;
+    check_address(interface, destination)?;
     if source == destination && !on_host { Err(Martian::Ours) } else { Ok(()) }
+}
+
+/// Checks one address of a packet that came in by `interface`: the source of a datagram to a group
+/// that we hear.
+///
+/// # Errors
+/// The reason to drop the packet.
+pub fn check_address(interface: u32, source: IpAddr) -> Result<(), Martian> {
+    let on_host = interface == LOOPBACK_INTERFACE;
+    match source {
+        IpAddr::V4(v4) => check_v4(v4, on_host),
+        IpAddr::V6(v6) => check_v6(v6, on_host),
+    }
 }
 
 fn check_v4(address: Ipv4Addr, on_host: bool) -> Result<(), Martian> {

@@ -36,7 +36,7 @@ use crate::{
     host::metrics::Metrics,
     link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, LinkHeader, NextHop, Received},
     neighbour::{self, Impersonation, Solicitations},
-    net::{FiveTuple, Protocol},
+    net::{FiveTuple, Protocol, zone::scoped},
     recovery::MemoryPool,
     segment::{self, Segment},
 };
@@ -48,13 +48,14 @@ use listen::Found;
 use recently_closed::RecentlyClosed;
 use source_validation::{SourceValidator, Validation};
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    net::SocketAddr,
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    net::IpAddr,
     ops::Range,
     time::Duration,
 };
 use time_wait::TimeWaits;
 
+use datagram::Origin;
 pub use datagram::{
     Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, SurveyAnswer, max_payload,
 };
@@ -97,6 +98,12 @@ pub struct Stack {
     reclaimed_at: Duration,
     seed: Box<dyn FnMut() -> u64>,
     impersonation: Option<Impersonation>,
+    /// The zone of each interface that is a port of another, by index.
+    zones: HashMap<u32, u32>,
+    /// The groups and broadcast addresses that the UDP port hears, and the interfaces at which it
+    /// does.
+    groups: HashSet<IpAddr>,
+    group_interfaces: HashSet<u32>,
 }
 
 /// Maximum queued replies; further ones are dropped, as a kernel's rate limit would.
@@ -195,7 +202,32 @@ impl Stack {
             unlocated: Vec::new(),
             seed: Box::new(seed),
             impersonation: None,
+            zones: HashMap::new(),
+            groups: HashSet::new(),
+            group_interfaces: HashSet::new(),
         }
+    }
+
+    /// Sets the zones of interfaces, by index: a port of a bridge or bond shares that device's zone.
+    /// Any other interface is a zone of its own (RFC 4007, section 6).
+    pub fn set_zones(&mut self, zones: HashMap<u32, u32>) {
+        self.zones = zones;
+    }
+
+    /// Lets the UDP port hear datagrams to these groups and broadcast addresses at these interfaces,
+    /// by index.
+    pub fn hear_groups(
+        &mut self,
+        groups: impl IntoIterator<Item = IpAddr>,
+        interfaces: impl IntoIterator<Item = u32>,
+    ) {
+        self.groups = groups.into_iter().collect();
+        self.group_interfaces = interfaces.into_iter().collect();
+    }
+
+    /// Returns the zone of the addresses of an interface's packets.
+    fn zone(&self, interface: u32) -> u32 {
+        self.zones.get(&interface).copied().unwrap_or(interface)
     }
 
     /// Limits the memory of all future flows' buffers together, in bytes. When it is exhausted,
@@ -366,24 +398,35 @@ impl Stack {
                 return FrameResult::Done;
             }
         };
-        if let Err(martian) = martian::check(metadata.reply.interface, header.source, header.destination) {
+        let interface = metadata.reply.interface;
+        let to_group = self.groups.contains(&header.destination);
+        let checked = match to_group {
+            true => martian::check_address(interface, header.source),
+            false => martian::check(interface, header.source, header.destination),
+        };
+        if let Err(martian) = checked {
             log::debug!("dropping a packet from {}: {martian}", header.source);
+            return FrameResult::Done;
+        }
+        if to_group && !self.group_interfaces.contains(&interface) {
             return FrameResult::Done;
         }
         if header.fragment.is_some() {
             return self.ingress_fragment(now, packet, &header, metadata);
         }
         match header.protocol {
+            ip::TCP if to_group => {}
             ip::TCP => return self.ingress_tcp(now, packet, &header, metadata),
             ip::UDP => {
                 let Some(bytes) = packet.get(header.transport..header.end) else { return FrameResult::Done };
                 let Metadata { reply, checksum, segment_size } = metadata;
+                let zone = self.zone(reply.interface);
                 let validate = &mut |tuple: &FiveTuple| self.validator.validate(now, tuple, &reply, false);
                 let datagrams = &mut self.datagrams;
                 let unverified = datagrams.ingress(
                     &header,
                     bytes,
-                    reply,
+                    Origin { reply, zone, to_group },
                     checksum.is_trusted(),
                     segment_size.into(),
                     validate,
@@ -393,7 +436,7 @@ impl Stack {
             ip::ICMP | ip::ICMPV6 => {
                 // An error is addressed to the sender of the packet that it quotes (RFC 1122,
                 // section 3.2.2).
-                if let Some(error) = icmp::parse(&header, packet)
+                if let Some(error) = icmp::parse(&header, packet, self.zone(metadata.reply.interface))
                     && error.local.ip() == header.destination
                 {
                     self.ingress_icmp(now, &error);
@@ -413,13 +456,14 @@ impl Stack {
         header: &ip::Header,
         metadata: Metadata,
     ) -> FrameResult {
+        let zone = self.zone(metadata.reply.interface);
         let tuple = FiveTuple {
             protocol: Protocol::Tcp,
-            local: SocketAddr::new(header.destination, 0),
-            remote: SocketAddr::new(header.source, 0),
+            local: scoped(header.destination, 0, zone),
+            remote: scoped(header.source, 0, zone),
         };
         match self.validator.validate(now, &tuple, &metadata.reply, false) {
-            Validation::Valid(..) => {}
+            Validation::Valid { .. } => {}
             Validation::Unverified(unverified) => return FrameResult::Unverified(unverified),
             Validation::Invalid | Validation::RateLimited => return FrameResult::Done,
         }
@@ -445,10 +489,11 @@ impl Stack {
     ) -> FrameResult {
         let Metadata { reply, checksum, .. } = metadata;
         let Some(bytes) = packet.get(header.transport..header.end) else { return FrameResult::Done };
+        let zone = self.zone(reply.interface);
         let tuple = |(source, destination)| FiveTuple {
             protocol: Protocol::Tcp,
-            local: SocketAddr::new(header.destination, destination),
-            remote: SocketAddr::new(header.source, source),
+            local: scoped(header.destination, destination, zone),
+            remote: scoped(header.source, source, zone),
         };
         let Some((segment, payload)) = Segment::split(bytes) else {
             log::debug!("dropping a malformed segment from {}", header.source);
@@ -472,7 +517,7 @@ impl Stack {
                 // Another interface than before, as when a route has several paths.
                 if flow.came_by() != reply.interface {
                     match self.validator.validate(now, &tuple, &reply, false) {
-                        Validation::Valid(..) => flow.set_came_by(reply.interface),
+                        Validation::Valid { .. } => flow.set_came_by(reply.interface),
                         Validation::Unverified(unverified) => return FrameResult::Unverified(unverified),
                         Validation::Invalid | Validation::RateLimited => return FrameResult::Done,
                     }

@@ -51,6 +51,8 @@ pub struct ReturnRoute {
     pub next_hop: Option<NextHop>,
     /// The neighbour whose link address answers carry.
     pub neighbour: Neighbour,
+    /// The source address of answers to a packet that was addressed to a group or to all hosts.
+    pub source: Option<IpAddr>,
     /// The route's metrics.
     pub metrics: Metrics,
 }
@@ -58,8 +60,15 @@ pub struct ReturnRoute {
 /// The decision about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Validation {
-    /// The packet may be answered, by this next hop of a route with these metrics.
-    Valid(NextHop, Neighbour, Metrics),
+    /// The packet may be answered.
+    Valid {
+        next_hop: NextHop,
+        neighbour: Neighbour,
+        /// The answer's source, if the packet was not addressed to this host alone.
+        source: Option<IpAddr>,
+        /// The metrics of the answer's route.
+        metrics: Metrics,
+    },
     /// The packet is dropped.
     Invalid,
     /// The packet has to be handed over again once the route back is known.
@@ -97,7 +106,12 @@ impl SourceValidator {
         completes: bool,
     ) -> Validation {
         if !self.enabled || reply.interface == LOOPBACK_INTERFACE {
-            return Validation::Valid(*reply, Neighbour::Sender(None), Metrics::default());
+            return Validation::Valid {
+                next_hop: *reply,
+                neighbour: Neighbour::Sender(None),
+                source: None,
+                metrics: Metrics::default(),
+            };
         }
         let sender = reply.destination();
         // The frame's source is a group address, or missing.
@@ -108,8 +122,8 @@ impl SourceValidator {
         let unverified = UnverifiedSource { interface: reply.interface, sender, local, remote };
         self.age(now);
         match self.answers.get(&unverified).or_else(|| self.older.get(&unverified)).copied() {
-            Some(Some(route)) => {
-                Validation::Valid(route.next_hop.unwrap_or(*reply), route.neighbour, route.metrics)
+            Some(Some(ReturnRoute { next_hop, neighbour, source, metrics })) => {
+                Validation::Valid { next_hop: next_hop.unwrap_or(*reply), neighbour, source, metrics }
             }
             Some(None) => Validation::Invalid,
             None if self.may_ask(now, if completes { RESERVE } else { BURST }) => {
@@ -199,17 +213,18 @@ mod tests {
         congestion_control: None,
     };
     const AT_SENDER: ReturnRoute =
-        ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics: METRICS };
+        ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), source: None, metrics: METRICS };
+
+    fn valid(next_hop: NextHop, metrics: Metrics) -> Validation {
+        Validation::Valid { next_hop, neighbour: Neighbour::Sender(None), source: None, metrics }
+    }
 
     #[test]
     fn an_answer_holds_for_a_second_or_two_and_for_its_sender_alone() {
         let at = Duration::from_millis;
         for (route, expected) in [
-            (Some(AT_SENDER), Validation::Valid(from(2), AT_SENDER.neighbour, METRICS)),
-            (
-                Some(ReturnRoute { next_hop: Some(from(9)), ..AT_SENDER }),
-                Validation::Valid(from(9), AT_SENDER.neighbour, METRICS),
-            ),
+            (Some(AT_SENDER), valid(from(2), METRICS)),
+            (Some(ReturnRoute { next_hop: Some(from(9)), ..AT_SENDER }), valid(from(9), METRICS)),
             (None, Validation::Invalid),
         ] {
             let mut validator = validator();
@@ -234,7 +249,7 @@ mod tests {
     #[test]
     fn lo_and_a_stack_without_an_engine_need_no_question() {
         let lo = NextHop { interface: LOOPBACK_INTERFACE, header: LinkHeader::LOOPBACK };
-        let open = |reply| Validation::Valid(reply, Neighbour::Sender(None), Metrics::default());
+        let open = |reply| valid(reply, Metrics::default());
         assert_eq!(validator().validate(Duration::ZERO, &tuple(1), &lo, false), open(lo));
         assert_eq!(
             SourceValidator::default().validate(Duration::ZERO, &tuple(1), &from(2), false),

@@ -36,6 +36,8 @@ fn listener() -> FlowFilter {
     FlowFilter {
         protocol: Protocol::Tcp,
         local_addresses: vec![ip(US), ip(US6)],
+        groups: Vec::new(),
+        groups_only: false,
         local_port: 8080,
         remote_address: None,
         remote_port: None,
@@ -254,6 +256,51 @@ fn icmpv6_errors_are_seen_and_left_to_the_kernel() {
             ("about another flow", error(1, &other), Foreign),
             ("solicitation, when not asked for", error(135, &v6(US6).octets()), Foreign),
         ],
+    );
+}
+
+/// The kernel gets datagrams to groups, too: they are for the other members on the host. Unicast addresses in frames
+/// for several hosts are forged.
+#[test]
+fn groups_are_heard_and_left_to_the_kernel() {
+    const ALL: [u8; 6] = [0xff; 6];
+    const MEMBERS: [u8; 6] = [0x01, 0x00, 0x5e, 1, 2, 3];
+    const MEMBERS6: [u8; 6] = [0x33, 0x33, 0, 0, 0, 5];
+    let frame = |destination: &str, protocol: u8, port: u16| {
+        let source = if destination.contains(':') { PEER6 } else { PEER };
+        around(&packet(ip(source), ip(destination), protocol, &transport(1, port)))
+    };
+    let groups = ["10.0.0.255", "239.1.2.3", "ff02::5"].map(ip).to_vec();
+    let all = FlowFilter { protocol: Protocol::Udp, groups, ..listener() };
+    check(
+        &all,
+        vec![
+            ("a broadcast", to(ALL, frame("10.0.0.255", UDP, 8080)), Control),
+            ("a group", to(MEMBERS, frame("239.1.2.3", UDP, 8080)), Control),
+            ("a group, IPv6", to(MEMBERS6, frame("ff02::5", UDP, 8080)), Control),
+            ("on a link without addresses", frame("239.1.2.3", UDP, 8080), Control),
+            ("us", frame(US, UDP, 8080), Flow),
+            ("us, IPv6", frame(US6, UDP, 8080), Flow),
+            ("us, in a frame for all", to(ALL, frame(US, UDP, 8080)), Foreign),
+            ("us, in a frame for all, IPv6", to(MEMBERS6, frame(US6, UDP, 8080)), Foreign),
+            ("another group", to(MEMBERS, frame("239.1.2.4", UDP, 8080)), Foreign),
+            ("another group, IPv6", to(MEMBERS6, frame("ff02::6", UDP, 8080)), Foreign),
+            ("another port", to(MEMBERS, frame("239.1.2.3", UDP, 8081)), Foreign),
+            ("another protocol", to(MEMBERS, frame("239.1.2.3", TCP, 8080)), Foreign),
+        ],
+    );
+    check(
+        &FlowFilter { groups_only: true, ..all.clone() },
+        vec![
+            ("a group", to(MEMBERS, frame("239.1.2.3", UDP, 8080)), Control),
+            ("a group, IPv6", to(MEMBERS6, frame("ff02::5", UDP, 8080)), Control),
+            ("us", frame(US, UDP, 8080), Foreign),
+            ("us, IPv6", frame(US6, UDP, 8080), Foreign),
+        ],
+    );
+    check(
+        &FlowFilter { protocol: Protocol::Tcp, ..all },
+        vec![("TCP to a group", to(MEMBERS, frame("239.1.2.3", TCP, 8080)), Foreign)],
     );
 }
 

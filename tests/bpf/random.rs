@@ -61,6 +61,8 @@ fn flow_filter() -> impl Strategy<Value = FlowFilter> {
             FlowFilter {
                 protocol,
                 local_addresses,
+                groups: Vec::new(),
+                groups_only: false,
                 local_port,
                 remote_address,
                 remote_port,

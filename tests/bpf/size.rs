@@ -12,6 +12,8 @@ fn flow(local_addresses: Vec<IpAddr>) -> FlowFilter {
     FlowFilter {
         protocol: Protocol::Tcp,
         local_addresses,
+        groups: Vec::new(),
+        groups_only: false,
         local_port: 8080,
         remote_address: None,
         remote_port: None,

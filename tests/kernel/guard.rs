@@ -21,6 +21,8 @@ fn programs(protocol: Protocol) -> Programs {
     let filter = FlowFilter {
         protocol,
         local_addresses: NEAR.map(ip).to_vec(),
+        groups: Vec::new(),
+        groups_only: false,
         local_port: PORT,
         remote_address: None,
         remote_port: None,

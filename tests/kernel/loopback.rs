@@ -59,6 +59,8 @@ fn answered(address: &str, backend: Option<Backend>) -> bool {
     let programs = Programs::load(&Filter::Flow(FlowFilter {
         protocol: Protocol::Tcp,
         local_addresses: vec![ip(address)],
+        groups: Vec::new(),
+        groups_only: false,
         local_port: lease.port(),
         remote_address: Some(ip(address)),
         remote_port: Some(server.port()),

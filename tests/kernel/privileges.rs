@@ -21,6 +21,8 @@ fn flow() -> Filter {
     Filter::Flow(FlowFilter {
         protocol: Protocol::Tcp,
         local_addresses: vec![ip("127.0.0.1")],
+        groups: Vec::new(),
+        groups_only: false,
         local_port: 8080,
         remote_address: None,
         remote_port: None,

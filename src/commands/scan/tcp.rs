@@ -42,7 +42,7 @@ impl Probes<'_, '_> {
         while self.opening.len() + self.closing.len() < IN_FLIGHT
             && let Some(port) = self.sweep.ports.pop_front()
         {
-            let tuple = self.sweep.origin.dial(engine, self.sweep.remote(port));
+            let tuple = self.sweep.origin.dial(engine, port);
             self.opening.push((tuple, engine.reactor.now()));
         }
         before != self.sweep.ports.len()

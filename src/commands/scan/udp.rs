@@ -9,6 +9,7 @@ use super::{IN_FLIGHT, Results, Sweep};
 use crate::{
     commands::attempt::Origin,
     host::interface::Framing,
+    net::zone::ScopedIp,
     report::Error,
     runtime::{Engine, Task, Turn},
     session,
@@ -30,11 +31,11 @@ const FURTHER_WAIT: Duration = Duration::from_millis(1500);
 
 /// Probes every port of the sweep.
 pub(crate) fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) -> Result<(), Error> {
-    let Sweep { origin, address, mut wait, mut ports } = sweep;
+    let Sweep { origin, mut wait, mut ports } = sweep;
     engine.stack.datagrams.survey();
     let mut first = true;
     loop {
-        let mut round = Round::new(&origin, address, wait, std::mem::take(&mut ports), results);
+        let mut round = Round::new(&origin, wait, std::mem::take(&mut ports), results);
         engine.run(&mut round)?;
         let Round { silent, unreachable, repeated, .. } = round;
         let limited = repeated || unreachable >= if first { BURST } else { 1 };
@@ -50,7 +51,7 @@ pub(crate) fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) 
             log::warn!(
                 "{} seems to limit its ICMP errors, as Linux does, to about one a second: asking its {} silent ports \
                  again for as long as any answers",
-                address.ip(),
+                ScopedIp::from(origin.remote(0)),
                 silent.len()
             );
             (first, wait) = (false, wait.max(FURTHER_WAIT));
@@ -72,7 +73,6 @@ struct Probe {
 struct Round<'a, 'r> {
     origin: &'a Origin,
     results: &'a mut Results<'r>,
-    address: SocketAddr,
     wait: Duration,
     waiting: VecDeque<u16>,
     probes: HashMap<u16, Probe>,
@@ -87,13 +87,12 @@ struct Round<'a, 'r> {
 impl<'a, 'r> Round<'a, 'r> {
     fn new(
         origin: &'a Origin,
-        address: SocketAddr,
         wait: Duration,
         waiting: VecDeque<u16>,
         results: &'a mut Results<'r>,
     ) -> Round<'a, 'r> {
         let (probes, silent) = (HashMap::new(), Vec::new());
-        Round { origin, results, address, wait, waiting, probes, silent, unreachable: 0, repeated: false }
+        Round { origin, results, wait, waiting, probes, silent, unreachable: 0, repeated: false }
     }
 
     fn note(&mut self, finding: SurveyAnswer) {
@@ -130,10 +129,10 @@ impl<'a, 'r> Round<'a, 'r> {
             self.probes.iter().filter(|(_, probe)| probe.next <= now).map(|(port, _)| *port).collect();
         due.sort_unstable();
         for port in due {
-            let at = SocketAddr::new(self.address.ip(), port);
+            let at = self.origin.remote(port);
             let Some(probe) = self.probes.get_mut(&port) else { continue };
             if now < probe.since + self.wait || probe.sent == 0 {
-                probe.dropped += transmit(engine, self.origin, at)?;
+                probe.dropped += transmit(engine, self.origin, port)?;
                 probe.sent += 1;
                 probe.next = (now + self.wait / REPEATS).min(probe.since + self.wait).max(now);
                 continue;
@@ -176,9 +175,9 @@ impl Task for Round<'_, '_> {
 }
 
 /// Sends an empty datagram. Returns the number of datagrams that this host's own egress dropped.
-fn transmit(engine: &mut Engine, origin: &Origin, remote: SocketAddr) -> Result<u64, Error> {
+fn transmit(engine: &mut Engine, origin: &Origin, port: u16) -> Result<u64, Error> {
     let before = engine.stack.datagrams.counters().egress_drops;
-    let tuple = origin.dial_datagrams(engine, remote);
+    let tuple = origin.dial_datagrams(engine, port);
     engine.add_flow(&tuple);
     engine.send_datagrams(&[], 1)?;
     Ok(engine.stack.datagrams.counters().egress_drops - before)

@@ -48,7 +48,7 @@ fn dialed(tuple: FiveTuple, path: Path) -> Stack {
     stack
 }
 
-fn serving(audience: Audience, gate: fn(IpAddr) -> Admission) -> Stack {
+fn serving(audience: Audience, gate: fn(SocketAddr) -> Admission) -> Stack {
     let mut stack = Stack::new(settings(), || 7);
     stack.datagrams.serve(DatagramService { audience, gate: Box::new(gate), paths: [(1, PATH)].into() });
     stack
