@@ -130,8 +130,8 @@ impl Command {
             (false, Protocol::Tcp) => Command::Connect(connect(cli)?),
             (true, Protocol::Tcp) => Command::Listen(listen(cli)?),
             (false, Protocol::Udp) => {
-                let Connect { attempts, wait, policy, .. } = connect(cli)?;
-                Command::DatagramConnect(DatagramConnect { attempts, wait, policy, delay: cli.delay })
+                let Connect { target, wait, policy, .. } = connect(cli)?;
+                Command::DatagramConnect(DatagramConnect { target, wait, policy, delay: cli.delay })
             }
             (true, Protocol::Udp) => {
                 let Listen { setup, wait, policy, access, .. } = listen(cli)?;

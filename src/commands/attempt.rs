@@ -2,16 +2,40 @@
 use crate::{
     host::{interface::Framing, neighbour},
     link::{LinkHeader, NextHop},
-    net::{FiveTuple, Protocol},
+    net::{FiveTuple, MacAddr, Protocol},
     process::signals,
-    report::{Error, Hint},
-    runtime::{self, Egress, EgressRequest, Engine, Hop, Port, Setup, assume},
+    report::{Error, Hint, JsonReport, Tried},
+    runtime::{self, Egress, EgressRequest, Engine, Port, Setup, assume},
     stack::{Flow, FlowRoute, Neighbour, Stack},
 };
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
+
+/// The host to talk to, by all of its addresses.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The host as typed.
+    pub host: String,
+    /// The addresses to try, in that order. There are none only if several are unusable.
+    pub attempts: Vec<Attempt>,
+    /// Further addresses, which nothing can be sent to.
+    pub unusable: Vec<Tried>,
+}
+
+impl Target {
+    /// Returns whether the host has several addresses.
+    pub fn is_choice(&self) -> bool {
+        self.attempts.len() + self.unusable.len() > 1
+    }
+
+    /// Fails for all addresses together, of which the attempts have these outcomes.
+    pub fn fail(&self, attempts: impl Iterator<Item = Tried>, report: &mut JsonReport) -> Error {
+        report.tried(attempts.chain(self.unusable.iter().cloned()));
+        report.none_reached(&self.host)
+    }
+}
 
 /// An address to try.
 #[derive(Clone, Debug)]
@@ -41,29 +65,26 @@ impl Attempt {
         let Some(persona) = egress.persona else {
             // The kernel resolves the neighbours of this host's own addresses.
             let start = Instant::now();
-            let next_hop = resolve(&egress, wait)?;
+            let destination = match egress.unresolved() {
+                Some(address) => neighbour::resolve(egress.interface.index, address, wait)
+                    .map_err(runtime::Error::from)?,
+                None => egress.known_mac(),
+            };
             let resolution = start.elapsed();
-            let neighbour = egress.neighbour();
-            setup.hears_neighbours = neighbour != Neighbour::Fixed;
+            let origin = Origin::new(self.request, egress, destination);
+            setup.hears_neighbours = origin.neighbour != Neighbour::Fixed;
             let engine = Engine::open(&setup, port)?;
-            let origin = Origin { request: self.request, egress, next_hop, neighbour };
             return Ok(Opened { engine, origin, resolution });
         };
         let mut engine = Engine::open(&setup, port)?;
         assume::assume(&mut engine, persona)?;
         let start = engine.reactor.now();
-        let (destination, neighbour) = match egress.next_hop {
-            Hop::Link(mac) => (mac, Neighbour::Fixed),
-            Hop::Address(address) => (assume::resolve(&mut engine, address, wait)?, Neighbour::At(address)),
+        let destination = match egress.unresolved() {
+            Some(address) => assume::resolve(&mut engine, address, wait)?,
+            None => egress.known_mac(),
         };
-        let header = LinkHeader::Ethernet { destination, source: persona.mac };
-        let next_hop = NextHop { interface: persona.interface, header };
         let resolution = engine.reactor.now() - start;
-        Ok(Opened {
-            engine,
-            origin: Origin { request: self.request, egress, next_hop, neighbour },
-            resolution,
-        })
+        Ok(Opened { engine, origin: Origin::new(self.request, egress, destination), resolution })
     }
 }
 
@@ -84,6 +105,22 @@ pub(super) struct Origin {
 }
 
 impl Origin {
+    /// Returns the local end behind a next hop with this link address, which a link without such addresses ignores.
+    pub fn new(request: EgressRequest, egress: Egress, destination: MacAddr) -> Origin {
+        let interface = &egress.interface;
+        let header = match egress.framing {
+            Framing::None => LinkHeader::None,
+            Framing::Loopback => LinkHeader::LOOPBACK,
+            Framing::Ethernet => LinkHeader::Ethernet {
+                destination,
+                source: egress.persona.map(|persona| persona.mac).or(interface.mac).unwrap_or_default(),
+            },
+        };
+        let next_hop = NextHop { interface: interface.index, header };
+        let neighbour = egress.neighbour();
+        Origin { request, egress, next_hop, neighbour }
+    }
+
     /// Starts a connection; the SYN leaves with the engine's next turn.
     pub fn dial(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
         let tuple = self.tuple(engine, Protocol::Tcp, remote);
@@ -132,21 +169,4 @@ impl Origin {
             }
         }
     }
-}
-
-/// Returns the next hop with its link address, which the kernel's neighbour table resolves.
-fn resolve(egress: &Egress, wait: Duration) -> Result<NextHop, runtime::Error> {
-    let interface = &egress.interface;
-    let header = match (egress.framing, egress.next_hop) {
-        (Framing::None, _) => LinkHeader::None,
-        (Framing::Loopback, _) => LinkHeader::LOOPBACK,
-        (Framing::Ethernet, hop) => LinkHeader::Ethernet {
-            destination: match hop {
-                Hop::Link(mac) => mac,
-                Hop::Address(address) => neighbour::resolve(interface.index, address, wait)?,
-            },
-            source: interface.mac.unwrap_or_default(),
-        },
-    };
-    Ok(NextHop { interface: interface.index, header })
 }

@@ -2,9 +2,9 @@
 //!
 //! UDP has no end of a session, so the input's end and the clock decide: a client waits for a second to
 //! hear the answer, a server until it is interrupted, unless -q says otherwise.
-use super::attempt::{Attempt, Opened};
+use super::attempt::{Attempt, Opened, Target};
 use crate::{
-    report::{Error, JsonReport},
+    report::{Error, JsonReport, Tried},
     runtime::{Engine, Port, Setup, assume},
     session::{
         Access, Policy,
@@ -21,9 +21,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// A UDP client of one address.
 #[derive(Clone, Debug)]
 pub(crate) struct DatagramConnect {
-    /// The addresses to try, at least one. The first whose next hop answers is taken: UDP itself shows no
-    /// sign of a peer.
-    pub attempts: Vec<Attempt>,
+    /// The host, of whose addresses the first is taken whose next hop answers: UDP itself shows no sign of a peer.
+    pub target: Target,
     /// Longest wait for the next hop's link address.
     pub wait: Duration,
     pub policy: Policy,
@@ -34,29 +33,33 @@ pub(crate) struct DatagramConnect {
 impl DatagramConnect {
     /// Sends and receives until the session ends.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
-        let mut attempts = self.attempts.iter().peekable();
-        loop {
-            let Some(attempt) = attempts.next() else { return Ok(()) };
+        let mut failed = Vec::new();
+        for attempt in &self.target.attempts {
             match attempt.open_datagrams(self.wait, report) {
-                Ok(mut engine) => {
-                    let streams = streams()?;
-                    engine.enter_sandbox()?;
-                    let policy = Policy {
-                        quit_after: self.policy.quit_after.or(match self.policy.no_shutdown {
-                            true => None,
-                            false => Some(ANSWER_WAIT),
-                        }),
-                        ..self.policy
-                    };
-                    let interface = &attempt.egress.interface.name;
-                    let role = Role::Client { remote: attempt.remote, interface };
-                    return relay(&mut engine, role, policy, self.delay, streams, report);
+                Ok(engine) => return self.relay(attempt, engine, report),
+                Err(error) if error.signal().is_some() || !self.target.is_choice() => return Err(error),
+                Err(error) => {
+                    log::info!("{error}");
+                    failed.push(Tried::failed(attempt.remote, &error.into()));
                 }
-                Err(error) if error.signal().is_some() => return Err(error),
-                Err(error) if attempts.peek().is_none() => return Err(error),
-                Err(error) => log::info!("{error}; trying the next address"),
             }
         }
+        Err(self.target.fail(failed.into_iter(), report))
+    }
+
+    fn relay(&self, attempt: &Attempt, mut engine: Engine, report: &mut JsonReport) -> Result<(), Error> {
+        let streams = streams()?;
+        engine.enter_sandbox()?;
+        let policy = Policy {
+            quit_after: self.policy.quit_after.or(match self.policy.no_shutdown {
+                true => None,
+                false => Some(ANSWER_WAIT),
+            }),
+            ..self.policy
+        };
+        let interface = &attempt.egress.interface.name;
+        let role = Role::Client { remote: attempt.remote, interface };
+        relay(&mut engine, role, policy, self.delay, streams, report)
     }
 }
 

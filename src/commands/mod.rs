@@ -3,6 +3,7 @@ mod attempt;
 mod connect;
 mod datagrams;
 mod listen;
+mod race;
 mod scan;
 mod sniff;
 
@@ -11,7 +12,7 @@ use crate::{
     stdio::{self, StandardStreams, StreamOptions},
 };
 
-pub(crate) use attempt::Attempt;
+pub(crate) use attempt::{Attempt, Target};
 pub(crate) use connect::Connect;
 pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;

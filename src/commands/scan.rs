@@ -6,7 +6,7 @@
 mod tcp;
 mod udp;
 
-use super::attempt::{Attempt, Opened, Origin};
+use super::attempt::{Attempt, Opened, Origin, Target};
 use crate::{
     net::Protocol,
     report::{Error, JsonReport, Verdict},
@@ -29,8 +29,8 @@ pub(crate) const PROBE_BUFFER: usize = 16 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Scan {
     pub protocol: Protocol,
-    /// The addresses of the host, at least one. A port that is not open at one address is tried at the next.
-    pub attempts: Vec<Attempt>,
+    /// The host. A port that is not open at one of its addresses is tried at the next.
+    pub target: Target,
     /// The ports in the order of their results, at least one.
     pub ports: Vec<u16>,
     /// Longest wait for each port's answer.
@@ -40,8 +40,15 @@ pub(crate) struct Scan {
 impl Scan {
     /// Probes all ports at all addresses. Succeeds if a port is open.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
+        let attempts = &self.target.attempts;
+        if attempts.is_empty() {
+            return Err(self.target.fail(std::iter::empty(), report));
+        }
+        for error in self.target.unusable.iter().filter_map(|tried| tried.error.as_deref()) {
+            log::warn!("{error}");
+        }
         let mut results = Results::new(self, report)?;
-        let mut attempts = self.attempts.iter().peekable();
+        let mut attempts = attempts.iter().peekable();
         while let Some(attempt) = attempts.next() {
             results.last = attempts.peek().is_none();
             match self.sweep(attempt, &mut results) {

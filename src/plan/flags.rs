@@ -29,7 +29,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         port: 0,
         lease: Vec::new(),
         force: cli.force,
-        remote: None,
+        remotes: Vec::new(),
         flows: 0,
         interfaces: Vec::new(),
         return_interfaces: Vec::new(),

@@ -8,16 +8,18 @@ use super::{
 };
 use crate::{
     cli::Cli,
-    commands::{Attempt, Connect, PROBE_BUFFER, Scan},
+    commands::{Attempt, Connect, PROBE_BUFFER, Scan, Target},
     host::{
         interface::{self, Interface},
         resolve,
         route::Query,
     },
+    report::Tried,
     runtime::{EgressRequest, Hop, Setup},
     stack::Settings,
 };
 use std::{
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -32,9 +34,8 @@ pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
         return usage(format!("\"{port}\" is more than one port: add -z to probe them"));
     }
     let port = resolve::port(port, protocol(cli))?;
-    let attempts = attempts(cli, host, port)?;
     Ok(Connect {
-        attempts,
+        target: target(cli, host, port)?,
         wait: cli.wait.unwrap_or(CONNECT_WAIT),
         policy: policy(cli),
         command: command(cli)?,
@@ -47,14 +48,14 @@ pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
     let (host, ports) = remote_target(cli)?;
     let ports = resolve::ports(ports, protocol(cli))?;
     // Policy rules may depend on the port; all probes take the first port's route.
-    let mut attempts = attempts(cli, host, ports.first().copied().unwrap_or_default())?;
-    for attempt in &mut attempts {
-        attempt.setup.remote = Some(SocketAddr::new(attempt.remote.ip(), 0));
+    let mut target = target(cli, host, ports.first().copied().unwrap_or_default())?;
+    for attempt in &mut target.attempts {
+        attempt.setup.remotes = vec![SocketAddr::new(attempt.remote.ip(), 0)];
         attempt.setup.flows = ports.len();
         attempt.setup.settings.send_buffer = PROBE_BUFFER;
         attempt.setup.settings.receive_buffer = PROBE_BUFFER;
     }
-    Ok(Scan { protocol: protocol(cli), attempts, ports, wait: cli.wait.unwrap_or(CONNECT_WAIT) })
+    Ok(Scan { protocol: protocol(cli), target, ports, wait: cli.wait.unwrap_or(CONNECT_WAIT) })
 }
 
 /// Returns host and port as typed.
@@ -89,26 +90,41 @@ fn unbracketed(host: &str) -> &str {
     inner.filter(|inner| inner.contains(':')).unwrap_or(host)
 }
 
-/// Returns an attempt for each address of the host that has a route; at least one.
-fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError> {
+/// Returns the addresses of the host: those that have a route to try, the others with the reason.
+fn target(cli: &Cli, host: &str, port: u16) -> Result<Target, PlanError> {
     let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
     let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
     let interface = cli.interface.as_deref().map(interface::by_name).transpose()?;
-    let mut attempts = Vec::with_capacity(remotes.len());
-    let mut refused = None;
+    let (mut attempts, mut unusable) = (Vec::with_capacity(remotes.len()), Vec::new());
+    let several = remotes.len() > 1;
     for remote in remotes {
         match attempt(cli, remote, source_port, interface.as_ref()) {
             Ok(attempt) => attempts.push(attempt),
+            Err(error @ PlanError::Usage(_)) => return Err(error),
+            Err(error) if !several => return Err(error),
             Err(error) => {
                 log::info!("{error}");
-                refused.get_or_insert(error);
+                unusable.push(Tried::failed(remote, &error.into()));
             }
         }
     }
-    match refused {
-        Some(error) if attempts.is_empty() => Err(error),
-        _ => Ok(attempts),
+    Ok(Target { host: host.to_owned(), attempts: interleaved(attempts), unusable })
+}
+
+/// Returns attempts of both families in turn, of either in its order (RFC 8305, section 4, with a First Address Family
+/// Count of 1).
+fn interleaved(attempts: Vec<Attempt>) -> Vec<Attempt> {
+    let first = attempts.first().is_some_and(|attempt| attempt.remote.is_ipv4());
+    let (ours, others): (VecDeque<_>, VecDeque<_>) =
+        attempts.into_iter().partition(|attempt| attempt.remote.is_ipv4() == first);
+    let (mut next, mut after, mut all) = (ours, others, Vec::new());
+    while let Some(attempt) = next.pop_front() {
+        all.push(attempt);
+        if !after.is_empty() {
+            std::mem::swap(&mut next, &mut after);
+        }
     }
+    all
 }
 
 /// Asks the kernel for the route to one address.
@@ -137,7 +153,7 @@ fn attempt(
         local: vec![egress.source],
         port: source_port.unwrap_or(0),
         lease: if egress.persona.is_some() { Vec::new() } else { vec![egress.source] },
-        remote: Some(remote),
+        remotes: vec![remote],
         interfaces: vec![egress.interface.clone()],
         persona: egress.persona,
         settings,

@@ -48,6 +48,8 @@ pub(crate) enum Error {
     Silent { target: SocketAddr, datagrams: u64, waited: Duration, invalid: u64 },
     #[error("{address}: none of {ports} ports is known to be open")]
     NothingOpen { address: IpAddr, ports: usize, verdict: Verdict },
+    #[error("{host}: none of its {addresses} addresses can be connected to: {kinds}")]
+    NoneReached { host: String, addresses: usize, kinds: String, verdict: Verdict },
     #[error("cannot read the packet socket's statistics: {0}")]
     Statistics(io::Error),
     #[error("cannot write the report to {to}: {error}")]

@@ -1,12 +1,13 @@
 //! The outcome of a run as JSON (`--json`): one object on one line, for success and failure alike. With
 //! `-k`, each client has an object of its own, written when it disconnects.
-use super::{Error, Failure, Verdict};
+use super::{Error, Failure, Tried, Verdict};
 use crate::{
     net::{FiveTuple, Protocol},
     runtime::{Egress, children::Ended},
     session::{self, Summary, datagrams::DatagramSummary, server::ClosedClient},
     stack::Discards,
     stdio::{Writer, stderr},
+    text,
 };
 use serde::{Serialize, Serializer};
 use std::{
@@ -15,6 +16,9 @@ use std::{
     path::Path,
     time::Duration,
 };
+
+/// Maximum lines about addresses that could not be reached.
+const MAX_LINES: usize = 16;
 
 /// A JSON object that the run fills in step by step; a step that was not reached stays null. Times are in
 /// milliseconds.
@@ -45,6 +49,9 @@ pub struct JsonReport {
     /// Segments dropped during the handshake because they answered nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     discarded: Option<Discarded>,
+    /// The addresses of the host, if it has several, in the order in which they were tried.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<Tried>,
     /// Clients that -k has served.
     #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<u64>,
@@ -184,6 +191,32 @@ impl JsonReport {
     /// Notes how long the resolution of the next hop took.
     pub(crate) fn resolved(&mut self, time: Duration) {
         self.timings.neighbour = Some(time);
+    }
+
+    /// Notes what became of each address.
+    pub(crate) fn tried(&mut self, tried: impl Iterator<Item = Tried>) {
+        self.attempts = tried.collect();
+    }
+
+    /// Prints a line for each address that was tried. Returns the error for all of them, with the verdict of the one
+    /// that came furthest.
+    pub(crate) fn none_reached(&self, host: &str) -> Error {
+        let failed = || self.attempts.iter().filter_map(|tried| tried.verdict);
+        for error in self.attempts.iter().filter_map(|tried| tried.error.as_deref()).take(MAX_LINES) {
+            log::error!("{}", text::one_line(error));
+        }
+        let mut kinds: Vec<String> = Vec::new();
+        for kind in failed().map(|verdict| verdict.to_string()) {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        Error::NoneReached {
+            host: host.to_owned(),
+            addresses: self.attempts.len(),
+            kinds: kinds.join(", "),
+            verdict: failed().max_by_key(|verdict| verdict.reach()).unwrap_or(Verdict::Failed),
+        }
     }
 
     /// Notes both ends of the connection.

@@ -53,6 +53,22 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// Returns how far a connection attempt with this outcome came: the peer's own answer counts most.
+    pub(crate) fn reach(self) -> u8 {
+        match self {
+            Verdict::Done => 7,
+            Verdict::Refused => 6,
+            Verdict::Rejected => 5,
+            Verdict::TimedOut => 4,
+            Verdict::EgressDropped => 3,
+            Verdict::NoNeighbour => 2,
+            Verdict::NoRoute => 1,
+            Verdict::Failed | Verdict::Usage | Verdict::Privilege | Verdict::Interrupted => 0,
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -82,7 +98,7 @@ impl From<&Error> for Verdict {
         match error {
             Error::TimedOut { .. } | Error::Silent { .. } => Verdict::TimedOut,
             Error::EgressDropped { .. } => Verdict::EgressDropped,
-            Error::NothingOpen { verdict, .. } => *verdict,
+            Error::NothingOpen { verdict, .. } | Error::NoneReached { verdict, .. } => *verdict,
             Error::Session(error) => error.into(),
             Error::Runtime(error) => error.into(),
             _ => Verdict::Failed,

@@ -85,10 +85,27 @@ impl Egress {
         Ok(interfaces.filter(|i| !i.loopback && i.framing().is_ok()).collect())
     }
 
+    /// Returns the next hop whose link address has to be resolved, if it has one that is not given.
+    pub fn unresolved(&self) -> Option<IpAddr> {
+        match (self.framing, self.next_hop) {
+            (Framing::Ethernet, Hop::Address(address)) => Some(address),
+            _ => None,
+        }
+    }
+
+    /// Returns the next hop's link address if it is given; zeros otherwise.
+    pub fn known_mac(&self) -> MacAddr {
+        match self.next_hop {
+            Hop::Link(mac) => mac,
+            Hop::Address(_) => MacAddr::default(),
+        }
+    }
+
     /// Returns the neighbour whose link address our packets carry. A permanent entry of the neighbour table
     /// is fixed.
     pub fn neighbour(&self) -> Neighbour {
         match (self.framing, self.next_hop) {
+            (Framing::Ethernet, Hop::Address(address)) if self.persona.is_some() => Neighbour::At(address),
             (Framing::Ethernet, Hop::Address(address)) => {
                 let entry = neighbour::lookup(self.interface.index, address).ok().flatten();
                 let permanent = entry.is_some_and(|entry| entry.state == NeighbourState::Permanent);

@@ -16,10 +16,11 @@ use crate::{
         features::FeatureOverrides,
         interface::Interface,
         monitor::{Change, Monitor},
+        neighbour,
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Programs},
     link::{self, Link, LinkError, PacketSocket, Received},
-    net::{FiveTuple, Protocol},
+    net::{FiveTuple, MacAddr, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
     stack::{AssumedAddress, MAX_ENDED, Path, Settings, Source, Stack},
@@ -56,10 +57,10 @@ pub struct Setup {
     pub local: Vec<IpAddr>,
     /// Our port; 0 for any free one.
     pub port: u16,
-    /// The only peer, if there is one; port 0 stands for all of its ports.
-    pub remote: Option<SocketAddr>,
+    /// The only peers, all at one port; none for a listener. Port 0 stands for all ports of a peer.
+    pub remotes: Vec<SocketAddr>,
     /// Maximum connections at once, for the flow table, where several peers or ports may talk to our port.
-    /// 0 for no flow table: all packets from `remote` to our port are ours, or, for UDP, from anywhere.
+    /// 0 for no flow table: all packets from the only peer to our port are ours, or, for UDP, from anywhere.
     pub flows: usize,
     /// The interfaces that carry our packets.
     pub interfaces: Vec<Interface>,
@@ -134,8 +135,11 @@ impl Engine {
             protocol: setup.protocol,
             local_addresses: setup.local.clone(),
             local_port: port.number(),
-            remote_address: setup.remote.map(|r| r.ip()),
-            remote_port: setup.remote.map(|r| r.port()).filter(|port| *port != 0),
+            remote_address: match setup.remotes.as_slice() {
+                [only] => Some(only.ip()),
+                _ => None,
+            },
+            remote_port: setup.remotes.first().map(SocketAddr::port).filter(|port| *port != 0),
             loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
             neighbour_discovery: setup.persona.is_some() || setup.hears_neighbours,
             table: if setup.flows > 0 { setup.flows + MAX_ENDED } else { 0 },
@@ -222,6 +226,15 @@ impl Engine {
     /// Returns the number of packets that the guard has dropped.
     pub fn kept(&self) -> u64 {
         self.programs.counters().dropped
+    }
+
+    /// Returns the link address that the kernel's table has for a neighbour; see [`neighbour::judge`].
+    ///
+    /// # Errors
+    /// [`Error::Neighbour`] where the kernel has given up.
+    pub fn neighbour(&mut self, interface: u32, address: IpAddr) -> Result<Option<MacAddr>, Error> {
+        let entry = self.monitor.neighbour(interface, address)?;
+        Ok(neighbour::judge(entry, interface, address)?)
     }
 
     /// Returns our port.

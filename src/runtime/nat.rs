@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 /// # Errors
 /// [`Error::Translated`] with the rule's place. Rules that cannot be read are no error.
 pub fn refuse_translated(setup: &Setup) -> Result<(), Error> {
-    if setup.remote.is_some() || setup.persona.is_some() {
+    if !setup.remotes.is_empty() || setup.persona.is_some() {
         return Ok(());
     }
     let at: Vec<_> = setup.local.iter().map(|ip| SocketAddr::new(*ip, setup.port)).collect();
@@ -58,15 +58,11 @@ fn ingress_interfaces(setup: &Setup) -> Vec<(u32, String)> {
 /// # Errors
 /// [`Error::Masqueraded`] with the connection. A kernel that does not tell is no error.
 pub fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
-    let found = match (setup.remote, setup.local.as_slice()) {
-        (Some(remote), [local, ..]) if remote.port() != 0 => {
-            let local = SocketAddr::new(*local, port);
-            conntrack::twin(&FiveTuple { protocol: setup.protocol, local, remote })
-        }
-        (None, addresses) if setup.protocol == Protocol::Udp => {
-            conntrack::at_port(Protocol::Udp, addresses, port)
-        }
-        _ => Ok(None),
+    let found = match setup.remotes.as_slice() {
+        [] if setup.protocol == Protocol::Udp => conntrack::at_port(Protocol::Udp, &setup.local, port),
+        remotes => own_tuples(setup, remotes, port)
+            .find_map(|tuple| conntrack::twin(&tuple).transpose())
+            .transpose(),
     };
     match found {
         Ok(None) => Ok(()),
@@ -82,4 +78,22 @@ pub fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+/// Returns the five-tuples that a client's connections may have.
+fn own_tuples<'a>(
+    setup: &'a Setup,
+    remotes: &'a [SocketAddr],
+    port: u16,
+) -> impl Iterator<Item = FiveTuple> + 'a {
+    let remotes = remotes.iter().filter(|remote| remote.port() != 0);
+    remotes.flat_map(move |remote| {
+        let locals = setup.local.iter().filter(|ip| ip.is_ipv4() == remote.is_ipv4());
+        let tuple = |local: &_| FiveTuple {
+            protocol: setup.protocol,
+            local: SocketAddr::new(*local, port),
+            remote: *remote,
+        };
+        locals.map(tuple).collect::<Vec<_>>()
+    })
 }

@@ -221,6 +221,11 @@ impl Stack {
         self.changed.push(tuple);
     }
 
+    /// Sets the TTL or hop limit of future flows.
+    pub fn set_hop_limit(&mut self, hops: u8) {
+        self.settings.hop_limit = hops;
+    }
+
     /// Starts to answer for an address that this host does not own.
     pub fn impersonate(&mut self, persona: AssumedAddress) {
         self.impersonation = Some(Impersonation::new(persona));
