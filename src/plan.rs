@@ -55,6 +55,8 @@ pub(crate) enum PlanError {
     Interface(#[from] InterfaceError),
     #[error("{0} is not an address of this host; listen on one of: {1}")]
     NotLocal(IpAddr, String),
+    #[error("cannot listen on {0}: interface lo is down; try: ip link set lo up")]
+    LoopbackDown(IpAddr),
     #[error("no interface of this host is up and has an address to listen on")]
     NowhereToListen,
 }

@@ -66,8 +66,9 @@ impl Attempt {
             // The kernel resolves the neighbours of this host's own addresses.
             let start = Instant::now();
             let destination = match egress.unresolved() {
-                Some(address) => neighbour::resolve(egress.interface.index, address, wait)
-                    .map_err(runtime::Error::from)?,
+                Some(address) => {
+                    neighbour::resolve(egress.interface.index, address, wait).map_err(runtime::Error::from)?
+                }
                 None => egress.known_mac(),
             };
             let resolution = start.elapsed();
@@ -165,7 +166,13 @@ impl Origin {
             }
             _ => {
                 let discards = flow.and_then(Flow::discards);
-                Error::TimedOut { target, syns, waited, discards, hint: Hint::of(&self.request) }
+                Error::TimedOut {
+                    target,
+                    syns,
+                    waited,
+                    discards,
+                    hint: Hint::of(&self.request, &self.egress),
+                }
             }
         }
     }

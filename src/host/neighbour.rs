@@ -84,6 +84,17 @@ pub enum NeighbourError {
         /// How long netkat waited.
         waited: Duration,
     },
+    /// The link is dead.
+    #[error(
+        "no neighbour: {interface} has no carrier (NO-CARRIER: the cable is out, or the other end is down), so {address} \
+         could not be resolved; see: ip link show {interface}"
+    )]
+    NoCarrier {
+        /// The neighbour's address.
+        address: IpAddr,
+        /// The interface's name.
+        interface: String,
+    },
     /// The interface has no link addresses.
     #[error("{interface} has no 48-bit link addresses, so {address} has none to resolve")]
     NoLinkAddress {
@@ -202,19 +213,24 @@ pub fn judge(
 ) -> Result<Option<MacAddr>, NeighbourError> {
     match entry {
         Some(neighbour) if neighbour.valid() => mac(neighbour, ifindex, address).map(Some),
-        Some(Neighbour { state: NeighbourState::Failed, .. }) => Err(NeighbourError::Failed {
-            address,
-            interface: interface_name(ifindex),
-            protocol: Discovery::of(address),
-        }),
+        Some(Neighbour { state: NeighbourState::Failed, .. }) => Err(unanswered(ifindex, address, None)),
         _ => Ok(None),
     }
 }
 
-/// Returns the error of a neighbour that has not answered within `waited`.
-pub fn silence(ifindex: u32, address: IpAddr, waited: Duration) -> NeighbourError {
-    let (interface, protocol) = (interface_name(ifindex), Discovery::of(address));
-    NeighbourError::TimedOut { address, interface, protocol, waited }
+/// Returns the error of a neighbour that has not answered within `waited`, or at all.
+pub fn unanswered(ifindex: u32, address: IpAddr, waited: Option<Duration>) -> NeighbourError {
+    let protocol = Discovery::of(address);
+    let (interface, state) = match interface::by_index(ifindex) {
+        Ok(interface) => (interface.name.clone(), Some(interface)),
+        Err(_) => (format!("interface {ifindex}"), None),
+    };
+    match (state, waited) {
+        (Some(state), _) if !state.up => NeighbourError::InterfaceDown { address, interface },
+        (Some(state), _) if !state.running => NeighbourError::NoCarrier { address, interface },
+        (_, Some(waited)) => NeighbourError::TimedOut { address, interface, protocol, waited },
+        (_, None) => NeighbourError::Failed { address, interface, protocol },
+    }
 }
 
 /// Returns the link address of `address` on the interface: at once if the kernel knows it, else after
@@ -244,7 +260,7 @@ pub fn resolve(ifindex: u32, address: IpAddr, deadline: Duration) -> Result<MacA
         }
         let left = deadline.saturating_sub(started.elapsed());
         if left.is_zero() {
-            return Err(silence(ifindex, address, deadline));
+            return Err(unanswered(ifindex, address, Some(deadline)));
         }
         changes.wait_for_change(left.min(TICK)).map_err(failed("watch"))?;
     }

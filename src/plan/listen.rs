@@ -50,6 +50,12 @@ pub(super) fn listen(cli: &Cli) -> Result<Listen, PlanError> {
         None => local_addresses(&all, family(cli)),
     };
     let interfaces = listening_interfaces(cli, &local)?;
+    if let Some(ip) = local.first()
+        && interfaces.is_empty()
+        && local.iter().all(IpAddr::is_loopback)
+    {
+        return Err(PlanError::LoopbackDown(*ip));
+    }
     if local.is_empty() || interfaces.is_empty() {
         return Err(PlanError::NowhereToListen);
     }
@@ -170,6 +176,12 @@ fn listening_interfaces(cli: &Cli, local: &[IpAddr]) -> Result<Vec<Interface>, P
     if let Some(name) = &cli.interface {
         let interface = interface::by_name(name)?;
         interface.framing()?;
+        if !interface.up {
+            log::warn!(
+                "interface {0} is down: no client can reach it; try: ip link set {0} up",
+                interface.name
+            );
+        }
         return Ok(vec![interface]);
     }
     let loopback_only = local.iter().all(IpAddr::is_loopback);

@@ -27,7 +27,7 @@ pub(crate) enum Error {
         count(*.syns, "SYN"),
         waited.as_secs_f64(),
         behind(*.discards),
-        behind(hint.map(|hint| format!("hint: {hint}"))),
+        behind(hint.as_ref().map(|hint| format!("hint: {hint}"))),
     )]
     TimedOut {
         target: SocketAddr,

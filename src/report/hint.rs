@@ -1,10 +1,20 @@
 //! Hints at causes of silence that the user may not think of.
-use crate::{host::route, runtime::EgressRequest};
+use crate::{
+    host::{
+        interface::{self, Interface},
+        route,
+    },
+    runtime::{Egress, EgressRequest},
+};
 use std::{fmt, net::IpAddr};
 
 /// A likely cause of silence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hint {
+    /// The interface that the packets leave by is down.
+    InterfaceDown(String),
+    /// That interface has no carrier.
+    NoCarrier(String),
     /// A private address that only the default route leads to, as a node or a pod has for a Service's
     /// address.
     ClusterIp(IpAddr),
@@ -12,7 +22,15 @@ pub(crate) enum Hint {
 
 impl Hint {
     /// Returns the hint for a destination that did not answer.
-    pub(crate) fn of(request: &EgressRequest) -> Option<Hint> {
+    pub(crate) fn of(request: &EgressRequest, egress: &Egress) -> Option<Hint> {
+        let interface = interface::by_index(egress.interface.index).ok();
+        match interface {
+            Some(Interface { name, up: false, .. }) => return Some(Hint::InterfaceDown(name)),
+            Some(Interface { name, running: false, loopback: false, .. }) => {
+                return Some(Hint::NoCarrier(name));
+            }
+            _ => {}
+        }
         let destination = request.query.destination;
         let likely = request.via.is_none() && is_private(destination) && route::is_default(&request.query);
         likely.then_some(Hint::ClusterIp(destination))
@@ -22,6 +40,12 @@ impl Hint {
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Hint::InterfaceDown(interface) => {
+                write!(f, "interface {interface} is down; try: ip link set {interface} up")
+            }
+            Hint::NoCarrier(interface) => {
+                write!(f, "{interface} has no carrier (NO-CARRIER): see: ip link show {interface}")
+            }
             Hint::ClusterIp(address) => write!(
                 f,
                 "only the default route leads to {address}; if it is a Service's ClusterIP, nothing but kube-proxy's \

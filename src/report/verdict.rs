@@ -143,6 +143,7 @@ impl From<&NeighbourError> for Verdict {
         match error {
             NeighbourError::Failed { .. }
             | NeighbourError::TimedOut { .. }
+            | NeighbourError::NoCarrier { .. }
             | NeighbourError::InterfaceDown { .. } => Verdict::NoNeighbour,
             NeighbourError::NotPermitted { .. } => Verdict::Privilege,
             _ => Verdict::Failed,

@@ -221,6 +221,11 @@ impl EgressRequest {
     fn by_route(&self) -> Result<Egress, EgressError> {
         let route = route::lookup(&self.query)?;
         let interface = interface::by_index(route.interface)?;
+        if !interface.up {
+            // The table of local addresses keeps those of lo while it is down.
+            let destination = self.query.destination;
+            return Err(RouteError::InterfaceDown { destination, interface: interface.name }.into());
+        }
         let framing = interface.framing()?;
         let on_host = if route.kind == Kind::Local { " (this host)" } else { "" };
         let via = route.gateway.map_or("on link".to_owned(), |gateway| format!("gateway {gateway}"));

@@ -3,6 +3,7 @@ mod assumptions;
 mod changes;
 mod clients;
 mod company;
+mod dead_links;
 mod detours;
 mod disguise;
 mod door;

@@ -1,0 +1,169 @@
+//! One attempt of a race: next hop, handshake, outcome.
+use crate::{
+    commands::{
+        attempt::{Attempt, Origin},
+        connect::answer,
+    },
+    host::{interface::Interface, neighbour},
+    net::{FiveTuple, MacAddr},
+    report::{Error, Failure, JsonReport, Tried},
+    runtime::{self, Egress, Engine, assume},
+    stack::Flow,
+};
+use std::time::Duration;
+
+/// An attempt in the race.
+pub(super) struct Runner<'a> {
+    pub attempt: &'a Attempt,
+    /// The way out, decided with the local port.
+    pub egress: Egress,
+    pub return_interfaces: Vec<Interface>,
+    pub state: State,
+}
+
+/// The progress of an attempt.
+pub(super) enum State {
+    Ready,
+    Resolving { since: Duration },
+    Opening { origin: Origin, tuple: FiveTuple, since: Duration, resolution: Duration },
+    Won,
+    Failed(Error),
+}
+
+impl<'a> Runner<'a> {
+    /// Decides on the way out, with the local port.
+    pub fn new(attempt: &'a Attempt, port: u16) -> Runner<'a> {
+        let flow = attempt.request.with_port(&attempt.egress, port);
+        let decided = flow.decide_again(&attempt.egress).and_then(|egress| {
+            let others = egress.return_interfaces(&flow.query)?;
+            Ok((egress, others))
+        });
+        match decided {
+            Ok((egress, return_interfaces)) => {
+                log::info!("{}", egress.description);
+                Runner { attempt, egress, return_interfaces, state: State::Ready }
+            }
+            Err(error) => Runner {
+                attempt,
+                egress: attempt.egress.clone(),
+                return_interfaces: Vec::new(),
+                state: State::Failed(runtime::Error::from(error).into()),
+            },
+        }
+    }
+
+    /// Makes the kernel resolve the next hop. For an assumed address netkat resolves it itself.
+    pub fn ask_kernel(&mut self) {
+        if let (State::Ready, None, Some(address)) =
+            (&self.state, self.egress.persona, self.egress.unresolved())
+            && let Err(error) = neighbour::begin(self.egress.interface.index, address)
+        {
+            self.state = State::Failed(runtime::Error::from(error).into());
+        }
+    }
+
+    /// Starts the attempt.
+    pub fn start(&mut self, now: Duration, report: &mut JsonReport) {
+        report.attempt(self.attempt.remote, &self.egress);
+        self.state = State::Resolving { since: now };
+    }
+
+    /// Takes the next step if it is due. Returns the connection if that has won the race.
+    pub fn advance(
+        &mut self,
+        now: Duration,
+        wait: Duration,
+        engine: &mut Engine,
+        report: &mut JsonReport,
+    ) -> Result<Option<FiveTuple>, Error> {
+        match &self.state {
+            State::Resolving { since } => {
+                let since = *since;
+                if let Some(destination) = self.resolve(now, since, wait, engine)? {
+                    let resolution = engine.reactor.now() - since;
+                    self.dial(engine, destination, resolution, report);
+                }
+                Ok(None)
+            }
+            State::Opening { origin, tuple, since, resolution } => {
+                let tuple = *tuple;
+                let result = match answer(&engine.stack, &tuple) {
+                    None if now < *since + wait => return Ok(None),
+                    None => Err(origin.silence(&engine.stack, &tuple, wait)),
+                    Some(result) => result,
+                };
+                report.attempt(self.attempt.remote, &self.egress);
+                report.resolved(*resolution);
+                report.flow(&tuple);
+                report.discarded(engine.stack.peek(&tuple).and_then(Flow::discards));
+                if let Err(error) = result {
+                    engine.stack.remove(&tuple);
+                    return Err(error);
+                }
+                let time = engine.reactor.now() - *since;
+                report.connected(time);
+                log::info!("established {tuple} after {:.1} ms", time.as_secs_f64() * 1e3);
+                engine.stack.set_hop_limit(self.attempt.setup.settings.hop_limit);
+                self.state = State::Won;
+                Ok(Some(tuple))
+            }
+            State::Ready | State::Won | State::Failed(_) => Ok(None),
+        }
+    }
+
+    /// Returns the next hop's link address once it is known; any for a link without.
+    fn resolve(
+        &self,
+        now: Duration,
+        since: Duration,
+        wait: Duration,
+        engine: &mut Engine,
+    ) -> Result<Option<MacAddr>, Error> {
+        let interface = self.egress.interface.index;
+        let Some(address) = self.egress.unresolved() else { return Ok(Some(self.egress.known_mac())) };
+        if self.egress.persona.is_some() {
+            return Ok(Some(assume::resolve(engine, address, wait)?));
+        }
+        match engine.neighbour(interface, address)? {
+            None if now >= since + wait => {
+                Err(runtime::Error::from(neighbour::unanswered(interface, address, Some(wait))).into())
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Opens the connection; the SYN leaves with the engine's next turn.
+    fn dial(
+        &mut self,
+        engine: &mut Engine,
+        destination: MacAddr,
+        resolution: Duration,
+        report: &mut JsonReport,
+    ) {
+        let origin = Origin::new(self.attempt.request, self.egress.clone(), destination);
+        engine.stack.set_hop_limit(self.attempt.setup.settings.hop_limit);
+        let tuple = origin.dial(engine, self.attempt.remote);
+        report.resolved(resolution);
+        report.flow(&tuple);
+        log::info!("dialing {} from {}", self.attempt.remote, tuple.local);
+        self.state = State::Opening { origin, tuple, since: engine.reactor.now(), resolution };
+    }
+
+    /// Returns the connection that is being opened.
+    pub fn tuple(&self) -> Option<&FiveTuple> {
+        match &self.state {
+            State::Opening { tuple, .. } => Some(tuple),
+            _ => None,
+        }
+    }
+
+    /// Returns what became of the address.
+    pub fn outcome(&self) -> Tried {
+        let remote = self.attempt.remote;
+        match &self.state {
+            State::Won => Tried::won(remote),
+            State::Failed(error) => Tried::failed(remote, &Failure::of(error)),
+            State::Ready | State::Resolving { .. } | State::Opening { .. } => Tried::undecided(remote),
+        }
+    }
+}
