@@ -20,7 +20,7 @@ use crate::{
 use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
-use sniff::{sniff, sniffing_flag};
+use sniff::sniff;
 use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -66,6 +66,7 @@ impl From<PlanError> for Failure {
         let verdict = match &error {
             PlanError::Usage(_) | PlanError::Port(_) => Verdict::Usage,
             PlanError::Egress(error) => error.into(),
+            PlanError::Resolve(ResolveError::NoAnswer { .. }) => Verdict::TimedOut,
             _ => Verdict::Failed,
         };
         let advice = match &error {
@@ -112,19 +113,6 @@ impl Command {
             return Ok(Command::Sniff(sniff(cli)?));
         }
         check_foreign_values(cli)?;
-        if let Some(flag) = sniffing_flag(cli) {
-            return usage(format!("{flag} is for --sniff and --read"));
-        }
-        if cli.udp && (cli.exec.is_some() || cli.sh_exec.is_some() || cli.max_conns.is_some()) {
-            return usage(
-                "--exec, --sh-exec and --max-conns are for TCP; with -u, use -k to serve several peers",
-            );
-        }
-        if cli.udp && cli.reject {
-            return usage(
-                "--reject answers by a reset, which UDP does not have; without it, other hosts get no answer",
-            );
-        }
         if cli.scan {
             return Ok(Command::Scan(scan(cli)?));
         }

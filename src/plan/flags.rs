@@ -2,7 +2,11 @@
 use super::{PlanError, usage};
 use crate::{
     cli::{Cli, Feature, Hook},
-    host::{features::FeatureOverrides, resolve::Family, sysctl},
+    host::{
+        features::FeatureOverrides,
+        resolve::{Family, Names},
+        sysctl,
+    },
     kernel::Backend,
     net::{MacAddr, Protocol},
     process::sandbox::{Profile, Sandbox},
@@ -96,6 +100,11 @@ pub(super) fn family(cli: &Cli) -> Family {
         (_, true) => Family::V6,
         _ => Family::Any,
     }
+}
+
+/// Returns how names are looked up: -w bounds it.
+pub(super) fn names(cli: &Cli) -> Names {
+    if cli.numeric { Names::Numeric } else { Names::Resolver(cli.wait) }
 }
 
 pub(super) fn family_of(ip: IpAddr) -> Family {

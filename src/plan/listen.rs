@@ -1,7 +1,7 @@
 //! The plan of a listener: addresses, port and interfaces, access, and what clients get.
 use super::{
     PlanError,
-    flags::{command, family, family_of, persona, policy, protocol, setup, stream_options},
+    flags::{command, family, family_of, names, persona, policy, protocol, setup, stream_options},
     usage,
 };
 use crate::{
@@ -32,7 +32,7 @@ pub(super) fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     let wanted = match address {
         None => None,
         Some(text) => {
-            let found = resolve::addresses(text, port, family(cli), cli.numeric)?;
+            let found = resolve::addresses(text, port, family(cli), names(cli))?;
             found
                 .first()
                 .map(SocketAddr::ip)
@@ -117,7 +117,7 @@ fn networks(cli: &Cli, texts: &[String]) -> Result<Vec<IpNet>, PlanError> {
                 return usage(format!("\"{text}\" is not a network; write it as 10.0.0.0/8 or fd00::/8"));
             }
             Err(_) => {
-                let found = resolve::addresses(text, 0, Family::Any, cli.numeric)?;
+                let found = resolve::addresses(text, 0, Family::Any, names(cli))?;
                 networks.extend(found.iter().map(|address| IpNet::from(address.ip())));
             }
         }

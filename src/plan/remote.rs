@@ -2,7 +2,8 @@
 use super::{
     PlanError,
     flags::{
-        HOP_LIMIT, command, family, family_of, persona, policy, protocol, settings, setup, stream_options,
+        HOP_LIMIT, command, family, family_of, names, persona, policy, protocol, settings, setup,
+        stream_options,
     },
     usage,
 };
@@ -92,21 +93,33 @@ fn unbracketed(host: &str) -> &str {
 
 /// Returns the addresses of the host: those that have a route to try, the others with the reason.
 fn target(cli: &Cli, host: &str, port: u16) -> Result<Target, PlanError> {
-    let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
-    let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
+    // Port 0 is any, as without -p.
+    let source_port = cli
+        .source_port
+        .as_deref()
+        .map(|p| resolve::local_port(p, protocol(cli)))
+        .transpose()?
+        .filter(|p| *p != 0);
+    let remotes = resolve::addresses(host, port, family(cli), names(cli))?;
     let interface = cli.interface.as_deref().map(interface::by_name).transpose()?;
-    let (mut attempts, mut unusable) = (Vec::with_capacity(remotes.len()), Vec::new());
+    let (mut attempts, mut unusable, mut wrong) = (Vec::with_capacity(remotes.len()), Vec::new(), None);
     let several = remotes.len() > 1;
     for remote in remotes {
         match attempt(cli, remote, source_port, interface.as_ref()) {
             Ok(attempt) => attempts.push(attempt),
-            Err(error @ PlanError::Usage(_)) => return Err(error),
             Err(error) if !several => return Err(error),
             Err(error) => {
                 log::info!("{error}");
+                if let PlanError::Usage(words) = &error {
+                    wrong.get_or_insert_with(|| words.clone());
+                }
                 unusable.push(Tried::failed(remote, &error.into()));
             }
         }
+    }
+    // Flags that fit one family only are no mistake if the host has an address of it.
+    if let Some(words) = wrong.filter(|_| attempts.is_empty()) {
+        return usage(words);
     }
     Ok(Target { host: host.to_owned(), attempts: interleaved(attempts), unusable })
 }
@@ -137,7 +150,7 @@ fn attempt(
     let mut query = Query { source_port, ..Query::to(remote, protocol(cli)) };
     if let Some(source) = &cli.source {
         let family = family_of(remote.ip());
-        query.source = resolve::addresses(source, 0, family, cli.numeric)?.first().map(SocketAddr::ip);
+        query.source = resolve::addresses(source, 0, family, names(cli))?.first().map(SocketAddr::ip);
     }
     if let Some(interface) = interface {
         query.interface = Some(interface.index);

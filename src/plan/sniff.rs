@@ -1,7 +1,7 @@
 //! The plan of a sniffer (`--sniff`, `--read`).
 use super::{
     PlanError,
-    flags::{family, feature_overrides, sandbox},
+    flags::{family, feature_overrides, names, sandbox},
     usage,
 };
 use crate::{
@@ -33,7 +33,7 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
     };
     let port = port.map(|port| resolve::port(port, protocol.unwrap_or(Protocol::Tcp))).transpose()?;
     let host = match host {
-        Some(host) => resolve::addresses(host, 0, family(cli), cli.numeric)?.first().map(SocketAddr::ip),
+        Some(host) => resolve::addresses(host, 0, family(cli), names(cli))?.first().map(SocketAddr::ip),
         None => None,
     };
     let family = match family(cli) {
@@ -70,10 +70,4 @@ pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
         overrides: feature_overrides(cli),
         sandbox: sandbox(cli, if cli.read.is_some() { Profile::Replay } else { Profile::Sniff }),
     })
-}
-
-/// Returns a given flag that only a sniffer can honour.
-pub(super) fn sniffing_flag(cli: &Cli) -> Option<&'static str> {
-    let given = [("--tcp", cli.tcp), ("--promiscuous", cli.promiscuous), ("--count", cli.count.is_some())];
-    given.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
 }

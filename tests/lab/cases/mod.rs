@@ -15,6 +15,7 @@ mod hostile;
 mod lossy;
 mod matrix;
 mod memory;
+mod name_servers;
 mod older_kernels;
 mod paths;
 mod privileges;
