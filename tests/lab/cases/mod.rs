@@ -20,6 +20,7 @@ mod older_kernels;
 mod paths;
 mod privileges;
 mod processes;
+mod race;
 mod routes;
 mod silence;
 mod sniffer;
