@@ -1,10 +1,12 @@
 //! The command line: flags as typed, and the help, manual page and completions made from them.
 mod foreign_flags;
 mod manual;
+mod modes;
 mod value;
+mod wrong_usage;
 
 use crate::{net::MacAddr, recovery::Algorithm};
-use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 use std::{
     ffi::OsString,
@@ -32,6 +34,7 @@ const PRIVILEGES: &str = "Privileges and offloads";
     version,
     disable_version_flag = true,
     disable_help_flag = true,
+    args_override_self = true,
     max_term_width = 100
 )]
 #[command(
@@ -58,7 +61,7 @@ pub struct Cli {
     /// Wait for a client instead of connecting
     ///
     /// Without -k, netkat serves the first client and exits. -l PORT, -l ADDRESS PORT, -l -p PORT and -l -s
-    /// ADDRESS -p PORT are understood. A port that a process has bound, or whose packets a rule of this
+    /// ADDRESS -p PORT are understood; port 0 is any free one, which netkat names on stderr. A port that a process has bound, or whose packets a rule of this
     /// host sends elsewhere, is refused: see --force.
     ///
     /// Example: netkat -l 5000 > copy
@@ -72,7 +75,7 @@ pub struct Cli {
     /// peer and sends its input to the peer that spoke last.
     ///
     /// Example: netkat -l -k --exec date 5000
-    #[arg(help_heading = COMMON, short, long, requires = "listen")]
+    #[arg(help_heading = COMMON, short, long)]
     pub keep_open: bool,
 
     /// Connect the peer with a process
@@ -103,7 +106,7 @@ pub struct Cli {
     /// services ignore empty datagrams, and firewalls drop them.
     ///
     /// Example: netkat -z -w 1 192.0.2.10 22,80,8000-8100
-    #[arg(help_heading = COMMON, short = 'z', long, conflicts_with_all = ["listen", "exec", "sh_exec", "send_only", "recv_only"])]
+    #[arg(help_heading = COMMON, short = 'z', long)]
     pub scan: bool,
 
     /// Source port; with -l, the port to listen on
@@ -120,17 +123,19 @@ pub struct Cli {
 
     /// Time to connect, as 500ms, 3s, 1m [default: 5s]
     ///
-    /// A time is a number with ms, s, m or h behind it, or bare seconds. Each address of the host has this
-    /// long, and with -z each port. With -l, the time to wait for a client; by default netkat waits for
-    /// ever.
-    #[arg(help_heading = COMMON, short, long, value_name = "TIME", value_parser = value::time)]
+    /// A time is a number with ms, s, m or h behind it, or bare seconds; -1 waits for ever. The look-up of a
+    /// name has this long, then each address of the host, and with -z each port. Further addresses are tried
+    /// 250 ms after one another (RFC 8305). With -l, the time to wait for a client; by default netkat waits
+    /// for ever.
+    #[arg(help_heading = COMMON, short, long, value_name = "TIME", allow_negative_numbers = true, value_parser = value::wait)]
     pub wait: Option<Duration>,
 
     /// Exit this long after the end of input
     ///
     /// By default TCP waits for the peer to end, too; a UDP client waits for 1 s to hear the answer, a UDP
-    /// server until it is interrupted. While sent data is still being acknowledged, the time starts again.
-    #[arg(help_heading = COMMON, short, long, value_name = "TIME", value_parser = value::time)]
+    /// server until it is interrupted; -1 waits for ever. While sent data is still being acknowledged, the
+    /// time starts again.
+    #[arg(help_heading = COMMON, short, long, value_name = "TIME", allow_negative_numbers = true, value_parser = value::time_or_forever)]
     pub quit_after: Option<Duration>,
 
     /// Say more on stderr; -vv and -vvv say more still
@@ -149,7 +154,7 @@ pub struct Cli {
     /// With -k: clients, and processes, at once [default: 1; with --exec and --sh-exec: 100]
     ///
     /// Further clients wait in the backlog, of 256 connections.
-    #[arg(help_heading = CLIENTS, long, value_name = "N", requires = "keep_open", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    #[arg(help_heading = CLIENTS, long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=65_535))]
     pub max_conns: Option<u32>,
 
     /// Connect the peer with a command line that /bin/sh runs
@@ -161,23 +166,24 @@ pub struct Cli {
     /// With -l: only these hosts and networks may connect
     ///
     /// Separated by commas; may be repeated. A network is written as 10.0.0.0/8 or fd00::/8, a host as an
-    /// address or a name, which is looked up once. All others get no answer, or a reset with --reject.
-    #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',', hide_short_help = true)]
+    /// address or a name, which is looked up once. All others get no answer, or a reset with --reject; -v names
+    /// them.
+    #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", value_delimiter = ',', hide_short_help = true)]
     pub allow: Vec<String>,
 
     /// With -l: these hosts and networks may not connect, even if --allow has them
-    #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',', hide_short_help = true)]
+    #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", value_delimiter = ',', hide_short_help = true)]
     pub deny: Vec<String>,
 
     /// With -l: answer hosts that may not connect with a reset instead of silence
-    #[arg(help_heading = CLIENTS, long, requires = "listen", hide_short_help = true)]
+    #[arg(help_heading = CLIENTS, long, hide_short_help = true)]
     pub reject: bool,
 
     /// With -l: take a port even if rules of this host give its packets another destination
     ///
     /// DNAT and REDIRECT rules make a NodePort, a hostPort or a published container port. Since netkat's
     /// clients pass those rules by, clients of that service get netkat instead while it runs.
-    #[arg(help_heading = CLIENTS, long, requires = "listen", hide_short_help = true)]
+    #[arg(help_heading = CLIENTS, long, hide_short_help = true)]
     pub force: bool,
 
     /// IPv4 only
@@ -204,7 +210,7 @@ pub struct Cli {
     /// neighbour sees: a Kubernetes node sends a load balancer's address to another node, say.
     ///
     /// Example: netkat --via 192.0.2.1 198.51.100.7 443
-    #[arg(help_heading = ADDRESSES, long, value_name = "NEXTHOP", conflicts_with = "listen", hide_short_help = true)]
+    #[arg(help_heading = ADDRESSES, long, value_name = "NEXTHOP", hide_short_help = true)]
     pub via: Option<String>,
 
     /// Be another host on the segment: connect or listen from this address
@@ -218,13 +224,13 @@ pub struct Cli {
     pub impersonate: Option<IpAddr>,
 
     /// MAC address for --as [default: a locally administered one, derived from the address]
-    #[arg(help_heading = ADDRESSES, long, value_name = "MAC", requires = "impersonate", hide_short_help = true)]
+    #[arg(help_heading = ADDRESSES, long, value_name = "MAC", hide_short_help = true)]
     pub as_mac: Option<MacAddr>,
 
     /// Abort when sent data stays unacknowledged for this long
     ///
     /// The connection then fails as timed out (RFC 5482).
-    #[arg(help_heading = TIME, long, value_name = "TIME", default_value = "5m", conflicts_with = "udp", hide_short_help = true, value_parser = value::time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", default_value = "5m", hide_short_help = true, value_parser = value::time)]
     pub user_timeout: Duration,
 
     /// Exit after this long without traffic
@@ -237,13 +243,13 @@ pub struct Cli {
     ///
     /// For peers that are slow, or that take what arrives in one piece for one line. With -u, each line is
     /// a datagram.
-    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, conflicts_with_all = ["scan", "exec", "sh_exec"], value_parser = value::positive_time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, value_parser = value::positive_time)]
     pub delay: Option<Duration>,
 
     /// Probe the peer when the connection has been idle for this long [default: never]
     ///
     /// The connection fails when no answer comes within --user-timeout.
-    #[arg(help_heading = TIME, long, value_name = "TIME", conflicts_with = "udp", hide_short_help = true, value_parser = value::positive_time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, value_parser = value::positive_time)]
     pub keepalive: Option<Duration>,
 
     /// Send a FIN when the input ends; the default
@@ -259,6 +265,13 @@ pub struct Cli {
     #[arg(help_heading = DATA, long, hide_short_help = true)]
     pub no_shutdown: bool,
 
+    /// Exit when the peer ends, even if the input goes on
+    ///
+    /// The input read by then is still delivered. Without this flag netkat, like nc, waits for the end of its
+    /// input, too: at a terminal, for Ctrl-D.
+    #[arg(help_heading = DATA, long, hide_short_help = true)]
+    pub quit_on_peer_close: bool,
+
     /// Only send: drop what the peer sends, and exit once the input has ended and is acknowledged
     #[arg(help_heading = DATA, long, conflicts_with = "recv_only", hide_short_help = true)]
     pub send_only: bool,
@@ -271,18 +284,18 @@ pub struct Cli {
     ///
     /// For line-based protocols such as SMTP and HTTP. A line feed that has its carriage return stays as it
     /// is.
-    #[arg(help_heading = DATA, short = 'C', long, hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    #[arg(help_heading = DATA, short = 'C', long, hide_short_help = true)]
     pub crlf: bool,
 
     /// Copy what is sent and received to a file
     ///
     /// Both directions in their order. A new file has mode 0600; an existing one is emptied, see
     /// --append-output.
-    #[arg(help_heading = DATA, short, long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    #[arg(help_heading = DATA, short, long, value_name = "FILE", hide_short_help = true)]
     pub output: Option<PathBuf>,
 
     /// Copy what is sent (>) and received (<) to a file as a hex dump
-    #[arg(help_heading = DATA, short = 'x', long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    #[arg(help_heading = DATA, short = 'x', long, value_name = "FILE", hide_short_help = true)]
     pub hex_dump: Option<PathBuf>,
 
     /// Append to the files of -o and -x instead of emptying them
@@ -295,14 +308,14 @@ pub struct Cli {
     /// connections together take at most a quarter of the memory that netkat may use (the host's, or a
     /// control group's limit), and no more than 512 MiB or eight times this size. As that fills, windows
     /// shrink.
-    #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", conflicts_with = "udp", hide_short_help = true, value_parser = value::buffer_size)]
+    #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", hide_short_help = true, value_parser = value::buffer_size)]
     pub buffer: usize,
 
     /// Congestion control: bbr, cubic or reno [default: the kernel's, if it is one of these, else cubic]
     ///
     /// The kernel's is net.ipv4.tcp_congestion_control. BBR keeps its rate on paths that lose packets for
     /// reasons other than congestion.
-    #[arg(help_heading = PACKETS, long, value_name = "NAME", conflicts_with = "udp", hide_short_help = true)]
+    #[arg(help_heading = PACKETS, long, value_name = "NAME", hide_short_help = true)]
     pub congestion: Option<Algorithm>,
 
     /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else 64]
@@ -317,7 +330,7 @@ pub struct Cli {
     /// Largest MSS to announce, and largest segment to send [default: what the MTU allows]
     ///
     /// A way around a path that drops large packets without an ICMP error.
-    #[arg(help_heading = PACKETS, long, value_name = "BYTES", conflicts_with = "udp", hide_short_help = true, value_parser = clap::value_parser!(u16).range(MSS_RANGE))]
+    #[arg(help_heading = PACKETS, long, value_name = "BYTES", hide_short_help = true, value_parser = clap::value_parser!(u16).range(MSS_RANGE))]
     pub mss: Option<u16>,
 
     /// Show the packets of an interface, as tcpdump does
@@ -326,13 +339,13 @@ pub struct Cli {
     /// choose the packets.
     ///
     /// Example: netkat --sniff -i eth0 --tcp 192.0.2.10 443
-    #[arg(help_heading = SNIFFER, long, hide_short_help = true, conflicts_with_all = ["listen", "via", "impersonate", "source"])]
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub sniff: bool,
 
     /// Show the packets of a capture file, pcap or pcapng
     ///
     /// Needs no privileges.
-    #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["sniff", "listen", "via", "impersonate", "source", "interface"])]
+    #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true, conflicts_with = "sniff")]
     pub read: Option<PathBuf>,
 
     /// Show TCP only
@@ -342,7 +355,7 @@ pub struct Cli {
     /// Show packets that are not for this host, too
     ///
     /// The interface passes on every frame of its segment (promiscuous mode) while netkat runs.
-    #[arg(help_heading = SNIFFER, long, requires = "sniff", requires = "interface", hide_short_help = true)]
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub promiscuous: bool,
 
     /// Exit after this many packets
@@ -358,7 +371,7 @@ pub struct Cli {
     #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true)]
     pub pcap: Option<PathBuf>,
 
-    /// Show the payload of packets in hexadecimal
+    /// With -d, --sniff and --read: show the payload of packets in hexadecimal
     #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub payload: bool,
 
@@ -367,7 +380,9 @@ pub struct Cli {
     pub debug: bool,
 
     /// Show bytes, rate and time on stderr, if it is a terminal
-    #[arg(help_heading = REPORTS, long, hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    ///
+    /// Both directions are counted apart. For a file as standard input, its share and the time left are shown, too.
+    #[arg(help_heading = REPORTS, long, hide_short_help = true)]
     pub progress: bool,
 
     /// Report the outcome as a JSON object, on a line of stderr or in FILE
@@ -422,7 +437,7 @@ pub struct Cli {
     pub guard: Hook,
 
     /// Pretend that the kernel lacks these features
-    #[arg(long, value_name = "FEATURE", value_delimiter = ',', hide = true, conflicts_with = "read")]
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',', hide = true)]
     pub without: Vec<Feature>,
 }
 
@@ -464,13 +479,34 @@ impl Document {
     }
 }
 
+/// The reason why arguments make no run.
+#[derive(Debug)]
+pub enum NotRun {
+    /// Help or the version, to print.
+    Print(clap::Error),
+    /// Wrong usage, in words.
+    Wrong(String),
+}
+
+impl From<clap::Error> for NotRun {
+    fn from(error: clap::Error) -> NotRun {
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NotRun::Print(error),
+            _ => NotRun::Wrong(wrong_usage::words(&error)),
+        }
+    }
+}
+
 impl Cli {
     /// Parses the arguments; the first is the program's name.
     ///
     /// # Errors
-    /// Wrong usage; a flag of nc or ncat that netkat lacks gets advice. Help and version come as errors, too.
-    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(arguments).map_err(foreign_flags::explain)
+    /// [`NotRun`]: help and version, and wrong usage; a flag of nc or ncat that netkat lacks gets advice.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, NotRun> {
+        let matches = Cli::command().try_get_matches_from(arguments).map_err(NotRun::from)?;
+        let cli = Cli::from_arg_matches(&matches).map_err(NotRun::from)?;
+        modes::check(&cli, &matches).map_err(NotRun::Wrong)?;
+        Ok(cli)
     }
 
     /// Returns whether the run only shows packets, of an interface or a file.

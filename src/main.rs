@@ -1,6 +1,6 @@
 //! The program: parses the flags, starts the log, runs the plan, and exits.
 use netkat::{
-    cli::Cli,
+    cli::{Cli, NotRun},
     kernel,
     plan::Plan,
     report::{Failure, JsonReport, exit, logging},
@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     kernel::prepare_signals();
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
+        Err(NotRun::Print(text)) => return exit::print(|_| text.print()),
+        Err(NotRun::Wrong(words)) => return exit::usage(words),
     };
     if let Some(document) = cli.generate {
         return exit::print(|out| document.write(out));

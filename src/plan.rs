@@ -145,9 +145,6 @@ fn check_foreign_values(cli: &Cli) -> Result<(), PlanError> {
             "-i {number}: -i names the interface here; a limit to silence (ncat's -i) is --idle-timeout {number}"
         ));
     }
-    if cli.append_output && cli.output.is_none() && cli.hex_dump.is_none() {
-        return usage("--append-output: name the file with -o or -x");
-    }
     let proxy =
         cli.hex_dump.as_deref().and_then(Path::to_str).filter(|text| text.parse::<SocketAddr>().is_ok());
     if let Some(address) = proxy {

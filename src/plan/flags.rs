@@ -162,6 +162,7 @@ pub(super) fn policy(cli: &Cli) -> Policy {
     Policy {
         no_shutdown: cli.no_shutdown,
         quit_after: cli.quit_after,
+        quit_on_peer_close: cli.quit_on_peer_close,
         idle_timeout: cli.idle_timeout,
         send_only: cli.send_only,
         receive_only: cli.recv_only,

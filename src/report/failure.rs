@@ -26,6 +26,11 @@ impl Failure {
         Failure { verdict, message: message(error), signal: None, status: None }
     }
 
+    /// Returns the failure of wrong usage.
+    pub(crate) fn usage(message: String) -> Failure {
+        Failure { verdict: Verdict::Usage, message, signal: None, status: None }
+    }
+
     /// Returns the failure that an error means.
     pub(crate) fn of(error: &Error) -> Failure {
         let (signal, status) = (error.signal(), command_status(error));
@@ -71,7 +76,7 @@ fn message(error: &dyn error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let words = error.to_string();
-        if !text.ends_with(&words) {
+        if !text.contains(&words) {
             text = format!("{text}: {words}");
         }
         cause = error.source();

@@ -1,5 +1,7 @@
 //! The command line as a user meets it: help, manual, completions, and the answer to every wrong usage, none of
 //! which needs privileges or a network.
+mod flags;
+
 use std::{
     fs::File,
     process::{Command, Output, Stdio},
@@ -87,7 +89,21 @@ fn wrong_usage_is_told_and_has_status_two() {
         &["-l", "10.0.0.1", "80", "-s", "10.0.0.2"],
         &["-4", "-6", "10.0.0.1", "80"],
         &["-w", "never", "10.0.0.1", "80"],
-        &["-w", "-1", "10.0.0.1", "80"],
+        &["-w", "0", "10.0.0.1", "80"],
+        &["-w", "-x", "10.0.0.1", "80"],
+        &["-w"],
+        &["--listn", "80"],
+        &["--tls", "10.0.0.1", "443"],
+        &["-z", "-q", "3", "10.0.0.1", "80"],
+        &["-z", "-k", "10.0.0.1", "80"],
+        &["--payload", "10.0.0.1", "80"],
+        &["--sniff", "-o", "file"],
+        &["--sniff", "-w", "3"],
+        &["--read", "file", "-i", "lo"],
+        &["-u", "--exec", "cat", "10.0.0.1", "80"],
+        &["-l", "--via", "10.0.0.1", "80"],
+        &["-l", "--max-conns", "3", "80"],
+        &["--json=a", "--generate", "man"],
         &["--idle-timeout", "0", "10.0.0.1", "80"],
         &["--ttl", "0", "10.0.0.1", "80"],
         &["--ttl", "256", "10.0.0.1", "80"],
@@ -119,6 +135,17 @@ fn wrong_usage_is_told_and_has_status_two() {
     insta::assert_snapshot!("wrong_usage", told);
     let output = netkat(&["10.0.0.1", &long]);
     assert_eq!(output.status.code(), Some(2), "a very long port");
+}
+
+/// Every line of wrong usage begins with the program's name.
+#[test]
+fn wrong_usage_is_one_line_with_the_programs_name() {
+    for arguments in
+        [["--no-such-flag"].as_slice(), &[], &["-w", "x", "a", "1"], &["-4", "-6", "a", "1"], &["-e", "x"]]
+    {
+        let stderr = String::from_utf8(netkat(arguments).stderr).expect("UTF-8");
+        assert!(stderr.starts_with("netkat: ") && stderr.lines().count() == 1, "{arguments:?}: {stderr}");
+    }
 }
 
 /// Bytes that are no text are refused, not a panic.

@@ -18,6 +18,7 @@ mod memory;
 mod name_servers;
 mod older_kernels;
 mod paths;
+mod peer_close;
 mod privileges;
 mod processes;
 mod race;
