@@ -125,8 +125,9 @@ impl From<&runtime::Error> for Verdict {
         use runtime::Error;
         match error {
             Error::Interrupted(_) => Verdict::Interrupted,
-            Error::Kernel(KernelError::Capability(CapabilityError::Missing { .. }))
-            | Error::Capability(CapabilityError::Missing { .. }) => Verdict::Privilege,
+            Error::Kernel(KernelError::Capability(error)) | Error::Capability(error) => error.into(),
+            // A seccomp profile, say: root alone does not help.
+            Error::Kernel(KernelError::Forbidden(_)) => Verdict::Privilege,
             Error::Link(LinkError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Verdict::Privilege
             }
@@ -134,6 +135,15 @@ impl From<&runtime::Error> for Verdict {
             Error::Neighbour(error) => error.into(),
             Error::Egress(error) => error.into(),
             _ => Verdict::Failed,
+        }
+    }
+}
+
+impl From<&CapabilityError> for Verdict {
+    fn from(error: &CapabilityError) -> Verdict {
+        match error {
+            CapabilityError::Missing { .. } | CapabilityError::UserNamespace { .. } => Verdict::Privilege,
+            CapabilityError::Unreadable(_) | CapabilityError::NotDropped { .. } => Verdict::Failed,
         }
     }
 }

@@ -1,4 +1,5 @@
 //! The cases, a file a subject.
+mod advice;
 mod assumptions;
 mod changes;
 mod clients;
