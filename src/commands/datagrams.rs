@@ -98,14 +98,14 @@ impl DatagramListen {
         if let Some(persona) = self.setup.persona {
             assume::assume(&mut engine, persona)?;
         }
-        let access = self.access.clone();
+        let gate = self.access.clone().gate();
         let paths = engine.paths(&self.setup.interfaces);
         engine.stack.datagrams.serve(DatagramService {
             audience: if self.keep_open { Audience::All } else { Audience::First },
-            gate: Box::new(move |peer| access.admit(peer)),
+            gate,
             paths,
         });
-        log::info!("listening on UDP port {}", engine.port());
+        super::announce(&engine, &self.setup, report);
         let role = Role::Server { wait: self.wait };
         relay(&mut engine, role, self.policy, self.delay, streams, report)
     }

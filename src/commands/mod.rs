@@ -8,8 +8,11 @@ mod scan;
 mod sniff;
 
 use crate::{
+    net::Protocol,
+    report::JsonReport,
+    runtime::{Engine, Setup},
     session::Command,
-    stdio::{self, StandardStreams, StreamOptions},
+    stdio::{self, StandardStreams, StreamOptions, stderr},
 };
 
 pub(crate) use attempt::{Attempt, Target};
@@ -18,6 +21,16 @@ pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;
 pub(crate) use scan::{PROBE_BUFFER, Scan};
 pub(crate) use sniff::{Sniff, Source};
+
+/// Says which port a listener has. A port that netkat chose is news in any case, in a line of its own.
+fn announce(engine: &Engine, setup: &Setup, report: &mut JsonReport) {
+    let (port, kind) = (engine.port(), if setup.protocol == Protocol::Udp { "UDP port" } else { "port" });
+    report.listening(setup.protocol, &setup.local, port);
+    match setup.port {
+        0 => stderr::say(&format!("netkat: listening on {kind} {port}")),
+        _ => log::info!("listening on {kind} {port}"),
+    }
+}
 
 /// Opens standard input and output with their options; `None` if the peer gets a process of `command`
 /// instead.

@@ -25,7 +25,7 @@ const MAX_PROCESSES: usize = 100;
 /// Plans a listener at addresses of this host, or at the address of --as.
 pub(super) fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     let (address, port) = listening_target(cli)?;
-    let port = resolve::port(port, protocol(cli))?;
+    let port = resolve::local_port(port, protocol(cli))?;
     if let Some(persona) = persona(cli)? {
         return listen_as(cli, persona, address, port);
     }

@@ -52,6 +52,9 @@ pub struct JsonReport {
     /// The addresses of the host, if it has several, in the order in which they were tried.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attempts: Vec<Tried>,
+    /// The port of -l.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listening: Option<Listening>,
     /// Clients that -k has served.
     #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<u64>,
@@ -71,6 +74,13 @@ struct Addresses {
     /// Null until netkat has a local port.
     local: Option<SocketAddr>,
     remote: SocketAddr,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Listening {
+    protocol: &'static str,
+    addresses: Vec<IpAddr>,
+    port: u16,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -191,6 +201,12 @@ impl JsonReport {
     /// Notes how long the resolution of the next hop took.
     pub(crate) fn resolved(&mut self, time: Duration) {
         self.timings.neighbour = Some(time);
+    }
+
+    /// Notes the addresses and the port of a listener.
+    pub(crate) fn listening(&mut self, protocol: Protocol, addresses: &[IpAddr], port: u16) {
+        let addresses = addresses.to_vec();
+        self.listening = Some(Listening { protocol: name(protocol), addresses, port });
     }
 
     /// Notes what became of each address.
@@ -333,10 +349,7 @@ impl JsonReport {
         self.ports.push(ProbedPort {
             address: at.ip(),
             port: at.port(),
-            protocol: match protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-            },
+            protocol: name(protocol),
             state,
             failure: result.err().map(Verdict::from),
             error: result.err().map(ToString::to_string),
@@ -362,6 +375,13 @@ impl JsonReport {
         if let Err(error) = written {
             log::error!("cannot write the report to {to}: {error}");
         }
+    }
+}
+
+fn name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
     }
 }
 

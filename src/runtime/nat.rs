@@ -16,11 +16,11 @@ use std::net::SocketAddr;
 ///
 /// # Errors
 /// [`Error::Translated`] with the rule's place. Rules that cannot be read are no error.
-pub fn refuse_translated(setup: &Setup) -> Result<(), Error> {
+pub fn refuse_translated(setup: &Setup, port: u16) -> Result<(), Error> {
     if !setup.remotes.is_empty() || setup.persona.is_some() {
         return Ok(());
     }
-    let at: Vec<_> = setup.local.iter().map(|ip| SocketAddr::new(*ip, setup.port)).collect();
+    let at: Vec<_> = setup.local.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
     let tables = kernel::legacy_nat_tables();
     match rules::translation(setup.protocol, &at, &ingress_interfaces(setup), &tables) {
         None => Ok(()),
@@ -60,9 +60,9 @@ fn ingress_interfaces(setup: &Setup) -> Vec<(u32, String)> {
 pub fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
     let found = match setup.remotes.as_slice() {
         [] if setup.protocol == Protocol::Udp => conntrack::at_port(Protocol::Udp, &setup.local, port),
-        remotes => own_tuples(setup, remotes, port)
-            .find_map(|tuple| conntrack::twin(&tuple).transpose())
-            .transpose(),
+        remotes => {
+            own_tuples(setup, remotes, port).find_map(|tuple| conntrack::twin(&tuple).transpose()).transpose()
+        }
     };
     match found {
         Ok(None) => Ok(()),

@@ -38,7 +38,9 @@ impl Port {
             };
             return Ok(Port { number, _lease: None });
         }
-        nat::refuse_translated(setup)?;
+        if setup.port != 0 {
+            nat::refuse_translated(setup, setup.port)?;
+        }
         let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
         let mut attempts = if setup.port == 0 { FREE_PORT_ATTEMPTS } else { 1 };
         // Refused leases stay until one is found, so that the kernel picks another port each time.
@@ -46,7 +48,11 @@ impl Port {
         loop {
             attempts -= 1;
             let lease = PortLease::take(setup.protocol, &setup.lease, setup.port, scope)?;
-            match nat::refuse_masqueraded(setup, lease.port()) {
+            let translated = match setup.port {
+                0 => nat::refuse_translated(setup, lease.port()),
+                _ => Ok(()),
+            };
+            match translated.and_then(|()| nat::refuse_masqueraded(setup, lease.port())) {
                 Ok(()) => return Ok(Port { number: lease.port(), _lease: Some(lease) }),
                 Err(error) if attempts == 0 => return Err(error),
                 Err(error) => log::info!("{error}"),

@@ -20,6 +20,7 @@ mod name_servers;
 mod older_kernels;
 mod paths;
 mod peer_close;
+mod port_zero;
 mod privileges;
 mod processes;
 mod race;
