@@ -8,7 +8,7 @@ mod udp;
 
 use super::attempt::{Attempt, Opened, Origin, Target};
 use crate::{
-    net::Protocol,
+    net::{Protocol, count},
     report::{Error, JsonReport, Verdict},
     session,
     stdio::{self, Writer},
@@ -53,9 +53,11 @@ impl Scan {
             results.last = attempts.peek().is_none();
             match self.sweep(attempt, &mut results) {
                 Ok(()) => {}
-                Err(error) if error.signal().is_some() || matches!(error, Error::Stdio(_)) => {
+                Err(error) if error.signal().is_some() => {
+                    results.print_known()?;
                     return Err(error);
                 }
+                Err(error) if matches!(error, Error::Stdio(_)) => return Err(error),
                 Err(error) if results.last && results.known.is_empty() => return Err(error),
                 Err(error) => log::warn!("{error}"),
             }
@@ -71,13 +73,13 @@ impl Scan {
         let Opened { mut engine, origin, resolution } = attempt.open(self.wait)?;
         results.report.attempt(attempt.remote, &origin.egress);
         results.report.resolved(resolution);
-        results.forget_failures();
+        results.retry_failures();
         if results.last {
             engine.enter_sandbox()?;
         }
         let ports: VecDeque<u16> =
             self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
-        log::info!("probing {} ports of {}", ports.len(), attempt.remote.ip());
+        log::info!("probing {} of {}", count(ports.len() as u64, "port"), attempt.remote.ip());
         let sweep = Sweep { origin, address: attempt.remote, wait: self.wait, ports };
         match self.protocol {
             Protocol::Tcp => tcp::run(&mut engine, sweep, results),
@@ -108,6 +110,8 @@ struct Results<'r> {
     report: &'r mut JsonReport,
     output: Writer,
     known: HashMap<u16, (SocketAddr, Result<(), Error>)>,
+    /// Failures at earlier addresses of ports that are tried again.
+    earlier: HashMap<u16, (SocketAddr, Result<(), Error>)>,
     /// Ports whose line is not printed yet.
     unprinted: VecDeque<u16>,
     /// No address follows: a failure is final.
@@ -118,7 +122,8 @@ impl Results<'_> {
     fn new<'r>(scan: &Scan, report: &'r mut JsonReport) -> Result<Results<'r>, Error> {
         let output = Writer::output().map_err(stdio::Error::Output)?;
         let unprinted = scan.ports.iter().copied().collect();
-        Ok(Results { protocol: scan.protocol, report, output, known: HashMap::new(), unprinted, last: false })
+        let (known, earlier) = (HashMap::new(), HashMap::new());
+        Ok(Results { protocol: scan.protocol, report, output, known, earlier, unprinted, last: false })
     }
 
     fn is_open(&self, port: u16) -> bool {
@@ -135,18 +140,25 @@ impl Results<'_> {
         while let Some((at, result)) = self.unprinted.front().and_then(|port| self.known.get(port))
             && (result.is_ok() || self.last)
         {
-            let result = result.as_ref().copied();
-            let state = state(result);
-            lines.push_str(&format!("{} {}/{} {state}\n", at.ip(), at.port(), self.protocol));
-            self.report.port(*at, self.protocol, state, result);
+            lines.push_str(&line(self.report, self.protocol, *at, result.as_ref().copied()));
             self.unprinted.pop_front();
         }
         Ok(self.output.write_all(lines.as_bytes()).map_err(stdio::Error::Output)?)
     }
 
-    /// Forgets the failures of one address, since these ports are tried at the next.
-    fn forget_failures(&mut self) {
-        self.known.retain(|_, (_, result)| result.is_ok());
+    /// Prints every result so far, past the ports without one.
+    fn print_known(&mut self) -> Result<(), Error> {
+        let known = |port| self.known.get(port).or_else(|| self.earlier.get(port));
+        let known = self.unprinted.iter().filter_map(known);
+        let lines: String = known
+            .map(|(at, result)| line(self.report, self.protocol, *at, result.as_ref().copied()))
+            .collect();
+        Ok(self.output.write_all(lines.as_bytes()).map_err(stdio::Error::Output)?)
+    }
+
+    /// Puts the failures of one address aside, since these ports are tried at the next.
+    fn retry_failures(&mut self) {
+        self.earlier.extend(self.known.extract_if(|_, (_, result)| result.is_err()));
     }
 
     /// Returns the result of all ports together.
@@ -168,6 +180,14 @@ impl Results<'_> {
         let verdict = if alike { verdict } else { Verdict::Failed };
         Err(Error::NothingOpen { address: at.ip(), ports, verdict })
     }
+}
+
+/// Reports the result of a port, and returns its line.
+fn line(report: &mut JsonReport, protocol: Protocol, at: SocketAddr, result: Result<(), &Error>) -> String {
+    let state = state(result);
+    let line = format!("{} {}/{protocol} {state}\n", at.ip(), at.port());
+    report.port(at, protocol, state, result);
+    line
 }
 
 /// Returns a port's state as its line names it.

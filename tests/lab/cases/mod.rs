@@ -17,6 +17,7 @@ mod lossy;
 mod matrix;
 mod memory;
 mod name_servers;
+mod nc_habits;
 mod older_kernels;
 mod paths;
 mod peer_close;
