@@ -441,6 +441,23 @@ pub struct Cli {
     pub without: Vec<Feature>,
 }
 
+/// Returns where arguments that may be wrong ask for a report: the file of --json, or `None` for standard error.
+/// Runs that only show packets have no report.
+pub fn report_wanted(arguments: &[OsString]) -> Option<Option<PathBuf>> {
+    let words =
+        || arguments.iter().skip(1).take_while(|word| *word != "--").map(|word| word.to_string_lossy());
+    if words().any(|word| word == "--sniff" || word == "--read" || word.starts_with("--read=")) {
+        return None;
+    }
+    words()
+        .filter_map(|word| match word.split_once('=') {
+            Some(("--json", file)) => Some(Some(PathBuf::from(file))),
+            None if word == "--json" => Some(None),
+            _ => None,
+        })
+        .last()
+}
+
 /// Returns whether a text can be read as a time.
 pub(crate) fn is_time(text: &str) -> bool {
     value::time(text).is_ok()

@@ -84,7 +84,7 @@ const fn modes(modes: &[Mode], words: &'static str) -> Modes {
 
 use Mode::{Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Read, Scan, ScanUdp, Sniff};
 const ALL: Modes = Modes(u16::MAX, "");
-const LIVE: Modes = Modes(u16::MAX & !(Read as u16), "live traffic");
+const LIVE: Modes = Modes(!(Read as u16), "live traffic");
 const LISTEN: Modes = modes(&[Listen, ListenUdp, ListenExec], "-l");
 const LISTEN_TCP: Modes = modes(&[Listen, ListenExec], "-l over TCP");
 const DATA: Modes = modes(

@@ -168,7 +168,7 @@ impl Task for Race<'_, '_> {
         let due = self.runners.iter().filter_map(|runner| match runner.state {
             State::Ready => Some(self.next_at),
             State::Resolving { since } => Some((now + TICK).min(since + self.wait)),
-            State::Opening { since, .. } => Some(since + self.wait),
+            State::Opening(ref opening) => Some(opening.since + self.wait),
             State::Won | State::Failed(_) => None,
         });
         due.min()

@@ -55,10 +55,10 @@ pub fn print(document: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> ExitCod
     conclude(result, false, None)
 }
 
-/// Prints what is wrong with the arguments. Returns the exit status. Nothing is set up yet that could be left behind, and
-/// signals have their usual effect.
-pub fn usage(words: String) -> ExitCode {
-    conclude(Err(Failure::usage(words)), false, None)
+/// Prints what is wrong with the arguments, and the JSON object if one is asked for. Returns the exit status. Nothing is
+/// set up yet that could be left behind, and signals have their usual effect.
+pub fn usage(words: String, report: Option<JsonReport>) -> ExitCode {
+    conclude(Err(Failure::usage(words)), false, report)
 }
 
 /// Ends the process as if `signal` had never been caught. The signal was only blocked, so its disposition

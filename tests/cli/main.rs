@@ -103,7 +103,7 @@ fn wrong_usage_is_told_and_has_status_two() {
         &["-u", "--exec", "cat", "10.0.0.1", "80"],
         &["-l", "--via", "10.0.0.1", "80"],
         &["-l", "--max-conns", "3", "80"],
-        &["--json=a", "--generate", "man"],
+        &["--exit-verdict", "--generate", "man"],
         &["--idle-timeout", "0", "10.0.0.1", "80"],
         &["--ttl", "0", "10.0.0.1", "80"],
         &["--ttl", "256", "10.0.0.1", "80"],
@@ -145,6 +145,24 @@ fn wrong_usage_is_one_line_with_the_programs_name() {
     {
         let stderr = String::from_utf8(netkat(arguments).stderr).expect("UTF-8");
         assert!(stderr.starts_with("netkat: ") && stderr.lines().count() == 1, "{arguments:?}: {stderr}");
+    }
+}
+
+/// A script that reads the report has one for wrong usage as well, whoever finds it.
+#[test]
+fn wrong_usage_has_its_report() {
+    let cases: [&[&str]; 4] =
+        [&["--no-such-flag"], &["-z", "-k", "192.0.2.1", "80"], &["host"], &["-w", "x", "a", "1"]];
+    for arguments in cases {
+        let output = netkat(&[&["--json"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+        let [line, report] = stderr.lines().collect::<Vec<_>>()[..] else {
+            panic!("{arguments:?}: {stderr}")
+        };
+        let report: serde_json::Value = serde_json::from_str(report).expect("JSON");
+        assert_eq!(report["verdict"], "wrong usage", "{arguments:?}");
+        assert_eq!(format!("netkat: {}", report["error"].as_str().expect("a text")), line);
     }
 }
 

@@ -21,11 +21,20 @@ pub(super) struct Runner<'a> {
     pub state: State,
 }
 
+/// A handshake under way.
+pub(super) struct Opening {
+    origin: Origin,
+    tuple: FiveTuple,
+    pub since: Duration,
+    /// Time that the resolution of the next hop took.
+    resolution: Duration,
+}
+
 /// The progress of an attempt.
 pub(super) enum State {
     Ready,
     Resolving { since: Duration },
-    Opening { origin: Origin, tuple: FiveTuple, since: Duration, resolution: Duration },
+    Opening(Box<Opening>),
     Won,
     Failed(Error),
 }
@@ -85,7 +94,8 @@ impl<'a> Runner<'a> {
                 }
                 Ok(None)
             }
-            State::Opening { origin, tuple, since, resolution } => {
+            State::Opening(opening) => {
+                let Opening { origin, tuple, since, resolution } = &**opening;
                 let tuple = *tuple;
                 let result = match answer(&engine.stack, &tuple) {
                     None if now < *since + wait => return Ok(None),
@@ -146,13 +156,14 @@ impl<'a> Runner<'a> {
         report.resolved(resolution);
         report.flow(&tuple);
         log::info!("dialing {} from {}", self.attempt.remote, tuple.local);
-        self.state = State::Opening { origin, tuple, since: engine.reactor.now(), resolution };
+        let since = engine.reactor.now();
+        self.state = State::Opening(Box::new(Opening { origin, tuple, since, resolution }));
     }
 
     /// Returns the connection that is being opened.
     pub fn tuple(&self) -> Option<&FiveTuple> {
         match &self.state {
-            State::Opening { tuple, .. } => Some(tuple),
+            State::Opening(opening) => Some(&opening.tuple),
             _ => None,
         }
     }
@@ -163,7 +174,7 @@ impl<'a> Runner<'a> {
         match &self.state {
             State::Won => Tried::won(remote),
             State::Failed(error) => Tried::failed(remote, &Failure::of(error)),
-            State::Ready | State::Resolving { .. } | State::Opening { .. } => Tried::undecided(remote),
+            State::Ready | State::Resolving { .. } | State::Opening(_) => Tried::undecided(remote),
         }
     }
 }

@@ -25,7 +25,7 @@ fn follow(host: &Namespace, command: &str, words: &[(&str, &str)]) -> Output {
 
 /// Returns the part of an advice from one word to the end of the line.
 fn from<'a>(advice: &'a str, word: &str) -> &'a str {
-    &advice[advice.find(word).unwrap_or_else(|| panic!("no {word}: {advice}"))..].trim_end()
+    advice[advice.find(word).unwrap_or_else(|| panic!("no {word}: {advice}"))..].trim_end()
 }
 
 #[test]
