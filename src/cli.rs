@@ -154,7 +154,7 @@ pub struct Cli {
     /// With -k: clients, and processes, at once [default: 1; with --exec and --sh-exec: 100]
     ///
     /// Further clients wait in the backlog, of 256 connections.
-    #[arg(help_heading = CLIENTS, long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    #[arg(help_heading = CLIENTS, long, value_name = "N", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_535))]
     pub max_conns: Option<u32>,
 
     /// Connect the peer with a command line that /bin/sh runs
@@ -230,26 +230,26 @@ pub struct Cli {
     /// Abort when sent data stays unacknowledged for this long
     ///
     /// The connection then fails as timed out (RFC 5482).
-    #[arg(help_heading = TIME, long, value_name = "TIME", default_value = "5m", hide_short_help = true, value_parser = value::time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", default_value = "5m", hide_short_help = true, allow_negative_numbers = true, value_parser = value::time)]
     pub user_timeout: Duration,
 
     /// Exit after this long without traffic
     ///
     /// Silence in both directions for this long is a failure: timed out.
-    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, value_parser = value::positive_time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, allow_negative_numbers = true, value_parser = value::positive_time)]
     pub idle_timeout: Option<Duration>,
 
     /// Wait this long after each line sent
     ///
     /// For peers that are slow, or that take what arrives in one piece for one line. With -u, each line is
     /// a datagram.
-    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, value_parser = value::positive_time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, allow_negative_numbers = true, value_parser = value::positive_time)]
     pub delay: Option<Duration>,
 
     /// Probe the peer when the connection has been idle for this long [default: never]
     ///
     /// The connection fails when no answer comes within --user-timeout.
-    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, value_parser = value::positive_time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, allow_negative_numbers = true, value_parser = value::positive_time)]
     pub keepalive: Option<Duration>,
 
     /// Send a FIN when the input ends; the default
@@ -308,7 +308,7 @@ pub struct Cli {
     /// connections together take at most a quarter of the memory that netkat may use (the host's, or a
     /// control group's limit), and no more than 512 MiB or eight times this size. As that fills, windows
     /// shrink.
-    #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", hide_short_help = true, value_parser = value::buffer_size)]
+    #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", hide_short_help = true, allow_negative_numbers = true, value_parser = value::buffer_size)]
     pub buffer: usize,
 
     /// Congestion control: bbr, cubic or reno [default: the kernel's, if it is one of these, else cubic]
@@ -319,18 +319,18 @@ pub struct Cli {
     pub congestion: Option<Algorithm>,
 
     /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else 64]
-    #[arg(help_heading = PACKETS, long, value_name = "HOPS", hide_short_help = true, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(help_heading = PACKETS, long, value_name = "HOPS", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
 
     /// Type of service (traffic class) of packets sent: 0 to 255, 0x00 to 0xff, or a name, as ef, af21,
     /// lowdelay
-    #[arg(help_heading = PACKETS, long, value_name = "TOS", default_value = "0", hide_short_help = true, value_parser = value::type_of_service)]
+    #[arg(help_heading = PACKETS, long, value_name = "TOS", default_value = "0", hide_short_help = true, allow_negative_numbers = true, value_parser = value::type_of_service)]
     pub tos: u8,
 
     /// Largest MSS to announce, and largest segment to send [default: what the MTU allows]
     ///
     /// A way around a path that drops large packets without an ICMP error.
-    #[arg(help_heading = PACKETS, long, value_name = "BYTES", hide_short_help = true, value_parser = clap::value_parser!(u16).range(MSS_RANGE))]
+    #[arg(help_heading = PACKETS, long, value_name = "BYTES", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(MSS_RANGE))]
     pub mss: Option<u16>,
 
     /// Show the packets of an interface, as tcpdump does
@@ -359,7 +359,7 @@ pub struct Cli {
     pub promiscuous: bool,
 
     /// Exit after this many packets
-    #[arg(help_heading = SNIFFER, long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(help_heading = SNIFFER, long, value_name = "N", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
     /// Record the packets in a pcapng file

@@ -175,9 +175,11 @@ const NEEDS: [(&str, &[&str], &str); 5] = [
 ];
 
 /// Explanations of some flags without effect, which say more than that.
-const EXPLAINED: [(&str, Mode, &str); 5] = [
-    ("exec", ConnectUdp, "--exec is for TCP"),
-    ("exec", ListenUdp, "--exec is for TCP; with -u, -k serves several peers"),
+const EXPLAINED: [(&str, Mode, &str); 7] = [
+    ("exec", ConnectUdp, EXEC_UDP),
+    ("sh_exec", ConnectUdp, EXEC_UDP),
+    ("exec", ListenUdp, EXEC_UDP),
+    ("sh_exec", ListenUdp, EXEC_UDP),
     ("max_conns", ListenUdp, "--max-conns is for TCP; with -u, -k serves every peer"),
     (
         "reject",
@@ -186,6 +188,8 @@ const EXPLAINED: [(&str, Mode, &str); 5] = [
     ),
     ("wait", Sniff, "-w is the time to connect; to record packets, use --pcap FILE"),
 ];
+
+const EXEC_UDP: &str = "--exec and --sh-exec are for TCP; with -u, -l -k serves several peers";
 
 /// Checks that each flag given has an effect in the mode that the flags choose.
 ///
