@@ -181,6 +181,18 @@ impl Interface {
         }
     }
 
+    /// Returns why the interface carries nothing, and what to do.
+    pub fn problem(&self) -> Option<String> {
+        let Interface { name, .. } = self;
+        match (self.up, self.running || self.loopback) {
+            (false, _) => Some(format!("interface {name} is down; try: ip link set {name} up")),
+            (true, false) => Some(format!(
+                "{name} has no carrier (NO-CARRIER: the cable is out, or the other end is down); see: ip link show {name}"
+            )),
+            (true, true) => None,
+        }
+    }
+
     /// Returns the maximum packet of `destination`'s family, in bytes.
     pub fn mtu_towards(&self, destination: IpAddr) -> u32 {
         match (destination, self.ipv6_mtu) {

@@ -176,11 +176,8 @@ fn listening_interfaces(cli: &Cli, local: &[IpAddr]) -> Result<Vec<Interface>, P
     if let Some(name) = &cli.interface {
         let interface = interface::by_name(name)?;
         interface.framing()?;
-        if !interface.up {
-            log::warn!(
-                "interface {0} is down: no client can reach it; try: ip link set {0} up",
-                interface.name
-            );
+        if let Some(problem) = interface.problem() {
+            log::warn!("no client will come: {problem}");
         }
         return Ok(vec![interface]);
     }

@@ -1,9 +1,6 @@
 //! Hints at causes of silence that the user may not think of.
 use crate::{
-    host::{
-        interface::{self, Interface},
-        route,
-    },
+    host::{interface, route},
     runtime::{Egress, EgressRequest},
 };
 use std::{fmt, net::IpAddr};
@@ -11,10 +8,8 @@ use std::{fmt, net::IpAddr};
 /// A likely cause of silence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hint {
-    /// The interface that the packets leave by is down.
-    InterfaceDown(String),
-    /// That interface has no carrier.
-    NoCarrier(String),
+    /// The interface that the packets leave by carries nothing, for this reason.
+    DeadLink(String),
     /// A private address that only the default route leads to, as a node or a pod has for a Service's
     /// address.
     ClusterIp(IpAddr),
@@ -24,12 +19,8 @@ impl Hint {
     /// Returns the hint for a destination that did not answer.
     pub(crate) fn of(request: &EgressRequest, egress: &Egress) -> Option<Hint> {
         let interface = interface::by_index(egress.interface.index).ok();
-        match interface {
-            Some(Interface { name, up: false, .. }) => return Some(Hint::InterfaceDown(name)),
-            Some(Interface { name, running: false, loopback: false, .. }) => {
-                return Some(Hint::NoCarrier(name));
-            }
-            _ => {}
+        if let Some(problem) = interface.and_then(|interface| interface.problem()) {
+            return Some(Hint::DeadLink(problem));
         }
         let destination = request.query.destination;
         let likely = request.via.is_none() && is_private(destination) && route::is_default(&request.query);
@@ -40,12 +31,7 @@ impl Hint {
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Hint::InterfaceDown(interface) => {
-                write!(f, "interface {interface} is down; try: ip link set {interface} up")
-            }
-            Hint::NoCarrier(interface) => {
-                write!(f, "{interface} has no carrier (NO-CARRIER): see: ip link show {interface}")
-            }
+            Hint::DeadLink(problem) => f.write_str(problem),
             Hint::ClusterIp(address) => write!(
                 f,
                 "only the default route leads to {address}; if it is a Service's ClusterIP, nothing but kube-proxy's \

@@ -48,6 +48,13 @@ fn a_link_without_carrier_is_named() {
             assert!(output.stderr.contains("eth0 has no carrier"), "{output}");
         }
     }
+    for arguments in ["-l -i eth0 -w 100ms 5000", "-l -u -i eth0 -w 100ms 5000"] {
+        let output = netkat(&pair.host, arguments).run();
+        assert!(output.stderr.contains("eth0 has no carrier"), "{output}");
+    }
+    let mut sniffer = netkat(&pair.host, "--sniff -i eth0").spawn();
+    sniffer.wait_for_stderr("eth0 has no carrier");
+    sniffer.terminate();
     // A neighbour that was entered by hand needs no answer, and so is not missed.
     pair.host.ip("neigh replace 10.77.0.2 lladdr 02:00:00:00:00:02 dev eth0 nud permanent");
     let output = netkat(&pair.host, "-w 500ms 10.77.0.2 80").run();
