@@ -4,7 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use netkat::{
-    recovery::{Algorithm, Config, Instant, Outcome, Recovery},
+    recovery::{Algorithm, Config, INITIAL_WINDOW, Instant, RTO_MIN, Recovery, SegmentOutcome},
     segment::Segment,
 };
 
@@ -47,6 +47,9 @@ impl Sender {
             send_buffer: 4 << 20,
             receive_buffer: 4 << 20,
             link_mss: MSS as u16,
+            advertised_mss: None,
+            initial_window: INITIAL_WINDOW,
+            rto_min: RTO_MIN,
             max_frame: 64_000,
             algorithm,
             user_timeout: None,
@@ -60,14 +63,14 @@ impl Sender {
         sender.transmit(|_, _| ());
         sender.next += 1;
         sender.now += ROUND_TRIP;
-        assert_eq!(sender.hear(&segment(PEER, 101, SYN | ACK, &options)), Outcome::Handshake);
+        assert_eq!(sender.hear(&segment(PEER, 101, SYN | ACK, &options)), SegmentOutcome::Handshake);
         sender.transmit(|_, _| ());
         assert!(sender.layer.is_established(), "the handshake is over");
         sender
     }
 
     /// Takes a segment of the peer.
-    fn hear(&mut self, bytes: &[u8]) -> Outcome {
+    fn hear(&mut self, bytes: &[u8]) -> SegmentOutcome {
         let (segment, payload) = Segment::split(bytes).expect("a segment");
         let outcome = self.layer.handle_segment(self.now, &segment, payload);
         while self.layer.poll_event().is_some() {}
@@ -103,7 +106,10 @@ impl Sender {
             options.extend_from_slice(&from.to_be_bytes());
             options.extend_from_slice(&to.to_be_bytes());
         }
-        assert_eq!(self.hear(&segment(PEER + 1, self.acknowledged, ACK, &options)), Outcome::Digested);
+        assert_eq!(
+            self.hear(&segment(PEER + 1, self.acknowledged, ACK, &options)),
+            SegmentOutcome::Processed
+        );
     }
 
     /// Runs until the peer has acknowledged all data.

@@ -78,23 +78,48 @@ SEC("tcx/ingress") int netkat_guard(struct __sk_buff *skb)
 
 /* tc_index of a frame after bpf_redirect_neigh() ("nk"). */
 #define ROUTED 0x6e6b
+/* Offset of the destination in a frame of lo, whose link header is Ethernet's. */
+#define DESTINATION4 (ETH_HLEN + 16)
 
-/* A frame that a packet socket injects on lo has no route. IPv4 input would look up a route and drop 127/8 as
- * martian (net/ipv4/route.c, ip_route_input_slow). bpf_redirect_neigh() back to lo attaches a route that the
- * loopback keeps. IPv6 has no such check. */
+/* The checksums stay as they are, since a frame leaves with the destination that it came with. */
+static __always_inline int set_destination4(struct __sk_buff *skb, __be32 to)
+{
+	return bpf_skb_store_bytes(skb, DESTINATION4, &to, sizeof(to), 0) == 0;
+}
+
+/* A frame that a packet socket injects on lo has no route. IPv4 input would look up a route and drop a source of
+ * this host as martian (net/ipv4/route.c, ip_route_input_slow). bpf_redirect_neigh() back to lo attaches a route
+ * that the loopback keeps. IPv6 has no such check.
+ *
+ * The route must be of type local: the kernel resets no segment that came by another (net/ipv4/tcp_ipv4.c,
+ * tcp_v4_send_reset). A lookup bound to lo finds addresses of other interfaces on no interface and makes the type
+ * unicast. So the lookup sees the destination 0.0.0.0, which is this host (ip_route_output_key_hash_rcu), and
+ * the second pass puts the destination back, which waits in cb. */
 SEC("tcx/egress") int netkat_loopback(struct __sk_buff *skb)
 {
 	struct packet p;
+	__be32 destination;
+	int routed = skb->tc_index == ROUTED;
 
 	if (!config.local4_count || skb->protocol != bpf_htons(ETH_P_IP) || is_orphan())
 		return TC_ACT_UNSPEC;
-	if (!read_ip4(skb, 0, &p) || match_flow(skb, &p, FROM_US) != FLOW)
+	if (!read_ip4(skb, BPF_HDR_START_NET, 0, &p))
 		return TC_ACT_UNSPEC;
-	if (skb->tc_index == ROUTED) {
+	if (routed && !p.destination[0])
+		p.destination[0] = skb->cb[0];
+	if (match_flow(skb, &p, FROM_US) != FLOW)
+		return TC_ACT_UNSPEC;
+	destination = p.destination[0];
+	if (routed) {
 		skb->tc_index = 0;
+		skb->cb[0] = 0;
+		set_destination4(skb, destination);
 		return TC_ACT_UNSPEC;
 	}
+	if (!set_destination4(skb, 0))
+		return TC_ACT_UNSPEC;
 	skb->tc_index = ROUTED;
+	skb->cb[0] = destination;
 	count(redirected);
 	return bpf_redirect_neigh(skb->ifindex, 0, 0, 0);
 }

@@ -2,6 +2,7 @@
 mod foreign_flags;
 mod manual;
 mod modes;
+mod tcpdump_flags;
 mod value;
 mod wrong_usage;
 
@@ -47,14 +48,14 @@ netkat tells the firewall from the network: if it gets through where nc does not
 #[command(override_usage = "netkat [OPTIONS] HOST PORT
        netkat [OPTIONS] -l [ADDRESS] PORT
        netkat [OPTIONS] -z HOST PORTS
-       netkat [OPTIONS] {--sniff | --read FILE} [HOST [PORT]]")]
+       netkat [OPTIONS] {--sniff | --read FILE} [FILTER | HOST [PORTS]]")]
 #[command(after_help = manual::SHORT_EXAMPLES, after_long_help = manual::long_help_end())]
 pub struct Cli {
     /// Host and port to connect to; with -l, address and port to listen on
     ///
     /// A host is a name or an address; a port is a number or a name of /etc/services. With -z, ports are a
-    /// list with ranges: 22,80,8000-8100. With --sniff and --read, only packets of this host and port are
-    /// shown.
+    /// list with ranges: 22,80,8000-8100. With --sniff and --read, these are tcpdump's filter, or short
+    /// for it: see --sniff.
     #[arg(value_name = "HOST PORT", num_args = 0.., hide_short_help = true)]
     pub target: Vec<String>,
 
@@ -290,7 +291,7 @@ pub struct Cli {
     /// Copy what is sent and received to a file
     ///
     /// Both directions in their order. A new file has mode 0600; an existing one is emptied, see
-    /// --append-output.
+    /// --append-output. With --send-only, - is standard output.
     #[arg(help_heading = DATA, short, long, value_name = "FILE", hide_short_help = true)]
     pub output: Option<PathBuf>,
 
@@ -311,23 +312,26 @@ pub struct Cli {
     #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", hide_short_help = true, allow_negative_numbers = true, value_parser = value::buffer_size)]
     pub buffer: usize,
 
-    /// Congestion control: bbr, cubic or reno [default: the kernel's, if it is one of these, else cubic]
+    /// Congestion control: bbr, cubic or reno [default: the route's or the kernel's, if it is one of these, else
+    /// cubic]
     ///
-    /// The kernel's is net.ipv4.tcp_congestion_control. BBR keeps its rate on paths that lose packets for
+    /// A route's is its congctl, the kernel's net.ipv4.tcp_congestion_control. BBR keeps its rate on paths that lose packets for
     /// reasons other than congestion.
     #[arg(help_heading = PACKETS, long, value_name = "NAME", hide_short_help = true)]
     pub congestion: Option<Algorithm>,
 
-    /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else 64]
+    /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else the host's]
     #[arg(help_heading = PACKETS, long, value_name = "HOPS", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
 
     /// Type of service (traffic class) of packets sent: 0 to 255, 0x00 to 0xff, or a name, as ef, af21,
     /// lowdelay
+    ///
+    /// Policy rules of this host may choose the route by it.
     #[arg(help_heading = PACKETS, long, value_name = "TOS", default_value = "0", hide_short_help = true, allow_negative_numbers = true, value_parser = value::type_of_service)]
     pub tos: u8,
 
-    /// Largest MSS to announce, and largest segment to send [default: what the MTU allows]
+    /// Largest MSS to announce, and largest segment to send [default: the route's advmss, or what the MTU allows]
     ///
     /// A way around a path that drops large packets without an ICMP error.
     #[arg(help_heading = PACKETS, long, value_name = "BYTES", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(MSS_RANGE))]
@@ -335,17 +339,21 @@ pub struct Cli {
 
     /// Show the packets of an interface, as tcpdump does
     ///
-    /// No connection is made and nothing is sent. -i NAME or any, -u or --tcp, -4 or -6, HOST and PORT
-    /// choose the packets.
+    /// No connection is made and nothing is sent. The arguments are a filter of pcap-filter(7), in one
+    /// argument or in several, with tcpdump's verdicts; docs/filter.md tells what differs. HOST and HOST
+    /// PORTS are short for host HOST and (port PORT or portrange PORT-PORT ...), a HOST may be a network,
+    /// as 192.0.2.0/24, and fragments without ports are shown, too. -u, --tcp, -4, -6 and -p PORT narrow
+    /// the filter; -i names one interface, or any. A filter that is not understood is refused before
+    /// anything is opened.
     ///
-    /// Example: netkat --sniff -i eth0 --tcp 192.0.2.10 443
+    /// Example: netkat --sniff -i eth0 'tcp port 443 and not host 192.0.2.10'
     #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub sniff: bool,
 
     /// Show the packets of a capture file, pcap or pcapng
     ///
-    /// Needs no privileges.
-    #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true, conflicts_with = "sniff")]
+    /// - is standard input; packets of a pipe are shown as they come. Needs no privileges.
+    #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true)]
     pub read: Option<PathBuf>,
 
     /// Show TCP only
@@ -358,20 +366,66 @@ pub struct Cli {
     #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub promiscuous: bool,
 
-    /// Exit after this many packets
+    /// Exit after this many packets; with --sniff and --read: -c
     #[arg(help_heading = SNIFFER, long, value_name = "N", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Record the packets in a pcapng file
+    /// Record the packets in a pcapng file; with --sniff and --read: -w
     ///
     /// Works for a connection's own packets, too. --sniff then shows packets only with -d, --json or
-    /// --payload.
+    /// --payload. - is standard output, which takes no other output then.
     ///
     /// Example: netkat --pcap session.pcapng 192.0.2.10 80
     #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true)]
     pub pcap: Option<PathBuf>,
 
-    /// With -d, --sniff and --read: show the payload of packets in hexadecimal
+    /// Show the bytes of packets below their lines, as tcpdump's flag of this name does: x, xx, X, XX, A, AA
+    ///
+    /// x in hexadecimal, X in hexadecimal and ASCII, A in ASCII; doubled, with the link header. -x, -X, -A
+    /// and their doubles do the same.
+    #[arg(help_heading = SNIFFER, long, value_name = "FORM", hide_short_help = true, conflicts_with_all = ["payload", "json"])]
+    pub dump: Option<Dump>,
+
+    /// Form of the lines: gvisor or tcpdump [default: gvisor; tcpdump with --time, --link-header and
+    /// --absolute-tcp-sequence-numbers]
+    ///
+    /// tcpdump's is that of tcpdump -nn; sequence numbers count from the first of their connection. Payloads
+    /// are not decoded. Works with -d, too.
+    #[arg(help_heading = SNIFFER, long, value_name = "FORM", hide_short_help = true, conflicts_with = "json")]
+    pub line: Option<LineForm>,
+
+    /// Form of the time in tcpdump's lines; with --sniff and --read: -t, -tt, -ttt, -tttt, -ttttt
+    ///
+    /// None at all; seconds since 1970; the time since the packet before; date and time of day; the time
+    /// since the first packet. By default the time of day.
+    #[arg(help_heading = SNIFFER, long, value_name = "FORM", hide_short_help = true, conflicts_with = "json")]
+    pub time: Option<TimeForm>,
+
+    /// Show sequence numbers as they are in tcpdump's lines; with --sniff and --read: -S
+    ///
+    /// By default they count from the first of their connection.
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true, conflicts_with = "json")]
+    pub absolute_tcp_sequence_numbers: bool,
+
+    /// Show the link header in tcpdump's lines; with --sniff and --read: -e
+    ///
+    /// Addresses, EtherType, length and VLAN tags of Ethernet frames.
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true, conflicts_with = "json")]
+    pub link_header: bool,
+
+    /// Keep this many bytes of each packet, 0 for all; with --sniff and --read: -s
+    ///
+    /// Both what is shown and what is recorded. By default all bytes are kept.
+    #[arg(help_heading = SNIFFER, long, value_name = "BYTES", hide_short_help = true, allow_negative_numbers = true)]
+    pub snapshot_length: Option<u32>,
+
+    /// List the interfaces, and exit; with --sniff: -D
+    ///
+    /// Each with its index, which the filter ifindex takes.
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
+    pub list_interfaces: bool,
+
+    /// With -d, --sniff and --read: show the payload of packets, in a tunnel the innermost, in hexadecimal
     #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub payload: bool,
 
@@ -388,7 +442,8 @@ pub struct Cli {
     /// Report the outcome as a JSON object, on a line of stderr or in FILE
     ///
     /// With -k, an object for each client comes before that of the run. With -d, --sniff and --read,
-    /// packets are shown as JSON, an object a line. The manual page lists the fields.
+    /// packets are shown as JSON, an object a line. The manual page lists the fields. The file - is standard
+    /// output, where nothing else goes there.
     ///
     /// Example: netkat -z --json=result.json 192.0.2.10 22,80
     #[arg(help_heading = REPORTS, long, value_name = "FILE", num_args = 0..=1, require_equals = true, hide_short_help = true)]
@@ -515,15 +570,25 @@ impl From<clap::Error> for NotRun {
 }
 
 impl Cli {
-    /// Parses the arguments; the first is the program's name.
+    /// Parses the arguments; the first is the program's name. Beside --sniff and --read they have tcpdump's meaning.
     ///
     /// # Errors
-    /// [`NotRun`]: help and version, and wrong usage; a flag of nc or ncat that netkat lacks gets advice.
+    /// [`NotRun`]: help and version, and wrong usage; a flag of nc, ncat or tcpdump that netkat lacks gets advice.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, NotRun> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let arguments = match tcpdump_flags::is_for_a_sniffer(&arguments) {
+            true => tcpdump_flags::translate(arguments).map_err(NotRun::Wrong)?,
+            false => arguments,
+        };
         let matches = Cli::command().try_get_matches_from(arguments).map_err(NotRun::from)?;
         let cli = Cli::from_arg_matches(&matches).map_err(NotRun::from)?;
         modes::check(&cli, &matches).map_err(NotRun::Wrong)?;
         Ok(cli)
+    }
+
+    /// Returns whether a run that watches only shows packets: without --pcap, or if that is asked for.
+    pub(crate) fn shows_packets(&self) -> bool {
+        self.pcap.is_none() || self.debug || self.json.is_some() || self.payload || self.dump.is_some()
     }
 
     /// Returns whether the run only shows packets, of an interface or a file.
@@ -541,6 +606,43 @@ pub enum Hook {
     Tcx,
     /// A filter of the clsact qdisc
     Clsact,
+}
+
+/// The form of a packet's line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the values name programs, and --help would print the comments")]
+pub enum LineForm {
+    Gvisor,
+    Tcpdump,
+}
+
+/// The form of the time in tcpdump's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "--time explains them, and --help would print the comments")]
+pub enum TimeForm {
+    None,
+    Epoch,
+    Delta,
+    Date,
+    Elapsed,
+}
+
+/// The form in which --dump shows the bytes of packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the values are tcpdump's flags, and --help would print the comments")]
+pub enum Dump {
+    #[value(name = "x")]
+    Hex,
+    #[value(name = "xx")]
+    HexWithLink,
+    #[value(name = "X")]
+    HexAndAscii,
+    #[value(name = "XX")]
+    HexAndAsciiWithLink,
+    #[value(name = "A")]
+    Ascii,
+    #[value(name = "AA")]
+    AsciiWithLink,
 }
 
 /// A feature that an older kernel may lack.

@@ -38,8 +38,9 @@
 //! | [`session`] | one connection, many clients, processes, datagrams, the rules of their ends |
 //! | `runtime` | the event loop, opening in order, the local port, routes, changes of the host |
 //! | [`stack`] | flows, listeners, datagrams, ICMP errors; smoltcp, which keeps TCP's states |
+//! | [`neighbour`] | ARP and NDP: neighbours' link addresses, ours and an assumed address's |
 //! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly; no I/O, no clock |
-//! | [`sniffer`] | frames as text, JSON and capture files |
+//! | [`sniffer`] | frames as text, JSON and capture files; tcpdump's filters |
 //! | [`segment`] | a TCP header as a value: read once, written once |
 //! | [`stdio`] | standard streams and files, none of which blocks the event loop |
 //! | [`link`] | frames: the packet socket, or memory in tests |
@@ -54,9 +55,11 @@
 
 pub mod cli;
 pub(crate) mod commands;
+pub(crate) mod diagnose;
 pub mod host;
 pub mod kernel;
 pub mod link;
+pub mod neighbour;
 pub mod net;
 pub mod plan;
 pub mod process;

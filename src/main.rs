@@ -25,13 +25,15 @@ fn main() -> ExitCode {
         return exit::print(|out| document.write(out));
     }
     logging::init(cli.verbose);
+    let checked = Plan::check_outputs(&cli);
     let report = match &cli.json {
-        Some(file) if !cli.watches_only() => JsonReport::to(file.as_deref()),
+        // A file that is not fit for the report stays as it is.
+        Some(file) if !cli.watches_only() => JsonReport::to(file.as_deref().filter(|_| checked.is_ok())),
         _ => Ok(JsonReport::default()),
     };
     match report {
         Ok(mut report) => {
-            let result = run(&cli, &mut report);
+            let result = checked.and_then(|()| run(&cli, &mut report));
             exit::conclude(result, cli.exit_verdict, Some(report))
         }
         Err(failure) => exit::conclude(Err(failure), cli.exit_verdict, None),

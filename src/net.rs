@@ -87,6 +87,11 @@ impl MacAddr {
     /// The address of all hosts on the segment.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
+    /// Returns whether this is a group's address, which no host sends from.
+    pub fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
     /// Returns a locally administered address (IEEE 802, section 8.4), the same for equal IP addresses.
     pub fn locally_administered(ip: IpAddr) -> MacAddr {
         let [a, b, c, d] = match ip {

@@ -3,12 +3,14 @@
 //! Everything is decided and checked here, before anything is opened.
 mod flags;
 mod listen;
+mod outputs;
 mod remote;
 mod sniff;
+mod sniff_filter;
 
 use crate::{
     cli::Cli,
-    commands::{Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff},
+    commands::{Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff, list_interfaces},
     host::{
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
@@ -16,11 +18,12 @@ use crate::{
     net::Protocol,
     report::{Failure, JsonReport, Verdict, advice},
     runtime::EgressError,
+    sniffer::filter::FilterError,
 };
 use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
-use sniff::sniff;
+use sniff::{check_line_form, sniff};
 use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -37,6 +40,7 @@ enum Command {
     DatagramConnect(DatagramConnect),
     DatagramListen(DatagramListen),
     Sniff(Sniff),
+    ListInterfaces,
     Scan(Scan),
 }
 
@@ -50,6 +54,8 @@ pub(crate) enum PlanError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     #[error(transparent)]
+    Filter(FilterError),
+    #[error(transparent)]
     Egress(#[from] EgressError),
     #[error(transparent)]
     Interface(#[from] InterfaceError),
@@ -61,10 +67,19 @@ pub(crate) enum PlanError {
     NowhereToListen,
 }
 
+impl From<FilterError> for PlanError {
+    fn from(error: FilterError) -> PlanError {
+        match error {
+            FilterError::Resolve(error) => PlanError::Resolve(error),
+            error => PlanError::Filter(error),
+        }
+    }
+}
+
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Failure {
         let verdict = match &error {
-            PlanError::Usage(_) | PlanError::Port(_) => Verdict::Usage,
+            PlanError::Usage(_) | PlanError::Port(_) | PlanError::Filter(_) => Verdict::Usage,
             PlanError::Egress(error) => error.into(),
             PlanError::Resolve(ResolveError::NoAnswer { .. }) => Verdict::TimedOut,
             _ => Verdict::Failed,
@@ -83,6 +98,14 @@ fn usage<T>(text: impl Into<String>) -> Result<T, PlanError> {
 }
 
 impl Plan {
+    /// Checks where the outputs go. Call it before the first is opened.
+    ///
+    /// # Errors
+    /// Wrong usage: two outputs at one place, or an output that would overwrite the input.
+    pub fn check_outputs(cli: &Cli) -> Result<(), Failure> {
+        Ok(outputs::check(cli)?)
+    }
+
     /// Plans what the flags ask for.
     ///
     /// # Errors
@@ -102,6 +125,7 @@ impl Plan {
             Command::DatagramConnect(connect) => connect.run(report),
             Command::DatagramListen(listen) => listen.run(report),
             Command::Sniff(sniff) => sniff.run(),
+            Command::ListInterfaces => list_interfaces(),
             Command::Scan(scan) => scan.run(report),
         }?)
     }
@@ -109,6 +133,10 @@ impl Plan {
 
 impl Command {
     fn new(cli: &Cli) -> Result<Command, PlanError> {
+        if cli.list_interfaces {
+            return Ok(Command::ListInterfaces);
+        }
+        check_line_form(cli)?;
         if cli.watches_only() {
             return Ok(Command::Sniff(sniff(cli)?));
         }

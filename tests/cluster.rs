@@ -1,7 +1,7 @@
 //! The founding case: what a load balancer's clients see, outside and inside of the cluster.
 //!
-//! `scripts/cluster-lab check` is the table; here it runs for the rules of both kube-proxies, each
-//! in a lab of its own. Needs root for the network namespaces.
+//! `scripts/cluster-lab check` is the table; here it runs for the rules of each kube-proxy, in
+//! a lab of its own. Needs root for the network namespaces.
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -64,6 +64,16 @@ fn with_kube_proxy_1_21() {
 #[test]
 fn with_kube_proxy_1_26() {
     story("1.26");
+}
+
+#[test]
+fn with_kube_proxy_1_36_in_iptables_mode() {
+    story("1.36-iptables");
+}
+
+#[test]
+fn with_kube_proxy_1_36_in_nftables_mode() {
+    story("1.36-nftables");
 }
 
 /// The table would be worth nothing if it could not fail: with the pod's cable cut, it must.

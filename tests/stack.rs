@@ -1,15 +1,15 @@
 //! Two stacks over an in-memory link: whatever the path does, the bytes that arrive are the bytes that were
 //! sent. The clock is the test's own and every run is seeded, so a failure repeats.
 use netkat::{
+    host::metrics::Metrics,
     link::{
         Link, LinkHeader, NextHop, Received,
         memory::{Impairment, Medium, MemoryLink},
     },
+    neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{
-        Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack, ip,
-    },
+    stack::{Admission, FlowFailure, FlowRoute, FrameResult, Listener, Path, Phase, Settings, Stack, ip},
 };
 use proptest::prelude::*;
 use std::{
@@ -19,7 +19,7 @@ use std::{
 };
 
 const INTERFACE: u32 = 1;
-const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
+const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64, ipv6_hop_limit: 64 };
 /// Longer than any of these transfers may take on the test's clock.
 const LIMIT: Duration = Duration::from_secs(3600);
 
@@ -28,9 +28,11 @@ fn settings(buffer: usize) -> Settings {
         mss: None,
         send_buffer: buffer,
         receive_buffer: buffer,
-        hop_limit: 64,
+        hop_limit: None,
+        default_ttl: 64,
         traffic_class: 0,
-        congestion: Algorithm::Cubic,
+        congestion: Some(Algorithm::Cubic),
+        default_congestion: Algorithm::Cubic,
         user_timeout: None,
         keep_alive: None,
     }
@@ -63,7 +65,7 @@ impl Host {
     fn turn(&mut self, now: Duration, chunk: usize) {
         while let Ok(Some(received)) = self.link.receive() {
             let packet = &received.frame[received.network..];
-            if is_taken(&self.known, packet) || self.stack.expects_strangers(now).is_some() {
+            if is_taken(&self.known, packet) || self.stack.expects_cookies(now).is_some() {
                 take(&mut self.stack, now, received);
             }
         }
@@ -114,7 +116,7 @@ impl Host {
         self.tuple.and_then(|t| self.stack.peek(&t)).map_or(Phase::Opening, |flow| flow.phase())
     }
 
-    fn failure(&self) -> Option<Failure> {
+    fn failure(&self) -> Option<FlowFailure> {
         self.stack.peek(&self.tuple?)?.failure().cloned()
     }
 }
@@ -194,7 +196,7 @@ impl Lab {
         client.stack.dial(
             medium.now(),
             tuple,
-            FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH },
+            FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH, metrics: Metrics::default() },
         );
         client.tuple = Some(tuple);
         Lab { medium, client, server }
@@ -283,14 +285,14 @@ fn nothing_to_say_is_a_conversation_too() {
 #[test]
 fn nobody_there_is_a_refusal() {
     let mut lab = Lab::new(false, Impairment::default(), 1, 65_536, vec![1], vec![]);
-    lab.run(1000, |lab| lab.client.failure() == Some(Failure::Refused));
+    lab.run(1000, |lab| lab.client.failure() == Some(FlowFailure::Refused));
 }
 
 #[test]
 fn strangers_are_refused_or_ignored() {
     let mut lab = Lab::new(true, Impairment::default(), 1, 65_536, vec![1], vec![]);
     lab.server.stack.listen(listener(Admission::Refuse));
-    lab.run(1000, |lab| lab.client.failure() == Some(Failure::Refused));
+    lab.run(1000, |lab| lab.client.failure() == Some(FlowFailure::Refused));
 
     let mut lab = Lab::new(true, Impairment::default(), 1, 65_536, vec![1], vec![]);
     lab.server.stack.listen(listener(Admission::Ignore));
@@ -305,7 +307,7 @@ fn a_reset_tells_the_other_side() {
     lab.run(1000, |lab| lab.server.arrived.len() > 1000);
     let tuple = lab.server.tuple.expect("accepted");
     lab.server.stack.flow(&tuple).expect("open").abort();
-    lab.run(1000, |lab| lab.client.failure() == Some(Failure::Reset));
+    lab.run(1000, |lab| lab.client.failure() == Some(FlowFailure::Reset));
 }
 
 /// From its first SYN until long after its end a connection is known; a handshake that nobody completes is forgotten.
@@ -362,7 +364,7 @@ fn a_crowd_shares_a_limit_and_all_are_served_in_the_end() {
             client.dial(
                 medium.now(),
                 *tuple,
-                FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH },
+                FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH, metrics: Metrics::default() },
             );
         }
         let mut turn = |client: &mut Stack, server: &mut Stack| {

@@ -1,13 +1,15 @@
-//! The stack's door: before anything is answered, the way back is asked for; answers go there, and nowhere else.
+//! Source validation: before anything is answered, the route back is asked for; answers go there, and nowhere else.
 //! The test is the engine and all other hosts.
 #[path = "support/recording_link.rs"]
 mod recording_link;
 
 use netkat::{
+    host::metrics::Metrics,
     link::{ETHERTYPE_IPV4, NextHop},
+    neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol},
     stack::{
-        Admission, FrameResult, Listener, Neighbour, Question, Stack, WayBack,
+        Admission, FrameResult, Listener, ReturnRoute, Stack, UnverifiedSource,
         ip::{Fragment, Fragmentation, TCP, Template, pseudo_header},
     },
 };
@@ -59,7 +61,7 @@ impl Segment {
     }
 }
 
-/// A listener whose ways back the test knows.
+/// A listener whose return routes the test knows.
 struct House {
     stack: Stack,
     now: Duration,
@@ -68,7 +70,7 @@ struct House {
 impl House {
     fn new() -> House {
         let mut stack = Stack::new(settings(1 << 16, 1 << 16), seeds());
-        stack.ask_ways_back();
+        stack.require_return_routes();
         stack.listen(Listener {
             backlog: 16,
             half_open: 16,
@@ -78,14 +80,14 @@ impl House {
         House { stack, now: Duration::from_secs(1) }
     }
 
-    fn frame(&mut self, from: NextHop, mut packet: Vec<u8>) -> Option<Question> {
+    fn frame(&mut self, from: NextHop, mut packet: Vec<u8>) -> Option<UnverifiedSource> {
         match self.stack.ingress(self.now, received(from, &mut packet, 0, ETHERTYPE_IPV4)) {
-            FrameResult::Ask(question) => Some(question),
+            FrameResult::Unverified(unverified) => Some(unverified),
             _ => None,
         }
     }
 
-    fn segment(&mut self, from: NextHop, segment: Segment) -> Option<Question> {
+    fn segment(&mut self, from: NextHop, segment: Segment) -> Option<UnverifiedSource> {
         self.frame(from, segment.packet(Fragmentation::Forbidden))
     }
 
@@ -95,10 +97,13 @@ impl House {
         wire.0
     }
 
-    /// The SYN-ACK to the peer, once its way back is known to lead to `next_hop`.
+    /// The SYN-ACK to the peer, once its return route is known to lead to `next_hop`.
     fn opened(&mut self, from: NextHop, next_hop: Option<NextHop>) -> Sent {
-        let question = self.segment(from, OPENING).expect("a question");
-        self.stack.learn(question, Some(WayBack { next_hop, neighbour: Neighbour::Sender(None) }));
+        let unverified = self.segment(from, OPENING).expect("an unverified source");
+        self.stack.learn_return_route(
+            unverified,
+            Some(ReturnRoute { next_hop, neighbour: Neighbour::Sender(None), metrics: Metrics::default() }),
+        );
         assert_eq!(self.segment(from, OPENING), None);
         let [answer] = self.sent()[..] else { panic!("one answer") };
         assert_eq!(answer.flags, SYN | ACK);
@@ -120,11 +125,11 @@ fn nothing_is_answered_before_the_way_back_is_known() {
     for flags in [SYN, ACK, SYN | ACK] {
         let mut house = House::new();
         let segment = Segment { flags, ..OPENING };
-        let question = house.segment(via(2, 2), segment).expect("a question");
+        let unverified = house.segment(via(2, 2), segment).expect("an unverified source");
         let sender = Some(MacAddr([2, 0, 0, 0, 0, 2]));
-        assert_eq!(question, Question { interface: 2, sender, local: US, remote: PEER });
+        assert_eq!(unverified, UnverifiedSource { interface: 2, sender, local: US, remote: PEER });
         assert_eq!(house.sent(), []);
-        house.stack.learn(question, None);
+        house.stack.learn_return_route(unverified, None);
         assert_eq!(house.segment(via(2, 2), segment), None);
         assert_eq!(house.sent(), [], "{flags}");
     }
@@ -147,9 +152,9 @@ fn martians_are_not_worth_a_question() {
 
 #[test]
 fn answers_go_where_the_way_back_leads_whoever_delivered_the_packet() {
-    for (way, to) in [(None, via(2, 2)), (Some(via(2, 9)), via(2, 9)), (Some(via(3, 9)), via(3, 9))] {
+    for (route, to) in [(None, via(2, 2)), (Some(via(2, 9)), via(2, 9)), (Some(via(3, 9)), via(3, 9))] {
         let mut house = House::new();
-        let answer = house.opened(via(2, 2), way);
+        let answer = house.opened(via(2, 2), route);
         assert_eq!(answer.next_hop, to);
         // The same SYN from elsewhere, and an acknowledgment of what was not sent.
         assert_eq!(house.segment(via(3, 7), OPENING), None);
@@ -158,10 +163,10 @@ fn answers_go_where_the_way_back_leads_whoever_delivered_the_packet() {
         let sent: Vec<_> =
             house.sent().iter().map(|sent| (sent.next_hop, sent.flags & (SYN | RST))).collect();
         assert_eq!(sent, [(to, SYN), (to, RST)]);
-        // Another SYN opens another handshake: by another way, that is asked for.
+        // Another SYN opens another handshake: by another route, that is asked for.
         let another = Segment { sequence: 5000, ..OPENING };
-        let question = house.segment(via(3, 7), another).expect("a question");
-        house.stack.learn(question, None);
+        let unverified = house.segment(via(3, 7), another).expect("an unverified source");
+        house.stack.learn_return_route(unverified, None);
         assert_eq!(house.segment(via(3, 7), another), None);
         assert_eq!(house.sent(), []);
         assert_eq!(house.segment(via(2, 2), completing(answer)), None);
@@ -177,13 +182,16 @@ fn a_connection_is_spoken_to_by_the_way_it_came_or_by_one_that_leads_back() {
     assert_eq!(house.segment(via(2, 2), said(b"")), None);
     let received = |house: &House| house.stack.peek(&tuple()).expect("a flow").received();
 
-    let question = house.segment(via(3, 7), said(b"forged")).expect("a question");
-    house.stack.learn(question, None);
+    let unverified = house.segment(via(3, 7), said(b"forged")).expect("an unverified source");
+    house.stack.learn_return_route(unverified, None);
     assert_eq!(house.segment(via(3, 7), said(b"forged")), None);
     assert_eq!(received(&house), 0);
 
-    let question = house.segment(via(3, 8), said(b"honest")).expect("a question");
-    house.stack.learn(question, Some(WayBack { next_hop: None, neighbour: Neighbour::Sender(None) }));
+    let unverified = house.segment(via(3, 8), said(b"honest")).expect("an unverified source");
+    house.stack.learn_return_route(
+        unverified,
+        Some(ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics: Metrics::default() }),
+    );
     assert_eq!(house.segment(via(3, 8), said(b"honest")), None);
     assert_eq!(received(&house), 6);
 }
@@ -204,8 +212,11 @@ fn fragments_are_asked_about_before_they_are_kept() {
         piece.extend(&packet[20 + offset..20 + end]);
         piece
     };
-    let question = house.frame(via(2, 2), cut(0, true)).expect("a question");
-    house.stack.learn(question, Some(WayBack { next_hop: None, neighbour: Neighbour::Sender(None) }));
+    let unverified = house.frame(via(2, 2), cut(0, true)).expect("an unverified source");
+    house.stack.learn_return_route(
+        unverified,
+        Some(ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics: Metrics::default() }),
+    );
     for (offset, more) in [(0, true), (8, true), (16, false)] {
         assert_eq!(house.frame(via(2, 2), cut(offset, more)), None);
     }
@@ -213,7 +224,7 @@ fn fragments_are_asked_about_before_they_are_kept() {
     assert_eq!(answer.flags, SYN | ACK);
 }
 
-/// Beyond the questions that may be asked, a SYN costs no memory; the acknowledgment of its cookie is worth one.
+/// Beyond the queries that may be asked, a SYN costs no memory; the acknowledgment of its cookie is worth one.
 #[test]
 fn a_flood_gets_cookies_that_open_nothing_unasked() {
     let mut house = House::new();
@@ -221,29 +232,32 @@ fn a_flood_gets_cookies_that_open_nothing_unasked() {
     let asked =
         (0..1500).filter(|n| house.segment(via(2, 2), Segment { source: from(*n), ..OPENING }).is_some());
     let asked = asked.count();
-    assert!((900..=1100).contains(&asked), "{asked} questions");
+    assert!((900..=1100).contains(&asked), "{asked} queries");
     house.sent();
-    assert_eq!(house.segment(via(2, 2), OPENING), None, "no question");
+    assert_eq!(house.segment(via(2, 2), OPENING), None, "no query");
     let [cookie] = house.sent()[..] else { panic!("one answer") };
     assert_eq!((cookie.flags, cookie.next_hop), (SYN | ACK, via(2, 2)));
-    for way in [None, Some(WayBack { next_hop: None, neighbour: Neighbour::Sender(None) })] {
-        let question = house.segment(via(2, 2), completing(cookie)).expect("a question");
+    for route in [
+        None,
+        Some(ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics: Metrics::default() }),
+    ] {
+        let unverified = house.segment(via(2, 2), completing(cookie)).expect("an unverified source");
         assert_eq!(house.stack.accept(), None);
-        house.stack.learn(question, way);
+        house.stack.learn_return_route(unverified, route);
         house.segment(via(2, 2), completing(cookie));
-        assert_eq!(house.stack.accept(), way.map(|_| tuple()));
-        house.stack.forget_ways_back();
+        assert_eq!(house.stack.accept(), route.map(|_| tuple()));
+        house.stack.forget_return_routes();
     }
 }
 
-/// The repeated SYN may come when questions may be asked again.
+/// The repeated SYN may come when queries may be asked again.
 #[test]
 fn a_cookie_holds_although_a_record_was_made_after_it() {
     let mut house = House::new();
     let from = |number: u32| IpAddr::from(Ipv4Addr::from_bits(0x0b00_0001 + number));
     while house.segment(via(2, 2), Segment { source: from(0), ..OPENING }).is_some() {}
     house.sent();
-    assert_eq!(house.segment(via(2, 2), OPENING), None, "no question");
+    assert_eq!(house.segment(via(2, 2), OPENING), None, "no query");
     let [cookie] = house.sent()[..] else { panic!("one answer") };
     house.now += Duration::from_secs(1);
     assert_ne!(house.opened(via(2, 2), None).sequence, cookie.sequence);

@@ -4,9 +4,11 @@
 mod recording_link;
 
 use netkat::{
+    host::metrics::Metrics,
     link::{ETHERTYPE_IPV4, Received},
+    neighbour::Neighbour,
     net::{FiveTuple, Protocol},
-    stack::{Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Phase, Stack},
+    stack::{Admission, FlowFailure, FlowRoute, FrameResult, Listener, Phase, Stack},
 };
 use proptest::prelude::*;
 use recording_link::{PATH, RecordingLink, Sent, next_hop, received, seeds, settings};
@@ -200,7 +202,7 @@ impl Target {
         all
     }
 
-    fn failure(&self) -> Option<Failure> {
+    fn failure(&self) -> Option<FlowFailure> {
         self.stack.peek(&tuple()).and_then(|flow| flow.failure().cloned())
     }
 
@@ -278,7 +280,7 @@ fn a_reset_within_the_window_must_have_the_exact_number() {
     target.still_works();
     target.peer(target.theirs, target.ours, RST, 0, &[], &[]);
     target.sent();
-    assert_eq!(target.failure(), Some(Failure::Reset));
+    assert_eq!(target.failure(), Some(FlowFailure::Reset));
 }
 
 /// RFC 5961, section 4.2.
@@ -327,7 +329,12 @@ fn icmp_errors_that_quote_what_is_not_in_flight_are_ignored() {
         target.stack.dial(
             target.now,
             tuple(),
-            FlowRoute { next_hop: next_hop(1, 2), neighbour: Neighbour::Fixed, path: PATH },
+            FlowRoute {
+                next_hop: next_hop(1, 2),
+                neighbour: Neighbour::Fixed,
+                path: PATH,
+                metrics: Metrics::default(),
+            },
         );
         let syn = target.sent()[0];
         for offset in [u32::MAX, 1, 2, 1000, 1 << 31] {
@@ -450,7 +457,7 @@ fn strangers_among_the_acks_of_cookies_get_no_answer() {
         target.deliver(packet([10, 1, a, b], 6, &tcp(number, 0, SYN, 0xffff, &[], &[])));
         target.sent();
     }
-    assert!(target.stack.expects_strangers(target.now).is_some(), "cookies are given");
+    assert!(target.stack.expects_cookies(target.now).is_some(), "cookies are given");
     assert_eq!(strays.map(|flags| stray(&mut target, flags)), [0, 0, 0, 0]);
     // A handshake that is known still gets its answer.
     target.deliver(packet([10, 1, 0, 0], 6, &tcp(1, 88, ACK, 0xffff, &[], &[])));

@@ -8,10 +8,12 @@
 mod recording_link;
 
 use netkat::{
+    host::metrics::Metrics,
     link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Received},
+    neighbour::Neighbour,
     net::{FiveTuple, Protocol},
     stack::{
-        Admission, Failure, FlowRoute, FrameResult, Listener, Neighbour, Phase, Stack,
+        Admission, FlowFailure, FlowRoute, FrameResult, Listener, Phase, Stack,
         ip::{self, Fragmentation, Template},
     },
 };
@@ -312,7 +314,7 @@ const TIME_WAIT_RECORD: &[Row] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct View {
     phase: Option<Phase>,
-    failure: Option<Failure>,
+    failure: Option<FlowFailure>,
     time_wait: bool,
     peer_finished: bool,
 }
@@ -370,7 +372,12 @@ impl World {
             (_, true) => world.peer(SYN, Next(0), Known, 0),
             (_, false) => {
                 let next_hop = next_hop(1, 2);
-                let route = FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH };
+                let route = FlowRoute {
+                    next_hop,
+                    neighbour: Neighbour::Fixed,
+                    path: PATH,
+                    metrics: Metrics::default(),
+                };
                 world.stack.dial(world.now, world.tuple, route);
             }
         }
@@ -572,8 +579,8 @@ impl World {
             PeerClosed => assert_eq!(view, open(true), "{context}"),
             Then::TimeWait => assert_eq!(view, closed(None, true), "{context}"),
             Over => assert_eq!(view, closed(None, false), "{context}"),
-            Refused => assert_eq!(view, closed(Some(Failure::Refused), false), "{context}"),
-            Broken => assert_eq!(view, closed(Some(Failure::Reset), false), "{context}"),
+            Refused => assert_eq!(view, closed(Some(FlowFailure::Refused), false), "{context}"),
+            Broken => assert_eq!(view, closed(Some(FlowFailure::Reset), false), "{context}"),
         }
     }
 }

@@ -12,7 +12,10 @@ use netkat::sniffer::{
 fuzz_target!(|input: &[u8]| {
     let Ok(mut reader) = CaptureReader::new(Cursor::new(input.to_vec()), "fuzzed") else { return };
     let mut writer = CaptureWriter::new(sink()).expect("a sink takes everything");
-    while let Ok(Some(record)) = reader.read() {
+    while let Ok(Some(record)) = {
+        reader.is_buffered();
+        reader.read()
+    } {
         match record {
             CaptureRecord::Interface(interface) => {
                 writer.add_interface(&interface).expect("what was read can be written");

@@ -13,13 +13,15 @@ use netkat::sniffer::{
 // The first bytes of the input choose the frame's metadata; the others are the frame.
 fuzz_target!(|input: &[u8]| {
     let [link, flags, extra, first, second, frame @ ..] = input else { return };
-    let link = match link % 7 {
+    let link = match link % 9 {
         0 => LinkType::Ethernet,
         1 => LinkType::RawIp,
         2 => LinkType::LinuxCooked1,
         3 => LinkType::LinuxCooked2,
         4 => LinkType::Null,
         5 => LinkType::Loop,
+        6 => LinkType::Nflog,
+        7 => LinkType::Ppp,
         _ => LinkType::Other(u16::from(*extra)),
     };
     let (head, rest) = frame.split_at(usize::from(*first).min(frame.len()));
@@ -43,6 +45,12 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(decoded, decode(&pieces));
     }
     assert!(decoded.payload.end <= frame.len());
+    let (mut packet, mut tunnels) = (&decoded, 0);
+    while let Some(inner) = &packet.inner {
+        assert!(inner.packet.payload.end <= frame.len());
+        (packet, tunnels) = (&inner.packet, tunnels + 1);
+    }
+    assert!(tunnels < 10, "{tunnels} tunnels in one another");
     let mut out = Vec::new();
     LineFormatter::new(1, TimeZone::UTC).append(&mut out, &whole, &decoded, None);
     json::append(&mut out, &whole, &decoded, None, true);

@@ -175,7 +175,7 @@ fn sniff(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
     let filter = SniffFilter {
         protocol: maybe(u, protocol)?,
         family: maybe(u, |u| Ok(if u.arbitrary()? { IpFamily::Ipv4 } else { IpFamily::Ipv6 }))?,
-        host: maybe(u, |u| address(u, frame))?,
+        hosts: maybe(u, |u| address(u, frame))?.into_iter().collect(),
         port: maybe(u, |u| port(u, frame))?,
     };
     let family = match filter.family {
@@ -183,7 +183,7 @@ fn sniff(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
         Some(IpFamily::Ipv4) => 4,
         Some(IpFamily::Ipv6) => 6,
     };
-    let (host_family, host) = number(filter.host);
+    let (host_family, host) = number(filter.hosts.first().copied());
     // SAFETY: as above.
     let shown = unsafe {
         let protocol = filter.protocol.map_or(0, Protocol::number);

@@ -18,6 +18,7 @@ use libfuzzer_sys::{
     fuzz_target,
 };
 use netkat::{
+    host::metrics::Metrics,
     link::{
         ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkHeader, NextHop, Outgoing, Received,
         memory::{Impairment, Medium, MemoryLink},
@@ -30,7 +31,7 @@ use netkat::{
     },
     stack::{
         Admission, AssumedAddress, Audience, DatagramService, FlowRoute, FrameResult, Listener, Neighbour,
-        Path, Settings, Stack, WayBack,
+        Path, Settings, Stack, ReturnRoute,
         checksum::Sum,
         ip::{self, Fragmentation, Template},
     },
@@ -38,7 +39,7 @@ use netkat::{
 
 /// Not lo, on which the stack answers every source.
 const INTERFACE: u32 = 2;
-const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
+const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64, ipv6_hop_limit: 64 };
 const PORT: u16 = 80;
 /// Maximum turns without progress of the clock; more count as spinning.
 const SPIN: usize = 2_000;
@@ -70,9 +71,11 @@ impl World {
             mss: u.arbitrary::<Option<u16>>()?.map(|mss| usize::from(mss.clamp(88, 9_000))),
             send_buffer: u.int_in_range(1_000..=100_000)?,
             receive_buffer: u.int_in_range(1_000..=100_000)?,
-            hop_limit: 64,
+            hop_limit: None,
+        default_ttl: 64,
             traffic_class: 0,
-            congestion: *u.choose(&Algorithm::ALL)?,
+            congestion: Some(*u.choose(&Algorithm::ALL)?),
+        default_congestion: Algorithm::Cubic,
             user_timeout: Some(Duration::from_secs(300)),
             keep_alive: u.arbitrary::<bool>()?.then_some(Duration::from_secs(10)),
         };
@@ -100,7 +103,7 @@ impl World {
             local: SocketAddr::new(local, 40_000),
             remote: SocketAddr::new(remote, PORT),
         };
-        let route = FlowRoute { next_hop: hop(2, 1), neighbour: Neighbour::Fixed, path: PATH };
+        let route = FlowRoute { next_hop: hop(2, 1), neighbour: Neighbour::Fixed, path: PATH, metrics: Metrics::default() };
         if u.arbitrary()? {
             stack.datagrams.dial(tuple(Protocol::Udp), route);
         } else {
@@ -157,7 +160,7 @@ impl World {
             let first = Received { reply, frame: &mut *frame, ..received };
             let mut taken = self.stack.ingress(now, first);
             if let FrameResult::Ask(question) = taken {
-                let way = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
+                let way = ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics: Metrics::default() };
                 self.stack.learn(question, Some(way));
                 let second = Received { reply, frame: &mut *frame, ..received };
                 taken = self.stack.ingress(now, second);

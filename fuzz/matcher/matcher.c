@@ -129,8 +129,10 @@ void matcher_sniff(__u8 protocol, __u8 family, __u8 host_family, const __u8 *hos
 	config.sniff = 1;
 	config.protocol = protocol;
 	config.family = family;
-	config.remote_family = host_family;
-	memcpy((void *)config.remote, host, host_family == 4 ? 4 : 16);
+	config.local4_count = host_family == 4;
+	config.local6_count = host_family == 6;
+	memcpy((void *)config.local4, host, sizeof(config.local4[0]));
+	memcpy((void *)config.local6, host, sizeof(config.local6[0]));
 	config.remote_port = bpf_htons(port);
 }
 
@@ -148,7 +150,7 @@ int matcher_departing(const unsigned char *frame, __u32 length)
 	struct __sk_buff skb = buffer_of(frame, length, 0);
 	struct packet p;
 
-	return config.local4_count && skb.protocol == bpf_htons(ETH_P_IP) && read_ip4(&skb, 0, &p) &&
+	return config.local4_count && skb.protocol == bpf_htons(ETH_P_IP) && read_ip4(&skb, BPF_HDR_START_NET, 0, &p) &&
 	       match_flow(&skb, &p, FROM_US) == FLOW;
 }
 

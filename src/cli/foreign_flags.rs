@@ -22,7 +22,7 @@ const ADVICE: [(&[&str], &str); 34] = [
     ),
     (
         &["-r"],
-        "ports are probed in the order that they are named; shuffle them: -z HOST $(shuf -i 8000-8100 | paste -sd,)",
+        "ports are probed in the order that they are named; shuffle them: -z HOST $(shuf -i 8000-8100 | paste -sd,) (a capture file: --read FILE)",
     ),
     (&["-b"], "broadcasts are not sent"),
     (&["-D"], "the stack is netkat's own: -d shows its packets, -vv its decisions"),

@@ -50,7 +50,7 @@ Watch a connection's own packets, and keep them:
   netkat -d --pcap session.pcapng 192.0.2.10 80",
 );
 
-const SECTIONS: [Section; 9] = [
+const SECTIONS: [Section; 11] = [
     (
         "End of input",
         "When standard input ends, netkat sends what is left, then a FIN, and reads on until the peer ends, too. It exits once both directions have ended and every byte is acknowledged:
@@ -91,6 +91,23 @@ An ICMP port unreachable ends a client as refused, another ICMP error as rejecte
 Hosts limit how many ICMP errors they send: Linux sends six at once, then one a second (net.ipv4.icmp_ratelimit, net.ipv6.icmp.ratelimit), so that closed ports, too, are silent. When a host seems to do so, netkat says so and probes the silent ports again for as long as any of them answers: about a second for each closed port. When only silent ports are left, they are open|filtered, and count as timed out.",
     ),
     (
+        "Sniffer",
+        "--sniff and --read take tcpdump's filters (pcap-filter(7)) and its flags. Beside them these letters have tcpdump's meaning, not nc's:
+  -c N       --count N
+  -w FILE    --pcap FILE, in pcapng
+  -r FILE    --read FILE
+  -s LEN     --snapshot-length LEN
+  -e         --link-header
+  -S         --absolute-tcp-sequence-numbers
+  -t -tt ..  --time none, epoch, delta, date, elapsed
+  -x -X -A   --dump x, X, A; doubled with the link header
+  -n -nn     --numeric; addresses and ports are always shown as numbers
+  -D         --list-interfaces
+  -l -U      no effect: lines and files are flushed before netkat waits
+-d, -u and -p PORT keep netkat's meaning; tcpdump's -p is the default, see --promiscuous. -v logs the steps. Other flags of tcpdump are refused with netkat's own way. Lines have gVisor's form unless --line tcpdump or a flag that only tcpdump's form has is given.
+A filter that is not understood ends netkat with status 2 before anything is opened; the error names the word. Live, the kernel runs the filter; it sees frames without their outermost VLAN tag.",
+    ),
+    (
         "Report",
         "--json prints one object on one line at the end; a step that was not reached is null. Times are in milliseconds.
   verdict           done, timed out, refused, rejected, no route, no neighbour, missing privilege, dropped by own egress, interrupted, wrong usage, failed
@@ -107,6 +124,14 @@ Hosts limit how many ICMP errors they send: Linux sends six at once, then one a 
   attempts          a host with several addresses: remote, verdict (null if another address won first) and error of each
   listening         -l: protocol, addresses, port
   ports             -z: address, port, protocol, state, failure (a verdict, or null) and error of each",
+    ),
+    (
+        "Packets",
+        "A line shows time, direction, protocol, both ends, length, identification, and the protocol's fields; a packet without known ports, as a later fragment, shows none. TCP's flags are F S R P A U, and E W e for ECE, CWR and AE. Tags follow as vlan:ID, outermost first. A packet that the snap length cut ends in \"cut: N of M bytes captured\"; invalid and truncated ones say what is wrong.
+A packet in a tunnel follows its outer packet behind a bar: VXLAN (UDP ports 4789, 8472, 4790), Geneve (6081), GRE, ERSPAN, IPv4 and IPv6 in one another, MPLS (also over UDP port 6635) and PPPoE, eight in one another at most. Filters look at the outermost packet. With --json, the inner packet is the object \"inner\", with the tunnel's name in \"tunnel\". --payload shows the innermost payload.
+--read reads pcap 2 (microseconds, nanoseconds, Kuznetzov's variant) and pcapng 1, in either byte order. It knows the link types Ethernet, raw IP, Linux cooked (both), BSD loopback (both), PPP and NFLOG, and shows others by their number. Blocks of unknown types are skipped and counted. The packets of a pipe are shown as they come:
+  ssh node tcpdump -U -w - | netkat --read -
+A HOST's name stands for all its addresses, and with --read for those that the file itself gives it, if the file is not a pipe.",
     ),
     (
         "Blocked outputs",

@@ -101,7 +101,7 @@ const SEGMENTS: Modes = Modes(STREAM.0 | Scan as u16, "TCP");
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 61] = [
+const FLAGS: [(&str, Modes); 68] = [
     ("target", ALL),
     ("listen", Modes(LISTEN.0, "")),
     ("keep_open", LISTEN),
@@ -145,12 +145,19 @@ const FLAGS: [(&str, Modes); 61] = [
     ("ttl", OWN),
     ("tos", OWN),
     ("mss", SEGMENTS),
-    ("sniff", modes(&[Sniff], "")),
+    ("sniff", Modes(WATCH.0, "")),
     ("read", modes(&[Read], "")),
     ("tcp", WATCH),
     ("promiscuous", modes(&[Sniff], "--sniff")),
     ("count", WATCH),
     ("pcap", ALL),
+    ("dump", ALL),
+    ("line", ALL),
+    ("time", ALL),
+    ("absolute_tcp_sequence_numbers", ALL),
+    ("link_header", ALL),
+    ("snapshot_length", WATCH),
+    ("list_interfaces", modes(&[Sniff], "--sniff")),
     ("payload", ALL),
     ("debug", ALL),
     ("progress", STANDARD),
@@ -166,16 +173,24 @@ const FLAGS: [(&str, Modes); 61] = [
 ];
 
 /// Flags that only modify another one: the identifiers of that one, and its name.
-const NEEDS: [(&str, &[&str], &str); 5] = [
+const NEEDS: [(&str, &[&str], &str); 10] = [
     ("max_conns", &["keep_open"], "-k"),
     ("as_mac", &["impersonate"], "--as"),
     ("append_output", &["output", "hex_dump"], "-o or -x"),
     ("promiscuous", &["interface"], "-i"),
-    ("payload", &["debug", "sniff", "read"], "-d, --sniff or --read"),
+    ("payload", SHOWN, "-d, --sniff or --read"),
+    ("dump", SHOWN, "-d, --sniff or --read"),
+    ("line", SHOWN, "-d, --sniff or --read"),
+    ("time", SHOWN, "-d, --sniff or --read"),
+    ("absolute_tcp_sequence_numbers", SHOWN, "-d, --sniff or --read"),
+    ("link_header", SHOWN, "-d, --sniff or --read"),
 ];
 
+/// The flags that show packets.
+const SHOWN: &[&str] = &["debug", "sniff", "read"];
+
 /// Explanations of some flags without effect, which say more than that.
-const EXPLAINED: [(&str, Mode, &str); 7] = [
+const EXPLAINED: [(&str, Mode, &str); 6] = [
     ("exec", ConnectUdp, EXEC_UDP),
     ("sh_exec", ConnectUdp, EXEC_UDP),
     ("exec", ListenUdp, EXEC_UDP),
@@ -186,7 +201,6 @@ const EXPLAINED: [(&str, Mode, &str); 7] = [
         ListenUdp,
         "--reject answers by a reset, which UDP does not have; without it, other hosts get no answer",
     ),
-    ("wait", Sniff, "-w is the time to connect; to record packets, use --pcap FILE"),
 ];
 
 const EXEC_UDP: &str = "--exec and --sh-exec are for TCP; with -u, -l -k serves several peers";
@@ -207,22 +221,23 @@ pub(super) fn check(cli: &Cli, matches: &ArgMatches) -> Result<(), String> {
         if let Some((.., text)) = EXPLAINED.iter().find(|(flag, of, _)| flag == id && *of == mode) {
             return Err((*text).to_owned());
         }
-        let flag = name(&command, id);
+        let flag = name(&command, id, mode);
         let purpose = if words.is_empty() { String::new() } else { format!("; it is for {words}") };
         return Err(format!("{flag} has no effect with {}{purpose}", mode.flags()));
     }
     for (id, needed, words) in NEEDS.iter().filter(|(id, ..)| given(id)) {
         if !needed.iter().any(|needed| given(needed)) {
-            return Err(format!("{} has no effect without {words}", name(&command, id)));
+            return Err(format!("{} has no effect without {words}", name(&command, id, mode)));
         }
     }
     Ok(())
 }
 
-/// Returns a flag as its users know it, by its letter and its name.
-fn name(command: &Command, id: &str) -> String {
+/// Returns a flag as its users know it, by its letter and its name. Beside a sniffer, letters are tcpdump's.
+fn name(command: &Command, id: &str, mode: Mode) -> String {
     let Some(flag) = command.get_arguments().find(|flag| flag.get_id() == id) else { return id.to_owned() };
-    match (flag.get_short(), flag.get_long()) {
+    let letter = flag.get_short().filter(|_| WATCH.0 & mode as u16 == 0);
+    match (letter, flag.get_long()) {
         (Some(letter), Some(name)) => format!("-{letter} (--{name})"),
         (Some(letter), None) => format!("-{letter}"),
         (None, Some(name)) => format!("--{name}"),
@@ -265,6 +280,9 @@ mod tests {
             "generate" => "man",
             "guard" => "tcx",
             "mss" => "1000",
+            "dump" => "x",
+            "line" => "tcpdump",
+            "time" => "epoch",
             "without" => "tcx",
             _ => "1",
         };
@@ -299,7 +317,12 @@ mod tests {
                     "max_conns" if bits & mode as u16 != 0 => &["-k"],
                     "as_mac" => &["--as", "192.0.2.9"],
                     "append_output" => &["-o", "file"],
-                    "payload" => &["-d"],
+                    "payload"
+                    | "dump"
+                    | "line"
+                    | "time"
+                    | "absolute_tcp_sequence_numbers"
+                    | "link_header" => &["-d"],
                     _ => &[],
                 };
                 if id == "listen"

@@ -2,13 +2,17 @@
 use crate::{
     host::{interface::Framing, neighbour},
     link::{LinkHeader, NextHop},
+    neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol},
     process::signals,
-    report::{Error, Hint, JsonReport, Tried},
-    runtime::{self, Egress, EgressRequest, Engine, Port, Setup, assume},
-    stack::{Flow, FlowRoute, Neighbour, Stack},
+    report::{Error, Failure, Hint, JsonReport, Tried},
+    runtime::{
+        self, Egress, EgressError, EgressRequest, Egresses, Engine, LocalEnd, NextHopAddress, Setup, assume,
+    },
+    stack::{Flow, FlowRoute, Stack},
 };
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -30,10 +34,28 @@ impl Target {
         self.attempts.len() + self.unusable.len() > 1
     }
 
-    /// Fails for all addresses together, of which the attempts have these outcomes.
-    pub fn fail(&self, attempts: impl Iterator<Item = Tried>, report: &mut JsonReport) -> Error {
-        report.tried(attempts.chain(self.unusable.iter().cloned()));
-        report.none_reached(&self.host)
+    /// Returns the error of a host that cannot be reached: for several addresses one for all, of which the attempts
+    /// have these outcomes; for a single one its own.
+    pub fn fail(
+        &self,
+        tried: impl Iterator<Item = Tried>,
+        own: Option<Error>,
+        report: &mut JsonReport,
+    ) -> Error {
+        match own.filter(|_| !self.is_choice()) {
+            Some(error) => error,
+            None => {
+                report.tried(tried.chain(self.unusable.iter().cloned()));
+                report.none_reached(&self.host)
+            }
+        }
+    }
+
+    /// Returns the error of a host whose addresses failed one after another.
+    pub fn fail_with(&self, mut failures: Vec<(SocketAddr, Error)>, report: &mut JsonReport) -> Error {
+        let tried: Vec<_> =
+            failures.iter().map(|(remote, error)| Tried::failed(*remote, &Failure::of(error))).collect();
+        self.fail(tried.into_iter(), failures.pop().map(|(_, error)| error), report)
     }
 }
 
@@ -41,51 +63,49 @@ impl Target {
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub remote: SocketAddr,
+    /// The request for the route to it.
     pub request: EgressRequest,
-    /// The egress before the local port is known: it names the source address, at which the port is taken.
-    pub egress: Egress,
+    /// The engine's parameters; port and route complete them.
     pub setup: Setup,
 }
 
 impl Attempt {
-    /// Opens everything, and resolves the next hop's link address within `wait`.
-    pub(super) fn open(&self, wait: Duration) -> Result<Opened, Error> {
+    /// Opens everything for flows to the remote `ports`, and resolves the next hops' link addresses within
+    /// `wait`.
+    pub(super) fn open(
+        &self,
+        ports: &[u16],
+        wait: Duration,
+        report: &mut JsonReport,
+    ) -> Result<Opened, Error> {
         // An earlier attempt has closed everything it opened; while the neighbour is resolved, a signal may
         // end the process.
         signals::release();
-        let port = Port::take(&self.setup)?;
-        let flow = self.request.with_port(&self.egress, port.number());
-        let egress = flow.decide_again(&self.egress).map_err(runtime::Error::from)?;
-        log::info!("{}", egress.description);
-        let mut setup = Setup {
-            interfaces: vec![egress.interface.clone()],
-            return_interfaces: egress.return_interfaces(&flow.query).map_err(runtime::Error::from)?,
-            ..self.setup.clone()
-        };
-        let Some(persona) = egress.persona else {
+        let chosen = LocalEnd::choose(&self.request, &self.setup, ports);
+        if !matches!(chosen, Err(runtime::Error::Egress(_))) {
+            report.attempt(self.remote);
+        }
+        let LocalEnd { port, mut setup, egresses } = chosen?;
+        let start = Instant::now();
+        let Some(assumed) = setup.assumed else {
             // The kernel resolves the neighbours of this host's own addresses.
-            let start = Instant::now();
-            let destination = match egress.unresolved() {
-                Some(address) => {
-                    neighbour::resolve(egress.interface.index, address, wait).map_err(runtime::Error::from)?
-                }
-                None => egress.known_mac(),
-            };
-            let resolution = start.elapsed();
-            let origin = Origin::new(self.request, egress, destination);
-            setup.hears_neighbours = origin.neighbour != Neighbour::Fixed;
-            let engine = Engine::open(&setup, port)?;
-            return Ok(Opened { engine, origin, resolution });
+            let origin = Origin::resolve(self.request, egresses, report, |egress| {
+                let resolve = |address| neighbour::resolve(egress.interface.index, address, wait);
+                Ok(egress.unresolved().map_or_else(|| Ok(egress.known_mac()), resolve)?)
+            })?;
+            report.resolved(start.elapsed());
+            setup.hears_neighbours = origin.legs().any(|leg| leg.neighbour != Neighbour::Fixed);
+            return Ok(Opened { engine: Engine::open(&setup, port)?, origin });
         };
         let mut engine = Engine::open(&setup, port)?;
-        assume::assume(&mut engine, persona)?;
+        assume::assume(&mut engine, assumed)?;
         let start = engine.reactor.now();
-        let destination = match egress.unresolved() {
-            Some(address) => assume::resolve(&mut engine, address, wait)?,
-            None => egress.known_mac(),
-        };
-        let resolution = engine.reactor.now() - start;
-        Ok(Opened { engine, origin: Origin::new(self.request, egress, destination), resolution })
+        let origin = Origin::resolve(self.request, egresses, report, |egress| {
+            let resolve = |address| assume::resolve(&mut engine, address, wait);
+            egress.unresolved().map_or_else(|| Ok(egress.known_mac()), resolve)
+        })?;
+        report.resolved(engine.reactor.now() - start);
+        Ok(Opened { engine, origin })
     }
 }
 
@@ -93,66 +113,118 @@ impl Attempt {
 pub(super) struct Opened {
     pub engine: Engine,
     pub origin: Origin,
-    /// Time that the resolution of the next hop took.
-    pub resolution: Duration,
 }
 
-/// The local end of connections: source address and next hop.
+/// The local end of connections: source addresses and next hops.
 pub(super) struct Origin {
     request: EgressRequest,
-    pub egress: Egress,
+    /// The route to remote ports that are not in `by_port`.
+    first: Leg,
+    others: Vec<Leg>,
+    /// The route to each remote port, as an index into `others`.
+    by_port: HashMap<u16, usize>,
+    /// The remote ports that cannot be reached, and why.
+    pub unreachable: Vec<(u16, Error)>,
+}
+
+/// A route with its next hop's link address.
+struct Leg {
+    egress: Egress,
     next_hop: NextHop,
     neighbour: Neighbour,
 }
 
-impl Origin {
-    /// Returns the local end behind a next hop with this link address, which a link without such addresses ignores.
-    pub fn new(request: EgressRequest, egress: Egress, destination: MacAddr) -> Origin {
+impl Leg {
+    /// Returns the route behind a next hop with this link address, which a link without such addresses ignores.
+    fn new(egress: Egress, destination: MacAddr) -> Leg {
         let interface = &egress.interface;
         let header = match egress.framing {
             Framing::None => LinkHeader::None,
             Framing::Loopback => LinkHeader::LOOPBACK,
             Framing::Ethernet => LinkHeader::Ethernet {
                 destination,
-                source: egress.persona.map(|persona| persona.mac).or(interface.mac).unwrap_or_default(),
+                source: egress.assumed.map(|assumed| assumed.mac).or(interface.mac).unwrap_or_default(),
             },
         };
         let next_hop = NextHop { interface: interface.index, header };
         let neighbour = egress.neighbour();
-        Origin { request, egress, next_hop, neighbour }
+        Leg { egress, next_hop, neighbour }
+    }
+}
+
+impl Origin {
+    /// Returns the local end of flows by one route, behind a next hop with this link address.
+    pub fn new(request: EgressRequest, egress: Egress, destination: MacAddr) -> Origin {
+        let first = Leg::new(egress, destination);
+        Origin { request, first, others: Vec::new(), by_port: HashMap::new(), unreachable: Vec::new() }
+    }
+
+    /// Resolves the next hop of each egress by `resolve`. Fails with the first error where none can be resolved.
+    fn resolve(
+        request: EgressRequest,
+        egresses: Egresses,
+        report: &mut JsonReport,
+        mut resolve: impl FnMut(&Egress) -> Result<MacAddr, runtime::Error>,
+    ) -> Result<Origin, Error> {
+        let Egresses { first, others, by_port, refused } = egresses;
+        report.route(&first);
+        let destination = resolve(&first)?;
+        let mut origin = Origin::new(request, first, destination);
+        origin.unreachable = refused.into_iter().map(|(port, error)| (port, unreachable(error))).collect();
+        for (at, egress) in others.into_iter().enumerate() {
+            let start = Instant::now();
+            let ports = by_port.iter().filter(|(_, other)| **other == at).map(|(port, _)| *port);
+            match (resolve(&egress), egress.next_hop) {
+                (Ok(destination), _) => {
+                    origin.by_port.extend(ports.map(|port| (port, origin.others.len())));
+                    origin.others.push(Leg::new(egress, destination));
+                }
+                (Err(_), NextHopAddress::Ip(address)) => {
+                    let waited = start.elapsed();
+                    let lost = || runtime::Error::NoNeighbour { address, waited }.into();
+                    origin.unreachable.extend(ports.map(|port| (port, lost())));
+                }
+                (Err(error), NextHopAddress::Mac(_)) => return Err(error.into()),
+            }
+        }
+        Ok(origin)
+    }
+
+    fn legs(&self) -> impl Iterator<Item = &Leg> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    fn leg(&self, port: u16) -> &Leg {
+        self.by_port.get(&port).and_then(|at| self.others.get(*at)).unwrap_or(&self.first)
+    }
+
+    /// Returns the egress of packets to a remote port.
+    pub fn egress(&self, port: u16) -> &Egress {
+        &self.leg(port).egress
     }
 
     /// Starts a connection; the SYN leaves with the engine's next turn.
     pub fn dial(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
-        let tuple = self.tuple(engine, Protocol::Tcp, remote);
-        let way = self.way(engine);
-        engine.stack.dial(engine.reactor.now(), tuple, way);
+        let (tuple, route) = self.flow(engine, Protocol::Tcp, remote);
+        engine.stack.dial(engine.reactor.now(), tuple, route);
         tuple
     }
 
     /// Makes `remote` the peer of the UDP port.
     pub fn dial_datagrams(&self, engine: &mut Engine, remote: SocketAddr) -> FiveTuple {
-        let tuple = self.tuple(engine, Protocol::Udp, remote);
-        let way = self.way(engine);
-        engine.stack.datagrams.dial(tuple, way);
+        let (tuple, route) = self.flow(engine, Protocol::Udp, remote);
+        engine.stack.datagrams.dial(tuple, route);
         tuple
     }
 
-    fn tuple(&self, engine: &Engine, protocol: Protocol, remote: SocketAddr) -> FiveTuple {
-        FiveTuple {
-            protocol,
-            local: SocketAddr::new(self.egress.source, engine.port()),
-            remote: SocketAddr::new(remote.ip(), remote.port()),
-        }
-    }
-
-    /// Returns the next hop of packets, and their maximum size.
-    fn way(&self, engine: &Engine) -> FlowRoute {
-        FlowRoute {
-            next_hop: self.next_hop,
-            neighbour: self.neighbour,
-            path: engine.path(&self.egress.interface, self.egress.mtu),
-        }
+    /// Returns the five-tuple and the route of a flow.
+    fn flow(&self, engine: &Engine, protocol: Protocol, remote: SocketAddr) -> (FiveTuple, FlowRoute) {
+        let Leg { egress, next_hop, neighbour } = self.leg(remote.port());
+        let local = SocketAddr::new(egress.source, engine.port());
+        let remote = SocketAddr::new(remote.ip(), remote.port());
+        let path = engine.path(&egress.interface, egress.mtu);
+        let route = FlowRoute { next_hop: *next_hop, neighbour: *neighbour, path, metrics: egress.metrics };
+        (FiveTuple { protocol, local, remote }, route)
     }
 
     /// Returns the error of a handshake without an answer.
@@ -162,18 +234,18 @@ impl Origin {
         let (target, syns) = (tuple.remote, counters.syns_sent);
         match counters.egress_syn_drops {
             drops if drops > 0 && drops == syns => {
-                Error::EgressDropped { target, syns, interface: self.egress.interface.name.clone() }
+                let interface = self.egress(target.port()).interface.name.clone();
+                Error::EgressDropped { target, syns, interface }
             }
             _ => {
                 let discards = flow.and_then(Flow::discards);
-                Error::TimedOut {
-                    target,
-                    syns,
-                    waited,
-                    discards,
-                    hint: Hint::of(&self.request, &self.egress),
-                }
+                let hint = Hint::of(&self.request, self.egress(target.port()));
+                Error::TimedOut { target, syns, waited, discards, hint }
             }
         }
     }
+}
+
+fn unreachable(error: EgressError) -> Error {
+    runtime::Error::from(error).into()
 }

@@ -4,7 +4,7 @@
 //! hear the answer, a server until it is interrupted, unless -q says otherwise.
 use super::attempt::{Attempt, Opened, Target};
 use crate::{
-    report::{Error, JsonReport, Tried},
+    report::{Error, JsonReport},
     runtime::{Engine, Port, Setup, assume},
     session::{
         Access, Policy,
@@ -13,7 +13,7 @@ use crate::{
     stack::{Audience, DatagramService},
     stdio::{self, Stream},
 };
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 /// Time that a client waits for the answer after the input's end.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
@@ -33,21 +33,29 @@ pub(crate) struct DatagramConnect {
 impl DatagramConnect {
     /// Sends and receives until the session ends.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
-        let mut failed = Vec::new();
+        let mut failures = Vec::new();
         for attempt in &self.target.attempts {
             match attempt.open_datagrams(self.wait, report) {
-                Ok(engine) => return self.relay(attempt, engine, report),
-                Err(error) if error.signal().is_some() || !self.target.is_choice() => return Err(error),
+                Ok((engine, interface)) => return self.relay(attempt.remote, engine, &interface, report),
+                Err(error) if error.signal().is_some() => return Err(error),
                 Err(error) => {
-                    log::info!("{error}");
-                    failed.push(Tried::failed(attempt.remote, &error.into()));
+                    if self.target.is_choice() {
+                        log::info!("{error}");
+                    }
+                    failures.push((attempt.remote, error));
                 }
             }
         }
-        Err(self.target.fail(failed.into_iter(), report))
+        Err(self.target.fail_with(failures, report))
     }
 
-    fn relay(&self, attempt: &Attempt, mut engine: Engine, report: &mut JsonReport) -> Result<(), Error> {
+    fn relay(
+        &self,
+        remote: SocketAddr,
+        mut engine: Engine,
+        interface: &str,
+        report: &mut JsonReport,
+    ) -> Result<(), Error> {
         let streams = streams()?;
         engine.enter_sandbox()?;
         let policy = Policy {
@@ -57,21 +65,18 @@ impl DatagramConnect {
             }),
             ..self.policy
         };
-        let interface = &attempt.egress.interface.name;
-        let role = Role::Client { remote: attempt.remote, interface };
+        let role = Role::Client { remote, interface };
         relay(&mut engine, role, policy, self.delay, streams, report)
     }
 }
 
 impl Attempt {
-    fn open_datagrams(&self, wait: Duration, report: &mut JsonReport) -> Result<Engine, Error> {
-        report.attempt(self.remote, &self.egress);
-        let Opened { mut engine, origin, resolution } = self.open(wait)?;
-        report.attempt(self.remote, &origin.egress);
-        report.resolved(resolution);
+    /// Opens everything. Returns also the name of the interface that datagrams leave by.
+    fn open_datagrams(&self, wait: Duration, report: &mut JsonReport) -> Result<(Engine, String), Error> {
+        let Opened { mut engine, origin } = self.open(&[self.remote.port()], wait, report)?;
         let tuple = origin.dial_datagrams(&mut engine, self.remote);
         log::info!("sending to {} from {}", self.remote, tuple.local);
-        Ok(engine)
+        Ok((engine, origin.egress(self.remote.port()).interface.name.clone()))
     }
 }
 
@@ -95,8 +100,8 @@ impl DatagramListen {
         let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
         let streams = streams()?;
         engine.enter_sandbox()?;
-        if let Some(persona) = self.setup.persona {
-            assume::assume(&mut engine, persona)?;
+        if let Some(assumed) = self.setup.assumed {
+            assume::assume(&mut engine, assumed)?;
         }
         let gate = self.access.clone().gate();
         let paths = engine.paths(&self.setup.interfaces);

@@ -39,8 +39,8 @@ impl Listen {
         let flows = HALF_OPEN + BACKLOG + self.keep_open.unwrap_or(1);
         let mut engine = Engine::open(&Setup { flows, ..self.setup.clone() }, Port::take(&self.setup)?)?;
         engine.enter_sandbox()?;
-        if let Some(persona) = self.setup.persona {
-            assume::assume(&mut engine, persona)?;
+        if let Some(assumed) = self.setup.assumed {
+            assume::assume(&mut engine, assumed)?;
         }
         let gate = self.access.clone().gate();
         let paths = engine.paths(&self.setup.interfaces);
@@ -74,7 +74,7 @@ impl Listen {
         for (tuple, summary) in remaining {
             report.remaining_client(&tuple, &summary, result.as_ref().copied());
         }
-        report.served(server.served(), engine.kept());
+        report.served(server.served(), engine.guard_drops());
         Ok(result?)
     }
 

@@ -20,14 +20,14 @@ pub(crate) use connect::Connect;
 pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;
 pub(crate) use scan::{PROBE_BUFFER, Scan};
-pub(crate) use sniff::{Sniff, Source};
+pub(crate) use sniff::{Sniff, Source, list_interfaces};
 
 /// Says which port a listener has. A port that netkat chose is news in any case, in a line of its own.
 fn announce(engine: &Engine, setup: &Setup, report: &mut JsonReport) {
     let (port, kind) = (engine.port(), if setup.protocol == Protocol::Udp { "UDP port" } else { "port" });
     report.listening(setup.protocol, &setup.local, port);
     match setup.port {
-        0 => stderr::say(&format!("netkat: listening on {kind} {port}")),
+        0 => stderr::print_line(&format!("netkat: listening on {kind} {port}")),
         _ => log::info!("listening on {kind} {port}"),
     }
 }

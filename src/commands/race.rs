@@ -7,16 +7,16 @@
 mod runner;
 
 use self::runner::{Runner, State};
-use super::attempt::{Attempt, Target};
+use super::attempt::Target;
 use crate::{
-    host::interface::Interface,
+    neighbour::Neighbour,
     net::FiveTuple,
-    report::{Error, JsonReport},
-    runtime::{Egress, Engine, Port, Setup, Task, Turn, assume},
-    stack::{Flow, Neighbour, Stack},
+    report::{Error, Failure, JsonReport, Tried},
+    runtime::{self, Engine, SharedEnd, Task, Turn, assume},
+    stack::{Flow, Stack},
     stdio::Interest,
 };
-use std::{net::IpAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 /// Time after which the next address is tried as well (RFC 8305, section 5, Connection Attempt Delay).
 const DELAY: Duration = Duration::from_millis(250);
@@ -29,76 +29,59 @@ pub(super) fn run(
     wait: Duration,
     report: &mut JsonReport,
 ) -> Result<(Engine, FiveTuple), Error> {
-    let Some(first) = target.attempts.first() else { return Err(fail(target, Vec::new(), report)) };
-    let before = target.attempts.iter().map(|attempt| (attempt, &attempt.egress));
-    let port = Port::take(&shared_setup(&first.setup, before))?;
-    let mut runners: Vec<_> = target.attempts.iter().map(|at| Runner::new(at, port.number())).collect();
-    if runners.iter().all(|runner| matches!(runner.state, State::Failed(_))) {
-        return Err(fail(target, runners, report));
+    let Some(first) = target.attempts.first() else { return Err(target.fail_with(Vec::new(), report)) };
+    let requests: Vec<_> = target.attempts.iter().map(|attempt| attempt.request).collect();
+    let chosen = SharedEnd::choose(&requests, &first.setup).inspect_err(|_| report.attempt(first.remote))?;
+    let (mut runners, mut unroutable) = (Vec::new(), Vec::new());
+    for (attempt, egress) in target.attempts.iter().zip(chosen.egresses) {
+        match egress {
+            Ok(egress) => runners.push(Runner::new(attempt, egress)),
+            Err(error) => unroutable.push((attempt.remote, Error::from(runtime::Error::from(error)))),
+        }
     }
-    let mut setup = shared_setup(&first.setup, runners.iter().map(|runner| (runner.attempt, &runner.egress)));
-    let others = runners.iter().flat_map(|runner| runner.return_interfaces.iter().cloned());
-    setup.return_interfaces = distinct(others.filter(|other| !has(&setup.interfaces, other)));
+    let Some(port) = chosen.port else { return Err(target.fail_with(unroutable, report)) };
+    unroutable.iter().for_each(|(_, error)| log::info!("{error}"));
+    let mut setup = chosen.setup;
+    // A single peer needs no table.
+    setup.flows = if setup.remotes.len() > 1 { setup.remotes.len() } else { 0 };
+    setup.hears_neighbours = runners.iter().any(|runner| runner.egress.neighbour() != Neighbour::Fixed);
     let mut engine = Engine::open(&setup, port)?;
     runners.iter_mut().for_each(Runner::ask_kernel);
     engine.enter_sandbox()?;
-    if let Some(persona) = setup.persona {
-        assume::assume(&mut engine, persona)?;
+    if let Some(assumed) = setup.assumed {
+        assume::assume(&mut engine, assumed)?;
     }
     let next_at = engine.reactor.now();
     let mut race = Race { runners, wait, next_at, report };
     let result = engine.run(&mut race);
-    let Race { runners, .. } = race;
+    let Race { mut runners, .. } = race;
+    let outcomes: Vec<_> = runners.iter().map(Runner::outcome).chain(unroutable.iter().map(tried)).collect();
+    match result {
+        Ok(Some(tuple)) => {
+            note(target, outcomes, report);
+            dismiss_losers(&mut engine, &runners)?;
+            Ok((engine, tuple))
+        }
+        Ok(None) => {
+            let own = runners.pop().and_then(Runner::into_error);
+            Err(target.fail(outcomes.into_iter(), own, report))
+        }
+        Err(error) => {
+            note(target, outcomes, report);
+            Err(error)
+        }
+    }
+}
+
+/// Notes what became of the addresses of a host that has several.
+fn note(target: &Target, outcomes: Vec<Tried>, report: &mut JsonReport) {
     if target.is_choice() {
-        report.tried(runners.iter().map(Runner::outcome).chain(target.unusable.iter().cloned()));
-    }
-    let Some(tuple) = result? else { return Err(fail(target, runners, report)) };
-    dismiss_losers(&mut engine, &runners)?;
-    Ok((engine, tuple))
-}
-
-/// Returns the set-up that serves all attempts on their ways out.
-fn shared_setup<'a>(base: &Setup, ways: impl Iterator<Item = (&'a Attempt, &'a Egress)> + Clone) -> Setup {
-    let remotes = distinct(ways.clone().map(|(attempt, _)| attempt.remote));
-    Setup {
-        local: distinct(ways.clone().map(|(_, egress)| egress.source)),
-        lease: distinct(ways.clone().flat_map(|(attempt, _)| attempt.setup.lease.iter().copied())),
-        // A single peer needs no table.
-        flows: if remotes.len() > 1 { remotes.len() } else { 0 },
-        remotes,
-        interfaces: interfaces(ways.clone().map(|(_, egress)| egress)),
-        hears_neighbours: ways.clone().any(|(_, egress)| egress.neighbour() != Neighbour::Fixed),
-        ..base.clone()
+        report.tried(outcomes.into_iter().chain(target.unusable.iter().cloned()));
     }
 }
 
-/// Returns the interfaces of several ways out, first that of a link-local source, since the port lease binds such an
-/// address at the first one.
-fn interfaces<'a>(egresses: impl Iterator<Item = &'a Egress>) -> Vec<Interface> {
-    let link_local = |ip| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    let mut egresses: Vec<_> = egresses.collect();
-    egresses.sort_by_key(|egress| !link_local(egress.source));
-    let mut found = Vec::new();
-    for egress in egresses {
-        if !has(&found, &egress.interface) {
-            found.push(egress.interface.clone());
-        }
-    }
-    found
-}
-
-fn has(interfaces: &[Interface], wanted: &Interface) -> bool {
-    interfaces.iter().any(|interface| interface.index == wanted.index)
-}
-
-/// Returns each item once, in order.
-fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
-    items.fold(Vec::new(), |mut list, item| {
-        if !list.contains(&item) {
-            list.push(item);
-        }
-        list
-    })
+fn tried((remote, error): &(SocketAddr, Error)) -> Tried {
+    Tried::failed(*remote, &Failure::of(error))
 }
 
 /// Ends the attempts that lost. The stack answers what their peers still send with a reset, as a kernel does for a
@@ -114,16 +97,6 @@ fn dismiss_losers(engine: &mut Engine, runners: &[Runner<'_>]) -> Result<(), Err
     engine.egress(now)?;
     losers().for_each(|tuple| engine.stack.remove(tuple));
     Ok(())
-}
-
-/// Returns the error of a race that no address won: its own for a single one.
-fn fail(target: &Target, mut runners: Vec<Runner<'_>>, report: &mut JsonReport) -> Error {
-    if !target.is_choice()
-        && let Some(Runner { state: State::Failed(error), .. }) = runners.pop()
-    {
-        return error;
-    }
-    target.fail(runners.iter().map(Runner::outcome), report)
 }
 
 /// The attempts, in the order in which they start.

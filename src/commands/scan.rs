@@ -10,7 +10,7 @@ use super::attempt::{Attempt, Opened, Origin, Target};
 use crate::{
     net::{Protocol, count},
     report::{Error, JsonReport, Verdict},
-    session,
+    runtime, session,
     stdio::{self, Writer},
 };
 use std::{
@@ -42,13 +42,14 @@ impl Scan {
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let attempts = &self.target.attempts;
         if attempts.is_empty() {
-            return Err(self.target.fail(std::iter::empty(), report));
+            return Err(self.target.fail_with(Vec::new(), report));
         }
         for error in self.target.unusable.iter().filter_map(|tried| tried.error.as_deref()) {
             log::warn!("{error}");
         }
         let mut results = Results::new(self, report)?;
         let mut attempts = attempts.iter().peekable();
+        let mut failures = Vec::new();
         while let Some(attempt) = attempts.next() {
             results.last = attempts.peek().is_none();
             match self.sweep(attempt, &mut results) {
@@ -58,8 +59,16 @@ impl Scan {
                     return Err(error);
                 }
                 Err(error) if matches!(error, Error::Stdio(_)) => return Err(error),
-                Err(error) if results.last && results.known.is_empty() => return Err(error),
-                Err(error) => log::warn!("{error}"),
+                Err(error) => failures.push((attempt.remote, error)),
+            }
+        }
+        if results.known.is_empty() {
+            return Err(self.target.fail_with(failures, results.report));
+        }
+        for (_, error) in &failures {
+            match lacks_route(error) {
+                true => log::info!("{error}"),
+                false => log::warn!("{error}"),
             }
         }
         results.last = true;
@@ -69,16 +78,18 @@ impl Scan {
 
     /// Probes, at one address, the ports that are not known to be open.
     fn sweep(&self, attempt: &Attempt, results: &mut Results<'_>) -> Result<(), Error> {
-        results.report.attempt(attempt.remote, &attempt.egress);
-        let Opened { mut engine, origin, resolution } = attempt.open(self.wait)?;
-        results.report.attempt(attempt.remote, &origin.egress);
-        results.report.resolved(resolution);
+        let mut ports: VecDeque<u16> =
+            self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
+        let Opened { mut engine, mut origin } =
+            attempt.open(ports.make_contiguous(), self.wait, results.report)?;
         results.retry_failures();
         if results.last {
             engine.enter_sandbox()?;
         }
-        let ports: VecDeque<u16> =
-            self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
+        for (port, error) in std::mem::take(&mut origin.unreachable) {
+            results.note(SocketAddr::new(attempt.remote.ip(), port), Err(error));
+        }
+        ports.retain(|port| !results.known.contains_key(port));
         log::info!("probing {} of {}", count(ports.len() as u64, "port"), attempt.remote.ip());
         let sweep = Sweep { origin, address: attempt.remote, wait: self.wait, ports };
         match self.protocol {
@@ -86,6 +97,11 @@ impl Scan {
             Protocol::Udp => udp::run(&mut engine, sweep, results),
         }
     }
+}
+
+/// Returns whether no route leads to the address of the attempt that failed.
+fn lacks_route(error: &Error) -> bool {
+    matches!(error, Error::Runtime(runtime::Error::Egress(_)))
 }
 
 /// The probes of one address.

@@ -3,18 +3,18 @@
 //! netkat takes no port, opens no connection and sends nothing. A live capture ends by a signal, by
 //! `--count`, or when the reader of its output is gone; a summary follows, as tcpdump's.
 mod capture;
-mod filter;
+mod interfaces;
 
 use self::capture::{Capture, End};
+pub(crate) use self::interfaces::list_interfaces;
 use crate::{
     host::{features::FeatureOverrides, interface::Interface},
-    kernel::SniffFilter,
     process::sandbox::Sandbox,
     report::Error,
     sniffer::{
-        CapturedFrame,
-        capture_file::{CaptureReader, CaptureRecord},
-        decode::decode,
+        CapturedFrame, LinkType,
+        capture_file::{CaptureReader, CaptureRecord, InterfaceDescription},
+        filter::{Filter, Frames, Program},
         sink::{Sink, SinkError, SinkOptions},
     },
     stdio::{self, Writer},
@@ -24,20 +24,21 @@ use std::{io::Write, path::PathBuf};
 /// The source of the frames.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    /// One interface, or all of them.
-    Live { interface: Option<Interface>, promiscuous: bool },
-    /// A capture file.
-    File(PathBuf),
+    /// One interface, or all of them, through a filter's program.
+    Live { interface: Option<Interface>, promiscuous: bool, program: Option<Program> },
+    /// A capture file, through a filter.
+    File { path: PathBuf, filter: Option<Filter> },
 }
 
 /// Frames to show and to record.
 #[derive(Clone, Debug)]
 pub(crate) struct Sniff {
     pub source: Source,
-    pub filter: SniffFilter,
     pub output: SinkOptions,
     /// Packets after which netkat exits.
     pub count: Option<u64>,
+    /// Bytes of each packet to show and to record at most.
+    pub snapshot_length: Option<u32>,
     /// Features that the kernel counts as lacking.
     pub overrides: FeatureOverrides,
     /// Privileges that the process gives up once everything is open.
@@ -56,20 +57,29 @@ impl Sniff {
     /// Shows and records frames until the source, the count, a signal or the reader ends it.
     pub fn run(&self) -> Result<(), Error> {
         match &self.source {
-            Source::File(path) => self.replay(CaptureReader::open(path).map_err(SinkError::Capture)?),
-            Source::Live { interface, promiscuous } => self.watch(interface.as_ref(), *promiscuous),
+            Source::File { path, filter } => {
+                self.replay(CaptureReader::open(path).map_err(SinkError::Capture)?, filter.as_ref())
+            }
+            Source::Live { interface, promiscuous, program } => {
+                self.watch(interface.as_ref(), *promiscuous, program.as_ref())
+            }
         }
     }
 
-    fn replay(&self, mut reader: CaptureReader) -> Result<(), Error> {
+    fn replay(&self, mut reader: CaptureReader, filter: Option<&Filter>) -> Result<(), Error> {
+        let mut filter = filter.map(RecordedFilter::new);
         let mut sink = self.output.open(stdout()?)?;
         self.sandbox.enter(&[])?;
         let result = loop {
+            // The rest may come from a pipe, whose writer takes its time.
+            if !reader.is_buffered() && !flush(&mut sink)? {
+                break Ok(());
+            }
             match reader.read() {
                 Ok(Some(CaptureRecord::Interface(interface))) => drop(sink.add_interface(interface)?),
                 Ok(Some(CaptureRecord::Frame(frame))) => {
-                    let passes = filter::passes(&self.filter, &decode(&frame));
-                    if passes && self.write(&mut sink, &frame)? == Progress::Done {
+                    let passes = filter.as_mut().map_or(Ok(true), |filter| filter.passes(&frame));
+                    if passes? && self.write(&mut sink, &frame)? == Progress::Done {
                         break Ok(());
                     }
                 }
@@ -79,11 +89,19 @@ impl Sniff {
         };
         // The readable part of a damaged file is shown before the error.
         flush(&mut sink)?;
+        if let Some(skipped) = reader.skipped() {
+            log::warn!("{skipped}; packets in them are not shown");
+        }
         result
     }
 
-    fn watch(&self, interface: Option<&Interface>, promiscuous: bool) -> Result<(), Error> {
-        let mut capture = Capture::open(self, interface, promiscuous)?;
+    fn watch(
+        &self,
+        interface: Option<&Interface>,
+        promiscuous: bool,
+        program: Option<&Program>,
+    ) -> Result<(), Error> {
+        let mut capture = Capture::open(self, interface, promiscuous, program)?;
         self.sandbox.enter(&[])?;
         log::info!("listening on {}", interface.map_or("any interface", |interface| interface.name.as_str()));
         if let Some(problem) = interface.and_then(Interface::problem) {
@@ -98,14 +116,46 @@ impl Sniff {
         }
     }
 
+    /// Describes an interface to the sink.
+    fn description(&self, name: String, link_type: LinkType) -> InterfaceDescription {
+        InterfaceDescription { name, link_type, snap_length: self.snapshot_length.unwrap_or(0) }
+    }
+
     /// Writes one frame to the sink.
     fn write(&self, sink: &mut Sink, frame: &CapturedFrame<'_>) -> Result<Progress, Error> {
-        match sink.write_frame(frame) {
+        let mut frame = *frame;
+        if let Some(length) = self.snapshot_length {
+            let [first, ..] = &mut frame.data;
+            *first = first.get(..length as usize).unwrap_or(first);
+        }
+        match sink.write_frame(&frame) {
             Err(SinkError::Closed) => return Ok(Progress::Done),
             result => result?,
         }
         let done = self.count.is_some_and(|count| sink.frames() >= count);
         Ok(if done { Progress::Done } else { Progress::GoOn })
+    }
+}
+
+/// A filter for the frames of a file, with a program for each link type in it.
+struct RecordedFilter<'a> {
+    filter: &'a Filter,
+    programs: Vec<(LinkType, Program)>,
+}
+
+impl<'a> RecordedFilter<'a> {
+    fn new(filter: &'a Filter) -> Self {
+        RecordedFilter { filter, programs: Vec::new() }
+    }
+
+    fn passes(&mut self, frame: &CapturedFrame<'_>) -> Result<bool, Error> {
+        if let Some((_, program)) = self.programs.iter().find(|(known, _)| *known == frame.link_type) {
+            return Ok(program.passes(frame));
+        }
+        let program = self.filter.compile(Frames::Recorded(frame.link_type))?;
+        let passes = program.passes(frame);
+        self.programs.push((frame.link_type, program));
+        Ok(passes)
     }
 }
 

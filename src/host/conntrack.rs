@@ -115,7 +115,7 @@ impl Tuple {
 /// # Errors
 /// The kernel's, EPERM without CAP_NET_ADMIN. A kernel that does not track connections knows none, which is
 /// no error.
-pub fn twin(ours: &FiveTuple) -> Result<Option<Connection>, NetlinkError> {
+pub fn translated_connection(ours: &FiveTuple) -> Result<Option<Connection>, NetlinkError> {
     let arriving = Tuple { protocol: ours.protocol.number(), source: ours.remote, destination: ours.local };
     let mut attributes = Vec::new();
     push_nested(&mut attributes, CTA_TUPLE_ORIG, &arriving.write());
@@ -130,7 +130,7 @@ pub fn twin(ours: &FiveTuple) -> Result<Option<Connection>, NetlinkError> {
 /// Returns a translated connection of whose packets some arrive at a port of ours at one of `addresses`.
 ///
 /// # Errors
-/// As for [`twin`].
+/// As for [`translated_connection`].
 pub fn at_port(
     protocol: Protocol,
     addresses: &[IpAddr],

@@ -7,8 +7,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage},
     link::{
-        AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
-        LinkMessage,
+        AfSpecInet6, AfSpecUnspec, Inet6DevConf, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+        LinkLayerType, LinkMessage,
     },
 };
 use nix::errno::Errno;
@@ -32,6 +32,9 @@ pub enum Framing {
     None,
 }
 
+/// Hop limit of IPv6 where the kernel does not report one (IPV6_DEFAULT_HOPLIMIT, net/ipv6.h).
+const IPV6_HOP_LIMIT: u8 = 64;
+
 /// A network interface at the time of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
@@ -43,6 +46,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Maximum IPv6 packet, in bytes, where router advertisements or the administrator have lowered it.
     pub ipv6_mtu: Option<u32>,
+    /// Hop limit of IPv6 packets (net.ipv6.conf.*.hop_limit), which router advertisements set.
+    pub ipv6_hop_limit: u8,
     /// The hardware type, ARPHRD_* (linux/if_arp.h).
     pub hardware: u16,
     /// The link address, if the device has a 48-bit one.
@@ -216,6 +221,7 @@ impl Interface {
             name: String::new(),
             mtu: 0,
             ipv6_mtu: None,
+            ipv6_hop_limit: IPV6_HOP_LIMIT,
             hardware: u16::from(message.header.link_layer_type),
             mac: None,
             // The limits of kernels that do not report them (GSO_LEGACY_MAX_SIZE, GSO_MAX_SEGS in
@@ -238,7 +244,12 @@ impl Interface {
                 LinkAttribute::GsoMaxSegs(segments) => interface.gso_max_segs = segments,
                 LinkAttribute::Controller(index) => interface.master = Some(index),
                 LinkAttribute::LinkInfo(infos) => interface.kind = kind(&infos),
-                LinkAttribute::AfSpecUnspec(families) => interface.ipv6_mtu = ipv6_mtu(&families),
+                LinkAttribute::AfSpecUnspec(families) => {
+                    if let Some(conf) = ipv6_settings(&families) {
+                        interface.ipv6_mtu = u32::try_from(conf.mtu6).ok().filter(|mtu| *mtu > 0);
+                        interface.ipv6_hop_limit = u8::try_from(conf.hoplimit).unwrap_or(IPV6_HOP_LIMIT);
+                    }
+                }
                 _ => {}
             }
         }
@@ -253,13 +264,13 @@ fn kind(infos: &[LinkInfo]) -> Option<String> {
     })
 }
 
-fn ipv6_mtu(families: &[AfSpecUnspec]) -> Option<u32> {
+fn ipv6_settings(families: &[AfSpecUnspec]) -> Option<&Inet6DevConf> {
     let inet6 = families.iter().find_map(|family| match family {
         AfSpecUnspec::Inet6(attributes) => Some(attributes),
         _ => None,
     })?;
     inet6.iter().find_map(|attribute| match attribute {
-        AfSpecInet6::DevConf(conf) => u32::try_from(conf.mtu6).ok().filter(|mtu| *mtu > 0),
+        AfSpecInet6::DevConf(conf) => Some(conf),
         _ => None,
     })
 }

@@ -8,6 +8,7 @@ pub mod conntrack;
 pub mod features;
 pub mod interface;
 pub mod memory;
+pub mod metrics;
 pub mod monitor;
 pub mod neighbour;
 pub mod netlink;

@@ -6,12 +6,13 @@
 //! look at the interfaces again with [`Monitor::interface`].
 use super::{
     interface::{self, Interface, InterfaceError},
-    neighbour::{self, Neighbour, NeighbourState},
+    neighbour::{self, NeighbourEntry, NeighbourState},
     netlink::{Netlink, NetlinkError},
     route::{self, FibEntry, Query},
 };
 use crate::net::MacAddr;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::unistd::getuid;
 use std::{
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
@@ -44,6 +45,8 @@ pub enum Change {
 pub struct Monitor {
     changes: Netlink,
     questions: Netlink,
+    /// The user whose routes are asked for: that of the process before it gives up its identity.
+    user: Option<u32>,
 }
 
 impl Monitor {
@@ -54,7 +57,7 @@ impl Monitor {
     pub fn open() -> Result<Monitor, NetlinkError> {
         let changes = Netlink::subscribe(RTNLGRP_LINK)?;
         changes.join(neighbour::RTNLGRP_NEIGH)?;
-        Ok(Monitor { changes, questions: Netlink::open()? })
+        Ok(Monitor { changes, questions: Netlink::open()?, user: Some(getuid().as_raw()) })
     }
 
     /// Returns the changes since the last call. Does not wait.
@@ -75,29 +78,37 @@ impl Monitor {
         interface::ask(&mut self.questions, index)
     }
 
-    /// Returns the routing table's entry for `query`.
+    /// Returns the routing table's entry for `query`, as for a socket of the user who opened this monitor.
     ///
     /// # Errors
     /// [`NetlinkError::Refused`] where no table has an entry or the entry refuses, or another where the
     /// kernel does not answer.
     pub fn route(&mut self, query: &Query) -> Result<FibEntry, NetlinkError> {
-        route::fib_entry(&mut self.questions, query)
+        route::fib_entry(&mut self.questions, &Query { user: self.user, ..*query })
     }
 
     /// Returns the kernel's entry for a neighbour, if it has one.
     ///
     /// # Errors
     /// [`NetlinkError`] where the kernel does not answer.
-    pub fn neighbour(&mut self, interface: u32, address: IpAddr) -> Result<Option<Neighbour>, NetlinkError> {
+    pub fn neighbour(
+        &mut self,
+        interface: u32,
+        address: IpAddr,
+    ) -> Result<Option<NeighbourEntry>, NetlinkError> {
         neighbour::entry(&mut self.questions, interface, address)
     }
 
     /// Returns the next hop from `source` to `destination`, if the route leads out of this interface.
     pub fn next_hop(&mut self, interface: u32, source: IpAddr, destination: IpAddr) -> Option<IpAddr> {
-        let found = route::neighbour_towards(&mut self.questions, Some(source), destination);
+        let found = self.towards(Some(source), destination);
         // The table has no route from an assumed address.
-        let found = found.or_else(|| route::neighbour_towards(&mut self.questions, None, destination));
+        let found = found.or_else(|| self.towards(None, destination));
         found.filter(|(by, _)| *by == interface).map(|(_, neighbour)| neighbour)
+    }
+
+    fn towards(&mut self, source: Option<IpAddr>, destination: IpAddr) -> Option<(u32, IpAddr)> {
+        route::neighbour_towards(&mut self.questions, source, destination, self.user)
     }
 }
 

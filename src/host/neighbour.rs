@@ -33,14 +33,14 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// An entry of the neighbour table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neighbour {
+pub struct NeighbourEntry {
     /// The state (NUD_*, linux/neighbour.h).
     pub state: NeighbourState,
     /// The link address, unless the entry is unresolved or the device has no link addresses.
     pub mac: Option<MacAddr>,
 }
 
-impl Neighbour {
+impl NeighbourEntry {
     /// Reads one of the kernel's replies; `None` for a reply about something else.
     pub fn from_reply(reply: RouteNetlinkMessage) -> Option<Self> {
         match reply {
@@ -167,7 +167,7 @@ impl fmt::Display for Discovery {
 ///
 /// # Errors
 /// [`NeighbourError::Netlink`].
-pub fn lookup(ifindex: u32, address: IpAddr) -> Result<Option<Neighbour>, NeighbourError> {
+pub fn lookup(ifindex: u32, address: IpAddr) -> Result<Option<NeighbourEntry>, NeighbourError> {
     Netlink::open()
         .and_then(|mut netlink| entry(&mut netlink, ifindex, address))
         .map_err(|source| netlink_error("look up", ifindex, address, source))
@@ -191,7 +191,7 @@ pub fn begin(ifindex: u32, address: IpAddr) -> Result<Option<MacAddr>, Neighbour
     let failed = |what| move |source| netlink_error(what, ifindex, address, source);
     let mut questions = Netlink::open().map_err(failed("look up"))?;
     let known = entry(&mut questions, ifindex, address).map_err(failed("look up"))?;
-    if let Some(neighbour) = known.filter(Neighbour::valid) {
+    if let Some(neighbour) = known.filter(NeighbourEntry::valid) {
         if neighbour.state == NeighbourState::Stale {
             solicit(&mut questions, ifindex, address)
                 .unwrap_or_else(|error| debug!("could not have {address} verified: {error}"));
@@ -207,13 +207,13 @@ pub fn begin(ifindex: u32, address: IpAddr) -> Result<Option<MacAddr>, Neighbour
 /// # Errors
 /// [`NeighbourError::Failed`] once the kernel has given up.
 pub fn judge(
-    entry: Option<Neighbour>,
+    entry: Option<NeighbourEntry>,
     ifindex: u32,
     address: IpAddr,
 ) -> Result<Option<MacAddr>, NeighbourError> {
     match entry {
         Some(neighbour) if neighbour.valid() => mac(neighbour, ifindex, address).map(Some),
-        Some(Neighbour { state: NeighbourState::Failed, .. }) => Err(unanswered(ifindex, address, None)),
+        Some(NeighbourEntry { state: NeighbourState::Failed, .. }) => Err(unanswered(ifindex, address, None)),
         _ => Ok(None),
     }
 }
@@ -267,7 +267,7 @@ pub fn resolve(ifindex: u32, address: IpAddr, deadline: Duration) -> Result<MacA
 }
 
 /// Returns a valid entry's link address.
-fn mac(neighbour: Neighbour, ifindex: u32, address: IpAddr) -> Result<MacAddr, NeighbourError> {
+fn mac(neighbour: NeighbourEntry, ifindex: u32, address: IpAddr) -> Result<MacAddr, NeighbourError> {
     neighbour.mac.ok_or_else(|| NeighbourError::NoLinkAddress { address, interface: interface_name(ifindex) })
 }
 
@@ -279,11 +279,11 @@ pub(super) fn entry(
     netlink: &mut Netlink,
     ifindex: u32,
     address: IpAddr,
-) -> Result<Option<Neighbour>, NetlinkError> {
+) -> Result<Option<NeighbourEntry>, NetlinkError> {
     match netlink.request(RouteNetlinkMessage::GetNeighbour(message(ifindex, address)), 0) {
         Ok(replies) => replies
             .into_iter()
-            .find_map(Neighbour::from_reply)
+            .find_map(NeighbourEntry::from_reply)
             .map(Some)
             .ok_or(NetlinkError::Malformed("no neighbour in it")),
         Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
@@ -291,16 +291,16 @@ pub(super) fn entry(
     }
 }
 
-fn neighbour(message: &NeighbourMessage) -> Neighbour {
+fn neighbour(message: &NeighbourMessage) -> NeighbourEntry {
     let mac = message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(MacAddr),
         _ => None,
     });
-    Neighbour { state: message.header.state, mac }
+    NeighbourEntry { state: message.header.state, mac }
 }
 
 /// Reads the address and the entry of a notification.
-pub(super) fn announced(message: &NeighbourMessage) -> Option<(IpAddr, Neighbour)> {
+pub(super) fn announced(message: &NeighbourMessage) -> Option<(IpAddr, NeighbourEntry)> {
     let address = message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),

@@ -1,8 +1,8 @@
 //! The kernel's routing decision for one flow.
 //!
-//! The request has what the kernel's own connect(2) looks at (RTM_GETROUTE with the flow's protocol and
-//! ports; the kernel adds the user), so policy rules, VRFs, multipath hashing and nexthop objects answer
-//! for the real flow. For IPv4 there are two requests, as connect(2) makes two lookups (ip_route_connect in
+//! The request has what the kernel's own connect(2) looks at (RTM_GETROUTE with the flow's protocol, ports,
+//! traffic class and user), so policy rules, VRFs, multipath hashing and nexthop objects answer for the
+//! real flow. For IPv4 there are two requests, as connect(2) makes two lookups (ip_route_connect in
 //! include/net/route.h): the first chooses the source address, at which a rule or a hash may look in the
 //! second.
 //!
@@ -18,7 +18,8 @@ use std::{
 use log::debug;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteVia},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteVia},
+    rule::{RuleAttribute, RuleMessage},
 };
 use nix::{
     errno::Errno,
@@ -29,12 +30,15 @@ pub use netlink_packet_route::route::RouteType;
 
 use super::{
     interface::{self, Interface, InterfaceError},
+    metrics::Metrics,
     netlink::{Netlink, NetlinkError},
 };
 use crate::net::Protocol;
 
 /// The total length field of an IP packet has 16 bits.
 const MAX_IP_PACKET: u32 = 65535;
+/// The DSCP in a traffic class; the other two bits are ECN's (RFC 3168, section 5).
+const DSCP_MASK: u8 = 0xfc;
 /// Destination port where none matters (discard, RFC 863); nothing is sent there.
 const DISCARD_PORT: u16 = 9;
 
@@ -53,6 +57,11 @@ pub struct Query {
     pub source_port: Option<u16>,
     /// The destination port, if there is only one.
     pub destination_port: Option<u16>,
+    /// The TOS or traffic class. Rules look at the DSCP (in IPv4 before Linux 6.13, at its lower three bits).
+    pub traffic_class: u8,
+    /// The user that the flow's socket belongs to, for rules with a uidrange; `None` for this process's, as of
+    /// a socket that it creates now.
+    pub user: Option<u32>,
 }
 
 impl Query {
@@ -69,6 +78,8 @@ impl Query {
             protocol,
             source_port: None,
             destination_port: Some(destination.port()),
+            traffic_class: 0,
+            user: None,
         }
     }
 }
@@ -104,8 +115,8 @@ pub struct Route {
     /// The path's MTU in bytes, at most 65535: the interface's, a route metric, or one that an ICMP error
     /// reported.
     pub mtu: u32,
-    /// The TTL or hop limit that the route demands; the system's default holds otherwise.
-    pub hop_limit: Option<u8>,
+    /// The route's metrics.
+    pub metrics: Metrics,
 }
 
 impl Route {
@@ -233,7 +244,7 @@ pub fn lookup(query: &Query) -> Result<Route, RouteError> {
         check_source(&mut netlink, query, source)?;
     }
     let answer = ask_as_connect(&mut netlink, query)
-        .and_then(|answer| believe(answer, query, bound.as_ref()))
+        .and_then(|answer| check_interface(answer, query, bound.as_ref()))
         .or_else(|error| ask_elsewhere(error, &mut netlink, query, bound.as_ref()))
         .map_err(blame_interface)?;
     let route = route(&answer, query)?;
@@ -245,6 +256,24 @@ pub fn lookup(query: &Query) -> Result<Route, RouteError> {
 /// tell: IPv4 before Linux 4.13, IPv6 before 4.15.
 pub fn is_default(query: &Query) -> bool {
     logged_entry(query).is_some_and(|entry| entry.prefix == 0)
+}
+
+/// Returns whether flows that differ in their ports may take different routes: several paths, or policy rules
+/// that look at ports. `true` also where the kernel does not tell.
+pub fn depends_on_port(query: &Query) -> bool {
+    paths(query).len() > 1 || rules_look_at_ports(query.destination.is_ipv4()).unwrap_or(true)
+}
+
+fn rules_look_at_ports(v4: bool) -> Result<bool, NetlinkError> {
+    let mut message = RuleMessage::default();
+    message.header.family = if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let rules = Netlink::open()?.dump(RouteNetlinkMessage::GetRule(message))?;
+    Ok(rules.iter().any(|reply| match reply {
+        RouteNetlinkMessage::NewRule(rule) => rule.attributes.iter().any(|attribute| {
+            matches!(attribute, RuleAttribute::SourcePortRange(_) | RuleAttribute::DestinationPortRange(_))
+        }),
+        _ => false,
+    }))
 }
 
 /// Returns the output interfaces of the route's next hops.
@@ -270,6 +299,8 @@ pub struct FibEntry {
     pub prefix: u8,
     /// The next hops, at least one; a multipath route has several.
     pub nexthops: Vec<FibNexthop>,
+    /// The route's metrics.
+    pub metrics: Metrics,
 }
 
 /// A next hop of a routing table's entry.
@@ -298,9 +329,11 @@ pub(super) fn fib_entry(netlink: &mut Netlink, query: &Query) -> Result<FibEntry
     });
     let route = route.ok_or(NetlinkError::Malformed("no route in it"))?;
     let (mut only, mut nexthops) = (FibNexthop { interface: 0, gateway: None }, Vec::new());
+    let mut metrics = Metrics::default();
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => only.interface = *index,
+            RouteAttribute::Metrics(list) => metrics = Metrics::from_attributes(list),
             RouteAttribute::MultiPath(hops) => nexthops.extend(hops.iter().map(|hop| FibNexthop {
                 interface: hop.interface_index,
                 gateway: hop.attributes.iter().find_map(gateway),
@@ -311,7 +344,8 @@ pub(super) fn fib_entry(netlink: &mut Netlink, query: &Query) -> Result<FibEntry
     if nexthops.is_empty() {
         nexthops.push(only);
     }
-    Ok(FibEntry { kind: route.header.kind, prefix: route.header.destination_prefix_length, nexthops })
+    let prefix = route.header.destination_prefix_length;
+    Ok(FibEntry { kind: route.header.kind, prefix, nexthops, metrics })
 }
 
 fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
@@ -328,8 +362,10 @@ pub(super) fn neighbour_towards(
     netlink: &mut Netlink,
     source: Option<IpAddr>,
     destination: IpAddr,
+    user: Option<u32>,
 ) -> Option<(u32, IpAddr)> {
-    let query = Query { source, ..Query::to(SocketAddr::new(destination, DISCARD_PORT), Protocol::Tcp) };
+    let query =
+        Query { source, user, ..Query::to(SocketAddr::new(destination, DISCARD_PORT), Protocol::Tcp) };
     let answer = ask(netlink, &query).ok().filter(|answer| answer.kind == RouteType::Unicast)?;
     Some((answer.interface, answer.gateway.unwrap_or(destination)))
 }
@@ -360,11 +396,17 @@ fn check_source(netlink: &mut Netlink, query: &Query, source: IpAddr) -> Result<
             reason: "duplicate address detection has not finished; try again in a second or two",
         }),
         Some(_) => Ok(()),
-        // A whole prefix may be local: 127.0.0.0/8, or `ip route add local`.
-        None => match ask(netlink, &Query { destination: source, source: None, ..*query }) {
-            Ok(answer) if answer.kind == RouteType::Local => Ok(()),
-            _ => Err(RouteError::ForeignSource { source_address: source }),
-        },
+        // A whole prefix may be local: 127.0.0.0/8, or `ip route add local`. An interface finds that of a VRF.
+        None => {
+            let mut is_local = |interface| {
+                let query = Query { destination: source, source: None, interface, ..*query };
+                ask(netlink, &query).is_ok_and(|answer| answer.kind == RouteType::Local)
+            };
+            match is_local(query.interface) || is_local(None) {
+                true => Ok(()),
+                false => Err(RouteError::ForeignSource { source_address: source }),
+            }
+        }
     }
 }
 
@@ -420,7 +462,7 @@ fn source_of_socket(query: &Query) -> Option<IpAddr> {
 }
 
 /// Refuses answers that do not keep to the interface in the query.
-fn believe(answer: Answer, query: &Query, bound: Option<&Interface>) -> Result<Answer, RouteError> {
+fn check_interface(answer: Answer, query: &Query, bound: Option<&Interface>) -> Result<Answer, RouteError> {
     let Some(bound) = bound.filter(|_| answer.kind == RouteType::Unicast) else { return Ok(answer) };
     let mismatch = |chosen| RouteError::InterfaceMismatch {
         destination: query.destination,
@@ -493,8 +535,7 @@ struct Answer {
     interface: u32,
     source: Option<IpAddr>,
     gateway: Option<IpAddr>,
-    mtu: Option<u32>,
-    hop_limit: Option<u8>,
+    metrics: Metrics,
     table: Option<u32>,
 }
 
@@ -531,6 +572,7 @@ fn question(query: &Query) -> RouteMessage {
     if family == AddressFamily::Inet {
         message.header.flags = RouteFlags::LookupTable;
     }
+    message.header.tos = query.traffic_class & DSCP_MASK;
     let attributes = &mut message.attributes;
     attributes.push(RouteAttribute::Destination(query.destination.into()));
     if let Some(source) = query.source {
@@ -538,6 +580,7 @@ fn question(query: &Query) -> RouteMessage {
         attributes.push(RouteAttribute::Source(source.into()));
     }
     attributes.push(RouteAttribute::IpProto(query.protocol.number()));
+    attributes.extend(query.user.map(RouteAttribute::Uid));
     attributes.extend(query.interface.map(RouteAttribute::Oif));
     attributes.extend(query.source_port.map(RouteAttribute::Sport));
     attributes.extend(query.destination_port.map(RouteAttribute::Dport));
@@ -550,8 +593,7 @@ fn answer(reply: &RouteMessage, query: &Query) -> Result<Answer, RouteError> {
         interface: 0,
         source: query.source,
         gateway: None,
-        mtu: None,
-        hop_limit: None,
+        metrics: Metrics::default(),
         table: None,
     };
     for attribute in &reply.attributes {
@@ -562,17 +604,7 @@ fn answer(reply: &RouteMessage, query: &Query) -> Result<Answer, RouteError> {
             }
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => answer.gateway = gateway(attribute),
             RouteAttribute::Table(table) => answer.table = Some(*table),
-            RouteAttribute::Metrics(metrics) => {
-                for metric in metrics {
-                    match metric {
-                        RouteMetric::Mtu(mtu) => answer.mtu = Some(*mtu).filter(|mtu| *mtu > 0),
-                        RouteMetric::Hoplimit(limit) => {
-                            answer.hop_limit = u8::try_from(*limit).ok().filter(|limit| *limit > 0);
-                        }
-                        _ => {}
-                    }
-                }
-            }
+            RouteAttribute::Metrics(list) => answer.metrics = Metrics::from_attributes(list),
             RouteAttribute::EncapType(kind) => {
                 let kind = kind.to_string();
                 return Err(RouteError::Encapsulated { destination: query.destination, kind });
@@ -613,7 +645,7 @@ fn route(answer: &Answer, query: &Query) -> Result<Route, RouteError> {
         interface: interface.index,
         source,
         gateway: answer.gateway,
-        mtu: answer.mtu.map_or(link, |path| path.min(link)),
-        hop_limit: answer.hop_limit,
+        mtu: answer.metrics.mtu.map_or(link, |path| path.min(link)),
+        metrics: answer.metrics,
     })
 }

@@ -33,6 +33,15 @@ pub fn tcp_congestion_control() -> Result<String, SysctlError> {
     read("net/ipv4/tcp_congestion_control").map(|(_, text)| text)
 }
 
+/// Returns the TTL of IPv4 packets where the route names none, 1 to 255.
+///
+/// # Errors
+/// [`SysctlError`].
+pub fn ip_default_ttl() -> Result<u8, SysctlError> {
+    let (path, text) = read("net/ipv4/ip_default_ttl")?;
+    text.parse().map_err(|_| SysctlError::Malformed { path, text, expected: "a TTL" })
+}
+
 /// Returns the first port that needs no CAP_NET_BIND_SERVICE; 65536 where every port needs it.
 ///
 /// # Errors

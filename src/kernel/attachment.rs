@@ -93,7 +93,7 @@ impl Attachment {
     ///
     /// # Errors
     /// [`KernelError::Query`].
-    pub(super) fn ahead(&self) -> Result<Vec<String>, KernelError> {
+    pub(super) fn earlier_programs(&self) -> Result<Vec<String>, KernelError> {
         let failed = |source| KernelError::Query { interface: interface_name(self.interface), source };
         let mut ids = match bpf::attached_tcx(self.interface, self.hook) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Vec::new(),
@@ -103,7 +103,7 @@ impl Attachment {
         ids.truncate(ours);
         let mut names: Vec<_> = ids.into_iter().map(program_name).collect();
         if let Undo::Clsact(filter) = &self.undo {
-            names.extend(filter.ahead().map_err(failed)?.into_iter().map(|f| f.name));
+            names.extend(filter.earlier_programs().map_err(failed)?.into_iter().map(|f| f.name));
         }
         // A u32 classifier is listed once for each of its tables and rules.
         names.dedup();

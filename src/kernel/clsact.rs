@@ -46,7 +46,7 @@ pub(super) struct ClsactFilter {
 
 /// A filter on an interface, as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
+pub(super) struct ListedFilter {
     /// The filter's name, else its kind ("flower").
     pub name: String,
     message: TcMessage,
@@ -109,7 +109,7 @@ impl ClsactFilter {
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn ahead(&self) -> io::Result<Vec<Listed>> {
+    pub(super) fn earlier_programs(&self) -> io::Result<Vec<ListedFilter>> {
         let mut filters = list(self.interface, self.hook)?;
         let ours = filters.iter().position(|f| f.name == self.name).unwrap_or(filters.len());
         filters.truncate(ours);
@@ -155,7 +155,7 @@ pub(super) fn remove_leftovers(interface: u32) -> io::Result<()> {
     remove(interface, filters, marks.iter().any(|mark| mark.owns_qdisc))
 }
 
-fn leftovers(interface: u32) -> io::Result<Vec<(Mark, Listed)>> {
+fn leftovers(interface: u32) -> io::Result<Vec<(Mark, ListedFilter)>> {
     let filters = all(interface)?.into_iter().filter_map(|filter| Some((Mark::parse(&filter.name)?, filter)));
     Ok(filters.filter(|(mark, _)| !LivenessSocket::is_alive(mark.owner)).collect())
 }
@@ -221,7 +221,7 @@ fn has_ingress_qdisc(interface: u32) -> io::Result<bool> {
 }
 
 /// Removes filters of an interface, and with them the qdisc if it `is_ours` and has no others.
-fn remove(interface: u32, filters: Vec<Listed>, is_ours: bool) -> io::Result<()> {
+fn remove(interface: u32, filters: Vec<ListedFilter>, is_ours: bool) -> io::Result<()> {
     if is_ours && all(interface)?.len() <= filters.len() {
         let message = Message::DelQueueDiscipline(qdisc(interface, "clsact"));
         return match change(message, 0) {
@@ -233,7 +233,7 @@ fn remove(interface: u32, filters: Vec<Listed>, is_ours: bool) -> io::Result<()>
     filters.into_iter().try_for_each(remove_filter)
 }
 
-fn remove_filter(filter: Listed) -> io::Result<()> {
+fn remove_filter(filter: ListedFilter) -> io::Result<()> {
     let TcMessage { header, .. } = filter.message;
     let mut message = TcMessage::default();
     message.header = header;
@@ -246,7 +246,7 @@ fn remove_filter(filter: Listed) -> io::Result<()> {
 }
 
 /// Returns the filters of both sides.
-fn all(interface: u32) -> io::Result<Vec<Listed>> {
+fn all(interface: u32) -> io::Result<Vec<ListedFilter>> {
     let mut filters = list(interface, TcHook::Ingress)?;
     filters.extend(list(interface, TcHook::Egress)?);
     Ok(filters)
@@ -257,7 +257,7 @@ fn all(interface: u32) -> io::Result<Vec<Listed>> {
 ///
 /// # Errors
 /// The kernel's refusal, or the failure of the netlink socket.
-pub(super) fn list(interface: u32, hook: TcHook) -> io::Result<Vec<Listed>> {
+pub(super) fn list(interface: u32, hook: TcHook) -> io::Result<Vec<ListedFilter>> {
     let mut message = TcMessage::default();
     message.header.index = index(interface)?;
     message.header.parent = parent(hook);
@@ -270,11 +270,11 @@ pub fn filter_names(interface: u32, answers: Vec<Message>) -> Vec<String> {
     read(interface, answers).into_iter().map(|filter| filter.name).collect()
 }
 
-fn read(interface: u32, answers: Vec<Message>) -> Vec<Listed> {
+fn read(interface: u32, answers: Vec<Message>) -> Vec<ListedFilter> {
     let filters = answers.into_iter().filter_map(|answer| match answer {
         // The kernel lists a classifier as a whole, with handle 0, before its filters.
         Message::NewTrafficFilter(m) if m.header.handle != TcHandle::UNSPEC && is_index(&m, interface) => {
-            Some(Listed { name: name_of(&m), message: m })
+            Some(ListedFilter { name: name_of(&m), message: m })
         }
         _ => None,
     });

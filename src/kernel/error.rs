@@ -10,8 +10,8 @@ pub enum KernelError {
     /// A filter that would match nothing, or too much.
     #[error("cannot filter packets: {0}")]
     InvalidFilter(&'static str),
-    /// More local addresses than the programs compare.
-    #[error("cannot filter packets: more than {limit} local addresses of one family")]
+    /// More addresses than the programs compare.
+    #[error("cannot filter packets: more than {limit} addresses of one family")]
     TooManyAddresses {
         /// The maximum for each family.
         limit: usize,

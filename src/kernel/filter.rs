@@ -51,9 +51,10 @@ pub struct SniffFilter {
     pub protocol: Option<Protocol>,
     /// IPv4 or IPv6 only.
     pub family: Option<IpFamily>,
-    /// Source or destination address.
-    pub host: Option<IpAddr>,
-    /// Source or destination port, of TCP or UDP. Later fragments, which carry no ports, match.
+    /// Source or destination address: one of these, or any if there are none; at most
+    /// [`MAX_LOCAL_ADDRESSES`] of each family.
+    pub hosts: Vec<IpAddr>,
+    /// Source or destination port, of TCP or UDP. Later fragments, which carry no ports, do not match.
     pub port: Option<u16>,
 }
 
@@ -83,10 +84,7 @@ impl Filter {
     pub(super) fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
         match self {
             Filter::Flow(flow) => flow.write(config),
-            Filter::Sniff(sniff) => {
-                sniff.write(config);
-                Ok(())
-            }
+            Filter::Sniff(sniff) => sniff.write(config),
         }
     }
 }
@@ -111,29 +109,10 @@ impl FlowFilter {
         config.assumed = self.assumed_mac.is_some().into();
         config.assumed_mac = self.assumed_mac.unwrap_or_default().0;
         write_remote(config, self.remote_address);
-
-        let (mut count4, mut count6) = (0, 0);
-        for address in &self.local_addresses {
-            if address.is_unspecified() {
-                return Err(KernelError::InvalidFilter("a local address is unspecified"));
-            }
-            let slot = match address {
-                IpAddr::V4(a) => config.local4.get_mut(count4).map(|slot| {
-                    *slot = u32::from_ne_bytes(a.octets());
-                    count4 += 1;
-                }),
-                IpAddr::V6(a) => config.local6.get_mut(count6).map(|slot| {
-                    *slot = halves(*a);
-                    count6 += 1;
-                }),
-            };
-            if slot.is_none() {
-                return Err(KernelError::TooManyAddresses { limit: MAX_LOCAL_ADDRESSES });
-            }
+        if self.local_addresses.iter().any(IpAddr::is_unspecified) {
+            return Err(KernelError::InvalidFilter("a local address is unspecified"));
         }
-        // Both are at most MAX_LOCAL.
-        (config.local4_count, config.local6_count) = (count4 as u32, count6 as u32);
-        Ok(())
+        write_local(config, &self.local_addresses)
     }
 
     /// Returns whether a flow table tells which flows are ours.
@@ -148,12 +127,12 @@ impl FlowFilter {
 }
 
 impl SniffFilter {
-    fn write(&self, config: &mut types::config) {
+    fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
         config.sniff = 1;
         config.protocol = self.protocol.map_or(0, Protocol::number);
         config.family = self.family.map_or(0, IpFamily::number);
         config.remote_port = self.port.unwrap_or(0).to_be();
-        write_remote(config, self.host);
+        write_local(config, &self.hosts)
     }
 }
 
@@ -169,4 +148,27 @@ fn write_remote(config: &mut types::config, address: Option<IpAddr>) {
             config.remote = halves(a);
         }
     }
+}
+
+/// Writes the addresses that a flow has as its own, or that a sniffer looks for.
+fn write_local(config: &mut types::config, addresses: &[IpAddr]) -> Result<(), KernelError> {
+    let (mut count4, mut count6) = (0, 0);
+    for address in addresses {
+        let slot = match address {
+            IpAddr::V4(a) => config.local4.get_mut(count4).map(|slot| {
+                *slot = u32::from_ne_bytes(a.octets());
+                count4 += 1;
+            }),
+            IpAddr::V6(a) => config.local6.get_mut(count6).map(|slot| {
+                *slot = halves(*a);
+                count6 += 1;
+            }),
+        };
+        if slot.is_none() {
+            return Err(KernelError::TooManyAddresses { limit: MAX_LOCAL_ADDRESSES });
+        }
+    }
+    // Both are at most MAX_LOCAL.
+    (config.local4_count, config.local6_count) = (count4 as u32, count6 as u32);
+    Ok(())
 }

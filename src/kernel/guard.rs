@@ -42,8 +42,8 @@ impl Guard {
     ///
     /// # Errors
     /// [`KernelError::Query`].
-    pub fn ahead(&self) -> Result<Vec<String>, KernelError> {
-        let mut names = self.0.ahead()?;
+    pub fn earlier_programs(&self) -> Result<Vec<String>, KernelError> {
+        let mut names = self.0.earlier_programs()?;
         names.retain(|name| !name.starts_with("netkat_guard"));
         Ok(names)
     }

@@ -23,7 +23,7 @@ use log::debug;
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use std::{
     io,
-    net::{IpAddr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
 };
 
 /// Maximum ephemeral ports to try that are free at the first address and taken at another.
@@ -89,6 +89,22 @@ impl PortLease {
     }
 }
 
+/// Returns a port that is free at all addresses of a family at this moment: the kernel draws it from its
+/// ephemeral range (net.ipv4.ip_local_port_range, without net.ipv4.ip_local_reserved_ports).
+///
+/// # Errors
+/// [`KernelError::Lease`], above all where no port is free.
+pub fn draw_port(protocol: Protocol, v4: bool) -> Result<u16, KernelError> {
+    let any = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let address = SocketAddr::new(any, 0);
+    let drawn = || {
+        let socket = unbound_socket(protocol, address)?;
+        socket.bind(&SockAddr::from(address))?;
+        bound_port(&socket)
+    };
+    drawn().map_err(|source| KernelError::Lease { protocol, address, source })
+}
+
 fn hold_one(protocol: Protocol, address: SocketAddr) -> Result<Socket, KernelError> {
     match silent_socket(protocol, address, false) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
@@ -126,6 +142,18 @@ fn others(socket: &Socket, protocol: Protocol, address: SocketAddr) -> io::Resul
 }
 
 fn silent_socket(protocol: Protocol, address: SocketAddr, reuse: bool) -> io::Result<Socket> {
+    let socket = unbound_socket(protocol, address)?;
+    socket.set_reuse_address(reuse)?;
+    // BPF_RET | BPF_K with 0: keep no byte of any packet (man 7 socket, SO_ATTACH_FILTER).
+    socket.attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])?;
+    socket.bind(&SockAddr::from(address))?;
+    if protocol == Protocol::Tcp {
+        socket.listen(1)?;
+    }
+    Ok(socket)
+}
+
+fn unbound_socket(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
     let kind = match protocol {
         Protocol::Tcp => Type::STREAM,
         Protocol::Udp => Type::DGRAM,
@@ -133,13 +161,6 @@ fn silent_socket(protocol: Protocol, address: SocketAddr, reuse: bool) -> io::Re
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(reuse)?;
-    // BPF_RET | BPF_K with 0: keep no byte of any packet (man 7 socket, SO_ATTACH_FILTER).
-    socket.attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])?;
-    socket.bind(&SockAddr::from(address))?;
-    if protocol == Protocol::Tcp {
-        socket.listen(1)?;
     }
     Ok(socket)
 }

@@ -37,7 +37,7 @@ pub use filter::{Filter, FlowFilter, IpFamily, MAX_LOCAL_ADDRESSES, SniffFilter}
 pub use flow_table::FlowTable;
 pub use guard::Guard;
 pub use init::{is_init, prepare_signals};
-pub use lease::PortLease;
+pub use lease::{PortLease, draw_port};
 pub use loopback::Loopback;
 pub use programs::{Counters, HEARTBEAT_INTERVAL, HEARTBEAT_LIMIT, Programs};
 pub use xtables::legacy_nat_tables;

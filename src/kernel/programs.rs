@@ -50,7 +50,7 @@ pub struct Counters {
     /// segments that may acknowledge a SYN cookie.
     pub control: u64,
     /// Segments and datagrams that the guard dropped. If these stay behind `flow`, a program ahead of the
-    /// guard lets packets past it: see [`Guard::ahead`](super::Guard::ahead).
+    /// guard lets packets past it: see [`Guard::earlier_programs`](super::Guard::earlier_programs).
     pub dropped: u64,
     /// Frames that the loopback program gave a route.
     pub redirected: u64,

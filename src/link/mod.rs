@@ -14,7 +14,7 @@ mod virtio;
 use std::{io, time::SystemTime};
 
 pub use header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkHeader};
-pub use packet_socket::{Options, PacketSocket, Statistics};
+pub use packet_socket::{Options, PacketSocket, SocketFilter, Statistics};
 
 /// Maximum link header of a sent frame, in bytes (Ethernet without tags).
 pub const MAX_LINK_HEADER: usize = 14;

@@ -32,8 +32,8 @@ const CONTROL_ROOM: usize = 256;
 pub struct Options<'a> {
     /// The interface's index; `None` receives on all interfaces.
     pub interface: Option<u32>,
-    /// The socket filter (a loaded program of type BPF_PROG_TYPE_SOCKET_FILTER).
-    pub capture: BorrowedFd<'a>,
+    /// The socket filter; without one, every frame arrives.
+    pub filter: Option<SocketFilter<'a>>,
     /// Enable the virtio-net header, which offloads depend on.
     pub vnet_header: bool,
     /// Pretend that the kernel lacks these features.
@@ -47,6 +47,15 @@ pub struct Options<'a> {
     /// Receive buffer, in bytes (SO_RCVBUFFORCE; without CAP_NET_ADMIN, net.core.rmem_max is the
     /// maximum).
     pub receive_buffer: usize,
+}
+
+/// A program that decides which frames the socket receives.
+#[derive(Clone, Copy, Debug)]
+pub enum SocketFilter<'a> {
+    /// A loaded eBPF program of type BPF_PROG_TYPE_SOCKET_FILTER.
+    Extended(BorrowedFd<'a>),
+    /// A program of classic BPF, whose positions count from the first byte of the frame.
+    Classic(&'a [libc::sock_filter]),
 }
 
 /// The kernel's counters since the previous query (packet(7), PACKET_STATISTICS).
@@ -101,7 +110,7 @@ impl PacketSocket {
         // SAFETY: the descriptor is new and has no other owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let set = |level, option, value: libc::c_int| set_option(fd.as_raw_fd(), level, option, &value);
-        if !set(libc::SOL_SOCKET, libc::SO_ATTACH_BPF, options.capture.as_raw_fd()) {
+        if !options.filter.is_none_or(|filter| attach(&fd, filter)) {
             return Err(failed("attach the capture program to a packet socket", ""));
         }
         let incoming = !options.outgoing && set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1);
@@ -237,7 +246,7 @@ impl PacketSocket {
 
     /// Returns whether the bound interface is gone: the kernel then sets its index to -1
     /// (net/packet/af_packet.c, packet_notifier).
-    fn is_stranded(&self) -> bool {
+    fn has_lost_interface(&self) -> bool {
         self.bound().is_some_and(|address| address.sll_ifindex == -1)
     }
 
@@ -256,7 +265,7 @@ impl PacketSocket {
             Some(libc::ENOBUFS) => LinkError::EgressDropped { interface },
             // sendto(2) tells Gone from Down; recvmsg(2) returns ENETDOWN for both.
             Some(libc::ENXIO | libc::ENODEV) => LinkError::Gone { interface },
-            Some(libc::ENETDOWN) if self.is_stranded() => LinkError::Gone { interface },
+            Some(libc::ENETDOWN) if self.has_lost_interface() => LinkError::Gone { interface },
             Some(libc::ENETDOWN) => LinkError::Down { interface },
             _ => LinkError::Io { operation, interface, error, hint: "" },
         }
@@ -463,6 +472,20 @@ fn ancillary(message: &libc::msghdr) -> Ancillary {
         }
     }
     found
+}
+
+/// Attaches a filter. The kernel copies a classic program.
+fn attach(socket: &OwnedFd, filter: SocketFilter<'_>) -> bool {
+    match filter {
+        SocketFilter::Extended(program) => {
+            set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_BPF, &program.as_raw_fd())
+        }
+        SocketFilter::Classic(program) => {
+            let Ok(len) = u16::try_from(program.len()) else { return false };
+            let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+            set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+        }
+    }
 }
 
 fn link_address(interface: u32, protocol: u16) -> libc::sockaddr_ll {

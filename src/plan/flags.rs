@@ -1,7 +1,7 @@
 //! Decisions that take the flags alone, and that several commands need.
 use super::{PlanError, usage};
 use crate::{
-    cli::{Cli, Feature, Hook},
+    cli::{self, Cli, Feature, Hook, LineForm},
     host::{
         features::FeatureOverrides,
         resolve::{Family, Names},
@@ -15,15 +15,17 @@ use crate::{
     session::{Command, Policy},
     sniffer::{
         SharedSink,
+        dump::{Dump, DumpForm},
         sink::{SinkOptions, TextFormat, TextOptions},
+        tcpdump::{TcpdumpOptions, TimeForm},
     },
     stack::Settings,
     stdio::StreamOptions,
 };
 use std::net::IpAddr;
 
-/// TTL and hop limit of Linux (net.ipv4.ip_default_ttl, net.ipv6.conf.all.hop_limit).
-pub(super) const HOP_LIMIT: u8 = 64;
+/// Linux's TTL unless the administrator changes it (IPDEFTTL, linux/ip.h).
+const DEFAULT_TTL: u8 = 64;
 
 /// Returns the set-up that the flags alone decide; addresses, ports and interfaces are still open.
 pub(super) fn setup(cli: &Cli) -> Setup {
@@ -37,7 +39,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         flows: 0,
         interfaces: Vec::new(),
         return_interfaces: Vec::new(),
-        persona: None,
+        assumed: None,
         hears_neighbours: true,
         backend: backend(cli),
         vnet_header: !cli.no_vnet_header,
@@ -57,14 +59,48 @@ pub(super) fn sandbox(cli: &Cli, profile: Profile) -> Sandbox {
 
 /// Returns the sink of a connection's frames.
 fn sink(cli: &Cli) -> SharedSink {
-    let format = if cli.json.is_some() { TextFormat::Json } else { TextFormat::Line };
-    let text = TextOptions { format, payload: cli.payload, interface: false };
     let shown = cli.debug || cli.payload;
+    let text = text_options(cli, false);
     SharedSink::new(SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() })
 }
 
+/// Returns the form of the packets' text.
+pub(super) fn text_options(cli: &Cli, interface: bool) -> TextOptions {
+    let details = TcpdumpOptions {
+        time: match cli.time {
+            None => TimeForm::Clock,
+            Some(cli::TimeForm::None) => TimeForm::None,
+            Some(cli::TimeForm::Epoch) => TimeForm::Epoch,
+            Some(cli::TimeForm::Delta) => TimeForm::Delta,
+            Some(cli::TimeForm::Date) => TimeForm::Date,
+            Some(cli::TimeForm::Elapsed) => TimeForm::Elapsed,
+        },
+        absolute: cli.absolute_tcp_sequence_numbers,
+        link_header: cli.link_header,
+    };
+    let form = cli.line.unwrap_or(match details == TcpdumpOptions::default() {
+        true => LineForm::Gvisor,
+        false => LineForm::Tcpdump,
+    });
+    let format = match form {
+        _ if cli.json.is_some() => TextFormat::Json,
+        LineForm::Gvisor => TextFormat::Line,
+        LineForm::Tcpdump => TextFormat::Tcpdump(details),
+    };
+    let dump = cli.dump.map(|form| match form {
+        cli::Dump::Hex => (DumpForm::Hex, false),
+        cli::Dump::HexWithLink => (DumpForm::Hex, true),
+        cli::Dump::HexAndAscii => (DumpForm::HexAndAscii, false),
+        cli::Dump::HexAndAsciiWithLink => (DumpForm::HexAndAscii, true),
+        cli::Dump::Ascii => (DumpForm::Ascii, false),
+        cli::Dump::AsciiWithLink => (DumpForm::Ascii, true),
+    });
+    let dump = dump.map(|(form, link_header)| Dump { form, link_header });
+    TextOptions { format, payload: cli.payload, dump, interface }
+}
+
 /// Returns the address of --as, and the MAC address of --as-mac.
-pub(super) fn persona(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, PlanError> {
+pub(super) fn assumed(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, PlanError> {
     let Some(address) = cli.impersonate else { return Ok(None) };
     if cli.source.is_some() {
         return usage("--as and -s both name a source address; name one");
@@ -74,7 +110,7 @@ pub(super) fn persona(cli: &Cli) -> Result<Option<(IpAddr, Option<MacAddr>)>, Pl
             "--as {address}: no host can have that address; name a unicast address of the segment"
         ));
     }
-    if cli.as_mac.is_some_and(|mac| mac.0[0] & 1 != 0) {
+    if cli.as_mac.is_some_and(|mac| mac.is_group()) {
         return usage("--as-mac: a multicast address cannot be a host's; its first byte must be even");
     }
     Ok(Some((address, cli.as_mac)))
@@ -133,9 +169,11 @@ pub(super) fn settings(cli: &Cli) -> Settings {
         mss: cli.mss.map(usize::from),
         send_buffer: cli.buffer,
         receive_buffer: cli.buffer,
-        hop_limit: cli.ttl.unwrap_or(HOP_LIMIT),
+        hop_limit: cli.ttl,
+        default_ttl: sysctl::ip_default_ttl().unwrap_or(DEFAULT_TTL),
         traffic_class: cli.tos,
-        congestion: cli.congestion.unwrap_or_else(system_congestion),
+        congestion: cli.congestion,
+        default_congestion: system_congestion(),
         user_timeout: Some(cli.user_timeout),
         keep_alive: cli.keepalive,
     }

@@ -1,7 +1,7 @@
 //! The plan of a listener: addresses, port and interfaces, access, and what clients get.
 use super::{
     PlanError,
-    flags::{command, family, family_of, names, persona, policy, protocol, setup, stream_options},
+    flags::{assumed, command, family, family_of, names, policy, protocol, setup, stream_options},
     usage,
 };
 use crate::{
@@ -26,8 +26,8 @@ const MAX_PROCESSES: usize = 100;
 pub(super) fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     let (address, port) = listening_target(cli)?;
     let port = resolve::local_port(port, protocol(cli))?;
-    if let Some(persona) = persona(cli)? {
-        return listen_as(cli, persona, address, port);
+    if let Some(assumed) = assumed(cli)? {
+        return listen_as(cli, assumed, address, port);
     }
     let wanted = match address {
         None => None,
@@ -65,24 +65,24 @@ pub(super) fn listen(cli: &Cli) -> Result<Listen, PlanError> {
 /// Plans a listener at an address that is not this host's.
 fn listen_as(
     cli: &Cli,
-    persona: (IpAddr, Option<MacAddr>),
+    assumed: (IpAddr, Option<MacAddr>),
     address: Option<&str>,
     port: u16,
 ) -> Result<Listen, PlanError> {
     if let Some(address) = address {
         return usage(format!(
             "-l {address} and --as {} both name an address to listen on; name one",
-            persona.0
+            assumed.0
         ));
     }
-    let mut query = Query::to(SocketAddr::new(persona.0, port), protocol(cli));
+    let mut query = Query::to(SocketAddr::new(assumed.0, port), protocol(cli));
     query.interface = cli.interface.as_deref().map(interface::by_name).transpose()?.map(|i| i.index);
-    let egress = EgressRequest { query, via: None, persona: Some(persona) }.decide()?;
+    let egress = EgressRequest { query, via: None, assumed: Some(assumed) }.decide()?;
     let setup = Setup {
-        local: vec![persona.0],
+        local: vec![assumed.0],
         port,
         interfaces: vec![egress.interface],
-        persona: egress.persona,
+        assumed: egress.assumed,
         ..setup(cli)
     };
     serve(cli, setup)

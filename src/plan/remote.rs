@@ -1,10 +1,7 @@
 //! The plans of clients and scans: addresses of the host, routes and ports.
 use super::{
     PlanError,
-    flags::{
-        HOP_LIMIT, command, family, family_of, names, persona, policy, protocol, settings, setup,
-        stream_options,
-    },
+    flags::{assumed, command, family, family_of, names, policy, protocol, setup, stream_options},
     usage,
 };
 use crate::{
@@ -16,8 +13,7 @@ use crate::{
         route::Query,
     },
     report::Tried,
-    runtime::{EgressRequest, Hop, Setup},
-    stack::Settings,
+    runtime::{EgressRequest, NextHopAddress, Setup},
 };
 use std::{
     collections::VecDeque,
@@ -48,7 +44,6 @@ pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
 pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
     let (host, ports) = remote_target(cli)?;
     let ports = resolve::ports(ports, protocol(cli))?;
-    // Policy rules may depend on the port; all probes take the first port's route.
     let mut target = target(cli, host, ports.first().copied().unwrap_or_default())?;
     for attempt in &mut target.attempts {
         attempt.setup.remotes = vec![SocketAddr::new(attempt.remote.ip(), 0)];
@@ -91,7 +86,7 @@ fn unbracketed(host: &str) -> &str {
     inner.filter(|inner| inner.contains(':')).unwrap_or(host)
 }
 
-/// Returns the addresses of the host: those that have a route to try, the others with the reason.
+/// Returns the addresses of the host: those to try, and those that flags for one family exclude, with the reason.
 fn target(cli: &Cli, host: &str, port: u16) -> Result<Target, PlanError> {
     // Port 0 is any, as without -p.
     let source_port = cli
@@ -140,14 +135,14 @@ fn interleaved(attempts: Vec<Attempt>) -> Vec<Attempt> {
     all
 }
 
-/// Asks the kernel for the route to one address.
+/// Makes the request for one address's route, which is asked for once the port is known.
 fn attempt(
     cli: &Cli,
     remote: SocketAddr,
     source_port: Option<u16>,
     interface: Option<&Interface>,
 ) -> Result<Attempt, PlanError> {
-    let mut query = Query { source_port, ..Query::to(remote, protocol(cli)) };
+    let mut query = Query { source_port, traffic_class: cli.tos, ..Query::to(remote, protocol(cli)) };
     if let Some(source) = &cli.source {
         let family = family_of(remote.ip());
         query.source = resolve::addresses(source, 0, family, names(cli))?.first().map(SocketAddr::ip);
@@ -155,34 +150,23 @@ fn attempt(
     if let Some(interface) = interface {
         query.interface = Some(interface.index);
     }
-    let persona = persona(cli)?.filter(|(address, _)| address.is_ipv4() == remote.is_ipv4());
-    if cli.impersonate.is_some() && persona.is_none() {
+    let assumed = assumed(cli)?.filter(|(address, _)| address.is_ipv4() == remote.is_ipv4());
+    if cli.impersonate.is_some() && assumed.is_none() {
         return usage(format!("--as: the assumed address and {} are not of one family", remote.ip()));
     }
-    let request = EgressRequest { query, via: via(cli)?, persona };
-    let egress = request.decide()?;
-    let settings = Settings { hop_limit: cli.ttl.or(egress.hop_limit).unwrap_or(HOP_LIMIT), ..settings(cli) };
-    let setup = Setup {
-        local: vec![egress.source],
-        port: source_port.unwrap_or(0),
-        lease: if egress.persona.is_some() { Vec::new() } else { vec![egress.source] },
-        remotes: vec![remote],
-        interfaces: vec![egress.interface.clone()],
-        persona: egress.persona,
-        settings,
-        ..setup(cli)
-    };
-    Ok(Attempt { remote, request, egress, setup })
+    let request = EgressRequest { query, via: via(cli)?, assumed };
+    let setup = Setup { port: source_port.unwrap_or(0), remotes: vec![remote], ..setup(cli) };
+    Ok(Attempt { remote, request, setup })
 }
 
 /// Returns the next hop of --via: an address, or a MAC address.
-fn via(cli: &Cli) -> Result<Option<Hop>, PlanError> {
+fn via(cli: &Cli) -> Result<Option<NextHopAddress>, PlanError> {
     let Some(text) = &cli.via else { return Ok(None) };
     if let Ok(mac) = text.parse() {
-        return Ok(Some(Hop::Link(mac)));
+        return Ok(Some(NextHopAddress::Mac(mac)));
     }
     match text.parse::<IpAddr>() {
-        Ok(address) => Ok(Some(Hop::Address(address))),
+        Ok(address) => Ok(Some(NextHopAddress::Ip(address))),
         Err(_) => usage(format!("--via \"{text}\": name the next hop by its address or its MAC address")),
     }
 }

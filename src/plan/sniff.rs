@@ -1,73 +1,93 @@
 //! The plan of a sniffer (`--sniff`, `--read`).
 use super::{
     PlanError,
-    flags::{family, feature_overrides, names, sandbox},
-    usage,
+    flags::{family, feature_overrides, names, sandbox, text_options},
+    sniff_filter, usage,
 };
 use crate::{
-    cli::Cli,
+    cli::{Cli, LineForm},
     commands::{Sniff, Source},
-    host::{
-        interface,
-        resolve::{self, Family},
-    },
-    kernel::{IpFamily, SniffFilter},
-    net::Protocol,
+    host::interface,
     process::sandbox::Profile,
-    sniffer::sink::{SinkOptions, TextFormat, TextOptions},
+    sniffer::{
+        LinkType,
+        capture_file::addresses_in,
+        filter::{Filter, Frames},
+        sink::SinkOptions,
+    },
+    stdio::STANDARD,
 };
-use std::net::SocketAddr;
+use std::path::Path;
 
 /// Plans a sniffer.
 pub(super) fn sniff(cli: &Cli) -> Result<Sniff, PlanError> {
-    let (host, port) = match (cli.target.as_slice(), cli.source_port.as_deref()) {
-        ([], port) => (None, port),
-        ([host], port) => (Some(host.as_str()), port),
-        ([host, port], None) => (Some(host.as_str()), Some(port.as_str())),
-        (_, _) => return usage("say one host and one port: netkat --sniff HOST PORT"),
-    };
-    let protocol = match (cli.tcp, cli.udp) {
-        (true, _) => Some(Protocol::Tcp),
-        (_, true) => Some(Protocol::Udp),
-        _ => None,
-    };
-    let port = port.map(|port| resolve::port(port, protocol.unwrap_or(Protocol::Tcp))).transpose()?;
-    let host = match host {
-        Some(host) => resolve::addresses(host, 0, family(cli), names(cli))?.first().map(SocketAddr::ip),
-        None => None,
-    };
-    let family = match family(cli) {
-        Family::Any => None,
-        Family::V4 => Some(IpFamily::Ipv4),
-        Family::V6 => Some(IpFamily::Ipv6),
-    };
     let named = cli.interface.as_deref().filter(|name| *name != "any");
     if cli.promiscuous && named.is_none() {
         return usage("--promiscuous: name one interface");
     }
-    if let Some(Some(path)) = &cli.json {
+    if let Some(Some(path)) = cli.json.as_ref().filter(|file| file.as_deref() != Some(Path::new(STANDARD))) {
         return usage(format!(
             "--json={}: packets are shown on standard output; use --json and redirect it",
             path.display()
         ));
     }
+    let filter = sniff_filter::filter(cli)?;
     let source = match &cli.read {
-        Some(path) => Source::File(path.clone()),
-        None => Source::Live {
-            interface: named.map(interface::by_name).transpose()?,
-            promiscuous: cli.promiscuous,
-        },
+        Some(path) => Source::File { path: path.clone(), filter: resolved(cli, filter)? },
+        None => live(cli, named, filter)?,
     };
     let several = matches!(source, Source::Live { interface: None, .. });
-    let shown = cli.pcap.is_none() || cli.debug || cli.json.is_some() || cli.payload;
-    let format = if cli.json.is_some() { TextFormat::Json } else { TextFormat::Line };
-    let text = TextOptions { format, payload: cli.payload, interface: several };
+    let shown = cli.shows_packets();
+    let text = text_options(cli, several);
     Ok(Sniff {
         source,
-        filter: SniffFilter { protocol, family, host, port },
         output: SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() },
         count: cli.count,
+        snapshot_length: cli.snapshot_length.filter(|length| *length > 0),
         overrides: feature_overrides(cli),
         sandbox: sandbox(cli, if cli.read.is_some() { Profile::Replay } else { Profile::Sniff }),
     })
+}
+
+/// Looks up the names of a filter, in the capture file as well. What is wrong with the filter itself has been found
+/// out before.
+fn resolved(cli: &Cli, filter: Option<Filter>) -> Result<Option<Filter>, PlanError> {
+    let in_file = |name: &str| cli.read.as_ref().map_or_else(Vec::new, |path| addresses_in(path, name));
+    Ok(filter.map(|filter| filter.resolve(family(cli), names(cli), &in_file)).transpose()?)
+}
+
+/// Plans a live capture of one interface, or of all.
+fn live(cli: &Cli, name: Option<&str>, filter: Option<Filter>) -> Result<Source, PlanError> {
+    let interface = name.map(interface::by_name).transpose()?;
+    let frames = match &interface {
+        Some(interface) => Frames::Live {
+            link_type: LinkType::from_arphrd(interface.hardware),
+            netmask: netmask(interface.index)?,
+        },
+        None => Frames::Any,
+    };
+    let program = resolved(cli, filter)?.map(|filter| filter.compile(frames)).transpose()?;
+    Ok(Source::Live { interface, promiscuous: cli.promiscuous, program })
+}
+
+/// Returns the netmask of an interface's first IPv4 address, or 0.
+fn netmask(interface: u32) -> Result<u32, PlanError> {
+    let addresses = interface::addresses(Some(interface))?;
+    let prefix = addresses.iter().find(|address| address.ip.is_ipv4()).map(|address| address.prefix);
+    Ok(prefix.and_then(|prefix| u32::MAX.checked_shl(32 - u32::from(prefix.min(32)))).unwrap_or(0))
+}
+
+/// Refuses flags for a form of lines that the packets do not have.
+pub(super) fn check_line_form(cli: &Cli) -> Result<(), PlanError> {
+    let details = [
+        ("--time", cli.time.is_some()),
+        ("--link-header", cli.link_header),
+        ("--absolute-tcp-sequence-numbers", cli.absolute_tcp_sequence_numbers),
+    ];
+    match details.iter().find(|(_, given)| *given) {
+        Some((flag, _)) if cli.line == Some(LineForm::Gvisor) => {
+            usage(format!("{flag} is for --line tcpdump"))
+        }
+        _ => Ok(()),
+    }
 }

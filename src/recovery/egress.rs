@@ -35,17 +35,18 @@ impl Recovery {
             return;
         }
         self.ports = (syn.source, syn.destination);
-        if self.handshake.ours.is_none() || self.sender.space.iss != syn.seq {
+        if self.negotiation.ours.is_none() || self.sender.space.iss != syn.seq {
             let timestamp = syn.options.timestamps.map(|timestamps| timestamps.value);
             self.sender.synchronize(now, syn.seq, timestamp);
         }
         let mut syn = Segment { window: self.receiver.syn_window(), ..*syn };
         let options = &mut syn.options;
         options.window_scale = options.window_scale.map(|_| self.receiver.offered_shift());
-        options.mss = options.mss.map(|_| u16::try_from(self.sender.link_mss).unwrap_or(u16::MAX));
-        self.handshake.ours = Some(syn.options);
-        self.handshake.on_syn_sent(now);
-        self.handshake.keep_syn(syn);
+        let link_mss = u16::try_from(self.sender.link_mss).unwrap_or(u16::MAX);
+        options.mss = options.mss.map(|_| self.sender.config.advertised_mss.unwrap_or(link_mss));
+        self.negotiation.ours = Some(syn.options);
+        self.negotiation.on_syn_sent(now);
+        self.negotiation.keep_syn(syn);
         if syn.is(ACK) {
             self.receiver.on_syn_acknowledged();
         }
@@ -77,7 +78,7 @@ impl Recovery {
     /// section 3.2).
     pub fn send_reset(&mut self, reset: &Segment) {
         if !self.established {
-            self.handshake.give_up();
+            self.negotiation.give_up();
             self.push_control(Control::Foreign(*reset));
             return;
         }

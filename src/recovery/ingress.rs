@@ -4,7 +4,7 @@
 //! an acknowledgment must lie in the window of sent data.
 use std::time::Duration;
 
-use super::{Event, Instant, Outcome, Recovery, egress::Control, opening::Opening, receiver::Answer};
+use super::{Event, Instant, Recovery, SegmentOutcome, egress::Control, opening::Opening, receiver::AckKind};
 use crate::segment::{ACK, FIN, RST, SYN, SackBlocks, Segment, SeqNumber};
 
 /// Minimum interval of challenge ACKs (RFC 5961, section 7; Linux's limit is two a second).
@@ -27,7 +27,7 @@ impl Recovery {
     /// Processes one segment of the peer and its payload. The caller has verified checksum and
     /// ports.
     #[must_use]
-    pub fn handle_segment(&mut self, now: Instant, segment: &Segment, payload: &[u8]) -> Outcome {
+    pub fn handle_segment(&mut self, now: Instant, segment: &Segment, payload: &[u8]) -> SegmentOutcome {
         if !self.established {
             match self.open(now, segment, payload) {
                 Opening::Over(outcome) => return outcome,
@@ -38,14 +38,14 @@ impl Recovery {
         } else if segment.is(SYN) {
             // RFC 5961, section 4.2.
             self.challenge(now);
-            return Outcome::Digested;
+            return SegmentOutcome::Processed;
         } else if !segment.is(ACK) {
             // RFC 9293, section 3.10.7.4, checks the sequence number first; a segment without ACK
             // is dropped then.
             if !self.receiver.admits_segment(segment.seq, segment.seq_len().into()) {
                 self.challenge(now);
             }
-            return Outcome::Digested;
+            return SegmentOutcome::Processed;
         }
 
         let len = payload.len();
@@ -57,7 +57,7 @@ impl Recovery {
             // tcp_send_dupack()).
             let report = self.receiver.refuse(segment.seq, segment.seq_len().into());
             self.push_ack(report);
-            return Outcome::Digested;
+            return SegmentOutcome::Processed;
         }
         let ack = self.sender.space.offset(segment.ack);
         if !self.receiver.is_near(segment.seq) {
@@ -67,33 +67,34 @@ impl Recovery {
                 true => self.owe_ack(),
                 false => self.challenge(now),
             }
-            return Outcome::Digested;
+            return SegmentOutcome::Processed;
         }
         if !self.sender.space.is_acceptable_ack(ack) {
             self.challenge(now);
-            return Outcome::Digested;
+            return SegmentOutcome::Processed;
         }
         if let Some(stamp) = stamp
             && self.receiver.was_acknowledged(segment.seq)
         {
             self.receiver.note_timestamp(now, stamp.value);
         }
-        self.sender.timers.user_timeout.on_heard(now);
+        self.sender.timers.user_timeout.on_segment_received(now);
 
-        let bare = len == 0 && !fin;
-        self.sender.on_ack(now, segment, ack, bare);
+        let pure = len == 0 && !fin;
+        self.sender.on_ack(now, segment, ack, pure);
         self.sender.charge_pool();
-        if bare {
-            self.on_bare(now, segment.seq);
+        if pure {
+            self.on_pure_ack(now, segment.seq);
         } else if self.receiver.is_worth_offering(segment.seq, len) {
-            return Outcome::InOrder;
+            return SegmentOutcome::InOrder;
         } else {
             self.take_text(now, segment.seq, payload, fin, 0);
         }
-        Outcome::Digested
+        SegmentOutcome::Processed
     }
 
-    /// Keeps the payload of a segment that was [`Outcome::InOrder`], from the byte `taken` on.
+    /// Keeps the payload of a segment that was [`SegmentOutcome::InOrder`], from the byte `taken`
+    /// on.
     ///
     /// The user has read the first `taken` bytes, after all data that [`Recovery::read`] had.
     /// Without this call the segment counts as lost, and the peer retransmits it.
@@ -116,7 +117,8 @@ impl Recovery {
         fin: bool,
         taken: usize,
     ) {
-        let Answer::AtOnce(sack) = self.receiver.on_segment(now, seq, payload, fin, self.sender.mss, taken)
+        let AckKind::Immediate(sack) =
+            self.receiver.on_segment(now, seq, payload, fin, self.sender.mss, taken)
         else {
             return;
         };
@@ -129,7 +131,7 @@ impl Recovery {
     }
 
     /// Handles a segment with only an ACK, which is already processed.
-    fn on_bare(&mut self, now: Instant, seq: SeqNumber) {
+    fn on_pure_ack(&mut self, now: Instant, seq: SeqNumber) {
         if self.receiver.is_probe(seq) {
             self.owe_ack();
         } else if !self.receiver.admits(seq) {
@@ -155,15 +157,15 @@ impl Recovery {
         }
     }
 
-    fn on_reset(&mut self, now: Instant, segment: &Segment) -> Outcome {
+    fn on_reset(&mut self, now: Instant, segment: &Segment) -> SegmentOutcome {
         // RFC 5961, section 3.2.
         if self.receiver.is_expected(segment.seq) {
-            return Outcome::Reset;
+            return SegmentOutcome::Reset;
         }
         if self.receiver.admits(segment.seq) {
             self.challenge(now);
         }
-        Outcome::Digested
+        SegmentOutcome::Processed
     }
 
     /// Sends a challenge ACK (RFC 5961) to a segment that may be an attack, so that an honest peer

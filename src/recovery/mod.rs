@@ -2,15 +2,15 @@
 //!
 //! # Theory of operation
 //!
-//! A [`Recovery`] holds one connection's two streams. It does no I/O and has no clock. The TCP state
-//! machine of RFC 9293 (LISTEN to TIME-WAIT) lives elsewhere and sees no data. There are five kinds
-//! of methods:
+//! A [`Recovery`] holds one connection's two streams. It does no I/O and has no clock. The TCP
+//! state machine of RFC 9293 (LISTEN to TIME-WAIT) lives elsewhere and sees no data. There are five
+//! kinds of methods:
 //!
 //! - *State machine*: [`send_syn`](Recovery::send_syn), [`send_fin`](Recovery::send_fin) and
 //!   [`send_reset`](Recovery::send_reset) request segments without data.
 //! - *Wire*: [`handle_segment`](Recovery::handle_segment) processes a segment: acknowledgments take
-//!   effect, data is kept. The [`Outcome`] says whether the state machine must act on the segment,
-//!   for a handshake or a reset, or whether the user may read the payload in place; then
+//!   effect, data is kept. The [`SegmentOutcome`] says whether the state machine must act on the
+//!   segment, for a handshake or a reset, or whether the user may read the payload in place; then
 //!   [`keep`](Recovery::keep) keeps the rest. Then, or later, the caller calls
 //!   [`poll_event`](Recovery::poll_event) until it returns `None`, and passes the events to the
 //!   state machine.
@@ -31,7 +31,7 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `handshake`, `sender`, `receiver` | the three parts of a connection, each with the data that it owns |
+//! | `negotiation`, `sender`, `receiver` | the three parts of a connection, each with the data that it owns |
 //! | `send_space`, `timestamps` | the sequence space, the timestamp clock |
 //! | `memory_pool` | the memory that all connections' buffers share |
 //! | `send_buffer`, `ring`, `scoreboard` | the user's bytes, and the state of each |
@@ -39,14 +39,14 @@
 //! | `rate`, `congestion`, `prr`, `pacing` | how much to send, and how fast |
 //! | `path_mtu` | the size of segments |
 //! | `egress` | segments that the state machine requests |
-//! | `opening`, `ingress`, `digest` | received segments before and after the handshake, and acknowledgments |
+//! | `opening`, `ingress`, `ack_batch` | received segments before and after the handshake, and acknowledgments |
 //! | `timers`, `transmit` | when to send, and what |
+mod ack_batch;
 mod congestion;
-mod digest;
 mod egress;
-mod handshake;
 mod ingress;
 mod memory_pool;
+mod negotiation;
 mod opening;
 mod pacing;
 mod path_mtu;
@@ -70,14 +70,15 @@ mod undo;
 use crate::segment::{MAX_HEADER_LEN, SeqNumber};
 use std::{collections::VecDeque, fmt, time::Duration};
 
-pub use congestion::{Algorithm, UnknownAlgorithm};
+pub use congestion::{Algorithm, INITIAL_WINDOW, UnknownAlgorithm};
 pub use memory_pool::MemoryPool;
 pub use receiver::{is_acceptable, window_shift};
+pub use rtt::RTO_MIN;
 pub use time::Instant;
 
 use egress::Control;
-use handshake::Handshake;
 use ingress::Reported;
+use negotiation::Negotiation;
 use receiver::Receiver;
 use sender::Sender;
 
@@ -88,13 +89,19 @@ pub struct Config {
     pub send_buffer: usize,
     /// Maximum bytes that wait to be read, and so the largest window. The buffer grows up to this.
     pub receive_buffer: usize,
-    /// The MSS option of our SYN, in bytes: the link's MTU less the IP header and 20.
+    /// Maximum payload of a segment without options, in bytes: the link's MTU less the IP header and 20.
     pub link_mss: u16,
+    /// The MSS option of our SYN, in bytes; `None` for `link_mss`.
+    pub advertised_mss: Option<u16>,
     /// Maximum payload of one super-frame, in bytes. At or below the MSS, every frame is one
     /// segment.
     pub max_frame: usize,
     /// The congestion control algorithm.
     pub algorithm: Algorithm,
+    /// Initial congestion window, in segments.
+    pub initial_window: u32,
+    /// Minimum of the retransmission timeout's variance term.
+    pub rto_min: Duration,
     /// Time for which data may stay unacknowledged before [`Recovery::timed_out`] reports it (RFC
     /// 9293, section 3.8.3; RFC 5482).
     pub user_timeout: Option<Duration>,
@@ -104,9 +111,9 @@ pub struct Config {
 
 /// The outcome of [`Recovery::handle_segment`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SegmentOutcome {
     /// The segment is processed.
-    Digested,
+    Processed,
     /// The segment is a SYN that opens the connection or, in SYN-RECEIVED, an ACK of something else
     /// than our SYN. The state machine must act on its flags and numbers; its payload and FIN are
     /// processed.
@@ -152,7 +159,7 @@ impl Transmit<'_> {
 pub struct Stats {
     /// Payload bytes sent, retransmissions included.
     pub bytes_sent: u64,
-    /// Segments sent with payload; bare ACKs do not count.
+    /// Segments sent with payload; pure ACKs do not count.
     pub segments_sent: u64,
     /// Payload bytes retransmitted.
     pub bytes_retransmitted: u64,
@@ -205,7 +212,7 @@ impl Stats {
 
 /// The byte streams of one connection; see the [module](self).
 pub struct Recovery {
-    handshake: Handshake,
+    negotiation: Negotiation,
     sender: Sender,
     receiver: Receiver,
     /// Our port and the peer's.
@@ -241,7 +248,7 @@ impl Recovery {
     /// Returns the recovery state of one of many connections, whose buffers share `pool`.
     pub fn sharing(config: Config, pool: &MemoryPool) -> Self {
         Recovery {
-            handshake: Handshake::default(),
+            negotiation: Negotiation::default(),
             receiver: Receiver::new(config.receive_buffer, pool),
             sender: Sender::new(config, pool),
             ports: (0, 0),
@@ -353,7 +360,7 @@ impl Recovery {
         let space = &self.sender.space;
         match self.established {
             true => (space.una..space.nxt).contains(&space.offset(seq)),
-            false => self.handshake.ours.is_some() && seq == space.iss,
+            false => self.negotiation.ours.is_some() && seq == space.iss,
         }
     }
 

@@ -1,25 +1,25 @@
 //! Segments before the connection is established: SYN-SENT and SYN-RECEIVED (RFC 9293, sections
 //! 3.10.7.3 and 3.10.7.4).
-use super::{Instant, Outcome, Recovery, egress::Control, handshake::Agreement};
+use super::{Instant, Recovery, SegmentOutcome, egress::Control, negotiation::Negotiated};
 use crate::segment::{ACK, FIN, RST, SYN, Segment};
 
 /// The effect of a segment on a connection that is not established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opening {
     /// The segment is processed.
-    Over(Outcome),
+    Over(SegmentOutcome),
     /// The segment established the connection; its other content counts, too.
     Established,
 }
 
-const DIGESTED: Opening = Opening::Over(Outcome::Digested);
-const HANDSHAKE: Opening = Opening::Over(Outcome::Handshake);
-const RESET: Opening = Opening::Over(Outcome::Reset);
+const DIGESTED: Opening = Opening::Over(SegmentOutcome::Processed);
+const HANDSHAKE: Opening = Opening::Over(SegmentOutcome::Handshake);
+const RESET: Opening = Opening::Over(SegmentOutcome::Reset);
 
 impl Recovery {
     /// Processes a segment of a connection that is not established.
     pub(super) fn open(&mut self, now: Instant, segment: &Segment, payload: &[u8]) -> Opening {
-        match (self.handshake.ours, self.handshake.theirs) {
+        match (self.negotiation.ours, self.negotiation.theirs) {
             (Some(_), Some(_)) => self.on_syn_received(now, segment),
             (Some(_), None) => self.on_syn_sent(now, segment, payload),
             // LISTEN.
@@ -40,7 +40,7 @@ impl Recovery {
         if acknowledges && !self.acknowledges_our_syn(segment) {
             if !segment.is(RST) {
                 self.refuse(segment);
-                self.handshake.repeat_soon(now);
+                self.negotiation.repeat_soon(now);
             }
             return DIGESTED;
         }
@@ -108,7 +108,7 @@ impl Recovery {
 
     /// Accepts the peer's SYN.
     fn take_syn(&mut self, now: Instant, syn: &Segment) {
-        self.handshake.theirs = Some(syn.options);
+        self.negotiation.theirs = Some(syn.options);
         self.receiver.synchronize(syn.seq);
         if let Some(stamp) = syn.options.timestamps {
             self.receiver.note_timestamp(now, stamp.value);
@@ -122,23 +122,23 @@ impl Recovery {
         self.push_control(Control::Foreign(reset));
     }
 
-    /// Applies the agreement of both SYNs, once both are known.
-    fn agree(&mut self) -> Option<Agreement> {
-        let agreement = self.handshake.agreement()?;
-        self.sender.agree(agreement);
-        self.receiver.establish(agreement.our_shift);
-        Some(agreement)
+    /// Applies the negotiated of both SYNs, once both are known.
+    fn agree(&mut self) -> Option<Negotiated> {
+        let negotiated = self.negotiation.negotiated()?;
+        self.sender.agree(negotiated);
+        self.receiver.establish(negotiated.our_shift);
+        Some(negotiated)
     }
 
     /// Establishes the connection when the peer acknowledges our SYN. Returns false if the peer's
     /// SYN has not arrived.
     fn complete_handshake(&mut self, now: Instant, segment: &Segment) -> bool {
-        let Some(agreement) = self.agree() else { return false };
+        let Some(negotiated) = self.agree() else { return false };
         // The window of a SYN is never scaled (RFC 7323, section 2.2).
-        let shift = if segment.is(SYN) { 0 } else { agreement.peer_shift };
+        let shift = if segment.is(SYN) { 0 } else { negotiated.peer_shift };
         self.established = true;
-        let rtt = self.handshake.round_trip(now);
-        self.sender.establish(now, segment, shift, agreement, rtt);
+        let rtt = self.negotiation.round_trip(now);
+        self.sender.establish(now, segment, shift, negotiated, rtt);
         true
     }
 }

@@ -43,7 +43,7 @@ struct Search {
     probes: u32,
     not_before: Option<Instant>,
     /// The stream offsets of the probe in flight.
-    flying: Option<(u64, u64)>,
+    probe_in_flight: Option<(u64, u64)>,
 }
 
 impl PathMtu {
@@ -82,7 +82,7 @@ impl PathMtu {
             candidate: self.ceiling,
             probes: 0,
             not_before: None,
-            flying: None,
+            probe_in_flight: None,
         });
         Some(smaller)
     }
@@ -91,30 +91,30 @@ impl PathMtu {
     pub fn candidate(&self, now: Instant) -> Option<u64> {
         let search = self.search.as_ref()?;
         let due = search.not_before.is_some_and(|at| at <= now);
-        (due && search.flying.is_none()).then_some(search.candidate)
+        (due && search.probe_in_flight.is_none()).then_some(search.candidate)
     }
 
     /// Records that a probe leaves, with the stream's bytes from `start` to `end`.
     pub fn on_probe_sent(&mut self, start: u64, end: u64) {
         if let Some(search) = &mut self.search {
-            search.flying = Some((start, end));
+            search.probe_in_flight = Some((start, end));
         }
     }
 
     /// Returns the probe in flight.
-    pub fn flying(&self) -> Option<(u64, u64)> {
-        self.search.as_ref()?.flying
+    pub fn probe_in_flight(&self) -> Option<(u64, u64)> {
+        self.search.as_ref()?.probe_in_flight
     }
 
     /// Processes the acknowledgment of everything below `una`, while segments of `size` are sent.
     /// Returns a larger size if a probe arrived.
     pub fn on_acknowledged(&mut self, now: Instant, una: u64, size: u64) -> Option<u64> {
         let search = self.search.as_mut()?;
-        if search.flying.is_none_or(|(_, end)| una < end) {
+        if search.probe_in_flight.is_none_or(|(_, end)| una < end) {
             return None;
         }
         let found = search.candidate.max(size);
-        search.flying = None;
+        search.probe_in_flight = None;
         if found == self.ceiling {
             self.search = None;
         } else {
@@ -128,7 +128,7 @@ impl PathMtu {
     pub fn on_probe_lost(&mut self, size: u64) {
         let ceiling = self.ceiling;
         let Some(search) = &mut self.search else { return };
-        if search.flying.take().is_none() {
+        if search.probe_in_flight.take().is_none() {
             return;
         }
         search.probes += 1;

@@ -111,12 +111,12 @@ impl Rack {
     }
 
     /// Decides which transmission a retransmitted record's delivery confirms. New data sent before
-    /// the last retransmission should have been reported, too. If no data from offset `unheard` on
-    /// was, the delivery is more likely that of an earlier transmission, for which SACK had no
+    /// the last retransmission should have been reported, too. If no data from offset `unreported`
+    /// on was, the delivery is more likely that of an earlier transmission, for which SACK had no
     /// room. Counted as that of the last one, it would mark everything lost that was sent between
     /// the two.
-    pub fn weigh(&mut self, unheard: u64, mss: u64) {
-        if let Some(claim) = self.claim.take().filter(|claim| claim.nxt <= unheard + DUP_THRESH * mss) {
+    pub fn weigh(&mut self, unreported: u64, mss: u64) {
+        if let Some(claim) = self.claim.take().filter(|claim| claim.nxt <= unreported + DUP_THRESH * mss) {
             self.note_newest(claim.order, claim.rtt);
         }
     }

@@ -59,11 +59,11 @@ pub fn window_shift(receive_buffer: usize) -> u8 {
 
 /// The acknowledgment of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum AckKind {
     /// A cumulative ACK for the whole batch; see [`Receiver::ack_at`].
     Cumulative,
     /// An immediate ACK of its own, with these SACK blocks.
-    AtOnce(SackBlocks),
+    Immediate(SackBlocks),
 }
 
 /// The receiver of one connection.
@@ -249,7 +249,7 @@ impl Receiver {
         fin: bool,
         segment: u64,
         taken: usize,
-    ) -> Answer {
+    ) -> AckKind {
         let next = self.space.nxt;
         // In bytes from RCV.NXT.
         let start = self.space.distance(seq);
@@ -286,7 +286,7 @@ impl Receiver {
                     self.fill_holes(to);
                 }
             } else {
-                news = self.keep_aside(from, to, piece);
+                news = self.keep_out_of_order(from, to, piece);
             }
             self.charge_pool();
         }
@@ -298,7 +298,7 @@ impl Receiver {
         }
         // RFC 5681, section 4.2: out of order, a duplicate, or the fill of a hole.
         if holes || refused || self.space.nxt == next || self.report.has_duplicate() {
-            return Answer::AtOnce(self.report(news));
+            return AckKind::Immediate(self.report(news));
         }
         self.last_data_at = Some(now);
         let full = self.space.nxt - self.acknowledged >= 2 * segment;
@@ -306,7 +306,7 @@ impl Receiver {
             true => self.ack_deadline.or(Some(now + ACK_DELAY)),
             false => None,
         };
-        Answer::Cumulative
+        AckKind::Cumulative
     }
 
     /// Records the part below RCV.NXT of a segment that reaches from `start` to `end`, relative to
@@ -369,7 +369,7 @@ impl Receiver {
     /// Keeps a piece out of order, and returns its run. Above the limit, drops the last pieces, as
     /// tcp_prune_ofo_queue() does (net/ipv4/tcp_input.c). RFC 2018, section 8, lets a receiver drop
     /// SACKed data if no later block reports it.
-    fn keep_aside(&mut self, from: u64, to: u64, bytes: &[u8]) -> Option<(u64, u64)> {
+    fn keep_out_of_order(&mut self, from: u64, to: u64, bytes: &[u8]) -> Option<(u64, u64)> {
         let most = LEAST_PIECES.max((self.edge - self.read) / BYTES_PER_PIECE);
         while self.pieces.len() as u64 >= most {
             if self.pieces.last().is_none_or(|last| last <= from) {

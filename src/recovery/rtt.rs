@@ -5,9 +5,9 @@ use super::time::Instant;
 
 /// Retransmission timeout before the first measurement (RFC 6298, section 2.1).
 const INITIAL_RTO: Duration = Duration::from_secs(1);
-/// Minimum of the variance term: Linux's TCP_RTO_MIN (RFC 6298 has a minimum of 1 s for the whole
+/// Default minimum of the variance term: Linux's TCP_RTO_MIN (RFC 6298 has a minimum of 1 s for the whole
 /// timeout).
-const MIN_MARGIN: Duration = Duration::from_millis(200);
+pub const RTO_MIN: Duration = Duration::from_millis(200);
 /// Maximum retransmission timeout: Linux's TCP_RTO_MAX.
 const MAX_RTO: Duration = Duration::from_secs(120);
 /// Lifetime of a minimum, because the path may change.
@@ -20,9 +20,16 @@ pub(super) struct RttEstimator {
     variance: Duration,
     minimum: Option<(Duration, Instant)>,
     backoff: u32,
+    /// Minimum of the variance term.
+    margin: Duration,
 }
 
 impl RttEstimator {
+    /// Returns an estimator whose timeout exceeds the smoothed round trip by `margin` at least.
+    pub fn new(margin: Duration) -> RttEstimator {
+        RttEstimator { margin, ..RttEstimator::default() }
+    }
+
     /// Adds the longest and the shortest round trip of one batch of ACKs, without those of
     /// retransmissions (Karn's algorithm, RFC 6298, section 3).
     pub fn sample(&mut self, now: Instant, longest: Duration, shortest: Duration) {
@@ -57,7 +64,7 @@ impl RttEstimator {
     /// Returns the retransmission timeout, with backoff.
     pub fn rto(&self) -> Duration {
         let base =
-            self.smoothed.map_or(INITIAL_RTO, |smoothed| smoothed + (self.variance * 4).max(MIN_MARGIN));
+            self.smoothed.map_or(INITIAL_RTO, |smoothed| smoothed + (self.variance * 4).max(self.margin));
         base.saturating_mul(1 << self.backoff.min(10)).min(MAX_RTO)
     }
 
@@ -85,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_first_sample_sets_both_estimates() {
-        let mut rtt = RttEstimator::default();
+        let mut rtt = RttEstimator::new(RTO_MIN);
         assert_eq!(rtt.rto(), Duration::from_secs(1));
         rtt.sample(Instant::ZERO, 100 * MS, 90 * MS);
         assert_eq!((rtt.smoothed(), rtt.minimum()), (Some(100 * MS), Some(90 * MS)));
@@ -96,8 +103,15 @@ mod tests {
     }
 
     #[test]
+    fn a_route_may_set_another_minimum() {
+        let mut rtt = RttEstimator::new(50 * MS);
+        (0..100).for_each(|_| rtt.sample(Instant::ZERO, 10 * MS, 10 * MS));
+        assert_eq!(rtt.rto(), 60 * MS);
+    }
+
+    #[test]
     fn the_timeout_doubles_up_to_two_minutes() {
-        let mut rtt = RttEstimator::default();
+        let mut rtt = RttEstimator::new(RTO_MIN);
         rtt.sample(Instant::ZERO, 10 * MS, 10 * MS);
         for factor in [1u32, 2, 4, 8] {
             assert_eq!(rtt.rto(), 210 * MS * factor);
@@ -111,7 +125,7 @@ mod tests {
 
     #[test]
     fn an_old_minimum_gives_way() {
-        let mut rtt = RttEstimator::default();
+        let mut rtt = RttEstimator::new(RTO_MIN);
         rtt.sample(Instant::ZERO, 10 * MS, 10 * MS);
         rtt.sample(Instant::from_millis(59_000), 50 * MS, 50 * MS);
         assert_eq!(rtt.minimum(), Some(10 * MS));

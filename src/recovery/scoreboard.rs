@@ -149,7 +149,7 @@ impl Scoreboard {
     }
 
     /// Returns the offset from which on everything was sent once and no ACK reported anything.
-    pub fn unheard_from(&self) -> u64 {
+    pub fn unreported_from(&self) -> u64 {
         self.fresh.max(self.highest_delivered)
     }
 

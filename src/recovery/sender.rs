@@ -2,11 +2,11 @@
 //! the path.
 //!
 //! [`Sender`] owns the parts and the estimates of the path. The files beside it act on it, in the
-//! order of a byte's life: `send_buffer` accepts it from the user, `transmit` sends it, `digest`
+//! order of a byte's life: `send_buffer` accepts it from the user, `transmit` sends it, `ack_batch`
 //! processes its acknowledgment, and `timers` acts when the peer stays silent.
 use super::{
-    Config, Instant, Stats, congestion::CongestionControl, digest::Batch, handshake::Agreement,
-    memory_pool::MemoryPool, pacing::Pacer, path_mtu::PathMtu, prr::Prr, rack::Rack, rate::RateEstimator,
+    Config, Instant, Stats, ack_batch::AckBatch, congestion::CongestionControl, memory_pool::MemoryPool,
+    negotiation::Negotiated, pacing::Pacer, path_mtu::PathMtu, prr::Prr, rack::Rack, rate::RateEstimator,
     rtt::RttEstimator, scoreboard::Scoreboard, send_buffer::SendBuffer, send_space::SendSpace,
     timers::Timers, timestamps::TimestampClock, transmit::WindowUsage, undo::SpuriousDetector,
 };
@@ -15,7 +15,7 @@ use std::{fmt, time::Duration};
 
 /// The phase of loss recovery (RFC 8985, RFC 6298).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum RecoveryPhase {
     Open,
     /// Fast recovery, which ends when this offset is acknowledged.
     Recovery {
@@ -30,8 +30,8 @@ pub(super) enum Phase {
 /// The sender of one connection.
 pub(super) struct Sender {
     pub config: Config,
-    /// The agreement of both SYNs, once they are known.
-    pub agreement: Option<Agreement>,
+    /// The negotiated of both SYNs, once they are known.
+    pub negotiated: Option<Negotiated>,
     pub sack: bool,
     pub use_timestamps: bool,
     /// Payload of a full segment, in bytes.
@@ -44,12 +44,12 @@ pub(super) struct Sender {
     pub buffer: SendBuffer,
     pub board: Scoreboard,
 
-    pub phase: Phase,
+    pub phase: RecoveryPhase,
     pub rtt: RttEstimator,
     pub rack: Rack,
     pub undo: SpuriousDetector,
     /// The effect of the current batch of ACKs.
-    pub batch: Option<Batch>,
+    pub batch: Option<AckBatch>,
     /// Consecutive duplicate ACKs, for peers without SACK.
     pub duplicate_acks: u64,
     pub timers: Timers,
@@ -89,7 +89,7 @@ impl Sender {
     pub fn new(config: Config, pool: &MemoryPool) -> Sender {
         let link_mss = u64::from(config.link_mss);
         let mut sender = Sender {
-            agreement: None,
+            negotiated: None,
             sack: false,
             use_timestamps: false,
             mss: link_mss,
@@ -98,14 +98,14 @@ impl Sender {
             space: SendSpace::default(),
             buffer: SendBuffer::new(config.send_buffer, pool),
             board: Scoreboard::default(),
-            phase: Phase::Open,
-            rtt: RttEstimator::default(),
+            phase: RecoveryPhase::Open,
+            rtt: RttEstimator::new(config.rto_min),
             rack: Rack::default(),
             undo: SpuriousDetector::default(),
             batch: None,
             duplicate_acks: 0,
             timers: Timers::default(),
-            congestion: config.algorithm.start(link_mss),
+            congestion: config.algorithm.start(link_mss, config.initial_window),
             rate: RateEstimator::default(),
             delivery_rate: 0,
             usage: WindowUsage::default(),
@@ -129,11 +129,11 @@ impl Sender {
         }
     }
 
-    /// Applies the agreement of both SYNs.
-    pub fn agree(&mut self, agreement: Agreement) {
-        self.agreement = Some(agreement);
-        self.sack = agreement.sack;
-        self.use_timestamps = agreement.timestamps;
+    /// Applies the negotiated of both SYNs.
+    pub fn agree(&mut self, negotiated: Negotiated) {
+        self.negotiated = Some(negotiated);
+        self.sack = negotiated.sack;
+        self.use_timestamps = negotiated.timestamps;
     }
 
     /// Starts sending data. `segment` acknowledges our SYN and carries the peer's window, scaled by
@@ -143,15 +143,15 @@ impl Sender {
         now: Instant,
         segment: &Segment,
         shift: u8,
-        agreement: Agreement,
+        negotiated: Negotiated,
         rtt: Option<Duration>,
     ) {
-        self.mss = agreement.segment_payload(self.link_mss);
-        self.space.shift = agreement.peer_shift;
+        self.mss = negotiated.segment_payload(self.link_mss);
+        self.space.shift = negotiated.peer_shift;
         // Converted to a later segment's scale, since the field will be compared with those.
-        let field = segment.window >> (agreement.peer_shift - shift);
+        let field = segment.window >> (negotiated.peer_shift - shift);
         self.space.set_window(segment.seq, field, u64::from(segment.window) << shift);
-        self.congestion = self.config.algorithm.start(self.mss);
+        self.congestion = self.config.algorithm.start(self.mss, self.config.initial_window);
         if let Some(rtt) = rtt {
             self.rtt.sample(now, rtt, rtt);
         }
@@ -180,11 +180,11 @@ impl Sender {
     pub fn resize_segments(&mut self, now: Instant, link_mss: u64) {
         let before = self.mss;
         self.link_mss = link_mss;
-        let Some(agreement) = self.agreement else {
+        let Some(negotiated) = self.negotiated else {
             self.mss = link_mss;
             return;
         };
-        self.mss = agreement.segment_payload(link_mss);
+        self.mss = negotiated.segment_payload(link_mss);
         self.congestion.set_mss(self.mss);
         if self.mss < before && !self.board.is_empty() {
             self.stats.bytes_lost += self.board.mark_longer_lost(self.mss);

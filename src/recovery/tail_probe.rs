@@ -29,7 +29,7 @@ pub(super) struct TailProbe {
 
 /// The outcome of a probe after an ACK (section 7.4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ProbeOutcome {
     /// Undecided.
     Pending,
     /// The probe was unnecessary.
@@ -40,17 +40,17 @@ pub(super) enum Verdict {
 
 impl TailProbe {
     /// Returns the outcome of the probe after an ACK up to `una`.
-    pub fn judge(&self, una: u64, dsack: bool, duplicate: bool) -> Verdict {
+    pub fn outcome(&self, una: u64, dsack: bool, duplicate: bool) -> ProbeOutcome {
         if una < self.end {
-            Verdict::Pending
+            ProbeOutcome::Pending
         } else if !self.retransmission || dsack {
-            Verdict::Needless
+            ProbeOutcome::Needless
         } else if una > self.end {
-            Verdict::Repaired
+            ProbeOutcome::Repaired
         } else if duplicate {
-            Verdict::Needless
+            ProbeOutcome::Needless
         } else {
-            Verdict::Pending
+            ProbeOutcome::Pending
         }
     }
 }
@@ -69,12 +69,12 @@ mod tests {
     #[test]
     fn a_probe_is_judged_by_what_follows() {
         let probe = TailProbe { number: 1, end: 100, retransmission: true };
-        assert_eq!(probe.judge(99, false, false), Verdict::Pending);
-        assert_eq!(probe.judge(100, false, false), Verdict::Pending, "either copy may have caused it");
-        assert_eq!(probe.judge(100, true, false), Verdict::Needless, "case 1");
-        assert_eq!(probe.judge(101, false, false), Verdict::Repaired, "case 2");
-        assert_eq!(probe.judge(100, false, true), Verdict::Needless, "case 3");
+        assert_eq!(probe.outcome(99, false, false), ProbeOutcome::Pending);
+        assert_eq!(probe.outcome(100, false, false), ProbeOutcome::Pending, "either copy may have caused it");
+        assert_eq!(probe.outcome(100, true, false), ProbeOutcome::Needless, "case 1");
+        assert_eq!(probe.outcome(101, false, false), ProbeOutcome::Repaired, "case 2");
+        assert_eq!(probe.outcome(100, false, true), ProbeOutcome::Needless, "case 3");
         let new_data = TailProbe { number: 1, end: 100, retransmission: false };
-        assert_eq!(new_data.judge(101, false, false), Verdict::Needless);
+        assert_eq!(new_data.outcome(101, false, false), ProbeOutcome::Needless);
     }
 }

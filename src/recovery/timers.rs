@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Instant, Recovery,
     scoreboard::State,
-    sender::{Phase, Sender},
+    sender::{RecoveryPhase, Sender},
     tail_probe::{self, MAX_PROBES, TailProbe},
     time,
 };
@@ -51,7 +51,7 @@ impl Persist {
 /// The times from which the peer owes an ACK.
 #[derive(Debug, Default)]
 pub(super) struct UserTimeout {
-    heard: Instant,
+    last_received: Instant,
     progress: Instant,
     waiting_since: Instant,
     /// The times of the first unanswered keep-alive and of the last one.
@@ -60,8 +60,8 @@ pub(super) struct UserTimeout {
 
 impl UserTimeout {
     /// Records that a valid segment arrived.
-    pub fn on_heard(&mut self, now: Instant) {
-        self.heard = now;
+    pub fn on_segment_received(&mut self, now: Instant) {
+        self.last_received = now;
         self.keep_alive = None;
     }
 
@@ -108,7 +108,7 @@ impl Timers {
     pub fn start(&mut self, now: Instant) {
         self.rto_from = now;
         self.probe_from = now;
-        self.user_timeout.on_heard(now);
+        self.user_timeout.on_segment_received(now);
     }
 }
 
@@ -120,7 +120,7 @@ impl Recovery {
             return Some(now);
         }
         if !self.established {
-            return self.handshake.repeat_at();
+            return self.negotiation.repeat_at();
         }
         // After our reset, nothing that arrives has any effect.
         if self.aborted {
@@ -170,7 +170,7 @@ impl Sender {
     }
 
     fn is_stalled(&self, now: Instant) -> bool {
-        let silent = || now.since(self.timers.user_timeout.heard) >= self.rtt.rto();
+        let silent = || now.since(self.timers.user_timeout.last_received) >= self.rtt.rto();
         self.rtt.timeouts() >= 2 || self.timers.persist.probes >= 2 && silent()
     }
 
@@ -189,7 +189,7 @@ impl Sender {
         let limit = self.config.user_timeout?;
         let timeout = &self.timers.user_timeout;
         let waiting = !self.board.is_empty() || self.timers.persist.at.is_some();
-        let news = if self.space.edge <= self.space.una { timeout.heard } else { timeout.progress };
+        let news = if self.space.edge <= self.space.una { timeout.last_received } else { timeout.progress };
         let data = waiting.then(|| news.max(timeout.waiting_since));
         let asked = timeout.keep_alive.map(|(first, _)| first);
         data.into_iter().chain(asked).min().map(|since| since + limit)
@@ -199,8 +199,11 @@ impl Sender {
     pub(super) fn keep_alive_at(&self, peer_finished: bool) -> Option<Instant> {
         let interval = self.config.keep_alive?;
         let over = self.space.is_fin_acknowledged() && peer_finished;
-        let last =
-            self.timers.user_timeout.keep_alive.map_or(self.timers.user_timeout.heard, |(_, last)| last);
+        let last = self
+            .timers
+            .user_timeout
+            .keep_alive
+            .map_or(self.timers.user_timeout.last_received, |(_, last)| last);
         (self.space.outstanding() == 0 && !over).then(|| last + interval)
     }
 
@@ -223,9 +226,9 @@ impl Sender {
     /// too, and its ACK may be lost (QUIC probes in every state: RFC 9002, section 6.2).
     fn tail_probe_at(&self) -> Option<Instant> {
         let nothing_else_tells = match self.phase {
-            Phase::Open => self.board.sacked() == 0,
-            Phase::Recovery { .. } => self.timers.reordering_ends.is_none() && !self.head_is_sacked(),
-            Phase::Loss { .. } => false,
+            RecoveryPhase::Open => self.board.sacked() == 0,
+            RecoveryPhase::Recovery { .. } => self.timers.reordering_ends.is_none() && !self.head_is_sacked(),
+            RecoveryPhase::Loss { .. } => false,
         };
         let probes = self.probes_of_this_flight();
         let quiet = self.sack && probes < MAX_PROBES && self.board.in_flight() > 0 && nothing_else_tells;
@@ -267,8 +270,8 @@ impl Sender {
             self.board.forget_sacks();
         }
         let full_head = self.board.front().is_some_and(|head| head.len() >= self.mss);
-        let first = !matches!(self.phase, Phase::Loss { .. });
-        if self.phase == Phase::Open {
+        let first = !matches!(self.phase, RecoveryPhase::Loss { .. });
+        if self.phase == RecoveryPhase::Open {
             self.undo.begin(self.space.una);
         }
         self.stats.bytes_lost += self.board.mark_in_flight_lost();
@@ -279,7 +282,7 @@ impl Sender {
         self.duplicate_acks = 0;
         self.prr = None;
         self.timers.head_probe = true;
-        self.phase = Phase::Loss { until: self.space.nxt };
+        self.phase = RecoveryPhase::Loss { until: self.space.nxt };
         self.congestion.on_timeout(now, self.in_flight(), first);
         self.pacer.reset(now);
         if let Some(link_mss) = self.path_mtu.on_timeout(self.link_mss, full_head) {

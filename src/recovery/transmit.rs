@@ -6,7 +6,7 @@ use super::{
     Instant, Recovery, Transmit,
     egress::Control,
     scoreboard::{Record, State},
-    sender::{Phase, Sender},
+    sender::{RecoveryPhase, Sender},
     tail_probe::TailProbe,
     time::bytes_per_second,
 };
@@ -58,7 +58,7 @@ impl Recovery {
             return self.send_control(now, control);
         }
         if !self.established {
-            let syn = self.handshake.repeat(now)?;
+            let syn = self.negotiation.repeat(now)?;
             return self.send_control(now, Control::Syn(syn));
         }
         if self.aborted {
@@ -107,7 +107,7 @@ impl Recovery {
         self.receiver.on_data_sent(now);
         // A path MTU probe is larger than a segment, and still one segment.
         let sender = &self.sender;
-        let whole = sender.path_mtu.flying() == Some((start, end));
+        let whole = sender.path_mtu.probe_in_flight() == Some((start, end));
         let (front, tail) = sender.buffer.ring.slices(start, data_end);
         Transmit {
             header: self.header.get(..header_len).unwrap_or_default(),
@@ -235,7 +235,7 @@ impl Sender {
     /// Returns the lost record to retransmit next, and the end of its part that fits.
     fn next_lost(&mut self) -> Option<(usize, u64)> {
         // RFC 6582: the retransmission after a partial ACK leaves at once.
-        let partial = !self.sack && matches!(self.phase, Phase::Recovery { .. });
+        let partial = !self.sack && matches!(self.phase, RecoveryPhase::Recovery { .. });
         let room = if partial { self.allowance().max(self.mss) } else { self.allowance() };
         let index = self.board.first_lost()?;
         let start = self.board.get(index)?.start;
@@ -285,7 +285,7 @@ impl Sender {
             // The congestion window or the frame size limits it: send whole segments.
             len = len / self.mss * self.mss;
             let few = (self.congestion.window() / 4).min(frame / 2);
-            let may_wait = self.phase == Phase::Open && self.in_flight() > 0;
+            let may_wait = self.phase == RecoveryPhase::Open && self.in_flight() > 0;
             if len == 0 || may_wait && len < few {
                 // ACKs on their way will admit a larger frame (Linux's tcp_tso_should_defer()). Not
                 // in a recovery, where a frame sent now reveals soonest that a retransmission was
@@ -299,8 +299,8 @@ impl Sender {
 
     /// Returns the end of a path MTU probe, if one is due and the windows admit it.
     fn path_mtu_probe(&mut self, now: Instant) -> Option<u64> {
-        let candidate = self.path_mtu.candidate(now).filter(|_| self.phase == Phase::Open)?;
-        let len = self.agreement?.segment_payload(candidate);
+        let candidate = self.path_mtu.candidate(now).filter(|_| self.phase == RecoveryPhase::Open)?;
+        let len = self.negotiated?.segment_payload(candidate);
         let space = &self.space;
         let data = space.fin.unwrap_or(space.end).saturating_sub(space.nxt);
         let (start, end) = (space.nxt, space.nxt + len);
@@ -341,7 +341,7 @@ impl Sender {
         // RFC 8985, section 7.3: the first probe restarts the retransmission timer.
         let rto_from = if number == 1 { now } else { self.timers.rto_from };
         let frame = match self.phase {
-            Phase::Open => self.send_more_or_last_again(now, number),
+            RecoveryPhase::Open => self.send_more_or_last_again(now, number),
             _ => self.send_head_again(now, number),
         };
         self.timers.rto_from = rto_from;
@@ -415,7 +415,7 @@ impl Sender {
         if start == self.space.una {
             self.timers.rto_from = now;
         }
-        if self.path_mtu.flying().is_some_and(|(from, to)| start < to && end > from) {
+        if self.path_mtu.probe_in_flight().is_some_and(|(from, to)| start < to && end > from) {
             self.path_mtu.on_probe_lost(self.link_mss);
         }
         self.timers.head_probe = false;

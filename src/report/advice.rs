@@ -32,7 +32,7 @@ pub(crate) fn of_egress(error: &EgressError) -> Option<&'static str> {
         EgressError::Route(RouteError::ForeignSource { .. }) => Some("be another host with --as"),
         EgressError::InterfaceWanted(_) => Some("name the interface with -i"),
         EgressError::NoSource { .. } => Some("name one with -s, or be another host with --as"),
-        EgressError::PersonaIsSelf(_) => Some("with --as, name an address that no host has"),
+        EgressError::AssumedIsSelf(_) => Some("with --as, name an address that no host has"),
         EgressError::DestinationIsSelf(_) => Some("name one with --via"),
         _ => None,
     }

@@ -7,7 +7,7 @@ use crate::{
     net::count,
     process::{capability::CapabilityError, sandbox::SandboxError},
     runtime, session,
-    sniffer::sink::SinkError,
+    sniffer::{filter::FilterError, sink::SinkError},
     stack::Discards,
     stdio,
 };
@@ -54,6 +54,8 @@ pub(crate) enum Error {
     Statistics(io::Error),
     #[error("cannot write the report to {to}: {error}")]
     Report { to: String, error: io::Error },
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error(transparent)]
     Session(#[from] session::Error),
     #[error(transparent)]

@@ -30,7 +30,7 @@ pub fn conclude(result: Result<(), Failure>, detailed: bool, report: Option<Json
     };
     let mut status = failure.and_then(|failure| failure.status).unwrap_or(verdict.status(detailed));
     if let Some(failure) = failure.filter(|_| signal.is_none()) {
-        stderr::say(&format!("netkat: {}", text::one_line(&failure.message)));
+        stderr::print_line(&format!("netkat: {}", text::one_line(&failure.message)));
     }
     if let Some(report) = report {
         status = report.exec_status().filter(|status| *status != 0).unwrap_or(status);

@@ -169,7 +169,8 @@ struct ProbedPort {
 }
 
 impl JsonReport {
-    /// Returns a report to `file`, which is created now, or to stderr. A FIFO waits for its reader.
+    /// Returns a report to `file`, which is created now, or to stderr. A FIFO waits for its reader. The file
+    /// `-` is standard output.
     ///
     /// # Errors
     /// Those of creating the file.
@@ -187,9 +188,14 @@ impl JsonReport {
         Ok(JsonReport { output: Some(output), ..JsonReport::default() })
     }
 
-    /// Notes which address is tried, and by which route.
-    pub(crate) fn attempt(&mut self, remote: SocketAddr, egress: &Egress) {
+    /// Notes which address is tried.
+    pub(crate) fn attempt(&mut self, remote: SocketAddr) {
         self.flow = Some(Addresses { local: None, remote });
+        self.route = None;
+    }
+
+    /// Notes the route to it.
+    pub(crate) fn route(&mut self, egress: &Egress) {
         self.route = Some(Route {
             interface: egress.interface.name.clone(),
             source: egress.source,
@@ -367,7 +373,7 @@ impl JsonReport {
     fn write(&mut self, object: &JsonReport) {
         let (written, to) = match &mut self.output {
             None => return,
-            Some(Destination::Stderr) => (line(object).map(|line| stderr::say(&line)), "stderr"),
+            Some(Destination::Stderr) => (line(object).map(|line| stderr::print_line(&line)), "stderr"),
             Some(Destination::File { file, name }) => {
                 (line(object).and_then(|line| file.write_all(format!("{line}\n").as_bytes())), name.as_str())
             }

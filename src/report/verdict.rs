@@ -99,6 +99,7 @@ impl From<&Error> for Verdict {
             Error::TimedOut { .. } | Error::Silent { .. } => Verdict::TimedOut,
             Error::EgressDropped { .. } => Verdict::EgressDropped,
             Error::NothingOpen { verdict, .. } | Error::NoneReached { verdict, .. } => *verdict,
+            Error::Filter(_) => Verdict::Usage,
             Error::Session(error) => error.into(),
             Error::Runtime(error) => error.into(),
             _ => Verdict::Failed,

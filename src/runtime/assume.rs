@@ -2,8 +2,8 @@
 //! resolves neighbours itself, since the kernel's requests carry this host's address.
 use super::{Engine, Error};
 use crate::{
+    neighbour::{Impersonation, LocalAddress},
     net::MacAddr,
-    stack::{AssumedAddress, Impersonation},
 };
 use std::{net::IpAddr, time::Duration};
 
@@ -18,17 +18,17 @@ const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`Error::AddressInUse`], or those of the link.
-pub fn assume(engine: &mut Engine, persona: AssumedAddress) -> Result<(), Error> {
-    engine.stack.impersonate(persona);
+pub fn assume(engine: &mut Engine, assumed: LocalAddress) -> Result<(), Error> {
+    engine.stack.impersonate(assumed);
     for _ in 0..PROBES {
         with(engine, Impersonation::probe);
         let deadline = engine.reactor.now() + PROBE_SILENCE;
-        if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.rival())? {
-            return Err(Error::AddressInUse { address: persona.address, mac });
+        if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.conflict())? {
+            return Err(Error::AddressInUse { address: assumed.address, mac });
         }
     }
     with(engine, Impersonation::announce);
-    log::info!("being {} at {}", persona.address, persona.mac);
+    log::info!("being {} at {}", assumed.address, assumed.mac);
     Ok(())
 }
 
@@ -39,7 +39,7 @@ pub fn assume(engine: &mut Engine, persona: AssumedAddress) -> Result<(), Error>
 pub fn resolve(engine: &mut Engine, address: IpAddr, wait: Duration) -> Result<MacAddr, Error> {
     let end = engine.reactor.now() + wait;
     while engine.reactor.now() < end {
-        with(engine, |disguise| disguise.solicit(address));
+        with(engine, |impersonation| impersonation.solicit(address));
         let deadline = end.min(engine.reactor.now() + SOLICIT_INTERVAL);
         if let Some(mac) = engine.run_until(Some(deadline), |stack| stack.impersonation()?.neighbour())? {
             return Ok(mac);
@@ -49,7 +49,7 @@ pub fn resolve(engine: &mut Engine, address: IpAddr, wait: Duration) -> Result<M
 }
 
 fn with(engine: &mut Engine, work: impl FnOnce(&mut Impersonation)) {
-    if let Some(disguise) = engine.stack.impersonation() {
-        work(disguise);
+    if let Some(impersonation) = engine.stack.impersonation() {
+        work(impersonation);
     }
 }

@@ -7,28 +7,29 @@
 use crate::{
     host::{
         interface::{self, Framing, Interface, InterfaceError},
+        metrics::Metrics,
         neighbour::{self, NeighbourState},
         route::{self, Kind, Query, RouteError},
     },
+    neighbour::{LocalAddress, Neighbour},
     net::MacAddr,
-    stack::{AssumedAddress, Neighbour},
 };
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
-/// The next hop.
+/// The address of a next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hop {
+pub enum NextHopAddress {
     /// By its IP address, whose link address has to be resolved.
-    Address(IpAddr),
+    Ip(IpAddr),
     /// By its link address.
-    Link(MacAddr),
+    Mac(MacAddr),
 }
 
-impl fmt::Display for Hop {
+impl fmt::Display for NextHopAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Hop::Address(address) => address.fmt(f),
-            Hop::Link(mac) => mac.fmt(f),
+            NextHopAddress::Ip(address) => address.fmt(f),
+            NextHopAddress::Mac(mac) => mac.fmt(f),
         }
     }
 }
@@ -39,13 +40,13 @@ pub struct EgressRequest {
     /// The flow.
     pub query: Query,
     /// The chosen next hop; `None` leaves it to the routing tables.
-    pub via: Option<Hop>,
+    pub via: Option<NextHopAddress>,
     /// The address to assume, and its link address if that is chosen, too.
-    pub persona: Option<(IpAddr, Option<MacAddr>)>,
+    pub assumed: Option<(IpAddr, Option<MacAddr>)>,
 }
 
 /// The way of our packets out of this host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Egress {
     /// The output interface.
     pub interface: Interface,
@@ -54,13 +55,13 @@ pub struct Egress {
     /// The source address.
     pub source: IpAddr,
     /// The next hop.
-    pub next_hop: Hop,
+    pub next_hop: NextHopAddress,
     /// The path's MTU as far as the host knows it, in bytes.
     pub mtu: u32,
-    /// The TTL or hop limit that the route demands.
-    pub hop_limit: Option<u8>,
+    /// The route's metrics.
+    pub metrics: Metrics,
     /// The assumed address.
-    pub persona: Option<AssumedAddress>,
+    pub assumed: Option<LocalAddress>,
     /// The egress as a sentence for the log.
     pub description: String,
 }
@@ -73,13 +74,13 @@ impl Egress {
     /// # Errors
     /// [`EgressError::Interface`].
     pub fn return_interfaces(&self, query: &Query) -> Result<Vec<Interface>, EgressError> {
-        if query.interface.is_some() || self.persona.is_some() || self.framing == Framing::Loopback {
+        if query.interface.is_some() || self.assumed.is_some() || self.framing == Framing::Loopback {
             return Ok(Vec::new());
         }
         let addresses = interface::addresses(None)?.into_iter();
         let own = addresses.filter(|address| address.ip == self.source).map(|address| address.interface);
-        let ways: BTreeSet<_> = route::paths(query).into_iter().chain(own).collect();
-        let others = ways.into_iter().filter(|index| *index != self.interface.index);
+        let indices: BTreeSet<_> = route::paths(query).into_iter().chain(own).collect();
+        let others = indices.into_iter().filter(|index| *index != self.interface.index);
         // An interface that is gone meanwhile brings no answers.
         let interfaces = others.filter_map(|index| interface::by_index(index).ok());
         Ok(interfaces.filter(|i| !i.loopback && i.framing().is_ok()).collect())
@@ -88,7 +89,7 @@ impl Egress {
     /// Returns the next hop whose link address has to be resolved, if it has one that is not given.
     pub fn unresolved(&self) -> Option<IpAddr> {
         match (self.framing, self.next_hop) {
-            (Framing::Ethernet, Hop::Address(address)) => Some(address),
+            (Framing::Ethernet, NextHopAddress::Ip(address)) => Some(address),
             _ => None,
         }
     }
@@ -96,8 +97,8 @@ impl Egress {
     /// Returns the next hop's link address if it is given; zeros otherwise.
     pub fn known_mac(&self) -> MacAddr {
         match self.next_hop {
-            Hop::Link(mac) => mac,
-            Hop::Address(_) => MacAddr::default(),
+            NextHopAddress::Mac(mac) => mac,
+            NextHopAddress::Ip(_) => MacAddr::default(),
         }
     }
 
@@ -105,8 +106,10 @@ impl Egress {
     /// is fixed.
     pub fn neighbour(&self) -> Neighbour {
         match (self.framing, self.next_hop) {
-            (Framing::Ethernet, Hop::Address(address)) if self.persona.is_some() => Neighbour::At(address),
-            (Framing::Ethernet, Hop::Address(address)) => {
+            (Framing::Ethernet, NextHopAddress::Ip(address)) if self.assumed.is_some() => {
+                Neighbour::At(address)
+            }
+            (Framing::Ethernet, NextHopAddress::Ip(address)) => {
                 let entry = neighbour::lookup(self.interface.index, address).ok().flatten();
                 let permanent = entry.is_some_and(|entry| entry.state == NeighbourState::Permanent);
                 if permanent { Neighbour::Fixed } else { Neighbour::At(address) }
@@ -127,12 +130,12 @@ pub enum EgressError {
     Interface(#[from] InterfaceError),
     /// The chosen next hop is behind a gateway.
     #[error(
-        "next hop {via} is not on a segment of this host: the way to it leads through {gateway}; name a neighbour"
+        "next hop {via} is not on a segment of this host: the route to it leads through {gateway}; name a neighbour"
     )]
     NotOnLink {
         /// The chosen next hop.
         via: IpAddr,
-        /// The gateway on the way to it.
+        /// The gateway of the route to it.
         gateway: IpAddr,
     },
     /// The chosen next hop is an address of this host.
@@ -161,10 +164,18 @@ pub enum EgressError {
     },
     /// The address to assume is this host's.
     #[error("{0} is this host's own address")]
-    PersonaIsSelf(IpAddr),
+    AssumedIsSelf(IpAddr),
     /// The destination is an address of this host.
     #[error("{0} is this host's own: from outside it is reached by way of a neighbour")]
     DestinationIsSelf(IpAddr),
+    /// The destination is this host's own link-local address, which the kernel does not accept on lo (RT6_LOOKUP_F_IFACE:
+    /// ip6_route_input_lookup() in net/ipv6/route.c), or an address in a VRF, where packet sockets do not receive the
+    /// kernel's answers (PACKET_LOOPBACK: vrf_local_xmit() in drivers/net/vrf.c, packet_rcv() in net/packet/af_packet.c).
+    #[error(
+        "{0} is this host's own address, link-local or in a VRF, which netkat cannot reach from here; connect to \
+         another address of this host, or from another host"
+    )]
+    OwnOutOfReach(IpAddr),
     /// The interface cannot carry frames to a chosen next hop or from an assumed address.
     #[error("a chosen next hop and an assumed address need an interface with link addresses; {0} has none")]
     NoLinkAddresses(String),
@@ -177,17 +188,17 @@ impl EgressRequest {
     /// [`EgressError`].
     pub fn decide(&self) -> Result<Egress, EgressError> {
         let destination = self.query.destination;
-        if let Some((address, _)) = self.persona
+        if let Some((address, _)) = self.assumed
             && interface::addresses(None)?.iter().any(|own| own.ip == address)
         {
-            return Err(EgressError::PersonaIsSelf(address));
+            return Err(EgressError::AssumedIsSelf(address));
         }
         let egress = match self.via {
-            Some(Hop::Address(via)) => self.by_address(via)?,
-            Some(Hop::Link(mac)) => self.by_link(mac)?,
+            Some(NextHopAddress::Ip(via)) => self.by_address(via)?,
+            Some(NextHopAddress::Mac(mac)) => self.by_link(mac)?,
             None => self.by_route()?,
         };
-        if (self.via.is_some() || self.persona.is_some()) && egress.framing != Framing::Ethernet {
+        if (self.via.is_some() || self.assumed.is_some()) && egress.framing != Framing::Ethernet {
             return Err(match egress.framing {
                 Framing::Loopback => EgressError::DestinationIsSelf(destination),
                 _ => EgressError::NoLinkAddresses(egress.interface.name),
@@ -196,25 +207,17 @@ impl EgressRequest {
         Ok(self.assume(egress))
     }
 
-    /// Returns the request for the whole flow, with the source address of the first decision and the port taken
-    /// there.
+    /// Returns the request for a flow from this local port; 0 stands for one that is not known.
     #[must_use]
-    pub fn with_port(&self, first: &Egress, port: u16) -> EgressRequest {
-        let query = Query { source: Some(first.source), source_port: Some(port), ..self.query };
-        EgressRequest { query, ..*self }
+    pub fn with_local_port(&self, port: u16) -> EgressRequest {
+        let source_port = Some(port).filter(|port| *port != 0);
+        EgressRequest { query: Query { source_port, ..self.query }, ..*self }
     }
 
-    /// Decides with the port, at which policy rules and multipath hashing look. connect(2) decides twice, too: the
-    /// first lookup gives the source address, at which the port is taken, and the second has the port
-    /// (ip_route_newports in include/net/route.h). A chosen next hop and an assumed address do not depend on it.
-    ///
-    /// # Errors
-    /// [`EgressError`].
-    pub fn decide_again(&self, first: &Egress) -> Result<Egress, EgressError> {
-        match (self.via, self.persona) {
-            (None, None) => self.decide(),
-            _ => Ok(first.clone()),
-        }
+    /// Returns the request for a flow to this remote port.
+    #[must_use]
+    pub fn with_remote_port(&self, port: u16) -> EgressRequest {
+        EgressRequest { query: Query { destination_port: Some(port), ..self.query }, ..*self }
     }
 
     /// Decides as the kernel would for a socket of its own.
@@ -227,6 +230,10 @@ impl EgressRequest {
             return Err(RouteError::InterfaceDown { destination, interface: interface.name }.into());
         }
         let framing = interface.framing()?;
+        let link_local = matches!(route.destination, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if route.kind == Kind::Local && (link_local || !interface.loopback) {
+            return Err(EgressError::OwnOutOfReach(route.destination));
+        }
         let on_host = if route.kind == Kind::Local { " (this host)" } else { "" };
         let via = route.gateway.map_or("on link".to_owned(), |gateway| format!("gateway {gateway}"));
         let description = format!(
@@ -236,11 +243,11 @@ impl EgressRequest {
         Ok(Egress {
             framing,
             source: route.source,
-            next_hop: Hop::Address(route.next_hop()),
+            next_hop: NextHopAddress::Ip(route.next_hop()),
             mtu: route.mtu,
-            hop_limit: route.hop_limit,
+            metrics: route.metrics,
             interface,
-            persona: None,
+            assumed: None,
             description,
         })
     }
@@ -257,7 +264,7 @@ impl EgressRequest {
             (_, Some(gateway)) => return Err(EgressError::NotOnLink { via, gateway }),
             _ => {}
         }
-        self.past_the_table(interface::by_index(route.interface)?, Hop::Address(via), route.source)
+        self.past_the_table(interface::by_index(route.interface)?, NextHopAddress::Ip(via), route.source)
     }
 
     /// Decides for a next hop by link address: the interface that the user names.
@@ -265,18 +272,18 @@ impl EgressRequest {
         let index = self.query.interface.ok_or(EgressError::InterfaceWanted(mac))?;
         let interface = interface::by_index(index)?;
         let destination = self.query.destination;
-        let source = match (self.query.source, self.persona) {
+        let source = match (self.query.source, self.assumed) {
             (Some(source), _) | (None, Some((source, _))) => source,
             (None, None) => interface::source_towards(index, destination)?
                 .ok_or_else(|| EgressError::NoSource { interface: interface.name.clone(), destination })?,
         };
-        self.past_the_table(interface, Hop::Link(mac), source)
+        self.past_the_table(interface, NextHopAddress::Mac(mac), source)
     }
 
     fn past_the_table(
         &self,
         interface: Interface,
-        next_hop: Hop,
+        next_hop: NextHopAddress,
         source: IpAddr,
     ) -> Result<Egress, EgressError> {
         let mtu = interface.mtu_towards(self.query.destination);
@@ -289,18 +296,18 @@ impl EgressRequest {
             source,
             next_hop,
             mtu,
-            hop_limit: None,
+            metrics: Metrics::default(),
             interface,
-            persona: None,
+            assumed: None,
             description,
         })
     }
 
     fn assume(&self, mut egress: Egress) -> Egress {
-        if let Some((address, mac)) = self.persona {
+        if let Some((address, mac)) = self.assumed {
             let mac = mac.unwrap_or_else(|| link_address(&egress.interface, address));
             egress.source = address;
-            egress.persona = Some(AssumedAddress { address, mac, interface: egress.interface.index });
+            egress.assumed = Some(LocalAddress { address, mac, interface: egress.interface.index });
         }
         egress
     }

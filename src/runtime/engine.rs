@@ -19,11 +19,12 @@ use crate::{
         neighbour,
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Programs},
-    link::{self, Link, LinkError, PacketSocket, Received},
+    link::{self, Link, LinkError, PacketSocket, Received, SocketFilter},
+    neighbour::{AnnouncementSource, LocalAddress},
     net::{FiveTuple, MacAddr, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
-    stack::{AssumedAddress, MAX_ENDED, Path, Settings, Source, Stack},
+    stack::{MAX_ENDED, Path, Settings, Stack},
     stdio::Interest,
 };
 use std::{
@@ -72,7 +73,7 @@ pub struct Setup {
     /// Take a port that this host's NAT uses.
     pub force: bool,
     /// The assumed address.
-    pub persona: Option<AssumedAddress>,
+    pub assumed: Option<LocalAddress>,
     /// Follow neighbours' announcements of their link addresses.
     pub hears_neighbours: bool,
     /// The back end of the guards.
@@ -113,11 +114,11 @@ pub struct Engine {
     /// Maximum of the flows' buffers since memory was last released, in bytes.
     most_memory: u64,
     monitor: Monitor,
-    door: Ingress,
+    ingress: Ingress,
     /// Our interfaces in their last known state, by index.
     interfaces: HashMap<u32, Interface>,
     /// The programs that ran before the guards at their attachment; a later query takes a capability.
-    ahead: Vec<String>,
+    earlier_programs: Vec<String>,
     sandbox: Sandbox,
 }
 
@@ -141,9 +142,9 @@ impl Engine {
             },
             remote_port: setup.remotes.first().map(SocketAddr::port).filter(|port| *port != 0),
             loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
-            neighbour_discovery: setup.persona.is_some() || setup.hears_neighbours,
+            neighbour_discovery: setup.assumed.is_some() || setup.hears_neighbours,
             table: if setup.flows > 0 { setup.flows + MAX_ENDED } else { 0 },
-            assumed_mac: setup.persona.map(|persona| persona.mac),
+            assumed_mac: setup.assumed.map(|assumed| assumed.mac),
         }))?
         .with_overrides(setup.overrides);
         let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.return_interfaces).collect();
@@ -153,7 +154,7 @@ impl Engine {
         };
         let mut link = PacketSocket::open(&link::Options {
             interface: single,
-            capture: programs.capture_fd(),
+            filter: Some(SocketFilter::Extended(programs.capture_fd())),
             vnet_header: setup.vnet_header,
             overrides: setup.overrides,
             segmentation: setup.segmentation,
@@ -161,8 +162,8 @@ impl Engine {
             timestamps: false,
             receive_buffer: memory.frames,
         })?;
-        if let Some(persona) = setup.persona {
-            link.set_promiscuous(persona.interface)?;
+        if let Some(assumed) = setup.assumed {
+            link.set_promiscuous(assumed.interface)?;
         }
         link.bind()?;
         let watched =
@@ -181,11 +182,12 @@ impl Engine {
         if let Some(guard) = guards.first() {
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
         }
-        let ahead = guards.iter().flat_map(|guard| guard.ahead().unwrap_or_default()).collect();
+        let earlier_programs =
+            guards.iter().flat_map(|guard| guard.earlier_programs().unwrap_or_default()).collect();
         let mut stack = Stack::new(setup.settings.clone(), unpredictable);
         stack.limit_memory(memory.connections);
-        stack.ask_ways_back();
-        let door = Ingress::new(setup, port.number());
+        stack.require_return_routes();
+        let ingress = Ingress::new(setup, port.number());
         Ok(Engine {
             stack,
             link,
@@ -201,21 +203,22 @@ impl Engine {
             leak: Leak::default(),
             most_memory: 0,
             monitor,
-            door,
+            ingress,
             interfaces: setup.interfaces.iter().map(|i| (i.index, i.clone())).collect(),
-            ahead,
+            earlier_programs,
             sandbox: setup.sandbox,
         })
     }
 
-    /// Returns the size limits of packets on an interface, where the route allows `mtu` bytes.
+    /// Returns the limits of packets on an interface, where the route allows `mtu` bytes.
     pub fn path(&self, interface: &Interface, mtu: u32) -> Path {
         let max_segments = match self.link.offloads().segmentation {
             true => interface.gso_max_segs as usize,
             false => 1,
         };
         let max_frame = (interface.gso_max_size as usize).min(MAX_FRAME).saturating_sub(FRAME_MARGIN);
-        Path { mtu: mtu as usize, max_frame, max_segments }
+        let ipv6_hop_limit = interface.ipv6_hop_limit;
+        Path { mtu: mtu as usize, max_frame, max_segments, ipv6_hop_limit }
     }
 
     /// Returns the paths of a listener's interfaces, by index.
@@ -224,7 +227,7 @@ impl Engine {
     }
 
     /// Returns the number of packets that the guard has dropped.
-    pub fn kept(&self) -> u64 {
+    pub fn guard_drops(&self) -> u64 {
         self.programs.counters().dropped
     }
 
@@ -268,14 +271,14 @@ impl Engine {
                 Ok(Some(received)) => {
                     let Received { frame, .. } = received;
                     let shown = Received { frame: &mut *frame, ..received };
-                    if let Some(data) = self.door.show(now, shown, &mut self.stack, &mut host)
+                    if let Some(data) = self.ingress.hand_over(now, shown, &mut self.stack, &mut host)
                         && let Some(data) = self.stack.received_data(now, &data, frame)
                     {
                         task.deliver(now, data)?;
                     }
                 }
                 Ok(None) => {
-                    self.door.show_parked(now, &mut self.stack, &mut host);
+                    self.ingress.retry_parked(now, &mut self.stack, &mut host);
                     return Ok(taken > 0);
                 }
                 Err(error @ LinkError::Down { .. }) => {
@@ -303,7 +306,7 @@ impl Engine {
             let Some(flow) = self.stack.peek(&tuple) else { continue };
             let interface = flow.next_hop().interface;
             if let Some(address) = self.monitor.next_hop(interface, tuple.local.ip(), tuple.remote.ip()) {
-                log::debug!("{tuple}: the way back leads to {address}");
+                log::debug!("{tuple}: the route back leads to {address}");
                 self.stack.locate(&tuple, address);
             }
         }
@@ -318,7 +321,7 @@ impl Engine {
                 false => self.programs.table().into_iter().for_each(|table| table.remove(&tuple)),
             }
         }
-        if let Some(time) = self.stack.expects_strangers(now)
+        if let Some(time) = self.stack.expects_cookies(now)
             && now + time > self.unsure_until + CHECK_INTERVAL
         {
             // Once a second in a SYN flood, not for each SYN.
@@ -393,13 +396,13 @@ impl Engine {
         for change in self.monitor.changes()? {
             match change {
                 Change::Neighbour { interface, address, mac } => {
-                    self.stack.move_neighbour(now, interface, address, mac, Source::Kernel);
-                    self.stack.forget_ways_back();
+                    self.stack.move_neighbour(now, interface, address, mac, AnnouncementSource::Kernel);
+                    self.stack.forget_return_routes();
                 }
                 Change::Interface(interface) => self.change_interface(now, interface),
                 Change::InterfaceGone(index) => self.lose_interface(index)?,
                 Change::Missed => {
-                    self.stack.forget_ways_back();
+                    self.stack.forget_return_routes();
                     for index in self.interfaces.keys().copied().collect::<Vec<_>>() {
                         match self.monitor.interface(index)? {
                             Some(interface) => self.change_interface(now, interface),
@@ -421,7 +424,7 @@ impl Engine {
             log::info!("interface {} is called {} now", was.name, is.name);
         }
         let was = std::mem::replace(was, is.clone());
-        self.stack.forget_ways_back();
+        self.stack.forget_return_routes();
         self.stack.change_interface(now, &was, &is);
     }
 
@@ -429,7 +432,7 @@ impl Engine {
     /// one.
     fn lose_interface(&mut self, index: u32) -> Result<(), Error> {
         let Some(Interface { name, .. }) = self.interfaces.remove(&index) else { return Ok(()) };
-        self.stack.strand(index, &name);
+        self.stack.fail_interface(index, &name);
         match self.interfaces.is_empty() {
             true => Err(LinkError::Gone { interface: name }.into()),
             false => Ok(()),
@@ -459,7 +462,7 @@ impl Engine {
     /// freed.
     pub fn check(&mut self) {
         if self.leak.grew(&self.programs.counters()) {
-            let who = match self.ahead.as_slice() {
+            let who = match self.earlier_programs.as_slice() {
                 [] => "a program that was attached at tc ingress after netkat had started".to_owned(),
                 names => names.join(", "),
             };

@@ -1,4 +1,4 @@
-//! The path of a frame from the link into the stack: answers the stack's questions for the way back to a
+//! The path of a frame from the link into the stack: answers the stack's queries for the route back to a
 //! source, and queues frames until a neighbour has told its link address.
 use super::{
     Setup,
@@ -7,7 +7,7 @@ use super::{
 use crate::{
     host::{interface::Interface, monitor::Monitor},
     link::Received,
-    stack::{FrameResult, InOrder, Question, Stack},
+    stack::{FrameResult, InOrder, Stack, UnverifiedSource},
 };
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -49,9 +49,9 @@ impl Ingress {
         Ingress { filter: ReversePathFilter::new(setup, port), parked: Vec::new() }
     }
 
-    /// Hands a frame to the stack, and once more if the stack needed the way back first. Returns the data that
+    /// Hands a frame to the stack, and once more if the stack needed the route back first. Returns the data that
     /// the stack has left in the frame.
-    pub fn show(
+    pub fn hand_over(
         &mut self,
         now: Duration,
         received: Received<'_>,
@@ -60,20 +60,24 @@ impl Ingress {
     ) -> Option<InOrder> {
         let Received { frame, .. } = received;
         let first = Received { frame: &mut *frame, ..received };
-        let question = match stack.ingress(now, first) {
-            FrameResult::Ask(question) => question,
+        let unverified = match stack.ingress(now, first) {
+            FrameResult::Unverified(unverified) => unverified,
             FrameResult::Data(data) => return Some(data),
             FrameResult::Done => return None,
         };
-        match self.find(now, &question, stack, host) {
-            ReversePath::Found(way) => stack.learn(question, Some(way)),
+        match self.find(now, &unverified, stack, host) {
+            ReversePath::Found(route) => stack.learn_return_route(unverified, Some(route)),
             ReversePath::None(reason) => {
-                log::debug!("no answer to {} on interface {}: {reason}", question.remote, question.interface);
-                stack.learn(question, None);
+                log::debug!(
+                    "no answer to {} on interface {}: {reason}",
+                    unverified.remote,
+                    unverified.interface
+                );
+                stack.learn_return_route(unverified, None);
                 return None;
             }
             ReversePath::Unresolved { from, neighbour } => {
-                stack.solicit(now, question.local, &from, neighbour);
+                stack.solicit(now, unverified.local, &from, neighbour);
                 let waiting: usize = self.parked.iter().map(|parked| parked.frame.len()).sum();
                 if self.parked.len() < MAX_PARKED && waiting + frame.len() <= MAX_PARKED_BYTES {
                     let (interface, until) = (from.interface, now + PATIENCE);
@@ -85,20 +89,20 @@ impl Ingress {
         }
         match stack.ingress(now, Received { frame, ..received }) {
             FrameResult::Data(data) => Some(data),
-            // The stack has its answer and asks no second question.
-            FrameResult::Ask(_) | FrameResult::Done => None,
+            // The stack knows the route now and does not ask twice.
+            FrameResult::Unverified(_) | FrameResult::Done => None,
         }
     }
 
     /// Hands on the queued frames whose neighbour has answered, and drops those that have waited too long.
-    pub fn show_parked(&mut self, now: Duration, stack: &mut Stack, host: &mut HostTables<'_>) {
+    pub fn retry_parked(&mut self, now: Duration, stack: &mut Stack, host: &mut HostTables<'_>) {
         for mut parked in std::mem::take(&mut self.parked) {
             match stack.solicited(now, parked.interface, parked.neighbour) {
                 _ if now >= parked.until => {}
                 None => self.parked.push(parked),
                 Some(_) => {
                     let received = Received { frame: &mut parked.frame, ..parked.received };
-                    if let Some(data) = self.show(now, received, stack, host) {
+                    if let Some(data) = self.hand_over(now, received, stack, host) {
                         drop(stack.received_data(now, &data, &parked.frame));
                     }
                 }
@@ -109,11 +113,11 @@ impl Ingress {
     fn find(
         &self,
         now: Duration,
-        question: &Question,
+        unverified: &UnverifiedSource,
         stack: &Stack,
         host: &mut HostTables<'_>,
     ) -> ReversePath {
         let solicited = |interface, neighbour| stack.solicited(now, interface, neighbour);
-        self.filter.find(question, host.monitor, host.interfaces, &solicited)
+        self.filter.find(unverified, host.monitor, host.interfaces, &solicited)
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod egress;
 mod engine;
 mod event_loop;
 mod ingress;
+mod local_end;
 pub(crate) mod memory_budget;
 mod nat;
 mod port;
@@ -30,9 +31,10 @@ use std::{
     time::Duration,
 };
 
-pub use egress::{Egress, EgressError, EgressRequest, Hop};
+pub use egress::{Egress, EgressError, EgressRequest, NextHopAddress};
 pub use engine::{Engine, Setup};
 pub use event_loop::{Task, Turn};
+pub(crate) use local_end::{Egresses, LocalEnd, SharedEnd};
 pub use port::Port;
 
 /// The reason why a run cannot begin, or has to end.

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 /// # Errors
 /// [`Error::Translated`] with the rule's place. Rules that cannot be read are no error.
 pub fn refuse_translated(setup: &Setup, port: u16) -> Result<(), Error> {
-    if !setup.remotes.is_empty() || setup.persona.is_some() {
+    if !setup.remotes.is_empty() || setup.assumed.is_some() {
         return Ok(());
     }
     let at: Vec<_> = setup.local.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
@@ -61,7 +61,8 @@ pub fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
     let found = match setup.remotes.as_slice() {
         [] if setup.protocol == Protocol::Udp => conntrack::at_port(Protocol::Udp, &setup.local, port),
         remotes => {
-            own_tuples(setup, remotes, port).find_map(|tuple| conntrack::twin(&tuple).transpose()).transpose()
+            let mut tuples = own_tuples(setup, remotes, port);
+            tuples.find_map(|tuple| conntrack::translated_connection(&tuple).transpose()).transpose()
         }
     };
     match found {

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 /// Ephemeral ports at an address that is not the host's (RFC 6335, section 6).
 const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
-/// Maximum ephemeral ports to try, of which masqueraded connections may use some.
+/// Maximum ephemeral ports of a listener to try, of which NAT may use some.
 const FREE_PORT_ATTEMPTS: usize = 16;
 
 /// A port of ours, held against other processes for as long as this value lives.
@@ -19,16 +19,23 @@ pub struct Port {
 }
 
 impl Port {
-    /// Takes the port that `setup` names, or any free one. Call it before anything else is opened, so that
-    /// missing privileges show here; a low port takes its privilege at an assumed address, too.
+    /// Checks the privileges that taking a port begins with. Call it before anything else is opened.
+    ///
+    /// # Errors
+    /// [`Error::Capability`].
+    pub(super) fn require_privileges() -> Result<(), Error> {
+        capability::require(Capability::NetRaw, "open a packet socket")?;
+        capability::require(Capability::NetAdmin, "attach the ingress guard")?;
+        Ok(capability::require(Capability::Bpf, "load its eBPF programs")?)
+    }
+
+    /// Takes the port that `setup` names, or any free one. A low port takes its privilege at an assumed address, too.
     ///
     /// # Errors
     /// [`Error::Capability`], [`Error::Kernel`] where another socket has the port, [`Error::Translated`] and
     /// [`Error::Masqueraded`] where this host's NAT uses it.
     pub fn take(setup: &Setup) -> Result<Port, Error> {
-        capability::require(Capability::NetRaw, "open a packet socket")?;
-        capability::require(Capability::NetAdmin, "attach the ingress guard")?;
-        capability::require(Capability::Bpf, "load its eBPF programs")?;
+        Port::require_privileges()?;
         if setup.lease.is_empty() {
             // The kernel checks privileges at bind(2) only, and nothing is bound here.
             capability::require_port(setup.port)?;

@@ -73,7 +73,7 @@ impl Reactor {
             Err(error) => return Err(error.into()),
         }
         let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-        interests.zip(&fds).filter(|(_, fd)| is_ready(fd)).for_each(|(interest, _)| interest.tell());
+        interests.zip(&fds).filter(|(_, fd)| is_ready(fd)).for_each(|(interest, _)| interest.set_ready());
         let signalled = fds.last().is_some_and(is_ready);
         if lines.is_some() {
             stderr::flush();

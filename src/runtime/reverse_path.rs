@@ -17,6 +17,7 @@ use super::Setup;
 use crate::{
     host::{
         interface::{Framing, Interface},
+        metrics::Metrics,
         monitor::Monitor,
         neighbour::NeighbourState,
         netlink::NetlinkError,
@@ -24,8 +25,9 @@ use crate::{
         sysctl,
     },
     link::{LinkHeader, NextHop},
+    neighbour::Neighbour,
     net::{MacAddr, Protocol},
-    stack::{Neighbour, Question, WayBack},
+    stack::{ReturnRoute, UnverifiedSource},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -39,6 +41,7 @@ const MAX_UPPERS: usize = 4;
 pub(super) struct ReversePathFilter {
     protocol: Protocol,
     port: u16,
+    traffic_class: u8,
     role: Role,
 }
 
@@ -51,12 +54,12 @@ enum Role {
     AssumedAddress(MacAddr),
 }
 
-/// The way back to a source.
+/// The route back to a source.
 pub(super) enum ReversePath {
     /// The next hop and its link address are known.
-    Found(WayBack),
+    Found(ReturnRoute),
     /// No route leads back.
-    None(Reason),
+    None(NoReturnRoute),
     /// The neighbour's link address is unknown.
     Unresolved {
         /// Interface and link address to solicit from.
@@ -68,7 +71,7 @@ pub(super) enum ReversePath {
 
 /// The reason why no route leads back.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Reason {
+pub(super) enum NoReturnRoute {
     #[error("the interface is not one that we listen to")]
     Interface,
     #[error("{0} is not an address of the interface")]
@@ -89,9 +92,9 @@ impl ReversePathFilter {
     /// Reads the host's settings. Call it before the sandbox closes the file system.
     pub fn new(setup: &Setup, port: u16) -> ReversePathFilter {
         let all = || setup.interfaces.iter().chain(&setup.return_interfaces);
-        let role = match (setup.remotes.is_empty(), setup.persona) {
+        let role = match (setup.remotes.is_empty(), setup.assumed) {
             (false, _) => Role::Client(all().map(|interface| interface.index).collect()),
-            (true, Some(persona)) => Role::AssumedAddress(persona.mac),
+            (true, Some(assumed)) => Role::AssumedAddress(assumed.mac),
             (true, None) => {
                 let is_strict = |interface: &&Interface| {
                     sysctl::is_reverse_path_strict(&interface.name).unwrap_or_else(|error| {
@@ -102,45 +105,55 @@ impl ReversePathFilter {
                 Role::Listener { strict: all().filter(is_strict).map(|interface| interface.index).collect() }
             }
         };
-        ReversePathFilter { protocol: setup.protocol, port, role }
+        ReversePathFilter {
+            protocol: setup.protocol,
+            port,
+            traffic_class: setup.settings.traffic_class,
+            role,
+        }
     }
 
-    /// Finds the way back for `question`. `solicited` returns what a neighbour answered to the stack's
+    /// Finds the route back for `unverified`. `solicited` returns what a neighbour answered to the stack's
     /// solicitation.
     pub fn find(
         &self,
-        question: &Question,
+        unverified: &UnverifiedSource,
         monitor: &mut Monitor,
         interfaces: &HashMap<u32, Interface>,
         solicited: &dyn Fn(u32, IpAddr) -> Option<MacAddr>,
     ) -> ReversePath {
-        let mut search = Search { ways: self, question, monitor, interfaces, solicited };
+        let metrics = Metrics::default();
+        let mut search = Search { filter: self, unverified, monitor, interfaces, solicited, metrics };
         let found = match &self.role {
-            Role::Client(own) if own.contains(&question.interface) => Ok(ReversePath::Found(TO_SENDER)),
-            Role::Client(_) => Err(Reason::Interface),
-            Role::AssumedAddress(_) => search.as_persona(),
-            Role::Listener { strict } => search.as_listener(strict.contains(&question.interface)),
+            Role::Client(own) if own.contains(&unverified.interface) => Ok(to_sender(metrics)),
+            Role::Client(_) => Err(NoReturnRoute::Interface),
+            Role::AssumedAddress(_) => search.as_assumed_address(),
+            Role::Listener { strict } => search.as_listener(strict.contains(&unverified.interface)),
         };
         found.unwrap_or_else(ReversePath::None)
     }
 }
 
-/// The way back to the sender of the frame.
-const TO_SENDER: WayBack = WayBack { next_hop: None, neighbour: Neighbour::Sender(None) };
+/// The route back to the sender of the frame.
+fn to_sender(metrics: Metrics) -> ReversePath {
+    ReversePath::Found(ReturnRoute { next_hop: None, neighbour: Neighbour::Sender(None), metrics })
+}
 
 struct Search<'a> {
-    ways: &'a ReversePathFilter,
-    question: &'a Question,
+    filter: &'a ReversePathFilter,
+    unverified: &'a UnverifiedSource,
     monitor: &'a mut Monitor,
     interfaces: &'a HashMap<u32, Interface>,
     solicited: &'a dyn Fn(u32, IpAddr) -> Option<MacAddr>,
+    /// The metrics of the last route found.
+    metrics: Metrics,
 }
 
 impl Search<'_> {
-    fn as_listener(&mut self, strict: bool) -> Result<ReversePath, Reason> {
-        let Question { interface, local, remote, .. } = *self.question;
+    fn as_listener(&mut self, strict: bool) -> Result<ReversePath, NoReturnRoute> {
+        let UnverifiedSource { interface, local, remote, .. } = *self.unverified;
         if !self.interfaces.contains_key(&interface) {
-            return Err(Reason::Interface);
+            return Err(NoReturnRoute::Interface);
         }
         let uppers = self.uppers(interface);
         let top = uppers.iter().rev().find(|(_, vrf)| !vrf).map_or(interface, |(index, _)| *index);
@@ -159,7 +172,7 @@ impl Search<'_> {
             return self.towards(interface, nexthop);
         }
         if strict || remote.is_ipv6() {
-            return Err(Reason::Elsewhere(nexthops.first().map_or(0, |nexthop| nexthop.interface)));
+            return Err(NoReturnRoute::Elsewhere(nexthops.first().map_or(0, |nexthop| nexthop.interface)));
         }
         if let Some(nexthop) =
             nexthops.iter().find(|nexthop| self.interfaces.contains_key(&nexthop.interface))
@@ -169,18 +182,18 @@ impl Search<'_> {
         // A route that a lookup without interface passes over may lead out of this one.
         let bound = self.nexthops(Some(local), Some(interface))?;
         let nexthop = bound.iter().find(|nexthop| nexthop.interface == interface);
-        nexthop.map_or(Err(Reason::Elsewhere(0)), |nexthop| self.towards(interface, nexthop))
+        nexthop.map_or(Err(NoReturnRoute::Elsewhere(0)), |nexthop| self.towards(interface, nexthop))
     }
 
-    fn as_persona(&mut self) -> Result<ReversePath, Reason> {
-        let Question { interface, remote, .. } = *self.question;
+    fn as_assumed_address(&mut self) -> Result<ReversePath, NoReturnRoute> {
+        let UnverifiedSource { interface, remote, .. } = *self.unverified;
         let nexthops = match self.nexthops(None, is_link_local(remote).then_some(interface)) {
-            Err(error @ Reason::Kind(_)) => return Err(error),
+            Err(error @ NoReturnRoute::Kind(_)) => return Err(error),
             nexthops => nexthops.unwrap_or_default(),
         };
         match nexthops.iter().find(|nexthop| nexthop.interface == interface) {
             Some(nexthop) => self.towards(interface, nexthop),
-            None => Ok(ReversePath::Found(TO_SENDER)),
+            None => Ok(to_sender(self.metrics)),
         }
     }
 
@@ -205,37 +218,51 @@ impl Search<'_> {
     }
 
     /// Checks that a link-local address of ours belongs to this interface.
-    fn check_scope(&mut self, local: IpAddr, interface: u32) -> Result<(), Reason> {
+    fn check_scope(&mut self, local: IpAddr, interface: u32) -> Result<(), NoReturnRoute> {
         match self.monitor.route(&self.query(None, local, Some(interface))) {
             Ok(entry) if entry.kind == RouteType::Local => Ok(()),
-            _ => Err(Reason::Scope(local)),
+            _ => Err(NoReturnRoute::Scope(local)),
         }
     }
 
     /// Returns the next hops of the route to the source.
-    fn nexthops(&mut self, local: Option<IpAddr>, bound: Option<u32>) -> Result<Vec<FibNexthop>, Reason> {
-        let query = self.query(local, self.question.remote, bound);
-        let entry = self.monitor.route(&query).map_err(Reason::Route)?;
+    fn nexthops(
+        &mut self,
+        local: Option<IpAddr>,
+        bound: Option<u32>,
+    ) -> Result<Vec<FibNexthop>, NoReturnRoute> {
+        let query = self.query(local, self.unverified.remote, bound);
+        let entry = self.monitor.route(&query).map_err(NoReturnRoute::Route)?;
+        self.metrics = entry.metrics;
         match entry.kind {
             RouteType::Unicast => Ok(entry.nexthops),
-            kind => Err(Reason::Kind(kind)),
+            kind => Err(NoReturnRoute::Kind(kind)),
         }
     }
 
     fn query(&self, source: Option<IpAddr>, destination: IpAddr, interface: Option<u32>) -> Query {
-        let port = source.is_some().then_some(self.ways.port);
-        let query = Query::to(SocketAddr::new(destination, 0), self.ways.protocol);
-        Query { source, interface, source_port: port, destination_port: None, ..query }
+        let port = source.is_some().then_some(self.filter.port);
+        let query = Query::to(SocketAddr::new(destination, 0), self.filter.protocol);
+        Query {
+            source,
+            interface,
+            source_port: port,
+            destination_port: None,
+            traffic_class: self.filter.traffic_class,
+            ..query
+        }
     }
 
     /// Resolves a next hop's link address, for packets that leave by `interface`: the next hop's, or a port
     /// of it.
-    fn towards(&mut self, interface: u32, nexthop: &FibNexthop) -> Result<ReversePath, Reason> {
-        let Question { remote, sender, .. } = *self.question;
-        let arrival = interface == self.question.interface;
-        let Some(out) = self.interfaces.get(&interface) else { return Err(Reason::Elsewhere(interface)) };
+    fn towards(&mut self, interface: u32, nexthop: &FibNexthop) -> Result<ReversePath, NoReturnRoute> {
+        let UnverifiedSource { remote, sender, .. } = *self.unverified;
+        let arrival = interface == self.unverified.interface;
+        let Some(out) = self.interfaces.get(&interface) else {
+            return Err(NoReturnRoute::Elsewhere(interface));
+        };
         let neighbour = nexthop.gateway.unwrap_or(remote);
-        let source = match self.ways.role {
+        let source = match self.filter.role {
             Role::AssumedAddress(mac) => mac,
             _ => out.mac.unwrap_or_default(),
         };
@@ -245,15 +272,18 @@ impl Search<'_> {
             Ok(Framing::Ethernet) if !out.no_arp => {}
             Ok(Framing::None) => {
                 let next_hop = Some(next_hop(LinkHeader::None));
-                return Ok(ReversePath::Found(WayBack { next_hop, neighbour: Neighbour::Fixed }));
+                let neighbour = Neighbour::Fixed;
+                return Ok(ReversePath::Found(ReturnRoute { next_hop, neighbour, metrics: self.metrics }));
             }
-            _ if arrival => return Ok(ReversePath::Found(TO_SENDER)),
-            _ => return Err(Reason::Elsewhere(interface)),
+            _ if arrival => return Ok(to_sender(self.metrics)),
+            _ => return Err(NoReturnRoute::Elsewhere(interface)),
         }
+        let metrics = self.metrics;
         let to = |mac, neighbour| {
-            Ok(ReversePath::Found(WayBack { next_hop: Some(next_hop(header(mac))), neighbour }))
+            Ok(ReversePath::Found(ReturnRoute { next_hop: Some(next_hop(header(mac))), neighbour, metrics }))
         };
-        let entry = self.monitor.neighbour(nexthop.interface, neighbour).map_err(Reason::Neighbours)?;
+        let entry =
+            self.monitor.neighbour(nexthop.interface, neighbour).map_err(NoReturnRoute::Neighbours)?;
         let entry = entry.filter(|entry| entry.valid()).and_then(|entry| Some((entry.state, entry.mac?)));
         let here = sender.filter(|_| arrival);
         // If frames come from the next hop, they tell when it moves. Frames from elsewhere, as from a load
@@ -264,7 +294,7 @@ impl Search<'_> {
         };
         match (entry, (self.solicited)(interface, neighbour)) {
             (Some((NeighbourState::Permanent, mac)), _) => match here {
-                Some(sender) if sender != mac => Err(Reason::ByHand { neighbour, mac }),
+                Some(sender) if sender != mac => Err(NoReturnRoute::ByHand { neighbour, mac }),
                 _ => to(mac, Neighbour::Fixed),
             },
             // Reachable, or confirmed by the frame.

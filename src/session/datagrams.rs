@@ -319,7 +319,7 @@ impl<'a> DatagramConversation<'a> {
             counters: engine.stack.datagrams.counters(),
             peer: engine.stack.datagrams.peer(),
             lost: engine.statistics().dropped.into(),
-            kept: engine.kept(),
+            kept: engine.guard_drops(),
             first_byte: self.heard_at.map(since),
             duration: since(engine.reactor.now()),
         }

@@ -13,7 +13,7 @@ use crate::{
     net::count,
     runtime,
     stack::{
-        Failure,
+        FlowFailure,
         icmp::{IcmpError, Reason},
     },
     stdio,
@@ -64,13 +64,13 @@ pub(crate) enum Error {
 
 impl Error {
     /// Returns the error of a flow's failure.
-    pub fn of(target: SocketAddr, failure: &Failure) -> Error {
+    pub fn of(target: SocketAddr, failure: &FlowFailure) -> Error {
         match failure {
-            Failure::Refused => Error::Refused(target),
-            Failure::Reset => Error::Reset(target),
-            Failure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
-            Failure::Vanished => Error::Vanished(target),
-            Failure::InterfaceGone(name) => Error::InterfaceGone { target, interface: name.clone() },
+            FlowFailure::Refused => Error::Refused(target),
+            FlowFailure::Reset => Error::Reset(target),
+            FlowFailure::Rejected(error) => Error::Rejected { target, error: Box::new(*error) },
+            FlowFailure::Vanished => Error::Vanished(target),
+            FlowFailure::InterfaceGone(name) => Error::InterfaceGone { target, interface: name.clone() },
         }
     }
 

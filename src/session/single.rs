@@ -8,7 +8,7 @@ use crate::{
     net::{FiveTuple, count},
     recovery::Stats,
     runtime::{Engine, Task, Turn, children::Ended},
-    stack::{Counters, Flow, Phase, ReceivedData, Stack},
+    stack::{Flow, FlowCounters, Phase, ReceivedData, Stack},
     stdio::{self, Channel, Interest, StandardStreams},
 };
 use nix::unistd::Pid;
@@ -26,7 +26,7 @@ const LAST_ACK: Duration = Duration::from_secs(1);
 /// The counters of a connection at its end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Summary {
-    pub counters: Counters,
+    pub counters: FlowCounters,
     pub stats: Stats,
     /// Packets that the guard dropped before the kernel's stack.
     pub kept: u64,
@@ -45,7 +45,7 @@ impl Summary {
         Summary {
             counters,
             stats: flow.map(|flow| flow.recovery().stats()).unwrap_or_default(),
-            kept: engine.kept(),
+            kept: engine.guard_drops(),
             // Data may arrive with the handshake's last segment, before the connection counts as established.
             first_byte: counters.first_data_at.map(|at| at.saturating_sub(start)),
             duration: engine.reactor.now() - start,

@@ -4,11 +4,16 @@
 //! and a [`CapturedFrame`](super::CapturedFrame). A reader yields the records of a file in order:
 //! each interface before its frames. Frames borrow from the reader's buffer.
 mod format;
+mod names;
+mod obsolete;
+mod packet;
 mod reader;
+mod signature;
 mod writer;
 
 pub use self::{
-    format::{CaptureError, InterfaceDescription, InterfaceStatistics},
+    format::{CaptureError, InterfaceDescription, InterfaceStatistics, SkippedBlocks},
+    names::addresses_in,
     reader::{CaptureReader, CaptureRecord},
     writer::CaptureWriter,
 };

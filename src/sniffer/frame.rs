@@ -33,6 +33,10 @@ pub enum LinkType {
     Null,
     /// OpenBSD loopback: the address family in network byte order (LINKTYPE_LOOP).
     Loop,
+    /// Netfilter's log: packets in attributes of netlink (LINKTYPE_NFLOG).
+    Nflog,
+    /// PPP, with or without the address and control fields of HDLC framing (LINKTYPE_PPP).
+    Ppp,
     /// A link type that the decoder does not know, by its number in capture files.
     Other(u16),
 }

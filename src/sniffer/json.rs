@@ -5,15 +5,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    decode::{Arp, DecodedFrame, Icmp, Ip, Network, Tcp, Transport, Udp},
-    frame::CapturedFrame,
+    decode::{Arp, DecodedFrame, Icmp, Ip, Network, Tcp, Transport, Tunnel, Udp},
+    frame::{CapturedFrame, LinkType},
     names,
 };
 use crate::text::escape_control;
 
-/// A packet's object. Fields that the packet does not have are left out.
-#[derive(Default, Serialize)]
-struct PacketObject<'a> {
+/// A frame's object. Fields that the frame does not have are left out.
+#[derive(Serialize)]
+struct FrameObject<'a> {
     /// RFC 3339, UTC, nanoseconds.
     time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -22,6 +22,31 @@ struct PacketObject<'a> {
     /// Length on the wire, in bytes.
     length: usize,
     captured: usize,
+    /// Not all bytes were captured.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cut: bool,
+    /// The number of a link type that the decoder does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link_type: Option<u16>,
+    #[serde(flatten)]
+    packet: PacketObject<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gso_size: Option<u16>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    checksum_partial: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    guarded: bool,
+    /// The innermost payload, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<String>,
+}
+
+/// The headers of a packet: the frame's own, or those in a tunnel.
+#[derive(Default, Serialize)]
+struct PacketObject<'a> {
+    /// The header of the tunnel around this packet.
+    #[serde(flatten)]
+    tunnel: Option<&'a Tunnel>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source_mac: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,6 +55,8 @@ struct PacketObject<'a> {
     ethertype: Option<u16>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     vlan: Vec<VlanObject>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ppp: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     arp: Option<&'a Arp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,16 +68,10 @@ struct PacketObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     icmp: Option<IcmpObject<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    gso_size: Option<u16>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    checksum_partial: bool,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    guarded: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
-    /// In hexadecimal.
+    /// The packet that this one carries in a tunnel.
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<String>,
+    inner: Option<Box<PacketObject<'a>>>,
 }
 
 #[derive(Serialize)]
@@ -75,45 +96,68 @@ pub fn append(
     interface: Option<&str>,
     payload: bool,
 ) {
-    let link = &decoded.link;
-    let mut object = PacketObject {
+    let captured = frame.captured();
+    let object = FrameObject {
         time: rfc3339(frame),
         interface: interface.map(escape_control),
         direction: names::direction(frame.direction),
         length: frame.length,
-        captured: frame.captured(),
-        source_mac: link.source.map(|mac| mac.to_string()),
-        destination_mac: link.destination.map(|mac| mac.to_string()),
-        ethertype: link.ethertype,
-        vlan: (link.vlan.iter())
-            .map(|tag| VlanObject { tpid: tag.tpid, id: tag.id(), priority: tag.priority() })
-            .collect(),
+        captured,
+        cut: captured < frame.length,
+        link_type: match frame.link_type {
+            LinkType::Other(number) => Some(number),
+            _ => None,
+        },
+        packet: PacketObject::new(decoded),
         gso_size: frame.gso_size,
         checksum_partial: frame.checksum_partial,
         guarded: frame.guarded,
-        problem: decoded.problem.map(|problem| format!("{}: {problem}", problem.label())),
         payload: payload.then(|| hex(frame.bytes(decoded.payload.clone()))),
-        ..PacketObject::default()
     };
-    match &decoded.network {
-        Network::Arp(arp) => object.arp = Some(arp),
-        Network::Ip(ip) => {
-            object.ip = Some(ip);
-            match &ip.transport {
-                Transport::Tcp(tcp) => object.tcp = Some(tcp),
-                Transport::Udp(udp) => object.udp = Some(udp),
-                Transport::Icmp(icmp) => {
-                    let name = names::icmp(ip.protocol, icmp.kind).unwrap_or("unknown");
-                    object.icmp = Some(IcmpObject { name, icmp });
-                }
-                Transport::Fragment | Transport::Unknown | Transport::Malformed { .. } => {}
-            }
-        }
-        Network::Unknown | Network::Malformed => {}
-    }
     // Writing to a Vec cannot fail, and all keys are strings.
     let _ = serde_json::to_writer(&mut *out, &object);
     out.push(b'\n');
+}
+
+impl<'a> PacketObject<'a> {
+    /// Returns the object of a packet with those in its tunnels, which the decoder bounds.
+    fn new(decoded: &'a DecodedFrame) -> Self {
+        let link = &decoded.link;
+        let mut object = PacketObject {
+            source_mac: link.source.map(|mac| mac.to_string()),
+            destination_mac: link.destination.map(|mac| mac.to_string()),
+            ethertype: link.ethertype,
+            vlan: (link.vlan.iter())
+                .map(|tag| VlanObject { tpid: tag.tpid, id: tag.id(), priority: tag.priority() })
+                .collect(),
+            ppp: link.ppp,
+            problem: decoded.problem.map(|problem| format!("{}: {problem}", problem.label())),
+            inner: decoded.inner.as_ref().map(|inner| {
+                let packet = PacketObject::new(&inner.packet);
+                Box::new(PacketObject { tunnel: Some(&inner.tunnel), ..packet })
+            }),
+            ..PacketObject::default()
+        };
+        match &decoded.network {
+            Network::Arp(arp) => object.arp = Some(arp),
+            Network::Ip(ip) => object.add_ip(ip),
+            Network::Unknown | Network::Malformed => {}
+        }
+        object
+    }
+
+    fn add_ip(&mut self, ip: &'a Ip) {
+        self.ip = Some(ip);
+        match &ip.transport {
+            Transport::Tcp(tcp) => self.tcp = Some(tcp),
+            Transport::Udp(udp) => self.udp = Some(udp),
+            Transport::Icmp(icmp) => {
+                let name = names::icmp(ip.protocol, icmp.kind).unwrap_or("unknown");
+                self.icmp = Some(IcmpObject { name, icmp });
+            }
+            Transport::Fragment | Transport::Unknown | Transport::Malformed { .. } => {}
+        }
+    }
 }
 
 /// Returns the time of a frame; a time beyond the year 9999, from a forged file, becomes the epoch.

@@ -5,20 +5,19 @@
 //! gVisor lacks follow at the end of the line as ` name:value`, each only if the packet has it. The
 //! text of the date is cached for a second. Only numbers and addresses come from the wire, and
 //! interface names are escaped, so no control character reaches the terminal.
+mod tcp;
+
 use std::{net::IpAddr, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    decode::{Arp, DecodedFrame, Icmp, Ip, Network, Problem, Tcp, TcpOptions, Transport, Udp},
+    decode::{Arp, DecodedFrame, Icmp, Ip, LinkLayer, Network, Problem, Transport, Tunnel, Udp},
     frame::{CapturedFrame, LinkType},
     names,
     text::AppendText,
 };
-use crate::{
-    net::ip_protocol::{ICMP, ICMPV6},
-    text::escape_control,
-};
+use crate::text::escape_control;
 
 /// A formatter of packets as lines.
 pub struct LineFormatter {
@@ -41,6 +40,11 @@ impl LineFormatter {
         LineFormatter::new(std::process::id(), TimeZone::system())
     }
 
+    /// Returns the zone of the times.
+    pub(super) fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
     /// Appends the line of one packet with its line feed. `interface` adds the interface's name.
     pub fn append(
         &mut self,
@@ -51,19 +55,14 @@ impl LineFormatter {
     ) {
         self.append_prefix(out, frame.time);
         out.text(names::direction(frame.direction));
-        match &decoded.network {
-            Network::Arp(arp) => append_arp(out, arp),
-            Network::Ip(ip) => append_ip(out, frame, decoded, ip),
-            Network::Unknown => append_unknown_network(out, frame, decoded),
-            Network::Malformed => {}
-        }
-        let shown = matches!(decoded.network, Network::Ip(Ip { transport: Transport::Malformed { .. }, .. }));
-        if let Some(problem) = decoded.problem.filter(|_| !shown) {
-            append_problem(out, problem);
-        }
-        for tag in &decoded.link.vlan {
-            out.text(" vlan:");
-            out.decimal(tag.id());
+        append_packet(out, frame, decoded);
+        let (captured, length) = (frame.captured(), frame.length);
+        if captured < length {
+            out.text(" cut: ");
+            out.decimal(captured);
+            out.text(" of ");
+            out.decimal(length);
+            out.text(" bytes captured");
         }
         if let Some(interface) = interface {
             out.text(" if:");
@@ -105,6 +104,77 @@ impl LineFormatter {
     }
 }
 
+/// Appends a packet, and behind a bar the packet that it carries in a tunnel.
+fn append_packet(out: &mut Vec<u8>, frame: &CapturedFrame<'_>, decoded: &DecodedFrame) {
+    let mut packet = decoded;
+    append_layers(out, Some(frame), packet);
+    while let Some(inner) = &packet.inner {
+        append_tunnel(out, &inner.tunnel, is_over_udp(&packet.network));
+        packet = &inner.packet;
+        append_layers(out, None, packet);
+    }
+}
+
+/// Returns whether a tunnel's header follows a UDP header, whose line does not begin with the tunnel's name.
+fn is_over_udp(network: &Network) -> bool {
+    matches!(network, Network::Ip(Ip { transport: Transport::Udp(_), .. }))
+}
+
+/// Appends the headers of one packet, `frame` only for the outermost.
+fn append_layers(out: &mut Vec<u8>, frame: Option<&CapturedFrame<'_>>, decoded: &DecodedFrame) {
+    match &decoded.network {
+        Network::Arp(arp) => append_arp(out, arp),
+        Network::Ip(ip) => append_ip(out, frame, decoded, ip),
+        Network::Unknown => append_unknown_network(out, frame, decoded),
+        Network::Malformed => {}
+    }
+    let shown = matches!(decoded.network, Network::Ip(Ip { transport: Transport::Malformed { .. }, .. }));
+    if let Some(problem) = decoded.problem.filter(|_| !shown) {
+        append_problem(out, problem);
+    }
+    for tag in &decoded.link.vlan {
+        out.text(" vlan:");
+        out.decimal(tag.id());
+    }
+}
+
+/// Appends the fields of a tunnel's header, behind its name if the packet does not begin with that.
+fn append_tunnel(out: &mut Vec<u8>, tunnel: &Tunnel, named: bool) {
+    if named {
+        out.push(b' ');
+        out.text(tunnel.name());
+    }
+    let mut field = |name: &str, value: Option<u32>| {
+        if let Some(value) = value {
+            out.push(b' ');
+            out.text(name);
+            out.push(b':');
+            out.decimal(value);
+        }
+    };
+    match tunnel {
+        Tunnel::Ipip | Tunnel::SixInFour | Tunnel::FourInSix | Tunnel::SixInSix => {}
+        Tunnel::Gre { key, sequence, call } => {
+            field("key", *key);
+            field("seq", *sequence);
+            field("call", call.map(u32::from));
+        }
+        Tunnel::Erspan { version, session } => {
+            field("type", Some((*version).into()));
+            field("session", session.map(u32::from));
+        }
+        Tunnel::Vxlan { vni } | Tunnel::Geneve { vni } => field("vni", Some(*vni)),
+        Tunnel::Mpls { labels } => {
+            for entry in labels {
+                field("label", Some(entry.label));
+                field("ttl", Some(entry.ttl.into()));
+            }
+        }
+        Tunnel::Pppoe { session } => field("session", Some((*session).into())),
+    }
+    out.text(" |");
+}
+
 fn append_problem(out: &mut Vec<u8>, problem: Problem) {
     out.push(b' ');
     out.text(problem.label());
@@ -125,19 +195,39 @@ fn append_arp(out: &mut Vec<u8>, arp: &Arp) {
     out.text(if arp.valid { "true" } else { "false" });
 }
 
-fn append_unknown_network(out: &mut Vec<u8>, frame: &CapturedFrame<'_>, decoded: &DecodedFrame) {
+fn append_unknown_network(out: &mut Vec<u8>, frame: Option<&CapturedFrame<'_>>, decoded: &DecodedFrame) {
     let link = &decoded.link;
-    if let LinkType::Other(number) = frame.link_type {
-        out.text(" unknown link type: ");
-        out.decimal(number);
-    } else {
-        out.text(" unknown network protocol");
+    if let Some(inner) = &decoded.inner {
+        out.push(b' ');
+        out.text(inner.tunnel.name());
+        return append_macs(out, link);
     }
-    if let Some(ethertype) = link.ethertype {
+    match frame.map(|frame| frame.link_type) {
+        Some(LinkType::Other(number)) => {
+            out.text(" unknown link type: ");
+            out.decimal(number);
+            append_comment(out, names::link_type(number));
+        }
+        _ => out.text(" unknown network protocol"),
+    }
+    if let Some(protocol) = link.ppp {
+        out.text(": ppp 0x");
+        out.hex(protocol.into(), 4);
+        append_comment(out, names::ppp(protocol));
+    } else if let Some(ethertype) = link.ethertype {
         out.text(": 0x");
         out.hex(ethertype.into(), 4);
         append_comment(out, names::ethertype(ethertype));
     }
+    append_macs(out, link);
+    out.text(" len:");
+    out.decimal(match frame {
+        Some(frame) => frame.length.saturating_sub(decoded.payload.start),
+        None => decoded.payload.len(),
+    });
+}
+
+fn append_macs(out: &mut Vec<u8>, link: &LinkLayer) {
     if let Some(source) = link.source {
         out.push(b' ');
         out.mac(source);
@@ -146,28 +236,28 @@ fn append_unknown_network(out: &mut Vec<u8>, frame: &CapturedFrame<'_>, decoded:
         out.text(" -> ");
         out.mac(destination);
     }
-    out.text(" len:");
-    out.decimal(frame.length.saturating_sub(decoded.payload.start));
 }
 
-fn append_ip(out: &mut Vec<u8>, frame: &CapturedFrame<'_>, decoded: &DecodedFrame, ip: &Ip) {
-    let is_icmp = matches!(ip.protocol, ICMP | ICMPV6);
+fn append_ip(out: &mut Vec<u8>, frame: Option<&CapturedFrame<'_>>, decoded: &DecodedFrame, ip: &Ip) {
+    let name = names::transport(ip.protocol);
     out.push(b' ');
     match &ip.transport {
         Transport::Tcp(tcp) => {
-            append_head(out, ip, Some((tcp.source, tcp.destination)), tcp.length);
-            append_tcp(out, tcp);
+            append_head(out, name, ip, Some((tcp.source, tcp.destination)), tcp.length);
+            tcp::append_tcp(out, tcp);
         }
         Transport::Udp(udp) => {
-            append_head(out, ip, Some((udp.source, udp.destination)), udp.length);
+            append_head(out, name, ip, Some((udp.source, udp.destination)), udp.length);
             append_udp(out, udp);
         }
-        Transport::Icmp(icmp) => append_icmp(out, ip, Some(icmp)),
-        Transport::Unknown => append_unknown_transport(out, ip),
-        Transport::Fragment if is_icmp => append_icmp(out, ip, None),
-        Transport::Fragment => append_head(out, ip, Some((0, 0)), ip.length),
+        Transport::Icmp(icmp) => append_icmp(out, ip, icmp),
+        Transport::Unknown => match &decoded.inner {
+            Some(inner) => append_head(out, inner.tunnel.name(), ip, None, ip.length),
+            None => append_unknown_transport(out, ip),
+        },
+        Transport::Fragment => append_head(out, name, ip, None, ip.length),
         Transport::Malformed { ports } => {
-            append_head(out, ip, (!is_icmp).then(|| ports.unwrap_or_default()), ip.length);
+            append_head(out, name, ip, *ports, ip.length);
             if let Some(problem) = decoded.problem {
                 append_problem(out, problem);
             }
@@ -176,9 +266,10 @@ fn append_ip(out: &mut Vec<u8>, frame: &CapturedFrame<'_>, decoded: &DecodedFram
     append_extras(out, frame, ip);
 }
 
-/// Appends protocol, both ends, payload length and identification.
-fn append_head(out: &mut Vec<u8>, ip: &Ip, ports: Option<(u16, u16)>, length: usize) {
-    out.text(names::transport(ip.protocol));
+/// Appends the protocol's name, both ends, payload length and identification. A packet whose ports are
+/// unknown shows none: port 0 would be one.
+fn append_head(out: &mut Vec<u8>, name: &str, ip: &Ip, ports: Option<(u16, u16)>, length: usize) {
+    out.text(name);
     out.push(b' ');
     append_ends(out, ip.source, ip.destination, ports);
     append_length_and_id(out, ip, length);
@@ -213,84 +304,20 @@ fn append_comment(out: &mut Vec<u8>, name: Option<&str>) {
     }
 }
 
-fn append_tcp(out: &mut Vec<u8>, tcp: &Tcp) {
-    out.text(" flags: ");
-    for (bit, letter) in b"FSRPAU".iter().enumerate() {
-        out.push(if tcp.flags >> bit & 1 == 1 { *letter } else { b' ' });
-    }
-    out.text(" seqnum: ");
-    out.decimal(tcp.sequence);
-    out.text(" ack: ");
-    out.decimal(tcp.acknowledgement);
-    out.text(" win: ");
-    out.decimal(tcp.window);
-    out.text(" xsum:0x");
-    out.hex(tcp.checksum.into(), 1);
-    out.text(" options: {");
-    let options = &tcp.options;
-    if tcp.flags & Tcp::SYN != 0 {
-        append_syn_options(out, options);
-    } else {
-        append_segment_options(out, options);
-    }
-    out.push(b'}');
-    if !options.others.is_empty() {
-        out.text(" other options:[");
-        out.joined(b' ', &options.others, |out, kind| out.decimal(*kind));
-        out.push(b']');
-    }
-}
-
-/// Appends the options of a SYN. Without the option, the MSS is 536 (RFC 9293, section 3.7.1), and
-/// the window scale is none, written -1.
-fn append_syn_options(out: &mut Vec<u8>, options: &TcpOptions) {
-    out.text("MSS:");
-    out.decimal(options.mss.unwrap_or(536));
-    out.text(" WS:");
-    out.decimal(options.window_scale.map_or(-1, i16::from));
-    out.push(b' ');
-    append_timestamps(out, options);
-    out.text(" SACKPermitted:");
-    out.text(if options.sack_permitted { "true" } else { "false" });
-}
-
-fn append_segment_options(out: &mut Vec<u8>, options: &TcpOptions) {
-    append_timestamps(out, options);
-    out.text(" SACKBlocks:[");
-    out.joined(b' ', &options.sack, |out, (start, end)| {
-        out.text("{Start:");
-        out.decimal(*start);
-        out.text(" End:");
-        out.decimal(*end);
-        out.push(b'}');
-    });
-    out.push(b']');
-}
-
-fn append_timestamps(out: &mut Vec<u8>, options: &TcpOptions) {
-    let (value, echo) = options.timestamps.unwrap_or_default();
-    out.text(if options.timestamps.is_some() { "TS:true TSVal:" } else { "TS:false TSVal:" });
-    out.decimal(value);
-    out.text(" TSEcr:");
-    out.decimal(echo);
-}
-
 fn append_udp(out: &mut Vec<u8>, udp: &Udp) {
     out.text(" xsum: 0x");
     out.hex(udp.checksum.into(), 1);
 }
 
-/// Appends an ICMP message, or a later fragment of one, whose type is unknown.
-fn append_icmp(out: &mut Vec<u8>, ip: &Ip, icmp: Option<&Icmp>) {
-    let name = icmp.and_then(|icmp| names::icmp(ip.protocol, icmp.kind));
+fn append_icmp(out: &mut Vec<u8>, ip: &Ip, icmp: &Icmp) {
+    let name = names::icmp(ip.protocol, icmp.kind);
     out.text("icmp ");
     append_ends(out, ip.source, ip.destination, None);
     out.push(b' ');
     out.text(name.unwrap_or("unknown"));
     append_length_and_id(out, ip, ip.length);
     out.text(" code:");
-    out.decimal(icmp.map_or(0, |icmp| icmp.code));
-    let Some(icmp) = icmp else { return };
+    out.decimal(icmp.code);
     if name.is_none() {
         out.text(" type:");
         out.decimal(icmp.kind);
@@ -319,7 +346,7 @@ fn append_unknown_transport(out: &mut Vec<u8>, ip: &Ip) {
 }
 
 /// Appends the fields that gVisor's sniffer does not show.
-fn append_extras(out: &mut Vec<u8>, frame: &CapturedFrame<'_>, ip: &Ip) {
+fn append_extras(out: &mut Vec<u8>, frame: Option<&CapturedFrame<'_>>, ip: &Ip) {
     if let Some(fragment) = ip.fragment {
         out.text(" fragment offset:");
         out.decimal(fragment.offset);
@@ -330,6 +357,7 @@ fn append_extras(out: &mut Vec<u8>, frame: &CapturedFrame<'_>, ip: &Ip) {
         out.joined(b' ', &ip.extensions, |out, kind| out.text(names::extension(*kind)));
         out.push(b']');
     }
+    let Some(frame) = frame else { return };
     if let Some(gso_size) = frame.gso_size {
         out.text(" gso:");
         out.decimal(gso_size);

@@ -4,7 +4,7 @@
 //! file) describes a frame as a [`CapturedFrame`], which borrows its bytes in up to four pieces.
 //! [`mod@decode`] reads the headers with pnet_packet, without copying the payload and without
 //! allocating. [`mod@line`] and [`json`] render the result as text, [`capture_file`] stores the
-//! frame, [`sink`] feeds all three, and [`tap`] watches a link on behalf of a sink. A malformed
+//! frame, [`filter`] decides which frames pass, [`sink`] feeds all three, and [`tap`] watches a link on behalf of a sink. A malformed
 //! frame is shown as such, never hidden, and cannot cause a panic.
 //!
 //! Imports run one way: sources and sinks use the renderers, the renderers use the decoder, all use
@@ -12,6 +12,8 @@
 
 pub mod capture_file;
 pub mod decode;
+pub mod dump;
+pub mod filter;
 mod frame;
 pub mod hexdump;
 pub mod json;
@@ -20,6 +22,7 @@ mod names;
 mod shared_sink;
 pub mod sink;
 pub mod tap;
+pub mod tcpdump;
 mod text;
 
 pub use self::{

@@ -41,6 +41,42 @@ pub(super) fn other_transport(protocol: u8) -> Option<&'static str> {
     })
 }
 
+/// Returns the name of a common PPP protocol that the decoder does not know (IANA, "PPP DLL Protocol
+/// Numbers").
+pub(super) fn ppp(protocol: u16) -> Option<&'static str> {
+    Some(match protocol {
+        0x003d => "multilink",
+        0x00fd => "compressed",
+        0x8021 => "ipcp",
+        0x8057 => "ipv6cp",
+        0x80fd => "ccp",
+        0xc021 => "lcp",
+        0xc023 => "pap",
+        0xc223 => "chap",
+        _ => return None,
+    })
+}
+
+/// Returns the name of a common link type that the decoder does not know (tcpdump.org, "Link-layer
+/// header types").
+pub(super) fn link_type(number: u16) -> Option<&'static str> {
+    Some(match number {
+        6 => "token ring",
+        51 => "pppoe",
+        104 => "cisco hdlc",
+        105 => "ieee 802.11",
+        119 | 127 | 163 => "ieee 802.11 with radio header",
+        147..=162 => "private use",
+        187 | 201 | 272 => "bluetooth",
+        189 | 220 => "usb",
+        195 | 230 => "ieee 802.15.4",
+        227 => "socketcan",
+        247 => "infiniband",
+        253 => "netlink",
+        _ => return None,
+    })
+}
+
 /// Returns the name of an ICMP message's type (IANA, "ICMP Type Numbers" and "ICMPv6 type
 /// Numbers").
 pub(super) fn icmp(protocol: u8, kind: u8) -> Option<&'static str> {

@@ -13,9 +13,11 @@ use std::{
 use super::{
     capture_file::{CaptureError, CaptureWriter, InterfaceDescription, InterfaceStatistics},
     decode::decode,
+    dump::Dump,
     frame::CapturedFrame,
     hexdump, json,
     line::LineFormatter,
+    tcpdump::{TcpdumpFormatter, TcpdumpOptions},
 };
 use crate::stdio::Writer;
 
@@ -27,6 +29,8 @@ const BUFFER: usize = 64 * 1024;
 pub enum TextFormat {
     /// gVisor's line.
     Line,
+    /// tcpdump's line.
+    Tcpdump(TcpdumpOptions),
     /// A JSON object per line.
     Json,
 }
@@ -38,6 +42,8 @@ pub struct TextOptions {
     pub format: TextFormat,
     /// Add the payload: a hex dump below the line, a string of hexadecimal digits in the object.
     pub payload: bool,
+    /// Show the bytes of the packet below the line.
+    pub dump: Option<Dump>,
     /// Name the interface at the end of the line, for several interfaces. Objects always name it.
     pub interface: bool,
 }
@@ -71,15 +77,24 @@ impl SinkOptions {
 /// The reason why a sink cannot take a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// The reader of the text closed the stream: time to end without a message.
-    #[error("the reader of the packet lines is gone")]
+    /// The reader of the text or of the capture closed the stream: time to end without a message.
+    #[error("the reader of the packets is gone")]
     Closed,
     /// Writing the text failed.
     #[error("can't write packet lines: {0}")]
     Write(#[source] io::Error),
     /// Creating or writing the capture file failed.
     #[error(transparent)]
-    Capture(#[from] CaptureError),
+    Capture(CaptureError),
+}
+
+impl From<CaptureError> for SinkError {
+    fn from(error: CaptureError) -> Self {
+        match error {
+            CaptureError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => SinkError::Closed,
+            error => SinkError::Capture(error),
+        }
+    }
 }
 
 /// A sink that shows and records frames.
@@ -95,6 +110,7 @@ struct TextOutput {
     out: Box<dyn Write + Send>,
     options: TextOptions,
     lines: LineFormatter,
+    tcpdump: Option<TcpdumpFormatter>,
     buffer: Vec<u8>,
 }
 
@@ -112,7 +128,12 @@ impl Sink {
         options: TextOptions,
         lines: LineFormatter,
     ) -> Self {
-        self.text = Some(TextOutput { out, options, lines, buffer: Vec::with_capacity(BUFFER) });
+        let tcpdump = match options.format {
+            TextFormat::Tcpdump(form) => Some(TcpdumpFormatter::new(form, lines.zone().clone())),
+            TextFormat::Line | TextFormat::Json => None,
+        };
+        let buffer = Vec::with_capacity(BUFFER);
+        self.text = Some(TextOutput { out, options, lines, tcpdump, buffer });
         self
     }
 
@@ -200,17 +221,21 @@ impl Sink {
 
 impl TextOutput {
     fn append(&mut self, frame: &CapturedFrame<'_>, interface: Option<&str>) -> Result<(), SinkError> {
-        let TextOptions { format, payload, interface: name_interface } = self.options;
+        let TextOptions { format, payload, dump, interface: name_interface } = self.options;
         let decoded = decode(frame);
-        match format {
-            TextFormat::Json => json::append(&mut self.buffer, frame, &decoded, interface, payload),
-            TextFormat::Line => {
-                let interface = interface.filter(|_| name_interface);
-                self.lines.append(&mut self.buffer, frame, &decoded, interface);
-                if payload {
-                    hexdump::append(&mut self.buffer, frame.bytes(decoded.payload));
-                }
+        let named = interface.filter(|_| name_interface);
+        match (format, &mut self.tcpdump) {
+            (TextFormat::Json, _) => {
+                json::append(&mut self.buffer, frame, &decoded, interface, payload);
             }
+            (_, Some(lines)) => lines.append(&mut self.buffer, frame, &decoded, named),
+            (_, None) => self.lines.append(&mut self.buffer, frame, &decoded, named),
+        }
+        if let Some(dump) = dump {
+            dump.append(&mut self.buffer, frame, &decoded);
+        }
+        if payload && format != TextFormat::Json {
+            hexdump::append(&mut self.buffer, frame.bytes(decoded.payload));
         }
         if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
     }

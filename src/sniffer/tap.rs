@@ -22,11 +22,11 @@ use crate::link::{Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing,
 /// A link with a sink beside it.
 pub struct Tap<L> {
     link: L,
-    recorder: Recorder,
+    recorder: SinkFeed,
 }
 
 /// The part of a tap that feeds the sink.
-struct Recorder {
+struct SinkFeed {
     sink: SharedSink,
     /// The sink's number of each interface, by the kernel's index.
     interfaces: BTreeMap<u32, u32>,
@@ -47,7 +47,7 @@ impl<L: Link> Tap<L> {
         guarded: bool,
     ) -> Result<Self, SinkError> {
         sink.open()?;
-        let mut recorder = Recorder { sink, interfaces: BTreeMap::new(), guarded };
+        let mut recorder = SinkFeed { sink, interfaces: BTreeMap::new(), guarded };
         for (index, name, link_type) in interfaces {
             recorder.add_interface(index, name.to_owned(), link_type);
         }
@@ -77,7 +77,7 @@ impl<L: Link> Tap<L> {
     }
 }
 
-impl Recorder {
+impl SinkFeed {
     fn add_interface(&mut self, index: u32, name: String, link_type: LinkType) {
         let interface = InterfaceDescription { name, link_type, snap_length: 0 };
         let number = self.sink.write(|sink| sink.interface_number(interface));

@@ -7,15 +7,15 @@
 mod inbox;
 
 use super::{
-    Admission, FlowRoute, Gate, Neighbour, Path, Question, Settings,
-    door::Judgement,
-    fragment,
+    Admission, FlowRoute, Gate, Path, Settings, UnverifiedSource, fragment,
     icmp::{IcmpError, Reason},
     ip::{self, Fragment, Fragmentation, Template, UDP},
+    source_validation::Validation,
 };
 use crate::{
     host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, MAX_LINK_HEADER, NextHop, Outgoing, Segmentation},
+    neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol, minimum_mtu},
     segment,
 };
@@ -55,7 +55,7 @@ pub fn max_payload(local: IpAddr) -> usize {
 pub enum Audience {
     /// The first peer that sends a datagram; all others are dropped from then on.
     First,
-    /// Every peer; datagrams are sent to the peer that was heard last.
+    /// Every peer; datagrams are sent to the peer that was heard from last.
     All,
 }
 
@@ -103,7 +103,7 @@ struct Peer {
 
 /// An answer from a port of the surveyed host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct SurveyAnswer {
     /// The port that answered.
     pub port: SocketAddr,
     /// A datagram, or an ICMP error.
@@ -112,19 +112,18 @@ pub struct Finding {
 
 /// A UDP port. It receives nothing before [`DatagramSocket::dial`] or [`DatagramSocket::serve`].
 pub struct DatagramSocket {
-    hop_limit: u8,
-    traffic_class: u8,
+    settings: Settings,
     /// Identification of the next packet or fragmented datagram. It starts anywhere (RFC 7739,
     /// section 5.2).
     id: u32,
     service: Option<DatagramService>,
     peer: Option<Peer>,
     /// Whether the peer has sent anything.
-    heard: bool,
+    has_received: bool,
     inbox: Inbox,
     errors: VecDeque<IcmpError>,
     /// Answers from all ports of the peer's address, during a survey.
-    findings: Option<VecDeque<Finding>>,
+    survey_answers: Option<VecDeque<SurveyAnswer>>,
     /// Datagrams with a wrong checksum or length, by the surveyed host's port.
     invalid: HashMap<u16, u64>,
     counters: DatagramCounters,
@@ -137,15 +136,14 @@ impl DatagramSocket {
     /// Returns a socket without a peer. `seed` must be unpredictable.
     pub fn new(settings: &Settings, seed: u64) -> DatagramSocket {
         DatagramSocket {
-            hop_limit: settings.hop_limit,
-            traffic_class: settings.traffic_class,
+            settings: settings.clone(),
             id: seed as u32,
             service: None,
             peer: None,
-            heard: false,
+            has_received: false,
             inbox: Inbox::default(),
             errors: VecDeque::new(),
-            findings: None,
+            survey_answers: None,
             invalid: HashMap::new(),
             counters: DatagramCounters::default(),
             confirmed: (Duration::ZERO, 0, 0),
@@ -163,14 +161,14 @@ impl DatagramSocket {
     }
 
     /// Starts a survey: from now on, every answer from any port of the peer's address becomes a
-    /// [`Finding`] and nothing else, so that each port can be dialed in turn.
+    /// [`SurveyAnswer`] and nothing else, so that each port can be dialed in turn.
     pub fn survey(&mut self) {
-        self.findings = Some(VecDeque::new());
+        self.survey_answers = Some(VecDeque::new());
     }
 
     /// Returns the next answer to a survey.
-    pub fn take_finding(&mut self) -> Option<Finding> {
-        self.findings.as_mut()?.pop_front()
+    pub fn take_survey_answer(&mut self) -> Option<SurveyAnswer> {
+        self.survey_answers.as_mut()?.pop_front()
     }
 
     /// Returns how many datagrams with a wrong checksum or length a port of the surveyed host has
@@ -183,7 +181,8 @@ impl DatagramSocket {
     /// one.
     fn note_invalid(&mut self, header: &ip::Header, bytes: &[u8]) {
         self.counters.invalid += 1;
-        let surveyed = self.findings.as_ref().and(self.peer.as_ref()).map(|peer| peer.tuple.remote.ip());
+        let surveyed =
+            self.survey_answers.as_ref().and(self.peer.as_ref()).map(|peer| peer.tuple.remote.ip());
         if surveyed == Some(header.source)
             && let Some((source, _)) = segment::ports(bytes)
         {
@@ -193,43 +192,44 @@ impl DatagramSocket {
 
     /// Records an answer from a port of the surveyed host. Returns whether a survey is under way.
     fn find(&mut self, local: SocketAddr, port: SocketAddr, answer: Result<(), IcmpError>) -> bool {
-        let Some(findings) = &mut self.findings else { return false };
+        let Some(survey_answers) = &mut self.survey_answers else { return false };
         let ours = |peer: Peer| peer.tuple.local == local && peer.tuple.remote.ip() == port.ip();
-        if self.peer.is_some_and(ours) && findings.len() < MAX_FINDINGS {
-            findings.push_back(Finding { port, answer });
+        if self.peer.is_some_and(ours) && survey_answers.len() < MAX_FINDINGS {
+            survey_answers.push_back(SurveyAnswer { port, answer });
         }
         true
     }
 
     fn set_peer(&mut self, tuple: FiveTuple, route: FlowRoute) {
-        self.heard = false;
+        self.has_received = false;
         self.errors.clear();
+        let path = route.path.with_mtu_of(&route.metrics);
         self.peer = Some(Peer {
             tuple,
             next_hop: route.next_hop,
             neighbour: route.neighbour,
             came_from: route.next_hop,
-            path: route.path,
+            path,
             template: Template {
                 source: tuple.local.ip(),
                 destination: tuple.remote.ip(),
                 protocol: UDP,
-                hop_limit: self.hop_limit,
-                traffic_class: self.traffic_class,
+                hop_limit: self.settings.hop_limit(tuple.remote.ip(), path.ipv6_hop_limit, &route.metrics),
+                traffic_class: self.settings.traffic_class,
                 flow_label: self.id,
             },
         });
     }
 
     /// Returns the peer that [`DatagramSocket::send`] sends to: the one dialed, or the one that was
-    /// heard first or last.
+    /// heard from first or last.
     pub fn peer(&self) -> Option<FiveTuple> {
         self.peer.map(|peer| peer.tuple)
     }
 
     /// Returns whether the peer has ever sent anything.
     pub fn was_answered(&self) -> bool {
-        self.heard
+        self.has_received
     }
 
     /// Returns the traffic counters.
@@ -263,8 +263,8 @@ impl DatagramSocket {
     }
 
     /// Handles a UDP packet; `bytes` begins with the UDP header. `trusted` skips the checksum.
-    /// `segment_size` is that of a coalesced frame, else 0. `door` judges a peer that is new, or
-    /// that came by a new path. A packet that raises a question has to be shown again.
+    /// `segment_size` is that of a coalesced frame, else 0. `validate` judges a peer that is new,
+    /// or that came by a new path. A packet of an unverified source has to be handed over again.
     pub(super) fn ingress(
         &mut self,
         header: &ip::Header,
@@ -272,8 +272,8 @@ impl DatagramSocket {
         reply: NextHop,
         trusted: bool,
         segment_size: usize,
-        door: &mut dyn FnMut(&FiveTuple) -> Judgement,
-    ) -> Option<Question> {
+        validate: &mut dyn FnMut(&FiveTuple) -> Validation,
+    ) -> Option<UnverifiedSource> {
         let Some((ports, payload)) = parse(header, bytes, trusted) else {
             self.note_invalid(header, bytes);
             log::debug!("dropping an invalid datagram from {}", header.source);
@@ -292,15 +292,15 @@ impl DatagramSocket {
             size => size,
         };
         let count = payload.len().div_ceil(datagrams).max(1) as u64;
-        match self.admit(tuple, reply, door) {
+        match self.admit(tuple, reply, validate) {
             Admitted::Yes => {}
             Admitted::No => {
                 self.counters.strangers += count;
                 return None;
             }
-            Admitted::Unknown(question) => return Some(question),
+            Admitted::Unknown(unverified) => return Some(unverified),
         }
-        self.heard = true;
+        self.has_received = true;
         self.counters.datagrams_received += count;
         self.counters.bytes_received += payload.len() as u64;
         match payload.is_empty() {
@@ -316,15 +316,15 @@ impl DatagramSocket {
         &mut self,
         tuple: FiveTuple,
         reply: NextHop,
-        door: &mut dyn FnMut(&FiveTuple) -> Judgement,
+        validate: &mut dyn FnMut(&FiveTuple) -> Validation,
     ) -> Admitted {
         let known = self.peer.as_mut().filter(|peer| peer.tuple == tuple);
         let Some(service) = &self.service else {
             return match known {
                 None => Admitted::No,
                 Some(peer) if peer.came_from.interface == reply.interface => Admitted::Yes,
-                Some(peer) => match door(&tuple) {
-                    Judgement::Open(..) => {
+                Some(peer) => match validate(&tuple) {
+                    Validation::Valid(..) => {
                         peer.came_from = reply;
                         Admitted::Yes
                     }
@@ -343,25 +343,25 @@ impl DatagramSocket {
             log::debug!("ignoring a datagram from {}", tuple.remote);
             return Admitted::No;
         }
-        let (next_hop, neighbour) = match door(&tuple) {
-            Judgement::Open(next_hop, neighbour) => (next_hop, neighbour),
+        let (next_hop, neighbour, metrics) = match validate(&tuple) {
+            Validation::Valid(next_hop, neighbour, metrics) => (next_hop, neighbour, metrics),
             other => return other.into(),
         };
         let Some(path) = service.paths.get(&next_hop.interface).copied() else {
-            log::debug!("the way back to {} leads out of an interface that is not served", tuple.remote);
+            log::debug!("the route back to {} leads out of an interface that is not served", tuple.remote);
             return Admitted::No;
         };
         match self.peer.as_mut().filter(|_| !stranger) {
             // The route back may change when a gateway fails.
             Some(peer) => {
                 if peer.next_hop.interface != next_hop.interface {
-                    peer.path = path;
+                    peer.path = path.with_mtu_of(&metrics);
                 }
                 (peer.next_hop, peer.neighbour) = (next_hop, neighbour);
             }
             None => {
                 log::debug!("{} speaks; what we send goes there", tuple.remote);
-                self.set_peer(tuple, FlowRoute { next_hop, neighbour, path });
+                self.set_peer(tuple, FlowRoute { next_hop, neighbour, path, metrics });
             }
         }
         if let Some(peer) = &mut self.peer {
@@ -395,7 +395,7 @@ impl DatagramSocket {
             return;
         };
         let ours = peer.neighbour.is_at(address, peer.tuple.remote.ip());
-        if let Some(next_hop) = peer.next_hop.moved(mac).filter(|_| ours) {
+        if let Some(next_hop) = peer.next_hop.with_destination(mac).filter(|_| ours) {
             log::info!("{}: {address} is at {mac} now", peer.tuple);
             peer.next_hop = next_hop;
         }
@@ -407,7 +407,7 @@ impl DatagramSocket {
             path.mtu = is.mtu as usize;
         }
         if let Some(peer) = self.peer.as_mut().filter(|peer| peer.next_hop.interface == is.index) {
-            peer.next_hop = peer.next_hop.readdressed(was, is);
+            peer.next_hop = peer.next_hop.with_changed_source(was, is);
             peer.path.mtu = peer.path.mtu.min(is.mtu_towards(peer.tuple.remote.ip()) as usize);
         }
     }
@@ -555,15 +555,15 @@ impl DatagramSocket {
 enum Admitted {
     Yes,
     No,
-    Unknown(Question),
+    Unknown(UnverifiedSource),
 }
 
-impl From<Judgement> for Admitted {
-    fn from(judgement: Judgement) -> Admitted {
+impl From<Validation> for Admitted {
+    fn from(judgement: Validation) -> Admitted {
         match judgement {
-            Judgement::Open(..) => Admitted::Yes,
-            Judgement::Closed | Judgement::Busy => Admitted::No,
-            Judgement::Ask(question) => Admitted::Unknown(question),
+            Validation::Valid(..) => Admitted::Yes,
+            Validation::Invalid | Validation::RateLimited => Admitted::No,
+            Validation::Unverified(unverified) => Admitted::Unknown(unverified),
         }
     }
 }

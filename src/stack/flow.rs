@@ -10,15 +10,15 @@ use super::{
     header_only::HeaderOnly,
     icmp::{IcmpError, Reason},
     ip::{self, Fragmentation, TCP, Template},
-    next_hop::{self, Neighbour},
     peer_retransmissions::PeerRetransmissions,
     state_machine::{State, StateMachine, recovery_time},
 };
 use crate::{
     host::interface::Interface,
     link::{ChecksumOffload, Link, LinkError, LinkHeader, NextHop, Outgoing, Segmentation},
+    neighbour::{AnnouncementSource, Neighbour},
     net::{FiveTuple, MacAddr, minimum_mtu},
-    recovery::{self, MemoryPool, Outcome, Recovery},
+    recovery::{self, MemoryPool, Recovery, SegmentOutcome},
     segment::{self, MAX_HEADER_LEN, Segment, SeqNumber},
 };
 use arrayvec::ArrayVec;
@@ -29,7 +29,7 @@ const EGRESS_BUDGET: usize = 64;
 
 /// The reason why a connection failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum FlowFailure {
     /// A reset answered our SYN.
     Refused,
     /// The peer reset an established connection.
@@ -42,14 +42,14 @@ pub enum Failure {
     InterfaceGone(String),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for FlowFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Refused => f.write_str("refused (RST)"),
-            Failure::Reset => f.write_str("connection reset by peer"),
-            Failure::Rejected(error) => write!(f, "rejected ({error})"),
-            Failure::Vanished => f.write_str("the peer has stopped answering"),
-            Failure::InterfaceGone(name) => write!(f, "interface {name} disappeared"),
+            FlowFailure::Refused => f.write_str("refused (RST)"),
+            FlowFailure::Reset => f.write_str("connection reset by peer"),
+            FlowFailure::Rejected(error) => write!(f, "rejected ({error})"),
+            FlowFailure::Vanished => f.write_str("the peer has stopped answering"),
+            FlowFailure::InterfaceGone(name) => write!(f, "interface {name} disappeared"),
         }
     }
 }
@@ -68,7 +68,7 @@ pub enum Phase {
 
 /// Counters of a connection's traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct FlowCounters {
     /// Payload bytes that the user wrote.
     pub bytes_sent: u64,
     /// Payload bytes that the user read.
@@ -104,9 +104,9 @@ pub struct Flow {
     recovery: Recovery,
     mss: usize,
     established: bool,
-    failure: Option<Failure>,
+    failure: Option<FlowFailure>,
     retransmissions: PeerRetransmissions,
-    counters: Counters,
+    counters: FlowCounters,
     discards: Option<Discards>,
     /// Header of the last segment sent without payload; in TIME-WAIT, that is the last ACK.
     last_bare: ArrayVec<u8, MAX_HEADER_LEN>,
@@ -160,14 +160,19 @@ impl Flow {
         pool: &MemoryPool,
         seed: u64,
     ) -> Flow {
-        let template = template(&tuple, settings, seed);
-        let mss = mss(&route.path, tuple.remote.ip(), settings);
+        let (path, metrics) = (route.path.with_mtu_of(&route.metrics), &route.metrics);
+        let hop_limit = settings.hop_limit(tuple.remote.ip(), path.ipv6_hop_limit, metrics);
+        let template = template(&tuple, hop_limit, settings, seed);
+        let mss = mss(&path, tuple.remote.ip(), settings);
         let config = recovery::Config {
             send_buffer: settings.send_buffer,
             receive_buffer: settings.receive_buffer,
             link_mss: mss as u16,
-            max_frame: max_payload(&route.path, mss),
-            algorithm: settings.congestion,
+            advertised_mss: settings.advertised_mss(metrics),
+            max_frame: max_payload(&path, mss),
+            algorithm: settings.congestion(metrics),
+            initial_window: metrics.initial_window.unwrap_or(recovery::INITIAL_WINDOW),
+            rto_min: metrics.rto_min.unwrap_or(recovery::RTO_MIN),
             user_timeout: settings.user_timeout,
             keep_alive: settings.keep_alive,
         };
@@ -186,7 +191,7 @@ impl Flow {
             established: false,
             failure: None,
             retransmissions: PeerRetransmissions::default(),
-            counters: Counters::default(),
+            counters: FlowCounters::default(),
             discards: None,
             last_bare: ArrayVec::new(),
         }
@@ -198,12 +203,12 @@ impl Flow {
     }
 
     /// Returns the traffic counters.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> FlowCounters {
         self.counters
     }
 
     /// Returns the reason why the connection failed, if it did.
-    pub fn failure(&self) -> Option<&Failure> {
+    pub fn failure(&self) -> Option<&FlowFailure> {
         self.failure.as_ref()
     }
 
@@ -214,7 +219,7 @@ impl Flow {
 
     /// Returns whether the peer has no such connection, so that nothing needs to be sent.
     fn is_reset(&self) -> bool {
-        matches!(self.failure, Some(Failure::Reset | Failure::Refused))
+        matches!(self.failure, Some(FlowFailure::Reset | FlowFailure::Refused))
     }
 
     /// Returns the link address and interface that the flow's packets go to.
@@ -255,19 +260,19 @@ impl Flow {
     }
 
     /// Handles an ARP or NDP announcement for `address`. Returns whether the next hop changed.
-    pub fn move_neighbour(
+    pub(crate) fn move_neighbour(
         &mut self,
         now: Duration,
         address: IpAddr,
         mac: MacAddr,
-        source: next_hop::Source,
+        source: AnnouncementSource,
     ) -> bool {
         let ours = self.neighbour.is_at(address, self.tuple.remote.ip());
         let stalled = self.is_stalled(now);
-        if !ours || source == next_hop::Source::Proxy && !stalled {
+        if !ours || source == AnnouncementSource::Proxy && !stalled {
             return false;
         }
-        let Some(next_hop) = self.next_hop.moved(mac) else { return false };
+        let Some(next_hop) = self.next_hop.with_destination(mac) else { return false };
         log::info!("{}: {address} is at {mac} now", self.tuple);
         self.next_hop = next_hop;
         if stalled {
@@ -278,7 +283,7 @@ impl Flow {
 
     /// Applies a change of the interface's state.
     pub fn change_interface(&mut self, now: Duration, was: &Interface, is: &Interface) {
-        self.next_hop = self.next_hop.readdressed(was, is);
+        self.next_hop = self.next_hop.with_changed_source(was, is);
         self.shrink(now, is.mtu_towards(self.tuple.remote.ip()));
         if is.up && is.running && !(was.up && was.running) && self.is_stalled(now) {
             self.retry(now);
@@ -309,7 +314,7 @@ impl Flow {
 
     /// Returns whether the path loses more than one frame in a hundred, by our estimate.
     pub fn is_lossy(&self) -> bool {
-        let Counters { egress_drops, frames_sent, frames_received, .. } = self.counters;
+        let FlowCounters { egress_drops, frames_sent, frames_received, .. } = self.counters;
         let lost =
             egress_drops + self.recovery.stats().segments_retransmitted + self.retransmissions.frames();
         lost * 100 > frames_sent + frames_received
@@ -385,8 +390,8 @@ impl Flow {
     }
 
     /// Fails the connection without sending anything, because its interface is gone.
-    pub fn strand(&mut self, interface: &str) {
-        self.failure.get_or_insert_with(|| Failure::InterfaceGone(interface.to_owned()));
+    pub fn fail_interface(&mut self, interface: &str) {
+        self.failure.get_or_insert_with(|| FlowFailure::InterfaceGone(interface.to_owned()));
     }
 
     /// Closes our direction: a FIN follows the last byte.
@@ -458,17 +463,17 @@ impl Flow {
             !matches!(after, State::Listen | State::SynSent | State::SynReceived | State::Closed);
         if segment.is(segment::RST) && before != after {
             self.failure = match before {
-                State::SynSent | State::SynReceived => Some(Failure::Refused),
+                State::SynSent | State::SynReceived => Some(FlowFailure::Refused),
                 // Everything was exchanged: the peer only skipped its TIME-WAIT.
                 State::TimeWait => None,
-                _ => Some(Failure::Reset),
+                _ => Some(FlowFailure::Reset),
             };
         }
         if before == after && matches!(before, State::SynSent | State::SynReceived) {
             let acknowledges = self.recovery.is_acceptable_ack(segment.ack);
             self.note_discard(Discard::of(segment, acknowledges));
         }
-        outcome == Outcome::InOrder
+        outcome == SegmentOutcome::InOrder
     }
 
     /// Stores the payload that [`Flow::ingress`] left, except for the first `taken` bytes, which
@@ -484,7 +489,8 @@ impl Flow {
         if !matches!(self.neighbour, Neighbour::Sender(_)) || reply.interface != self.next_hop.interface {
             return;
         }
-        let Some(next_hop) = reply.destination().and_then(|sender| self.next_hop.moved(sender)) else {
+        let Some(next_hop) = reply.destination().and_then(|sender| self.next_hop.with_destination(sender))
+        else {
             return;
         };
         // An attacker on the link who guesses the window must guess the acknowledgment, too.
@@ -516,7 +522,7 @@ impl Flow {
         match error.reason {
             Reason::PacketTooBig(mtu) => self.shrink(now, mtu),
             _ if self.states.state() == State::SynSent => {
-                self.failure = Some(Failure::Rejected(*error));
+                self.failure = Some(FlowFailure::Rejected(*error));
             }
             // RFC 5927, section 5.2: hard errors are soft once the connection is established.
             _ => log::info!("{}: {error}; going on, the connection is established", self.tuple),
@@ -549,7 +555,7 @@ impl Flow {
         let offloads = link.offloads();
         let now = recovery_time(now);
         if self.recovery.timed_out(now) && self.failure.is_none() {
-            self.failure = Some(Failure::Vanished);
+            self.failure = Some(FlowFailure::Vanished);
         }
         for _ in 0..EGRESS_BUDGET {
             let Some(transmit) = self.recovery.poll_transmit(now) else { return Ok(false) };

@@ -1,10 +1,10 @@
 //! Fragmentation and reassembly, of IPv4 (RFC 791, RFC 815) and IPv6 (RFC 8200, section 4.5) alike.
 //!
-//! [`Reassembly`] trusts no sender. Overlapping fragments condemn their datagram (RFC 5722, and RFC
-//! 8200 for IPv6; IPv4 is treated alike), and an exact repetition is skipped. Memory is bounded.
-//! When the bound is reached, the oldest datagram is dropped, so that fragments that never become
-//! whole cannot keep out later datagrams. Fragments of the host's other sockets are among those:
-//! later fragments carry no port.
+//! [`FragmentReassembly`] trusts no sender. Overlapping fragments condemn their datagram (RFC 5722,
+//! and RFC 8200 for IPv6; IPv4 is treated alike), and an exact repetition is skipped. Memory is
+//! bounded. When the bound is reached, the oldest datagram is dropped, so that fragments that never
+//! become whole cannot keep out later datagrams. Fragments of the host's other sockets are among
+//! those: later fragments carry no port.
 use super::ip::{self, Fragment, Fragmentation, Header, Template};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -112,7 +112,7 @@ impl Partial {
 
 /// A table of incomplete datagrams.
 #[derive(Debug, Default)]
-pub struct Reassembly {
+pub struct FragmentReassembly {
     datagrams: HashMap<Key, Partial>,
     /// The keys in the order of first arrival.
     order: BTreeMap<u64, Key>,
@@ -121,7 +121,7 @@ pub struct Reassembly {
     held: usize,
 }
 
-impl Reassembly {
+impl FragmentReassembly {
     /// Adds a fragment: `packet`, whose IP header is `header`. Returns the whole packet with an IP
     /// header of its own if this was the last fragment missing. The checksum of that packet is not
     /// verified.
@@ -272,7 +272,7 @@ mod tests {
             .collect()
     }
 
-    fn insert(reassembly: &mut Reassembly, now: Duration, packet: &[u8]) -> Option<Vec<u8>> {
+    fn insert(reassembly: &mut FragmentReassembly, now: Duration, packet: &[u8]) -> Option<Vec<u8>> {
         let whole = reassembly.insert(now, &ip::parse(packet, false).expect("our own packet"), packet);
         assert!(reassembly.held() <= MEMORY);
         assert_eq!(reassembly.held(), reassembly.datagrams.values().map(Partial::cost).sum::<usize>());
@@ -307,7 +307,7 @@ mod tests {
         for (first, second) in
             [((16, 16), (8, 16)), ((16, 16), (24, 16)), ((8, 32), (16, 8)), ((16, 8), (8, 32))]
         {
-            let mut reassembly = Reassembly::default();
+            let mut reassembly = FragmentReassembly::default();
             assert_eq!(insert(&mut reassembly, AT, &piece(first.0, first.1)), None);
             assert_eq!(insert(&mut reassembly, AT, &piece(second.0, second.1)), None);
             for at in [0, 8, 16, 24, 32, 40, 48, 56] {
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn a_second_end_that_differs_condemns_the_datagram() {
         for (first, second) in [(24, 16), (16, 24)] {
-            let mut reassembly = Reassembly::default();
+            let mut reassembly = FragmentReassembly::default();
             for at in [first, second] {
                 let last = Fragment { id: 1, offset: at, more: false };
                 assert_eq!(insert(&mut reassembly, AT, &packet(false, last, &bytes(8))), None);
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn pieces_of_different_datagrams_do_not_mix() {
-        let (mut reassembly, data) = (Reassembly::default(), bytes(3000));
+        let (mut reassembly, data) = (FragmentReassembly::default(), bytes(3000));
         let pieces = [1, 2].map(|id| fragments(false, id, &data, 1500));
         assert_eq!(insert(&mut reassembly, AT, &pieces[0][0]), None);
         assert_eq!(insert(&mut reassembly, AT, &pieces[1][1]), None);
@@ -345,7 +345,8 @@ mod tests {
     #[test]
     fn what_stays_incomplete_expires() {
         for (v6, timeout) in [(false, TIMEOUT_V4), (true, TIMEOUT_V6)] {
-            let (mut reassembly, pieces) = (Reassembly::default(), fragments(v6, 1, &bytes(2000), 1500));
+            let (mut reassembly, pieces) =
+                (FragmentReassembly::default(), fragments(v6, 1, &bytes(2000), 1500));
             assert_eq!(insert(&mut reassembly, AT, &pieces[0]), None);
             assert_eq!(insert(&mut reassembly, AT + timeout, &pieces[1]), None);
             assert!(insert(&mut reassembly, AT + timeout, &pieces[0]).is_some());
@@ -355,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_latest_datagram_is_whole_even_in_a_flood() {
-        let (mut reassembly, data) = (Reassembly::default(), bytes(60_000));
+        let (mut reassembly, data) = (FragmentReassembly::default(), bytes(60_000));
         for id in 0..20_000 {
             insert(
                 &mut reassembly,
@@ -373,7 +374,7 @@ mod tests {
 
     #[test]
     fn oversized_and_unaligned_pieces_are_refused() {
-        let mut reassembly = Reassembly::default();
+        let mut reassembly = FragmentReassembly::default();
         for (offset, more, len) in [(65_528, false, 16), (0, true, 12), (8, true, 0), (65_512, false, 8)] {
             insert(&mut reassembly, AT, &packet(false, Fragment { id: 1, offset, more }, &bytes(len)));
         }
@@ -382,7 +383,7 @@ mod tests {
 
     #[test]
     fn extension_headers_behind_the_fragment_header_are_found_again() {
-        let mut reassembly = Reassembly::default();
+        let mut reassembly = FragmentReassembly::default();
         // Destination options (6 bytes of padding), then UDP.
         let mut payload = vec![ip::UDP, 0, 1, 4, 0, 0, 0, 0];
         payload.extend(bytes(40));
@@ -412,7 +413,7 @@ mod tests {
                 let (a, b) = (a.index(pieces.len()), b.index(pieces.len()));
                 pieces.swap(a, b);
             }
-            let mut reassembly = Reassembly::default();
+            let mut reassembly = FragmentReassembly::default();
             let mut seen = std::collections::BTreeSet::new();
             let mut order: Vec<_> = (0..missing).collect();
             for (piece, at) in repeated {
@@ -434,7 +435,7 @@ mod tests {
             v6: bool,
             pieces in vec((0..4u32, any::<u16>(), any::<bool>(), 0..2000usize, 0..40_000u64), 1..400),
         ) {
-            let (mut reassembly, mut now) = (Reassembly::default(), AT);
+            let (mut reassembly, mut now) = (FragmentReassembly::default(), AT);
             for (id, offset, more, len, wait) in pieces {
                 now += Duration::from_millis(wait);
                 let fragment = Fragment { id, offset: offset & !7, more: more || offset < 8 };

@@ -8,9 +8,11 @@
 //! and the SYN's sequence number, so the ACK proves itself (SYN cookies, RFC 4987, section 3.6).
 //! Such a connection has only the options that the hash can remember: one of four MSS values, no
 //! window scale, no SACK, no timestamps.
-use super::{next_hop::Neighbour, state_machine};
+use super::state_machine;
 use crate::{
+    host::metrics::Metrics,
     link::NextHop,
+    neighbour::Neighbour,
     net::FiveTuple,
     recovery::{is_acceptable, window_shift},
     segment::{ACK, Options, RST, SYN, Segment, SeqNumber, Timestamps},
@@ -40,6 +42,8 @@ pub struct Handshake {
     pub next_hop: NextHop,
     /// The neighbour whose link address the next hop carries.
     pub neighbour: Neighbour,
+    /// The metrics of the route back.
+    pub metrics: Metrics,
     /// The future flow's seed.
     pub seed: u64,
     /// The peer's SYN.
@@ -81,6 +85,7 @@ impl Handshake {
         Handshake {
             next_hop,
             neighbour: Neighbour::Sender(None),
+            metrics: Metrics::default(),
             seed,
             syn: *syn,
             answered: now,
@@ -91,9 +96,9 @@ impl Handshake {
         }
     }
 
-    /// Returns the handshake with another neighbour.
-    pub fn with(self, neighbour: Neighbour) -> Handshake {
-        Handshake { neighbour, ..self }
+    /// Returns the handshake with the neighbour and the metrics of a route back.
+    pub fn with(self, neighbour: Neighbour, metrics: Metrics) -> Handshake {
+        Handshake { neighbour, metrics, ..self }
     }
 
     /// Classifies `segment`, where the SYN-ACK has announced `window` (RFC 9293, section 3.10.7.4,
@@ -120,11 +125,11 @@ impl Handshake {
     }
 
     /// Returns the SYN-ACK, equal to the one that the flow's state machine will generate; `None`
-    /// for a SYN from port 0, which no state machine takes. `mss` and `receive_buffer` are the
-    /// flow's, in bytes.
-    pub fn syn_ack(&self, now: Duration, mss: usize, receive_buffer: usize) -> Option<Segment> {
+    /// for a SYN from port 0, which no state machine takes. `mss` is the one to announce, and
+    /// `receive_buffer` the flow's, in bytes.
+    pub fn syn_ack(&self, now: Duration, mss: u16, receive_buffer: usize) -> Option<Segment> {
         let mut answer = self.answer(now, receive_buffer)?;
-        answer.options.mss = Some(u16::try_from(mss).unwrap_or(u16::MAX));
+        answer.options.mss = Some(mss);
         Some(answer)
     }
 
@@ -344,6 +349,7 @@ impl Cookies {
         Handshake {
             next_hop,
             neighbour: Neighbour::Sender(None),
+            metrics: Metrics::default(),
             seed,
             syn,
             answered,

@@ -1,16 +1,17 @@
 //! Listeners: from a SYN, or the ACK that completes a handshake, to a flow in the backlog.
 use super::{
-    Flow, FlowRoute, Path, Stack,
-    door::{Judgement, Question},
-    flow_route,
+    Flow, FlowRoute, Path, Stack, flow_route,
     handshake::{Handshake, Reply, syn_window},
     header_only::HeaderOnly,
-    next_hop::Neighbour,
+    ip::Template,
+    source_validation::{UnverifiedSource, Validation},
     state_machine,
-    time_wait::Answer,
+    time_wait::TimeWaitAnswer,
 };
 use crate::{
+    host::metrics::Metrics,
     link::NextHop,
+    neighbour::Neighbour,
     net::FiveTuple,
     segment::{ACK, FIN, RST, SYN, Segment, SeqNumber},
 };
@@ -36,8 +37,8 @@ pub(super) enum Found {
     Nothing,
     /// A flow exists for the segment now.
     Flow,
-    /// The segment has to be shown again once this question is answered.
-    Unknown(Question),
+    /// The segment has to be handed over again once the route back to its source is known.
+    Unverified(UnverifiedSource),
 }
 
 /// A listening port.
@@ -53,6 +54,9 @@ pub struct Listener {
     pub paths: HashMap<u32, Path>,
 }
 
+/// Hop limit of IPv6 on an interface that is not served (IPV6_DEFAULT_HOPLIMIT, net/ipv6.h).
+const DEFAULT_HOP_LIMIT: u8 = 64;
+
 impl Stack {
     /// Starts serving SYNs.
     pub fn listen(&mut self, listener: Listener) {
@@ -66,7 +70,7 @@ impl Stack {
     pub fn stop_listening(&mut self) {
         self.listening = false;
         for tuple in self.handshakes.clear() {
-            self.depart(tuple);
+            self.remember_closed(tuple);
         }
         for tuple in std::mem::take(&mut self.accepted) {
             if let Some(flow) = self.flow(&tuple) {
@@ -94,7 +98,8 @@ impl Stack {
         reply: NextHop,
     ) -> Found {
         let window = syn_window(self.settings.receive_buffer);
-        // The handshake's SYN has passed the door, and its answers keep the next hop found then.
+        // The handshake's SYN has passed the validation, and its answers keep the next hop found
+        // then.
         if let Some(handshake) = self.handshakes.get(&tuple) {
             match handshake.classify(segment, window) {
                 Reply::Completed => {
@@ -105,59 +110,71 @@ impl Stack {
                 Reply::Challenged => self.challenge(now, &tuple),
                 Reply::Abandoned => drop(self.handshakes.remove(&tuple)),
                 Reply::Wrong => {
-                    let next_hop = handshake.next_hop;
+                    let (next_hop, metrics) = (handshake.next_hop, handshake.metrics);
                     // The first SYN got a cookie, and only a retransmitted one got a record.
                     if self.redeem(now, &tuple, segment, next_hop).is_some() {
-                        return self.meet(now, tuple, segment, reply);
+                        return self.handle_unknown(now, tuple, segment, reply);
                     }
-                    self.reset(tuple, segment, next_hop);
+                    self.reset(tuple, segment, next_hop, &metrics);
                 }
                 Reply::Nothing => {}
-                Reply::Replaced => return self.meet(now, tuple, segment, reply),
+                Reply::Replaced => return self.handle_unknown(now, tuple, segment, reply),
             }
             return Found::Nothing;
         }
-        self.meet(now, tuple, segment, reply)
+        self.handle_unknown(now, tuple, segment, reply)
     }
 
-    /// Asks gate and door about a segment, and handles it if both let it pass. The gate comes
-    /// first: sources that it ignores are not worth a question.
-    fn meet(&mut self, now: Duration, tuple: FiveTuple, segment: &Segment, reply: NextHop) -> Found {
+    /// Handles a segment of no flow, if gate and source validation let it pass. The gate comes
+    /// first: sources that it ignores are not worth a query.
+    fn handle_unknown(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        reply: NextHop,
+    ) -> Found {
         let address = tuple.remote.ip();
         if self.listener.as_ref().is_some_and(|listener| (listener.gate)(address) == Admission::Ignore) {
             return Found::Nothing;
         }
-        let (next_hop, neighbour) = match self.door.judge(now, &tuple, &reply, false) {
-            Judgement::Open(next_hop, neighbour) => (next_hop, neighbour),
-            Judgement::Closed => return Found::Nothing,
-            Judgement::Ask(question) => return Found::Unknown(question),
-            Judgement::Busy => return self.meet_unasked(now, tuple, segment, reply),
+        let (next_hop, neighbour, metrics) = match self.validator.validate(now, &tuple, &reply, false) {
+            Validation::Valid(next_hop, neighbour, metrics) => (next_hop, neighbour, metrics),
+            Validation::Invalid => return Found::Nothing,
+            Validation::Unverified(unverified) => return Found::Unverified(unverified),
+            Validation::RateLimited => return self.handle_unvalidated(now, tuple, segment, reply),
         };
         self.handshakes.remove(&tuple);
         let mut beyond = None;
         match self.time_waits.ingress(now, &tuple, segment) {
-            Some(Answer::Nothing) => return Found::Nothing,
-            Some(Answer::Repeat(last)) => {
+            Some(TimeWaitAnswer::Nothing) => return Found::Nothing,
+            Some(TimeWaitAnswer::Repeat(last)) => {
                 self.reply(last);
                 return Found::Nothing;
             }
-            Some(Answer::Open { beyond: old }) => beyond = Some(old),
+            Some(TimeWaitAnswer::Open { beyond: old }) => beyond = Some(old),
             None => {}
         }
         if let Some(handshake) = self.redeem(now, &tuple, segment, next_hop) {
-            return self.establish(tuple, handshake.with(neighbour));
+            return self.establish(tuple, handshake.with(neighbour, metrics));
         }
-        self.admit(now, tuple, segment, (next_hop, neighbour), beyond);
+        self.admit(now, tuple, segment, (next_hop, neighbour, metrics), beyond);
         Found::Nothing
     }
 
-    /// Handles a segment while the rate of questions is exhausted. A SYN gets a cookie, and the
-    /// question is asked when the cookie comes back. Any other segment is dropped, as if lost.
-    fn meet_unasked(&mut self, now: Duration, tuple: FiveTuple, segment: &Segment, reply: NextHop) -> Found {
+    /// Handles a segment while the rate of queries is exhausted. A SYN gets a cookie, and the
+    /// unverified is asked when the cookie comes back. Any other segment is dropped, as if lost.
+    fn handle_unvalidated(
+        &mut self,
+        now: Duration,
+        tuple: FiveTuple,
+        segment: &Segment,
+        reply: NextHop,
+    ) -> Found {
         if self.redeem(now, &tuple, segment, reply).is_some()
-            && let Judgement::Ask(question) = self.door.judge(now, &tuple, &reply, true)
+            && let Validation::Unverified(unverified) = self.validator.validate(now, &tuple, &reply, true)
         {
-            return Found::Unknown(question);
+            return Found::Unverified(unverified);
         }
         let Some(listener) = self.listener.as_ref().filter(|_| self.listening) else { return Found::Nothing };
         let accepts = (listener.gate)(tuple.remote.ip()) == Admission::Accept
@@ -191,7 +208,7 @@ impl Stack {
         now: Duration,
         tuple: FiveTuple,
         segment: &Segment,
-        way: (NextHop, Neighbour),
+        way: (NextHop, Neighbour, Metrics),
         beyond: Option<SeqNumber>,
     ) {
         if reaction(segment) != Admission::Accept && self.cookies.were_given() && !self.knows(&tuple) {
@@ -212,7 +229,7 @@ impl Stack {
         };
         match admission {
             Admission::Ignore => {}
-            Admission::Refuse => self.reset(tuple, segment, way.0),
+            Admission::Refuse => self.reset(tuple, segment, way.0, &way.2),
             Admission::Accept => self.answer(now, tuple, segment, way, beyond),
         }
     }
@@ -224,7 +241,7 @@ impl Stack {
         now: Duration,
         tuple: FiveTuple,
         segment: &Segment,
-        (next_hop, neighbour): (NextHop, Neighbour),
+        (next_hop, neighbour, metrics): (NextHop, Neighbour, Metrics),
         beyond: Option<SeqNumber>,
     ) {
         let Some(listener) = &self.listener else { return };
@@ -236,13 +253,13 @@ impl Stack {
         }
         if !listener.paths.contains_key(&next_hop.interface) {
             return log::debug!(
-                "the way back to {} leads out of interface {}, which is not served",
+                "the route back to {} leads out of interface {}, which is not served",
                 tuple.remote,
                 next_hop.interface
             );
         }
         if self.handshakes.len() >= listener.half_open {
-            let handshake = self.cookies.give(now, &tuple, next_hop, segment);
+            let handshake = self.cookies.give(now, &tuple, next_hop, segment).with(neighbour, metrics);
             return self.send_syn_ack(now, &tuple, &handshake);
         }
         let lies_beyond = |seed| match beyond {
@@ -253,7 +270,7 @@ impl Stack {
         while !lies_beyond(seed) {
             seed = (self.seed)();
         }
-        let handshake = Handshake::new(now, next_hop, seed, segment).with(neighbour);
+        let handshake = Handshake::new(now, next_hop, seed, segment).with(neighbour, metrics);
         self.send_syn_ack(now, &tuple, &handshake);
         self.handshakes.insert(tuple, handshake);
     }
@@ -267,22 +284,42 @@ impl Stack {
 
     /// Sends a handshake's SYN-ACK.
     fn send_syn_ack(&mut self, now: Duration, tuple: &FiveTuple, handshake: &Handshake) {
-        let path = self.listener.as_ref().and_then(|l| l.paths.get(&handshake.next_hop.interface));
-        let Some(path) = path else { return };
-        let mss = flow_route::mss(path, tuple.remote.ip(), &self.settings);
+        let Some(path) = self.path_of(&handshake.next_hop) else { return };
+        let path = path.with_mtu_of(&handshake.metrics);
+        let mss = flow_route::mss(&path, tuple.remote.ip(), &self.settings);
+        let announced = self.settings.advertised_mss(&handshake.metrics);
+        let mss = announced.unwrap_or(u16::try_from(mss).unwrap_or(u16::MAX));
         let Some(segment) = handshake.syn_ack(now, mss, self.settings.receive_buffer) else {
             return log::debug!("a SYN from {} makes no sense", tuple.remote);
         };
-        let template = flow_route::template(tuple, &self.settings, handshake.seed);
+        let template = self.answer_template(tuple, &handshake.next_hop, &handshake.metrics, handshake.seed);
         self.reply(HeaderOnly { next_hop: handshake.next_hop, template, segment });
+    }
+
+    /// Returns the path of a listener's answers to a next hop.
+    fn path_of(&self, next_hop: &NextHop) -> Option<Path> {
+        self.listener.as_ref()?.paths.get(&next_hop.interface).copied()
+    }
+
+    /// Returns the IP header of an answer that no flow sends.
+    pub(super) fn answer_template(
+        &self,
+        tuple: &FiveTuple,
+        next_hop: &NextHop,
+        metrics: &Metrics,
+        seed: u64,
+    ) -> Template {
+        let hop_limit = self.path_of(next_hop).map_or(DEFAULT_HOP_LIMIT, |path| path.ipv6_hop_limit);
+        let hop_limit = self.settings.hop_limit(tuple.remote.ip(), hop_limit, metrics);
+        flow_route::template(tuple, hop_limit, &self.settings, seed)
     }
 
     /// Sends a challenge ACK to the peer of a handshake.
     fn challenge(&mut self, now: Duration, tuple: &FiveTuple) {
         let Some(handshake) = self.handshakes.challenged(now, tuple) else { return };
         let Some(segment) = handshake.challenge(now, self.settings.receive_buffer) else { return };
-        let template = flow_route::template(tuple, &self.settings, handshake.seed);
-        let next_hop = handshake.next_hop;
+        let (next_hop, metrics, seed) = (handshake.next_hop, handshake.metrics, handshake.seed);
+        let template = self.answer_template(tuple, &next_hop, &metrics, seed);
         self.reply(HeaderOnly { next_hop, template, segment });
     }
 
@@ -299,9 +336,9 @@ impl Stack {
             return Found::Nothing;
         }
         self.handshakes.remove(&tuple);
-        let (next_hop, neighbour) = (handshake.next_hop, handshake.neighbour);
+        let Handshake { next_hop, neighbour, metrics, .. } = handshake;
         let Some(path) = listener.paths.get(&next_hop.interface) else { return Found::Nothing };
-        let route = FlowRoute { next_hop, neighbour, path: *path };
+        let route = FlowRoute { next_hop, neighbour, path: *path, metrics };
         self.flows.insert(tuple, Flow::answer(tuple, route, &self.settings, &self.pool, &handshake));
         self.changed.push(tuple);
         self.accepted.push_back(tuple);

@@ -2,7 +2,7 @@
 //!
 //! The rule is static and needs no table of this host. Martians that only the routing table can
 //! tell (another address of this host as a source, a subnet's broadcast address, a source without a
-//! route) are left to the `door` module.
+//! route) are left to the `source_validation` module.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Index of the loopback device in every network namespace (net/flow.h, LOOPBACK_IFINDEX;

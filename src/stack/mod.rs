@@ -3,10 +3,11 @@
 //! A [`Stack`] is a table from five-tuple to [`Flow`]. Each flow has a small smoltcp of its own,
 //! made when a connection is dialed or when a handshake completes. A listener's backlog is
 //! therefore a plain number, a flood of SYNs cannot touch established connections, and memory
-//! follows use: a handshake under way or a connection in TIME-WAIT is a small record.
+//! follows use: a pending handshake or a connection in TIME-WAIT is a small record.
 //!
 //! The stack does no I/O. The event loop calls it in this order: [`Stack::ingress`] for each
-//! received frame; [`Stack::learn`] and [`Stack::ingress`] again where that returned a question;
+//! received frame; [`Stack::learn_return_route`] and [`Stack::ingress`] again where that returned
+//! an unverified source;
 //! [`Stack::received_data`] where it returned data; [`Stack::accept`] and [`Stack::flow`] for the
 //! user's turn; [`Stack::egress`] with the link to send by; [`Stack::poll_at`] for the time of the
 //! next [`Stack::egress`]. [`Stack::dial`], [`Stack::listen`] and [`DatagramSocket::dial`] begin
@@ -14,39 +15,38 @@
 pub mod checksum;
 mod datagram;
 mod deadlines;
-mod departed;
 mod discard;
-mod discovery;
-mod door;
 mod flow;
 mod flow_route;
 pub mod fragment;
 mod handshake;
 mod header_only;
 pub mod icmp;
-mod impersonation;
 pub mod ip;
 mod listen;
 pub mod martian;
-mod next_hop;
+mod neighbours;
 mod peer_retransmissions;
+mod recently_closed;
+mod source_validation;
 mod state_machine;
 mod time_wait;
 
 use crate::{
-    link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, NextHop, Received},
+    host::metrics::Metrics,
+    link::{ChecksumState, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, LinkError, LinkHeader, NextHop, Received},
+    neighbour::{self, Impersonation, Solicitations},
     net::{FiveTuple, Protocol},
     recovery::MemoryPool,
     segment::{self, Segment},
 };
 use deadlines::Deadlines;
-use departed::Departed;
-use door::{Door, Judgement};
-use fragment::Reassembly;
+use fragment::FragmentReassembly;
 use handshake::{Cookies, Handshakes};
 use header_only::HeaderOnly;
 use listen::Found;
-use next_hop::Solicitations;
+use recently_closed::RecentlyClosed;
+use source_validation::{SourceValidator, Validation};
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
@@ -56,16 +56,13 @@ use std::{
 use time_wait::TimeWaits;
 
 pub use datagram::{
-    Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, Finding, max_payload,
+    Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, SurveyAnswer, max_payload,
 };
 pub use discard::{Discard, Discards};
-pub use discovery::AssumedAddress;
-pub use door::{Question, WayBack};
-pub use flow::{Counters, Failure, Flow, Phase, ReceivedData};
+pub use flow::{Flow, FlowCounters, FlowFailure, Phase, ReceivedData};
 pub use flow_route::{FlowRoute, Path, Settings};
-pub use impersonation::Impersonation;
 pub use listen::{Admission, Gate, Listener};
-pub use next_hop::{Neighbour, Source};
+pub use source_validation::{ReturnRoute, UnverifiedSource};
 pub use state_machine::{State, StateMachine};
 
 /// A table of flows, with the listener, the UDP port and the tables that they share.
@@ -83,17 +80,17 @@ pub struct Stack {
     accepted: VecDeque<FiveTuple>,
     orphans: Orphans,
     time_waits: TimeWaits,
-    departed: Departed,
+    recently_closed: RecentlyClosed,
     /// Connections added or dropped: see [`Stack::take_changed`].
     changed: Vec<FiveTuple>,
     /// Answers to segments of no connection.
     replies: Vec<HeaderOnly>,
-    door: Door,
+    validator: SourceValidator,
     solicitations: Solicitations,
     unlocated: Vec<FiveTuple>,
     /// The local UDP port, if the stack is used for UDP.
     pub datagrams: DatagramSocket,
-    reassembly: Reassembly,
+    reassembly: FragmentReassembly,
     /// The memory of all flows' buffers.
     pool: MemoryPool,
     /// When memory was last reclaimed from idle flows.
@@ -115,7 +112,7 @@ const MAX_ORPHANS: usize = 1024;
 const RECLAIM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Maximum connections that are over and still known: released, in TIME-WAIT, or remembered.
-pub const MAX_ENDED: usize = MAX_ORPHANS + time_wait::LIMIT + departed::LIMIT;
+pub const MAX_ENDED: usize = MAX_ORPHANS + time_wait::LIMIT + recently_closed::LIMIT;
 
 /// A table of released flows and their deadlines.
 #[derive(Debug, Default)]
@@ -139,9 +136,9 @@ struct Metadata {
 pub enum FrameResult {
     /// The stack is done with the frame.
     Done,
-    /// The frame was not handled. It has to be shown again once the question is answered by
-    /// [`Stack::learn`].
-    Ask(Question),
+    /// The frame was not handled. It has to be handed over again once the route back to its source
+    /// is known: see [`Stack::learn_return_route`].
+    Unverified(UnverifiedSource),
     /// The frame carries data that is in order and can be read where it lies, by
     /// [`Stack::received_data`]. Without that call the data counts as lost, and the peer
     /// retransmits it.
@@ -176,7 +173,7 @@ impl Stack {
     pub fn new(settings: Settings, mut seed: impl FnMut() -> u64 + 'static) -> Stack {
         Stack {
             datagrams: DatagramSocket::new(&settings, seed()),
-            reassembly: Reassembly::default(),
+            reassembly: FragmentReassembly::default(),
             pool: MemoryPool::unlimited(),
             reclaimed_at: Duration::ZERO,
             settings,
@@ -190,10 +187,10 @@ impl Stack {
             accepted: VecDeque::new(),
             orphans: Orphans::default(),
             time_waits: TimeWaits::default(),
-            departed: Departed::default(),
+            recently_closed: RecentlyClosed::default(),
             changed: Vec::new(),
             replies: Vec::new(),
-            door: Door::default(),
+            validator: SourceValidator::default(),
             solicitations: Solicitations::default(),
             unlocated: Vec::new(),
             seed: Box::new(seed),
@@ -221,21 +218,6 @@ impl Stack {
         self.changed.push(tuple);
     }
 
-    /// Sets the TTL or hop limit of future flows.
-    pub fn set_hop_limit(&mut self, hops: u8) {
-        self.settings.hop_limit = hops;
-    }
-
-    /// Starts to answer for an address that this host does not own.
-    pub fn impersonate(&mut self, persona: AssumedAddress) {
-        self.impersonation = Some(Impersonation::new(persona));
-    }
-
-    /// Returns the impersonation, if there is one.
-    pub fn impersonation(&mut self) -> Option<&mut Impersonation> {
-        self.impersonation.as_mut()
-    }
-
     /// Returns a flow to work on. Its segments leave with the next [`Stack::egress`].
     pub fn flow(&mut self, tuple: &FiveTuple) -> Option<&mut Flow> {
         let flow = self.flows.get_mut(tuple)?;
@@ -254,10 +236,10 @@ impl Stack {
     }
 
     /// Fails the flows of an interface that disappeared; `name` was its name.
-    pub fn strand(&mut self, interface: u32, name: &str) {
+    pub fn fail_interface(&mut self, interface: u32, name: &str) {
         for (tuple, flow) in &mut self.flows {
             if flow.next_hop().interface == interface {
-                flow.strand(name);
+                flow.fail_interface(name);
                 self.touched.insert(*tuple);
             }
         }
@@ -269,24 +251,24 @@ impl Stack {
         self.touched.remove(tuple);
         self.orphans.until.remove(tuple);
         if self.flows.remove(tuple).is_some() {
-            self.depart(*tuple);
+            self.remember_closed(*tuple);
         }
     }
 
     /// Remembers a closed connection, so that its stragglers are answered.
-    fn depart(&mut self, tuple: FiveTuple) {
+    fn remember_closed(&mut self, tuple: FiveTuple) {
         self.changed.push(tuple);
-        self.changed.extend(self.departed.insert(tuple));
+        self.changed.extend(self.recently_closed.insert(tuple));
     }
 
     /// Returns whether the stack has to answer this connection's segments: it exists, is being
     /// opened, or ended not long ago. SYN cookies leave no record: see
-    /// [`Stack::expects_strangers`].
+    /// [`Stack::expects_cookies`].
     pub fn knows(&self, tuple: &FiveTuple) -> bool {
         self.flows.contains_key(tuple)
             || self.handshakes.get(tuple).is_some()
             || self.time_waits.contains(tuple)
-            || self.departed.contains(tuple)
+            || self.recently_closed.contains(tuple)
     }
 
     /// Returns the connections for which [`Stack::knows`] may have changed since the last call.
@@ -299,7 +281,7 @@ impl Stack {
 
     /// Returns how much longer an ACK of an unknown connection may complete a handshake by SYN
     /// cookie. Meanwhile other segments of unknown connections get no answer.
-    pub fn expects_strangers(&self, now: Duration) -> Option<Duration> {
+    pub fn expects_cookies(&self, now: Duration) -> Option<Duration> {
         self.cookies.open_for(now)
     }
 
@@ -329,34 +311,33 @@ impl Stack {
         self.orphans.order.push_back(*tuple);
     }
 
-    /// Turns on questions: no source is answered before the route back to it is known (see
-    /// [`Question`]).
-    pub fn ask_ways_back(&mut self) {
-        self.door.ask();
+    /// Turns on the validation of sources: none is answered before the route back to it is known
+    /// (see [`UnverifiedSource`]).
+    pub fn require_return_routes(&mut self) {
+        self.validator.enable();
     }
 
-    /// Takes the answer to a question; `None` if there is no route back. The packet that raised the
-    /// question has to be shown again.
-    pub fn learn(&mut self, question: Question, way: Option<WayBack>) {
-        self.door.learn(question, way);
+    /// Stores the route back to a source; `None` if there is none. The packet that
+    /// [`Stack::ingress`] did not handle has to be handed over again.
+    pub fn learn_return_route(&mut self, unverified: UnverifiedSource, route: Option<ReturnRoute>) {
+        self.validator.learn(unverified, route);
     }
 
     /// Drops all known routes back, because the tables that they came from have changed.
-    pub fn forget_ways_back(&mut self) {
-        self.door.forget();
+    pub fn forget_return_routes(&mut self) {
+        self.validator.forget();
     }
 
     /// Handles a received frame.
     pub fn ingress(&mut self, now: Duration, received: Received<'_>) -> FrameResult {
         let Received { frame, network, ethertype, reply, checksum, segment_size, .. } = received;
         let Some(packet) = frame.get_mut(network..) else { return FrameResult::Done };
-        self.overhear(now, ethertype, packet, reply.interface);
-        if let Some(impersonation) = &mut self.impersonation
-            && impersonation.take(ethertype, packet, &reply)
+        if let LinkHeader::Ethernet { destination: from, .. } = reply.header
+            && let Some(message) = neighbour::parse(ethertype, packet, from)
         {
+            self.ingress_resolution(now, &message, reply.interface);
             return FrameResult::Done;
         }
-        // ARP was handled above.
         match ethertype {
             ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
                 self.ingress_packet(now, packet, Metadata { reply, checksum, segment_size }).behind(network)
@@ -397,17 +378,17 @@ impl Stack {
             ip::UDP => {
                 let Some(bytes) = packet.get(header.transport..header.end) else { return FrameResult::Done };
                 let Metadata { reply, checksum, segment_size } = metadata;
-                let door = &mut |tuple: &FiveTuple| self.door.judge(now, tuple, &reply, false);
+                let validate = &mut |tuple: &FiveTuple| self.validator.validate(now, tuple, &reply, false);
                 let datagrams = &mut self.datagrams;
-                let question = datagrams.ingress(
+                let unverified = datagrams.ingress(
                     &header,
                     bytes,
                     reply,
                     checksum.is_trusted(),
                     segment_size.into(),
-                    door,
+                    validate,
                 );
-                return question.map_or(FrameResult::Done, FrameResult::Ask);
+                return unverified.map_or(FrameResult::Done, FrameResult::Unverified);
             }
             ip::ICMP | ip::ICMPV6 => {
                 // An error is addressed to the sender of the packet that it quotes (RFC 1122,
@@ -424,7 +405,7 @@ impl Stack {
     }
 
     /// Handles a fragment. The route back is confirmed before the fragment is stored, because the
-    /// whole packet cannot be shown again.
+    /// whole packet cannot be handed over again.
     fn ingress_fragment(
         &mut self,
         now: Duration,
@@ -437,10 +418,10 @@ impl Stack {
             local: SocketAddr::new(header.destination, 0),
             remote: SocketAddr::new(header.source, 0),
         };
-        match self.door.judge(now, &tuple, &metadata.reply, false) {
-            Judgement::Open(..) => {}
-            Judgement::Ask(question) => return FrameResult::Ask(question),
-            Judgement::Closed | Judgement::Busy => return FrameResult::Done,
+        match self.validator.validate(now, &tuple, &metadata.reply, false) {
+            Validation::Valid(..) => {}
+            Validation::Unverified(unverified) => return FrameResult::Unverified(unverified),
+            Validation::Invalid | Validation::RateLimited => return FrameResult::Done,
         }
         let Some(mut whole) = self.reassembly.insert(now, header, packet) else { return FrameResult::Done };
         let metadata = Metadata { checksum: ChecksumState::Unverified, segment_size: 0, ..metadata };
@@ -490,10 +471,10 @@ impl Stack {
             Some(flow) => {
                 // Another interface than before, as when a route has several paths.
                 if flow.came_by() != reply.interface {
-                    match self.door.judge(now, &tuple, &reply, false) {
-                        Judgement::Open(..) => flow.set_came_by(reply.interface),
-                        Judgement::Ask(question) => return FrameResult::Ask(question),
-                        Judgement::Closed | Judgement::Busy => return FrameResult::Done,
+                    match self.validator.validate(now, &tuple, &reply, false) {
+                        Validation::Valid(..) => flow.set_came_by(reply.interface),
+                        Validation::Unverified(unverified) => return FrameResult::Unverified(unverified),
+                        Validation::Invalid | Validation::RateLimited => return FrameResult::Done,
                     }
                 }
                 flow
@@ -504,7 +485,7 @@ impl Stack {
                     None => return FrameResult::Done,
                 },
                 Found::Nothing => return FrameResult::Done,
-                Found::Unknown(question) => return FrameResult::Ask(question),
+                Found::Unverified(unverified) => return FrameResult::Unverified(unverified),
             },
             None => return FrameResult::Done,
         };
@@ -522,8 +503,8 @@ impl Stack {
     }
 
     /// Queues the reset that answers a segment.
-    fn reset(&mut self, tuple: FiveTuple, segment: &Segment, next_hop: NextHop) {
-        let template = flow_route::template(&tuple, &self.settings, 0);
+    fn reset(&mut self, tuple: FiveTuple, segment: &Segment, next_hop: NextHop, metrics: &Metrics) {
+        let template = self.answer_template(&tuple, &next_hop, metrics, 0);
         if let Some(segment) = segment.reset() {
             self.reply(HeaderOnly { next_hop, template, segment });
         }
@@ -584,7 +565,7 @@ impl Stack {
         }
         self.touched = more;
         if let Some((tuple, next_hop, neighbour)) = self.datagrams.unanswered(now) {
-            self.solicitations.ask(now, tuple.local.ip(), &next_hop, neighbour);
+            self.solicitations.solicit(now, tuple.local.ip(), &next_hop, neighbour);
         }
         self.solicitations.send(link)?;
         Ok(!self.touched.is_empty())

@@ -8,29 +8,29 @@
 //!
 //! | the peer's segments | smoltcp sees |
 //! |---|---|
-//! | a SYN, or in SYN-RECEIVED a wrong ACK ([`Outcome::Handshake`]) | its numbers, flags and options |
-//! | a reset that is believed ([`Outcome::Reset`]) | a reset where smoltcp expects one |
+//! | a SYN, or in SYN-RECEIVED a wrong ACK ([`SegmentOutcome::Handshake`]) | its numbers, flags and options |
+//! | a reset that is believed ([`SegmentOutcome::Reset`]) | a reset where smoltcp expects one |
 //! | the ACK that completes a handshake ([`Event::Established`]) | an ACK of its SYN |
 //! | an ACK of our last byte and FIN ([`Event::FinAcknowledged`]) | an ACK of its FIN |
 //! | the last byte before the peer's FIN ([`Event::PeerFinished`]) | the peer's FIN |
 //! | everything else | nothing |
 //!
-//! A SYN loses its FIN and data, if it has any. In smoltcp's sequence space each FIN follows its SYN
-//! at once: our FIN has the number ISS + 1, and the peer's has IRS + 1.
+//! A SYN loses its FIN and data, if it has any. In smoltcp's sequence space each FIN follows its
+//! SYN at once: our FIN has the number ISS + 1, and the peer's has IRS + 1.
 //!
 //! In the other direction, smoltcp's SYNs, FINs and resets become calls of the recovery layer. Its
 //! ACKs are dropped: the recovery layer acknowledges received data itself. It also absorbs a FIN
 //! that smoltcp retransmits. A SYN is retransmitted only when smoltcp says so.
 //!
 //! A listener answers SYNs without a state machine, so that a flood costs little. The machine is
-//! made when the ACK comes, and is shown the SYN then. It must choose the initial sequence number of
-//! the SYN-ACK that was sent: [`initial_sequence`] predicts it from the seed, and a test compares
-//! the two.
+//! made when the ACK comes, and is shown the SYN then. It must choose the initial sequence number
+//! of the SYN-ACK that was sent: [`initial_sequence`] predicts it from the seed, and a test
+//! compares the two.
 //!
 //! smoltcp's limits with IPv6 (no super-frames, no extension headers) and its timers for data (a
 //! second at least) do not matter, because it has no data.
 use crate::{
-    recovery::{self, Event, Outcome, Recovery},
+    recovery::{self, Event, Recovery, SegmentOutcome},
     segment::{ACK, FIN, MAX_HEADER_LEN, RST, SYN, Segment, SeqNumber},
 };
 use smoltcp::{
@@ -170,17 +170,23 @@ impl StateMachine {
     }
 
     /// Handles a segment for which [`Recovery::handle_segment`] has returned `outcome`.
-    pub fn ingress(&mut self, now: Duration, segment: &Segment, outcome: Outcome, recovery: &mut Recovery) {
+    pub fn ingress(
+        &mut self,
+        now: Duration,
+        segment: &Segment,
+        outcome: SegmentOutcome,
+        recovery: &mut Recovery,
+    ) {
         match outcome {
-            Outcome::Digested | Outcome::InOrder => {}
-            Outcome::Handshake => {
+            SegmentOutcome::Processed | SegmentOutcome::InOrder => {}
+            SegmentOutcome::Handshake => {
                 if segment.is(SYN) {
                     self.numbers.theirs = segment.seq;
                 }
                 let flags = segment.flags & (SYN | ACK);
                 self.show(now, Segment { flags, payload_len: 0, ..*segment }, recovery);
             }
-            Outcome::Reset => {
+            SegmentOutcome::Reset => {
                 let expects = !matches!(self.state(), State::Listen | State::SynSent | State::SynReceived);
                 let seq = if expects { self.numbers.expected() } else { segment.seq };
                 let flags = segment.flags & (RST | ACK);

@@ -25,7 +25,7 @@ pub const LIMIT: usize = 16_384;
 
 /// The answer to a segment from the peer of a connection in TIME-WAIT.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum TimeWaitAnswer {
     /// The segment gets no answer.
     Nothing,
     /// The last ACK is retransmitted.
@@ -102,12 +102,12 @@ impl TimeWaits {
     }
 
     /// Returns the answer to a segment; `None` if its connection is not in TIME-WAIT.
-    pub fn ingress(&mut self, now: Duration, tuple: &FiveTuple, segment: &Segment) -> Option<Answer> {
+    pub fn ingress(&mut self, now: Duration, tuple: &FiveTuple, segment: &Segment) -> Option<TimeWaitAnswer> {
         let Record { last, answered, .. } = self.records.get_mut(tuple)?;
-        let (sent, repeat) = (last.segment, Answer::Repeat(*last));
+        let (sent, repeat) = (last.segment, TimeWaitAnswer::Repeat(*last));
         if segment.is(segment::RST) {
             // RFC 1337: a reset must not cut TIME-WAIT short.
-            return Some(Answer::Nothing);
+            return Some(TimeWaitAnswer::Nothing);
         }
         if segment.is(segment::SYN) && !segment.is(segment::ACK) {
             let unused = segment.seq.is_after(sent.ack);
@@ -118,7 +118,7 @@ impl TimeWaits {
             if unused || newer {
                 self.records.remove(tuple);
                 self.forgotten.push(*tuple);
-                return Some(Answer::Open { beyond: sent.seq });
+                return Some(TimeWaitAnswer::Open { beyond: sent.seq });
             }
             return Some(repeat);
         }
@@ -130,7 +130,7 @@ impl TimeWaits {
             // with an ACK.
             let in_place = segment.seq == sent.ack && !segment.is(segment::SYN);
             if in_place || answered.is_some_and(|at| now < at + ANSWER_INTERVAL) {
-                return Some(Answer::Nothing);
+                return Some(TimeWaitAnswer::Nothing);
             }
             *answered = Some(now);
         }
@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    fn ask(waits: &mut TimeWaits, seconds: u64, bytes: &[u8]) -> Option<Answer> {
+    fn ask(waits: &mut TimeWaits, seconds: u64, bytes: &[u8]) -> Option<TimeWaitAnswer> {
         let now = Duration::from_secs(seconds);
         waits.expire(now);
         waits.ingress(now, &tuple(1), &Segment::parse(bytes).expect("a segment"))
@@ -197,8 +197,8 @@ mod tests {
         let mut waits = TimeWaits::default();
         waits.insert(Duration::ZERO, tuple(1), last());
         let fin = segment(segment::FIN | segment::ACK, 899, 5000, (60, 69));
-        assert_eq!(ask(&mut waits, 9, &fin), Some(Answer::Repeat(last())));
-        assert_eq!(ask(&mut waits, 18, &fin), Some(Answer::Repeat(last())));
+        assert_eq!(ask(&mut waits, 9, &fin), Some(TimeWaitAnswer::Repeat(last())));
+        assert_eq!(ask(&mut waits, 18, &fin), Some(TimeWaitAnswer::Repeat(last())));
         assert_eq!(ask(&mut waits, 28, &fin), None);
         assert_eq!(waits.len(), 0);
     }
@@ -208,7 +208,10 @@ mod tests {
         let mut waits = TimeWaits::default();
         waits.insert(Duration::ZERO, tuple(1), last());
         for flags in [segment::RST, segment::ACK] {
-            assert_eq!(ask(&mut waits, 1, &segment(flags, 900, 5000, (61, 70))), Some(Answer::Nothing));
+            assert_eq!(
+                ask(&mut waits, 1, &segment(flags, 900, 5000, (61, 70))),
+                Some(TimeWaitAnswer::Nothing)
+            );
         }
         assert_eq!(waits.len(), 1);
     }
@@ -230,7 +233,7 @@ mod tests {
             (5, segment::SYN | segment::ACK, 900, true),
             (6, segment::RST, 899, false),
         ] {
-            let expected = if answered { Answer::Repeat(last()) } else { Answer::Nothing };
+            let expected = if answered { TimeWaitAnswer::Repeat(last()) } else { TimeWaitAnswer::Nothing };
             let segment = segment(flags, sequence, 5000, (61, 70));
             assert_eq!(ask(&mut waits, second, &segment), Some(expected), "{second} {flags:#x} {sequence}");
         }
@@ -241,8 +244,11 @@ mod tests {
         for (sequence, timestamp, opens) in [(901, 10, true), (100, 61, true), (100, 60, false)] {
             let mut waits = TimeWaits::default();
             waits.insert(Duration::ZERO, tuple(1), last());
-            let expected =
-                if opens { Answer::Open { beyond: SeqNumber(5000) } } else { Answer::Repeat(last()) };
+            let expected = if opens {
+                TimeWaitAnswer::Open { beyond: SeqNumber(5000) }
+            } else {
+                TimeWaitAnswer::Repeat(last())
+            };
             let syn = segment(segment::SYN, sequence, 0, (timestamp, 0));
             assert_eq!(ask(&mut waits, 1, &syn), Some(expected), "{sequence} {timestamp}");
         }

@@ -35,7 +35,7 @@ impl<'fd> Interest<'fd> {
     }
 
     /// Changes the flag, since the event has occurred.
-    pub(crate) fn tell(&self) {
+    pub(crate) fn set_ready(&self) {
         self.flag.set(self.becomes);
     }
 }

@@ -19,7 +19,7 @@ pub(crate) use interest::Interest;
 use recorder::Recorder;
 pub(crate) use stream::{Stream, release_output};
 pub(crate) use stream_options::{StandardStreams, StreamOptions};
-pub(crate) use writer::Writer;
+pub(crate) use writer::{STANDARD, Writer};
 
 /// Longest wait after a signal for a reader of standard output or standard error, in milliseconds.
 const LAST_WORDS_MS: u16 = 300;

@@ -67,7 +67,7 @@ impl TermLike for Terminal {
     }
 
     fn flush(&self) -> io::Result<()> {
-        stderr::show(&std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)));
+        stderr::print_transient(&std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)));
         Ok(())
     }
 }

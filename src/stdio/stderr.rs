@@ -62,14 +62,14 @@ impl io::Write for Lines {
 }
 
 /// Writes a message as a line. A reader that is gone is no error.
-pub(crate) fn say(message: &str) {
+pub(crate) fn print_line(message: &str) {
     let _ = write(&format!("{message}\n"));
 }
 
 /// Writes text that is of no use later, such as a progress line, unless other text waits already.
-pub(crate) fn show(text: &str) {
+pub(crate) fn print_transient(text: &str) {
     if let Some(stderr) = stderr() {
-        stderr.queue().show(&stderr.stream, text);
+        stderr.queue().print_transient(&stderr.stream, text);
     }
 }
 
@@ -178,7 +178,7 @@ impl Queue {
         if self.gone { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 
-    fn show(&mut self, stream: &Stream, text: &str) {
+    fn print_transient(&mut self, stream: &Stream, text: &str) {
         self.drain(stream);
         if self.bytes.is_empty() {
             self.bytes.extend(text.as_bytes());

@@ -16,6 +16,9 @@ use std::{
     path::Path,
 };
 
+/// The path of standard input and output, as tcpdump's and most programs'.
+pub(crate) const STANDARD: &str = "-";
+
 /// A stream that waits for its reader.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -38,11 +41,14 @@ impl Writer {
     }
 
     /// Opens a file, and creates it if it does not exist; empties it unless `append`. A FIFO waits for its
-    /// reader.
+    /// reader. The path `-` is standard output.
     ///
     /// # Errors
     /// Those of open(2), and ENXIO if a signal came before a FIFO's reader.
     pub fn create(path: &Path, append: bool) -> io::Result<Writer> {
+        if path == Path::new(STANDARD) {
+            return Writer::output();
+        }
         let signals = Signals::watch()?;
         Ok(Writer { stream: Stream::create(path, append, &signals)?, signals, given_up: false })
     }

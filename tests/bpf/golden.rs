@@ -384,7 +384,7 @@ fn sniffer_shows_both_directions() {
     }
     let tcp = load(SniffFilter { protocol: Some(Protocol::Tcp), ..SniffFilter::default() });
     assert!(shown(&tcp, &to_peer) && !shown(&tcp, &udp6) && !shown(&tcp, &who_has));
-    let host = load(SniffFilter { host: Some(ip(PEER)), ..SniffFilter::default() });
+    let host = load(SniffFilter { hosts: vec![ip(PEER)], ..SniffFilter::default() });
     for (frame, expected) in [
         (&to_peer, true),
         (&from_peer, true),
@@ -395,10 +395,26 @@ fn sniffer_shows_both_directions() {
     ] {
         assert_eq!(shown(&host, frame), expected);
     }
-    let port = load(SniffFilter { host: Some(ip(PEER)), port: Some(80), ..SniffFilter::default() });
-    for (frame, expected) in [(&to_peer, true), (&from_peer, true), (&later, true), (&who_has, false)] {
+    let port = load(SniffFilter { hosts: vec![ip(PEER)], port: Some(80), ..SniffFilter::default() });
+    // The fragment's bytes are not ports, even if they look like them.
+    let lookalike = around(&Ip4 { offset: 8, ..Ip4::new(PEER, US, UDP) }.packet(&transport(80, 80)));
+    for (frame, expected) in
+        [(&to_peer, true), (&from_peer, true), (&later, false), (&lookalike, false), (&who_has, false)]
+    {
         assert_eq!(shown(&port, frame), expected);
     }
+    let both =
+        load(SniffFilter { hosts: vec![ip("192.0.2.77"), ip(PEER6), ip(PEER)], ..SniffFilter::default() });
+    for frame in [&to_peer, &from_peer, &udp6, &who_has] {
+        assert!(shown(&both, frame));
+        // Tags that the kernel leaves in the frame.
+        for tags in [&[0x81, 0, 0, 7][..], &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8]] {
+            let tagged = [&frame[..12], tags, &frame[12..]].concat();
+            assert!(shown(&both, &tagged));
+            assert!(!shown(&load(SniffFilter { port: Some(9), ..SniffFilter::default() }), &tagged));
+        }
+    }
+    assert!(!shown(&both, &unknown));
     let ipv6 = load(SniffFilter { family: Some(IpFamily::Ipv6), ..SniffFilter::default() });
     assert!(shown(&ipv6, &udp6) && !shown(&ipv6, &to_peer) && !shown(&ipv6, &who_has));
 }

@@ -228,15 +228,27 @@ pub fn redirected(filter: &FlowFilter, frame: &[u8]) -> bool {
         if packet.source.is_ipv4() && flow_verdict(filter, &packet, true) == Verdict::Flow)
 }
 
+/// A frame without its first four VLAN tags at most.
+fn without_tags(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    for _ in 0..4 {
+        if frame.len() >= 18 && matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8] | [0x91, 0x00]) {
+            frame.drain(12..16);
+        }
+    }
+    frame
+}
+
 /// Whether a sniffer shows a frame.
 pub fn sniffed(filter: &SniffFilter, frame: &[u8]) -> bool {
     if *filter == SniffFilter::default() {
         return true;
     }
-    let packet = match network(frame) {
+    let frame = without_tags(frame);
+    let packet = match network(&frame) {
         Network::Ip(packet) => packet,
         Network::Arp { sender, target } => {
-            let host = |a: Ipv4Addr| filter.host == Some(a.into());
+            let host = |a: Ipv4Addr| filter.hosts.contains(&a.into());
             return filter.protocol.is_none()
                 && filter.family.is_none()
                 && filter.port.is_none()
@@ -247,10 +259,12 @@ pub fn sniffed(filter: &SniffFilter, frame: &[u8]) -> bool {
     let family = if packet.source.is_ipv4() { IpFamily::Ipv4 } else { IpFamily::Ipv6 };
     let port = |wanted| {
         matches!(packet.protocol, 6 | 17)
-            && (packet.later_fragment || packet.ports().is_some_and(|(a, b)| a == wanted || b == wanted))
+            && !packet.later_fragment
+            && packet.ports().is_some_and(|(a, b)| a == wanted || b == wanted)
     };
     filter.family.is_none_or(|f| f == family)
         && filter.protocol.is_none_or(|p| p.number() == packet.protocol)
-        && filter.host.is_none_or(|h| h == packet.source || h == packet.destination)
+        && (filter.hosts.is_empty()
+            || filter.hosts.iter().any(|h| *h == packet.source || *h == packet.destination))
         && filter.port.is_none_or(port)
 }

@@ -86,8 +86,8 @@ fn table() -> impl Strategy<Value = Table> {
 
 fn sniff_filter() -> impl Strategy<Value = SniffFilter> {
     let family = select(vec![IpFamily::Ipv4, IpFamily::Ipv6]);
-    (option::of(protocol()), option::of(family), option::of(address()), option::of(select(&PORTS)))
-        .prop_map(|(protocol, family, host, port)| SniffFilter { protocol, family, host, port })
+    (option::of(protocol()), option::of(family), vec(address(), 0..3), option::of(select(&PORTS)))
+        .prop_map(|(protocol, family, hosts, port)| SniffFilter { protocol, family, hosts, port })
 }
 
 fn ports() -> impl Strategy<Value = Vec<u8>> {
@@ -150,7 +150,7 @@ fn whole_frame() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A frame, often cut short or with a byte changed behind its Ethernet addresses.
+/// A frame, sometimes tagged, often cut short or with a byte changed behind its Ethernet addresses.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let damage = prop_oneof![
         6 => Just((None, None)),
@@ -158,8 +158,11 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         2 => (Just(None), (any::<prop::sample::Index>(), any::<u8>()).prop_map(Some)),
     ];
     let to = prop_oneof![2 => Just(LINK_ADDRESSES[0]), 3 => select(&LINK_ADDRESSES)];
-    (whole_frame(), to, damage).prop_map(|(mut frame, to, (cut, flip))| {
+    let tag = select(vec![[0x81, 0x00, 0, 5], [0x88, 0xa8, 0xa0, 6], [0x91, 0x00, 0, 0]]);
+    let tags = prop_oneof![6 => Just(vec![]), 1 => vec(tag, 1..6)];
+    (whole_frame(), to, damage, tags).prop_map(|(mut frame, to, (cut, flip), tags)| {
         frame[..6].copy_from_slice(&to);
+        frame.splice(12..12, tags.concat());
         if let Some(cut) = cut {
             frame.truncate(14 + cut.index(frame.len() - 13));
         }

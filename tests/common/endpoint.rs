@@ -2,7 +2,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use netkat::{
-    recovery::{Config, Instant, MemoryPool, Outcome, Recovery},
+    recovery::{Config, Instant, MemoryPool, Recovery, SegmentOutcome},
     segment::{MAX_HEADER_LEN, SYN, Segment},
     stack::{State, StateMachine},
 };
@@ -101,7 +101,7 @@ impl Endpoint {
             segment.options.timestamps = None;
         }
         let outcome = self.layer.handle_segment(self.now, &segment, payload);
-        if outcome == Outcome::InOrder {
+        if outcome == SegmentOutcome::InOrder {
             self.layer.keep(self.now, &segment, payload, 0);
         }
         self.states.ingress(time(self.now), &segment, outcome, &mut self.layer);

@@ -76,7 +76,7 @@ const OVERHEAD: u64 = 34;
 pub struct Path {
     pub config: PathConfig,
     random: Random,
-    flying: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>,
+    in_flight: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>,
     count: u64,
     free_at: Instant,
     last_arrival: Instant,
@@ -89,7 +89,7 @@ impl Path {
         Path {
             config,
             random: Random::new(seed),
-            flying: BinaryHeap::new(),
+            in_flight: BinaryHeap::new(),
             count: 0,
             free_at: Instant::ZERO,
             last_arrival: Instant::ZERO,
@@ -132,7 +132,7 @@ impl Path {
 
     fn push(&mut self, at: Instant, packet: Vec<u8>) {
         self.count += 1;
-        self.flying.push(Reverse((at, self.count, packet)));
+        self.in_flight.push(Reverse((at, self.count, packet)));
     }
 
     /// The next packet that has arrived.
@@ -140,10 +140,10 @@ impl Path {
         if self.next_at()? > now {
             return None;
         }
-        self.flying.pop().map(|Reverse((_, _, packet))| packet)
+        self.in_flight.pop().map(|Reverse((_, _, packet))| packet)
     }
 
     pub fn next_at(&self) -> Option<Instant> {
-        self.flying.peek().map(|Reverse((at, _, _))| *at)
+        self.in_flight.peek().map(|Reverse((at, _, _))| *at)
     }
 }

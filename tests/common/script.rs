@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use netkat::{
-    recovery::{Algorithm, Config, Event, Instant, MemoryPool, Outcome, Recovery},
+    recovery::{
+        Algorithm, Config, Event, INITIAL_WINDOW, Instant, MemoryPool, RTO_MIN, Recovery, SegmentOutcome,
+    },
     segment::Segment,
 };
 
@@ -53,6 +55,9 @@ impl Default for Terms {
                 send_buffer: 1 << 20,
                 receive_buffer: 64_000,
                 link_mss: 1012,
+                advertised_mss: None,
+                initial_window: INITIAL_WINDOW,
+                rto_min: RTO_MIN,
                 max_frame: 1000,
                 algorithm: Algorithm::Cubic,
                 user_timeout: None,
@@ -94,7 +99,7 @@ impl Script {
         let answer = script.syn_options();
         let shown =
             script.peer_sends(PEER - 1, script.terms.iss.wrapping_add(1), SYN | ACK, u16::MAX, &answer, &[]);
-        assert_eq!(shown, Outcome::Handshake);
+        assert_eq!(shown, SegmentOutcome::Handshake);
         script.events();
         let acks: Vec<_> = script.sent().iter().map(|s| (s.flags, s.ack)).collect();
         assert_eq!(acks, [(ACK, PEER)]);
@@ -200,17 +205,17 @@ impl Script {
         window: u16,
         options: &[u8],
         payload: &[u8],
-    ) -> Outcome {
+    ) -> SegmentOutcome {
         self.hear(&segment(seq, ack, flags, window, options, payload, (2000, 1000)))
     }
 
     /// Anything that comes from the peer; what is in order is kept.
-    pub fn hear(&mut self, bytes: &[u8]) -> Outcome {
-        let Some((segment, payload)) = Segment::split(bytes) else { return Outcome::Digested };
+    pub fn hear(&mut self, bytes: &[u8]) -> SegmentOutcome {
+        let Some((segment, payload)) = Segment::split(bytes) else { return SegmentOutcome::Processed };
         match self.layer.handle_segment(self.now, &segment, payload) {
-            Outcome::InOrder => {
+            SegmentOutcome::InOrder => {
                 self.layer.keep(self.now, &segment, payload, 0);
-                Outcome::Digested
+                SegmentOutcome::Processed
             }
             outcome => outcome,
         }
@@ -221,7 +226,7 @@ impl Script {
         let options = self.stamp(self.peer_time, self.echo.unwrap_or(self.last_timestamp));
         let shown =
             self.peer_sends(self.peer_seq, self.seq(offset), ACK, self.terms.window, &options, payload);
-        assert_eq!(shown, Outcome::Digested);
+        assert_eq!(shown, SegmentOutcome::Processed);
         self.peer_seq = self.peer_seq.wrapping_add(payload.len() as u32);
     }
 
@@ -244,7 +249,7 @@ impl Script {
     }
 
     /// The peer acknowledges everything below `offset`, and SACKs.
-    pub fn ack_with(&mut self, offset: i64, blocks: &[(i64, i64)], window: u16) -> Outcome {
+    pub fn ack_with(&mut self, offset: i64, blocks: &[(i64, i64)], window: u16) -> SegmentOutcome {
         let mut options = self.stamp(self.peer_time, self.echo.unwrap_or(self.last_timestamp));
         if !blocks.is_empty() {
             options.extend([1, 1, 5, 2 + 8 * blocks.len() as u8]);
@@ -256,11 +261,11 @@ impl Script {
         self.peer_sends(self.peer_seq, self.seq(offset), ACK, window, &options, &[])
     }
 
-    pub fn ack(&mut self, offset: i64) -> Outcome {
+    pub fn ack(&mut self, offset: i64) -> SegmentOutcome {
         self.ack_with(offset, &[], self.terms.window)
     }
 
-    pub fn sack(&mut self, offset: i64, blocks: &[(i64, i64)]) -> Outcome {
+    pub fn sack(&mut self, offset: i64, blocks: &[(i64, i64)]) -> SegmentOutcome {
         self.ack_with(offset, blocks, self.terms.window)
     }
 

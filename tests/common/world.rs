@@ -1,7 +1,7 @@
 //! Two endpoints, two paths, one clock.
 use std::time::Duration;
 
-use netkat::recovery::{Algorithm, Config, Instant, MemoryPool};
+use netkat::recovery::{Algorithm, Config, INITIAL_WINDOW, Instant, MemoryPool, RTO_MIN};
 
 use super::{
     endpoint::{Behaviour, Endpoint},
@@ -26,6 +26,9 @@ impl Scenario {
             send_buffer: 4 << 20,
             receive_buffer: 6 << 20,
             link_mss: 1460,
+            advertised_mss: None,
+            initial_window: INITIAL_WINDOW,
+            rto_min: RTO_MIN,
             max_frame: 64_000,
             algorithm,
             user_timeout: None,

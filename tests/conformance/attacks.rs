@@ -5,12 +5,12 @@ use super::*;
 #[test]
 fn a_blind_reset_is_challenged() {
     let mut script = flight(1);
-    assert_eq!(script.peer_sends(PEER + 5, 0, RST, 0, &[], &[]), Outcome::Digested);
+    assert_eq!(script.peer_sends(PEER + 5, 0, RST, 0, &[], &[]), SegmentOutcome::Processed);
     let sent = script.sent();
     assert_eq!(sent.iter().map(|s| (s.flags, s.ack)).collect::<Vec<_>>(), [(ACK, PEER)]);
-    assert_eq!(script.peer_sends(PEER + 6, 0, RST, 0, &[], &[]), Outcome::Digested);
+    assert_eq!(script.peer_sends(PEER + 6, 0, RST, 0, &[], &[]), SegmentOutcome::Processed);
     assert_eq!(script.sent(), [], "section 7: limited");
-    assert_eq!(script.peer_sends(PEER, 0, RST, 0, &[], &[]), Outcome::Reset);
+    assert_eq!(script.peer_sends(PEER, 0, RST, 0, &[], &[]), SegmentOutcome::Reset);
 }
 
 /// RFC 5961, section 3.2, case 1: a reset outside of the window is dropped, and nothing is said. RFC 9293, section
@@ -24,17 +24,17 @@ fn a_reset_outside_of_the_window_is_dropped() {
     let edge = last.ack + u32::from(last.window);
     assert_eq!(edge, PEER + 64_000);
     for outside in [PEER - 1, last.ack - 1, edge, edge + 1, edge + (1 << 30), PEER ^ 1 << 31] {
-        assert_eq!(script.peer_sends(outside, 0, RST, 0, &[], &[]), Outcome::Digested, "{outside}");
+        assert_eq!(script.peer_sends(outside, 0, RST, 0, &[], &[]), SegmentOutcome::Processed, "{outside}");
         assert_eq!(script.sent(), [], "{outside}");
         script.advance(ms(1_000));
     }
     for inside in [last.ack + 1, edge - 1] {
-        assert_eq!(script.peer_sends(inside, 0, RST, 0, &[], &[]), Outcome::Digested, "{inside}");
+        assert_eq!(script.peer_sends(inside, 0, RST, 0, &[], &[]), SegmentOutcome::Processed, "{inside}");
         let acks: Vec<_> = script.sent().iter().map(|s| (s.flags, s.ack)).collect();
         assert_eq!(acks, [(ACK, last.ack)], "{inside}");
         script.advance(ms(1_000));
     }
-    assert_eq!(script.peer_sends(last.ack, 0, RST, 0, &[], &[]), Outcome::Reset);
+    assert_eq!(script.peer_sends(last.ack, 0, RST, 0, &[], &[]), SegmentOutcome::Reset);
 }
 
 /// RFC 5961, section 4.2.
@@ -42,7 +42,7 @@ fn a_reset_outside_of_the_window_is_dropped() {
 fn a_syn_is_challenged() {
     let mut script = flight(1);
     for seq in [PEER, PEER + 70_000, 1] {
-        assert_eq!(script.peer_sends(seq, 0, SYN, 0, &[], &[]), Outcome::Digested);
+        assert_eq!(script.peer_sends(seq, 0, SYN, 0, &[], &[]), SegmentOutcome::Processed);
     }
     let sent = script.sent();
     assert_eq!(sent.iter().map(|s| (s.flags, s.ack)).collect::<Vec<_>>(), [(ACK, PEER)]);
@@ -52,11 +52,11 @@ fn a_syn_is_challenged() {
 #[test]
 fn an_impossible_ack_is_challenged() {
     let mut script = flight(3);
-    assert_eq!(script.ack(4001), Outcome::Digested);
+    assert_eq!(script.ack(4001), SegmentOutcome::Processed);
     assert_eq!(script.sent().len(), 1);
     assert_eq!(script.layer.outstanding(), 3000);
     script.advance(ms(1_000));
-    assert_eq!(script.ack(-2_000_000), Outcome::Digested);
+    assert_eq!(script.ack(-2_000_000), SegmentOutcome::Processed);
 }
 
 /// RFC 7323, section 5.3: data with an old timestamp is an old duplicate; it is answered and dropped.
@@ -69,7 +69,7 @@ fn old_timestamps_are_refused() {
     options.extend(script.peer_time.to_be_bytes());
     options.extend([0; 4]);
     let (seq, ack) = (script.peer_seq, script.seq(1000));
-    assert_eq!(script.peer_sends(seq, ack, ACK, 10_000, &options, b"old"), Outcome::Digested);
+    assert_eq!(script.peer_sends(seq, ack, ACK, 10_000, &options, b"old"), SegmentOutcome::Processed);
     let sent = script.sent();
     assert_eq!(sent.iter().map(|s| (s.len, s.ack)).collect::<Vec<_>>(), [(0, PEER)]);
 }
@@ -81,7 +81,7 @@ fn a_reset_with_an_old_timestamp_counts() {
     let mut options = vec![1, 1, 8, 10];
     options.extend((script.peer_time - 50_000).to_be_bytes());
     options.extend([0; 4]);
-    assert_eq!(script.peer_sends(PEER, 0, RST, 0, &options, &[]), Outcome::Reset);
+    assert_eq!(script.peer_sends(PEER, 0, RST, 0, &options, &[]), SegmentOutcome::Reset);
 }
 
 /// RFC 7323, section 5.5: after 24 days of silence the peer's clock may have wrapped, and nothing is old.

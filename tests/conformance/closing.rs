@@ -4,7 +4,7 @@ use super::{
     ms,
     wire::{OPTIONS, Sent, Wire, settings},
 };
-use netkat::stack::{Failure, Phase, Settings};
+use netkat::stack::{FlowFailure, Phase, Settings};
 use std::time::Duration;
 
 /// FIN and ACK of what was sent, without PSH.
@@ -126,7 +126,7 @@ fn a_reset_must_acknowledge_the_syn() {
     wire.peer_sends(0, 0, RST, &[], &[]);
     assert_eq!((wire.flow().phase(), wire.flow().failure()), (Phase::Opening, None));
     wire.peer_sends(0, ours.wrapping_add(1), ACK | RST, &[], &[]);
-    assert_eq!(wire.flow().failure(), Some(&Failure::Refused));
+    assert_eq!(wire.flow().failure(), Some(&FlowFailure::Refused));
 }
 
 /// RFC 9293, section 3.10.7.3: a SYN-ACK of something else is reset, and the handshake goes on.

@@ -33,7 +33,7 @@ fn a_peer_without_options_gets_small_plain_segments() {
     script.stack_segment(script.terms.iss, 0, SYN, &options, &[]);
     script.sent();
     let shown = script.peer_sends(PEER - 1, script.seq(0), SYN | ACK, 5_000, &[], &[]);
-    assert_eq!(shown, Outcome::Handshake);
+    assert_eq!(shown, SegmentOutcome::Handshake);
     assert!(script.layer.is_established());
     script.write(600);
     let sent = script.sent();
@@ -58,13 +58,17 @@ fn the_first_window_is_not_scaled() {
 fn a_listener_is_established_by_the_ack_of_its_syn() {
     let mut script = Script::unconnected(Terms::default());
     let options = script.syn_options();
-    assert_eq!(script.peer_sends(PEER - 1, 0, SYN, 8_000, &options, &[]), Outcome::Handshake);
+    assert_eq!(script.peer_sends(PEER - 1, 0, SYN, 8_000, &options, &[]), SegmentOutcome::Handshake);
     script.stack_segment(script.terms.iss, PEER, SYN | ACK, &options, &[]);
     assert_eq!(script.sent()[0].flags, SYN | ACK);
     assert!(!script.layer.is_established());
-    assert_eq!(script.ack(5), Outcome::Handshake, "an ACK for something else is the stack's to refuse");
+    assert_eq!(
+        script.ack(5),
+        SegmentOutcome::Handshake,
+        "an ACK for something else is the stack's to refuse"
+    );
     assert!(!script.layer.is_established());
-    assert_eq!(script.ack(0), Outcome::Digested);
+    assert_eq!(script.ack(0), SegmentOutcome::Processed);
     assert!(script.layer.is_established());
     assert_eq!(script.events(), [Event::Established]);
     script.write(1000);
@@ -77,12 +81,12 @@ fn both_sides_may_open() {
     let mut script = Script::unconnected(Terms::default());
     let options = script.syn_options();
     script.stack_segment(script.terms.iss, 0, SYN, &options, &[]);
-    assert_eq!(script.peer_sends(PEER - 1, 0, SYN, 8_000, &options, &[]), Outcome::Handshake);
+    assert_eq!(script.peer_sends(PEER - 1, 0, SYN, 8_000, &options, &[]), SegmentOutcome::Handshake);
     script.stack_segment(script.terms.iss, PEER, SYN | ACK, &options, &[]);
     let flags: Vec<_> = script.sent().iter().map(|s| s.flags).collect();
     assert_eq!(flags, [SYN, SYN | ACK]);
     let shown = script.peer_sends(PEER - 1, script.seq(0), SYN | ACK, 8_000, &options, &[]);
-    assert_eq!(shown, Outcome::Handshake);
+    assert_eq!(shown, SegmentOutcome::Handshake);
     assert!(script.layer.is_established());
 }
 

@@ -23,7 +23,7 @@ mod wire;
 use std::time::Duration;
 
 use common::script::{ACK, FIN, PEER, RST, SYN, Script, Sent, Terms, segment};
-use netkat::recovery::{Algorithm, Config, Event, Outcome};
+use netkat::recovery::{Algorithm, Config, Event, SegmentOutcome};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

@@ -48,7 +48,7 @@ fn acknowledgments_are_hidden_until_the_fin_is_acknowledged() {
     script.fin();
     assert_eq!(script.data(), [(4000, 0)]);
     for offset in [1000, 1000, 2000, 4000] {
-        assert_eq!((script.ack(offset), script.events().len()), (Outcome::Digested, 0), "{offset}");
+        assert_eq!((script.ack(offset), script.events().len()), (SegmentOutcome::Processed, 0), "{offset}");
     }
     script.ack(4001);
     assert_eq!(script.events(), [Event::FinAcknowledged]);
@@ -66,7 +66,7 @@ fn the_peers_end_is_told_after_its_data() {
     script.peer_data(2000, b"all ");
     assert_eq!(script.events(), [Event::PeerFinished]);
     assert_eq!(script.read(), b"all last");
-    assert_eq!(script.peer_sends(PEER + 9, ack, RST, 0, &[], &[]), Outcome::Reset);
+    assert_eq!(script.peer_sends(PEER + 9, ack, RST, 0, &[], &[]), SegmentOutcome::Reset);
 }
 
 /// Who repeats a FIN that is acknowledged has not heard of it.

@@ -4,13 +4,15 @@
 //! first byte of a stream lies one above.
 use super::common::script::{ACK, SYN, segment};
 use netkat::{
+    host::metrics::Metrics,
     link::{
         ETHERTYPE_IPV4, Link, LinkHeader, NextHop, Outgoing,
         memory::{Impairment, Medium, MemoryLink},
     },
+    neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol},
     recovery::Algorithm,
-    stack::{Admission, Flow, FlowRoute, FrameResult, Listener, Neighbour, Path, Phase, Settings, Stack, ip},
+    stack::{Admission, Flow, FlowRoute, FrameResult, Listener, Path, Phase, Settings, Stack, ip},
 };
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -77,9 +79,11 @@ pub fn settings() -> Settings {
         mss: None,
         send_buffer: 1 << 16,
         receive_buffer: 1 << 16,
-        hop_limit: 64,
+        hop_limit: None,
+        default_ttl: 64,
         traffic_class: 0,
-        congestion: Algorithm::Cubic,
+        congestion: Some(Algorithm::Cubic),
+        default_congestion: Algorithm::Cubic,
         user_timeout: None,
         keep_alive: None,
     }
@@ -92,9 +96,13 @@ impl Wire {
         let (local, remote) = (SocketAddr::from((HOST, PORTS.0)), SocketAddr::from((PEER, PORTS.1)));
         let tuple = FiveTuple { protocol: Protocol::Tcp, local, remote };
         let mut stack = Stack::new(settings, || 0x5eed);
-        let path = Path { mtu, max_frame: mtu, max_segments: 1 };
+        let path = Path { mtu, max_frame: mtu, max_segments: 1, ipv6_hop_limit: 64 };
         let next_hop = NextHop { interface: 1, header: header(2, 1) };
-        stack.dial(medium.now(), tuple, FlowRoute { next_hop, neighbour: Neighbour::Fixed, path });
+        stack.dial(
+            medium.now(),
+            tuple,
+            FlowRoute { next_hop, neighbour: Neighbour::Fixed, path, metrics: Metrics::default() },
+        );
         Wire { medium, stack, link, peer, tuple, ours: 0, theirs: 7_000_000, window: 10_000 }
     }
 
@@ -104,7 +112,8 @@ impl Wire {
         let (local, remote) = (SocketAddr::from((HOST, PORTS.0)), SocketAddr::from((PEER, PORTS.1)));
         let tuple = FiveTuple { protocol: Protocol::Tcp, local, remote };
         let mut stack = Stack::new(settings, || 0x5eed);
-        let paths = HashMap::from([(1, Path { mtu: 1500, max_frame: 1500, max_segments: 1 })]);
+        let paths =
+            HashMap::from([(1, Path { mtu: 1500, max_frame: 1500, max_segments: 1, ipv6_hop_limit: 64 })]);
         let gate = Box::new(|_| Admission::Accept);
         stack.listen(Listener { backlog: 4, half_open: 4, gate, paths });
         Wire { medium, stack, link, peer, tuple, ours: 0, theirs: 7_000_000, window: 10_000 }

@@ -9,6 +9,7 @@ use std::{
 use netkat::{
     host::{
         interface,
+        metrics::Metrics,
         resolve::{self, Family, Names},
         route::{Kind, Query, RouteError},
     },
@@ -27,7 +28,7 @@ fn a_neighbour_on_the_link_is_its_own_next_hop() {
         assert_eq!(route.source, address(source));
         assert_eq!(route.gateway, None);
         assert_eq!(route.next_hop(), address(destination));
-        assert_eq!((route.mtu, route.hop_limit), (1500, None));
+        assert_eq!((route.mtu, route.metrics.hop_limit), (1500, None));
     }
 }
 
@@ -35,9 +36,10 @@ fn a_neighbour_on_the_link_is_its_own_next_hop() {
 fn gateways_metrics_and_preferred_sources_come_from_the_route() {
     let Some(lab) = Lab::new() else { return };
     lab.us("addr add 10.1.0.77/24 dev eth1");
-    lab.us("route add default via 10.1.0.2 src 10.1.0.77 mtu 1300 hoplimit 7");
+    let metrics = "mtu 1300 hoplimit 7 advmss 700 initcwnd 30 rto_min 50ms congctl cubic";
+    lab.us(&format!("route add default via 10.1.0.2 src 10.1.0.77 {metrics}"));
     lab.us("-6 addr add 2001:db8:1::77/64 dev eth1 nodad");
-    lab.us("-6 route add default via 2001:db8:1::2 src 2001:db8:1::77 mtu 1300 hoplimit 7");
+    lab.us(&format!("-6 route add default via 2001:db8:1::2 src 2001:db8:1::77 {metrics}"));
     for (destination, source, gateway) in
         [("192.0.2.9", "10.1.0.77", "10.1.0.2"), ("2001:db8:99::9", "2001:db8:1::77", "2001:db8:1::2")]
     {
@@ -46,7 +48,15 @@ fn gateways_metrics_and_preferred_sources_come_from_the_route() {
         assert_eq!(route.source, address(source));
         assert_eq!(route.gateway, Some(address(gateway)));
         assert_eq!(route.next_hop(), address(gateway));
-        assert_eq!((route.mtu, route.hop_limit), (1300, Some(7)));
+        let expected = Metrics {
+            mtu: Some(1300),
+            advertised_mss: Some(700),
+            hop_limit: Some(7),
+            initial_window: Some(30),
+            rto_min: Some(Duration::from_millis(50)),
+            congestion_control: "cubic".parse().ok(),
+        };
+        assert_eq!((route.mtu, route.metrics), (1300, expected));
     }
 }
 

@@ -170,11 +170,11 @@ fn programs_of_others_keep_running_behind_the_guard() {
         let _before = attach_tcx(&foreign, lo, false);
         let programs = programs(Protocol::Tcp);
         let guard = Guard::attach(&programs, lo, Backend::Tcx).unwrap();
-        assert_eq!(guard.ahead().unwrap(), [""; 0], "the guard is first");
+        assert_eq!(guard.earlier_programs().unwrap(), [""; 0], "the guard is first");
         assert_eq!(count_tcx(lo), 2);
 
         let late = attach_tcx(&foreign_program(), lo, true);
-        assert_eq!(guard.ahead().unwrap(), [FOREIGN]);
+        assert_eq!(guard.earlier_programs().unwrap(), [FOREIGN]);
         drop(late);
         drop(guard);
         assert_eq!(count_tcx(lo), 1, "the other's program stays");
@@ -192,12 +192,12 @@ fn filters_of_others_keep_running_behind_the_guard() {
 
         let programs = programs(Protocol::Tcp);
         let guard = Guard::attach(&programs, lo, Backend::Clsact).unwrap();
-        assert_eq!(guard.ahead().unwrap(), ["u32"], "its priority was taken");
+        assert_eq!(guard.earlier_programs().unwrap(), ["u32"], "its priority was taken");
         assert!(filters("lo").contains("netkat_guard"));
         if has_tcx() {
             // Programs at tcx run before clsact.
             let _tcx = attach_tcx(&foreign_program(), lo, true);
-            assert_eq!(guard.ahead().unwrap(), [FOREIGN, "u32"]);
+            assert_eq!(guard.earlier_programs().unwrap(), [FOREIGN, "u32"]);
         }
         drop(guard);
         assert_eq!(filters("lo"), others);
@@ -214,7 +214,7 @@ fn a_qdisc_of_ours_goes_with_its_last_user() {
 
         let creator = attach(&first);
         let heir = attach(&second);
-        assert_eq!(heir.ahead().unwrap(), [""; 0], "another netkat is in nobody's way");
+        assert_eq!(heir.earlier_programs().unwrap(), [""; 0], "another netkat is in nobody's way");
         drop(creator);
         assert!(has_clsact("lo") && filters("lo").contains("netkat_guard"));
         let next = attach(&third);

@@ -107,13 +107,13 @@ fn three_capabilities_suffice() {
         let local_addresses = (1..=64).flat_map(local).collect();
         let large = FlowFilter { local_addresses, neighbour_discovery: true, ..small };
         Programs::load(&Filter::Flow(large)).unwrap();
-        let host = SniffFilter { host: Some(ip("::1")), port: Some(80), ..SniffFilter::default() };
+        let host = SniffFilter { hosts: vec![ip("::1")], port: Some(80), ..SniffFilter::default() };
         Programs::load(&Filter::Sniff(host)).unwrap();
 
         let programs = Programs::load(&flow()).unwrap();
         for &backend in backends() {
             let guard = Guard::attach(&programs, index("lo"), backend).unwrap();
-            assert_eq!(guard.ahead().unwrap(), [""; 0]);
+            assert_eq!(guard.earlier_programs().unwrap(), [""; 0]);
         }
         PortLease::take(Protocol::Tcp, &[ip("127.0.0.1")], 0, 0).unwrap();
     });

@@ -17,17 +17,11 @@ fn gives_the_first_free_address_to_those_that_ask_and_no_other() {
     assert_eq!(cluster.addresses("c"), ["10.111.111.132"]);
     assert_eq!(cluster.addresses("d"), ["10.111.111.133"]);
     assert!(cluster.addresses("a-internal").is_empty() && cluster.addresses("b-foreign").is_empty());
-    // Only the status is written, nothing is written twice.
-    let patches = || cluster.calls().into_iter().filter(|c| c[0] == "patch").collect::<Vec<_>>();
-    assert!(patches().iter().all(|c| c.contains(&"--subresource=status".to_owned())), "{:?}", patches());
-    // A Service that has changed since it was read must not be overwritten.
-    assert!(
-        patches().iter().all(|c| c.iter().any(|w| w.contains(r#""resourceVersion": "1""#))),
-        "{:?}",
-        patches()
-    );
+    // Only the status is written, nothing is written twice. The stub refuses a Service that has changed since.
+    let writes = || cluster.calls().into_iter().filter(|c| c[0] == "replace").collect::<Vec<_>>();
+    assert!(writes().iter().all(|c| c.iter().any(|w| w.ends_with("/status"))), "{:?}", writes());
     assert!(cluster.set_right(&["10.111.111.128/29"]).status.success());
-    assert_eq!(patches().len(), 2);
+    assert_eq!(writes().len(), 2);
 }
 
 /// Six hosts in a /29: neither 10.0.0.0 nor 10.0.0.7 is ever given.
@@ -125,6 +119,16 @@ fn one_service_that_cannot_be_written_does_not_hold_up_the_others() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("away/a: "), "{}", stderr(&output));
     assert_eq!(cluster.addresses("b"), ["10.0.0.2"]);
+}
+
+/// kubectl's hint at its help comes last and hides the reason.
+#[test]
+fn the_reason_of_a_failed_write_is_told() {
+    let cluster = Cluster::new();
+    cluster.add_service("a", balanced());
+    cluster.put("fail-replace", "error: unknown flag: --raw\nSee 'kubectl replace --help' for usage.");
+    let output = cluster.set_right(&["10.0.0.0/29"]);
+    assert!(stderr(&output).contains("default/a: error: unknown flag: --raw"), "{}", stderr(&output));
 }
 
 #[test]

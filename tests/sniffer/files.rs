@@ -21,7 +21,8 @@ use super::captures::{folder, frames, text};
 
 const TIME: Duration = Duration::new(1_689_472_711, 206_864_123);
 
-const LINE: TextOptions = TextOptions { format: TextFormat::Line, payload: false, interface: false };
+const LINE: TextOptions =
+    TextOptions { format: TextFormat::Line, payload: false, dump: None, interface: false };
 
 fn interface(name: &str, link_type: LinkType, snap_length: u32) -> InterfaceDescription {
     InterfaceDescription { name: name.to_owned(), link_type, snap_length }
@@ -277,7 +278,7 @@ fn objects_have_the_content_of_lines() {
     let screen = Screen::default();
     let mut sink = Sink::new().with_text(
         Box::new(screen.clone()),
-        TextOptions { format: TextFormat::Json, payload: true, interface: false },
+        TextOptions { format: TextFormat::Json, payload: true, dump: None, interface: false },
         lines(),
     );
     replay("tcp-handshake.pcapng", &mut sink);
@@ -297,7 +298,7 @@ fn objects_have_the_content_of_lines() {
 
 #[test]
 fn objects_read_as_expected() {
-    for name in ["vlan.pcap", "icmp-errors.pcap", "arp.pcap", "fragments.pcap"] {
+    for name in ["vlan.pcap", "icmp-errors.pcap", "arp.pcap", "fragments.pcap", "tunnels.pcap", "ecn.pcap"] {
         let screen = Screen::default();
         let mut sink = Sink::new().with_text(
             Box::new(screen.clone()),

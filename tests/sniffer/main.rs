@@ -1,4 +1,5 @@
 //! Tests the sniffer from outside: lines, JSON, capture files, malformed frames.
+mod blocks;
 mod captures;
 mod files;
 mod line;
@@ -6,5 +7,7 @@ mod line;
 mod namespace;
 mod program;
 mod properties;
+mod streams;
 mod tap;
+mod tcpdump;
 mod tshark;

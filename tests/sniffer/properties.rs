@@ -44,6 +44,8 @@ fn link_type() -> impl Strategy<Value = LinkType> {
         1 => Just(LinkType::LinuxCooked2),
         1 => Just(LinkType::Null),
         1 => Just(LinkType::Loop),
+        1 => Just(LinkType::Nflog),
+        1 => Just(LinkType::Ppp),
         1 => any::<u16>().prop_map(LinkType::Other),
     ]
 }

@@ -19,7 +19,8 @@ use netkat::{
 
 use super::files::{Broken, Screen, Temporary};
 
-const LINE: TextOptions = TextOptions { format: TextFormat::Line, payload: false, interface: false };
+const LINE: TextOptions =
+    TextOptions { format: TextFormat::Line, payload: false, dump: None, interface: false };
 
 const HOP: NextHop = NextHop {
     interface: 1,

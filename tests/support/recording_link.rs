@@ -10,7 +10,7 @@ use netkat::{
     stack::{Path, Settings},
 };
 
-pub const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64 };
+pub const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64, ipv6_hop_limit: 64 };
 
 /// A TCP segment that the stack sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +83,11 @@ pub fn settings(send_buffer: usize, receive_buffer: usize) -> Settings {
         mss: None,
         send_buffer,
         receive_buffer,
-        hop_limit: 64,
+        hop_limit: None,
+        default_ttl: 64,
         traffic_class: 0,
-        congestion: Algorithm::Cubic,
+        congestion: Some(Algorithm::Cubic),
+        default_congestion: Algorithm::Cubic,
         user_timeout: None,
         keep_alive: None,
     }

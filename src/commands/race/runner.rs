@@ -4,7 +4,7 @@ use crate::{
         attempt::{Attempt, Origin},
         connect::answer,
     },
-    host::{interface::Interface, neighbour},
+    host::neighbour,
     net::{FiveTuple, MacAddr},
     report::{Error, Failure, JsonReport, Tried},
     runtime::{self, Egress, Engine, assume},
@@ -15,9 +15,7 @@ use std::time::Duration;
 /// An attempt in the race.
 pub(super) struct Runner<'a> {
     pub attempt: &'a Attempt,
-    /// The way out, decided with the local port.
     pub egress: Egress,
-    pub return_interfaces: Vec<Interface>,
     pub state: State,
 }
 
@@ -40,31 +38,15 @@ pub(super) enum State {
 }
 
 impl<'a> Runner<'a> {
-    /// Decides on the way out, with the local port.
-    pub fn new(attempt: &'a Attempt, port: u16) -> Runner<'a> {
-        let flow = attempt.request.with_port(&attempt.egress, port);
-        let decided = flow.decide_again(&attempt.egress).and_then(|egress| {
-            let others = egress.return_interfaces(&flow.query)?;
-            Ok((egress, others))
-        });
-        match decided {
-            Ok((egress, return_interfaces)) => {
-                log::info!("{}", egress.description);
-                Runner { attempt, egress, return_interfaces, state: State::Ready }
-            }
-            Err(error) => Runner {
-                attempt,
-                egress: attempt.egress.clone(),
-                return_interfaces: Vec::new(),
-                state: State::Failed(runtime::Error::from(error).into()),
-            },
-        }
+    /// Returns an attempt that is ready to start.
+    pub fn new(attempt: &'a Attempt, egress: Egress) -> Runner<'a> {
+        Runner { attempt, egress, state: State::Ready }
     }
 
     /// Makes the kernel resolve the next hop. For an assumed address netkat resolves it itself.
     pub fn ask_kernel(&mut self) {
         if let (State::Ready, None, Some(address)) =
-            (&self.state, self.egress.persona, self.egress.unresolved())
+            (&self.state, self.egress.assumed, self.egress.unresolved())
             && let Err(error) = neighbour::begin(self.egress.interface.index, address)
         {
             self.state = State::Failed(runtime::Error::from(error).into());
@@ -73,7 +55,8 @@ impl<'a> Runner<'a> {
 
     /// Starts the attempt.
     pub fn start(&mut self, now: Duration, report: &mut JsonReport) {
-        report.attempt(self.attempt.remote, &self.egress);
+        report.attempt(self.attempt.remote);
+        report.route(&self.egress);
         self.state = State::Resolving { since: now };
     }
 
@@ -102,7 +85,8 @@ impl<'a> Runner<'a> {
                     None => Err(origin.silence(&engine.stack, &tuple, wait)),
                     Some(result) => result,
                 };
-                report.attempt(self.attempt.remote, &self.egress);
+                report.attempt(self.attempt.remote);
+                report.route(&self.egress);
                 report.resolved(*resolution);
                 report.flow(&tuple);
                 report.discarded(engine.stack.peek(&tuple).and_then(Flow::discards));
@@ -113,7 +97,6 @@ impl<'a> Runner<'a> {
                 let time = engine.reactor.now() - *since;
                 report.connected(time);
                 log::info!("established {tuple} after {:.1} ms", time.as_secs_f64() * 1e3);
-                engine.stack.set_hop_limit(self.attempt.setup.settings.hop_limit);
                 self.state = State::Won;
                 Ok(Some(tuple))
             }
@@ -131,7 +114,7 @@ impl<'a> Runner<'a> {
     ) -> Result<Option<MacAddr>, Error> {
         let interface = self.egress.interface.index;
         let Some(address) = self.egress.unresolved() else { return Ok(Some(self.egress.known_mac())) };
-        if self.egress.persona.is_some() {
+        if self.egress.assumed.is_some() {
             return Ok(Some(assume::resolve(engine, address, wait)?));
         }
         match engine.neighbour(interface, address)? {
@@ -151,7 +134,6 @@ impl<'a> Runner<'a> {
         report: &mut JsonReport,
     ) {
         let origin = Origin::new(self.attempt.request, self.egress.clone(), destination);
-        engine.stack.set_hop_limit(self.attempt.setup.settings.hop_limit);
         let tuple = origin.dial(engine, self.attempt.remote);
         report.resolved(resolution);
         report.flow(&tuple);
@@ -164,6 +146,14 @@ impl<'a> Runner<'a> {
     pub fn tuple(&self) -> Option<&FiveTuple> {
         match &self.state {
             State::Opening(opening) => Some(&opening.tuple),
+            _ => None,
+        }
+    }
+
+    /// Returns the error of an attempt that has failed.
+    pub fn into_error(self) -> Option<Error> {
+        match self.state {
+            State::Failed(error) => Some(error),
             _ => None,
         }
     }

@@ -8,10 +8,11 @@
 use super::{IN_FLIGHT, Results, Sweep};
 use crate::{
     commands::attempt::Origin,
+    host::interface::Framing,
     report::Error,
     runtime::{Engine, Task, Turn},
     session,
-    stack::{Finding, Stack, icmp::Reason},
+    stack::{Stack, SurveyAnswer, icmp::Reason},
     stdio::Interest,
 };
 use std::{
@@ -95,18 +96,23 @@ impl<'a, 'r> Round<'a, 'r> {
         Round { origin, results, address, wait, waiting, probes, silent, unreachable: 0, repeated: false }
     }
 
-    fn note(&mut self, finding: Finding) {
-        let Finding { port: at, answer } = finding;
+    fn note(&mut self, finding: SurveyAnswer) {
+        let SurveyAnswer { port: at, answer } = finding;
         let Some(probe) = self.probes.remove(&at.port()) else { return };
         self.repeated |= answer.is_err() && probe.sent > 1;
         let result = answer.map_err(|error| match error.reason {
-            Reason::PortUnreachable if error.from == at.ip() => {
+            // Of its own addresses, a host may take another as the source of its answer.
+            Reason::PortUnreachable if error.from == at.ip() || self.is_on_host(at) => {
                 self.unreachable += 1;
                 session::Error::PortUnreachable { target: at, from: error.from }
             }
             _ => session::Error::Rejected { target: at, error: Box::new(error) },
         });
         self.results.note(at, result.map_err(Error::from));
+    }
+
+    fn is_on_host(&self, at: SocketAddr) -> bool {
+        self.origin.egress(at.port()).framing == Framing::Loopback
     }
 
     /// Starts as many probes as may be in flight.
@@ -136,7 +142,7 @@ impl<'a, 'r> Round<'a, 'r> {
             self.probes.remove(&port);
             match dropped == sent {
                 true => {
-                    let interface = self.origin.egress.interface.name.clone();
+                    let interface = self.origin.egress(port).interface.name.clone();
                     let dropped = session::Error::DatagramsDropped { target: at, datagrams: sent, interface };
                     self.results.note(at, Err(dropped.into()));
                 }
@@ -152,7 +158,7 @@ impl Task for Round<'_, '_> {
     type Error = Error;
 
     fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<()>, Error> {
-        while let Some(finding) = engine.stack.datagrams.take_finding() {
+        while let Some(finding) = engine.stack.datagrams.take_survey_answer() {
             self.note(finding);
         }
         self.begin(now);

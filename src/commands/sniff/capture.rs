@@ -3,17 +3,12 @@
 use super::{Progress, Sniff, flush, stdout};
 use crate::{
     host::interface::{self, Interface},
-    kernel::{Filter, Programs},
-    link::{self, Link, LinkError, PacketSocket},
+    link::{self, Link, LinkError, PacketSocket, SocketFilter},
     net::arphrd,
     process::capability::{self, Capability},
     report::Error,
     runtime::{self, memory_budget::MemoryBudget, reactor::Reactor},
-    sniffer::{
-        CapturedFrame, LinkType,
-        capture_file::{InterfaceDescription, InterfaceStatistics},
-        sink::Sink,
-    },
+    sniffer::{CapturedFrame, LinkType, capture_file::InterfaceStatistics, filter::Program, sink::Sink},
     stdio::{Interest, stderr},
 };
 use std::{
@@ -64,14 +59,13 @@ impl<'a> Capture<'a> {
         sniff: &'a Sniff,
         interface: Option<&Interface>,
         promiscuous: bool,
+        program: Option<&Program>,
     ) -> Result<Capture<'a>, Error> {
         capability::require(Capability::NetRaw, "open a packet socket")?;
-        capability::require(Capability::Bpf, "load its eBPF program")?;
         let reactor = Reactor::new().map_err(runtime::Error::Reactor)?;
-        let programs = Programs::load(&Filter::Sniff(sniff.filter.clone()))?;
         let socket = PacketSocket::open(&link::Options {
             interface: interface.map(|interface| interface.index),
-            capture: programs.capture_fd(),
+            filter: program.map(|program| SocketFilter::Classic(program.instructions())),
             vnet_header: true,
             overrides: sniff.overrides,
             segmentation: false,
@@ -157,7 +151,7 @@ impl<'a> Capture<'a> {
                     let name =
                         interface::by_index(index).map_or_else(|_| format!("if{index}"), |known| known.name);
                     let link_type = LinkType::from_arphrd(received.hardware_type);
-                    let interface = InterfaceDescription { name, link_type, snap_length: 0 };
+                    let interface = self.sniff.description(name, link_type);
                     let number = self.sink.add_interface(interface)?;
                     self.numbers.insert(index, number);
                     number
@@ -172,7 +166,7 @@ impl<'a> Capture<'a> {
     }
 
     fn add_interface(&mut self, index: u32, name: String, link_type: LinkType) -> Result<(), Error> {
-        let number = self.sink.add_interface(InterfaceDescription { name, link_type, snap_length: 0 })?;
+        let number = self.sink.add_interface(self.sniff.description(name, link_type))?;
         self.numbers.insert(index, number);
         Ok(())
     }

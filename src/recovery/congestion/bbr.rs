@@ -96,10 +96,10 @@ struct Aggregation {
 }
 
 impl Bbr {
-    pub fn new(mss: u64) -> Self {
+    pub fn new(mss: u64, initial: u32) -> Self {
         Bbr {
             mss,
-            window: INITIAL_WINDOW * mss,
+            window: u64::from(initial) * mss,
             mode: Mode::Startup,
             pacing_gain: HIGH_GAIN,
             window_gain: HIGH_GAIN,
@@ -128,7 +128,7 @@ impl Bbr {
 
     fn bandwidth_delay_product(&self, gain: f64) -> u64 {
         match self.min_rtt {
-            None => INITIAL_WINDOW * self.mss,
+            None => u64::from(INITIAL_WINDOW) * self.mss,
             Some((min_rtt, _)) => (bytes_in(self.bandwidth.get(), min_rtt) as f64 * gain) as u64,
         }
     }
@@ -337,7 +337,9 @@ impl Bbr {
                     .quantize(self.bandwidth_delay_product(self.window_gain) + self.aggregation_allowance());
                 if self.pipe_full {
                     self.window = (self.window + sample.delivered).min(target);
-                } else if self.window < target || sample.total_delivered < INITIAL_WINDOW * self.mss {
+                } else if self.window < target
+                    || sample.total_delivered < u64::from(INITIAL_WINDOW) * self.mss
+                {
                     self.window += sample.delivered;
                 }
                 self.window = self.window.max(MIN_WINDOW * self.mss);

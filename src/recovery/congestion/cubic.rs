@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    AckSample, CongestionControl, INITIAL_WINDOW, MIN_SSTHRESH,
+    AckSample, CongestionControl, MIN_SSTHRESH,
     hystart::{self, Growth, HyStart},
     restart_window,
 };
@@ -47,8 +47,8 @@ struct Epoch {
 }
 
 impl Cubic {
-    pub fn new(mss: u64) -> Self {
-        let window = INITIAL_WINDOW as f64;
+    pub fn new(mss: u64, initial: u32) -> Self {
+        let window = f64::from(initial);
         Cubic {
             mss,
             window,

@@ -13,11 +13,12 @@ use std::{fmt, str::FromStr, time::Duration};
 use super::{rate::RateSample, time::Instant};
 
 /// Initial window, in segments (RFC 6928).
-const INITIAL_WINDOW: u64 = 10;
+pub const INITIAL_WINDOW: u32 = 10;
+
 /// Returns the window after an idle time (RFC 5681, section 4.1): it halves with each timeout, down
 /// to the initial window (Linux's tcp_cwnd_restart()).
 fn restart_window(window: u64, mss: u64, timeouts: u32) -> u64 {
-    let floor = window.min(INITIAL_WINDOW * mss);
+    let floor = window.min(u64::from(INITIAL_WINDOW) * mss);
     window.checked_shr(timeouts).unwrap_or(0).max(floor)
 }
 
@@ -117,12 +118,13 @@ impl Algorithm {
     /// All algorithms, the default first.
     pub const ALL: [Algorithm; 3] = [Algorithm::Cubic, Algorithm::Bbr, Algorithm::Reno];
 
-    /// Returns a controller for a connection whose full segments carry `mss` bytes.
-    pub(super) fn start(self, mss: u64) -> Box<dyn CongestionControl> {
+    /// Returns a controller for a connection whose full segments carry `mss` bytes, and which begins with a
+    /// window of `initial` segments.
+    pub(super) fn start(self, mss: u64, initial: u32) -> Box<dyn CongestionControl> {
         match self {
-            Algorithm::Cubic => Box::new(cubic::Cubic::new(mss)),
-            Algorithm::Bbr => Box::new(bbr::Bbr::new(mss)),
-            Algorithm::Reno => Box::new(reno::Reno::new(mss)),
+            Algorithm::Cubic => Box::new(cubic::Cubic::new(mss, initial)),
+            Algorithm::Bbr => Box::new(bbr::Bbr::new(mss, initial)),
+            Algorithm::Reno => Box::new(reno::Reno::new(mss, initial)),
         }
     }
 }
@@ -162,6 +164,19 @@ mod tests {
         let windows = [0, 1, 2, 3, 200].map(|timeouts| restart_window(64_000, 1000, timeouts));
         assert_eq!(windows, [64_000, 32_000, 16_000, 10_000, 10_000]);
         assert_eq!(restart_window(3_000, 1000, 5), 3_000);
+    }
+
+    #[test]
+    fn a_route_may_set_another_initial_window() {
+        for algorithm in Algorithm::ALL {
+            for segments in [1, INITIAL_WINDOW, 40] {
+                assert_eq!(
+                    algorithm.start(1000, segments).window(),
+                    u64::from(segments) * 1000,
+                    "{algorithm}"
+                );
+            }
+        }
     }
 
     #[test]

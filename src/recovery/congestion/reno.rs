@@ -1,7 +1,7 @@
 //! Reno (RFC 5681): slow start, one segment a round trip, half the window on loss.
 use std::time::Duration;
 
-use super::{AckSample, CongestionControl, INITIAL_WINDOW, MIN_SSTHRESH, restart_window};
+use super::{AckSample, CongestionControl, MIN_SSTHRESH, restart_window};
 use crate::recovery::time::Instant;
 
 /// The state of Reno.
@@ -17,8 +17,8 @@ pub(super) struct Reno {
 }
 
 impl Reno {
-    pub fn new(mss: u64) -> Self {
-        let window = INITIAL_WINDOW * mss;
+    pub fn new(mss: u64, initial: u32) -> Self {
+        let window = u64::from(initial) * mss;
         Reno { mss, window, ssthresh: u64::MAX, credit: 0, prior: (window, u64::MAX) }
     }
 }

@@ -28,7 +28,7 @@ fn hear(
     fin: bool,
     out: &mut Vec<u8>,
     take: usize,
-) -> Answer {
+) -> AckKind {
     let seq = IRS + (1 + from as u32);
     let payload = stream(from, to);
     let mut taken = 0;
@@ -146,8 +146,8 @@ fn of_too_many_pieces_the_last_go() {
     let mut out = Vec::new();
     let mut reported =
         |receiver: &mut Receiver, at: usize| match hear(receiver, at, at + 1, false, &mut out, 0) {
-            Answer::AtOnce(blocks) => blocks.iter().collect::<Vec<_>>(),
-            Answer::Cumulative => panic!("out of order"),
+            AckKind::Immediate(blocks) => blocks.iter().collect::<Vec<_>>(),
+            AckKind::Cumulative => panic!("out of order"),
         };
     let block = |at: u32| (IRS + (1 + at), IRS + (2 + at));
     for n in 0..most as u32 {

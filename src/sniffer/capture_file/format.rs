@@ -1,9 +1,9 @@
 //! The parts of the format that reader and writer share: interfaces, numbers, comments, errors.
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use pcap_parser::OptionCode;
 
-use crate::sniffer::frame::LinkType;
+use crate::{sniffer::frame::LinkType, stdio::STANDARD};
 
 /// An interface as a capture file describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,25 @@ pub(super) const INBOUND: u32 = 1;
 /// Direction of a packet that the host sent.
 pub(super) const OUTBOUND: u32 = 2;
 
+/// Blocks of a pcapng file that were not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SkippedBlocks {
+    /// Number of blocks.
+    pub count: u64,
+    /// Type of the first.
+    pub first: u32,
+}
+
+impl fmt::Display for SkippedBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SkippedBlocks { count, first } = self;
+        match count {
+            1 => write!(f, "1 block of unknown type 0x{first:08x} was skipped"),
+            _ => write!(f, "{count} blocks of unknown types were skipped, the first of type 0x{first:08x}"),
+        }
+    }
+}
+
 /// The reason why a capture file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
@@ -75,6 +94,41 @@ pub enum CaptureError {
         /// Name of the file.
         name: String,
     },
+    /// The file is compressed.
+    #[error("{name} is compressed by {format}; unpack it: {program} {} | netkat --read -", operand(name))]
+    Compressed {
+        /// Name of the file.
+        name: String,
+        /// The compression.
+        format: &'static str,
+        /// The program that unpacks it, with its flags.
+        program: &'static str,
+    },
+    /// The file is a capture in another format.
+    #[error(
+        "{name} is {format}, which netkat does not read; convert it: editcap -F pcapng {} - | netkat --read -",
+        operand(name)
+    )]
+    Foreign {
+        /// Name of the file.
+        name: String,
+        /// The format.
+        format: &'static str,
+    },
+    /// The file is of a version that is not known, whose records may differ.
+    #[error(
+        "{name} is {format} {major}.{minor}, a version that netkat does not know; it reads pcap 2 and pcapng 1"
+    )]
+    Version {
+        /// Name of the file.
+        name: String,
+        /// pcap or pcapng.
+        format: &'static str,
+        /// Major version.
+        major: u16,
+        /// Minor version.
+        minor: u16,
+    },
     /// The file ends within a packet.
     #[error(
         "capture file {name} ends within a packet, after {packets} whole ones; was the program that wrote it killed?"
@@ -103,6 +157,14 @@ pub enum CaptureError {
     Format(&'static str),
 }
 
+/// Name of standard input in errors.
+pub(super) const STANDARD_INPUT: &str = "standard input";
+
+/// Returns a file's name as the operand of a command.
+fn operand(name: &str) -> &str {
+    if name == STANDARD_INPUT { STANDARD } else { name }
+}
+
 impl LinkType {
     /// Returns the link type with this number in capture files (tcpdump.org, "Link-layer header
     /// types").
@@ -110,11 +172,14 @@ impl LinkType {
         match number {
             0 => LinkType::Null,
             1 => LinkType::Ethernet,
+            // LINKTYPE_PPP_HDLC has the fields of HDLC framing, which LINKTYPE_PPP may have, too.
+            9 | 50 => LinkType::Ppp,
             // DLT_RAW where it is 12 or 14, LINKTYPE_RAW, LINKTYPE_IPV4, LINKTYPE_IPV6: the version
             // tells.
             12 | 14 | 101 | 228 | 229 => LinkType::RawIp,
             108 => LinkType::Loop,
             113 => LinkType::LinuxCooked1,
+            239 => LinkType::Nflog,
             276 => LinkType::LinuxCooked2,
             other => LinkType::Other(other),
         }
@@ -125,9 +190,11 @@ impl LinkType {
         match self {
             LinkType::Null => 0,
             LinkType::Ethernet => 1,
+            LinkType::Ppp => 9,
             LinkType::RawIp => 101,
             LinkType::Loop => 108,
             LinkType::LinuxCooked1 => 113,
+            LinkType::Nflog => 239,
             LinkType::LinuxCooked2 => 276,
             LinkType::Other(number) => number,
         }

@@ -1,23 +1,28 @@
-//! Reads pcap (microseconds and nanoseconds) and pcapng, both in either byte order.
+//! Reads pcap (microseconds and nanoseconds, and Kuznetzov's variant) and pcapng, in either byte order.
+//!
+//! pcap-parser finds the blocks. It leaves the obsolete packet block to this module (`obsolete`), and a
+//! block that contradicts itself looks to it like one that is not whole yet: [`CaptureReader::is_buffered`]
+//! tells them apart.
 use std::{
     fs::File,
     io::{self, Read},
+    os::fd::AsFd,
     path::Path,
-    time::Duration,
 };
 
 use pcap_parser::{
-    Block, EnhancedPacketBlock, InterfaceDescriptionBlock, LegacyPcapBlock, OptionCode, PcapBlockOwned,
-    PcapError, PcapHeader, create_reader,
-    nom::Err::Incomplete,
-    parse_pcap_header, parse_sectionheaderblock,
-    traits::{PcapNGPacketBlock, PcapReaderIterator},
+    Block, LegacyPcapReader, PcapBlockOwned, PcapError, PcapNGReader, nom::Err::Incomplete,
+    parse_pcap_header, parse_sectionheaderblock, traits::PcapReaderIterator,
 };
 
-use super::format::{
-    CaptureError, DIRECTION_BITS, GUARDED, INBOUND, InterfaceDescription, OUTBOUND, PACKET_FLAGS,
+use super::{
+    format::{CaptureError, InterfaceDescription, STANDARD_INPUT, SkippedBlocks},
+    names::{self, NamedAddress},
+    obsolete::{self, PACKET_BLOCK},
+    packet::{InterfaceFormat, enhanced_frame, legacy_frame, number, simple_frame},
+    signature::{self, PCAPNG_MAJOR, SECTION_HEADER},
 };
-use crate::sniffer::frame::{CapturedFrame, FrameDirection, LinkType};
+use crate::{sniffer::frame::CapturedFrame, stdio::STANDARD};
 
 /// Initial size of the buffer in bytes: room for the largest frames of Linux (BIG TCP: 512 KiB).
 const INITIAL_BUFFER: usize = 1 << 20;
@@ -25,8 +30,8 @@ const INITIAL_BUFFER: usize = 1 << 20;
 /// Maximum size of a block in bytes; a larger one is damage, not a packet.
 const MAX_BLOCK: usize = 64 << 20;
 
-/// The type of a pcapng section header, in either byte order.
-const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+/// Size of a pcap record's header in bytes.
+const RECORD_HEADER: usize = 16;
 
 /// Minimum size of a pcapng block in bytes: its type, and its length at either end.
 const MIN_BLOCK: u32 = 12;
@@ -55,17 +60,11 @@ pub struct CaptureReader {
     /// Number of interfaces in the sections before.
     earlier_interfaces: u32,
     packets: u64,
-}
-
-/// The format of an interface's frames and timestamps.
-#[derive(Clone, Copy)]
-struct InterfaceFormat {
-    link_type: LinkType,
-    snap_length: u32,
-    /// Timestamp units per second.
-    resolution: u64,
-    /// Seconds to add to each timestamp.
-    offset: i64,
+    /// Length of a pcap record's header, in bytes.
+    record_header: usize,
+    skipped: Option<SkippedBlocks>,
+    /// The addresses of the file's name resolution blocks, if they are wanted.
+    names: Option<Vec<NamedAddress>>,
 }
 
 /// The content of a block, without a borrow from the buffer.
@@ -73,28 +72,52 @@ enum BlockContent {
     Section { big_endian: bool },
     Interface(String, InterfaceFormat),
     Frame,
+    Names(Vec<NamedAddress>),
+    Skipped(u32),
     Other,
 }
 
 impl CaptureReader {
-    /// Opens a file.
+    /// Opens a file; `-` is standard input.
     ///
     /// # Errors
     /// [`CaptureError::Open`], and those of [`new`](Self::new).
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        let file = File::open(path).map_err(|source| CaptureError::Open { path: path.to_owned(), source })?;
-        CaptureReader::new(file, &path.display().to_string())
+        let standard = path == Path::new(STANDARD);
+        let file = match standard {
+            true => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+            false => File::open(path),
+        };
+        let file = file.map_err(|source| CaptureError::Open { path: path.to_owned(), source })?;
+        CaptureReader::new(file, &if standard { STANDARD_INPUT.into() } else { path.display().to_string() })
+    }
+
+    /// Collects the file's own names on the way.
+    pub(super) fn with_names(mut self) -> Self {
+        self.names = Some(Vec::new());
+        self
+    }
+
+    /// Returns the names up to here.
+    pub(super) fn into_names(self) -> Vec<NamedAddress> {
+        self.names.unwrap_or_default()
+    }
+
+    /// Returns the blocks up to here that were not read, and may have held packets.
+    pub fn skipped(&self) -> Option<SkippedBlocks> {
+        self.skipped
     }
 
     /// Reads from a stream; errors call it `name`.
     ///
     /// # Errors
-    /// [`CaptureError::Read`], and [`CaptureError::NotACapture`] by the first bytes.
+    /// [`CaptureError::Read`], and those that tell another format or version by the first bytes.
     pub fn new(mut input: impl Read + Send + 'static, name: &str) -> Result<Self, CaptureError> {
         let start = read_first_block(&mut input)
             .map_err(|source| CaptureError::Read { name: name.to_owned(), source })?;
-        let blocks = create_reader(INITIAL_BUFFER, io::Cursor::new(start).chain(input))
-            .map_err(|_| CaptureError::NotACapture { name: name.to_owned() })?;
+        signature::check(&start, name)?;
+        let blocks =
+            open_blocks(start, input).ok_or_else(|| CaptureError::NotACapture { name: name.to_owned() })?;
         Ok(CaptureReader {
             name: name.to_owned(),
             blocks,
@@ -105,6 +128,9 @@ impl CaptureReader {
             interfaces: Vec::new(),
             earlier_interfaces: 0,
             packets: 0,
+            record_header: RECORD_HEADER,
+            skipped: None,
+            names: None,
         })
     }
 
@@ -130,6 +156,10 @@ impl CaptureReader {
                     return Ok(Some(CaptureRecord::Interface(interface)));
                 }
                 Some(BlockContent::Frame) => break,
+                Some(BlockContent::Names(found)) => names::extend(self.names.as_mut(), found),
+                Some(BlockContent::Skipped(kind)) => {
+                    self.skipped.get_or_insert(SkippedBlocks { count: 0, first: kind }).count += 1;
+                }
                 Some(BlockContent::Other) => {}
             }
         }
@@ -147,14 +177,13 @@ impl CaptureReader {
             PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
                 enhanced_frame(&packet, format(packet.if_id)?, self.earlier_interfaces, self.big_endian)
             }
+            PcapBlockOwned::NG(Block::Unknown(block)) => {
+                let packet = obsolete::read(block.data, self.big_endian)
+                    .ok_or_else(|| damaged("a packet can't be read"))?;
+                enhanced_frame(&packet, format(packet.if_id)?, self.earlier_interfaces, self.big_endian)
+            }
             PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
-                let format = format(0)?;
-                let length = packet.origlen as usize;
-                let captured =
-                    if format.snap_length == 0 { length } else { length.min(format.snap_length as usize) };
-                let data = packet.data.get(..captured).unwrap_or(packet.data);
-                let frame = frame(format, Duration::ZERO, data);
-                CapturedFrame { interface: self.earlier_interfaces, length, ..frame }
+                simple_frame(&packet, format(0)?, self.earlier_interfaces)
             }
             _ => return Err(damaged("a block changed while it was read")),
         };
@@ -170,10 +199,30 @@ impl CaptureReader {
             if self.is_next_too_short() {
                 return Err(damaged("a block is shorter than its own header"));
             }
+            let whole = self.is_buffered();
             let full = match self.blocks.next() {
                 Ok((length, block)) => {
                     self.held = length;
-                    return content(&block).map(Some).map_err(damaged);
+                    if let PcapBlockOwned::LegacyHeader(header) = &block {
+                        self.big_endian = header.is_bigendian();
+                        self.record_header += if header.is_modified_format() { 8 } else { 0 };
+                    }
+                    if let PcapBlockOwned::NG(Block::SectionHeader(section)) = &block
+                        && section.major_version != PCAPNG_MAJOR
+                    {
+                        return Err(CaptureError::Version {
+                            name: self.name.clone(),
+                            format: "pcapng",
+                            major: section.major_version,
+                            minor: section.minor_version,
+                        });
+                    }
+                    return content(&block, self.big_endian).map(Some).map_err(damaged);
+                }
+                Err(PcapError::Incomplete(_) | PcapError::BufferTooSmall | PcapError::UnexpectedEof)
+                    if whole =>
+                {
+                    return Err(damaged("a block contradicts its own length"));
                 }
                 Err(PcapError::Eof) => return Ok(None),
                 Err(PcapError::Incomplete(_)) => false,
@@ -199,13 +248,35 @@ impl CaptureReader {
     /// Returns whether the next pcapng block states a length below the minimum, which pcap-parser
     /// subtracts unchecked. pcap-parser checks a section header, whose byte order is its own.
     fn is_next_too_short(&self) -> bool {
-        let Some((&kind, rest)) = self.blocks.data().split_first_chunk::<4>() else { return false };
-        let Some(&length) = rest.first_chunk::<4>() else { return false };
-        self.pcapng && kind != SECTION_HEADER && number(length, self.big_endian) < MIN_BLOCK
+        let Some(&[a, b, c, d, e, f, g, h]) = self.unread().first_chunk() else { return false };
+        let length = number([e, f, g, h], self.big_endian);
+        self.pcapng && [a, b, c, d] != SECTION_HEADER && length < MIN_BLOCK
+    }
+
+    /// Returns whether [`read`](Self::read) has a whole record at hand. Otherwise it may wait for the
+    /// file's writer, so it is time to show what has been read.
+    pub fn is_buffered(&self) -> bool {
+        let unread = self.unread();
+        let word = |at: usize| {
+            let bytes = unread.get(at..)?.first_chunk()?;
+            Some(number(*bytes, self.big_endian) as usize)
+        };
+        let length = if self.pcapng {
+            // The byte order of a section may be another one.
+            word(4).filter(|_| !unread.starts_with(&SECTION_HEADER))
+        } else {
+            word(8).and_then(|captured| captured.checked_add(self.record_header))
+        };
+        length.is_some_and(|length| length <= unread.len())
+    }
+
+    /// Returns the bytes in the buffer behind the block that the caller holds.
+    fn unread(&self) -> &[u8] {
+        self.blocks.data().get(self.held..).unwrap_or_default()
     }
 }
 
-fn content(block: &PcapBlockOwned<'_>) -> Result<BlockContent, &'static str> {
+fn content(block: &PcapBlockOwned<'_>, big_endian: bool) -> Result<BlockContent, &'static str> {
     Ok(match block {
         PcapBlockOwned::LegacyHeader(header) => {
             BlockContent::Interface(String::new(), InterfaceFormat::of_pcap(header))
@@ -215,11 +286,19 @@ fn content(block: &PcapBlockOwned<'_>) -> Result<BlockContent, &'static str> {
         }
         PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
             let name = interface.if_name().and_then(Result::ok).unwrap_or_default();
-            BlockContent::Interface(name.to_owned(), InterfaceFormat::of_pcapng(interface)?)
+            BlockContent::Interface(name.to_owned(), InterfaceFormat::of_pcapng(interface, big_endian)?)
         }
         PcapBlockOwned::Legacy(_) | PcapBlockOwned::NG(Block::EnhancedPacket(_) | Block::SimplePacket(_)) => {
             BlockContent::Frame
         }
+        PcapBlockOwned::NG(Block::Unknown(block)) => match block_type(block.block_type, big_endian) {
+            PACKET_BLOCK => BlockContent::Frame,
+            kind => BlockContent::Skipped(kind),
+        },
+        PcapBlockOwned::NG(Block::Custom(block)) => {
+            BlockContent::Skipped(block_type(block.block_type, big_endian))
+        }
+        PcapBlockOwned::NG(Block::NameResolution(block)) => BlockContent::Names(names::read(block)),
         PcapBlockOwned::NG(_) => BlockContent::Other,
     })
 }
@@ -228,91 +307,24 @@ fn damaged(name: &str, packets: u64, what: &'static str) -> CaptureError {
     CaptureError::Malformed { name: name.to_owned(), packets, what }
 }
 
-fn number(bytes: [u8; 4], big_endian: bool) -> u32 {
-    if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+/// Returns a block's type, which pcap-parser reads in little-endian order always.
+fn block_type(kind: u32, big_endian: bool) -> u32 {
+    number(kind.to_le_bytes(), big_endian)
 }
 
-impl InterfaceFormat {
-    fn of_pcap(header: &PcapHeader) -> InterfaceFormat {
-        InterfaceFormat {
-            // The upper half describes frame check sequences.
-            link_type: LinkType::from_number(header.network.0 as u16),
-            snap_length: header.snaplen,
-            resolution: if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 },
-            offset: 0,
-        }
-    }
-
-    /// The resolution is a power of ten or, with the highest bit set, of two (pcapng,
-    /// `if_tsresol`).
-    fn of_pcapng(interface: &InterfaceDescriptionBlock<'_>) -> Result<InterfaceFormat, &'static str> {
-        let exponent = u32::from(interface.if_tsresol & 0x7f);
-        let base: u64 = if interface.if_tsresol & 0x80 == 0 { 10 } else { 2 };
-        Ok(InterfaceFormat {
-            link_type: LinkType::from_number(interface.linktype.0 as u16),
-            snap_length: interface.snaplen,
-            resolution: base
-                .checked_pow(exponent)
-                .ok_or("the resolution of its time stamps is out of range")?,
-            offset: interface.if_tsoffset,
-        })
-    }
-
-    /// Returns a timestamp as time since the Unix epoch.
-    fn time(&self, units: u64) -> Duration {
-        let seconds = (units / self.resolution).saturating_add_signed(self.offset);
-        // The remainder keeps the fraction below a second.
-        let fraction = u128::from(units % self.resolution) * 1_000_000_000 / u128::from(self.resolution);
-        Duration::from_secs(seconds).saturating_add(Duration::from_nanos(fraction as u64))
-    }
-}
-
-fn legacy_frame<'a>(packet: &LegacyPcapBlock<'a>, format: &InterfaceFormat) -> CapturedFrame<'a> {
-    // A forged fraction beyond a second carries over.
-    let fraction = InterfaceFormat { offset: 0, ..*format }.time(packet.ts_usec.into());
-    let time = Duration::from_secs(packet.ts_sec.into()).saturating_add(fraction);
-    let frame = frame(format, time, packet.data);
-    CapturedFrame { length: frame.length.max(packet.origlen as usize), ..frame }
-}
-
-fn enhanced_frame<'a>(
-    packet: &EnhancedPacketBlock<'a>,
-    format: &InterfaceFormat,
-    earlier_interfaces: u32,
-    big_endian: bool,
-) -> CapturedFrame<'a> {
-    let data = packet.data.get(..packet.caplen as usize).unwrap_or(packet.data);
-    let time = format.time(u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low));
-    let mut frame = CapturedFrame {
-        interface: earlier_interfaces.saturating_add(packet.if_id),
-        length: data.len().max(packet.orig_len() as usize),
-        ..frame(format, time, data)
-    };
-    for option in &packet.options {
-        match (option.code, option.as_bytes()) {
-            (OptionCode::EndOfOpt, _) => break,
-            (PACKET_FLAGS, Ok(&[a, b, c, d])) => match number([a, b, c, d], big_endian) & DIRECTION_BITS {
-                INBOUND => frame.direction = FrameDirection::Inbound,
-                OUTBOUND => frame.direction = FrameDirection::Outbound,
-                _ => {}
-            },
-            (OptionCode::Comment, Ok(comment)) => frame.guarded |= comment == GUARDED.as_bytes(),
-            _ => {}
-        }
-    }
-    frame
-}
-
-/// Returns a frame whose direction only a Linux cooked header tells: packet type 4 is
-/// PACKET_OUTGOING.
-fn frame<'a>(format: &InterfaceFormat, time: Duration, data: &'a [u8]) -> CapturedFrame<'a> {
-    let outgoing = match format.link_type {
-        LinkType::LinuxCooked1 => data.starts_with(&[0, 4]),
-        LinkType::LinuxCooked2 => data.get(10) == Some(&4),
-        _ => false,
-    };
-    let direction = if outgoing { FrameDirection::Outbound } else { FrameDirection::Inbound };
-    CapturedFrame::new(time, direction, format.link_type, data)
+/// Opens pcap-parser's reader of the format that `start` has; `None` if pcap-parser refuses it.
+///
+/// `create_reader` of pcap-parser would do, but reads twice, and waits for a pipe's second packet.
+fn open_blocks(
+    start: Vec<u8>,
+    input: impl Read + Send + 'static,
+) -> Option<Box<dyn PcapReaderIterator + Send>> {
+    let pcapng = start.starts_with(&SECTION_HEADER);
+    let input = io::Cursor::new(start).chain(input);
+    Some(match pcapng {
+        true => Box::new(PcapNGReader::new(INITIAL_BUFFER, input).ok()?),
+        false => Box::new(LegacyPcapReader::new(INITIAL_BUFFER, input).ok()?),
+    })
 }
 
 /// Reads the whole first block, which pcap-parser's constructor demands, from a stream however

@@ -12,13 +12,15 @@ pub(super) struct Cursor<'a> {
     position: usize,
     /// The end of the frame on the wire, or an earlier one by an enclosing length field.
     end: usize,
+    /// The packet goes on in other fragments, so its length fields may go beyond the end.
+    fragment: bool,
 }
 
 impl<'a> Cursor<'a> {
     /// Returns a cursor at the start of a frame of `length` bytes on the wire, `captured` of which were
     /// captured.
     pub(super) fn new(bytes: &'a [u8], captured: usize, length: usize) -> Self {
-        Cursor { bytes, captured, position: 0, end: length }
+        Cursor { bytes, captured, position: 0, end: length, fragment: false }
     }
 
     /// Returns the next `need` bytes and leaves them unread.
@@ -76,6 +78,35 @@ impl<'a> Cursor<'a> {
         let packet = self.peek_packet(header, need, new)?;
         self.skip(need);
         Ok(packet)
+    }
+
+    /// Reads the next `N` bytes.
+    ///
+    /// # Errors
+    /// As for [`Cursor::peek`]; the bytes stay unread.
+    pub(super) fn take_array<const N: usize>(&mut self, header: &'static str) -> Result<[u8; N], Problem> {
+        let bytes = self.peek_array(header)?;
+        self.skip(N);
+        Ok(bytes)
+    }
+
+    /// Returns the next `N` bytes and leaves them unread.
+    ///
+    /// # Errors
+    /// As for [`Cursor::peek`].
+    pub(super) fn peek_array<const N: usize>(&self, header: &'static str) -> Result<[u8; N], Problem> {
+        let bytes = self.peek(header, N)?;
+        bytes.first_chunk().copied().ok_or(Problem::Short { header, need: N, have: bytes.len() })
+    }
+
+    /// Notes that the packet goes on in other fragments.
+    pub(super) fn mark_fragment(&mut self) {
+        self.fragment = true;
+    }
+
+    /// Returns whether the packet, or the one around it, goes on in other fragments.
+    pub(super) fn is_fragment(&self) -> bool {
+        self.fragment
     }
 
     /// Advances by `bytes`, at most to the end.

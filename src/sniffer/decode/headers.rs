@@ -7,7 +7,7 @@ use std::{
 use arrayvec::ArrayVec;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
-use super::problem::Problem;
+use super::{problem::Problem, tunnel::Tunnel};
 use crate::{link::VlanTag, net::MacAddr};
 
 /// The decoded headers of a frame.
@@ -17,11 +17,35 @@ pub struct DecodedFrame {
     pub link: LinkLayer,
     /// The network header and everything in it.
     pub network: Network,
+    /// The packet that this one carries in a tunnel.
+    pub inner: Option<Box<TunnelledPacket>>,
     /// Position of the innermost payload in the captured bytes, for
     /// [`CapturedFrame::bytes`](crate::sniffer::CapturedFrame::bytes).
     pub payload: Range<usize>,
-    /// The first problem of the frame.
+    /// The first problem of the headers outside of a tunnel; the packet in the tunnel has its own.
     pub problem: Option<Problem>,
+}
+
+impl DecodedFrame {
+    /// Returns a frame of which nothing has been read.
+    pub(super) fn unread() -> DecodedFrame {
+        DecodedFrame {
+            link: LinkLayer::default(),
+            network: Network::Malformed,
+            inner: None,
+            payload: 0..0,
+            problem: None,
+        }
+    }
+}
+
+/// A packet in a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelledPacket {
+    /// The tunnel's header.
+    pub tunnel: Tunnel,
+    /// The packet behind it.
+    pub packet: DecodedFrame,
 }
 
 /// The fields of a link header that the frame has.
@@ -35,6 +59,8 @@ pub struct LinkLayer {
     pub ethertype: Option<u16>,
     /// VLAN tags, outermost first. A fifth tag counts as an unknown network protocol.
     pub vlan: ArrayVec<VlanTag, 4>,
+    /// The protocol field of PPP (RFC 1661, section 2).
+    pub ppp: Option<u16>,
 }
 
 /// The network layer.
@@ -145,9 +171,9 @@ pub struct Tcp {
     pub sequence: u32,
     /// Acknowledgment number.
     pub acknowledgement: u32,
-    /// FIN is bit 0, then SYN, RST, PSH, ACK, URG, ECE, CWR.
+    /// FIN is bit 0, then SYN, RST, PSH, ACK, URG, ECE, CWR (RFC 3168), AE (RFC 9768).
     #[serde(serialize_with = "flag_names")]
-    pub flags: u8,
+    pub flags: u16,
     /// Window as in the header: not scaled.
     pub window: u16,
     /// Checksum as in the header.
@@ -160,7 +186,13 @@ pub struct Tcp {
 
 impl Tcp {
     /// The SYN bit of [`Tcp::flags`].
-    pub(crate) const SYN: u8 = 0x02;
+    pub(crate) const SYN: u16 = 0x02;
+    /// The ECE bit.
+    pub(crate) const ECE: u16 = 0x40;
+    /// The CWR bit.
+    pub(crate) const CWR: u16 = 0x80;
+    /// The AE bit.
+    pub(crate) const AE: u16 = 0x100;
 }
 
 /// The options of a TCP header.
@@ -240,9 +272,9 @@ fn display<S: Serializer>(mac: &MacAddr, serializer: S) -> Result<S::Ok, S::Erro
 }
 
 /// Serialises TCP flags as a list of their names (RFC 9293, section 3.1).
-fn flag_names<S: Serializer>(flags: &u8, serializer: S) -> Result<S::Ok, S::Error> {
+fn flag_names<S: Serializer>(flags: &u16, serializer: S) -> Result<S::Ok, S::Error> {
     let mut list = serializer.serialize_seq(None)?;
-    for (bit, name) in ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"].iter().enumerate() {
+    for (bit, name) in ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ae"].iter().enumerate() {
         if flags >> bit & 1 == 1 {
             list.serialize_element(name)?;
         }

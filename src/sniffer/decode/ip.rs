@@ -56,7 +56,7 @@ fn read_v4(cursor: &mut Cursor<'_>) -> Result<IpHeader, Problem> {
     };
     let problem = if total < header {
         Some(Problem::TooSmall { field: "ipv4 total length", value: total })
-    } else if total > have {
+    } else if total > have && !cursor.is_fragment() {
         Some(Problem::TooLong { field: "ipv4 total length", value: total, length: have })
     } else {
         options
@@ -65,6 +65,9 @@ fn read_v4(cursor: &mut Cursor<'_>) -> Result<IpHeader, Problem> {
     cursor.skip(header);
     let offset = u32::from(ipv4.get_fragment_offset()) * 8;
     let more = ipv4.get_flags() & Ipv4Flags::MoreFragments != 0;
+    if more {
+        cursor.mark_fragment();
+    }
     let ip = Ip {
         source: IpAddr::V4(ipv4.get_source()),
         destination: IpAddr::V4(ipv4.get_destination()),
@@ -84,7 +87,7 @@ fn read_v6(cursor: &mut Cursor<'_>) -> Result<IpHeader, Problem> {
     if ipv6.get_version() != 6 {
         return Err(Problem::IpVersion(ipv6.get_version()));
     }
-    let have = cursor.remaining();
+    let (have, tunnelled_fragment) = (cursor.remaining(), cursor.is_fragment());
     let length = match usize::from(ipv6.get_payload_length()) {
         // A jumbogram (RFC 2675), the form of BIG TCP's super-frames on Linux.
         0 if ipv6.get_next_header().0 == HOP_BY_HOP => have,
@@ -106,7 +109,7 @@ fn read_v6(cursor: &mut Cursor<'_>) -> Result<IpHeader, Problem> {
     let extensions = read_extensions(cursor, &mut ip).err();
     Ok(IpHeader {
         ip,
-        problem: (length > have).then_some(too_long).or(extensions),
+        problem: (length > have && !tunnelled_fragment).then_some(too_long).or(extensions),
         complete: extensions.is_none(),
     })
 }
@@ -131,7 +134,11 @@ fn read_extensions(cursor: &mut Cursor<'_>, ip: &mut Ip) -> Result<(), Problem> 
         if let Some(header) = FragmentPacket::new(fixed).filter(|_| kind == FRAGMENT) {
             let field = header.get_fragment_offset_with_flags();
             ip.id = header.get_id();
-            ip.fragment = Some(FragmentPosition { offset: u32::from(field & 0xfff8), more: field & 1 != 0 });
+            let more = field & 1 != 0;
+            ip.fragment = Some(FragmentPosition { offset: u32::from(field & 0xfff8), more });
+            if more {
+                cursor.mark_fragment();
+            }
         }
         let bytes = cursor.take("ipv6 extension header", size)?;
         ip.protocol = bytes.first().copied().unwrap_or_default();

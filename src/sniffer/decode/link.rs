@@ -1,4 +1,4 @@
-//! Reads link headers: Ethernet with its tags, Linux cooked, BSD loopback, none.
+//! Reads link headers: Ethernet with its tags, Linux cooked, NFLOG, PPP, BSD loopback, none.
 use pnet_packet::{
     ethernet::{EtherTypes, EthernetPacket},
     sll::SLLPacket,
@@ -6,15 +6,23 @@ use pnet_packet::{
     vlan::VlanPacket,
 };
 
-use super::{cursor::Cursor, headers::LinkLayer, problem::Problem};
+use super::{cursor::Cursor, headers::LinkLayer, nflog, ppp, problem::Problem};
 use crate::{
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, VlanTag},
     net::MacAddr,
-    sniffer::frame::{CapturedFrame, LinkType},
+    sniffer::frame::LinkType,
 };
 
 /// The EtherTypes of tags: IEEE 802.1Q, 802.1ad, and the QinQ before it.
 const TAGS: [u16; 3] = [EtherTypes::Vlan.0, EtherTypes::PBridge.0, EtherTypes::QinQ.0];
+
+/// The first header of a frame, or of a packet in a tunnel.
+#[derive(Clone, Copy)]
+pub(super) struct Start {
+    pub(super) link_type: LinkType,
+    /// The EtherType of a [`LinkType::RawIp`] packet. Without it, the version in the IP header decides.
+    pub(super) ethertype: Option<u16>,
+}
 
 /// Reads the link header into `link`. Returns the EtherType of the network layer; `None` if the
 /// decoder does not know the link type.
@@ -23,13 +31,12 @@ const TAGS: [u16; 3] = [EtherTypes::Vlan.0, EtherTypes::PBridge.0, EtherTypes::Q
 /// [`Problem`], if the header is incomplete, or names an unknown IP version or address family.
 pub(super) fn read(
     cursor: &mut Cursor<'_>,
-    frame: &CapturedFrame<'_>,
+    start: Start,
     link: &mut LinkLayer,
 ) -> Result<Option<u16>, Problem> {
-    link.vlan.extend(frame.vlan);
-    let ethertype = match frame.link_type {
+    let ethertype = match start.link_type {
         LinkType::Ethernet => read_ethernet(cursor, link)?,
-        LinkType::RawIp => match frame.ethertype {
+        LinkType::RawIp => match start.ethertype {
             Some(ethertype) => ethertype,
             None => ethertype_of_version(cursor)?,
         },
@@ -41,6 +48,11 @@ pub(super) fn read(
             ethertype_of_family(if family > u16::MAX.into() { family.swap_bytes() } else { family })?
         }
         LinkType::Loop => ethertype_of_family(read_address_family(cursor)?)?,
+        LinkType::Nflog => nflog::read(cursor)?,
+        LinkType::Ppp => match ppp::read(cursor, link)? {
+            Some(ethertype) => ethertype,
+            None => return Ok(None),
+        },
         LinkType::Other(_) => return Ok(None),
     };
     link.ethertype = Some(read_tags(cursor, link, ethertype)?);
@@ -97,7 +109,7 @@ fn ethertype_of_version(cursor: &Cursor<'_>) -> Result<u16, Problem> {
 
 /// AF_INET is 2 everywhere; AF_INET6 is 10 on Linux, 24 on NetBSD and OpenBSD, 28 on FreeBSD, 30 on
 /// macOS (tcpdump.org, LINKTYPE_NULL).
-fn ethertype_of_family(family: u32) -> Result<u16, Problem> {
+pub(super) fn ethertype_of_family(family: u32) -> Result<u16, Problem> {
     match family {
         2 => Ok(ETHERTYPE_IPV4),
         10 | 24 | 28 | 30 => Ok(ETHERTYPE_IPV6),

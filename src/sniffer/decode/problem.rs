@@ -66,6 +66,9 @@ pub enum Problem {
         /// Its length field.
         length: u8,
     },
+    /// Tunnels in tunnels, more than the decoder follows.
+    #[error("more than {0} tunnels in one another")]
+    Nesting(usize),
     /// A BSD loopback header has an address family other than IPv4 and IPv6.
     #[error("address family {0}")]
     AddressFamily(u32),

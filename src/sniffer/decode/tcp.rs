@@ -7,6 +7,9 @@ use super::{
     problem::Problem,
 };
 
+/// The AE flag among the reserved bits (RFC 9768, section 3.1.1).
+const AE: u8 = 1;
+
 /// Reads the TCP header of an IP packet. Returns the first problem beside it.
 pub(super) fn read(cursor: &mut Cursor<'_>, ip: &Ip) -> (Transport, Option<Problem>) {
     let need = TcpPacket::minimum_packet_size();
@@ -22,19 +25,19 @@ pub(super) fn read(cursor: &mut Cursor<'_>, ip: &Ip) -> (Transport, Option<Probl
     let offset = usize::from(words) * 4;
     let length = cursor.remaining();
     // A first fragment may end within the header; the decoder then reads the options up to there.
-    let more = ip.fragment.is_some_and(|fragment| fragment.more);
-    if offset > length && !more {
+    if offset > length && !cursor.is_fragment() {
         return (malformed, Some(Problem::TcpHeaderTooLong { offset, length }));
     }
     let cut = cursor.peek("tcp header", offset).err();
     let (options, problem) = read_options(cursor.peek_available(offset).get(need..).unwrap_or_default());
     cursor.skip(offset);
+    let flags = u16::from(tcp.get_reserved() & AE) << 8 | u16::from(tcp.get_flags());
     let tcp = Tcp {
         source: tcp.get_source(),
         destination: tcp.get_destination(),
         sequence: tcp.get_sequence(),
         acknowledgement: tcp.get_acknowledgement(),
-        flags: tcp.get_flags(),
+        flags,
         window: tcp.get_window(),
         checksum: tcp.get_checksum(),
         options,

@@ -20,7 +20,7 @@ pub(super) fn read(cursor: &mut Cursor<'_>, ip: &Ip) -> Result<(Udp, Option<Prob
     let length = if ip.fragment.is_some() || stated == 0 { ip.length } else { stated };
     let problem = if length < need {
         Some(Problem::TooSmall { field: "udp length", value: length })
-    } else if length > ip.length {
+    } else if length > ip.length && !cursor.is_fragment() {
         Some(Problem::TooLong { field: "udp length", value: length, length: ip.length })
     } else {
         None

@@ -1,24 +1,27 @@
 use super::*;
 use crate::{
+    host::metrics::Metrics,
     link::{LinkHeader, Offloads, Received},
     recovery::Algorithm,
-    stack::{FrameResult, Stack, fragment::Reassembly},
+    stack::{FrameResult, Stack, fragment::FragmentReassembly},
 };
 use proptest::{collection::vec, prelude::*};
 use std::time::Duration;
 
 const AT: Duration = Duration::from_secs(1);
 const HOP: NextHop = NextHop { interface: 1, header: LinkHeader::None };
-const PATH: Path = Path { mtu: 1500, max_frame: 65_521, max_segments: 65_535 };
+const PATH: Path = Path { mtu: 1500, max_frame: 65_521, max_segments: 65_535, ipv6_hop_limit: 64 };
 
 fn settings() -> Settings {
     Settings {
         mss: None,
         send_buffer: 1 << 16,
         receive_buffer: 1 << 16,
-        hop_limit: 64,
+        hop_limit: None,
+        default_ttl: 64,
         traffic_class: 0,
-        congestion: Algorithm::Cubic,
+        congestion: Some(Algorithm::Cubic),
+        default_congestion: Algorithm::Cubic,
         user_timeout: None,
         keep_alive: None,
     }
@@ -38,7 +41,10 @@ fn client(v6: bool) -> FiveTuple {
 
 fn dialed(tuple: FiveTuple, path: Path) -> Stack {
     let mut stack = Stack::new(settings(), || 7);
-    stack.datagrams.dial(tuple, FlowRoute { next_hop: HOP, neighbour: Neighbour::Fixed, path });
+    stack.datagrams.dial(
+        tuple,
+        FlowRoute { next_hop: HOP, neighbour: Neighbour::Fixed, path, metrics: Metrics::default() },
+    );
     stack
 }
 
@@ -316,10 +322,12 @@ fn a_survey_hears_every_port_of_the_one_host() {
     stack.datagrams.icmp(&refusal);
     stack.datagrams.icmp(&IcmpError { remote: elsewhere, ..refusal });
     stack.datagrams.icmp(&error(tuple, Reason::PacketTooBig(1000)));
-    let found: Vec<_> = std::iter::from_fn(|| stack.datagrams.take_finding()).collect();
+    let found: Vec<_> = std::iter::from_fn(|| stack.datagrams.take_survey_answer()).collect();
     let open = SocketAddr::new(tuple.remote.ip(), 4001);
-    let expected =
-        [Finding { port: open, answer: Ok(()) }, Finding { port: tuple.remote, answer: Err(refusal) }];
+    let expected = [
+        SurveyAnswer { port: open, answer: Ok(()) },
+        SurveyAnswer { port: tuple.remote, answer: Err(refusal) },
+    ];
     assert_eq!(found, expected);
     assert!(stack.datagrams.front().is_none() && stack.datagrams.take_error().is_none());
 }
@@ -339,7 +347,7 @@ fn a_survey_counts_damaged_answers_by_port() {
     stack.datagrams.survey();
     deliver(&mut stack, &damaged(), 0, false);
     deliver(&mut stack, &damaged(), 0, false);
-    assert_eq!(stack.datagrams.take_finding(), None);
+    assert_eq!(stack.datagrams.take_survey_answer(), None);
     let datagrams = &stack.datagrams;
     let invalid = [4001, 4002].map(|port| datagrams.invalid_from(port));
     assert_eq!((invalid, datagrams.counters().invalid), ([2, 0], 3));
@@ -461,7 +469,9 @@ fn a_segment_in_fragments_reaches_its_connection() {
         let piece = Fragment { id: 3, offset: range.start as u16, more };
         template.write(range.len(), 0, Fragmentation::Fragment(piece), &mut packet);
         packet.extend_from_slice(&segment[range]);
-        assert!(Reassembly::default().insert(AT, &ip::parse(&packet, false).unwrap(), &packet).is_none());
+        assert!(
+            FragmentReassembly::default().insert(AT, &ip::parse(&packet, false).unwrap(), &packet).is_none()
+        );
         deliver(&mut stack, &packet, 0, true);
     }
     let mut tape = tape(false);
@@ -474,7 +484,12 @@ fn a_segment_in_fragments_reaches_its_connection() {
 fn a_neighbour_is_asked_for_after_a_time_in_which_only_we_spoke() {
     let neighbour: IpAddr = "192.0.2.9".parse().unwrap();
     let mut stack = Stack::new(settings(), || 7);
-    let route = FlowRoute { next_hop: HOP, neighbour: Neighbour::At(neighbour), path: PATH };
+    let route = FlowRoute {
+        next_hop: HOP,
+        neighbour: Neighbour::At(neighbour),
+        path: PATH,
+        metrics: Metrics::default(),
+    };
     stack.datagrams.dial(client(false), route);
     let at = Duration::from_secs;
     assert_eq!(stack.datagrams.unanswered(at(10)), None, "nothing was sent");

@@ -2,7 +2,7 @@
 use super::*;
 use crate::{
     link::{LinkHeader, NextHop},
-    recovery::Algorithm,
+    recovery::{Algorithm, INITIAL_WINDOW, RTO_MIN},
     segment::{Options, Timestamps},
     stack::handshake::Handshake,
 };
@@ -15,6 +15,9 @@ fn recovery(mss: usize, buffer: usize) -> Recovery {
         send_buffer: buffer,
         receive_buffer: buffer,
         link_mss: mss as u16,
+        advertised_mss: None,
+        initial_window: INITIAL_WINDOW,
+        rto_min: RTO_MIN,
         max_frame: 60_000,
         algorithm: Algorithm::Cubic,
         user_timeout: None,

@@ -327,7 +327,7 @@ fn the_reverse_path_filter_does_not_stop_raw_frames() {
         |pair| {
             pair.host.sysctl("net.ipv4.conf.all.rp_filter", "0");
             pair.host.sysctl("net.ipv4.conf.eth0.rp_filter", "0");
-            // The way back to the peer leads over another interface.
+            // The route back to the peer leads over another interface.
             pair.host.ip("link add eth1 type veth peer name eth2");
             pair.host.ip("link set eth1 up");
             pair.host.ip("link set eth2 up");

@@ -87,7 +87,7 @@ fn a_balancer_that_picks_the_client_itself() {
 }
 
 /// A balancer that picks the client's own node, and keeps the client's address. From the node's own address the packet is
-/// a martian to the kernel, as with the kernel's own client; from another it is an outsider's, once the way back leads
+/// a martian to the kernel, as with the kernel's own client; from another it is an outsider's, once the route back leads
 /// past the balancer.
 #[test]
 fn a_balancer_that_picks_the_client_itself_and_keeps_its_address() {

@@ -51,7 +51,7 @@ fn a_flood_of_forged_syns_keeps_no_client_out_and_leaves_memory_flat() {
 fn flooded(family: Family) {
     let (rate, time) = flood();
     let pair = Pair::new();
-    // A way back leads to the forged sources, and none of them answers.
+    // A return route leads to the forged sources, and none of them answers.
     pair.host.ip(&format!("route add default via {}", pair.peer_address(family)));
     pair.peer.sysctl("net.ipv4.ip_forward", "0");
     pair.peer.sysctl("net.ipv6.conf.all.forwarding", "0");

@@ -289,7 +289,7 @@ fn holes_stay_within_a_pods_memory() {
         let mut server = limited(&group, &pair.host, "-k", |c| c.input(Input::Open));
         let idle = size(&server, "VmHWM:");
         let at = pair.host_address(family);
-        // The forged source has a way back, to the peer, which ignores what is not for it.
+        // The forged source has a return route, to the peer, which ignores what is not for it.
         pair.host.ip(&format!(
             "neigh replace {} lladdr {} dev eth0 nud permanent",
             forged(family),

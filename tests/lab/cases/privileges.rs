@@ -113,10 +113,10 @@ fn a_low_port_of_an_assumed_address_needs_its_capability() {
     };
     let low = ["net_raw", "net_admin", "bpf", "net_bind_service"];
     for family in Family::ALL {
-        let persona = at(family, "10.77.0.77", "fd77::77");
+        let assumed = at(family, "10.77.0.77", "fd77::77");
         let there = pair.peer_address(family);
         let run = |capabilities: &[&str], line: &str| {
-            with_capabilities(&pair.host, &copy, capabilities, &format!("-v -n --as {persona} {line}"))
+            with_capabilities(&pair.host, &copy, capabilities, &format!("-v -n --as {assumed} {line}"))
         };
         let lines = |port: u16| {
             [

@@ -5,24 +5,8 @@ use crate::support::{
     peers::Netcat,
     process::DEADLINE,
     requirements::lab,
-    topology::{Family, Pair, address, at, veth},
+    topology::{Family, Pair, address, at},
 };
-
-/// A pair with a second link, eth1 (10.79.0.1 and .2, fd79::1 and ::2), and on the peer's lo addresses that are
-/// reached through either: 10.80.0.1 to .4, fd80::1 to ::4.
-fn two_links() -> Pair {
-    let pair = Pair::new();
-    veth(&pair.host, "eth1", &pair.peer, "eth1");
-    for (end, number) in [(&pair.host, 1), (&pair.peer, 2)] {
-        address(end, "eth1", &format!("10.79.0.{number}/24"));
-        address(end, "eth1", &format!("fd79::{number}/64"));
-    }
-    for number in 1..=4 {
-        address(&pair.peer, "lo", &format!("10.80.0.{number}/32"));
-        address(&pair.peer, "lo", &format!("fd80::{number}/128"));
-    }
-    pair
-}
 
 /// netkat reaches the address, and says that it goes by this interface from this source.
 fn reaches(pair: &Pair, to: &str, arguments: &str, route: &str) {
@@ -38,7 +22,7 @@ fn reaches(pair: &Pair, to: &str, arguments: &str, route: &str) {
 #[test]
 fn policy_rules_next_hop_objects_and_several_paths() {
     lab!("nc.openbsd");
-    let pair = two_links();
+    let pair = Pair::with_two_links();
     for (v, first, second, net, bits) in
         [("-4", "10.77.0", "10.79.0", "10.80.0.", 32), ("-6", "fd77:", "fd79:", "fd80::", 128)]
     {
@@ -86,7 +70,7 @@ fn policy_rules_next_hop_objects_and_several_paths() {
 #[test]
 fn answers_may_come_by_another_path_of_the_route() {
     lab!("nc.openbsd", "iptables-nft", "ip6tables-nft");
-    let pair = two_links();
+    let pair = Pair::with_two_links();
     pair.host.run("iptables-nft -w -A INPUT -p tcp -j REJECT --reject-with tcp-reset");
     pair.host.run("ip6tables-nft -w -A INPUT -p tcp -j REJECT --reject-with tcp-reset");
     for (v, own, first, second, to, bits) in [
@@ -110,7 +94,7 @@ fn answers_may_come_by_another_path_of_the_route() {
 #[test]
 fn answers_may_come_by_the_interface_that_has_the_source_address() {
     lab!("nc.openbsd", "iptables-nft", "ip6tables-nft");
-    let pair = two_links();
+    let pair = Pair::with_two_links();
     pair.host.run("iptables-nft -w -A INPUT -p tcp -j REJECT --reject-with tcp-reset");
     pair.host.run("ip6tables-nft -w -A INPUT -p tcp -j REJECT --reject-with tcp-reset");
     for (v, source, by, to, bits) in
@@ -124,7 +108,7 @@ fn answers_may_come_by_the_interface_that_has_the_source_address() {
 #[test]
 fn an_interface_that_has_no_route_is_refused_by_name() {
     lab!();
-    let pair = two_links();
+    let pair = Pair::with_two_links();
     for (v, near, to) in [("-4", "10.77.0.2", "10.80.0.1"), ("-6", "fd77::2", "fd80::1")] {
         pair.host.ip(&format!("{v} route add {to} via {near}"));
         let output = netkat(&pair.host, &format!("-i eth1 {to} 5000")).run();

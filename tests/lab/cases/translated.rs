@@ -86,14 +86,14 @@ fn rules_that_do_not_see_our_clients_are_no_obstacle() {
             translate(&pair.host, tool, "OUTPUT", family, "tcp", "5000");
             let own = pair.host_address(family);
             let local = at(family, "127.0.0.1", "::1");
-            let persona = at(family, "10.77.0.50", "fd77::50");
+            let assumed = at(family, "10.77.0.50", "fd77::50");
             let all = pair.host.run("nft list ruleset").text();
             let pre = Pair::new();
             translate(&pre.host, tool, "PREROUTING", family, "tcp", "5000");
             for (pair, line) in [
                 (&pair, format!("{own} 5000")),
                 (&pre, format!("{local} 5000")),
-                (&pre, format!("--as {persona} 5000")),
+                (&pre, format!("--as {assumed} 5000")),
             ] {
                 let server = listening(&pair.host, &line, |c| c.input(Input::Open));
                 server.signal(Signal::SIGTERM);

@@ -214,7 +214,7 @@ fn a_flood_of_syns_leaves_masqueraded_connections_alone() {
     {
         let router = Router::new();
         let Router { pair, pod } = &router;
-        // A way back leads to the forged sources, and none of them answers.
+        // A return route leads to the forged sources, and none of them answers.
         pair.host.ip(&format!("route add default via {}", pair.peer_address(family)));
         pair.peer.sysctl("net.ipv4.ip_forward", "0");
         pair.peer.sysctl("net.ipv6.conf.all.forwarding", "0");

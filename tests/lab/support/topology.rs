@@ -33,6 +33,22 @@ impl Pair {
         Self { emulator: None, host, peer }.addressed()
     }
 
+    /// Makes a pair with a second link, eth1 (10.79.0.1 and .2, fd79::1 and ::2), and on the peer's lo addresses that
+    /// are reached through either: 10.80.0.1 to .4, fd80::1 to ::4.
+    pub fn with_two_links() -> Self {
+        let pair = Self::new();
+        veth(&pair.host, "eth1", &pair.peer, "eth1");
+        for (end, number) in [(&pair.host, 1), (&pair.peer, 2)] {
+            address(end, "eth1", &format!("10.79.0.{number}/24"));
+            address(end, "eth1", &format!("fd79::{number}/64"));
+        }
+        for number in 1..=4 {
+            address(&pair.peer, "lo", &format!("10.80.0.{number}/32"));
+            address(&pair.peer, "lo", &format!("fd80::{number}/128"));
+        }
+        pair
+    }
+
     /// Makes a pair with the link emulator in the middle, run with these arguments; "A" is the host's side.
     pub fn over(arguments: &str) -> Self {
         let (host, peer) = (Namespace::new("host"), Namespace::new("peer"));

@@ -48,6 +48,11 @@ impl Witness {
         )
     }
 
+    /// Waits until tcpdump has printed this text.
+    pub fn wait_for(&mut self, text: &str) {
+        self.0.wait_for_stdout(text);
+    }
+
     /// Ends tcpdump and returns the packets that it printed.
     pub fn finish(self) -> String {
         self.0.signal(nix::sys::signal::SIGINT);

@@ -1,0 +1,6 @@
+//! Tests the filter language: verdicts against tcpdump's, errors, and programs that the kernel takes.
+mod errors;
+mod packets;
+mod programs;
+mod tcpdump;
+mod verdicts;
