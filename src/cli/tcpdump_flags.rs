@@ -73,7 +73,7 @@ const LETTERS: [(&[u8], Meaning); 34] = [
 ];
 
 /// tcpdump's long flags that netkat does not have by that name.
-const LONG: [(&str, Meaning); 10] = [
+const LONG: [(&str, Meaning); 12] = [
     ("--print", Flag("--debug")),
     ("--immediate-mode", Default),
     ("--packet-buffered", Default),
@@ -83,6 +83,8 @@ const LONG: [(&str, Meaning); 10] = [
     ("--direction", Refused("a direction is a word of the filter: inbound or outbound")),
     ("--number", Refused("number the lines with nl(1)")),
     ("--time-stamp-precision", Refused(CLOCK)),
+    ("--micro", Refused(CLOCK)),
+    ("--nano", Refused(CLOCK)),
     ("--buffer-size", Refused("the receive buffer is sized by the memory that there is")),
 ];
 
