@@ -233,10 +233,11 @@ pub(super) fn check(cli: &Cli, matches: &ArgMatches) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns a flag as its users know it, by its letter and its name. Beside a sniffer, letters are tcpdump's.
+/// Returns a flag as its users know it, by its letter and its name. A sniffer's other letters are tcpdump's.
 fn name(command: &Command, id: &str, mode: Mode) -> String {
     let Some(flag) = command.get_arguments().find(|flag| flag.get_id() == id) else { return id.to_owned() };
-    let letter = flag.get_short().filter(|_| WATCH.0 & mode as u16 == 0);
+    let same = |letter: &char| WATCH.0 & mode as u16 == 0 || "ipnv46duh".contains(*letter);
+    let letter = flag.get_short().filter(same);
     match (letter, flag.get_long()) {
         (Some(letter), Some(name)) => format!("-{letter} (--{name})"),
         (Some(letter), None) => format!("-{letter}"),
