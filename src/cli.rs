@@ -1,14 +1,13 @@
 //! The command line: flags as typed, and the help, manual page and completions made from them.
 mod foreign_flags;
 mod manual;
+mod modes;
 mod tcpdump_flags;
 mod value;
+mod wrong_usage;
 
 use crate::{net::MacAddr, recovery::Algorithm};
-use clap::{
-    ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind,
-    parser::ValueSource,
-};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 use std::{
     ffi::OsString,
@@ -35,6 +34,7 @@ const PRIVILEGES: &str = "Privileges and offloads";
     version,
     disable_version_flag = true,
     disable_help_flag = true,
+    args_override_self = true,
     max_term_width = 100
 )]
 #[command(
@@ -61,7 +61,7 @@ pub struct Cli {
     /// Wait for a client instead of connecting
     ///
     /// Without -k, netkat serves the first client and exits. -l PORT, -l ADDRESS PORT, -l -p PORT and -l -s
-    /// ADDRESS -p PORT are understood. A port that a process has bound, or whose packets a rule of this
+    /// ADDRESS -p PORT are understood; port 0 is any free one, which netkat names on stderr. A port that a process has bound, or whose packets a rule of this
     /// host sends elsewhere, is refused: see --force.
     ///
     /// Example: netkat -l 5000 > copy
@@ -75,7 +75,7 @@ pub struct Cli {
     /// peer and sends its input to the peer that spoke last.
     ///
     /// Example: netkat -l -k --exec date 5000
-    #[arg(help_heading = COMMON, short, long, requires = "listen")]
+    #[arg(help_heading = COMMON, short, long)]
     pub keep_open: bool,
 
     /// Connect the peer with a process
@@ -106,7 +106,7 @@ pub struct Cli {
     /// services ignore empty datagrams, and firewalls drop them.
     ///
     /// Example: netkat -z -w 1 192.0.2.10 22,80,8000-8100
-    #[arg(help_heading = COMMON, short = 'z', long, conflicts_with_all = ["listen", "exec", "sh_exec", "send_only", "recv_only"])]
+    #[arg(help_heading = COMMON, short = 'z', long)]
     pub scan: bool,
 
     /// Source port; with -l, the port to listen on
@@ -123,17 +123,19 @@ pub struct Cli {
 
     /// Time to connect, as 500ms, 3s, 1m [default: 5s]
     ///
-    /// A time is a number with ms, s, m or h behind it, or bare seconds. Each address of the host has this
-    /// long, and with -z each port. With -l, the time to wait for a client; by default netkat waits for
-    /// ever.
-    #[arg(help_heading = COMMON, short, long, value_name = "TIME", value_parser = value::time)]
+    /// A time is a number with ms, s, m or h behind it, or bare seconds; -1 waits for ever. The look-up of a
+    /// name has this long, then each address of the host, and with -z each port. Further addresses are tried
+    /// 250 ms after one another (RFC 8305). With -l, the time to wait for a client; by default netkat waits
+    /// for ever.
+    #[arg(help_heading = COMMON, short, long, value_name = "TIME", allow_negative_numbers = true, value_parser = value::wait)]
     pub wait: Option<Duration>,
 
     /// Exit this long after the end of input
     ///
     /// By default TCP waits for the peer to end, too; a UDP client waits for 1 s to hear the answer, a UDP
-    /// server until it is interrupted. While sent data is still being acknowledged, the time starts again.
-    #[arg(help_heading = COMMON, short, long, value_name = "TIME", value_parser = value::time)]
+    /// server until it is interrupted; -1 waits for ever. While sent data is still being acknowledged, the
+    /// time starts again.
+    #[arg(help_heading = COMMON, short, long, value_name = "TIME", allow_negative_numbers = true, value_parser = value::time_or_forever)]
     pub quit_after: Option<Duration>,
 
     /// Say more on stderr; -vv and -vvv say more still
@@ -152,7 +154,7 @@ pub struct Cli {
     /// With -k: clients, and processes, at once [default: 1; with --exec and --sh-exec: 100]
     ///
     /// Further clients wait in the backlog, of 256 connections.
-    #[arg(help_heading = CLIENTS, long, value_name = "N", requires = "keep_open", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    #[arg(help_heading = CLIENTS, long, value_name = "N", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_535))]
     pub max_conns: Option<u32>,
 
     /// Connect the peer with a command line that /bin/sh runs
@@ -164,23 +166,24 @@ pub struct Cli {
     /// With -l: only these hosts and networks may connect
     ///
     /// Separated by commas; may be repeated. A network is written as 10.0.0.0/8, fd00::/8 or fe80::%eth0/64, a
-    /// host as an address or a name, which is looked up once. All others get no answer, or a reset with --reject.
-    #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',', hide_short_help = true)]
+    /// host as an address or a name, which is looked up once. All others get no answer, or a reset with --reject;
+    /// -v names them.
+    #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", value_delimiter = ',', hide_short_help = true)]
     pub allow: Vec<String>,
 
     /// With -l: these hosts and networks may not connect, even if --allow has them
-    #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", requires = "listen", value_delimiter = ',', hide_short_help = true)]
+    #[arg(help_heading = CLIENTS, long, value_name = "HOST|NET,...", value_delimiter = ',', hide_short_help = true)]
     pub deny: Vec<String>,
 
     /// With -l: answer hosts that may not connect with a reset instead of silence
-    #[arg(help_heading = CLIENTS, long, requires = "listen", hide_short_help = true)]
+    #[arg(help_heading = CLIENTS, long, hide_short_help = true)]
     pub reject: bool,
 
     /// With -l: take a port even if rules of this host give its packets another destination
     ///
     /// DNAT and REDIRECT rules make a NodePort, a hostPort or a published container port. Since netkat's
     /// clients pass those rules by, clients of that service get netkat instead while it runs.
-    #[arg(help_heading = CLIENTS, long, requires = "listen", hide_short_help = true)]
+    #[arg(help_heading = CLIENTS, long, hide_short_help = true)]
     pub force: bool,
 
     /// With -u: send to a broadcast address, too
@@ -189,7 +192,7 @@ pub struct Cli {
     /// listener hears broadcasts in any case.
     ///
     /// Example: echo who | netkat -u -b 192.0.2.255 5000
-    #[arg(help_heading = ADDRESSES, short, long, requires = "udp", hide_short_help = true)]
+    #[arg(help_heading = ADDRESSES, short, long, hide_short_help = true)]
     pub broadcast: bool,
 
     /// IPv4 only
@@ -220,7 +223,7 @@ pub struct Cli {
     /// neighbour sees: a Kubernetes node sends a load balancer's address to another node, say.
     ///
     /// Example: netkat --via 192.0.2.1 198.51.100.7 443
-    #[arg(help_heading = ADDRESSES, long, value_name = "NEXTHOP", conflicts_with = "listen", hide_short_help = true)]
+    #[arg(help_heading = ADDRESSES, long, value_name = "NEXTHOP", hide_short_help = true)]
     pub via: Option<String>,
 
     /// Be another host on the segment: connect or listen from this address
@@ -234,32 +237,32 @@ pub struct Cli {
     pub impersonate: Option<String>,
 
     /// MAC address for --as [default: a locally administered one, derived from the address]
-    #[arg(help_heading = ADDRESSES, long, value_name = "MAC", requires = "impersonate", hide_short_help = true)]
+    #[arg(help_heading = ADDRESSES, long, value_name = "MAC", hide_short_help = true)]
     pub as_mac: Option<MacAddr>,
 
     /// Abort when sent data stays unacknowledged for this long
     ///
     /// The connection then fails as timed out (RFC 5482).
-    #[arg(help_heading = TIME, long, value_name = "TIME", default_value = "5m", conflicts_with = "udp", hide_short_help = true, value_parser = value::time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", default_value = "5m", hide_short_help = true, allow_negative_numbers = true, value_parser = value::time)]
     pub user_timeout: Duration,
 
     /// Exit after this long without traffic
     ///
     /// Silence in both directions for this long is a failure: timed out.
-    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, value_parser = value::positive_time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, allow_negative_numbers = true, value_parser = value::positive_time)]
     pub idle_timeout: Option<Duration>,
 
     /// Wait this long after each line sent
     ///
     /// For peers that are slow, or that take what arrives in one piece for one line. With -u, each line is
     /// a datagram.
-    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, conflicts_with_all = ["scan", "exec", "sh_exec"], value_parser = value::positive_time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, allow_negative_numbers = true, value_parser = value::positive_time)]
     pub delay: Option<Duration>,
 
     /// Probe the peer when the connection has been idle for this long [default: never]
     ///
     /// The connection fails when no answer comes within --user-timeout.
-    #[arg(help_heading = TIME, long, value_name = "TIME", conflicts_with = "udp", hide_short_help = true, value_parser = value::positive_time)]
+    #[arg(help_heading = TIME, long, value_name = "TIME", hide_short_help = true, allow_negative_numbers = true, value_parser = value::positive_time)]
     pub keepalive: Option<Duration>,
 
     /// Send a FIN when the input ends; the default
@@ -275,6 +278,13 @@ pub struct Cli {
     #[arg(help_heading = DATA, long, hide_short_help = true)]
     pub no_shutdown: bool,
 
+    /// Exit when the peer ends, even if the input goes on
+    ///
+    /// The input read by then is still delivered. Without this flag netkat, like nc, waits for the end of its
+    /// input, too: at a terminal, for Ctrl-D.
+    #[arg(help_heading = DATA, long, hide_short_help = true)]
+    pub quit_on_peer_close: bool,
+
     /// Only send: drop what the peer sends, and exit once the input has ended and is acknowledged
     #[arg(help_heading = DATA, long, conflicts_with = "recv_only", hide_short_help = true)]
     pub send_only: bool,
@@ -287,18 +297,18 @@ pub struct Cli {
     ///
     /// For line-based protocols such as SMTP and HTTP. A line feed that has its carriage return stays as it
     /// is.
-    #[arg(help_heading = DATA, short = 'C', long, hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    #[arg(help_heading = DATA, short = 'C', long, hide_short_help = true)]
     pub crlf: bool,
 
     /// Copy what is sent and received to a file
     ///
     /// Both directions in their order. A new file has mode 0600; an existing one is emptied, see
     /// --append-output. With --send-only, - is standard output.
-    #[arg(help_heading = DATA, short, long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    #[arg(help_heading = DATA, short, long, value_name = "FILE", hide_short_help = true)]
     pub output: Option<PathBuf>,
 
     /// Copy what is sent (>) and received (<) to a file as a hex dump
-    #[arg(help_heading = DATA, short = 'x', long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    #[arg(help_heading = DATA, short = 'x', long, value_name = "FILE", hide_short_help = true)]
     pub hex_dump: Option<PathBuf>,
 
     /// Append to the files of -o and -x instead of emptying them
@@ -311,7 +321,7 @@ pub struct Cli {
     /// connections together take at most a quarter of the memory that netkat may use (the host's, or a
     /// control group's limit), and no more than 512 MiB or eight times this size. As that fills, windows
     /// shrink.
-    #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", conflicts_with = "udp", hide_short_help = true, value_parser = value::buffer_size)]
+    #[arg(help_heading = PACKETS, long, value_name = "BYTES", default_value = "4M", hide_short_help = true, allow_negative_numbers = true, value_parser = value::buffer_size)]
     pub buffer: usize,
 
     /// Congestion control: bbr, cubic or reno [default: the route's or the kernel's, if it is one of these, else
@@ -319,24 +329,24 @@ pub struct Cli {
     ///
     /// A route's is its congctl, the kernel's net.ipv4.tcp_congestion_control. BBR keeps its rate on paths that lose packets for
     /// reasons other than congestion.
-    #[arg(help_heading = PACKETS, long, value_name = "NAME", conflicts_with = "udp", hide_short_help = true)]
+    #[arg(help_heading = PACKETS, long, value_name = "NAME", hide_short_help = true)]
     pub congestion: Option<Algorithm>,
 
     /// TTL or hop limit of packets sent, 1 to 255 [default: the route's, else the host's; to a group, 1]
-    #[arg(help_heading = PACKETS, long, value_name = "HOPS", hide_short_help = true, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(help_heading = PACKETS, long, value_name = "HOPS", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
 
     /// Type of service (traffic class) of packets sent: 0 to 255, 0x00 to 0xff, or a name, as ef, af21,
     /// lowdelay
     ///
     /// Policy rules of this host may choose the route by it.
-    #[arg(help_heading = PACKETS, long, value_name = "TOS", default_value = "0", hide_short_help = true, value_parser = value::type_of_service)]
+    #[arg(help_heading = PACKETS, long, value_name = "TOS", default_value = "0", hide_short_help = true, allow_negative_numbers = true, value_parser = value::type_of_service)]
     pub tos: u8,
 
     /// Largest MSS to announce, and largest segment to send [default: the route's advmss, or what the MTU allows]
     ///
     /// A way around a path that drops large packets without an ICMP error.
-    #[arg(help_heading = PACKETS, long, value_name = "BYTES", conflicts_with = "udp", hide_short_help = true, value_parser = clap::value_parser!(u16).range(MSS_RANGE))]
+    #[arg(help_heading = PACKETS, long, value_name = "BYTES", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(MSS_RANGE))]
     pub mss: Option<u16>,
 
     /// Show the packets of an interface, as tcpdump does
@@ -349,13 +359,13 @@ pub struct Cli {
     /// anything is opened.
     ///
     /// Example: netkat --sniff -i eth0 'tcp port 443 and not host 192.0.2.10'
-    #[arg(help_heading = SNIFFER, long, hide_short_help = true, conflicts_with_all = ["listen", "via", "impersonate", "source"])]
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub sniff: bool,
 
     /// Show the packets of a capture file, pcap or pcapng
     ///
     /// - is standard input; packets of a pipe are shown as they come. Needs no privileges.
-    #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true, conflicts_with_all = ["listen", "via", "impersonate", "source", "interface"])]
+    #[arg(help_heading = SNIFFER, long, value_name = "FILE", hide_short_help = true)]
     pub read: Option<PathBuf>,
 
     /// Show TCP only
@@ -365,11 +375,11 @@ pub struct Cli {
     /// Show packets that are not for this host, too
     ///
     /// The interface passes on every frame of its segment (promiscuous mode) while netkat runs.
-    #[arg(help_heading = SNIFFER, long, requires = "sniff", requires = "interface", hide_short_help = true)]
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub promiscuous: bool,
 
     /// Exit after this many packets; with --sniff and --read: -c
-    #[arg(help_heading = SNIFFER, long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(help_heading = SNIFFER, long, value_name = "N", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
     /// Record the packets in a pcapng file; with --sniff and --read: -w
@@ -418,16 +428,16 @@ pub struct Cli {
     /// Keep this many bytes of each packet, 0 for all; with --sniff and --read: -s
     ///
     /// Both what is shown and what is recorded. By default all bytes are kept.
-    #[arg(help_heading = SNIFFER, long, value_name = "BYTES", hide_short_help = true)]
+    #[arg(help_heading = SNIFFER, long, value_name = "BYTES", hide_short_help = true, allow_negative_numbers = true)]
     pub snapshot_length: Option<u32>,
 
     /// List the interfaces, and exit; with --sniff: -D
     ///
     /// Each with its index, which the filter ifindex takes.
-    #[arg(help_heading = SNIFFER, long, hide_short_help = true, requires = "sniff")]
+    #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub list_interfaces: bool,
 
-    /// Show the payload of packets, in a tunnel the innermost, in hexadecimal
+    /// With -d, --sniff and --read: show the payload of packets, in a tunnel the innermost, in hexadecimal
     #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub payload: bool,
 
@@ -436,7 +446,9 @@ pub struct Cli {
     pub debug: bool,
 
     /// Show bytes, rate and time on stderr, if it is a terminal
-    #[arg(help_heading = REPORTS, long, hide_short_help = true, conflicts_with_all = ["udp", "scan", "exec", "sh_exec"])]
+    ///
+    /// Both directions are counted apart. For a file as standard input, its share and the time left are shown, too.
+    #[arg(help_heading = REPORTS, long, hide_short_help = true)]
     pub progress: bool,
 
     /// Report the outcome as a JSON object, on a line of stderr or in FILE
@@ -492,42 +504,25 @@ pub struct Cli {
     pub guard: Hook,
 
     /// Pretend that the kernel lacks these features
-    #[arg(long, value_name = "FEATURE", value_delimiter = ',', hide = true, conflicts_with = "read")]
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',', hide = true)]
     pub without: Vec<Feature>,
 }
 
-/// Flags of connections that a sniffer takes, too.
-const SHARED: [&str; 15] = [
-    "target",
-    "interface",
-    "verbose",
-    "ipv4",
-    "ipv6",
-    "numeric",
-    "udp",
-    "source_port",
-    "debug",
-    "json",
-    "exit_verdict",
-    "generate",
-    "no_sandbox",
-    "without",
-    "no_vnet_header",
-];
-
-/// Refuses flags that mean nothing to a sniffer.
-fn check_sniffer(matches: &ArgMatches) -> Result<(), clap::Error> {
-    let command = Cli::command();
-    let useless = command.get_arguments().find(|arg| {
-        let id = arg.get_id().as_str();
-        matches.value_source(id) == Some(ValueSource::CommandLine)
-            && arg.get_help_heading() != Some(SNIFFER)
-            && !SHARED.contains(&id)
-    });
-    let Some(arg) = useless else { return Ok(()) };
-    let name = arg.get_long().unwrap_or_else(|| arg.get_id().as_str());
-    let message = format!("--{name}: a sniffer makes no connections; leave the flag out\n");
-    Err(clap::Error::raw(ErrorKind::ArgumentConflict, message))
+/// Returns where arguments that may be wrong ask for a report: the file of --json, or `None` for standard error.
+/// Runs that only show packets have no report.
+pub fn report_wanted(arguments: &[OsString]) -> Option<Option<PathBuf>> {
+    let words =
+        || arguments.iter().skip(1).take_while(|word| *word != "--").map(|word| word.to_string_lossy());
+    if words().any(|word| word == "--sniff" || word == "--read" || word.starts_with("--read=")) {
+        return None;
+    }
+    words()
+        .filter_map(|word| match word.split_once('=') {
+            Some(("--json", file)) => Some(Some(PathBuf::from(file))),
+            None if word == "--json" => Some(None),
+            _ => None,
+        })
+        .last()
 }
 
 /// Returns whether a text can be read as a time.
@@ -568,19 +563,39 @@ impl Document {
     }
 }
 
+/// The reason why arguments make no run.
+#[derive(Debug)]
+pub enum NotRun {
+    /// Help or the version, to print.
+    Print(clap::Error),
+    /// Wrong usage, in words.
+    Wrong(String),
+}
+
+impl From<clap::Error> for NotRun {
+    fn from(error: clap::Error) -> NotRun {
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NotRun::Print(error),
+            _ => NotRun::Wrong(wrong_usage::words(&error)),
+        }
+    }
+}
+
 impl Cli {
-    /// Parses the arguments; the first is the program's name.
+    /// Parses the arguments; the first is the program's name. Beside --sniff and --read they have tcpdump's meaning.
     ///
     /// # Errors
-    /// Wrong usage; a flag of nc, ncat or tcpdump that netkat lacks gets advice. Help and version come as errors, too.
-    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    /// [`NotRun`]: help and version, and wrong usage; a flag of nc, ncat or tcpdump that netkat lacks gets advice.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, NotRun> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
-        if !tcpdump_flags::is_for_a_sniffer(&arguments) {
-            return Cli::try_parse_from(arguments).map_err(foreign_flags::explain);
-        }
-        let matches = Cli::command().try_get_matches_from(tcpdump_flags::translate(arguments)?)?;
-        check_sniffer(&matches)?;
-        Cli::from_arg_matches(&matches)
+        let arguments = match tcpdump_flags::is_for_a_sniffer(&arguments) {
+            true => tcpdump_flags::translate(arguments).map_err(NotRun::Wrong)?,
+            false => arguments,
+        };
+        let matches = Cli::command().try_get_matches_from(arguments).map_err(NotRun::from)?;
+        let cli = Cli::from_arg_matches(&matches).map_err(NotRun::from)?;
+        modes::check(&cli, &matches).map_err(NotRun::Wrong)?;
+        Ok(cli)
     }
 
     /// Returns whether a run that watches only shows packets: without --pcap, or if that is asked for.

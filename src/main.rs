@@ -1,6 +1,6 @@
 //! The program: parses the flags, starts the log, runs the plan, and exits.
 use netkat::{
-    cli::Cli,
+    cli::{self, Cli, NotRun},
     kernel,
     plan::Plan,
     report::{Failure, JsonReport, exit, logging},
@@ -12,9 +12,14 @@ fn main() -> ExitCode {
     stderr::open();
     stderr::report_panics();
     kernel::prepare_signals();
-    let cli = match Cli::read(std::env::args_os()) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::read(arguments.iter().cloned()) {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
+        Err(NotRun::Print(text)) => return exit::print(|_| text.print()),
+        Err(NotRun::Wrong(words)) => {
+            let report = cli::report_wanted(&arguments).map(|file| JsonReport::to(file.as_deref()));
+            return exit::usage(words, report.and_then(Result::ok));
+        }
     };
     if let Some(document) = cli.generate {
         return exit::print(|out| document.write(out));

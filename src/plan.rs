@@ -25,8 +25,11 @@ use crate::{
 use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
-use sniff::{check_line_form, sniff, sniffing_flag};
-use std::{net::SocketAddr, path::Path};
+use sniff::{check_line_form, sniff};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 /// A command that is ready to run.
 #[derive(Debug)]
@@ -60,6 +63,8 @@ pub(crate) enum PlanError {
     Interface(#[from] InterfaceError),
     #[error("{0} is not an address of this host; listen on one of: {1}")]
     NotLocal(ScopedIp, String),
+    #[error("cannot listen on {0}: interface lo is down; try: ip link set lo up")]
+    LoopbackDown(IpAddr),
     #[error("no interface of this host is up and has an address to listen on")]
     NowhereToListen,
 }
@@ -78,6 +83,7 @@ impl From<PlanError> for Failure {
         let verdict = match &error {
             PlanError::Usage(_) | PlanError::Port(_) | PlanError::Filter(_) => Verdict::Usage,
             PlanError::Egress(error) => error.into(),
+            PlanError::Resolve(ResolveError::NoAnswer { .. }) => Verdict::TimedOut,
             _ => Verdict::Failed,
         };
         let advice = match &error {
@@ -137,19 +143,6 @@ impl Command {
             return Ok(Command::Sniff(sniff(cli)?));
         }
         check_foreign_values(cli)?;
-        if let Some(flag) = sniffing_flag(cli) {
-            return usage(format!("{flag} is for --sniff and --read"));
-        }
-        if cli.udp && (cli.exec.is_some() || cli.sh_exec.is_some() || cli.max_conns.is_some()) {
-            return usage(
-                "--exec, --sh-exec and --max-conns are for TCP; with -u, use -k to serve several peers",
-            );
-        }
-        if cli.udp && cli.reject {
-            return usage(
-                "--reject answers by a reset, which UDP does not have; without it, other hosts get no answer",
-            );
-        }
         if cli.scan {
             return Ok(Command::Scan(scan(cli)?));
         }
@@ -157,8 +150,8 @@ impl Command {
             (false, Protocol::Tcp) => Command::Connect(connect(cli)?),
             (true, Protocol::Tcp) => Command::Listen(listen(cli)?),
             (false, Protocol::Udp) => {
-                let Connect { attempts, wait, policy, .. } = connect(cli)?;
-                Command::DatagramConnect(DatagramConnect { attempts, wait, policy, delay: cli.delay })
+                let Connect { target, wait, policy, .. } = connect(cli)?;
+                Command::DatagramConnect(DatagramConnect { target, wait, policy, delay: cli.delay })
             }
             (true, Protocol::Udp) => {
                 let Listen { setup, wait, policy, access, .. } = listen(cli)?;
@@ -181,9 +174,6 @@ fn check_foreign_values(cli: &Cli) -> Result<(), PlanError> {
         return usage(format!(
             "-i {number}: -i names the interface here; a limit to silence (ncat's -i) is --idle-timeout {number}"
         ));
-    }
-    if cli.append_output && cli.output.is_none() && cli.hex_dump.is_none() {
-        return usage("--append-output: name the file with -o or -x");
     }
     let proxy =
         cli.hex_dump.as_deref().and_then(Path::to_str).filter(|text| text.parse::<SocketAddr>().is_ok());

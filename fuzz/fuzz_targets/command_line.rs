@@ -10,7 +10,10 @@ use std::{
 
 use clap::CommandFactory;
 use libfuzzer_sys::fuzz_target;
-use netkat::{cli::Cli, plan::Plan};
+use netkat::{
+    cli::{Cli, NotRun},
+    plan::Plan,
+};
 
 /// All flags of the parser.
 static FLAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
@@ -42,6 +45,7 @@ fuzz_target!(|input: &[u8]| {
                 assert!(!failure.message().is_empty());
             }
         }
-        Err(error) => assert!(!error.to_string().is_empty()),
+        Err(NotRun::Print(text)) => assert!(!text.to_string().is_empty()),
+        Err(NotRun::Wrong(words)) => assert!(!words.is_empty()),
     }
 });

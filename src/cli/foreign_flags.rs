@@ -1,9 +1,7 @@
 //! Advice for flags of nc and ncat that netkat lacks.
 //!
-//! The flags are those of OpenBSD's nc 1.2, traditional and GNU netcat, and ncat 7.9. clap reports a flag
-//! here only if netkat has none of that name; -d, -i, -o and -x, which mean something else in nc(1) and
-//! ncat(1), never get here.
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+//! The flags are those of OpenBSD's nc 1.2, traditional and GNU netcat, and ncat 7.9, which netkat has none of. -d, -i,
+//! -o and -x mean something else in nc(1) and ncat(1). A command that an advice names works as it stands.
 
 /// Flags, and what to use instead.
 const ADVICE: [(&[&str], &str); 33] = [
@@ -20,11 +18,11 @@ const ADVICE: [(&[&str], &str); 33] = [
     ),
     (
         &["-W"],
-        "to exit after an amount of data, pipe the output through head -c; to exit after a time, use -q or -w",
+        "to exit after an amount of data, pipe the output through head -c BYTES; to exit after a time, use -q or -w",
     ),
     (
         &["-r"],
-        "ports are probed in the order that they are named; shuffle them with shuf (a capture file: --read FILE)",
+        "ports are probed in the order that they are named; shuffle them: -z HOST $(shuf -i 8000-8100 | paste -sd,) (a capture file: --read FILE)",
     ),
     (&["-D"], "the stack is netkat's own: -d shows its packets, -vv its decisions"),
     (&["-S"], "TCP MD5 signatures (RFC 2385) are not implemented"),
@@ -32,7 +30,7 @@ const ADVICE: [(&[&str], &str); 33] = [
     (&["-U", "--unixsock"], "a Unix domain socket has no network to bypass; use nc -U"),
     (&["--vsock"], "a vsock has no network to bypass; use ncat --vsock"),
     (&["-Z", "--sctp"], "only TCP and UDP are implemented"),
-    (&["-X", "-P"], "proxies are not supported; reach one with --sh-exec, or use nc -X"),
+    (&["-X", "-P"], "proxies are not supported; use nc -X"),
     (&["-g", "-G"], "source routes are dropped by today's routers; name the next hop with --via"),
     (&["-L", "-R"], "to serve client after client, use -l -k; to forward them, add --sh-exec 'nc HOST PORT'"),
     (
@@ -40,7 +38,7 @@ const ADVICE: [(&[&str], &str); 33] = [
         "proxies are not supported; use ncat --proxy",
     ),
     (&["--ssl", "--ssl-cert", "--ssl-key", "--ssl-verify"], TLS),
-    (&["--ssl-trustfile", "--ssl-ciphers", "--ssl-servername", "--ssl-alpn"], TLS),
+    (&["--tls", "--ssl-trustfile", "--ssl-ciphers", "--ssl-servername", "--ssl-alpn"], TLS),
     (&["--broker", "--chat"], "clients are not connected with each other; -l -k --max-conns N serves many"),
     (&["--lua-exec"], "run the script with --exec 'lua SCRIPT'"),
     (&["--allowfile"], "list the hosts with --allow \"$(paste -sd, FILE)\""),
@@ -53,42 +51,41 @@ const ADVICE: [(&[&str], &str); 33] = [
     (&["--hexdump"], "a hex dump is -x FILE or --hex-dump FILE"),
     (&["--dont-resolve"], "addresses without look-ups are -n or --numeric"),
 ];
-const TLS: &str = "TLS is not implemented; put openssl s_client or socat in front, with --sh-exec";
+const TLS: &str = "TLS is not implemented; let a TLS client connect through netkat: socat \
+    TCP-LISTEN:18443,bind=127.0.0.1 EXEC:'netkat HOST PORT' & openssl s_client -connect 127.0.0.1:18443";
 
-/// Replaces the error about a foreign flag with advice; returns other errors as they are.
-pub fn explain(error: clap::Error) -> clap::Error {
-    if error.kind() != ErrorKind::UnknownArgument {
-        return error;
-    }
-    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
-    let flag = flag.split('=').next().unwrap_or(flag);
-    match ADVICE.iter().find(|(flags, _)| flags.contains(&flag)) {
-        Some((_, advice)) => clap::Error::raw(ErrorKind::UnknownArgument, format!("{flag}: {advice}\n")),
-        None => error,
-    }
+/// Returns the advice about a flag, if it is one of another netcat.
+pub(super) fn advice(flag: &str) -> Option<&'static str> {
+    ADVICE.iter().find(|(flags, _)| flags.contains(&flag)).map(|(_, advice)| *advice)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Cli;
+    use crate::cli::{Cli, NotRun};
     use clap::CommandFactory;
 
     fn answer(arguments: &[&str]) -> String {
         let words = ["netkat"].iter().chain(arguments).map(Into::into);
-        Cli::read(words).expect_err("no such flag").to_string()
+        match Cli::read(words) {
+            Err(NotRun::Wrong(text)) => text,
+            other => panic!("{arguments:?}: {other:?}"),
+        }
     }
 
     #[test]
     fn foreign_flags_are_answered_with_netkats() {
         for (flags, advice) in ADVICE {
             for flag in flags {
-                assert_eq!(answer(&[flag, "10.0.0.1", "80"]), format!("error: {flag}: {advice}\n"));
+                assert_eq!(answer(&[flag, "10.0.0.1", "80"]), format!("{flag}: {advice}"));
             }
         }
         assert!(answer(&["-lU", "/tmp/x"]).contains("Unix domain"));
         assert!(answer(&["--proxy=10.0.0.1:80", "a", "80"]).contains("proxies"));
-        assert!(answer(&["--no-such-flag"]).contains("unexpected argument '--no-such-flag'"));
+        assert_eq!(
+            answer(&["--no-such-flag"]),
+            "there is no flag --no-such-flag; netkat --help explains those there are"
+        );
     }
 
     #[test]

@@ -23,11 +23,11 @@ const STATUS: Section = (
   1  failed; the line on stderr says how
   2  wrong usage
 With --exit-verdict, failures have statuses of their own; other failures stay 1:
-  3  timed out: no answer, no client, or silence for --idle-timeout or --user-timeout
+  3  timed out: no answer (of the name server, either), no client, or silence for --idle-timeout or --user-timeout
   4  refused: a reset answered, or with -u an ICMP port unreachable
   5  rejected: an ICMP error answered
   6  no route, or no neighbour
-  7  a privilege is missing
+  7  a privilege is missing, or does not count in a user namespace (a rootless container)
   8  dropped by this host's own egress
 The process of a single connection (--exec, --sh-exec) decides the status, with --exit-verdict as well, as in a shell: its own status, or 128 + the number of the signal that ended it; 127 if there is no such command, 126 if it cannot be run. A process that netkat had to end, because its connection broke or was over, decides nothing.
 SIGINT, SIGTERM and SIGHUP reset the connections, and netkat ends by that signal; as the first process of a container, with status 128 + its number.",
@@ -50,7 +50,7 @@ Watch a connection's own packets, and keep them:
   netkat -d --pcap session.pcapng 192.0.2.10 80",
 );
 
-const SECTIONS: [Section; 10] = [
+const SECTIONS: [Section; 11] = [
     (
         "End of input",
         "When standard input ends, netkat sends what is left, then a FIN, and reads on until the peer ends, too. It exits once both directions have ended and every byte is acknowledged:
@@ -59,9 +59,13 @@ const SECTIONS: [Section; 10] = [
   ended  open   a FIN follows the last byte; netkat reads on until the peer ends
   open   ended  netkat sends on until the input ends
   ended  ended  done, once every byte sent is acknowledged
-With --no-shutdown, netkat sends no FIN until the peer has ended. With -q TIME, it exits TIME after the input's end or, while data is in flight, after the peer last acknowledged any. With --send-only, it exits once everything is acknowledged, and drops what the peer sends. With --recv-only, it sends nothing, and exits when the peer ends. With --idle-timeout TIME, silence in both directions for TIME is a failure. A reset ends both directions at once.",
+With --no-shutdown, netkat sends no FIN until the peer has ended. With -q TIME, it exits TIME after the input's end or, while data is in flight, after the peer last acknowledged any. With --send-only, it exits once everything is acknowledged, and drops what the peer sends. With --recv-only, it sends nothing, and exits when the peer ends. With --quit-on-peer-close, the peer's end is the end of the input, too. With --idle-timeout TIME, silence in both directions for TIME is a failure. A reset ends both directions at once.",
     ),
     STATUS,
+    (
+        "Names with several addresses",
+        "The addresses of a name are tried side by side (RFC 8305): in the resolver's order (RFC 6724), but IPv6 and IPv4 in turn, each 250 ms after the one before or as soon as that has failed. The first completed handshake wins; the others are reset. -4 and -6 restrict the families. If no address can be connected to, a line for each says why, and the verdict is that of the address which came furthest: refused, rejected, timed out, dropped by own egress, no neighbour, no route. A UDP client takes the first address whose next hop answers; -z tries a port that is not open at the next address.",
+    ),
     (
         "Privileges",
         "netkat needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF (CAP_SYS_ADMIN in its place before Linux 5.8), and CAP_NET_BIND_SERVICE for a local port below 1024. Run it with sudo, or let the members of a group run it:
@@ -72,7 +76,7 @@ netkat gives up all capabilities as soon as everything is set up; where the guar
     (
         "Limits",
         "netkat is stopped by tc and tcx programs at egress, a root qdisc that drops, nft netdev egress, XDP on the receiving interface, and everything beyond this host.
-Names are looked up by the system's resolver, through the kernel and so through the firewall.
+Names are looked up by the system's resolver, through the kernel and so through the firewall; -w bounds that.
 -z keeps 500 probes in flight. A host that limits its ICMP errors, as Linux does, lets TCP ports that it rejects look as if they had timed out.",
     ),
     (
@@ -117,6 +121,8 @@ A filter that is not understood ends netkat with status 2 before anything is ope
   exec_status       --exec, --sh-exec: the process's status, or 128 + the number of the signal that ended it
   kept_from_kernel  packets that the guard dropped before the kernel's own stack
   clients           -k: the number of clients; each has an object of its own, on a line before, as soon as it is over
+  attempts          a host with several addresses: remote, verdict (null if another address won first) and error of each
+  listening         -l: protocol, addresses, port
   ports             -z: address, port, protocol, state, failure (a verdict, or null) and error of each",
     ),
     (

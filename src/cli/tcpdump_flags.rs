@@ -3,7 +3,6 @@
 //! Some letters mean other things to nc: -w, -s, -l, -x, -t, -c. So beside --sniff or --read, tcpdump's
 //! letters become netkat's long flags before the command line is parsed, or are refused with netkat's own
 //! way. -i, -n, -v, -4 and -6 mean the same to both; -d, -u and -p stay netkat's.
-use clap::error::ErrorKind;
 use std::ffi::{OsStr, OsString};
 
 /// What becomes of a letter of tcpdump.
@@ -74,7 +73,7 @@ const LETTERS: [(&[u8], Meaning); 34] = [
 ];
 
 /// tcpdump's long flags that netkat does not have by that name.
-const LONG: [(&str, Meaning); 10] = [
+const LONG: [(&str, Meaning); 12] = [
     ("--print", Flag("--debug")),
     ("--immediate-mode", Default),
     ("--packet-buffered", Default),
@@ -84,6 +83,8 @@ const LONG: [(&str, Meaning); 10] = [
     ("--direction", Refused("a direction is a word of the filter: inbound or outbound")),
     ("--number", Refused("number the lines with nl(1)")),
     ("--time-stamp-precision", Refused(CLOCK)),
+    ("--micro", Refused(CLOCK)),
+    ("--nano", Refused(CLOCK)),
     ("--buffer-size", Refused("the receive buffer is sized by the memory that there is")),
 ];
 
@@ -97,7 +98,7 @@ pub(super) fn is_for_a_sniffer(arguments: &[OsString]) -> bool {
 ///
 /// # Errors
 /// Advice, for a flag that netkat refuses.
-pub(super) fn translate(arguments: Vec<OsString>) -> Result<Vec<OsString>, clap::Error> {
+pub(super) fn translate(arguments: Vec<OsString>) -> Result<Vec<OsString>, String> {
     let mut translation = Translation::default();
     let mut words = arguments.into_iter();
     translation.words.extend(words.next());
@@ -127,7 +128,7 @@ struct Translation {
 }
 
 impl Translation {
-    fn long(&mut self, word: &OsStr) -> Result<(), clap::Error> {
+    fn long(&mut self, word: &OsStr) -> Result<(), String> {
         let text = word.to_str().unwrap_or_default();
         let name = text.split('=').next().unwrap_or(text);
         match LONG.iter().find(|(known, _)| *known == name).map(|(_, meaning)| *meaning) {
@@ -140,11 +141,7 @@ impl Translation {
     }
 
     /// Translates letters behind one hyphen. The value of a letter is the rest, or the next word.
-    fn letters(
-        &mut self,
-        cluster: &str,
-        words: &mut impl Iterator<Item = OsString>,
-    ) -> Result<(), clap::Error> {
+    fn letters(&mut self, cluster: &str, words: &mut impl Iterator<Item = OsString>) -> Result<(), String> {
         for (at, letter) in cluster.char_indices().skip(1) {
             let known = u8::try_from(letter).ok();
             let meaning =
@@ -185,9 +182,9 @@ impl Translation {
         }
     }
 
-    /// Puts the counted letters in front, where no "--" stands before them.
+    /// Puts the counted letters in front, where no "--" stands before them, in their order.
     fn finish(mut self) -> Vec<OsString> {
-        for (letter, number) in self.counted {
+        for (letter, number) in self.counted.into_iter().rev() {
             let meaning = LETTERS.iter().find(|(letters, _)| letters.contains(&letter));
             let Some((_, Counted(flag, forms))) = meaning else { continue };
             let form = forms.get(number - 1).or(forms.last());
@@ -198,8 +195,8 @@ impl Translation {
     }
 }
 
-fn refusal(flag: &str, advice: &str) -> clap::Error {
-    clap::Error::raw(ErrorKind::UnknownArgument, format!("{flag}: {advice}\n"))
+fn refusal(flag: &str, advice: &str) -> String {
+    format!("{flag}: {advice}")
 }
 
 #[cfg(test)]
@@ -210,7 +207,7 @@ mod tests {
         let words = line.split(' ').map(OsString::from).collect();
         match translate(words) {
             Ok(words) => words.join(OsStr::new(" ")).into_string().expect("text"),
-            Err(error) => error.to_string(),
+            Err(words) => words,
         }
     }
 
@@ -218,8 +215,8 @@ mod tests {
     fn letters_of_tcpdump_become_flags_of_netkat() {
         for (line, expected) in [
             ("netkat --sniff -c 5 -w out tcp", "netkat --sniff --count 5 --pcap out tcp"),
-            ("netkat --sniff -nnvvXi eth0 -c5", "netkat --dump=X --numeric --sniff -v -v -i eth0 --count 5"),
-            ("netkat --sniff -XX -tttt -A", "netkat --dump=A --time=date --dump=XX --sniff"),
+            ("netkat --sniff -nnvvXi eth0 -c5", "netkat --numeric --dump=X --sniff -v -v -i eth0 --count 5"),
+            ("netkat --sniff -XX -tttt -A", "netkat --dump=XX --time=date --dump=A --sniff"),
             (
                 "netkat --sniff -lU -s0 -e -S",
                 "netkat --sniff --snapshot-length 0 --link-header --absolute-tcp-sequence-numbers",

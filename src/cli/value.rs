@@ -21,6 +21,30 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 
 /// Longest time of any flag, a century: longer ones are mistakes, and their sums would overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// Time that stands for ever.
+const FOREVER: Duration = LONGEST;
+
+/// Parses a time, of which a negative number means for ever, as nc's -q -1.
+///
+/// # Errors
+/// As for [`time`].
+pub(super) fn time_or_forever(text: &str) -> Result<Duration, String> {
+    match text.strip_prefix('-') {
+        Some(rest) if time(rest).is_ok_and(|time| !time.is_zero()) => Ok(FOREVER),
+        _ => time(text),
+    }
+}
+
+/// Parses a time to wait, which may not be zero; a negative number means for ever.
+///
+/// # Errors
+/// As for [`time`].
+pub(super) fn wait(text: &str) -> Result<Duration, String> {
+    match time_or_forever(text)? {
+        Duration::ZERO => Err("the time must be more than 0; -1 waits for ever".to_owned()),
+        time => Ok(time),
+    }
+}
 
 /// Parses a time that may not be zero.
 ///
@@ -120,6 +144,11 @@ mod tests {
         }
         assert_eq!(positive_time("1ms"), Ok(Duration::from_millis(1)));
         assert!(positive_time("0").is_err());
+        for text in ["-1", "-1s", "-5", "-0.5"] {
+            assert_eq!((wait(text), time_or_forever(text)), (Ok(FOREVER), Ok(FOREVER)), "{text}");
+        }
+        assert!(wait("0").is_err() && wait("-0").is_err() && wait("--1").is_err() && wait("-x").is_err());
+        assert_eq!(time_or_forever("0"), Ok(Duration::ZERO));
     }
 
     #[test]

@@ -4,11 +4,11 @@ use crate::{
     link::{LinkHeader, NextHop},
     neighbour::Neighbour,
     net::{
-        FiveTuple, Protocol,
+        FiveTuple, MacAddr, Protocol,
         zone::{ScopedIp, scoped},
     },
     process::signals,
-    report::{Error, Hint, JsonReport},
+    report::{Error, Failure, Hint, JsonReport, Tried},
     runtime::{
         self, Egress, EgressError, EgressRequest, Egresses, Engine, LocalEnd, NextHopAddress, Setup, assume,
     },
@@ -20,6 +20,48 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The host to talk to, by all of its addresses.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The host as typed.
+    pub host: String,
+    /// The addresses to try, in that order. There are none only if several are unusable.
+    pub attempts: Vec<Attempt>,
+    /// Further addresses, which nothing can be sent to.
+    pub unusable: Vec<Tried>,
+}
+
+impl Target {
+    /// Returns whether the host has several addresses.
+    pub fn is_choice(&self) -> bool {
+        self.attempts.len() + self.unusable.len() > 1
+    }
+
+    /// Returns the error of a host that cannot be reached: for several addresses one for all, of which the attempts
+    /// have these outcomes; for a single one its own.
+    pub fn fail(
+        &self,
+        tried: impl Iterator<Item = Tried>,
+        own: Option<Error>,
+        report: &mut JsonReport,
+    ) -> Error {
+        match own.filter(|_| !self.is_choice()) {
+            Some(error) => error,
+            None => {
+                report.tried(tried.chain(self.unusable.iter().cloned()));
+                report.none_reached(&self.host)
+            }
+        }
+    }
+
+    /// Returns the error of a host whose addresses failed one after another.
+    pub fn fail_with(&self, mut failures: Vec<(SocketAddr, Error)>, report: &mut JsonReport) -> Error {
+        let tried: Vec<_> =
+            failures.iter().map(|(remote, error)| Tried::failed(*remote, &Failure::of(error))).collect();
+        self.fail(tried.into_iter(), failures.pop().map(|(_, error)| error), report)
+    }
+}
+
 /// An address to try.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
@@ -28,38 +70,6 @@ pub(crate) struct Attempt {
     pub request: EgressRequest,
     /// The engine's parameters; port and route complete them.
     pub setup: Setup,
-}
-
-/// Tries each address in turn, until `work` succeeds with one. `work` is told whether an address is the last.
-/// Returns `None` without addresses.
-pub(super) fn first<T>(
-    attempts: &[Attempt],
-    mut work: impl FnMut(&Attempt, bool) -> Result<T, Error>,
-) -> Result<Option<T>, Error> {
-    let mut failure = None;
-    let mut attempts = attempts.iter().peekable();
-    while let Some(attempt) = attempts.next() {
-        let last = attempts.peek().is_none();
-        match work(attempt, last) {
-            Ok(value) => return Ok(Some(value)),
-            Err(error) if error.signal().is_some() => return Err(error),
-            Err(error) => {
-                if !last {
-                    log::info!("{error}; trying the next address");
-                }
-                // An address without a route was not tried.
-                if failure.is_none() || !lacks_route(&error) {
-                    failure = Some(error);
-                }
-            }
-        }
-    }
-    failure.map_or(Ok(None), Err)
-}
-
-/// Returns whether no route leads to the address of the attempt that failed.
-pub(super) fn lacks_route(error: &Error) -> bool {
-    matches!(error, Error::Runtime(runtime::Error::Egress(_)))
 }
 
 impl Attempt {
@@ -82,8 +92,9 @@ impl Attempt {
         let start = Instant::now();
         let Some(assumed) = setup.assumed else {
             // The kernel resolves the neighbours of this host's own addresses.
-            let origin = Origin::new(self.request, egresses, report, |egress| {
-                Ok((resolve(egress, wait)?, egress.neighbour()))
+            let origin = Origin::resolve(self.request, egresses, report, |egress| {
+                let resolve = |address| neighbour::resolve(egress.interface.index, address, wait);
+                Ok(egress.unresolved().map_or_else(|| Ok(egress.known_mac()), resolve)?)
             })?;
             report.resolved(start.elapsed());
             setup.hears_neighbours = origin.legs().any(|leg| leg.neighbour != Neighbour::Fixed);
@@ -92,15 +103,9 @@ impl Attempt {
         let mut engine = Engine::open(&setup, port)?;
         assume::assume(&mut engine, assumed)?;
         let start = engine.reactor.now();
-        let origin = Origin::new(self.request, egresses, report, |egress| {
-            let (destination, neighbour) = match egress.next_hop {
-                NextHopAddress::Mac(mac) => (mac, Neighbour::Fixed),
-                NextHopAddress::Ip(address) => {
-                    (assume::resolve(&mut engine, address, wait)?, Neighbour::At(address))
-                }
-            };
-            let header = LinkHeader::Ethernet { destination, source: assumed.mac };
-            Ok((NextHop { interface: assumed.interface, header }, neighbour))
+        let origin = Origin::resolve(self.request, egresses, report, |egress| {
+            let resolve = |address| assume::resolve(&mut engine, address, wait);
+            egress.unresolved().map_or_else(|| Ok(egress.known_mac()), resolve)
         })?;
         report.resolved(engine.reactor.now() - start);
         Ok(Opened { engine, origin })
@@ -132,31 +137,50 @@ struct Leg {
     neighbour: Neighbour,
 }
 
+impl Leg {
+    /// Returns the route behind a next hop with this link address, which a link without such addresses ignores.
+    fn new(egress: Egress, destination: MacAddr) -> Leg {
+        let interface = &egress.interface;
+        let header = match egress.framing {
+            Framing::None => LinkHeader::None,
+            Framing::Loopback => LinkHeader::LOOPBACK,
+            Framing::Ethernet => LinkHeader::Ethernet {
+                destination,
+                source: egress.assumed.map(|assumed| assumed.mac).or(interface.mac).unwrap_or_default(),
+            },
+        };
+        let next_hop = NextHop { interface: interface.index, header };
+        let neighbour = egress.neighbour();
+        Leg { egress, next_hop, neighbour }
+    }
+}
+
 impl Origin {
+    /// Returns the local end of flows by one route, behind a next hop with this link address.
+    pub fn new(request: EgressRequest, egress: Egress, destination: MacAddr) -> Origin {
+        let first = Leg::new(egress, destination);
+        Origin { request, first, others: Vec::new(), by_port: HashMap::new(), unreachable: Vec::new() }
+    }
+
     /// Resolves the next hop of each egress by `resolve`. Fails with the first error where none can be resolved.
-    fn new(
+    fn resolve(
         request: EgressRequest,
         egresses: Egresses,
         report: &mut JsonReport,
-        mut resolve: impl FnMut(&Egress) -> Result<(NextHop, Neighbour), runtime::Error>,
+        mut resolve: impl FnMut(&Egress) -> Result<MacAddr, runtime::Error>,
     ) -> Result<Origin, Error> {
         let Egresses { first, others, by_port, refused } = egresses;
         report.route(&first);
-        let (next_hop, neighbour) = resolve(&first)?;
-        let mut origin = Origin {
-            request,
-            first: Leg { egress: first, next_hop, neighbour },
-            others: Vec::with_capacity(others.len()),
-            by_port: HashMap::new(),
-            unreachable: refused.into_iter().map(|(port, error)| (port, unreachable(error))).collect(),
-        };
+        let destination = resolve(&first)?;
+        let mut origin = Origin::new(request, first, destination);
+        origin.unreachable = refused.into_iter().map(|(port, error)| (port, unreachable(error))).collect();
         for (at, egress) in others.into_iter().enumerate() {
             let start = Instant::now();
             let ports = by_port.iter().filter(|(_, other)| **other == at).map(|(port, _)| *port);
             match (resolve(&egress), egress.next_hop) {
-                (Ok((next_hop, neighbour)), _) => {
+                (Ok(destination), _) => {
                     origin.by_port.extend(ports.map(|port| (port, origin.others.len())));
-                    origin.others.push(Leg { egress, next_hop, neighbour });
+                    origin.others.push(Leg::new(egress, destination));
                 }
                 (Err(_), NextHopAddress::Ip(address)) => {
                     let waited = start.elapsed();
@@ -227,7 +251,8 @@ impl Origin {
             }
             _ => {
                 let discards = flow.and_then(Flow::discards);
-                Error::TimedOut { target, syns, waited, discards, hint: Hint::of(&self.request) }
+                let hint = Hint::of(&self.request, self.egress(target.port()));
+                Error::TimedOut { target, syns, waited, discards, hint }
             }
         }
     }
@@ -235,21 +260,4 @@ impl Origin {
 
 fn unreachable(error: EgressError) -> Error {
     runtime::Error::from(error).into()
-}
-
-/// Returns the next hop with its link address, which the kernel's neighbour table resolves.
-fn resolve(egress: &Egress, wait: Duration) -> Result<NextHop, runtime::Error> {
-    let interface = &egress.interface;
-    let header = match (egress.framing, egress.next_hop) {
-        (Framing::None, _) => LinkHeader::None,
-        (Framing::Loopback, _) => LinkHeader::LOOPBACK,
-        (Framing::Ethernet, hop) => LinkHeader::Ethernet {
-            destination: match hop {
-                NextHopAddress::Mac(mac) => mac,
-                NextHopAddress::Ip(address) => neighbour::resolve(interface.index, address, wait)?,
-            },
-            source: interface.mac.unwrap_or_default(),
-        },
-    };
-    Ok(NextHop { interface: interface.index, header })
 }

@@ -2,7 +2,7 @@
 //!
 //! UDP has no end of a session, so the input's end and the clock decide: a client waits for a second to
 //! hear the answer, a server until it is interrupted, unless -q says otherwise.
-use super::attempt::{self, Attempt, Opened};
+use super::attempt::{Attempt, Opened, Target};
 use crate::{
     net::zone::endpoint,
     report::{Error, JsonReport},
@@ -22,9 +22,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// A UDP client of one address.
 #[derive(Clone, Debug)]
 pub(crate) struct DatagramConnect {
-    /// The addresses to try, at least one. The first whose next hop answers is taken: UDP itself shows no
-    /// sign of a peer.
-    pub attempts: Vec<Attempt>,
+    /// The host, of whose addresses the first is taken whose next hop answers: UDP itself shows no sign of a peer.
+    pub target: Target,
     /// Longest wait for the next hop's link address.
     pub wait: Duration,
     pub policy: Policy,
@@ -35,8 +34,29 @@ pub(crate) struct DatagramConnect {
 impl DatagramConnect {
     /// Sends and receives until the session ends.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
-        let opened = attempt::first(&self.attempts, |attempt, _| attempt.open_datagrams(self.wait, report));
-        let Some((mut engine, remote, interface)) = opened? else { return Ok(()) };
+        let mut failures = Vec::new();
+        for attempt in &self.target.attempts {
+            match attempt.open_datagrams(self.wait, report) {
+                Ok((engine, remote, interface)) => return self.relay(remote, engine, &interface, report),
+                Err(error) if error.signal().is_some() => return Err(error),
+                Err(error) => {
+                    if self.target.is_choice() {
+                        log::info!("{error}");
+                    }
+                    failures.push((attempt.remote, error));
+                }
+            }
+        }
+        Err(self.target.fail_with(failures, report))
+    }
+
+    fn relay(
+        &self,
+        remote: SocketAddr,
+        mut engine: Engine,
+        interface: &str,
+        report: &mut JsonReport,
+    ) -> Result<(), Error> {
         let streams = streams()?;
         engine.enter_sandbox()?;
         let policy = Policy {
@@ -46,7 +66,7 @@ impl DatagramConnect {
             }),
             ..self.policy
         };
-        let role = Role::Client { remote, interface: &interface };
+        let role = Role::Client { remote, interface };
         relay(&mut engine, role, policy, self.delay, streams, report)
     }
 }
@@ -88,14 +108,14 @@ impl DatagramListen {
         if let Some(assumed) = self.setup.assumed {
             assume::assume(&mut engine, assumed)?;
         }
-        let access = self.access.clone();
+        let gate = self.access.clone().gate();
         let paths = engine.paths(&self.setup.interfaces);
         engine.stack.datagrams.serve(DatagramService {
             audience: if self.keep_open { Audience::All } else { Audience::First },
-            gate: Box::new(move |peer| access.admit(peer)),
+            gate,
             paths,
         });
-        log::info!("listening on UDP port {}", engine.port());
+        super::announce(&engine, &self.setup, report);
         let role = Role::Server { wait: self.wait };
         relay(&mut engine, role, self.policy, self.delay, streams, report)
     }

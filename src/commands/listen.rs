@@ -42,15 +42,10 @@ impl Listen {
         if let Some(assumed) = self.setup.assumed {
             assume::assume(&mut engine, assumed)?;
         }
-        let access = self.access.clone();
+        let gate = self.access.clone().gate();
         let paths = engine.paths(&self.setup.interfaces);
-        engine.stack.listen(Listener {
-            backlog: BACKLOG,
-            half_open: HALF_OPEN,
-            gate: Box::new(move |address| access.admit(address)),
-            paths,
-        });
-        log::info!("listening on port {}", engine.port());
+        engine.stack.listen(Listener { backlog: BACKLOG, half_open: HALF_OPEN, gate, paths });
+        super::announce(&engine, &self.setup, report);
         match self.keep_open {
             Some(limit) => self.serve_many(&mut engine, limit, streams, report),
             None => self.serve_one(&mut engine, streams, report),

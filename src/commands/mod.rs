@@ -3,20 +3,40 @@ mod attempt;
 mod connect;
 mod datagrams;
 mod listen;
+mod race;
 mod scan;
 mod sniff;
 
 use crate::{
+    net::{Protocol, zone::ScopedIp},
+    report::JsonReport,
+    runtime::{Engine, Setup},
     session::Command,
-    stdio::{self, StandardStreams, StreamOptions},
+    stdio::{self, StandardStreams, StreamOptions, stderr},
 };
 
-pub(crate) use attempt::Attempt;
+pub(crate) use attempt::{Attempt, Target};
 pub(crate) use connect::Connect;
 pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;
 pub(crate) use scan::{PROBE_BUFFER, Scan};
 pub(crate) use sniff::{Sniff, Source, list_interfaces};
+
+/// Says which port a listener has. A port that netkat chose is news in any case, in a line of its own.
+fn announce(engine: &Engine, setup: &Setup, report: &mut JsonReport) {
+    let (port, kind) = (engine.port(), if setup.protocol == Protocol::Udp { "UDP port" } else { "port" });
+    let addresses = if setup.groups.only { &setup.groups.addresses } else { &setup.local };
+    let zone = match setup.interfaces.as_slice() {
+        [only] => only.index,
+        _ => 0,
+    };
+    let addresses: Vec<_> = addresses.iter().map(|ip| ScopedIp::new(*ip, zone)).collect();
+    report.listening(setup.protocol, &addresses, port);
+    match setup.port {
+        0 => stderr::print_line(&format!("netkat: listening on {kind} {port}")),
+        _ => log::info!("listening on {kind} {port}"),
+    }
+}
 
 /// Opens standard input and output with their options; `None` if the peer gets a process of `command`
 /// instead.

@@ -6,11 +6,11 @@
 mod tcp;
 mod udp;
 
-use super::attempt::{Attempt, Opened, Origin, lacks_route};
+use super::attempt::{Attempt, Opened, Origin, Target};
 use crate::{
-    net::{Protocol, zone::ScopedIp},
+    net::{Protocol, count, zone::ScopedIp},
     report::{Error, JsonReport, Verdict},
-    session,
+    runtime, session,
     stdio::{self, Writer},
 };
 use std::{
@@ -29,8 +29,8 @@ pub(crate) const PROBE_BUFFER: usize = 16 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Scan {
     pub protocol: Protocol,
-    /// The addresses of the host, at least one. A port that is not open at one address is tried at the next.
-    pub attempts: Vec<Attempt>,
+    /// The host. A port that is not open at one of its addresses is tried at the next.
+    pub target: Target,
     /// The ports in the order of their results, at least one.
     pub ports: Vec<u16>,
     /// Longest wait for each port's answer.
@@ -40,31 +40,36 @@ pub(crate) struct Scan {
 impl Scan {
     /// Probes all ports at all addresses. Succeeds if a port is open.
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
+        let attempts = &self.target.attempts;
+        if attempts.is_empty() {
+            return Err(self.target.fail_with(Vec::new(), report));
+        }
+        for error in self.target.unusable.iter().filter_map(|tried| tried.error.as_deref()) {
+            log::warn!("{error}");
+        }
         let mut results = Results::new(self, report)?;
-        let mut attempts = self.attempts.iter().peekable();
-        let mut failure = None;
+        let mut attempts = attempts.iter().peekable();
+        let mut failures = Vec::new();
         while let Some(attempt) = attempts.next() {
             results.last = attempts.peek().is_none();
             match self.sweep(attempt, &mut results) {
                 Ok(()) => {}
-                Err(error) if error.signal().is_some() || matches!(error, Error::Stdio(_)) => {
+                Err(error) if error.signal().is_some() => {
+                    results.print_known()?;
                     return Err(error);
                 }
-                Err(error) => {
-                    match lacks_route(&error) {
-                        true => log::info!("{error}"),
-                        false if results.last && results.known.is_empty() => {}
-                        false => log::warn!("{error}"),
-                    }
-                    // An address without a route was not tried.
-                    if failure.is_none() || !lacks_route(&error) {
-                        failure = Some(error);
-                    }
-                }
+                Err(error) if matches!(error, Error::Stdio(_)) => return Err(error),
+                Err(error) => failures.push((attempt.remote, error)),
             }
         }
-        if let Some(error) = failure.filter(|_| results.known.is_empty()) {
-            return Err(error);
+        if results.known.is_empty() {
+            return Err(self.target.fail_with(failures, results.report));
+        }
+        for (_, error) in &failures {
+            match lacks_route(error) {
+                true => log::info!("{error}"),
+                false => log::warn!("{error}"),
+            }
         }
         results.last = true;
         results.print()?;
@@ -77,7 +82,7 @@ impl Scan {
             self.ports.iter().copied().filter(|port| !results.is_open(*port)).collect();
         let Opened { mut engine, mut origin } =
             attempt.open(ports.make_contiguous(), self.wait, results.report)?;
-        results.forget_failures();
+        results.retry_failures();
         if results.last {
             engine.enter_sandbox()?;
         }
@@ -85,13 +90,19 @@ impl Scan {
             results.note(origin.remote(port), Err(error));
         }
         ports.retain(|port| !results.known.contains_key(port));
-        log::info!("probing {} ports of {}", ports.len(), ScopedIp::from(origin.remote(0)));
+        let probes = count(ports.len() as u64, "port");
+        log::info!("probing {probes} of {}", ScopedIp::from(origin.remote(0)));
         let sweep = Sweep { origin, wait: self.wait, ports };
         match self.protocol {
             Protocol::Tcp => tcp::run(&mut engine, sweep, results),
             Protocol::Udp => udp::run(&mut engine, sweep, results),
         }
     }
+}
+
+/// Returns whether no route leads to the address of the attempt that failed.
+fn lacks_route(error: &Error) -> bool {
+    matches!(error, Error::Runtime(runtime::Error::Egress(_)))
 }
 
 /// The probes of one address.
@@ -108,6 +119,8 @@ struct Results<'r> {
     report: &'r mut JsonReport,
     output: Writer,
     known: HashMap<u16, (SocketAddr, Result<(), Error>)>,
+    /// Failures at earlier addresses of ports that are tried again.
+    earlier: HashMap<u16, (SocketAddr, Result<(), Error>)>,
     /// Ports whose line is not printed yet.
     unprinted: VecDeque<u16>,
     /// No address follows: a failure is final.
@@ -118,7 +131,8 @@ impl Results<'_> {
     fn new<'r>(scan: &Scan, report: &'r mut JsonReport) -> Result<Results<'r>, Error> {
         let output = Writer::output().map_err(stdio::Error::Output)?;
         let unprinted = scan.ports.iter().copied().collect();
-        Ok(Results { protocol: scan.protocol, report, output, known: HashMap::new(), unprinted, last: false })
+        let (known, earlier) = (HashMap::new(), HashMap::new());
+        Ok(Results { protocol: scan.protocol, report, output, known, earlier, unprinted, last: false })
     }
 
     fn is_open(&self, port: u16) -> bool {
@@ -135,19 +149,25 @@ impl Results<'_> {
         while let Some((at, result)) = self.unprinted.front().and_then(|port| self.known.get(port))
             && (result.is_ok() || self.last)
         {
-            let result = result.as_ref().copied();
-            let state = state(result);
-            let address = ScopedIp::from(*at);
-            lines.push_str(&format!("{address} {}/{} {state}\n", at.port(), self.protocol));
-            self.report.port(*at, self.protocol, state, result);
+            lines.push_str(&line(self.report, self.protocol, *at, result.as_ref().copied()));
             self.unprinted.pop_front();
         }
         Ok(self.output.write_all(lines.as_bytes()).map_err(stdio::Error::Output)?)
     }
 
-    /// Forgets the failures of one address, since these ports are tried at the next.
-    fn forget_failures(&mut self) {
-        self.known.retain(|_, (_, result)| result.is_ok());
+    /// Prints every result so far, past the ports without one.
+    fn print_known(&mut self) -> Result<(), Error> {
+        let known = |port| self.known.get(port).or_else(|| self.earlier.get(port));
+        let known = self.unprinted.iter().filter_map(known);
+        let lines: String = known
+            .map(|(at, result)| line(self.report, self.protocol, *at, result.as_ref().copied()))
+            .collect();
+        Ok(self.output.write_all(lines.as_bytes()).map_err(stdio::Error::Output)?)
+    }
+
+    /// Puts the failures of one address aside, since these ports are tried at the next.
+    fn retry_failures(&mut self) {
+        self.earlier.extend(self.known.extract_if(|_, (_, result)| result.is_err()));
     }
 
     /// Returns the result of all ports together.
@@ -169,6 +189,14 @@ impl Results<'_> {
         let verdict = if alike { verdict } else { Verdict::Failed };
         Err(Error::NothingOpen { address: at.into(), ports, verdict })
     }
+}
+
+/// Reports the result of a port, and returns its line.
+fn line(report: &mut JsonReport, protocol: Protocol, at: SocketAddr, result: Result<(), &Error>) -> String {
+    let state = state(result);
+    let line = format!("{} {}/{protocol} {state}\n", ScopedIp::from(at), at.port());
+    report.port(at, protocol, state, result);
+    line
 }
 
 /// Returns a port's state as its line names it.

@@ -119,6 +119,9 @@ impl Sniff {
         let mut capture = Capture::open(self, interface, promiscuous, program)?;
         self.sandbox.enter(&[])?;
         log::info!("listening on {}", interface.map_or("any interface", |interface| interface.name.as_str()));
+        if let Some(problem) = interface.and_then(Interface::problem) {
+            log::warn!("no packet will come: {problem}");
+        }
         match capture.run() {
             Ok(End::ReaderGone) => Ok(()),
             result => {

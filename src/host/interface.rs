@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage},
@@ -17,6 +18,11 @@ use nix::errno::Errno;
 
 use super::netlink::{Netlink, NetlinkError};
 use crate::net::{MacAddr, zone};
+
+/// Longest name of an interface, in bytes (IFNAMSIZ less the NUL). Alternative names may be longer.
+const MAX_NAME: usize = 15;
+/// The attribute of an alternative name (linux/if_link.h).
+const IFLA_ALT_IFNAME: u16 = 53;
 
 /// The link header of an interface's frames at a packet socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -198,6 +204,18 @@ impl Interface {
         }
     }
 
+    /// Returns why the interface carries nothing, and what to do.
+    pub fn problem(&self) -> Option<String> {
+        let Interface { name, .. } = self;
+        match (self.up, self.running || self.loopback) {
+            (false, _) => Some(format!("interface {name} is down; try: ip link set {name} up")),
+            (true, false) => Some(format!(
+                "{name} has no carrier (NO-CARRIER: the cable is out, or the other end is down); see: ip link show {name}"
+            )),
+            (true, true) => None,
+        }
+    }
+
     /// Returns the maximum packet of `destination`'s family, in bytes.
     pub fn mtu_towards(&self, destination: IpAddr) -> u32 {
         match (destination, self.ipv6_mtu) {
@@ -293,7 +311,12 @@ pub fn all() -> Result<Vec<Interface>, InterfaceError> {
 /// [`InterfaceError::UnknownName`] lists the names that exist.
 pub fn by_name(name: &str) -> Result<Interface, InterfaceError> {
     let mut wanted = question();
-    wanted.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    // IFLA_IFNAME finds short alternative names, too (__dev_get_by_name() in net/core/dev.c); long ones have an
+    // attribute of their own (rtnl_dev_get() in net/core/rtnetlink.c, Linux 5.5).
+    wanted.attributes.push(match name.len() {
+        0..=MAX_NAME => LinkAttribute::IfName(name.to_owned()),
+        _ => LinkAttribute::Other(DefaultNla::new(IFLA_ALT_IFNAME, [name.as_bytes(), &[0]].concat())),
+    });
     let mut netlink = Netlink::open().map_err(unreadable)?;
     match one(&mut netlink, wanted)? {
         Some(interface) => Ok(interface),

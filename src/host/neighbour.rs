@@ -85,6 +85,17 @@ pub enum NeighbourError {
         /// How long netkat waited.
         waited: Duration,
     },
+    /// The link is dead.
+    #[error(
+        "no neighbour: {interface} has no carrier (NO-CARRIER: the cable is out, or the other end is down), so {address} \
+         could not be resolved; see: ip link show {interface}"
+    )]
+    NoCarrier {
+        /// The neighbour's address.
+        address: IpAddr,
+        /// The interface's name.
+        interface: String,
+    },
     /// The interface has no link addresses.
     #[error("{interface} has no 48-bit link addresses, so {at} has none to resolve", at = on_interface(*address, interface))]
     NoLinkAddress {
@@ -164,19 +175,16 @@ pub fn lookup(ifindex: u32, address: IpAddr) -> Result<Option<NeighbourEntry>, N
         .map_err(|source| netlink_error("look up", ifindex, address, source))
 }
 
-/// Returns the link address of `address` on the interface: at once if the kernel knows it, else after
-/// making the kernel resolve it, within `deadline`.
-///
-/// The kernel gives up after three requests one second apart by default, so a deadline above 3 s only
-/// matters where that is configured otherwise.
+/// Makes the kernel resolve the link address of `address` on the interface, unless it knows it. Returns the address if
+/// it is known: an entry that is stale is used at once and verified meanwhile, as the kernel does when it sends.
 ///
 /// # Errors
 /// See [`NeighbourError`]; needs CAP_NET_ADMIN unless the kernel knows the neighbour.
-pub fn resolve(ifindex: u32, address: IpAddr, deadline: Duration) -> Result<MacAddr, NeighbourError> {
+pub fn begin(ifindex: u32, address: IpAddr) -> Result<Option<MacAddr>, NeighbourError> {
     let interface = interface::by_index(ifindex)?;
     match interface.framing()? {
         Framing::None => return Err(NeighbourError::NoLinkAddress { address, interface: interface.name }),
-        Framing::Loopback => return Ok(MacAddr::default()),
+        Framing::Loopback => return Ok(Some(MacAddr::default())),
         Framing::Ethernet if !interface.up => {
             return Err(NeighbourError::InterfaceDown { address, interface: interface.name });
         }
@@ -184,41 +192,77 @@ pub fn resolve(ifindex: u32, address: IpAddr, deadline: Duration) -> Result<MacA
     }
     let failed = |what| move |source| netlink_error(what, ifindex, address, source);
     let mut questions = Netlink::open().map_err(failed("look up"))?;
-    let mut changes = Netlink::subscribe(RTNLGRP_NEIGH).map_err(failed("watch"))?;
-
     let known = entry(&mut questions, ifindex, address).map_err(failed("look up"))?;
     if let Some(neighbour) = known.filter(NeighbourEntry::valid) {
         if neighbour.state == NeighbourState::Stale {
-            // As the kernel does when it sends: the address is used at once and verified meanwhile.
             solicit(&mut questions, ifindex, address)
                 .unwrap_or_else(|error| debug!("could not have {address} verified: {error}"));
         }
-        return mac(neighbour, ifindex, address);
+        return mac(neighbour, ifindex, address).map(Some);
     }
-    let started = Instant::now();
     solicit(&mut questions, ifindex, address).map_err(failed("resolve"))?;
+    Ok(None)
+}
+
+/// Returns the link address in the kernel's entry for `address`, `None` while the kernel resolves it.
+///
+/// # Errors
+/// [`NeighbourError::Failed`] once the kernel has given up.
+pub fn judge(
+    entry: Option<NeighbourEntry>,
+    ifindex: u32,
+    address: IpAddr,
+) -> Result<Option<MacAddr>, NeighbourError> {
+    match entry {
+        Some(neighbour) if neighbour.valid() => mac(neighbour, ifindex, address).map(Some),
+        Some(NeighbourEntry { state: NeighbourState::Failed, .. }) => Err(unanswered(ifindex, address, None)),
+        _ => Ok(None),
+    }
+}
+
+/// Returns the error of a neighbour that has not answered within `waited`, or at all.
+pub fn unanswered(ifindex: u32, address: IpAddr, waited: Option<Duration>) -> NeighbourError {
+    let protocol = Discovery::of(address);
+    let (interface, state) = match interface::by_index(ifindex) {
+        Ok(interface) => (interface.name.clone(), Some(interface)),
+        Err(_) => (format!("interface {ifindex}"), None),
+    };
+    match (state, waited) {
+        (Some(state), _) if !state.up => NeighbourError::InterfaceDown { address, interface },
+        (Some(state), _) if !state.running => NeighbourError::NoCarrier { address, interface },
+        (_, Some(waited)) => NeighbourError::TimedOut { address, interface, protocol, waited },
+        (_, None) => NeighbourError::Failed { address, interface, protocol },
+    }
+}
+
+/// Returns the link address of `address` on the interface: at once if the kernel knows it, else after
+/// making the kernel resolve it, within `deadline`.
+///
+/// The kernel gives up after three requests one second apart by default, so a deadline above 3 s only
+/// matters where that is configured otherwise.
+///
+/// # Errors
+/// As for [`begin`] and [`judge`]; [`NeighbourError::TimedOut`].
+pub fn resolve(ifindex: u32, address: IpAddr, deadline: Duration) -> Result<MacAddr, NeighbourError> {
+    let failed = |what| move |source| netlink_error(what, ifindex, address, source);
+    let mut changes = Netlink::subscribe(RTNLGRP_NEIGH).map_err(failed("watch"))?;
+    let started = Instant::now();
+    if let Some(mac) = begin(ifindex, address)? {
+        return Ok(mac);
+    }
+    let mut questions = Netlink::open().map_err(failed("look up"))?;
     loop {
-        match entry(&mut questions, ifindex, address).map_err(failed("look up"))? {
-            Some(neighbour) if neighbour.valid() => return mac(neighbour, ifindex, address),
-            Some(NeighbourEntry { state: NeighbourState::Failed, .. }) => {
-                return Err(NeighbourError::Failed {
-                    address,
-                    interface: interface_name(ifindex),
-                    protocol: Discovery::of(address),
-                });
-            }
-            Some(_) => {}
+        let known = entry(&mut questions, ifindex, address).map_err(failed("look up"))?;
+        if known.is_none() {
             // Flushed in the meantime (carrier lost and found, ip neigh flush).
-            None => solicit(&mut questions, ifindex, address).map_err(failed("resolve"))?,
+            solicit(&mut questions, ifindex, address).map_err(failed("resolve"))?;
+        }
+        if let Some(mac) = judge(known, ifindex, address)? {
+            return Ok(mac);
         }
         let left = deadline.saturating_sub(started.elapsed());
         if left.is_zero() {
-            return Err(NeighbourError::TimedOut {
-                address,
-                interface: interface_name(ifindex),
-                protocol: Discovery::of(address),
-                waited: deadline,
-            });
+            return Err(unanswered(ifindex, address, Some(deadline)));
         }
         changes.wait_for_change(left.min(TICK)).map_err(failed("watch"))?;
     }

@@ -6,6 +6,9 @@ use std::{
     collections::HashSet,
     fmt, fs, io,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
 };
 
 use super::interface::{self, Interface, InterfaceError};
@@ -61,6 +64,18 @@ pub enum ResolveError {
         /// The resolver's error.
         source: io::Error,
     },
+    /// No name server answered.
+    #[error(
+        "could not resolve \"{name}\": the name server did not answer{}; look-ups go through the kernel, and so through \
+         this host's firewall",
+        within(*.waited)
+    )]
+    NoAnswer {
+        /// The name.
+        name: String,
+        /// Time after which netkat gave up; `None` if the resolver did.
+        waited: Option<Duration>,
+    },
     /// All addresses are of the other family.
     #[error("\"{name}\" has no {wanted} address; it has: {present}")]
     NoAddressOfFamily {
@@ -95,8 +110,21 @@ pub enum ResolveError {
     },
 }
 
+fn within(waited: Option<Duration>) -> String {
+    waited.map_or_else(String::new, |waited| format!(" within {} s", waited.as_secs_f64()))
+}
+
+/// The ways to look up a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Names are refused.
+    Numeric,
+    /// By the system's resolver, within this time; `None` leaves the time to the resolver.
+    Resolver(Option<Duration>),
+}
+
 /// Returns the addresses of `host`, each with `port`, in the resolver's order of preference (RFC 6724); at
-/// least one. IPv4-mapped IPv6 addresses become IPv4 addresses. With `numeric`, names are refused.
+/// least one. IPv4-mapped IPv6 addresses become IPv4 addresses.
 ///
 /// # Errors
 /// [`ResolveError`].
@@ -104,11 +132,11 @@ pub fn addresses(
     host: &str,
     port: u16,
     family: Family,
-    numeric: bool,
+    names: Names,
 ) -> Result<Vec<SocketAddr>, ResolveError> {
-    let all = match literal(host, port) {
-        Err(ResolveError::NotNumeric(_)) if !numeric => look_up(host, port)?,
-        literal => vec![literal?],
+    let all = match (literal(host, port), names) {
+        (Err(ResolveError::NotNumeric(_)), Names::Resolver(wait)) => look_up(host, port, wait)?,
+        (literal, _) => vec![literal?],
     };
     let (wanted, other): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|address| family.includes(address.ip()));
@@ -137,10 +165,25 @@ pub fn literal(host: &str, port: u16) -> Result<SocketAddr, ResolveError> {
     }
 }
 
-fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
-    let unknown = |source| ResolveError::Unknown { name: name.to_owned(), source };
+/// Messages of EAI_AGAIN, no answer from a name server, in glibc and musl (gai_strerror(3)).
+const NO_ANSWER: [&str; 2] = ["Temporary failure in name resolution", "Try again"];
+
+/// Looks up a name within `wait`.
+fn look_up(name: &str, port: u16, wait: Option<Duration>) -> Result<Vec<SocketAddr>, ResolveError> {
+    log::info!("looking up {name}");
+    let all = match wait {
+        None => ask_resolver(name, port),
+        Some(wait) => match ask_resolver_within(name, port, wait) {
+            Some(answer) => answer,
+            None => return Err(ResolveError::NoAnswer { name: name.to_owned(), waited: Some(wait) }),
+        },
+    };
+    let unknown = |source: io::Error| match NO_ANSWER.iter().any(|words| source.to_string().contains(words)) {
+        true => ResolveError::NoAnswer { name: name.to_owned(), waited: None },
+        false => ResolveError::Unknown { name: name.to_owned(), source },
+    };
     let mut found = Vec::new();
-    for address in (name, port).to_socket_addrs().map_err(unknown)? {
+    for address in all.map_err(unknown)? {
         let address = match address.ip().to_canonical() {
             IpAddr::V4(v4) => SocketAddr::new(v4.into(), port),
             IpAddr::V6(_) => address,
@@ -153,6 +196,32 @@ fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
         return Err(unknown(io::Error::new(io::ErrorKind::NotFound, "the name exists but has no address")));
     }
     Ok(found)
+}
+
+fn ask_resolver(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok((name, port).to_socket_addrs()?.collect())
+}
+
+/// Asks the resolver; `None` if it takes longer than `wait`. getaddrinfo(3) cannot be cancelled, so a thread waits for
+/// it. Where that is left behind, the run ends, and the thread with it: a thread would keep capabilities that its process
+/// drops. A signal ends the process at once, since nothing is open yet.
+fn ask_resolver_within(name: &str, port: u16, wait: Duration) -> Option<io::Result<Vec<SocketAddr>>> {
+    let (answer, answered) = mpsc::channel();
+    let owned = name.to_owned();
+    let resolver = thread::Builder::new().name("resolver".to_owned());
+    let resolver = match resolver.spawn(move || answer.send(ask_resolver(&owned, port))) {
+        Ok(resolver) => resolver,
+        Err(error) => return Some(Err(error)),
+    };
+    match answered.recv_timeout(wait) {
+        Ok(answer) => {
+            // It has sent its answer, so this takes no time.
+            let _ = resolver.join();
+            Some(answer)
+        }
+        Err(RecvTimeoutError::Timeout) => None,
+        Err(RecvTimeoutError::Disconnected) => Some(Err(io::Error::other("the resolver failed"))),
+    }
 }
 
 fn zoned(host: &str, address: &str, zone: &str, port: u16) -> Result<SocketAddr, ResolveError> {
@@ -223,6 +292,17 @@ pub fn port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
         .map_err(|error| PortError::NoServices { name: text.to_owned(), reason: error.to_string() })?;
     service(&services, text, protocol)
         .ok_or_else(|| PortError::UnknownService { name: text.to_owned(), protocol })
+}
+
+/// Parses a local port: as [`port`], or 0 for any free one.
+///
+/// # Errors
+/// [`PortError`].
+pub fn local_port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
+    match text.parse() {
+        Ok(0) if is_number(text) => Ok(0),
+        _ => port(text, protocol),
+    }
 }
 
 /// Parses a list of port numbers, service names and ranges, as `22,80,8000-8100,https`. Returns each port
@@ -299,6 +379,9 @@ worse 99999/tcp
         for text in ["0", "00", "65536", "99999999999999999999"] {
             assert_eq!(port(text, Protocol::Tcp), Err(PortError::OutOfRange(text.to_owned())));
         }
+        assert_eq!(local_port("0", Protocol::Tcp), Ok(0));
+        assert_eq!(local_port("80", Protocol::Tcp), Ok(80));
+        assert!(local_port("+0", Protocol::Tcp).is_err() && local_port("", Protocol::Tcp).is_err());
         for text in ["", "-1", "+80", "80x"] {
             assert!(port(text, Protocol::Tcp).is_err(), "{text}");
         }
@@ -318,7 +401,7 @@ worse 99999/tcp
 
     #[test]
     fn literals_need_no_resolver() {
-        let one = |host, family| addresses(host, 80, family, true);
+        let one = |host, family| addresses(host, 80, family, Names::Numeric);
         assert_eq!(one("192.0.2.1", Family::V4).expect("v4"), ["192.0.2.1:80".parse().expect("literal")]);
         assert_eq!(
             one("2001:db8::1", Family::Any).expect("v6"),
@@ -336,7 +419,7 @@ worse 99999/tcp
 
     #[test]
     fn zones_name_interfaces() {
-        let lo = |host| addresses(host, 80, Family::Any, true);
+        let lo = |host| addresses(host, 80, Family::Any, Names::Numeric);
         for host in ["fe80::1%lo", "fe80::1%1", "ff02::1%lo", "ff05::1%lo"] {
             let found = lo(host).expect(host);
             assert!(
@@ -352,9 +435,12 @@ worse 99999/tcp
 
     #[test]
     fn names_are_looked_up() {
-        let found = addresses("localhost", 80, Family::V4, false).expect("localhost");
-        assert_eq!(found, ["127.0.0.1:80".parse().expect("literal")]);
-        let error = addresses("no-such-host.invalid", 80, Family::Any, false).expect_err("RFC 6761");
-        assert!(matches!(error, ResolveError::Unknown { .. }), "{error}");
+        for wait in [None, Some(Duration::from_secs(60))] {
+            let names = Names::Resolver(wait);
+            let found = addresses("localhost", 80, Family::V4, names).expect("localhost");
+            assert_eq!(found, ["127.0.0.1:80".parse().expect("literal")]);
+            let error = addresses("no-such-host.invalid", 80, Family::Any, names).expect_err("RFC 6761");
+            assert!(matches!(error, ResolveError::Unknown { .. } | ResolveError::NoAnswer { .. }), "{error}");
+        }
     }
 }

@@ -259,7 +259,8 @@ pub fn lookup(query: &Query) -> Result<Route, RouteError> {
     }
     let answer = ask_as_connect(&mut netlink, query)
         .and_then(|answer| check_interface(answer, query, bound.as_ref()))
-        .or_else(|error| ask_elsewhere(error, &mut netlink, query, bound.as_ref()))?;
+        .or_else(|error| ask_elsewhere(error, &mut netlink, query, bound.as_ref()))
+        .map_err(|error| blame_interface(error, query.destination))?;
     let route = route(&answer, query)?;
     debug!("route: {route:?}");
     Ok(route)
@@ -543,6 +544,24 @@ fn ask_elsewhere(
             let asked = bound.name.clone();
             Err(RouteError::InterfaceMismatch { destination, asked, chosen: chosen.map(|other| other.name) })
         }
+    }
+}
+
+/// Names the interface that would lead to the destination if it were up, where no table has a route.
+fn blame_interface(error: RouteError, destination: IpAddr) -> RouteError {
+    let RouteError::None(_) = error else { return error };
+    let down = || -> Result<Option<String>, InterfaceError> {
+        let addresses = interface::addresses(None)?;
+        let leads = |interface: &Interface| {
+            interface.loopback && destination.is_loopback()
+                || addresses.iter().any(|own| own.interface == interface.index && own.on_link(destination))
+        };
+        let mut down = interface::all()?.into_iter().filter(|interface| !interface.up);
+        Ok(down.find(leads).map(|interface| interface.name))
+    };
+    match down() {
+        Ok(Some(interface)) => RouteError::InterfaceDown { destination, interface },
+        _ => error,
     }
 }
 

@@ -26,10 +26,7 @@ pub enum KernelError {
     #[error(transparent)]
     Capability(#[from] CapabilityError),
     /// EPERM although no capability is missing: see bpf_charge_memlock in Linux 5.10's kernel/bpf/syscall.c.
-    #[error(
-        "cannot load the eBPF programs: {0}, although it has the capabilities; a container's seccomp profile may forbid \
-         bpf(2), or, before Linux 5.11, the limit on locked memory may be too low (ulimit -l 1024 is enough)"
-    )]
+    #[error("cannot load the eBPF programs: {0}, although it has the capabilities; {suspicion}", suspicion = suspicion())]
     Forbidden(#[source] libbpf_rs::Error),
     /// The kernel refused to load the programs.
     #[error("cannot load the eBPF programs: {0}")]
@@ -111,4 +108,20 @@ pub enum KernelError {
         /// Address and port.
         address: SocketAddr,
     },
+}
+
+/// Returns what may forbid bpf(2): before Linux 5.11, programs count as locked memory.
+fn suspicion() -> &'static str {
+    let release = nix::sys::utsname::uname().ok();
+    let release = release.as_ref().and_then(|names| names.release().to_str());
+    let mut numbers = release.into_iter().flat_map(|text| text.split(['.', '-'])).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (5, 11) => {
+            "a container's seccomp profile may forbid bpf(2): allow it, or run outside of the container"
+        }
+        _ => {
+            "a container's seccomp profile may forbid bpf(2), or the limit on locked memory may be too low \
+             (ulimit -l 1024 is enough)"
+        }
+    }
 }

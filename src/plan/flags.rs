@@ -4,7 +4,7 @@ use crate::{
     cli::{self, Cli, Feature, Hook, LineForm},
     host::{
         features::FeatureOverrides,
-        resolve::{self, Family, ResolveError},
+        resolve::{self, Family, Names, ResolveError},
         sysctl,
     },
     kernel::Backend,
@@ -36,7 +36,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         lease: Vec::new(),
         force: cli.force,
         groups: Groups::default(),
-        remote: None,
+        remotes: Vec::new(),
         to_group: false,
         flows: 0,
         interfaces: Vec::new(),
@@ -153,6 +153,11 @@ pub(super) fn family(cli: &Cli) -> Family {
     }
 }
 
+/// Returns how names are looked up: -w bounds it.
+pub(super) fn names(cli: &Cli) -> Names {
+    if cli.numeric { Names::Numeric } else { Names::Resolver(cli.wait) }
+}
+
 pub(super) fn family_of(ip: IpAddr) -> Family {
     if ip.is_ipv4() { Family::V4 } else { Family::V6 }
 }
@@ -210,6 +215,7 @@ pub(super) fn policy(cli: &Cli) -> Policy {
     Policy {
         no_shutdown: cli.no_shutdown,
         quit_after: cli.quit_after,
+        quit_on_peer_close: cli.quit_on_peer_close,
         idle_timeout: cli.idle_timeout,
         send_only: cli.send_only,
         receive_only: cli.recv_only,

@@ -1,7 +1,7 @@
 //! The plan of a listener: addresses, port and interfaces, access, and what clients get.
 use super::{
     PlanError,
-    flags::{assumed, command, family, family_of, policy, protocol, setup, stream_options},
+    flags::{assumed, command, family, family_of, names, policy, protocol, setup, stream_options},
     groups,
     scope::Scope,
     usage,
@@ -30,14 +30,14 @@ const MAX_PROCESSES: usize = 100;
 /// Plans a listener at addresses of this host, or at the address of --as.
 pub(super) fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     let (address, port) = listening_target(cli)?;
-    let port = resolve::port(port, protocol(cli))?;
+    let port = resolve::local_port(port, protocol(cli))?;
     if let Some(assumed) = assumed(cli)? {
         return listen_as(cli, assumed, address, port);
     }
     let wanted = match address {
         None => None,
         Some(text) => {
-            let found = resolve::addresses(text, port, family(cli), cli.numeric)?;
+            let found = resolve::addresses(text, port, family(cli), names(cli))?;
             let first = found.first().copied();
             first.filter(|at| !at.ip().is_unspecified() || family_of(at.ip()) != family(cli))
         }
@@ -49,6 +49,12 @@ pub(super) fn listen(cli: &Cli) -> Result<Listen, PlanError> {
     let own: Vec<Address> = interface::addresses(None)?.into_iter().filter(Address::usable).collect();
     let Endpoints { local, lease, groups } = endpoints(cli, wanted, &own, &scope)?;
     let interfaces = listening_interfaces(scope.interface(), &local)?;
+    if let Some(ip) = local.first()
+        && interfaces.is_empty()
+        && local.iter().all(IpAddr::is_loopback)
+    {
+        return Err(PlanError::LoopbackDown(*ip));
+    }
     if local.is_empty() || interfaces.is_empty() {
         return Err(PlanError::NowhereToListen);
     }
@@ -152,7 +158,7 @@ fn networks(cli: &Cli, texts: &[String]) -> Result<Vec<Network>, PlanError> {
             networks.push(network(text)?);
             continue;
         }
-        let found = resolve::addresses(text, 0, Family::Any, cli.numeric)?;
+        let found = resolve::addresses(text, 0, Family::Any, names(cli))?;
         let host = |at: &SocketAddr| Network { net: IpNet::from(at.ip()), zone: zone_of(at) };
         networks.extend(found.iter().map(host));
     }
@@ -228,6 +234,9 @@ fn join(addresses: &[Address]) -> String {
 fn listening_interfaces(named: Option<&Interface>, local: &[IpAddr]) -> Result<Vec<Interface>, PlanError> {
     if let Some(interface) = named {
         interface.framing()?;
+        if let Some(problem) = interface.problem() {
+            log::warn!("no client will come: {problem}");
+        }
         return Ok(vec![interface.clone()]);
     }
     let loopback_only = local.iter().all(IpAddr::is_loopback);

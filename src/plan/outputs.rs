@@ -62,7 +62,7 @@ fn own_output(cli: &Cli) -> Option<&'static str> {
 /// Checks that the outputs are different files on disk, and none the input's.
 fn check_files(cli: &Cli, outputs: &[(&'static str, &Path)]) -> Result<(), PlanError> {
     let input = match cli.read.as_deref() {
-        _ if cli.sniff => None,
+        None if cli.sniff => None,
         Some(path) if path != Path::new(STANDARD) => identity(path.metadata()),
         _ => descriptor(io::stdin().as_fd()),
     };

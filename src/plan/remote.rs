@@ -1,18 +1,19 @@
 //! The plans of clients and scans: addresses of the host, routes and ports.
 use super::{
     PlanError,
-    flags::{address, assumed, command, family, family_of, policy, protocol, setup, stream_options},
+    flags::{address, assumed, command, family, family_of, names, policy, protocol, setup, stream_options},
     scope::Scope,
     usage,
 };
 use crate::{
     cli::Cli,
-    commands::{Attempt, Connect, PROBE_BUFFER, Scan},
+    commands::{Attempt, Connect, PROBE_BUFFER, Scan, Target},
     host::{resolve, route::Query},
     net::{MacAddr, zone::scoped},
+    report::Tried,
     runtime::{EgressRequest, NextHopAddress, Setup},
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 /// Time to connect without -w.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -24,9 +25,8 @@ pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
         return usage(format!("\"{port}\" is more than one port: add -z to probe them"));
     }
     let port = resolve::port(port, protocol(cli))?;
-    let attempts = attempts(cli, host, port)?;
     Ok(Connect {
-        attempts,
+        target: target(cli, host, port)?,
         wait: cli.wait.unwrap_or(CONNECT_WAIT),
         policy: policy(cli),
         command: command(cli)?,
@@ -38,14 +38,14 @@ pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
 pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
     let (host, ports) = remote_target(cli)?;
     let ports = resolve::ports(ports, protocol(cli))?;
-    let mut attempts = attempts(cli, host, ports.first().copied().unwrap_or_default())?;
-    for attempt in &mut attempts {
-        attempt.setup.remote.iter_mut().for_each(|remote| remote.set_port(0));
+    let mut target = target(cli, host, ports.first().copied().unwrap_or_default())?;
+    for attempt in &mut target.attempts {
+        attempt.setup.remotes.iter_mut().for_each(|remote| remote.set_port(0));
         attempt.setup.flows = ports.len();
         attempt.setup.settings.send_buffer = PROBE_BUFFER;
         attempt.setup.settings.receive_buffer = PROBE_BUFFER;
     }
-    Ok(Scan { protocol: protocol(cli), attempts, ports, wait: cli.wait.unwrap_or(CONNECT_WAIT) })
+    Ok(Scan { protocol: protocol(cli), target, ports, wait: cli.wait.unwrap_or(CONNECT_WAIT) })
 }
 
 /// Returns host and port as typed.
@@ -80,26 +80,53 @@ fn unbracketed(host: &str) -> &str {
     inner.filter(|inner| inner.contains(':')).unwrap_or(host)
 }
 
-/// Returns an attempt for each address of the host; at least one.
-fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError> {
-    let source_port = cli.source_port.as_deref().map(|p| resolve::port(p, protocol(cli))).transpose()?;
-    let remotes = resolve::addresses(host, port, family(cli), cli.numeric)?;
+/// Returns the addresses of the host: those to try, and those that flags for one family exclude, with the reason.
+fn target(cli: &Cli, host: &str, port: u16) -> Result<Target, PlanError> {
+    // Port 0 is any, as without -p.
+    let source_port = cli
+        .source_port
+        .as_deref()
+        .map(|p| resolve::local_port(p, protocol(cli)))
+        .transpose()?
+        .filter(|p| *p != 0);
+    let remotes = resolve::addresses(host, port, family(cli), names(cli))?;
     let scope = Scope::new(cli)?;
-    let mut attempts = Vec::with_capacity(remotes.len());
-    let mut refused = None;
+    let (mut attempts, mut unusable, mut wrong) = (Vec::with_capacity(remotes.len()), Vec::new(), None);
+    let several = remotes.len() > 1;
     for remote in remotes {
         match attempt(cli, remote, source_port, &scope) {
             Ok(attempt) => attempts.push(attempt),
+            Err(error) if !several => return Err(error),
             Err(error) => {
                 log::info!("{error}");
-                refused.get_or_insert(error);
+                if let PlanError::Usage(words) = &error {
+                    wrong.get_or_insert_with(|| words.clone());
+                }
+                unusable.push(Tried::failed(remote, &error.into()));
             }
         }
     }
-    match refused {
-        Some(error) if attempts.is_empty() => Err(error),
-        _ => Ok(attempts),
+    // Flags that fit one family only are no mistake if the host has an address of it.
+    if let Some(words) = wrong.filter(|_| attempts.is_empty()) {
+        return usage(words);
     }
+    Ok(Target { host: host.to_owned(), attempts: interleaved(attempts), unusable })
+}
+
+/// Returns attempts of both families in turn, of either in its order (RFC 8305, section 4, with a First Address Family
+/// Count of 1).
+fn interleaved(attempts: Vec<Attempt>) -> Vec<Attempt> {
+    let first = attempts.first().is_some_and(|attempt| attempt.remote.is_ipv4());
+    let (ours, others): (VecDeque<_>, VecDeque<_>) =
+        attempts.into_iter().partition(|attempt| attempt.remote.is_ipv4() == first);
+    let (mut next, mut after, mut all) = (ours, others, Vec::new());
+    while let Some(attempt) = next.pop_front() {
+        all.push(attempt);
+        if !after.is_empty() {
+            std::mem::swap(&mut next, &mut after);
+        }
+    }
+    all
 }
 
 /// Makes the request for one address's route, which is asked for once the port is known.
@@ -112,7 +139,7 @@ fn attempt(
     let mut scope = scope.clone().within(&remote)?;
     let mut query = Query { source_port, traffic_class: cli.tos, ..Query::to(remote, protocol(cli)) };
     if let Some(source) = &cli.source {
-        let found = resolve::addresses(source, 0, family_of(remote.ip()), cli.numeric)?;
+        let found = resolve::addresses(source, 0, family_of(remote.ip()), names(cli))?;
         if let Some(source) = found.first() {
             scope = scope.at_own(source)?;
             query.source = Some(source.ip());
@@ -137,7 +164,7 @@ fn attempt(
     let remote = scoped(remote.ip(), remote.port(), scope.index().unwrap_or_default());
     let assumed = assumed.map(|(address, mac)| (address.ip(), mac));
     let request = EgressRequest { query, via, assumed, broadcast: cli.broadcast };
-    let setup = Setup { port: source_port.unwrap_or(0), remote: Some(remote), ..setup(cli) };
+    let setup = Setup { port: source_port.unwrap_or(0), remotes: vec![remote], ..setup(cli) };
     Ok(Attempt { remote, request, setup })
 }
 

@@ -1,7 +1,7 @@
 //! The plan of a sniffer (`--sniff`, `--read`).
 use super::{
     PlanError,
-    flags::{family, feature_overrides, sandbox, text_options},
+    flags::{family, feature_overrides, names, sandbox, text_options},
     scope::Scope,
     sniff_filter, usage,
 };
@@ -72,7 +72,7 @@ fn live_interface(cli: &Cli, name: Option<&str>) -> Result<Option<Interface>, Pl
 /// out before.
 fn resolved(cli: &Cli, filter: Option<Filter>) -> Result<Option<Filter>, PlanError> {
     let in_file = |name: &str| cli.read.as_ref().map_or_else(Vec::new, |path| addresses_in(path, name));
-    Ok(filter.map(|filter| filter.resolve(family(cli), cli.numeric, &in_file)).transpose()?)
+    Ok(filter.map(|filter| filter.resolve(family(cli), names(cli), &in_file)).transpose()?)
 }
 
 /// Plans a live capture of one interface, or of all.
@@ -96,34 +96,17 @@ fn netmask(interface: u32) -> Result<u32, PlanError> {
     Ok(prefix.and_then(|prefix| u32::MAX.checked_shl(32 - u32::from(prefix.min(32)))).unwrap_or(0))
 }
 
-/// Refuses flags for the form of lines that are not shown, or that have another form.
+/// Refuses flags for a form of lines that the packets do not have.
 pub(super) fn check_line_form(cli: &Cli) -> Result<(), PlanError> {
     let details = [
         ("--time", cli.time.is_some()),
         ("--link-header", cli.link_header),
         ("--absolute-tcp-sequence-numbers", cli.absolute_tcp_sequence_numbers),
     ];
-    let any = [("--line", cli.line.is_some()), ("--dump", cli.dump.is_some())];
-    let first =
-        |flags: &[(&'static str, bool)]| flags.iter().find(|(_, given)| *given).map(|(flag, _)| *flag);
-    if let Some(flag) = first(&details).filter(|_| cli.line == Some(LineForm::Gvisor)) {
-        return usage(format!("{flag} is for --line tcpdump"));
-    }
-    match first(&details).or(first(&any)) {
-        Some(flag) if !cli.watches_only() && !cli.debug => {
-            usage(format!("{flag} is for packets that are shown: add -d, or see --sniff and --read"))
+    match details.iter().find(|(_, given)| *given) {
+        Some((flag, _)) if cli.line == Some(LineForm::Gvisor) => {
+            usage(format!("{flag} is for --line tcpdump"))
         }
         _ => Ok(()),
     }
-}
-
-/// Returns a given flag that only a sniffer can honour.
-pub(super) fn sniffing_flag(cli: &Cli) -> Option<&'static str> {
-    let given = [
-        ("--tcp", cli.tcp),
-        ("--promiscuous", cli.promiscuous),
-        ("--count", cli.count.is_some()),
-        ("--snapshot-length", cli.snapshot_length.is_some()),
-    ];
-    given.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
 }

@@ -2,7 +2,7 @@
 //!
 //! Capabilities belong to a thread. netkat checks and drops them before it starts another one.
 
-use std::{env, fmt, io, path::PathBuf};
+use std::{env, fmt, fs, io, os::unix::fs::MetadataExt, path::PathBuf};
 
 use caps::{CapSet, CapsHashSet, errors::CapsError};
 
@@ -10,6 +10,9 @@ use crate::host::sysctl;
 
 /// Default of net.ipv4.ip_unprivileged_port_start (PROT_SOCK in the kernel's include/net/sock.h).
 const UNPRIVILEGED: u32 = 1024;
+
+/// Inode number of the first user namespace.
+const FIRST_USER_NAMESPACE: u64 = 0xefff_fffd;
 
 /// The capabilities that netkat may need, capabilities(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +65,18 @@ pub enum CapabilityError {
         /// Its purpose, as a verb phrase.
         purpose: String,
     },
+    /// The capability is one of a user namespace only.
+    #[error(
+        "needs {capability} to {purpose}, and has it only in a user namespace (as in a rootless container, or after \
+         unshare -r), where the kernel does not take it for that; run as root outside of it, or in a container that has \
+         the host's user namespace"
+    )]
+    UserNamespace {
+        /// The capability.
+        capability: Capability,
+        /// Its purpose, as a verb phrase.
+        purpose: String,
+    },
     /// The kernel does not tell the capabilities.
     #[error("could not read this process's capabilities: {0}")]
     Unreadable(CapsError),
@@ -90,18 +105,31 @@ fn remedy(missing: Capability) -> String {
 /// # Errors
 /// [`CapabilityError::Missing`] names capability, purpose and remedy.
 pub fn require(capability: Capability, purpose: &str) -> Result<(), CapabilityError> {
-    if capability.effective()? {
-        Ok(())
-    } else {
-        Err(CapabilityError::Missing { capability, purpose: purpose.to_owned() })
+    match capability.effective()? {
+        // bpf(2) takes it in the first user namespace only (bpf_capable() in include/linux/capability.h).
+        true if capability == Capability::Bpf && in_user_namespace() => {
+            Err(CapabilityError::UserNamespace { capability, purpose: purpose.to_owned() })
+        }
+        true => Ok(()),
+        false => Err(CapabilityError::Missing { capability, purpose: purpose.to_owned() }),
     }
+}
+
+/// Returns whether this process is in a user namespace other than the first, whose inode number is fixed
+/// (PROC_USER_INIT_INO in include/linux/proc_ns.h).
+fn in_user_namespace() -> bool {
+    fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() != FIRST_USER_NAMESPACE)
 }
 
 /// Returns the error that names a missing capability if `error` is a denied permission and the calling
 /// thread lacks the capability.
 pub fn denied(error: &io::Error, capability: Capability, purpose: &str) -> Option<CapabilityError> {
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
-    denied.then(|| require(capability, purpose).err()).flatten()
+    let missing = denied.then(|| require(capability, purpose).err()).flatten();
+    missing.or_else(|| {
+        (denied && in_user_namespace())
+            .then(|| CapabilityError::UserNamespace { capability, purpose: purpose.to_owned() })
+    })
 }
 
 /// Checks that the calling thread may bind `port`, as bind(2) does (__inet_bind in net/ipv4/af_inet.c): a

@@ -431,7 +431,9 @@ impl Sender {
     fn account(&mut self, now: Instant, start: u64, end: u64) {
         let len = end - start;
         self.stats.bytes_sent += len;
-        self.stats.segments_sent += len.div_ceil(self.mss);
+        // The FIN takes a sequence number and carries no data.
+        let data_end = self.space.fin.map_or(end, |fin| end.min(fin));
+        self.stats.segments_sent += data_end.saturating_sub(start).div_ceil(self.mss);
         if let Some(prr) = &mut self.prr {
             prr.on_sent(len);
         }

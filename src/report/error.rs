@@ -27,7 +27,7 @@ pub(crate) enum Error {
         count(*.syns, "SYN"),
         waited.as_secs_f64(),
         behind(*.discards),
-        behind(hint.map(|hint| format!("hint: {hint}"))),
+        behind(hint.as_ref().map(|hint| format!("hint: {hint}"))),
     )]
     TimedOut {
         target: SocketAddr,
@@ -49,6 +49,8 @@ pub(crate) enum Error {
     Silent { target: SocketAddr, datagrams: u64, waited: Duration, invalid: u64 },
     #[error("{address}: none of {ports} ports is known to be open")]
     NothingOpen { address: ScopedIp, ports: usize, verdict: Verdict },
+    #[error("{host}: none of its {addresses} addresses can be connected to: {kinds}")]
+    NoneReached { host: String, addresses: usize, kinds: String, verdict: Verdict },
     #[error("cannot read the packet socket's statistics: {0}")]
     Statistics(io::Error),
     #[error("cannot write the report to {to}: {error}")]

@@ -55,17 +55,10 @@ pub fn print(document: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> ExitCod
     conclude(result, false, None)
 }
 
-/// Prints clap's message: help and version to standard output, wrong usage to standard error. Returns the
-/// exit status.
-pub fn usage(error: &clap::Error) -> ExitCode {
-    match error.use_stderr() {
-        // Nothing is set up yet that could be left behind, and signals have their usual effect.
-        true => {
-            let _ = error.print();
-            ExitCode::from(Verdict::Usage.status(false))
-        }
-        false => print(|_| error.print()),
-    }
+/// Prints what is wrong with the arguments, and the JSON object if one is asked for. Returns the exit status. Nothing is
+/// set up yet that could be left behind, and signals have their usual effect.
+pub fn usage(words: String, report: Option<JsonReport>) -> ExitCode {
+    conclude(Err(Failure::usage(words)), false, report)
 }
 
 /// Ends the process as if `signal` had never been caught. The signal was only blocked, so its disposition

@@ -9,7 +9,7 @@ const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
 /// A run's failure. The errors of planning and of commands convert into it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     pub(super) verdict: Verdict,
     /// The words of the error and of its causes.
@@ -24,6 +24,18 @@ impl Failure {
     /// Returns a failure that no signal caused, with the error's words.
     pub(crate) fn new(verdict: Verdict, error: &dyn error::Error) -> Failure {
         Failure { verdict, message: message(error), signal: None, status: None }
+    }
+
+    /// Returns the failure of wrong usage.
+    pub(crate) fn usage(message: String) -> Failure {
+        Failure { verdict: Verdict::Usage, message, signal: None, status: None }
+    }
+
+    /// Returns the failure that an error means.
+    pub(crate) fn of(error: &Error) -> Failure {
+        let (signal, status) = (error.signal(), command_status(error));
+        let failure = Failure::new(Verdict::from(error), error).with_advice(advice(error));
+        Failure { signal, status, ..failure }
     }
 
     /// Appends the flag that may help to the message.
@@ -43,9 +55,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        let (signal, status) = (error.signal(), command_status(&error));
-        let failure = Failure::new(Verdict::from(&error), &error).with_advice(advice(&error));
-        Failure { signal, status, ..failure }
+        Failure::of(&error)
     }
 }
 
@@ -66,7 +76,7 @@ fn message(error: &dyn error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let words = error.to_string();
-        if !text.ends_with(&words) {
+        if !text.contains(&words) {
             text = format!("{text}: {words}");
         }
         cause = error.source();

@@ -1,10 +1,15 @@
 //! Hints at causes of silence that the user may not think of.
-use crate::{host::route, runtime::EgressRequest};
+use crate::{
+    host::{interface, route},
+    runtime::{Egress, EgressRequest},
+};
 use std::{fmt, net::IpAddr};
 
 /// A likely cause of silence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hint {
+    /// The interface that the packets leave by carries nothing, for this reason.
+    DeadLink(String),
     /// A private address that only the default route leads to, as a node or a pod has for a Service's
     /// address.
     ClusterIp(IpAddr),
@@ -12,7 +17,11 @@ pub(crate) enum Hint {
 
 impl Hint {
     /// Returns the hint for a destination that did not answer.
-    pub(crate) fn of(request: &EgressRequest) -> Option<Hint> {
+    pub(crate) fn of(request: &EgressRequest, egress: &Egress) -> Option<Hint> {
+        let interface = interface::by_index(egress.interface.index).ok();
+        if let Some(problem) = interface.and_then(|interface| interface.problem()) {
+            return Some(Hint::DeadLink(problem));
+        }
         let destination = request.query.destination;
         let likely = request.via.is_none() && is_private(destination) && route::is_default(&request.query);
         likely.then_some(Hint::ClusterIp(destination))
@@ -22,6 +31,7 @@ impl Hint {
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Hint::DeadLink(problem) => f.write_str(problem),
             Hint::ClusterIp(address) => write!(
                 f,
                 "only the default route leads to {address}; if it is a Service's ClusterIP, nothing but kube-proxy's \

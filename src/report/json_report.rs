@@ -1,6 +1,6 @@
 //! The outcome of a run as JSON (`--json`): one object on one line, for success and failure alike. With
 //! `-k`, each client has an object of its own, written when it disconnects.
-use super::{Error, Failure, Verdict};
+use super::{Error, Failure, Tried, Verdict};
 use crate::{
     net::{
         FiveTuple, Protocol,
@@ -10,6 +10,7 @@ use crate::{
     session::{self, Summary, datagrams::DatagramSummary, server::ClosedClient},
     stack::Discards,
     stdio::{Writer, stderr},
+    text,
 };
 use serde::{Serialize, Serializer};
 use std::{
@@ -18,6 +19,9 @@ use std::{
     path::Path,
     time::Duration,
 };
+
+/// Maximum lines about addresses that could not be reached.
+const MAX_LINES: usize = 16;
 
 /// A JSON object that the run fills in step by step; a step that was not reached stays null. Times are in
 /// milliseconds.
@@ -48,6 +52,12 @@ pub struct JsonReport {
     /// Segments dropped during the handshake because they answered nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     discarded: Option<Discarded>,
+    /// The addresses of the host, if it has several, in the order in which they were tried.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<Tried>,
+    /// The port of -l.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listening: Option<Listening>,
     /// Clients that -k has served.
     #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<u64>,
@@ -69,6 +79,13 @@ struct Addresses {
     local: Option<SocketAddr>,
     #[serde(serialize_with = "endpoint")]
     remote: SocketAddr,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Listening {
+    protocol: &'static str,
+    addresses: Vec<String>,
+    port: u16,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -201,6 +218,38 @@ impl JsonReport {
         self.timings.neighbour = Some(time);
     }
 
+    /// Notes the addresses and the port of a listener.
+    pub(crate) fn listening(&mut self, protocol: Protocol, addresses: &[ScopedIp], port: u16) {
+        let addresses = addresses.iter().map(ScopedIp::to_string).collect();
+        self.listening = Some(Listening { protocol: name(protocol), addresses, port });
+    }
+
+    /// Notes what became of each address.
+    pub(crate) fn tried(&mut self, tried: impl Iterator<Item = Tried>) {
+        self.attempts = tried.collect();
+    }
+
+    /// Prints a line for each address that was tried. Returns the error for all of them, with the verdict of the one
+    /// that came furthest.
+    pub(crate) fn none_reached(&self, host: &str) -> Error {
+        let failed = || self.attempts.iter().filter_map(|tried| tried.verdict);
+        for error in self.attempts.iter().filter_map(|tried| tried.error.as_deref()).take(MAX_LINES) {
+            log::error!("{}", text::one_line(error));
+        }
+        let mut kinds: Vec<String> = Vec::new();
+        for kind in failed().map(|verdict| verdict.to_string()) {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        Error::NoneReached {
+            host: host.to_owned(),
+            addresses: self.attempts.len(),
+            kinds: kinds.join(", "),
+            verdict: failed().max_by_key(|verdict| verdict.reach()).unwrap_or(Verdict::Failed),
+        }
+    }
+
     /// Notes both ends of the connection.
     pub(crate) fn flow(&mut self, tuple: &FiveTuple) {
         self.flow = Some(Addresses { local: Some(tuple.local), remote: tuple.remote });
@@ -315,10 +364,7 @@ impl JsonReport {
         self.ports.push(ProbedPort {
             address: ScopedIp::from(at).to_string(),
             port: at.port(),
-            protocol: match protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-            },
+            protocol: name(protocol),
             state,
             failure: result.err().map(Verdict::from),
             error: result.err().map(ToString::to_string),
@@ -347,13 +393,20 @@ impl JsonReport {
     }
 }
 
+fn name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
 /// Returns an object as one line.
 fn line(object: &JsonReport) -> io::Result<String> {
     Ok(serde_json::to_string(object)?)
 }
 
 /// Writes address and port, with the name of the zone.
-fn endpoint<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn endpoint<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
     zone::endpoint(address).serialize(serializer)
 }
 

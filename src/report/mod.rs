@@ -7,10 +7,12 @@ mod failure;
 mod hint;
 mod json_report;
 pub mod logging;
+mod tried;
 mod verdict;
 
 pub(crate) use error::Error;
 pub use failure::Failure;
 pub(crate) use hint::Hint;
 pub use json_report::JsonReport;
+pub(crate) use tried::Tried;
 pub(crate) use verdict::Verdict;

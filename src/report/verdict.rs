@@ -53,6 +53,22 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// Returns how far a connection attempt with this outcome came: the peer's own answer counts most.
+    pub(crate) fn reach(self) -> u8 {
+        match self {
+            Verdict::Done => 7,
+            Verdict::Refused => 6,
+            Verdict::Rejected => 5,
+            Verdict::TimedOut => 4,
+            Verdict::EgressDropped => 3,
+            Verdict::NoNeighbour => 2,
+            Verdict::NoRoute => 1,
+            Verdict::Failed | Verdict::Usage | Verdict::Privilege | Verdict::Interrupted => 0,
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -82,7 +98,7 @@ impl From<&Error> for Verdict {
         match error {
             Error::TimedOut { .. } | Error::Silent { .. } => Verdict::TimedOut,
             Error::EgressDropped { .. } => Verdict::EgressDropped,
-            Error::NothingOpen { verdict, .. } => *verdict,
+            Error::NothingOpen { verdict, .. } | Error::NoneReached { verdict, .. } => *verdict,
             Error::Filter(_) => Verdict::Usage,
             Error::Session(error) => error.into(),
             Error::Runtime(error) => error.into(),
@@ -110,8 +126,9 @@ impl From<&runtime::Error> for Verdict {
         use runtime::Error;
         match error {
             Error::Interrupted(_) => Verdict::Interrupted,
-            Error::Kernel(KernelError::Capability(CapabilityError::Missing { .. }))
-            | Error::Capability(CapabilityError::Missing { .. }) => Verdict::Privilege,
+            Error::Kernel(KernelError::Capability(error)) | Error::Capability(error) => error.into(),
+            // A seccomp profile, say: root alone does not help.
+            Error::Kernel(KernelError::Forbidden(_)) => Verdict::Privilege,
             Error::Link(LinkError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Verdict::Privilege
             }
@@ -123,11 +140,21 @@ impl From<&runtime::Error> for Verdict {
     }
 }
 
+impl From<&CapabilityError> for Verdict {
+    fn from(error: &CapabilityError) -> Verdict {
+        match error {
+            CapabilityError::Missing { .. } | CapabilityError::UserNamespace { .. } => Verdict::Privilege,
+            CapabilityError::Unreadable(_) | CapabilityError::NotDropped { .. } => Verdict::Failed,
+        }
+    }
+}
+
 impl From<&NeighbourError> for Verdict {
     fn from(error: &NeighbourError) -> Verdict {
         match error {
             NeighbourError::Failed { .. }
             | NeighbourError::TimedOut { .. }
+            | NeighbourError::NoCarrier { .. }
             | NeighbourError::InterfaceDown { .. } => Verdict::NoNeighbour,
             NeighbourError::NotPermitted { .. } => Verdict::Privilege,
             _ => Verdict::Failed,

@@ -104,10 +104,29 @@ impl Egress {
         is_group(self.kind)
     }
 
+    /// Returns the next hop whose link address has to be resolved, if it has one that is not given.
+    pub fn unresolved(&self) -> Option<IpAddr> {
+        match (self.framing, self.next_hop) {
+            (Framing::Ethernet, NextHopAddress::Ip(address)) => Some(address),
+            _ => None,
+        }
+    }
+
+    /// Returns the next hop's link address if it is given; zeros otherwise.
+    pub fn known_mac(&self) -> MacAddr {
+        match self.next_hop {
+            NextHopAddress::Mac(mac) => mac,
+            NextHopAddress::Ip(_) => MacAddr::default(),
+        }
+    }
+
     /// Returns the neighbour whose link address our packets carry. A permanent entry of the neighbour table
     /// is fixed.
     pub fn neighbour(&self) -> Neighbour {
         match (self.framing, self.next_hop) {
+            (Framing::Ethernet, NextHopAddress::Ip(address)) if self.assumed.is_some() => {
+                Neighbour::At(address)
+            }
             (Framing::Ethernet, NextHopAddress::Ip(address)) => {
                 let entry = neighbour::lookup(self.interface.index, address).ok().flatten();
                 let permanent = entry.is_some_and(|entry| entry.state == NeighbourState::Permanent);
@@ -268,6 +287,11 @@ impl EgressRequest {
     fn by_route(&self) -> Result<Egress, EgressError> {
         let route = route::lookup(&self.query)?;
         let interface = interface::by_index(route.interface)?;
+        if !interface.up {
+            // The table of local addresses keeps those of lo while it is down.
+            let destination = self.query.destination;
+            return Err(RouteError::InterfaceDown { destination, interface: interface.name }.into());
+        }
         let framing = interface.framing()?;
         let link_local = matches!(route.destination, IpAddr::V6(v6) if v6.is_unicast_link_local());
         if route.kind == Kind::Local && (link_local || !interface.loopback) {

@@ -17,11 +17,12 @@ use crate::{
         features::FeatureOverrides,
         interface::Interface,
         monitor::{Change, Monitor},
+        neighbour,
     },
     kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Membership, Programs},
     link::{self, Link, LinkError, PacketSocket, Received, SocketFilter},
     neighbour::{AnnouncementSource, LocalAddress},
-    net::{FiveTuple, Protocol},
+    net::{FiveTuple, MacAddr, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
     stack::{MAX_ENDED, Path, Settings, Stack},
@@ -71,12 +72,12 @@ pub struct Setup {
     pub port: u16,
     /// The groups and broadcast addresses that we hear.
     pub groups: Groups,
-    /// The only peer, if there is one; port 0 stands for all of its ports.
-    pub remote: Option<SocketAddr>,
+    /// The only peers, all at one port; none for a listener. Port 0 stands for all ports of a peer.
+    pub remotes: Vec<SocketAddr>,
     /// The peer is a group or a broadcast address: any host may answer, from an address and port of its own.
     pub to_group: bool,
     /// Maximum connections at once, for the flow table, where several peers or ports may talk to our port.
-    /// 0 for no flow table: all packets from `remote` to our port are ours, or, for UDP, from anywhere.
+    /// 0 for no flow table: all packets from the only peer to our port are ours, or, for UDP, from anywhere.
     pub flows: usize,
     /// The interfaces that carry our packets.
     pub interfaces: Vec<Interface>,
@@ -148,15 +149,18 @@ impl Engine {
         let memory = MemoryBudget::of_this_process(setup.settings.receive_buffer);
         let reactor = Reactor::new().map_err(Error::Reactor)?;
         let monitor = Monitor::open()?;
-        let remote = setup.remote.filter(|_| !setup.to_group);
+        let remotes = if setup.to_group { &[] } else { setup.remotes.as_slice() };
         let programs = Programs::load(&Filter::Flow(FlowFilter {
             protocol: setup.protocol,
             local_addresses: setup.local.clone(),
             local_port: port.number(),
             groups: setup.groups.addresses.clone(),
             groups_only: setup.groups.only,
-            remote_address: remote.map(|r| r.ip()),
-            remote_port: remote.map(|r| r.port()).filter(|port| *port != 0),
+            remote_address: match remotes {
+                [only] => Some(only.ip()),
+                _ => None,
+            },
+            remote_port: remotes.first().map(SocketAddr::port).filter(|port| *port != 0),
             loopback_network: setup.lease.contains(&Ipv4Addr::UNSPECIFIED.into()),
             neighbour_discovery: setup.assumed.is_some() || setup.hears_neighbours,
             table: if setup.flows > 0 && !setup.to_group { setup.flows + MAX_ENDED } else { 0 },
@@ -252,6 +256,15 @@ impl Engine {
     /// Returns the number of packets that the guard has dropped.
     pub fn guard_drops(&self) -> u64 {
         self.programs.counters().dropped
+    }
+
+    /// Returns the link address that the kernel's table has for a neighbour; see [`neighbour::judge`].
+    ///
+    /// # Errors
+    /// [`Error::Neighbour`] where the kernel has given up.
+    pub fn neighbour(&mut self, interface: u32, address: IpAddr) -> Result<Option<MacAddr>, Error> {
+        let entry = self.monitor.neighbour(interface, address)?;
+        Ok(neighbour::judge(entry, interface, address)?)
     }
 
     /// Returns our port.

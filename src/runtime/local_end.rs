@@ -10,7 +10,10 @@ use crate::{
     host::{interface::Interface, route},
     kernel::{self, KernelError},
 };
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
 
 /// Maximum ports to draw. Other sockets and masqueraded connections may use some.
 const ATTEMPTS: usize = 16;
@@ -23,6 +26,16 @@ pub(crate) struct LocalEnd {
     pub setup: Setup,
     /// The egress of each flow.
     pub egresses: Egresses,
+}
+
+/// The local end of flows to several addresses of a host, all from one port.
+pub(crate) struct SharedEnd {
+    /// The port; `None` if no flow has a route.
+    pub port: Option<Port>,
+    /// The engine's parameters, with the sources, interfaces and remotes of the flows that have a route.
+    pub setup: Setup,
+    /// The egress of each flow.
+    pub egresses: Vec<Result<Egress, EgressError>>,
 }
 
 /// The egresses of flows to the ports of one host.
@@ -45,50 +58,101 @@ impl LocalEnd {
     /// # Errors
     /// [`Error::Egress`] where no remote port has a route; those of [`Port::take`].
     pub fn choose(request: &EgressRequest, setup: &Setup, ports: &[u16]) -> Result<LocalEnd, Error> {
-        Port::require_privileges()?;
-        let draws = setup.port == 0 && request.assumed.is_none();
-        let mut attempts = if draws { ATTEMPTS } else { 1 };
-        loop {
-            attempts -= 1;
-            let port = match draws {
-                true => kernel::draw_port(setup.protocol, request.query.destination.is_ipv4())?,
-                false => setup.port,
-            };
-            match LocalEnd::at(request, setup, ports, port) {
-                Err(error @ (Error::Kernel(KernelError::PortInUse { .. }) | Error::Masqueraded { .. }))
-                    if attempts > 0 =>
-                {
-                    log::info!("{error}; taking another port");
-                }
-                result => return result,
-            }
-        }
+        with_port(request, setup, |port| LocalEnd::at(request, setup, ports, port))
     }
 
     fn at(request: &EgressRequest, setup: &Setup, ports: &[u16], port: u16) -> Result<LocalEnd, Error> {
         let request = request.with_local_port(port);
         let egresses = Egresses::decide(&request, ports)?;
-        let mut setup = Setup { port, ..setup.clone() };
-        for egress in egresses.iter() {
-            log::info!("{}", egress.description);
-            add(&mut setup.local, egress.source);
-            add_interface(&mut setup.interfaces, egress.interface.clone());
-            setup.assumed = egress.assumed;
-            setup.to_group |= egress.is_to_group();
-        }
-        if request.assumed.is_none() {
-            setup.lease = setup.local.clone();
-        }
-        for egress in egresses.iter() {
-            for interface in egress.return_interfaces(&request.query)? {
-                if setup.interfaces.iter().all(|own| own.index != interface.index) {
-                    add_interface(&mut setup.return_interfaces, interface);
-                }
-            }
-        }
+        let setup = complete(setup, port, egresses.iter().map(|egress| (&request, egress)))?;
         let port = Port::take(&setup)?;
         Ok(LocalEnd { port, setup, egresses })
     }
+}
+
+impl SharedEnd {
+    /// Chooses a port for all the flows, and the route of each. `setup` names the local port, or 0 for any free one.
+    ///
+    /// # Errors
+    /// Those of [`Port::take`]. A flow without a route is no error.
+    pub fn choose(requests: &[EgressRequest], setup: &Setup) -> Result<SharedEnd, Error> {
+        let Some(first) = requests.first() else {
+            return Ok(SharedEnd { port: None, setup: setup.clone(), egresses: Vec::new() });
+        };
+        with_port(first, setup, |port| SharedEnd::at(requests, setup, port))
+    }
+
+    fn at(requests: &[EgressRequest], setup: &Setup, port: u16) -> Result<SharedEnd, Error> {
+        let requests: Vec<_> = requests.iter().map(|request| request.with_local_port(port)).collect();
+        let egresses: Vec<_> = requests.iter().map(EgressRequest::decide).collect();
+        let flows = || {
+            requests.iter().zip(&egresses).filter_map(|(flow, egress)| Some((flow, egress.as_ref().ok()?)))
+        };
+        let mut setup = complete(setup, port, flows())?;
+        setup.remotes = flows()
+            .map(|(flow, _)| {
+                SocketAddr::new(flow.query.destination, flow.query.destination_port.unwrap_or(0))
+            })
+            .collect();
+        let port = if setup.remotes.is_empty() { None } else { Some(Port::take(&setup)?) };
+        Ok(SharedEnd { port, setup, egresses })
+    }
+}
+
+/// Tries `at` with the port that `setup` names, or with drawn ones until one is free.
+fn with_port<T>(
+    request: &EgressRequest,
+    setup: &Setup,
+    at: impl Fn(u16) -> Result<T, Error>,
+) -> Result<T, Error> {
+    Port::require_privileges()?;
+    let draws = setup.port == 0 && request.assumed.is_none();
+    let mut attempts = if draws { ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let port = match draws {
+            true => kernel::draw_port(setup.protocol, request.query.destination.is_ipv4())?,
+            false => setup.port,
+        };
+        match at(port) {
+            Err(error @ (Error::Kernel(KernelError::PortInUse { .. }) | Error::Masqueraded { .. }))
+                if attempts > 0 =>
+            {
+                log::info!("{error}; taking another port");
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Completes the engine's parameters by port, sources and interfaces of the flows. The interface of a link-local source
+/// comes first, since the port is held there.
+fn complete<'a>(
+    setup: &Setup,
+    port: u16,
+    flows: impl Iterator<Item = (&'a EgressRequest, &'a Egress)>,
+) -> Result<Setup, EgressError> {
+    let mut setup = Setup { port, ..setup.clone() };
+    let mut flows: Vec<_> = flows.collect();
+    flows.sort_by_key(|(_, egress)| !matches!(egress.source, IpAddr::V6(v6) if v6.is_unicast_link_local()));
+    for (_, egress) in &flows {
+        log::info!("{}", egress.description);
+        add(&mut setup.local, egress.source);
+        add_interface(&mut setup.interfaces, egress.interface.clone());
+        setup.assumed = egress.assumed;
+        setup.to_group |= egress.is_to_group();
+    }
+    if setup.assumed.is_none() {
+        setup.lease = setup.local.clone();
+    }
+    for (request, egress) in &flows {
+        for interface in egress.return_interfaces(&request.query)? {
+            if setup.interfaces.iter().all(|own| own.index != interface.index) {
+                add_interface(&mut setup.return_interfaces, interface);
+            }
+        }
+    }
+    Ok(setup)
 }
 
 impl Egresses {

@@ -31,7 +31,7 @@ use std::{io, net::SocketAddr, time::Duration};
 pub use egress::{Egress, EgressError, EgressRequest, NextHopAddress};
 pub use engine::{Engine, Groups, Setup};
 pub use event_loop::{Task, Turn};
-pub(crate) use local_end::{Egresses, LocalEnd};
+pub(crate) use local_end::{Egresses, LocalEnd, SharedEnd};
 pub use port::Port;
 
 /// The reason why a run cannot begin, or has to end.

@@ -16,11 +16,11 @@ use std::net::SocketAddr;
 ///
 /// # Errors
 /// [`Error::Translated`] with the rule's place. Rules that cannot be read are no error.
-pub fn refuse_translated(setup: &Setup) -> Result<(), Error> {
-    if setup.remote.is_some() || setup.assumed.is_some() || setup.groups.only {
+pub fn refuse_translated(setup: &Setup, port: u16) -> Result<(), Error> {
+    if !setup.remotes.is_empty() || setup.assumed.is_some() || setup.groups.only {
         return Ok(());
     }
-    let at: Vec<_> = setup.local.iter().map(|ip| SocketAddr::new(*ip, setup.port)).collect();
+    let at: Vec<_> = setup.local.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
     let tables = kernel::legacy_nat_tables();
     match rules::translation(setup.protocol, &at, &ingress_interfaces(setup), &tables) {
         None => Ok(()),
@@ -58,18 +58,15 @@ fn ingress_interfaces(setup: &Setup) -> Vec<(u32, String)> {
 /// # Errors
 /// [`Error::Masqueraded`] with the connection. A kernel that does not tell is no error.
 pub fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
-    let found = match (setup.remote, setup.local.as_slice()) {
+    let found = match setup.remotes.as_slice() {
         _ if setup.groups.only => Ok(None),
-        (Some(_), addresses) if setup.to_group => conntrack::at_port(Protocol::Udp, addresses, port),
-        (Some(remote), [local, ..]) if remote.port() != 0 => {
-            let local = SocketAddr::new(*local, port);
-            let remote = SocketAddr::new(remote.ip(), remote.port());
-            conntrack::translated_connection(&FiveTuple { protocol: setup.protocol, local, remote })
+        remotes if setup.protocol == Protocol::Udp && (remotes.is_empty() || setup.to_group) => {
+            conntrack::at_port(Protocol::Udp, &setup.local, port)
         }
-        (None, addresses) if setup.protocol == Protocol::Udp => {
-            conntrack::at_port(Protocol::Udp, addresses, port)
+        remotes => {
+            let mut tuples = own_tuples(setup, remotes, port);
+            tuples.find_map(|tuple| conntrack::translated_connection(&tuple).transpose()).transpose()
         }
-        _ => Ok(None),
     };
     match found {
         Ok(None) => Ok(()),
@@ -85,4 +82,22 @@ pub fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+/// Returns the five-tuples that a client's connections may have.
+fn own_tuples<'a>(
+    setup: &'a Setup,
+    remotes: &'a [SocketAddr],
+    port: u16,
+) -> impl Iterator<Item = FiveTuple> + 'a {
+    let remotes = remotes.iter().filter(|remote| remote.port() != 0);
+    remotes.flat_map(move |remote| {
+        let locals = setup.local.iter().filter(|ip| ip.is_ipv4() == remote.is_ipv4());
+        let tuple = |local: &_| FiveTuple {
+            protocol: setup.protocol,
+            local: SocketAddr::new(*local, port),
+            remote: SocketAddr::new(remote.ip(), remote.port()),
+        };
+        locals.map(tuple).collect::<Vec<_>>()
+    })
 }

@@ -8,6 +8,9 @@ use std::ops::RangeInclusive;
 
 /// Ephemeral ports at an address that is not the host's (RFC 6335, section 6).
 const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
+/// Maximum ephemeral ports of a listener to try, of which NAT may use some.
+const FREE_PORT_ATTEMPTS: usize = 16;
+
 /// A port of ours, held against other processes for as long as this value lives.
 #[derive(Debug)]
 pub struct Port {
@@ -26,8 +29,7 @@ impl Port {
         Ok(capability::require(Capability::Bpf, "load its eBPF programs")?)
     }
 
-    /// Takes the port that `setup` names; 0 stands for any at an assumed address. A low port takes its
-    /// privilege there, too.
+    /// Takes the port that `setup` names, or any free one. A low port takes its privilege at an assumed address, too.
     ///
     /// # Errors
     /// [`Error::Capability`], [`Error::Kernel`] where another socket has the port, [`Error::Translated`] and
@@ -43,14 +45,30 @@ impl Port {
             };
             return Ok(Port { number, _lease: None });
         }
-        nat::refuse_translated(setup)?;
+        if setup.port != 0 {
+            nat::refuse_translated(setup, setup.port)?;
+        }
         let scope = setup.interfaces.first().map_or(0, |interface| interface.index);
-        let lease = match setup.groups.only {
-            true => PortLease::share(&setup.lease, setup.port, scope)?,
-            false => PortLease::take(setup.protocol, &setup.lease, setup.port, scope)?,
-        };
-        nat::refuse_masqueraded(setup, lease.port())?;
-        Ok(Port { number: lease.port(), _lease: Some(lease) })
+        let mut attempts = if setup.port == 0 { FREE_PORT_ATTEMPTS } else { 1 };
+        // Refused leases stay until one is found, so that the kernel picks another port each time.
+        let mut refused = Vec::new();
+        loop {
+            attempts -= 1;
+            let lease = match setup.groups.only {
+                true => PortLease::share(&setup.lease, setup.port, scope)?,
+                false => PortLease::take(setup.protocol, &setup.lease, setup.port, scope)?,
+            };
+            let translated = match setup.port {
+                0 => nat::refuse_translated(setup, lease.port()),
+                _ => Ok(()),
+            };
+            match translated.and_then(|()| nat::refuse_masqueraded(setup, lease.port())) {
+                Ok(()) => return Ok(Port { number: lease.port(), _lease: Some(lease) }),
+                Err(error) if attempts == 0 => return Err(error),
+                Err(error) => log::info!("{error}"),
+            }
+            refused.push(lease);
+        }
     }
 
     /// Returns the port's number, never 0.

@@ -48,7 +48,7 @@ pub(super) struct ReversePathFilter {
 }
 
 enum Role {
-    /// Talks with one peer, whose packets may arrive by these interfaces.
+    /// Talks with known peers, whose packets may arrive by these interfaces.
     Client(HashSet<u32>),
     /// Listens at the host's own addresses; IPv4 is strict on the interfaces in `strict`.
     Listener { strict: HashSet<u32> },
@@ -98,10 +98,10 @@ impl ReversePathFilter {
     /// Reads the host's settings. Call it before the sandbox closes the file system.
     pub fn new(setup: &Setup, port: u16) -> ReversePathFilter {
         let all = || setup.interfaces.iter().chain(&setup.return_interfaces);
-        let role = match (setup.remote, setup.assumed) {
-            (Some(_), _) => Role::Client(all().map(|interface| interface.index).collect()),
-            (None, Some(assumed)) => Role::AssumedAddress(assumed),
-            (None, None) => {
+        let role = match (setup.remotes.is_empty(), setup.assumed) {
+            (false, _) => Role::Client(all().map(|interface| interface.index).collect()),
+            (true, Some(assumed)) => Role::AssumedAddress(assumed),
+            (true, None) => {
                 let is_strict = |interface: &&Interface| {
                     sysctl::is_reverse_path_strict(&interface.name).unwrap_or_else(|error| {
                         log::debug!("{error}: taken for loose");

@@ -1,7 +1,23 @@
 //! Access control (`--allow`, `--deny`): decides about each client before anything is answered.
-use crate::{net::zone::zone_of, stack::Admission};
+use crate::{
+    net::{
+        count,
+        zone::{ScopedIp, zone_of},
+    },
+    stack::{Admission, Gate},
+};
 use ipnet::IpNet;
-use std::net::SocketAddr;
+use std::{
+    cell::RefCell,
+    collections::HashSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// Time in which a client that may not connect is named once.
+const PERIOD: Duration = Duration::from_secs(10);
+/// Maximum clients that are named in that time.
+const NAMED: usize = 10;
 
 /// A network, or a single host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +45,20 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// Returns the gate that decides, and logs whom it keeps out.
+    pub fn gate(self) -> Gate {
+        let denials = RefCell::new(Denials::default());
+        Box::new(move |address| {
+            let admission = self.admit(address);
+            if admission != Admission::Accept {
+                let client = ScopedIp::new(address.ip(), zone_of(&address).unwrap_or_default());
+                let words = denials.borrow_mut().note(Instant::now(), client);
+                words.into_iter().for_each(|words| log::info!("{words}"));
+            }
+            admission
+        })
+    }
+
     /// Decides about a client by its address.
     pub fn admit(&self, address: SocketAddr) -> Admission {
         let within = |networks: &[Network]| networks.iter().any(|network| network.contains(&address));
@@ -41,10 +71,53 @@ impl Access {
     }
 }
 
+/// The clients that were kept out lately. A flood from many addresses fills neither the log nor memory.
+#[derive(Debug, Default)]
+struct Denials {
+    since: Option<Instant>,
+    named: HashSet<ScopedIp>,
+    /// Attempts of clients that were not named.
+    others: u64,
+}
+
+impl Denials {
+    /// Notes an attempt. Returns the lines to log.
+    fn note(&mut self, now: Instant, address: ScopedIp) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.since.is_none_or(|since| now.duration_since(since) >= PERIOD) {
+            if self.others > 0 {
+                lines.push(format!("{} of others that may not connect", count(self.others, "attempt")));
+            }
+            *self = Denials { since: Some(now), ..Denials::default() };
+        }
+        if self.named.len() < NAMED && self.named.insert(address) {
+            lines.push(format!("{address} may not connect: refused by --allow or --deny"));
+        } else if !self.named.contains(&address) {
+            self.others += 1;
+        }
+        lines
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::net::zone::scoped;
+
+    #[test]
+    fn a_denied_client_is_named_once_and_a_flood_is_counted() {
+        let (mut denials, start) = (Denials::default(), Instant::now());
+        let address = |last: u8| ScopedIp::new([192, 0, 2, last].into(), 0);
+        let lines: usize =
+            (0..3).flat_map(|_| 0..100).map(|last| denials.note(start, address(last)).len()).sum();
+        assert_eq!(lines, NAMED);
+        let later = denials.note(start + PERIOD, address(1));
+        let expected = [
+            "270 attempts of others that may not connect",
+            "192.0.2.1 may not connect: refused by --allow or --deny",
+        ];
+        assert_eq!(later, expected);
+    }
 
     fn networks(texts: &[&str]) -> Vec<Network> {
         texts.iter().map(|text| Network { net: text.parse().expect("a network"), zone: None }).collect()

@@ -81,6 +81,7 @@ impl Conversation {
             match self.streams {
                 Streams::Shared if !input.is_ready(now) => self.relay.input_ended(now),
                 Streams::Process => output.close(),
+                Streams::Standard if self.policy.quit_on_peer_close => self.relay.input_ended(now),
                 // The reader of standard output sees the peer's end even while standard input goes on.
                 Streams::Standard if output.is_open() => {
                     output.close();

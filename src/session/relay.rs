@@ -11,6 +11,7 @@
 //! | ended | open | a FIN follows the last byte (unless `no_shutdown`); reading goes on until the peer ends, or `quit_after` has passed since the peer last acknowledged new data |
 //! | open | ended | sending goes on until the input ends |
 //! | ended | ended | done, once every byte sent is acknowledged |
+//! | open | ended, `quit_on_peer_close` | as if the input had ended |
 //! | `send_only` | | done once every byte sent is acknowledged; received data is dropped |
 //! | `receive_only` | ended | done; the FIN was sent when the session began |
 //!
@@ -25,6 +26,8 @@ pub struct Policy {
     pub no_shutdown: bool,
     /// Exit this long after the input's end, even if the peer has not ended (nc -q).
     pub quit_after: Option<Duration>,
+    /// Take no more input once the peer has ended.
+    pub quit_on_peer_close: bool,
     /// Fail after this long without a byte in either direction.
     pub idle_timeout: Option<Duration>,
     /// Drop what the peer sends.

@@ -56,9 +56,9 @@ impl Summary {
     fn log(&self, tuple: &FiveTuple) {
         let Summary { counters, stats, .. } = self;
         log::info!(
-            "closed {}: {} bytes sent, {} received in {:.3} s",
+            "closed {}: {} sent, {} received in {:.3} s",
             endpoint(&tuple.remote),
-            counters.bytes_sent,
+            count(counters.bytes_sent, "byte"),
             counters.bytes_received,
             self.duration.as_secs_f64()
         );
@@ -66,18 +66,18 @@ impl Summary {
             time.map_or("unknown".to_owned(), |time| format!("{:.3} ms", time.as_secs_f64() * 1e3))
         };
         log::info!(
-            "{} segments with data sent, {} found lost ({} timeouts), {} retransmitted, {} of these needlessly; smoothed RTT \
-             {}, congestion window {} bytes ({}), bandwidth {}; {} packets kept from the kernel",
-            stats.segments_sent,
+            "{} with data sent, {} found lost ({}), {} retransmitted, {} of these needlessly; smoothed RTT \
+             {}, congestion window {} ({}), bandwidth {}; {} kept from the kernel",
+            count(stats.segments_sent, "segment"),
             stats.segments_lost(),
-            stats.timeouts,
+            count(stats.timeouts, "timeout"),
             stats.segments_retransmitted,
             stats.duplicate_sacks,
             milliseconds(stats.smoothed_rtt),
-            stats.congestion_window,
+            count(stats.congestion_window, "byte"),
             stats.algorithm,
             stats.bandwidth.map_or("unknown".to_owned(), |rate| format!("{:.3} MB/s", rate as f64 / 1e6)),
-            self.kept
+            count(self.kept, "packet")
         );
         if counters.invalid > 0 {
             let segments = count(counters.invalid, "segment");

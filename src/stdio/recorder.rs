@@ -1,6 +1,8 @@
 //! The recorder of a connection's data (`-o`, `-x`, `--progress`).
-use super::{Error, StreamOptions, Writer, progress};
-use indicatif::ProgressBar;
+use super::{
+    Error, StreamOptions, Writer,
+    progress::{self, Progress},
+};
 use std::{
     io::{self, BufWriter, IsTerminal, Write},
     path::Path,
@@ -20,7 +22,7 @@ pub(crate) struct Recorder {
     hex_dump: Option<BufWriter<Writer>>,
     /// Bytes dumped so far in each direction.
     offsets: [u64; 2],
-    progress: Option<ProgressBar>,
+    progress: Option<Progress>,
 }
 
 impl Recorder {
@@ -35,7 +37,8 @@ impl Recorder {
         };
         let output = options.output.as_deref().map(open).transpose()?;
         let hex_dump = options.hex_dump.as_deref().map(open).transpose()?;
-        let progress = (options.progress && io::stderr().is_terminal()).then(progress::line);
+        let progress =
+            (options.progress && io::stderr().is_terminal()).then(|| Progress::new(progress::input_size()));
         let records = output.is_some() || hex_dump.is_some() || progress.is_some();
         Ok(records.then_some(Recorder { output, hex_dump, offsets: [0; 2], progress }))
     }
@@ -46,7 +49,7 @@ impl Recorder {
     /// Those of writing to a file.
     pub(super) fn record(&mut self, direction: DataDirection, bytes: &[u8]) -> io::Result<()> {
         if let Some(progress) = &self.progress {
-            progress.inc(bytes.len() as u64);
+            progress.count(direction, bytes.len() as u64);
         }
         if let Some(output) = &mut self.output {
             output.write_all(bytes)?;
@@ -67,7 +70,7 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         if let Some(progress) = &self.progress {
-            progress.abandon();
+            progress.end();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The command line as a user meets it: help, manual, completions, and the answer to every wrong usage, none of
 //! which needs privileges or a network.
+mod flags;
+
 use std::{
     fs::File,
     process::{Command, Output, Stdio},
@@ -87,8 +89,26 @@ fn wrong_usage_is_told_and_has_status_two() {
         &["-l", "10.0.0.1", "80", "-s", "10.0.0.2"],
         &["-4", "-6", "10.0.0.1", "80"],
         &["-w", "never", "10.0.0.1", "80"],
-        &["-w", "-1", "10.0.0.1", "80"],
+        &["-w", "0", "10.0.0.1", "80"],
+        &["-w", "-x", "10.0.0.1", "80"],
+        &["-w"],
+        &["--listn", "80"],
+        &["--tls", "10.0.0.1", "443"],
+        &["-z", "-q", "3", "10.0.0.1", "80"],
+        &["-z", "-k", "10.0.0.1", "80"],
+        &["--payload", "10.0.0.1", "80"],
+        &["--sniff", "-o", "file"],
+        &["--sniff", "--output", "file"],
+        &["--sniff", "--wait", "3"],
+        &["--sniff", "-G", "60"],
+        &["--read", "file", "-i", "lo"],
+        &["-u", "--exec", "cat", "10.0.0.1", "80"],
+        &["-l", "--via", "10.0.0.1", "80"],
+        &["-l", "--max-conns", "3", "80"],
+        &["--exit-verdict", "--generate", "man"],
         &["--idle-timeout", "0", "10.0.0.1", "80"],
+        &["--idle-timeout", "-1", "10.0.0.1", "80"],
+        &["--ttl", "-1", "10.0.0.1", "80"],
         &["--ttl", "0", "10.0.0.1", "80"],
         &["--ttl", "256", "10.0.0.1", "80"],
         &["--tos", "256", "10.0.0.1", "80"],
@@ -119,6 +139,35 @@ fn wrong_usage_is_told_and_has_status_two() {
     insta::assert_snapshot!("wrong_usage", told);
     let output = netkat(&["10.0.0.1", &long]);
     assert_eq!(output.status.code(), Some(2), "a very long port");
+}
+
+/// Every line of wrong usage begins with the program's name.
+#[test]
+fn wrong_usage_is_one_line_with_the_programs_name() {
+    for arguments in
+        [["--no-such-flag"].as_slice(), &[], &["-w", "x", "a", "1"], &["-4", "-6", "a", "1"], &["-e", "x"]]
+    {
+        let stderr = String::from_utf8(netkat(arguments).stderr).expect("UTF-8");
+        assert!(stderr.starts_with("netkat: ") && stderr.lines().count() == 1, "{arguments:?}: {stderr}");
+    }
+}
+
+/// A script that reads the report has one for wrong usage as well, whoever finds it.
+#[test]
+fn wrong_usage_has_its_report() {
+    let cases: [&[&str]; 4] =
+        [&["--no-such-flag"], &["-z", "-k", "192.0.2.1", "80"], &["host"], &["-w", "x", "a", "1"]];
+    for arguments in cases {
+        let output = netkat(&[&["--json"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+        let [line, report] = stderr.lines().collect::<Vec<_>>()[..] else {
+            panic!("{arguments:?}: {stderr}")
+        };
+        let report: serde_json::Value = serde_json::from_str(report).expect("JSON");
+        assert_eq!(report["verdict"], "wrong usage", "{arguments:?}");
+        assert_eq!(format!("netkat: {}", report["error"].as_str().expect("a text")), line);
+    }
 }
 
 /// Bytes that are no text are refused, not a panic.

@@ -1,6 +1,6 @@
 //! Errors: each names the word at which the expression stops making sense, and what would be right.
 use netkat::{
-    host::resolve::Family,
+    host::resolve::{Family, Names},
     sniffer::{
         LinkType,
         filter::{Filter, Frames},
@@ -8,8 +8,8 @@ use netkat::{
 };
 
 fn error(expression: &str) -> String {
-    let filter =
-        Filter::parse(expression).and_then(|filter| filter.resolve(Family::Any, true, &|_| Vec::new()));
+    let filter = Filter::parse(expression)
+        .and_then(|filter| filter.resolve(Family::Any, Names::Numeric, &|_| Vec::new()));
     let program = filter.and_then(|filter| filter.compile(Frames::Recorded(LinkType::Ethernet)));
     program.map(|_| ()).expect_err(expression).to_string()
 }

@@ -4,7 +4,7 @@ use super::{
     tcpdump::{Capture, is_available, passing},
 };
 use netkat::{
-    host::resolve::Family,
+    host::resolve::{Family, Names},
     sniffer::{
         CapturedFrame, FrameDirection, LinkType,
         filter::{Filter, Frames, Program},
@@ -20,8 +20,8 @@ pub fn list() -> Vec<&'static str> {
 }
 
 fn compile(expression: &str, link_type: LinkType) -> Result<Program, String> {
-    let filter =
-        Filter::parse(expression).and_then(|filter| filter.resolve(Family::Any, true, &|_| Vec::new()));
+    let filter = Filter::parse(expression)
+        .and_then(|filter| filter.resolve(Family::Any, Names::Numeric, &|_| Vec::new()));
     filter.and_then(|filter| filter.compile(Frames::Recorded(link_type))).map_err(|error| error.to_string())
 }
 

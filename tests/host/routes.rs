@@ -10,7 +10,7 @@ use netkat::{
     host::{
         interface,
         metrics::Metrics,
-        resolve::{self, Family},
+        resolve::{self, Family, Names},
         route::{Kind, Query, RouteError},
     },
     net::Protocol,
@@ -299,7 +299,7 @@ fn link_local_destinations_need_a_zone() {
     for zone in ["eth0".to_owned(), "eth1".to_owned(), lab.index("eth1").to_string()] {
         let index = zone.parse().unwrap_or_else(|_| lab.index(&zone));
         let host = format!("fe80::2%{zone}");
-        let found = lab.inside(|| resolve::addresses(&host, 80, Family::Any, true)).expect("zone");
+        let found = lab.inside(|| resolve::addresses(&host, 80, Family::Any, Names::Numeric)).expect("zone");
         let route = lab.lookup(&Query::to(found[0], Protocol::Tcp)).expect("route");
         assert_eq!(route.interface, index);
         assert_eq!(route.source, address("fe80::1"));

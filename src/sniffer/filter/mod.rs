@@ -33,7 +33,7 @@ use self::{
 pub use self::{error::FilterError, program::Program};
 use super::frame::LinkType;
 use crate::{
-    host::resolve::{self, Family},
+    host::resolve::{self, Family, Names},
     net::arphrd,
 };
 use std::net::{IpAddr, SocketAddr};
@@ -89,7 +89,7 @@ impl Filter {
         &self.text
     }
 
-    /// Looks up the names of hosts, each once. With `numeric`, the resolver is not asked. `known_here` returns
+    /// Looks up the names of hosts, each once. `names` tells whether the resolver is asked. `known_here` returns
     /// addresses that are known without it.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl Filter {
     pub fn resolve(
         mut self,
         family: Family,
-        numeric: bool,
+        names: Names,
         known_here: &dyn Fn(&str) -> Vec<IpAddr>,
     ) -> Result<Filter, FilterError> {
         let mut known: Vec<(String, Family, Vec<Network>)> = Vec::new();
@@ -110,7 +110,7 @@ impl Filter {
                 None => {
                     let here = known_here(name).into_iter().filter(|address| family.includes(*address));
                     let mut found: Vec<_> = here.collect();
-                    match resolve::addresses(name, 0, family, numeric) {
+                    match resolve::addresses(name, 0, family, names) {
                         Ok(resolved) => found.extend(resolved.iter().map(SocketAddr::ip)),
                         Err(error) if found.is_empty() => return Err(error.into()),
                         Err(error) => log::debug!("{error}"),

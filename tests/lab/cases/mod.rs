@@ -1,9 +1,11 @@
 //! The cases, a file a subject.
+mod advice;
 mod assumed_address;
 mod assumptions;
 mod changes;
 mod clients;
 mod company;
+mod dead_links;
 mod detours;
 mod endings;
 mod footprint;
@@ -15,11 +17,16 @@ mod lossy;
 mod malformed;
 mod matrix;
 mod memory;
+mod name_servers;
+mod nc_habits;
 mod older_kernels;
 mod own_addresses;
 mod paths;
+mod peer_close;
+mod port_zero;
 mod privileges;
 mod processes;
+mod race;
 mod route_choice;
 mod route_metrics;
 mod routes;

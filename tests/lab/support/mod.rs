@@ -1,6 +1,7 @@
 //! The harness: namespaces, topologies, processes with deadlines, peers, rules and payloads.
 pub mod emulator;
 pub mod fifo;
+pub mod files;
 pub mod frames;
 pub mod namespace;
 pub mod netkat;

@@ -1,0 +1,38 @@
+//! System files of one run's own, as a container has them: /etc/hosts, /etc/resolv.conf.
+use super::{namespace::Namespace, netkat::PROGRAM, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// A text that stands for a file of the system.
+pub struct SystemFile {
+    path: PathBuf,
+    stands_for: &'static str,
+}
+
+impl SystemFile {
+    pub fn new(stands_for: &'static str, text: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("system-file-{}-{number}", std::process::id());
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(env!("CARGO_TARGET_TMPDIR")).expect("the cache folder");
+        fs::write(&path, text).expect("a file");
+        Self { path, stands_for }
+    }
+
+    /// Prepares netkat with this file, in a mount namespace of its own.
+    pub fn netkat(&self, namespace: &Namespace, arguments: &str) -> Command {
+        let script = format!("mount --bind \"$0\" {} && exec \"$@\"", self.stands_for);
+        let unshare = namespace.command("unshare").args(["-m", "--", "sh", "-c", &script]);
+        unshare.arg(&self.path).arg(PROGRAM).args(arguments.split_whitespace())
+    }
+}
+
+impl Drop for SystemFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
