@@ -54,6 +54,7 @@
 
 pub mod cli;
 pub(crate) mod commands;
+pub(crate) mod diagnose;
 pub mod host;
 pub mod kernel;
 pub mod link;

@@ -55,7 +55,7 @@ impl NetlinkDeserializable for Message {
 /// An iterator over type and payload of the attributes in a byte string. Ends at the first one that is cut
 /// short.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::host) struct Attributes<'a>(pub &'a [u8]);
+pub(crate) struct Attributes<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
@@ -72,33 +72,33 @@ impl<'a> Iterator for Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     /// Returns the payload of the first attribute of a type.
-    pub(in crate::host) fn find(mut self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn find(mut self, kind: u16) -> Option<&'a [u8]> {
         Iterator::find(&mut self, |(found, _)| *found == kind).map(|(_, payload)| payload)
     }
 
     /// Returns the attributes that are nested in one of a type; none if it is absent.
-    pub(in crate::host) fn nested(self, kind: u16) -> Attributes<'a> {
+    pub(crate) fn nested(self, kind: u16) -> Attributes<'a> {
         Attributes(self.find(kind).unwrap_or_default())
     }
 
     /// Returns a number in network byte order, as netfilter has them.
-    pub(in crate::host) fn number(self, kind: u16) -> Option<u32> {
+    pub(crate) fn number(self, kind: u16) -> Option<u32> {
         self.find(kind)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
     /// Returns a string without the zero at its end.
-    pub(in crate::host) fn name(self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn name(self, kind: u16) -> Option<&'a [u8]> {
         self.find(kind).map(until_zero)
     }
 }
 
 /// Returns the bytes before the first zero.
-pub(in crate::host) fn until_zero(bytes: &[u8]) -> &[u8] {
+pub(crate) fn until_zero(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// Appends an attribute. Payloads are names and keys of the kernel's, far below the limit of 64 KiB.
-pub(in crate::host) fn push(into: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+pub(crate) fn push(into: &mut Vec<u8>, kind: u16, payload: &[u8]) {
     let length = u16::try_from(HEADER + payload.len()).unwrap_or(u16::MAX);
     into.extend(length.to_ne_bytes());
     into.extend(kind.to_ne_bytes());
@@ -107,12 +107,12 @@ pub(in crate::host) fn push(into: &mut Vec<u8>, kind: u16, payload: &[u8]) {
 }
 
 /// Appends a string attribute with its zero.
-pub(in crate::host) fn push_name(into: &mut Vec<u8>, kind: u16, name: &[u8]) {
+pub(crate) fn push_name(into: &mut Vec<u8>, kind: u16, name: &[u8]) {
     push(into, kind, &[name, &[0]].concat());
 }
 
 /// Appends an attribute that holds others.
-pub(in crate::host) fn push_nested(into: &mut Vec<u8>, kind: u16, inner: &[u8]) {
+pub(crate) fn push_nested(into: &mut Vec<u8>, kind: u16, inner: &[u8]) {
     push(into, kind | NESTED, inner);
 }
 
