@@ -39,6 +39,7 @@
 //! | `runtime` | the event loop, opening in order, the local port, routes, changes of the host |
 //! | [`stack`] | flows, listeners, datagrams, ICMP errors; smoltcp, which keeps TCP's states |
 //! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly; no I/O, no clock |
+//! | `diagnose` | what the kernel did with a packet: traces joined, rules as text, the decision |
 //! | [`sniffer`] | frames as text, JSON and capture files |
 //! | [`segment`] | a TCP header as a value: read once, written once |
 //! | [`stdio`] | standard streams and files, none of which blocks the event loop |

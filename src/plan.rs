@@ -1,6 +1,7 @@
 //! Planning: makes flags and the host's answers into a command that is ready to run.
 //!
 //! Everything is decided and checked here, before anything is opened.
+mod compare;
 mod flags;
 mod listen;
 mod remote;
@@ -8,7 +9,7 @@ mod sniff;
 
 use crate::{
     cli::Cli,
-    commands::{Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff},
+    commands::{Compare, Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff},
     host::{
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
@@ -17,6 +18,7 @@ use crate::{
     report::{Failure, JsonReport, Verdict, advice},
     runtime::EgressError,
 };
+use compare::compare;
 use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
@@ -38,6 +40,7 @@ enum Command {
     DatagramListen(DatagramListen),
     Sniff(Sniff),
     Scan(Scan),
+    Compare(Box<Compare>),
 }
 
 /// The reason why there is no plan.
@@ -100,6 +103,7 @@ impl Plan {
             Command::DatagramListen(listen) => listen.run(report),
             Command::Sniff(sniff) => sniff.run(),
             Command::Scan(scan) => scan.run(report),
+            Command::Compare(compare) => compare.run(report),
         }?)
     }
 }
@@ -122,6 +126,9 @@ impl Command {
             return usage(
                 "--reject answers by a reset, which UDP does not have; without it, other hosts get no answer",
             );
+        }
+        if cli.compare {
+            return Ok(Command::Compare(Box::new(compare(cli)?)));
         }
         if cli.scan {
             return Ok(Command::Scan(scan(cli)?));

@@ -6,6 +6,7 @@ use crate::{
     process::signals,
     report::{Error, Hint},
     runtime::{self, Egress, EgressRequest, Engine, Hop, Port, Setup, assume},
+    segment::SeqNumber,
     stack::{Flow, FlowRoute, Neighbour, Stack},
 };
 use std::{
@@ -98,6 +99,13 @@ impl Origin {
         let way = self.way(engine);
         engine.stack.datagrams.dial(tuple, way);
         tuple
+    }
+
+    /// Resets the connection that the kernel opened from our port before, `syn` being its SYN's sequence number.
+    pub fn reset_predecessor(&self, engine: &mut Engine, remote: SocketAddr, syn: SeqNumber) {
+        let tuple = self.tuple(engine, Protocol::Tcp, remote);
+        let way = self.way(engine);
+        engine.stack.reset_predecessor(&tuple, &way, syn);
     }
 
     fn tuple(&self, engine: &Engine, protocol: Protocol, remote: SocketAddr) -> FiveTuple {

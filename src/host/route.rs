@@ -313,6 +313,21 @@ pub(super) fn fib_entry(netlink: &mut Netlink, query: &Query) -> Result<FibEntry
     Ok(FibEntry { kind: route.header.kind, prefix: route.header.destination_prefix_length, nexthops })
 }
 
+/// Looks up a flow's route with a packet's mark and a socket's user, over an open socket.
+///
+/// # Errors
+/// [`NetlinkError::Refused`] where rules or routes refuse, or another where the kernel does not answer.
+pub(super) fn with_policy(
+    netlink: &mut Netlink,
+    query: &Query,
+    mark: u32,
+    user: u32,
+) -> Result<(), NetlinkError> {
+    let mut message = question(query);
+    message.attributes.extend([RouteAttribute::Mark(mark), RouteAttribute::Uid(user)]);
+    netlink.request(RouteNetlinkMessage::GetRoute(message), 0).map(drop)
+}
+
 fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
     match attribute {
         RouteAttribute::Gateway(address) => ip(address),

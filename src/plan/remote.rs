@@ -58,7 +58,7 @@ pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
 }
 
 /// Returns host and port as typed.
-fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
+pub(super) fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
     match cli.target.as_slice() {
         [host, _] if host.is_empty() => usage("the host is empty: say where to connect to: netkat HOST PORT"),
         [host, port] => Ok((unbracketed(host), port)),
@@ -112,7 +112,7 @@ fn attempts(cli: &Cli, host: &str, port: u16) -> Result<Vec<Attempt>, PlanError>
 }
 
 /// Asks the kernel for the route to one address.
-fn attempt(
+pub(super) fn attempt(
     cli: &Cli,
     remote: SocketAddr,
     source_port: Option<u16>,

@@ -1,0 +1,99 @@
+//! The plan of a comparison (`--compare`).
+use super::{
+    PlanError,
+    flags::sandbox,
+    remote::{attempt, remote_target},
+    usage,
+};
+use crate::{
+    cli::{Cli, Feature},
+    commands::{Compare, Identity},
+    host::{
+        interface, resolve,
+        route::{Query, RouteError},
+    },
+    kernel::AttemptUser,
+    net::Protocol,
+    process::sandbox::Profile,
+    runtime::EgressError,
+};
+use nix::unistd::{Uid, User, getgrouplist};
+use std::{ffi::CString, net::SocketAddr, time::Duration};
+
+/// Time of each path without -w.
+const WAIT: Duration = Duration::from_secs(3);
+
+/// Plans a comparison.
+pub(super) fn compare(cli: &Cli) -> Result<Compare, PlanError> {
+    let (host, port) = remote_target(cli)?;
+    let port = resolve::port(port, Protocol::Tcp)?;
+    let source_port =
+        cli.source_port.as_deref().map(|port| resolve::port(port, Protocol::Tcp)).transpose()?;
+    let interface = cli.interface.as_deref().map(interface::by_name).transpose()?;
+    let remotes = resolve::addresses(host, port, super::flags::family(cli), cli.numeric)?;
+    let Some(remote) = remotes.first().copied() else {
+        return usage(format!("{host} has no address"));
+    };
+    let attempt = match attempt(cli, remote, source_port, interface.as_ref()) {
+        Ok(attempt) => Ok(attempt),
+        Err(PlanError::Egress(error)) if is_refused(&error) => Err(error),
+        Err(error) => return Err(error),
+    };
+    let mut query = match &attempt {
+        Ok(attempt) => attempt.request.query,
+        Err(_) => Query::to(remote, Protocol::Tcp),
+    };
+    query.source_port = source_port;
+    Ok(Compare {
+        host: host.to_owned(),
+        remote: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
+        query,
+        attempt,
+        interface: interface.map(|interface| interface.name),
+        identity: identity(cli)?,
+        wait: cli.wait.unwrap_or(WAIT),
+        sandbox: sandbox(cli, Profile::Relay),
+        owner: !cli.without.contains(&Feature::Owner),
+    })
+}
+
+/// Returns whether the routing policy refuses the destination, which is an answer.
+fn is_refused(error: &EgressError) -> bool {
+    matches!(
+        error,
+        EgressError::Route(
+            RouteError::None(_)
+                | RouteError::Unreachable(_)
+                | RouteError::Prohibited(_)
+                | RouteError::Blackhole(_)
+        )
+    )
+}
+
+/// Returns whom the kernel's attempt is made as.
+fn identity(cli: &Cli) -> Result<Identity, PlanError> {
+    let user = cli.user.as_deref().map(user).transpose()?;
+    Ok(Identity { user, cgroup: None })
+}
+
+/// Looks up a user by name or id.
+fn user(text: &str) -> Result<AttemptUser, PlanError> {
+    let by_id = |id: u32| User::from_uid(Uid::from_raw(id)).ok().flatten();
+    let (found, id) = match text.parse::<u32>() {
+        Ok(u32::MAX) => return usage(format!("--user {text}: no user has that id")),
+        Ok(id) => (by_id(id), id),
+        Err(_) => match User::from_name(text).ok().flatten() {
+            Some(found) => (Some(found.clone()), found.uid.as_raw()),
+            None => return usage(format!("--user \"{text}\": this host knows no such user")),
+        },
+    };
+    // A user that the host does not know has a group of the same number, and no others.
+    let Some(found) = found else { return Ok(AttemptUser { uid: id, gid: id, groups: Vec::new() }) };
+    let name = CString::new(found.name).unwrap_or_default();
+    let groups = getgrouplist(&name, found.gid).unwrap_or_default();
+    Ok(AttemptUser {
+        uid: id,
+        gid: found.gid.as_raw(),
+        groups: groups.into_iter().map(|group| group.as_raw()).collect(),
+    })
+}
