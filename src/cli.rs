@@ -378,6 +378,27 @@ pub struct Cli {
     ])]
     pub compare: bool,
 
+    /// With --compare: connect from this network namespace: of a process, of `ip netns`, or of a file
+    ///
+    /// The rules of both namespaces are watched, that one's and netkat's own: a pod's packets pass the node's rules,
+    /// too. Needs CAP_SYS_ADMIN.
+    ///
+    /// Example: netkat --compare --netns 4711 192.0.2.10 443
+    #[arg(help_heading = COMPARISON, long, value_name = "PID|NAME|FILE", requires = "compare", hide_short_help = true)]
+    pub netns: Option<String>,
+
+    /// With --compare: the folder of the control group that the kernel connects from
+    ///
+    /// Programs of control groups, and rules that match them, may look at it. Needs write access.
+    #[arg(help_heading = COMPARISON, long, value_name = "DIR", requires = "compare", hide_short_help = true)]
+    pub cgroup: Option<PathBuf>,
+
+    /// With --compare: connect as this process would: its network namespace, control group and user
+    ///
+    /// Example: netkat --compare --like $(pgrep -o myservice) 192.0.2.10 443
+    #[arg(help_heading = COMPARISON, long, value_name = "PID", requires = "compare", hide_short_help = true, conflicts_with_all = ["netns", "cgroup", "user"], value_parser = clap::value_parser!(u32).range(1..))]
+    pub like: Option<u32>,
+
     /// With --compare: the user, by name or number, as whom the kernel connects
     ///
     /// Rules may look at the user of a packet's socket. By default it is the user who runs netkat.

@@ -24,8 +24,9 @@ use listen::listen;
 use remote::{connect, scan};
 use sniff::{sniff, sniffing_flag};
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// A command that is ready to run.
@@ -58,6 +59,10 @@ pub(crate) enum PlanError {
     Interface(#[from] InterfaceError),
     #[error("{0} is not an address of this host; listen on one of: {1}")]
     NotLocal(IpAddr, String),
+    #[error("cannot enter the network namespace {}: {error}; it needs CAP_SYS_ADMIN (run with sudo)", path.display())]
+    Namespace { path: PathBuf, error: io::Error },
+    #[error("cannot tell what process {pid} is: {error}")]
+    Process { pid: u32, error: io::Error },
     #[error("no interface of this host is up and has an address to listen on")]
     NowhereToListen,
 }

@@ -116,6 +116,19 @@ fn no_packet(evidence: &Evidence) -> Option<Finding> {
             culprit.evidence = vec![said, "route look-up".to_owned()];
             culprit
         }
+        None if errno == Errno::EPERM && !evidence.connect_programs.is_empty() => {
+            let programs = evidence.connect_programs.join(", ");
+            let several = if evidence.connect_programs.len() > 1 { "one of: " } else { "" };
+            let at = evidence.cgroup.as_ref().map(|group| format!(" at {group}")).unwrap_or_default();
+            let mut culprit = Culprit::new(
+                Action::Refuse,
+                CulpritKind::CgroupProgram,
+                Certainty::Inferred,
+                format!("{several}{programs}{at}"),
+            );
+            culprit.evidence = vec![said, "programs of the control group".to_owned()];
+            culprit
+        }
         None => Culprit {
             evidence: vec![said],
             ..Culprit::new(

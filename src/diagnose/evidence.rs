@@ -89,6 +89,19 @@ impl SourceState {
     }
 }
 
+/// Programs of others on the packets' way, each as its kind, name and id.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Programs {
+    /// Of tc and tcx at the egress of the interface that the SYN leaves by.
+    pub egress: Vec<String>,
+    /// Of tc and tcx at the ingress of the interface that the answer came in by, or would.
+    pub ingress: Vec<String>,
+    /// XDP programs there.
+    pub xdp: Vec<String>,
+    /// Of the attempt's control group, for packets that are sent.
+    pub cgroup_egress: Vec<String>,
+}
+
 /// What was seen in one network namespace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Space {
@@ -115,6 +128,8 @@ pub(crate) struct Space {
     pub strict: Vec<String>,
     /// The interface of the way back to an answer's sender.
     pub way_back: Option<String>,
+    /// Programs that packets pass at the devices.
+    pub programs: Programs,
 }
 
 impl Space {
@@ -181,4 +196,10 @@ pub(crate) struct Evidence {
     pub neighbour: Option<NeighbourState>,
     /// The user of the kernel's attempt.
     pub user: u32,
+    /// The control group of the kernel's attempt.
+    pub cgroup: Option<String>,
+    /// The programs that its connect(2) passes.
+    pub connect_programs: Vec<String>,
+    /// The kernel's attempt was made in another network namespace than netkat's.
+    pub elsewhere: bool,
 }

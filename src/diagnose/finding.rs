@@ -71,6 +71,8 @@ pub(crate) enum CulpritKind {
     PolicyRule,
     ReversePathFilter,
     Listener,
+    TcProgram,
+    CgroupProgram,
     Conntrack,
     Other,
 }
@@ -85,6 +87,8 @@ impl CulpritKind {
             CulpritKind::PolicyRule => "policy rule",
             CulpritKind::ReversePathFilter => "rp_filter",
             CulpritKind::Listener => "listener",
+            CulpritKind::TcProgram => "tc program",
+            CulpritKind::CgroupProgram => "cgroup program",
             CulpritKind::Conntrack => "conntrack",
             CulpritKind::Other => "other",
         }

@@ -14,7 +14,7 @@ pub(crate) mod rule_text;
 
 pub(crate) use decide::decide;
 pub(crate) use evidence::{
-    Evidence, KernelPath, NeighbourState, Outcome, RawPath, Refused, Seen, SourceState, Space,
+    Evidence, KernelPath, NeighbourState, Outcome, Programs, RawPath, Refused, Seen, SourceState, Space,
 };
 pub(crate) use finding::{Certainty, Culprit, Finding, Word};
 pub(crate) use observation::{Ends, Observation, RuleFacts, Step, join};

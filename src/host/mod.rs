@@ -4,6 +4,7 @@
 //! resolve a neighbour. A netlink socket belongs to the network namespace of the thread that opened it, so
 //! each query opens its own and the answer is that of the calling thread's namespace.
 
+pub mod cgroup;
 pub mod conntrack;
 pub mod features;
 pub mod interface;

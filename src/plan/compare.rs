@@ -9,16 +9,22 @@ use crate::{
     cli::{Cli, Feature},
     commands::{Compare, Identity},
     host::{
-        interface, resolve,
+        cgroup, interface, resolve,
         route::{Query, RouteError},
     },
     kernel::AttemptUser,
     net::Protocol,
-    process::sandbox::Profile,
+    process::{namespace, sandbox::Profile},
     runtime::EgressError,
 };
 use nix::unistd::{Uid, User, getgrouplist};
-use std::{ffi::CString, net::SocketAddr, time::Duration};
+use std::{
+    ffi::CString,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Time of each path without -w.
 const WAIT: Duration = Duration::from_secs(3);
@@ -29,11 +35,17 @@ pub(super) fn compare(cli: &Cli) -> Result<Compare, PlanError> {
     let port = resolve::port(port, Protocol::Tcp)?;
     let source_port =
         cli.source_port.as_deref().map(|port| resolve::port(port, Protocol::Tcp)).transpose()?;
-    let interface = cli.interface.as_deref().map(interface::by_name).transpose()?;
     let remotes = resolve::addresses(host, port, super::flags::family(cli), cli.numeric)?;
     let Some(remote) = remotes.first().copied() else {
         return usage(format!("{host} has no address"));
     };
+    let identity = identity(cli)?;
+    // Names are looked up from here; all else belongs to the namespace.
+    let node = match namespace(cli) {
+        Some(path) => namespace::enter(&path).map_err(|error| PlanError::Namespace { path, error })?,
+        None => None,
+    };
+    let interface = cli.interface.as_deref().map(interface::by_name).transpose()?;
     let attempt = match attempt(cli, remote, source_port, interface.as_ref()) {
         Ok(attempt) => Ok(attempt),
         Err(PlanError::Egress(error)) if is_refused(&error) => Err(error),
@@ -50,7 +62,8 @@ pub(super) fn compare(cli: &Cli) -> Result<Compare, PlanError> {
         query,
         attempt,
         interface: interface.map(|interface| interface.name),
-        identity: identity(cli)?,
+        identity,
+        node,
         wait: cli.wait.unwrap_or(WAIT),
         sandbox: sandbox(cli, Profile::Relay),
         owner: !cli.without.contains(&Feature::Owner),
@@ -70,10 +83,41 @@ fn is_refused(error: &EgressError) -> bool {
     )
 }
 
+/// Returns the file of the network namespace to connect from.
+fn namespace(cli: &Cli) -> Option<PathBuf> {
+    if let Some(pid) = cli.like {
+        return Some(PathBuf::from(format!("/proc/{pid}/ns/net")));
+    }
+    let text = cli.netns.as_deref()?;
+    Some(match text.parse::<u32>() {
+        Ok(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
+        Err(_) if text.contains('/') => PathBuf::from(text),
+        Err(_) => Path::new("/run/netns").join(text),
+    })
+}
+
 /// Returns whom the kernel's attempt is made as.
 fn identity(cli: &Cli) -> Result<Identity, PlanError> {
+    if let Some(pid) = cli.like {
+        let user = Some(user_of(pid).map_err(|error| PlanError::Process { pid, error })?);
+        return Ok(Identity { user, cgroup: cgroup::folder(Path::new(&format!("/proc/{pid}"))) });
+    }
     let user = cli.user.as_deref().map(user).transpose()?;
-    Ok(Identity { user, cgroup: None })
+    Ok(Identity { user, cgroup: cli.cgroup.clone() })
+}
+
+/// Reads a process's effective user and group, and its supplementary groups (proc_pid_status(5)).
+fn user_of(pid: u32) -> io::Result<AttemptUser> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    let effective = |name: &str| {
+        field(name).split_whitespace().nth(1).and_then(|id| id.parse().ok()).ok_or(io::ErrorKind::InvalidData)
+    };
+    Ok(AttemptUser {
+        uid: effective("Uid:")?,
+        gid: effective("Gid:")?,
+        groups: field("Groups:").split_whitespace().filter_map(|id| id.parse().ok()).collect(),
+    })
 }
 
 /// Looks up a user by name or id.

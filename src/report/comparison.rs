@@ -15,6 +15,8 @@ pub(crate) struct ComparedTarget {
     pub address: SocketAddr,
     /// This host's kernel, as uname -r names it.
     pub kernel_release: String,
+    /// The number of the network namespace.
+    pub netns: u64,
 }
 
 /// A comparison that is over.

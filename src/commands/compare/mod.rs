@@ -12,10 +12,11 @@ mod watch;
 use super::Attempt;
 use crate::{
     diagnose::{Evidence, Finding, NeighbourState, Outcome, RawPath, Refused, Space, Word, decide},
-    host::{neighbour, policy_route::PolicyFlow, route::Query},
-    kernel::{AttemptOrder, AttemptUser, StandIn},
+    host::{cgroup, neighbour, policy_route::PolicyFlow, route::Query},
+    kernel::{AttemptOrder, AttemptUser, StandIn, cgroup_programs},
     process::{
         capability::{self, Capability},
+        namespace,
         sandbox::Sandbox,
         signals::Signals,
     },
@@ -25,10 +26,10 @@ use crate::{
 };
 use kernel_path::KernelAttempt;
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use watch::{Settings, Watch};
@@ -59,6 +60,8 @@ pub(crate) struct Compare {
     /// The interface that both paths are bound to.
     pub interface: Option<String>,
     pub identity: Identity,
+    /// netkat's own network namespace, if the attempts are made in another one: that is the calling thread's.
+    pub node: Option<File>,
     /// Longest time of each path.
     pub wait: Duration,
     pub sandbox: Sandbox,
@@ -78,6 +81,7 @@ impl Compare {
             host: self.host.clone(),
             address: self.remote,
             kernel_release: release.trim().to_owned(),
+            netns: namespace::number(),
         };
         let start = Instant::now();
         let (evidence, raw, finding) = self.trials()?;
@@ -128,13 +132,18 @@ impl Compare {
         let mut watches = Vec::new();
         if let Some(end) = local {
             let settings = Settings {
-                name: "here",
+                name: if self.node.is_some() { "pod" } else { "here" },
                 end,
                 interface: self.attempt.as_ref().ok().map(|attempt| attempt.egress.interface.name.as_str()),
                 lifetime: self.wait + AFTERLIFE,
                 owner: self.owner,
             };
             watches.push(Watch::open(&settings, None)?);
+            if let Some(node) = &self.node {
+                let node = node.try_clone().map_err(failed("watch another network namespace"))?;
+                let settings = Settings { name: "node", interface: None, ..settings };
+                watches.push(Watch::open(&settings, Some(node))?);
+            }
         }
         let attempt = KernelAttempt { remote: self.remote, wait: self.wait };
         let mut kernel = attempt.run(&mut stand_in, &mut watches, &signals)?;
@@ -156,9 +165,16 @@ impl Compare {
             // The kernel tells its own sockets of a neighbour's silence by an ICMP error.
             kernel.outcome = Outcome::NoNeighbour;
         }
+        let cgroup = self.identity.cgroup.clone().or_else(|| cgroup::folder(Path::new("/proc/self")));
+        let programs = |connect| {
+            let group = cgroup.as_deref();
+            let list = group.map(|group| cgroup_programs(group, connect, self.remote.is_ipv4()));
+            list.into_iter().flatten().map(|program| program.to_string()).collect::<Vec<_>>()
+        };
         stand_in.end();
         let mut closing = Vec::new();
-        let spaces: Vec<Space> = watches.into_iter().map(|watch| watch.finish(&flow, &mut closing)).collect();
+        let spaces: Vec<Space> =
+            watches.into_iter().map(|watch| watch.finish(&flow, &programs(false), &mut closing)).collect();
         let refused = match &kernel.reported {
             Some(reported) if reported.at_once => refused(&flow),
             _ => None,
@@ -169,8 +185,18 @@ impl Compare {
             Err(error) => RawPath::without_route(error),
         };
         closing.into_iter().for_each(|thread| drop(thread.join()));
-        let evidence =
-            Evidence { asked: self.remote, kernel, raw, spaces, refused, neighbour, user: flow.user };
+        let evidence = Evidence {
+            asked: self.remote,
+            kernel,
+            raw,
+            spaces,
+            refused,
+            neighbour,
+            user: flow.user,
+            connect_programs: programs(true),
+            cgroup: cgroup.as_ref().map(|group| crate::text::beginning(&group.to_string_lossy(), 200)),
+            elsewhere: self.node.is_some(),
+        };
         Ok((evidence, raw_report))
     }
 

@@ -3,8 +3,8 @@
 use super::{failed, ruleset::Ruleset};
 use crate::{
     diagnose::{
-        Ends, Observation, PacketHeader, PacketKind, Refused, Seen, SourceState, Space, Step, Subject, join,
-        rule_text::Headers,
+        Ends, Observation, PacketHeader, PacketKind, Programs, Refused, Seen, SourceState, Space, Step,
+        Subject, join, rule_text::Headers,
     },
     host::{
         conntrack,
@@ -16,7 +16,7 @@ use crate::{
         statistics::Statistics,
         sysctl,
     },
-    kernel::TraceTable,
+    kernel::{ListedProgram, TraceTable, egress_programs, ingress_programs, xdp_programs},
     link::Observer,
     net::{FiveTuple, Protocol},
     process::namespace::inside,
@@ -63,6 +63,8 @@ pub(super) struct Stopped {
 /// A watch over one namespace.
 pub(super) struct Watch {
     name: String,
+    /// The interface that the route leads by.
+    interface: Option<String>,
     namespace: Option<File>,
     traced: Option<Traced>,
     /// Why there is no trace.
@@ -115,6 +117,7 @@ impl Watch {
         let ends = Ends { local: vec![settings.end], sequence: None };
         Ok(Watch {
             name: settings.name.to_owned(),
+            interface: settings.interface.map(str::to_owned),
             namespace: None,
             traced,
             untraced,
@@ -184,16 +187,26 @@ impl Watch {
 
     /// Ends the watch, and returns what was seen. `flow` is the attempt as policy rules look at it. A thread in
     /// `closing` removes the trace table: the kernel takes some 12 ms to free an owned one.
-    pub fn finish(mut self, flow: &PolicyFlow, closing: &mut Vec<JoinHandle<()>>) -> Space {
+    pub fn finish(
+        mut self,
+        flow: &PolicyFlow,
+        cgroup_egress: &[String],
+        closing: &mut Vec<JoinHandle<()>>,
+    ) -> Space {
         let namespace = self.namespace.take();
-        let finished = inside(namespace.as_ref(), || self.finish_here(flow, closing));
+        let finished = inside(namespace.as_ref(), || self.finish_here(flow, cgroup_egress, closing));
         finished.unwrap_or_else(|error| {
             log::debug!("cannot return to a network namespace: {error}");
             Space::default()
         })
     }
 
-    fn finish_here(mut self, flow: &PolicyFlow, closing: &mut Vec<JoinHandle<()>>) -> Space {
+    fn finish_here(
+        mut self,
+        flow: &PolicyFlow,
+        cgroup_egress: &[String],
+        closing: &mut Vec<JoinHandle<()>>,
+    ) -> Space {
         let after = Statistics::read();
         let mut trace = SourceState { why: self.untraced.clone(), ..SourceState::default() };
         let (mut observations, mut ruleset_changed) = (Vec::new(), false);
@@ -212,7 +225,9 @@ impl Watch {
         let back = arrived.and_then(|sender| way_back(sender, flow));
         let strict = self.interfaces.iter().map(|interface| &interface.name);
         let strict = strict.filter(|name| sysctl::is_reverse_path_strict(name).unwrap_or(false)).cloned();
+        let programs = Programs { cgroup_egress: cgroup_egress.to_vec(), ..self.programs() };
         Space {
+            programs,
             refused_mark: refused_mark(&observations, flow),
             queues: queues(),
             strict: strict.collect(),
@@ -226,6 +241,25 @@ impl Watch {
             tap: SourceState { used: true, ..SourceState::default() },
             conntrack: SourceState { used: self.connection.is_some(), ..SourceState::default() },
             ruleset_changed,
+        }
+    }
+}
+
+impl Watch {
+    /// Lists the programs that the attempt's packets pass at the devices: that of the route, and that by which an
+    /// answer came in.
+    fn programs(&self) -> Programs {
+        let index = |name: &str| self.interfaces.iter().find(|i| i.name == name).map(|i| i.index);
+        let out = self.interface.as_deref().and_then(index);
+        let arrived = self.seen.iter().find(|seen| !seen.outgoing).and_then(|seen| index(&seen.interface));
+        let list = |interface: Option<u32>, list: fn(u32) -> Vec<ListedProgram>| {
+            interface.map(list).unwrap_or_default().iter().map(ToString::to_string).collect()
+        };
+        Programs {
+            egress: list(out, egress_programs),
+            ingress: list(arrived.or(out), ingress_programs),
+            xdp: list(arrived.or(out), xdp_programs),
+            cgroup_egress: Vec::new(),
         }
     }
 }
@@ -295,7 +329,9 @@ fn note_stop(step: &Step, network: &[u8], transport: &[u8], stopped: &mut Stoppe
 /// Returns a mark of the SYN for which the kernel has no route, and why.
 fn refused_mark(observations: &[Observation], flow: &PolicyFlow) -> Option<(u32, Refused)> {
     let mut syns = observations.iter().filter(|observation| observation.subject == Subject::Syn);
-    let mark = syns.find(|way| way.end().is_none() && !way.came_to("postrouting"))?.mark()?;
+    let lost =
+        |way: &&Observation| way.end().is_none() && way.came_to("output") && !way.came_to("postrouting");
+    let mark = syns.find(lost)?.mark()?;
     let marked = PolicyFlow { mark, ..*flow };
     let errno = marked.refused().ok().flatten()?;
     Some((mark, Refused { errno, by: marked.refusal().ok().flatten() }))

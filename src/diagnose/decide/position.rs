@@ -1,7 +1,7 @@
 //! What positions tell where no rule decided: the attempt's packets at netkat's own chains and at the devices.
 use super::{
     super::{
-        evidence::{Evidence, Outcome, Space},
+        evidence::{Evidence, Outcome, Programs, Space},
         finding::{Action, Certainty, Culprit, CulpritKind, Finding, Word},
         packet::{PacketKind, Subject},
     },
@@ -16,6 +16,7 @@ pub(super) fn infer(evidence: &Evidence) -> Option<Finding> {
             .or_else(|| lost_on_the_way_out(evidence, space))
             .or_else(|| lost_on_the_way_in(evidence, space))
             .or_else(|| nothing_listens(evidence, space))
+            .or_else(|| lost_on_the_node(evidence, space))
     })
 }
 
@@ -45,6 +46,38 @@ fn refused_mark(evidence: &Evidence, space: &Space) -> Option<Finding> {
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
 }
 
+/// Returns a culprit that positions leave: the only candidate, or one of several.
+fn one_of(kind: CulpritKind, candidates: Vec<String>) -> Culprit {
+    let place = match candidates.as_slice() {
+        [only] => only.clone(),
+        several => format!("one of: {}", several.join(", ")),
+    };
+    Culprit::new(Action::Drop, kind, Certainty::Inferred, place)
+}
+
+/// A packet of a pod came to the node, and did not leave it.
+fn lost_on_the_node(evidence: &Evidence, space: &Space) -> Option<Finding> {
+    let is_node = evidence.elsewhere && evidence.spaces.last().is_some_and(|last| last.name == space.name);
+    let arrived = space.at_devices(Subject::Syn, false).next()?;
+    let left = space.at_devices(Subject::Syn, true).next().is_some();
+    let forwarded = space.ways(Subject::Syn).any(|way| way.came_to("forward") || way.came_to("input"));
+    if !is_node || left || forwarded || evidence.kernel.outcome != Outcome::TimedOut {
+        return None;
+    }
+    let mut candidates = vec!["forwarding is off (net.ipv4.ip_forward)".to_owned(), "no route".to_owned()];
+    if space.reverse_path_drops > 0 {
+        candidates = vec![format!("rp_filter on {}", arrived.interface)];
+    }
+    let mut culprit = one_of(CulpritKind::Other, candidates);
+    culprit.packet = Some("syn");
+    culprit.direction = Some("in");
+    culprit.interface = Some(arrived.interface.clone());
+    culprit.namespace = space.name.clone();
+    culprit.evidence = vec!["positions (own chains, tap)".to_owned()];
+    let sentence = format!("our SYN is dropped{}", in_namespace(evidence, space));
+    Some(finding(Word::ThisHost, sentence, vec![culprit]))
+}
+
 /// The SYN came to a hook on its way out, and no further.
 fn lost_on_the_way_out(evidence: &Evidence, space: &Space) -> Option<Finding> {
     let way = space.ways(Subject::Syn).next()?;
@@ -52,23 +85,29 @@ fn lost_on_the_way_out(evidence: &Evidence, space: &Space) -> Option<Finding> {
     if left || !space.tap.used || neighbour_failed(evidence) {
         return None;
     }
-    let (sentence, place) = if way.came_to("postrouting") {
-        let interface = &evidence.raw.interface;
-        (
-            "dropped on its way out, behind netfilter",
-            format!(
-                "one of: a tc or tcx egress program, the queueing discipline of {interface}, a program of the control group"
-            ),
-        )
+    let (sentence, mut culprit) = if way.came_to("postrouting") {
+        let Programs { egress, cgroup_egress, .. } = &space.programs;
+        let mut candidates = egress.clone();
+        candidates.extend(cgroup_egress.iter().cloned());
+        let kind = match (egress.is_empty(), cgroup_egress.is_empty()) {
+            (false, true) => CulpritKind::TcProgram,
+            (true, false) => CulpritKind::CgroupProgram,
+            _ => CulpritKind::Other,
+        };
+        if candidates.is_empty() {
+            candidates.push(format!("the queueing discipline of {}", evidence.raw.interface));
+            candidates.push("a program that the kernel did not list".to_owned());
+        }
+        let mut culprit = one_of(kind, candidates);
+        culprit.remedy = Some(format!("tc filter show dev {} egress", evidence.raw.interface));
+        ("dropped on its way out, behind netfilter", culprit)
     } else if way.came_to("output") {
-        (
-            "lost between output and postrouting",
-            "one of: a netfilter program, a route for its mark".to_owned(),
-        )
+        let candidates = vec!["a netfilter program".to_owned(), "a route for its mark".to_owned()];
+        ("lost between output and postrouting", one_of(CulpritKind::Other, candidates))
     } else {
         return None;
     };
-    let mut culprit = Culprit::new(Action::Drop, CulpritKind::Other, Certainty::Inferred, place);
+    culprit.interface = Some(evidence.raw.interface.clone()).filter(|_| way.came_to("postrouting"));
     culprit.packet = Some("syn");
     culprit.direction = Some("out");
     culprit.namespace = space.name.clone();
@@ -89,8 +128,13 @@ fn lost_on_the_way_in(evidence: &Evidence, space: &Space) -> Option<Finding> {
     let came_to = |hook| space.ways(subject).any(|way| way.came_to(hook));
     let interface = &arrived.interface;
     let mut culprit = if !came_to("prerouting") {
-        let place = format!("one of: a tc or tcx ingress program on {interface}");
-        Culprit::new(Action::Drop, CulpritKind::Other, Certainty::Inferred, place)
+        let mut candidates = space.programs.ingress.clone();
+        if candidates.is_empty() {
+            candidates.push(format!("a program at the ingress of {interface} that the kernel did not list"));
+        }
+        let mut culprit = one_of(CulpritKind::TcProgram, candidates);
+        culprit.remedy = Some(format!("tc filter show dev {interface} ingress"));
+        culprit
     } else if came_to("input") || came_to("forward") {
         return None;
     } else if space.reverse_path_drops > 0 {
@@ -174,7 +218,13 @@ pub(super) fn not_here(evidence: &Evidence) -> Option<Finding> {
                 return None;
             }
             let syns = count(left.len() as u64, "SYN");
-            format!("{syns} left {} unchanged, and nothing came back", first.interface)
+            let xdp = match last.programs.xdp.as_slice() {
+                [] => String::new(),
+                programs => {
+                    format!("; or {} dropped the answer, which no tap sees before", programs.join(" or "))
+                }
+            };
+            format!("{syns} left {} unchanged, and nothing came back{xdp}", first.interface)
         }
         _ => return None,
     };

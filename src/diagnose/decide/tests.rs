@@ -45,6 +45,9 @@ fn silent(space: Space) -> Evidence {
         refused: None,
         neighbour: None,
         user: 0,
+        cgroup: None,
+        connect_programs: Vec::new(),
+        elsewhere: false,
     }
 }
 
@@ -202,7 +205,7 @@ fn not_here_takes_a_syn_that_was_seen_leaving() {
     evidence.raw = raw(Outcome::TimedOut);
     let text = told(&evidence);
     assert!(text.starts_with("this host: our SYN is dropped on its way out"), "{text}");
-    assert!(text.contains("[inferred: one of: a tc or tcx egress program"), "{text}");
+    assert!(text.contains("[inferred: one of: the queueing discipline of eth0, a program"), "{text}");
 
     evidence.spaces[0].tap = SourceState::unused("closed");
     assert!(told(&evidence).starts_with("unknown: "), "{}", told(&evidence));
@@ -229,7 +232,10 @@ fn a_silent_neighbour_is_not_here() {
 fn answers_that_come_in_and_go_no_further_are_located() {
     let seen = [(syn(), true), (syn_ack(), false)];
     let text = told(&silent(space(vec![own(syn(), "output")], &seen)));
-    assert!(text.contains("[inferred: one of: a tc or tcx ingress program on eth0]"), "{text}");
+    assert!(
+        text.contains("[inferred: a program at the ingress of eth0 that the kernel did not list]"),
+        "{text}"
+    );
     let prerouting = step(syn_ack(), 2, true, "prerouting", TraceVerdict::Continue);
     let mut here = space(vec![own(syn(), "output"), prerouting], &seen);
     here.reverse_path_drops = 2;

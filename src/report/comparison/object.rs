@@ -43,6 +43,10 @@ struct Target {
 struct Probe {
     /// The user of the kernel's attempt.
     user: u32,
+    /// The folder of its control group; null where no hierarchy of version 2 is mounted.
+    cgroup: Option<String>,
+    /// The number of its network namespace.
+    netns: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -155,7 +159,7 @@ impl Object {
                 port: target.address.port(),
                 protocol: "tcp",
             },
-            probe: Probe { user: evidence.user },
+            probe: Probe { user: evidence.user, cgroup: evidence.cgroup.clone(), netns: target.netns },
             kernel: Kernel::new(evidence),
             raw,
             culprits: finding.culprits.iter().cloned().map(Blamed::new).collect(),

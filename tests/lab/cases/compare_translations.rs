@@ -127,7 +127,8 @@ fn a_service_of_nftables() {
     // A Service without an endpoint.
     nft(
         &pair.host,
-        "add element ip kube-proxy no-endpoint-services { 10.111.111.129 . tcp . 80 : goto reject-chain }",
+        "delete element ip kube-proxy service-ips { 10.111.111.129 . tcp . 80 }
+        add element ip kube-proxy no-endpoint-services { 10.111.111.129 . tcp . 80 : goto reject-chain }",
     );
     let output = netkat(&pair.host, "--compare --exit-verdict -w 1s 10.111.111.129 80").run();
     let text = output.text();

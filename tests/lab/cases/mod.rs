@@ -3,6 +3,8 @@ mod assumptions;
 mod changes;
 mod clients;
 mod company;
+mod compare_pods;
+mod compare_programs;
 mod compare_report;
 mod compare_routes;
 mod compare_rules;

@@ -138,3 +138,8 @@ pub fn wait_until_equal(what: &str, before: &str, now: impl Fn() -> String) {
         thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// Returns an output's text without what differs from run to run.
+pub fn steady_text(output: &Output) -> String {
+    output.text().lines().map(steady).collect::<Vec<_>>().join("\n")
+}
