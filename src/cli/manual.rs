@@ -118,7 +118,7 @@ Hosts limit how many ICMP errors they send: Linux sends six at once, then one a 
   inconsistent     three trials differ, and nothing explains it
   not here         the SYN left this host as it was, and failed beyond it
   unknown          the kernel did not connect, and nothing was seen to stop it
-by names the place and the rule, which what it belongs to, kernel and raw how both paths ended, proof the evidence, try a command that shows more. What follows from positions and counters alone is marked (inferred). The server sees two connections that are reset. While the kernel's attempt lasts, a table netkat-trace-NUMBER marks its packets for tracing; it needs CAP_NET_ADMIN, the packet socket CAP_NET_RAW, and netkat's own path CAP_BPF. Rules of iptables-legacy are not traced.
+by names the place and the rule, which what it belongs to, kernel and raw how both paths ended, proof the evidence, try a command that shows more. What follows from positions and counters alone is marked (inferred). The server sees two connections that are reset. While the kernel's attempt lasts, a table netkat-trace-NUMBER marks its packets for tracing; it needs CAP_NET_ADMIN, the packet socket CAP_NET_RAW, and netkat's own path CAP_BPF. Rules of iptables-legacy are not traced but inferred from their counters, by rounds of 3 and 7 further connections; programs at tc and of control groups from the places where the packet was seen.
 --json prints an object of its own, which docs/compare.schema.json describes.",
     ),
     (

@@ -2,6 +2,7 @@
 //!
 //! Nothing is guessed. "proven" takes an event about this very packet; "not here" takes the SYN seen leaving;
 //! what positions and counters leave is "inferred".
+mod legacy;
 mod place;
 mod position;
 
@@ -181,6 +182,7 @@ fn translation(evidence: &Evidence) -> Option<Culprit> {
         let by_rule = space
             .translation()
             .and_then(|(observation, index, _)| place::culprit(space, observation, index, Action::Translate));
+        let by_rule = by_rule.or_else(|| legacy::translation(evidence, space));
         let mut culprit = by_rule.unwrap_or_else(|| {
             let place = "an existing conntrack entry, or a program that translates".to_owned();
             let mut culprit =

@@ -1,5 +1,6 @@
 //! The evidence: what each source saw of the attempt.
 use super::{
+    legacy::LegacySuspect,
     observation::{Observation, Step},
     packet::{PacketHeader, Subject},
 };
@@ -102,6 +103,23 @@ pub(crate) struct Programs {
     pub cgroup_egress: Vec<String>,
 }
 
+/// What the counters of iptables-legacy say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LegacyEvidence {
+    /// There are such tables.
+    pub present: bool,
+    /// Why they could not be read.
+    pub unreadable: Option<String>,
+    /// Rules that may have ended a packet.
+    pub suspects: Vec<LegacySuspect>,
+    /// Rules that could have, before the rounds.
+    pub considered: usize,
+    /// Connections of each round.
+    pub rounds: Vec<usize>,
+    /// Rules that may have translated the SYN.
+    pub translations: Vec<LegacySuspect>,
+}
+
 /// What was seen in one network namespace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Space {
@@ -128,6 +146,7 @@ pub(crate) struct Space {
     pub strict: Vec<String>,
     /// The interface of the way back to an answer's sender.
     pub way_back: Option<String>,
+    pub legacy: LegacyEvidence,
     /// Programs that packets pass at the devices.
     pub programs: Programs,
 }

@@ -67,6 +67,8 @@ impl Action {
 pub(crate) enum CulpritKind {
     NftRule,
     NftPolicy,
+    LegacyRule,
+    LegacyPolicy,
     Route,
     PolicyRule,
     ReversePathFilter,
@@ -83,6 +85,8 @@ impl CulpritKind {
         match self {
             CulpritKind::NftRule => "nft rule",
             CulpritKind::NftPolicy => "nft policy",
+            CulpritKind::LegacyRule => "iptables-legacy rule",
+            CulpritKind::LegacyPolicy => "iptables-legacy policy",
             CulpritKind::Route => "route",
             CulpritKind::PolicyRule => "policy rule",
             CulpritKind::ReversePathFilter => "rp_filter",

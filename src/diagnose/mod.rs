@@ -7,16 +7,18 @@ pub(crate) mod belongs;
 mod decide;
 mod evidence;
 mod finding;
+mod legacy;
 mod observation;
 mod packet;
-#[allow(dead_code, unused_imports, reason = "rules of iptables-legacy are not traced yet")]
 pub(crate) mod rule_text;
 
 pub(crate) use decide::decide;
 pub(crate) use evidence::{
-    Evidence, KernelPath, NeighbourState, Outcome, Programs, RawPath, Refused, Seen, SourceState, Space,
+    Evidence, KernelPath, LegacyEvidence, NeighbourState, Outcome, Programs, RawPath, Refused, Seen,
+    SourceState, Space,
 };
 pub(crate) use finding::{Certainty, Culprit, Finding, Word};
+pub(crate) use legacy::Lineup;
 pub(crate) use observation::{Ends, Observation, RuleFacts, Step, join};
 pub(crate) use packet::Subject;
 pub use packet::{PacketHeader, PacketKind};

@@ -283,6 +283,20 @@ fn open(socket: &Socket, order: &AttemptOrder) -> io::Result<()> {
     Ok(())
 }
 
+/// Begins a connection of this process's own, which is reset when the socket is dropped. The order's identity does
+/// not count.
+///
+/// # Errors
+/// Those of socket(2), bind(2) and connect(2).
+pub fn begin_attempt(order: &AttemptOrder) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(order.remote), Type::STREAM, Some(Protocol::TCP))?;
+    open(&socket, order)?;
+    match socket.connect(&SockAddr::from(order.remote)) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
 /// Connects; `None` if the input ends first.
 fn attempt(socket: &Socket, remote: SocketAddr, input: BorrowedFd) -> io::Result<Option<AttemptOutcome>> {
     let start = Instant::now();

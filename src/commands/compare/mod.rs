@@ -5,6 +5,7 @@
 //! attempt, privileges given up, decision, output. Everything that a rule's text needs is read while the
 //! attempt lasts, so the decision asks nobody.
 mod kernel_path;
+mod legacy;
 mod raw_path;
 mod ruleset;
 mod watch;
@@ -13,7 +14,7 @@ use super::Attempt;
 use crate::{
     diagnose::{Evidence, Finding, NeighbourState, Outcome, RawPath, Refused, Space, Word, decide},
     host::{cgroup, neighbour, policy_route::PolicyFlow, route::Query},
-    kernel::{AttemptOrder, AttemptUser, StandIn, cgroup_programs},
+    kernel::{AttemptOrder, AttemptUser, StandIn, begin_attempt, cgroup_programs},
     process::{
         capability::{self, Capability},
         namespace,
@@ -30,6 +31,7 @@ use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 use watch::{Settings, Watch};
@@ -37,6 +39,8 @@ use watch::{Settings, Watch};
 /// Time that a trace table's rules may outlive netkat, beside the attempt's, where the table has no owner.
 const AFTERLIFE: Duration = Duration::from_secs(5);
 
+/// Time for the packets of a round of connections.
+const ROUND: Duration = Duration::from_millis(20);
 /// Maximum trials where nothing explains a difference.
 const TRIALS: usize = 3;
 
@@ -172,6 +176,11 @@ impl Compare {
             list.into_iter().flatten().map(|program| program.to_string()).collect::<Vec<_>>()
         };
         stand_in.end();
+        if kernel.outcome != Outcome::Connected {
+            // Before the watch ends: the further connections are not the attempt's.
+            let probe = |connections| self.probe(local, connections);
+            watches.iter_mut().for_each(|watch| watch.question_legacy(&probe));
+        }
         let mut closing = Vec::new();
         let spaces: Vec<Space> =
             watches.into_iter().map(|watch| watch.finish(&flow, &programs(false), &mut closing)).collect();
@@ -198,6 +207,26 @@ impl Compare {
             elsewhere: self.node.is_some(),
         };
         Ok((evidence, raw_report))
+    }
+
+    /// Makes so many connections of the kernel's at once, each from a port of its own, and resets them.
+    fn probe(&self, local: Option<SocketAddr>, connections: usize) {
+        let sockets: Vec<_> = (0..connections)
+            .filter_map(|_| {
+                let local = local.map(|local| SocketAddr::new(local.ip(), 0));
+                let order = AttemptOrder {
+                    local,
+                    remote: self.remote,
+                    interface: self.interface.clone(),
+                    user: None,
+                    cgroup: None,
+                    namespace: None,
+                };
+                begin_attempt(&order).inspect_err(|error| log::debug!("a probe failed: {error}")).ok()
+            })
+            .collect();
+        thread::sleep(ROUND);
+        drop(sockets);
     }
 
     /// Returns the address to bind: connect(2)'s own choice, and the chosen port.

@@ -1,10 +1,10 @@
 //! The watch over one network namespace: trace table, trace, tap, rules, conntrack and counters, from before
 //! the kernel's attempt until after it.
-use super::{failed, ruleset::Ruleset};
+use super::{failed, legacy::LegacyWatch, ruleset::Ruleset};
 use crate::{
     diagnose::{
-        Ends, Observation, PacketHeader, PacketKind, Programs, Refused, Seen, SourceState, Space, Step,
-        Subject, join, rule_text::Headers,
+        Ends, LegacyEvidence, Observation, PacketHeader, PacketKind, Programs, Refused, Seen, SourceState,
+        Space, Step, Subject, join, rule_text::Headers,
     },
     host::{
         conntrack,
@@ -13,10 +13,11 @@ use crate::{
         nf_trace::{TraceEvent, TraceKind, TraceMonitor, TraceVerdict},
         policy_route::PolicyFlow,
         route,
+        rules::Family,
         statistics::Statistics,
         sysctl,
     },
-    kernel::{ListedProgram, TraceTable, egress_programs, ingress_programs, xdp_programs},
+    kernel::{LegacyBlob, ListedProgram, TraceTable, egress_programs, ingress_programs, xdp_programs},
     link::Observer,
     net::{FiveTuple, Protocol},
     process::namespace::inside,
@@ -75,6 +76,9 @@ pub(super) struct Watch {
     before: Statistics,
     ends: Ends,
     connection: Option<conntrack::Connection>,
+    legacy: LegacyWatch,
+    /// What the counters say, once they were asked.
+    questioned: Option<LegacyEvidence>,
     pub stopped: Stopped,
 }
 
@@ -104,6 +108,7 @@ impl Watch {
     }
 
     fn open_here(settings: &Settings) -> Result<Watch, Error> {
+        let family = if settings.end.is_ipv4() { Family::V4 } else { Family::V6 };
         let interfaces = interface::all()?;
         let before = Statistics::read();
         let tap = Observer::open(settings.end.port())?;
@@ -127,6 +132,8 @@ impl Watch {
             before,
             ends,
             connection: None,
+            legacy: LegacyWatch::open(family),
+            questioned: None,
             stopped: Stopped::default(),
         })
     }
@@ -185,6 +192,31 @@ impl Watch {
         }
     }
 
+    /// Asks the counters of iptables-legacy which rule ended the attempt's packets, where no traced rule did.
+    /// `probe` makes so many further connections.
+    pub fn question_legacy(&mut self, probe: &dyn Fn(usize)) {
+        if !self.legacy.is_present() || self.stopped.any {
+            return;
+        }
+        let of = |subject, outgoing| {
+            self.seen.iter().any(|seen| seen.subject == subject && seen.outgoing == outgoing)
+        };
+        let left = of(Subject::Syn, true);
+        let answered =
+            [Subject::SynAck, Subject::Reset, Subject::Icmp].iter().any(|subject| of(*subject, false));
+        if left && !answered {
+            // Beyond this host: no rule of it is to blame.
+            return;
+        }
+        let namespace = self.namespace.as_ref();
+        let read = || inside(namespace, || self.legacy.read()).unwrap_or_default();
+        let round = |connections| {
+            probe(connections);
+            read()
+        };
+        self.questioned = Some(self.legacy.evidence(read(), left, Some(round)));
+    }
+
     /// Ends the watch, and returns what was seen. `flow` is the attempt as policy rules look at it. A thread in
     /// `closing` removes the trace table: the kernel takes some 12 ms to free an owned one.
     pub fn finish(
@@ -226,7 +258,11 @@ impl Watch {
         let strict = self.interfaces.iter().map(|interface| &interface.name);
         let strict = strict.filter(|name| sysctl::is_reverse_path_strict(name).unwrap_or(false)).cloned();
         let programs = Programs { cgroup_egress: cgroup_egress.to_vec(), ..self.programs() };
+        let legacy = self.questioned.take().unwrap_or_else(|| {
+            self.legacy.evidence(self.legacy.read(), true, None::<fn(usize) -> Vec<LegacyBlob>>)
+        });
         Space {
+            legacy,
             programs,
             refused_mark: refused_mark(&observations, flow),
             queues: queues(),

@@ -160,10 +160,13 @@ fn place(tool: &str, step: &Step, table: &str, chains: &[String], untouched: boo
     format!("{head}, chain {chain}, {number}{way}")
 }
 
+/// Returns a word as a shell reads it.
+pub(super) fn quoted(word: &str) -> String {
+    shlex::try_quote(word).map_or_else(|_| word.to_owned(), |word| word.into_owned())
+}
+
 /// Returns the command that lists a rule.
 fn remedy(tool: &str, family: &str, table: &str, chain: &str, position: Option<(usize, usize)>) -> String {
-    let quoted =
-        |word: &str| shlex::try_quote(word).map_or_else(|_| word.to_owned(), |word| word.into_owned());
     match tool {
         "iptables-nft" | "ip6tables-nft" => {
             let table = if table == "filter" { String::new() } else { format!("-t {table} ") };

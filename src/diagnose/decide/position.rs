@@ -5,14 +5,15 @@ use super::{
         finding::{Action, Certainty, Culprit, CulpritKind, Finding, Word},
         packet::{PacketKind, Subject},
     },
-    finding, in_namespace, place, refusal_culprit, subject_words,
+    finding, in_namespace, legacy, place, refusal_culprit, subject_words,
 };
 use crate::net::count;
 
 /// Returns what positions, counters and look-ups leave as the culprit.
 pub(super) fn infer(evidence: &Evidence) -> Option<Finding> {
     evidence.spaces.iter().find_map(|space| {
-        refused_mark(evidence, space)
+        legacy::infer(evidence, space)
+            .or_else(|| refused_mark(evidence, space))
             .or_else(|| lost_on_the_way_out(evidence, space))
             .or_else(|| lost_on_the_way_in(evidence, space))
             .or_else(|| nothing_listens(evidence, space))

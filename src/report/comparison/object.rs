@@ -268,8 +268,19 @@ fn sources(spaces: &[Space]) -> BTreeMap<&'static str, Source> {
     BTreeMap::from([
         ("nft trace", Source::new(&space.trace, space.trace.used)),
         ("taps", Source::new(&space.tap, false)),
+        ("iptables-legacy", legacy_source(space)),
         ("conntrack", Source::new(&space.conntrack, false)),
     ])
+}
+
+/// Returns the state of iptables-legacy's counters as a source.
+fn legacy_source(space: &Space) -> Source {
+    let legacy = &space.legacy;
+    let why = match &legacy.unreadable {
+        Some(error) => Some(format!("the tables' names cannot be read: {error}")),
+        None => (!legacy.present).then(|| "no legacy tables".to_owned()),
+    };
+    Source { used: legacy.present, why, events: None, lost: None }
 }
 
 fn milliseconds(time: Duration) -> f64 {

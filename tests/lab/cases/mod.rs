@@ -3,6 +3,7 @@ mod assumptions;
 mod changes;
 mod clients;
 mod company;
+mod compare_legacy;
 mod compare_pods;
 mod compare_programs;
 mod compare_report;
