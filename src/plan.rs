@@ -1,6 +1,7 @@
 //! Planning: makes flags and the host's answers into a command that is ready to run.
 //!
 //! Everything is decided and checked here, before anything is opened.
+mod compare;
 mod flags;
 mod groups;
 mod listen;
@@ -12,7 +13,7 @@ mod sniff_filter;
 
 use crate::{
     cli::Cli,
-    commands::{Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff, list_interfaces},
+    commands::{Compare, Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff, list_interfaces},
     host::{
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
@@ -22,11 +23,16 @@ use crate::{
     runtime::EgressError,
     sniffer::filter::FilterError,
 };
+use compare::compare;
 use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
 use sniff::{check_line_form, sniff, sniffing_flag};
-use std::{net::SocketAddr, path::Path};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 /// A command that is ready to run.
 #[derive(Debug)]
@@ -41,6 +47,7 @@ enum Command {
     Sniff(Sniff),
     ListInterfaces,
     Scan(Scan),
+    Compare(Box<Compare>),
 }
 
 /// The reason why there is no plan.
@@ -60,6 +67,10 @@ pub(crate) enum PlanError {
     Interface(#[from] InterfaceError),
     #[error("{0} is not an address of this host; listen on one of: {1}")]
     NotLocal(ScopedIp, String),
+    #[error("cannot enter the network namespace {}: {error}; it needs CAP_SYS_ADMIN (run with sudo)", path.display())]
+    Namespace { path: PathBuf, error: io::Error },
+    #[error("cannot tell what process {pid} is: {error}")]
+    Process { pid: u32, error: io::Error },
     #[error("no interface of this host is up and has an address to listen on")]
     NowhereToListen,
 }
@@ -123,6 +134,7 @@ impl Plan {
             Command::Sniff(sniff) => sniff.run(),
             Command::ListInterfaces => list_interfaces(),
             Command::Scan(scan) => scan.run(report),
+            Command::Compare(compare) => compare.run(report),
         }?)
     }
 }
@@ -149,6 +161,9 @@ impl Command {
             return usage(
                 "--reject answers by a reset, which UDP does not have; without it, other hosts get no answer",
             );
+        }
+        if cli.compare {
+            return Ok(Command::Compare(Box::new(compare(cli)?)));
         }
         if cli.scan {
             return Ok(Command::Scan(scan(cli)?));

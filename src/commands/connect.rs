@@ -60,7 +60,12 @@ impl Attempt {
     }
 
     /// Completes the handshake.
-    fn dial(&self, opened: &mut Opened, wait: Duration, report: &mut JsonReport) -> Result<FiveTuple, Error> {
+    pub(super) fn dial(
+        &self,
+        opened: &mut Opened,
+        wait: Duration,
+        report: &mut JsonReport,
+    ) -> Result<FiveTuple, Error> {
         let start = opened.engine.reactor.now();
         let Opened { engine, origin } = opened;
         let tuple = origin.dial(engine, self.remote.port());

@@ -1,6 +1,7 @@
 //! The outcome of a run, for users and scripts: errors, verdicts, exit statuses, the JSON object, hints,
 //! log lines.
 pub(crate) mod advice;
+mod comparison;
 mod error;
 pub mod exit;
 mod failure;
@@ -9,6 +10,7 @@ mod json_report;
 pub mod logging;
 mod verdict;
 
+pub(crate) use comparison::{ComparedTarget, Comparison};
 pub(crate) use error::Error;
 pub use failure::Failure;
 pub(crate) use hint::Hint;
