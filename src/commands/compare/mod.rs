@@ -4,17 +4,20 @@
 //! Order: stand-in bound, watch opened, kernel's attempt, its end by a reset, watch closed, netkat's
 //! attempt, privileges given up, decision, output. Everything that a rule's text needs is read while the
 //! attempt lasts, so the decision asks nobody.
+mod aftermath;
+mod ends;
 mod kernel_path;
 mod legacy;
 mod raw_path;
 mod ruleset;
+mod traced;
 mod watch;
 
 use super::Attempt;
 use crate::{
-    diagnose::{Evidence, Finding, NeighbourState, Outcome, RawPath, Refused, Space, Word, decide},
-    host::{cgroup, neighbour, policy_route::PolicyFlow, route::Query},
-    kernel::{AttemptOrder, AttemptUser, StandIn, begin_attempt, cgroup_programs},
+    diagnose::{Evidence, Finding, Outcome, RawPath, Refused, Space, Word, decide},
+    host::{cgroup, policy_route::PolicyFlow, route::Query},
+    kernel::{AttemptOrder, AttemptUser, StandIn, cgroup_programs},
     process::{
         capability::{self, Capability},
         namespace,
@@ -22,16 +25,15 @@ use crate::{
         signals::Signals,
     },
     report::{ComparedTarget, Comparison, Error, JsonReport},
-    runtime::{EgressError, Hop},
+    runtime::EgressError,
     stdio::{self, Writer},
 };
 use kernel_path::KernelAttempt;
 use std::{
     fs::{self, File},
     io::{self, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    thread,
     time::{Duration, Instant},
 };
 use watch::{Settings, Watch};
@@ -124,7 +126,7 @@ impl Compare {
     fn gather(&self) -> Result<(Evidence, JsonReport), Error> {
         let signals = Signals::catch().map_err(failed("watch for signals"))?;
         let order = AttemptOrder {
-            local: self.attempt.as_ref().ok().map(|attempt| self.local(attempt)),
+            local: self.local(),
             remote: self.remote,
             interface: self.interface.clone(),
             user: self.identity.user.clone(),
@@ -138,6 +140,7 @@ impl Compare {
             let settings = Settings {
                 name: if self.node.is_some() { "pod" } else { "here" },
                 end,
+                neighbour: self.unresolved(),
                 interface: self.attempt.as_ref().ok().map(|attempt| attempt.egress.interface.name.as_str()),
                 lifetime: self.wait + AFTERLIFE,
                 owner: self.owner,
@@ -145,7 +148,7 @@ impl Compare {
             watches.push(Watch::open(&settings, None)?);
             if let Some(node) = &self.node {
                 let node = node.try_clone().map_err(failed("watch another network namespace"))?;
-                let settings = Settings { name: "node", interface: None, ..settings };
+                let settings = Settings { name: "node", interface: None, neighbour: None, ..settings };
                 watches.push(Watch::open(&settings, Some(node))?);
             }
         }
@@ -207,53 +210,6 @@ impl Compare {
             elsewhere: self.node.is_some(),
         };
         Ok((evidence, raw_report))
-    }
-
-    /// Makes so many connections of the kernel's at once, each from a port of its own, and resets them.
-    fn probe(&self, local: Option<SocketAddr>, connections: usize) {
-        let sockets: Vec<_> = (0..connections)
-            .filter_map(|_| {
-                let local = local.map(|local| SocketAddr::new(local.ip(), 0));
-                let order = AttemptOrder {
-                    local,
-                    remote: self.remote,
-                    interface: self.interface.clone(),
-                    user: None,
-                    cgroup: None,
-                    namespace: None,
-                };
-                begin_attempt(&order).inspect_err(|error| log::debug!("a probe failed: {error}")).ok()
-            })
-            .collect();
-        thread::sleep(ROUND);
-        drop(sockets);
-    }
-
-    /// Returns the address to bind: connect(2)'s own choice, and the chosen port.
-    fn local(&self, attempt: &Attempt) -> SocketAddr {
-        let source = match attempt.setup.persona {
-            // The kernel's path stays the kernel's.
-            Some(_) => self.query.source.unwrap_or(match self.remote {
-                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            }),
-            None => attempt.egress.source,
-        };
-        let mut local = SocketAddr::new(source, attempt.setup.port);
-        if let (SocketAddr::V6(local), SocketAddr::V6(remote)) = (&mut local, self.remote) {
-            local.set_scope_id(remote.scope_id());
-        }
-        local
-    }
-
-    /// Returns the next hop's state in the neighbour table.
-    fn neighbour(&self) -> Option<NeighbourState> {
-        let egress = &self.attempt.as_ref().ok()?.egress;
-        let Hop::Address(address) = egress.next_hop else { return None };
-        let entry = neighbour::lookup(egress.interface.index, address).ok().flatten()?;
-        use neighbour::NeighbourState::{Failed, Incomplete};
-        let failed = matches!(entry.state, Failed | Incomplete);
-        Some(NeighbourState { address, interface: egress.interface.name.clone(), failed })
     }
 }
 
