@@ -205,6 +205,11 @@ fn terminal(evidence: &Evidence) -> Option<Finding> {
         let ended = space.observations.iter().filter(|observation| observation.end().is_some());
         candidates.extend(ended.map(|observation| (observation.subject, place, space, observation)));
     }
+    // A question that was dropped and asked again, or an answer that came twice, is no culprit.
+    let resolved = !evidence.neighbour.as_ref().is_some_and(|neighbour| neighbour.failed);
+    candidates.retain(|(subject, ..)| {
+        !(resolved && matches!(subject, Subject::NeighbourQuestion | Subject::NeighbourAnswer))
+    });
     candidates.sort_by_key(|(subject, place, ..)| (*subject, *place));
     let (subject, _, space, observation) = candidates.into_iter().next()?;
     let (index, step) = observation.end()?;
@@ -235,6 +240,8 @@ fn subject_words(subject: Subject) -> &'static str {
         Subject::SynAck => "the answer (SYN-ACK)",
         Subject::Icmp => "the ICMP error",
         Subject::Reset => "the answer (RST)",
+        Subject::NeighbourQuestion => "the question for the neighbour",
+        Subject::NeighbourAnswer => "the neighbour's answer",
     }
 }
 

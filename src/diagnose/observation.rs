@@ -114,6 +114,19 @@ impl Ends {
         }
     }
 
+    /// Returns what a traced packet is. A trace holds too little of an ICMP error to show what it quotes, and of
+    /// neighbour discovery to show for whom it asks, but netkat's own rules mark only those of the attempt.
+    pub fn traced_subject(&self, header: &PacketHeader, step: &Step) -> Option<Subject> {
+        let marked = step.own && step.event.kind == TraceKind::Rule;
+        self.subject(header).or(match header.kind {
+            _ if !marked => None,
+            PacketKind::Icmp { .. } => Some(Subject::Icmp),
+            PacketKind::Neighbour { answer: false } => Some(Subject::NeighbourQuestion),
+            PacketKind::Neighbour { answer: true } => Some(Subject::NeighbourAnswer),
+            _ => None,
+        })
+    }
+
     /// Takes the sequence number of the attempt's SYN.
     pub fn learn(&mut self, header: &PacketHeader) {
         let ours = header.kind == PacketKind::Syn && self.local.iter().any(|end| same(end, &header.source));
@@ -137,11 +150,7 @@ pub(crate) fn join(steps: Vec<Step>, ends: &mut Ends) -> Vec<Observation> {
         let event = &step.event;
         if let Some(header) = PacketHeader::of_parts(&event.network_header, &event.transport_header) {
             ends.learn(&header);
-            // A trace holds too little of an ICMP error to show what it quotes, but netkat's own rules mark
-            // only errors that quote the attempt.
-            let marked = step.own && event.kind == TraceKind::Rule;
-            let icmp = matches!(header.kind, PacketKind::Icmp { .. }) && marked;
-            let subject = ends.subject(&header).or(icmp.then_some(Subject::Icmp));
+            let subject = ends.traced_subject(&header, &step);
             let known = current.get(&event.id).copied().flatten();
             let goes_on = known.filter(|index| {
                 observations.get(*index).is_some_and(|observation| continues(observation, &header, &step))

@@ -21,7 +21,14 @@ pub enum PacketKind {
     Reset,
     Fin,
     Ack,
-    Icmp { kind: u8, code: u8 },
+    Icmp {
+        kind: u8,
+        code: u8,
+    },
+    /// ARP or neighbour discovery: a question, or an answer.
+    Neighbour {
+        answer: bool,
+    },
     Other,
 }
 
@@ -36,6 +43,10 @@ pub(crate) enum Subject {
     Icmp,
     /// A reset that answers the SYN.
     Reset,
+    /// A question for the next hop's link address.
+    NeighbourQuestion,
+    /// The answer to it.
+    NeighbourAnswer,
 }
 
 /// The headers of a packet.
@@ -65,6 +76,9 @@ impl PacketHeader {
 
     /// Reads network and transport header, which a trace reports apart.
     pub fn of_parts(network_header: &[u8], transport_header: &[u8]) -> Option<PacketHeader> {
+        if let Some(arp) = arp(network_header) {
+            return Some(arp);
+        }
         let (addresses, protocol, _) = network(network_header)?;
         transport(addresses, protocol, transport_header)
     }
@@ -114,12 +128,34 @@ fn transport((from, to): (IpAddr, IpAddr), protocol: u8, bytes: &[u8]) -> Option
             };
         }
         ip_protocol::ICMP | ip_protocol::ICMPV6 => {
-            header.kind = PacketKind::Icmp { kind: *bytes.first()?, code: *bytes.get(1)? };
+            let kind = *bytes.first()?;
+            header.kind = match kind {
+                // Neighbour solicitation and advertisement (RFC 4861, sections 4.3 and 4.4).
+                135 | 136 if from.is_ipv6() => PacketKind::Neighbour { answer: kind == 136 },
+                _ => PacketKind::Icmp { kind, code: *bytes.get(1)? },
+            };
             header.quoted = bytes.get(ICMP_HEADER..).and_then(quoted);
         }
         _ => {}
     }
     Some(header)
+}
+
+/// Reads ARP for IPv4 over Ethernet (RFC 826): sender and target are its source and destination.
+fn arp(bytes: &[u8]) -> Option<PacketHeader> {
+    (bytes.get(..6)? == [0, 1, 8, 0, 6, 4]).then_some(())?;
+    let address = |at: usize| {
+        let bytes = bytes.get(at..)?.first_chunk::<4>()?;
+        Some(SocketAddr::new(IpAddr::from(*bytes), 0))
+    };
+    Some(PacketHeader {
+        source: address(14)?,
+        destination: address(24)?,
+        kind: PacketKind::Neighbour { answer: *bytes.get(7)? == 2 },
+        sequence: 0,
+        acknowledgment: 0,
+        quoted: None,
+    })
 }
 
 /// Reads source and destination of a quoted TCP packet.

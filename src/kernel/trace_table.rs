@@ -38,6 +38,7 @@ const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
 /// NFPROTO_*.
 const INET: u8 = 1;
+const ARP: u8 = 3;
 const NETDEV: u8 = 5;
 const BRIDGE: u8 = 7;
 /// NFT_TABLE_F_OWNER.
@@ -46,6 +47,8 @@ const OWNER: u32 = 2;
 const FIRST: i32 = -0x7fff_ffff;
 /// The hooks of family inet, by their numbers (enum nf_inet_hooks).
 const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postrouting"];
+/// The hooks of family arp (linux/netfilter_arp.h).
+const ARP_HOOKS: [&str; 2] = ["input", "output"];
 /// The beginning of the tables' names; a number follows.
 const PREFIX: &str = "netkat-trace-";
 /// The set of ports whose packets are marked, where tables have no owner.
@@ -56,6 +59,17 @@ const SET_TIMEOUT: u32 = 0x10;
 const PORT_TYPE: u32 = 13;
 /// Receive buffer of the table's socket, in bytes: the errors of a batch.
 const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Where the table has chains, beside all hooks of family inet.
+#[derive(Clone, Debug, Default)]
+pub struct TracePlaces {
+    /// The devices at whose ingress there is a chain.
+    pub devices: Vec<String>,
+    /// There are bridges.
+    pub bridges: bool,
+    /// ARP is of interest.
+    pub arp: bool,
+}
 
 /// A chain of the table.
 #[derive(Clone, Debug)]
@@ -81,24 +95,18 @@ pub struct TraceTable {
 }
 
 impl TraceTable {
-    /// Makes the table in the calling thread's network namespace, with a chain at the ingress of each of
-    /// `devices`, and one in bridges if there are any. Marks nothing before [`TraceTable::watch`].
+    /// Makes the table in the calling thread's network namespace. Marks nothing before [`TraceTable::watch`].
     ///
     /// `lifetime` bounds the marking where tables have no owner; `owner` false pretends that.
     ///
     /// # Errors
     /// EPERM without CAP_NET_ADMIN, EOPNOTSUPP and the like where the kernel lacks nf_tables.
-    pub fn create(
-        devices: &[String],
-        bridges: bool,
-        lifetime: Duration,
-        owner: bool,
-    ) -> Result<TraceTable, NetlinkError> {
+    pub fn create(places: &TracePlaces, lifetime: Duration, owner: bool) -> Result<TraceTable, NetlinkError> {
         let id = getrandom::u32().unwrap_or_else(|_| std::process::id()) | 1 << 31;
         let mut table = TraceTable {
             netlink: Netlink::of(NETLINK_NETFILTER)?,
             name: format!("{PREFIX}{id}"),
-            chains: chains(devices, bridges),
+            chains: chains(places),
             owned: owner,
             lifetime,
             commits: 0,
@@ -129,16 +137,39 @@ impl TraceTable {
             self.commit(elements)?;
         }
         let rules = self.chains.iter().flat_map(|chain| {
-            Expressions::watching(chain.family, end).map(|expressions| {
-                let expressions = if self.owned { expressions } else { expressions.while_alive(end.port()) };
-                let mut attributes = self.table_name();
-                push_name(&mut attributes, 2, chain.name.as_bytes());
-                push_nested(&mut attributes, 4, &expressions.mark());
-                message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, chain.family, attributes)
-            })
+            let conditions = if chain.family == ARP {
+                Vec::new()
+            } else {
+                Expressions::watching(chain.family, end).into()
+            };
+            self.rules(chain, conditions, end.port())
         });
         let rules: Vec<_> = rules.collect();
         self.commit(rules)
+    }
+
+    /// Marks the questions to a neighbour and its answers from now on. `port` is one that is watched already.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn watch_neighbour(&mut self, neighbour: IpAddr, port: u16) -> Result<(), NetlinkError> {
+        let rules = self.chains.iter().flat_map(|chain| {
+            self.rules(chain, Expressions::watching_neighbour(chain.family, neighbour), port)
+        });
+        let rules: Vec<_> = rules.collect();
+        if rules.is_empty() { Ok(()) } else { self.commit(rules) }
+    }
+
+    /// Returns the messages that add a rule for each list of conditions to a chain.
+    fn rules(&self, chain: &Chain, conditions: Vec<Expressions>, port: u16) -> Vec<(Message, u16)> {
+        let rule = |expressions: Expressions| {
+            let expressions = if self.owned { expressions } else { expressions.while_alive(port) };
+            let mut attributes = self.table_name();
+            push_name(&mut attributes, 2, chain.name.as_bytes());
+            push_nested(&mut attributes, 4, &expressions.mark());
+            message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, chain.family, attributes)
+        };
+        conditions.into_iter().map(rule).collect()
     }
 
     /// Returns the table's name, by which its own events are told from those of others' tables.
@@ -258,21 +289,25 @@ impl Drop for TraceTable {
     }
 }
 
-fn chains(devices: &[String], bridges: bool) -> Vec<Chain> {
-    let inet = HOOKS.iter().zip(0..).map(|(name, hook)| Chain {
-        family: INET,
-        name: (*name).to_owned(),
-        hook,
-        device: None,
-    });
-    let netdev = devices.iter().enumerate().map(|(number, device)| Chain {
+fn chains(places: &TracePlaces) -> Vec<Chain> {
+    let hooks = |family: u8, names: &'static [&'static str]| {
+        let numbered = names.iter().enumerate();
+        numbered.map(move |(hook, name)| Chain {
+            family,
+            name: (*name).to_owned(),
+            hook: hook as u32,
+            device: None,
+        })
+    };
+    let netdev = places.devices.iter().enumerate().map(|(number, device)| Chain {
         family: NETDEV,
         name: format!("ingress{number}"),
         hook: 0,
         device: Some(device.clone()),
     });
-    let bridge = bridges.then(|| Chain { family: BRIDGE, name: HOOKS[0].to_owned(), hook: 0, device: None });
-    inet.chain(netdev).chain(bridge).collect()
+    let bridge = if places.bridges { &HOOKS[..1] } else { &[] };
+    let arp = if places.arp { &ARP_HOOKS[..] } else { &[] };
+    hooks(INET, &HOOKS).chain(netdev).chain(hooks(BRIDGE, bridge)).chain(hooks(ARP, arp)).collect()
 }
 
 fn message(kind: u16, flags: u16, family: u8, attributes: Vec<u8>) -> (Message, u16) {

@@ -4,18 +4,20 @@
 //! Order: stand-in bound, watch opened, kernel's attempt, its end by a reset, watch closed, netkat's
 //! attempt, privileges given up, decision, output. Everything that a rule's text needs is read while the
 //! attempt lasts, so the decision asks nobody.
+mod aftermath;
+mod ends;
 mod kernel_path;
 mod legacy;
 mod raw_path;
 mod ruleset;
+mod traced;
 mod watch;
 
 use super::Attempt;
 use crate::{
-    diagnose::{Evidence, Finding, NeighbourState, Outcome, RawPath, Refused, Space, Word, decide},
-    host::{cgroup, neighbour, policy_route::PolicyFlow, route::Query},
-    kernel::{AttemptOrder, AttemptUser, StandIn, begin_attempt, cgroup_programs},
-    net::zone::scoped,
+    diagnose::{Evidence, Finding, Outcome, RawPath, Refused, Space, Word, decide},
+    host::{cgroup, policy_route::PolicyFlow, route::Query},
+    kernel::{AttemptOrder, AttemptUser, StandIn, cgroup_programs},
     process::{
         capability::{self, Capability},
         namespace,
@@ -23,16 +25,15 @@ use crate::{
         signals::Signals,
     },
     report::{ComparedTarget, Comparison, Error, JsonReport},
-    runtime::{Egress, EgressError, NextHopAddress},
+    runtime::{Egress, EgressError},
     stdio::{self, Writer},
 };
 use kernel_path::KernelAttempt;
 use std::{
     fs::{self, File},
     io::{self, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    thread,
     time::{Duration, Instant},
 };
 use watch::{Settings, Watch};
@@ -125,7 +126,7 @@ impl Compare {
     fn gather(&self) -> Result<(Evidence, JsonReport), Error> {
         let signals = Signals::catch().map_err(failed("watch for signals"))?;
         let order = AttemptOrder {
-            local: self.egress.as_ref().ok().map(|egress| self.local(egress)),
+            local: self.local(),
             remote: self.remote,
             interface: self.interface.clone(),
             user: self.identity.user.clone(),
@@ -138,7 +139,9 @@ impl Compare {
         if let Some(end) = local {
             let settings = Settings {
                 name: if self.node.is_some() { "pod" } else { "here" },
-                end,
+                // Packets name no zones.
+                end: SocketAddr::new(end.ip(), end.port()),
+                neighbour: self.unresolved(),
                 interface: self.egress.as_ref().ok().map(|egress| egress.interface.name.as_str()),
                 lifetime: self.wait + AFTERLIFE,
                 owner: self.owner,
@@ -146,7 +149,7 @@ impl Compare {
             watches.push(Watch::open(&settings, None)?);
             if let Some(node) = &self.node {
                 let node = node.try_clone().map_err(failed("watch another network namespace"))?;
-                let settings = Settings { name: "node", interface: None, ..settings };
+                let settings = Settings { name: "node", interface: None, neighbour: None, ..settings };
                 watches.push(Watch::open(&settings, Some(node))?);
             }
         }
@@ -211,50 +214,6 @@ impl Compare {
             elsewhere: self.node.is_some(),
         };
         Ok((evidence, raw_report))
-    }
-
-    /// Makes so many connections of the kernel's at once, each from a port of its own, and resets them.
-    fn probe(&self, local: Option<SocketAddr>, connections: usize) {
-        let sockets: Vec<_> = (0..connections)
-            .filter_map(|_| {
-                let local = local.map(|local| SocketAddr::new(local.ip(), 0));
-                let order = AttemptOrder {
-                    local,
-                    remote: self.remote,
-                    interface: self.interface.clone(),
-                    user: None,
-                    cgroup: None,
-                    namespace: None,
-                };
-                begin_attempt(&order).inspect_err(|error| log::debug!("a probe failed: {error}")).ok()
-            })
-            .collect();
-        thread::sleep(ROUND);
-        drop(sockets);
-    }
-
-    /// Returns the address to bind: connect(2)'s own choice, and the chosen port.
-    fn local(&self, egress: &Egress) -> SocketAddr {
-        let Attempt { request, setup, .. } = &self.attempt;
-        let source = match request.assumed {
-            // The kernel's path stays the kernel's.
-            Some(_) => request.query.source.unwrap_or(match self.remote {
-                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            }),
-            None => egress.source,
-        };
-        scoped(source, setup.port, egress.interface.index)
-    }
-
-    /// Returns the next hop's state in the neighbour table.
-    fn neighbour(&self) -> Option<NeighbourState> {
-        let egress = self.egress.as_ref().ok()?;
-        let NextHopAddress::Ip(address) = egress.next_hop else { return None };
-        let entry = neighbour::lookup(egress.interface.index, address).ok().flatten()?;
-        use neighbour::NeighbourState::{Failed, Incomplete};
-        let failed = matches!(entry.state, Failed | Incomplete);
-        Some(NeighbourState { address, interface: egress.interface.name.clone(), failed })
     }
 }
 

@@ -33,7 +33,9 @@ pub(super) fn run(
     let mut other_port = attempt.request.assumed.map(|_| "--as".to_owned());
     if let (Some(kernel), None) = (kernel, &other_port) {
         attempt.setup.port = kernel.port();
-        attempt.request.query.source = Some(kernel.ip());
+        if attempt.request.via.is_none() {
+            attempt.request.query.source = Some(kernel.ip());
+        }
     }
     let mut result = once(&attempt, sequence, wait, report);
     if let Err(Error::Runtime(error)) = &result.outcome

@@ -1,23 +1,22 @@
 //! The watch over one network namespace: trace table, trace, tap, rules, conntrack and counters, from before
 //! the kernel's attempt until after it.
-use super::{failed, legacy::LegacyWatch, ruleset::Ruleset};
+use super::{
+    aftermath::{programs, queues, refused_mark, way_back},
+    failed,
+    legacy::LegacyWatch,
+    traced::{Stopped, Traced},
+};
 use crate::{
-    diagnose::{
-        Ends, LegacyEvidence, Observation, PacketHeader, PacketKind, Programs, Refused, Seen, SourceState,
-        Space, Step, Subject, join, rule_text::Headers,
-    },
+    diagnose::{Ends, LegacyEvidence, PacketHeader, Programs, Seen, SourceState, Space, Subject, join},
     host::{
         conntrack,
         interface::{self, Interface},
-        netlink::NetlinkError,
-        nf_trace::{TraceEvent, TraceKind, TraceMonitor, TraceVerdict},
         policy_route::PolicyFlow,
-        route,
         rules::Family,
         statistics::Statistics,
         sysctl,
     },
-    kernel::{LegacyBlob, ListedProgram, TraceTable, egress_programs, ingress_programs, xdp_programs},
+    kernel::LegacyBlob,
     link::Observer,
     net::{FiveTuple, Protocol},
     process::namespace::inside,
@@ -25,18 +24,12 @@ use crate::{
 };
 use nix::errno::Errno;
 use std::{
-    collections::HashMap,
-    fs::{self, File},
+    fs::File,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
     thread::{self, JoinHandle},
     time::Duration,
 };
-
-/// Maximum devices with a chain of their own at ingress.
-const MAX_DEVICES: usize = 64;
-/// Maximum events of the attempt's packets that are kept.
-const MAX_STEPS: usize = 20_000;
 
 /// Parameters of a watch.
 #[derive(Clone, Copy, Debug)]
@@ -46,19 +39,12 @@ pub(super) struct Settings<'a> {
     pub end: SocketAddr,
     /// The interface that the route leads by, of whose ingress rules the first chain is.
     pub interface: Option<&'a str>,
+    /// The next hop, if the kernel has to resolve it.
+    pub neighbour: Option<IpAddr>,
     /// How long rules may mark packets after netkat is killed, where the trace table has no owner.
     pub lifetime: Duration,
     /// Give the trace table an owner where the kernel can.
     pub owner: bool,
-}
-
-/// How far the attempt's packets were stopped already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stopped {
-    /// A rule has ended the SYN, and would do so again.
-    pub syn: bool,
-    /// A rule or a policy has ended a packet.
-    pub any: bool,
 }
 
 /// A watch over one namespace.
@@ -80,19 +66,6 @@ pub(super) struct Watch {
     /// What the counters say, once they were asked.
     questioned: Option<LegacyEvidence>,
     pub stopped: Stopped,
-}
-
-/// Network and transport header.
-type RawHeaders = (Vec<u8>, Vec<u8>);
-
-/// What the trace needs.
-struct Traced {
-    monitor: TraceMonitor,
-    table: TraceTable,
-    ruleset: Ruleset,
-    steps: Vec<Step>,
-    /// By trace id: the headers of the packet, if it is the attempt's.
-    packets: HashMap<u32, Option<RawHeaders>>,
 }
 
 impl Watch {
@@ -257,7 +230,10 @@ impl Watch {
         let back = arrived.and_then(|sender| way_back(sender, flow));
         let strict = self.interfaces.iter().map(|interface| &interface.name);
         let strict = strict.filter(|name| sysctl::is_reverse_path_strict(name).unwrap_or(false)).cloned();
-        let programs = Programs { cgroup_egress: cgroup_egress.to_vec(), ..self.programs() };
+        let programs = Programs {
+            cgroup_egress: cgroup_egress.to_vec(),
+            ..programs(&self.interfaces, self.interface.as_deref(), &self.seen)
+        };
         let legacy = self.questioned.take().unwrap_or_else(|| {
             self.legacy.evidence(self.legacy.read(), true, None::<fn(usize) -> Vec<LegacyBlob>>)
         });
@@ -279,117 +255,4 @@ impl Watch {
             ruleset_changed,
         }
     }
-}
-
-impl Watch {
-    /// Lists the programs that the attempt's packets pass at the devices: that of the route, and that by which an
-    /// answer came in.
-    fn programs(&self) -> Programs {
-        let index = |name: &str| self.interfaces.iter().find(|i| i.name == name).map(|i| i.index);
-        let out = self.interface.as_deref().and_then(index);
-        let arrived = self.seen.iter().find(|seen| !seen.outgoing).and_then(|seen| index(&seen.interface));
-        let list = |interface: Option<u32>, list: fn(u32) -> Vec<ListedProgram>| {
-            interface.map(list).unwrap_or_default().iter().map(ToString::to_string).collect()
-        };
-        Programs {
-            egress: list(out, egress_programs),
-            ingress: list(arrived.or(out), ingress_programs),
-            xdp: list(arrived.or(out), xdp_programs),
-            cgroup_egress: Vec::new(),
-        }
-    }
-}
-
-impl Traced {
-    fn open(settings: &Settings, interfaces: &[Interface]) -> Result<Traced, NetlinkError> {
-        let mut devices: Vec<String> =
-            interfaces.iter().filter(|interface| interface.up).map(|i| i.name.clone()).collect();
-        devices.sort_by_key(|name| Some(name.as_str()) != settings.interface);
-        devices.truncate(MAX_DEVICES);
-        let bridges = interfaces.iter().any(|interface| interface.kind.as_deref() == Some("bridge"));
-        // The reader before the table, whose changes count; the subscription, too: it misses nothing that the
-        // table's rules mark.
-        let ruleset = Ruleset::open()?;
-        let monitor = TraceMonitor::open()?;
-        let mut table = TraceTable::create(&devices, bridges, settings.lifetime, settings.owner)
-            // A kernel may lack the families netdev or bridge.
-            .or_else(|error| match error.errno() {
-                Some(Errno::EPERM) => Err(error),
-                _ => TraceTable::create(&[], false, settings.lifetime, settings.owner),
-            })?;
-        table.watch(settings.end)?;
-        Ok(Traced { monitor, table, ruleset, steps: Vec::new(), packets: HashMap::new() })
-    }
-
-    fn collect(&mut self, ends: &mut Ends, stopped: &mut Stopped) -> Result<(), NetlinkError> {
-        for event in self.monitor.take()? {
-            let own = event.table == self.table.name().as_bytes();
-            if !event.network_header.is_empty() {
-                let header = PacketHeader::of_parts(&event.network_header, &event.transport_header);
-                let ours = header.is_some_and(|header| is_ours(&header, ends, own, &event));
-                let headers = (event.network_header.clone(), event.transport_header.clone());
-                self.packets.insert(event.id, ours.then_some(headers));
-            }
-            let Some(Some((network, transport))) = self.packets.get(&event.id) else { continue };
-            let headers = Headers { network, transport };
-            let rule = if own { None } else { self.ruleset.facts(&event, headers) };
-            let step = Step { event, own, rule };
-            note_stop(&step, network, transport, stopped);
-            if self.steps.len() < MAX_STEPS {
-                self.steps.push(step);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Returns whether an event's packet is the attempt's.
-fn is_ours(header: &PacketHeader, ends: &mut Ends, own: bool, event: &TraceEvent) -> bool {
-    ends.learn(header);
-    let icmp = matches!(header.kind, PacketKind::Icmp { .. });
-    ends.subject(header).is_some() || icmp && own && event.kind == TraceKind::Rule
-}
-
-/// Notes that a step has ended a packet. A queue's program may give it back.
-fn note_stop(step: &Step, network: &[u8], transport: &[u8], stopped: &mut Stopped) {
-    if step.own || !step.event.ends_the_packet() {
-        return;
-    }
-    stopped.any = true;
-    let is_syn = PacketHeader::of_parts(network, transport).is_some_and(|h| h.kind == PacketKind::Syn);
-    let queued = matches!(step.event.verdict, Some(TraceVerdict::Queue(_)));
-    let varies = step.rule.as_ref().is_some_and(|rule| rule.text.varies);
-    stopped.syn |= is_syn && !queued && !varies;
-}
-
-/// Returns a mark of the SYN for which the kernel has no route, and why.
-fn refused_mark(observations: &[Observation], flow: &PolicyFlow) -> Option<(u32, Refused)> {
-    let mut syns = observations.iter().filter(|observation| observation.subject == Subject::Syn);
-    let lost =
-        |way: &&Observation| way.end().is_none() && way.came_to("output") && !way.came_to("postrouting");
-    let mark = syns.find(lost)?.mark()?;
-    let marked = PolicyFlow { mark, ..*flow };
-    let errno = marked.refused().ok().flatten()?;
-    Some((mark, Refused { errno, by: marked.refusal().ok().flatten() }))
-}
-
-/// Returns the interface that leads to the sender of an answer.
-fn way_back(sender: IpAddr, flow: &PolicyFlow) -> Option<String> {
-    let query = route::Query { destination: sender, ..flow.query };
-    let route = route::lookup(&query).ok()?;
-    interface::name(route.interface)
-}
-
-/// Returns the queues that programs have bound (nfnetlink_queue's list): number, and the program.
-fn queues() -> Vec<(u16, String)> {
-    let list = fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").unwrap_or_default();
-    let line = |line: &str| {
-        let mut fields = line.split_whitespace();
-        let (number, port) = (fields.next()?.parse().ok()?, fields.next()?);
-        // The port id of a program's first socket is its process id.
-        let name = fs::read_to_string(format!("/proc/{port}/comm")).ok();
-        let name = name.map(|name| format!(" {}", crate::text::beginning(name.trim(), 32)));
-        Some((number, format!("pid {port}{}", name.unwrap_or_default())))
-    };
-    list.lines().filter_map(line).collect()
 }

@@ -25,6 +25,8 @@ pub(super) fn packet_name(subject: Subject) -> &'static str {
         Subject::SynAck => "syn-ack",
         Subject::Icmp => "icmp error",
         Subject::Reset => "reset",
+        Subject::NeighbourQuestion => "neighbour question",
+        Subject::NeighbourAnswer => "neighbour answer",
     }
 }
 

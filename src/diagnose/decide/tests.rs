@@ -228,6 +228,36 @@ fn a_silent_neighbour_is_not_here() {
     assert!(told(&evidence).starts_with("not here: 10.0.0.2 does not answer ARP on eth0"));
 }
 
+/// A neighbour whose answer a rule of this host drops is not silent.
+#[test]
+fn a_dropped_answer_of_a_neighbour_is_this_host() {
+    let reply = || {
+        (vec![0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 2, 10, 0, 0, 2, 2, 0, 0, 0, 0, 1, 10, 0, 0, 1], vec![])
+    };
+    let steps = vec![
+        own(syn(), "output"),
+        own(syn(), "postrouting"),
+        step(reply(), 2, true, "input", TraceVerdict::Continue),
+        with_rule(step(reply(), 2, false, "in", TraceVerdict::Drop), RuleText::default()),
+    ];
+    let mut evidence = silent(space(steps, &[]));
+    evidence.raw = raw(Outcome::NoNeighbour);
+    let address = at(ASKED).ip();
+    evidence.neighbour = Some(NeighbourState { address, interface: "eth0".to_owned(), failed: true });
+    assert!(
+        told(&evidence).starts_with("this host: the neighbour's answer is dropped [proven"),
+        "{}",
+        told(&evidence)
+    );
+    // It came again, and was heard.
+    evidence.neighbour = Some(NeighbourState { address, interface: "eth0".to_owned(), failed: false });
+    assert!(
+        told(&evidence).starts_with("this host: our SYN is dropped on its way out"),
+        "{}",
+        told(&evidence)
+    );
+}
+
 #[test]
 fn answers_that_come_in_and_go_no_further_are_located() {
     let seen = [(syn(), true), (syn_ack(), false)];

@@ -1,5 +1,5 @@
 //! The expressions of the trace table's rules (linux/netfilter/nf_tables.h).
-use super::{ALIVE, INET, layout};
+use super::{ALIVE, ARP, INET, layout};
 use crate::{
     host::nfnetlink::{push, push_name, push_nested},
     net::ip_protocol,
@@ -46,6 +46,33 @@ impl Expressions {
             list
         };
         [own(0, source), own(2, destination), quoted(0, source), quoted(2, destination)]
+    }
+
+    /// Returns the conditions of the rules for the questions to a neighbour and its answers: ARP from or for it
+    /// (RFC 826), neighbour solicitations and advertisements that name it (RFC 4861, sections 4.3 and 4.4).
+    pub fn watching_neighbour(family: u8, neighbour: IpAddr) -> Vec<Expressions> {
+        let address = octets(neighbour);
+        match neighbour {
+            IpAddr::V4(_) if family == ARP => [14, 24]
+                .into_iter()
+                .map(|offset| {
+                    let mut list = Expressions::default();
+                    list.compare_payload(NETWORK, offset, &address);
+                    list
+                })
+                .collect(),
+            IpAddr::V6(_) if family == INET => [135, 136]
+                .into_iter()
+                .map(|kind| {
+                    let mut list = Expressions::default();
+                    list.compare_meta(L4PROTO, &[ip_protocol::ICMPV6]);
+                    list.compare_payload(TRANSPORT, 0, &[kind]);
+                    list.compare_payload(TRANSPORT, ICMP_HEADER, &address);
+                    list
+                })
+                .collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Adds the condition that the set holds the port.

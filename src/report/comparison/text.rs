@@ -1,6 +1,7 @@
 //! The text of a comparison: the conclusion first, then what it rests on.
 use crate::{
     diagnose::{Certainty, Culprit, Evidence, Finding, Outcome},
+    net::zone::endpoint,
     text,
 };
 use std::time::Duration;
@@ -40,7 +41,8 @@ impl Block {
         details.push(("kernel", columns(&kernel, &note)));
         let raw = &evidence.raw;
         let path = raw.local.map(|local| {
-            let hop = format!("{local} > {} via {}, {}", evidence.asked, raw.next_hop, raw.interface);
+            let (local, remote) = (endpoint(&local), endpoint(&evidence.asked));
+            let hop = format!("{local} > {remote} via {}, {}", raw.next_hop, raw.interface);
             let port = raw.other_port.as_ref().map(|why| format!(" (another source port: {why})"));
             format!("{hop}{}", port.unwrap_or_default())
         });

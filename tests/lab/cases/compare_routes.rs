@@ -203,6 +203,51 @@ fn a_silent_neighbour() {
     }
 }
 
+/// Another next hop and another source are for netkat's path alone.
+#[test]
+fn a_chosen_way_is_netkats_alone() {
+    lab!("iptables-nft", "socat");
+    for family in Family::ALL {
+        let scene = Scene::new(family);
+        scene.run("{iptables}-nft -A OUTPUT -p tcp --dport 7000 -j DROP");
+        let assumed = at(family, "10.77.0.200", "fd77::200");
+        for flags in [format!("--as {assumed}"), "--via 02:00:77:00:00:02 -i eth0".to_owned()] {
+            let output = scene.compare(&flags);
+            assert_eq!(output.code(), Some(11), "{output}");
+            let text = output.text();
+            assert!(text.starts_with("this host: our SYN is dropped\n"), "{output}");
+            assert!(text.contains("  raw     connected"), "{output}");
+            assert_eq!(text.contains("(another source port: --as)"), flags.starts_with("--as"), "{output}");
+        }
+    }
+}
+
+/// The neighbour answers, and this host's own rule drops the answer: that is not the neighbour's silence.
+#[test]
+fn a_neighbours_answer_that_a_rule_drops() {
+    lab!("nft", "socat");
+    for family in Family::ALL {
+        let scene = Scene::new(family);
+        let (rules, place) = match family {
+            Family::V4 => (
+                "table arp fw { chain in { type filter hook input priority 0; policy drop; }; }",
+                "nft arp fw, chain in: policy drop, it has no rules",
+            ),
+            Family::V6 => (
+                "table ip6 fw { chain in { type filter hook input priority 0; icmpv6 type nd-neighbor-advert drop; }; }",
+                "nft ip6 fw, chain in, rule 1 of 1 (handle 2)",
+            ),
+        };
+        scene.nft(rules);
+        scene.pair.host.ip("neigh flush all");
+        let output = scene.compare("-w 1s");
+        assert_eq!(output.code(), Some(11), "{output}");
+        let text = output.text();
+        assert!(text.starts_with("this host: the neighbour's answer is dropped"), "{output}");
+        assert!(text.contains(&format!("  by      {place}\n")), "{output}");
+    }
+}
+
 /// The rule that decides looks at the socket's owner: another user's connection passes.
 #[test]
 fn a_rule_for_one_user() {

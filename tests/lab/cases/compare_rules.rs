@@ -308,6 +308,42 @@ fn answers_without_a_connection() {
 }
 
 #[test]
+fn an_icmp_error_from_beyond() {
+    lab!("iptables-nft", "socat");
+    in_both(
+        |scene| {
+            let peer = scene.words("{iptables}-nft -A INPUT -p tcp --dport 7000 -j REJECT");
+            scene.pair.peer.run(&peer);
+            let v4 = scene.words("{v}") == "-4";
+            scene.run(if v4 {
+                "iptables-nft -A INPUT -p icmp --icmp-type 3 -j DROP"
+            } else {
+                "ip6tables-nft -A INPUT -p icmpv6 --icmpv6-type 1 -j DROP"
+            });
+            let rule = match v4 {
+                true => "meta l4proto icmp -m icmp --icmp-type 3",
+                false => "meta l4proto ipv6-icmp -m icmp6 --icmpv6-type 1",
+            };
+            let expected = format!(
+                "this host: the ICMP error is dropped
+                by {{iptables}} (nft), table filter, chain INPUT, rule 1 of 1 ({{ip}} filter INPUT, handle 2)
+                {rule} counter drop
+                kernel no answer in T SYN left eth0, ICMP error came back
+                raw rejected (ICMP port unreachable) after T {{host:}}:0 > {{peer:7000}} via {{peer}}, eth0
+                proof nft trace
+                try {{iptables}}-nft -S INPUT 1"
+            );
+            scene.expect("-w 2s", 11, &expected);
+            scene.run("{iptables}-nft -F INPUT");
+        },
+        5,
+        "not here: {peer} rejected it (ICMP port unreachable)
+        kernel rejected (ICMP port unreachable) after T SYN left eth0, ICMP error came back
+        raw rejected (ICMP port unreachable) after T {host:}:0 > {peer:7000} via {peer}, eth0",
+    );
+}
+
+#[test]
 fn firewalld_and_ufw_are_known_by_their_names() {
     lab!("nft", "iptables-nft", "socat");
     nft(
