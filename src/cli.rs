@@ -24,6 +24,7 @@ const TIME: &str = "Time limits";
 const DATA: &str = "Data";
 const PACKETS: &str = "Packets";
 const SNIFFER: &str = "Sniffer";
+const COMPARISON: &str = "Comparison";
 const REPORTS: &str = "Reports";
 const PRIVILEGES: &str = "Privileges and offloads";
 
@@ -46,7 +47,7 @@ netkat tells the firewall from the network: if it gets through where nc does not
 )]
 #[command(override_usage = "netkat [OPTIONS] HOST PORT
        netkat [OPTIONS] -l [ADDRESS] PORT
-       netkat [OPTIONS] -z HOST PORTS
+       netkat [OPTIONS] {-z HOST PORTS | --compare HOST PORT}
        netkat [OPTIONS] {--sniff | --read FILE} [FILTER | HOST [PORTS]]")]
 #[command(after_help = manual::SHORT_EXAMPLES, after_long_help = manual::long_help_end())]
 pub struct Cli {
@@ -441,6 +442,45 @@ pub struct Cli {
     #[arg(help_heading = SNIFFER, long, hide_short_help = true)]
     pub payload: bool,
 
+    /// Say why this host does not reach a port, or which rule of it is in the way
+    ///
+    /// The kernel connects once, with its packets traced through every rule of this host; then netkat
+    /// connects past the rules, from the same source port. The answer, on standard output, names what made the
+    /// difference: the rule, policy, route or missing neighbour, with the evidence for it; or says that it is
+    /// not this host. The server sees two connections that are reset. -w is the time of each path, 3s by
+    /// default. docs/compare.md has the limits.
+    ///
+    /// Example: netkat --compare 192.0.2.10 443
+    #[arg(help_heading = COMPARISON, long, hide_short_help = true)]
+    pub compare: bool,
+
+    /// With --compare: connect from this network namespace: of a process, of `ip netns`, or of a file
+    ///
+    /// The rules of both namespaces are watched, that one's and netkat's own: a pod's packets pass the node's rules,
+    /// too. Needs CAP_SYS_ADMIN.
+    ///
+    /// Example: netkat --compare --netns 4711 192.0.2.10 443
+    #[arg(help_heading = COMPARISON, long, value_name = "PID|NAME|FILE", hide_short_help = true)]
+    pub netns: Option<String>,
+
+    /// With --compare: the folder of the control group that the kernel connects from
+    ///
+    /// Programs of control groups, and rules that match them, may look at it. Needs write access.
+    #[arg(help_heading = COMPARISON, long, value_name = "DIR", hide_short_help = true)]
+    pub cgroup: Option<PathBuf>,
+
+    /// With --compare: connect as this process would: its network namespace, control group and user
+    ///
+    /// Example: netkat --compare --like $(pgrep -o myservice) 192.0.2.10 443
+    #[arg(help_heading = COMPARISON, long, value_name = "PID", hide_short_help = true, conflicts_with_all = ["netns", "cgroup", "user"], value_parser = clap::value_parser!(u32).range(1..))]
+    pub like: Option<u32>,
+
+    /// With --compare: the user, by name or number, as whom the kernel connects
+    ///
+    /// Rules may look at the user of a packet's socket. By default it is the user who runs netkat.
+    #[arg(help_heading = COMPARISON, long, value_name = "USER", hide_short_help = true)]
+    pub user: Option<String>,
+
     /// Print a line on stderr for each frame sent and received
     #[arg(help_heading = REPORTS, short, long, hide_short_help = true)]
     pub debug: bool,
@@ -464,8 +504,8 @@ pub struct Cli {
     /// Use exit statuses that tell failures apart
     ///
     /// 3 timed out, 4 refused, 5 rejected by ICMP, 6 no route or neighbour, 7 missing privilege, 8 dropped
-    /// by this host's own egress; 1 remains for other failures. Without this flag every failure is 1, as
-    /// nc's.
+    /// by this host's own egress; 1 remains for other failures. With --compare, 10 captured, 11 this host, 12
+    /// only the kernel, 14 unknown. Without this flag every failure is 1, as nc's.
     #[arg(help_heading = REPORTS, long, hide_short_help = true)]
     pub exit_verdict: bool,
 
@@ -666,6 +706,8 @@ pub enum Feature {
     Before,
     /// The virtio-net header of packet sockets
     VnetHeader,
+    /// Tables of nf_tables that go with their socket (Linux 5.12)
+    Owner,
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@
 //! | [`stack`] | flows, listeners, datagrams, ICMP errors; smoltcp, which keeps TCP's states |
 //! | [`neighbour`] | ARP and NDP: neighbours' link addresses, ours and an assumed address's |
 //! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly; no I/O, no clock |
+//! | `diagnose` | what the kernel did with a packet: traces joined, rules as text, the decision |
 //! | [`sniffer`] | frames as text, JSON and capture files; tcpdump's filters |
 //! | [`segment`] | a TCP header as a value: read once, written once |
 //! | [`stdio`] | standard streams and files, none of which blocks the event loop |

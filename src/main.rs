@@ -9,6 +9,9 @@ use netkat::{
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(status) = kernel::serve_stand_in() {
+        return status;
+    }
     stderr::open();
     stderr::report_panics();
     kernel::prepare_signals();

@@ -1,6 +1,7 @@
 //! Planning: makes flags and the host's answers into a command that is ready to run.
 //!
 //! Everything is decided and checked here, before anything is opened.
+mod compare;
 mod flags;
 mod groups;
 mod listen;
@@ -12,7 +13,7 @@ mod sniff_filter;
 
 use crate::{
     cli::Cli,
-    commands::{Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff, list_interfaces},
+    commands::{Compare, Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff, list_interfaces},
     host::{
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
@@ -22,13 +23,15 @@ use crate::{
     runtime::EgressError,
     sniffer::filter::FilterError,
 };
+use compare::compare;
 use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
 use sniff::{check_line_form, sniff};
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// A command that is ready to run.
@@ -44,6 +47,7 @@ enum Command {
     Sniff(Sniff),
     ListInterfaces,
     Scan(Scan),
+    Compare(Box<Compare>),
 }
 
 /// The reason why there is no plan.
@@ -65,6 +69,10 @@ pub(crate) enum PlanError {
     NotLocal(ScopedIp, String),
     #[error("cannot listen on {0}: interface lo is down; try: ip link set lo up")]
     LoopbackDown(IpAddr),
+    #[error("cannot enter the network namespace {}: {error}; it needs CAP_SYS_ADMIN (run with sudo)", path.display())]
+    Namespace { path: PathBuf, error: io::Error },
+    #[error("cannot tell what process {pid} is: {error}")]
+    Process { pid: u32, error: io::Error },
     #[error("no interface of this host is up and has an address to listen on")]
     NowhereToListen,
 }
@@ -129,6 +137,7 @@ impl Plan {
             Command::Sniff(sniff) => sniff.run(),
             Command::ListInterfaces => list_interfaces(),
             Command::Scan(scan) => scan.run(report),
+            Command::Compare(compare) => compare.run(report),
         }?)
     }
 }
@@ -143,6 +152,9 @@ impl Command {
             return Ok(Command::Sniff(sniff(cli)?));
         }
         check_foreign_values(cli)?;
+        if cli.compare {
+            return Ok(Command::Compare(Box::new(compare(cli)?)));
+        }
         if cli.scan {
             return Ok(Command::Scan(scan(cli)?));
         }

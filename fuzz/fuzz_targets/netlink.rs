@@ -1,5 +1,5 @@
 //! Parses any bytes as the kernel's answer on rtnetlink, with its interfaces, addresses, neighbours
-//! and tc filters, and on ctnetlink, with its connections. The first byte is the expected sequence
+//! and tc filters, on ctnetlink, with its connections, and nf_tables' traces. The first byte is the expected sequence
 //! number.
 #![no_main]
 
@@ -10,6 +10,7 @@ use netkat::{
         interface::{Address, Interface},
         neighbour::Neighbour,
         netlink::read,
+        nf_trace::TraceEvent,
         nfnetlink,
     },
     kernel::filter_names,
@@ -33,6 +34,7 @@ fuzz_target!(|input: &[u8]| {
         }
     }
     let _ = read(datagram, u32::from(*sequence), |message: nfnetlink::Message| {
+        let _ = TraceEvent::parse(message.family, &message.attributes);
         if let Some(entry) = conntrack::Connection::parse(&message.attributes) {
             assert!(!entry.to_string().is_empty());
         }

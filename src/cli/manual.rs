@@ -29,6 +29,12 @@ With --exit-verdict, failures have statuses of their own; other failures stay 1:
   6  no route, or no neighbour
   7  a privilege is missing, or does not count in a user namespace (a rootless container)
   8  dropped by this host's own egress
+With --compare, the status is 0 only where nothing differs; with --exit-verdict, the statuses above say how it fails beyond this host, and:
+  10  captured: this host answers for the address
+  11  this host: something here stops the kernel's connection
+  12  only the kernel connects
+  13  trials differ
+  14  unknown
 The process of a single connection (--exec, --sh-exec) decides the status, with --exit-verdict as well, as in a shell: its own status, or 128 + the number of the signal that ended it; 127 if there is no such command, 126 if it cannot be run. A process that netkat had to end, because its connection broke or was over, decides nothing.
 SIGINT, SIGTERM and SIGHUP reset the connections, and netkat ends by that signal; as the first process of a container, with status 128 + its number.",
 );
@@ -50,7 +56,7 @@ Watch a connection's own packets, and keep them:
   netkat -d --pcap session.pcapng 192.0.2.10 80",
 );
 
-const SECTIONS: [Section; 11] = [
+const SECTIONS: [Section; 12] = [
     (
         "End of input",
         "When standard input ends, netkat sends what is left, then a FIN, and reads on until the peer ends, too. It exits once both directions have ended and every byte is acknowledged:
@@ -132,6 +138,19 @@ A packet in a tunnel follows its outer packet behind a bar: VXLAN (UDP ports 478
 --read reads pcap 2 (microseconds, nanoseconds, Kuznetzov's variant) and pcapng 1, in either byte order. It knows the link types Ethernet, raw IP, Linux cooked (both), BSD loopback (both), PPP and NFLOG, and shows others by their number. Blocks of unknown types are skipped and counted. The packets of a pipe are shown as they come:
   ssh node tcpdump -U -w - | netkat --read -
 A HOST's name stands for all its addresses, and with --read for those that the file itself gives it, if the file is not a pipe.",
+    ),
+    (
+        "Comparison",
+        "--compare prints a conclusion, and what it rests on:
+  same             both paths connected, and no address was translated
+  captured         the kernel's connection was translated: this host answers for the address
+  this host        a rule, policy, route or filter of this host stops the kernel's connection
+  only the kernel  the kernel connected, netkat did not
+  inconsistent     three trials differ, and nothing explains it
+  not here         the SYN left this host as it was, and failed beyond it
+  unknown          the kernel did not connect, and nothing was seen to stop it
+by names the place and the rule, which what it belongs to, kernel and raw how both paths ended, proof the evidence, try a command that shows more. What follows from positions and counters alone is marked (inferred). The server sees two connections that are reset. While the kernel's attempt lasts, a table netkat-trace-NUMBER marks its packets for tracing; it needs CAP_NET_ADMIN, the packet socket CAP_NET_RAW, and netkat's own path CAP_BPF. Rules of iptables-legacy are not traced but inferred from their counters, by rounds of 3 and 7 further connections; programs at tc and of control groups from the places where the packet was seen.
+--json prints an object of its own, which docs/compare.schema.json describes.",
     ),
     (
         "Blocked outputs",

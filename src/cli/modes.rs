@@ -18,10 +18,11 @@ pub(crate) enum Mode {
     ScanUdp = 1 << 7,
     Sniff = 1 << 8,
     Read = 1 << 9,
+    Compare = 1 << 10,
 }
 
 #[cfg(test)]
-pub(crate) const MODES: [Mode; 10] = [
+pub(crate) const MODES: [Mode; 11] = [
     Mode::Connect,
     Mode::ConnectUdp,
     Mode::ConnectExec,
@@ -32,6 +33,7 @@ pub(crate) const MODES: [Mode; 10] = [
     Mode::ScanUdp,
     Mode::Sniff,
     Mode::Read,
+    Mode::Compare,
 ];
 
 impl Mode {
@@ -41,6 +43,7 @@ impl Mode {
         match (cli.read.is_some(), cli.sniff, cli.scan, cli.listen) {
             (true, ..) => Mode::Read,
             (_, true, ..) => Mode::Sniff,
+            _ if cli.compare => Mode::Compare,
             (_, _, true, _) if cli.udp => Mode::ScanUdp,
             (_, _, true, _) => Mode::Scan,
             (.., true) if cli.udp => Mode::ListenUdp,
@@ -65,6 +68,7 @@ impl Mode {
             Mode::ScanUdp => "-z -u",
             Mode::Sniff => "--sniff",
             Mode::Read => "--read",
+            Mode::Compare => "--compare",
         }
     }
 }
@@ -82,7 +86,9 @@ const fn modes(modes: &[Mode], words: &'static str) -> Modes {
     Modes(bits, words)
 }
 
-use Mode::{Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Read, Scan, ScanUdp, Sniff};
+use Mode::{
+    Compare, Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Read, Scan, ScanUdp, Sniff,
+};
 const ALL: Modes = Modes(u16::MAX, "");
 const LIVE: Modes = Modes(!(Read as u16), "live traffic");
 const LISTEN: Modes = modes(&[Listen, ListenUdp, ListenExec], "-l");
@@ -95,13 +101,17 @@ const STREAM: Modes = modes(&[Connect, ConnectExec, Listen, ListenExec], "TCP cl
 const STANDARD: Modes = modes(&[Connect, Listen], "TCP with standard input and output");
 const LINES: Modes =
     modes(&[Connect, ConnectUdp, Listen, ListenUdp], "clients and listeners with standard input and output");
-const CLIENTS: Modes = modes(&[Connect, ConnectUdp, ConnectExec, Scan, ScanUdp], "clients and -z");
-const OWN: Modes = Modes(DATA.0 | Scan as u16 | ScanUdp as u16, "clients, listeners and -z");
-const SEGMENTS: Modes = Modes(STREAM.0 | Scan as u16, "TCP");
+const CLIENTS: Modes =
+    modes(&[Connect, ConnectUdp, ConnectExec, Scan, ScanUdp, Compare], "clients, -z and --compare");
+const OWN: Modes =
+    Modes(DATA.0 | Scan as u16 | ScanUdp as u16 | Compare as u16, "clients, listeners, -z and --compare");
+const SEGMENTS: Modes = Modes(STREAM.0 | Scan as u16 | Compare as u16, "TCP");
+const SHOWING: Modes = Modes(!(Compare as u16), "packets that are shown");
+const COMPARE: Modes = modes(&[Compare], "--compare");
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 69] = [
+const FLAGS: [(&str, Modes); 74] = [
     ("target", ALL),
     ("listen", Modes(LISTEN.0, "")),
     ("keep_open", LISTEN),
@@ -151,16 +161,21 @@ const FLAGS: [(&str, Modes); 69] = [
     ("tcp", WATCH),
     ("promiscuous", modes(&[Sniff], "--sniff")),
     ("count", WATCH),
-    ("pcap", ALL),
-    ("dump", ALL),
-    ("line", ALL),
-    ("time", ALL),
-    ("absolute_tcp_sequence_numbers", ALL),
-    ("link_header", ALL),
+    ("pcap", SHOWING),
+    ("dump", SHOWING),
+    ("line", SHOWING),
+    ("time", SHOWING),
+    ("absolute_tcp_sequence_numbers", SHOWING),
+    ("link_header", SHOWING),
     ("snapshot_length", WATCH),
     ("list_interfaces", modes(&[Sniff], "--sniff")),
-    ("payload", ALL),
-    ("debug", ALL),
+    ("payload", SHOWING),
+    ("compare", Modes(Compare as u16, "")),
+    ("netns", COMPARE),
+    ("cgroup", COMPARE),
+    ("like", COMPARE),
+    ("user", COMPARE),
+    ("debug", SHOWING),
     ("progress", STANDARD),
     ("json", ALL),
     ("exit_verdict", ALL),
@@ -265,6 +280,7 @@ mod tests {
             Mode::ScanUdp => "-z -u 192.0.2.1 80",
             Mode::Sniff => "--sniff -i lo",
             Mode::Read => "--read file",
+            Mode::Compare => "--compare 192.0.2.1 80",
         };
         line.split(' ').collect()
     }
@@ -309,7 +325,16 @@ mod tests {
             // These two end the run by themselves, and those that choose a mode would make another one.
             if matches!(
                 id,
-                "help" | "version" | "generate" | "sniff" | "read" | "scan" | "exec" | "sh_exec" | "udp"
+                "help"
+                    | "version"
+                    | "generate"
+                    | "sniff"
+                    | "read"
+                    | "scan"
+                    | "exec"
+                    | "sh_exec"
+                    | "udp"
+                    | "compare"
             ) {
                 continue;
             }

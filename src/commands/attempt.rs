@@ -12,6 +12,7 @@ use crate::{
     runtime::{
         self, Egress, EgressError, EgressRequest, Egresses, Engine, LocalEnd, NextHopAddress, Setup, assume,
     },
+    segment::SeqNumber,
     stack::{Flow, FlowRoute, Stack},
 };
 use std::{
@@ -227,6 +228,12 @@ impl Origin {
     /// Returns a remote port of the host, with the zone that its route gives the address.
     pub fn remote(&self, port: u16) -> SocketAddr {
         scoped(self.request.query.destination, port, self.egress(port).interface.index)
+    }
+
+    /// Resets the connection that the kernel opened from our port before, `syn` being its SYN's sequence number.
+    pub fn reset_predecessor(&self, engine: &mut Engine, port: u16, syn: SeqNumber) {
+        let (tuple, route) = self.flow(engine, Protocol::Tcp, port);
+        engine.stack.reset_predecessor(&tuple, &route, syn);
     }
 
     /// Returns the five-tuple and the route of a flow.

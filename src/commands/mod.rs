@@ -1,5 +1,6 @@
 //! The commands, a file each, which reads like its section of the manual.
 mod attempt;
+mod compare;
 mod connect;
 mod datagrams;
 mod listen;
@@ -16,6 +17,7 @@ use crate::{
 };
 
 pub(crate) use attempt::{Attempt, Target};
+pub(crate) use compare::{Compare, Identity};
 pub(crate) use connect::Connect;
 pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;

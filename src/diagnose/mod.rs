@@ -1,3 +1,24 @@
-//! What the kernel did with a packet: the rules that judged it, as text.
-#[allow(dead_code, unused_imports, reason = "the diagnosis that reads it comes next")]
+//! Diagnosis: what the kernel did with the packets of one attempt, and who is to blame.
+//!
+//! [`Evidence`] is what the sources saw of the attempt: traces of rules, packets at the devices, conntrack,
+//! routes. [`decide`] turns it into a [`Finding`] and asks nobody: it is a pure function, so each of its
+//! rows is tested by a table.
+pub(crate) mod belongs;
+mod decide;
+mod evidence;
+mod finding;
+mod legacy;
+mod observation;
+mod packet;
 pub(crate) mod rule_text;
+
+pub(crate) use decide::decide;
+pub(crate) use evidence::{
+    Evidence, KernelPath, LegacyEvidence, NeighbourState, Outcome, Programs, RawPath, Refused, Seen,
+    SourceState, Space,
+};
+pub(crate) use finding::{Certainty, Culprit, Finding, Word};
+pub(crate) use legacy::Lineup;
+pub(crate) use observation::{Ends, Observation, RuleFacts, Step, join};
+pub(crate) use packet::Subject;
+pub use packet::{PacketHeader, PacketKind};

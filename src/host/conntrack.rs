@@ -64,6 +64,16 @@ impl fmt::Display for Connection {
 }
 
 impl Connection {
+    /// Returns the end that answers the connection's first packet: the destination, after a translation.
+    pub fn answers_from(&self) -> SocketAddr {
+        self.reply.source
+    }
+
+    /// Returns the end that answers are sent to: the source, after a translation.
+    pub fn answers_to(&self) -> SocketAddr {
+        self.reply.destination
+    }
+
     /// Returns whether addresses or ports are translated.
     fn is_translated(&self) -> bool {
         (self.original.source, self.original.destination) != (self.reply.destination, self.reply.source)
@@ -117,13 +127,26 @@ impl Tuple {
 /// no error.
 pub fn translated_connection(ours: &FiveTuple) -> Result<Option<Connection>, NetlinkError> {
     let arriving = Tuple { protocol: ours.protocol.number(), source: ours.remote, destination: ours.local };
+    Ok(get(arriving)?.filter(Connection::is_translated))
+}
+
+/// Returns conntrack's entry for a connection that this host opens, if there is one.
+///
+/// # Errors
+/// As for [`twin`].
+pub fn opened_by(ours: &FiveTuple) -> Result<Option<Connection>, NetlinkError> {
+    get(Tuple { protocol: ours.protocol.number(), source: ours.local, destination: ours.remote })
+}
+
+/// Returns the connection of which a tuple is one direction; the kernel finds it by either
+/// (ctnetlink_get_conntrack).
+fn get(tuple: Tuple) -> Result<Option<Connection>, NetlinkError> {
     let mut attributes = Vec::new();
-    push_nested(&mut attributes, CTA_TUPLE_ORIG, &arriving.write());
+    push_nested(&mut attributes, CTA_TUPLE_ORIG, &tuple.write());
     let mut found = None;
-    // The kernel finds a connection by either of its directions (ctnetlink_get_conntrack).
-    match ask(ours.local.ip(), attributes, NLM_F_ACK, |entry| found = Some(entry)) {
+    match ask(tuple.source.ip(), attributes, NLM_F_ACK, |entry| found = Some(entry)) {
         Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
-        result => result.map(|()| found.filter(Connection::is_translated)),
+        result => result.map(|()| found),
     }
 }
 

@@ -11,7 +11,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage},
     link::{
         AfSpecInet6, AfSpecUnspec, Inet6DevConf, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-        LinkLayerType, LinkMessage,
+        LinkLayerType, LinkMessage, LinkXdp,
     },
 };
 use nix::errno::Errno;
@@ -334,6 +334,33 @@ pub fn by_index(index: u32) -> Result<Interface, InterfaceError> {
         Some(interface) => Ok(interface),
         None => Err(InterfaceError::UnknownIndex { index, present: names(&all()?) }),
     }
+}
+
+/// Returns the ids of an interface's XDP programs.
+///
+/// # Errors
+/// [`InterfaceError::Netlink`].
+pub fn xdp_programs(index: u32) -> Result<Vec<u32>, InterfaceError> {
+    let mut wanted = question();
+    wanted.header.index = index;
+    let replies = Netlink::open()
+        .and_then(|mut netlink| netlink.request(RouteNetlinkMessage::GetLink(wanted), 0))
+        .map_err(unreadable)?;
+    let mut ids = Vec::new();
+    for reply in replies {
+        let RouteNetlinkMessage::NewLink(link) = reply else { continue };
+        for attribute in link.attributes {
+            let LinkAttribute::Xdp(list) = attribute else { continue };
+            ids.extend(list.into_iter().filter_map(|item| match item {
+                LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => Some(id),
+                _ => None,
+            }));
+        }
+    }
+    ids.retain(|id| *id != 0);
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
 }
 
 /// Returns the name of the interface with this index, `None` if there is none; a text with the index where

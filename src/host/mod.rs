@@ -4,6 +4,7 @@
 //! resolve a neighbour. A netlink socket belongs to the network namespace of the thread that opened it, so
 //! each query opens its own and the answer is that of the calling thread's namespace.
 
+pub mod cgroup;
 pub mod conntrack;
 pub mod features;
 pub mod interface;
@@ -12,8 +13,12 @@ pub mod metrics;
 pub mod monitor;
 pub mod neighbour;
 pub mod netlink;
+pub mod nf_tables;
+pub mod nf_trace;
 pub mod nfnetlink;
+pub mod policy_route;
 pub mod resolve;
 pub mod route;
 pub mod rules;
+pub mod statistics;
 pub mod sysctl;

@@ -25,7 +25,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{MsgFlags, recv},
+    sys::socket::{MsgFlags, recv, setsockopt, sockopt},
 };
 
 /// Longest wait for a part of an answer. The kernel answers from its own tables within microseconds; the
@@ -120,29 +120,6 @@ impl Netlink {
         Ok(netlink)
     }
 
-    /// Joins one more notification group.
-    ///
-    /// # Errors
-    /// [`NetlinkError::Socket`].
-    pub fn join(&self, group: u32) -> Result<(), NetlinkError> {
-        self.socket.add_membership(group).map_err(NetlinkError::socket("join a notification group"))
-    }
-
-    /// Returns the notifications that have arrived; `None` if some were lost. Does not wait.
-    ///
-    /// # Errors
-    /// [`NetlinkError::Socket`] or [`NetlinkError::Malformed`].
-    pub fn notifications(&mut self) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
-        let mut notifications = Vec::new();
-        while self.readable(Duration::ZERO)? {
-            match self.receive()? {
-                Some(datagram) => read_notifications(datagram, &mut notifications)?,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(notifications))
-    }
-
     /// Waits at most `timeout` for a notification and discards all that have arrived. Returns whether any
     /// had. Lost notifications (ENOBUFS) count, since the caller then looks for itself.
     ///
@@ -169,6 +146,61 @@ impl<M: Message> Netlink<M> {
         socket.bind_auto().map_err(NetlinkError::socket("bind"))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(NetlinkError::socket("connect to the kernel"))?;
         Ok(Netlink { socket, sequence: 0, buffer: Vec::new(), messages: PhantomData })
+    }
+
+    /// Joins one more notification group.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn join(&self, group: u32) -> Result<(), NetlinkError> {
+        self.socket.add_membership(group).map_err(NetlinkError::socket("join a notification group"))
+    }
+
+    /// Returns the notifications that have arrived; `None` if some were lost. Does not wait.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`] or [`NetlinkError::Malformed`].
+    pub fn notifications(&mut self) -> Result<Option<Vec<M>>, NetlinkError> {
+        let mut notifications = Vec::new();
+        while self.readable(Duration::ZERO)? {
+            match self.receive()? {
+                Some(datagram) => read_notifications(datagram, &mut notifications)?,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(notifications))
+    }
+
+    /// Enlarges the receive buffer to `bytes`, past net.core.rmem_max where CAP_NET_ADMIN allows it.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn enlarge_receive_buffer(&self, bytes: usize) -> Result<(), NetlinkError> {
+        setsockopt(&self.socket, sockopt::RcvBufForce, &bytes)
+            .or_else(|_| setsockopt(&self.socket, sockopt::RcvBuf, &bytes))
+            .map_err(|errno| NetlinkError::socket("enlarge its receive buffer")(errno.into()))
+    }
+
+    /// Sends several messages in one datagram, each with its flags beside `NLM_F_REQUEST`, of which the
+    /// kernel acknowledges none. It handles them before sendmsg(2) returns, so its refusals are there then.
+    ///
+    /// # Errors
+    /// The kernel's first refusal, or the socket's failure.
+    pub fn send_all(&mut self, messages: impl IntoIterator<Item = (M, u16)>) -> Result<(), NetlinkError> {
+        let mut bytes = Vec::new();
+        let first = self.sequence.wrapping_add(1);
+        for (message, flags) in messages {
+            self.serialize(message, NLM_F_REQUEST | flags, &mut bytes);
+        }
+        self.socket.send(&bytes, 0).map_err(NetlinkError::socket("send"))?;
+        while self.readable(Duration::ZERO)? {
+            let lost = || NetlinkError::socket("receive")(Errno::ENOBUFS.into());
+            let (last, datagram) = (self.sequence, self.receive()?.ok_or_else(lost)?);
+            for sequence in first..=last {
+                read(datagram, sequence, |_: M| {})?;
+            }
+        }
+        Ok(())
     }
 
     /// Sends one request and returns the replies, of which a mere acknowledgement has none. `flags` are
@@ -226,15 +258,22 @@ impl<M: Message> Netlink<M> {
         }
     }
 
-    fn send(&mut self, message: M, flags: u16) -> Result<(), NetlinkError> {
+    /// Appends a message with the next sequence number.
+    fn serialize(&mut self, message: M, flags: u16, bytes: &mut Vec<u8>) {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
         let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
+        let start = bytes.len();
+        bytes.resize(start + request.buffer_len().next_multiple_of(ALIGNMENT), 0);
+        request.serialize(&mut bytes[start..start + request.buffer_len()]);
+    }
+
+    fn send(&mut self, message: M, flags: u16) -> Result<(), NetlinkError> {
+        let mut bytes = Vec::new();
+        self.serialize(message, flags, &mut bytes);
         self.socket.send(&bytes, 0).map(|_| ()).map_err(NetlinkError::socket("send"))
     }
 }
@@ -334,12 +373,15 @@ fn split_first(datagram: &[u8]) -> Result<(NetlinkBuffer<&[u8]>, &[u8]), Netlink
 }
 
 /// Reads the notifications of a datagram, which carry the sequence number of whatever request caused them.
-fn read_notifications(datagram: &[u8], into: &mut Vec<RouteNetlinkMessage>) -> Result<(), NetlinkError> {
+fn read_notifications<M: NetlinkDeserializable>(
+    datagram: &[u8],
+    into: &mut Vec<M>,
+) -> Result<(), NetlinkError> {
     let mut rest = datagram;
     while !rest.is_empty() {
         let message;
         (message, rest) = split_first(rest)?;
-        let read = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.into_inner());
+        let read = NetlinkMessage::<M>::deserialize(message.into_inner());
         match read.map(|message| message.payload) {
             Ok(NetlinkPayload::InnerMessage(inner)) => into.push(inner),
             Ok(_) => {}
@@ -425,7 +467,7 @@ pub(super) mod tests {
         #[test]
         fn arbitrary_datagrams_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..256)) {
             let _ = read(&bytes, 0, |_: RouteNetlinkMessage| {});
-            let _ = read_notifications(&bytes, &mut Vec::new());
+            let _ = read_notifications::<RouteNetlinkMessage>(&bytes, &mut Vec::new());
         }
 
         #[test]

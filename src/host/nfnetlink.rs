@@ -11,6 +11,12 @@ const HEADER: usize = 4;
 /// Length of struct nfgenmsg: family, version and resource, in bytes.
 const FAMILY_HEADER: usize = 4;
 
+/// NFNL_MSG_BATCH_BEGIN and NFNL_MSG_BATCH_END.
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+/// NFNL_SUBSYS_NFTABLES, the subsystem of all our batches.
+const BATCH_SUBSYSTEM: u16 = 10;
+
 /// A message to or from a subsystem of netfilter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -33,7 +39,11 @@ impl NetlinkSerializable for Message {
 
     fn serialize(&self, buffer: &mut [u8]) {
         if let Some((header, attributes)) = buffer.split_first_chunk_mut::<FAMILY_HEADER>() {
-            *header = [self.family, 0, 0, 0];
+            let resource = match self.kind {
+                BATCH_BEGIN | BATCH_END => BATCH_SUBSYSTEM.to_be_bytes(),
+                _ => [0, 0],
+            };
+            *header = [self.family, 0, resource[0], resource[1]];
             attributes.copy_from_slice(&self.attributes);
         }
     }
@@ -49,6 +59,15 @@ impl NetlinkDeserializable for Message {
             }
             None => Err(format!("{} bytes are too few for a struct nfgenmsg", payload.len()).into()),
         }
+    }
+}
+
+impl Message {
+    /// Returns messages for nf_tables as one batch, which the kernel applies whole or not at all
+    /// (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c), each with its flags.
+    pub fn batch(messages: Vec<(Message, u16)>) -> impl Iterator<Item = (Message, u16)> {
+        let bound = |kind| (Message { kind, family: 0, attributes: Vec::new() }, 0);
+        [bound(BATCH_BEGIN)].into_iter().chain(messages).chain([bound(BATCH_END)])
     }
 }
 

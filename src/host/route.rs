@@ -380,6 +380,16 @@ pub(super) fn fib_entry(netlink: &mut Netlink, query: &Query) -> Result<FibEntry
     Ok(FibEntry { kind: route.header.kind, prefix, nexthops, metrics })
 }
 
+/// Looks up a flow's route with a packet's mark, over an open socket.
+///
+/// # Errors
+/// [`NetlinkError::Refused`] where rules or routes refuse, or another where the kernel does not answer.
+pub(super) fn with_policy(netlink: &mut Netlink, query: &Query, mark: u32) -> Result<(), NetlinkError> {
+    let mut message = question(query);
+    message.attributes.push(RouteAttribute::Mark(mark));
+    netlink.request(RouteNetlinkMessage::GetRoute(message), 0).map(drop)
+}
+
 fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
     match attribute {
         RouteAttribute::Gateway(address) => ip(address),

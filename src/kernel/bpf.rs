@@ -85,6 +85,43 @@ pub(super) fn attached_tcx(interface: u32, hook: TcHook) -> io::Result<Vec<u32>>
     Ok(ids)
 }
 
+/// The place of a control group at which programs judge its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CgroupHook {
+    Connect4,
+    Connect6,
+    Egress,
+}
+
+/// Returns the ids of the programs that the sockets of a control group pass, those of its ancestors included.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN, EBADF where the folder is of no control group of version 2.
+pub(super) fn attached_to_cgroup(group: BorrowedFd, hook: CgroupHook) -> io::Result<Vec<u32>> {
+    let attach_type = match hook {
+        CgroupHook::Connect4 => sys::BPF_CGROUP_INET4_CONNECT,
+        CgroupHook::Connect6 => sys::BPF_CGROUP_INET6_CONNECT,
+        CgroupHook::Egress => sys::BPF_CGROUP_INET_EGRESS,
+    };
+    let mut ids = vec![0u32; 64];
+    let mut count = ids.len() as u32;
+    // SAFETY: `ids` has room for `count` numbers; the kernel writes no more, and says how many it wrote. The
+    // descriptor is open for as long as it is borrowed.
+    let result = unsafe {
+        sys::bpf_prog_query(
+            group.as_raw_fd(),
+            attach_type,
+            sys::BPF_F_QUERY_EFFECTIVE,
+            std::ptr::null_mut(),
+            ids.as_mut_ptr(),
+            &mut count,
+        )
+    };
+    returned(result)?;
+    ids.truncate(count as usize);
+    Ok(ids)
+}
+
 /// Returns id and name of a loaded program.
 ///
 /// # Errors

@@ -52,6 +52,20 @@ pub(super) struct ListedFilter {
     message: TcMessage,
 }
 
+impl ListedFilter {
+    /// Returns the kernel's id of the filter's program, if it is one.
+    pub(super) fn program_id(&self) -> Option<u32> {
+        let options = self.message.attributes.iter().filter_map(|a| match a {
+            TcAttribute::Options(options) => Some(options),
+            _ => None,
+        });
+        options.flatten().find_map(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+            _ => None,
+        })
+    }
+}
+
 impl ClsactFilter {
     /// Attaches a program, whose name is `label`, in front of other clsact filters, and makes the qdisc
     /// where it is missing.

@@ -1,19 +1,19 @@
-//! Reader of the nat tables of iptables' legacy back ends, by getsockopt(2) as iptables itself does.
+//! Reader of the tables of iptables' legacy back ends, by getsockopt(2) as iptables itself does.
 //!
 //! Asking for a table that this network namespace does not have would make it, and load its module
 //! (xt_find_table_lock in net/netfilter/x_tables.c). So the reader looks at the names of the present tables
 //! first.
 #![allow(unsafe_code)]
 
-use crate::host::rules::{Family, LegacyTable, extent_of};
+use crate::host::rules::{Family, LegacyTable};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
-/// The table's name.
-const TABLE: &[u8] = b"nat";
+/// The table of translations.
+const NAT: &str = "nat";
 /// XT_TABLE_MAXNAMELEN.
 const TABLE_NAME: usize = 32;
 /// Size of struct ipt_getinfo and struct ip6t_getinfo, in bytes.
@@ -28,35 +28,58 @@ const MAX_TABLE: usize = 64 << 20;
 /// Attempts at a table whose size changes between the two requests.
 const ATTEMPTS: usize = 4;
 
+/// A legacy table as getsockopt(2) gives it: its entries with their counters, and where its chains begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegacyBlob {
+    /// The table's family.
+    pub family: Family,
+    /// The table's name.
+    pub table: String,
+    /// The offset of each hook's chain, by the hook's number; `None` for a hook without one.
+    pub chains: [Option<usize>; 5],
+    /// The offset of each chain's policy.
+    pub policies: [Option<usize>; 5],
+    /// struct ipt_entry or ip6t_entry, one behind the other.
+    pub entries: Vec<u8>,
+}
+
 /// Returns the legacy nat tables of this network namespace, without those that cannot be read, which are
 /// logged.
 pub fn legacy_nat_tables() -> Vec<LegacyTable> {
-    [(Family::V4, "ip_tables_names"), (Family::V6, "ip6_tables_names")]
-        .into_iter()
-        .filter(|(_, names)| is_present(names))
-        .filter_map(|(family, _)| match read(family) {
-            Ok(table) => table,
-            Err(error) => {
-                log::debug!("rules: iptables' legacy nat table ({family:?}) cannot be read: {error}");
-                None
-            }
-        })
-        .collect()
+    let tables = [Family::V4, Family::V6].into_iter().filter_map(|family| {
+        let names = names(family).unwrap_or_else(|error| {
+            log::debug!("rules: the names of {family:?} tables cannot be read: {error}");
+            Vec::new()
+        });
+        names.iter().any(|name| name == NAT).then_some(())?;
+        let blob = read(family, NAT).inspect_err(|error| {
+            log::debug!("rules: iptables' legacy nat table ({family:?}) cannot be read: {error}");
+        });
+        let blob = blob.ok()?;
+        Some(LegacyTable::new(family, blob.entries, blob.chains[0]?))
+    });
+    tables.collect()
 }
 
-/// Returns whether this thread's network namespace has the nat table, by its list of tables.
-fn is_present(names: &str) -> bool {
-    match fs::read_to_string(format!("/proc/thread-self/net/{names}")) {
-        Ok(names) => names.lines().any(|name| name.as_bytes() == TABLE),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => {
-            log::debug!("rules: {names} cannot be read: {error}");
-            false
-        }
+/// Returns the legacy tables of a family that this thread's network namespace has.
+///
+/// # Errors
+/// EACCES where their names cannot be read: only root may.
+pub fn legacy_tables(family: Family) -> io::Result<Vec<LegacyBlob>> {
+    names(family)?.iter().map(|name| read(family, name)).collect()
+}
+
+/// Returns the names of the tables that this thread's network namespace has.
+fn names(family: Family) -> io::Result<Vec<String>> {
+    let file = if family == Family::V4 { "ip_tables_names" } else { "ip6_tables_names" };
+    match fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
+        Ok(names) => Ok(names.lines().filter(|name| name.len() < TABLE_NAME).map(str::to_owned).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 
-fn read(family: Family) -> io::Result<Option<LegacyTable>> {
+fn read(family: Family, table: &str) -> io::Result<LegacyBlob> {
     let (domain, level) = match family {
         Family::V4 => (Domain::IPV4, libc::IPPROTO_IP),
         Family::V6 => (Domain::IPV6, libc::IPPROTO_IPV6),
@@ -65,14 +88,22 @@ fn read(family: Family) -> io::Result<Option<LegacyTable>> {
     let mut last = io::Error::from(io::ErrorKind::InvalidData);
     for _ in 0..ATTEMPTS {
         let mut info = [0; INFO];
-        info[..TABLE.len()].copy_from_slice(TABLE);
+        info[..table.len()].copy_from_slice(table.as_bytes());
         get(socket.as_fd(), level, GET_INFO, &mut info)?;
-        let Some((prerouting, size)) = extent_of(&info) else { return Ok(None) };
+        let word = |at: usize| {
+            let bytes = info.get(at..).and_then(|rest| rest.first_chunk());
+            bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+        };
+        // struct ipt_getinfo: name[32], valid_hooks, hook_entry[5], underflow[5], num_entries, size.
+        let size = word(80) as usize;
+        let offsets = |first: usize| {
+            [0, 1, 2, 3, 4].map(|hook| (word(32) & 1 << hook != 0).then(|| word(first + 4 * hook) as usize))
+        };
         if size > MAX_TABLE {
             return Err(io::Error::other(format!("it has {size} bytes")));
         }
         let mut entries = vec![0; ENTRIES_HEADER + size];
-        entries[..TABLE.len()].copy_from_slice(TABLE);
+        entries[..table.len()].copy_from_slice(table.as_bytes());
         let wanted = u32::try_from(size).map_err(io::Error::other)?;
         entries[TABLE_NAME..TABLE_NAME + 4].copy_from_slice(&wanted.to_ne_bytes());
         match get(socket.as_fd(), level, GET_ENTRIES, &mut entries) {
@@ -81,7 +112,8 @@ fn read(family: Family) -> io::Result<Option<LegacyTable>> {
             Err(error) => return Err(error),
             Ok(()) => {
                 entries.drain(..ENTRIES_HEADER);
-                return Ok(Some(LegacyTable::new(family, entries, prerouting)));
+                let (chains, policies) = (offsets(36), offsets(56));
+                return Ok(LegacyBlob { family, table: table.to_owned(), chains, policies, entries });
             }
         }
     }

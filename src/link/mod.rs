@@ -8,12 +8,14 @@
 mod header;
 
 pub mod memory;
+mod observer;
 mod packet_socket;
 mod virtio;
 
 use std::{io, time::SystemTime};
 
 pub use header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkHeader};
+pub use observer::{Observed, Observer};
 pub use packet_socket::{Options, PacketSocket, SocketFilter, Statistics};
 
 /// Maximum link header of a sent frame, in bytes (Ethernet without tags).

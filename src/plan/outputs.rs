@@ -55,6 +55,9 @@ fn own_output(cli: &Cli) -> Option<&'static str> {
     if cli.scan {
         return Some("the ports' states");
     }
+    if cli.compare {
+        return Some("the conclusion");
+    }
     let unused = cli.send_only || cli.exec.is_some() || cli.sh_exec.is_some();
     (!unused).then_some("the received data")
 }

@@ -49,7 +49,7 @@ pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
 }
 
 /// Returns host and port as typed.
-fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
+pub(super) fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
     match cli.target.as_slice() {
         [host, _] if host.is_empty() => usage("the host is empty: say where to connect to: netkat HOST PORT"),
         [host, port] => Ok((unbracketed(host), port)),
@@ -130,7 +130,7 @@ fn interleaved(attempts: Vec<Attempt>) -> Vec<Attempt> {
 }
 
 /// Makes the request for one address's route, which is asked for once the port is known.
-fn attempt(
+pub(super) fn attempt(
     cli: &Cli,
     remote: SocketAddr,
     source_port: Option<u16>,

@@ -55,6 +55,8 @@ pub(crate) enum Error {
     Statistics(io::Error),
     #[error("cannot write the report to {to}: {error}")]
     Report { to: String, error: io::Error },
+    #[error("cannot {operation}: {error}")]
+    Compare { operation: &'static str, error: io::Error },
     #[error(transparent)]
     Filter(#[from] FilterError),
     #[error(transparent)]

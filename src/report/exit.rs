@@ -33,7 +33,7 @@ pub fn conclude(result: Result<(), Failure>, detailed: bool, report: Option<Json
         stderr::print_line(&format!("netkat: {}", text::one_line(&failure.message)));
     }
     if let Some(report) = report {
-        status = report.exec_status().filter(|status| *status != 0).unwrap_or(status);
+        status = report.status(detailed).filter(|status| *status != 0).unwrap_or(status);
         report.conclude(verdict, failure.map(|failure| failure.message.clone()));
     }
     stderr::finish();

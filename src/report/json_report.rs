@@ -1,6 +1,6 @@
 //! The outcome of a run as JSON (`--json`): one object on one line, for success and failure alike. With
 //! `-k`, each client has an object of its own, written when it disconnects.
-use super::{Error, Failure, Tried, Verdict};
+use super::{Comparison, Error, Failure, Tried, Verdict};
 use crate::{
     net::{
         FiveTuple, Protocol,
@@ -61,6 +61,9 @@ pub struct JsonReport {
     /// Clients that -k has served.
     #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<u64>,
+    /// The outcome of --compare, whose object takes this one's place.
+    #[serde(skip)]
+    comparison: Option<Box<Comparison>>,
     /// Results of -z, in the order of the ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ports: Vec<ProbedPort>,
@@ -314,10 +317,21 @@ impl JsonReport {
         });
     }
 
-    /// Returns the exit status that the --exec process chose for the run: its own, unless netkat had to end
-    /// it.
-    pub(crate) fn exec_status(&self) -> Option<u8> {
-        self.process.filter(|ended| !ended.asked).map(|ended| ended.exit.code())
+    /// Notes the outcome of --compare.
+    pub(crate) fn compared(&mut self, comparison: Comparison) {
+        self.comparison = Some(Box::new(comparison));
+    }
+
+    /// Notes how a path of --compare ended, which is part of another object.
+    pub(super) fn settle(&mut self, verdict: Verdict, error: Option<String>) {
+        (self.verdict, self.error) = (Some(verdict), error);
+    }
+
+    /// Returns the exit status that the run chose for itself: that of --compare, `detailed` or not, or the
+    /// --exec process's, unless netkat had to end it.
+    pub(crate) fn status(&self, detailed: bool) -> Option<u8> {
+        let process = || self.process.filter(|ended| !ended.asked).map(|ended| ended.exit.code());
+        self.comparison.as_ref().map(|comparison| comparison.status(detailed)).or_else(process)
     }
 
     /// Writes the object of a client of -k that has disconnected.
@@ -374,12 +388,18 @@ impl JsonReport {
     /// Writes the run's own object.
     pub(crate) fn conclude(mut self, verdict: Verdict, error: Option<String>) {
         let output = self.output.take();
-        (self.verdict, self.error) = (Some(verdict), error);
-        JsonReport { output, ..JsonReport::default() }.write(&self);
+        let mut to = JsonReport { output, ..JsonReport::default() };
+        match self.comparison.take() {
+            Some(comparison) if error.is_none() => to.write(comparison.object()),
+            _ => {
+                self.settle(verdict, error);
+                to.write(&self);
+            }
+        }
     }
 
     /// Writes an object. An error of writing is logged and does not change the outcome.
-    fn write(&mut self, object: &JsonReport) {
+    fn write(&mut self, object: &impl Serialize) {
         let (written, to) = match &mut self.output {
             None => return,
             Some(Destination::Stderr) => (line(object).map(|line| stderr::print_line(&line)), "stderr"),
@@ -401,7 +421,7 @@ fn name(protocol: Protocol) -> &'static str {
 }
 
 /// Returns an object as one line.
-fn line(object: &JsonReport) -> io::Result<String> {
+fn line(object: &impl Serialize) -> io::Result<String> {
     Ok(serde_json::to_string(object)?)
 }
 

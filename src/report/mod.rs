@@ -1,6 +1,7 @@
 //! The outcome of a run, for users and scripts: errors, verdicts, exit statuses, the JSON object, hints,
 //! log lines.
 pub(crate) mod advice;
+mod comparison;
 mod error;
 pub mod exit;
 mod failure;
@@ -10,6 +11,7 @@ pub mod logging;
 mod tried;
 mod verdict;
 
+pub(crate) use comparison::{ComparedTarget, Comparison};
 pub(crate) use error::Error;
 pub use failure::Failure;
 pub(crate) use hint::Hint;

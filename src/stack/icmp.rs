@@ -131,6 +131,12 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Returns an ICMP error's reason in words, by its type and code.
+pub fn words(v6: bool, kind: u8, code: u8) -> String {
+    let reason = if v6 { Reason::from_v6(kind, code, 0) } else { Reason::from_v4(kind, code, 0) };
+    reason.map_or_else(|| format!("type {kind}, code {code}"), |reason| reason.to_string())
+}
+
 /// An ICMP error about a packet that was sent from a local address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpError {

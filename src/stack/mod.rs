@@ -38,7 +38,7 @@ use crate::{
     neighbour::{self, Impersonation, Solicitations},
     net::{FiveTuple, Protocol, zone::scoped},
     recovery::MemoryPool,
-    segment::{self, Segment},
+    segment::{self, Segment, SeqNumber},
 };
 use deadlines::Deadlines;
 use fragment::FragmentReassembly;
@@ -553,6 +553,26 @@ impl Stack {
         if let Some(segment) = segment.reset() {
             self.reply(HeaderOnly { next_hop, template, segment });
         }
+    }
+
+    /// Queues a reset of a connection that the kernel opened from our port and gave up, `syn` being its
+    /// SYN's sequence number. It leaves before the segments of flows. A far end whose SYN-ACK never arrived
+    /// would otherwise answer a new SYN from the same port only when its own timer lets it.
+    pub fn reset_predecessor(&mut self, tuple: &FiveTuple, route: &FlowRoute, syn: SeqNumber) {
+        let remote = tuple.remote.ip();
+        let hop_limit = self.settings.hop_limit(remote, route.path.ipv6_hop_limit, &route.metrics);
+        let template = flow_route::template(tuple, hop_limit, &self.settings, 0);
+        let segment = Segment {
+            source: tuple.local.port(),
+            destination: tuple.remote.port(),
+            seq: syn + 1,
+            ack: SeqNumber::default(),
+            flags: segment::RST,
+            window: 0,
+            options: segment::Options::default(),
+            payload_len: 0,
+        };
+        self.reply(HeaderOnly { next_hop: route.next_hop, template, segment });
     }
 
     /// Passes an ICMP error to its flow or to the UDP port.

@@ -22,7 +22,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
 };
-pub use xtables::table::{LegacyTable, extent_of};
+pub use xtables::table::LegacyTable;
 
 /// Attempts at a consistent view of rules that change.
 const ATTEMPTS: usize = 4;

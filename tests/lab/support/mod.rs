@@ -1,8 +1,10 @@
 //! The harness: namespaces, topologies, processes with deadlines, peers, rules and payloads.
+pub mod comparison;
 pub mod emulator;
 pub mod fifo;
 pub mod files;
 pub mod frames;
+pub mod json_schema;
 pub mod namespace;
 pub mod netkat;
 #[path = "../emulator/packet_socket.rs"]

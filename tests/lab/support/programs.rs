@@ -215,3 +215,35 @@ pub fn drop_by_cgroup(group: &Path, direction: Direction) -> Link {
     };
     link(&program, folder.as_raw_fd(), place).expect("attaching to the control group")
 }
+
+/// Refuses connect(2) to the processes in a control group.
+pub fn refuse_connect(group: &Path, v4: bool) -> Link {
+    let place = if v4 { sys::BPF_CGROUP_INET4_CONNECT } else { sys::BPF_CGROUP_INET6_CONNECT };
+    // r0 = 0; exit
+    let code = [
+        sys::bpf_insn { code: 0xb7, ..Default::default() },
+        sys::bpf_insn { code: 0x95, ..Default::default() },
+    ];
+    let mut options = sys::bpf_prog_load_opts {
+        sz: size_of::<sys::bpf_prog_load_opts>() as sys::size_t,
+        expected_attach_type: place,
+        ..Default::default()
+    };
+    // SAFETY: both strings end in NUL, `code` has the length given, `options` carries its size; all live through the
+    // call.
+    let fd = unsafe {
+        sys::bpf_prog_load(
+            sys::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+            c"lab_refuse".as_ptr(),
+            c"GPL".as_ptr(),
+            code.as_ptr(),
+            code.len() as sys::size_t,
+            &mut options,
+        )
+    };
+    assert!(fd >= 0, "loading lab_refuse: {}", io::Error::from_raw_os_error(-fd));
+    // SAFETY: libbpf has just opened this descriptor and keeps no copy of it.
+    let program = Program { fd: unsafe { OwnedFd::from_raw_fd(fd) } };
+    let folder = File::open(group).expect("the control group's folder");
+    link(&program, folder.as_raw_fd(), place).expect("attaching to the control group")
+}

@@ -1,6 +1,6 @@
 //! The legacy table that getsockopt(2) returns: a sequence of entries, each with matches and a target
 //! (linux/netfilter_ipv4/ip_tables.h, linux/netfilter_ipv6/ip6_tables.h; layouts of 64-bit machines).
-use super::{Match, Target, half, word};
+use super::{Match, Target, half};
 use crate::host::nfnetlink::until_zero;
 use crate::host::rules::Family;
 use std::collections::HashMap;
@@ -173,14 +173,6 @@ fn extension(entries: &[u8], at: usize) -> Option<(&[u8], u8, &[u8], usize)> {
     let name = until_zero(bytes.get(2..2 + NAME)?);
     let revision = *bytes.get(EXTENSION_HEADER - 1)?;
     Some((name, revision, bytes.get(EXTENSION_HEADER..)?, size))
-}
-
-/// Returns the offset of PREROUTING and the size of all entries in bytes, from struct ipt_getinfo, whose
-/// layout IPv6 shares; `None` if the table has no such chain.
-pub fn extent_of(info: &[u8]) -> Option<(usize, usize)> {
-    // name[32], valid_hooks, hook_entry[5], underflow[5], num_entries, size.
-    let hooks = word(info, 32)?;
-    (hooks & 1 != 0).then_some((word(info, 36)? as usize, word(info, 80)? as usize))
 }
 
 #[cfg(test)]

@@ -1,0 +1,135 @@
+//! netkat's own attempt, with the five-tuple of the kernel's.
+use crate::{
+    commands::{Attempt, attempt::Opened, connect::answer},
+    diagnose::{Outcome, RawPath},
+    host::neighbour::NeighbourError,
+    kernel::KernelError,
+    net::{
+        FiveTuple,
+        zone::{endpoint, scoped},
+    },
+    report::{Error, JsonReport, Verdict},
+    runtime::{self, Egress},
+    segment::SeqNumber,
+    session,
+    stack::Flow,
+};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// Makes netkat's attempt from the kernel's port, after a reset of the kernel's connection; from another
+/// port where the kernel's cannot be held.
+///
+/// # Errors
+/// A signal that ended the run.
+pub(super) fn run(
+    attempt: &Attempt,
+    egress: &Egress,
+    kernel: Option<SocketAddr>,
+    sequence: Option<u32>,
+    wait: Duration,
+    report: &mut JsonReport,
+) -> Result<RawPath, Error> {
+    let mut attempt = attempt.clone();
+    let mut other_port = attempt.request.assumed.map(|_| "--as".to_owned());
+    if let (Some(kernel), None) = (kernel, &other_port) {
+        attempt.setup.port = kernel.port();
+        if attempt.request.via.is_none() {
+            attempt.request.query.source = Some(kernel.ip());
+        }
+    }
+    let mut result = once(&attempt, sequence, wait, report);
+    if let Err(Error::Runtime(error)) = &result.outcome
+        && is_about_the_port(error)
+    {
+        log::info!("{error}; trying another source port");
+        other_port = Some(error.to_string());
+        attempt.setup.port = 0;
+        result = once(&attempt, None, wait, report);
+    }
+    let Attempted { outcome, time, local } = result;
+    let (outcome, error) = match outcome {
+        Ok(()) => (Outcome::Connected, None),
+        Err(error) if error.signal().is_some() => return Err(error),
+        Err(error) => (outcome_of(&error), Some(error.to_string())),
+    };
+    Ok(RawPath {
+        outcome,
+        error,
+        time,
+        local,
+        next_hop: egress.next_hop.on(egress.interface.index),
+        interface: egress.interface.name.clone(),
+        other_port,
+    })
+}
+
+struct Attempted {
+    outcome: Result<(), Error>,
+    time: Duration,
+    local: Option<SocketAddr>,
+}
+
+/// Makes the attempt once. A connection is reset at once: it was only to be tried.
+fn once(attempt: &Attempt, sequence: Option<u32>, wait: Duration, report: &mut JsonReport) -> Attempted {
+    let port = attempt.remote.port();
+    let (mut start, mut local, mut time) = (Instant::now(), None, None);
+    let mut connect = || {
+        let mut opened = attempt.open(&[port], wait, report)?;
+        let egress = opened.origin.egress(port);
+        local = Some(scoped(egress.source, opened.engine.port(), egress.interface.index));
+        if let Some(sequence) = sequence {
+            opened.origin.reset_predecessor(&mut opened.engine, port, SeqNumber(sequence));
+        }
+        start = Instant::now();
+        let result = dial(&mut opened, port, wait, report);
+        // Closing everything takes longer than the handshake.
+        time = Some(start.elapsed());
+        let (tuple, engine) = (result?, &mut opened.engine);
+        engine.stack.flow(&tuple).map(Flow::abort);
+        Ok(engine.egress(engine.reactor.now()).map(drop)?)
+    };
+    let outcome = connect();
+    Attempted { outcome, time: time.unwrap_or_else(|| start.elapsed()), local }
+}
+
+/// Completes the handshake.
+fn dial(opened: &mut Opened, port: u16, wait: Duration, report: &mut JsonReport) -> Result<FiveTuple, Error> {
+    let Opened { engine, origin } = opened;
+    let start = engine.reactor.now();
+    let tuple = origin.dial(engine, port);
+    report.flow(&tuple);
+    log::info!("dialing {} from {}", endpoint(&tuple.remote), endpoint(&tuple.local));
+    let ended = engine.run_until(Some(start + wait), |stack| answer(stack, &tuple))?;
+    report.discarded(engine.stack.peek(&tuple).and_then(Flow::discards));
+    ended.unwrap_or_else(|| Err(origin.silence(&engine.stack, &tuple, wait)))?;
+    report.connected(engine.reactor.now() - start);
+    Ok(tuple)
+}
+
+/// Returns whether another source port may do.
+fn is_about_the_port(error: &runtime::Error) -> bool {
+    matches!(
+        error,
+        runtime::Error::Kernel(KernelError::PortInUse { .. }) | runtime::Error::Masqueraded { .. }
+    )
+}
+
+fn outcome_of(error: &Error) -> Outcome {
+    if let Error::Session(session::Error::Rejected { error, .. }) = error {
+        return Outcome::Rejected { error: format!("ICMP {}", error.reason), by: Some(error.from) };
+    }
+    if let Error::Runtime(runtime::Error::Neighbour(NeighbourError::Failed { .. })) = error {
+        return Outcome::NoNeighbour;
+    }
+    match Verdict::from(error) {
+        Verdict::TimedOut => Outcome::TimedOut,
+        Verdict::Refused => Outcome::Refused,
+        Verdict::NoRoute => Outcome::NoRoute,
+        Verdict::NoNeighbour => Outcome::NoNeighbour,
+        Verdict::EgressDropped => Outcome::EgressDropped,
+        _ => Outcome::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,104 @@
+//! Whose a rule is, by the names that programs give their tables, chains and comments.
+
+/// The program, or the object of a cluster, that a rule belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A port of a Kubernetes Service.
+    Service { namespace: String, name: String, port: String },
+    /// A program: "firewalld", "ufw", "docker".
+    Program(&'static str),
+}
+
+impl Owner {
+    /// Returns the owner in words.
+    pub fn text(&self) -> String {
+        match self {
+            Owner::Service { namespace, name, port } if port.is_empty() => {
+                format!("Kubernetes Service {namespace}/{name}")
+            }
+            Owner::Service { namespace, name, port } => {
+                format!("Kubernetes Service {namespace}/{name}, port {port}")
+            }
+            Owner::Program(name) => (*name).to_owned(),
+        }
+    }
+}
+
+/// Returns the owner of a rule, by its table, the chains that lead to it, and their rules' comments.
+pub(crate) fn owner(table: &str, chains: &[String], comments: &[String]) -> Option<Owner> {
+    let kubernetes = table == "kube-proxy" || chains.iter().any(|chain| chain.starts_with("KUBE-"));
+    if kubernetes {
+        let by_comment = comments.iter().rev().find_map(|comment| service_of_comment(comment));
+        let by_chain = || chains.iter().rev().find_map(|chain| service_of_chain(chain));
+        return by_comment.or_else(by_chain).or(Some(Owner::Program("kube-proxy")));
+    }
+    if table == "firewalld" {
+        return Some(Owner::Program("firewalld"));
+    }
+    chains.iter().rev().find_map(|chain| program(chain)).map(Owner::Program)
+}
+
+/// Returns the program whose chains begin like this one.
+fn program(chain: &str) -> Option<&'static str> {
+    const PROGRAMS: [(&str, &str); 8] = [
+        ("ufw", "ufw"),
+        ("DOCKER", "Docker"),
+        ("cali-", "Calico"),
+        ("CILIUM_", "Cilium"),
+        ("OLD_CILIUM_", "Cilium"),
+        ("CNI-", "a CNI plugin"),
+        ("f2b-", "fail2ban"),
+        ("LIBVIRT", "libvirt"),
+    ];
+    PROGRAMS.iter().find(|(prefix, _)| chain.starts_with(prefix)).map(|(_, name)| *name)
+}
+
+/// Reads "default/web:http cluster IP", as kube-proxy's rules for iptables have it.
+fn service_of_comment(comment: &str) -> Option<Owner> {
+    let (namespace, rest) = comment.split_whitespace().next()?.split_once('/')?;
+    let (name, port) = rest.split_once(':').unwrap_or((rest, ""));
+    let is_name = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+    };
+    (is_name(namespace) && is_name(name)).then(|| Owner::Service {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        port: port.trim_end_matches(['"', ',']).to_owned(),
+    })
+}
+
+/// Reads "service-ABCD-default/web/tcp/http", as kube-proxy's chains for nftables are called.
+fn service_of_chain(chain: &str) -> Option<Owner> {
+    let rest = ["service-", "endpoint-", "external-", "firewall-"]
+        .iter()
+        .find_map(|prefix| chain.strip_prefix(prefix))?;
+    let (_, rest) = rest.split_once('-')?;
+    let rest = rest.split("__").next()?;
+    let mut parts = rest.split('/');
+    let (namespace, name, _protocol) = (parts.next()?, parts.next()?, parts.next()?);
+    let port = parts.next().unwrap_or_default();
+    Some(Owner::Service { namespace: namespace.to_owned(), name: name.to_owned(), port: port.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_have_owners() {
+        let chains = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let text = |table, names: &[&str], comments: &[&str]| {
+            owner(table, &chains(names), &chains(comments)).map(|owner| owner.text())
+        };
+        assert_eq!(
+            text("nat", &["OUTPUT", "KUBE-SERVICES", "KUBE-SEP-X"], &["default/web:http cluster IP"]),
+            Some("Kubernetes Service default/web, port http".to_owned())
+        );
+        assert_eq!(
+            text("kube-proxy", &["endpoint-TEST-default/clientip/tcp/http__10.244.2.2/80"], &[]),
+            Some("Kubernetes Service default/clientip, port http".to_owned())
+        );
+        assert_eq!(text("filter", &["OUTPUT", "ufw-user-output"], &["'dapp_x'"]), Some("ufw".to_owned()));
+        assert_eq!(text("filter", &["OUTPUT"], &["default/web"]), None);
+    }
+}

@@ -1,0 +1,202 @@
+//! The finding: what stands in the way, and how sure that is.
+use std::net::SocketAddr;
+
+/// The first word of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// Both paths connected, and no address was translated.
+    Same,
+    /// The kernel's path led to another destination.
+    Captured,
+    /// Something of this host stops the kernel's path.
+    ThisHost,
+    /// Only the kernel's path connected.
+    OnlyTheKernel,
+    /// Trials differ, and no culprit explains it.
+    Inconsistent,
+    /// Both paths fail alike, and nothing of this host touched the packets.
+    NotHere,
+    /// The kernel's path failed, and nothing was seen to do it.
+    Unknown,
+}
+
+impl Word {
+    /// Returns the word as text and JSON have it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Word::Same => "same",
+            Word::Captured => "captured",
+            Word::ThisHost => "this host",
+            Word::OnlyTheKernel => "only the kernel",
+            Word::Inconsistent => "inconsistent",
+            Word::NotHere => "not here",
+            Word::Unknown => "unknown",
+        }
+    }
+}
+
+/// What was done to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Drop,
+    Reject,
+    Translate,
+    Queue,
+    Steal,
+    Refuse,
+    NoPacket,
+}
+
+impl Action {
+    /// Returns the action as JSON has it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Action::Drop => "drop",
+            Action::Reject => "reject",
+            Action::Translate => "translate",
+            Action::Queue => "queue",
+            Action::Steal => "steal",
+            Action::Refuse => "refuse",
+            Action::NoPacket => "no packet",
+        }
+    }
+}
+
+/// What did it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CulpritKind {
+    NftRule,
+    NftPolicy,
+    LegacyRule,
+    LegacyPolicy,
+    Route,
+    PolicyRule,
+    ReversePathFilter,
+    Listener,
+    TcProgram,
+    CgroupProgram,
+    Conntrack,
+    Other,
+}
+
+impl CulpritKind {
+    /// Returns the kind as JSON has it.
+    pub fn text(self) -> &'static str {
+        match self {
+            CulpritKind::NftRule => "nft rule",
+            CulpritKind::NftPolicy => "nft policy",
+            CulpritKind::LegacyRule => "iptables-legacy rule",
+            CulpritKind::LegacyPolicy => "iptables-legacy policy",
+            CulpritKind::Route => "route",
+            CulpritKind::PolicyRule => "policy rule",
+            CulpritKind::ReversePathFilter => "rp_filter",
+            CulpritKind::Listener => "listener",
+            CulpritKind::TcProgram => "tc program",
+            CulpritKind::CgroupProgram => "cgroup program",
+            CulpritKind::Conntrack => "conntrack",
+            CulpritKind::Other => "other",
+        }
+    }
+}
+
+/// How sure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Certainty {
+    /// Events about this very packet say so.
+    Proven,
+    /// Positions and counters leave nothing else.
+    Inferred,
+}
+
+impl Certainty {
+    /// Returns the certainty as JSON has it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Certainty::Proven => "proven",
+            Certainty::Inferred => "inferred",
+        }
+    }
+}
+
+/// What acted on the packets. All names are foreign text, made safe for a terminal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Culprit {
+    pub action: Action,
+    pub kind: CulpritKind,
+    /// "syn", "syn-ack", "icmp error", "reset".
+    pub packet: Option<&'static str>,
+    /// "out" or "in".
+    pub direction: Option<&'static str>,
+    /// The network namespace: "here", "pod", "node".
+    pub namespace: String,
+    pub interface: Option<String>,
+    pub hook: Option<String>,
+    pub family: Option<&'static str>,
+    pub table: Option<String>,
+    pub chain: Option<String>,
+    pub handle: Option<u64>,
+    pub position: Option<(usize, usize)>,
+    /// The program that manages the rule: "iptables-nft", "nft", "kube-proxy".
+    pub tool: Option<String>,
+    /// The rule's text.
+    pub text: Option<String>,
+    pub element: Option<String>,
+    pub comment: Option<String>,
+    /// The chains that led there.
+    pub jumps: Vec<String>,
+    pub belongs_to: Option<super::belongs::Owner>,
+    /// The new destination.
+    pub translated_to: Option<SocketAddr>,
+    pub certainty: Certainty,
+    pub evidence: Vec<String>,
+    /// The place as one line.
+    pub place: String,
+    /// A note that belongs to it: a queue without a listener, an identity.
+    pub note: Option<String>,
+    /// One command that shows more.
+    pub remedy: Option<String>,
+}
+
+impl Culprit {
+    /// Returns a culprit of which nothing but this is known.
+    pub fn new(action: Action, kind: CulpritKind, certainty: Certainty, place: String) -> Culprit {
+        Culprit {
+            action,
+            kind,
+            packet: None,
+            direction: None,
+            namespace: "here".to_owned(),
+            interface: None,
+            hook: None,
+            family: None,
+            table: None,
+            chain: None,
+            handle: None,
+            position: None,
+            tool: None,
+            text: None,
+            element: None,
+            comment: None,
+            jumps: Vec::new(),
+            belongs_to: None,
+            translated_to: None,
+            certainty,
+            evidence: Vec::new(),
+            place,
+            note: None,
+            remedy: None,
+        }
+    }
+}
+
+/// What stands in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub word: Word,
+    pub sentence: String,
+    /// The first one decides; a translation before it comes second. With several of which one did it, all
+    /// are inferred.
+    pub culprits: Vec<Culprit>,
+    /// What was seen of the kernel's path.
+    pub kernel_note: String,
+}

@@ -1,0 +1,86 @@
+//! The outcome of a comparison (`--compare`), as text and as JSON (docs/compare.schema.json).
+mod object;
+mod text;
+
+use super::{JsonReport, Verdict};
+use crate::diagnose::{Evidence, Finding, Outcome, Word};
+pub(super) use object::Object;
+use std::{net::SocketAddr, time::Duration};
+
+/// What was compared.
+#[derive(Clone, Debug)]
+pub(crate) struct ComparedTarget {
+    /// The host as typed.
+    pub host: String,
+    pub address: SocketAddr,
+    /// This host's kernel, as uname -r names it.
+    pub kernel_release: String,
+    /// The number of the network namespace.
+    pub netns: u64,
+}
+
+/// A comparison that is over.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    object: Object,
+    text: text::Block,
+    word: Word,
+    raw: Verdict,
+}
+
+impl Comparison {
+    /// Returns a comparison in its printable forms.
+    pub(crate) fn new(
+        target: ComparedTarget,
+        evidence: &Evidence,
+        finding: &Finding,
+        raw: JsonReport,
+        time: Duration,
+    ) -> Comparison {
+        let verdict = verdict(&evidence.raw.outcome);
+        Comparison {
+            object: Object::new(&target, evidence, finding, raw, time),
+            text: text::Block::new(evidence, finding),
+            word: finding.word,
+            raw: verdict,
+        }
+    }
+
+    /// Returns the text for a terminal of this width, in columns; `None` for a pipe.
+    pub(crate) fn text(&self, width: Option<usize>) -> String {
+        self.text.lines(width)
+    }
+
+    pub(super) fn object(&self) -> &Object {
+        &self.object
+    }
+
+    /// Returns the exit status: 0 only where nothing differs; with `detailed`, a number for each kind of
+    /// difference.
+    pub(super) fn status(&self, detailed: bool) -> u8 {
+        match self.word {
+            Word::Same => 0,
+            _ if !detailed => 1,
+            Word::Captured => 10,
+            Word::ThisHost => 11,
+            Word::OnlyTheKernel => 12,
+            Word::Inconsistent => 13,
+            Word::Unknown => 14,
+            Word::NotHere => self.raw.status(true),
+        }
+    }
+}
+
+/// Returns the verdict that an outcome is.
+fn verdict(outcome: &Outcome) -> Verdict {
+    match outcome {
+        Outcome::Connected => Verdict::Done,
+        Outcome::TimedOut => Verdict::TimedOut,
+        Outcome::Refused => Verdict::Refused,
+        Outcome::Rejected { .. } => Verdict::Rejected,
+        Outcome::NoRoute => Verdict::NoRoute,
+        Outcome::NoNeighbour => Verdict::NoNeighbour,
+        Outcome::EgressDropped => Verdict::EgressDropped,
+        Outcome::Failed(_) => Verdict::Failed,
+    }
+}
