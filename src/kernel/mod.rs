@@ -16,14 +16,17 @@ mod bpf;
 mod clsact;
 mod clsact_lock;
 mod descriptors;
+mod device;
 mod error;
 mod filter;
 mod flow_table;
+mod fork;
 mod guard;
 mod init;
 mod lease;
 mod liveness;
 mod loopback;
+mod port_hold;
 mod programs;
 mod xtables;
 
@@ -32,13 +35,18 @@ pub use attachment::Backend;
 pub use bind_conflict::BindConflict;
 pub use clsact::filter_names;
 pub use descriptors::output_was_closed;
+pub use device::{DeviceError, DeviceRoute, DeviceSpec};
 pub use error::KernelError;
-pub use filter::{Filter, FlowFilter, IpFamily, MAX_LOCAL_ADDRESSES, SniffFilter};
-pub use flow_table::FlowTable;
+pub use filter::{
+    CommandFilter, Filter, FlowFilter, IpFamily, MAX_LOCAL_ADDRESSES, MAX_PUBLISHED_PORTS, SniffFilter,
+};
+pub use flow_table::{FlowKey, FlowTable};
+pub use fork::{MAX_PASSED, fork, receive_message, send_message};
 pub use guard::Guard;
 pub use init::{is_init, prepare_signals};
 pub use lease::PortLease;
 pub use loopback::Loopback;
+pub use port_hold::PortHold;
 pub use programs::{Counters, HEARTBEAT_INTERVAL, HEARTBEAT_LIMIT, Programs};
 pub use xtables::legacy_nat_tables;
 

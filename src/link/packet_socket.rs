@@ -10,7 +10,10 @@ use super::{
     ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, VlanTag, header,
     virtio,
 };
-use crate::host::{features::FeatureOverrides, interface};
+use crate::{
+    host::{features::FeatureOverrides, interface},
+    net::arphrd,
+};
 use nix::sys::socket::{self, MsgFlags};
 use std::{
     cell::Cell,
@@ -32,8 +35,8 @@ const CONTROL_ROOM: usize = 256;
 pub struct Options<'a> {
     /// The interface's index; `None` receives on all interfaces.
     pub interface: Option<u32>,
-    /// The socket filter (a loaded program of type BPF_PROG_TYPE_SOCKET_FILTER).
-    pub capture: BorrowedFd<'a>,
+    /// The socket filter (a loaded program of type BPF_PROG_TYPE_SOCKET_FILTER); `None` receives everything.
+    pub capture: Option<BorrowedFd<'a>>,
     /// Enable the virtio-net header, which offloads depend on.
     pub vnet_header: bool,
     /// Pretend that the kernel lacks these features.
@@ -73,6 +76,8 @@ pub struct PacketSocket {
     plain: Option<u16>,
     /// Set for a sniffer, which wants every frame.
     sniffs: bool,
+    /// A full send buffer makes [`Link::transmit`] wait.
+    blocks: bool,
     /// Frames that the virtio-net header cannot describe, lost since the previous
     /// [`PacketSocket::statistics`].
     undescribed: Cell<u32>,
@@ -101,7 +106,10 @@ impl PacketSocket {
         // SAFETY: the descriptor is new and has no other owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let set = |level, option, value: libc::c_int| set_option(fd.as_raw_fd(), level, option, &value);
-        if !set(libc::SOL_SOCKET, libc::SO_ATTACH_BPF, options.capture.as_raw_fd()) {
+        let attached = options
+            .capture
+            .is_none_or(|capture| set(libc::SOL_SOCKET, libc::SO_ATTACH_BPF, capture.as_raw_fd()));
+        if !attached {
             return Err(failed("attach the capture program to a packet socket", ""));
         }
         let incoming = !options.outgoing && set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1);
@@ -135,10 +143,38 @@ impl PacketSocket {
             plain: (incoming && vnet_header && !options.timestamps && options.interface.is_some())
                 .then_some(0),
             sniffs: options.outgoing,
+            blocks: true,
             undescribed: Cell::new(0),
             offloads: Offloads { checksum: vnet_header, segmentation: vnet_header && options.segmentation },
             name,
         })
+    }
+
+    /// Makes [`Link::transmit`] fail with [`LinkError::Full`] where it would wait for room.
+    pub fn set_nonblocking(&mut self) {
+        self.blocks = false;
+    }
+
+    /// Returns the descriptor of a bound socket, for another process.
+    pub fn into_descriptor(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// Returns the socket that another process has opened, with the virtio-net header, and bound to one
+    /// Ethernet-like interface of its own network namespace. Errors call the interface `name`.
+    pub fn adopt(fd: OwnedFd, interface: u32, name: &str) -> PacketSocket {
+        PacketSocket {
+            fd,
+            interface: Some(interface),
+            name: name.to_owned(),
+            buffer: vec![0; virtio::LEN + FRAME_ROOM],
+            vnet_header: true,
+            plain: Some(arphrd::ETHER),
+            sniffs: false,
+            blocks: false,
+            undescribed: Cell::new(0),
+            offloads: Offloads { checksum: true, segmentation: true },
+        }
     }
 
     /// Opens the tap: frames arrive from now on.
@@ -384,16 +420,18 @@ impl Link for PacketSocket {
         message.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         message.msg_iov = pieces[skip..].as_mut_ptr();
         message.msg_iovlen = (pieces.len() - skip) as _;
+        let flags = if self.blocks { 0 } else { libc::MSG_DONTWAIT };
         loop {
             // SAFETY: every pointer in `message` is to a local or to the caller's packet, with its
             // length; sendmsg only reads through them.
-            if unsafe { libc::sendmsg(self.fd.as_raw_fd(), &message, 0) } >= 0 {
+            if unsafe { libc::sendmsg(self.fd.as_raw_fd(), &message, flags) } >= 0 {
                 return Ok(());
             }
             let error = io::Error::last_os_error();
             let interface = || name_of(Some(next_hop.interface));
             return Err(match error.raw_os_error() {
                 Some(libc::EINTR) => continue,
+                Some(libc::EAGAIN) => LinkError::Full { interface: interface() },
                 Some(libc::EINVAL | libc::EIO) if packet.segmentation.is_some() => {
                     self.offloads.segmentation = false;
                     LinkError::OffloadRefused { offload: "segmentation offload", interface: interface() }

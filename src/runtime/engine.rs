@@ -149,7 +149,7 @@ impl Engine {
         };
         let mut link = PacketSocket::open(&link::Options {
             interface: single,
-            capture: programs.capture_fd(),
+            capture: Some(programs.capture_fd()),
             vnet_header: setup.vnet_header,
             overrides: setup.overrides,
             segmentation: setup.segmentation,

@@ -488,6 +488,8 @@ fn with_a_flow_table_only_syns_and_its_flows_are_taken() {
     programs.capture_unknown(Duration::from_secs(60));
     assert_eq!((capture(&programs, &frame), guard(&programs, &frame)), (Foreign, false));
     assert!(programs.table().unwrap().insert(&flow(PEER, US, 5)));
+    assert_eq!(capture(&programs, &frame), Foreign, "a TCP flow");
+    assert!(programs.table().unwrap().insert(&FiveTuple { protocol: Protocol::Udp, ..flow(PEER, US, 5) }));
     assert_eq!((capture(&programs, &frame), guard(&programs, &frame)), (Flow, true));
     // Without a table there is none to fill.
     assert!(load(&listener()).table().is_none());

@@ -71,7 +71,7 @@ impl<'a> Capture<'a> {
         let programs = Programs::load(&Filter::Sniff(sniff.filter.clone()))?;
         let socket = PacketSocket::open(&link::Options {
             interface: interface.map(|interface| interface.index),
-            capture: programs.capture_fd(),
+            capture: Some(programs.capture_fd()),
             vnet_header: true,
             overrides: sniff.overrides,
             segmentation: false,
