@@ -54,9 +54,11 @@
 
 pub mod cli;
 pub(crate) mod commands;
+pub(crate) mod gateway;
 pub mod host;
 pub mod kernel;
 pub mod link;
+pub(crate) mod namespace;
 pub mod net;
 pub mod plan;
 pub mod process;

@@ -2,13 +2,15 @@
 //!
 //! Everything is decided and checked here, before anything is opened.
 mod flags;
+mod forwards;
 mod listen;
 mod remote;
+mod run;
 mod sniff;
 
 use crate::{
     cli::Cli,
-    commands::{Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff},
+    commands::{Connect, DatagramConnect, DatagramListen, Listen, Run, Scan, Sniff},
     host::{
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
@@ -20,6 +22,7 @@ use crate::{
 use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
+use run::run;
 use sniff::{sniff, sniffing_flag};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -34,6 +37,7 @@ pub struct Plan(Command);
 enum Command {
     Connect(Connect),
     Listen(Listen),
+    Run(Box<Run>),
     DatagramConnect(DatagramConnect),
     DatagramListen(DatagramListen),
     Sniff(Sniff),
@@ -85,7 +89,11 @@ impl Plan {
     /// # Errors
     /// Wrong usage; a host, a port, an interface or a route that is not there.
     pub fn new(cli: &Cli) -> Result<Plan, Failure> {
-        Ok(Plan(Command::new(cli)?))
+        let command = Command::new(cli).map_err(Failure::from);
+        Ok(Plan(match cli.runs_command() {
+            true => command.map_err(Failure::of_command)?,
+            false => command?,
+        }))
     }
 
     /// Runs the command, and notes in `report` how far it comes.
@@ -96,6 +104,7 @@ impl Plan {
         Ok(match &self.0 {
             Command::Connect(connect) => connect.run(report),
             Command::Listen(listen) => listen.run(report),
+            Command::Run(run) => run.run(report),
             Command::DatagramConnect(connect) => connect.run(report),
             Command::DatagramListen(listen) => listen.run(report),
             Command::Sniff(sniff) => sniff.run(),
@@ -108,6 +117,9 @@ impl Command {
     fn new(cli: &Cli) -> Result<Command, PlanError> {
         if cli.watches_only() {
             return Ok(Command::Sniff(sniff(cli)?));
+        }
+        if cli.runs_command() {
+            return Ok(Command::Run(Box::new(run(cli)?)));
         }
         check_foreign_values(cli)?;
         if let Some(flag) = sniffing_flag(cli) {

@@ -8,7 +8,7 @@ use super::{
     interface::{self, Interface, InterfaceError},
     neighbour::{self, Neighbour, NeighbourState},
     netlink::{Netlink, NetlinkError},
-    route::{self, FibEntry, Query},
+    route::{self, Departure, FibEntry, Query, RouteError},
 };
 use crate::net::MacAddr;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -17,8 +17,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-/// The notification group for interfaces (linux/rtnetlink.h).
+/// The notification groups for interfaces, routes and rules (linux/rtnetlink.h).
 const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV4_RULE: u32 = 8;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const RTNLGRP_IPV6_RULE: u32 = 19;
 
 /// A change of this host's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub enum Change {
     Interface(Interface),
     /// The interface with this index has left this network namespace.
     InterfaceGone(u32),
+    /// A route or a rule has come or gone; see [`Monitor::follow_routes`].
+    Routes,
     /// Notifications were lost.
     Missed,
 }
@@ -55,6 +61,16 @@ impl Monitor {
         let changes = Netlink::subscribe(RTNLGRP_LINK)?;
         changes.join(neighbour::RTNLGRP_NEIGH)?;
         Ok(Monitor { changes, questions: Netlink::open()? })
+    }
+
+    /// Reports changes of routes and rules from now on, too.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn follow_routes(&self) -> Result<(), NetlinkError> {
+        [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE]
+            .into_iter()
+            .try_for_each(|group| self.changes.join(group))
     }
 
     /// Returns the changes since the last call. Does not wait.
@@ -82,6 +98,14 @@ impl Monitor {
     /// kernel does not answer.
     pub fn route(&mut self, query: &Query) -> Result<FibEntry, NetlinkError> {
         route::fib_entry(&mut self.questions, query)
+    }
+
+    /// Returns the way of a flow's packets to another host.
+    ///
+    /// # Errors
+    /// [`RouteError`].
+    pub fn departure(&mut self, query: &Query) -> Result<Departure, RouteError> {
+        route::departure(&mut self.questions, query)
     }
 
     /// Returns the kernel's entry for a neighbour, if it has one.
@@ -126,6 +150,10 @@ fn change(notification: RouteNetlinkMessage) -> Option<Change> {
             let mac = neighbour.mac.filter(|_| known)?;
             Some(Change::Neighbour { interface: message.header.ifindex, address, mac })
         }
+        RouteNetlinkMessage::NewRoute(_)
+        | RouteNetlinkMessage::DelRoute(_)
+        | RouteNetlinkMessage::NewRule(_)
+        | RouteNetlinkMessage::DelRule(_) => Some(Change::Routes),
         _ => None,
     }
 }

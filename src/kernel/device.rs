@@ -2,7 +2,10 @@
 //!
 //! Both ends lie in the namespace and go with it. The command's end has the host's addresses and routes, no
 //! neighbours (NOARP) and the name of the host's egress interface.
-use crate::host::netlink::{Netlink, NetlinkError};
+use crate::{
+    host::netlink::{Netlink, NetlinkError},
+    net::MacAddr,
+};
 use log::debug;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
@@ -20,6 +23,11 @@ use std::net::IpAddr;
 /// Name of the end that the packet socket has.
 const OUTER: &str = "netkat";
 
+/// Link addresses of the command's end and of the other, which no other link sees.
+pub const COMMAND_MAC: MacAddr = MacAddr([0x02, 0x6e, 0x6b, 0, 0, 1]);
+/// See [`COMMAND_MAC`].
+pub const GATEWAY_MAC: MacAddr = MacAddr([0x02, 0x6e, 0x6b, 0, 0, 2]);
+
 /// A device to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceSpec {
@@ -33,6 +41,8 @@ pub struct DeviceSpec {
     pub gso_max_segs: u32,
     /// Addresses, with the length of their prefixes in bits.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// Further addresses, on lo: those of services that are forwarded.
+    pub on_loopback: Vec<IpAddr>,
     /// Routes, which lead through the device.
     pub routes: Vec<DeviceRoute>,
 }
@@ -87,8 +97,10 @@ impl DeviceSpec {
             let message = up(end, LinkFlags::Up | LinkFlags::Noarp);
             new(RouteNetlinkMessage::SetLink(message), 0).map_err(failed("set the device up"))?;
         }
-        for (address, prefix) in &self.addresses {
-            let message = RouteNetlinkMessage::NewAddress(address_message(inner, *address, *prefix));
+        let on_loopback = self.on_loopback.iter().map(|ip| (1, *ip, if ip.is_ipv4() { 32 } else { 128 }));
+        let on_device = self.addresses.iter().map(|(ip, prefix)| (inner, *ip, *prefix));
+        for (index, address, prefix) in on_device.chain(on_loopback) {
+            let message = RouteNetlinkMessage::NewAddress(address_message(index, address, prefix));
             match new(message, NLM_F_CREATE | NLM_F_EXCL) {
                 // IPv6 may be switched off (net.ipv6.conf.*.disable_ipv6).
                 Err(error) if error.errno() == Some(Errno::EACCES) && address.is_ipv6() => {
@@ -107,17 +119,18 @@ impl DeviceSpec {
     }
 
     fn pair(&self) -> LinkMessage {
-        let mut message = self.end(&self.name);
-        let data = InfoData::Veth(InfoVeth::Peer(self.end(OUTER)));
+        let mut message = self.end(&self.name, COMMAND_MAC);
+        let data = InfoData::Veth(InfoVeth::Peer(self.end(OUTER, GATEWAY_MAC)));
         let info = vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)];
         message.attributes.push(LinkAttribute::LinkInfo(info));
         message
     }
 
-    fn end(&self, name: &str) -> LinkMessage {
+    fn end(&self, name: &str, MacAddr(mac): MacAddr) -> LinkMessage {
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Address(mac.to_vec()),
             LinkAttribute::Mtu(self.mtu),
             LinkAttribute::GsoMaxSize(self.gso_max_size),
             LinkAttribute::GsoMaxSegs(self.gso_max_segs),

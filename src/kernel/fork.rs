@@ -1,5 +1,6 @@
 //! Copies of this process, and the descriptors that they send each other.
 #![allow(unsafe_code)]
+use crate::host::netlink::{Message, Netlink};
 use nix::{
     cmsg_space,
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
@@ -8,7 +9,7 @@ use nix::{
 use std::{
     fs, io,
     io::{IoSlice, IoSliceMut},
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
 };
 
 /// Maximum descriptors of one message.
@@ -26,6 +27,12 @@ pub fn fork() -> io::Result<ForkResult> {
     }
     // SAFETY: with a single thread no lock is held by another one, so the copy may call anything.
     Ok(unsafe { nix_fork() }?)
+}
+
+/// Returns the netlink socket of another process, which is connected to the kernel.
+pub fn adopt_netlink<M: Message>(socket: OwnedFd) -> Netlink<M> {
+    // SAFETY: the descriptor has no other owner.
+    Netlink::over(unsafe { netlink_sys::Socket::from_raw_fd(socket.into_raw_fd()) })
 }
 
 /// Sends a message with descriptors over an AF_UNIX socket.

@@ -25,9 +25,7 @@ impl PortHold {
     pub fn take(protocol: Protocol, port: u16) -> io::Result<PortHold> {
         match PortHold::bind(protocol, Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
             // Without IPv6, there are no such sockets or no such address.
-            Err(error)
-                if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
-            {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
                 PortHold::bind(protocol, Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())
             }
             result => result,

@@ -7,8 +7,8 @@
 #![allow(unsafe_code)]
 
 use super::{
-    ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, VlanTag, header,
-    virtio,
+    ChecksumState, Link, LinkError, LinkHeader, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received,
+    VlanTag, header, virtio,
 };
 use crate::{
     host::{features::FeatureOverrides, interface},
@@ -155,14 +155,24 @@ impl PacketSocket {
         self.blocks = false;
     }
 
+    /// Returns the next hop with this link header on the socket's only interface.
+    pub fn next_hop(&self, header: LinkHeader) -> NextHop {
+        NextHop { interface: self.interface.unwrap_or(0), header }
+    }
+
     /// Returns the descriptor of a bound socket, for another process.
     pub fn into_descriptor(self) -> OwnedFd {
         self.fd
     }
 
     /// Returns the socket that another process has opened, with the virtio-net header, and bound to one
-    /// Ethernet-like interface of its own network namespace. Errors call the interface `name`.
-    pub fn adopt(fd: OwnedFd, interface: u32, name: &str) -> PacketSocket {
+    /// Ethernet-like interface of its own network namespace. Errors call the interface `name`. The receive
+    /// buffer grows to `receive_buffer` bytes, which that process may lack the privilege for.
+    pub fn adopt(fd: OwnedFd, interface: u32, name: &str, receive_buffer: usize) -> PacketSocket {
+        let size = receive_buffer.min(libc::c_int::MAX as usize / 2) as libc::c_int;
+        if !set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &size) {
+            log::debug!("the receive buffer of {name} stays at net.core.rmem_max");
+        }
         PacketSocket {
             fd,
             interface: Some(interface),

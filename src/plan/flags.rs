@@ -52,7 +52,7 @@ pub(super) fn sandbox(cli: &Cli, profile: Profile) -> Sandbox {
 }
 
 /// Returns the sink of a connection's frames.
-fn sink(cli: &Cli) -> SharedSink {
+pub(super) fn sink(cli: &Cli) -> SharedSink {
     let format = if cli.json.is_some() { TextFormat::Json } else { TextFormat::Line };
     let text = TextOptions { format, payload: cli.payload, interface: false };
     let shown = cli.debug || cli.payload;
@@ -102,7 +102,7 @@ pub(super) fn family_of(ip: IpAddr) -> Family {
     if ip.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
-fn backend(cli: &Cli) -> Backend {
+pub(super) fn backend(cli: &Cli) -> Backend {
     match cli.guard {
         Hook::Auto => Backend::Auto,
         Hook::Tcx => Backend::Tcx,

@@ -22,6 +22,8 @@ pub enum Capability {
     Bpf,
     /// Binding ports below net.ipv4.ip_unprivileged_port_start.
     NetBindService,
+    /// Making a network namespace without a user namespace.
+    SysAdmin,
 }
 
 impl Capability {
@@ -41,6 +43,7 @@ impl Capability {
             Capability::NetAdmin => caps::Capability::CAP_NET_ADMIN,
             Capability::Bpf => caps::Capability::CAP_BPF,
             Capability::NetBindService => caps::Capability::CAP_NET_BIND_SERVICE,
+            Capability::SysAdmin => caps::Capability::CAP_SYS_ADMIN,
         }
     }
 }

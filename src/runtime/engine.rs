@@ -385,6 +385,8 @@ impl Engine {
                 }
                 Change::Interface(interface) => self.change_interface(now, interface),
                 Change::InterfaceGone(index) => self.lose_interface(index)?,
+                // Not asked for: a connection keeps its route.
+                Change::Routes => {}
                 Change::Missed => {
                     self.stack.forget_ways_back();
                     for index in self.interfaces.keys().copied().collect::<Vec<_>>() {

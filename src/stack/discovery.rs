@@ -130,7 +130,7 @@ impl Message {
     ///
     /// # Errors
     /// The link's error if it is permanent.
-    pub(super) fn send(&self, link: &mut dyn Link) -> Result<(), LinkError> {
+    pub(crate) fn send(&self, link: &mut dyn Link) -> Result<(), LinkError> {
         let packet = Outgoing {
             ethertype: self.ethertype,
             headers: &self.packet,

@@ -60,6 +60,7 @@ pub use datagram::{
 };
 pub use discard::{Discard, Discards};
 pub use discovery::AssumedAddress;
+pub(crate) use discovery::{Message, Resolution, overhear};
 pub use door::{Question, WayBack};
 pub use flow::{Counters, Failure, Flow, Phase, ReceivedData};
 pub use flow_route::{FlowRoute, Path, Settings};

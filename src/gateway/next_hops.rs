@@ -1,0 +1,242 @@
+//! Where packets go: the route look-up, which needs no privilege, and the neighbours' link addresses.
+//!
+//! The kernel's neighbour table is asked first. An address that it lacks is solicited over the packet socket,
+//! since making the kernel resolve it takes CAP_NET_ADMIN. A neighbour that has gone silent is solicited again:
+//! its address may have moved to another link address.
+use super::packet::{Content, Packet};
+use crate::{
+    host::{
+        interface::{Framing, Interface},
+        monitor::Monitor,
+        neighbour::NeighbourState,
+        route::Query,
+    },
+    link::{LinkHeader, NextHop},
+    net::{MacAddr, Protocol, ip_protocol::UDP},
+    runtime::Hop,
+    stack::{AssumedAddress, Message, overhear},
+};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+/// Interval of solicitations, and their number (RFC 4861, section 10).
+const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_SOLICITATIONS: u8 = 3;
+/// Silence of a neighbour in use after which it is solicited.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Maximum neighbours remembered.
+const MAX_NEIGHBOURS: usize = 4096;
+
+/// The way of a flow's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub interface: u32,
+    /// The neighbour to send to; `None` where the link has no addresses or the user named one.
+    pub neighbour: Option<IpAddr>,
+    /// Maximum packet, in bytes.
+    pub mtu: u32,
+}
+
+/// The state of a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resolution {
+    Known(NextHop),
+    /// The neighbour has been asked.
+    Pending,
+    /// The neighbour does not answer.
+    Failed,
+}
+
+/// Routes and neighbours.
+pub(super) struct NextHops {
+    pub monitor: Monitor,
+    /// The interfaces that the packet socket sends by and the guards watch, by index.
+    pub interfaces: HashMap<u32, Interface>,
+    /// The next hop that the user chose.
+    via: Option<Hop>,
+    /// The interface that the user chose.
+    bound: Option<u32>,
+    assumed: Option<AssumedAddress>,
+    neighbours: HashMap<(u32, IpAddr), Entry>,
+    solicitations: Vec<Message>,
+}
+
+/// What is known about a neighbour.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    mac: Option<MacAddr>,
+    /// The administrator entered the address, and no announcement changes it.
+    fixed: bool,
+    heard: Duration,
+    used: Duration,
+    asked: Option<Duration>,
+    /// Solicitations since the neighbour was last heard.
+    asks: u8,
+}
+
+impl NextHops {
+    pub fn new(
+        monitor: Monitor,
+        interfaces: &[Interface],
+        via: Option<Hop>,
+        bound: Option<u32>,
+        assumed: Option<AssumedAddress>,
+    ) -> NextHops {
+        NextHops {
+            monitor,
+            interfaces: interfaces.iter().map(|interface| (interface.index, interface.clone())).collect(),
+            via,
+            bound,
+            assumed,
+            neighbours: HashMap::new(),
+            solicitations: Vec::new(),
+        }
+    }
+
+    /// Returns the way of a packet's flow; `None` if there is none through a guarded interface.
+    pub fn way(&mut self, packet: &Packet) -> Option<Way> {
+        let (source, destination) = (packet.header.source, packet.header.destination);
+        if destination.is_multicast() || destination.is_loopback() || destination.is_unspecified() {
+            return None;
+        }
+        if let Some(Hop::Link(_)) = self.via {
+            let interface = self.interfaces.get(&self.bound?)?;
+            let mtu = interface.mtu_towards(destination);
+            return Some(Way { interface: interface.index, neighbour: None, mtu });
+        }
+        let towards = match self.via {
+            Some(Hop::Address(via)) if via.is_ipv4() == destination.is_ipv4() => via,
+            Some(_) => return None,
+            None => destination,
+        };
+        let query = self.query(packet, source, towards);
+        let departure =
+            self.monitor.departure(&query).inspect_err(|error| log::debug!("{destination}: {error}")).ok()?;
+        let Some(interface) = self.interfaces.get(&departure.interface) else {
+            log::info!(
+                "{destination}: its way out is interface {}, which netkat does not watch; name it with -i",
+                departure.interface
+            );
+            return None;
+        };
+        let link = interface.mtu_towards(destination);
+        let mtu = departure.mtu.filter(|_| self.via.is_none()).map_or(link, |mtu| mtu.min(link));
+        let neighbour = match interface.framing() {
+            Ok(Framing::Ethernet) => Some(if self.via.is_some() { towards } else { departure.next_hop }),
+            Ok(Framing::None) => None,
+            _ => return None,
+        };
+        Some(Way { interface: interface.index, neighbour, mtu })
+    }
+
+    fn query(&self, packet: &Packet, source: IpAddr, destination: IpAddr) -> Query {
+        let ports = match packet.content {
+            Content::Flow { key, remote, .. } => Some((key.local.port(), remote.port())),
+            _ => None,
+        };
+        let link_local = |address| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let zone = self.interfaces.keys().next().copied().filter(|_| link_local(destination));
+        Query {
+            destination,
+            // The kernel knows no route from an assumed address.
+            source: Some(source).filter(|_| self.assumed.is_none()),
+            interface: self.bound.or(zone),
+            protocol: if packet.header.protocol == UDP { Protocol::Udp } else { Protocol::Tcp },
+            source_port: ports.map(|(source, _)| source).filter(|port| *port > 0),
+            destination_port: ports.map(|(_, destination)| destination).filter(|port| *port > 0),
+        }
+    }
+
+    /// Returns the next hop of a way with its link address, which is solicited from `local` if it is unknown.
+    pub fn resolve(&mut self, now: Duration, way: &Way, local: IpAddr) -> Resolution {
+        let Some(interface) = self.interfaces.get(&way.interface) else { return Resolution::Failed };
+        let source = self.assumed.map(|assumed| assumed.mac).or(interface.mac).unwrap_or_default();
+        let known = |header| Resolution::Known(NextHop { interface: way.interface, header });
+        let Some(neighbour) = way.neighbour else {
+            return known(match self.via {
+                Some(Hop::Link(destination)) => LinkHeader::Ethernet { destination, source },
+                _ => LinkHeader::None,
+            });
+        };
+        let at = (way.interface, neighbour);
+        if !self.neighbours.contains_key(&at) {
+            self.look_up(now, at);
+        }
+        let Some(entry) = self.neighbours.get_mut(&at) else { return Resolution::Failed };
+        entry.used = now;
+        let silent = !entry.fixed && now >= entry.heard + SILENCE;
+        if entry.mac.is_none() || silent {
+            let due = entry.asked.is_none_or(|asked| now >= asked + SOLICIT_INTERVAL);
+            if due {
+                entry.asked = Some(now);
+                entry.asks = entry.asks.saturating_add(1);
+                let asker = AssumedAddress { address: local, mac: source, interface: way.interface };
+                if local.is_ipv4() == neighbour.is_ipv4() {
+                    log::debug!("asking for the link address of {neighbour}");
+                    self.solicitations.push(asker.solicit(neighbour));
+                }
+            }
+        }
+        match entry.mac {
+            Some(destination) => known(LinkHeader::Ethernet { destination, source }),
+            None if entry.asks > MAX_SOLICITATIONS => {
+                // The next packet asks again.
+                entry.asks = 0;
+                Resolution::Failed
+            }
+            None => Resolution::Pending,
+        }
+    }
+
+    /// Enters a neighbour with what the kernel's table has of it.
+    fn look_up(&mut self, now: Duration, at: (u32, IpAddr)) {
+        if self.neighbours.len() >= MAX_NEIGHBOURS {
+            self.neighbours.retain(|_, entry| now < entry.used + SILENCE);
+        }
+        let found = self.monitor.neighbour(at.0, at.1).ok().flatten().filter(|found| found.valid());
+        let permanent = found.is_some_and(|found| found.state == NeighbourState::Permanent);
+        let mac = found.and_then(|found| found.mac);
+        let entry = Entry { mac, fixed: permanent, heard: now, used: now, asked: None, asks: 0 };
+        self.neighbours.insert(at, entry);
+    }
+
+    /// Notes that a flow's peer has been heard, and so the neighbour that leads to it.
+    pub fn confirm(&mut self, now: Duration, way: &Way) {
+        if let Some(neighbour) = way.neighbour
+            && let Some(entry) = self.neighbours.get_mut(&(way.interface, neighbour))
+        {
+            (entry.heard, entry.asks) = (now, 0);
+        }
+    }
+
+    /// Follows a link address that the kernel, or the neighbour itself, has announced.
+    pub fn learn(&mut self, now: Duration, interface: u32, address: IpAddr, mac: MacAddr) {
+        if let Some(entry) = self.neighbours.get_mut(&(interface, address))
+            && !entry.fixed
+        {
+            if entry.mac.is_some_and(|was| was != mac) {
+                log::info!("neighbour {address} is at {mac} now");
+            }
+            (entry.mac, entry.heard, entry.asks) = (Some(mac), now, 0);
+        }
+    }
+
+    /// Handles an ARP packet or a packet that may be neighbour discovery.
+    pub fn overhear(&mut self, now: Duration, interface: u32, ethertype: u16, packet: &[u8]) {
+        if let Some(word) = overhear(ethertype, packet) {
+            let known = self.neighbours.get(&(interface, word.address)).is_some_and(|e| e.mac.is_some());
+            if word.overrides || !known {
+                self.learn(now, interface, word.address, word.mac);
+            }
+        }
+    }
+
+    /// Forgets all neighbours, whose interface or table has changed.
+    pub fn forget_neighbours(&mut self) {
+        self.neighbours.clear();
+    }
+
+    /// Returns the solicitations that are due.
+    pub fn take_solicitations(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.solicitations)
+    }
+}
