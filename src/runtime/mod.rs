@@ -6,6 +6,7 @@ pub(crate) mod egress;
 mod engine;
 mod event_loop;
 mod ingress;
+pub(crate) mod leak;
 pub(crate) mod memory_budget;
 mod nat;
 mod port;
