@@ -55,7 +55,7 @@ static __always_inline int is_sent(struct __sk_buff *skb, const struct packet *p
 static __always_inline enum verdict match_command_icmp(struct __sk_buff *skb, const struct packet *p)
 {
 	struct packet quoted;
-	__be16 h[4];
+	__be16 h[4] = {};
 
 	if (!load(skb, p->transport, h, sizeof(h)))
 		return FOREIGN;
@@ -82,7 +82,7 @@ static __always_inline enum verdict match_command(struct __sk_buff *skb, const s
 {
 	struct {
 		__be16 source, destination;
-	} h;
+	} h = {};
 
 	if (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP && !is_icmp(p))
 		return FOREIGN;

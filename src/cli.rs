@@ -144,6 +144,13 @@ pub struct Cli {
     #[arg(help_heading = ADDRESSES, long, value_name = "PORT", requires = "runs", hide_short_help = true, value_parser = value::published)]
     pub host_loopback: Vec<(Protocol, u16)>,
 
+    /// Let the command of --run use raw sockets
+    ///
+    /// It then has CAP_NET_RAW in its own network namespace, for traceroute -T, hping3, nmap -sS and
+    /// tcpdump. netkat still drops what is not of the command's own addresses, ports and flows.
+    #[arg(help_heading = PRIVILEGES, long, requires = "runs", hide_short_help = true)]
+    pub raw: bool,
+
     /// Source port; with -l, the port to listen on
     ///
     /// By default netkat takes a free port. A source port below 1024 needs CAP_NET_BIND_SERVICE.
@@ -465,7 +472,7 @@ pub struct Cli {
 }
 
 /// The flags that a command has no use for.
-const NOT_FOR_COMMANDS: [&str; 35] = [
+const NOT_FOR_COMMANDS: [&str; 37] = [
     "listen",
     "keep_open",
     "exec",
@@ -501,6 +508,8 @@ const NOT_FOR_COMMANDS: [&str; 35] = [
     "count",
     "progress",
     "exit_verdict",
+    "tos",
+    "buffer",
 ];
 
 /// Returns whether a text can be read as a time.

@@ -59,6 +59,8 @@ pub(crate) enum PlanError {
     Interface(#[from] InterfaceError),
     #[error("{0} is not an address of this host; listen on one of: {1}")]
     NotLocal(IpAddr, String),
+    #[error("no interface of this host is up and has an address that a command could use; name one with -i")]
+    NoUplink,
     #[error("no interface of this host is up and has an address to listen on")]
     NowhereToListen,
 }

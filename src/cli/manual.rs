@@ -56,7 +56,7 @@ Watch a connection's own packets, and keep them:
 const SECTIONS: [Section; 9] = [
     (
         "Running a command",
-        "netkat --run -- COMMAND runs a program in a network namespace of its own, whose device has this host's addresses and routes. netkat moves the packets between that device and the host's interfaces, beside iptables, nftables and conntrack. The program's standard streams, its terminal and its exit status are its own; it runs as the invoking user without capabilities, so programs that need raw sockets fail.
+        "netkat --run -- COMMAND runs a program in a network namespace of its own, whose device has this host's addresses and routes. netkat moves the packets between that device and the host's interfaces, beside iptables, nftables and conntrack. The program's standard streams, its terminal and its exit status are its own; it runs as the invoking user without capabilities, so programs that need raw sockets fail unless --raw is given.
 Ports are held on this host as the program uses them. A source port that the host uses is refused; the program hears No route to host, or over IPv6 Permission denied. Others reach the program's servers at the ports of --publish only.
 The program asks the name servers of this host's resolv.conf past the firewall; those on loopback, at an address of this host or translated by a rule of this host are asked through the host's own sockets. 127.0.0.1 and this host's addresses are the program's own, not the host's: see --host-loopback.
 What the program has sent is delivered after its end. Processes that it leaves keep the namespace, and netkat with it.
@@ -108,7 +108,7 @@ Hosts limit how many ICMP errors they send: Linux sends six at once, then one a 
   discarded         segments dropped during the handshake because they answered nothing: how many segments, and the last of them
   traffic           TCP: bytes_sent, bytes_received, invalid (a wrong checksum or header length), segments_sent, segments_retransmitted, smoothed_rtt, min_rtt
   datagrams         -u: datagrams_sent, bytes_sent, datagrams_received, bytes_received, lost (the receive buffer was full), egress_drops, strangers, invalid
-  command           --run: ports, ports_refused, foreign (packets dropped as no flow's), flow_count, and flows, each with protocol, local, local_port, remote, packets_sent, bytes_sent, packets_received, bytes_received
+  command           --run: ports, ports_refused, foreign (packets dropped as no flow's), lost_sending, lost_receiving (a receive buffer was full), flow_count, and flows, each with protocol, local, local_port, remote, packets_sent, bytes_sent, packets_received, bytes_received
   exec_status       --exec, --sh-exec, --run: the process's status, or 128 + the number of the signal that ended it
   kept_from_kernel  packets that the guard dropped before the kernel's own stack
   clients           -k: the number of clients; each has an object of its own, on a line before, as soon as it is over

@@ -29,7 +29,7 @@ impl Run {
 
 /// Logs the traffic.
 fn tell(outcome: &Outcome) {
-    let Outcome { status, flows, ports, refused, sent, received, kept, foreign, .. } = outcome;
+    let Outcome { status, flows, ports, refused, sent, received, kept, foreign, lost, .. } = outcome;
     log::info!(
         "the command ended with status {status}: {}; {} in {} sent, {} in {} received",
         count(*flows, "flow"),
@@ -45,4 +45,10 @@ fn tell(outcome: &Outcome) {
         count(*kept, "packet"),
         foreign,
     );
+    let [from_command, from_wire] = lost;
+    if *from_command > 0 || *from_wire > 0 {
+        log::info!(
+            "receive buffers were full: {from_command} packets from the command lost, {from_wire} to it"
+        );
+    }
 }

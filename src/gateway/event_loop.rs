@@ -2,10 +2,11 @@
 use super::{Error, Flow, Gateway, Outcome, flows};
 use crate::{
     host::monitor::Change,
-    link::{Link, LinkError},
+    link::{self, Link, LinkError},
     namespace::Event,
     stdio::stderr,
 };
+use arrayvec::ArrayVec;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
@@ -17,6 +18,8 @@ use std::{os::fd::AsFd, time::Duration};
 const BUDGET: usize = 64;
 /// Maximum busy turns without a look at other descriptors.
 const BUSY_TURNS: u32 = 16;
+/// Interval of the look for packets that got past the guard, while there are flows.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval of the look for flows that have ended.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval of the look for what is undelivered after the command's end.
@@ -30,6 +33,25 @@ const SIGNAL_GRACE: Duration = Duration::from_secs(2);
 const TERMINATING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
 /// The clock's start: zero would be long ago.
 const START: Duration = Duration::from_secs(1);
+
+/// What may be read without waiting.
+#[derive(Clone, Copy)]
+struct Ready {
+    device: bool,
+    wire: bool,
+    changes: bool,
+    signals: bool,
+    processes: bool,
+}
+
+impl Ready {
+    const ALL: Ready = Ready { device: true, wire: true, changes: true, signals: true, processes: true };
+
+    /// Returns whether packets may be waiting that can be moved.
+    fn has_packets(&self, blocked: bool) -> bool {
+        self.wire || self.device && !blocked
+    }
+}
 
 /// The phase of a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,11 +70,12 @@ impl Gateway {
     /// [`Error`]; the command is killed then.
     pub fn run(mut self) -> Result<Outcome, Error> {
         let (mut status, mut phase, mut busy_turns) = (None, Phase::Running, 0);
+        let mut ready = Ready::ALL;
         loop {
             let now = self.now();
-            let moved = self.turn(now)?;
-            busy_turns = if moved { busy_turns + 1 } else { 0 };
-            if moved && busy_turns < BUSY_TURNS {
+            self.turn(now, &mut ready)?;
+            busy_turns += 1;
+            if ready.has_packets(self.relay.is_blocked()) && busy_turns < BUSY_TURNS {
                 continue;
             }
             let phase_due = match phase {
@@ -60,7 +83,8 @@ impl Gateway {
                 Phase::Ending(at) if now >= at => break,
                 Phase::Ending(at) => Some(at),
                 Phase::Draining(since) => {
-                    let done = !moved && !self.is_undelivered()?;
+                    let pending = ready.device || self.relay.is_blocked() || self.relay.is_waiting();
+                    let done = !pending && !self.is_undelivered()?;
                     if done || now >= since + self.user_timeout {
                         break;
                     }
@@ -68,17 +92,26 @@ impl Gateway {
                 }
             };
             busy_turns = 0;
-            self.wait(if moved { Some(now) } else { phase_due })?;
-            let signal = self.pass_signals_on();
+            let at_once = ready.has_packets(self.relay.is_blocked()).then_some(now);
+            self.wait(at_once.or(phase_due), &mut ready)?;
+            let signal = if ready.signals { self.pass_signals_on() } else { None };
             if matches!(phase, Phase::Draining(_)) {
                 if signal.is_some() {
                     break;
                 }
             } else {
                 self.signalled = signal.map(|signal| (signal, self.now())).or(self.signalled);
-                phase = self.follow_processes(phase, &mut status)?;
+                if ready.processes {
+                    phase = self.follow_processes(phase, &mut status)?;
+                }
+                if matches!(phase, Phase::Draining(_)) {
+                    // The last packets may have come since the look.
+                    ready = Ready::ALL;
+                }
             }
-            self.follow_changes()?;
+            if ready.changes {
+                self.follow_changes()?;
+            }
             self.sweep()?;
         }
         Ok(self.conclude(status))
@@ -88,34 +121,39 @@ impl Gateway {
         START + self.started.elapsed()
     }
 
-    /// Moves packets both ways, up to a budget. Returns whether there were any.
-    fn turn(&mut self, now: Duration) -> Result<bool, Error> {
-        let mut moved = false;
-        self.relay.go_on(now).or_else(|error| self.lose_wire(error))?;
+    /// Moves packets both ways, up to a budget, where there are any.
+    fn turn(&mut self, now: Duration, ready: &mut Ready) -> Result<(), Error> {
+        if self.relay.is_blocked() {
+            self.relay.go_on(now).or_else(|error| self.lose_wire(error))?;
+        }
         for _ in 0..BUDGET {
-            if self.relay.is_blocked() {
+            if self.relay.is_blocked() || !ready.device {
                 break;
             }
-            let Some(received) = self.device.receive()? else { break };
-            moved = true;
+            let Some(received) = self.device.receive()? else {
+                ready.device = false;
+                break;
+            };
             let left = self.relay.leave(now, &received, self.programs.table());
             left.or_else(|error| self.lose_wire(error))?;
         }
         self.relay.answer(&mut self.device)?;
         for _ in 0..BUDGET {
-            if self.wire_gone {
+            if self.wire_gone || !ready.wire {
+                ready.wire = false;
                 break;
             }
             match self.relay.arrive(now, &mut self.device, self.programs.table()) {
-                Ok(true) => moved = true,
-                Ok(false) => break,
+                Ok(true) => {}
+                Ok(false) => ready.wire = false,
                 Err(error @ LinkError::Down { .. }) => {
                     log::warn!("{error}; waiting for it to come back");
                 }
                 Err(error) => self.lose_wire(error)?,
             }
         }
-        Ok(moved)
+        // Asks for the neighbours that packets wait for, and sends those whose neighbour has just answered.
+        self.relay.go_on(now).or_else(|error| self.lose_wire(error))
     }
 
     /// Goes on without an interface that is gone: the command decides what its connections are worth.
@@ -131,34 +169,46 @@ impl Gateway {
         }
     }
 
-    fn wait(&mut self, due: Option<Duration>) -> Result<(), Error> {
+    /// Waits until something is ready, or due.
+    fn wait(&mut self, due: Option<Duration>, ready: &mut Ready) -> Result<(), Error> {
         let now = self.now();
         self.programs.beat();
         self.relay.wire.flush();
-        let sweep = (!self.relay.flows.is_empty()).then_some(self.swept + SWEEP_INTERVAL);
+        if now >= self.checked + CHECK_INTERVAL {
+            self.checked = now;
+            self.leak.look(&self.programs.counters());
+        }
+        let busy = !self.relay.flows.is_empty();
+        let sweep = busy.then_some(self.checked + CHECK_INTERVAL);
         let neighbours = self.relay.is_waiting().then_some(now + NEIGHBOUR_INTERVAL);
         let beat = self.programs.heartbeat_interval().map(|interval| now + interval);
         let at = [due, sweep, neighbours, beat].into_iter().flatten().min();
         let blocked = self.relay.is_blocked();
-        let mut fds = vec![
-            PollFd::new(self.relay.hops.monitor.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-        ];
-        if !self.wire_gone {
-            let room = if blocked { PollFlags::POLLOUT } else { PollFlags::empty() };
-            fds.push(PollFd::new(self.relay.wire.as_fd(), PollFlags::POLLIN | room));
-        }
-        if !blocked {
-            fds.push(PollFd::new(self.device.as_fd(), PollFlags::POLLIN));
-        }
-        fds.extend(self.namespace.descriptor().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let room = if blocked { PollFlags::POLLOUT } else { PollFlags::empty() };
         let lines = stderr::waiting();
-        fds.extend(lines.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
+        let watched = [
+            (Some(self.device.as_fd()).filter(|_| !blocked), PollFlags::POLLIN),
+            (Some(self.relay.wire.as_fd()).filter(|_| !self.wire_gone), PollFlags::POLLIN | room),
+            (Some(self.relay.hops.monitor.as_fd()), PollFlags::POLLIN),
+            (Some(self.signals.as_fd()), PollFlags::POLLIN),
+            (self.namespace.descriptor().filter(|_| !self.deserted), PollFlags::POLLIN),
+            (lines, PollFlags::POLLOUT),
+        ];
+        let mut fds: ArrayVec<_, 6> =
+            watched.iter().filter_map(|(fd, flags)| Some(PollFd::new((*fd)?, *flags))).collect();
         let timeout = at.map(|at| TimeSpec::from(at.saturating_sub(now)));
         match ppoll(&mut fds, timeout, None) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::System { step: "wait for packets", source: errno.into() }),
         }
+        let mut polled = fds.iter().map(|fd| fd.any().unwrap_or(true));
+        let mut is_ready = |place: usize| {
+            watched.get(place).is_some_and(|(fd, _)| fd.is_some()) && polled.next().unwrap_or(false)
+        };
+        // In the order of `watched`.
+        let [device, wire, changes, signals, processes] = [0, 1, 2, 3, 4].map(&mut is_ready);
+        *ready =
+            Ready { device: device || ready.device, wire: wire || ready.wire, changes, signals, processes };
         if lines.is_some() {
             stderr::flush();
         }
@@ -179,7 +229,10 @@ impl Gateway {
                         phase = Phase::Ending(now + SIGNAL_GRACE);
                     }
                 }
-                Event::Empty => return Ok(Phase::Draining(now)),
+                Event::Empty => {
+                    self.deserted = true;
+                    return Ok(Phase::Draining(now));
+                }
             }
         }
         Ok(phase)
@@ -248,6 +301,8 @@ impl Gateway {
         let flows = &mut self.relay.flows;
         flows.end();
         let ended = &mut flows.ended;
+        let lost = [&self.device, self.relay.wire.link()]
+            .map(|socket| socket.statistics().map_or(0, |link::Statistics { dropped, .. }| dropped));
         let reported: Vec<Flow> = ended.reported.take().unwrap_or_default();
         Outcome {
             // The supervisor was killed, and the command with it.
@@ -259,6 +314,7 @@ impl Gateway {
             received: ended.received,
             kept: self.programs.counters().dropped,
             foreign: self.relay.foreign,
+            lost,
             reported,
         }
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     host::netlink::{Netlink, NetlinkError},
-    kernel::{FlowKey, FlowTable, PortHold},
+    kernel::{FlowKey, FlowTable, PortHold, SilentSockets},
     net::{
         Protocol,
         ip_protocol::{TCP, UDP},
@@ -75,6 +75,7 @@ pub(crate) struct Flow {
 pub(super) struct Flows {
     flows: HashMap<FlowKey, Flow>,
     holds: HashMap<(Protocol, u16), PortHold>,
+    silent: SilentSockets,
     published: HashSet<(Protocol, u16)>,
     /// The ports are the host's, so each is held there.
     holding: bool,
@@ -102,19 +103,22 @@ pub(super) struct Ended {
 pub(super) struct Published {
     pub ports: Vec<(Protocol, u16)>,
     pub holds: HashMap<(Protocol, u16), PortHold>,
+    /// What further ports are held with.
+    pub silent: SilentSockets,
 }
 
 impl Flows {
     /// Returns no flows, with the ports that are published and held already. An assumed address has ports
     /// of its own, which need no `holding`.
     pub fn new(published: Published, holding: bool, report: bool) -> Flows {
-        let Published { ports, holds } = published;
+        let Published { ports, holds, silent } = published;
         Flows {
             flows: HashMap::new(),
             ended: Ended { ports: holds.len() as u64, reported: report.then(Vec::new), ..Ended::default() },
             published: ports.into_iter().collect(),
             holding,
             holds,
+            silent,
             fragmented: HashMap::new(),
         }
     }
@@ -204,7 +208,7 @@ impl Flows {
         if let Some(protocol) = protocol.filter(|_| self.holding)
             && !self.holds.contains_key(&(protocol, port))
         {
-            let hold = PortHold::take(protocol, port).map_err(|error| {
+            let hold = PortHold::take(protocol, port, &mut self.silent).map_err(|error| {
                 log::info!("{protocol} port {port}: the command cannot have it: {error}");
                 self.ended.refused += 1;
                 Refusal::PortInUse

@@ -25,7 +25,7 @@ use crate::{
         netlink::{Netlink, NetlinkError},
         rules,
     },
-    kernel::{self, Backend, CommandFilter, Filter, Guard, PortHold, Programs},
+    kernel::{self, Backend, CommandFilter, Filter, Guard, PortHold, Programs, SilentSockets},
     link::{self, LinkError, PacketSocket},
     namespace::{self, Namespace, NamespaceSpec},
     net::Protocol,
@@ -33,7 +33,7 @@ use crate::{
         capability::{self, Capability},
         sandbox::Sandbox,
     },
-    runtime::{self, Hop},
+    runtime::{self, Hop, leak::Leak},
     sniffer::{LinkType, SharedSink, tap::Tap},
     stack::AssumedAddress,
 };
@@ -60,6 +60,10 @@ pub(crate) use ports::ephemeral_ports;
 /// the wire: at 1 Gbit/s some 30 ms.
 const WIRE_BUFFER: usize = 32 << 20;
 pub(crate) const DEVICE_BUFFER: usize = 4 << 20;
+
+/// TCP ports that are held by sockets which answer nothing, whatever reaches the kernel; further ones depend on
+/// the guard.
+const SILENT_SOCKETS: usize = 512;
 
 /// Signals that netkat passes on to the command.
 const PASSED_ON: [Signal; 7] = [
@@ -137,6 +141,8 @@ pub(crate) struct Outcome {
     pub kept: u64,
     /// Packets of the command's that were none of a flow's.
     pub foreign: u64,
+    /// Packets from the command, and from the wire, that found a receive buffer full.
+    pub lost: [u32; 2],
     /// The flows, if they were to be reported.
     pub reported: Vec<Flow>,
 }
@@ -154,9 +160,13 @@ pub(crate) struct Gateway {
     started: Instant,
     user_timeout: Duration,
     swept: Duration,
+    checked: Duration,
+    leak: Leak,
     /// The last signal that may end the run, and its time.
     signalled: Option<(Signal, Duration)>,
     wire_gone: bool,
+    /// No process is left in the namespace, and its control socket says so for ever.
+    deserted: bool,
 }
 
 impl Gateway {
@@ -196,6 +206,8 @@ impl Gateway {
         if let Some(assumed) = setup.assumed {
             assume::assume(&mut wire, assumed)?;
         }
+        let mut leak = Leak::watch(&guards);
+        leak.look(&programs.counters());
         let monitor = Monitor::open().map_err(runtime::Error::from)?;
         monitor.follow_routes().map_err(runtime::Error::from)?;
         let hops = NextHops::new(monitor, &setup.interfaces, setup.via, setup.bound, setup.assumed);
@@ -219,8 +231,11 @@ impl Gateway {
             started: Instant::now(),
             user_timeout: setup.user_timeout,
             swept: Duration::ZERO,
+            checked: Duration::ZERO,
+            leak,
             signalled: None,
             wire_gone: false,
+            deserted: false,
         })
     }
 }
@@ -229,9 +244,11 @@ impl Gateway {
 fn publish(setup: &GatewaySetup) -> Result<Published, Error> {
     let ports = setup.published.clone();
     let mut holds = HashMap::new();
+    let mut silent = SilentSockets::make(SILENT_SOCKETS)
+        .map_err(|source| Error::System { step: "make the sockets that hold the command's ports", source })?;
     for (protocol, port) in ports.iter().copied().filter(|_| setup.assumed.is_none()) {
         refuse_translated(setup, protocol, port)?;
-        let hold = PortHold::take(protocol, port).map_err(|error| Error::Publish {
+        let hold = PortHold::take(protocol, port, &mut silent).map_err(|error| Error::Publish {
             protocol,
             port,
             reason: holder(protocol, port, &error),
@@ -241,7 +258,7 @@ fn publish(setup: &GatewaySetup) -> Result<Published, Error> {
     for (protocol, port) in &ports {
         log::info!("publishes {protocol} port {port}");
     }
-    Ok(Published { ports, holds })
+    Ok(Published { ports, holds, silent })
 }
 
 /// Refuses a port whose packets a rule of this host gives another destination: no socket has it, and its

@@ -51,6 +51,8 @@ pub(super) struct NextHops {
     pub monitor: Monitor,
     /// The interfaces that the packet socket sends by and the guards watch, by index.
     pub interfaces: HashMap<u32, Interface>,
+    /// Index of the egress interface, to which link-local addresses belong.
+    egress: u32,
     /// The next hop that the user chose.
     via: Option<Hop>,
     /// The interface that the user chose.
@@ -84,6 +86,7 @@ impl NextHops {
         NextHops {
             monitor,
             interfaces: interfaces.iter().map(|interface| (interface.index, interface.clone())).collect(),
+            egress: interfaces.first().map_or(0, |interface| interface.index),
             via,
             bound,
             assumed,
@@ -134,12 +137,15 @@ impl NextHops {
             _ => None,
         };
         let link_local = |address| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        let zone = self.interfaces.keys().next().copied().filter(|_| link_local(destination));
+        let zone = Some(self.egress).filter(|_| link_local(destination));
+        let interface = self.bound.or(zone);
+        // With both, IPv6 prefers a longer prefix through another interface: see host/route.rs.
+        let by_source = self.assumed.is_none() && (source.is_ipv4() || interface.is_none());
         Query {
             destination,
             // The kernel knows no route from an assumed address.
-            source: Some(source).filter(|_| self.assumed.is_none()),
-            interface: self.bound.or(zone),
+            source: Some(source).filter(|_| by_source),
+            interface,
             protocol: if packet.header.protocol == UDP { Protocol::Udp } else { Protocol::Tcp },
             source_port: ports.map(|(source, _)| source).filter(|port| *port > 0),
             destination_port: ports.map(|(_, destination)| destination).filter(|port| *port > 0),

@@ -150,26 +150,34 @@ pub(super) fn forwarded<'a>(received: &Received<'_>, packet: &'a [u8], header: &
         (size, TCP) => Some((if v4 { Segmentation::Tcp4 } else { Segmentation::Tcp6 }, size)),
         (size, _) => Some((Segmentation::Udp, size)),
     };
+    // The kernel keeps the headers linear, and the rest in pages.
+    let (headers, payload) = packet.split_at(headers_end(packet, header).min(packet.len()));
     let partial = segmentation.is_some() || received.checksum == crate::link::ChecksumState::Partial;
     Outgoing {
         ethertype: if v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 },
-        headers: packet,
-        payload: [&[], &[]],
+        headers,
+        payload: [payload, &[]],
         checksum: partial.then_some(ChecksumOffload { start: header.transport, offset }),
         segmentation,
     }
 }
 
-/// Returns the length of the largest packet that the device cuts a frame into, in bytes.
-pub(super) fn wire_length(packet: &Outgoing<'_>, header: &Header) -> usize {
-    let Some((kind, size)) = packet.segmentation else { return packet.headers.len() };
-    let transport = match kind {
-        Segmentation::Udp => 8,
-        Segmentation::Tcp4 | Segmentation::Tcp6 => {
-            packet.headers.get(header.transport + 12).map_or(20, |offset| usize::from(offset >> 4) * 4)
-        }
+/// Returns the end of a packet's headers, that of TCP or UDP included, in bytes from its start.
+fn headers_end(packet: &[u8], header: &Header) -> usize {
+    let transport = match header.protocol {
+        _ if header.fragment.is_some() => 0,
+        TCP => packet.get(header.transport + 12).map_or(0, |offset| usize::from(offset >> 4) * 4),
+        _ => 8,
     };
-    header.transport + transport + usize::from(size)
+    header.transport + transport
+}
+
+/// Returns the length of the largest packet that the device cuts a frame into, in bytes.
+pub(super) fn wire_length(packet: &Outgoing<'_>) -> usize {
+    match packet.segmentation {
+        Some((_, size)) => packet.headers.len() + usize::from(size),
+        None => packet.len(),
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ struct Parked {
     way: Way,
     at: Duration,
     bytes: Vec<u8>,
+    /// Length of the headers in `bytes`.
+    headers: usize,
     ethertype: u16,
     checksum: Option<ChecksumOffload>,
     segmentation: Option<(Segmentation, u16)>,
@@ -39,7 +41,8 @@ impl Parked {
         Parked {
             way,
             at,
-            bytes: packet.headers.to_vec(),
+            bytes: [packet.headers, packet.payload[0]].concat(),
+            headers: packet.headers.len(),
             ethertype: packet.ethertype,
             checksum: packet.checksum,
             segmentation: packet.segmentation,
@@ -47,10 +50,11 @@ impl Parked {
     }
 
     fn outgoing(&self) -> Outgoing<'_> {
+        let (headers, payload) = self.bytes.split_at(self.headers.min(self.bytes.len()));
         Outgoing {
             ethertype: self.ethertype,
-            headers: &self.bytes,
-            payload: [&[], &[]],
+            headers,
+            payload: [payload, &[]],
             checksum: self.checksum,
             segmentation: self.segmentation,
         }
@@ -130,7 +134,7 @@ impl Relay {
             return Ok(());
         };
         flow.way = Some(way);
-        if packet::wire_length(&outgoing, &packet.header) > way.mtu as usize {
+        if packet::wire_length(&outgoing) > way.mtu as usize {
             self.refuse(Some(Refusal::TooBig(way.mtu)), bytes, &packet);
             return Ok(());
         }
@@ -182,14 +186,14 @@ impl Relay {
         }
         for parked in std::mem::take(&mut self.parked) {
             let packet = parked.outgoing();
-            let Ok(Some(parsed)) = Packet::parse(packet.headers, From::Command) else { continue };
+            let Ok(Some(parsed)) = Packet::parse(&parked.bytes, From::Command) else { continue };
             match self.hops.resolve(now, &parked.way, parsed.header.source) {
                 Resolution::Pending if now < parked.at + PATIENCE => self.parked.push(parked),
                 Resolution::Known(next_hop) if self.blocked.is_none() => {
                     self.send(now, next_hop, &packet, parked.way)?;
                 }
                 Resolution::Known(_) => self.parked.push(parked),
-                _ => self.refuse(Some(Refusal::Unreachable), packet.headers, &parsed),
+                _ => self.refuse(Some(Refusal::Unreachable), &parked.bytes, &parsed),
             }
         }
         let due = self.hops.take_solicitations();

@@ -46,7 +46,7 @@ pub use guard::Guard;
 pub use init::{is_init, prepare_signals, reset_pipe_signal};
 pub use lease::PortLease;
 pub use loopback::Loopback;
-pub use port_hold::PortHold;
+pub use port_hold::{PortHold, SilentSockets};
 pub use programs::{Counters, HEARTBEAT_INTERVAL, HEARTBEAT_LIMIT, Programs};
 pub use xtables::legacy_nat_tables;
 

@@ -4,11 +4,17 @@
 //! A process of its own does that, with threads, since neither its waits nor its failures may touch the
 //! gateway. It has no privileges, and dies with netkat.
 use crate::{
+    kernel,
     net::Protocol,
     process::{capability, identity},
 };
 use log::debug;
-use nix::sys::{prctl, signal::Signal};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    sys::prctl,
+    unistd::{ForkResult, Pid, pipe2, read},
+};
 use socket2::{Domain, Socket, Type};
 use std::{
     collections::HashMap,
@@ -57,33 +63,55 @@ impl Forward {
     }
 }
 
-/// Serves the forwards in the process that was forked for them, and never returns.
-pub(super) fn run(forwards: Vec<(Forward, OwnedFd)>) -> ! {
-    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+/// The process that serves forwards; it ends with this value, and with the process that holds it.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    pub pid: Pid,
+    _alive: OwnedFd,
+}
+
+impl Forwarder {
+    /// Forks the process, which listens on `sockets`; `None` if there are no forwards.
+    ///
+    /// # Errors
+    /// Those of pipe2(2) and fork(2).
+    pub fn start(forwards: &[Forward], sockets: Vec<OwnedFd>) -> io::Result<Option<Forwarder>> {
+        if forwards.is_empty() {
+            return Ok(None);
+        }
+        let (ended, alive) = pipe2(OFlag::O_CLOEXEC)?;
+        match kernel::fork()? {
+            ForkResult::Child => {
+                drop(alive);
+                run(forwards.iter().copied().zip(sockets), &ended)
+            }
+            ForkResult::Parent { child } => Ok(Some(Forwarder { pid: child, _alive: alive })),
+        }
+    }
+}
+
+/// Serves the forwards until the other end of `ended` is closed, and never returns.
+fn run(forwards: impl Iterator<Item = (Forward, OwnedFd)>, ended: &OwnedFd) -> ! {
     capability::drop_bounding();
-    let renounced = identity::renounce_root()
-        .map_err(|error| error.to_string())
-        .and_then(|()| capability::drop_all(&[]).map_err(|error| error.to_string()));
+    let renounced = identity::renounce_root().map_err(|error| error.to_string());
+    let renounced = renounced.and_then(|()| capability::drop_all(&[]).map_err(|error| error.to_string()));
     if let Err(error) = renounced {
         log::warn!("forwards: {error}");
         exit(1);
     }
-    // A change of the user clears it (prctl(2)).
-    let _ = (prctl::set_pdeathsig(Signal::SIGKILL), prctl::set_no_new_privs(), prctl::set_dumpable(false));
-    let threads: Vec<_> = forwards
-        .into_iter()
-        .map(|(forward, socket)| {
-            thread::spawn(move || match forward.protocol {
+    let _ = (prctl::set_no_new_privs(), prctl::set_dumpable(false));
+    for (forward, socket) in forwards {
+        thread::spawn(move || {
+            let result = match forward.protocol {
                 Protocol::Tcp => accept(&TcpListener::from(socket), forward.to),
                 Protocol::Udp => receive(&UdpSocket::from(socket), forward.to),
-            })
-        })
-        .collect();
-    for thread in threads {
-        if let Ok(Err(error)) = thread.join() {
-            debug!("a forward ended: {error}");
-        }
+            };
+            if let Err(error) = result {
+                debug!("a forward ended: {error}");
+            }
+        });
     }
+    while read(ended, &mut [0]) == Err(Errno::EINTR) {}
     exit(0)
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct NamespaceSpec {
     pub device: DeviceSpec,
     /// Ports that the command's sockets get which ask for none.
     pub ephemeral_ports: RangeInclusive<u16>,
+    /// The command has CAP_NET_RAW.
+    pub raw: bool,
     /// Receive buffer of the packet socket, in bytes.
     pub receive_buffer: usize,
     /// Services that this host's sockets reach for the command, and those that the namespace's own do.
@@ -74,6 +76,7 @@ fn failed(step: &'static str) -> impl Fn(io::Error) -> Error {
 }
 
 pub(crate) use forward::Forward;
+use forward::Forwarder;
 
 /// What happens in the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +92,8 @@ pub(crate) struct Namespace {
     /// Closed, for the supervisor to notice, before the wait for its exit.
     control: Option<OwnedFd>,
     supervisor: Pid,
+    /// Ends when this value does.
+    forwarder: Option<Forwarder>,
     command: String,
     /// The packet socket at the device's other end.
     pub link: Option<PacketSocket>,
@@ -134,8 +139,14 @@ impl Namespace {
         drop(theirs);
         let command = spec.command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let command = crate::text::escape_control(&command).to_string();
-        let mut namespace =
-            Namespace { control: Some(control), supervisor, command, link: None, sockets: None };
+        let mut namespace = Namespace {
+            control: Some(control),
+            supervisor,
+            command,
+            forwarder: None,
+            link: None,
+            sockets: None,
+        };
         loop {
             let (report, mut descriptors) = namespace.receive(true)?.ok_or(Error::SupervisorGone)?;
             match report {
@@ -151,7 +162,8 @@ impl Namespace {
                     let (Some(sockets), Some(link)) = (descriptors.pop(), descriptors.pop()) else {
                         return Err(Error::SupervisorGone);
                     };
-                    fork_forwarder(&spec.by_host, descriptors)?;
+                    namespace.forwarder = Forwarder::start(&spec.by_host, descriptors)
+                        .map_err(failed("start the process for forwards"))?;
                     namespace.sockets = Some(kernel::adopt_netlink(sockets));
                     namespace.link =
                         Some(PacketSocket::adopt(link, outer, "the command's device", spec.receive_buffer));
@@ -232,22 +244,12 @@ impl Namespace {
     }
 }
 
-/// Forks the process that serves forwards, if there are any.
-fn fork_forwarder(forwards: &[Forward], sockets: Vec<OwnedFd>) -> Result<(), Error> {
-    if forwards.is_empty() {
-        return Ok(());
-    }
-    match kernel::fork().map_err(failed("start the process for forwards"))? {
-        ForkResult::Child => forward::run(forwards.iter().copied().zip(sockets).collect()),
-        ForkResult::Parent { .. } => Ok(()),
-    }
-}
-
 /// The supervisor notices the end of the control socket and kills what is left.
 impl Drop for Namespace {
     fn drop(&mut self) {
         drop(self.control.take());
-        // The forwarder dies with this process (prctl(2), PR_SET_PDEATHSIG).
+        // It has a copy of the control socket.
+        drop(self.forwarder.take());
         while waitpid(self.supervisor, None) == Err(Errno::EINTR) {}
     }
 }

@@ -1,6 +1,7 @@
 //! The supervisor's own process: it makes the namespace, starts the command, and waits for all its processes.
 use super::{
     Forward, NamespaceSpec,
+    forward::Forwarder,
     message::{self, Order, Report},
 };
 use crate::{
@@ -8,7 +9,8 @@ use crate::{
     kernel::{self, fork},
     link::{self, PacketSocket},
     process::{
-        capability, identity,
+        capability::{self, Capability},
+        identity,
         namespace::{self, OwnIds},
     },
 };
@@ -37,7 +39,7 @@ const BY_SIGNAL: i32 = 128;
 
 /// Does the supervisor's work in the process that was forked for it, and never returns.
 pub(super) fn run(spec: &NamespaceSpec, control: OwnedFd, user: bool, ids: OwnIds) -> ! {
-    let mut supervisor = Supervisor { control, command: None };
+    let mut supervisor = Supervisor { control, command: None, forwarder: None };
     let result = supervisor.set_up(spec, user, ids);
     if let Err(reason) = result {
         supervisor.report(&Report::Refused(reason), &[]);
@@ -51,6 +53,8 @@ struct Supervisor {
     control: OwnedFd,
     /// The command, while it runs.
     command: Option<Pid>,
+    /// The process that serves forwards by this namespace's sockets.
+    forwarder: Option<Forwarder>,
 }
 
 impl Supervisor {
@@ -76,11 +80,13 @@ impl Supervisor {
         self.report(&Report::Ready { outer }, &descriptors);
         drop((link, sockets, by_host));
         let by_namespace = open_forwards(&spec.by_namespace)?;
-        super::fork_forwarder(&spec.by_namespace, by_namespace).map_err(|error| words(&error))?;
+        self.forwarder = Forwarder::start(&spec.by_namespace, by_namespace)
+            .map_err(|error| format!("cannot start the process for forwards: {error}"))?;
         // The bounding set stays: a program with file capabilities, as ping may be, would not start without
         // them in it, and no_new_privs gives it none.
         identity::become_invoker().map_err(|error| words(&error))?;
-        capability::drop_all(&[]).map_err(|error| words(&error))?;
+        let kept: &[Capability] = if spec.raw { &[Capability::NetRaw] } else { &[] };
+        capability::drop_all(kept).and_then(|()| capability::pass_on(kept)).map_err(|error| words(&error))?;
         for result in [prctl::set_no_new_privs(), prctl::set_dumpable(false)] {
             result.map_err(|errno| format!("cannot give up privileges: {errno}"))?;
         }
@@ -115,14 +121,14 @@ impl Supervisor {
                 PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
             ];
             if !matches!(poll(&mut fds, PollTimeout::NONE), Ok(_) | Err(Errno::EINTR)) {
-                return kill_all();
+                return self.kill_all();
             }
             let ordered = fds.get(1).and_then(PollFd::any).unwrap_or(false);
             if ordered {
                 match self.order() {
                     Some(Order::Signal(number)) => self.pass_on(number),
                     Some(_) => {}
-                    None => return kill_all(),
+                    None => return self.kill_all(),
                 }
             }
             while let Ok(Some(_)) = children.read_signal() {}
@@ -138,7 +144,8 @@ impl Supervisor {
             let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, status)) => (pid, status),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, BY_SIGNAL + signal as i32),
-                Ok(WaitStatus::StillAlive) => return true,
+                // The forwarder dies with this process.
+                Ok(WaitStatus::StillAlive) => return self.forwarder.is_none() || !self.children().is_empty(),
                 Ok(_) | Err(Errno::EINTR) => continue,
                 Err(_) => return false,
             };
@@ -152,9 +159,33 @@ impl Supervisor {
     /// Sends a signal to the command; after its end, to all that it has left.
     fn pass_on(&self, number: i32) {
         let Ok(signal) = Signal::try_from(number) else { return };
-        let targets = self.command.map_or_else(own_children, |command| vec![command]);
+        let targets = self.command.map_or_else(|| self.children(), |command| vec![command]);
         for pid in targets {
             let _ = kill(pid, signal);
+        }
+    }
+
+    /// Returns the processes whose parent this is (proc(5), /proc/PID/task/TID/children), but the forwarder.
+    fn children(&self) -> Vec<Pid> {
+        let own = getpid();
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw));
+        pids.filter(|pid| self.forwarder.as_ref().is_none_or(|forwarder| forwarder.pid != *pid)).collect()
+    }
+
+    /// Kills all processes that are left. Those whose parent dies become this process's children.
+    fn kill_all(&self) {
+        loop {
+            let left = self.children();
+            if left.is_empty() {
+                return;
+            }
+            for pid in left {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            if !matches!(waitpid(None, None), Ok(_) | Err(Errno::EINTR)) {
+                return;
+            }
         }
     }
 
@@ -265,25 +296,5 @@ fn become_command(command: &[CString], mask: &SigSet, supervisor: Pid) -> Errno 
     match execvp(program, command) {
         Err(errno) => errno,
         Ok(never) => match never {},
-    }
-}
-
-/// Returns the processes whose parent this is (proc(5), /proc/PID/task/TID/children).
-fn own_children() -> Vec<Pid> {
-    let own = getpid();
-    let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
-    children.split_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect()
-}
-
-/// Kills all processes that are left. Those whose parent dies become this process's children.
-fn kill_all() {
-    loop {
-        for pid in own_children() {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-        match waitpid(None, None) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return,
-        }
     }
 }

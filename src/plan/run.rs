@@ -44,7 +44,7 @@ pub(super) fn run(cli: &Cli) -> Result<Run, PlanError> {
         (source, via) => past_the_table(cli, &host, bound.as_ref(), via, source)?,
     };
     let Ground { interfaces, addresses, routes, assumed } = ground;
-    let Some(egress) = interfaces.first() else { return Err(PlanError::NowhereToListen) };
+    let Some(egress) = interfaces.first() else { return Err(PlanError::NoUplink) };
     let forwards = Forwards::plan(cli, &addresses, &host.addresses, &interfaces)?;
     let device = DeviceSpec {
         name: egress.name.clone(),
@@ -59,6 +59,7 @@ pub(super) fn run(cli: &Cli) -> Result<Run, PlanError> {
         command,
         device,
         ephemeral_ports: 0..=0,
+        raw: cli.raw,
         receive_buffer: DEVICE_BUFFER,
         by_host: forwards.by_host,
         by_namespace: forwards.by_namespace,
@@ -149,7 +150,7 @@ impl Host {
             }
             None => self.uplinks(),
         };
-        let Some(egress) = interfaces.first() else { return Err(PlanError::NowhereToListen) };
+        let Some(egress) = interfaces.first() else { return Err(PlanError::NoUplink) };
         let mut addresses = Vec::new();
         for interface in &interfaces {
             let own = self.addresses.iter().filter(|address| address.interface == interface.index);

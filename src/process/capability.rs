@@ -135,6 +135,18 @@ pub fn drop_bounding() {
     }
 }
 
+/// Passes these capabilities on to programs that this process becomes (the ambient set). They must be permitted.
+///
+/// # Errors
+/// [`CapabilityError::NotDropped`], which says of which set.
+pub fn pass_on(capabilities: &[Capability]) -> Result<(), CapabilityError> {
+    let kernel: CapsHashSet = capabilities.iter().map(|capability| capability.kernel()).collect();
+    for set in [CapSet::Inheritable, CapSet::Ambient] {
+        caps::set(None, set, &kernel).map_err(|source| CapabilityError::NotDropped { set, source })?;
+    }
+    Ok(())
+}
+
 /// Drops every capability but `keep`, for good, from the calling thread's effective, permitted, inheritable
 /// and ambient sets. Gains nothing from `keep` that was not permitted.
 ///

@@ -122,7 +122,9 @@ fn culprit(errno: Errno) -> String {
     }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     if status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])) {
-        return "a seccomp filter, as a container's runtime installs it, may forbid unshare(2)".to_owned();
+        return "a seccomp filter, as a container's runtime installs it, may forbid unshare(2); \
+                packaging/kubernetes/netkat-run-seccomp.json allows it"
+            .to_owned();
     }
     match errno {
         Errno::EPERM => "a capability is missing, or this process is in a chroot(2)".to_owned(),

@@ -80,6 +80,9 @@ fn rules(calls: SyscallSet) -> Result<Rules, BackendError> {
         rules.push((c::SYS_socket, sockets));
         rules.push((c::SYS_setsockopt, options));
     }
+    if calls == SyscallSet::Gateway {
+        rules.push((c::SYS_listen, Vec::new()));
+    }
     if matches!(calls, SyscallSet::Relay | SyscallSet::Gateway) {
         rules.extend(SEND.iter().map(|call| (*call, Vec::new())));
     }

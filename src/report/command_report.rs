@@ -16,6 +16,9 @@ pub(super) struct CommandRun {
     ports_refused: u64,
     /// Packets of the command's that were dropped as no flow's.
     foreign: u64,
+    /// Packets from the command, and to it, that found a receive buffer full.
+    lost_sending: u32,
+    lost_receiving: u32,
     /// Number of flows, of which `flows` has the first 10,000.
     flow_count: u64,
     flows: Vec<CommandFlow>,
@@ -60,7 +63,10 @@ impl JsonReport {
     pub(crate) fn command(&mut self, outcome: &Outcome) {
         self.kept_from_kernel = Some(outcome.kept);
         self.exec_status = Some(outcome.status);
+        let [lost_sending, lost_receiving] = outcome.lost;
         self.command = Some(CommandRun {
+            lost_sending,
+            lost_receiving,
             ports: outcome.ports,
             ports_refused: outcome.refused,
             foreign: outcome.foreign,

@@ -21,6 +21,7 @@ mod processes;
 mod routes;
 mod run;
 mod run_ends;
+mod run_paths;
 mod run_privileges;
 mod run_programs;
 mod silence;

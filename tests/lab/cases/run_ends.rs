@@ -88,6 +88,26 @@ connection.sendall(bytes(8 << 20))
 }
 
 #[test]
+fn waiting_for_acknowledgments_takes_no_cpu_time() {
+    lab!("python3", "socat");
+    const SEND: &str = "import socket; c = socket.create_connection(('10.77.0.2', 7)); c.setblocking(False); c.send(bytes(1 << 20))";
+    let pair = Pair::new();
+    // The peer reads nothing, so that the command's kernel has something left to send.
+    let mut peer =
+        pair.peer.command("socat").args(["-u", "TCP-LISTEN:7,rcvbuf=4096", "EXEC:sleep 60"]).spawn();
+    peer.wait_listening(7);
+    let mut run = netkat(&pair.host, "-v --run -- python3 -c").arg(SEND).spawn();
+    run.wait_for_stderr("the command runs");
+    std::thread::sleep(Duration::from_secs(3));
+    let stat = fs::read_to_string(format!("/proc/{}/stat", run.id())).expect("netkat waits");
+    let times: Vec<u64> = stat.split(' ').skip(13).take(2).filter_map(|ticks| ticks.parse().ok()).collect();
+    // A tick is 10 ms.
+    assert!(times.iter().sum::<u64>() < 60, "{stat}");
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.wait(DEADLINE).code(), Some(0));
+}
+
+#[test]
 fn a_killed_commands_peers_hear_a_reset() {
     lab!("python3");
     // Data that was received and not read makes the kernel reset the connection (RFC 9293, section 3.10.4).

@@ -6,6 +6,7 @@ use crate::support::{
     rules::Rule,
     servers::echo_server,
     topology::{Family, Pair},
+    witness::Witness,
 };
 use std::{fs, path::PathBuf};
 
@@ -96,6 +97,46 @@ fn three_capabilities_and_a_user_namespace_are_enough() {
             assert_eq!((run.code(), run.text().as_str()), (Some(0), "three\n"), "{user:?}: {run}");
         }
     }
+}
+
+/// Sends, by raw sockets, packets that are not the command's to send, and then one that is.
+const FORGE: &str = r#"
+import socket, struct
+def packet(source, destination, protocol, body):
+    return struct.pack('>BBHHHBBH4s4s', 0x45, 0, 20 + len(body), 1, 0, 64, protocol, 0,
+                       socket.inet_aton(source), socket.inet_aton(destination)) + body
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+ack = struct.pack('>HHIIBBHHH', 61500, 4444, 1, 1, 0x50, 0x10, 1024, 0, 0)
+datagram = lambda port: struct.pack('>HHHH', port, 4444, 8, 0)
+raw.sendto(packet('10.77.0.66', '10.77.0.2', 17, datagram(61501)), ('10.77.0.2', 0))
+raw.sendto(packet('10.77.0.1', '10.77.0.2', 6, ack), ('10.77.0.2', 0))
+raw.sendto(packet('10.77.0.1', '10.77.0.2', 17, datagram(4000)), ('10.77.0.2', 0))
+raw.sendto(packet('10.77.0.1', '10.77.0.2', 47, bytes(8)), ('10.77.0.2', 0))
+raw.sendto(packet('10.77.0.1', '10.77.0.2', 1, bytes([5, 1, 0, 0, 10, 77, 0, 66])), ('10.77.0.2', 0))
+frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+frames.bind(('eth0', 0))
+frames.send(b'\xff' * 6 + b'\2nk\0\0\1' + b'\x08\x06' + struct.pack('>HHBBH6s4s6s4s', 1, 0x800, 6, 4, 1,
+            b'\2nk\0\0\1', socket.inet_aton('10.77.0.2'), bytes(6), socket.inet_aton('10.77.0.2')))
+raw.sendto(packet('10.77.0.1', '10.77.0.2', 17, datagram(61502)), ('10.77.0.2', 0))
+"#;
+
+#[test]
+fn a_command_with_raw_sockets_cannot_forge() {
+    lab!("python3", "tcpdump", "nc.openbsd");
+    let pair = Pair::new();
+    // A port that the host uses.
+    let mut holder = pair.host.command("nc.openbsd").args(["-u", "-l", "4000"]).spawn();
+    holder.wait_listening(4000);
+    // The neighbours know each other, so that no ARP is netkat's or the kernel's own.
+    pair.peer.run("ping -c 1 -W 2 10.77.0.1");
+    let witness = Witness::incoming(&pair.peer, "eth0", "ip or arp");
+    let run = running(&pair.host, "-v --raw", ["python3", "-c", FORGE]).succeed();
+    assert!(run.stderr.contains("1 flow;"), "{run}");
+    let seen = witness.finish();
+    let sent: Vec<_> = seen.lines().filter(|line| !line.contains("ARP")).collect();
+    assert!(sent.len() == 1 && sent[0].contains("10.77.0.1.61502 > 10.77.0.2.4444"), "{seen}");
+    assert!(!seen.contains("02:6e:6b"), "{seen}");
+    assert!(!running(&pair.host, "", ["python3", "-c", FORGE]).run().success());
 }
 
 /// Refuses unshare(2) by a seccomp filter, as a container's runtime does, and becomes the rest of its arguments.

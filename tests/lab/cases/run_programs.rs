@@ -99,6 +99,26 @@ fn ssh_has_a_terminal_and_scp_copies_200_megabytes() {
     let _ = fs::remove_dir_all(&folder);
 }
 
+#[test]
+fn raw_sockets_serve_where_they_are_asked_for() {
+    lab!("traceroute", "tcpdump", "iptables-nft", "sh");
+    let pair = Pair::new();
+    for family in Family::ALL {
+        Rule::Both.apply(&pair.host, family, "tcp");
+        let at = pair.peer_address(family).to_string();
+        let words = ["traceroute", "-T", "-p", "80", "-n", "-q", "1", "-w", "2", &at];
+        assert!(!running(&pair.host, "", words).run().success());
+        let run = running(&pair.host, "--raw", words).succeed();
+        assert!(run.text().lines().nth(1).is_some_and(|line| line.contains(&at)), "{run}");
+    }
+    // As root, tcpdump wants to become another user.
+    let script = "tcpdump -n -c 1 -i eth0 udp 2>&1 & sleep 1; echo | nc.openbsd -u -w 1 10.77.0.2 9; wait";
+    let caller =
+        pair.host.command("env").args(["SUDO_UID=1234", "SUDO_GID=4321", PROGRAM, "--raw", "--run", "--"]);
+    let run = caller.args(["sh", "-c", script]).succeed();
+    assert!(run.text().contains("> 10.77.0.2.9: UDP"), "{run}");
+}
+
 fn iperf_server(at: &Namespace) -> Process {
     let mut server = at.command("iperf3").args(["-s"]).deadline(DEADLINE * 8).spawn();
     server.wait_listening(5201);
