@@ -2,17 +2,19 @@
 //!
 //! Everything is decided and checked here, before anything is opened.
 mod flags;
+mod forwards;
 mod groups;
 mod listen;
 mod outputs;
 mod remote;
+mod run;
 mod scope;
 mod sniff;
 mod sniff_filter;
 
 use crate::{
     cli::Cli,
-    commands::{Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff, list_interfaces},
+    commands::{Connect, DatagramConnect, DatagramListen, Listen, Run, Scan, Sniff, list_interfaces},
     host::{
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
@@ -25,6 +27,7 @@ use crate::{
 use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
+use run::run;
 use sniff::{check_line_form, sniff, sniffing_flag};
 use std::{net::SocketAddr, path::Path};
 
@@ -36,6 +39,7 @@ pub struct Plan(Command);
 enum Command {
     Connect(Connect),
     Listen(Listen),
+    Run(Box<Run>),
     DatagramConnect(DatagramConnect),
     DatagramListen(DatagramListen),
     Sniff(Sniff),
@@ -60,6 +64,8 @@ pub(crate) enum PlanError {
     Interface(#[from] InterfaceError),
     #[error("{0} is not an address of this host; listen on one of: {1}")]
     NotLocal(ScopedIp, String),
+    #[error("no interface of this host is up and has an address that a command could use; name one with -i")]
+    NoUplink,
     #[error("no interface of this host is up and has an address to listen on")]
     NowhereToListen,
 }
@@ -107,7 +113,11 @@ impl Plan {
     /// # Errors
     /// Wrong usage; a host, a port, an interface or a route that is not there.
     pub fn new(cli: &Cli) -> Result<Plan, Failure> {
-        Ok(Plan(Command::new(cli)?))
+        let command = Command::new(cli).map_err(Failure::from);
+        Ok(Plan(match cli.runs_command() {
+            true => command.map_err(Failure::of_command)?,
+            false => command?,
+        }))
     }
 
     /// Runs the command, and notes in `report` how far it comes.
@@ -118,6 +128,7 @@ impl Plan {
         Ok(match &self.0 {
             Command::Connect(connect) => connect.run(report),
             Command::Listen(listen) => listen.run(report),
+            Command::Run(run) => run.run(report),
             Command::DatagramConnect(connect) => connect.run(report),
             Command::DatagramListen(listen) => listen.run(report),
             Command::Sniff(sniff) => sniff.run(),
@@ -135,6 +146,9 @@ impl Command {
         check_line_form(cli)?;
         if cli.watches_only() {
             return Ok(Command::Sniff(sniff(cli)?));
+        }
+        if cli.runs_command() {
+            return Ok(Command::Run(Box::new(run(cli)?)));
         }
         check_foreign_values(cli)?;
         if let Some(flag) = sniffing_flag(cli) {

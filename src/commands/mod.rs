@@ -3,6 +3,7 @@ mod attempt;
 mod connect;
 mod datagrams;
 mod listen;
+mod run;
 mod scan;
 mod sniff;
 
@@ -15,6 +16,7 @@ pub(crate) use attempt::Attempt;
 pub(crate) use connect::Connect;
 pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;
+pub(crate) use run::Run;
 pub(crate) use scan::{PROBE_BUFFER, Scan};
 pub(crate) use sniff::{Sniff, Source, list_interfaces};
 

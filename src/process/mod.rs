@@ -2,6 +2,7 @@
 //! everything is open.
 pub mod capability;
 pub mod identity;
+pub mod namespace;
 pub mod sandbox;
 pub mod seccomp;
 pub mod signals;

@@ -1,6 +1,6 @@
 //! The outcome of a run as JSON (`--json`): one object on one line, for success and failure alike. With
 //! `-k`, each client has an object of its own, written when it disconnects.
-use super::{Error, Failure, Verdict};
+use super::{Error, Failure, Verdict, command_report::CommandRun};
 use crate::{
     net::{
         FiveTuple, Protocol,
@@ -38,10 +38,13 @@ pub struct JsonReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     datagrams: Option<Datagrams>,
     /// Packets that the guard dropped before the kernel's stack.
-    kept_from_kernel: Option<u64>,
-    /// Status of the --exec process, as a shell reports it: 128 + the number of the signal that ended it.
+    pub(super) kept_from_kernel: Option<u64>,
+    /// Status of the process of --exec or --run, as a shell reports it: 128 + the number of the signal that ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    exec_status: Option<u8>,
+    pub(super) exec_status: Option<u8>,
+    /// The command of --run and its traffic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) command: Option<CommandRun>,
     /// How that process ended.
     #[serde(skip)]
     process: Option<Ended>,
@@ -265,9 +268,12 @@ impl JsonReport {
         });
     }
 
-    /// Returns the exit status that the --exec process chose for the run: its own, unless netkat had to end
-    /// it.
+    /// Returns the exit status that a process chose for the run: that of --run, or that of --exec, unless
+    /// netkat had to end it.
     pub(crate) fn exec_status(&self) -> Option<u8> {
+        if self.command.is_some() {
+            return self.exec_status;
+        }
         self.process.filter(|ended| !ended.asked).map(|ended| ended.exit.code())
     }
 
