@@ -147,13 +147,6 @@ pub struct Cli {
     #[arg(help_heading = ADDRESSES, long, value_name = "PORT", requires = "runs", hide_short_help = true, value_parser = value::published)]
     pub host_loopback: Vec<(Protocol, u16)>,
 
-    /// Let the command of --run use raw sockets
-    ///
-    /// It then has CAP_NET_RAW in its own network namespace, for traceroute -T, hping3, nmap -sS and
-    /// tcpdump. netkat still drops what is not of the command's own addresses, ports and flows.
-    #[arg(help_heading = PRIVILEGES, long, requires = "runs", hide_short_help = true)]
-    pub raw: bool,
-
     /// Source port; with -l, the port to listen on
     ///
     /// By default netkat takes a free port. A source port below 1024 needs CAP_NET_BIND_SERVICE.
@@ -512,6 +505,13 @@ pub struct Cli {
     #[arg(help_heading = REPORTS, long, action = ArgAction::Version, hide_short_help = true)]
     version: Option<bool>,
 
+    /// Let the command of --run use raw sockets
+    ///
+    /// It then has CAP_NET_RAW in its own network namespace, for traceroute -T, hping3, nmap -sS and
+    /// tcpdump. netkat still drops what is not of the command's own addresses, ports and flows.
+    #[arg(help_heading = PRIVILEGES, long, requires = "runs", hide_short_help = true)]
+    pub raw: bool,
+
     /// Give up capabilities only: keep the user, the file system and all system calls
     ///
     /// By default netkat, once everything is open, goes on as the user who called sudo or as nobody, opens
@@ -576,7 +576,7 @@ fn check_sniffer(matches: &ArgMatches) -> Result<(), clap::Error> {
 }
 
 /// The flags that a command has no use for.
-const NOT_FOR_COMMANDS: [&str; 37] = [
+const NOT_FOR_COMMANDS: [&str; 38] = [
     "listen",
     "keep_open",
     "exec",
@@ -610,6 +610,7 @@ const NOT_FOR_COMMANDS: [&str; 37] = [
     "tcp",
     "promiscuous",
     "count",
+    "snapshot_length",
     "progress",
     "exit_verdict",
     "tos",

@@ -105,7 +105,7 @@ impl Plan {
     /// # Errors
     /// Wrong usage: two outputs at one place, or an output that would overwrite the input.
     pub fn check_outputs(cli: &Cli) -> Result<(), Failure> {
-        Ok(outputs::check(cli)?)
+        outputs::check(cli).map_err(|error| failure(cli, error))
     }
 
     /// Plans what the flags ask for.
@@ -113,11 +113,7 @@ impl Plan {
     /// # Errors
     /// Wrong usage; a host, a port, an interface or a route that is not there.
     pub fn new(cli: &Cli) -> Result<Plan, Failure> {
-        let command = Command::new(cli).map_err(Failure::from);
-        Ok(Plan(match cli.runs_command() {
-            true => command.map_err(Failure::of_command)?,
-            false => command?,
-        }))
+        Command::new(cli).map(Plan).map_err(|error| failure(cli, error))
     }
 
     /// Runs the command, and notes in `report` how far it comes.
@@ -187,6 +183,12 @@ impl Command {
             }
         })
     }
+}
+
+/// Returns the failure of a run that was not planned; that of --run has a status of its own.
+fn failure(cli: &Cli, error: PlanError) -> Failure {
+    let failure = Failure::from(error);
+    if cli.runs_command() { failure.of_command() } else { failure }
 }
 
 /// Refuses values that give away nc's or ncat's meaning of a flag.
