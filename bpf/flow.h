@@ -29,7 +29,8 @@
 #define MAX_LOCAL 64		/* local addresses of one family */
 #define MAX_GROUPS 72		/* groups and broadcast addresses of one family */
 #define BUCKET 8		/* flows of a bucket of the flow table: a cache line */
-#define HASH_WORDS 9		/* 32-bit words of a flow's hash: both addresses and the remote port */
+#define HASH_WORDS 10		/* 32-bit words of a flow's hash: both addresses, both ports, the protocol */
+#define MAX_PUBLISHED 64	/* ports of a command that anybody may reach */
 #define MAX_EXTENSIONS 8	/* IPv6 extension headers before the transport header */
 #define VLAN_VID_MASK 0x0fff
 #define VLAN_TAG 4		/* bytes of a VLAN tag */
@@ -46,12 +47,14 @@
 #define NEXT_DESTINATION 60
 #define NEXT_MOBILITY 135
 
-/* ICMP errors that quote the offending packet: RFC 792, RFC 4443. */
+/* ICMP errors that quote the offending packet, and answers to echo requests: RFC 792, RFC 4443. */
+#define ICMP_ECHO_REPLY 0
 #define ICMP_UNREACHABLE 3
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER_PROBLEM 12
 #define ICMP6_FIRST_ERROR 1
 #define ICMP6_LAST_ERROR 4
+#define ICMP6_ECHO_REPLY 129
 #define NEIGHBOUR_SOLICITATION 135
 #define NEIGHBOUR_ADVERTISEMENT 136
 #define ICMP_HEADER 8
@@ -71,7 +74,9 @@ struct config {
 	__u32 local6_count;	/* entries of local6; flow: 0 switches IPv6 off */
 	__u32 group4_count;	/* flow: entries of group4; UDP only */
 	__u32 group6_count;	/* flow: entries of group6; UDP only */
+	__u32 published_count;	/* command: entries of `published` */
 	__u32 sniff;		/* capture for a sniffer; the guard and the loopback program stay inert */
+	__u32 command;		/* the flows are a command's: of all ports and protocols, see command.h */
 	__be16 local_port;	/* flow: never 0 */
 	__be16 remote_port;	/* 0: any */
 	__u8 protocol;		/* 0: any, sniffer only */
@@ -90,6 +95,10 @@ struct config {
 	__u64 group6[MAX_GROUPS][2];
 	__be32 local4[MAX_LOCAL];
 	__be32 group4[MAX_GROUPS];
+	struct {
+		__be16 port;
+		__u8 protocol;
+	} published[MAX_PUBLISHED];
 };
 
 const volatile struct config config = {};
@@ -356,13 +365,19 @@ static __always_inline __u64 hash_word(__u64 word, __u32 at)
 	return (word >> 32) * config.hash_key[at] + (__u32)word * config.hash_key[at + 1];
 }
 
+/* Returns the word of a flow's hash that holds its ports and its protocol. */
+static __always_inline __u64 hash_ends(__u8 protocol, __be16 local_port, __be16 remote_port)
+{
+	return (__u64)protocol << 32 | (__u32)local_port << 16 | remote_port;
+}
+
 /* Returns a flow's entry in the table, never 0. The multilinear hash is universal (Lemire, Kaser, "Strongly
  * universal string hashing is fast", 2014), so an attacker without the key cannot choose ports that share a
  * bucket. MurmurHash3's finalizer, a permutation, spreads the hash over all bits. */
 static __always_inline __u64 hash_flow(__u64 remote_high, __u64 remote_low, __u64 local_high, __u64 local_low,
-				       __be16 remote_port)
+				       __u64 ends)
 {
-	__u64 h = config.hash_key[HASH_WORDS] + remote_port * config.hash_key[HASH_WORDS - 1];
+	__u64 h = config.hash_key[HASH_WORDS] + hash_word(ends, 8);
 
 	h += hash_word(remote_high, 0) + hash_word(remote_low, 2);
 	h += hash_word(local_high, 4) + hash_word(local_low, 6);
@@ -388,9 +403,9 @@ static __always_inline int is_in_bucket(__u32 at, __u64 flow)
 }
 
 /* Not static, so the verifier walks the function once. */
-__noinline int is_known(__u64 remote_high, __u64 remote_low, __u64 local_high, __u64 local_low, __u32 remote_port)
+__noinline int is_known(__u64 remote_high, __u64 remote_low, __u64 local_high, __u64 local_low, __u64 ends)
 {
-	__u64 flow = hash_flow(remote_high, remote_low, local_high, local_low, remote_port);
+	__u64 flow = hash_flow(remote_high, remote_low, local_high, local_low, ends);
 
 	return is_in_bucket(flow & config.bucket_mask, flow) ||
 	       is_in_bucket((flow >> 32) & config.bucket_mask, flow);
@@ -418,7 +433,8 @@ static __always_inline enum verdict look_up_flow(struct __sk_buff *skb, const st
 {
 	if (!config.table)
 		return FLOW;
-	if (is_known(p->source[0], p->source[1], p->destination[0], p->destination[1], p->remote_port))
+	if (is_known(p->source[0], p->source[1], p->destination[0], p->destination[1],
+		     hash_ends(config.protocol, config.local_port, p->remote_port)))
 		return FLOW;
 	if (config.protocol != IPPROTO_TCP)
 		return FOREIGN;
@@ -472,28 +488,41 @@ static __always_inline enum verdict match_error4(struct __sk_buff *skb, const st
 	return match_flow(skb, &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
 }
 
+/* Returns CONTROL for neighbour discovery of netkat's address. */
+static __always_inline enum verdict match_neighbour(struct __sk_buff *skb, const struct packet *p)
+{
+	__u64 target[2];
+	__u8 type;
+
+	if (!config.neighbours || p->protocol != NEXT_ICMP6 || p->later_fragment ||
+	    !load(skb, p->transport, &type, 1))
+		return FOREIGN;
+	if (type != NEIGHBOUR_SOLICITATION && type != NEIGHBOUR_ADVERTISEMENT)
+		return FOREIGN;
+	if (!load(skb, p->transport + ICMP_HEADER, target, sizeof(target)))
+		return FOREIGN;
+	/* A solicitation or announcement of netkat's address, or an answer to netkat's solicitation. */
+	return is_local(6, target) || is_local(6, p->destination) ? CONTROL : FOREIGN;
+}
+
 /* Returns CONTROL for an ICMPv6 error that quotes a packet of netkat's, or for neighbour discovery of its address. */
 static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const struct packet *p, enum addressee to)
 {
 	struct packet quoted;
 	__u8 type;
 
+	if (match_neighbour(skb, p) == CONTROL)
+		return CONTROL;
 	if (p->protocol != NEXT_ICMP6 || p->later_fragment || !load(skb, p->transport, &type, 1))
 		return FOREIGN;
-	if (config.neighbours && (type == NEIGHBOUR_SOLICITATION || type == NEIGHBOUR_ADVERTISEMENT)) {
-		__u64 target[2];
-
-		if (!load(skb, p->transport + ICMP_HEADER, target, sizeof(target)))
-			return FOREIGN;
-		/* A solicitation or announcement of netkat's address, or an answer to netkat's solicitation. */
-		return is_local(6, target) || is_local(6, p->destination) ? CONTROL : FOREIGN;
-	}
 	if (to != US || type < ICMP6_FIRST_ERROR || type > ICMP6_LAST_ERROR)
 		return FOREIGN;
 	if (!read_ip6(skb, BPF_HDR_START_NET, p->transport + ICMP_HEADER, &quoted))
 		return FOREIGN;
 	return match_flow(skb, &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
 }
+
+#include "command.h"
 
 /* ARP, RFC 826, for IPv4 over any link with six-byte addresses. */
 struct arp {
@@ -545,6 +574,8 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 		}
 		if (to != US)
 			return FOREIGN;
+		if (config.command)
+			return match_command(skb, &p, control);
 		verdict = match_flow(skb, &p, TO_US);
 		if (verdict == FLOW)
 			return look_up_flow(skb, &p);
@@ -553,6 +584,11 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 	if (config.local6_count && skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		if (!read_ip6(skb, BPF_HDR_START_NET, 0, &p))
 			return FOREIGN;
+		if (config.command) {
+			if (to == US)
+				verdict = match_command(skb, &p, control);
+			return verdict == FOREIGN && control ? match_neighbour(skb, &p) : verdict;
+		}
 		if (config.group6_count && control) {
 			verdict = match_group(skb, &p);
 			if (verdict != FOREIGN)

@@ -2,7 +2,7 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=matcher");
-    println!("cargo:rerun-if-changed=../bpf/flow.h");
+    println!("cargo:rerun-if-changed=../bpf");
     cc::Build::new()
         .compiler("clang")
         .file("matcher/matcher.c")

@@ -6,7 +6,10 @@ mod tcpdump_flags;
 mod value;
 mod wrong_usage;
 
-use crate::{net::MacAddr, recovery::Algorithm};
+use crate::{
+    net::{MacAddr, Protocol},
+    recovery::Algorithm,
+};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 use std::{
@@ -45,9 +48,10 @@ const PRIVILEGES: &str = "Privileges and offloads";
 iptables, nftables and conntrack of this host never see netkat's connections, and the peer sees ordinary ones. So \
 netkat tells the firewall from the network: if it gets through where nc does not, a rule on this host is in the way."
 )]
-#[command(override_usage = "netkat [OPTIONS] HOST PORT
+#[command(override_usage = "netkat [OPTIONS] [-z] HOST PORT
        netkat [OPTIONS] -l [ADDRESS] PORT
        netkat [OPTIONS] {-z HOST PORTS | --compare HOST PORT}
+       netkat [OPTIONS] --run -- COMMAND
        netkat [OPTIONS] {--sniff | --read FILE} [FILTER | HOST [PORTS]]")]
 #[command(after_help = manual::SHORT_EXAMPLES, after_long_help = manual::long_help_end())]
 pub struct Cli {
@@ -109,6 +113,41 @@ pub struct Cli {
     /// Example: netkat -z -w 1 192.0.2.10 22,80,8000-8100
     #[arg(help_heading = COMMON, short = 'z', long)]
     pub scan: bool,
+
+    /// Run a command past this host's firewall
+    ///
+    /// Any program, unmodified: all its traffic, TCP, UDP and ping, over IPv4 and IPv6, with this host's
+    /// addresses. The command runs in a network namespace of its own, as the invoking user without
+    /// capabilities. netkat exits with its status, 125 if netkat could not start it.
+    ///
+    /// Example: netkat --run -- curl -v https://192.0.2.10/
+    #[arg(help_heading = COMMON, long, group = "runs")]
+    pub run: bool,
+
+    /// Run $SHELL as --run does
+    #[arg(help_heading = COMMON, long, group = "runs", hide_short_help = true)]
+    pub shell: bool,
+
+    /// Let others reach the command at this port, a TCP port or PORT/udp; repeatable
+    ///
+    /// Example: netkat --run --publish 8000 -- python3 -m http.server
+    #[arg(help_heading = CLIENTS, long, value_name = "PORT", hide_short_help = true, value_parser = value::published)]
+    pub publish: Vec<(Protocol, u16)>,
+
+    /// Name servers of --run: host, relay, or the address of another one
+    ///
+    /// The command reads this host's /etc/resolv.conf. With host, it asks those name servers past the
+    /// firewall; servers on loopback, at an address of this host, or whose packets a rule of this host
+    /// translates (a ClusterIP) are asked through this host's own sockets. With relay, all of them are. With
+    /// an address, that server is asked instead, past the firewall.
+    #[arg(help_heading = ADDRESSES, long, value_name = "HOW", default_value = "host", hide_short_help = true, value_parser = value::dns)]
+    pub dns: Dns,
+
+    /// Let the command reach this port of this host's 127.0.0.1, a TCP port or PORT/udp; repeatable
+    ///
+    /// Through this host's own sockets. By default the command's 127.0.0.1 is its own.
+    #[arg(help_heading = ADDRESSES, long, value_name = "PORT", hide_short_help = true, value_parser = value::published)]
+    pub host_loopback: Vec<(Protocol, u16)>,
 
     /// Source port; with -l, the port to listen on
     ///
@@ -519,6 +558,13 @@ pub struct Cli {
     #[arg(help_heading = REPORTS, long, action = ArgAction::Version, hide_short_help = true)]
     version: Option<bool>,
 
+    /// Let the command of --run use raw sockets
+    ///
+    /// It then has CAP_NET_RAW in its own network namespace, for traceroute -T, hping3, nmap -sS and
+    /// tcpdump. netkat still drops what is not of the command's own addresses, ports and flows.
+    #[arg(help_heading = PRIVILEGES, long, hide_short_help = true)]
+    pub raw: bool,
+
     /// Give up capabilities only: keep the user, the file system and all system calls
     ///
     /// By default netkat, once everything is open, goes on as the user who called sudo or as nobody, opens
@@ -643,10 +689,26 @@ impl Cli {
         self.pcap.is_none() || self.debug || self.json.is_some() || self.payload || self.dump.is_some()
     }
 
+    /// Returns whether the run is that of a command.
+    pub fn runs_command(&self) -> bool {
+        self.run || self.shell
+    }
+
     /// Returns whether the run only shows packets, of an interface or a file.
     pub fn watches_only(&self) -> bool {
         self.sniff || self.read.is_some()
     }
+}
+
+/// The name servers of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dns {
+    /// This host's, past the firewall where they can be reached so.
+    Host,
+    /// This host's, through its own sockets.
+    Relay,
+    /// Another one, past the firewall.
+    Server(String),
 }
 
 /// Where the guard program is attached at an interface.

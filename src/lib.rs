@@ -57,9 +57,11 @@
 pub mod cli;
 pub(crate) mod commands;
 pub(crate) mod diagnose;
+pub(crate) mod gateway;
 pub mod host;
 pub mod kernel;
 pub mod link;
+pub(crate) mod namespace;
 pub mod neighbour;
 pub mod net;
 pub mod plan;

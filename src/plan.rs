@@ -3,17 +3,21 @@
 //! Everything is decided and checked here, before anything is opened.
 mod compare;
 mod flags;
+mod forwards;
 mod groups;
 mod listen;
 mod outputs;
 mod remote;
+mod run;
 mod scope;
 mod sniff;
 mod sniff_filter;
 
 use crate::{
     cli::Cli,
-    commands::{Compare, Connect, DatagramConnect, DatagramListen, Listen, Scan, Sniff, list_interfaces},
+    commands::{
+        Compare, Connect, DatagramConnect, DatagramListen, Listen, Run, Scan, Sniff, list_interfaces,
+    },
     host::{
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
@@ -27,6 +31,7 @@ use compare::compare;
 use flags::protocol;
 use listen::listen;
 use remote::{connect, scan};
+use run::run;
 use sniff::{check_line_form, sniff};
 use std::{
     io,
@@ -42,6 +47,7 @@ pub struct Plan(Command);
 enum Command {
     Connect(Connect),
     Listen(Listen),
+    Run(Box<Run>),
     DatagramConnect(DatagramConnect),
     DatagramListen(DatagramListen),
     Sniff(Sniff),
@@ -73,6 +79,8 @@ pub(crate) enum PlanError {
     Namespace { path: PathBuf, error: io::Error },
     #[error("cannot tell what process {pid} is: {error}")]
     Process { pid: u32, error: io::Error },
+    #[error("no interface of this host is up and has an address that a command could use; name one with -i")]
+    NoUplink,
     #[error("no interface of this host is up and has an address to listen on")]
     NowhereToListen,
 }
@@ -113,7 +121,7 @@ impl Plan {
     /// # Errors
     /// Wrong usage: two outputs at one place, or an output that would overwrite the input.
     pub fn check_outputs(cli: &Cli) -> Result<(), Failure> {
-        Ok(outputs::check(cli)?)
+        outputs::check(cli).map_err(|error| failure(cli, error))
     }
 
     /// Plans what the flags ask for.
@@ -121,7 +129,7 @@ impl Plan {
     /// # Errors
     /// Wrong usage; a host, a port, an interface or a route that is not there.
     pub fn new(cli: &Cli) -> Result<Plan, Failure> {
-        Ok(Plan(Command::new(cli)?))
+        Command::new(cli).map(Plan).map_err(|error| failure(cli, error))
     }
 
     /// Runs the command, and notes in `report` how far it comes.
@@ -132,6 +140,7 @@ impl Plan {
         Ok(match &self.0 {
             Command::Connect(connect) => connect.run(report),
             Command::Listen(listen) => listen.run(report),
+            Command::Run(run) => run.run(report),
             Command::DatagramConnect(connect) => connect.run(report),
             Command::DatagramListen(listen) => listen.run(report),
             Command::Sniff(sniff) => sniff.run(),
@@ -150,6 +159,9 @@ impl Command {
         check_line_form(cli)?;
         if cli.watches_only() {
             return Ok(Command::Sniff(sniff(cli)?));
+        }
+        if cli.runs_command() {
+            return Ok(Command::Run(Box::new(run(cli)?)));
         }
         check_foreign_values(cli)?;
         if cli.compare {
@@ -178,6 +190,12 @@ impl Command {
             }
         })
     }
+}
+
+/// Returns the failure of a run that was not planned; that of --run has a status of its own.
+fn failure(cli: &Cli, error: PlanError) -> Failure {
+    let failure = Failure::from(error);
+    if cli.runs_command() { failure.of_command() } else { failure }
 }
 
 /// Refuses values that give away nc's or ncat's meaning of a flag.

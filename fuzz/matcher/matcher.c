@@ -112,7 +112,8 @@ void matcher_know(const __u8 *remote, const __u8 *local, __u16 remote_port)
 
 	memcpy(r, remote, sizeof(r));
 	memcpy(l, local, sizeof(l));
-	flow = hash_flow(r[0], r[1], l[0], l[1], bpf_htons(remote_port));
+	flow = hash_flow(r[0], r[1], l[0], l[1],
+			 hash_ends(config.protocol, config.local_port, bpf_htons(remote_port)));
 	for (int i = 0; i < BUCKET; i++) {
 		__u64 *slot = &buckets[flow & config.bucket_mask].flows[i];
 

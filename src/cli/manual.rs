@@ -13,8 +13,7 @@ type Section = (&'static str, &'static str);
 /// The examples of `-h`, each within 80 columns.
 pub const SHORT_EXAMPLES: &str = "\
 Examples:
-  printf 'GET / HTTP/1.0\\r\\n\\r\\n' | netkat 192.0.2.10 80      fetch a page
-  netkat -l 5000 > copy                                     receive a file
+  netkat --run -- curl -v http://192.0.2.10/                run any program
   netkat -z -w 1 192.0.2.10 22,80,8000-8100                 which ports answer?";
 
 const STATUS: Section = (
@@ -35,13 +34,17 @@ With --compare, the status is 0 only where nothing differs; with --exit-verdict,
   12  only the kernel connects
   13  trials differ
   14  unknown
+The command of --run decides the status, which is its own, or 128 + the number of the signal that ended it; 125 if netkat could not start it, 127 if there is no such command, 126 if it cannot be run.
 The process of a single connection (--exec, --sh-exec) decides the status, with --exit-verdict as well, as in a shell: its own status, or 128 + the number of the signal that ended it; 127 if there is no such command, 126 if it cannot be run. A process that netkat had to end, because its connection broke or was over, decides nothing.
 SIGINT, SIGTERM and SIGHUP reset the connections, and netkat ends by that signal; as the first process of a container, with status 128 + its number.",
 );
 
 const EXAMPLES: Section = (
     "Examples",
-    "Fetch a page past the host's own rules:
+    "Run a program past the host's own rules:
+  netkat --run -- curl -v https://192.0.2.10/
+  netkat --run --publish 8000 -- python3 -m http.server
+Fetch a page without one:
   printf 'GET / HTTP/1.0\\r\\n\\r\\n' | netkat 192.0.2.10 80
 Receive a file, and send it:
   netkat -l 5000 > copy
@@ -56,7 +59,15 @@ Watch a connection's own packets, and keep them:
   netkat -d --pcap session.pcapng 192.0.2.10 80",
 );
 
-const SECTIONS: [Section; 12] = [
+const SECTIONS: [Section; 13] = [
+    (
+        "Running a command",
+        "netkat --run -- COMMAND runs a program in a network namespace of its own, whose device has this host's addresses and routes. netkat moves the packets between that device and the host's interfaces, beside iptables, nftables and conntrack. The program's standard streams, its terminal and its exit status are its own; it runs as the invoking user without capabilities, so programs that need raw sockets fail unless --raw is given.
+Ports are held on this host as the program uses them. A source port that the host uses is refused; the program hears No route to host, or over IPv6 Permission denied. Others reach the program's servers at the ports of --publish only.
+The program asks the name servers of this host's resolv.conf past the firewall; those on loopback, at an address of this host or translated by a rule of this host are asked through the host's own sockets. 127.0.0.1 and this host's addresses are the program's own, not the host's: see --host-loopback.
+What the program has sent is delivered after its end. Processes that it leaves keep the namespace, and netkat with it.
+It carries TCP, UDP and ping; multicast, broadcast and other protocols are dropped. It needs a user namespace, or CAP_SYS_ADMIN.",
+    ),
     (
         "End of input",
         "When standard input ends, netkat sends what is left, then a FIN, and reads on until the peer ends, too. It exits once both directions have ended and every byte is acknowledged:
@@ -124,7 +135,8 @@ A filter that is not understood ends netkat with status 2 before anything is ope
   discarded         segments dropped during the handshake because they answered nothing: how many segments, and the last of them
   traffic           TCP: bytes_sent, bytes_received, invalid (a wrong checksum or header length), segments_sent, segments_retransmitted, smoothed_rtt, min_rtt
   datagrams         -u: datagrams_sent, bytes_sent, datagrams_received, bytes_received, lost (the receive buffer was full), egress_drops, strangers, invalid
-  exec_status       --exec, --sh-exec: the process's status, or 128 + the number of the signal that ended it
+  command           --run: ports, ports_refused, foreign (packets dropped as no flow's), lost_sending, lost_receiving (a receive buffer was full), flow_count, and flows, each with protocol, local, local_port, remote, packets_sent, bytes_sent, packets_received, bytes_received
+  exec_status       --exec, --sh-exec, --run: the process's status, or 128 + the number of the signal that ended it
   kept_from_kernel  packets that the guard dropped before the kernel's own stack
   clients           -k: the number of clients; each has an object of its own, on a line before, as soon as it is over
   attempts          a host with several addresses: remote, verdict (null if another address won first) and error of each

@@ -19,10 +19,11 @@ pub(crate) enum Mode {
     Sniff = 1 << 8,
     Read = 1 << 9,
     Compare = 1 << 10,
+    Run = 1 << 11,
 }
 
 #[cfg(test)]
-pub(crate) const MODES: [Mode; 11] = [
+pub(crate) const MODES: [Mode; 12] = [
     Mode::Connect,
     Mode::ConnectUdp,
     Mode::ConnectExec,
@@ -34,6 +35,7 @@ pub(crate) const MODES: [Mode; 11] = [
     Mode::Sniff,
     Mode::Read,
     Mode::Compare,
+    Mode::Run,
 ];
 
 impl Mode {
@@ -44,6 +46,7 @@ impl Mode {
             (true, ..) => Mode::Read,
             (_, true, ..) => Mode::Sniff,
             _ if cli.compare => Mode::Compare,
+            _ if cli.runs_command() => Mode::Run,
             (_, _, true, _) if cli.udp => Mode::ScanUdp,
             (_, _, true, _) => Mode::Scan,
             (.., true) if cli.udp => Mode::ListenUdp,
@@ -69,6 +72,7 @@ impl Mode {
             Mode::Sniff => "--sniff",
             Mode::Read => "--read",
             Mode::Compare => "--compare",
+            Mode::Run => "--run",
         }
     }
 }
@@ -87,7 +91,7 @@ const fn modes(modes: &[Mode], words: &'static str) -> Modes {
 }
 
 use Mode::{
-    Compare, Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Read, Scan, ScanUdp, Sniff,
+    Compare, Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Read, Run, Scan, ScanUdp, Sniff,
 };
 const ALL: Modes = Modes(u16::MAX, "");
 const LIVE: Modes = Modes(!(Read as u16), "live traffic");
@@ -108,10 +112,15 @@ const OWN: Modes =
 const SEGMENTS: Modes = Modes(STREAM.0 | Scan as u16 | Compare as u16, "TCP");
 const SHOWING: Modes = Modes(!(Compare as u16), "packets that are shown");
 const COMPARE: Modes = modes(&[Compare], "--compare");
+const RUN: Modes = modes(&[Run], "--run and --shell");
+const NOT_RUN: Modes = Modes(!(Run as u16), "netkat's own connections");
+const OWN_OR_RUN: Modes = Modes(OWN.0 | Run as u16, "clients, listeners, -z, --compare and --run");
+const CLIENTS_OR_RUN: Modes = Modes(CLIENTS.0 | Run as u16, "clients, -z, --compare and --run");
+const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u16, "TCP clients and listeners, and --run");
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 74] = [
+const FLAGS: [(&str, Modes); 80] = [
     ("target", ALL),
     ("listen", Modes(LISTEN.0, "")),
     ("keep_open", LISTEN),
@@ -119,7 +128,7 @@ const FLAGS: [(&str, Modes); 74] = [
     ("sh_exec", modes(&[ConnectExec, ListenExec], "TCP clients and listeners")),
     ("udp", Modes(WATCH.0 | ConnectUdp as u16 | ListenUdp as u16 | ScanUdp as u16, "")),
     ("scan", modes(&[Scan, ScanUdp], "")),
-    ("source_port", ALL),
+    ("source_port", NOT_RUN),
     ("interface", LIVE),
     ("wait", OWN),
     ("quit_after", DATA),
@@ -134,11 +143,11 @@ const FLAGS: [(&str, Modes); 74] = [
     ("ipv4", ALL),
     ("ipv6", ALL),
     ("numeric", ALL),
-    ("source", OWN),
-    ("via", CLIENTS),
-    ("impersonate", OWN),
-    ("as_mac", OWN),
-    ("user_timeout", STREAM),
+    ("source", OWN_OR_RUN),
+    ("via", CLIENTS_OR_RUN),
+    ("impersonate", OWN_OR_RUN),
+    ("as_mac", OWN_OR_RUN),
+    ("user_timeout", STREAM_OR_RUN),
     ("idle_timeout", DATA),
     ("delay", LINES),
     ("keepalive", STREAM),
@@ -170,6 +179,12 @@ const FLAGS: [(&str, Modes); 74] = [
     ("snapshot_length", WATCH),
     ("list_interfaces", modes(&[Sniff], "--sniff")),
     ("payload", SHOWING),
+    ("run", Modes(Run as u16, "")),
+    ("shell", Modes(Run as u16, "")),
+    ("publish", RUN),
+    ("dns", RUN),
+    ("host_loopback", RUN),
+    ("raw", RUN),
     ("compare", Modes(Compare as u16, "")),
     ("netns", COMPARE),
     ("cgroup", COMPARE),
@@ -178,13 +193,13 @@ const FLAGS: [(&str, Modes); 74] = [
     ("debug", SHOWING),
     ("progress", STANDARD),
     ("json", ALL),
-    ("exit_verdict", ALL),
+    ("exit_verdict", NOT_RUN),
     ("generate", ALL),
     ("version", ALL),
     ("no_sandbox", ALL),
     ("no_gso", DATA),
-    ("no_vnet_header", OWN),
-    ("guard", OWN),
+    ("no_vnet_header", OWN_OR_RUN),
+    ("guard", OWN_OR_RUN),
     ("without", LIVE),
 ];
 
@@ -281,6 +296,7 @@ mod tests {
             Mode::Sniff => "--sniff -i lo",
             Mode::Read => "--read file",
             Mode::Compare => "--compare 192.0.2.1 80",
+            Mode::Run => "--run",
         };
         line.split(' ').collect()
     }

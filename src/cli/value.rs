@@ -1,5 +1,31 @@
 //! Parsers of flag values: times, sizes, types of service.
+use super::Dns;
+use crate::net::Protocol;
 use std::{ops::RangeInclusive, time::Duration};
+
+/// Parses a port to publish: PORT, PORT/tcp or PORT/udp.
+pub(super) fn published(text: &str) -> Result<(Protocol, u16), String> {
+    let (port, protocol) = match text.split_once('/') {
+        None => (text, Protocol::Tcp),
+        Some((port, "tcp")) => (port, Protocol::Tcp),
+        Some((port, "udp")) => (port, Protocol::Udp),
+        Some(_) => return Err("a port is published as PORT, PORT/tcp or PORT/udp".to_owned()),
+    };
+    match port.parse() {
+        Ok(0) | Err(_) => Err("a port is a number from 1 to 65535".to_owned()),
+        Ok(port) => Ok((protocol, port)),
+    }
+}
+
+/// Parses the choice of name servers.
+#[expect(clippy::unnecessary_wraps, reason = "clap's form of a parser")]
+pub(super) fn dns(text: &str) -> Result<Dns, String> {
+    Ok(match text {
+        "host" => Dns::Host,
+        "relay" => Dns::Relay,
+        server => Dns::Server(server.to_owned()),
+    })
+}
 
 /// Parses a time: a number with ms, s, m or h behind it, or bare seconds.
 ///

@@ -5,6 +5,7 @@ mod connect;
 mod datagrams;
 mod listen;
 mod race;
+mod run;
 mod scan;
 mod sniff;
 
@@ -21,6 +22,7 @@ pub(crate) use compare::{Compare, Identity};
 pub(crate) use connect::Connect;
 pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;
+pub(crate) use run::Run;
 pub(crate) use scan::{PROBE_BUFFER, Scan};
 pub(crate) use sniff::{Sniff, Source, list_interfaces};
 

@@ -8,7 +8,7 @@ use super::{
     interface::{self, Interface, InterfaceError},
     neighbour::{self, NeighbourEntry, NeighbourState},
     netlink::{Netlink, NetlinkError},
-    route::{self, FibEntry, Query},
+    route::{self, Departure, FibEntry, Query, RouteError},
 };
 use crate::net::{MacAddr, zone};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -18,8 +18,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-/// The notification group for interfaces (linux/rtnetlink.h).
+/// The notification groups for interfaces, routes and rules (linux/rtnetlink.h).
 const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV4_RULE: u32 = 8;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const RTNLGRP_IPV6_RULE: u32 = 19;
 
 /// A change of this host's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub enum Change {
     Interface(Interface),
     /// The interface with this index has left this network namespace.
     InterfaceGone(u32),
+    /// A route or a rule has come or gone; see [`Monitor::follow_routes`].
+    Routes,
     /// Notifications were lost.
     Missed,
 }
@@ -58,6 +64,16 @@ impl Monitor {
         let changes = Netlink::subscribe(RTNLGRP_LINK)?;
         changes.join(neighbour::RTNLGRP_NEIGH)?;
         Ok(Monitor { changes, questions: Netlink::open()?, user: Some(getuid().as_raw()) })
+    }
+
+    /// Reports changes of routes and rules from now on, too.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn follow_routes(&self) -> Result<(), NetlinkError> {
+        [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE]
+            .into_iter()
+            .try_for_each(|group| self.changes.join(group))
     }
 
     /// Returns the changes since the last call. Does not wait.
@@ -90,6 +106,14 @@ impl Monitor {
     /// Returns the source address that the kernel chooses for `query`, if there is a route.
     pub fn source(&mut self, query: &Query) -> Option<IpAddr> {
         route::source(&mut self.questions, &Query { user: self.user, ..*query })
+    }
+
+    /// Returns the way of a flow's packets to another host.
+    ///
+    /// # Errors
+    /// [`RouteError`].
+    pub fn departure(&mut self, query: &Query) -> Result<Departure, RouteError> {
+        route::departure(&mut self.questions, &Query { user: self.user, ..*query })
     }
 
     /// Returns the kernel's entry for a neighbour, if it has one.
@@ -145,6 +169,10 @@ fn change(notification: RouteNetlinkMessage) -> Option<Change> {
             let mac = neighbour.mac.filter(|_| known)?;
             Some(Change::Neighbour { interface: message.header.ifindex, address, mac })
         }
+        RouteNetlinkMessage::NewRoute(_)
+        | RouteNetlinkMessage::DelRoute(_)
+        | RouteNetlinkMessage::NewRule(_)
+        | RouteNetlinkMessage::DelRule(_) => Some(Change::Routes),
         _ => None,
     }
 }

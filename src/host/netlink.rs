@@ -145,7 +145,12 @@ impl<M: Message> Netlink<M> {
         let mut socket = Socket::new(family).map_err(NetlinkError::socket("open"))?;
         socket.bind_auto().map_err(NetlinkError::socket("bind"))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(NetlinkError::socket("connect to the kernel"))?;
-        Ok(Netlink { socket, sequence: 0, buffer: Vec::new(), messages: PhantomData })
+        Ok(Netlink::over(socket))
+    }
+
+    /// Returns the transport over a socket that is connected to the kernel, of another network namespace perhaps.
+    pub(crate) fn over(socket: Socket) -> Self {
+        Netlink { socket, sequence: 0, buffer: Vec::new(), messages: PhantomData }
     }
 
     /// Joins one more notification group.

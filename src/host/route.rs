@@ -417,6 +417,94 @@ pub(super) fn source(netlink: &mut Netlink, query: &Query) -> Option<IpAddr> {
     ask(netlink, query).ok()?.source
 }
 
+/// The way of a packet out of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// Index of the output interface.
+    pub interface: u32,
+    /// The neighbour that the packet goes to.
+    pub next_hop: IpAddr,
+    /// The path's MTU in bytes, if a route metric or an ICMP error gave one; else the interface's holds.
+    pub mtu: Option<u32>,
+}
+
+/// Returns the way of a flow's packets to another host, by one question over an open socket.
+///
+/// # Errors
+/// [`RouteError`], with [`RouteError::None`] also for destinations that are no other host's.
+pub(super) fn departure(netlink: &mut Netlink, query: &Query) -> Result<Departure, RouteError> {
+    let answer = ask(netlink, query)?;
+    // IPv4 invents a route through the interface in the query: see the module's head.
+    let invented = query.interface.is_some()
+        && query.destination.is_ipv4()
+        && answer.table == Some(u32::from(RouteHeader::RT_TABLE_UNSPEC));
+    let elsewhere = query.interface.is_some_and(|asked| asked != answer.interface);
+    if answer.kind != RouteType::Unicast || invented || elsewhere {
+        let destination = ScopedIp::new(query.destination, query.interface.unwrap_or_default());
+        return Err(RouteError::None(destination));
+    }
+    let next_hop = answer.gateway.unwrap_or(query.destination);
+    Ok(Departure { interface: answer.interface, next_hop, mtu: answer.metrics.mtu })
+}
+
+/// A route to other hosts in the main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableRoute {
+    /// The destination's network.
+    pub destination: IpAddr,
+    /// Length of its prefix, in bits.
+    pub prefix: u8,
+    /// Index of the output interface, the first of several.
+    pub interface: u32,
+    /// The source address that the route prefers.
+    pub source: Option<IpAddr>,
+    /// The metric; the lowest wins.
+    pub metric: u32,
+}
+
+/// Returns the unicast routes of the main table, of both families.
+///
+/// # Errors
+/// [`NetlinkError`] where the kernel does not answer.
+pub fn main_table() -> Result<Vec<TableRoute>, NetlinkError> {
+    let mut netlink = Netlink::open()?;
+    let mut routes = Vec::new();
+    for (family, nowhere) in [
+        (AddressFamily::Inet, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        (AddressFamily::Inet6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    ] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        for reply in netlink.dump(RouteNetlinkMessage::GetRoute(message))? {
+            let RouteNetlinkMessage::NewRoute(route) = reply else { continue };
+            routes.extend(table_route(&route, nowhere));
+        }
+    }
+    Ok(routes)
+}
+
+fn table_route(route: &RouteMessage, nowhere: IpAddr) -> Option<TableRoute> {
+    if route.header.table != RouteHeader::RT_TABLE_MAIN
+        || route.header.kind != RouteType::Unicast
+        || route.header.flags.contains(RouteFlags::Cloned)
+    {
+        return None;
+    }
+    let prefix = route.header.destination_prefix_length;
+    let mut found = TableRoute { destination: nowhere, prefix, interface: 0, source: None, metric: 0 };
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => found.destination = ip(address)?,
+            RouteAttribute::Oif(index) => found.interface = *index,
+            RouteAttribute::MultiPath(hops) => found.interface = hops.first()?.interface_index,
+            RouteAttribute::PrefSource(address) => found.source = ip(address),
+            RouteAttribute::Priority(metric) => found.metric = *metric,
+            _ => {}
+        }
+    }
+    (found.interface > 0).then_some(found)
+}
+
 /// Refuses destinations that the kernel would misunderstand.
 fn check(query: &Query) -> Result<(), RouteError> {
     match (query.destination, query.interface) {

@@ -1,6 +1,6 @@
 //! The kernel settings (sysctl(8)) that netkat's own stack follows.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, ops::RangeInclusive, path::PathBuf};
 
 /// The reason why a setting cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,19 @@ pub fn ip_default_ttl() -> Result<u8, SysctlError> {
 pub fn ip_unprivileged_port_start() -> Result<u32, SysctlError> {
     let (path, text) = read("net/ipv4/ip_unprivileged_port_start")?;
     text.parse().map_err(|_| SysctlError::Malformed { path, text, expected: "a port" })
+}
+
+/// Returns the ports that a socket gets which asks for none.
+///
+/// # Errors
+/// [`SysctlError`].
+pub fn ip_local_port_range() -> Result<RangeInclusive<u16>, SysctlError> {
+    let (path, text) = read("net/ipv4/ip_local_port_range")?;
+    let mut ports = text.split_whitespace().map(str::parse::<u16>);
+    match (ports.next(), ports.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => Ok(first..=last),
+        _ => Err(SysctlError::Malformed { path, text, expected: "two ports" }),
+    }
 }
 
 /// Returns whether the kernel filters IPv4 packets on this interface by the strict reverse path (RFC 3704).

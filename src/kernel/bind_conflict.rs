@@ -17,7 +17,7 @@ use nix::sys::stat::fstat;
 use socket2::{Domain, Socket, Type};
 use std::{
     fmt, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 /// States of include/net/tcp_states.h. A UDP socket is ESTABLISHED when it is connected, else CLOSE. A TCP
@@ -116,6 +116,14 @@ pub(super) fn find(protocol: Protocol, address: SocketAddr, own: Option<u64>) ->
     sockets.retain(|socket| holds(&socket.socket_id, address) && own != Some(socket.inode.into()));
     sockets.sort_by_key(|socket| (socket.state == TIME_WAIT, socket.state != LISTEN));
     Ok(sockets.first().map_or(BindConflict::Unlisted, |socket| describe(protocol, socket)))
+}
+
+/// Returns what holds a port at any address; `None` if the kernel does not list it.
+pub fn port_holder(protocol: Protocol, port: u16) -> Option<BindConflict> {
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let found = [any, v4].into_iter().filter_map(|address| find(protocol, address, None).ok());
+    found.into_iter().find(|conflict| *conflict != BindConflict::Unlisted)
 }
 
 /// Returns whether the kernel lists TCP sockets that are only bound, by asking for one of our own.

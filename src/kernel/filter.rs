@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 /// Maximum local addresses of one family in a [`FlowFilter`]: MAX_LOCAL in bpf/flow.h.
 pub const MAX_LOCAL_ADDRESSES: usize = 64;
+/// Maximum published ports in a [`CommandFilter`]: MAX_PUBLISHED in bpf/flow.h.
+pub const MAX_PUBLISHED_PORTS: usize = 64;
 
 /// Maximum groups of one family in a [`FlowFilter`]: MAX_GROUPS in bpf/flow.h.
 pub const MAX_GROUPS: usize = 72;
@@ -15,6 +17,8 @@ pub const MAX_GROUPS: usize = 72;
 pub enum Filter {
     /// Our own packets, of which the guard drops the kernel's copy.
     Flow(FlowFilter),
+    /// A command's packets, of which the guard drops the kernel's copy.
+    Command(CommandFilter),
     /// Others' packets, which the kernel gets, too.
     Sniff(SniffFilter),
 }
@@ -49,6 +53,20 @@ pub struct FlowFilter {
     pub table: usize,
     /// The link address of an assumed local address: only frames to it match. `None` matches frames that
     /// the kernel takes for this host's (PACKET_HOST).
+    pub assumed_mac: Option<MacAddr>,
+}
+
+/// Packets of a command: flows of any port and protocol that are in the [`FlowTable`](super::FlowTable), and
+/// those that open a connection to a published port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandFilter {
+    /// The command's addresses: at most [`MAX_LOCAL_ADDRESSES`] of each family, none unspecified.
+    pub local_addresses: Vec<IpAddr>,
+    /// Published ports, at most [`MAX_PUBLISHED_PORTS`].
+    pub published: Vec<(Protocol, u16)>,
+    /// Maximum flows.
+    pub table: usize,
+    /// The link address of an assumed address, as in [`FlowFilter::assumed_mac`].
     pub assumed_mac: Option<MacAddr>,
 }
 
@@ -90,10 +108,39 @@ impl Filter {
     /// # Errors
     /// [`KernelError::InvalidFilter`] and [`KernelError::TooManyAddresses`].
     pub(super) fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
+        config.table = self.flows().is_some().into();
         match self {
             Filter::Flow(flow) => flow.write(config),
+            Filter::Command(command) => command.write(config),
             Filter::Sniff(sniff) => sniff.write(config),
         }
+    }
+
+    /// Returns the maximum number of flows where a flow table tells which are ours.
+    pub(super) fn flows(&self) -> Option<usize> {
+        match self {
+            Filter::Flow(flow) => Some(flow.table).filter(|flows| *flows > 0),
+            Filter::Command(command) => Some(command.table),
+            Filter::Sniff(_) => None,
+        }
+    }
+}
+
+impl CommandFilter {
+    fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
+        config.command = 1;
+        config.neighbours = 1;
+        config.assumed = self.assumed_mac.is_some().into();
+        config.assumed_mac = self.assumed_mac.unwrap_or_default().0;
+        if self.published.len() > MAX_PUBLISHED_PORTS {
+            return Err(KernelError::InvalidFilter("more than 64 published ports"));
+        }
+        for (slot, (protocol, port)) in config.published.iter_mut().zip(&self.published) {
+            (slot.protocol, slot.port) = (protocol.number(), port.to_be());
+        }
+        // At most MAX_PUBLISHED.
+        config.published_count = self.published.len() as u32;
+        write_own(config, &self.local_addresses)
     }
 }
 
@@ -113,16 +160,12 @@ impl FlowFilter {
         config.remote_port = self.remote_port.unwrap_or(0).to_be();
         config.loopback_net = self.loopback_network.into();
         config.neighbours = self.neighbour_discovery.into();
-        config.table = self.has_table().into();
         config.assumed = self.assumed_mac.is_some().into();
         config.assumed_mac = self.assumed_mac.unwrap_or_default().0;
         write_remote(config, self.remote_address);
-        if self.local_addresses.iter().any(IpAddr::is_unspecified) {
-            return Err(KernelError::InvalidFilter("a local address is unspecified"));
-        }
         config.groups_only = self.groups_only.into();
         self.write_groups(config)?;
-        write_local(config, &self.local_addresses)
+        write_own(config, &self.local_addresses)
     }
 
     fn write_groups(&self, config: &mut types::config) -> Result<(), KernelError> {
@@ -143,11 +186,6 @@ impl FlowFilter {
         Ok(())
     }
 
-    /// Returns whether a flow table tells which flows are ours.
-    pub(super) fn has_table(&self) -> bool {
-        self.table > 0
-    }
-
     /// Returns whether the flow can use IPv4, which the loopback program is for.
     pub(super) fn has_ipv4(&self) -> bool {
         self.local_addresses.iter().any(IpAddr::is_ipv4)
@@ -162,6 +200,14 @@ impl SniffFilter {
         config.remote_port = self.port.unwrap_or(0).to_be();
         write_local(config, &self.hosts)
     }
+}
+
+/// Writes the addresses that a flow or a command has as its own.
+fn write_own(config: &mut types::config, addresses: &[IpAddr]) -> Result<(), KernelError> {
+    if addresses.iter().any(IpAddr::is_unspecified) {
+        return Err(KernelError::InvalidFilter("a local address is unspecified"));
+    }
+    write_local(config, addresses)
 }
 
 fn write_remote(config: &mut types::config, address: Option<IpAddr>) {

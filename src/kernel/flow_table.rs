@@ -9,13 +9,13 @@ use super::skeleton::types::bucket;
 use crate::net::FiveTuple;
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, BorrowedFd},
     ptr::NonNull,
 };
 
 /// 32-bit words that the hash covers: HASH_WORDS in bpf/flow.h.
-const WORDS: usize = 9;
+const WORDS: usize = 10;
 /// Entries of a bucket: BUCKET in bpf/flow.h.
 const BUCKET: usize = 8;
 /// Slots per flow, enough that both buckets of a flow are never full.
@@ -48,11 +48,12 @@ impl Key {
     }
 
     /// Returns the entry of a flow, never 0: `hash_flow()` in bpf/flow.h.
-    fn entry(&self, flow: &FiveTuple) -> u64 {
+    fn entry(&self, flow: &FlowKey) -> u64 {
         let [remote, local] = [flow.remote, flow.local].map(|end| address_words(end.ip()));
-        let words =
-            [remote[0], remote[1], local[0], local[1]].into_iter().flat_map(|w| [w >> 32, w & 0xffff_ffff]);
-        let words = words.chain([flow.remote.port().to_be().into()]);
+        let [remote_port, local_port] = [flow.remote, flow.local].map(|end| u64::from(end.port().to_be()));
+        let ends = u64::from(flow.protocol) << 32 | local_port << 16 | remote_port;
+        let words = [remote[0], remote[1], local[0], local[1], ends];
+        let words = words.into_iter().flat_map(|w| [w >> 32, w & 0xffff_ffff]);
         let [keys @ .., start] = &self.0;
         let mut h = words.zip(keys).fold(*start, |h, (word, key)| h.wrapping_add(word.wrapping_mul(*key)));
         h ^= h >> 33;
@@ -61,6 +62,23 @@ impl Key {
         h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
         h ^= h >> 33;
         h.max(1)
+    }
+}
+
+/// A flow of any protocol, as the table has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The protocol's number in the IP header.
+    pub protocol: u8,
+    /// This host's address and port; of an ICMP echo, the identifier.
+    pub local: SocketAddr,
+    /// The peer's address and port; port 0 where any port of the peer is meant (bpf/command.h).
+    pub remote: SocketAddr,
+}
+
+impl From<&FiveTuple> for FlowKey {
+    fn from(tuple: &FiveTuple) -> FlowKey {
+        FlowKey { protocol: tuple.protocol.number(), local: tuple.local, remote: tuple.remote }
     }
 }
 
@@ -112,8 +130,8 @@ impl FlowTable {
 
     /// Adds a flow: its packets are ours from now on. Returns whether the table had room, which it has for
     /// as many flows as it was made for. Adding a flow again has no effect.
-    pub fn insert(&mut self, flow: &FiveTuple) -> bool {
-        let entry = self.key.entry(flow);
+    pub fn insert(&mut self, flow: impl Into<FlowKey>) -> bool {
+        let entry = self.key.entry(&flow.into());
         let places = self.places(entry);
         if places.into_iter().any(|place| self.find(place, entry).is_some()) {
             return true;
@@ -128,8 +146,8 @@ impl FlowTable {
     }
 
     /// Removes a flow: its packets are not ours from now on.
-    pub fn remove(&mut self, flow: &FiveTuple) {
-        let entry = self.key.entry(flow);
+    pub fn remove(&mut self, flow: impl Into<FlowKey>) {
+        let entry = self.key.entry(&flow.into());
         for place in self.places(entry) {
             if let Some(slot) = self.find(place, entry) {
                 self.write(place, slot, 0);
@@ -200,7 +218,7 @@ mod tests {
     }
 
     fn holds(table: &FlowTable, flow: &FiveTuple) -> bool {
-        let entry = table.key.entry(flow);
+        let entry = table.key.entry(&flow.into());
         table.places(entry).into_iter().any(|place| table.find(place, entry).is_some())
     }
 
@@ -247,6 +265,8 @@ mod tests {
             assert!(!holds(&table, &FiveTuple { remote: other(flow.remote), ..flow }));
         }
         assert!(!holds(&table, &FiveTuple { remote: at("[fd00:8:9:a:b:c:d:e]:91"), ..flow }));
+        assert!(!holds(&table, &FiveTuple { local: at("[fd00:1:2:3:4:5:6:7]:81"), ..flow }));
+        assert!(!holds(&table, &FiveTuple { protocol: Protocol::Udp, ..flow }));
         assert!(holds(&table, &flow));
     }
 

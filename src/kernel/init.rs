@@ -38,6 +38,15 @@ pub fn prepare_signals() {
     }
 }
 
+/// Resets SIGPIPE, which the Rust runtime ignores, to its default, for a program that this process becomes.
+pub fn reset_pipe_signal() {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is installed.
+    if let Err(error) = unsafe { sigaction(Signal::SIGPIPE, &default) } {
+        log::debug!("cannot reset SIGPIPE: {error}");
+    }
+}
+
 /// Ends the process as a shell reports a death by `signal`.
 extern "C" fn end(signal: libc::c_int) {
     // SAFETY: _exit(2) has no preconditions.

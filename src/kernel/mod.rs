@@ -16,15 +16,18 @@ mod bpf;
 mod clsact;
 mod clsact_lock;
 mod descriptors;
+mod device;
 mod error;
 mod filter;
 mod flow_table;
+mod fork;
 mod guard;
 mod init;
 mod lease;
 mod liveness;
 mod loopback;
 mod membership;
+mod port_hold;
 mod program_list;
 mod programs;
 mod stand_in;
@@ -33,17 +36,22 @@ mod xtables;
 
 pub use allocation::{map_large_buffers, release_free_memory};
 pub use attachment::Backend;
-pub use bind_conflict::BindConflict;
+pub use bind_conflict::{BindConflict, port_holder};
 pub use clsact::filter_names;
 pub use descriptors::output_was_closed;
+pub use device::{COMMAND_MAC, DeviceError, DeviceRoute, DeviceSpec, GATEWAY_MAC};
 pub use error::KernelError;
-pub use filter::{Filter, FlowFilter, IpFamily, MAX_LOCAL_ADDRESSES, SniffFilter};
-pub use flow_table::FlowTable;
+pub use filter::{
+    CommandFilter, Filter, FlowFilter, IpFamily, MAX_LOCAL_ADDRESSES, MAX_PUBLISHED_PORTS, SniffFilter,
+};
+pub use flow_table::{FlowKey, FlowTable};
+pub use fork::{MAX_PASSED, adopt_netlink, fork, receive_message, send_message};
 pub use guard::Guard;
-pub use init::{is_init, prepare_signals};
+pub use init::{is_init, prepare_signals, reset_pipe_signal};
 pub use lease::{PortLease, draw_port};
 pub use loopback::Loopback;
 pub use membership::Membership;
+pub use port_hold::{PortHold, SilentSockets};
 pub use program_list::{ListedProgram, cgroup_programs, egress_programs, ingress_programs, xdp_programs};
 pub use programs::{Counters, HEARTBEAT_INTERVAL, HEARTBEAT_LIMIT, Programs};
 pub use stand_in::{

@@ -85,20 +85,21 @@ impl Programs {
         let rodata = open.maps.rodata_data.as_deref_mut().ok_or(KernelError::Object(".rodata"))?;
         rodata.config.heartbeat_limit = nanoseconds(HEARTBEAT_LIMIT);
         filter.write(&mut rodata.config)?;
-        let table = match filter {
-            Filter::Flow(flow) if flow.has_table() => {
+        let table = match filter.flows() {
+            Some(flows) => {
                 let key = Key::random().map_err(KernelError::FlowTable)?;
-                let buckets = flow_table::buckets(flow.table);
+                let buckets = flow_table::buckets(flows);
                 rodata.config.hash_key = key.0;
                 rodata.config.bucket_mask = buckets - 1;
                 open.maps.flow_table.set_max_entries(buckets).map_err(KernelError::Load)?;
                 Some((buckets, key))
             }
-            _ => None,
+            None => None,
         };
         let (guard, loopback) = match filter {
             Filter::Sniff(_) => (false, false),
             Filter::Flow(flow) => (true, flow.has_ipv4()),
+            Filter::Command(_) => (true, false),
         };
         open.progs.netkat_guard.set_autoload(guard);
         open.progs.netkat_loopback.set_autoload(loopback);

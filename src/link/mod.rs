@@ -188,6 +188,12 @@ pub enum LinkError {
         /// The interface's name.
         interface: String,
     },
+    /// The socket's send buffer is full, and the socket does not wait (EAGAIN).
+    #[error("the send buffer towards {interface} is full")]
+    Full {
+        /// The interface's name.
+        interface: String,
+    },
     /// The packet exceeds the interface's MTU (EMSGSIZE).
     #[error("a packet of {len} bytes exceeds the MTU of {interface}")]
     TooLong {

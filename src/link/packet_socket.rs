@@ -7,10 +7,13 @@
 #![allow(unsafe_code)]
 
 use super::{
-    ChecksumState, Link, LinkError, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received, VlanTag, header,
-    virtio,
+    ChecksumState, Link, LinkError, LinkHeader, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received,
+    VlanTag, header, virtio,
 };
-use crate::host::{features::FeatureOverrides, interface};
+use crate::{
+    host::{features::FeatureOverrides, interface},
+    net::arphrd,
+};
 use nix::sys::socket::{self, MsgFlags};
 use std::{
     cell::Cell,
@@ -82,6 +85,8 @@ pub struct PacketSocket {
     plain: Option<u16>,
     /// Set for a sniffer, which wants every frame.
     sniffs: bool,
+    /// A full send buffer makes [`Link::transmit`] wait.
+    blocks: bool,
     /// Frames that the virtio-net header cannot describe, lost since the previous
     /// [`PacketSocket::statistics`].
     undescribed: Cell<u32>,
@@ -144,10 +149,48 @@ impl PacketSocket {
             plain: (incoming && vnet_header && !options.timestamps && options.interface.is_some())
                 .then_some(0),
             sniffs: options.outgoing,
+            blocks: true,
             undescribed: Cell::new(0),
             offloads: Offloads { checksum: vnet_header, segmentation: vnet_header && options.segmentation },
             name,
         })
+    }
+
+    /// Makes [`Link::transmit`] fail with [`LinkError::Full`] where it would wait for room.
+    pub fn set_nonblocking(&mut self) {
+        self.blocks = false;
+    }
+
+    /// Returns the next hop with this link header on the socket's only interface.
+    pub fn next_hop(&self, header: LinkHeader) -> NextHop {
+        NextHop { interface: self.interface.unwrap_or(0), header }
+    }
+
+    /// Returns the descriptor of a bound socket, for another process.
+    pub fn into_descriptor(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// Returns the socket that another process has opened, with the virtio-net header, and bound to one
+    /// Ethernet-like interface of its own network namespace. Errors call the interface `name`. The receive
+    /// buffer grows to `receive_buffer` bytes, which that process may lack the privilege for.
+    pub fn adopt(fd: OwnedFd, interface: u32, name: &str, receive_buffer: usize) -> PacketSocket {
+        let size = receive_buffer.min(libc::c_int::MAX as usize / 2) as libc::c_int;
+        if !set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &size) {
+            log::debug!("the receive buffer of {name} stays at net.core.rmem_max");
+        }
+        PacketSocket {
+            fd,
+            interface: Some(interface),
+            name: name.to_owned(),
+            buffer: vec![0; virtio::LEN + FRAME_ROOM],
+            vnet_header: true,
+            plain: Some(arphrd::ETHER),
+            sniffs: false,
+            blocks: false,
+            undescribed: Cell::new(0),
+            offloads: Offloads { checksum: true, segmentation: true },
+        }
     }
 
     /// Opens the tap: frames arrive from now on.
@@ -393,16 +436,18 @@ impl Link for PacketSocket {
         message.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         message.msg_iov = pieces[skip..].as_mut_ptr();
         message.msg_iovlen = (pieces.len() - skip) as _;
+        let flags = if self.blocks { 0 } else { libc::MSG_DONTWAIT };
         loop {
             // SAFETY: every pointer in `message` is to a local or to the caller's packet, with its
             // length; sendmsg only reads through them.
-            if unsafe { libc::sendmsg(self.fd.as_raw_fd(), &message, 0) } >= 0 {
+            if unsafe { libc::sendmsg(self.fd.as_raw_fd(), &message, flags) } >= 0 {
                 return Ok(());
             }
             let error = io::Error::last_os_error();
             let interface = || name_of(Some(next_hop.interface));
             return Err(match error.raw_os_error() {
                 Some(libc::EINTR) => continue,
+                Some(libc::EAGAIN) => LinkError::Full { interface: interface() },
                 Some(libc::EINVAL | libc::EIO) if packet.segmentation.is_some() => {
                     self.offloads.segmentation = false;
                     LinkError::OffloadRefused { offload: "segmentation offload", interface: interface() }

@@ -22,7 +22,7 @@ pub struct LocalAddress {
 
 /// A frame to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(crate) struct Message {
     /// The link-layer destination.
     pub next_hop: NextHop,
     /// The frame's EtherType.
@@ -36,7 +36,7 @@ impl Message {
     ///
     /// # Errors
     /// The link's error if it is permanent.
-    pub(super) fn send(&self, link: &mut dyn Link) -> Result<(), LinkError> {
+    pub(crate) fn send(&self, link: &mut dyn Link) -> Result<(), LinkError> {
         let packet = Outgoing {
             ethertype: self.ethertype,
             headers: &self.packet,
@@ -53,7 +53,7 @@ impl Message {
 
 impl LocalAddress {
     /// Returns a request for the link address of `target`.
-    pub(super) fn solicit(&self, target: IpAddr) -> Message {
+    pub(crate) fn solicit(&self, target: IpAddr) -> Message {
         match (self.address, target) {
             (IpAddr::V4(own), IpAddr::V4(target)) => self.arp_request(own, target),
             (own, target) => self.solicitation(v6(own), v6(target)),

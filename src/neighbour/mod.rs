@@ -18,6 +18,7 @@ use std::net::IpAddr;
 
 pub use impersonation::Impersonation;
 pub use local_address::LocalAddress;
+pub(crate) use local_address::Message;
 pub use next_hop::Neighbour;
 pub(crate) use solicitations::Solicitations;
 

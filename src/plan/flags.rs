@@ -60,7 +60,7 @@ pub(super) fn sandbox(cli: &Cli, profile: Profile) -> Sandbox {
 }
 
 /// Returns the sink of a connection's frames.
-fn sink(cli: &Cli) -> SharedSink {
+pub(super) fn sink(cli: &Cli) -> SharedSink {
     let shown = cli.debug || cli.payload;
     let text = text_options(cli, false);
     SharedSink::new(SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() })
@@ -162,7 +162,7 @@ pub(super) fn family_of(ip: IpAddr) -> Family {
     if ip.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
-fn backend(cli: &Cli) -> Backend {
+pub(super) fn backend(cli: &Cli) -> Backend {
     match cli.guard {
         Hook::Auto => Backend::Auto,
         Hook::Tcx => Backend::Tcx,

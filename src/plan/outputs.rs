@@ -52,6 +52,9 @@ fn own_output(cli: &Cli) -> Option<&'static str> {
     if cli.watches_only() {
         return cli.shows_packets().then_some("the packets' text");
     }
+    if cli.runs_command() {
+        return Some("the command's output");
+    }
     if cli.scan {
         return Some("the ports' states");
     }

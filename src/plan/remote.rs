@@ -9,7 +9,7 @@ use crate::{
     cli::Cli,
     commands::{Attempt, Connect, PROBE_BUFFER, Scan, Target},
     host::{resolve, route::Query},
-    net::{MacAddr, zone::scoped},
+    net::zone::scoped,
     report::Tried,
     runtime::{EgressRequest, NextHopAddress, Setup},
 };
@@ -152,14 +152,7 @@ pub(super) fn attempt(
     if let Some((address, _)) = &assumed {
         scope = scope.within(address)?;
     }
-    let via = match via(cli)? {
-        Some(Via::Address(address)) => {
-            scope = scope.within(&address)?;
-            Some(NextHopAddress::Ip(address.ip()))
-        }
-        Some(Via::Link(mac)) => Some(NextHopAddress::Mac(mac)),
-        None => None,
-    };
+    let (via, scope) = via(cli, scope)?;
     query.interface = scope.index();
     let remote = scoped(remote.ip(), remote.port(), scope.index().unwrap_or_default());
     let assumed = assumed.map(|(address, mac)| (address.ip(), mac));
@@ -168,17 +161,12 @@ pub(super) fn attempt(
     Ok(Attempt { remote, request, setup })
 }
 
-/// The next hop of --via.
-enum Via {
-    Address(SocketAddr),
-    Link(MacAddr),
-}
-
-/// Returns the next hop of --via: an address, or a MAC address.
-fn via(cli: &Cli) -> Result<Option<Via>, PlanError> {
-    let Some(text) = &cli.via else { return Ok(None) };
+/// Returns the next hop of --via, an address or a MAC address, and the scope within the address's zone.
+pub(super) fn via(cli: &Cli, scope: Scope) -> Result<(Option<NextHopAddress>, Scope), PlanError> {
+    let Some(text) = &cli.via else { return Ok((None, scope)) };
     if let Ok(mac) = text.parse() {
-        return Ok(Some(Via::Link(mac)));
+        return Ok((Some(NextHopAddress::Mac(mac)), scope));
     }
-    address(text, "--via", "the next hop by its MAC address or its address").map(Via::Address).map(Some)
+    let address = address(text, "--via", "the next hop by its MAC address or its address")?;
+    Ok((Some(NextHopAddress::Ip(address.ip())), scope.within(&address)?))
 }

@@ -25,6 +25,8 @@ pub enum Capability {
     Bpf,
     /// Binding ports below net.ipv4.ip_unprivileged_port_start.
     NetBindService,
+    /// Making a network namespace without a user namespace.
+    SysAdmin,
 }
 
 impl Capability {
@@ -44,6 +46,7 @@ impl Capability {
             Capability::NetAdmin => caps::Capability::CAP_NET_ADMIN,
             Capability::Bpf => caps::Capability::CAP_BPF,
             Capability::NetBindService => caps::Capability::CAP_NET_BIND_SERVICE,
+            Capability::SysAdmin => caps::Capability::CAP_SYS_ADMIN,
         }
     }
 }
@@ -158,6 +161,18 @@ pub fn drop_bounding() {
     if let Err(error) = caps::clear(None, CapSet::Bounding) {
         log::debug!("sandbox: the bounding set stays: {error}");
     }
+}
+
+/// Passes these capabilities on to programs that this process becomes (the ambient set). They must be permitted.
+///
+/// # Errors
+/// [`CapabilityError::NotDropped`], which says of which set.
+pub fn pass_on(capabilities: &[Capability]) -> Result<(), CapabilityError> {
+    let kernel: CapsHashSet = capabilities.iter().map(|capability| capability.kernel()).collect();
+    for set in [CapSet::Inheritable, CapSet::Ambient] {
+        caps::set(None, set, &kernel).map_err(|source| CapabilityError::NotDropped { set, source })?;
+    }
+    Ok(())
 }
 
 /// Drops every capability but `keep`, for good, from the calling thread's effective, permitted, inheritable

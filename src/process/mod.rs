@@ -3,6 +3,7 @@
 pub mod capability;
 pub mod identity;
 pub mod namespace;
+pub mod own_namespace;
 pub mod sandbox;
 pub mod seccomp;
 pub mod signals;

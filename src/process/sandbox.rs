@@ -30,6 +30,8 @@ pub enum Profile {
     Relay,
     /// To relay, and to start processes.
     Processes,
+    /// To move the packets of a command, and to hold its ports.
+    Gateway,
     /// To show and record frames.
     Sniff,
     /// To show and record the frames of an open file.
@@ -89,10 +91,11 @@ impl Sandbox {
         let calls = match self.profile {
             Profile::Processes => return,
             Profile::Relay => SyscallSet::Relay,
+            Profile::Gateway => SyscallSet::Gateway,
             Profile::Sniff => SyscallSet::Receive,
             Profile::Replay => SyscallSet::Files,
         };
-        match close_file_system() {
+        match close_file_system(self.profile) {
             Ok(RulesetStatus::FullyEnforced) => {}
             Ok(status) => log::debug!("sandbox: Landlock is {status:?}: this kernel lacks it, or part of it"),
             Err(error) => log::debug!("sandbox: no Landlock: {error}"),
@@ -105,10 +108,15 @@ impl Sandbox {
 
 /// Forbids, from now on, to open, make or change a file by its name, to connect a kernel TCP socket, and to
 /// reach other processes by signals or abstract AF_UNIX names.
-fn close_file_system() -> Result<RulesetStatus, RulesetError> {
+fn close_file_system(profile: Profile) -> Result<RulesetStatus, RulesetError> {
+    // A command's ports are held by sockets that are bound.
+    let network = match profile {
+        Profile::Gateway => AccessNet::ConnectTcp.into(),
+        _ => AccessNet::from_all(LANDLOCK),
+    };
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))?
-        .handle_access(AccessNet::from_all(LANDLOCK))?
+        .handle_access(network)?
         .scope(Scope::from_all(LANDLOCK))?
         .create()?
         .restrict_self()?;
@@ -123,7 +131,8 @@ mod tests {
     /// Landlock alone, which the filter would hide; it holds for the thread that asked for it.
     #[test]
     fn landlock_closes_the_file_system() {
-        let opened = thread::spawn(|| (close_file_system(), File::open("/proc/self/status").map(drop)));
+        let opened =
+            thread::spawn(|| (close_file_system(Profile::Relay), File::open("/proc/self/status").map(drop)));
         match opened.join().expect("a thread") {
             (Ok(RulesetStatus::NotEnforced), _) => eprintln!("SKIPPED: this kernel lacks Landlock"),
             (Ok(_), opened) => {

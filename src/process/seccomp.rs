@@ -25,6 +25,8 @@ pub enum SyscallSet {
     Receive,
     /// [`SyscallSet::Receive`], and sending.
     Relay,
+    /// [`SyscallSet::Relay`], and sockets that hold a port.
+    Gateway,
 }
 
 /// The reason why a filter cannot be installed.
@@ -65,13 +67,23 @@ fn rules(calls: SyscallSet) -> Result<Rules, BackendError> {
     if calls != SyscallSet::Files {
         rules.extend(NETWORK.iter().map(|call| (*call, Vec::new())));
         // rtnetlink sockets only.
-        let socket = [(0, !0, c::AF_NETLINK as u64), (2, !0, c::NETLINK_ROUTE as u64)];
-        rules.push((c::SYS_socket, vec![all(&socket)?]));
+        let mut sockets = vec![all(&[(0, !0, c::AF_NETLINK as u64), (2, !0, c::NETLINK_ROUTE as u64)])?];
         // A sniffer switches the virtio-net header off at a frame that the header cannot describe.
         let vnet_header = [(1, !0, c::SOL_PACKET as u64), (2, !0, c::PACKET_VNET_HDR as u64)];
-        rules.push((c::SYS_setsockopt, vec![all(&vnet_header)?]));
+        let mut options = vec![all(&vnet_header)?];
+        if calls == SyscallSet::Gateway {
+            for family in [c::AF_INET, c::AF_INET6] {
+                sockets.push(all(&[(0, !0, family as u64)])?);
+            }
+            options.push(all(&[(1, !0, c::IPPROTO_IPV6 as u64), (2, !0, c::IPV6_V6ONLY as u64)])?);
+        }
+        rules.push((c::SYS_socket, sockets));
+        rules.push((c::SYS_setsockopt, options));
     }
-    if calls == SyscallSet::Relay {
+    if calls == SyscallSet::Gateway {
+        rules.push((c::SYS_listen, Vec::new()));
+    }
+    if matches!(calls, SyscallSet::Relay | SyscallSet::Gateway) {
         rules.extend(SEND.iter().map(|call| (*call, Vec::new())));
     }
     Ok(rules)

@@ -1,6 +1,7 @@
 //! The error of a command: what it finds out itself, and the errors of the rooms below.
 use super::{Hint, Verdict};
 use crate::{
+    gateway,
     host::interface::InterfaceError,
     kernel::KernelError,
     link::LinkError,
@@ -61,6 +62,8 @@ pub(crate) enum Error {
     Filter(#[from] FilterError),
     #[error(transparent)]
     Session(#[from] session::Error),
+    #[error(transparent)]
+    Gateway(#[from] gateway::Error),
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
     #[error(transparent)]

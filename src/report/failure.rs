@@ -1,12 +1,14 @@
 //! The failure of a run, as its last line, its exit status and its JSON object need it.
 use super::{Error, Verdict, advice::advice};
-use crate::session;
+use crate::{gateway, namespace, session};
 use nix::sys::signal::Signal;
 use std::{error, io};
 
 /// The statuses of a command that cannot be run, or is not there, as a shell has them (POSIX, XCU 2.8.2).
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
+/// The status of --run where netkat could not start the command, as docker's.
+const NOT_STARTED: u8 = 125;
 
 /// A run's failure. The errors of planning and of commands convert into it.
 #[derive(Clone, Debug)]
@@ -47,6 +49,12 @@ impl Failure {
         self
     }
 
+    /// Returns the failure of a command that was never started.
+    #[must_use]
+    pub(crate) fn of_command(self) -> Failure {
+        Failure { status: Some(NOT_STARTED), ..self }
+    }
+
     /// Returns the words of the error and of its causes.
     pub fn message(&self) -> &str {
         &self.message
@@ -59,9 +67,21 @@ impl From<Error> for Failure {
     }
 }
 
-/// Returns the status of a command that could not be started.
+/// Returns the status of a command that could not be started; of --run, also where netkat could not do its
+/// part.
 fn command_status(error: &Error) -> Option<u8> {
-    let Error::Session(session::Error::Exec { error, .. }) = error else { return None };
+    match error {
+        Error::Session(session::Error::Exec { error, .. }) => not_run(error),
+        Error::Gateway(gateway::Error::Namespace(namespace::Error::CannotRun { errno, .. })) => {
+            Some(not_run(&(*errno).into()).unwrap_or(CANNOT_RUN))
+        }
+        Error::Gateway(_) => Some(NOT_STARTED),
+        _ => None,
+    }
+}
+
+/// Returns a shell's status for an error of execve(2).
+fn not_run(error: &io::Error) -> Option<u8> {
     match error.kind() {
         io::ErrorKind::NotFound => Some(NOT_FOUND),
         io::ErrorKind::PermissionDenied => Some(CANNOT_RUN),

@@ -1,6 +1,6 @@
 //! The outcome of a run as JSON (`--json`): one object on one line, for success and failure alike. With
 //! `-k`, each client has an object of its own, written when it disconnects.
-use super::{Comparison, Error, Failure, Tried, Verdict};
+use super::{Comparison, Error, Failure, Tried, Verdict, command_report::CommandRun};
 use crate::{
     net::{
         FiveTuple, Protocol,
@@ -42,10 +42,13 @@ pub struct JsonReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     datagrams: Option<Datagrams>,
     /// Packets that the guard dropped before the kernel's stack.
-    kept_from_kernel: Option<u64>,
-    /// Status of the --exec process, as a shell reports it: 128 + the number of the signal that ended it.
+    pub(super) kept_from_kernel: Option<u64>,
+    /// Status of the process of --exec or --run, as a shell reports it: 128 + the number of the signal that ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    exec_status: Option<u8>,
+    pub(super) exec_status: Option<u8>,
+    /// The command of --run and its traffic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) command: Option<CommandRun>,
     /// How that process ended.
     #[serde(skip)]
     process: Option<Ended>,
@@ -327,9 +330,12 @@ impl JsonReport {
         (self.verdict, self.error) = (Some(verdict), error);
     }
 
-    /// Returns the exit status that the run chose for itself: that of --compare, `detailed` or not, or the
-    /// --exec process's, unless netkat had to end it.
+    /// Returns the exit status that the run chose for itself: that of --compare, `detailed` or not, of --run, or
+    /// the --exec process's, unless netkat had to end it.
     pub(crate) fn status(&self, detailed: bool) -> Option<u8> {
+        if self.command.is_some() {
+            return self.exec_status;
+        }
         let process = || self.process.filter(|ended| !ended.asked).map(|ended| ended.exit.code());
         self.comparison.as_ref().map(|comparison| comparison.status(detailed)).or_else(process)
     }

@@ -1,6 +1,7 @@
 //! The outcome of a run, for users and scripts: errors, verdicts, exit statuses, the JSON object, hints,
 //! log lines.
 pub(crate) mod advice;
+mod command_report;
 mod comparison;
 mod error;
 pub mod exit;

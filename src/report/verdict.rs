@@ -1,9 +1,11 @@
 //! Verdicts: the few kinds of outcome that scripts tell apart, and the exit status of each.
 use super::Error;
 use crate::{
+    gateway,
     host::{neighbour::NeighbourError, route::RouteError},
     kernel::KernelError,
     link::LinkError,
+    namespace,
     process::capability::CapabilityError,
     runtime::{self, EgressError},
     session,
@@ -101,7 +103,8 @@ impl From<&Error> for Verdict {
             Error::NothingOpen { verdict, .. } | Error::NoneReached { verdict, .. } => *verdict,
             Error::Filter(_) => Verdict::Usage,
             Error::Session(error) => error.into(),
-            Error::Runtime(error) => error.into(),
+            Error::Runtime(error) | Error::Gateway(gateway::Error::Runtime(error)) => error.into(),
+            Error::Gateway(gateway::Error::Namespace(namespace::Error::Refused { .. })) => Verdict::Privilege,
             _ => Verdict::Failed,
         }
     }

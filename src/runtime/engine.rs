@@ -7,6 +7,7 @@ use super::{
     Error, Task,
     children::GRACE,
     ingress::{HostTables, Ingress},
+    leak::Leak,
     memory_budget::MemoryBudget,
     port::Port,
     reactor::Reactor,
@@ -19,7 +20,7 @@ use crate::{
         monitor::{Change, Monitor},
         neighbour,
     },
-    kernel::{self, Backend, Counters, Filter, FlowFilter, Guard, Loopback, Membership, Programs},
+    kernel::{self, Backend, Filter, FlowFilter, Guard, Loopback, Membership, Programs},
     link::{self, Link, LinkError, PacketSocket, Received, SocketFilter},
     neighbour::{AnnouncementSource, LocalAddress},
     net::{FiveTuple, MacAddr, Protocol},
@@ -133,8 +134,6 @@ pub struct Engine {
     ingress: Ingress,
     /// Our interfaces in their last known state, by index.
     interfaces: HashMap<u32, Interface>,
-    /// The programs that ran before the guards at their attachment; a later query takes a capability.
-    earlier_programs: Vec<String>,
     sandbox: Sandbox,
     _memberships: Vec<Membership>,
 }
@@ -202,8 +201,7 @@ impl Engine {
         if let Some(guard) = guards.first() {
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
         }
-        let earlier_programs =
-            guards.iter().flat_map(|guard| guard.earlier_programs().unwrap_or_default()).collect();
+        let leak = Leak::watch(&guards);
         let mut stack = Stack::new(setup.settings.clone(), unpredictable);
         stack.limit_memory(memory.connections);
         stack.require_return_routes();
@@ -226,12 +224,11 @@ impl Engine {
             link_empty: false,
             drained: false,
             checked_at: Duration::ZERO,
-            leak: Leak::default(),
+            leak,
             most_memory: 0,
             monitor,
             ingress,
             interfaces: setup.interfaces.iter().map(|i| (i.index, i.clone())).collect(),
-            earlier_programs,
             sandbox: setup.sandbox,
             _memberships: memberships,
         })
@@ -428,6 +425,8 @@ impl Engine {
                 }
                 Change::Interface(interface) => self.change_interface(now, interface),
                 Change::InterfaceGone(index) => self.lose_interface(index)?,
+                // Not asked for: a connection keeps its route.
+                Change::Routes => {}
                 Change::Missed => {
                     self.stack.forget_return_routes();
                     for index in self.interfaces.keys().copied().collect::<Vec<_>>() {
@@ -488,15 +487,7 @@ impl Engine {
     /// Checks periodically what no event tells: packets that got past the guard, memory that flows have
     /// freed.
     pub fn check(&mut self) {
-        if self.leak.grew(&self.programs.counters()) {
-            let who = match self.earlier_programs.as_slice() {
-                [] => "a program that was attached at tc ingress after netkat had started".to_owned(),
-                names => names.join(", "),
-            };
-            log::warn!(
-                "{who}, ahead of the guard, lets our packets reach the kernel, which may reset the connection"
-            );
-        }
+        self.leak.look(&self.programs.counters());
         let memory = self.stack.memory();
         if self.has_free_memory() {
             kernel::release_free_memory();
@@ -508,26 +499,6 @@ impl Engine {
     /// Returns whether flows have freed enough memory to be worth a walk over the heap.
     fn has_free_memory(&self) -> bool {
         self.stack.memory() + FREE_MEMORY <= self.most_memory
-    }
-}
-
-/// Detects packets that netkat captured and the guard did not see.
-#[derive(Debug, Default)]
-struct Leak {
-    /// Their number at the first check: packets that arrived before the guard's attachment.
-    first: Option<u64>,
-    warned: bool,
-}
-
-impl Leak {
-    /// Returns, once, whether there are more than at the first check. One packet may be just between the
-    /// two programs.
-    fn grew(&mut self, counters: &Counters) -> bool {
-        let leaked = counters.flow.saturating_sub(counters.dropped);
-        let first = *self.first.get_or_insert(leaked);
-        let news = !self.warned && leaked > first + 1;
-        self.warned |= news;
-        news
     }
 }
 

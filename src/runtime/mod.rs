@@ -6,6 +6,7 @@ pub(crate) mod egress;
 mod engine;
 mod event_loop;
 mod ingress;
+pub(crate) mod leak;
 mod local_end;
 pub(crate) mod memory_budget;
 mod nat;

@@ -9,7 +9,7 @@ use crate::{
     run::{capture, guard, is_root, load, loopback, run},
 };
 use netkat::{
-    kernel::{Filter, FlowFilter, IpFamily, Programs, SniffFilter},
+    kernel::{CommandFilter, Filter, FlowFilter, FlowKey, IpFamily, Programs, SniffFilter},
     net::{FiveTuple, MacAddr, Protocol},
 };
 use std::{
@@ -551,7 +551,67 @@ fn with_a_flow_table_only_syns_and_its_flows_are_taken() {
     programs.capture_unknown(Duration::from_secs(60));
     assert_eq!((capture(&programs, &frame), guard(&programs, &frame)), (Foreign, false));
     assert!(programs.table().unwrap().insert(&flow(PEER, US, 5)));
+    assert_eq!(capture(&programs, &frame), Foreign, "a TCP flow");
+    assert!(programs.table().unwrap().insert(&FiveTuple { protocol: Protocol::Udp, ..flow(PEER, US, 5) }));
     assert_eq!((capture(&programs, &frame), guard(&programs, &frame)), (Flow, true));
     // Without a table there is none to fill.
     assert!(load(&listener()).table().is_none());
+}
+
+#[test]
+fn a_command_gets_its_flows_and_published_ports_alone() {
+    if !is_root() {
+        return;
+    }
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    for (us, peer) in [(US, PEER), (US6, PEER6)] {
+        let filter = Filter::Command(CommandFilter {
+            local_addresses: vec![ip(us)],
+            published: vec![(Protocol::Tcp, 80), (Protocol::Udp, 53)],
+            table: 100,
+            assumed_mac: None,
+        });
+        let mut programs = Programs::load(&filter).expect("loads");
+        let verdict = |programs: &Programs, protocol, ports: (u16, u16), flags| {
+            let frame = segment(peer, us, protocol, ports, flags);
+            (capture(programs, &frame) != Foreign, guard(programs, &frame))
+        };
+        let (foreign, ours) = ((false, false), (true, true));
+        let at = |address: &str, port| SocketAddr::new(ip(address), port);
+        let key =
+            |protocol, local, remote| FlowKey { protocol, local: at(us, local), remote: at(peer, remote) };
+        // Published ports open by a SYN or a datagram, and nothing else does.
+        assert_eq!(verdict(&programs, TCP, (5, 80), SYN), ours);
+        assert_eq!(verdict(&programs, TCP, (5, 80), ACK), foreign);
+        assert_eq!(verdict(&programs, TCP, (5, 81), SYN), foreign);
+        assert_eq!(verdict(&programs, UDP, (5, 53), 0), ours);
+        assert_eq!(verdict(&programs, UDP, (5, 80), 0), foreign);
+        // A TCP flow is its five-tuple; a UDP flow has any port of its peer.
+        assert!(programs.table().unwrap().insert(key(TCP, 4000, 443)));
+        assert!(programs.table().unwrap().insert(key(UDP, 4000, 0)));
+        assert_eq!(verdict(&programs, TCP, (443, 4000), ACK), ours);
+        assert_eq!(verdict(&programs, TCP, (444, 4000), ACK), foreign);
+        assert_eq!(verdict(&programs, TCP, (443, 4001), SYN), foreign);
+        assert_eq!(verdict(&programs, UDP, (69, 4000), 0), ours);
+        assert_eq!(verdict(&programs, UDP, (69, 4001), 0), foreign);
+        let elsewhere = segment(us, peer, TCP, (443, 4000), ACK);
+        assert_eq!((capture(&programs, &elsewhere), guard(&programs, &elsewhere)), (Foreign, false));
+        programs.table().unwrap().remove(key(TCP, 4000, 443));
+        assert_eq!(verdict(&programs, TCP, (443, 4000), ACK), foreign);
+        // Answers to pings go to both stacks.
+        let (protocol, reply) = if us == US { (1, 0) } else { (58, 129) };
+        let echo = around(&packet(ip(peer), ip(us), protocol, &[reply, 0, 0, 0, 0x12, 0x34, 0, 1]));
+        assert_eq!(capture(&programs, &echo), Foreign);
+        assert!(programs.table().unwrap().insert(key(protocol, 0x1234, 0)));
+        assert_eq!((capture(&programs, &echo), guard(&programs, &echo)), (Control, false));
+        // So do errors about a flow.
+        let unreachable = if us == US { 3 } else { 1 };
+        for (port, expected) in [(4000, Control), (4001, Foreign)] {
+            let mut message = vec![unreachable, 3, 0, 0, 0, 0, 0, 0];
+            message.extend(packet(ip(us), ip(peer), UDP, &transport(port, 33_434)));
+            let error = around(&packet(ip(peer), ip(us), protocol, &message));
+            assert_eq!((capture(&programs, &error), guard(&programs, &error)), (expected, false));
+        }
+    }
 }

@@ -15,6 +15,7 @@ pub mod process;
 pub mod programs;
 pub mod requirements;
 pub mod rules;
+pub mod servers;
 pub mod topology;
 pub mod traces;
 pub mod witness;

@@ -18,3 +18,12 @@ pub fn listening(namespace: &Namespace, arguments: &str, with: impl FnOnce(Comma
     process.wait_for_stderr("listening on");
     process
 }
+
+/// Prepares a command that netkat runs in a namespace; `flags` are netkat's and hold no spaces.
+pub fn running<A: AsRef<std::ffi::OsStr>>(
+    namespace: &Namespace,
+    flags: &str,
+    words: impl IntoIterator<Item = A>,
+) -> Command {
+    netkat(namespace, &format!("{flags} --run --")).args(words)
+}

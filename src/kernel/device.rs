@@ -1,0 +1,197 @@
+//! The device of a command's network namespace: one end of a veth pair, whose other end a packet socket has.
+//!
+//! Both ends lie in the namespace and go with it. The command's end has the host's addresses and routes, no
+//! neighbours (NOARP) and the name of the host's egress interface.
+use crate::{
+    host::netlink::{Netlink, NetlinkError},
+    net::MacAddr,
+};
+use log::debug;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
+    link::{
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
+        LinkInfo, LinkMessage,
+    },
+    route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+};
+use nix::{errno::Errno, net::if_::if_nametoindex};
+use std::net::IpAddr;
+
+/// Name of the end that the packet socket has.
+const OUTER: &str = "netkat";
+
+/// Link addresses of the command's end and of the other, which no other link sees.
+pub const COMMAND_MAC: MacAddr = MacAddr([0x02, 0x6e, 0x6b, 0, 0, 1]);
+/// See [`COMMAND_MAC`].
+pub const GATEWAY_MAC: MacAddr = MacAddr([0x02, 0x6e, 0x6b, 0, 0, 2]);
+
+/// A device to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceSpec {
+    /// The command's name for it.
+    pub name: String,
+    /// Maximum IP packet, in bytes.
+    pub mtu: u32,
+    /// Maximum super-frame, in bytes.
+    pub gso_max_size: u32,
+    /// Maximum segments of a super-frame.
+    pub gso_max_segs: u32,
+    /// Addresses, with the length of their prefixes in bits.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Further addresses, on lo: those of services that are forwarded.
+    pub on_loopback: Vec<IpAddr>,
+    /// Routes, which lead through the device.
+    pub routes: Vec<DeviceRoute>,
+}
+
+/// A route of the command's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRoute {
+    /// The destination's network.
+    pub destination: IpAddr,
+    /// Length of its prefix, in bits.
+    pub prefix: u8,
+    /// The source address that a socket gets which has none.
+    pub source: IpAddr,
+    /// The route's metric.
+    pub metric: u32,
+}
+
+/// The reason why the device cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step}: {source}")]
+pub struct DeviceError {
+    step: String,
+    #[source]
+    source: NetlinkError,
+}
+
+impl DeviceSpec {
+    /// Makes the device in this thread's network namespace, and sets lo up. Returns the index of the other
+    /// end, which a packet socket is to be bound to.
+    ///
+    /// # Errors
+    /// The kernel's refusal: without CAP_NET_ADMIN over the namespace, or a kernel without veth.
+    pub fn make(&self) -> Result<u32, DeviceError> {
+        let failed = |step: &str| {
+            let step = step.to_owned();
+            move |source| DeviceError { step, source }
+        };
+        let mut netlink = Netlink::open().map_err(failed("open a netlink socket"))?;
+        let mut new = |message, flags| netlink.request(message, flags).map(drop);
+        let lo = up(1, LinkFlags::Up);
+        new(RouteNetlinkMessage::SetLink(lo), 0).map_err(failed("set lo up"))?;
+        let pair = RouteNetlinkMessage::NewLink(self.pair());
+        new(pair, NLM_F_CREATE | NLM_F_EXCL).map_err(failed("make a veth pair"))?;
+        let index = |name| if_nametoindex(name).map_err(|errno| NetlinkError::Refused(errno as i32));
+        let inner = index(self.name.as_str()).map_err(failed("find the device"))?;
+        let outer = index(OUTER).map_err(failed("find the device's other end"))?;
+        for end in [inner, outer] {
+            // An error means that the kernel has no IPv6.
+            if let Err(error) = new(RouteNetlinkMessage::SetLink(quiet(end)), 0) {
+                debug!("no IPv6 on the device: {error}");
+            }
+            let message = up(end, LinkFlags::Up | LinkFlags::Noarp);
+            new(RouteNetlinkMessage::SetLink(message), 0).map_err(failed("set the device up"))?;
+        }
+        let on_loopback = self.on_loopback.iter().map(|ip| (1, *ip, if ip.is_ipv4() { 32 } else { 128 }));
+        let on_device = self.addresses.iter().map(|(ip, prefix)| (inner, *ip, *prefix));
+        for (index, address, prefix) in on_device.chain(on_loopback) {
+            let message = RouteNetlinkMessage::NewAddress(address_message(index, address, prefix));
+            match new(message, NLM_F_CREATE | NLM_F_EXCL) {
+                // IPv6 may be switched off (net.ipv6.conf.*.disable_ipv6).
+                Err(error) if error.errno() == Some(Errno::EACCES) && address.is_ipv6() => {
+                    debug!("the namespace has no IPv6: {address} is left out");
+                }
+                result => result.map_err(failed(&format!("assign {address} to the device")))?,
+            }
+        }
+        for route in &self.routes {
+            let message = RouteNetlinkMessage::NewRoute(route_message(inner, route));
+            if let Err(error) = new(message, NLM_F_CREATE) {
+                debug!("no route to {}/{} in the namespace: {error}", route.destination, route.prefix);
+            }
+        }
+        Ok(outer)
+    }
+
+    fn pair(&self) -> LinkMessage {
+        let mut message = self.end(&self.name, COMMAND_MAC);
+        let data = InfoData::Veth(InfoVeth::Peer(self.end(OUTER, GATEWAY_MAC)));
+        let info = vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)];
+        message.attributes.push(LinkAttribute::LinkInfo(info));
+        message
+    }
+
+    fn end(&self, name: &str, MacAddr(mac): MacAddr) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Address(mac.to_vec()),
+            LinkAttribute::Mtu(self.mtu),
+            LinkAttribute::GsoMaxSize(self.gso_max_size),
+            LinkAttribute::GsoMaxSegs(self.gso_max_segs),
+        ];
+        message
+    }
+}
+
+/// Returns the request for no link-local address of the device's own, and so no traffic that nobody asked for.
+fn quiet(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+    message.attributes.push(LinkAttribute::AfSpecUnspec(vec![mode]));
+    message
+}
+
+fn up(index: u32, flags: LinkFlags) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = flags;
+    message.header.change_mask = flags;
+    message
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address);
+    message.header.prefix_len = prefix;
+    message.header.index = index;
+    let link = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    message.header.scope = if link { AddressScope::Link } else { AddressScope::Universe };
+    // The device's routes are those of the host; duplicates of the address are the host's to detect.
+    let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+    message.attributes = vec![
+        AddressAttribute::Local(address),
+        AddressAttribute::Address(address),
+        AddressAttribute::Flags(flags),
+    ];
+    message
+}
+
+fn route_message(index: u32, route: &DeviceRoute) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(route.destination);
+    message.header.destination_prefix_length = route.prefix;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Link;
+    message.header.kind = RouteType::Unicast;
+    message.attributes = vec![
+        RouteAttribute::Oif(index),
+        RouteAttribute::PrefSource(route.source.into()),
+        RouteAttribute::Priority(route.metric),
+    ];
+    if route.prefix > 0 {
+        message.attributes.push(RouteAttribute::Destination(route.destination.into()));
+    }
+    message
+}

@@ -1,0 +1,46 @@
+//! Packets that netkat captured and the guard did not see: a program ahead of the guard lets them reach the
+//! kernel.
+use crate::kernel::{Counters, Guard};
+
+/// A watch over the programs' counters.
+#[derive(Debug, Default)]
+pub(crate) struct Leak {
+    /// Their number at the first look: packets that arrived before the guard's attachment.
+    first: Option<u64>,
+    warned: bool,
+    /// The programs that ran before the guards at their attachment; a later query takes a capability.
+    earlier_programs: Vec<String>,
+}
+
+impl Leak {
+    /// Returns a watch that knows the programs ahead of these guards. Call it before privileges are dropped.
+    pub fn watch(guards: &[Guard]) -> Leak {
+        let earlier_programs =
+            guards.iter().flat_map(|guard| guard.earlier_programs().unwrap_or_default()).collect();
+        Leak { earlier_programs, ..Leak::default() }
+    }
+
+    /// Warns, once, when the counters show packets that got past the guard.
+    pub fn look(&mut self, counters: &Counters) {
+        if !self.grew(counters) {
+            return;
+        }
+        let who = match self.earlier_programs.as_slice() {
+            [] => "a program that was attached at tc ingress after netkat had started".to_owned(),
+            names => names.join(", "),
+        };
+        log::warn!(
+            "{who}, ahead of the guard, lets our packets reach the kernel, which may reset the connection"
+        );
+    }
+
+    /// Returns, once, whether there are more than at the first look. One packet may be just between the two
+    /// programs.
+    fn grew(&mut self, counters: &Counters) -> bool {
+        let leaked = counters.flow.saturating_sub(counters.dropped);
+        let first = *self.first.get_or_insert(leaked);
+        let news = !self.warned && leaked > first + 1;
+        self.warned |= news;
+        news
+    }
+}
