@@ -179,7 +179,8 @@ pub fn long_help_end() -> String {
 
 /// Writes the manual page, section 1, in roff.
 pub fn page(command: Command, out: &mut dyn Write) -> io::Result<()> {
-    let command = command.after_long_help("").after_help("");
+    // The page leaves out a one-line help that `-h` hides.
+    let command = command.after_long_help("").after_help("").mut_args(|arg| arg.hide_short_help(false));
     let man = Man::new(command).manual("User Commands");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
