@@ -48,9 +48,8 @@ const PRIVILEGES: &str = "Privileges and offloads";
 iptables, nftables and conntrack of this host never see netkat's connections, and the peer sees ordinary ones. So \
 netkat tells the firewall from the network: if it gets through where nc does not, a rule on this host is in the way."
 )]
-#[command(override_usage = "netkat [OPTIONS] [-z] HOST PORT
+#[command(override_usage = "netkat [OPTIONS] [-z | --compare] HOST PORT
        netkat [OPTIONS] -l [ADDRESS] PORT
-       netkat [OPTIONS] {-z HOST PORTS | --compare HOST PORT}
        netkat [OPTIONS] --run -- COMMAND
        netkat [OPTIONS] {--sniff | --read FILE} [FILTER | HOST [PORTS]]")]
 #[command(after_help = manual::SHORT_EXAMPLES, after_long_help = manual::long_help_end())]

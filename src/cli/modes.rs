@@ -351,6 +351,8 @@ mod tests {
                     | "sh_exec"
                     | "udp"
                     | "compare"
+                    | "run"
+                    | "shell"
             ) {
                 continue;
             }
@@ -405,7 +407,7 @@ mod tests {
             let id = flag.get_id().as_str();
             let mode = match FLAGS.iter().find(|(row, _)| *row == id) {
                 _ if matches!(id, "help" | "version" | "generate") => continue,
-                _ if matches!(id, "exec" | "sh_exec") => Mode::Connect,
+                _ if matches!(id, "exec" | "sh_exec" | "run" | "shell") => Mode::Connect,
                 Some((_, Modes(bits, _))) if id != "listen" => {
                     MODES.into_iter().find(|mode| bits & *mode as u16 != 0).expect("a mode")
                 }

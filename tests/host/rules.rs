@@ -251,8 +251,10 @@ fn a_node_port_of_kube_proxy_is_found() {
     let mut files: Vec<PathBuf> = files.filter(|path| !path.ends_with("node.rules")).collect();
     files.sort();
     for file in files {
-        let text = fs::read_to_string(&file).expect("rules").replace("@LBIP@", "10.0.0.1");
-        if file.extension().is_some_and(|extension| extension == "nft") {
+        let text = fs::read_to_string(&file).expect("rules");
+        let text = text.replace("@LBIP@", "10.0.0.1").replace("@NODE@", "172.18.0.2");
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.ends_with(".nft") || name.starts_with("nft") {
             let Some(lab) = Lab::new() else { return };
             if !nft(&lab, &text) {
                 return;
@@ -266,6 +268,11 @@ fn a_node_port_of_kube_proxy_is_found() {
             assert_eq!(found(&lab, UDP, "172.18.0.2:31513"), None);
             continue;
         }
+        // Of kube-proxy 1.36, and of the older ones.
+        let (port, other, target) = match name.starts_with("ipt136") {
+            true => (31513, 31514, "10.244.2.2:8080"),
+            false => (30080, 30081, "10.244.2.2:80"),
+        };
         for back_end in ["nft", "legacy"] {
             let Some(lab) = Lab::new() else { return };
             let program = format!("iptables-{back_end}-restore");
@@ -274,13 +281,17 @@ fn a_node_port_of_kube_proxy_is_found() {
                 return;
             }
             feed(&lab, &program, "--noflush", &text);
-            for at in ["10.0.0.1:30080", "10.1.0.1:30080", "10.0.0.1:80"] {
-                let rule = found(&lab, TCP, at).unwrap_or_else(|| panic!("{}: {at}", file.display()));
+            for at in [format!("10.0.0.1:{port}"), format!("10.1.0.1:{port}"), "10.0.0.1:80".into()] {
+                let rule = found(&lab, TCP, &at).unwrap_or_else(|| panic!("{}: {at}", file.display()));
                 assert!(rule.contains(&format!("iptables ({back_end}), table nat, chain KUBE-")), "{rule}");
-                assert!(rule.ends_with("DNAT to 10.244.2.2:80"), "{rule}");
+                assert!(rule.ends_with(&format!("DNAT to {target}")), "{rule}");
             }
-            for (protocol, at) in [(TCP, "10.0.0.1:30081"), (UDP, "10.0.0.1:30080"), (TCP, "10.1.0.1:80")] {
-                assert_eq!(found(&lab, protocol, at), None, "{}: {at}", file.display());
+            for (protocol, at) in [
+                (TCP, format!("10.0.0.1:{other}")),
+                (UDP, format!("10.0.0.1:{port}")),
+                (TCP, "10.1.0.1:80".into()),
+            ] {
+                assert_eq!(found(&lab, protocol, &at), None, "{}: {at}", file.display());
             }
         }
     }

@@ -174,14 +174,14 @@ fn a_challenge_ack_costs_no_second() {
         );
         let mut server = pair.peer.command("python3").args(["-u", "-c", &script]).spawn();
         server.wait_for_stdout("up");
-        for (local, flags) in [(40_003, ""), (40_004, "-z"), (40_005, "--via")] {
-            let flags = if flags == "--via" { format!("--via {peer}") } else { flags.to_owned() };
+        let via = format!("-q 100ms --via {peer}");
+        for (local, flags) in [(40_003, "-q 100ms"), (40_004, "-z"), (40_005, &via)] {
             let mut first =
                 netkat(&pair.host, &format!("-v -p {local} {peer} {PORT}")).input(Input::Open).spawn();
             first.wait_for_stdout("hello");
             first.signal(Signal::SIGKILL);
             drop(first.wait(DEADLINE));
-            let arguments = format!("{flags} -w 5 -q 100ms -p {local} {peer} {PORT}");
+            let arguments = format!("{flags} -w 5 -p {local} {peer} {PORT}");
             let again = netkat(&pair.host, &arguments).input(Input::Null).run();
             assert_eq!(again.code(), Some(0), "{again}");
             assert!(again.elapsed < Duration::from_millis(900), "{again}");
