@@ -24,6 +24,11 @@ impl Recovery {
             (Some(_), None) => self.on_syn_sent(now, segment, payload),
             // LISTEN.
             (None, _) if segment.is(RST) => RESET,
+            // An answer to an earlier connection, before our SYN has left (RFC 9293, section 3.10.7.2).
+            (None, _) if segment.is(SYN) && segment.is(ACK) => {
+                self.refuse(segment);
+                DIGESTED
+            }
             (None, _) => {
                 if segment.is(SYN) {
                     self.take_syn(now, segment);
