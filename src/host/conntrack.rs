@@ -133,7 +133,7 @@ pub fn translated_connection(ours: &FiveTuple) -> Result<Option<Connection>, Net
 /// Returns conntrack's entry for a connection that this host opens, if there is one.
 ///
 /// # Errors
-/// As for [`twin`].
+/// As for [`translated_connection`].
 pub fn opened_by(ours: &FiveTuple) -> Result<Option<Connection>, NetlinkError> {
     get(Tuple { protocol: ours.protocol.number(), source: ours.local, destination: ours.remote })
 }
