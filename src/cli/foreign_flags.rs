@@ -22,7 +22,7 @@ const ADVICE: [(&[&str], &str); 33] = [
     ),
     (
         &["-r"],
-        "ports are probed in the order that they are named; shuffle them: -z HOST $(shuf -i 8000-8100 | paste -sd,) (a capture file: --read FILE)",
+        "ports are probed in the order that they are named (a capture file: --read FILE); shuffle them: -z HOST $(shuf -i 8000-8100 | paste -sd,)",
     ),
     (&["-D"], "the stack is netkat's own: -d shows its packets, -vv its decisions"),
     (&["-S"], "TCP MD5 signatures (RFC 2385) are not implemented"),
