@@ -47,6 +47,7 @@ fn a_listener_takes_a_link_local_address_with_its_zone() {
         let established = format!("established tcp [{at}%eth0]:{PORT} -> [{THEIRS}%eth0]:");
         assert!(server.stderr.contains(&established), "{arguments}: {server}");
         assert!(server.stderr.contains(&format!("\"remote\":\"[{THEIRS}%eth0]:")), "{arguments}: {server}");
+        assert!(server.stderr.contains(&format!("\"addresses\":[\"{at}%eth0\"]")), "{arguments}: {server}");
     }
 }
 
