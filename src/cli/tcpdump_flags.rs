@@ -5,16 +5,16 @@
 //! way. -i, -n, -v, -4 and -6 mean the same to both; -d, -u and -p stay netkat's.
 use std::ffi::{OsStr, OsString};
 
-/// What becomes of a letter of tcpdump.
+/// The translation of a letter of tcpdump.
 #[derive(Clone, Copy)]
 enum Meaning {
     /// A long flag of netkat.
     Flag(&'static str),
     /// A long flag of netkat with the value.
     Value(&'static str),
-    /// The same letter.
+    /// A netkat flag of this letter.
     Same,
-    /// The same letter with a value.
+    /// A netkat flag of this letter, with a value.
     SameWithValue,
     /// A form of a long flag, by the number of times that the letter is given.
     Counted(&'static str, &'static [&'static str]),

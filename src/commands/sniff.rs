@@ -76,7 +76,7 @@ impl Sniff {
         let mut filter = filter.map(RecordedFilter::new);
         let mut sink = self.output.open(stdout()?)?;
         self.sandbox.enter(&[])?;
-        // Whether each interface of the file is in the zone.
+        // One entry for each interface of the file: is it in the zone?
         let mut within = Vec::new();
         let result = loop {
             // The rest may come from a pipe, whose writer takes its time.

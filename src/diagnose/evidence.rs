@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// How an attempt ended.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Connected,
@@ -33,7 +33,7 @@ pub(crate) enum Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct KernelPath {
     pub outcome: Outcome,
-    /// What connect(2) said; `None` where netkat ended the attempt, because its end was clear.
+    /// connect(2)'s error; `None` where netkat ended the attempt, because its end was clear.
     pub reported: Option<AttemptOutcome>,
     /// The attempt's duration.
     pub time: Duration,
@@ -72,7 +72,7 @@ pub(crate) struct Seen {
     pub interface: String,
 }
 
-/// Whether a source of evidence was there.
+/// The state of a source of evidence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SourceState {
     pub used: bool,
@@ -103,7 +103,7 @@ pub(crate) struct Programs {
     pub cgroup_egress: Vec<String>,
 }
 
-/// What the counters of iptables-legacy say.
+/// The result of iptables-legacy's counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LegacyEvidence {
     /// There are such tables.
@@ -120,7 +120,7 @@ pub(crate) struct LegacyEvidence {
     pub translations: Vec<LegacySuspect>,
 }
 
-/// What was seen in one network namespace.
+/// The evidence from one network namespace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Space {
     /// "here", or "pod" and "node".
@@ -134,7 +134,7 @@ pub(crate) struct Space {
     pub trace: SourceState,
     pub tap: SourceState,
     pub conntrack: SourceState,
-    /// How far TcpExt.IPReversePathFilter has moved.
+    /// Increase of TcpExt.IPReversePathFilter, in packets.
     pub reverse_path_drops: u64,
     /// Other rules that may have taken the place of those in the evidence.
     pub ruleset_changed: bool,
@@ -186,7 +186,7 @@ impl Space {
     }
 }
 
-/// What refuses a route.
+/// The reason why there is no route.
 #[derive(Clone, Debug)]
 pub(crate) struct Refused {
     pub errno: Errno,

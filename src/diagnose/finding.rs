@@ -35,7 +35,7 @@ impl Word {
     }
 }
 
-/// What was done to a packet.
+/// An action on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Drop,
@@ -62,7 +62,7 @@ impl Action {
     }
 }
 
-/// What did it.
+/// The kind of a culprit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CulpritKind {
     NftRule,
@@ -99,7 +99,7 @@ impl CulpritKind {
     }
 }
 
-/// How sure it is.
+/// The certainty of a culprit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Certainty {
     /// Events about this very packet say so.
@@ -118,7 +118,8 @@ impl Certainty {
     }
 }
 
-/// What acted on the packets. All names are foreign text, made safe for a terminal.
+/// A rule, program, route or other thing that acted on the packets. All names are foreign text, made safe for a
+/// terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Culprit {
     pub action: Action,
@@ -189,7 +190,7 @@ impl Culprit {
     }
 }
 
-/// What stands in the way.
+/// The conclusion: the obstacles, with their evidence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub word: Word,
@@ -197,6 +198,6 @@ pub(crate) struct Finding {
     /// The first one decides; a translation before it comes second. With several of which one did it, all
     /// are inferred.
     pub culprits: Vec<Culprit>,
-    /// What was seen of the kernel's path.
+    /// The observations of the kernel's path.
     pub kernel_note: String,
 }

@@ -14,7 +14,7 @@ const NAME: usize = 29;
 /// Maximum length of a chain's name, in characters.
 const CHAIN: usize = 64;
 
-/// What a rule does with a packet that it ends or translates.
+/// The effect of a rule that ends or translates a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LegacyEffect {
     Ends(Action),

@@ -10,7 +10,7 @@ use super::{
 use crate::host::nf_trace::{TraceEvent, TraceKind, TraceVerdict};
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
-/// What is known of a rule.
+/// A rule's text and place.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RuleFacts {
     pub text: RuleText,
@@ -24,7 +24,7 @@ pub(crate) struct Step {
     pub event: TraceEvent,
     /// The event is of netkat's own trace table, whose chains only show how far the packet came.
     pub own: bool,
-    /// What is known of the rule.
+    /// The rule's text and place.
     pub rule: Option<Arc<RuleFacts>>,
 }
 
@@ -83,7 +83,7 @@ impl Observation {
     }
 }
 
-/// What identifies the attempt's packets.
+/// The addresses, ports and sequence number that identify the attempt's packets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ends {
     /// The attempt's own end, and those that translations gave it.

@@ -12,7 +12,7 @@ const IPV6_HEADER: usize = 40;
 /// Length of an ICMP error's header, in bytes.
 const ICMP_HEADER: usize = 8;
 
-/// What a packet is.
+/// The kind of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum PacketKind {
@@ -32,7 +32,7 @@ pub enum PacketKind {
     Other,
 }
 
-/// What a packet is in an attempt to connect.
+/// A packet's part in an attempt to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Subject {
     /// Our SYN.
@@ -56,7 +56,7 @@ pub struct PacketHeader {
     pub source: SocketAddr,
     /// Destination address and port.
     pub destination: SocketAddr,
-    /// What the packet is.
+    /// The packet's part in the attempt.
     pub kind: PacketKind,
     /// TCP's sequence number.
     pub sequence: u32,

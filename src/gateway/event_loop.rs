@@ -34,7 +34,7 @@ const TERMINATING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUI
 /// The clock's start: zero would be long ago.
 const START: Duration = Duration::from_secs(1);
 
-/// What may be read without waiting.
+/// The descriptors that can be read without waiting.
 #[derive(Clone, Copy)]
 struct Ready {
     device: bool,

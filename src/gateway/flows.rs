@@ -85,7 +85,7 @@ pub(super) struct Flows {
     pub ended: Ended,
 }
 
-/// What is left of ended flows.
+/// The remains of ended flows.
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     pub flows: u64,
@@ -103,7 +103,7 @@ pub(super) struct Ended {
 pub(super) struct Published {
     pub ports: Vec<(Protocol, u16)>,
     pub holds: HashMap<(Protocol, u16), PortHold>,
-    /// What further ports are held with.
+    /// The sockets that hold further ports.
     pub silent: SilentSockets,
 }
 

@@ -62,7 +62,7 @@ pub(super) struct NextHops {
     solicitations: Vec<Message>,
 }
 
-/// What is known about a neighbour.
+/// The state of a neighbour.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     mac: Option<MacAddr>,

@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn errors_are_about_the_flow_that_they_quote() {
         for v6 in [false, true] {
-            // What the command sent comes back in a peer's error, and the other way round.
+            // A peer's error quotes what the command sent, and the command's error what the peer sent.
             let quoted = packet(v6, TCP, &SYN_TO_80);
             let Some(Content::Flow { key, .. }) = sent(&quoted) else { panic!("a SYN is a flow's") };
             let mut message = vec![if v6 { 1 } else { 3 }, 1, 0, 0, 0, 0, 0, 0];

@@ -36,7 +36,7 @@ impl RawRule {
     }
 }
 
-/// What a chain is.
+/// A chain's type and hook.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChainKind {
     /// "filter", "nat" or "route", for a base chain.

@@ -28,7 +28,7 @@ pub enum TraceKind {
     Rule,
 }
 
-/// What a rule, or a policy, decided (enum nft_verdicts).
+/// The verdict of a rule or a policy (enum nft_verdicts).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the kernel's")]
 pub enum TraceVerdict {
@@ -69,7 +69,7 @@ impl TraceVerdict {
     }
 }
 
-/// What one chain, or one rule of it, did with a packet.
+/// An event of a trace: one chain's, or one rule's, verdict on a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceEvent {
     /// NFPROTO_* of the table.

@@ -27,7 +27,7 @@ pub struct PolicyFlow {
     pub mark: u32,
 }
 
-/// What refuses a flow.
+/// The policy rule or route that refuses a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A policy rule, as ip-rule(8) prints it.

@@ -13,7 +13,7 @@ const NAME: usize = 64;
 /// A program, or a filter of tc, that a packet passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedProgram {
-    /// What it is and where: "tcx egress program".
+    /// The kind and place: "tcx egress program".
     pub kind: &'static str,
     /// The name, made safe for a terminal; by an id alone the kernel tells it only with CAP_SYS_ADMIN.
     pub name: Option<String>,

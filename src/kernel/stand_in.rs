@@ -46,7 +46,7 @@ pub struct AttemptUser {
     pub groups: Vec<u32>,
 }
 
-/// What the stand-in is to do.
+/// The stand-in's task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptOrder {
     /// The address to bind, port 0 for any; `None` leaves it to connect(2).
@@ -74,7 +74,7 @@ pub struct IcmpReport {
     pub code: u8,
 }
 
-/// How the attempt ended.
+/// The outcome of the attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptOutcome {
     /// connect(2)'s errno; `None` for a connection.

@@ -87,7 +87,7 @@ pub struct TraceTable {
     chains: Vec<Chain>,
     /// The table goes with its socket.
     owned: bool,
-    /// How long rules mark packets after the process is killed, where the table has no owner.
+    /// Time that rules mark packets after the process is killed, where the table has no owner.
     lifetime: Duration,
     /// Batches that have changed the ruleset's generation.
     commits: u32,

@@ -5,7 +5,7 @@ use std::io;
 /// A message to the supervisor.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Whether all ids of the user namespace are mapped; the supervisor maps its own otherwise.
+    /// All ids of the user namespace are mapped. If unset, the supervisor maps its own.
     Mapped(bool),
     /// Start the command.
     Start,

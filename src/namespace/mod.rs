@@ -78,7 +78,7 @@ fn failed(step: &'static str) -> impl Fn(io::Error) -> Error {
 pub(crate) use forward::Forward;
 use forward::Forwarder;
 
-/// What happens in the namespace.
+/// An event in the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The command has ended with this status, a shell's for a signal.

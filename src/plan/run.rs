@@ -113,7 +113,7 @@ fn chosen_source(cli: &Cli, scope: Scope) -> Result<(Option<IpAddr>, Scope), Pla
     }
 }
 
-/// What a command stands on.
+/// The interfaces, addresses and routes of a command.
 struct Ground {
     /// The egress interface first.
     interfaces: Vec<Interface>,

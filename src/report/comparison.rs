@@ -7,7 +7,7 @@ use crate::diagnose::{Evidence, Finding, Outcome, Word};
 pub(super) use object::Object;
 use std::{net::SocketAddr, time::Duration};
 
-/// What was compared.
+/// The comparison as a report.
 #[derive(Clone, Debug)]
 pub(crate) struct ComparedTarget {
     /// The host as typed.

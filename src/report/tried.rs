@@ -3,7 +3,7 @@ use super::{Failure, Verdict};
 use serde::Serialize;
 use std::net::SocketAddr;
 
-/// What became of one address.
+/// The outcome of one address.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Tried {
     #[serde(serialize_with = "super::json_report::endpoint")]

@@ -1,4 +1,4 @@
-//! What is asked in a namespace once the attempt is over: routes for its marks, the way back, queues, programs.
+//! Questions to a namespace after the attempt: routes for its marks, the return route, queues, programs.
 use crate::{
     diagnose::{Observation, Programs, Refused, Seen, Subject},
     host::{

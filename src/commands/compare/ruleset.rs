@@ -99,7 +99,7 @@ impl Ruleset {
     }
 }
 
-/// What a rule's text refers to, in its table.
+/// The sets and interfaces that the text of a table's rules refers to.
 struct Table<'a> {
     ruleset: &'a mut Ruleset,
     family: u8,

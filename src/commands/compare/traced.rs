@@ -18,7 +18,7 @@ const MAX_DEVICES: usize = 64;
 /// Maximum events of the attempt's packets that are kept.
 const MAX_STEPS: usize = 20_000;
 
-/// How far the attempt's packets were stopped already.
+/// The packets of the attempt that were already stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stopped {
     /// A rule has ended the SYN, and would do so again.

@@ -41,7 +41,7 @@ pub(super) struct Settings<'a> {
     pub interface: Option<&'a str>,
     /// The next hop, if the kernel has to resolve it.
     pub neighbour: Option<IpAddr>,
-    /// How long rules may mark packets after netkat is killed, where the trace table has no owner.
+    /// Maximum time that rules mark packets after netkat is killed, where the trace table has no owner.
     pub lifetime: Duration,
     /// Give the trace table an owner where the kernel can.
     pub owner: bool,
@@ -63,7 +63,7 @@ pub(super) struct Watch {
     ends: Ends,
     connection: Option<conntrack::Connection>,
     legacy: LegacyWatch,
-    /// What the counters say, once they were asked.
+    /// The result of the counters; `None` until they are asked.
     questioned: Option<LegacyEvidence>,
     pub stopped: Stopped,
 }

@@ -1,4 +1,4 @@
-//! What positions tell where no rule decided: the attempt's packets at netkat's own chains and at the devices.
+//! The decision by positions, where no rule decided: the attempt's packets at netkat's own chains and at the devices.
 use super::{
     super::{
         evidence::{Evidence, Outcome, Programs, Space},

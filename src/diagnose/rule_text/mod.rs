@@ -21,7 +21,7 @@ pub(crate) mod xtables;
 pub(crate) use rule::render;
 use set::{SetDescription, SetElement};
 
-/// What the rules of a table refer to.
+/// The sets and interfaces that a table's rules refer to.
 pub(crate) trait Ruleset {
     /// Returns the description of a set of the rule's table.
     fn set(&mut self, name: &[u8]) -> Option<SetDescription>;
@@ -78,7 +78,7 @@ pub(crate) struct MatchedElement {
     pub element: String,
 }
 
-/// What a rule translates.
+/// The end of a packet that a rule translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Translation {
     /// The destination: dnat, redirect, tproxy.

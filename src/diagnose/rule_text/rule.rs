@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// Maximum length of a rule's text, in characters.
 const TEXT: usize = 2000;
 
-/// What a register holds.
+/// The content of a register.
 #[derive(Clone, Debug)]
 pub(super) enum Loaded {
     /// A field, as it is.

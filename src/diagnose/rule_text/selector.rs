@@ -1,4 +1,4 @@
-//! What a register holds (a field of the packet, of its connection, of its socket), with nft's name for it.
+//! The content of a register (a field of the packet, of its connection, of its socket), with nft's name for it.
 use super::datatype::{Datatype as D, name};
 use crate::host::nfnetlink::Attributes;
 

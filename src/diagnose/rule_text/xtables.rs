@@ -6,7 +6,7 @@ use super::Translation;
 use super::datatype::{Datatype, host_number, name, network_number, prefix_of};
 use std::fmt::Write;
 
-/// What a target does, as text and as facts.
+/// A target, as text and as facts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
     /// `-j NAME` with its options.

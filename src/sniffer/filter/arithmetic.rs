@@ -113,5 +113,5 @@ impl Parser {
     }
 }
 
-/// What may stand on one side of a comparison.
+/// One side of a comparison.
 const WANTED: &str = "a number, len, or bytes of a header as tcp[13]";

@@ -31,7 +31,7 @@ pub(super) struct Assembler {
     labels: Vec<usize>,
     /// The statements that come last on every way to each label; `None` for a label without a way.
     ways: Vec<Option<Vec<Statement>>>,
-    /// The same for the next item.
+    /// The last statements on every way for the next item.
     here: Option<Vec<Statement>>,
     passed: Label,
     rejected: Label,

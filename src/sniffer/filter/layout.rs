@@ -35,7 +35,7 @@ pub(super) struct Layout {
     pub header: u32,
     /// The field that tells the protocol.
     protocol: u32,
-    /// What follows the link header: MPLS labels, or the network header.
+    /// The place behind the link header: of MPLS labels, or of the network header.
     payload: u32,
     /// Length of the MPLS labels.
     labels: u32,
@@ -46,7 +46,7 @@ pub(super) struct Layout {
     live: bool,
     /// Netmask for `ip broadcast`; 0 if it is unknown.
     pub netmask: u32,
-    /// What the link does not have is false instead of an error.
+    /// A primitive that the link does not have is false instead of an error.
     lenient: bool,
 }
 

@@ -188,7 +188,7 @@ impl Parser {
         if !begins {
             return Ok(None);
         }
-        // What begins with a number or a parenthesis need not be a comparison.
+        // A number or a parenthesis at the beginning need not mean a comparison.
         let surely = !matches!(self.peek(), Some(Token::Number(_) | Token::Symbol("(")));
         let left = match self.arithmetic() {
             Ok(value) => value,

@@ -41,7 +41,7 @@ impl Hosts<'_> {
         let has_v6 = self.networks.iter().any(|network| matches!(network, Network::V6 { .. }));
         let [ip, arp, rarp] = match scope {
             _ if !has_v4 => [false; 3],
-            // What is not IP can't be told behind MPLS labels.
+            // Behind MPLS labels nothing tells packets that are not IP.
             Scope::All => [true, !self.layout.is_in_mpls(), !self.layout.is_in_mpls()],
             Scope::Ip => [true, false, false],
             Scope::Arp => [false, true, false],
