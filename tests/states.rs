@@ -370,16 +370,7 @@ impl World {
             (State::Closed | State::SynSent | State::SynReceivedActive, true)
             | (State::Listen | State::SynReceivedPassive, false) => return None,
             (_, true) => world.peer(SYN, Next(0), Known, 0),
-            (_, false) => {
-                let next_hop = next_hop(1, 2);
-                let route = FlowRoute {
-                    next_hop,
-                    neighbour: Neighbour::Fixed,
-                    path: PATH,
-                    metrics: Metrics::default(),
-                };
-                world.stack.dial(world.now, world.tuple, route);
-            }
+            (_, false) => world.dial(),
         }
         let first = world.sent()[0];
         (world.una, world.nxt) = (first.sequence.wrapping_add(1), first.sequence.wrapping_add(1));
@@ -449,6 +440,12 @@ impl World {
             _ => {}
         }
         Some(world)
+    }
+
+    fn dial(&mut self) {
+        let (next_hop, metrics) = (next_hop(1, 2), Metrics::default());
+        let route = FlowRoute { next_hop, neighbour: Neighbour::Fixed, path: PATH, metrics };
+        self.stack.dial(self.now, self.tuple, route);
     }
 
     fn sequence(&self, at: At) -> u32 {
@@ -612,6 +609,26 @@ fn listen() {
 #[test]
 fn syn_sent() {
     hold(State::SynSent, &[SYN_SENT]);
+}
+
+/// A server repeats the SYN-ACK of an earlier connection of the same five-tuple, which may arrive before our SYN leaves.
+#[test]
+fn a_syn_ack_before_our_syn_has_left_is_not_the_answer_to_it() {
+    for v6 in [false, true] {
+        let mut world = World::new(v6);
+        world.dial();
+        world.peer(SYN | ACK, Next(5000), Unsent, 0);
+        let syn =
+            world.sent().into_iter().find(|sent| sent.flags & !(1 << 6 | 1 << 7) == SYN).expect("our SYN");
+        (world.una, world.nxt) = (syn.sequence.wrapping_add(1), syn.sequence.wrapping_add(1));
+        world.peer(SYN | ACK, Next(0), All, 0);
+        let sent = world.sent();
+        assert_eq!(
+            sent.last().map(|sent| (sent.flags, sent.acknowledgment)),
+            Some((ACK, IRS.wrapping_add(1)))
+        );
+        assert_eq!(world.view().phase, Some(Phase::Open), "IPv6: {v6}");
+    }
 }
 
 #[test]
