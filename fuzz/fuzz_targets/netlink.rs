@@ -8,7 +8,7 @@ use netkat::{
     host::{
         conntrack,
         interface::{Address, Interface},
-        neighbour::Neighbour,
+        neighbour::NeighbourEntry,
         netlink::read,
         nf_trace::TraceEvent,
         nfnetlink,
@@ -29,7 +29,7 @@ fuzz_target!(|input: &[u8]| {
             assert!(!address.usable() || !address.duplicate);
             let _ = address.on_link(address.ip);
         }
-        if let Some(neighbour) = Neighbour::from_reply(message) {
+        if let Some(neighbour) = NeighbourEntry::from_reply(message) {
             let _ = neighbour.valid();
         }
     }
