@@ -47,7 +47,8 @@ fuzz_target!(|input: &[u8]| {
     let mut parts = input.splitn(2, |byte| *byte == 0);
     let (text, frame) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let Ok(text) = std::str::from_utf8(text) else { return };
-    let filter = Filter::parse(text).and_then(|filter| filter.resolve(Family::Any, Names::Numeric, &|_| Vec::new()));
+    let filter =
+        Filter::parse(text).and_then(|filter| filter.resolve(Family::Any, Names::Numeric, &|_| Vec::new()));
     let filter = match filter {
         Ok(filter) => filter,
         Err(error) => return assert!(!error.to_string().contains(char::is_control)),

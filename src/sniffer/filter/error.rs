@@ -1,5 +1,8 @@
 //! The reasons why a filter is refused.
-use crate::{host::resolve::ResolveError, text::beginning};
+use crate::{
+    host::resolve::ResolveError,
+    text::{beginning, one_line},
+};
 use std::ops::Range;
 
 /// Characters of an expression that an error shows.
@@ -58,8 +61,9 @@ impl Fault {
     }
 
     pub(super) fn within(self, expression: &str) -> FilterError {
-        let Fault { place, message } = self;
-        FilterError::At { expression: expression.to_owned(), place, message }
+        // Messages quote words of the expression.
+        let message = one_line(&self.message);
+        FilterError::At { expression: expression.to_owned(), place: self.place, message }
     }
 }
 
