@@ -66,12 +66,12 @@ static __always_inline enum verdict match_command_icmp(struct __sk_buff *skb, co
 	if (p->family == 4) {
 		if (type != ICMP_UNREACHABLE && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETER_PROBLEM)
 			return FOREIGN;
-		if (!read_ip4(skb, BPF_HDR_START_NET, p->transport + ICMP_HEADER, &quoted))
+		if (!read_ip4(skb, p->transport + ICMP_HEADER, &quoted))
 			return FOREIGN;
 	} else {
 		if (type < ICMP6_FIRST_ERROR || type > ICMP6_LAST_ERROR)
 			return FOREIGN;
-		if (!read_ip6(skb, BPF_HDR_START_NET, p->transport + ICMP_HEADER, &quoted))
+		if (!read_ip6(skb, p->transport + ICMP_HEADER, &quoted))
 			return FOREIGN;
 	}
 	return is_sent(skb, &quoted) ? CONTROL : FOREIGN;

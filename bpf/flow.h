@@ -33,8 +33,6 @@
 #define MAX_PUBLISHED 64	/* ports of a command that anybody may reach */
 #define MAX_EXTENSIONS 8	/* IPv6 extension headers before the transport header */
 #define VLAN_VID_MASK 0x0fff
-#define VLAN_TAG 4		/* bytes of a VLAN tag */
-#define MAX_TAGS 4		/* VLAN tags that the sniffer looks behind */
 #define IP_OFFSET_MASK 0x1fff
 #define IP6_OFFSET_MASK 0xfff8
 
@@ -66,8 +64,7 @@
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-/* Addresses and ports are in network order. A sniffer compares its local addresses and `remote_port` with both
- * ends of a packet. */
+/* Addresses and ports are in network order. */
 struct config {
 	__u64 heartbeat_limit;	/* ns; an attachment goes inert when its owner's heartbeat is older */
 	__u32 local4_count;	/* entries of local4; flow: 0 switches IPv4 off */
@@ -75,12 +72,10 @@ struct config {
 	__u32 group4_count;	/* flow: entries of group4; UDP only */
 	__u32 group6_count;	/* flow: entries of group6; UDP only */
 	__u32 published_count;	/* command: entries of `published` */
-	__u32 sniff;		/* capture for a sniffer; the guard and the loopback program stay inert */
 	__u32 command;		/* the flows are a command's: of all ports and protocols, see command.h */
 	__be16 local_port;	/* flow: never 0 */
 	__be16 remote_port;	/* 0: any */
-	__u8 protocol;		/* 0: any, sniffer only */
-	__u8 family;		/* 4, 6 or 0: both; sniffer only */
+	__u8 protocol;		/* flow: IPPROTO_TCP or IPPROTO_UDP */
 	__u8 remote_family;	/* 4 or 6: compare `remote`; 0: any remote address */
 	__u8 loopback_net;	/* flow: all of 127.0.0.0/8 is local, too */
 	__u8 neighbours;	/* flow: capture ARP and neighbour discovery for the local addresses, too */
@@ -147,18 +142,13 @@ struct packet {
 	__be16 remote_port;			/* set once match_flow() has read the packet's ports */
 };
 
-/* Reads bytes of the frame. `start` is the header that offsets count from. */
-static __always_inline int load_from(struct __sk_buff *skb, __u32 start, __u32 offset, void *to, __u32 length)
-{
-	return bpf_skb_load_bytes_relative(skb, offset, to, length, start) == 0;
-}
-
+/* Reads bytes of the frame. Offsets count from the network header. */
 static __always_inline int load(struct __sk_buff *skb, __u32 offset, void *to, __u32 length)
 {
-	return load_from(skb, BPF_HDR_START_NET, offset, to, length);
+	return bpf_skb_load_bytes_relative(skb, offset, to, length, BPF_HDR_START_NET) == 0;
 }
 
-static __always_inline int read_ip4(struct __sk_buff *skb, __u32 start, __u32 offset, struct packet *p)
+static __always_inline int read_ip4(struct __sk_buff *skb, __u32 offset, struct packet *p)
 {
 	struct {
 		__u8 version_ihl, tos;
@@ -168,7 +158,7 @@ static __always_inline int read_ip4(struct __sk_buff *skb, __u32 start, __u32 of
 		__be32 source, destination;
 	} h;
 
-	if (!load_from(skb, start, offset, &h, sizeof(h)))
+	if (!load(skb, offset, &h, sizeof(h)))
 		return 0;
 	__u32 ihl = (h.version_ihl & 15) * 4;
 	if (h.version_ihl >> 4 != 4 || ihl < sizeof(h))
@@ -185,7 +175,7 @@ static __always_inline int read_ip4(struct __sk_buff *skb, __u32 start, __u32 of
 	return 1;
 }
 
-static __always_inline int read_ip6(struct __sk_buff *skb, __u32 start, __u32 offset, struct packet *p)
+static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct packet *p)
 {
 	struct {
 		__be32 version_class_flow;
@@ -194,7 +184,7 @@ static __always_inline int read_ip6(struct __sk_buff *skb, __u32 start, __u32 of
 		__u64 source[2], destination[2];
 	} h;
 
-	if (!load_from(skb, start, offset, &h, sizeof(h)))
+	if (!load(skb, offset, &h, sizeof(h)))
 		return 0;
 	if (bpf_ntohl(h.version_class_flow) >> 28 != 6)
 		return 0;
@@ -211,15 +201,15 @@ static __always_inline int read_ip6(struct __sk_buff *skb, __u32 start, __u32 of
 
 		if (next == NEXT_HOP_BY_HOP || next == NEXT_ROUTING || next == NEXT_DESTINATION ||
 		    next == NEXT_MOBILITY) {
-			if (!load_from(skb, start, offset, e, 2))
+			if (!load(skb, offset, e, 2))
 				return 0;
 			offset += (e[1] + 1) * 8;
 		} else if (next == NEXT_AUTHENTICATION) {
-			if (!load_from(skb, start, offset, e, 2))
+			if (!load(skb, offset, e, 2))
 				return 0;
 			offset += (e[1] + 2) * 4;
 		} else if (next == NEXT_FRAGMENT) {
-			if (!load_from(skb, start, offset, e, sizeof(e)))
+			if (!load(skb, offset, e, sizeof(e)))
 				return 0;
 			offset += sizeof(e);
 			if ((e[2] << 8 | e[3]) & IP6_OFFSET_MASK) {
@@ -276,12 +266,6 @@ static __always_inline enum addressee addressee(struct __sk_buff *skb)
 static __always_inline int is_tagged(struct __sk_buff *skb)
 {
 	return skb->vlan_present && (skb->vlan_tci & VLAN_VID_MASK);
-}
-
-static __always_inline int is_tag(__be16 protocol)
-{
-	return protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD) ||
-	       protocol == bpf_htons(ETH_P_QINQ1);
 }
 
 static __always_inline int same_address(const __u64 *address, const volatile __u64 *wanted)
@@ -483,7 +467,7 @@ static __always_inline enum verdict match_error4(struct __sk_buff *skb, const st
 		return FOREIGN;
 	if (type != ICMP_UNREACHABLE && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETER_PROBLEM)
 		return FOREIGN;
-	if (!read_ip4(skb, BPF_HDR_START_NET, p->transport + ICMP_HEADER, &quoted))
+	if (!read_ip4(skb, p->transport + ICMP_HEADER, &quoted))
 		return FOREIGN;
 	return match_flow(skb, &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
 }
@@ -517,7 +501,7 @@ static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const str
 		return FOREIGN;
 	if (to != US || type < ICMP6_FIRST_ERROR || type > ICMP6_LAST_ERROR)
 		return FOREIGN;
-	if (!read_ip6(skb, BPF_HDR_START_NET, p->transport + ICMP_HEADER, &quoted))
+	if (!read_ip6(skb, p->transport + ICMP_HEADER, &quoted))
 		return FOREIGN;
 	return match_flow(skb, &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
 }
@@ -536,11 +520,11 @@ struct arp {
 } __attribute__((packed));
 
 /* Reads ARP's sender and target as source and destination. */
-static __always_inline int read_arp(struct __sk_buff *skb, __u32 start, __u32 offset, struct packet *p)
+static __always_inline int read_arp(struct __sk_buff *skb, struct packet *p)
 {
 	struct arp h;
 
-	if (!load_from(skb, start, offset, &h, sizeof(h)))
+	if (!load(skb, 0, &h, sizeof(h)))
 		return 0;
 	if (h.protocol != bpf_htons(ETH_P_IP) || h.hardware_length != 6 || h.protocol_length != 4)
 		return 0;
@@ -565,7 +549,7 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 	if (to == OTHERS || is_tagged(skb))
 		return FOREIGN;
 	if (config.local4_count && skb->protocol == bpf_htons(ETH_P_IP)) {
-		if ((to != US && !config.group4_count) || !read_ip4(skb, BPF_HDR_START_NET, 0, &p))
+		if ((to != US && !config.group4_count) || !read_ip4(skb, 0, &p))
 			return FOREIGN;
 		if (config.group4_count && control) {
 			verdict = match_group(skb, &p);
@@ -582,7 +566,7 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 		return verdict == FOREIGN && control ? match_error4(skb, &p) : verdict;
 	}
 	if (config.local6_count && skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		if (!read_ip6(skb, BPF_HDR_START_NET, 0, &p))
+		if (!read_ip6(skb, 0, &p))
 			return FOREIGN;
 		if (config.command) {
 			if (to == US)
@@ -602,81 +586,10 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 	}
 	if (control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {
 		/* An announcement of netkat's address has it as the sender's. */
-		return read_arp(skb, BPF_HDR_START_NET, 0, &p) &&
+		return read_arp(skb, &p) &&
 		       (is_local(4, p.destination) || is_local(4, p.source)) ? CONTROL : FOREIGN;
 	}
 	return FOREIGN;
-}
-
-/* Finds the network layer behind the tags that the kernel left in a frame, of which it takes off the first. The
- * kernel's network header is before the other tags in one frame and behind them in the next (skb_vlan_untag() in
- * net/core/skbuff.c, packet_parse_headers() in net/packet/af_packet.c). So the search begins at the link header. */
-static __always_inline __be16 skip_tags(struct __sk_buff *skb, __u32 *start, __u32 *offset)
-{
-	__be16 protocol = skb->protocol;
-
-	*start = BPF_HDR_START_NET;
-	*offset = 0;
-	if (!is_tag(protocol))
-		return protocol;
-	*start = BPF_HDR_START_MAC;
-	*offset = ETH_HLEN;
-#pragma unroll
-	for (int i = 0; i < MAX_TAGS; i++) {
-		if (!load_from(skb, BPF_HDR_START_MAC, *offset - sizeof(protocol), &protocol, sizeof(protocol)) ||
-		    !is_tag(protocol))
-			return protocol;
-		*offset += VLAN_TAG;
-	}
-	return load_from(skb, BPF_HDR_START_MAC, *offset - sizeof(protocol), &protocol, sizeof(protocol)) ? protocol : 0;
-}
-
-static __always_inline int has_wanted_end(const struct packet *p, __u8 family)
-{
-	return is_local(family, p->source) || is_local(family, p->destination);
-}
-
-/* Returns whether a packet, in either direction and under any VLAN tags, matches the sniffer's filter. */
-static __always_inline int sniffed(struct __sk_buff *skb)
-{
-	int host = config.local4_count || config.local6_count;
-	__u32 start, offset;
-	__be16 protocol;
-	struct packet p;
-	struct {
-		__be16 source, destination;
-	} ports;
-
-	if (!config.protocol && !config.family && !host && !config.remote_port)
-		return 1;
-	protocol = skip_tags(skb, &start, &offset);
-	if (protocol == bpf_htons(ETH_P_ARP)) {
-		if (config.protocol || config.family || !config.local4_count || config.remote_port)
-			return 0;
-		return read_arp(skb, start, offset, &p) && has_wanted_end(&p, 4);
-	}
-	if (protocol == bpf_htons(ETH_P_IP)) {
-		if (!read_ip4(skb, start, offset, &p))
-			return 0;
-	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
-		if (!read_ip6(skb, start, offset, &p))
-			return 0;
-	} else {
-		return 0;
-	}
-	if (config.family && config.family != p.family)
-		return 0;
-	if (config.protocol && config.protocol != p.protocol)
-		return 0;
-	if (host && !has_wanted_end(&p, p.family))
-		return 0;
-	if (!config.remote_port)
-		return 1;
-	/* A later fragment has bytes of its datagram in place of the ports. */
-	if (p.later_fragment || (p.protocol != IPPROTO_TCP && p.protocol != IPPROTO_UDP))
-		return 0;
-	return load_from(skb, start, p.transport, &ports, sizeof(ports)) &&
-	       (ports.source == config.remote_port || ports.destination == config.remote_port);
 }
 
 #endif

@@ -47,12 +47,6 @@ static __always_inline int is_orphan(void)
 
 SEC("socket") int netkat_capture(struct __sk_buff *skb)
 {
-	if (config.sniff) {
-		if (!sniffed(skb))
-			return 0;
-		count(flow);
-		return WHOLE_PACKET;
-	}
 	switch (match(skb, 1)) {
 	case FLOW:
 		count(flow);
@@ -106,7 +100,7 @@ SEC("tcx/egress") int netkat_loopback(struct __sk_buff *skb)
 
 	if (!config.local4_count || skb->protocol != bpf_htons(ETH_P_IP) || is_orphan())
 		return TC_ACT_UNSPEC;
-	if (!read_ip4(skb, BPF_HDR_START_NET, 0, &p))
+	if (!read_ip4(skb, 0, &p))
 		return TC_ACT_UNSPEC;
 	if (routed && !p.destination[0])
 		p.destination[0] = skb->cb[0];

@@ -16,7 +16,7 @@ use libfuzzer_sys::{
 };
 use model::{Table, Verdict};
 use netkat::{
-    kernel::{FlowFilter, IpFamily, SniffFilter},
+    kernel::FlowFilter,
     net::{FiveTuple, MacAddr, Protocol},
 };
 
@@ -35,12 +35,11 @@ unsafe extern "C" {
         neighbours: u8,
         assumed: *const u8,
     );
+    fn matcher_groups(group4: *const u8, count4: u32, group6: *const u8, count6: u32, only: u8);
     fn matcher_table(unsure: i32);
     fn matcher_know(remote: *const u8, local: *const u8, remote_port: u16);
-    fn matcher_sniff(protocol: u8, family: u8, host_family: u8, host: *const u8, port: u16);
     fn matcher_arriving(frame: *const u8, length: u32, tag: u16, control: i32) -> i32;
     fn matcher_departing(frame: *const u8, length: u32) -> i32;
-    fn matcher_sniffed(frame: *const u8, length: u32, tag: u16) -> i32;
 }
 
 /// Returns bytes of the frame at an offset from the input, with zeros beyond the frame's end.
@@ -89,10 +88,24 @@ fn number(family: Option<IpAddr>) -> (u8, [u8; 16]) {
     }
 }
 
+/// Returns the bytes of the IPv4 and of the IPv6 addresses.
+fn by_family(addresses: &[IpAddr]) -> (Vec<u8>, Vec<u8>) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for address in addresses {
+        match address {
+            IpAddr::V4(address) => v4.extend(address.octets()),
+            IpAddr::V6(address) => v6.extend(address.octets()),
+        }
+    }
+    (v4, v6)
+}
+
 fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
     let mut filter = FlowFilter {
         protocol: protocol(u)?,
         local_addresses: Vec::new(),
+        groups: Vec::new(),
+        groups_only: false,
         local_port: port(u, frame)?,
         remote_address: maybe(u, |u| address(u, frame))?,
         remote_port: maybe(u, |u| port(u, frame))?,
@@ -108,14 +121,7 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
             filter.local_addresses.push(address);
         }
     }
-    let (mut local4, mut local6) = (Vec::new(), Vec::new());
-    for address in &filter.local_addresses {
-        match address {
-            IpAddr::V4(v4) => local4.extend(v4.octets()),
-            IpAddr::V6(v6) => local6.extend(v6.octets()),
-        }
-    }
-    // The last choice, so older inputs keep their meaning.
+    let (local4, local6) = by_family(&filter.local_addresses);
     let mut table = Table::default();
     if u.arbitrary().unwrap_or(false) {
         filter.table = 1;
@@ -129,6 +135,15 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
             table.flows.insert(flow);
         }
     }
+    for _ in 0..u.int_in_range(0..=2)? {
+        let group = address(u, frame)?;
+        // A group is no address of a host.
+        if !filter.local_addresses.contains(&group) {
+            filter.groups.push(group);
+        }
+    }
+    filter.groups_only = u.arbitrary()?;
+    let (group4, group6) = by_family(&filter.groups);
     let (family, remote) = number(filter.remote_address);
     let length = frame.len() as u32;
     // SAFETY: each pointer is valid for the length beside it, and `frame` has an Ethernet header.
@@ -146,6 +161,13 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
             filter.loopback_network.into(),
             filter.neighbour_discovery.into(),
             filter.assumed_mac.as_ref().map_or(std::ptr::null(), |mac| mac.0.as_ptr()),
+        );
+        matcher_groups(
+            group4.as_ptr(),
+            group4.len() as u32 / 4,
+            group6.as_ptr(),
+            group6.len() as u32 / 16,
+            filter.groups_only.into(),
         );
         if filter.table > 0 {
             matcher_table(table.unsure.into());
@@ -165,42 +187,19 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
     assert_eq!(capture, expected as i32, "capture: {expected:?} {filter:?} {frame:02x?}");
     // The guard drops the flow's packets and no others.
     assert_eq!(guard == Verdict::Flow as i32, expected == Verdict::Flow, "guard: {filter:?} {frame:02x?}");
-    assert_eq!(departing, model::redirected(&filter, frame), "departing: {filter:?} {frame:02x?}");
+    assert_eq!(departing, model::departing(&filter, frame), "departing: {filter:?} {frame:02x?}");
     let other_network = tag & 0x0fff != 0;
     assert_eq!(tagged, if other_network { Verdict::Foreign as i32 } else { capture }, "tag {tag:04x}");
     Ok(())
 }
 
-fn sniff(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
-    let filter = SniffFilter {
-        protocol: maybe(u, protocol)?,
-        family: maybe(u, |u| Ok(if u.arbitrary()? { IpFamily::Ipv4 } else { IpFamily::Ipv6 }))?,
-        hosts: maybe(u, |u| address(u, frame))?.into_iter().collect(),
-        port: maybe(u, |u| port(u, frame))?,
-    };
-    let family = match filter.family {
-        None => 0,
-        Some(IpFamily::Ipv4) => 4,
-        Some(IpFamily::Ipv6) => 6,
-    };
-    let (host_family, host) = number(filter.hosts.first().copied());
-    // SAFETY: as above.
-    let shown = unsafe {
-        let protocol = filter.protocol.map_or(0, Protocol::number);
-        matcher_sniff(protocol, family, host_family, host.as_ptr(), filter.port.unwrap_or(0));
-        matcher_sniffed(frame.as_ptr(), frame.len() as u32, tag) != 0
-    };
-    assert_eq!(shown, model::sniffed(&filter, frame), "{filter:?} {frame:02x?}");
-    Ok(())
-}
-
-// The first 24 bytes are choices, the others the frame.
+// The first 32 bytes are choices, the others the frame.
 fuzz_target!(|input: &[u8]| {
-    let Some((choices, frame)) = input.split_first_chunk::<24>() else { return };
+    let Some((choices, frame)) = input.split_first_chunk::<32>() else { return };
     if frame.len() < 14 {
         return;
     }
     let mut u = Unstructured::new(choices);
     let tag = u.arbitrary().unwrap_or(0);
-    let _ = if u.arbitrary().unwrap_or(true) { flow(&mut u, frame, tag) } else { sniff(&mut u, frame, tag) };
+    let _ = flow(&mut u, frame, tag);
 });

@@ -94,6 +94,15 @@ void matcher_flow(__u8 protocol, __u16 local_port, __u16 remote_port, __u8 remot
 		memcpy((void *)config.assumed_mac, assumed, ETH_ALEN);
 }
 
+void matcher_groups(const __u8 *group4, __u32 count4, const __u8 *group6, __u32 count6, __u8 only)
+{
+	config.group4_count = count4;
+	config.group6_count = count6;
+	memcpy((void *)config.group4, group4, 4 * count4);
+	memcpy((void *)config.group6, group6, 16 * count6);
+	config.groups_only = only;
+}
+
 /* Lets the flow table decide which packets are netkat's. */
 void matcher_table(int unsure)
 {
@@ -124,19 +133,6 @@ void matcher_know(const __u8 *remote, const __u8 *local, __u16 remote_port)
 	}
 }
 
-void matcher_sniff(__u8 protocol, __u8 family, __u8 host_family, const __u8 *host, __u16 port)
-{
-	memset((void *)&config, 0, sizeof(config));
-	config.sniff = 1;
-	config.protocol = protocol;
-	config.family = family;
-	config.local4_count = host_family == 4;
-	config.local6_count = host_family == 6;
-	memcpy((void *)config.local4, host, sizeof(config.local4[0]));
-	memcpy((void *)config.local6, host, sizeof(config.local6[0]));
-	config.remote_port = bpf_htons(port);
-}
-
 /* Returns the verdict on an arriving frame; without `control` the guard's. */
 int matcher_arriving(const unsigned char *frame, __u32 length, __u16 tag, int control)
 {
@@ -151,13 +147,6 @@ int matcher_departing(const unsigned char *frame, __u32 length)
 	struct __sk_buff skb = buffer_of(frame, length, 0);
 	struct packet p;
 
-	return config.local4_count && skb.protocol == bpf_htons(ETH_P_IP) && read_ip4(&skb, BPF_HDR_START_NET, 0, &p) &&
+	return config.local4_count && skb.protocol == bpf_htons(ETH_P_IP) && read_ip4(&skb, 0, &p) &&
 	       match_flow(&skb, &p, FROM_US) == FLOW;
-}
-
-int matcher_sniffed(const unsigned char *frame, __u32 length, __u16 tag)
-{
-	struct __sk_buff skb = buffer_of(frame, length, tag);
-
-	return sniffed(&skb);
 }

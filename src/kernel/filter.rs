@@ -19,8 +19,6 @@ pub enum Filter {
     Flow(FlowFilter),
     /// A command's packets, of which the guard drops the kernel's copy.
     Command(CommandFilter),
-    /// Others' packets, which the kernel gets, too.
-    Sniff(SniffFilter),
 }
 
 /// Packets of one connection, of a listener, or of a scanner.
@@ -70,38 +68,6 @@ pub struct CommandFilter {
     pub assumed_mac: Option<MacAddr>,
 }
 
-/// Packets that a sniffer shows; [`SniffFilter::default`] means everything, IP or not.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SniffFilter {
-    /// TCP or UDP only.
-    pub protocol: Option<Protocol>,
-    /// IPv4 or IPv6 only.
-    pub family: Option<IpFamily>,
-    /// Source or destination address: one of these, or any if there are none; at most
-    /// [`MAX_LOCAL_ADDRESSES`] of each family.
-    pub hosts: Vec<IpAddr>,
-    /// Source or destination port, of TCP or UDP. Later fragments, which carry no ports, do not match.
-    pub port: Option<u16>,
-}
-
-/// A version of the Internet protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum IpFamily {
-    /// Version 4.
-    Ipv4,
-    /// Version 6.
-    Ipv6,
-}
-
-impl IpFamily {
-    fn number(self) -> u8 {
-        match self {
-            IpFamily::Ipv4 => 4,
-            IpFamily::Ipv6 => 6,
-        }
-    }
-}
-
 impl Filter {
     /// Writes the filter into the programs' constants.
     ///
@@ -112,7 +78,6 @@ impl Filter {
         match self {
             Filter::Flow(flow) => flow.write(config),
             Filter::Command(command) => command.write(config),
-            Filter::Sniff(sniff) => sniff.write(config),
         }
     }
 
@@ -121,7 +86,6 @@ impl Filter {
         match self {
             Filter::Flow(flow) => Some(flow.table).filter(|flows| *flows > 0),
             Filter::Command(command) => Some(command.table),
-            Filter::Sniff(_) => None,
         }
     }
 }
@@ -192,24 +156,6 @@ impl FlowFilter {
     }
 }
 
-impl SniffFilter {
-    fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
-        config.sniff = 1;
-        config.protocol = self.protocol.map_or(0, Protocol::number);
-        config.family = self.family.map_or(0, IpFamily::number);
-        config.remote_port = self.port.unwrap_or(0).to_be();
-        write_local(config, &self.hosts)
-    }
-}
-
-/// Writes the addresses that a flow or a command has as its own.
-fn write_own(config: &mut types::config, addresses: &[IpAddr]) -> Result<(), KernelError> {
-    if addresses.iter().any(IpAddr::is_unspecified) {
-        return Err(KernelError::InvalidFilter("a local address is unspecified"));
-    }
-    write_local(config, addresses)
-}
-
 fn write_remote(config: &mut types::config, address: Option<IpAddr>) {
     match address {
         None => config.remote_family = 0,
@@ -224,8 +170,11 @@ fn write_remote(config: &mut types::config, address: Option<IpAddr>) {
     }
 }
 
-/// Writes the addresses that a flow has as its own, or that a sniffer looks for.
-fn write_local(config: &mut types::config, addresses: &[IpAddr]) -> Result<(), KernelError> {
+/// Writes the addresses that a flow or a command has as its own.
+fn write_own(config: &mut types::config, addresses: &[IpAddr]) -> Result<(), KernelError> {
+    if addresses.iter().any(IpAddr::is_unspecified) {
+        return Err(KernelError::InvalidFilter("a local address is unspecified"));
+    }
     let (mut count4, mut count6) = (0, 0);
     for address in addresses {
         let slot = match address {

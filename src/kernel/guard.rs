@@ -27,8 +27,7 @@ impl Guard {
     /// [`KernelError::Capability`] without CAP_NET_ADMIN; [`KernelError::Attach`] for anything else, as for
     /// an interface that is gone.
     pub fn attach(programs: &Programs, interface: u32, backend: Backend) -> Result<Guard, KernelError> {
-        let program = programs.guard_fd().ok_or(KernelError::NotLoaded("a sniffer has no guard"))?;
-        Attachment::new(programs, program, interface, TcHook::Ingress, backend).map(Guard)
+        Attachment::new(programs, programs.guard_fd(), interface, TcHook::Ingress, backend).map(Guard)
     }
 
     /// Returns the back end in use: [`Backend::Tcx`] or [`Backend::Clsact`].

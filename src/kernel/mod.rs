@@ -41,9 +41,7 @@ pub use clsact::filter_names;
 pub use descriptors::output_was_closed;
 pub use device::{COMMAND_MAC, DeviceError, DeviceRoute, DeviceSpec, GATEWAY_MAC};
 pub use error::KernelError;
-pub use filter::{
-    CommandFilter, Filter, FlowFilter, IpFamily, MAX_LOCAL_ADDRESSES, MAX_PUBLISHED_PORTS, SniffFilter,
-};
+pub use filter::{CommandFilter, Filter, FlowFilter, MAX_LOCAL_ADDRESSES, MAX_PUBLISHED_PORTS};
 pub use flow_table::{FlowKey, FlowTable};
 pub use fork::{MAX_PASSED, adopt_netlink, fork, receive_message, send_message};
 pub use guard::Guard;

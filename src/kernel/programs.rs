@@ -68,12 +68,11 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Loads the programs with their parameters: for a sniffer the capture program, else all that the flow
-    /// can need.
+    /// Loads the programs that the filter needs, with their parameters.
     ///
     /// # Errors
     /// [`KernelError::InvalidFilter`] and [`KernelError::TooManyAddresses`] for the filter;
-    /// [`KernelError::Capability`] without CAP_BPF (CAP_SYS_ADMIN before Linux 5.8) or, but for a sniffer,
+    /// [`KernelError::Capability`] without CAP_BPF (CAP_SYS_ADMIN before Linux 5.8) or
     /// CAP_NET_ADMIN; [`KernelError::Forbidden`] where something else forbids it; [`KernelError::Load`] for
     /// anything else that the kernel refuses.
     pub fn load(filter: &Filter) -> Result<Programs, KernelError> {
@@ -96,15 +95,10 @@ impl Programs {
             }
             None => None,
         };
-        let (guard, loopback) = match filter {
-            Filter::Sniff(_) => (false, false),
-            Filter::Flow(flow) => (true, flow.has_ipv4()),
-            Filter::Command(_) => (true, false),
-        };
-        open.progs.netkat_guard.set_autoload(guard);
+        let loopback = matches!(filter, Filter::Flow(flow) if flow.has_ipv4());
         open.progs.netkat_loopback.set_autoload(loopback);
 
-        let mut skeleton = open.load().map_err(|error| refused(error, guard))?;
+        let mut skeleton = open.load().map_err(refused)?;
         let shared = skeleton.maps.bss_data.as_deref_mut().ok_or(KernelError::Object(".bss"))?;
         let shared = NonNull::from(shared);
         let map = skeleton.maps.flow_table.as_fd();
@@ -135,12 +129,12 @@ impl Programs {
         self.skeleton.progs.netkat_capture.as_fd()
     }
 
-    /// Returns the guard; `None` for a sniffer.
-    pub fn guard_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.skeleton.progs.netkat_guard.autoload().then(|| self.skeleton.progs.netkat_guard.as_fd())
+    /// Returns the guard.
+    pub fn guard_fd(&self) -> BorrowedFd<'_> {
+        self.skeleton.progs.netkat_guard.as_fd()
     }
 
-    /// Returns the loopback program; `None` for a sniffer and for a flow without IPv4.
+    /// Returns the loopback program; `None` for a flow without IPv4.
     pub fn loopback_fd(&self) -> Option<BorrowedFd<'_>> {
         self.skeleton.progs.netkat_loopback.autoload().then(|| self.skeleton.progs.netkat_loopback.as_fd())
     }
@@ -201,13 +195,13 @@ impl Programs {
 }
 
 /// Explains the kernel's refusal to load. libbpf passes on EPERM and suspects RLIMIT_MEMLOCK.
-fn refused(error: libbpf_rs::Error, guard: bool) -> KernelError {
+fn refused(error: libbpf_rs::Error) -> KernelError {
     if error.kind() != libbpf_rs::ErrorKind::PermissionDenied {
         return KernelError::Load(error);
     }
     let purpose = "load its eBPF programs";
-    let needed = [Some(Capability::Bpf), guard.then_some(Capability::NetAdmin)];
-    let missing = needed.into_iter().flatten().find_map(|one| capability::require(one, purpose).err());
+    let needed = [Capability::Bpf, Capability::NetAdmin];
+    let missing = needed.into_iter().find_map(|one| capability::require(one, purpose).err());
     missing.map_or(KernelError::Forbidden(error), KernelError::Capability)
 }
 

@@ -6,10 +6,10 @@ use crate::{
         ip6, packet, transport,
     },
     model::Verdict::{self, Control, Flow, Foreign, Fragment},
-    run::{capture, guard, is_root, load, loopback, run},
+    run::{capture, guard, is_root, load, loopback},
 };
 use netkat::{
-    kernel::{CommandFilter, Filter, FlowFilter, FlowKey, IpFamily, Programs, SniffFilter},
+    kernel::{CommandFilter, Filter, FlowFilter, FlowKey, Programs},
     net::{FiveTuple, MacAddr, Protocol},
 };
 use std::{
@@ -409,61 +409,6 @@ fn loopback_reroutes_what_we_send_over_ipv4() {
     assert!(!loopback(&programs, &tcp4(PEER, US, (1, 8080))), "what we receive");
     assert!(!loopback(&programs, &tcp4(US, PEER, (8081, 1))), "another port's");
     assert!(!loopback(&programs, &around(&packet(ip(US6), ip(PEER6), TCP, &transport(8080, 1)))), "IPv6");
-}
-
-#[test]
-fn sniffer_shows_both_directions() {
-    if !is_root() {
-        return;
-    }
-    let load = |filter: SniffFilter| Programs::load(&Filter::Sniff(filter)).unwrap();
-    let shown = |programs: &Programs, frame: &[u8]| run(programs.capture_fd(), frame) != 0;
-    let to_peer = tcp4(US, PEER, (40000, 80));
-    let from_peer = tcp4(PEER, US, (80, 40000));
-    let udp6 = around(&packet(ip(PEER6), ip(US6), UDP, &transport(53, 4000)));
-    let later = around(&Ip4 { offset: 8, ..Ip4::new(PEER, US, UDP) }.packet(&[0; 8]));
-    let who_has = ethernet(ETHERTYPE_ARP, &arp(PEER.parse().unwrap(), US.parse().unwrap()));
-    let unknown = ethernet(0x88cc, &[0; 20]);
-
-    let all = load(SniffFilter::default());
-    for frame in [&to_peer, &from_peer, &udp6, &later, &who_has, &unknown] {
-        assert!(shown(&all, frame));
-    }
-    let tcp = load(SniffFilter { protocol: Some(Protocol::Tcp), ..SniffFilter::default() });
-    assert!(shown(&tcp, &to_peer) && !shown(&tcp, &udp6) && !shown(&tcp, &who_has));
-    let host = load(SniffFilter { hosts: vec![ip(PEER)], ..SniffFilter::default() });
-    for (frame, expected) in [
-        (&to_peer, true),
-        (&from_peer, true),
-        (&later, true),
-        (&who_has, true),
-        (&udp6, false),
-        (&unknown, false),
-    ] {
-        assert_eq!(shown(&host, frame), expected);
-    }
-    let port = load(SniffFilter { hosts: vec![ip(PEER)], port: Some(80), ..SniffFilter::default() });
-    // The fragment's bytes are not ports, even if they look like them.
-    let lookalike = around(&Ip4 { offset: 8, ..Ip4::new(PEER, US, UDP) }.packet(&transport(80, 80)));
-    for (frame, expected) in
-        [(&to_peer, true), (&from_peer, true), (&later, false), (&lookalike, false), (&who_has, false)]
-    {
-        assert_eq!(shown(&port, frame), expected);
-    }
-    let both =
-        load(SniffFilter { hosts: vec![ip("192.0.2.77"), ip(PEER6), ip(PEER)], ..SniffFilter::default() });
-    for frame in [&to_peer, &from_peer, &udp6, &who_has] {
-        assert!(shown(&both, frame));
-        // Tags that the kernel leaves in the frame.
-        for tags in [&[0x81, 0, 0, 7][..], &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8]] {
-            let tagged = [&frame[..12], tags, &frame[12..]].concat();
-            assert!(shown(&both, &tagged));
-            assert!(!shown(&load(SniffFilter { port: Some(9), ..SniffFilter::default() }), &tagged));
-        }
-    }
-    assert!(!shown(&both, &unknown));
-    let ipv6 = load(SniffFilter { family: Some(IpFamily::Ipv6), ..SniffFilter::default() });
-    assert!(shown(&ipv6, &udp6) && !shown(&ipv6, &to_peer) && !shown(&ipv6, &who_has));
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub fn capture(programs: &Programs, frame: &[u8]) -> Verdict {
 /// Whether the guard drops a frame.
 pub fn guard(programs: &Programs, frame: &[u8]) -> bool {
     let before = programs.counters();
-    let action = run(programs.guard_fd().unwrap(), frame);
+    let action = run(programs.guard_fd(), frame);
     assert!(matches!(action, SHOT | UNSPEC), "{action}");
     let dropped = u64::from(action == SHOT);
     assert_eq!(programs.counters(), Counters { dropped: before.dropped + dropped, ..before });

@@ -6,7 +6,7 @@ use crate::{
 };
 use caps::{CapSet, Capability};
 use netkat::{
-    kernel::{Backend, Counters, Filter, FlowFilter, Guard, KernelError, PortLease, Programs, SniffFilter},
+    kernel::{Backend, Counters, Filter, FlowFilter, Guard, KernelError, PortLease, Programs},
     net::Protocol,
 };
 use std::net::IpAddr;
@@ -47,11 +47,10 @@ fn loading_needs_bpf() {
 }
 
 #[test]
-fn loading_the_guard_needs_net_admin_and_sniffing_does_not() {
+fn loading_the_guard_needs_net_admin() {
     alone(|| {
         without(&[Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN]);
         names(Programs::load(&flow()), "CAP_NET_ADMIN");
-        Programs::load(&Filter::Sniff(SniffFilter::default())).unwrap();
     });
 }
 
@@ -109,8 +108,6 @@ fn three_capabilities_suffice() {
         let local_addresses = (1..=64).flat_map(local).collect();
         let large = FlowFilter { local_addresses, neighbour_discovery: true, ..small };
         Programs::load(&Filter::Flow(large)).unwrap();
-        let host = SniffFilter { hosts: vec![ip("::1")], port: Some(80), ..SniffFilter::default() };
-        Programs::load(&Filter::Sniff(host)).unwrap();
 
         let programs = Programs::load(&flow()).unwrap();
         for &backend in backends() {

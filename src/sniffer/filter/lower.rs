@@ -10,15 +10,12 @@ use super::{
     error::Fault,
     layout::Layout,
     program::extension,
-    syntax::{Connective, Direction, Node, Primitive},
+    syntax::{Connective, Direction, IpVersion, Node, Primitive},
     words::{ethertype, sap},
 };
-use crate::{
-    kernel::IpFamily,
-    net::{
-        MacAddr,
-        ip_protocol::{FRAGMENT, TCP, UDP},
-    },
+use crate::net::{
+    MacAddr,
+    ip_protocol::{FRAGMENT, TCP, UDP},
 };
 use std::borrow::Cow;
 
@@ -91,11 +88,11 @@ impl Primitive {
                     [Condition::masked(Word, at, hosts, 0), Condition::masked(Word, at, hosts, hosts)];
                 Ok(Condition::all([layout.is_protocol(ethertype::IP)?, Condition::any(either)]))
             }
-            Primitive::IpMulticast(IpFamily::Ipv4) => Ok(Condition::all([
+            Primitive::IpMulticast(IpVersion::V4) => Ok(Condition::all([
                 layout.is_protocol(ethertype::IP)?,
                 Condition::at_least(Byte, layout.network(16), 224),
             ])),
-            Primitive::IpMulticast(IpFamily::Ipv6) => Ok(Condition::all([
+            Primitive::IpMulticast(IpVersion::V6) => Ok(Condition::all([
                 layout.is_protocol(ethertype::IP6)?,
                 Condition::equal(Byte, layout.network(24), 255),
             ])),
@@ -144,7 +141,7 @@ fn is_mac(layout: &Layout, at: u32, MacAddr([a, b, c, d, e, f]): MacAddr) -> Con
 }
 
 /// Tests the protocol above IP; in IPv6 also behind a fragment header.
-fn ip_protocol(layout: &Layout, number: u32, family: Option<IpFamily>) -> Result<Condition, String> {
+fn ip_protocol(layout: &Layout, number: u32, family: Option<IpVersion>) -> Result<Condition, String> {
     let v4 = || {
         Ok(Condition::all([
             layout.is_protocol(ethertype::IP)?,
@@ -161,8 +158,8 @@ fn ip_protocol(layout: &Layout, number: u32, family: Option<IpFamily>) -> Result
         Ok(Condition::all([layout.is_protocol(ethertype::IP6)?, Condition::any(either)]))
     };
     match family {
-        Some(IpFamily::Ipv4) => v4(),
-        Some(IpFamily::Ipv6) => v6(),
+        Some(IpVersion::V4) => v4(),
+        Some(IpVersion::V6) => v6(),
         None => Ok(Condition::any([v4()?, v6()?])),
     }
 }

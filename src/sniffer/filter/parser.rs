@@ -5,11 +5,10 @@
 use super::{
     error::{Fault, FilterError},
     qualify::{Kind, Qualifiers, primitive},
-    syntax::{Connective, Direction, Node, Primitive, Protocol, Relation, Value},
+    syntax::{Connective, Direction, IpVersion, Node, Primitive, Protocol, Relation, Value},
     token::{Token, Tokens, tokens},
     words::{self, ethertype},
 };
-use crate::kernel::IpFamily;
 use std::ops::Range;
 
 /// Parentheses, and operators of one arithmetic expression, within each other.
@@ -326,8 +325,8 @@ impl Parser {
     fn multicast(&mut self, protocol: Option<Protocol>) -> Result<Primitive, Fault> {
         let primitive = match protocol.map(|protocol| protocol.word) {
             None | Some("ether" | "link") => Primitive::EtherMulticast,
-            Some("ip") => Primitive::IpMulticast(IpFamily::Ipv4),
-            Some("ip6") => Primitive::IpMulticast(IpFamily::Ipv6),
+            Some("ip") => Primitive::IpMulticast(IpVersion::V4),
+            Some("ip6") => Primitive::IpMulticast(IpVersion::V6),
             Some(_) => return Err(self.expected("ether, ip or ip6 before \"multicast\"")),
         };
         self.at += 1;

@@ -1,13 +1,12 @@
 //! Decides what a value means under its qualifiers (libpcap's gencode.c: gen_scode, gen_ncode, gen_mcode,
 //! gen_ecode).
 use super::{
-    syntax::{Addresses, Direction, Layer, Network, Primitive, Protocol, Scope},
+    syntax::{Addresses, Direction, IpVersion, Layer, Network, Primitive, Protocol, Scope},
     token::Token,
     words::{self, ethertype},
 };
 use crate::{
     host::resolve,
-    kernel::IpFamily,
     net::{self, MacAddr},
 };
 use std::net::Ipv6Addr;
@@ -247,8 +246,8 @@ fn protocol(qualifiers: Qualifiers, token: &Token) -> Result<Primitive, String> 
             let number = number.or_else(|| words::ip_protocol(name)).ok_or_else(|| unknown("IP"))?;
             let family = match layer {
                 None => None,
-                Some(("ip", _)) => Some(IpFamily::Ipv4),
-                Some(_) => Some(IpFamily::Ipv6),
+                Some(("ip", _)) => Some(IpVersion::V4),
+                Some(_) => Some(IpVersion::V6),
             };
             Ok(Primitive::IpProtocol(number, family))
         }

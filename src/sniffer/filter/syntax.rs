@@ -1,6 +1,6 @@
 //! The tree of an expression.
 use super::error::FilterError;
-use crate::{host::resolve::Family, kernel::IpFamily, net::MacAddr};
+use crate::{host::resolve::Family, net::MacAddr};
 use std::{
     net::{IpAddr, Ipv6Addr},
     ops::Range,
@@ -16,6 +16,13 @@ pub(super) enum Node {
     Primitive(Primitive, Range<usize>),
 }
 
+/// A version of the Internet protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IpVersion {
+    V4,
+    V6,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Connective {
     And,
@@ -28,7 +35,7 @@ pub(super) enum Primitive {
     /// `ether proto N`, and `ip`, `arp` and other protocols above the link.
     LinkProtocol(u32),
     /// `proto N`, `ip proto N`, `ip6 proto N`, and `tcp` and other protocols above IP.
-    IpProtocol(u32, Option<IpFamily>),
+    IpProtocol(u32, Option<IpVersion>),
     /// `isis` and other protocols of the OSI network layer.
     OsiProtocol(u32),
     Host {
@@ -49,7 +56,7 @@ pub(super) enum Primitive {
     EtherBroadcast,
     IpBroadcast,
     EtherMulticast,
-    IpMulticast(IpFamily),
+    IpMulticast(IpVersion),
     Relation {
         left: Value,
         relation: Relation,
@@ -130,7 +137,7 @@ pub(super) enum Layer {
     /// An EtherType; a number up to 255 is a service access point of IEEE 802.2.
     Ethertype(u32),
     /// A protocol above IP, or above one version of it.
-    Transport(u32, Option<IpFamily>),
+    Transport(u32, Option<IpVersion>),
     Osi(u32),
 }
 

@@ -1,7 +1,6 @@
 //! The words of the language: keywords, protocols, named constants (libpcap's scanner.l and
 //! nametoaddr.c).
-use super::syntax::{Layer, Protocol};
-use crate::kernel::IpFamily;
+use super::syntax::{IpVersion, Layer, Protocol};
 
 /// EtherTypes (IEEE 802 Numbers) that primitives test.
 pub(super) mod ethertype {
@@ -31,8 +30,8 @@ pub(super) mod sap {
     pub(crate) const ISO: u32 = 0xfe;
 }
 
-const V4: Option<IpFamily> = Some(IpFamily::Ipv4);
-const V6: Option<IpFamily> = Some(IpFamily::Ipv6);
+const V4: Option<IpVersion> = Some(IpVersion::V4);
+const V6: Option<IpVersion> = Some(IpVersion::V6);
 
 /// The protocols that are keywords.
 const PROTOCOLS: [(&str, Layer); 35] = [

@@ -1,7 +1,6 @@
 //! Turns a comparison of numbers into tests of the protocols that it reads, and a calculation.
 use super::{IP6_HEADER, OFFSET, ip_protocol};
 use crate::{
-    kernel::IpFamily,
     net::ip_protocol::ICMPV6,
     sniffer::filter::{
         condition::{
@@ -12,7 +11,7 @@ use crate::{
         layout::Layout,
         machine::MEMORY,
         program::code,
-        syntax::{Layer, Operator, Protocol, Relation, Value},
+        syntax::{IpVersion, Layer, Operator, Protocol, Relation, Value},
         words::ethertype,
     },
 };
@@ -151,12 +150,12 @@ impl Calculation<'_> {
             Layer::Ethertype(number) if number > ethertype::MAX_LENGTH && number != ethertype::AARP => {
                 (layout.network(0), false, vec![layout.is_protocol(number)?])
             }
-            Layer::Transport(58, Some(IpFamily::Ipv6)) => {
+            Layer::Transport(58, Some(IpVersion::V6)) => {
                 let next = Condition::equal(Byte, layout.network(6), ICMPV6.into());
                 (layout.network(IP6_HEADER), false, vec![layout.is_protocol(ethertype::IP6)?, next])
             }
             Layer::Transport(number, _) if !matches!(number, 50 | 51) => {
-                let tests = vec![ip_protocol(layout, number, Some(IpFamily::Ipv4))?, is_first()];
+                let tests = vec![ip_protocol(layout, number, Some(IpVersion::V4))?, is_first()];
                 (layout.network(0), true, tests)
             }
             _ => {
