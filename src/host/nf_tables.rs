@@ -12,7 +12,6 @@ use nix::errno::Errno;
 
 /// NFNL_SUBSYS_NFTABLES, and its messages (enum nf_tables_msg_types).
 const SUBSYSTEM: u16 = 10 << 8;
-const GET_CHAIN: u16 = 4;
 const GET_RULE: u16 = 7;
 const GET_SET: u16 = 10;
 const GET_ELEMENT: u16 = 13;
@@ -34,15 +33,6 @@ impl RawRule {
     pub fn handle(&self) -> Option<u64> {
         Attributes(&self.attributes).find(3)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
     }
-}
-
-/// A chain's type and hook.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChainKind {
-    /// "filter", "nat" or "route", for a base chain.
-    pub kind: Vec<u8>,
-    /// The hook of a base chain, NF_INET_* or NF_NETDEV_*.
-    pub hook: Option<u32>,
 }
 
 /// A set, unread, and its elements.
@@ -112,20 +102,6 @@ impl NfTables {
             }
         })?;
         Ok(rules)
-    }
-
-    /// Returns what a chain is.
-    ///
-    /// # Errors
-    /// Those of [`Netlink::request`].
-    pub fn chain(&mut self, family: u8, table: &[u8], chain: &[u8]) -> Result<ChainKind, NetlinkError> {
-        let replies = self.ask(GET_CHAIN, NLM_F_ACK, family, named(table, (3, chain)))?;
-        let Some(reply) = replies.first() else { return Ok(ChainKind::default()) };
-        let attributes = Attributes(&reply.attributes);
-        Ok(ChainKind {
-            kind: attributes.name(7).unwrap_or_default().to_vec(),
-            hook: attributes.nested(4).number(1),
-        })
     }
 
     /// Returns a set with its elements, up to a limit.

@@ -197,11 +197,6 @@ impl Flow {
         }
     }
 
-    /// Returns the flow's five-tuple.
-    pub fn tuple(&self) -> FiveTuple {
-        self.tuple
-    }
-
     /// Returns the traffic counters.
     pub fn counters(&self) -> FlowCounters {
         self.counters

@@ -172,11 +172,6 @@ impl FragmentReassembly {
         None
     }
 
-    /// Returns the memory in use, in bytes, by the estimate that [`MEMORY`] bounds.
-    pub fn held(&self) -> usize {
-        self.held
-    }
-
     fn begin(&mut self, now: Duration, key: &Key) -> Partial {
         self.begun += 1;
         Partial {
@@ -274,8 +269,8 @@ mod tests {
 
     fn insert(reassembly: &mut FragmentReassembly, now: Duration, packet: &[u8]) -> Option<Vec<u8>> {
         let whole = reassembly.insert(now, &ip::parse(packet, false).expect("our own packet"), packet);
-        assert!(reassembly.held() <= MEMORY);
-        assert_eq!(reassembly.held(), reassembly.datagrams.values().map(Partial::cost).sum::<usize>());
+        assert!(reassembly.held <= MEMORY);
+        assert_eq!(reassembly.held, reassembly.datagrams.values().map(Partial::cost).sum::<usize>());
         assert_eq!(reassembly.order.len(), reassembly.datagrams.len());
         whole
     }
@@ -313,7 +308,7 @@ mod tests {
             for at in [0, 8, 16, 24, 32, 40, 48, 56] {
                 assert_eq!(insert(&mut reassembly, AT, &piece(at, 8)), None, "{first:?} {second:?}");
             }
-            assert_eq!(reassembly.held(), DATAGRAM_COST);
+            assert_eq!(reassembly.held, DATAGRAM_COST);
         }
     }
 
@@ -350,7 +345,7 @@ mod tests {
             assert_eq!(insert(&mut reassembly, AT, &pieces[0]), None);
             assert_eq!(insert(&mut reassembly, AT + timeout, &pieces[1]), None);
             assert!(insert(&mut reassembly, AT + timeout, &pieces[0]).is_some());
-            assert_eq!(reassembly.held(), 0);
+            assert_eq!(reassembly.held, 0);
         }
     }
 
@@ -378,7 +373,7 @@ mod tests {
         for (offset, more, len) in [(65_528, false, 16), (0, true, 12), (8, true, 0), (65_512, false, 8)] {
             insert(&mut reassembly, AT, &packet(false, Fragment { id: 1, offset, more }, &bytes(len)));
         }
-        assert_eq!(reassembly.held(), 0);
+        assert_eq!(reassembly.held, 0);
     }
 
     #[test]

@@ -84,11 +84,6 @@ impl Filter {
         words::keyword(text.split_whitespace().next().unwrap_or_default()).is_some()
     }
 
-    /// Returns the expression as it was written.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
     /// Looks up the names of hosts, each once. `names` tells whether the resolver is asked. `known_here` returns
     /// addresses that are known without it.
     ///
