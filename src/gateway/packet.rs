@@ -3,6 +3,7 @@ use crate::{
     kernel::FlowKey,
     link::{ChecksumOffload, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Outgoing, Received, Segmentation},
     net::ip_protocol::{ICMP, ICMPV6, TCP, UDP},
+    segment,
     stack::ip::{self, Header, Malformed},
 };
 use std::net::SocketAddr;
@@ -132,8 +133,7 @@ fn quoted_flow(quote: &[u8], from: From) -> Option<FlowKey> {
 
 /// Returns a segment's or datagram's flow, and its remote end.
 fn ported(header: &Header, transport: &[u8], from: From) -> Option<(FlowKey, SocketAddr)> {
-    let [a, b, c, d]: [u8; 4] = *transport.first_chunk()?;
-    let (source, destination) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    let (source, destination) = segment::ports(transport)?;
     let (local, remote) = match from {
         From::Command => ends(header, from, source, destination),
         From::Peer => ends(header, from, destination, source),

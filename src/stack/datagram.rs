@@ -24,6 +24,7 @@ use crate::{
 };
 pub use inbox::Datagram;
 use inbox::Inbox;
+use smoltcp::wire::UdpPacket;
 use std::{
     collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
@@ -527,9 +528,10 @@ impl DatagramSocket {
         let template = &peer.template;
         let len = HEADER + payload.len();
         let mut udp = [0; HEADER];
-        udp[..2].copy_from_slice(&peer.tuple.local.port().to_be_bytes());
-        udp[2..4].copy_from_slice(&peer.tuple.remote.port().to_be_bytes());
-        udp[4..6].copy_from_slice(&(len as u16).to_be_bytes());
+        let mut header = UdpPacket::new_unchecked(&mut udp);
+        header.set_src_port(peer.tuple.local.port());
+        header.set_dst_port(peer.tuple.remote.port());
+        header.set_len(len as u16);
         let segmentation = (payload.len() > size).then_some((Segmentation::Udp, size as u16));
         let fits = segmentation.is_some() || template.header_len() + len <= peer.path.mtu;
         let offload = link.offloads().checksum && fits;
@@ -629,11 +631,11 @@ struct Ports {
 /// Parses a UDP packet. Returns its ports and payload if it is valid.
 fn parse<'a>(header: &ip::Header, bytes: &'a [u8], trusted: bool) -> Option<(Ports, &'a [u8])> {
     let fixed: &[u8; HEADER] = bytes.first_chunk()?;
-    let field = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
+    let fields = UdpPacket::new_unchecked(fixed);
     // Padding follows the length that the header gives.
-    let bytes = bytes.get(..usize::from(field(4)))?;
+    let bytes = bytes.get(..usize::from(fields.len()))?;
     let payload = bytes.get(HEADER..)?;
-    let valid = match (field(CHECKSUM), header.source) {
+    let valid = match (fields.checksum(), header.source) {
         (0, IpAddr::V4(_)) => true,
         // The checksum is mandatory in IPv6 (RFC 8200, section 8.1).
         (0, IpAddr::V6(_)) => false,
@@ -642,7 +644,7 @@ fn parse<'a>(header: &ip::Header, bytes: &'a [u8], trusted: bool) -> Option<(Por
             ip::pseudo_header(header.source, header.destination, UDP, bytes.len()).add(bytes).checksum() == 0
         }
     };
-    valid.then_some((Ports { source: field(0), destination: field(2) }, payload))
+    valid.then_some((Ports { source: fields.src_port(), destination: fields.dst_port() }, payload))
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200) headers.
 //!
 //! Received headers are parsed and checked, options and extension headers included. Every sent
-//! packet gets a fresh header. smoltcp never sees either: it speaks TCP between two placeholder
-//! addresses.
+//! packet gets a fresh header. smoltcp's packet types name the fields. Its checks stay out: they
+//! refuse a length of 0 (BIG TCP) and the cut packets that ICMP errors quote.
 use super::checksum::Sum;
 use crate::{
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     net::ip_protocol::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, MOBILITY, ROUTING},
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6FragmentHeader, Ipv6Packet};
+use std::net::{IpAddr, Ipv6Addr};
 
 pub use crate::net::ip_protocol::{ICMP, ICMPV6, TCP, UDP};
 
@@ -23,7 +24,7 @@ const FRAGMENT_HEADER: usize = 8;
 const MAX_EXTENSIONS: usize = 8;
 
 /// The place of a fragment in its datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fragment {
     /// The datagram's identification: 16 bits in IPv4, 32 in IPv6.
     pub id: u32,
@@ -92,7 +93,9 @@ pub fn parse(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
 
 fn parse_v4(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
     let fixed: &[u8; IPV4_HEADER] = packet.first_chunk().ok_or(Malformed::Truncated)?;
-    let header_len = usize::from(fixed[0] & 15) * 4;
+    // The fixed header is whole, so no getter panics.
+    let fields = Ipv4Packet::new_unchecked(fixed);
+    let header_len = usize::from(fields.header_len());
     if header_len < IPV4_HEADER {
         return Err(Malformed::HeaderLength(header_len));
     }
@@ -101,9 +104,7 @@ fn parse_v4(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
     if !cut && Sum::default().add(header).checksum() != 0 {
         return Err(Malformed::Checksum);
     }
-    let field = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
-    let address = |at: usize| Ipv4Addr::new(fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]);
-    let total = usize::from(field(2));
+    let total = usize::from(fields.total_len());
     let end = match total {
         // The field is 0 in coalesced frames that exceed it (BIG TCP).
         0 => packet.len(),
@@ -111,27 +112,23 @@ fn parse_v4(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
         _ if total > packet.len() && !cut => return Err(Malformed::Length),
         _ => total.min(packet.len()),
     };
-    let flags = field(6);
-    let (more, offset) = (flags & 0x2000 != 0, (flags & 0x1fff) * 8);
-    let fragment = (more || offset != 0).then_some(Fragment { id: field(4).into(), offset, more });
+    let (more, offset) = (fields.more_frags(), fields.frag_offset());
+    let fragment = (more || offset != 0).then_some(Fragment { id: fields.ident().into(), offset, more });
     Ok(Header {
-        source: address(12).into(),
-        destination: address(16).into(),
-        protocol: fixed[9],
+        source: fields.src_addr().into(),
+        destination: fields.dst_addr().into(),
+        protocol: fields.next_header().into(),
         transport: header_len,
         end,
         fragment,
-        hop_limit: fixed[8],
+        hop_limit: fields.hop_limit(),
     })
 }
 
 fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
     let fixed: &[u8; IPV6_HEADER] = packet.first_chunk().ok_or(Malformed::Truncated)?;
-    let address = |at: usize| -> Result<Ipv6Addr, Malformed> {
-        let bytes = fixed.get(at..at + 16).and_then(|b| <[u8; 16]>::try_from(b).ok());
-        bytes.map(Ipv6Addr::from).ok_or(Malformed::Truncated)
-    };
-    let payload = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+    let fields = Ipv6Packet::new_unchecked(fixed);
+    let payload = usize::from(fields.payload_len());
     let end = match IPV6_HEADER + payload {
         // Coalesced frames beyond 64 KB are jumbograms (RFC 2675, BIG TCP).
         IPV6_HEADER => packet.len(),
@@ -140,16 +137,16 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
     };
     let header = |protocol, transport, fragment| {
         Ok(Header {
-            source: address(8)?.into(),
-            destination: address(24)?.into(),
+            source: fields.src_addr().into(),
+            destination: fields.dst_addr().into(),
             protocol,
             transport,
             end,
             fragment,
-            hop_limit: fixed[7],
+            hop_limit: fields.hop_limit(),
         })
     };
-    let mut protocol = fixed[6];
+    let mut protocol = fields.next_header().into();
     let mut transport = IPV6_HEADER;
     let mut fragment = None;
     for _ in 0..=MAX_EXTENSIONS {
@@ -163,15 +160,15 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
             // The length counts 4-byte units, minus 2 (RFC 4302, section 2.2).
             AUTHENTICATION => len(2)?,
             FRAGMENT => {
-                let bytes: &[u8; 8] = extension.first_chunk().ok_or(Malformed::Truncated)?;
-                let word = u16::from_be_bytes([bytes[2], bytes[3]]);
-                let (offset, more) = (word & 0xfff8, word & 1 != 0);
+                let [_, _, fields @ ..]: &[u8; FRAGMENT_HEADER] =
+                    extension.first_chunk().ok_or(Malformed::Truncated)?;
+                let fields = Ipv6FragmentHeader::new_unchecked(fields);
+                let (offset, more) = (fields.frag_offset() * 8, fields.more_frags());
                 // An atomic fragment (RFC 6946) is a whole datagram.
                 if more || offset != 0 {
-                    let id = u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
-                    fragment = Some(Fragment { id, offset, more });
+                    fragment = Some(Fragment { id: fields.ident(), offset, more });
                 }
-                8
+                FRAGMENT_HEADER
             }
             _ => return header(protocol, transport, None),
         };
@@ -194,16 +191,16 @@ fn parse_v6(packet: &[u8], cut: bool) -> Result<Header, Malformed> {
 pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, len: usize) -> Sum {
     let sum = match (source, destination) {
         (IpAddr::V4(a), IpAddr::V4(b)) => Sum::default().add(&a.octets()).add(&b.octets()),
-        (a, b) => Sum::default().add(&to_v6(a)).add(&to_v6(b)),
+        (a, b) => Sum::default().add(&to_v6(a).octets()).add(&to_v6(b).octets()),
     };
     let len = (len as u32).to_be_bytes();
     sum.add(&len).add_word(protocol.into())
 }
 
-fn to_v6(address: IpAddr) -> [u8; 16] {
+fn to_v6(address: IpAddr) -> Ipv6Addr {
     match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
     }
 }
 
@@ -268,48 +265,58 @@ impl Template {
     pub fn write(&self, payload: usize, id: u16, fragmentation: Fragmentation, out: &mut [u8]) -> usize {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let (id, flags) = match fragmentation {
-                    Fragmentation::Forbidden => (id, 0x4000),
-                    Fragmentation::Allowed(id) => (id, 0),
-                    Fragmentation::Fragment(f) => {
-                        (f.id as u16, (f.offset / 8) | if f.more { 0x2000 } else { 0 })
-                    }
+                let mut header = Ipv4Packet::new_unchecked(&mut out[..IPV4_HEADER]);
+                header.set_version(4);
+                header.set_header_len(IPV4_HEADER as u8);
+                header.set_dscp(self.traffic_class >> 2);
+                header.set_ecn(self.traffic_class & 3);
+                header.set_total_len((IPV4_HEADER + payload) as u16);
+                let (id, place) = match fragmentation {
+                    Fragmentation::Forbidden => (id, Fragment::default()),
+                    Fragmentation::Allowed(id) => (id, Fragment::default()),
+                    Fragmentation::Fragment(fragment) => (fragment.id as u16, fragment),
                 };
-                let header = &mut out[..IPV4_HEADER];
-                header[0] = 0x45;
-                header[1] = self.traffic_class;
-                header[2..4].copy_from_slice(&((IPV4_HEADER + payload) as u16).to_be_bytes());
-                header[4..6].copy_from_slice(&id.to_be_bytes());
-                header[6..8].copy_from_slice(&flags.to_be_bytes());
-                header[8] = self.hop_limit;
-                header[9] = self.protocol;
-                header[10..12].fill(0);
-                header[12..16].copy_from_slice(&source.octets());
-                header[16..20].copy_from_slice(&destination.octets());
-                let checksum = Sum::default().add(header).checksum();
-                header[10..12].copy_from_slice(&checksum.to_be_bytes());
+                header.set_ident(id);
+                header.clear_flags();
+                header.set_dont_frag(fragmentation == Fragmentation::Forbidden);
+                header.set_more_frags(place.more);
+                header.set_frag_offset(place.offset);
+                header.set_hop_limit(self.hop_limit);
+                header.set_next_header(IpProtocol::from(self.protocol));
+                header.set_src_addr(source);
+                header.set_dst_addr(destination);
+                header.fill_checksum();
                 IPV4_HEADER
             }
             (source, destination) => {
-                let extension = match fragmentation {
-                    Fragmentation::Fragment(_) => 8,
-                    _ => 0,
+                let fragment = match fragmentation {
+                    Fragmentation::Fragment(fragment) => Some(fragment),
+                    _ => None,
                 };
-                let first = 6 << 28 | u32::from(self.traffic_class) << 20 | (self.flow_label & 0xf_ffff);
-                out[..4].copy_from_slice(&first.to_be_bytes());
-                out[4..6].copy_from_slice(&((extension + payload) as u16).to_be_bytes());
-                out[6] = self.protocol;
-                out[7] = self.hop_limit;
-                out[8..24].copy_from_slice(&to_v6(source));
-                out[24..40].copy_from_slice(&to_v6(destination));
-                if let Fragmentation::Fragment(f) = fragmentation {
-                    out[6] = FRAGMENT;
-                    out[40] = self.protocol;
-                    out[41] = 0;
-                    out[42..44].copy_from_slice(&(f.offset | u16::from(f.more)).to_be_bytes());
-                    out[44..48].copy_from_slice(&f.id.to_be_bytes());
+                let len = self.header_len() + fragment.map_or(0, |_| FRAGMENT_HEADER);
+                let (fixed, extension) = out[..len].split_at_mut(IPV6_HEADER);
+                let mut header = Ipv6Packet::new_unchecked(fixed);
+                header.set_version(6);
+                header.set_traffic_class(self.traffic_class);
+                header.set_flow_label(self.flow_label & 0xf_ffff);
+                header.set_payload_len((extension.len() + payload) as u16);
+                header.set_next_header(IpProtocol::from(if fragment.is_some() {
+                    FRAGMENT
+                } else {
+                    self.protocol
+                }));
+                header.set_hop_limit(self.hop_limit);
+                header.set_src_addr(to_v6(source));
+                header.set_dst_addr(to_v6(destination));
+                if let (Some(fragment), [next_header, reserved, fields @ ..]) = (fragment, extension) {
+                    (*next_header, *reserved) = (self.protocol, 0);
+                    fields.fill(0);
+                    let mut header = Ipv6FragmentHeader::new_unchecked(fields);
+                    header.set_frag_offset(fragment.offset / 8);
+                    header.set_more_frags(fragment.more);
+                    header.set_ident(fragment.id);
                 }
-                IPV6_HEADER + extension
+                len
             }
         }
     }
