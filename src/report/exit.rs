@@ -1,5 +1,5 @@
 //! The end of a run: the one line on stderr, the JSON object, and the exit status that scripts read.
-use super::{Error, Failure, JsonReport, Verdict};
+use super::{Error, Failure, JsonReport, ReportPlace, Verdict};
 use crate::{
     kernel,
     process::signals,
@@ -29,18 +29,27 @@ pub fn conclude(result: Result<(), Failure>, detailed: bool, report: Option<Json
         None => failure.map_or(Verdict::Done, |failure| failure.verdict),
     };
     let mut status = failure.and_then(|failure| failure.status).unwrap_or(verdict.status(detailed));
-    if let Some(failure) = failure.filter(|_| signal.is_none()) {
-        stderr::print_line(&format!("netkat: {}", text::one_line(&failure.message)));
+    // On standard error, the object has the line's place.
+    let line = report.as_ref().is_none_or(|report| !report.is_on(&ReportPlace::Stderr));
+    if let Some(failure) = failure.filter(|_| signal.is_none() && line) {
+        print_line(failure);
     }
     if let Some(report) = report {
         status = report.status(detailed).filter(|status| *status != 0).unwrap_or(status);
-        report.conclude(verdict, failure.map(|failure| failure.message.clone()));
+        if let Err(unwritten) = report.conclude(verdict, failure.map(|failure| failure.message.clone())) {
+            print_line(&unwritten);
+            status = status.max(unwritten.verdict.status(detailed));
+        }
     }
     stderr::finish();
     match signal {
         Some(signal) => die_by(signal),
         None => ExitCode::from(status),
     }
+}
+
+fn print_line(failure: &Failure) {
+    stderr::print_line(&format!("netkat: {}", text::one_line(&failure.message)));
 }
 
 /// Prints a document to standard output. Returns the exit status: a document that cannot be printed is a
@@ -55,10 +64,17 @@ pub fn print(document: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> ExitCod
     conclude(result, false, None)
 }
 
-/// Prints what is wrong with the arguments, and the JSON object if one is asked for. Returns the exit status. Nothing is
-/// set up yet that could be left behind, and signals have their usual effect.
-pub fn usage(words: String, report: Option<JsonReport>) -> ExitCode {
-    conclude(Err(Failure::usage(words)), false, report)
+/// Prints what is wrong with the arguments, and the JSON object at `place` if one is asked for. Returns the exit status.
+/// Nothing is set up yet that could be left behind, and signals have their usual effect.
+pub fn usage(words: String, place: Option<ReportPlace>) -> ExitCode {
+    let wrong = Failure::usage(words);
+    match place.map(JsonReport::to).transpose() {
+        Ok(report) => conclude(Err(wrong), false, report),
+        Err(unwritten) => {
+            print_line(&wrong);
+            conclude(Err(Failure { verdict: Verdict::Usage, ..unwritten }), false, None)
+        }
+    }
 }
 
 /// Ends the process as if `signal` had never been caught. The signal was only blocked, so its disposition

@@ -94,26 +94,32 @@ fn if_none_answers_each_address_is_told() {
         "fd77::2 shut\n10.77.0.2 shut\n10.77.0.50 gone\nfd77::50 gone\n192.0.2.1 far\nfd99::1 far\nfd77::50 mixed\n10.77.0.2 mixed\n",
     );
     for (name, status, words) in
-        [("shut", 4, "refused"), ("gone", 6, "no neighbour"), ("far", 6, "no route"), ("mixed", 4, "refused")]
+        [("shut", 4, "refused"), ("gone", 6, "no_neighbour"), ("far", 6, "no_route"), ("mixed", 4, "refused")]
     {
         for more in ["", "-4 "] {
             let output =
                 hosts.netkat(&pair.host, &format!("--json --exit-verdict -w 2 {more}{name} 5000")).run();
             assert_eq!(output.code(), Some(status), "{output}");
-            let lines: Vec<_> = output.stderr.lines().filter(|line| line.starts_with("netkat: ")).collect();
             let report = report(&output);
-            assert_eq!(report["verdict"], words, "{output}");
+            let plain = hosts.netkat(&pair.host, &format!("-w 2 {more}{name} 5000")).run();
+            let lines: Vec<_> = plain.stderr.lines().collect();
+            assert_eq!(
+                (&report["verdict"], &report["asked"]["host"]),
+                (&words.into(), &name.into()),
+                "{output}"
+            );
+            assert_eq!(output.stderr.lines().count(), 1, "the object alone: {output}");
             match more {
                 "" => {
-                    assert_eq!(lines.len(), 3, "{output}");
-                    assert!(lines[2].contains("none of its 2 addresses"), "{output}");
+                    assert_eq!(lines.len(), 3, "{plain}");
+                    assert!(lines[2].contains("none of its 2 addresses"), "{plain}");
                     let attempts = report["attempts"].as_array().expect("attempts");
                     assert!(attempts.iter().all(|attempt| attempt["error"].is_string()), "{output}");
                     assert_eq!(attempts.len(), 2, "{output}");
                 }
                 // A single address has its own error, as an address has.
                 _ => {
-                    assert_eq!(lines.len(), 1, "{output}");
+                    assert_eq!(lines.len(), 1, "{plain}");
                     assert!(report.get("attempts").is_none(), "{output}");
                 }
             }
