@@ -16,6 +16,7 @@ use serde::{Serialize, Serializer};
 use std::{
     io::{self, Write},
     net::SocketAddr,
+    ops::Not,
     path::Path,
     time::Duration,
 };
@@ -100,6 +101,9 @@ struct Route {
     source: String,
     next_hop: String,
     mtu: u32,
+    /// The interface is a pod's veth, so the node's rules see the packets.
+    #[serde(skip_serializing_if = "Not::not")]
+    pod_veth: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -216,6 +220,7 @@ impl JsonReport {
             source: ScopedIp::new(egress.source, interface.index).to_string(),
             next_hop: egress.next_hop.on(interface.index),
             mtu: egress.mtu,
+            pod_veth: egress.pod_veth,
         });
     }
 
