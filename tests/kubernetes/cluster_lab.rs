@@ -91,76 +91,78 @@ const NODES: [&str; 3] = ["control-plane", "worker", "worker2"];
 /// With policy Local only worker2 has the pod, which sees the client; a node's own packets are masqueraded, and go there
 /// from any node.
 const LOCAL: &[Row] = &[
-    ("control-plane", "ClusterIP", "", "control-plane"),
-    ("control-plane", "NodePort", "control-plane", "control-plane"),
-    ("control-plane", "NodePort", "worker", "timed out"),
-    ("control-plane", "NodePort", "worker2", "control-plane"),
-    ("control-plane", "LB", "", "control-plane"),
-    ("control-plane", "LB", "worker", "timed out"),
-    ("control-plane", "LB", "worker2", "control-plane"),
-    ("control-plane", "LB as", "worker", "timed out"),
-    ("control-plane", "LB as", "worker2", "outsider"),
-    ("worker", "ClusterIP", "", "worker"),
-    ("worker", "NodePort", "control-plane", "timed out"),
-    ("worker", "NodePort", "worker", "worker"),
-    ("worker", "NodePort", "worker2", "worker"),
-    ("worker", "LB", "", "worker"),
-    ("worker", "LB", "control-plane", "timed out"),
-    ("worker", "LB", "worker2", "worker"),
-    ("worker", "LB as", "control-plane", "timed out"),
-    ("worker", "LB as", "worker2", "outsider"),
-    ("worker2", "ClusterIP", "", "worker2"),
-    ("worker2", "NodePort", "control-plane", "timed out"),
-    ("worker2", "NodePort", "worker", "timed out"),
-    ("worker2", "NodePort", "worker2", "worker2"),
-    ("worker2", "LB", "", "worker2"),
-    ("worker2", "LB", "control-plane", "timed out"),
-    ("worker2", "LB", "worker", "timed out"),
-    ("worker2", "LB as", "control-plane", "timed out"),
-    ("worker2", "LB as", "worker", "timed out"),
+    ("control-plane", "cluster_ip", "", "control-plane"),
+    ("control-plane", "node_port", "control-plane", "control-plane"),
+    ("control-plane", "node_port", "worker", "timed_out"),
+    ("control-plane", "node_port", "worker2", "control-plane"),
+    ("control-plane", "load_balancer", "", "control-plane"),
+    ("control-plane", "load_balancer", "worker", "timed_out"),
+    ("control-plane", "load_balancer", "worker2", "control-plane"),
+    ("control-plane", "load_balancer as", "worker", "timed_out"),
+    ("control-plane", "load_balancer as", "worker2", "outsider"),
+    ("worker", "cluster_ip", "", "worker"),
+    ("worker", "node_port", "control-plane", "timed_out"),
+    ("worker", "node_port", "worker", "worker"),
+    ("worker", "node_port", "worker2", "worker"),
+    ("worker", "load_balancer", "", "worker"),
+    ("worker", "load_balancer", "control-plane", "timed_out"),
+    ("worker", "load_balancer", "worker2", "worker"),
+    ("worker", "load_balancer as", "control-plane", "timed_out"),
+    ("worker", "load_balancer as", "worker2", "outsider"),
+    ("worker2", "cluster_ip", "", "worker2"),
+    ("worker2", "node_port", "control-plane", "timed_out"),
+    ("worker2", "node_port", "worker", "timed_out"),
+    ("worker2", "node_port", "worker2", "worker2"),
+    ("worker2", "load_balancer", "", "worker2"),
+    ("worker2", "load_balancer", "control-plane", "timed_out"),
+    ("worker2", "load_balancer", "worker", "timed_out"),
+    ("worker2", "load_balancer as", "control-plane", "timed_out"),
+    ("worker2", "load_balancer as", "worker", "timed_out"),
 ];
 
 /// With policy Cluster the node that takes the packet answers, and the pods see that node. Of the nodes, only worker is in
 /// the balancer's source ranges, which hold for no NodePort.
 const TWO: &[Row] = &[
-    ("control-plane", "ClusterIP", "", "control-plane"),
-    ("control-plane", "NodePort", "control-plane", "control-plane"),
-    ("control-plane", "NodePort", "worker", "worker"),
-    ("control-plane", "NodePort", "worker2", "worker2"),
-    ("control-plane", "LB", "", "timed out"),
-    ("control-plane", "LB", "worker", "timed out"),
-    ("control-plane", "LB", "worker2", "timed out"),
-    ("control-plane", "LB as", "worker", "worker"),
-    ("control-plane", "LB as", "worker2", "worker2"),
-    ("worker", "ClusterIP", "", "worker"),
-    ("worker", "NodePort", "control-plane", "control-plane"),
-    ("worker", "NodePort", "worker", "worker"),
-    ("worker", "NodePort", "worker2", "worker2"),
-    ("worker", "LB", "", "worker"),
-    ("worker", "LB", "control-plane", "control-plane"),
-    ("worker", "LB", "worker2", "worker2"),
-    ("worker", "LB as", "control-plane", "control-plane"),
-    ("worker", "LB as", "worker2", "worker2"),
-    ("worker2", "ClusterIP", "", "worker2"),
-    ("worker2", "NodePort", "control-plane", "control-plane"),
-    ("worker2", "NodePort", "worker", "worker"),
-    ("worker2", "NodePort", "worker2", "worker2"),
-    ("worker2", "LB", "", "timed out"),
-    ("worker2", "LB", "control-plane", "timed out"),
-    ("worker2", "LB", "worker", "timed out"),
-    ("worker2", "LB as", "control-plane", "control-plane"),
-    ("worker2", "LB as", "worker", "worker"),
+    ("control-plane", "cluster_ip", "", "control-plane"),
+    ("control-plane", "node_port", "control-plane", "control-plane"),
+    ("control-plane", "node_port", "worker", "worker"),
+    ("control-plane", "node_port", "worker2", "worker2"),
+    ("control-plane", "load_balancer", "", "timed_out"),
+    ("control-plane", "load_balancer", "worker", "timed_out"),
+    ("control-plane", "load_balancer", "worker2", "timed_out"),
+    ("control-plane", "load_balancer as", "worker", "worker"),
+    ("control-plane", "load_balancer as", "worker2", "worker2"),
+    ("worker", "cluster_ip", "", "worker"),
+    ("worker", "node_port", "control-plane", "control-plane"),
+    ("worker", "node_port", "worker", "worker"),
+    ("worker", "node_port", "worker2", "worker2"),
+    ("worker", "load_balancer", "", "worker"),
+    ("worker", "load_balancer", "control-plane", "control-plane"),
+    ("worker", "load_balancer", "worker2", "worker2"),
+    ("worker", "load_balancer as", "control-plane", "control-plane"),
+    ("worker", "load_balancer as", "worker2", "worker2"),
+    ("worker2", "cluster_ip", "", "worker2"),
+    ("worker2", "node_port", "control-plane", "control-plane"),
+    ("worker2", "node_port", "worker", "worker"),
+    ("worker2", "node_port", "worker2", "worker2"),
+    ("worker2", "load_balancer", "", "timed_out"),
+    ("worker2", "load_balancer", "control-plane", "timed_out"),
+    ("worker2", "load_balancer", "worker", "timed_out"),
+    ("worker2", "load_balancer as", "control-plane", "control-plane"),
+    ("worker2", "load_balancer as", "worker", "worker"),
 ];
 
 /// Without endpoints each node rejects. Only iptables mode lets a node's own packets to the balancer leave.
 fn without_endpoints(layout: &str) -> Vec<Row> {
-    let of_balancer = if layout == "1.36-iptables" { "timed out" } else { "refused" };
+    let of_balancer = if layout == "1.36-iptables" { "timed_out" } else { "refused" };
     let mut rows = Vec::new();
     for from in NODES {
-        rows.push((from, "ClusterIP", "", "refused"));
-        rows.extend(NODES.map(|to| (from, "NodePort", to, if to == from { "refused" } else { "rejected" })));
-        rows.push((from, "LB", "", of_balancer));
-        rows.extend(NODES.into_iter().filter(|to| *to != from).map(|to| (from, "LB", to, "rejected")));
+        rows.push((from, "cluster_ip", "", "refused"));
+        rows.extend(NODES.map(|to| (from, "node_port", to, if to == from { "refused" } else { "rejected" })));
+        rows.push((from, "load_balancer", "", of_balancer));
+        rows.extend(
+            NODES.into_iter().filter(|to| *to != from).map(|to| (from, "load_balancer", to, "rejected")),
+        );
     }
     rows
 }

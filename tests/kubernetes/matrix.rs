@@ -146,12 +146,15 @@ fn reports_for_programs_and_expectations_from_a_file() {
     let wrong = cells.iter_mut().find(|cell| cell["ok"] == false).unwrap();
     assert_eq!(
         (&wrong["from"], &wrong["path"], &wrong["to"]),
-        (&json!("kind-worker"), &json!("LB"), &json!("b"))
+        (&json!("kind-worker"), &json!("load_balancer"), &json!("b"))
     );
     // What is known to be so is expected from then on: in the report, or in an entry by hand.
-    wrong["expected"] = json!({"outcomes": ["timed out"]});
+    wrong["expected"] = json!({"outcomes": ["timed_out"]});
     cluster.write("report", &report);
-    cluster.write("entry", &json!([{"path": "LB", "to": "b", "expected": {"outcomes": ["timed out"]}}]));
+    cluster.write(
+        "entry",
+        &json!([{"path": "load_balancer", "to": "b", "expected": {"outcomes": ["timed_out"]}}]),
+    );
     for file in ["report", "entry"] {
         let file = cluster.folder.join(file).display().to_string();
         all_as_expected(&cluster, &matrix(&cluster, &["--expect", &file]));
@@ -243,7 +246,8 @@ fn what_cannot_be_asked_is_told_before_a_pod_starts() {
 fn a_namespace_that_forbids_the_jobs_pods_is_told_with_the_label() {
     let cluster = two_nodes();
     cluster.put("forbids-pods", "");
-    let message = "Error creating: pods \"x\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces";
+    let message =
+        "Error creating: pods \"x\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces";
     cluster.write("events", &json!([{"reason": "FailedCreate", "message": message}]));
     let start = Instant::now();
     let output = matrix(&cluster, &[]);
