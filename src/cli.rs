@@ -495,10 +495,10 @@ pub struct Cli {
     #[arg(help_heading = COMPARISON, long, hide_short_help = true)]
     pub compare: bool,
 
-    /// With --compare: connect from this network namespace: of a process, of `ip netns`, or of a file
+    /// With --compare and --sniff: work in this network namespace: of a process, of `ip netns`, or of a file
     ///
-    /// The rules of both namespaces are watched, that one's and netkat's own: a pod's packets pass the node's rules,
-    /// too. Needs CAP_SYS_ADMIN.
+    /// --compare watches the rules of both namespaces, that one's and netkat's own: a pod's packets pass the node's
+    /// rules, too. Needs CAP_SYS_ADMIN.
     ///
     /// Example: netkat --compare --netns 4711 192.0.2.10 443
     #[arg(help_heading = COMPARISON, long, value_name = "PID|NAME|FILE", hide_short_help = true)]

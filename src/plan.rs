@@ -20,6 +20,7 @@ use crate::{
         Compare, Connect, DatagramConnect, DatagramListen, Listen, Run, Scan, Sniff, list_interfaces,
     },
     host::{
+        container,
         interface::{self, InterfaceError},
         resolve::{PortError, ResolveError},
     },
@@ -30,7 +31,7 @@ use crate::{
 };
 use asked::asked;
 use compare::compare;
-use flags::protocol;
+use flags::{enter_namespace, protocol};
 use listen::listen;
 use remote::{connect, scan};
 use run::run;
@@ -77,7 +78,11 @@ pub(crate) enum PlanError {
     NotLocal(ScopedIp, String),
     #[error("cannot listen on {0}: interface lo is down; try: ip link set lo up")]
     LoopbackDown(IpAddr),
-    #[error("cannot enter the network namespace {}: {error}; it needs CAP_SYS_ADMIN (run with sudo)", path.display())]
+    #[error(
+        "cannot enter the network namespace {}: {error}; it needs CAP_SYS_ADMIN ({})",
+        path.display(),
+        container::grant("SYS_ADMIN", &["SYS_ADMIN"]).unwrap_or_else(|| "run with sudo".to_owned())
+    )]
     Namespace { path: PathBuf, error: io::Error },
     #[error("cannot tell what process {pid} is: {error}")]
     Process { pid: u32, error: io::Error },
@@ -157,6 +162,7 @@ impl Plan {
 impl Command {
     fn new(cli: &Cli, report: &mut JsonReport) -> Result<Command, PlanError> {
         if cli.list_interfaces {
+            enter_namespace(cli)?;
             return Ok(Command::ListInterfaces);
         }
         check_line_form(cli)?;

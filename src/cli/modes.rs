@@ -186,7 +186,7 @@ const FLAGS: [(&str, Modes); 80] = [
     ("host_loopback", RUN),
     ("raw", RUN),
     ("compare", Modes(Compare as u16, "")),
-    ("netns", COMPARE),
+    ("netns", modes(&[Compare, Sniff], "--compare and --sniff")),
     ("cgroup", COMPARE),
     ("like", COMPARE),
     ("user", COMPARE),

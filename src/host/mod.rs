@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod conntrack;
+pub mod container;
 pub mod features;
 pub mod interface;
 pub mod memory;

@@ -21,6 +21,7 @@ use nix::errno::Errno;
 pub use netlink_packet_route::neighbour::NeighbourState;
 
 use super::{
+    container,
     interface::{self, Framing, InterfaceError},
     netlink::{Netlink, NetlinkError},
 };
@@ -107,8 +108,9 @@ pub enum NeighbourError {
     /// CAP_NET_ADMIN is missing.
     #[error(
         "could not make the kernel resolve {at} on {interface}: permission denied; \
-         needs CAP_NET_ADMIN (run with sudo)",
-        at = on_interface(*address, interface)
+         needs CAP_NET_ADMIN ({how})",
+        at = on_interface(*address, interface),
+        how = container::grant("NET_ADMIN", &["NET_ADMIN"]).unwrap_or_else(|| "run with sudo".to_owned())
     )]
     NotPermitted {
         /// The neighbour's address.

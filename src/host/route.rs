@@ -456,6 +456,8 @@ pub struct TableRoute {
     pub prefix: u8,
     /// Index of the output interface, the first of several.
     pub interface: u32,
+    /// The gateway if the network is not on-link, and has only one.
+    pub gateway: Option<IpAddr>,
     /// The source address that the route prefers.
     pub source: Option<IpAddr>,
     /// The metric; the lowest wins.
@@ -491,7 +493,8 @@ fn table_route(route: &RouteMessage, nowhere: IpAddr) -> Option<TableRoute> {
         return None;
     }
     let prefix = route.header.destination_prefix_length;
-    let mut found = TableRoute { destination: nowhere, prefix, interface: 0, source: None, metric: 0 };
+    let mut found =
+        TableRoute { destination: nowhere, prefix, interface: 0, gateway: None, source: None, metric: 0 };
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Destination(address) => found.destination = ip(address)?,
@@ -499,7 +502,7 @@ fn table_route(route: &RouteMessage, nowhere: IpAddr) -> Option<TableRoute> {
             RouteAttribute::MultiPath(hops) => found.interface = hops.first()?.interface_index,
             RouteAttribute::PrefSource(address) => found.source = ip(address),
             RouteAttribute::Priority(metric) => found.metric = *metric,
-            _ => {}
+            other => found.gateway = found.gateway.or_else(|| gateway(other)),
         }
     }
     (found.interface > 0).then_some(found)

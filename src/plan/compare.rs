@@ -1,7 +1,7 @@
 //! The plan of a comparison (`--compare`).
 use super::{
     PlanError,
-    flags::sandbox,
+    flags::{enter_namespace, sandbox},
     remote::{addresses, attempt, remote_target},
     scope::Scope,
     usage,
@@ -15,17 +15,12 @@ use crate::{
         Protocol,
         zone::{scoped, zone_of},
     },
-    process::{namespace, sandbox::Profile},
+    process::sandbox::Profile,
     report::JsonReport,
     runtime::EgressError,
 };
 use nix::unistd::{Uid, User, getgrouplist};
-use std::{
-    ffi::CString,
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{ffi::CString, fs, io, path::Path, time::Duration};
 
 /// Time of each path without -w.
 const WAIT: Duration = Duration::from_secs(3);
@@ -42,10 +37,7 @@ pub(super) fn compare(cli: &Cli, report: &mut JsonReport) -> Result<Compare, Pla
     };
     let identity = identity(cli)?;
     // Names are looked up from here; all else belongs to the namespace.
-    let node = match namespace(cli) {
-        Some(path) => namespace::enter(&path).map_err(|error| PlanError::Namespace { path, error })?,
-        None => None,
-    };
+    let node = enter_namespace(cli)?;
     let scope = Scope::new(cli)?;
     let attempt = attempt(cli, remote, source_port, &scope)?;
     let egress = match attempt.request.decide() {
@@ -78,19 +70,6 @@ fn is_refused(error: &EgressError) -> bool {
                 | RouteError::Blackhole(_)
         )
     )
-}
-
-/// Returns the file of the network namespace to connect from.
-fn namespace(cli: &Cli) -> Option<PathBuf> {
-    if let Some(pid) = cli.like {
-        return Some(PathBuf::from(format!("/proc/{pid}/ns/net")));
-    }
-    let text = cli.netns.as_deref()?;
-    Some(match text.parse::<u32>() {
-        Ok(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
-        Err(_) if text.contains('/') => PathBuf::from(text),
-        Err(_) => Path::new("/run/netns").join(text),
-    })
 }
 
 /// Returns whom the kernel's attempt is made as.

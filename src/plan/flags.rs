@@ -9,7 +9,10 @@ use crate::{
     },
     kernel::Backend,
     net::{MacAddr, Protocol},
-    process::sandbox::{Profile, Sandbox},
+    process::{
+        namespace,
+        sandbox::{Profile, Sandbox},
+    },
     recovery::Algorithm,
     runtime::{Groups, Setup},
     session::{Command, Policy},
@@ -22,7 +25,11 @@ use crate::{
     stack::Settings,
     stdio::StreamOptions,
 };
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    fs::File,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 /// Linux's TTL unless the administrator changes it (IPDEFTTL, linux/ip.h).
 const DEFAULT_TTL: u8 = 64;
@@ -51,6 +58,22 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         sink: sink(cli),
         sandbox: sandbox(cli, Profile::Relay),
     }
+}
+
+/// Enters the network namespace of --netns or --like with the calling thread. Returns the one that it leaves; `None`
+/// without these flags, or if it was there already.
+pub(super) fn enter_namespace(cli: &Cli) -> Result<Option<File>, PlanError> {
+    let of_process = |pid: u32| PathBuf::from(format!("/proc/{pid}/ns/net"));
+    let path = match (cli.like, cli.netns.as_deref()) {
+        (Some(pid), _) => of_process(pid),
+        (None, None) => return Ok(None),
+        (None, Some(text)) => match text.parse() {
+            Ok(pid) => of_process(pid),
+            Err(_) if text.contains('/') => PathBuf::from(text),
+            Err(_) => Path::new("/run/netns").join(text),
+        },
+    };
+    namespace::enter(&path).map_err(|error| PlanError::Namespace { path, error })
 }
 
 /// Returns what the process gives up once everything is open.

@@ -1,7 +1,7 @@
 //! The plan of a sniffer (`--sniff`, `--read`).
 use super::{
     PlanError,
-    flags::{family, feature_overrides, names, sandbox, text_options},
+    flags::{enter_namespace, family, feature_overrides, names, sandbox, text_options},
     scope::Scope,
     sniff_filter, usage,
 };
@@ -77,6 +77,9 @@ fn resolved(cli: &Cli, filter: Option<Filter>) -> Result<Option<Filter>, PlanErr
 
 /// Plans a live capture of one interface, or of all.
 fn live(cli: &Cli, name: Option<&str>, filter: Option<Filter>) -> Result<Source, PlanError> {
+    // Names are looked up from here; all else belongs to the namespace.
+    let filter = resolved(cli, filter)?;
+    enter_namespace(cli)?;
     let interface = live_interface(cli, name)?;
     let frames = match &interface {
         Some(interface) => Frames::Live {
@@ -85,7 +88,7 @@ fn live(cli: &Cli, name: Option<&str>, filter: Option<Filter>) -> Result<Source,
         },
         None => Frames::Any,
     };
-    let program = resolved(cli, filter)?.map(|filter| filter.compile(frames)).transpose()?;
+    let program = filter.map(|filter| filter.compile(frames)).transpose()?;
     Ok(Source::Live { interface, promiscuous: cli.promiscuous, program })
 }
 

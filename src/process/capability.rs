@@ -6,7 +6,7 @@ use std::{env, fmt, fs, io, os::unix::fs::MetadataExt, path::PathBuf};
 
 use caps::{CapSet, CapsHashSet, errors::CapsError};
 
-use crate::host::sysctl;
+use crate::host::{container, sysctl};
 
 /// Default of net.ipv4.ip_unprivileged_port_start (PROT_SOCK in the kernel's include/net/sock.h).
 const UNPRIVILEGED: u32 = 1024;
@@ -38,6 +38,17 @@ impl Capability {
         let set = caps::read(None, CapSet::Effective).map_err(CapabilityError::Unreadable)?;
         Ok(set.contains(&self.kernel())
             || self == Capability::Bpf && set.contains(&caps::Capability::CAP_SYS_ADMIN))
+    }
+
+    /// Returns the name without CAP_, as container engines have it.
+    fn name(self) -> &'static str {
+        match self {
+            Capability::NetRaw => "NET_RAW",
+            Capability::NetAdmin => "NET_ADMIN",
+            Capability::Bpf => "BPF",
+            Capability::NetBindService => "NET_BIND_SERVICE",
+            Capability::SysAdmin => "SYS_ADMIN",
+        }
     }
 
     fn kernel(self) -> caps::Capability {
@@ -95,6 +106,11 @@ pub enum CapabilityError {
 
 /// Returns what the user can do about a missing capability.
 fn remedy(missing: Capability) -> String {
+    let bind = (missing == Capability::NetBindService).then_some("NET_BIND_SERVICE");
+    let all: Vec<_> = ["NET_RAW", "NET_ADMIN", "BPF"].into_iter().chain(bind).collect();
+    if let Some(words) = container::grant(missing.name(), &all) {
+        return words;
+    }
     let path = env::current_exe().unwrap_or_else(|_| PathBuf::from("netkat"));
     let more = if missing == Capability::NetBindService { ",cap_net_bind_service" } else { "" };
     format!(

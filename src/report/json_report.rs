@@ -19,7 +19,7 @@ use crate::{
     text,
 };
 use serde::{Serialize, Serializer};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, ops::Not, path::Path, time::Duration};
 
 /// Maximum lines about addresses that could not be reached.
 const MAX_LINES: usize = 16;
@@ -97,6 +97,9 @@ struct Route {
     source: String,
     next_hop: String,
     mtu_bytes: u32,
+    /// The interface is a pod's veth, so the node's rules see the packets.
+    #[serde(skip_serializing_if = "Not::not")]
+    pod_veth: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -170,6 +173,7 @@ impl JsonReport {
             source: ScopedIp::new(egress.source, interface.index).to_string(),
             next_hop: egress.next_hop.on(interface.index),
             mtu_bytes: egress.mtu,
+            pod_veth: egress.pod_veth,
         });
     }
 

@@ -6,6 +6,7 @@
 //! With an assumed address, this host acts as one more host on the segment.
 use crate::{
     host::{
+        container,
         interface::{self, Framing, Interface, InterfaceError},
         metrics::Metrics,
         neighbour::{self, NeighbourState},
@@ -74,6 +75,8 @@ pub struct Egress {
     pub assumed: Option<LocalAddress>,
     /// The kind of the destination: [`Kind::Unicast`] past the routing table, unless it is a group.
     pub kind: Kind,
+    /// The packets leave a pod by its veth: the node's rules see them then.
+    pub pod_veth: bool,
     /// The egress as a sentence for the log.
     pub description: String,
 }
@@ -313,6 +316,7 @@ impl EgressRequest {
         };
         Ok(Egress {
             framing,
+            pod_veth: leaves_pod(&interface),
             source: route.source,
             next_hop: group.map_or(NextHopAddress::Ip(route.next_hop()), NextHopAddress::Mac),
             mtu: route.mtu,
@@ -381,6 +385,7 @@ impl EgressRequest {
         };
         Ok(Egress {
             framing: interface.framing()?,
+            pod_veth: leaves_pod(&interface),
             source,
             next_hop,
             mtu,
@@ -409,4 +414,9 @@ fn link_address(interface: &Interface, address: IpAddr) -> MacAddr {
         (Some("macvlan" | "macvtap"), Some(mac)) => mac,
         _ => MacAddr::locally_administered(address),
     }
+}
+/// Returns whether packets by this interface leave a pod.
+fn leaves_pod(interface: &Interface) -> bool {
+    // The file is read before the sandbox forbids it, whatever the first interface is.
+    container::has_pod_network() && interface.kind.as_deref() == Some("veth")
 }

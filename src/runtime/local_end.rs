@@ -137,6 +137,9 @@ fn complete<'a>(
     flows.sort_by_key(|(_, egress)| !matches!(egress.source, IpAddr::V6(v6) if v6.is_unicast_link_local()));
     for (_, egress) in &flows {
         log::info!("{}", egress.description);
+        if egress.pod_veth {
+            log::info!("{} is this pod's veth: the node's rules see its packets", egress.interface.name);
+        }
         add(&mut setup.local, egress.source);
         add_interface(&mut setup.interfaces, egress.interface.clone());
         setup.assumed = egress.assumed;

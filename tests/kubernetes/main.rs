@@ -1,17 +1,20 @@
 //! The tools for a real cluster, against a kubectl that stands in for one (tests/kubernetes/kubectl).
+mod cluster_lab;
 mod fake_loadbalancer;
+mod matrix;
 mod plugin;
 
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -30,7 +33,7 @@ impl Cluster {
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         ));
-        for part in ["bin", "services", "nodes", "pods", "created"] {
+        for part in ["bin", "services", "endpointslices", "nodes", "pods", "created"] {
             fs::create_dir_all(folder.join(part)).unwrap();
         }
         std::os::unix::fs::symlink(format!("{ROOT}/tests/kubernetes/kubectl"), folder.join("bin/kubectl"))
@@ -45,8 +48,7 @@ impl Cluster {
         let path = std::env::var("PATH").unwrap_or_default();
         command
             .env("PATH", format!("{}:{path}", self.folder.join("bin").display()))
-            .env("KUBECTL_STUB", &self.folder)
-            .env_remove("NETKAT_MANIFEST");
+            .env("KUBECTL_STUB", &self.folder);
         command
     }
 
@@ -59,6 +61,40 @@ impl Cluster {
 
     fn put(&self, file: &str, text: &str) {
         fs::write(self.folder.join(file), text).unwrap();
+    }
+
+    /// Puts a shell script in a program's place.
+    fn program(&self, name: &str, script: &str) {
+        let path = self.folder.join("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Runs the plugin to its end.
+    fn plugin(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut child = self
+            .script("kubectl-netkat")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A plugin that ends before it reads leaves a broken pipe, which is no matter here.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        child.wait_with_output().unwrap()
+    }
+
+    /// Returns the manifests that were created.
+    fn manifests(&self) -> Vec<Value> {
+        let text = |name: &String| fs::read_to_string(self.folder.join("created").join(name)).unwrap();
+        self.files("created").iter().map(|name| serde_json::from_str(&text(name)).unwrap()).collect()
+    }
+
+    /// Nothing of the plugin's is left in the cluster.
+    fn is_clean(&self) -> bool {
+        let left = |part| self.folder.join(part).exists() && !self.files(part).is_empty();
+        !left("pods") && !left("jobs")
     }
 
     fn remove(&self, file: &str) {
@@ -128,6 +164,14 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // Pods that a failed test has left behind.
+        for pod in self.files("pods") {
+            let text = fs::read_to_string(self.folder.join("pods").join(pod)).unwrap_or_default();
+            let pod: Value = serde_json::from_str(&text).unwrap_or_default();
+            if let Some(pid) = pod["pid"].as_i64() {
+                let _ = killpg(Pid::from_raw(pid as i32), Signal::SIGTERM);
+            }
+        }
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -149,8 +193,9 @@ impl Drop for Running {
 }
 
 fn node(name: &str, address: &str) -> Value {
-    json!({"kind": "Node", "metadata": {"name": name}, "status": {"addresses": [
-        {"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}]}})
+    json!({"kind": "Node", "metadata": {"name": name}, "spec": {}, "status": {
+        "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
+        "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}]}})
 }
 
 fn balanced() -> Value {
@@ -169,6 +214,16 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn what_is_expected_of_each_path() {
+    let output = Command::new(format!("{ROOT}/tests/kubernetes/expectations")).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
 /// The schemas come with a package of PyPI, which scripts/setup puts into target/venv.
 #[test]
 fn manifests_fit_kubernetes_schemas() {
@@ -179,10 +234,6 @@ fn manifests_fit_kubernetes_schemas() {
         eprintln!("SKIPPED: {python} has no kubernetes-validate; scripts/setup installs it into target/venv");
         return;
     }
-    let output = Command::new(python)
-        .arg(format!("{ROOT}/tests/kubernetes/manifests"))
-        .env("NETKAT", env!("CARGO_BIN_EXE_netkat"))
-        .output()
-        .unwrap();
+    let output = Command::new(python).arg(format!("{ROOT}/tests/kubernetes/manifests")).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
 }

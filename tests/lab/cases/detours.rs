@@ -1,6 +1,7 @@
 //! Past the routing table (--via): to addresses that this host has, too, through balancers that send the packet
 //! back to where it came from; and what is said when no way led there.
 use crate::support::{
+    files::SystemFile,
     netkat::netkat,
     payload::{MIB, Payload},
     peers::{Netcat, kernel_connects},
@@ -112,26 +113,30 @@ fn a_balancer_that_picks_the_client_itself_and_keeps_its_address() {
     server.wait(DEADLINE).check(&out);
 }
 
-/// The hint that a ClusterIP may be meant: for a private address to which only the default route leads, and for
-/// no other.
+/// The hints at silence: a private address to which only the default route leads may be a Service's, and the gateways
+/// of other routes are worth a --via; through --via, packets may have come back here.
 #[test]
-fn a_silent_address_behind_the_default_route_may_be_a_cluster_ip() {
+fn a_silent_address_of_a_service_has_a_hint() {
     lab!();
     let pair = Pair::new();
     for (family, v) in [(Family::V4, "-4"), (Family::V6, "-6")] {
         let via = pair.peer_address(family);
+        let node = at(family, "10.77.0.9", "fd77::9");
+        let pods = if family == Family::V4 { "10.244.2.0/24" } else { "fd96:244::/64" };
         pair.host.ip(&format!("{v} route add default via {via}"));
+        pair.host.ip(&format!("{v} route add {pods} via {node}"));
         pair.peer.ip(&format!("{v} route add blackhole default"));
         let known = at(family, "10.91.0.1", "fd91::1");
         pair.host.ip(&format!("{v} route add {known} via {via}"));
         let service = at(family, "10.96.0.1", "fd96::1");
-        let hint =
-            format!("; hint: only the default route leads to {service}; if it is a Service's ClusterIP");
+        let of_service = format!("; hint: only the default route leads to {service};");
+        let returned = format!("; hint: if {via} sends the packets back to this host");
         let cases = [
-            (service, String::new(), true),
-            (service, format!("--via {via}"), false),
-            (known, String::new(), false),
-            (at(family, "192.0.2.1", "2001:db8::1"), String::new(), false),
+            (service, String::new(), Some(&of_service)),
+            (service, format!("--via {via}"), (family == Family::V4).then_some(&returned)),
+            (service, format!("--via {via} --as {}", at(family, "10.77.0.70", "fd77::70")), None),
+            (known, String::new(), None),
+            (at(family, "192.0.2.1", "2001:db8::1"), String::new(), None),
         ];
         for (to, way, expected) in cases {
             // The message, and the JSON object in its place.
@@ -139,8 +144,38 @@ fn a_silent_address_behind_the_default_route_may_be_a_cluster_ip() {
                 let run = netkat(&pair.host, &format!("-w 0.2 {json}{way} {to} 80")).run();
                 assert!(run.code() == Some(1) && run.stderr.contains("timed out"), "{run}");
                 assert_eq!(run.stderr.lines().count(), 1, "{run}");
-                assert_eq!(run.stderr.contains("hint"), expected, "{way} {to}: {run}");
-                assert_eq!(run.stderr.contains(&hint), expected, "{run}");
+                assert_eq!(run.stderr.contains("hint"), expected.is_some(), "{way} {to}: {run}");
+                assert!(expected.is_none_or(|hint| run.stderr.contains(hint)), "{run}");
+                let names_node = run.stderr.contains(&format!("--via NODE, as {node}"));
+                assert_eq!(names_node, expected == Some(&of_service), "{run}");
+            }
+        }
+    }
+}
+
+/// A pod's veth is no way past the node's rules: -v, the hint and the JSON object say so; on the node's network, whose
+/// /etc/hosts has another head, nothing does.
+#[test]
+fn a_pod_is_told_that_the_nodes_rules_see_its_packets() {
+    lab!("unshare");
+    let pair = Pair::new();
+    pair.peer.ip("route add blackhole 10.91.0.1");
+    pair.peer.ip("-6 route add blackhole fd91::1");
+    for (head, pod) in [("file.", true), ("file (host network).", false)] {
+        let hosts = SystemFile::new("/etc/hosts", &format!("# Kubernetes-managed hosts {head}\n"));
+        for (family, v) in [(Family::V4, "-4"), (Family::V6, "-6")] {
+            let to = at(family, "10.91.0.1", "fd91::1");
+            pair.host.ip(&format!("{v} route replace {to} via {}", pair.peer_address(family)));
+            let hint = "hint: eth0 is this pod's veth";
+            for (options, words) in [
+                ("-v", ["eth0 is this pod's veth: the node's rules see its packets", hint]),
+                ("--json", ["\"pod_veth\":true", hint]),
+            ] {
+                let run = hosts.netkat(&pair.host, &format!("{options} -w 0.2 {to} 80")).run();
+                assert!(run.code() == Some(1) && run.stderr.contains("timed out"), "{run}");
+                for words in words {
+                    assert_eq!(run.stderr.contains(words), pod, "{words}: {run}");
+                }
             }
         }
     }

@@ -102,6 +102,18 @@ fn a_low_port_needs_its_capability() {
     server.wait_for_stderr("listening on");
 }
 
+/// A container gets capabilities from whoever starts it, not from sudo or setcap.
+#[test]
+fn a_pod_is_told_how_it_gets_a_capability() {
+    lab!("setpriv", "env");
+    let (pair, copy) = (Pair::new(), Copy::new("pod"));
+    let run = pair.host.command("env").arg("KUBERNETES_SERVICE_HOST=10.96.0.1").arg("setpriv").args(NOBODY);
+    let run = run.arg("--inh-caps=-all").arg(&copy.0).args(["10.77.0.2", "80"]).run();
+    let words = "(add them to the container: securityContext: {capabilities: {add: [NET_RAW, NET_ADMIN, BPF]}}, or \
+                 kubectl debug --profile=sysadmin)";
+    assert!(run.stderr.contains(words) && !run.stderr.contains("sudo"), "{run}");
+}
+
 /// The kernel binds nothing at an assumed address, so netkat asks as bind(2) would: in both families, for TCP and UDP,
 /// wherever a port of ours can be named.
 #[test]
@@ -133,7 +145,8 @@ fn a_low_port_of_an_assumed_address_needs_its_capability() {
             for line in lines(port) {
                 let refused = run(capabilities, &line).run();
                 assert_eq!(refused.code(), Some(1), "{line}: {refused}");
-                let said = format!("needs CAP_NET_BIND_SERVICE to hold port {port} (run with sudo");
+                let said =
+                    format!("needs CAP_NET_BIND_SERVICE to hold port {port} (no program here can have it");
                 assert!(refused.stderr.contains(&said), "{line}: {refused}");
             }
         };

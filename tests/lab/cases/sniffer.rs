@@ -217,6 +217,32 @@ fn all_interfaces_are_told_apart() {
     assert!(!promiscuous(&pair), "it goes with the sniffer");
 }
 
+/// As a node looks into a pod's namespace: interface, filter and packets are those of the other namespace.
+#[test]
+fn another_namespace_is_sniffed() {
+    lab!("python3");
+    let pair = Pair::new();
+    let file = Capture::new("netns");
+    pair.peer.ip("link add only-there type veth peer name its-end");
+    let (there, to) = (pair.peer.name(), file.0.display());
+    let listed = netkat(&pair.host, &format!("--sniff --netns {there} -D")).run();
+    assert!(listed.success() && listed.text().contains("only-there"), "{listed}");
+    let line = format!("--sniff -v --netns {there} -i eth0 --count 1 --pcap {to} udp and dst host 10.77.0.2");
+    let mut sniffer = netkat(&pair.host, &line).spawn();
+    sniffer.wait_for_stderr("listening on eth0");
+    let script = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.sendto(b'in', ('10.77.0.2', 9))";
+    pair.host.command("python3").args(["-c", script]).succeed();
+    let output = sniffer.wait(DEADLINE);
+    assert_eq!(output.code(), Some(0), "{output}");
+    // In the namespace that it was started in, the packet would have been sent.
+    assert_eq!(file.packets(Protocol::Udp), [(FrameDirection::Inbound, 2, false)], "{output}");
+    let absent = netkat(&pair.host, "--sniff --netns absent -i eth0").run();
+    assert!(
+        absent.stderr.contains("cannot enter the network namespace /run/netns/absent: No such file"),
+        "{absent}"
+    );
+}
+
 fn promiscuous(pair: &Pair) -> bool {
     let shown = pair.host.run("ip -d link show dev eth0").text();
     assert!(shown.contains("promiscuity"), "{shown}");

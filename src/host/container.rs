@@ -1,0 +1,70 @@
+//! The container that this process runs in: who made it, and whether it has a pod's network.
+
+use std::{env, fs, sync::OnceLock};
+
+use caps::CapSet;
+
+/// The first line of a pod's /etc/hosts where the pod has a network of its own (managedHostsHeader in
+/// pkg/kubelet/kubelet_pods.go); on the node's network, kubelet writes another one.
+const POD_HOSTS: &str = "# Kubernetes-managed hosts file.";
+
+/// Returns how a container is given the capabilities `wanted`, as NET_ADMIN, if no program in it can gain `missing`, one
+/// of them; `None` if sudo(8) or setcap(8) may help.
+pub fn grant(missing: &str, wanted: &[&str]) -> Option<String> {
+    // kubelet sets the variable in each container (getServiceEnvVarMap in pkg/kubelet/kubelet_pods.go).
+    let in_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    (in_pod || is_out_of_reach(missing)).then(|| words(in_pod, wanted))
+}
+
+/// Returns whether the bounding set lacks a capability, as that of a container does.
+fn is_out_of_reach(capability: &str) -> bool {
+    let kernel = format!("CAP_{capability}").parse::<caps::Capability>().ok();
+    kernel.is_some_and(|kernel| caps::has_cap(None, CapSet::Bounding, kernel).is_ok_and(|has| !has))
+}
+
+fn words(in_pod: bool, wanted: &[&str]) -> String {
+    if in_pod {
+        let list = wanted.join(", ");
+        format!(
+            "add them to the container: securityContext: {{capabilities: {{add: [{list}]}}}}, or kubectl debug \
+             --profile=sysadmin"
+        )
+    } else {
+        let flags: Vec<_> = wanted.iter().map(|name| format!("--cap-add {name}")).collect();
+        format!("no program here can have it; start the container with {}", flags.join(" "))
+    }
+}
+
+/// Returns whether this process is in a pod with a network of its own, whose packets the node's rules see. The first
+/// call reads a file.
+pub fn has_pod_network() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| fs::read_to_string("/etc/hosts").is_ok_and(|text| is_pods(&text)))
+}
+
+fn is_pods(hosts: &str) -> bool {
+    hosts.lines().next().is_some_and(|line| line.trim_end() == POD_HOSTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_on_the_nodes_network_is_none() {
+        assert!(is_pods("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
+        assert!(!is_pods("# Kubernetes-managed hosts file (host network).\n127.0.0.1\tlocalhost\n"));
+        assert!(!is_pods("127.0.0.1 localhost\n"));
+        assert!(!is_pods(""));
+    }
+
+    #[test]
+    fn pods_and_other_containers_are_given_capabilities_differently() {
+        let (pod, other) = (words(true, &["NET_RAW", "BPF"]), words(false, &["NET_RAW", "BPF"]));
+        assert!(pod.contains("add: [NET_RAW, BPF]") && pod.contains("--profile=sysadmin"), "{pod}");
+        assert_eq!(
+            other,
+            "no program here can have it; start the container with --cap-add NET_RAW --cap-add BPF"
+        );
+    }
+}
