@@ -153,7 +153,7 @@ impl Root {
         let group = metadata.gid() != 0;
         assert!(!group || Some(metadata.gid()) == self.group(), "another group");
         let capabilities = succeed(Command::new("getcap").arg(self.program()));
-        let three = THREE.split(',').all(|one| capabilities.contains(one)) && capabilities.contains("=ep");
+        let three = THREE.split(',').all(|one| capabilities.contains(one)) && capabilities.contains("=p");
         assert!(three || capabilities.is_empty(), "{capabilities}");
         Rights { mode: metadata.mode() & 0o7777, group, capable: three }
     }

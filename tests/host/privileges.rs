@@ -38,7 +38,7 @@ fn a_missing_capability_is_named() {
     assert!(matches!(error, CapabilityError::Missing { capability: Capability::NetAdmin, .. }));
     let message = error.to_string();
     let start = "needs CAP_NET_ADMIN to attach the ingress guard \
-                 (run with sudo, or: setcap cap_net_raw,cap_net_admin,cap_bpf+ep /";
+                 (run with sudo, or: setcap cap_net_raw,cap_net_admin,cap_bpf+p /";
     assert!(message.starts_with(start), "{message}");
 }
 
