@@ -4,10 +4,13 @@
 //! loudly where there is none. The size is the release's: scripts/package-static itself refuses a larger one.
 #[path = "support/namespace.rs"]
 mod namespace;
+#[path = "support/skipped.rs"]
+mod skipped;
 
 use caps::{CapSet, Capability};
 use namespace::Namespace;
 use nix::sched::{CloneFlags, unshare};
+use skipped::skipped;
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -36,11 +39,6 @@ fn binary() -> Option<PathBuf> {
         skipped("there is no static binary: run scripts/package-static");
     }
     found
-}
-
-/// Past libtest's capture.
-fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED static: {why}");
 }
 
 fn output(command: &mut Command) -> String {

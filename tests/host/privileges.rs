@@ -9,12 +9,12 @@ use netkat::{
 };
 use nix::unistd::geteuid;
 
-use crate::lab::skip;
+use crate::lab::skipped;
 
 #[test]
 fn a_missing_capability_is_named() {
     if !geteuid().is_root() {
-        return skip("needs capabilities to drop");
+        return skipped("needs capabilities to drop");
     }
     // Capabilities belong to a thread, so this one's loss hurts no other test.
     let dropped = thread::spawn(|| {

@@ -1,6 +1,8 @@
 //! The tools for a real cluster, against a kubectl that stands in for one (tests/kubernetes/kubectl).
 mod fake_loadbalancer;
 mod plugin;
+#[path = "../support/skipped.rs"]
+mod skipped;
 
 use serde_json::{Value, json};
 use std::fs;
@@ -176,7 +178,7 @@ fn manifests_fit_kubernetes_schemas() {
     let python = if Path::new(&python).exists() { python } else { "python3".to_owned() };
     let has_package = Command::new(&python).args(["-c", "import kubernetes_validate"]).output();
     if !has_package.is_ok_and(|o| o.status.success()) {
-        eprintln!("SKIPPED: {python} has no kubernetes-validate; scripts/setup installs it into target/venv");
+        skipped::skipped("no kubernetes-validate: run scripts/setup");
         return;
     }
     let output = Command::new(python)
