@@ -2,9 +2,11 @@
 //!
 //! Tests the file that NETKAT_STATIC names (scripts/test builds one for this), else the one in target/dist; says so
 //! loudly where there is none. The size is the release's: scripts/package-static itself refuses a larger one.
-#[path = "support/namespace.rs"]
+mod images;
+#[path = "../support/namespace.rs"]
 mod namespace;
-#[path = "support/skipped.rs"]
+mod release;
+#[path = "../support/skipped.rs"]
 mod skipped;
 
 use caps::{CapSet, Capability};
@@ -118,6 +120,10 @@ impl Lab {
         command.arg("chroot").arg(&self.root).arg("/netkat").args(arguments.split_whitespace());
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Running(child.unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+
+    fn host_name(&self) -> &str {
+        self.host.name()
     }
 
     /// Runs `work` in the peer's namespace.
