@@ -51,7 +51,7 @@ netkat_capabilities() {
         return 1
         ;;
     esac
-    setcap cap_net_raw,cap_net_admin,cap_bpf+ep "$2" || {
+    setcap cap_net_raw,cap_net_admin,cap_bpf+p "$2" || {
         netkat_revoke "$2"
         netkat_say "could not set file capabilities: only root can use it"
         return 1

@@ -3,12 +3,14 @@ use netkat::{
     cli::{self, Cli, NotRun},
     kernel,
     plan::Plan,
+    process::capability,
     report::{Failure, JsonReport, ReportPlace, exit, logging},
     stdio::stderr,
 };
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    capability::raise_permitted();
     if let Some(status) = kernel::serve_stand_in() {
         return status;
     }

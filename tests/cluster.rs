@@ -2,6 +2,9 @@
 //!
 //! `scripts/cluster-lab check` is the table; here it runs for the rules of each kube-proxy, in
 //! a lab of its own. Needs root for the network namespaces.
+#[path = "support/skipped.rs"]
+mod skipped;
+
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -41,7 +44,7 @@ fn text(output: &Output) -> String {
 fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: the lab cluster needs root (network namespaces)");
+        skipped::skipped("the lab cluster needs root (network namespaces)");
     }
     root
 }

@@ -100,7 +100,7 @@ With --no-shutdown, netkat sends no FIN until the peer has ended. With -q TIME, 
         "Privileges",
         "netkat needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF (CAP_SYS_ADMIN in its place before Linux 5.8), and CAP_NET_BIND_SERVICE for a local port below 1024. Run it with sudo, or let the members of a group run it:
   chown root:netkat netkat; chmod 750 netkat
-  setcap cap_net_raw,cap_net_admin,cap_bpf+ep netkat
+  setcap cap_net_raw,cap_net_admin,cap_bpf+p netkat
 For the package's netkat, CAPABILITIES=group in /etc/default/netkat does this. The members of that group can read everybody's traffic on this host, answer for its ports and impersonate other hosts.
 netkat gives up all capabilities as soon as everything is set up; where the guard is a clsact filter, CAP_NET_ADMIN stays, to remove it at the end. It goes on as the user who called sudo, else as nobody, opens no more files and makes only the system calls that it needs. It opens files and standard streams before that; new files have mode 0600. Processes of --exec and --sh-exec run as the user who called sudo, without any capability and without means to gain one; for their sake netkat's own file system and system calls stay open. With --no-sandbox, netkat gives up capabilities only.",
     ),

@@ -31,7 +31,10 @@ fn words(in_pod: bool, wanted: &[&str]) -> String {
         )
     } else {
         let flags: Vec<_> = wanted.iter().map(|name| format!("--cap-add {name}")).collect();
-        format!("no program here can have it; start the container with {}", flags.join(" "))
+        format!(
+            "no program here can have it; start the container with {}, or name it in the systemd service's CapabilityBoundingSet=",
+            flags.join(" ")
+        )
     }
 }
 
@@ -64,7 +67,8 @@ mod tests {
         assert!(pod.contains("add: [NET_RAW, BPF]") && pod.contains("--profile=sysadmin"), "{pod}");
         assert_eq!(
             other,
-            "no program here can have it; start the container with --cap-add NET_RAW --cap-add BPF"
+            "no program here can have it; start the container with --cap-add NET_RAW --cap-add BPF, or name it in the \
+             systemd service's CapabilityBoundingSet="
         );
     }
 }

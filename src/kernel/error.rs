@@ -117,7 +117,9 @@ fn suspicion() -> &'static str {
     let mut numbers = release.into_iter().flat_map(|text| text.split(['.', '-'])).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (5, 11) => {
-            "a container's seccomp profile may forbid bpf(2): allow it, or run outside of the container"
+            "a container's seccomp profile may forbid bpf(2): Docker's allows it with CAP_BPF since 23.0 and \
+             containerd's since 1.6.9, podman's does not everywhere; docker or podman run --security-opt seccomp=FILE \
+             takes another, such as netkat-run-seccomp.json of netkat's packages"
         }
         _ => {
             "a container's seccomp profile may forbid bpf(2), or the limit on locked memory may be too low \

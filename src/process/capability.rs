@@ -40,6 +40,8 @@ impl Capability {
             || self == Capability::Bpf && set.contains(&caps::Capability::CAP_SYS_ADMIN))
     }
 
+    const ALL: [Self; 5] = [Self::NetRaw, Self::NetAdmin, Self::Bpf, Self::NetBindService, Self::SysAdmin];
+
     /// Returns the name without CAP_, as container engines have it.
     fn name(self) -> &'static str {
         match self {
@@ -114,9 +116,24 @@ fn remedy(missing: Capability) -> String {
     let path = env::current_exe().unwrap_or_else(|_| PathBuf::from("netkat"));
     let more = if missing == Capability::NetBindService { ",cap_net_bind_service" } else { "" };
     format!(
-        "run with sudo, or: setcap cap_net_raw,cap_net_admin,cap_bpf{more}+ep {}, for all who can execute it",
+        "run with sudo, or: setcap cap_net_raw,cap_net_admin,cap_bpf{more}+p {}, for all who can execute it",
         path.display()
     )
+}
+
+/// Makes those of netkat's capabilities effective that are only permitted, as by setcap(8) with `+p`. A program
+/// with `+ep` does not start where one of its capabilities is outside the bounding set; one with `+p` does, and
+/// can name the missing one. Call it before the first other thread starts.
+pub fn raise_permitted() {
+    let raised = caps::read(None, CapSet::Permitted).and_then(|permitted| {
+        let effective = caps::read(None, CapSet::Effective)?;
+        let ours = Capability::ALL.map(Capability::kernel).into_iter().filter(|one| permitted.contains(one));
+        let all: CapsHashSet = effective.iter().copied().chain(ours).collect();
+        if all == effective { Ok(()) } else { caps::set(None, CapSet::Effective, &all) }
+    });
+    if let Err(error) = raised {
+        log::debug!("could not make the permitted capabilities effective: {error}");
+    }
 }
 
 /// Checks that the calling thread has `capability`; `purpose` completes the sentence "needs it to ...".

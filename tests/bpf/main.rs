@@ -7,3 +7,5 @@ mod model;
 mod random;
 mod run;
 mod size;
+#[path = "../support/skipped.rs"]
+mod skipped;

@@ -14,7 +14,7 @@ pub const REDIRECT: i32 = 7;
 pub fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: needs root to load eBPF programs");
+        crate::skipped::skipped("needs root to load eBPF programs");
     }
     root
 }

@@ -2,5 +2,7 @@
 mod errors;
 mod packets;
 mod programs;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod tcpdump;
 mod verdicts;

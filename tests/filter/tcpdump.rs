@@ -39,7 +39,7 @@ impl Drop for Capture {
 pub fn is_available() -> bool {
     match Command::new("tcpdump").arg("--version").output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            eprintln!("SKIPPED: tcpdump is not installed: run scripts/setup");
+            crate::skipped::skipped("tcpdump is not installed: run scripts/setup");
             false
         }
         _ => true,

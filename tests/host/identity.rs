@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::lab::skip;
+use crate::lab::skipped;
 
 const PRETENDED: &str = "NETKAT_TEST_PRETENDED";
 const TASK: &str = "NETKAT_TEST_TASK";
@@ -59,7 +59,7 @@ fn with(pretended: &str, task: &str) -> String {
 #[test]
 fn an_identity_that_was_only_pretended_is_noticed() {
     if !geteuid().is_root() {
-        return skip("needs root to give up");
+        return skipped("needs root to give up");
     }
     for task in ["relay", "processes"] {
         for (call, what) in

@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
+pub use crate::skipped::skipped;
 use namespace::Namespace;
-pub use namespace::skip;
 use netkat::{
     host::{
         interface,

@@ -11,3 +11,5 @@ mod privileges;
 mod routes;
 mod rules;
 mod sandbox;
+#[path = "../support/skipped.rs"]
+mod skipped;

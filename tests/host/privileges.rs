@@ -9,12 +9,12 @@ use netkat::{
 };
 use nix::unistd::geteuid;
 
-use crate::lab::skip;
+use crate::lab::skipped;
 
 #[test]
 fn a_missing_capability_is_named() {
     if !geteuid().is_root() {
-        return skip("needs capabilities to drop");
+        return skipped("needs capabilities to drop");
     }
     // Capabilities belong to a thread, so this one's loss hurts no other test.
     let dropped = thread::spawn(|| {
@@ -38,7 +38,7 @@ fn a_missing_capability_is_named() {
     assert!(matches!(error, CapabilityError::Missing { capability: Capability::NetAdmin, .. }));
     let message = error.to_string();
     let start = "needs CAP_NET_ADMIN to attach the ingress guard \
-                 (run with sudo, or: setcap cap_net_raw,cap_net_admin,cap_bpf+ep /";
+                 (run with sudo, or: setcap cap_net_raw,cap_net_admin,cap_bpf+p /";
     assert!(message.starts_with(start), "{message}");
 }
 

@@ -16,7 +16,7 @@ use netkat::{
     net::Protocol,
 };
 
-use crate::lab::{Lab, address, set, skip, to};
+use crate::lab::{Lab, address, set, skipped, to};
 
 #[test]
 fn a_neighbour_on_the_link_is_its_own_next_hop() {
@@ -274,7 +274,7 @@ fn a_route_for_one_source_only_is_found_where_the_kernel_finds_it() {
 fn a_vrf_device_stands_for_its_ports() {
     let Some(lab) = Lab::new() else { return };
     if let Err(error) = lab.try_us("link add vrf0 type vrf table 100") {
-        return skip(&format!("no VRF in this kernel: {error}"));
+        return skipped(&format!("no VRF in this kernel: {error}"));
     }
     lab.us("link set vrf0 up");
     lab.us("link set eth1 master vrf0");
@@ -381,7 +381,7 @@ fn routes_that_encapsulate_are_refused() {
         ("2001:db8:aa::/48 encap seg6 mode encap segs fc00::1", "2001:db8:aa::1"),
     ] {
         if let Err(error) = lab.try_us(&format!("route add {encapsulation} dev eth0")) {
-            skip(&format!("{encapsulation}: {error}"));
+            skipped(&format!("{encapsulation}: {error}"));
             continue;
         }
         let error = lab.refusal(&to(destination));

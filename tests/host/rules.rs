@@ -1,5 +1,5 @@
 //! Rules that translate a port, put in by each tool and read back natively.
-use crate::lab::{Lab, skip};
+use crate::lab::{Lab, skipped};
 use netkat::{
     host::rules::{self, LegacyTable},
     kernel,
@@ -41,7 +41,7 @@ fn legacy() -> Vec<LegacyTable> {
 /// Runs a program in our namespace with a text for its standard input; false where it is not there.
 fn feed(lab: &Lab, program: &str, arguments: &str, text: &str) -> bool {
     if !Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success()) {
-        skip(&format!("needs {program}"));
+        skipped(&format!("needs {program}"));
         return false;
     }
     let output = lab.inside(|| {

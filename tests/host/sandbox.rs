@@ -21,7 +21,7 @@ use std::{
     thread,
 };
 
-use crate::lab::skip;
+use crate::lab::skipped;
 
 const TASK: &str = "NETKAT_TEST_TASK";
 const FILE: &str = "NETKAT_TEST_FILE";
@@ -91,7 +91,7 @@ fn did(task: &str) -> String {
 #[test]
 fn a_run_can_use_what_is_open_and_nothing_else() {
     if !geteuid().is_root() {
-        return skip("needs root to give up");
+        return skipped("needs root to give up");
     }
     assert_eq!(did("relay"), "open file written, memory, netlink");
     assert_eq!(did("sniff"), "open file written, memory, netlink");
@@ -102,7 +102,7 @@ fn a_run_can_use_what_is_open_and_nothing_else() {
 #[test]
 fn processes_may_be_run_where_they_are_the_task() {
     if !geteuid().is_root() {
-        return skip("needs root to give up");
+        return skipped("needs root to give up");
     }
     let did = did("processes");
     for possible in ["file read", "program run", "thread", "UDP socket", "local socket"] {
@@ -115,7 +115,7 @@ fn processes_may_be_run_where_they_are_the_task() {
 #[test]
 fn a_refused_call_is_deadly_where_that_is_asked_for() {
     if !geteuid().is_root() {
-        return skip("needs root to give up");
+        return skipped("needs root to give up");
     }
     let output = inside_with("relay", "kill");
     assert_eq!(output.status.signal(), Some(Signal::SIGSYS as i32), "{output:?}");

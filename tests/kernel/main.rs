@@ -8,3 +8,5 @@ mod memory;
 mod namespace;
 mod neighbours;
 mod privileges;
+#[path = "../support/skipped.rs"]
+mod skipped;

@@ -49,7 +49,7 @@ pub fn backends() -> &'static [Backend] {
 pub fn has_tcx() -> bool {
     let has = query_tcx(1).is_ok();
     if !has {
-        eprintln!("SKIPPED for tcx: this kernel does not have it");
+        crate::skipped::skipped("tcx: this kernel does not have it");
     }
     has
 }

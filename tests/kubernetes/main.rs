@@ -3,6 +3,8 @@ mod cluster_lab;
 mod fake_loadbalancer;
 mod matrix;
 mod plugin;
+#[path = "../support/skipped.rs"]
+mod skipped;
 
 use serde_json::{Value, json};
 use std::fs;
@@ -231,7 +233,7 @@ fn manifests_fit_kubernetes_schemas() {
     let python = if Path::new(&python).exists() { python } else { "python3".to_owned() };
     let has_package = Command::new(&python).args(["-c", "import kubernetes_validate"]).output();
     if !has_package.is_ok_and(|o| o.status.success()) {
-        eprintln!("SKIPPED: {python} has no kubernetes-validate; scripts/setup installs it into target/venv");
+        skipped::skipped("no kubernetes-validate: run scripts/setup");
         return;
     }
     let output = Command::new(python).arg(format!("{ROOT}/tests/kubernetes/manifests")).output().unwrap();

@@ -8,4 +8,6 @@
 //!
 //! `cases` holds the cases, `support` the harness, `emulator` the link emulator (a program of its own).
 mod cases;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod support;

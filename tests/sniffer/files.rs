@@ -229,12 +229,12 @@ fn a_recorded_capture_shows_the_original_lines() {
                 assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
                 assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 21, "{tool}");
             }
-            Err(_) => eprintln!("SKIPPED: no {tool} here to open the file with"),
+            Err(_) => crate::skipped::skipped(&format!("no {tool} here to open the file with")),
         }
     }
     match Command::new("capinfos").arg("-M").arg(&file.0).output() {
         Ok(output) => assert!(output.status.success()),
-        Err(_) => eprintln!("SKIPPED: no capinfos here to open the file with"),
+        Err(_) => crate::skipped::skipped("no capinfos here to open the file with"),
     }
 }
 
@@ -327,7 +327,7 @@ fn wireshark_sees_direction_comment_and_drops() {
     tshark.args(["-n", "-T", "fields", "-E", "separator=|", "-r"]).arg(&file.0);
     tshark.args(fields.iter().flat_map(|field| ["-e", field]));
     let Ok(output) = tshark.output() else {
-        return eprintln!("SKIPPED: no tshark here to open the file with");
+        return crate::skipped::skipped("no tshark here to open the file with");
     };
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),

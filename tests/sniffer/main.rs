@@ -7,6 +7,8 @@ mod line;
 mod namespace;
 mod program;
 mod properties;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod streams;
 mod tap;
 mod tcpdump;

@@ -207,7 +207,7 @@ python3 "$1" "$0"
 #[test]
 fn indescribable_frames_are_counted_then_shown() {
     if !std::path::Path::new("/dev/net/tun").exists() {
-        return eprintln!("SKIPPED: no TUN devices here");
+        return crate::skipped::skipped("no TUN devices here");
     }
     let Some((output, _)) = run_in_namespace(UNDESCRIBED, "undescribed") else { return };
     let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

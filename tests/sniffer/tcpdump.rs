@@ -31,7 +31,7 @@ fn output(program: &str, name: &str, arguments: &[&str]) -> Option<String> {
     command.env("TZ", "UTC").args(arguments).arg("-r").arg(file);
     let output = match command.output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            eprintln!("SKIPPED: {program} is not installed: run scripts/setup");
+            crate::skipped::skipped(&format!("{program} is not installed: run scripts/setup"));
             return None;
         }
         output => output.expect("the program runs"),

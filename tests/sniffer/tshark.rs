@@ -56,7 +56,7 @@ fn tshark(path: &Path) -> Option<Vec<Vec<String>>> {
     let output = match command.output() {
         Ok(output) => output,
         Err(_) => {
-            eprintln!("SKIPPED: no tshark here to compare with");
+            crate::skipped::skipped("no tshark here to compare with");
             return None;
         }
     };
@@ -203,7 +203,7 @@ fn a_live_transfer_decodes_as_in_tshark() {
             let segments = compare(&file);
             assert!(segments.is_none_or(|segments| segments > 50), "{segments:?} segments");
         }
-        _ => eprintln!("SKIPPED: no network namespace with tcpdump to be had here (needs root)"),
+        _ => crate::skipped::skipped("no network namespace with tcpdump to be had here (needs root)"),
     }
     let _ = fs::remove_file(file.with_extension("pcap.log"));
     let _ = fs::remove_file(file);

@@ -4,6 +4,7 @@
 //! those of dead runs (SIGKILL runs no destructors).
 #![allow(dead_code, reason = "no test uses all of it")]
 
+use crate::skipped::skipped;
 use nix::{
     sched::{CloneFlags, setns},
     sys::signal::{SIGKILL, kill},
@@ -11,7 +12,6 @@ use nix::{
 };
 use std::{
     fs::{self, File},
-    io::Write,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{
@@ -51,7 +51,7 @@ impl Namespace {
         if geteuid().is_root() {
             return Some(Namespace::new(label));
         }
-        skip("needs root for network namespaces");
+        skipped("needs root for network namespaces");
         None
     }
 
@@ -104,12 +104,6 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         remove(&self.name);
     }
-}
-
-/// Says that a test is skipped, past libtest's capture, so that it is seen on success, too.
-pub fn skip(reason: &str) {
-    let name = thread::current().name().unwrap_or("?").to_owned();
-    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
 }
 
 /// Removes the namespaces of runs whose process is dead.

@@ -170,24 +170,50 @@ fn a_low_port_of_an_assumed_address_needs_its_capability() {
     }
 }
 
+/// With `+p` netkat makes its capabilities effective itself; with `+ep` the kernel does.
 #[test]
 fn file_capabilities_serve_an_ordinary_user() {
     lab!("setpriv", "setcap", "nc.openbsd");
     let (pair, copy) = (Pair::new(), Copy::new("file"));
     let path = copy.0.to_string_lossy().into_owned();
-    Command::new("setcap").args(["cap_net_raw,cap_net_admin,cap_bpf+ep", &path]).succeed();
     let out = Payload::short();
+    for family in Family::ALL {
+        let at = pair.peer_address(family);
+        for flags in ["ep", "p"] {
+            Command::new("setcap")
+                .arg(format!("cap_net_raw,cap_net_admin,cap_bpf+{flags}"))
+                .arg(&path)
+                .succeed();
+            let server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c.expect(&out));
+            let netkat = pair.host.command("setpriv").args(NOBODY).args([&path, &at.to_string(), "5000"]);
+            let client = netkat.input(out.input()).run();
+            assert_eq!((client.code(), client.stderr.as_str()), (Some(0), ""), "{flags}: {client}");
+            server.wait(DEADLINE).check(&out);
+        }
+    }
+}
+
+/// A container that lacks one of the file's capabilities: with `+p` netkat starts, and says what is missing and where to
+/// add it.
+#[test]
+fn a_capability_outside_the_bounding_set_is_named_with_its_remedy() {
+    lab!("setpriv", "setcap");
+    let (pair, copy) = (Pair::new(), Copy::new("bounded"));
     let at = pair.peer_address(Family::V4);
-    let server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c.expect(&out));
-    let client = pair
-        .host
-        .command("setpriv")
-        .args(NOBODY)
-        .args([&path, &at.to_string(), "5000"])
-        .input(out.input())
-        .run();
-    assert_eq!((client.code(), client.stderr.as_str()), (Some(0), ""), "{client}");
-    server.wait(DEADLINE).check(&out);
+    Command::new("setcap").arg("cap_net_raw,cap_net_admin,cap_bpf+p").arg(&copy.0).succeed();
+    for missing in NEEDED {
+        let rest: String =
+            NEEDED.iter().filter(|one| **one != missing).map(|one| format!(",+{one}")).collect();
+        let bounding = format!("--bounding-set=-all{rest}");
+        let name = missing.to_uppercase();
+        for user in [&NOBODY[..], &[]] {
+            let container = pair.host.command("setpriv").args(user).arg(&bounding).arg(&copy.0);
+            let refused = container.args([&at.to_string(), "5000"]).run();
+            assert_eq!(refused.code(), Some(1), "{refused}");
+            assert!(refused.stderr.contains(&format!("needs CAP_{name} to ")), "{refused}");
+            assert!(refused.stderr.contains(&format!("--cap-add {name}")), "{refused}");
+        }
+    }
 }
 
 /// A process's privileges, as /proc/PID/status shows them.

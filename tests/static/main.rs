@@ -2,12 +2,17 @@
 //!
 //! Tests the file that NETKAT_STATIC names (scripts/test builds one for this), else the one in target/dist; says so
 //! loudly where there is none. The size is the release's: scripts/package-static itself refuses a larger one.
-#[path = "support/namespace.rs"]
+mod images;
+#[path = "../support/namespace.rs"]
 mod namespace;
+mod release;
+#[path = "../support/skipped.rs"]
+mod skipped;
 
 use caps::{CapSet, Capability};
 use namespace::Namespace;
 use nix::sched::{CloneFlags, unshare};
+use skipped::skipped;
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -36,11 +41,6 @@ fn binary() -> Option<PathBuf> {
         skipped("there is no static binary: run scripts/package-static");
     }
     found
-}
-
-/// Past libtest's capture.
-fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED static: {why}");
 }
 
 fn output(command: &mut Command) -> String {
@@ -120,6 +120,10 @@ impl Lab {
         command.arg("chroot").arg(&self.root).arg("/netkat").args(arguments.split_whitespace());
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Running(child.unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+
+    fn host_name(&self) -> &str {
+        self.host.name()
     }
 
     /// Runs `work` in the peer's namespace.
