@@ -542,7 +542,7 @@ pub struct Cli {
     /// Use exit statuses that tell failures apart
     ///
     /// 3 timed out, 4 refused, 5 rejected by ICMP, 6 no route or neighbour, 7 missing privilege, 8 dropped
-    /// by this host's own egress; 1 remains for other failures. With --compare, 10 captured, 11 this host, 12
+    /// by this host's own egress, 9 name look-up failed; 1 remains for other failures. With --compare, 10 captured, 11 this host, 12
     /// only the kernel, 14 unknown. Without this flag every failure is 1, as nc's.
     #[arg(help_heading = REPORTS, long, hide_short_help = true)]
     pub exit_verdict: bool,

@@ -48,7 +48,7 @@
 //! | [`kernel`] | objects in the kernel, each a value that removes its object when it is dropped |
 //! | [`process`] | what this process is and gives up: identity, capabilities, sandbox, signals |
 //! | [`host`] | questions to the kernel, read-only |
-//! | [`net`], `text` | types that all share: addresses, protocols, five-tuples; text of others, made safe for a terminal |
+//! | [`net`], `text`, `json` | types that all share: addresses, protocols, five-tuples; text of others, made safe for a terminal; the frame of a JSON object |
 //!
 //! `unsafe` lives in [`link`] and [`kernel`] only.
 #![deny(unsafe_code)]
@@ -59,6 +59,7 @@ pub(crate) mod commands;
 pub(crate) mod diagnose;
 pub(crate) mod gateway;
 pub mod host;
+pub(crate) mod json;
 pub mod kernel;
 pub mod link;
 pub(crate) mod namespace;

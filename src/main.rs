@@ -44,5 +44,5 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, report: &mut JsonReport) -> Result<(), Failure> {
-    Plan::new(cli)?.run(report)
+    Plan::new(cli, report)?.run(report)
 }

@@ -1,6 +1,7 @@
 //! Types that all rooms share: protocols, link addresses, five-tuples, zones.
 pub mod zone;
 
+use serde::Serialize;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -8,7 +9,8 @@ use std::{
 };
 
 /// The transport protocols that netkat speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// RFC 9293.
     Tcp,

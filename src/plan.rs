@@ -1,6 +1,7 @@
 //! Planning: makes flags and the host's answers into a command that is ready to run.
 //!
 //! Everything is decided and checked here, before anything is opened.
+mod asked;
 mod compare;
 mod flags;
 mod forwards;
@@ -27,6 +28,7 @@ use crate::{
     runtime::EgressError,
     sniffer::filter::FilterError,
 };
+use asked::asked;
 use compare::compare;
 use flags::protocol;
 use listen::listen;
@@ -99,7 +101,7 @@ impl From<PlanError> for Failure {
         let verdict = match &error {
             PlanError::Usage(_) | PlanError::Port(_) | PlanError::Filter(_) => Verdict::Usage,
             PlanError::Egress(error) => error.into(),
-            PlanError::Resolve(ResolveError::NoAnswer { .. }) => Verdict::TimedOut,
+            PlanError::Resolve(_) => Verdict::Name,
             _ => Verdict::Failed,
         };
         let advice = match &error {
@@ -124,12 +126,13 @@ impl Plan {
         outputs::check(cli).map_err(|error| failure(cli, error))
     }
 
-    /// Plans what the flags ask for.
+    /// Plans what the flags ask for, and notes in `report` what that is.
     ///
     /// # Errors
     /// Wrong usage; a host, a port, an interface or a route that is not there.
-    pub fn new(cli: &Cli) -> Result<Plan, Failure> {
-        Command::new(cli).map(Plan).map_err(|error| failure(cli, error))
+    pub fn new(cli: &Cli, report: &mut JsonReport) -> Result<Plan, Failure> {
+        report.ask(asked(cli));
+        Command::new(cli, report).map(Plan).map_err(|error| failure(cli, error))
     }
 
     /// Runs the command, and notes in `report` how far it comes.
@@ -152,7 +155,7 @@ impl Plan {
 }
 
 impl Command {
-    fn new(cli: &Cli) -> Result<Command, PlanError> {
+    fn new(cli: &Cli, report: &mut JsonReport) -> Result<Command, PlanError> {
         if cli.list_interfaces {
             return Ok(Command::ListInterfaces);
         }
@@ -165,16 +168,16 @@ impl Command {
         }
         check_foreign_values(cli)?;
         if cli.compare {
-            return Ok(Command::Compare(Box::new(compare(cli)?)));
+            return Ok(Command::Compare(Box::new(compare(cli, report)?)));
         }
         if cli.scan {
-            return Ok(Command::Scan(scan(cli)?));
+            return Ok(Command::Scan(scan(cli, report)?));
         }
         Ok(match (cli.listen, protocol(cli)) {
-            (false, Protocol::Tcp) => Command::Connect(connect(cli)?),
+            (false, Protocol::Tcp) => Command::Connect(connect(cli, report)?),
             (true, Protocol::Tcp) => Command::Listen(listen(cli)?),
             (false, Protocol::Udp) => {
-                let Connect { target, wait, policy, .. } = connect(cli)?;
+                let Connect { target, wait, policy, .. } = connect(cli, report)?;
                 Command::DatagramConnect(DatagramConnect { target, wait, policy, delay: cli.delay })
             }
             (true, Protocol::Udp) => {

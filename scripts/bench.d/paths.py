@@ -56,7 +56,7 @@ class Paths:
         retransmitted = lab.retransmitted("here") - before
         if report:
             with report:
-                retransmitted = json.load(report)["traffic"]["segments_retransmitted"]
+                retransmitted = json.load(report)["traffic"]["retransmitted_segments"]
         values = self.values(lab, result["received"], size, result["seconds"], near)
         return {**values, "retransmitted": retransmitted}
 

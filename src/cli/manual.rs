@@ -22,12 +22,13 @@ const STATUS: Section = (
   1  failed; the line on stderr says how
   2  wrong usage
 With --exit-verdict, failures have statuses of their own; other failures stay 1:
-  3  timed out: no answer (of the name server, either), no client, or silence for --idle-timeout or --user-timeout
+  3  timed out: no answer, no client, or silence for --idle-timeout or --user-timeout
   4  refused: a reset answered, or with -u an ICMP port unreachable
   5  rejected: an ICMP error answered
   6  no route, or no neighbour
   7  a privilege is missing, or does not count in a user namespace (a rootless container)
   8  dropped by this host's own egress
+  9  name: the look-up of a host's name failed, or the name server did not answer
 With --compare, the status is 0 only where nothing differs; with --exit-verdict, the statuses above say how it fails beyond this host, and:
   10  captured: this host answers for the address
   11  this host: something here stops the kernel's connection
@@ -126,22 +127,24 @@ A filter that is not understood ends netkat with status 2 before anything is ope
     ),
     (
         "Report",
-        "--json prints one object on one line at the end; a step that was not reached is null. Times are in milliseconds.
-  verdict           done, timed out, refused, rejected, no route, no neighbour, missing privilege, dropped by own egress, interrupted, wrong usage, failed
-  error             the line on stderr
-  flow              local and remote address with port
-  route             interface, source, next_hop, mtu
-  timings           neighbour (ARP or neighbour discovery), connect, first_byte, close
-  discarded         segments dropped during the handshake because they answered nothing: how many segments, and the last of them
-  traffic           TCP: bytes_sent, bytes_received, invalid (a wrong checksum or header length), segments_sent, segments_retransmitted, smoothed_rtt, min_rtt
-  datagrams         -u: datagrams_sent, bytes_sent, datagrams_received, bytes_received, lost (the receive buffer was full), egress_drops, strangers, invalid
-  command           --run: ports, ports_refused, foreign (packets dropped as no flow's), lost_sending, lost_receiving (a receive buffer was full), flow_count, and flows, each with protocol, local, local_port, remote, packets_sent, bytes_sent, packets_received, bytes_received
-  exec_status       --exec, --sh-exec, --run: the process's status, or 128 + the number of the signal that ended it
-  kept_from_kernel  packets that the guard dropped before the kernel's own stack
-  clients           -k: the number of clients; each has an object of its own, on a line before, as soon as it is over
-  attempts          a host with several addresses: remote, verdict (null if another address won first) and error of each
-  listening         -l: protocol, addresses, port
-  ports             -z: address, port, protocol, state, failure (a verdict, or null) and error of each",
+        "--json prints an object on a line of its own. Every object has its schema, netkat's version and the time (RFC 3339, UTC, nanoseconds); the run's own comes last. Names end in their unit; a step that was not reached is null.
+  schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; packets: netkat.packet/1
+  asked                  what was asked: mode (connect, listen, scan, run, compare), host as typed, address, port or ports, protocol, command
+  verdict                done, timed_out, refused, rejected, no_route, no_neighbour, name (the look-up of a name failed), privilege, egress_dropped, interrupted, usage, failed
+  error                  the failure in words
+  flow                   local and remote address with port
+  route                  interface, source, next_hop, mtu_bytes
+  timings                name_ms (look-up of the host's name), neighbour_ms (ARP or neighbour discovery), connect_ms, first_byte_ms, close_ms
+  discarded              segments dropped during the handshake because they answered nothing: how many segments, and the last of them
+  traffic                TCP: sent_bytes, received_bytes, sent_segments, lost_segments, retransmitted_segments, invalid_segments (a wrong checksum or header length), spurious_retransmissions, timeouts, tail_probes, smoothed_rtt_ms, min_rtt_ms, congestion_control, congestion_window_bytes, bandwidth_bytes_per_second
+  datagrams              -u: sent_datagrams, sent_bytes, received_datagrams, received_bytes, lost_frames (the receive buffer was full), egress_dropped_datagrams, stranger_datagrams, invalid_datagrams
+  command                --run: held_ports, refused_ports, foreign_packets (dropped as no flow's), lost_sent_packets, lost_received_packets (a receive buffer was full), flow_count, and flows, each with protocol, local, local_port, remote, sent_packets, sent_bytes, received_packets, received_bytes
+  exec_status            --exec, --sh-exec, --run: the process's status, or 128 + the number of the signal that ended it
+  guard_dropped_packets  packets that the guard dropped before the kernel's own stack
+  clients                -k: the number of clients
+  attempts               a host with several addresses: remote, verdict (null if another address won first) and error of each
+  listening              -l: protocol, addresses, port
+  ports                  -z: address, port, protocol, state (open, closed, open_or_filtered, or a verdict), verdict, error, round_trip_ms of each",
     ),
     (
         "Packets",
@@ -162,7 +165,7 @@ A HOST's name stands for all its addresses, and with --read for those that the f
   not here         the SYN left this host as it was, and failed beyond it
   unknown          the kernel did not connect, and nothing was seen to stop it
 by names the place and the rule, which what it belongs to, kernel and raw how both paths ended, proof the evidence, try a command that shows more. What follows from positions and counters alone is marked (inferred). The server sees two connections that are reset. While the kernel's attempt lasts, a table netkat-trace-NUMBER marks its packets for tracing; it needs CAP_NET_ADMIN, the packet socket CAP_NET_RAW, and netkat's own path CAP_BPF. Rules of iptables-legacy are not traced but inferred from their counters, by rounds of 3 and 7 further connections; programs at tc and of control groups from the places where the packet was seen.
---json prints an object of its own, which docs/compare.schema.json describes.",
+--json prints an object of its own, which docs/schema/comparison.json describes.",
     ),
     (
         "Blocked outputs",

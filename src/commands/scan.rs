@@ -9,8 +9,8 @@ mod udp;
 use super::attempt::{Attempt, Opened, Origin, Target};
 use crate::{
     net::{Protocol, count, zone::ScopedIp},
-    report::{Error, JsonReport, Verdict},
-    runtime, session,
+    report::{Error, JsonReport, ProbedPort, Verdict},
+    runtime,
     stdio::{self, Writer},
 };
 use std::{
@@ -72,6 +72,7 @@ impl Scan {
             }
         }
         results.last = true;
+        results.report_failures();
         results.print()?;
         results.conclude()
     }
@@ -87,7 +88,7 @@ impl Scan {
             engine.enter_sandbox()?;
         }
         for (port, error) in std::mem::take(&mut origin.unreachable) {
-            results.note(origin.remote(port), Err(error));
+            results.note(origin.remote(port), Err(error), None);
         }
         ports.retain(|port| !results.known.contains_key(port));
         let probes = count(ports.len() as u64, "port");
@@ -118,13 +119,23 @@ struct Results<'r> {
     protocol: Protocol,
     report: &'r mut JsonReport,
     output: Writer,
-    known: HashMap<u16, (SocketAddr, Result<(), Error>)>,
+    known: HashMap<u16, Probed>,
     /// Failures at earlier addresses of ports that are tried again.
-    earlier: HashMap<u16, (SocketAddr, Result<(), Error>)>,
+    earlier: HashMap<u16, Probed>,
     /// Ports whose line is not printed yet.
     unprinted: VecDeque<u16>,
     /// No address follows: a failure is final.
     last: bool,
+}
+
+/// The result of a port.
+struct Probed {
+    at: SocketAddr,
+    result: Result<(), Error>,
+    /// From the only probe to its answer.
+    round_trip: Option<Duration>,
+    /// The port's own object is written.
+    reported: bool,
 }
 
 impl Results<'_> {
@@ -136,45 +147,62 @@ impl Results<'_> {
     }
 
     fn is_open(&self, port: u16) -> bool {
-        self.known.get(&port).is_some_and(|(_, result)| result.is_ok())
+        self.known.get(&port).is_some_and(|probed| probed.result.is_ok())
     }
 
-    fn note(&mut self, at: SocketAddr, result: Result<(), Error>) {
-        self.known.insert(at.port(), (at, result));
+    /// Notes the result of a port, and writes its object if the result is final.
+    fn note(&mut self, at: SocketAddr, result: Result<(), Error>, round_trip: Option<Duration>) {
+        let mut probed = Probed { at, result, round_trip, reported: false };
+        if probed.result.is_ok() || self.last {
+            probed.report(self.report, self.protocol);
+        }
+        self.known.insert(at.port(), probed);
+    }
+
+    /// Writes the objects of ports whose failure has become final, since no address follows.
+    fn report_failures(&mut self) {
+        for probed in self.known.values_mut() {
+            probed.report(self.report, self.protocol);
+        }
     }
 
     /// Prints final results, up to the first port without one.
     fn print(&mut self) -> Result<(), Error> {
         let mut lines = String::new();
-        while let Some((at, result)) = self.unprinted.front().and_then(|port| self.known.get(port))
-            && (result.is_ok() || self.last)
+        while let Some(probed) = self.unprinted.front().and_then(|port| self.known.get_mut(port))
+            && (probed.result.is_ok() || self.last)
         {
-            lines.push_str(&line(self.report, self.protocol, *at, result.as_ref().copied()));
+            lines.push_str(&probed.conclude(self.report, self.protocol));
             self.unprinted.pop_front();
         }
-        Ok(self.output.write_all(lines.as_bytes()).map_err(stdio::Error::Output)?)
+        self.write(&lines)
     }
 
     /// Prints every result so far, past the ports without one.
     fn print_known(&mut self) -> Result<(), Error> {
-        let known = |port| self.known.get(port).or_else(|| self.earlier.get(port));
-        let known = self.unprinted.iter().filter_map(known);
-        let lines: String = known
-            .map(|(at, result)| line(self.report, self.protocol, *at, result.as_ref().copied()))
-            .collect();
+        let mut lines = String::new();
+        for port in &self.unprinted {
+            if let Some(probed) = self.known.get_mut(port).or_else(|| self.earlier.get_mut(port)) {
+                lines.push_str(&probed.conclude(self.report, self.protocol));
+            }
+        }
+        self.write(&lines)
+    }
+
+    fn write(&mut self, lines: &str) -> Result<(), Error> {
         Ok(self.output.write_all(lines.as_bytes()).map_err(stdio::Error::Output)?)
     }
 
     /// Puts the failures of one address aside, since these ports are tried at the next.
     fn retry_failures(&mut self) {
-        self.earlier.extend(self.known.extract_if(|_, (_, result)| result.is_err()));
+        self.earlier.extend(self.known.extract_if(|_, probed| probed.result.is_err()));
     }
 
     /// Returns the result of all ports together.
     fn conclude(mut self) -> Result<(), Error> {
         let ports = self.known.len();
         let mut failures = Vec::with_capacity(ports);
-        for (_, (at, result)) in self.known.drain() {
+        for (_, Probed { at, result, .. }) in self.known.drain() {
             match result {
                 Ok(()) => return Ok(()),
                 Err(error) => failures.push((at, error)),
@@ -191,21 +219,24 @@ impl Results<'_> {
     }
 }
 
-/// Reports the result of a port, and returns its line.
-fn line(report: &mut JsonReport, protocol: Protocol, at: SocketAddr, result: Result<(), &Error>) -> String {
-    let state = state(result);
-    let line = format!("{} {}/{protocol} {state}\n", ScopedIp::from(at), at.port());
-    report.port(at, protocol, state, result);
-    line
-}
+impl Probed {
+    fn as_port(&self, protocol: Protocol) -> ProbedPort {
+        ProbedPort::new(self.at, protocol, self.result.as_ref().copied(), self.round_trip)
+    }
 
-/// Returns a port's state as its line names it.
-fn state(result: Result<(), &Error>) -> String {
-    match result {
-        Ok(()) => "open".to_owned(),
-        Err(Error::Session(session::Error::Rejected { error, .. })) => format!("rejected: {error}"),
-        Err(Error::Session(session::Error::PortUnreachable { .. })) => "closed".to_owned(),
-        Err(Error::Silent { .. }) => "open|filtered".to_owned(),
-        Err(error) => Verdict::from(error).to_string(),
+    /// Writes the port's own object, once.
+    fn report(&mut self, report: &mut JsonReport, protocol: Protocol) {
+        if !std::mem::replace(&mut self.reported, true) {
+            report.probed(&self.as_port(protocol));
+        }
+    }
+
+    /// Notes the port in the run's object, and returns its line.
+    fn conclude(&mut self, report: &mut JsonReport, protocol: Protocol) -> String {
+        self.report(report, protocol);
+        let port = self.as_port(protocol);
+        let line = format!("{port}\n");
+        report.port(port);
+        line
     }
 }

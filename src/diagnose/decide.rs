@@ -172,7 +172,7 @@ fn refusal_culprit(refusal: &Refusal, evidence: &Evidence) -> Culprit {
         ),
     };
     let culprit = Culprit::new(Action::NoPacket, kind, Certainty::Proven, place);
-    Culprit { remedy: Some(remedy), packet: Some("syn"), direction: Some("out"), ..culprit }
+    Culprit { remedy: Some(remedy), packet: Some(Subject::Syn), direction: Some("out"), ..culprit }
 }
 
 /// Returns what gave the SYN another destination.

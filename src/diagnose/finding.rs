@@ -1,8 +1,11 @@
 //! The finding: what stands in the way, and how sure that is.
+use super::Subject;
+use serde::Serialize;
 use std::net::SocketAddr;
 
 /// The first word of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Word {
     /// Both paths connected, and no address was translated.
     Same,
@@ -21,7 +24,7 @@ pub(crate) enum Word {
 }
 
 impl Word {
-    /// Returns the word as text and JSON have it.
+    /// Returns the word as text has it.
     pub fn text(self) -> &'static str {
         match self {
             Word::Same => "same",
@@ -36,7 +39,8 @@ impl Word {
 }
 
 /// An action on a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Action {
     Drop,
     Reject,
@@ -47,23 +51,9 @@ pub(crate) enum Action {
     NoPacket,
 }
 
-impl Action {
-    /// Returns the action as JSON has it.
-    pub fn text(self) -> &'static str {
-        match self {
-            Action::Drop => "drop",
-            Action::Reject => "reject",
-            Action::Translate => "translate",
-            Action::Queue => "queue",
-            Action::Steal => "steal",
-            Action::Refuse => "refuse",
-            Action::NoPacket => "no packet",
-        }
-    }
-}
-
 /// The kind of a culprit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum CulpritKind {
     NftRule,
     NftPolicy,
@@ -79,43 +69,14 @@ pub(crate) enum CulpritKind {
     Other,
 }
 
-impl CulpritKind {
-    /// Returns the kind as JSON has it.
-    pub fn text(self) -> &'static str {
-        match self {
-            CulpritKind::NftRule => "nft rule",
-            CulpritKind::NftPolicy => "nft policy",
-            CulpritKind::LegacyRule => "iptables-legacy rule",
-            CulpritKind::LegacyPolicy => "iptables-legacy policy",
-            CulpritKind::Route => "route",
-            CulpritKind::PolicyRule => "policy rule",
-            CulpritKind::ReversePathFilter => "rp_filter",
-            CulpritKind::Listener => "listener",
-            CulpritKind::TcProgram => "tc program",
-            CulpritKind::CgroupProgram => "cgroup program",
-            CulpritKind::Conntrack => "conntrack",
-            CulpritKind::Other => "other",
-        }
-    }
-}
-
 /// The certainty of a culprit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Certainty {
     /// Events about this very packet say so.
     Proven,
     /// Positions and counters leave nothing else.
     Inferred,
-}
-
-impl Certainty {
-    /// Returns the certainty as JSON has it.
-    pub fn text(self) -> &'static str {
-        match self {
-            Certainty::Proven => "proven",
-            Certainty::Inferred => "inferred",
-        }
-    }
 }
 
 /// A rule, program, route or other thing that acted on the packets. All names are foreign text, made safe for a
@@ -124,8 +85,7 @@ impl Certainty {
 pub(crate) struct Culprit {
     pub action: Action,
     pub kind: CulpritKind,
-    /// "syn", "syn-ack", "icmp error", "reset".
-    pub packet: Option<&'static str>,
+    pub packet: Option<Subject>,
     /// "out" or "in".
     pub direction: Option<&'static str>,
     /// The network namespace: "here", "pod", "node".

@@ -17,7 +17,7 @@ pub(crate) use evidence::{
     Evidence, KernelPath, LegacyEvidence, NeighbourState, Outcome, Programs, RawPath, Refused, Seen,
     SourceState, Space,
 };
-pub(crate) use finding::{Certainty, Culprit, Finding, Word};
+pub(crate) use finding::{Action, Certainty, Culprit, CulpritKind, Finding, Word};
 pub(crate) use legacy::Lineup;
 pub(crate) use observation::{Ends, Observation, RuleFacts, Step, join};
 pub(crate) use packet::Subject;

@@ -1,5 +1,6 @@
 //! The headers of a packet, as far as they tell one attempt's packets from others'.
 use crate::net::ip_protocol;
+use serde::Serialize;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Flags of a TCP header.
@@ -33,13 +34,15 @@ pub enum PacketKind {
 }
 
 /// A packet's part in an attempt to connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Subject {
     /// Our SYN.
     Syn,
     /// The answer to it.
     SynAck,
     /// An ICMP error that quotes the SYN.
+    #[serde(rename = "icmp_error")]
     Icmp,
     /// A reset that answers the SYN.
     Reset,

@@ -2,7 +2,7 @@
 use super::{
     PlanError,
     flags::sandbox,
-    remote::{attempt, remote_target},
+    remote::{addresses, attempt, remote_target},
     scope::Scope,
     usage,
 };
@@ -16,6 +16,7 @@ use crate::{
         zone::{scoped, zone_of},
     },
     process::{namespace, sandbox::Profile},
+    report::JsonReport,
     runtime::EgressError,
 };
 use nix::unistd::{Uid, User, getgrouplist};
@@ -30,12 +31,12 @@ use std::{
 const WAIT: Duration = Duration::from_secs(3);
 
 /// Plans a comparison.
-pub(super) fn compare(cli: &Cli) -> Result<Compare, PlanError> {
+pub(super) fn compare(cli: &Cli, report: &mut JsonReport) -> Result<Compare, PlanError> {
     let (host, port) = remote_target(cli)?;
     let port = resolve::port(port, Protocol::Tcp)?;
     let source_port =
         cli.source_port.as_deref().map(|port| resolve::port(port, Protocol::Tcp)).transpose()?;
-    let remotes = resolve::addresses(host, port, super::flags::family(cli), super::flags::names(cli))?;
+    let remotes = addresses(cli, host, port, report)?;
     let Some(remote) = remotes.first().copied() else {
         return usage(format!("{host} has no address"));
     };

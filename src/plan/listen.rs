@@ -183,7 +183,7 @@ fn network(text: &str) -> Result<Network, PlanError> {
 
 /// Returns address and port of `-l PORT`, `-l ADDRESS PORT`, `-l -p PORT`, `-l -p PORT ADDRESS`, `-l -s
 /// ADDRESS -p PORT`.
-fn listening_target(cli: &Cli) -> Result<(Option<&str>, &str), PlanError> {
+pub(super) fn listening_target(cli: &Cli) -> Result<(Option<&str>, &str), PlanError> {
     let (address, port) = match (cli.target.as_slice(), cli.source_port.as_deref()) {
         ([port], None) => (None, port.as_str()),
         ([address, port], None) => (Some(address.as_str()), port.as_str()),

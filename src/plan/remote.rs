@@ -8,25 +8,32 @@ use super::{
 use crate::{
     cli::Cli,
     commands::{Attempt, Connect, PROBE_BUFFER, Scan, Target},
-    host::{resolve, route::Query},
+    host::{
+        resolve::{self, ResolveError},
+        route::Query,
+    },
     net::zone::scoped,
-    report::Tried,
+    report::{JsonReport, Tried},
     runtime::{EgressRequest, NextHopAddress, Setup},
 };
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 /// Time to connect without -w.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 
 /// Plans a connection.
-pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
+pub(super) fn connect(cli: &Cli, report: &mut JsonReport) -> Result<Connect, PlanError> {
     let (host, port) = remote_target(cli)?;
     if resolve::ports(port, protocol(cli)).is_ok_and(|ports| ports.len() > 1) {
         return usage(format!("\"{port}\" is more than one port: add -z to probe them"));
     }
     let port = resolve::port(port, protocol(cli))?;
     Ok(Connect {
-        target: target(cli, host, port)?,
+        target: target(cli, host, port, report)?,
         wait: cli.wait.unwrap_or(CONNECT_WAIT),
         policy: policy(cli),
         command: command(cli)?,
@@ -35,10 +42,10 @@ pub(super) fn connect(cli: &Cli) -> Result<Connect, PlanError> {
 }
 
 /// Plans a scan.
-pub(super) fn scan(cli: &Cli) -> Result<Scan, PlanError> {
+pub(super) fn scan(cli: &Cli, report: &mut JsonReport) -> Result<Scan, PlanError> {
     let (host, ports) = remote_target(cli)?;
     let ports = resolve::ports(ports, protocol(cli))?;
-    let mut target = target(cli, host, ports.first().copied().unwrap_or_default())?;
+    let mut target = target(cli, host, ports.first().copied().unwrap_or_default(), report)?;
     for attempt in &mut target.attempts {
         attempt.setup.remotes.iter_mut().for_each(|remote| remote.set_port(0));
         attempt.setup.flows = ports.len();
@@ -75,13 +82,13 @@ pub(super) fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
 }
 
 /// Returns an IPv6 address without the brackets that URLs have.
-fn unbracketed(host: &str) -> &str {
+pub(super) fn unbracketed(host: &str) -> &str {
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     inner.filter(|inner| inner.contains(':')).unwrap_or(host)
 }
 
 /// Returns the addresses of the host: those to try, and those that flags for one family exclude, with the reason.
-fn target(cli: &Cli, host: &str, port: u16) -> Result<Target, PlanError> {
+fn target(cli: &Cli, host: &str, port: u16, report: &mut JsonReport) -> Result<Target, PlanError> {
     // Port 0 is any, as without -p.
     let source_port = cli
         .source_port
@@ -89,7 +96,7 @@ fn target(cli: &Cli, host: &str, port: u16) -> Result<Target, PlanError> {
         .map(|p| resolve::local_port(p, protocol(cli)))
         .transpose()?
         .filter(|p| *p != 0);
-    let remotes = resolve::addresses(host, port, family(cli), names(cli))?;
+    let remotes = addresses(cli, host, port, report)?;
     let scope = Scope::new(cli)?;
     let (mut attempts, mut unusable, mut wrong) = (Vec::with_capacity(remotes.len()), Vec::new(), None);
     let several = remotes.len() > 1;
@@ -111,6 +118,21 @@ fn target(cli: &Cli, host: &str, port: u16) -> Result<Target, PlanError> {
         return usage(words);
     }
     Ok(Target { host: host.to_owned(), attempts: interleaved(attempts), unusable })
+}
+
+/// Returns the addresses of the host, and notes how long the look-up of a name took.
+pub(super) fn addresses(
+    cli: &Cli,
+    host: &str,
+    port: u16,
+    report: &mut JsonReport,
+) -> Result<Vec<SocketAddr>, ResolveError> {
+    let start = Instant::now();
+    let found = resolve::addresses(host, port, family(cli), names(cli));
+    if matches!(resolve::literal(host, port), Err(ResolveError::NotNumeric(_))) {
+        report.looked_up(start.elapsed());
+    }
+    found
 }
 
 /// Returns attempts of both families in turn, of either in its order (RFC 8305, section 4, with a First Address Family

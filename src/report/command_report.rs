@@ -11,14 +11,14 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct CommandRun {
     /// Ports held on this host.
-    ports: u64,
+    held_ports: u64,
     /// Ports that this host used and the command asked for.
-    ports_refused: u64,
+    refused_ports: u64,
     /// Packets of the command's that were dropped as no flow's.
-    foreign: u64,
+    foreign_packets: u64,
     /// Packets from the command, and to it, that found a receive buffer full.
-    lost_sending: u32,
-    lost_receiving: u32,
+    lost_sent_packets: u32,
+    lost_received_packets: u32,
     /// Number of flows, of which `flows` has the first 10,000.
     flow_count: u64,
     flows: Vec<CommandFlow>,
@@ -31,16 +31,16 @@ struct CommandFlow {
     /// The port; of an echo request, the identifier.
     local_port: u16,
     remote: SocketAddr,
-    packets_sent: u64,
-    bytes_sent: u64,
-    packets_received: u64,
-    bytes_received: u64,
+    sent_packets: u64,
+    sent_bytes: u64,
+    received_packets: u64,
+    received_bytes: u64,
 }
 
 impl From<&Flow> for CommandFlow {
     fn from(flow: &Flow) -> CommandFlow {
-        let Traffic { packets: packets_sent, bytes: bytes_sent } = flow.sent;
-        let Traffic { packets: packets_received, bytes: bytes_received } = flow.received;
+        let Traffic { packets: sent_packets, bytes: sent_bytes } = flow.sent;
+        let Traffic { packets: received_packets, bytes: received_bytes } = flow.received;
         CommandFlow {
             protocol: match flow.key.protocol {
                 ip_protocol::TCP => "tcp",
@@ -50,10 +50,10 @@ impl From<&Flow> for CommandFlow {
             local: flow.key.local.ip(),
             local_port: flow.key.local.port(),
             remote: flow.remote,
-            packets_sent,
-            bytes_sent,
-            packets_received,
-            bytes_received,
+            sent_packets,
+            sent_bytes,
+            received_packets,
+            received_bytes,
         }
     }
 }
@@ -61,15 +61,15 @@ impl From<&Flow> for CommandFlow {
 impl JsonReport {
     /// Notes the end of a command.
     pub(crate) fn command(&mut self, outcome: &Outcome) {
-        self.kept_from_kernel = Some(outcome.kept);
+        self.guard_dropped_packets = Some(outcome.kept);
         self.exec_status = Some(outcome.status);
-        let [lost_sending, lost_receiving] = outcome.lost;
+        let [lost_sent_packets, lost_received_packets] = outcome.lost;
         self.command = Some(CommandRun {
-            lost_sending,
-            lost_receiving,
-            ports: outcome.ports,
-            ports_refused: outcome.refused,
-            foreign: outcome.foreign,
+            lost_sent_packets,
+            lost_received_packets,
+            held_ports: outcome.ports,
+            refused_ports: outcome.refused,
+            foreign_packets: outcome.foreign,
             flow_count: outcome.flows,
             flows: outcome.reported.iter().map(CommandFlow::from).collect(),
         });

@@ -1,4 +1,4 @@
-//! The outcome of a comparison (`--compare`), as text and as JSON (docs/compare.schema.json).
+//! The outcome of a comparison (`--compare`), as text and as JSON (docs/schema/comparison.json).
 mod object;
 mod text;
 

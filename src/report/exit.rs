@@ -30,17 +30,24 @@ pub fn conclude(result: Result<(), Failure>, detailed: bool, report: Option<Json
     };
     let mut status = failure.and_then(|failure| failure.status).unwrap_or(verdict.status(detailed));
     if let Some(failure) = failure.filter(|_| signal.is_none()) {
-        stderr::print_line(&format!("netkat: {}", text::one_line(&failure.message)));
+        print_line(failure);
     }
     if let Some(report) = report {
         status = report.status(detailed).filter(|status| *status != 0).unwrap_or(status);
-        report.conclude(verdict, failure.map(|failure| failure.message.clone()));
+        if let Err(unwritten) = report.conclude(verdict, failure.map(|failure| failure.message.clone())) {
+            print_line(&unwritten);
+            status = status.max(unwritten.verdict.status(detailed));
+        }
     }
     stderr::finish();
     match signal {
         Some(signal) => die_by(signal),
         None => ExitCode::from(status),
     }
+}
+
+fn print_line(failure: &Failure) {
+    stderr::print_line(&format!("netkat: {}", text::one_line(&failure.message)));
 }
 
 /// Prints a document to standard output. Returns the exit status: a document that cannot be printed is a

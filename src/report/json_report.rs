@@ -1,7 +1,14 @@
 //! The outcome of a run as JSON (`--json`): one object on one line, for success and failure alike. With
-//! `-k`, each client has an object of its own, written when it disconnects.
-use super::{Comparison, Error, Failure, Tried, Verdict, command_report::CommandRun};
+//! `-k`, each client has an object of its own, written when it disconnects; with `-z`, each port, as soon as it is
+//! known.
+use super::{
+    Asked, Comparison, Error, Failure, Mode, ProbedPort, Tried, Verdict,
+    command_report::CommandRun,
+    counters::{Datagrams, Timings, Traffic},
+    destination::Destination,
+};
 use crate::{
+    json::Schema,
     net::{
         FiveTuple, Protocol,
         zone::{self, ScopedIp},
@@ -9,27 +16,23 @@ use crate::{
     runtime::{Egress, children::Ended},
     session::{self, Summary, datagrams::DatagramSummary, server::ClosedClient},
     stack::Discards,
-    stdio::{Writer, stderr},
     text,
 };
 use serde::{Serialize, Serializer};
-use std::{
-    io::{self, Write},
-    net::SocketAddr,
-    path::Path,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 /// Maximum lines about addresses that could not be reached.
 const MAX_LINES: usize = 16;
 
-/// A JSON object that the run fills in step by step; a step that was not reached stays null. Times are in
-/// milliseconds.
+/// The body of an object that the run fills in step by step; a step that was not reached stays null.
 #[derive(Debug, Default, Serialize)]
 pub struct JsonReport {
-    /// Where the object is written; `None` without --json.
+    /// Where the objects are written; `None` without --json.
     #[serde(skip)]
-    output: Option<Destination>,
+    destination: Option<Destination>,
+    /// Left out for wrong usage that the parser found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<Asked>,
     verdict: Option<Verdict>,
     /// The failure's message.
     error: Option<String>,
@@ -42,7 +45,7 @@ pub struct JsonReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     datagrams: Option<Datagrams>,
     /// Packets that the guard dropped before the kernel's stack.
-    pub(super) kept_from_kernel: Option<u64>,
+    pub(super) guard_dropped_packets: Option<u64>,
     /// Status of the process of --exec or --run, as a shell reports it: 128 + the number of the signal that ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exec_status: Option<u8>,
@@ -72,12 +75,6 @@ pub struct JsonReport {
     ports: Vec<ProbedPort>,
 }
 
-#[derive(Debug)]
-enum Destination {
-    Stderr,
-    File { file: Writer, name: String },
-}
-
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Addresses {
     /// Null until netkat has a local port.
@@ -89,7 +86,7 @@ struct Addresses {
 
 #[derive(Clone, Debug, Serialize)]
 struct Listening {
-    protocol: &'static str,
+    protocol: Protocol,
     addresses: Vec<String>,
     port: u16,
 }
@@ -99,65 +96,7 @@ struct Route {
     interface: String,
     source: String,
     next_hop: String,
-    mtu: u32,
-}
-
-#[derive(Clone, Debug, Default, Serialize)]
-struct Timings {
-    /// Resolution of the next hop's link address, by ARP or neighbour discovery.
-    #[serde(serialize_with = "milliseconds")]
-    neighbour: Option<Duration>,
-    /// From the first SYN to the end of the handshake.
-    #[serde(serialize_with = "milliseconds")]
-    connect: Option<Duration>,
-    /// From the end of the handshake, or from the start where there is none, to the peer's first data.
-    #[serde(serialize_with = "milliseconds")]
-    first_byte: Option<Duration>,
-    /// From the end of the handshake, or from the start where there is none, to the end.
-    #[serde(serialize_with = "milliseconds")]
-    close: Option<Duration>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Traffic {
-    bytes_sent: u64,
-    bytes_received: u64,
-    /// Segments with a wrong checksum or header length.
-    invalid: u64,
-    /// Segments with data, retransmissions included.
-    segments_sent: u64,
-    segments_lost: u64,
-    segments_retransmitted: u64,
-    /// Retransmissions that the peer reported as duplicates (DSACK).
-    spurious_retransmissions: u64,
-    /// Expiries of the retransmission timer.
-    timeouts: u64,
-    tail_probes: u64,
-    #[serde(serialize_with = "milliseconds")]
-    smoothed_rtt: Option<Duration>,
-    #[serde(serialize_with = "milliseconds")]
-    min_rtt: Option<Duration>,
-    congestion_control: String,
-    /// In bytes.
-    congestion_window: u64,
-    /// In bytes a second.
-    bandwidth: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Datagrams {
-    datagrams_sent: u64,
-    bytes_sent: u64,
-    datagrams_received: u64,
-    bytes_received: u64,
-    /// Frames that the kernel dropped because the receive buffer was full.
-    lost: u64,
-    /// Datagrams that this host's own egress dropped.
-    egress_drops: u64,
-    /// Datagrams from other hosts than the peer.
-    strangers: u64,
-    /// Datagrams with a wrong checksum or length.
-    invalid: u64,
+    mtu_bytes: u32,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -167,16 +106,24 @@ struct Discarded {
     last: String,
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct ProbedPort {
-    address: String,
-    port: u16,
-    protocol: &'static str,
-    /// State as in the port's line on standard output.
-    state: String,
-    /// Null for an open port.
-    failure: Option<Verdict>,
+/// The body of an object beside the run's own.
+#[derive(Serialize)]
+struct Part<'a, T> {
+    asked: &'a Option<Asked>,
+    #[serde(flatten)]
+    part: T,
+}
+
+/// A client of -k.
+#[derive(Serialize)]
+struct Client {
+    verdict: Verdict,
     error: Option<String>,
+    flow: Addresses,
+    timings: Timings,
+    traffic: Traffic,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exec_status: Option<u8>,
 }
 
 impl JsonReport {
@@ -186,23 +133,24 @@ impl JsonReport {
     /// # Errors
     /// Those of creating the file.
     pub fn to(file: Option<&Path>) -> Result<JsonReport, Failure> {
-        let output = match file {
-            None => Destination::Stderr,
-            Some(path) => {
-                let name = path.display().to_string();
-                match Writer::create(path, false) {
-                    Ok(file) => Destination::File { file, name },
-                    Err(error) => return Err(Error::Report { to: name, error }.into()),
-                }
-            }
-        };
-        Ok(JsonReport { output: Some(output), ..JsonReport::default() })
+        Ok(JsonReport { destination: Some(Destination::open(file)?), ..JsonReport::default() })
+    }
+
+    /// Notes what is asked for.
+    pub(crate) fn ask(&mut self, asked: Asked) {
+        self.asked = Some(asked);
+    }
+
+    /// Notes how long the look-up of the host's name took.
+    pub(crate) fn looked_up(&mut self, time: Duration) {
+        self.timings.name = Some(time);
     }
 
     /// Notes which address is tried.
     pub(crate) fn attempt(&mut self, remote: SocketAddr) {
         self.flow = Some(Addresses { local: None, remote });
         self.route = None;
+        self.ask_for_address(remote);
     }
 
     /// Notes the route to it, whose interface is the address's zone.
@@ -210,13 +158,21 @@ impl JsonReport {
         let interface = &egress.interface;
         if let Some(Addresses { remote, .. }) = &mut self.flow {
             *remote = zone::scoped(remote.ip(), remote.port(), interface.index);
+            let remote = *remote;
+            self.ask_for_address(remote);
         }
         self.route = Some(Route {
             interface: interface.name.clone(),
             source: ScopedIp::new(egress.source, interface.index).to_string(),
             next_hop: egress.next_hop.on(interface.index),
-            mtu: egress.mtu,
+            mtu_bytes: egress.mtu,
         });
+    }
+
+    fn ask_for_address(&mut self, remote: SocketAddr) {
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.mode != Mode::Listen) {
+            asked.address = Some(remote);
+        }
     }
 
     /// Notes how long the resolution of the next hop took.
@@ -227,7 +183,7 @@ impl JsonReport {
     /// Notes the addresses and the port of a listener.
     pub(crate) fn listening(&mut self, protocol: Protocol, addresses: &[ScopedIp], port: u16) {
         let addresses = addresses.iter().map(ScopedIp::to_string).collect();
-        self.listening = Some(Listening { protocol: name(protocol), addresses, port });
+        self.listening = Some(Listening { protocol, addresses, port });
     }
 
     /// Notes what became of each address.
@@ -277,26 +233,10 @@ impl JsonReport {
     pub(crate) fn summary(&mut self, summary: &Summary) {
         self.timings.first_byte = summary.first_byte;
         self.timings.close = Some(summary.duration);
-        self.kept_from_kernel = Some(summary.kept);
+        self.guard_dropped_packets = Some(summary.kept);
         self.process = summary.process;
         self.exec_status = summary.process.map(|ended| ended.exit.code());
-        let (counters, stats) = (&summary.counters, &summary.stats);
-        self.traffic = Some(Traffic {
-            bytes_sent: counters.bytes_sent,
-            bytes_received: counters.bytes_received,
-            invalid: counters.invalid,
-            segments_sent: stats.segments_sent,
-            segments_lost: stats.segments_lost(),
-            segments_retransmitted: stats.segments_retransmitted,
-            spurious_retransmissions: stats.duplicate_sacks,
-            timeouts: stats.timeouts,
-            tail_probes: stats.tail_probes,
-            smoothed_rtt: stats.smoothed_rtt,
-            min_rtt: stats.min_rtt,
-            congestion_control: stats.algorithm.to_string(),
-            congestion_window: stats.congestion_window,
-            bandwidth: stats.bandwidth,
-        });
+        self.traffic = Some(summary.into());
     }
 
     /// Notes the counters of a UDP port that is closed.
@@ -306,18 +246,8 @@ impl JsonReport {
         }
         self.timings.first_byte = summary.first_byte;
         self.timings.close = Some(summary.duration);
-        self.kept_from_kernel = Some(summary.kept);
-        let counters = &summary.counters;
-        self.datagrams = Some(Datagrams {
-            datagrams_sent: counters.datagrams_sent,
-            bytes_sent: counters.bytes_sent,
-            datagrams_received: counters.datagrams_received,
-            bytes_received: counters.bytes_received,
-            lost: summary.lost,
-            egress_drops: counters.egress_drops,
-            strangers: counters.strangers,
-            invalid: counters.invalid,
-        });
+        self.guard_dropped_packets = Some(summary.kept);
+        self.datagrams = Some(summary.into());
     }
 
     /// Notes the outcome of --compare.
@@ -352,83 +282,61 @@ impl JsonReport {
         summary: &Summary,
         result: Result<(), &session::Error>,
     ) {
-        if self.output.is_none() {
-            return;
-        }
-        let mut client = JsonReport {
-            verdict: Some(result.err().map_or(Verdict::Done, Verdict::from)),
+        let Some(destination) = &mut self.destination else { return };
+        let client = Client {
+            verdict: result.err().map_or(Verdict::Done, Verdict::from),
             error: result.err().map(ToString::to_string),
-            ..JsonReport::default()
+            flow: Addresses { local: Some(tuple.local), remote: tuple.remote },
+            timings: Timings::from(summary),
+            traffic: summary.into(),
+            exec_status: summary.process.map(|ended| ended.exit.code()),
         };
-        client.flow(tuple);
-        client.summary(summary);
-        // All clients share one guard.
-        client.kept_from_kernel = None;
-        self.write(&client);
+        destination.write(Schema::Client, &Part { asked: &self.asked, part: client });
     }
 
     /// Notes the number of clients served, and of packets that the guard dropped.
     pub(crate) fn served(&mut self, clients: u64, kept: u64) {
         self.clients = Some(clients);
-        self.kept_from_kernel = Some(kept);
+        self.guard_dropped_packets = Some(kept);
     }
 
-    /// Notes the result of a probe.
-    pub(crate) fn port(
-        &mut self,
-        at: SocketAddr,
-        protocol: Protocol,
-        state: String,
-        result: Result<(), &Error>,
-    ) {
-        self.ports.push(ProbedPort {
-            address: ScopedIp::from(at).to_string(),
-            port: at.port(),
-            protocol: name(protocol),
-            state,
-            failure: result.err().map(Verdict::from),
-            error: result.err().map(ToString::to_string),
-        });
+    /// Writes the object of a port whose state is final.
+    pub(crate) fn probed(&mut self, port: &ProbedPort) {
+        if let Some(destination) = &mut self.destination {
+            destination.write(Schema::Port, &Part { asked: &self.asked, part: port });
+        }
+    }
+
+    /// Notes a port in the order of the ports.
+    pub(crate) fn port(&mut self, port: ProbedPort) {
+        self.ports.push(port);
     }
 
     /// Writes the run's own object.
-    pub(crate) fn conclude(mut self, verdict: Verdict, error: Option<String>) {
-        let output = self.output.take();
-        let mut to = JsonReport { output, ..JsonReport::default() };
+    ///
+    /// # Errors
+    /// The first error of writing this object, or one before it.
+    pub(crate) fn conclude(mut self, verdict: Verdict, error: Option<String>) -> Result<(), Failure> {
+        let Some(mut destination) = self.destination.take() else { return Ok(()) };
         match self.comparison.take() {
-            Some(comparison) if error.is_none() => to.write(comparison.object()),
+            Some(comparison) if error.is_none() => {
+                destination.write(Schema::Comparison, comparison.object());
+            }
             _ => {
                 self.settle(verdict, error);
-                to.write(&self);
+                destination.write(self.schema(), &self);
             }
         }
+        destination.finish()
     }
 
-    /// Writes an object. An error of writing is logged and does not change the outcome.
-    fn write(&mut self, object: &impl Serialize) {
-        let (written, to) = match &mut self.output {
-            None => return,
-            Some(Destination::Stderr) => (line(object).map(|line| stderr::print_line(&line)), "stderr"),
-            Some(Destination::File { file, name }) => {
-                (line(object).and_then(|line| file.write_all(format!("{line}\n").as_bytes())), name.as_str())
-            }
-        };
-        if let Err(error) = written {
-            log::error!("cannot write the report to {to}: {error}");
+    fn schema(&self) -> Schema {
+        match self.asked.as_ref().map(|asked| asked.mode) {
+            Some(Mode::Scan) => Schema::Scan,
+            Some(Mode::Run) => Schema::Run,
+            Some(Mode::Connect | Mode::Listen | Mode::Compare) | None => Schema::Outcome,
         }
     }
-}
-
-fn name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
-}
-
-/// Returns an object as one line.
-fn line(object: &impl Serialize) -> io::Result<String> {
-    Ok(serde_json::to_string(object)?)
 }
 
 /// Writes address and port, with the name of the zone.
@@ -438,9 +346,4 @@ pub(super) fn endpoint<S: Serializer>(address: &SocketAddr, serializer: S) -> Re
 
 fn optional_endpoint<S: Serializer>(address: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
     address.as_ref().map(zone::endpoint).serialize(serializer)
-}
-
-fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    // Whole microseconds: finer digits are noise.
-    time.map(|time| time.as_micros() as f64 / 1e3).serialize(serializer)
 }

@@ -1,21 +1,27 @@
 //! The outcome of a run, for users and scripts: errors, verdicts, exit statuses, the JSON object, hints,
 //! log lines.
 pub(crate) mod advice;
+mod asked;
 mod command_report;
 mod comparison;
+mod counters;
+mod destination;
 mod error;
 pub mod exit;
 mod failure;
 mod hint;
 mod json_report;
 pub mod logging;
+mod probed_port;
 mod tried;
 mod verdict;
 
+pub(crate) use asked::{Asked, Mode};
 pub(crate) use comparison::{ComparedTarget, Comparison};
 pub(crate) use error::Error;
 pub use failure::Failure;
 pub(crate) use hint::Hint;
 pub use json_report::JsonReport;
+pub(crate) use probed_port::ProbedPort;
 pub(crate) use tried::Tried;
 pub(crate) use verdict::Verdict;

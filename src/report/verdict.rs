@@ -10,11 +10,14 @@ use crate::{
     runtime::{self, EgressError},
     session,
 };
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::{fmt, io};
 
 /// The kind of a run's outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// JSON has the identifier, which is the variant's name in snake case; `Display` has the words for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
     Done,
     /// A failure of none of the following kinds; the message has the reason.
@@ -33,6 +36,8 @@ pub(crate) enum Verdict {
     Privilege,
     /// This host's own egress dropped what netkat sent.
     EgressDropped,
+    /// The host's name has no address, or the resolver no answer.
+    Name,
     /// A signal ended the run; the process ends by the same signal.
     Interrupted,
 }
@@ -51,6 +56,7 @@ impl Verdict {
             Verdict::NoRoute | Verdict::NoNeighbour => 6,
             Verdict::Privilege => 7,
             Verdict::EgressDropped => 8,
+            Verdict::Name => 9,
         }
     }
 }
@@ -66,7 +72,7 @@ impl Verdict {
             Verdict::EgressDropped => 3,
             Verdict::NoNeighbour => 2,
             Verdict::NoRoute => 1,
-            Verdict::Failed | Verdict::Usage | Verdict::Privilege | Verdict::Interrupted => 0,
+            Verdict::Failed | Verdict::Usage | Verdict::Privilege | Verdict::Name | Verdict::Interrupted => 0,
         }
     }
 }
@@ -84,14 +90,9 @@ impl fmt::Display for Verdict {
             Verdict::NoNeighbour => "no neighbour",
             Verdict::Privilege => "missing privilege",
             Verdict::EgressDropped => "dropped by own egress",
+            Verdict::Name => "name look-up failed",
             Verdict::Interrupted => "interrupted",
         })
-    }
-}
-
-impl Serialize for Verdict {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

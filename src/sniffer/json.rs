@@ -9,19 +9,20 @@ use super::{
     frame::{CapturedFrame, LinkType},
     names,
 };
-use crate::text::escape_control;
+use crate::{
+    json::{Framed, Schema},
+    text::escape_control,
+};
 
-/// A frame's object. Fields that the frame does not have are left out.
+/// The body of a frame's object. Fields that the frame does not have are left out.
 #[derive(Serialize)]
 struct FrameObject<'a> {
-    /// RFC 3339, UTC, nanoseconds.
-    time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     interface: Option<Cow<'a, str>>,
     direction: &'static str,
-    /// Length on the wire, in bytes.
-    length: usize,
-    captured: usize,
+    /// Length on the wire.
+    length_bytes: usize,
+    captured_bytes: usize,
     /// Not all bytes were captured.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     cut: bool,
@@ -31,7 +32,7 @@ struct FrameObject<'a> {
     #[serde(flatten)]
     packet: PacketObject<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    gso_size: Option<u16>,
+    gso_size_bytes: Option<u16>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     checksum_partial: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -98,24 +99,23 @@ pub fn append(
 ) {
     let captured = frame.captured();
     let object = FrameObject {
-        time: rfc3339(frame),
         interface: interface.map(escape_control),
         direction: names::direction(frame.direction),
-        length: frame.length,
-        captured,
+        length_bytes: frame.length,
+        captured_bytes: captured,
         cut: captured < frame.length,
         link_type: match frame.link_type {
             LinkType::Other(number) => Some(number),
             _ => None,
         },
         packet: PacketObject::new(decoded),
-        gso_size: frame.gso_size,
+        gso_size_bytes: frame.gso_size,
         checksum_partial: frame.checksum_partial,
         guarded: frame.guarded,
         payload: payload.then(|| hex(frame.bytes(decoded.payload.clone()))),
     };
     // Writing to a Vec cannot fail, and all keys are strings.
-    let _ = serde_json::to_writer(&mut *out, &object);
+    let _ = serde_json::to_writer(&mut *out, &Framed::at(time(frame), Schema::Packet, object));
     out.push(b'\n');
 }
 
@@ -161,11 +161,10 @@ impl<'a> PacketObject<'a> {
 }
 
 /// Returns the time of a frame; a time beyond the year 9999, from a forged file, becomes the epoch.
-fn rfc3339(frame: &CapturedFrame<'_>) -> String {
+fn time(frame: &CapturedFrame<'_>) -> Timestamp {
     let seconds = i64::try_from(frame.time.as_secs()).unwrap_or(i64::MAX);
     let nanoseconds = i32::try_from(frame.time.subsec_nanos()).unwrap_or_default();
-    let time = Timestamp::new(seconds, nanoseconds).unwrap_or(Timestamp::UNIX_EPOCH);
-    format!("{time:.9}")
+    Timestamp::new(seconds, nanoseconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn hex(bytes: impl Iterator<Item = u8>) -> String {

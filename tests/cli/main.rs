@@ -165,7 +165,7 @@ fn wrong_usage_has_its_report() {
             panic!("{arguments:?}: {stderr}")
         };
         let report: serde_json::Value = serde_json::from_str(report).expect("JSON");
-        assert_eq!(report["verdict"], "wrong usage", "{arguments:?}");
+        assert_eq!(report["verdict"], "usage", "{arguments:?}");
         assert_eq!(format!("netkat: {}", report["error"].as_str().expect("a text")), line);
     }
 }

@@ -53,17 +53,19 @@ impl Probes<'_, '_> {
         for (tuple, since) in std::mem::take(&mut self.opening) {
             match answer(stack, &tuple) {
                 Some(Ok(())) => {
-                    self.results.note(tuple.remote, Ok(()));
+                    let round_trip = round_trip(stack, &tuple, now.saturating_sub(since));
+                    self.results.note(tuple.remote, Ok(()), round_trip);
                     stack.flow(&tuple).map(Flow::close);
                     self.closing.push((tuple, now));
                 }
                 Some(Err(error)) => {
-                    self.results.note(tuple.remote, Err(error));
+                    let round_trip = round_trip(stack, &tuple, now.saturating_sub(since));
+                    self.results.note(tuple.remote, Err(error), round_trip);
                     stack.remove(&tuple);
                 }
                 None if now >= since + self.sweep.wait => {
                     let silence = self.sweep.origin.silence(stack, &tuple, self.sweep.wait);
-                    self.results.note(tuple.remote, Err(silence));
+                    self.results.note(tuple.remote, Err(silence), None);
                     stack.remove(&tuple);
                 }
                 None => self.opening.push((tuple, since)),
@@ -104,4 +106,9 @@ impl Task for Probes<'_, '_> {
         let soonest = [(self.opening.first(), self.sweep.wait), (self.closing.first(), LINGER)];
         soonest.into_iter().filter_map(|(entry, time)| Some(entry?.1 + time)).min()
     }
+}
+
+/// Returns the time from a probe to its answer, unless the SYN was repeated (Karn's algorithm, RFC 6298, section 3).
+fn round_trip(stack: &Stack, tuple: &FiveTuple, waited: Duration) -> Option<Duration> {
+    stack.peek(tuple).is_some_and(|flow| flow.counters().syns_sent == 1).then_some(waited)
 }

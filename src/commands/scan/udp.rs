@@ -43,7 +43,8 @@ pub(crate) fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) 
             let waited = wait;
             silent.into_iter().for_each(|(at, probes)| {
                 let invalid = engine.stack.datagrams.invalid_from(at.port());
-                results.note(at, Err(Error::Silent { target: at, datagrams: probes, waited, invalid }));
+                let silence = Error::Silent { target: at, datagrams: probes, waited, invalid };
+                results.note(at, Err(silence), None);
             });
             return results.print();
         }
@@ -95,7 +96,7 @@ impl<'a, 'r> Round<'a, 'r> {
         Round { origin, results, wait, waiting, probes, silent, unreachable: 0, repeated: false }
     }
 
-    fn note(&mut self, finding: SurveyAnswer) {
+    fn note(&mut self, now: Duration, finding: SurveyAnswer) {
         let SurveyAnswer { port: at, answer } = finding;
         let Some(probe) = self.probes.remove(&at.port()) else { return };
         self.repeated |= answer.is_err() && probe.sent > 1;
@@ -107,7 +108,8 @@ impl<'a, 'r> Round<'a, 'r> {
             }
             _ => session::Error::Rejected { target: at, error: Box::new(error) },
         });
-        self.results.note(at, result.map_err(Error::from));
+        let round_trip = (probe.sent == 1).then(|| now.saturating_sub(probe.since));
+        self.results.note(at, result.map_err(Error::from), round_trip);
     }
 
     fn is_on_host(&self, at: SocketAddr) -> bool {
@@ -143,7 +145,7 @@ impl<'a, 'r> Round<'a, 'r> {
                 true => {
                     let interface = self.origin.egress(port).interface.name.clone();
                     let dropped = session::Error::DatagramsDropped { target: at, datagrams: sent, interface };
-                    self.results.note(at, Err(dropped.into()));
+                    self.results.note(at, Err(dropped.into()), None);
                 }
                 false => self.silent.push((at, sent)),
             }
@@ -158,7 +160,7 @@ impl Task for Round<'_, '_> {
 
     fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<()>, Error> {
         while let Some(finding) = engine.stack.datagrams.take_survey_answer() {
-            self.note(finding);
+            self.note(now, finding);
         }
         self.begin(now);
         self.send(now, engine)?;

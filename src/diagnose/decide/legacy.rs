@@ -16,7 +16,7 @@ pub(super) fn infer(evidence: &Evidence, space: &Space) -> Option<Finding> {
     let mut culprit = culprit(evidence, space, suspects)?;
     let left = space.at_devices(Subject::Syn, true).next().is_some();
     let subject = if left { Subject::SynAck } else { Subject::Syn };
-    culprit.packet = Some(place::packet_name(subject));
+    culprit.packet = Some(subject);
     culprit.direction = Some(if left { "in" } else { "out" });
     let rounds: Vec<_> = space.legacy.rounds.iter().map(ToString::to_string).collect();
     culprit.evidence = vec![format!(
@@ -38,7 +38,7 @@ pub(super) fn infer(evidence: &Evidence, space: &Space) -> Option<Finding> {
 /// Returns the rule that translated the SYN, if counters leave any.
 pub(super) fn translation(evidence: &Evidence, space: &Space) -> Option<Culprit> {
     let mut culprit = culprit(evidence, space, &space.legacy.translations)?;
-    culprit.packet = Some(place::packet_name(Subject::Syn));
+    culprit.packet = Some(Subject::Syn);
     culprit.evidence = vec!["counters".to_owned()];
     Some(culprit)
 }

@@ -4,7 +4,6 @@ use super::super::{
     evidence::Space,
     finding::{Action, Certainty, Culprit, CulpritKind},
     observation::{Observation, Step},
-    packet::Subject,
 };
 use crate::{
     host::nf_trace::{TraceKind, TraceVerdict},
@@ -17,18 +16,6 @@ const NAME: usize = 128;
 const IPTABLES_TABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
 /// Its base chains.
 const IPTABLES_CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
-
-/// Returns a packet of the attempt as JSON names it.
-pub(super) fn packet_name(subject: Subject) -> &'static str {
-    match subject {
-        Subject::Syn => "syn",
-        Subject::SynAck => "syn-ack",
-        Subject::Icmp => "icmp error",
-        Subject::Reset => "reset",
-        Subject::NeighbourQuestion => "neighbour question",
-        Subject::NeighbourAnswer => "neighbour answer",
-    }
-}
 
 fn name(bytes: &[u8]) -> String {
     text::beginning(&String::from_utf8_lossy(bytes), NAME)
@@ -78,7 +65,7 @@ pub(super) fn culprit(
     let hook = observation.hook_of(index);
     let incoming = matches!(hook.as_deref(), Some("prerouting" | "input" | "ingress" | "forward"));
     Some(Culprit {
-        packet: Some(packet_name(observation.subject)),
+        packet: Some(observation.subject),
         direction: Some(if incoming { "in" } else { "out" }),
         namespace: space.name.clone(),
         hook,

@@ -70,7 +70,7 @@ fn lost_on_the_node(evidence: &Evidence, space: &Space) -> Option<Finding> {
         candidates = vec![format!("rp_filter on {}", arrived.interface)];
     }
     let mut culprit = one_of(CulpritKind::Other, candidates);
-    culprit.packet = Some("syn");
+    culprit.packet = Some(Subject::Syn);
     culprit.direction = Some("in");
     culprit.interface = Some(arrived.interface.clone());
     culprit.namespace = space.name.clone();
@@ -109,7 +109,7 @@ fn lost_on_the_way_out(evidence: &Evidence, space: &Space) -> Option<Finding> {
         return None;
     };
     culprit.interface = Some(evidence.raw.interface.clone()).filter(|_| way.came_to("postrouting"));
-    culprit.packet = Some("syn");
+    culprit.packet = Some(Subject::Syn);
     culprit.direction = Some("out");
     culprit.namespace = space.name.clone();
     culprit.evidence = vec!["positions (own chains, tap)".to_owned()];
@@ -144,7 +144,7 @@ fn lost_on_the_way_in(evidence: &Evidence, space: &Space) -> Option<Finding> {
         let place = format!("routing of what comes in by {interface}: the kernel delivers it to no socket");
         Culprit::new(Action::Drop, CulpritKind::Other, Certainty::Inferred, place)
     };
-    culprit.packet = Some(place::packet_name(subject));
+    culprit.packet = Some(subject);
     culprit.direction = Some("in");
     culprit.interface = Some(interface.clone());
     culprit.namespace = space.name.clone();

@@ -103,7 +103,10 @@ fn drop_rule(packet: Packet, chain: &str) -> Step {
 
 fn told(evidence: &Evidence) -> String {
     let found = decide(evidence);
-    let culprits = found.culprits.iter().map(|c| format!("{}: {}", c.certainty.text(), c.place));
+    let culprits = found.culprits.iter().map(|c| {
+        let certainty = format!("{:?}", c.certainty).to_lowercase();
+        format!("{certainty}: {}", c.place)
+    });
     let culprits: Vec<_> = culprits.collect();
     format!("{}: {} [{}] {}", found.word.text(), found.sentence, culprits.join(" | "), found.kernel_note)
 }

@@ -1,27 +1,22 @@
-//! The JSON object of a comparison. docs/compare.schema.json describes it.
+//! The JSON object of a comparison. docs/schema/comparison.json describes it.
 use super::{ComparedTarget, verdict};
 use crate::{
-    diagnose::{Culprit, Evidence, Finding, Outcome, SourceState, Space, Subject, belongs::Owner},
-    report::{JsonReport, Verdict},
+    diagnose::{
+        Action, Certainty, Culprit, CulpritKind, Evidence, Finding, Outcome, SourceState, Space, Subject,
+        Word, belongs::Owner,
+    },
+    net::Protocol,
+    report::{Asked, JsonReport, Mode, Verdict, counters::in_milliseconds},
 };
 use serde::Serialize;
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
-
-/// The version of the schema.
-const SCHEMA: &str = "netkat.compare/1";
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 #[derive(Debug, Serialize)]
 pub(in crate::report) struct Object {
-    schema: &'static str,
-    netkat: &'static str,
+    asked: Asked,
     kernel_release: String,
-    difference: &'static str,
+    difference: Word,
     summary: String,
-    target: Target,
     probe: Probe,
     kernel: Kernel,
     raw: JsonReport,
@@ -29,14 +24,6 @@ pub(in crate::report) struct Object {
     sources: BTreeMap<&'static str, Source>,
     ruleset_changed: bool,
     duration_ms: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct Target {
-    host: String,
-    address: IpAddr,
-    port: u16,
-    protocol: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,22 +46,22 @@ struct Kernel {
     translated_to: Option<SocketAddr>,
     connect_ms: Option<f64>,
     /// SYNs that the kernel made.
-    sent: usize,
+    sent_syns: usize,
     /// SYNs that left by a device.
-    left: usize,
+    left_syns: usize,
     /// Answers that came in by a device.
-    answered: usize,
+    answers: usize,
     interface: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct Blamed {
-    action: &'static str,
-    kind: &'static str,
+    action: Action,
+    kind: CulpritKind,
     place: String,
     namespace: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    packet: Option<&'static str>,
+    packet: Option<Subject>,
     #[serde(skip_serializing_if = "Option::is_none")]
     direction: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,7 +98,7 @@ struct Blamed {
     translated_to: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
-    certainty: &'static str,
+    certainty: Certainty,
     evidence: Vec<String>,
     #[serde(rename = "try", skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
@@ -148,24 +135,25 @@ impl Object {
     ) -> Object {
         raw.settle(verdict(&evidence.raw.outcome), evidence.raw.error.clone());
         Object {
-            schema: SCHEMA,
-            netkat: env!("CARGO_PKG_VERSION"),
-            kernel_release: target.kernel_release.clone(),
-            difference: finding.word.text(),
-            summary: finding.sentence.clone(),
-            target: Target {
-                host: target.host.clone(),
-                address: target.address.ip(),
-                port: target.address.port(),
-                protocol: "tcp",
+            asked: Asked {
+                mode: Mode::Compare,
+                host: Some(target.host.clone()),
+                address: Some(target.address),
+                port: Some(target.address.port()),
+                ports: None,
+                protocol: Some(Protocol::Tcp),
+                command: Vec::new(),
             },
+            kernel_release: target.kernel_release.clone(),
+            difference: finding.word,
+            summary: finding.sentence.clone(),
             probe: Probe { user: evidence.user, cgroup: evidence.cgroup.clone(), netns: target.netns },
             kernel: Kernel::new(evidence),
             raw,
             culprits: finding.culprits.iter().cloned().map(Blamed::new).collect(),
             sources: sources(&evidence.spaces),
             ruleset_changed: evidence.spaces.iter().any(|space| space.ruleset_changed),
-            duration_ms: milliseconds(time),
+            duration_ms: in_milliseconds(time),
         }
     }
 }
@@ -184,10 +172,10 @@ impl Kernel {
             local: kernel.local,
             peer: kernel.reported.and_then(|reported| reported.peer),
             translated_to: evidence.spaces.iter().find_map(|space| space.translated_to(evidence.asked)),
-            connect_ms: connected.then(|| milliseconds(kernel.time)),
-            sent: first.map_or(0, sent),
-            left: at_devices(Subject::Syn, true),
-            answered: [Subject::SynAck, Subject::Reset, Subject::Icmp]
+            connect_ms: connected.then(|| in_milliseconds(kernel.time)),
+            sent_syns: first.map_or(0, sent),
+            left_syns: at_devices(Subject::Syn, true),
+            answers: [Subject::SynAck, Subject::Reset, Subject::Icmp]
                 .into_iter()
                 .map(|subject| at_devices(subject, false))
                 .sum(),
@@ -201,8 +189,8 @@ impl Kernel {
 impl Blamed {
     fn new(culprit: Culprit) -> Blamed {
         Blamed {
-            action: culprit.action.text(),
-            kind: culprit.kind.text(),
+            action: culprit.action,
+            kind: culprit.kind,
             place: culprit.place,
             namespace: culprit.namespace,
             packet: culprit.packet,
@@ -223,7 +211,7 @@ impl Blamed {
             belongs_to: culprit.belongs_to.map(Belonging::new),
             translated_to: culprit.translated_to,
             note: culprit.note,
-            certainty: culprit.certainty.text(),
+            certainty: culprit.certainty,
             evidence: culprit.evidence,
             remedy: culprit.remedy,
         }
@@ -234,7 +222,7 @@ impl Belonging {
     fn new(owner: Owner) -> Belonging {
         match owner {
             Owner::Service { namespace, name, port } => Belonging {
-                kind: "kubernetes service",
+                kind: "kubernetes_service",
                 namespace: Some(namespace),
                 name,
                 port: Some(port).filter(|port| !port.is_empty()),
@@ -266,9 +254,9 @@ fn sources(spaces: &[Space]) -> BTreeMap<&'static str, Source> {
     };
     let space = spaces.first().unwrap_or(&none);
     BTreeMap::from([
-        ("nft trace", Source::new(&space.trace, space.trace.used)),
+        ("nft_trace", Source::new(&space.trace, space.trace.used)),
         ("taps", Source::new(&space.tap, false)),
-        ("iptables-legacy", legacy_source(space)),
+        ("iptables_legacy", legacy_source(space)),
         ("conntrack", Source::new(&space.conntrack, false)),
     ])
 }
@@ -281,9 +269,4 @@ fn legacy_source(space: &Space) -> Source {
         None => (!legacy.present).then(|| "no legacy tables".to_owned()),
     };
     Source { used: legacy.present, why, events: None, lost: None }
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    // Whole microseconds: finer digits are noise.
-    time.as_micros() as f64 / 1e3
 }

@@ -10,7 +10,7 @@ use crate::support::{
 };
 use serde_json::Value;
 
-const SCHEMA: &str = include_str!("../../../docs/compare.schema.json");
+const SCHEMA: &str = include_str!("../../../docs/schema/comparison.json");
 
 /// Compares, and returns the object after checking it by the schema.
 fn object(scene: &Scene, flags: &str) -> Value {
@@ -30,22 +30,22 @@ fn the_object_follows_its_schema() {
         let same = object(&scene, "");
         assert_eq!((&same["difference"], &same["culprits"]), (&"same".into(), &Value::Array(Vec::new())));
         assert_eq!(same["kernel"]["local"], same["raw"]["flow"]["local"], "the same five-tuple");
-        assert_eq!(same["sources"]["nft trace"]["lost"], false);
+        assert_eq!(same["sources"]["nft_trace"]["lost"], false);
 
         scene.run(
             "{iptables}-nft -t nat -A OUTPUT -p tcp --dport 7000 -j DNAT --to-destination {other}; \
              {iptables}-nft -A INPUT -p tcp -m comment --comment blk -j DROP",
         );
         let stopped = object(&scene, "--user 1337");
-        assert_eq!(stopped["difference"], "this host");
+        assert_eq!(stopped["difference"], "this_host");
         assert_eq!(stopped["probe"]["user"], 1337);
         let rule = &stopped["culprits"][0];
         for (field, value) in [
             ("action", "drop"),
-            ("packet", "syn-ack"),
+            ("packet", "syn_ack"),
             ("direction", "in"),
             ("hook", "input"),
-            ("kind", "nft rule"),
+            ("kind", "nft_rule"),
             ("table", "filter"),
             ("chain", "INPUT"),
             ("comment", "blk"),

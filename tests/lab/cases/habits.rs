@@ -211,39 +211,40 @@ fn the_outcome_is_an_object_for_scripts() {
     assert_eq!(done["flow"]["remote"], "10.77.0.2:5000", "{done}");
     assert!(done["flow"]["local"].as_str().is_some_and(|local| local.starts_with("10.77.0.1:")), "{done}");
     assert_eq!(
-        (&done["route"]["interface"], &done["route"]["mtu"]),
+        (&done["route"]["interface"], &done["route"]["mtu_bytes"]),
         (&"eth0".into(), &1500.into()),
         "{done}"
     );
-    for time in ["neighbour", "connect", "first_byte", "close"] {
+    for time in ["neighbour_ms", "connect_ms", "first_byte_ms", "close_ms"] {
         assert!(
             done["timings"][time].as_f64().is_some_and(|ms| (0.0..5000.0).contains(&ms)),
             "{time}: {done}"
         );
     }
     let traffic = &done["traffic"];
-    assert_eq!((&traffic["bytes_sent"], &traffic["bytes_received"]), (&8.into(), &6.into()), "{done}");
+    assert_eq!((&traffic["sent_bytes"], &traffic["received_bytes"]), (&8.into(), &6.into()), "{done}");
     for count in
-        ["segments_lost", "segments_retransmitted", "spurious_retransmissions", "timeouts", "tail_probes"]
+        ["lost_segments", "retransmitted_segments", "spurious_retransmissions", "timeouts", "tail_probes"]
     {
         assert_eq!(traffic[count], 0, "{count}: {done}");
     }
-    for value in ["smoothed_rtt", "min_rtt", "congestion_window", "bandwidth"] {
+    for value in ["smoothed_rtt_ms", "min_rtt_ms", "congestion_window_bytes", "bandwidth_bytes_per_second"] {
         assert!(traffic[value].as_f64().is_some_and(|value| value > 0.0), "{value}: {done}");
     }
 
     let rejected = report(&netkat(&pair.host, &format!("--json {at} 6002")).run());
     assert_eq!(rejected["verdict"], "rejected", "{rejected}");
     assert!(rejected["error"].as_str().is_some_and(|e| e.contains("administratively")), "{rejected}");
-    assert!(rejected["timings"]["connect"].is_null() && rejected["traffic"].is_null(), "{rejected}");
+    assert!(rejected["timings"]["connect_ms"].is_null() && rejected["traffic"].is_null(), "{rejected}");
     let nowhere = report(&netkat(&pair.host, "--json 192.0.2.1 80").run());
-    assert_eq!((&nowhere["verdict"], &nowhere["flow"]), (&"no route".into(), &serde_json::Value::Null));
+    assert_eq!((&nowhere["verdict"], &nowhere["flow"]), (&"no_route".into(), &serde_json::Value::Null));
 
     let file = std::env::temp_dir().join(format!("netkat-habits-{}.json", std::process::id()));
     let output = netkat(&pair.host, &format!("--json={} -z {at} 4998-4999", file.display())).run();
     let text = std::fs::read_to_string(&file).expect("the report");
     std::fs::remove_file(&file).expect("the report");
-    let scan: serde_json::Value = serde_json::from_str(&text).expect("an object");
+    let last = text.lines().last().unwrap_or_default();
+    let scan: serde_json::Value = serde_json::from_str(last).expect("an object");
     assert_eq!((&scan["verdict"], &scan["ports"][1]["port"]), (&"refused".into(), &4999.into()), "{output}");
 }
 
@@ -363,17 +364,17 @@ fn the_outcome_of_datagrams_is_an_object_too() {
     assert_eq!(object["verdict"], "interrupted", "{object}");
     assert_eq!(object["flow"]["local"], "10.77.0.1:5000", "{object}");
     for (field, number) in [
-        ("datagrams_sent", 1),
-        ("bytes_sent", 6),
-        ("datagrams_received", 1),
-        ("bytes_received", 8),
-        ("lost", 0),
-        ("egress_drops", 0),
+        ("sent_datagrams", 1),
+        ("sent_bytes", 6),
+        ("received_datagrams", 1),
+        ("received_bytes", 8),
+        ("lost_frames", 0),
+        ("egress_dropped_datagrams", 0),
     ] {
         assert_eq!(object["datagrams"][field], number, "{field}: {object}");
     }
     assert!(
-        object["timings"]["first_byte"].is_f64() && object["kept_from_kernel"].as_u64() >= Some(1),
+        object["timings"]["first_byte_ms"].is_f64() && object["guard_dropped_packets"].as_u64() >= Some(1),
         "{object}"
     );
 
@@ -382,7 +383,7 @@ fn the_outcome_of_datagrams_is_an_object_too() {
     let object = report(&output);
     assert_eq!((output.code(), &object["verdict"]), (Some(4), &"refused".into()), "{object}");
     assert_eq!(
-        (&object["route"]["interface"], &object["datagrams"]["datagrams_sent"]),
+        (&object["route"]["interface"], &object["datagrams"]["sent_datagrams"]),
         (&"eth0".into(), &1.into())
     );
 }
@@ -407,7 +408,7 @@ fn each_client_of_many_has_an_object() {
     let output = server.terminate();
     let objects = objects();
     std::fs::remove_file(&file).expect("the reports");
-    let bytes: Vec<_> = objects.iter().map(|object| object["traffic"]["bytes_received"].as_u64()).collect();
+    let bytes: Vec<_> = objects.iter().map(|object| object["traffic"]["received_bytes"].as_u64()).collect();
     assert_eq!(bytes, [Some(3), Some(5), None], "{output}");
     assert!(objects.iter().take(2).all(|object| object["verdict"] == "done"), "{objects:?}");
     assert_eq!((&objects[2]["verdict"], &objects[2]["clients"]), (&"interrupted".into(), &2.into()));

@@ -112,10 +112,10 @@ fn losses_are_reported() {
         let traffic = &report["traffic"];
         let count = |name: &str| traffic[name].as_u64().unwrap_or_else(|| panic!("{name}: {report}"));
         assert_eq!(traffic["congestion_control"], expected, "{report}");
-        assert!(count("segments_sent") > 725, "{report}");
-        assert!(count("segments_retransmitted") >= count("spurious_retransmissions"), "{report}");
-        assert!(count("segments_lost") > 0 && count("segments_retransmitted") > 0, "{report}");
-        let words = format!("{} retransmitted", count("segments_retransmitted"));
+        assert!(count("sent_segments") > 725, "{report}");
+        assert!(count("retransmitted_segments") >= count("spurious_retransmissions"), "{report}");
+        assert!(count("lost_segments") > 0 && count("retransmitted_segments") > 0, "{report}");
+        let words = format!("{} retransmitted", count("retransmitted_segments"));
         assert!(
             client.stderr.contains(&words) && client.stderr.contains(&format!("({expected})")),
             "{client}"
@@ -149,7 +149,7 @@ fn a_black_hole_is_found_and_filled_as_far_as_it_goes() {
         assert!((3..200).contains(&swallowed), "the first window, what repeats it, and probes: {counts}");
         let object = client.stderr.lines().find(|line| line.starts_with('{')).expect("an object");
         let report: serde_json::Value = serde_json::from_str(object).expect("JSON");
-        let sent = report["traffic"]["segments_sent"].as_u64().expect("a number");
+        let sent = report["traffic"]["sent_segments"].as_u64().expect("a number");
         // MTU 1500 has 1428 bytes in a segment of IPv6 and 1280, the first that gets through, 1208; 1386 has 1314.
         assert!(sent < payload.length() / 1240, "{family:?}: {sent} segments\n{report}");
     }

@@ -26,12 +26,12 @@ fn the_wait_bounds_a_look_up() {
         "-s no.such.example 10.77.0.2 80",
     ] {
         let output = file.netkat(&pair.host, &format!("-v -w 1 --json --exit-verdict {arguments}")).run();
-        assert_eq!(output.code(), Some(3), "{output}");
+        assert_eq!(output.code(), Some(9), "{output}");
         assert!(output.elapsed < Duration::from_secs(5), "{output}");
         let stderr = &output.stderr;
         assert!(stderr.contains("looking up no.such.example"), "{output}");
         assert!(stderr.contains("the name server did not answer within 1 s"), "{output}");
-        assert!(stderr.contains("\"verdict\":\"timed out\""), "{output}");
+        assert!(stderr.contains("\"verdict\":\"name\""), "{output}");
     }
 }
 

@@ -26,7 +26,7 @@ fn succeeded(netkat: &Output, received: &Payload, says: &str) {
     assert!(netkat.stderr.contains(says), "{netkat}");
     let report = netkat.stderr.lines().find(|line| line.starts_with('{')).expect("a report");
     let report: serde_json::Value = serde_json::from_str(report).expect("JSON");
-    assert!(report["kept_from_kernel"].as_u64().is_some_and(|packets| packets > 2), "{report}");
+    assert!(report["guard_dropped_packets"].as_u64().is_some_and(|packets| packets > 2), "{report}");
 }
 
 #[test]

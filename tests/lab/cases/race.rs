@@ -94,7 +94,7 @@ fn if_none_answers_each_address_is_told() {
         "fd77::2 shut\n10.77.0.2 shut\n10.77.0.50 gone\nfd77::50 gone\n192.0.2.1 far\nfd99::1 far\nfd77::50 mixed\n10.77.0.2 mixed\n",
     );
     for (name, status, words) in
-        [("shut", 4, "refused"), ("gone", 6, "no neighbour"), ("far", 6, "no route"), ("mixed", 4, "refused")]
+        [("shut", 4, "refused"), ("gone", 6, "no_neighbour"), ("far", 6, "no_route"), ("mixed", 4, "refused")]
     {
         for more in ["", "-4 "] {
             let output =

@@ -301,5 +301,5 @@ fn a_report_names_each_flow() {
         "{flow}"
     );
     // Four headers without options at least, and the data.
-    assert!(flow["bytes_sent"].as_u64() > Some(4 * 40 + 8) && flow["local"] == "10.77.0.1", "{flow}");
+    assert!(flow["sent_bytes"].as_u64() > Some(4 * 40 + 8) && flow["local"] == "10.77.0.1", "{flow}");
 }

@@ -54,8 +54,14 @@ fn every_state_of_a_port_is_told_in_order() {
         let object: serde_json::Value =
             serde_json::from_str(output.stderr.lines().last().unwrap_or_default()).expect("an object");
         let ports = object["ports"].as_array().expect("ports");
-        let states: Vec<_> = ports.iter().filter_map(|port| port["failure"].as_str()).collect();
-        assert_eq!(states, ["rejected", "timed out", "refused", "timed out"], "{object}");
+        let states: Vec<_> = ports.iter().filter_map(|port| port["verdict"].as_str()).collect();
+        assert_eq!(states, ["rejected", "timed_out", "refused", "done", "timed_out"], "{object}");
+        let states: Vec<_> = ports.iter().filter_map(|port| port["state"].as_str()).collect();
+        assert_eq!(
+            states,
+            ["rejected", "open_or_filtered", "closed", "open", "open_or_filtered"],
+            "{object}"
+        );
         assert_eq!((&ports[3]["state"], &ports[3]["protocol"]), (&"open".into(), &"udp".into()), "{object}");
         for (port, status, words) in
             [(4999, 4, "refused"), (6001, 3, "open or filtered: no answer to"), (6002, 5, "rejected")]

@@ -110,7 +110,7 @@ fn a_half_open_connection_of_the_servers_costs_no_second() {
         let object: serde_json::Value =
             serde_json::from_str(next.stderr.lines().last().unwrap_or_default()).expect("an object");
         assert_eq!(object["verdict"], "done", "{object}");
-        assert!(object["timings"]["connect"].as_f64().is_some_and(|ms| ms < 700.0), "{object}");
+        assert!(object["timings"]["connect_ms"].as_f64().is_some_and(|ms| ms < 700.0), "{object}");
         assert_eq!(object["discarded"]["segments"], 1, "{object}");
     }
 }

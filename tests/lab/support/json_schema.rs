@@ -1,4 +1,4 @@
-//! A check of JSON by a schema, of the keywords that docs/compare.schema.json uses; others are a mistake here.
+//! A check of JSON by a schema, of the keywords that docs/schema/comparison.json uses; others are a mistake here.
 use serde_json::Value;
 
 /// Panics where the value does not fit.
