@@ -161,12 +161,12 @@ fn wrong_usage_has_its_report() {
         let output = netkat(&[&["--json"], arguments].concat());
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let stderr = String::from_utf8(output.stderr).expect("UTF-8");
-        let [line, report] = stderr.lines().collect::<Vec<_>>()[..] else {
-            panic!("{arguments:?}: {stderr}")
-        };
+        let [report] = stderr.lines().collect::<Vec<_>>()[..] else { panic!("{arguments:?}: {stderr}") };
         let report: serde_json::Value = serde_json::from_str(report).expect("JSON");
         assert_eq!(report["verdict"], "usage", "{arguments:?}");
-        assert_eq!(format!("netkat: {}", report["error"].as_str().expect("a text")), line);
+        assert_eq!(report["schema"], "netkat.outcome/1", "{arguments:?}");
+        let plain = String::from_utf8(netkat(arguments).stderr).expect("UTF-8");
+        assert_eq!(format!("netkat: {}\n", report["error"].as_str().expect("a text")), plain);
     }
 }
 
