@@ -19,7 +19,7 @@ use crate::{
     text,
 };
 use serde::{Serialize, Serializer};
-use std::{net::SocketAddr, ops::Not, path::Path, time::Duration};
+use std::{net::SocketAddr, ops::Not, time::Duration};
 
 /// Maximum lines about addresses that could not be reached.
 const MAX_LINES: usize = 16;
