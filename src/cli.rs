@@ -1,5 +1,8 @@
 //! The command line: flags as typed, and the help, manual page and completions made from them.
+mod completions;
+mod document;
 mod foreign_flags;
+mod man_page;
 mod manual;
 mod modes;
 mod tcpdump_flags;
@@ -9,13 +12,13 @@ mod wrong_usage;
 use crate::{
     net::{MacAddr, Protocol},
     recovery::Algorithm,
+    report::ReportPlace,
 };
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
-use clap_complete::Shell;
+pub use document::Document;
 use std::{
     ffi::OsString,
-    io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -531,9 +534,10 @@ pub struct Cli {
 
     /// Report the outcome as a JSON object, on a line of stderr or in FILE
     ///
-    /// With -k, an object for each client comes before that of the run. With -d, --sniff and --read,
-    /// packets are shown as JSON, an object a line. The manual page lists the fields. The file - is standard
-    /// output, where nothing else goes there.
+    /// With -k an object for each client comes before that of the run, with -z one for each port. With -d, --sniff
+    /// and --read, packets are shown as JSON, an object a line. The manual page lists the fields. The file - is
+    /// standard output, where nothing else goes there; of -z and --compare, the objects take the text's place. A
+    /// number is a descriptor: --json=3 3>FILE.
     ///
     /// Example: netkat -z --json=result.json 192.0.2.10 22,80
     #[arg(help_heading = REPORTS, long, value_name = "FILE", num_args = 0..=1, require_equals = true, hide_short_help = true)]
@@ -593,9 +597,8 @@ pub struct Cli {
     pub without: Vec<Feature>,
 }
 
-/// Returns where arguments that may be wrong ask for a report: the file of --json, or `None` for standard error.
-/// Runs that only show packets have no report.
-pub fn report_wanted(arguments: &[OsString]) -> Option<Option<PathBuf>> {
+/// Returns where arguments that may be wrong ask for a report. Runs that only show packets have no report.
+pub fn report_wanted(arguments: &[OsString]) -> Option<ReportPlace> {
     let words =
         || arguments.iter().skip(1).take_while(|word| *word != "--").map(|word| word.to_string_lossy());
     if words().any(|word| word == "--sniff" || word == "--read" || word.starts_with("--read=")) {
@@ -603,8 +606,8 @@ pub fn report_wanted(arguments: &[OsString]) -> Option<Option<PathBuf>> {
     }
     words()
         .filter_map(|word| match word.split_once('=') {
-            Some(("--json", file)) => Some(Some(PathBuf::from(file))),
-            None if word == "--json" => Some(None),
+            Some(("--json", file)) => Some(ReportPlace::new(Some(Path::new(file)))),
+            None if word == "--json" => Some(ReportPlace::Stderr),
             _ => None,
         })
         .last()
@@ -618,35 +621,6 @@ pub(crate) fn is_time(text: &str) -> bool {
 /// Range of --mss, in bytes: from the least that Linux accepts (include/net/tcp.h, TCP_MIN_MSS) to the most
 /// that fits into an IPv4 packet.
 const MSS_RANGE: std::ops::RangeInclusive<i64> = 88..=65_495;
-
-/// A document that --generate prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[expect(missing_docs, reason = "the values name a format, and --help would print the comments")]
-pub enum Document {
-    Man,
-    Bash,
-    Zsh,
-    Fish,
-}
-
-impl Document {
-    /// Writes the document, made from the same definitions as the parser.
-    ///
-    /// # Errors
-    /// Those of `out`.
-    pub fn write(self, out: &mut dyn Write) -> io::Result<()> {
-        let mut command = Cli::command();
-        let shell = match self {
-            Document::Man => return manual::page(command, out),
-            Document::Bash => Shell::Bash,
-            Document::Zsh => Shell::Zsh,
-            Document::Fish => Shell::Fish,
-        };
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut command, "netkat", &mut text);
-        out.write_all(&text)
-    }
-}
 
 /// The reason why arguments make no run.
 #[derive(Debug)]
@@ -686,6 +660,12 @@ impl Cli {
     /// Returns whether a run that watches only shows packets: without --pcap, or if that is asked for.
     pub(crate) fn shows_packets(&self) -> bool {
         self.pcap.is_none() || self.debug || self.json.is_some() || self.payload || self.dump.is_some()
+    }
+
+    /// Returns where the objects of --json go; `None` without it, and for a run that only shows packets.
+    pub fn report_place(&self) -> Option<ReportPlace> {
+        let file = self.json.as_ref().filter(|_| !self.watches_only())?;
+        Some(ReportPlace::new(file.as_deref()))
     }
 
     /// Returns whether the run is that of a command.

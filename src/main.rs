@@ -3,7 +3,7 @@ use netkat::{
     cli::{self, Cli, NotRun},
     kernel,
     plan::Plan,
-    report::{Failure, JsonReport, exit, logging},
+    report::{Failure, JsonReport, ReportPlace, exit, logging},
     stdio::stderr,
 };
 use std::process::ExitCode;
@@ -20,19 +20,20 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(NotRun::Print(text)) => return exit::print(|_| text.print()),
         Err(NotRun::Wrong(words)) => {
-            let report = cli::report_wanted(&arguments).map(|file| JsonReport::to(file.as_deref()));
-            return exit::usage(words, report.and_then(Result::ok));
+            return exit::usage(words, cli::report_wanted(&arguments));
         }
     };
     if let Some(document) = cli.generate {
         return exit::print(|out| document.write(out));
     }
-    logging::init(cli.verbose);
+    let place = cli.report_place();
+    logging::init(cli.verbose, place == Some(ReportPlace::Stderr));
     let checked = Plan::check_outputs(&cli);
-    let report = match &cli.json {
+    let report = match place {
         // A file that is not fit for the report stays as it is.
-        Some(file) if !cli.watches_only() => JsonReport::to(file.as_deref().filter(|_| checked.is_ok())),
-        _ => Ok(JsonReport::default()),
+        Some(_) if checked.is_err() => JsonReport::to(ReportPlace::Stderr),
+        Some(place) => JsonReport::to(place),
+        None => Ok(JsonReport::default()),
     };
     match report {
         Ok(mut report) => {

@@ -1,14 +1,25 @@
 //! The sections of the manual page that no flag's description has, and the parts of them that `-h` and
 //! `--help` show.
-use clap::Command;
-use clap_mangen::{
-    Man,
-    roff::{Roff, roman},
-};
-use std::io::{self, Write};
 
-/// A section's title and its paragraphs; lines that begin with two spaces stand as they are.
-type Section = (&'static str, &'static str);
+/// A section's title and its paragraphs. A line that begins with two spaces is an item, if two spaces part its label from
+/// its text, or else a command to type.
+pub(super) type Section = (&'static str, &'static str);
+
+/// Date of the last change of the manual, as the page's title line has it.
+pub(super) const DATE: &str = "2026-11-27";
+
+/// Related pages, each with its section.
+pub(super) const SEE_ALSO: [(&str, u8); 9] = [
+    ("capabilities", 7),
+    ("iptables", 8),
+    ("nc", 1),
+    ("ncat", 1),
+    ("nft", 8),
+    ("packet", 7),
+    ("pcap-filter", 7),
+    ("socat", 1),
+    ("tcpdump", 8),
+];
 
 /// The examples of `-h`, each within 80 columns.
 pub const SHORT_EXAMPLES: &str = "\
@@ -53,14 +64,16 @@ Receive a file, and send it:
 Ask which of these ports answer within a second:
   netkat -z -w 1 192.0.2.10 22,80,8000-8100
 Tell a firewall's silence from a refusal in a script:
-  netkat -z --exit-verdict -w 2 192.0.2.10 443; [ $? -eq 3 ] && echo filtered
+  netkat -z --exit-verdict -w 2 192.0.2.10 443
+  [ $? -eq 3 ] && echo filtered
 Serve a program to every client of one network:
   netkat -l -k --allow 192.0.2.0/24 --sh-exec 'date; hostname' 5000
 Watch a connection's own packets, and keep them:
   netkat -d --pcap session.pcapng 192.0.2.10 80",
 );
 
-const SECTIONS: [Section; 13] = [
+/// The sections behind the flags.
+pub(super) const SECTIONS: [Section; 13] = [
     (
         "Running a command",
         "netkat --run -- COMMAND runs a program in a network namespace of its own, whose device has this host's addresses and routes. netkat moves the packets between that device and the host's interfaces, beside iptables, nftables and conntrack. The program's standard streams, its terminal and its exit status are its own; it runs as the invoking user without capabilities, so programs that need raw sockets fail unless --raw is given.
@@ -72,11 +85,10 @@ It carries TCP, UDP and ping; multicast, broadcast and other protocols are dropp
     (
         "End of input",
         "When standard input ends, netkat sends what is left, then a FIN, and reads on until the peer ends, too. It exits once both directions have ended and every byte is acknowledged:
-  input  peer   what happens
-  open   open   both directions flow
-  ended  open   a FIN follows the last byte; netkat reads on until the peer ends
-  open   ended  netkat sends on until the input ends
-  ended  ended  done, once every byte sent is acknowledged
+  input open, peer open    both directions flow
+  input ended, peer open   a FIN follows the last byte; netkat reads on until the peer ends
+  input open, peer ended   netkat sends on until the input ends
+  input ended, peer ended  done, once every byte sent is acknowledged
 With --no-shutdown, netkat sends no FIN until the peer has ended. With -q TIME, it exits TIME after the input's end or, while data is in flight, after the peer last acknowledged any. With --send-only, it exits once everything is acknowledged, and drops what the peer sends. With --recv-only, it sends nothing, and exits when the peer ends. With --quit-on-peer-close, the peer's end is the end of the input, too. With --idle-timeout TIME, silence in both directions for TIME is a failure. A reset ends both directions at once.",
     ),
     STATUS,
@@ -87,7 +99,8 @@ With --no-shutdown, netkat sends no FIN until the peer has ended. With -q TIME, 
     (
         "Privileges",
         "netkat needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF (CAP_SYS_ADMIN in its place before Linux 5.8), and CAP_NET_BIND_SERVICE for a local port below 1024. Run it with sudo, or let the members of a group run it:
-  chown root:netkat netkat; chmod 750 netkat; setcap cap_net_raw,cap_net_admin,cap_bpf+ep netkat
+  chown root:netkat netkat; chmod 750 netkat
+  setcap cap_net_raw,cap_net_admin,cap_bpf+ep netkat
 For the package's netkat, CAPABILITIES=group in /etc/default/netkat does this. The members of that group can read everybody's traffic on this host, answer for its ports and impersonate other hosts.
 netkat gives up all capabilities as soon as everything is set up; where the guard is a clsact filter, CAP_NET_ADMIN stays, to remove it at the end. It goes on as the user who called sudo, else as nobody, opens no more files and makes only the system calls that it needs. It opens files and standard streams before that; new files have mode 0600. Processes of --exec and --sh-exec run as the user who called sudo, without any capability and without means to gain one; for their sake netkat's own file system and system calls stay open. With --no-sandbox, netkat gives up capabilities only.",
     ),
@@ -126,14 +139,14 @@ Hosts limit how many ICMP errors they send: Linux sends six at once, then one a 
 A filter that is not understood ends netkat with status 2 before anything is opened; the error names the word. Live, the kernel runs the filter; it sees frames without their outermost VLAN tag.",
     ),
     (
-        "Report",
+        "JSON",
         "--json prints an object on a line of its own. Every object has its schema, netkat's version and the time (RFC 3339, UTC, nanoseconds); the run's own comes last. Names end in their unit; a step that was not reached is null.
   schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; packets: netkat.packet/1
   asked                  what was asked: mode (connect, listen, scan, run, compare), host as typed, address, port or ports, protocol, command
   verdict                done, timed_out, refused, rejected, no_route, no_neighbour, name (the look-up of a name failed), privilege, egress_dropped, interrupted, usage, failed
   error                  the failure in words
   flow                   local and remote address with port
-  route                  interface, source, next_hop, mtu_bytes
+  route                  interface, source, next_hop, mtu_bytes; pod_veth where the interface is a pod's veth, so that the node's rules see the packets
   timings                name_ms (look-up of the host's name), neighbour_ms (ARP or neighbour discovery), connect_ms, first_byte_ms, close_ms
   discarded              segments dropped during the handshake because they answered nothing: how many segments, and the last of them
   traffic                TCP: sent_bytes, received_bytes, sent_segments, lost_segments, retransmitted_segments, invalid_segments (a wrong checksum or header length), spurious_retransmissions, timeouts, tail_probes, smoothed_rtt_ms, min_rtt_ms, congestion_control, congestion_window_bytes, bandwidth_bytes_per_second
@@ -178,42 +191,4 @@ by names the place and the rule, which what it belongs to, kernel and raw how bo
 pub fn long_help_end() -> String {
     let [examples, status] = [EXAMPLES, STATUS].map(|(title, text)| format!("{title}:\n{text}"));
     format!("{examples}\n\n{status}")
-}
-
-/// Writes the manual page, section 1, in roff.
-pub fn page(command: Command, out: &mut dyn Write) -> io::Result<()> {
-    // The page leaves out a one-line help that `-h` hides.
-    let command = command.after_long_help("").after_help("").mut_args(|arg| arg.hide_short_help(false));
-    let man = Man::new(command).manual("User Commands");
-    let mut page = Vec::new();
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
-    man.render_description_section(&mut page)?;
-    man.render_options_section(&mut page)?;
-    for (title, text) in SECTIONS {
-        section(title, text).to_writer(&mut page)?;
-    }
-    out.write_all(&page)
-}
-
-fn section(title: &str, text: &str) -> Roff {
-    let mut roff = Roff::new();
-    roff.control("SH", [title.to_uppercase().as_str()]);
-    let mut verbatim = false;
-    for line in text.lines() {
-        let indented = line.starts_with("  ");
-        match (verbatim, indented) {
-            (false, true) => roff.control("nf", []),
-            (true, false) => roff.control("fi", []).control("PP", []),
-            (false, false) => roff.control("PP", []),
-            (true, true) => &mut roff,
-        };
-        verbatim = indented;
-        roff.text([roman(line)]);
-    }
-    if verbatim {
-        roff.control("fi", []);
-    }
-    roff
 }

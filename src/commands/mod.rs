@@ -11,10 +11,10 @@ mod sniff;
 
 use crate::{
     net::{Protocol, zone::ScopedIp},
-    report::JsonReport,
+    report::{JsonReport, ReportPlace, logging},
     runtime::{Engine, Setup},
     session::Command,
-    stdio::{self, StandardStreams, StreamOptions, stderr},
+    stdio::{self, StandardStreams, StreamOptions, Writer},
 };
 
 pub(crate) use attempt::{Attempt, Target};
@@ -37,8 +37,16 @@ fn announce(engine: &Engine, setup: &Setup, report: &mut JsonReport) {
     let addresses: Vec<_> = addresses.iter().map(|ip| ScopedIp::new(*ip, zone)).collect();
     report.listening(setup.protocol, &addresses, port);
     match setup.port {
-        0 => stderr::print_line(&format!("netkat: listening on {kind} {port}")),
+        0 => logging::announce(&format!("listening on {kind} {port}")),
         _ => log::info!("listening on {kind} {port}"),
+    }
+}
+
+/// Opens standard output for a command's text; `None` if JSON objects take its place there.
+fn text_output(report: &JsonReport) -> Result<Option<Writer>, stdio::Error> {
+    match report.is_on(&ReportPlace::Stdout) {
+        true => Ok(None),
+        false => Writer::output().map(Some).map_err(stdio::Error::Output),
     }
 }
 

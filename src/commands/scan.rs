@@ -6,7 +6,10 @@
 mod tcp;
 mod udp;
 
-use super::attempt::{Attempt, Opened, Origin, Target};
+use super::{
+    attempt::{Attempt, Opened, Origin, Target},
+    text_output,
+};
 use crate::{
     net::{Protocol, count, zone::ScopedIp},
     report::{Error, JsonReport, ProbedPort, Verdict},
@@ -118,7 +121,8 @@ struct Sweep {
 struct Results<'r> {
     protocol: Protocol,
     report: &'r mut JsonReport,
-    output: Writer,
+    /// `None` if JSON objects take the lines' place.
+    output: Option<Writer>,
     known: HashMap<u16, Probed>,
     /// Failures at earlier addresses of ports that are tried again.
     earlier: HashMap<u16, Probed>,
@@ -140,7 +144,7 @@ struct Probed {
 
 impl Results<'_> {
     fn new<'r>(scan: &Scan, report: &'r mut JsonReport) -> Result<Results<'r>, Error> {
-        let output = Writer::output().map_err(stdio::Error::Output)?;
+        let output = text_output(report)?;
         let unprinted = scan.ports.iter().copied().collect();
         let (known, earlier) = (HashMap::new(), HashMap::new());
         Ok(Results { protocol: scan.protocol, report, output, known, earlier, unprinted, last: false })
@@ -190,7 +194,10 @@ impl Results<'_> {
     }
 
     fn write(&mut self, lines: &str) -> Result<(), Error> {
-        Ok(self.output.write_all(lines.as_bytes()).map_err(stdio::Error::Output)?)
+        match &mut self.output {
+            None => Ok(()),
+            Some(output) => Ok(output.write_all(lines.as_bytes()).map_err(stdio::Error::Output)?),
+        }
     }
 
     /// Puts the failures of one address aside, since these ports are tried at the next.

@@ -1,8 +1,16 @@
-//! Records whether standard output was open when the program started. Rust's runtime replaces a closed one
+//! Descriptors that the program was started with, and whether standard output was among them. Rust's runtime replaces a closed one
 //! by /dev/null (sanitize_standard_fds in library/std/src/sys/pal/unix/mod.rs), so a later look finds it
 //! open.
 #![allow(unsafe_code)]
-use std::sync::atomic::{AtomicBool, Ordering};
+use nix::errno::Errno;
+use std::{
+    io,
+    os::fd::{FromRawFd, OwnedFd, RawFd},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// The first descriptor behind the standard streams.
+const FIRST_FREE: RawFd = 3;
 
 static OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
@@ -21,4 +29,21 @@ extern "C" fn look() {
 /// Returns whether descriptor 1 was closed when the program started.
 pub fn output_was_closed() -> bool {
     OUTPUT_CLOSED.load(Ordering::Relaxed)
+}
+
+/// Duplicates a descriptor that this process was started with.
+///
+/// # Errors
+/// EBADF for a descriptor that was not open then: netkat's own have FD_CLOEXEC, which none has that came through
+/// execve(2). Those of dup(2).
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD takes no argument and changes nothing; it fails for a number that is no open descriptor.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags == -1 || flags & libc::FD_CLOEXEC != 0 {
+        return Err(Errno::EBADF.into());
+    }
+    // SAFETY: F_DUPFD_CLOEXEC takes the lowest number that the duplicate may have.
+    let duplicate = Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, FIRST_FREE) })?;
+    // SAFETY: the kernel has just made the descriptor, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }

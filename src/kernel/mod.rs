@@ -38,7 +38,7 @@ pub use allocation::{map_large_buffers, release_free_memory};
 pub use attachment::Backend;
 pub use bind_conflict::{BindConflict, port_holder};
 pub use clsact::filter_names;
-pub use descriptors::output_was_closed;
+pub use descriptors::{inherited, output_was_closed};
 pub use device::{COMMAND_MAC, DeviceError, DeviceRoute, DeviceSpec, GATEWAY_MAC};
 pub use error::KernelError;
 pub use filter::{CommandFilter, Filter, FlowFilter, MAX_LOCAL_ADDRESSES, MAX_PUBLISHED_PORTS};

@@ -47,7 +47,6 @@ pub(super) fn compare(cli: &Cli, report: &mut JsonReport) -> Result<Compare, Pla
     let remote = attempt.remote;
     let zone = zone_of(&remote).unwrap_or_default();
     Ok(Compare {
-        host: host.to_owned(),
         remote: scoped(remote.ip().to_canonical(), remote.port(), zone),
         attempt,
         egress,

@@ -129,7 +129,7 @@ pub(super) fn addresses(
 ) -> Result<Vec<SocketAddr>, ResolveError> {
     let start = Instant::now();
     let found = resolve::addresses(host, port, family(cli), names(cli));
-    if matches!(resolve::literal(host, port), Err(ResolveError::NotNumeric(_))) {
+    if !cli.numeric && matches!(resolve::literal(host, port), Err(ResolveError::NotNumeric(_))) {
         report.looked_up(start.elapsed());
     }
     found

@@ -5,14 +5,11 @@ mod text;
 use super::{JsonReport, Verdict};
 use crate::diagnose::{Evidence, Finding, Outcome, Word};
 pub(super) use object::Object;
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 /// The comparison as a report.
 #[derive(Clone, Debug)]
 pub(crate) struct ComparedTarget {
-    /// The host as typed.
-    pub host: String,
-    pub address: SocketAddr,
     /// This host's kernel, as uname -r names it.
     pub kernel_release: String,
     /// The number of the network namespace.
@@ -51,7 +48,9 @@ impl Comparison {
         self.text.lines(width)
     }
 
-    pub(super) fn object(&self) -> &Object {
+    /// Returns the object, with the time that the look-up of the host's name took.
+    pub(super) fn object(&mut self, name: Option<Duration>) -> &Object {
+        self.object.looked_up(name);
         &self.object
     }
 

@@ -1,5 +1,5 @@
 //! The end of a run: the one line on stderr, the JSON object, and the exit status that scripts read.
-use super::{Error, Failure, JsonReport, Verdict};
+use super::{Error, Failure, JsonReport, ReportPlace, Verdict};
 use crate::{
     kernel,
     process::signals,
@@ -29,7 +29,9 @@ pub fn conclude(result: Result<(), Failure>, detailed: bool, report: Option<Json
         None => failure.map_or(Verdict::Done, |failure| failure.verdict),
     };
     let mut status = failure.and_then(|failure| failure.status).unwrap_or(verdict.status(detailed));
-    if let Some(failure) = failure.filter(|_| signal.is_none()) {
+    // On standard error, the object has the line's place.
+    let line = report.as_ref().is_none_or(|report| !report.is_on(&ReportPlace::Stderr));
+    if let Some(failure) = failure.filter(|_| signal.is_none() && line) {
         print_line(failure);
     }
     if let Some(report) = report {
@@ -62,10 +64,17 @@ pub fn print(document: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> ExitCod
     conclude(result, false, None)
 }
 
-/// Prints what is wrong with the arguments, and the JSON object if one is asked for. Returns the exit status. Nothing is
-/// set up yet that could be left behind, and signals have their usual effect.
-pub fn usage(words: String, report: Option<JsonReport>) -> ExitCode {
-    conclude(Err(Failure::usage(words)), false, report)
+/// Prints what is wrong with the arguments, and the JSON object at `place` if one is asked for. Returns the exit status.
+/// Nothing is set up yet that could be left behind, and signals have their usual effect.
+pub fn usage(words: String, place: Option<ReportPlace>) -> ExitCode {
+    let wrong = Failure::usage(words);
+    match place.map(JsonReport::to).transpose() {
+        Ok(report) => conclude(Err(wrong), false, report),
+        Err(unwritten) => {
+            print_line(&wrong);
+            conclude(Err(Failure { verdict: Verdict::Usage, ..unwritten }), false, None)
+        }
+    }
 }
 
 /// Ends the process as if `signal` had never been caught. The signal was only blocked, so its disposition

@@ -2,7 +2,7 @@
 //! `-k`, each client has an object of its own, written when it disconnects; with `-z`, each port, as soon as it is
 //! known.
 use super::{
-    Asked, Comparison, Error, Failure, Mode, ProbedPort, Tried, Verdict,
+    Asked, Comparison, Error, Failure, Mode, ProbedPort, ReportPlace, Tried, Verdict,
     command_report::CommandRun,
     counters::{Datagrams, Timings, Traffic},
     destination::Destination,
@@ -19,7 +19,7 @@ use crate::{
     text,
 };
 use serde::{Serialize, Serializer};
-use std::{net::SocketAddr, ops::Not, path::Path, time::Duration};
+use std::{net::SocketAddr, ops::Not, time::Duration};
 
 /// Maximum lines about addresses that could not be reached.
 const MAX_LINES: usize = 16;
@@ -130,13 +130,17 @@ struct Client {
 }
 
 impl JsonReport {
-    /// Returns a report to `file`, which is created now, or to stderr. A FIFO waits for its reader. The file
-    /// `-` is standard output.
+    /// Returns a report to a place, which is opened now.
     ///
     /// # Errors
-    /// Those of creating the file.
-    pub fn to(file: Option<&Path>) -> Result<JsonReport, Failure> {
-        Ok(JsonReport { destination: Some(Destination::open(file)?), ..JsonReport::default() })
+    /// Those of opening it.
+    pub fn to(place: ReportPlace) -> Result<JsonReport, Failure> {
+        Ok(JsonReport { destination: Some(Destination::open(place)?), ..JsonReport::default() })
+    }
+
+    /// Returns whether objects are written to this place.
+    pub(crate) fn is_on(&self, place: &ReportPlace) -> bool {
+        self.destination.as_ref().is_some_and(|destination| destination.place() == place)
     }
 
     /// Notes what is asked for.
@@ -199,7 +203,9 @@ impl JsonReport {
     /// that came furthest.
     pub(crate) fn none_reached(&self, host: &str) -> Error {
         let failed = || self.attempts.iter().filter_map(|tried| tried.verdict);
-        for error in self.attempts.iter().filter_map(|tried| tried.error.as_deref()).take(MAX_LINES) {
+        // The object has them as well.
+        let lines = if self.is_on(&ReportPlace::Stderr) { 0 } else { MAX_LINES };
+        for error in self.attempts.iter().filter_map(|tried| tried.error.as_deref()).take(lines) {
             log::error!("{}", text::one_line(error));
         }
         let mut kinds: Vec<String> = Vec::new();
@@ -255,7 +261,8 @@ impl JsonReport {
     }
 
     /// Notes the outcome of --compare.
-    pub(crate) fn compared(&mut self, comparison: Comparison) {
+    pub(crate) fn compared(&mut self, address: SocketAddr, comparison: Comparison) {
+        self.ask_for_address(address);
         self.comparison = Some(Box::new(comparison));
     }
 
@@ -323,8 +330,9 @@ impl JsonReport {
     pub(crate) fn conclude(mut self, verdict: Verdict, error: Option<String>) -> Result<(), Failure> {
         let Some(mut destination) = self.destination.take() else { return Ok(()) };
         match self.comparison.take() {
-            Some(comparison) if error.is_none() => {
-                destination.write(Schema::Comparison, comparison.object());
+            Some(mut comparison) if error.is_none() => {
+                let part = comparison.object(self.timings.name);
+                destination.write(Schema::Comparison, &Part { asked: &self.asked, part });
             }
             _ => {
                 self.settle(verdict, error);

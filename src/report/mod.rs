@@ -18,6 +18,7 @@ mod verdict;
 
 pub(crate) use asked::{Asked, Mode};
 pub(crate) use comparison::{ComparedTarget, Comparison};
+pub use destination::ReportPlace;
 pub(crate) use error::Error;
 pub use failure::Failure;
 pub(crate) use hint::Hint;

@@ -113,6 +113,14 @@ pub(crate) fn finish() {
     }
 }
 
+/// Returns whether the reader has taken all lines, the last one included.
+pub(crate) fn is_delivered() -> bool {
+    stderr().is_some_and(|stderr| {
+        let queue = stderr.queue();
+        queue.bytes.is_empty() && queue.lost == 0 && !queue.gone
+    })
+}
+
 /// Makes a panic write its line through this queue, since the default hook waits for the reader.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {

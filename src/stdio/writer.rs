@@ -8,11 +8,12 @@ use crate::{
 };
 use nix::{
     errno::Errno,
+    fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 use std::{
     io::{self, Write},
-    os::fd::AsFd,
+    os::fd::{AsFd, RawFd},
     path::Path,
 };
 
@@ -51,6 +52,15 @@ impl Writer {
         }
         let signals = Signals::watch()?;
         Ok(Writer { stream: Stream::create(path, append, &signals)?, signals, given_up: false })
+    }
+
+    /// Opens a descriptor that this process was started with.
+    ///
+    /// # Errors
+    /// EBADF if it was not open then; those of dup(2) and signalfd(2).
+    pub fn inherited(number: RawFd) -> io::Result<Writer> {
+        let stream = Stream::new(kernel::inherited(number)?, OFlag::O_WRONLY)?;
+        Ok(Writer { stream, signals: Signals::watch()?, given_up: false })
     }
 
     /// Waits until the stream takes more.

@@ -1,6 +1,8 @@
 //! The command line as a user meets it: help, manual, completions, and the answer to every wrong usage, none of
 //! which needs privileges or a network.
+mod completions;
 mod flags;
+mod manual;
 
 use std::{
     fs::File,
@@ -15,6 +17,17 @@ fn netkat(arguments: &[&str]) -> Output {
         .env("COLUMNS", "100")
         .output()
         .expect("netkat runs")
+}
+
+/// Returns whether a program is there. Without it a test says SKIPPED aloud, or fails under NETKAT_LAB=required.
+fn available(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    assert!(found || std::env::var("NETKAT_LAB").as_deref() != Ok("required"), "{program} is not installed");
+    if !found {
+        eprintln!("SKIPPED: {program} is not installed");
+    }
+    found
 }
 
 fn printed(arguments: &[&str]) -> String {
@@ -161,12 +174,12 @@ fn wrong_usage_has_its_report() {
         let output = netkat(&[&["--json"], arguments].concat());
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let stderr = String::from_utf8(output.stderr).expect("UTF-8");
-        let [line, report] = stderr.lines().collect::<Vec<_>>()[..] else {
-            panic!("{arguments:?}: {stderr}")
-        };
+        let [report] = stderr.lines().collect::<Vec<_>>()[..] else { panic!("{arguments:?}: {stderr}") };
         let report: serde_json::Value = serde_json::from_str(report).expect("JSON");
         assert_eq!(report["verdict"], "usage", "{arguments:?}");
-        assert_eq!(format!("netkat: {}", report["error"].as_str().expect("a text")), line);
+        assert_eq!(report["schema"], "netkat.outcome/1", "{arguments:?}");
+        let plain = String::from_utf8(netkat(arguments).stderr).expect("UTF-8");
+        assert_eq!(format!("netkat: {}\n", report["error"].as_str().expect("a text")), plain);
     }
 }
 

@@ -13,7 +13,7 @@ mod ruleset;
 mod traced;
 mod watch;
 
-use super::Attempt;
+use super::{Attempt, text_output};
 use crate::{
     diagnose::{Evidence, Finding, Outcome, RawPath, Refused, Space, Word, decide},
     host::{cgroup, policy_route::PolicyFlow, route::Query},
@@ -26,7 +26,7 @@ use crate::{
     },
     report::{ComparedTarget, Comparison, Error, JsonReport},
     runtime::{Egress, EgressError},
-    stdio::{self, Writer},
+    stdio,
 };
 use kernel_path::KernelAttempt;
 use std::{
@@ -56,8 +56,6 @@ pub(crate) struct Identity {
 /// A comparison to make.
 #[derive(Debug)]
 pub(crate) struct Compare {
-    /// The host as typed.
-    pub host: String,
     pub remote: SocketAddr,
     /// netkat's attempt, whose request has the flow as the kernel's own connect(2) looks it up.
     pub attempt: Attempt,
@@ -80,22 +78,18 @@ impl Compare {
     pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         capability::require(Capability::NetRaw, "observe packets")?;
         capability::require(Capability::NetAdmin, "trace packets through the host's rules")?;
-        let mut output = Writer::output().map_err(stdio::Error::Output)?;
+        let mut output = text_output(report)?;
         let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let target = ComparedTarget {
-            host: self.host.clone(),
-            address: self.remote,
-            kernel_release: release.trim().to_owned(),
-            netns: namespace::number(),
-        };
+        let target = ComparedTarget { kernel_release: release.trim().to_owned(), netns: namespace::number() };
         let start = Instant::now();
         let (evidence, raw, finding) = self.trials()?;
         self.sandbox.enter(&[])?;
         let comparison = Comparison::new(target, &evidence, &finding, raw, start.elapsed());
-        let text = comparison.text(width);
-        report.compared(comparison);
-        output.write_all(text.as_bytes()).map_err(stdio::Error::Output)?;
+        if let Some(output) = &mut output {
+            output.write_all(comparison.text(width).as_bytes()).map_err(stdio::Error::Output)?;
+        }
+        report.compared(self.remote, comparison);
         Ok(())
     }
 

@@ -5,15 +5,16 @@ use crate::{
         Action, Certainty, Culprit, CulpritKind, Evidence, Finding, Outcome, SourceState, Space, Subject,
         Word, belongs::Owner,
     },
-    net::Protocol,
-    report::{Asked, JsonReport, Mode, Verdict, counters::in_milliseconds},
+    report::{
+        JsonReport, Verdict,
+        counters::{in_milliseconds, milliseconds},
+    },
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 #[derive(Debug, Serialize)]
 pub(in crate::report) struct Object {
-    asked: Asked,
     kernel_release: String,
     difference: Word,
     summary: String,
@@ -23,6 +24,9 @@ pub(in crate::report) struct Object {
     culprits: Vec<Blamed>,
     sources: BTreeMap<&'static str, Source>,
     ruleset_changed: bool,
+    /// Look-up of the host's name; null for an address.
+    #[serde(rename = "name_ms", serialize_with = "milliseconds")]
+    name: Option<Duration>,
     duration_ms: f64,
 }
 
@@ -135,15 +139,6 @@ impl Object {
     ) -> Object {
         raw.settle(verdict(&evidence.raw.outcome), evidence.raw.error.clone());
         Object {
-            asked: Asked {
-                mode: Mode::Compare,
-                host: Some(target.host.clone()),
-                address: Some(target.address),
-                port: Some(target.address.port()),
-                ports: None,
-                protocol: Some(Protocol::Tcp),
-                command: Vec::new(),
-            },
             kernel_release: target.kernel_release.clone(),
             difference: finding.word,
             summary: finding.sentence.clone(),
@@ -153,8 +148,13 @@ impl Object {
             culprits: finding.culprits.iter().cloned().map(Blamed::new).collect(),
             sources: sources(&evidence.spaces),
             ruleset_changed: evidence.spaces.iter().any(|space| space.ruleset_changed),
+            name: None,
             duration_ms: in_milliseconds(time),
         }
+    }
+    /// Notes how long the look-up of the host's name took.
+    pub fn looked_up(&mut self, name: Option<Duration>) {
+        self.name = name;
     }
 }
 

@@ -139,16 +139,16 @@ fn a_silent_address_of_a_service_has_a_hint() {
             (at(family, "192.0.2.1", "2001:db8::1"), String::new(), None),
         ];
         for (to, way, expected) in cases {
-            let run = netkat(&pair.host, &format!("-w 0.2 --json {way} {to} 80")).run();
-            assert!(run.code() == Some(1) && run.stderr.contains("timed out"), "{run}");
-            // The message, and the JSON object behind it.
-            let lines: Vec<&str> = run.stderr.lines().collect();
-            assert_eq!(lines.len(), 2, "{run}");
-            let hinted = lines.iter().filter(|line| line.contains("hint")).count();
-            assert_eq!(hinted, if expected.is_some() { 2 } else { 0 }, "{way} {to}: {run}");
-            assert!(expected.is_none_or(|hint| lines.iter().all(|line| line.contains(hint))), "{run}");
-            let names_node = lines.iter().all(|line| line.contains(&format!("--via NODE, as {node}")));
-            assert_eq!(names_node, expected == Some(&of_service), "{run}");
+            // The message, and the JSON object in its place.
+            for json in ["", "--json "] {
+                let run = netkat(&pair.host, &format!("-w 0.2 {json}{way} {to} 80")).run();
+                assert!(run.code() == Some(1) && run.stderr.contains("timed out"), "{run}");
+                assert_eq!(run.stderr.lines().count(), 1, "{run}");
+                assert_eq!(run.stderr.contains("hint"), expected.is_some(), "{way} {to}: {run}");
+                assert!(expected.is_none_or(|hint| run.stderr.contains(hint)), "{run}");
+                let names_node = run.stderr.contains(&format!("--via NODE, as {node}"));
+                assert_eq!(names_node, expected == Some(&of_service), "{run}");
+            }
         }
     }
 }
@@ -166,13 +166,13 @@ fn a_pod_is_told_that_the_nodes_rules_see_its_packets() {
         for (family, v) in [(Family::V4, "-4"), (Family::V6, "-6")] {
             let to = at(family, "10.91.0.1", "fd91::1");
             pair.host.ip(&format!("{v} route replace {to} via {}", pair.peer_address(family)));
-            let run = hosts.netkat(&pair.host, &format!("-v -w 0.2 --json {to} 80")).run();
-            assert!(run.code() == Some(1) && run.stderr.contains("timed out"), "{run}");
-            for words in [
-                "eth0 is this pod's veth: the node's rules see its packets",
-                "hint: eth0 is this pod's veth",
-                "\"pod_veth\":true",
+            for (flag, words) in [
+                ("-v", "eth0 is this pod's veth: the node's rules see its packets"),
+                ("-v", "hint: eth0 is this pod's veth"),
+                ("--json", "\"pod_veth\":true"),
             ] {
+                let run = hosts.netkat(&pair.host, &format!("{flag} -w 0.2 {to} 80")).run();
+                assert!(run.code() == Some(1) && run.stderr.contains("timed out"), "{run}");
                 assert_eq!(run.stderr.contains(words), pod, "{words}: {run}");
             }
         }

@@ -20,6 +20,7 @@ mod groups;
 mod habits;
 mod holders;
 mod hostile;
+mod json;
 mod lossy;
 mod malformed;
 mod matrix;

@@ -61,7 +61,7 @@ fn a_scan_that_is_interrupted_prints_what_it_knows() {
             scan.signal(Signal::SIGINT);
             let output = scan.wait(DEADLINE);
             assert_eq!((output.signal(), output.text()), (Some(2), expected), "{output}");
-            let json = output.stderr.lines().find(|line| line.starts_with('{')).expect("JSON");
+            let json = output.stderr.lines().last().expect("JSON");
             let report: serde_json::Value = serde_json::from_str(json).expect("JSON");
             assert_eq!(report["ports"].as_array().map(Vec::len), Some(2), "{report}");
             assert_eq!(report["verdict"], "interrupted", "{report}");

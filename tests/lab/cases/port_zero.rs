@@ -11,8 +11,10 @@ use crate::support::{
 fn port(listener: &mut Process) -> u16 {
     listener.wait_for_stderr("listening on");
     let stderr = listener.stderr();
-    let line = stderr.lines().find(|line| line.starts_with("netkat: listening on")).expect("a line");
-    line.rsplit(' ').next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{stderr}"))
+    let line = stderr.lines().find(|line| line.contains("listening on")).expect("a line");
+    // With --json the line is the message of an object.
+    let word = line.rsplit(' ').next().map(|word| word.trim_end_matches("\"}"));
+    word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{stderr}"))
 }
 
 #[test]
@@ -33,7 +35,7 @@ fn a_listener_takes_a_free_port_and_says_which() {
                 assert_eq!(client.code(), Some(0), "{client}");
                 let listener = listener.wait(DEADLINE);
                 listener.check(&out);
-                let json = listener.stderr.lines().find(|line| line.starts_with('{')).expect("JSON");
+                let json = listener.stderr.lines().last().expect("JSON");
                 let report: serde_json::Value = serde_json::from_str(json).expect("JSON");
                 assert_eq!(report["listening"]["port"], port, "{report}");
             }

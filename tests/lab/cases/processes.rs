@@ -141,7 +141,7 @@ fn signals_end_the_first_process_of_a_container() {
 }
 
 fn report(output: &Output) -> serde_json::Value {
-    let line = output.stderr.lines().find(|line| line.starts_with('{')).unwrap_or_default();
+    let line = output.stderr.lines().rfind(|line| line.starts_with('{')).unwrap_or_default();
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {output}"))
 }
 

@@ -100,20 +100,26 @@ fn if_none_answers_each_address_is_told() {
             let output =
                 hosts.netkat(&pair.host, &format!("--json --exit-verdict -w 2 {more}{name} 5000")).run();
             assert_eq!(output.code(), Some(status), "{output}");
-            let lines: Vec<_> = output.stderr.lines().filter(|line| line.starts_with("netkat: ")).collect();
             let report = report(&output);
-            assert_eq!(report["verdict"], words, "{output}");
+            let plain = hosts.netkat(&pair.host, &format!("-w 2 {more}{name} 5000")).run();
+            let lines: Vec<_> = plain.stderr.lines().collect();
+            assert_eq!(
+                (&report["verdict"], &report["asked"]["host"]),
+                (&words.into(), &name.into()),
+                "{output}"
+            );
+            assert_eq!(output.stderr.lines().count(), 1, "the object alone: {output}");
             match more {
                 "" => {
-                    assert_eq!(lines.len(), 3, "{output}");
-                    assert!(lines[2].contains("none of its 2 addresses"), "{output}");
+                    assert_eq!(lines.len(), 3, "{plain}");
+                    assert!(lines[2].contains("none of its 2 addresses"), "{plain}");
                     let attempts = report["attempts"].as_array().expect("attempts");
                     assert!(attempts.iter().all(|attempt| attempt["error"].is_string()), "{output}");
                     assert_eq!(attempts.len(), 2, "{output}");
                 }
                 // A single address has its own error, as an address has.
                 _ => {
-                    assert_eq!(lines.len(), 1, "{output}");
+                    assert_eq!(lines.len(), 1, "{plain}");
                     assert!(report.get("attempts").is_none(), "{output}");
                 }
             }

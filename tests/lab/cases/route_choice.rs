@@ -57,7 +57,8 @@ fn by_rule(rule: impl Fn(&Net) -> String) -> Pair {
 /// Returns the word behind `before` in what netkat says.
 fn word<'a>(text: &'a str, before: &str) -> &'a str {
     let rest = text.split(before).nth(1).unwrap_or_else(|| panic!("no \"{before}\" in {text}"));
-    rest.split([' ', ',', '\n']).next().unwrap_or_default()
+    // With --json the line is the message of an object.
+    rest.split([' ', ',', '\n', '"']).next().unwrap_or_default()
 }
 
 /// The interface that netkat names for a flow to a closed port.

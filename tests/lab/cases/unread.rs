@@ -207,13 +207,15 @@ fn a_standard_error_that_cannot_be_written_changes_no_status() {
             let run = closed.args(format!("{arguments} {peer} 7").split_whitespace()).run();
             assert_eq!((run.code(), run.stderr.as_str()), (Some(status), ""), "{arguments}: {run}");
         }
-        // A connection that succeeds is none the worse either.
-        for stderr in [full(), gone()] {
-            let server = Netcat::OpenBsd.listen(&pair.peer, peer, 5000, |c| c);
-            let client = netkat(&pair.host, &format!("-vvv -d --json {peer} 5000")).text("x").stderr(stderr);
-            let client = client.run();
-            assert_eq!(client.code(), Some(0), "{client}");
-            assert_eq!(server.wait(DEADLINE).text(), "x");
+        // A connection that succeeds is none the worse either; but a report that is lost is a failure.
+        for (arguments, status) in [("-vvv -d", 0), ("--json", 1), ("-vvv -d --json", 1)] {
+            for stderr in [full(), gone()] {
+                let server = Netcat::OpenBsd.listen(&pair.peer, peer, 5000, |c| c);
+                let client = netkat(&pair.host, &format!("{arguments} {peer} 5000")).text("x").stderr(stderr);
+                let client = client.run();
+                assert_eq!(client.code(), Some(status), "{arguments}: {client}");
+                assert_eq!(server.wait(DEADLINE).text(), "x");
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Dropping a [`Process`] kills it, by its id. Threads read the output, so no pipe ever fills. They compare bytes that
 //! have to equal a payload at once and do not keep them.
-use super::{payload::Payload, requirements};
+use super::{json_schema, payload::Payload, requirements};
 use std::{
     ffi::{OsStr, OsString},
     fmt::Write as _,
@@ -160,7 +160,8 @@ impl Command {
         }
         let stdout = child.stdout.take().map(|pipe| collect(pipe, self.expected));
         let stderr = child.stderr.take().map(|pipe| collect(pipe, None));
-        Process { line, child, stdin, stdout, stderr, started: Instant::now() }
+        let json = Objects::of(&self.arguments);
+        Process { line, child, stdin, stdout, stderr, started: Instant::now(), json }
     }
 
     fn resolved(&self) -> OsString {
@@ -231,6 +232,37 @@ fn collect(mut pipe: impl Read + Send + 'static + std::os::fd::AsFd, expected: O
     Collector { shared, thread }
 }
 
+/// The places of a program's JSON objects, all of which are checked by their schemas.
+struct Objects {
+    /// The file of --json=FILE.
+    file: Option<PathBuf>,
+    /// Standard error holds objects alone: those of --json, and no process but netkat writes to it.
+    stderr: bool,
+}
+
+impl Objects {
+    fn of(arguments: &[OsString]) -> Objects {
+        let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+        let is = |names: &[&str]| words.iter().any(|word| names.contains(&word.as_ref()));
+        let shared = is(&["--run", "--shell", "--exec", "--sh-exec", "--sniff", "--read", "-d", "--payload"]);
+        Objects {
+            file: words.iter().find_map(|word| word.strip_prefix("--json=")).map(PathBuf::from),
+            stderr: is(&["--json"]) && !shared,
+        }
+    }
+
+    fn check(&self, output: &Output) {
+        json_schema::check_lines(&output.text());
+        json_schema::check_lines(&output.stderr);
+        // A FIFO would wait for a writer.
+        if let Some(file) = self.file.as_ref().filter(|file| file.is_file()) {
+            json_schema::check_lines(&fs::read_to_string(file).unwrap_or_default());
+        }
+        let others = output.stderr.lines().filter(|line| !line.starts_with('{')).collect::<Vec<_>>();
+        assert!(!self.stderr || others.is_empty(), "lines beside the objects: {others:?}\n{output}");
+    }
+}
+
 /// A program that runs. Dropping it kills it.
 pub struct Process {
     line: String,
@@ -239,6 +271,7 @@ pub struct Process {
     stdout: Option<Collector>,
     stderr: Option<Collector>,
     started: Instant,
+    json: Objects,
 }
 
 impl Process {
@@ -353,7 +386,7 @@ impl Process {
         let taken = |c: Option<Collector>| c.map(|c| std::mem::take(&mut *c.now())).unwrap_or_default();
         let stdout = taken(self.stdout.take());
         let stderr = taken(self.stderr.take());
-        Output {
+        let output = Output {
             line: std::mem::take(&mut self.line),
             status,
             timed_out,
@@ -362,7 +395,9 @@ impl Process {
             length: stdout.length,
             differs: stdout.differs,
             stderr: String::from_utf8_lossy(&stderr.bytes).into_owned(),
-        }
+        };
+        self.json.check(&output);
+        output
     }
 
     /// Sends SIGTERM and waits for the end.
