@@ -146,7 +146,7 @@ A filter that is not understood ends netkat with status 2 before anything is ope
   verdict                done, timed_out, refused, rejected, no_route, no_neighbour, name (the look-up of a name failed), privilege, egress_dropped, interrupted, usage, failed
   error                  the failure in words
   flow                   local and remote address with port
-  route                  interface, source, next_hop, mtu_bytes
+  route                  interface, source, next_hop, mtu_bytes; pod_veth where the interface is a pod's veth, so that the node's rules see the packets
   timings                name_ms (look-up of the host's name), neighbour_ms (ARP or neighbour discovery), connect_ms, first_byte_ms, close_ms
   discarded              segments dropped during the handshake because they answered nothing: how many segments, and the last of them
   traffic                TCP: sent_bytes, received_bytes, sent_segments, lost_segments, retransmitted_segments, invalid_segments (a wrong checksum or header length), spurious_retransmissions, timeouts, tail_probes, smoothed_rtt_ms, min_rtt_ms, congestion_control, congestion_window_bytes, bandwidth_bytes_per_second
