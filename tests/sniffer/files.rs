@@ -17,7 +17,10 @@ use netkat::sniffer::{
     sink::{Sink, SinkError, TextFormat, TextOptions},
 };
 
-use super::captures::{folder, frames, text};
+use super::{
+    captures::{folder, frames, text},
+    json_schema,
+};
 
 const TIME: Duration = Duration::new(1_689_472_711, 206_864_123);
 
@@ -306,7 +309,9 @@ fn objects_read_as_expected() {
             lines(),
         );
         replay(name, &mut sink);
-        insta::assert_snapshot!(format!("json_{name}"), screen.text());
+        let text = screen.text();
+        assert_eq!(json_schema::check_lines(&text), text.lines().count());
+        insta::assert_snapshot!(format!("json_{name}"), text.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
     }
 }
 

@@ -2,6 +2,8 @@
 mod blocks;
 mod captures;
 mod files;
+#[path = "../lab/support/json_schema.rs"]
+mod json_schema;
 mod line;
 #[path = "../support/namespace.rs"]
 mod namespace;

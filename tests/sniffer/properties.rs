@@ -11,7 +11,10 @@ use netkat::sniffer::{
 };
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 
-use super::captures::{folder, frames, names};
+use super::{
+    captures::{folder, frames, names},
+    json_schema,
+};
 
 /// The frames of all captures, with their link types.
 static GOLDEN: LazyLock<Vec<(LinkType, Vec<u8>)>> = LazyLock::new(|| {
@@ -30,7 +33,10 @@ fn show(frame: &CapturedFrame<'_>) {
     LineFormatter::new(1, TimeZone::UTC).append(&mut out, frame, &decoded, Some("eth0\x1b[31m\n\u{9b}2J"));
     let one_line = out.iter().filter(|byte| **byte == b'\n').count() == 1;
     assert!(one_line && out.ends_with(b"\n"), "{out:?}");
-    json::append(&mut out, frame, &decoded, Some("eth0\x1b[31m\n\u{9b}2J"), true);
+    let mut object = Vec::new();
+    json::append(&mut object, frame, &decoded, Some("eth0\x1b[31m\n\u{9b}2J"), true);
+    assert_eq!(json_schema::check_lines(&String::from_utf8_lossy(&object)), 1);
+    out.append(&mut object);
     hexdump::append(&mut out, frame.bytes(decoded.payload));
     let text = String::from_utf8(out).unwrap();
     assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");

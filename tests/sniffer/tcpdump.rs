@@ -108,7 +108,7 @@ fn flags_of_tcpdump_mean_what_they_mean_there() {
     assert_eq!(lines(&["-nnvvc3"]), 3);
     assert_eq!(lines(&["-lUn", "-c", "2", "-s0"]), 2);
     let cut = ours("tcp-handshake.pcap", &["-s", "60", "--json", "-c", "1"]);
-    assert!(cut.contains("\"captured\":60"), "{cut}");
+    assert!(cut.contains("\"captured_bytes\":60"), "{cut}");
     let file = std::env::temp_dir().join(format!("netkat-flags-{}.pcapng", std::process::id()));
     let path = file.to_str().expect("a path");
     assert_eq!(lines(&["-w", path, "tcp[tcpflags] & tcp-syn != 0"]), 0);

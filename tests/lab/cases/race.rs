@@ -18,7 +18,8 @@ fn hosts(text: &str) -> SystemFile {
 }
 
 fn report(output: &Output) -> serde_json::Value {
-    let line = output.stderr.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{output}"));
+    let line =
+        output.stderr.lines().rfind(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{output}"));
     serde_json::from_str(line).expect("JSON")
 }
 

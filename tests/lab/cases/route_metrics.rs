@@ -124,7 +124,7 @@ fn a_route_sets_the_initial_window_and_the_congestion_control() {
             server.wait(DEADLINE).check(&out);
             let named = format!("\"congestion_control\":\"{expected}\"");
             assert!(client.stderr.contains(&named), "{client}");
-            let window = client.stderr.split("\"congestion_window\":").nth(1);
+            let window = client.stderr.split("\"congestion_window_bytes\":").nth(1);
             let window: u32 =
                 window.and_then(|rest| rest.split(',').next()?.parse().ok()).expect("a congestion window");
             assert!(!flags.is_empty() || (40 * 1400..44 * 1460).contains(&window), "{client}");
