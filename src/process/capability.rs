@@ -23,6 +23,8 @@ pub enum Capability {
     NetAdmin,
     /// Loading programs. CAP_SYS_ADMIN includes it, and is the only choice before Linux 5.8.
     Bpf,
+    /// Programs at the kernel's tracepoints, from Linux 5.8 on; before, CAP_SYS_ADMIN.
+    Perfmon,
     /// Binding ports below net.ipv4.ip_unprivileged_port_start.
     NetBindService,
     /// Making a network namespace without a user namespace.
@@ -37,7 +39,8 @@ impl Capability {
     pub fn effective(self) -> Result<bool, CapabilityError> {
         let set = caps::read(None, CapSet::Effective).map_err(CapabilityError::Unreadable)?;
         Ok(set.contains(&self.kernel())
-            || self == Capability::Bpf && set.contains(&caps::Capability::CAP_SYS_ADMIN))
+            || matches!(self, Capability::Bpf | Capability::Perfmon)
+                && set.contains(&caps::Capability::CAP_SYS_ADMIN))
     }
 
     fn kernel(self) -> caps::Capability {
@@ -45,6 +48,7 @@ impl Capability {
             Capability::NetRaw => caps::Capability::CAP_NET_RAW,
             Capability::NetAdmin => caps::Capability::CAP_NET_ADMIN,
             Capability::Bpf => caps::Capability::CAP_BPF,
+            Capability::Perfmon => caps::Capability::CAP_PERFMON,
             Capability::NetBindService => caps::Capability::CAP_NET_BIND_SERVICE,
             Capability::SysAdmin => caps::Capability::CAP_SYS_ADMIN,
         }
