@@ -75,6 +75,9 @@ pub(crate) enum CulpritKind {
     Listener,
     TcProgram,
     CgroupProgram,
+    XdpProgram,
+    NetfilterProgram,
+    Qdisc,
     Conntrack,
     Other,
 }
@@ -93,6 +96,9 @@ impl CulpritKind {
             CulpritKind::Listener => "listener",
             CulpritKind::TcProgram => "tc program",
             CulpritKind::CgroupProgram => "cgroup program",
+            CulpritKind::XdpProgram => "xdp program",
+            CulpritKind::NetfilterProgram => "netfilter program",
+            CulpritKind::Qdisc => "qdisc",
             CulpritKind::Conntrack => "conntrack",
             CulpritKind::Other => "other",
         }

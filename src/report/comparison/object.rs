@@ -47,6 +47,8 @@ struct Probe {
     cgroup: Option<String>,
     /// The number of its network namespace.
     netns: u64,
+    /// Times that both attempts were made.
+    trials: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -159,7 +161,12 @@ impl Object {
                 port: target.address.port(),
                 protocol: "tcp",
             },
-            probe: Probe { user: evidence.user, cgroup: evidence.cgroup.clone(), netns: target.netns },
+            probe: Probe {
+                user: evidence.user,
+                cgroup: evidence.cgroup.clone(),
+                netns: target.netns,
+                trials: target.trials,
+            },
             kernel: Kernel::new(evidence),
             raw,
             culprits: finding.culprits.iter().cloned().map(Blamed::new).collect(),
@@ -262,6 +269,7 @@ fn sources(spaces: &[Space]) -> BTreeMap<&'static str, Source> {
     let none = Space {
         trace: SourceState::unused("no packet could be made"),
         tap: SourceState::unused("no packet could be made"),
+        drop_events: SourceState::unused("no packet could be made"),
         ..Space::default()
     };
     let space = spaces.first().unwrap_or(&none);
@@ -269,6 +277,7 @@ fn sources(spaces: &[Space]) -> BTreeMap<&'static str, Source> {
         ("nft trace", Source::new(&space.trace, space.trace.used)),
         ("taps", Source::new(&space.tap, false)),
         ("iptables-legacy", legacy_source(space)),
+        ("drop events", Source::new(&space.drop_events, space.drop_events.used)),
         ("conntrack", Source::new(&space.conntrack, false)),
     ])
 }
