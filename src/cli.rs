@@ -516,6 +516,13 @@ pub struct Cli {
     #[arg(help_heading = COMPARISON, long, value_name = "PID", hide_short_help = true, conflicts_with_all = ["netns", "cgroup", "user"], value_parser = clap::value_parser!(u32).range(1..))]
     pub like: Option<u32>,
 
+    /// With --compare: try so many times, each time by both paths
+    ///
+    /// By default once, and twice more where a difference has no explanation. Rules with a limit or a random number
+    /// stop some trials and not others; the answer then says how many.
+    #[arg(help_heading = COMPARISON, long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub trials: Option<u8>,
+
     /// With --compare: the user, by name or number, as whom the kernel connects
     ///
     /// Rules may look at the user of a packet's socket. By default it is the user who runs netkat.
@@ -749,6 +756,8 @@ pub enum Feature {
     VnetHeader,
     /// Tables of nf_tables that go with their socket (Linux 5.12)
     Owner,
+    /// Drop events (CAP_PERFMON, and Linux 5.8)
+    DropEvents,
 }
 
 #[cfg(test)]

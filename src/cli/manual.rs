@@ -174,10 +174,10 @@ A HOST's name stands for all its addresses, and with --read for those that the f
   captured         the kernel's connection was translated: this host answers for the address
   this host        a rule, policy, route or filter of this host stops the kernel's connection
   only the kernel  the kernel connected, netkat did not
-  inconsistent     three trials differ, and nothing explains it
+  inconsistent     the trials differ, and nothing explains it
   not here         the SYN left this host as it was, and failed beyond it
   unknown          the kernel did not connect, and nothing was seen to stop it
-by names the place and the rule, which what it belongs to, kernel and raw how both paths ended, proof the evidence, try a command that shows more. What follows from positions and counters alone is marked (inferred). The server sees two connections that are reset. While the kernel's attempt lasts, a table netkat-trace-NUMBER marks its packets for tracing; it needs CAP_NET_ADMIN, the packet socket CAP_NET_RAW, and netkat's own path CAP_BPF. Rules of iptables-legacy are not traced but inferred from their counters, by rounds of 3 and 7 further connections; programs at tc and of control groups from the places where the packet was seen.
+by names the place and the rule, which what it belongs to, kernel and raw how both paths ended, proof the evidence, try a command that shows more. What follows from positions and counters alone is marked (inferred). The server sees two connections that are reset. While the kernel's attempt lasts, a table netkat-trace-NUMBER marks its packets for tracing; it needs CAP_NET_ADMIN, the packet socket CAP_NET_RAW, and netkat's own path CAP_BPF. Rules of iptables-legacy are not traced but inferred from their counters, by rounds of 3 and 7 further connections; programs at tc and of control groups from the places where the packet was seen. With CAP_PERFMON, too, the kernel's drop events prove those, and programs of XDP; -v says why there are none.
 --json prints an object of its own, which docs/schema/comparison.json describes.",
     ),
     (

@@ -120,7 +120,7 @@ const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u16, "TCP clients and liste
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 80] = [
+const FLAGS: [(&str, Modes); 81] = [
     ("target", ALL),
     ("listen", Modes(LISTEN.0, "")),
     ("keep_open", LISTEN),
@@ -189,6 +189,7 @@ const FLAGS: [(&str, Modes); 80] = [
     ("netns", modes(&[Compare, Sniff], "--compare and --sniff")),
     ("cgroup", COMPARE),
     ("like", COMPARE),
+    ("trials", COMPARE),
     ("user", COMPARE),
     ("debug", SHOWING),
     ("progress", STANDARD),

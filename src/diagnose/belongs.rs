@@ -53,6 +53,17 @@ fn program(chain: &str) -> Option<&'static str> {
     PROGRAMS.iter().find(|(prefix, _)| chain.starts_with(prefix)).map(|(_, name)| *name)
 }
 
+/// Returns the program that loaded an eBPF program of this name, and the command that shows its own reasons for a drop.
+pub(crate) fn owner_of_program(listed: &str) -> Option<(Owner, &'static str)> {
+    // "tcx egress program cil_to_netdev (id 7)"; the kernel keeps 15 bytes of a name.
+    let name = listed.split_once(" program ").and_then(|(_, rest)| rest.split_whitespace().next())?;
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    if begins(&["cil_"]) {
+        return Some((Owner::Program("Cilium"), "cilium-dbg monitor --type drop"));
+    }
+    begins(&["cali_", "calico_"]).then_some((Owner::Program("Calico"), "calico-node -bpf counters dump"))
+}
+
 /// Reads "default/web:http cluster IP", as kube-proxy's rules for iptables have it.
 fn service_of_comment(comment: &str) -> Option<Owner> {
     let (namespace, rest) = comment.split_whitespace().next()?.split_once('/')?;
@@ -83,6 +94,17 @@ fn service_of_chain(chain: &str) -> Option<Owner> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_have_owners() {
+        let of = |listed| owner_of_program(listed).map(|(owner, command)| (owner.text(), command));
+        let cilium = Some(("Cilium".to_owned(), "cilium-dbg monitor --type drop"));
+        assert_eq!(of("tcx egress program cil_to_netdev (id 7) on eth0"), cilium);
+        assert_eq!(of("cgroup/connect4 program cil_sock4_conne (id 9)"), cilium);
+        assert!(of("clsact ingress program calico_tc_main (id 3)").is_some());
+        assert_eq!(of("XDP program lab_xdp (id 3)"), None);
+        assert_eq!(of("tcx egress program, id 3"), None);
+    }
 
     #[test]
     fn rules_have_owners() {

@@ -2,11 +2,13 @@
 //!
 //! Nothing is guessed. "proven" takes an event about this very packet; "not here" takes the SYN seen leaving;
 //! what positions and counters leave is "inferred".
+mod dropped;
 mod legacy;
 mod place;
 mod position;
 
 use super::{
+    belongs,
     evidence::{Evidence, Outcome, Space},
     finding::{Action, Certainty, Culprit, CulpritKind, Finding, Word},
     observation::Observation,
@@ -29,8 +31,24 @@ const LOCAL: u32 = 255;
 pub(crate) fn decide(evidence: &Evidence) -> Finding {
     let connected = evidence.kernel.outcome == Outcome::Connected;
     let mut finding = if connected { connected_finding(evidence) } else { failed_finding(evidence) };
+    if let Some(culprit) = finding.culprits.first_mut() {
+        if !connected {
+            dropped::corroborate(evidence, culprit);
+        }
+        name_owner(culprit);
+    }
     finding.kernel_note = kernel_note(evidence);
     finding
+}
+
+/// Names the program that loaded the eBPF program which is the culprit.
+fn name_owner(culprit: &mut Culprit) {
+    let by_program =
+        matches!(culprit.kind, CulpritKind::TcProgram | CulpritKind::CgroupProgram | CulpritKind::XdpProgram);
+    if by_program && let Some((owner, command)) = belongs::owner_of_program(&culprit.place) {
+        culprit.belongs_to = Some(owner);
+        culprit.remedy = Some(command.to_owned());
+    }
 }
 
 fn finding(word: Word, sentence: impl Into<String>, culprits: Vec<Culprit>) -> Finding {
@@ -136,7 +154,8 @@ fn no_packet(evidence: &Evidence) -> Option<Finding> {
                 Action::Refuse,
                 CulpritKind::Other,
                 Certainty::Inferred,
-                "one of: a cgroup/connect program, a Linux security module, seccomp, another policy of the kernel"
+                "one of: a cgroup/connect program, an IPsec policy, a Linux security module, seccomp, another policy of \
+                 the kernel"
                     .to_owned(),
             )
         },

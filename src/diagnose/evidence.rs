@@ -1,5 +1,6 @@
 //! The evidence: what each source saw of the attempt.
 use super::{
+    drop_event::DropEvent,
     legacy::LegacySuspect,
     observation::{Observation, Step},
     packet::{PacketHeader, Subject},
@@ -101,6 +102,8 @@ pub(crate) struct Programs {
     pub xdp: Vec<String>,
     /// Of the attempt's control group, for packets that are sent.
     pub cgroup_egress: Vec<String>,
+    /// Of the attempt's control group, for packets that are received.
+    pub cgroup_ingress: Vec<String>,
 }
 
 /// The result of iptables-legacy's counters.
@@ -134,6 +137,9 @@ pub(crate) struct Space {
     pub trace: SourceState,
     pub tap: SourceState,
     pub conntrack: SourceState,
+    pub drop_events: SourceState,
+    /// Its packets that the kernel dropped.
+    pub drops: Vec<DropEvent>,
     /// Increase of TcpExt.IPReversePathFilter, in packets.
     pub reverse_path_drops: u64,
     /// Other rules that may have taken the place of those in the evidence.

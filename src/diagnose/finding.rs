@@ -65,6 +65,9 @@ pub(crate) enum CulpritKind {
     Listener,
     TcProgram,
     CgroupProgram,
+    XdpProgram,
+    NetfilterProgram,
+    Qdisc,
     Conntrack,
     Other,
 }

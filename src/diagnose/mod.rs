@@ -5,6 +5,7 @@
 //! rows is tested by a table.
 pub(crate) mod belongs;
 mod decide;
+mod drop_event;
 mod evidence;
 mod finding;
 mod legacy;
@@ -13,6 +14,7 @@ mod packet;
 pub(crate) mod rule_text;
 
 pub(crate) use decide::decide;
+pub(crate) use drop_event::DropEvent;
 pub(crate) use evidence::{
     Evidence, KernelPath, LegacyEvidence, NeighbourState, Outcome, Programs, RawPath, Refused, Seen,
     SourceState, Space,

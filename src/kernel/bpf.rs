@@ -87,10 +87,12 @@ pub(super) fn attached_tcx(interface: u32, hook: TcHook) -> io::Result<Vec<u32>>
 
 /// The place of a control group at which programs judge its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CgroupHook {
+#[allow(missing_docs, reason = "the names say it")]
+pub enum CgroupHook {
     Connect4,
     Connect6,
     Egress,
+    Ingress,
 }
 
 /// Returns the ids of the programs that the sockets of a control group pass, those of its ancestors included.
@@ -102,6 +104,7 @@ pub(super) fn attached_to_cgroup(group: BorrowedFd, hook: CgroupHook) -> io::Res
         CgroupHook::Connect4 => sys::BPF_CGROUP_INET4_CONNECT,
         CgroupHook::Connect6 => sys::BPF_CGROUP_INET6_CONNECT,
         CgroupHook::Egress => sys::BPF_CGROUP_INET_EGRESS,
+        CgroupHook::Ingress => sys::BPF_CGROUP_INET_INGRESS,
     };
     let mut ids = vec![0u32; 64];
     let mut count = ids.len() as u32;

@@ -52,13 +52,13 @@ pub fn xdp_programs(interface: u32) -> Vec<ListedProgram> {
     ids.into_iter().map(|id| of_id("XDP program", id)).collect()
 }
 
-/// Returns the programs that a control group's sockets pass, those of its ancestors included: at connect(2), or
-/// with each packet sent.
-pub fn cgroup_programs(group: &Path, connect: bool, v4: bool) -> Vec<ListedProgram> {
-    let (hook, kind) = match (connect, v4) {
-        (true, true) => (CgroupHook::Connect4, "cgroup/connect4 program"),
-        (true, false) => (CgroupHook::Connect6, "cgroup/connect6 program"),
-        (false, _) => (CgroupHook::Egress, "cgroup_skb egress program"),
+/// Returns the programs that a control group's sockets pass at a hook, those of its ancestors included.
+pub fn cgroup_programs(group: &Path, hook: CgroupHook) -> Vec<ListedProgram> {
+    let kind = match hook {
+        CgroupHook::Connect4 => "cgroup/connect4 program",
+        CgroupHook::Connect6 => "cgroup/connect6 program",
+        CgroupHook::Egress => "cgroup_skb egress program",
+        CgroupHook::Ingress => "cgroup_skb ingress program",
     };
     let ids = File::open(group).and_then(|folder| bpf::attached_to_cgroup(folder.as_fd(), hook));
     listed(ids, "the programs of a control group").into_iter().map(|id| of_id(kind, id)).collect()

@@ -76,7 +76,7 @@ impl Programs {
     /// CAP_NET_ADMIN; [`KernelError::Forbidden`] where something else forbids it; [`KernelError::Load`] for
     /// anything else that the kernel refuses.
     pub fn load(filter: &Filter) -> Result<Programs, KernelError> {
-        libbpf_rs::set_print(Some((PrintLevel::Debug, log_libbpf)));
+        log_through();
         // The skeleton borrows its storage. Leaking these few bytes makes it 'static; their content is
         // dropped with the skeleton.
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
@@ -203,6 +203,11 @@ fn refused(error: libbpf_rs::Error) -> KernelError {
     let needed = [Capability::Bpf, Capability::NetAdmin];
     let missing = needed.into_iter().find_map(|one| capability::require(one, purpose).err());
     missing.map_or(KernelError::Forbidden(error), KernelError::Capability)
+}
+
+/// Makes libbpf's messages netkat's.
+pub(super) fn log_through() {
+    libbpf_rs::set_print(Some((PrintLevel::Debug, log_libbpf)));
 }
 
 fn log_libbpf(level: PrintLevel, message: String) {

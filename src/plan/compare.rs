@@ -55,6 +55,8 @@ pub(super) fn compare(cli: &Cli, report: &mut JsonReport) -> Result<Compare, Pla
         node,
         wait: cli.wait.unwrap_or(WAIT),
         sandbox: sandbox(cli, Profile::Relay),
+        trials: cli.trials.map(usize::from),
+        drop_events: !cli.without.contains(&Feature::DropEvents),
         owner: !cli.without.contains(&Feature::Owner),
     })
 }

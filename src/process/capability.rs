@@ -23,6 +23,8 @@ pub enum Capability {
     NetAdmin,
     /// Loading programs. CAP_SYS_ADMIN includes it, and is the only choice before Linux 5.8.
     Bpf,
+    /// Programs at the kernel's tracepoints, from Linux 5.8 on; before, CAP_SYS_ADMIN.
+    Perfmon,
     /// Binding ports below net.ipv4.ip_unprivileged_port_start.
     NetBindService,
     /// Making a network namespace without a user namespace.
@@ -37,10 +39,12 @@ impl Capability {
     pub fn effective(self) -> Result<bool, CapabilityError> {
         let set = caps::read(None, CapSet::Effective).map_err(CapabilityError::Unreadable)?;
         Ok(set.contains(&self.kernel())
-            || self == Capability::Bpf && set.contains(&caps::Capability::CAP_SYS_ADMIN))
+            || matches!(self, Capability::Bpf | Capability::Perfmon)
+                && set.contains(&caps::Capability::CAP_SYS_ADMIN))
     }
 
-    const ALL: [Self; 5] = [Self::NetRaw, Self::NetAdmin, Self::Bpf, Self::NetBindService, Self::SysAdmin];
+    const ALL: [Self; 6] =
+        [Self::NetRaw, Self::NetAdmin, Self::Bpf, Self::Perfmon, Self::NetBindService, Self::SysAdmin];
 
     /// Returns the name without CAP_, as container engines have it.
     fn name(self) -> &'static str {
@@ -50,6 +54,7 @@ impl Capability {
             Capability::Bpf => "BPF",
             Capability::NetBindService => "NET_BIND_SERVICE",
             Capability::SysAdmin => "SYS_ADMIN",
+            Capability::Perfmon => "PERFMON",
         }
     }
 
@@ -58,6 +63,7 @@ impl Capability {
             Capability::NetRaw => caps::Capability::CAP_NET_RAW,
             Capability::NetAdmin => caps::Capability::CAP_NET_ADMIN,
             Capability::Bpf => caps::Capability::CAP_BPF,
+            Capability::Perfmon => caps::Capability::CAP_PERFMON,
             Capability::NetBindService => caps::Capability::CAP_NET_BIND_SERVICE,
             Capability::SysAdmin => caps::Capability::CAP_SYS_ADMIN,
         }

@@ -14,6 +14,8 @@ pub(crate) struct ComparedTarget {
     pub kernel_release: String,
     /// The number of the network namespace.
     pub netns: u64,
+    /// Number of trials that were made.
+    pub trials: usize,
 }
 
 /// A comparison that is over.

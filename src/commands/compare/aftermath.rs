@@ -23,7 +23,7 @@ pub(super) fn programs(interfaces: &[Interface], route: Option<&str>, seen: &[Se
         egress: list(out, egress_programs),
         ingress: list(arrived.or(out), ingress_programs),
         xdp: list(arrived.or(out), xdp_programs),
-        cgroup_egress: Vec::new(),
+        ..Programs::default()
     }
 }
 

@@ -1,5 +1,5 @@
 //! The kernel's attempt, from the stand-in's connect(2) to the moment when nothing more is to be learnt.
-use super::{failed, watch::Watch};
+use super::{drops::DropWatch, failed, watch::Watch};
 use crate::{
     diagnose::{KernelPath, Outcome},
     kernel::{AttemptOutcome, IcmpReport, StandIn},
@@ -41,6 +41,7 @@ impl KernelAttempt {
         &self,
         stand_in: &mut StandIn,
         watches: &mut [Watch],
+        drops: &mut DropWatch,
         signals: &Signals,
     ) -> Result<KernelPath, Error> {
         stand_in.connect().map_err(failed("begin the kernel's attempt"))?;
@@ -55,7 +56,8 @@ impl KernelAttempt {
             }
             let pending = reported.is_none().then_some(&*stand_in);
             let until = if watches.is_empty() { end } else { end.min(ask_at.max(now)) };
-            let answered = wait(pending, watches, signals, until - now)?;
+            let answered = wait(pending, watches, drops, signals, until - now)?;
+            drops.collect()?;
             for watch in watches.iter_mut() {
                 watch.collect()?;
             }
@@ -70,14 +72,15 @@ impl KernelAttempt {
                 end = end.min(now.max(start + RETRANSMISSION) + TAIL);
             }
             if now >= ask_at {
-                watches.iter_mut().for_each(|watch| watch.ask_conntrack(self.remote));
+                watches.iter_mut().for_each(|watch| watch.ask_conntrack(self.remote, drops));
                 ask_at = now + CONNTRACK_INTERVAL;
             }
         }
         for watch in watches.iter_mut() {
             watch.collect()?;
-            watch.ask_conntrack(self.remote);
+            watch.ask_conntrack(self.remote, drops);
         }
+        drops.collect()?;
         let time = reported.map_or_else(|| start.elapsed(), |reported| reported.time);
         Ok(KernelPath { outcome: outcome(reported), reported, time, local: stand_in.local() })
     }
@@ -87,6 +90,7 @@ impl KernelAttempt {
 fn wait(
     stand_in: Option<&StandIn>,
     watches: &[Watch],
+    drops: &DropWatch,
     signals: &Signals,
     time: Duration,
 ) -> Result<bool, Error> {
@@ -94,6 +98,7 @@ fn wait(
     let mut fds = vec![readable(signals.as_fd())];
     fds.extend(stand_in.map(|stand_in| readable(stand_in.as_fd())));
     fds.extend(watches.iter().flat_map(Watch::descriptors).map(readable));
+    fds.extend(drops.descriptor().map(readable));
     // Rounded up, or the last fraction of a millisecond becomes a busy loop.
     let milliseconds = time.as_micros().div_ceil(1000);
     match poll(&mut fds, PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)) {

@@ -5,19 +5,21 @@
 //! attempt, privileges given up, decision, output. Everything that a rule's text needs is read while the
 //! attempt lasts, so the decision asks nobody.
 mod aftermath;
+mod drops;
 mod ends;
 mod kernel_path;
 mod legacy;
 mod raw_path;
 mod ruleset;
 mod traced;
+mod trials;
 mod watch;
 
 use super::{Attempt, text_output};
 use crate::{
-    diagnose::{Evidence, Finding, Outcome, RawPath, Refused, Space, Word, decide},
+    diagnose::{Evidence, Outcome, Programs, RawPath, Refused, Space, decide},
     host::{cgroup, policy_route::PolicyFlow, route::Query},
-    kernel::{AttemptOrder, AttemptUser, StandIn, cgroup_programs},
+    kernel::{AttemptOrder, AttemptUser, CgroupHook, StandIn, cgroup_programs},
     process::{
         capability::{self, Capability},
         namespace,
@@ -28,6 +30,7 @@ use crate::{
     runtime::{Egress, EgressError},
     stdio,
 };
+use drops::DropWatch;
 use kernel_path::KernelAttempt;
 use std::{
     fs::{self, File},
@@ -36,6 +39,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+use trials::Trial;
 use watch::{Settings, Watch};
 
 /// Time that a trace table's rules may outlive netkat, beside the attempt's, where the table has no owner.
@@ -43,8 +47,6 @@ const AFTERLIFE: Duration = Duration::from_secs(5);
 
 /// Time for the packets of a round of connections.
 const ROUND: Duration = Duration::from_millis(20);
-/// Maximum trials where nothing explains a difference.
-const TRIALS: usize = 3;
 
 /// The identity of the kernel's attempt.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +73,10 @@ pub(crate) struct Compare {
     pub sandbox: Sandbox,
     /// Give the trace table an owner where the kernel can.
     pub owner: bool,
+    /// Number of trials; `None` tries again only where nothing explains a difference.
+    pub trials: Option<usize>,
+    /// Watch what the kernel drops where the rights suffice.
+    pub drop_events: bool,
 }
 
 impl Compare {
@@ -81,9 +87,10 @@ impl Compare {
         let mut output = text_output(report)?;
         let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let target = ComparedTarget { kernel_release: release.trim().to_owned(), netns: namespace::number() };
+        let netns = namespace::number();
         let start = Instant::now();
-        let (evidence, raw, finding) = self.trials()?;
+        let (trials, Trial { evidence, raw, finding }) = self.trials()?;
+        let target = ComparedTarget { kernel_release: release.trim().to_owned(), netns, trials };
         self.sandbox.enter(&[])?;
         let comparison = Comparison::new(target, &evidence, &finding, raw, start.elapsed());
         if let Some(output) = &mut output {
@@ -93,31 +100,8 @@ impl Compare {
         Ok(())
     }
 
-    /// Makes both attempts, and again where nothing explains a difference.
-    fn trials(&self) -> Result<(Evidence, JsonReport, Finding), Error> {
-        let mut words = Vec::new();
-        loop {
-            let (evidence, raw) = self.gather()?;
-            let mut finding = decide(&evidence);
-            log::debug!("evidence: {evidence:#?}");
-            words.push(finding.word);
-            let explained = !matches!(finding.word, Word::Unknown | Word::OnlyTheKernel | Word::Same)
-                || !finding.culprits.is_empty()
-                || words == [Word::Same];
-            if explained || words.len() == TRIALS {
-                if !explained && words.iter().any(|word| *word != finding.word) {
-                    let all: Vec<_> = words.iter().map(|word| word.text()).collect();
-                    finding.sentence = format!("{} trials differ: {}", words.len(), all.join(", "));
-                    finding.word = Word::Inconsistent;
-                }
-                return Ok((evidence, raw, finding));
-            }
-            log::info!("{}: {}; trying again", finding.word.text(), finding.sentence);
-        }
-    }
-
     /// Makes both attempts once.
-    fn gather(&self) -> Result<(Evidence, JsonReport), Error> {
+    fn gather(&self) -> Result<Trial, Error> {
         let signals = Signals::catch().map_err(failed("watch for signals"))?;
         let order = AttemptOrder {
             local: self.local(),
@@ -130,6 +114,7 @@ impl Compare {
         let mut stand_in = StandIn::start(&order).map_err(failed("prepare the kernel's attempt"))?;
         let local = stand_in.local();
         let mut watches = Vec::new();
+        let mut drops = DropWatch::open(self.drop_events && local.is_some());
         if let Some(end) = local {
             let settings = Settings {
                 name: if self.node.is_some() { "pod" } else { "here" },
@@ -140,6 +125,7 @@ impl Compare {
                 lifetime: self.wait + AFTERLIFE,
                 owner: self.owner,
             };
+            drops.watch(end.port());
             watches.push(Watch::open(&settings, None)?);
             if let Some(node) = &self.node {
                 let node = node.try_clone().map_err(failed("watch another network namespace"))?;
@@ -148,7 +134,9 @@ impl Compare {
             }
         }
         let attempt = KernelAttempt { remote: self.remote, wait: self.wait };
-        let mut kernel = attempt.run(&mut stand_in, &mut watches, &signals)?;
+        let mut kernel = attempt.run(&mut stand_in, &mut watches, &mut drops, &signals)?;
+        // Before the attempt's end, which frees packets, too.
+        let drops = drops.finish();
         let sequence = watches.iter().find_map(Watch::sequence);
         let asked = self.attempt.request.query;
         let own = || nix::unistd::getuid().as_raw();
@@ -171,9 +159,9 @@ impl Compare {
             kernel.outcome = Outcome::NoNeighbour;
         }
         let cgroup = self.identity.cgroup.clone().or_else(|| cgroup::folder(Path::new("/proc/self")));
-        let programs = |connect| {
+        let programs = |hook| {
             let group = cgroup.as_deref();
-            let list = group.map(|group| cgroup_programs(group, connect, self.remote.is_ipv4()));
+            let list = group.map(|group| cgroup_programs(group, hook));
             list.into_iter().flatten().map(|program| program.to_string()).collect::<Vec<_>>()
         };
         stand_in.end();
@@ -182,9 +170,14 @@ impl Compare {
             let probe = |connections| self.probe(local, connections);
             watches.iter_mut().for_each(|watch| watch.question_legacy(&probe));
         }
+        let own = Programs {
+            cgroup_egress: programs(CgroupHook::Egress),
+            cgroup_ingress: programs(CgroupHook::Ingress),
+            ..Programs::default()
+        };
         let mut closing = Vec::new();
         let spaces: Vec<Space> =
-            watches.into_iter().map(|watch| watch.finish(&flow, &programs(false), &mut closing)).collect();
+            watches.into_iter().map(|watch| watch.finish(&flow, &own, &drops, &mut closing)).collect();
         let refused = match &kernel.reported {
             Some(reported) if reported.at_once => refused(&flow),
             _ => None,
@@ -203,11 +196,14 @@ impl Compare {
             refused,
             neighbour,
             user,
-            connect_programs: programs(true),
+            connect_programs: programs(match self.remote {
+                SocketAddr::V4(_) => CgroupHook::Connect4,
+                SocketAddr::V6(_) => CgroupHook::Connect6,
+            }),
             cgroup: cgroup.as_ref().map(|group| crate::text::beginning(&group.to_string_lossy(), 200)),
             elsewhere: self.node.is_some(),
         };
-        Ok((evidence, raw_report))
+        Ok(Trial { finding: decide(&evidence), evidence, raw: raw_report })
     }
 }
 

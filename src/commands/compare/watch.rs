@@ -2,6 +2,7 @@
 //! the kernel's attempt until after it.
 use super::{
     aftermath::{programs, queues, refused_mark, way_back},
+    drops::{DropWatch, Drops},
     failed,
     legacy::LegacyWatch,
     traced::{Stopped, Traced},
@@ -19,7 +20,7 @@ use crate::{
     kernel::LegacyBlob,
     link::Observer,
     net::{FiveTuple, Protocol},
-    process::namespace::inside,
+    process::namespace::{self, inside},
     report::Error,
 };
 use nix::errno::Errno;
@@ -53,6 +54,8 @@ pub(super) struct Watch {
     /// The interface that the route leads by.
     interface: Option<String>,
     namespace: Option<File>,
+    /// The namespace's number.
+    netns: u64,
     traced: Option<Traced>,
     /// Why there is no trace.
     untraced: Option<String>,
@@ -97,6 +100,7 @@ impl Watch {
             name: settings.name.to_owned(),
             interface: settings.interface.map(str::to_owned),
             namespace: None,
+            netns: namespace::number(),
             traced,
             untraced,
             tap,
@@ -140,7 +144,7 @@ impl Watch {
 
     /// Asks conntrack for the attempt's connection. A translation of its source is watched from now on:
     /// answers carry that address until they are translated back.
-    pub fn ask_conntrack(&mut self, remote: SocketAddr) {
+    pub fn ask_conntrack(&mut self, remote: SocketAddr, drops: &DropWatch) {
         let Some(local) = self.ends.local.first().copied() else { return };
         let flow = FiveTuple { protocol: Protocol::Tcp, local, remote };
         let found = inside(self.namespace.as_ref(), || conntrack::opened_by(&flow));
@@ -154,6 +158,7 @@ impl Watch {
         if !self.ends.local.contains(&end) {
             log::debug!("answers come to {end} first");
             self.ends.local.push(end);
+            drops.watch(end.port());
             if let Err(error) = self.tap.add(end.port()) {
                 log::debug!("{error}");
             }
@@ -190,16 +195,18 @@ impl Watch {
         self.questioned = Some(self.legacy.evidence(read(), left, Some(round)));
     }
 
-    /// Ends the watch, and returns what was seen. `flow` is the attempt as policy rules look at it. A thread in
+    /// Ends the watch, and returns what was seen. `flow` is the attempt as policy rules look at it, `own` has the
+    /// programs that its socket passes. A thread in
     /// `closing` removes the trace table: the kernel takes some 12 ms to free an owned one.
     pub fn finish(
         mut self,
         flow: &PolicyFlow,
-        cgroup_egress: &[String],
+        own: &Programs,
+        drops: &Drops,
         closing: &mut Vec<JoinHandle<()>>,
     ) -> Space {
         let namespace = self.namespace.take();
-        let finished = inside(namespace.as_ref(), || self.finish_here(flow, cgroup_egress, closing));
+        let finished = inside(namespace.as_ref(), || self.finish_here(flow, own, drops, closing));
         finished.unwrap_or_else(|error| {
             log::debug!("cannot return to a network namespace: {error}");
             Space::default()
@@ -209,7 +216,8 @@ impl Watch {
     fn finish_here(
         mut self,
         flow: &PolicyFlow,
-        cgroup_egress: &[String],
+        own: &Programs,
+        drops: &Drops,
         closing: &mut Vec<JoinHandle<()>>,
     ) -> Space {
         let after = Statistics::read();
@@ -231,7 +239,8 @@ impl Watch {
         let strict = self.interfaces.iter().map(|interface| &interface.name);
         let strict = strict.filter(|name| sysctl::is_reverse_path_strict(name).unwrap_or(false)).cloned();
         let programs = Programs {
-            cgroup_egress: cgroup_egress.to_vec(),
+            cgroup_egress: own.cgroup_egress.clone(),
+            cgroup_ingress: own.cgroup_ingress.clone(),
             ..programs(&self.interfaces, self.interface.as_deref(), &self.seen)
         };
         let legacy = self.questioned.take().unwrap_or_else(|| {
@@ -240,6 +249,8 @@ impl Watch {
         Space {
             legacy,
             programs,
+            drops: drops.of(self.netns, &self.ends),
+            drop_events: drops.state(),
             refused_mark: refused_mark(&observations, flow),
             queues: queues(),
             strict: strict.collect(),

@@ -5,7 +5,7 @@ use super::{
         finding::{Action, Certainty, Culprit, CulpritKind, Finding, Word},
         packet::{PacketKind, Subject},
     },
-    finding, in_namespace, legacy, place, refusal_culprit, subject_words,
+    dropped, finding, in_namespace, legacy, place, refusal_culprit, subject_words,
 };
 use crate::net::count;
 
@@ -14,9 +14,10 @@ pub(super) fn infer(evidence: &Evidence) -> Option<Finding> {
     evidence.spaces.iter().find_map(|space| {
         legacy::infer(evidence, space)
             .or_else(|| refused_mark(evidence, space))
+            .or_else(|| nothing_listens(evidence, space))
+            .or_else(|| dropped::infer(evidence, space))
             .or_else(|| lost_on_the_way_out(evidence, space))
             .or_else(|| lost_on_the_way_in(evidence, space))
-            .or_else(|| nothing_listens(evidence, space))
             .or_else(|| lost_on_the_node(evidence, space))
     })
 }
@@ -48,7 +49,7 @@ fn refused_mark(evidence: &Evidence, space: &Space) -> Option<Finding> {
 }
 
 /// Returns a culprit that positions leave: the only candidate, or one of several.
-fn one_of(kind: CulpritKind, candidates: Vec<String>) -> Culprit {
+pub(super) fn one_of(kind: CulpritKind, candidates: Vec<String>) -> Culprit {
     let place = match candidates.as_slice() {
         [only] => only.clone(),
         several => format!("one of: {}", several.join(", ")),
@@ -153,7 +154,7 @@ fn lost_on_the_way_in(evidence: &Evidence, space: &Space) -> Option<Finding> {
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
 }
 
-fn reverse_path_filter(evidence: &Evidence, space: &Space, interface: &str) -> Culprit {
+pub(super) fn reverse_path_filter(evidence: &Evidence, space: &Space, interface: &str) -> Culprit {
     let strict = space.strict.iter().any(|name| name == interface);
     let mode = if strict { "strict" } else { "loose" };
     let leads =
@@ -177,6 +178,7 @@ fn nothing_listens(evidence: &Evidence, space: &Space) -> Option<Finding> {
     }
     let place = format!("the kernel: nothing listens on {}", evidence.asked);
     let mut culprit = Culprit::new(Action::Refuse, CulpritKind::Listener, Certainty::Proven, place);
+    culprit.packet = Some(Subject::Syn);
     culprit.evidence = vec!["tap".to_owned()];
     culprit.remedy = Some(format!("ss -ltn 'sport = :{}'", evidence.asked.port()));
     Some(finding(Word::ThisHost, "nothing listens there", vec![culprit]))

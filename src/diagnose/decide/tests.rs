@@ -2,7 +2,8 @@
 use super::*;
 use crate::{
     diagnose::{
-        evidence::{KernelPath, NeighbourState, RawPath, Refused, Seen, SourceState},
+        drop_event::DropEvent,
+        evidence::{KernelPath, NeighbourState, Programs, RawPath, Refused, Seen, SourceState},
         observation::{Ends, RuleFacts, Step, join, tests::step},
         packet::PacketHeader,
         packet::tests::tcp,
@@ -307,4 +308,63 @@ fn only_the_kernel_connects() {
     reported(&mut evidence, Outcome::Connected, None);
     evidence.raw = raw(Outcome::TimedOut);
     assert!(told(&evidence).starts_with("only the kernel: the kernel reaches 10.0.0.2:80"));
+}
+
+fn dropped(subject: Subject, reason: &str) -> DropEvent {
+    DropEvent {
+        subject,
+        interface: Some("eth0".to_owned()),
+        reason: Some(reason.to_owned()),
+        symbol: "somewhere".to_owned(),
+    }
+}
+
+/// A namespace whose drop events are seen.
+fn watched(space: Space, drops: Vec<DropEvent>) -> Evidence {
+    let drop_events = SourceState { used: true, ..SourceState::default() };
+    silent(Space { drop_events, drops, ..space })
+}
+
+#[test]
+fn a_rule_and_a_drop_event_must_agree() {
+    let stopped = || space(vec![own(syn(), "output"), drop_rule(syn(), "OUTPUT")], &[]);
+    let agreed = decide(&watched(stopped(), vec![dropped(Subject::Syn, "NETFILTER_DROP")]));
+    let culprit = agreed.culprits.first().expect("a culprit");
+    assert_eq!(
+        (culprit.certainty, culprit.evidence.join("; ")),
+        (Certainty::Proven, "nft trace; drop event NETFILTER_DROP".to_owned())
+    );
+    for others in
+        [vec![], vec![dropped(Subject::Syn, "TC_EGRESS")], vec![dropped(Subject::SynAck, "NETFILTER_DROP")]]
+    {
+        let alone = decide(&watched(stopped(), others));
+        assert_eq!(alone.culprits.first().map(|culprit| culprit.certainty), Some(Certainty::Inferred));
+    }
+}
+
+#[test]
+fn a_drop_event_names_the_programs_of_its_place() {
+    let seen = [(syn(), true), (syn_ack(), false)];
+    let with = |reason: &str, programs: &[&str]| {
+        let names: Vec<String> = programs.iter().map(|name| (*name).to_owned()).collect();
+        let programs = Programs { ingress: names.clone(), xdp: names, ..Programs::default() };
+        let space = Space { programs, ..space(vec![own(syn(), "output")], &seen) };
+        let found = decide(&watched(space, vec![dropped(Subject::SynAck, reason)]));
+        let culprit = found
+            .culprits
+            .first()
+            .map(|c| format!("{}: {}", format!("{:?}", c.certainty).to_lowercase(), c.place));
+        culprit.unwrap_or_else(|| found.word.text().to_owned())
+    };
+    assert_eq!(with("TC_INGRESS", &["a"]), "proven: a on eth0");
+    assert_eq!(with("TC_INGRESS", &["a", "b"]), "inferred: one of: a on eth0, b on eth0");
+    assert_eq!(with("TC_INGRESS", &[]), "inferred: a filter of tc at the ingress of eth0");
+    assert_eq!(with("XDP", &["a"]), "proven: a on eth0");
+    assert_eq!(
+        with("XFRM_POLICY", &[]),
+        "proven: the kernel: an IPsec policy refuses it (XFRM_POLICY at somewhere)"
+    );
+    assert_eq!(with("NEW_REASON", &[]), "proven: the kernel: NEW_REASON at somewhere");
+    // Freed, but not lost: positions decide.
+    assert!(with("TCP_RESET", &[]).starts_with("inferred: a program at the ingress of eth0"));
 }

@@ -38,6 +38,8 @@ struct Probe {
     cgroup: Option<String>,
     /// The number of its network namespace.
     netns: u64,
+    /// Times that both attempts were made.
+    trials: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -142,7 +144,12 @@ impl Object {
             kernel_release: target.kernel_release.clone(),
             difference: finding.word,
             summary: finding.sentence.clone(),
-            probe: Probe { user: evidence.user, cgroup: evidence.cgroup.clone(), netns: target.netns },
+            probe: Probe {
+                user: evidence.user,
+                cgroup: evidence.cgroup.clone(),
+                netns: target.netns,
+                trials: target.trials,
+            },
             kernel: Kernel::new(evidence),
             raw,
             culprits: finding.culprits.iter().cloned().map(Blamed::new).collect(),
@@ -250,6 +257,7 @@ fn sources(spaces: &[Space]) -> BTreeMap<&'static str, Source> {
     let none = Space {
         trace: SourceState::unused("no packet could be made"),
         tap: SourceState::unused("no packet could be made"),
+        drop_events: SourceState::unused("no packet could be made"),
         ..Space::default()
     };
     let space = spaces.first().unwrap_or(&none);
@@ -257,6 +265,7 @@ fn sources(spaces: &[Space]) -> BTreeMap<&'static str, Source> {
         ("nft_trace", Source::new(&space.trace, space.trace.used)),
         ("taps", Source::new(&space.tap, false)),
         ("iptables_legacy", legacy_source(space)),
+        ("drop_events", Source::new(&space.drop_events, space.drop_events.used)),
         ("conntrack", Source::new(&space.conntrack, false)),
     ])
 }

@@ -18,7 +18,7 @@ fn a_chain_of_output() {
         -A BLK -p tcp -m tcp --dport 7000 -m comment --comment \"blk\" -j DROP
         kernel no answer in T SYN made, none left
         {raw}
-        proof counters: 1 of 2 rules that stop packets moved with each round of 3, 7 connections (inferred)
+        proof counters: 1 of 2 rules that stop packets moved with each round of 3, 7 connections{drop NETFILTER_DROP} (inferred)
         try {iptables}-legacy -t filter -S BLK 1",
     );
 }
@@ -34,7 +34,7 @@ fn an_answer_in_raw_prerouting() {
         -A PREROUTING -p tcp -m tcp --sport 7000 -j DROP
         kernel no answer in T SYN left eth0, SYN-ACK came back
         {raw}
-        proof counters: 1 of 1 rules that stop packets moved with each round of 3, 7 connections (inferred)
+        proof counters: 1 of 1 rules that stop packets moved with each round of 3, 7 connections{drop NETFILTER_DROP} (inferred)
         try {iptables}-legacy -t raw -S PREROUTING 1",
     );
 }
@@ -54,7 +54,7 @@ fn a_policy() {
         by {iptables}-legacy -t filter, chain OUTPUT: its policy
         kernel no answer in T SYN made, none left
         {raw}
-        proof counters: 1 of 1 rules that stop packets moved with each round of 3, 7 connections (inferred)
+        proof counters: 1 of 1 rules that stop packets moved with each round of 3, 7 connections{drop NETFILTER_DROP} (inferred)
         try {iptables}-legacy -t filter -S OUTPUT",
     );
 }
@@ -72,7 +72,7 @@ fn a_rejection() {
         -A OUTPUT -p tcp -m tcp --dport 7000 -j REJECT --reject-with tcp-reset
         kernel refused after T SYN made, none left
         {raw}
-        proof counters: 1 of 1 rules that stop packets moved with each round of 3, 7 connections (inferred)
+        proof counters: 1 of 1 rules that stop packets moved with each round of 3, 7 connections{drop NETFILTER_DROP} (inferred)
         try {iptables}-legacy -t filter -S OUTPUT 1",
     );
 }

@@ -1,6 +1,6 @@
 //! `--compare --netns`: a pod's connection, through its own rules and the node's.
 use crate::support::{
-    comparison::{PORT, Scene, check, steady_text},
+    comparison::{PORT, Scene, check, drop_events, steady_text},
     namespace::Namespace,
     netkat::netkat,
     process::{Input, Output},
@@ -42,13 +42,19 @@ impl Node {
 
     /// Compares from the pod. `{raw}` stands for a connection of netkat's that meets the node's rules, too.
     fn expect(&self, status: i32, expected: &str) {
-        let output = self.compare(&format!("--netns {}", self.pod.file().display()));
+        for (events, more) in [(true, ""), (false, "--without drop-events")] {
+            let output = self.compare(&format!("--netns {} {more}", self.pod.file().display()));
+            self.check(&output, status, &drop_events(expected, events));
+        }
+    }
+
+    fn check(&self, output: &Output, status: i32, expected: &str) {
         let gateway = if self.scene.family == Family::V4 { "10.244.2.1" } else { "fd44::1" };
         let own = if self.scene.family == Family::V4 { "10.244.2.2" } else { "[fd44::2]" };
         let raw = format!("raw OUTCOME after T {own}:0 > {{peer:7000}} via {gateway}, eth0");
         let outcome = if output.text().contains("raw     connected") { "connected" } else { "timed out" };
         let expected = self.scene.words(&expected.replace("{raw}", &raw.replace("OUTCOME", outcome)));
-        check(&output, status, &expected);
+        check(output, status, &expected);
     }
 }
 
@@ -88,7 +94,7 @@ fn a_rule_of_the_node() {
         which comment \"inside\"
         kernel no answer in T SYN left eth0, nothing came back
         {raw}
-        proof nft trace
+        proof nft trace{drop NETFILTER_DROP}
         try {iptables}-nft -S FORWARD 1",
     );
     in_both(
@@ -106,7 +112,7 @@ fn a_rule_of_the_node() {
         which Docker
         kernel no answer in T SYN left eth0, nothing came back
         {raw}
-        proof nft trace
+        proof nft trace{drop NETFILTER_DROP}
         try {iptables}-nft -S DOCKER-USER 1",
     );
 }
@@ -128,7 +134,7 @@ fn an_answer_to_a_masqueraded_pod() {
         oifname \"pod0\" tcp sport 7000 counter drop
         kernel no answer in T SYN left eth0, nothing came back
         {raw}
-        proof nft trace
+        proof nft trace{drop NETFILTER_DROP}
         try {iptables}-nft -S FORWARD 1",
     );
     in_both(
@@ -144,7 +150,7 @@ fn an_answer_to_a_masqueraded_pod() {
         iifname \"eth0\" tcp sport 7000 counter drop
         kernel no answer in T SYN left eth0, nothing came back
         {raw}
-        proof nft trace
+        proof nft trace{drop NETFILTER_DROP}
         try {iptables}-nft -t raw -S PREROUTING 1",
     );
 }
@@ -187,7 +193,7 @@ fn a_rule_of_the_pod() {
         tcp dport 7000 drop
         kernel no answer in T SYN stopped before it left
         {raw}
-        proof nft trace
+        proof nft trace{drop NETFILTER_DROP}
         try nft -a list chain inet netpol eg",
     );
 }
@@ -222,12 +228,59 @@ fn no_way_through_the_node() {
     lab!("socat");
     let node = Node::new(Family::V4);
     node.scene.pair.host.sysctl("net.ipv4.ip_forward", "0");
-    let output = node.compare(&format!("--netns {}", node.pod.file().display()));
-    assert_eq!(output.code(), Some(11), "{output}");
-    let text = output.text();
-    assert!(text.starts_with("this host: our SYN is dropped in the node's namespace\n"), "{output}");
-    assert!(
-        text.contains("  by      one of: forwarding is off (net.ipv4.ip_forward), no route\n"),
-        "{output}"
-    );
+    for (flags, place) in [
+        (
+            "",
+            "the kernel: its destination is no address of this host, and forwarding is off \
+             (net.ipv4.ip_forward) (IP_INADDRERRORS at ip_error)",
+        ),
+        ("--without drop-events", "one of: forwarding is off (net.ipv4.ip_forward), no route"),
+    ] {
+        let output = node.compare(&format!("{flags} --netns {}", node.pod.file().display()));
+        assert_eq!(output.code(), Some(11), "{output}");
+        let text = output.text();
+        assert!(text.starts_with("this host: our SYN is dropped in the node's namespace\n"), "{output}");
+        assert!(text.contains(&format!("  by      {place}\n")), "{output}");
+    }
+}
+
+/// The pod's device is a port of a bridge, as most plugins of container networks make it.
+#[test]
+fn a_pod_on_a_bridge() {
+    lab!("iptables-nft", "nft", "socat");
+    for family in Family::ALL {
+        let node = Node::new(family);
+        let host = &node.scene.pair.host;
+        host.ip("link add cni0 type bridge");
+        host.ip("address flush dev pod0");
+        host.ip("link set pod0 master cni0");
+        host.ip("link set cni0 up");
+        address(host, "cni0", "10.244.2.1/24");
+        address(host, "cni0", "fd44::1/64");
+        node.scene.run("{iptables}-nft -A FORWARD -i cni0 -p tcp --dport 7000 -j DROP");
+        node.expect(
+            11,
+            "this host: our SYN is dropped in the node's namespace
+            by {iptables} (nft), table filter, chain FORWARD, rule 1 of 1 ({ip} filter FORWARD, handle 2)
+            iifname \"cni0\" tcp dport 7000 counter drop
+            kernel no answer in T SYN left eth0, nothing came back
+            {raw}
+            proof nft trace{drop NETFILTER_DROP}
+            try {iptables}-nft -S FORWARD 1",
+        );
+        node.scene.run("{iptables}-nft -F FORWARD");
+        node.scene.nft(
+            "table bridge fw { chain pods { type filter hook prerouting priority 0; tcp dport 7000 drop; }; }",
+        );
+        node.expect(
+            11,
+            "this host: our SYN is dropped in the node's namespace
+            by nft bridge fw, chain pods, rule 1 of 1 (handle 2)
+            tcp dport 7000 drop
+            kernel no answer in T SYN left eth0, nothing came back
+            {raw}
+            proof nft trace{drop NETFILTER_DROP}
+            try nft -a list chain bridge fw pods",
+        );
+    }
 }

@@ -28,40 +28,39 @@ fn check(output: &Output, status: i32, lines: &[&str]) {
 #[test]
 fn programs_at_egress() {
     lab!("socat");
+    let by_event = [
+        "this host: our SYN is dropped on its way out by a program\n",
+        "  proof   drop event TC_EGRESS\n",
+        "  raw     dropped by this host's own egress",
+    ];
+    let by_position = [
+        "this host: our SYN is dropped on its way out, behind netfilter\n",
+        "  proof   positions (own chains, tap) (inferred)\n",
+        "  raw     dropped by this host's own egress",
+    ];
     for family in Family::ALL {
-        let sentence = "this host: our SYN is dropped on its way out, behind netfilter\n";
-        let raw = "  raw     dropped by this host's own egress";
-        let proof = "  proof   positions (own chains, tap) (inferred)\n";
         let drop = programs::classifier("lab_drop", TC_ACT_SHOT);
         let scene = acquainted(family);
         programs::attach_clsact(&drop, &scene.pair.host, "eth0", Direction::Egress, 1);
-        check(
-            &scene.compare("-w 1s"),
-            11,
-            &[sentence, "  by      clsact egress program lab_drop (id ", raw, proof],
-        );
+        let place = "  by      clsact egress program lab_drop (id ";
+        check(&scene.compare("-w 900ms"), 11, &[&[place], &by_event[..]].concat());
+        let without = scene.compare("-w 900ms --without drop-events");
+        check(&without, 11, &[&[place], &by_position[..]].concat());
 
         let scene = acquainted(family);
         let Some(_link) = programs::attach_tcx(&drop, &scene.pair.host, "eth0", Direction::Egress) else {
             return;
         };
-        check(
-            &scene.compare("-w 1s"),
-            11,
-            &[sentence, "  by      tcx egress program lab_drop (id ", raw, proof],
-        );
-        // Which of two it was, positions do not tell.
+        let place = "  by      tcx egress program lab_drop (id ";
+        check(&scene.compare("-w 900ms"), 11, &[&[place], &by_event[..]].concat());
+        // Which of two it was, neither positions nor the event tell.
         let pass = programs::classifier("lab_pass", programs::TC_ACT_UNSPEC);
         let _first = programs::attach_tcx_first(&pass, &scene.pair.host, "eth0", Direction::Egress);
-        check(
-            &scene.compare("-w 1s"),
-            11,
-            &[
-                sentence,
-                "  by      one of: tcx egress program lab_pass (id ",
-                ", tcx egress program lab_drop (id ",
-            ],
-        );
+        let either =
+            ["  by      one of: tcx egress program lab_pass (id ", ", tcx egress program lab_drop (id "];
+        check(&scene.compare("-w 900ms"), 11, &[&either, &by_event[..1]].concat());
+        let without = scene.compare("-w 900ms --without drop-events");
+        check(&without, 11, &[&either, &by_position[..2]].concat());
     }
 }
 
@@ -73,29 +72,45 @@ fn programs_at_ingress() {
         let drop = programs::classifier("lab_drop", TC_ACT_SHOT);
         let scene = acquainted(family);
         programs::attach_clsact(&drop, &scene.pair.host, "eth0", Direction::Ingress, 1);
-        check(
-            &scene.compare("-w 1s"),
-            11,
-            &[sentence, "  by      clsact ingress program lab_drop (id ", "  raw     connected"],
-        );
+        let place = "  by      clsact ingress program lab_drop (id ";
+        for (flags, proof) in [
+            ("-w 900ms", "  proof   drop event TC_INGRESS\n"),
+            ("-w 900ms --without drop-events", "  proof   positions (own chains, tap) (inferred)\n"),
+        ] {
+            check(&scene.compare(flags), 11, &[sentence, place, "  raw     connected", proof]);
+        }
         let scene = acquainted(family);
         let Some(_link) = programs::attach_tcx(&drop, &scene.pair.host, "eth0", Direction::Ingress) else {
             return;
         };
-        check(&scene.compare("-w 1s"), 11, &[sentence, "  by      tcx ingress program lab_drop (id "]);
+        check(&scene.compare("-w 900ms"), 11, &[sentence, "  by      tcx ingress program lab_drop (id "]);
     }
 }
 
-/// XDP comes before the tap: it cannot be excluded, nor proven.
+/// A program of Cilium is known by its name, and so is the command that tells its reason.
 #[test]
-fn an_xdp_program_is_not_excluded() {
+fn a_program_of_cilium() {
+    lab!("socat");
+    let drop = programs::classifier("cil_to_netdev", TC_ACT_SHOT);
+    let scene = acquainted(Family::V4);
+    programs::attach_clsact(&drop, &scene.pair.host, "eth0", Direction::Egress, 1);
+    let lines = ["  which   Cilium\n", "  try     cilium-dbg monitor --type drop\n"];
+    check(&scene.compare("-w 900ms"), 11, &lines);
+    check(&scene.compare("-w 900ms --without drop-events"), 11, &lines);
+}
+
+/// XDP comes before the tap: without drop events it cannot be excluded, nor proven.
+#[test]
+fn an_xdp_program_is_proven_by_a_drop_event_alone() {
     lab!("socat");
     for family in Family::ALL {
         let scene = acquainted(family);
         let _drop = programs::attach_xdp(&scene.pair.host, "eth0", XDP_DROP);
+        let named = ["this host: the answer (SYN-ACK) is dropped\n", "  by      XDP program lab_xdp (id "];
+        check(&scene.compare("-w 900ms"), 11, &named);
         let conclusion =
             "not here: 1 SYN left eth0 unchanged, and nothing came back; or XDP program lab_xdp (id ";
-        check(&scene.compare("-w 900ms"), 3, &[conclusion]);
+        check(&scene.compare("-w 900ms --without drop-events"), 3, &[conclusion]);
     }
 }
 
@@ -136,11 +151,25 @@ fn programs_of_a_control_group() {
         check(&scene.compare("-w 1s"), 0, &["same: "]);
         drop(refuse);
 
-        let _drop = programs::drop_by_cgroup(&group.0, Direction::Egress);
+        let drop = programs::drop_by_cgroup(&group.0, Direction::Egress);
+        for (more, sentence) in [
+            ("", "this host: our SYN is dropped on its way out by a program\n"),
+            (" --without drop-events", "this host: our SYN is "),
+        ] {
+            let output = scene.compare(&format!("{flags}{more}"));
+            check(&output, 11, &[sentence, "cgroup_skb egress program lab_cgroup_drop (id "]);
+        }
+        std::mem::drop(drop);
+
+        let _drop = programs::drop_by_cgroup(&group.0, Direction::Ingress);
         check(
             &scene.compare(&flags),
             11,
-            &["this host: our SYN is ", "cgroup_skb egress program lab_cgroup_drop (id "],
+            &[
+                "this host: the answer (SYN-ACK) is dropped\n",
+                "  by      cgroup_skb ingress program lab_cgroup_drop (id ",
+                "  proof   drop event ",
+            ],
         );
     }
 }

@@ -66,6 +66,28 @@ fn without_exit_verdict_a_difference_is_one() {
     assert_eq!(status(), Some(1));
 }
 
+/// A rule that stops every second packet: no trial alone tells that.
+#[test]
+fn trials_are_counted() {
+    lab!("nft", "socat");
+    for family in Family::ALL {
+        let scene = Scene::new(family);
+        scene.nft(
+            "table inet fw { chain out { type filter hook output priority 0;
+                tcp dport 7000 tcp flags syn numgen inc mod 4 < 2 drop; }; }",
+        );
+        let output = scene.compare("--trials 4 -w 900ms");
+        let sentence = output.text().lines().next().unwrap_or_default().to_owned();
+        assert_eq!(sentence, "this host: our SYN is dropped, in 2 of 4 trials", "{output}");
+        assert_eq!(output.code(), Some(11), "{output}");
+        assert_eq!(object(&scene, "--trials 3 -w 900ms")["probe"]["trials"], 3);
+    }
+    let scene = Scene::new(Family::V4);
+    assert_eq!(object(&scene, "")["probe"]["trials"], 1);
+    let refused = netkat(&scene.pair.host, "--compare --trials 0 10.77.0.2 7000").run();
+    assert_eq!(refused.code(), Some(2), "{refused}");
+}
+
 /// Before Linux 5.12 tables have no owner; the rules then look into a set that times out.
 #[test]
 fn without_owners_it_says_the_same_and_leaves_nothing() {
@@ -144,7 +166,7 @@ fn foreign_text_is_harmless() {
 
 #[test]
 fn a_missing_capability_is_named() {
-    lab!("setpriv", "socat");
+    lab!("iptables-nft", "setpriv", "socat");
     let scene = Scene::new(Family::V4);
     let peer = scene.pair.peer_address(Family::V4);
     for (held, missing) in [("net_raw,+bpf", "CAP_NET_ADMIN"), ("net_admin,+bpf", "CAP_NET_RAW")] {
@@ -156,6 +178,19 @@ fn a_missing_capability_is_named() {
         assert_eq!(refused.code(), Some(1), "{refused}");
         assert!(refused.stderr.contains(&format!("needs {missing} to ")), "{refused}");
     }
+    // Without CAP_PERFMON there are no drop events, which only -v and the object tell.
+    scene.run("iptables-nft -A OUTPUT -p tcp --dport 7000 -j DROP");
+    let line = format!(
+        "setpriv --bounding-set -all,+net_raw,+net_admin,+bpf {PROGRAM} --compare -v --json {peer} {PORT}"
+    );
+    let unprivileged = scene.pair.host.words(&line).run();
+    assert!(unprivileged.text().contains("  proof   nft trace\n"), "{unprivileged}");
+    assert!(unprivileged.stderr.contains("drop events: needs CAP_PERFMON"), "{unprivileged}");
+    assert!(
+        unprivileged.stderr.contains("\"drop events\":{\"used\":false,\"why\":\"needs"),
+        "{unprivileged}"
+    );
+    scene.run("iptables-nft -F OUTPUT");
     // Without CAP_BPF only netkat's own path is missing.
     let without = scene
         .pair

@@ -95,7 +95,7 @@ fn a_mark_without_a_route() {
         which reached since nft inet fw, chain out, rule 1 of 1 (handle 2) sets mark 0x7
         kernel no answer in T SYN made, none left
         {raw}
-        proof nft trace; route look-up with mark 0x7
+        proof nft trace; route look-up with mark 0x7{drop NETFILTER_DROP}
         try ip {v} rule",
     );
 }
@@ -112,7 +112,7 @@ fn a_queue_without_a_program() {
         which queue 9 has no listener
         kernel no answer in T 1 of 1 SYN stopped before it left
         {raw}
-        proof nft trace
+        proof nft trace{drop at nf_queue}
         try {iptables}-nft -S OUTPUT 1",
     );
 }
@@ -138,16 +138,24 @@ fn a_strict_reverse_path_filter() {
     host.ip("link set eth1 address 02:00:78:00:00:01");
     peer.ip("neigh replace 10.78.0.1 lladdr 02:00:78:00:00:01 dev eth1");
     host.sysctl("net.ipv4.conf.eth1.rp_filter", "1");
-    let output = netkat(host, &format!("--compare --exit-verdict -w 1s 10.79.0.9 {PORT}")).run();
-    let text = output.text();
-    assert_eq!(output.code(), Some(11), "{output}");
-    for line in [
-        "this host: the answer (SYN-ACK) is dropped\n",
-        "  by      rp_filter (strict) on eth1: the answer came in by eth1, the way to 10.79.0.9 leads by eth0\n",
-        "positions (own chains, tap) (inferred)\n",
-        "  try     sysctl net.ipv4.conf.eth1.rp_filter=2\n",
+    for (flags, proof) in [
+        ("", "  proof   drop event IP_RPFILTER; counter IPReversePathFilter +1\n"),
+        (
+            "--without drop-events",
+            "  proof   counter IPReversePathFilter +1; positions (own chains, tap) (inferred)\n",
+        ),
     ] {
-        assert!(text.contains(line), "{line}\n{output}");
+        let line = format!("--compare --exit-verdict -w 900ms {flags} 10.79.0.9 {PORT}");
+        let output = netkat(host, &line).run();
+        assert_eq!(output.code(), Some(11), "{output}");
+        for line in [
+            "this host: the answer (SYN-ACK) is dropped\n",
+            "  by      rp_filter (strict) on eth1: the answer came in by eth1, the way to 10.79.0.9 leads by eth0\n",
+            proof,
+            "  try     sysctl net.ipv4.conf.eth1.rp_filter=2\n",
+        ] {
+            assert!(output.text().contains(line), "{line}\n{output}");
+        }
     }
 }
 
@@ -265,7 +273,7 @@ fn a_rule_for_one_user() {
             which the rule looks at the socket's owner: see --user
             kernel no answer in T 1 of 1 SYN stopped before it left
             {raw}
-            proof nft trace
+            proof nft trace{drop NETFILTER_DROP}
             try {iptables}-nft -S OUTPUT 1",
         );
     }

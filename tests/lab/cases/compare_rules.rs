@@ -2,9 +2,11 @@
 use crate::support::{comparison::in_both, requirements::lab};
 
 /// The lines of a SYN that a rule ended.
-const SYN: &str = "kernel no answer in T 1 of 1 SYN stopped before it left\n{raw}\nproof nft trace";
+const SYN: &str =
+    "kernel no answer in T 1 of 1 SYN stopped before it left\n{raw}\nproof nft trace{drop NETFILTER_DROP}";
 /// The lines of an answer that a rule ended.
-const ANSWER: &str = "kernel no answer in T SYN left eth0, SYN-ACK came back\n{raw}\nproof nft trace";
+const ANSWER: &str =
+    "kernel no answer in T SYN left eth0, SYN-ACK came back\n{raw}\nproof nft trace{drop NETFILTER_DROP}";
 
 fn iptables(rules: &str, status: i32, expected: &str) {
     in_both(|scene| scene.run(rules), status, expected);
@@ -105,7 +107,7 @@ fn iptables_reject() {
                     tcp dport 7000 counter -j REJECT --reject-with {code}
                     kernel {outcome} after T 1 of 1 SYN stopped before it left
                     {{raw}}
-                    proof nft trace
+                    proof nft trace{{drop NETFILTER_DROP}}
                     try {{iptables}}-nft -S OUTPUT 1"
                 ),
             );
@@ -214,7 +216,7 @@ fn nft_netdev_ingress_and_egress() {
         tcp dport 7000 drop
         kernel no answer in T 1 of 1 SYN stopped before it left
         raw dropped by this host's own egress after T {host:}:0 > {peer:7000} via {peer}, eth0
-        proof nft trace
+        proof nft trace{drop NETFILTER_DROP}
         try nft -a list chain netdev nd eg",
     );
 }
@@ -236,7 +238,7 @@ fn nft_bridge() {
         tcp sport 7000 drop
         kernel no answer in T SYN left br0, SYN-ACK came back
         raw timed out after T {host:}:0 > {peer:7000} via {peer}, br0
-        proof nft trace
+        proof nft trace{drop NETFILTER_DROP}
         try nft -a list chain bridge fw in",
     );
 }
@@ -330,7 +332,7 @@ fn an_icmp_error_from_beyond() {
                 {rule} counter drop
                 kernel no answer in T SYN left eth0, ICMP error came back
                 raw rejected (ICMP port unreachable) after T {{host:}}:0 > {{peer:7000}} via {{peer}}, eth0
-                proof nft trace
+                proof nft trace{{drop NETFILTER_DROP}}
                 try {{iptables}}-nft -S INPUT 1"
             );
             scene.expect("-w 2s", 11, &expected);
@@ -362,7 +364,7 @@ fn firewalld_and_ufw_are_known_by_their_names() {
         which firewalld
         kernel rejected (ICMP communication administratively prohibited) after T 1 of 1 SYN stopped before it left
         {raw}
-        proof nft trace
+        proof nft trace{drop NETFILTER_DROP}
         try nft -a list chain inet firewalld filter_OUTPUT_policy_deny",
     );
     in_both(

@@ -75,7 +75,7 @@ fn a_drop_behind_a_translation_comes_first() {
          ({ip} nat OUTPUT, handle 2)
         kernel no answer in T SYN left eth0, SYN-ACK came back
         {raw}
-        proof nft trace; conntrack
+        proof nft trace{drop NETFILTER_DROP}; conntrack
         try {iptables}-nft -S INPUT 2",
     );
 }
@@ -97,7 +97,7 @@ fn an_answer_to_a_translated_source() {
         tcp sport 7000 counter drop
         kernel no answer in T SYN left eth0, SYN-ACK came back
         {raw}
-        proof nft trace
+        proof nft trace{drop NETFILTER_DROP}
         try {iptables}-nft -S INPUT 1",
     );
 }

@@ -66,9 +66,13 @@ impl Scene {
         netkat(&self.pair.host, &format!("--compare --exit-verdict -n {flags} {peer} {PORT}")).run()
     }
 
-    /// Compares, and checks status and text. `{raw}` stands for a connection of netkat's.
+    /// Compares with and without drop events, and checks status and text. `{raw}` stands for a connection of
+    /// netkat's, `{drop REASON}` for the drop event in the proof.
     pub fn expect(&self, flags: &str, status: i32, expected: &str) {
-        check(&self.compare(flags), status, &self.expected(expected));
+        let expected = self.expected(expected);
+        for (events, more) in [(true, ""), (false, " --without drop-events")] {
+            check(&self.compare(&format!("{flags}{more}")), status, &drop_events(&expected, events));
+        }
     }
 
     pub fn expected(&self, text: &str) -> String {
@@ -84,6 +88,20 @@ pub fn in_both(set_up: impl Fn(&Scene), status: i32, expected: &str) {
         set_up(&scene);
         scene.expect("", status, expected);
     }
+}
+
+/// Returns a text with its drop events as a proof names them, or without.
+pub fn drop_events(text: &str, events: bool) -> String {
+    let mut parts = text.split("{drop ");
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (reason, rest) = part.split_once('}').expect("a reason");
+        if events {
+            whole.push_str(&format!("; drop event {reason}"));
+        }
+        whole.push_str(rest);
+    }
+    whole
 }
 
 /// Starts a server on all addresses of both families.
