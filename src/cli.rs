@@ -15,7 +15,7 @@ use crate::{
     report::ReportPlace,
 };
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
-pub use document::Document;
+pub(crate) use document::Document;
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
@@ -676,7 +676,7 @@ impl Cli {
     }
 
     /// Returns whether the run is that of a command.
-    pub fn runs_command(&self) -> bool {
+    pub(crate) fn runs_command(&self) -> bool {
         self.run || self.shell
     }
 

@@ -53,12 +53,12 @@ pub(crate) struct Framed<T> {
 
 impl<T: Serialize> Framed<T> {
     /// Frames a body that is of this time.
-    pub fn at(time: Timestamp, schema: Schema, body: T) -> Framed<T> {
+    pub(crate) fn at(time: Timestamp, schema: Schema, body: T) -> Framed<T> {
         Framed { schema, version: env!("CARGO_PKG_VERSION"), time: format!("{time:.9}"), body }
     }
 
     /// Frames a body that is of now.
-    pub fn now(schema: Schema, body: T) -> Framed<T> {
+    pub(crate) fn now(schema: Schema, body: T) -> Framed<T> {
         Framed::at(Timestamp::now(), schema, body)
     }
 
@@ -66,7 +66,7 @@ impl<T: Serialize> Framed<T> {
     ///
     /// # Errors
     /// Those of serde_json: a map whose keys are no text.
-    pub fn line(&self) -> io::Result<String> {
+    pub(crate) fn line(&self) -> io::Result<String> {
         Ok(serde_json::to_string(self)?)
     }
 }

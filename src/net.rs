@@ -1,5 +1,5 @@
 //! Types that all rooms share: protocols, link addresses, five-tuples, zones.
-pub mod zone;
+pub(crate) mod zone;
 
 use serde::Serialize;
 use std::{
@@ -32,23 +32,23 @@ impl Protocol {
 /// Internet Protocol Numbers").
 #[allow(missing_docs, reason = "the names are IANA's")]
 pub mod ip_protocol {
-    pub const HOP_BY_HOP: u8 = 0;
+    pub(crate) const HOP_BY_HOP: u8 = 0;
     pub const ICMP: u8 = 1;
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
-    pub const ROUTING: u8 = 43;
-    pub const FRAGMENT: u8 = 44;
-    pub const AUTHENTICATION: u8 = 51;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const AUTHENTICATION: u8 = 51;
     pub const ICMPV6: u8 = 58;
-    pub const DESTINATION_OPTIONS: u8 = 60;
-    pub const MOBILITY: u8 = 135;
+    pub(crate) const DESTINATION_OPTIONS: u8 = 60;
+    pub(crate) const MOBILITY: u8 = 135;
 }
 
 /// Hardware types of devices (linux/if_arp.h).
 #[allow(missing_docs, reason = "the names are the kernel's")]
-pub mod arphrd {
-    pub const ETHER: u16 = 1;
-    pub const LOOPBACK: u16 = 772;
+pub(crate) mod arphrd {
+    pub(crate) const ETHER: u16 = 1;
+    pub(crate) const LOOPBACK: u16 = 772;
 }
 
 /// Returns the smallest MTU that a path may report, in bytes: net.ipv4.route.min_pmtu's default; RFC 8200,
@@ -89,16 +89,16 @@ pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
     /// The address of all hosts on the segment.
-    pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
+    pub(crate) const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
     /// Returns whether this is a group's address, which no host sends from.
-    pub fn is_group(self) -> bool {
+    pub(crate) fn is_group(self) -> bool {
         self.0[0] & 1 != 0
     }
 
     /// Returns the link address of a group (RFC 1112, section 6.4; RFC 2464, section 7); `None` for an address
     /// that is no group's.
-    pub fn of_group(group: IpAddr) -> Option<MacAddr> {
+    pub(crate) fn of_group(group: IpAddr) -> Option<MacAddr> {
         match group {
             IpAddr::V4(v4) if v4.is_multicast() => {
                 let [_, a, b, c] = v4.octets();
@@ -162,7 +162,7 @@ fn is_hex_byte(part: &str) -> bool {
 }
 
 /// Returns a number with its noun: "1 SYN", "3 SYNs".
-pub fn count(number: u64, noun: &str) -> String {
+pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 

@@ -10,28 +10,30 @@ mod tests;
 
 use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 
-pub use options::{MAX_SACK_BLOCKS, Options, SackBlocks, TIMESTAMPS_LEN, Timestamps, is_older};
-pub use sequence::{SeqNumber, serial_distance};
+pub use options::Options;
+pub(crate) use options::{MAX_SACK_BLOCKS, SackBlocks, TIMESTAMPS_LEN, Timestamps, is_older};
+pub use sequence::SeqNumber;
+pub(crate) use sequence::serial_distance;
 
 /// Length of a header without options, in bytes.
-pub const MIN_HEADER_LEN: usize = 20;
+pub(crate) const MIN_HEADER_LEN: usize = 20;
 /// Length of the longest header, in bytes: fifteen 32-bit words.
 pub const MAX_HEADER_LEN: usize = 60;
 /// Offset of the flags, in bytes.
-pub const FLAGS_OFFSET: usize = 13;
+pub(crate) const FLAGS_OFFSET: usize = 13;
 /// Offset of the checksum field, in bytes.
-pub const CHECKSUM_OFFSET: usize = 16;
+pub(crate) const CHECKSUM_OFFSET: usize = 16;
 
 /// No more data from the sender.
-pub const FIN: u8 = 0x01;
+pub(crate) const FIN: u8 = 0x01;
 /// Synchronize sequence numbers.
 pub const SYN: u8 = 0x02;
 /// Reset the connection.
-pub const RST: u8 = 0x04;
+pub(crate) const RST: u8 = 0x04;
 /// Push function.
-pub const PSH: u8 = 0x08;
+pub(crate) const PSH: u8 = 0x08;
 /// The acknowledgment field is significant.
-pub const ACK: u8 = 0x10;
+pub(crate) const ACK: u8 = 0x10;
 
 /// A parsed TCP header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,14 +112,14 @@ impl Segment {
     }
 
     /// Returns the sequence numbers that the segment occupies (RFC 9293, section 3.4, SEG.LEN).
-    pub fn seq_len(&self) -> u32 {
+    pub(crate) fn seq_len(&self) -> u32 {
         let payload = u32::try_from(self.payload_len).unwrap_or(u32::MAX);
         payload.saturating_add(u32::from(self.is(SYN)) + u32::from(self.is(FIN)))
     }
 
     /// Returns the reset that answers this segment where no connection exists (RFC 9293, section
     /// 3.5.2). Returns `None` if this segment is a reset.
-    pub fn reset(&self) -> Option<Segment> {
+    pub(crate) fn reset(&self) -> Option<Segment> {
         if self.is(RST) {
             return None;
         }
@@ -137,7 +139,7 @@ impl Segment {
 }
 
 /// Returns source and destination port of `bytes`, which may be a truncated segment.
-pub fn ports(bytes: &[u8]) -> Option<(u16, u16)> {
+pub(crate) fn ports(bytes: &[u8]) -> Option<(u16, u16)> {
     let [a, b, c, d] = *bytes.first_chunk()?;
     Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
 }

@@ -13,6 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use netkat::{
     cli::{Cli, NotRun},
     plan::Plan,
+    report::JsonReport,
 };
 
 /// All flags of the parser.
@@ -41,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
     let words = input.split(|byte| *byte == b'\n').map(word);
     match Cli::read(["netkat".into(), "-n".into()].into_iter().chain(words)) {
         Ok(cli) => {
-            if let Err(failure) = Plan::new(&cli) {
+            if let Err(failure) = Plan::new(&cli, &mut JsonReport::default()) {
                 assert!(!failure.message().is_empty());
             }
         }

@@ -5,7 +5,6 @@ use std::io::{self, Write};
 
 /// A document that --generate prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[expect(missing_docs, reason = "the values name a format, and --help would print the comments")]
 pub enum Document {
     Man,
     Bash,

@@ -22,7 +22,7 @@ pub(super) const SEE_ALSO: [(&str, u8); 9] = [
 ];
 
 /// The examples of `-h`, each within 80 columns.
-pub const SHORT_EXAMPLES: &str = "\
+pub(crate) const SHORT_EXAMPLES: &str = "\
 Examples:
   netkat --run -- curl -v http://192.0.2.10/                run any program
   netkat -z -w 1 192.0.2.10 22,80,8000-8100                 which ports answer?";
@@ -188,7 +188,7 @@ by names the place and the rule, which what it belongs to, kernel and raw how bo
 ];
 
 /// Returns what `--help` shows after the flags.
-pub fn long_help_end() -> String {
+pub(crate) fn long_help_end() -> String {
     let [examples, status] = [EXAMPLES, STATUS].map(|(title, text)| format!("{title}:\n{text}"));
     format!("{examples}\n\n{status}")
 }

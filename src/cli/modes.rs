@@ -40,7 +40,7 @@ pub(crate) const MODES: [Mode; 12] = [
 
 impl Mode {
     /// Returns the mode that the flags choose.
-    pub fn of(cli: &Cli) -> Mode {
+    pub(crate) fn of(cli: &Cli) -> Mode {
         let exec = cli.exec.is_some() || cli.sh_exec.is_some();
         match (cli.read.is_some(), cli.sniff, cli.scan, cli.listen) {
             (true, ..) => Mode::Read,

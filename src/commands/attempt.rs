@@ -34,13 +34,13 @@ pub(crate) struct Target {
 
 impl Target {
     /// Returns whether the host has several addresses.
-    pub fn is_choice(&self) -> bool {
+    pub(crate) fn is_choice(&self) -> bool {
         self.attempts.len() + self.unusable.len() > 1
     }
 
     /// Returns the error of a host that cannot be reached: for several addresses one for all, of which the attempts
     /// have these outcomes; for a single one its own.
-    pub fn fail(
+    pub(crate) fn fail(
         &self,
         tried: impl Iterator<Item = Tried>,
         own: Option<Error>,
@@ -56,7 +56,7 @@ impl Target {
     }
 
     /// Returns the error of a host whose addresses failed one after another.
-    pub fn fail_with(&self, mut failures: Vec<(SocketAddr, Error)>, report: &mut JsonReport) -> Error {
+    pub(crate) fn fail_with(&self, mut failures: Vec<(SocketAddr, Error)>, report: &mut JsonReport) -> Error {
         let tried: Vec<_> =
             failures.iter().map(|(remote, error)| Tried::failed(*remote, &Failure::of(error))).collect();
         self.fail(tried.into_iter(), failures.pop().map(|(_, error)| error), report)
@@ -158,7 +158,7 @@ impl Leg {
 
 impl Origin {
     /// Returns the local end of flows by one route, behind a next hop with this link address.
-    pub fn new(request: EgressRequest, egress: Egress, destination: MacAddr) -> Origin {
+    pub(crate) fn new(request: EgressRequest, egress: Egress, destination: MacAddr) -> Origin {
         let first = Leg::new(egress, destination);
         Origin { request, first, others: Vec::new(), by_port: HashMap::new(), unreachable: Vec::new() }
     }
@@ -204,19 +204,19 @@ impl Origin {
     }
 
     /// Returns the egress of packets to a remote port.
-    pub fn egress(&self, port: u16) -> &Egress {
+    pub(crate) fn egress(&self, port: u16) -> &Egress {
         &self.leg(port).egress
     }
 
     /// Starts a connection to a remote port; the SYN leaves with the engine's next turn.
-    pub fn dial(&self, engine: &mut Engine, port: u16) -> FiveTuple {
+    pub(crate) fn dial(&self, engine: &mut Engine, port: u16) -> FiveTuple {
         let (tuple, route) = self.flow(engine, Protocol::Tcp, port);
         engine.stack.dial(engine.reactor.now(), tuple, route);
         tuple
     }
 
     /// Makes a remote port the peer of the UDP port.
-    pub fn dial_datagrams(&self, engine: &mut Engine, port: u16) -> FiveTuple {
+    pub(crate) fn dial_datagrams(&self, engine: &mut Engine, port: u16) -> FiveTuple {
         let (tuple, route) = self.flow(engine, Protocol::Udp, port);
         match self.egress(port).is_to_group() {
             true => engine.stack.datagrams.dial_group(tuple, route),
@@ -226,12 +226,12 @@ impl Origin {
     }
 
     /// Returns a remote port of the host, with the zone that its route gives the address.
-    pub fn remote(&self, port: u16) -> SocketAddr {
+    pub(crate) fn remote(&self, port: u16) -> SocketAddr {
         scoped(self.request.query.destination, port, self.egress(port).interface.index)
     }
 
     /// Resets the connection that the kernel opened from our port before, `syn` being its SYN's sequence number.
-    pub fn reset_predecessor(&self, engine: &mut Engine, port: u16, syn: SeqNumber) {
+    pub(crate) fn reset_predecessor(&self, engine: &mut Engine, port: u16, syn: SeqNumber) {
         let (tuple, route) = self.flow(engine, Protocol::Tcp, port);
         engine.stack.reset_predecessor(&tuple, &route, syn);
     }
@@ -247,7 +247,7 @@ impl Origin {
     }
 
     /// Returns the error of a handshake without an answer.
-    pub fn silence(&self, stack: &Stack, tuple: &FiveTuple, waited: Duration) -> Error {
+    pub(crate) fn silence(&self, stack: &Stack, tuple: &FiveTuple, waited: Duration) -> Error {
         let flow = stack.peek(tuple);
         let counters = flow.map(Flow::counters).unwrap_or_default();
         let (target, syns) = (tuple.remote, counters.syns_sent);

@@ -23,7 +23,7 @@ pub(crate) struct Connect {
 
 impl Connect {
     /// Connects, and relays until the session ends.
-    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
+    pub(crate) fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let streams = super::standard_streams(&self.stream_options, self.command.as_ref())?;
         let (mut engine, tuple) = race::run(&self.target, self.wait, report)?;
         let (summary, result) = single::run(&mut engine, tuple, self.policy, self.command.as_ref(), streams);

@@ -33,7 +33,7 @@ pub(crate) struct DatagramConnect {
 
 impl DatagramConnect {
     /// Sends and receives until the session ends.
-    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
+    pub(crate) fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let mut failures = Vec::new();
         for attempt in &self.target.attempts {
             match attempt.open_datagrams(self.wait, report) {
@@ -101,7 +101,7 @@ pub(crate) struct DatagramListen {
 
 impl DatagramListen {
     /// Opens the port and serves it until the session ends.
-    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
+    pub(crate) fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let mut engine = Engine::open(&self.setup, Port::take(&self.setup)?)?;
         let streams = streams()?;
         engine.enter_sandbox()?;

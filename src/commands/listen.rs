@@ -34,7 +34,7 @@ pub(crate) struct Listen {
 
 impl Listen {
     /// Opens the port and serves it until the session, the wait or a signal ends.
-    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
+    pub(crate) fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let streams = super::standard_streams(&self.stream_options, self.command.as_ref())?;
         let flows = HALF_OPEN + BACKLOG + self.keep_open.unwrap_or(1);
         let mut engine = Engine::open(&Setup { flows, ..self.setup.clone() }, Port::take(&self.setup)?)?;

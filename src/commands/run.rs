@@ -16,7 +16,7 @@ pub(crate) struct Run {
 
 impl Run {
     /// Runs the command to its end, and that of all processes that it leaves.
-    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
+    pub(crate) fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let mut setup = self.setup.clone();
         let ports = ephemeral_ports();
         setup.namespace.ephemeral_ports = ports.range.clone();

@@ -42,7 +42,7 @@ pub(crate) struct Scan {
 
 impl Scan {
     /// Probes all ports at all addresses. Succeeds if a port is open.
-    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
+    pub(crate) fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let attempts = &self.target.attempts;
         if attempts.is_empty() {
             return Err(self.target.fail_with(Vec::new(), report));

@@ -55,7 +55,7 @@ enum Progress {
 
 impl Sniff {
     /// Shows and records frames until the source, the count, a signal or the reader ends it.
-    pub fn run(&self) -> Result<(), Error> {
+    pub(crate) fn run(&self) -> Result<(), Error> {
         match &self.source {
             Source::File { path, filter, zone } => {
                 let reader = CaptureReader::open(path).map_err(SinkError::Capture)?;

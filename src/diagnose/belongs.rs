@@ -11,7 +11,7 @@ pub(crate) enum Owner {
 
 impl Owner {
     /// Returns the owner in words.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self {
             Owner::Service { namespace, name, port } if port.is_empty() => {
                 format!("Kubernetes Service {namespace}/{name}")

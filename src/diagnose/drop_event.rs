@@ -31,7 +31,7 @@ pub(crate) struct DropEvent {
 
 impl DropEvent {
     /// Returns the event's name as a source.
-    pub fn source(&self) -> String {
+    pub(crate) fn source(&self) -> String {
         match (self.known_reason(), self.symbol.as_str()) {
             (Some(reason), _) => format!("drop event {reason}"),
             (None, "") => "drop event".to_owned(),
@@ -40,7 +40,7 @@ impl DropEvent {
     }
 
     /// Returns whether the packet was lost by it, as far as reason or place tell.
-    pub fn is_a_loss(&self) -> bool {
+    pub(crate) fn is_a_loss(&self) -> bool {
         match self.known_reason() {
             Some(reason) => !HARMLESS.contains(&reason),
             None => PLACES.iter().any(|place| self.symbol.contains(place)),
@@ -48,7 +48,7 @@ impl DropEvent {
     }
 
     /// Returns whether netfilter may have dropped the packet.
-    pub fn is_by_netfilter(&self) -> bool {
+    pub(crate) fn is_by_netfilter(&self) -> bool {
         match self.known_reason() {
             Some(reason) => reason == "NETFILTER_DROP",
             None => self.symbol.contains("nf_") || self.symbol.contains("nft_") || self.symbol.is_empty(),
@@ -56,7 +56,7 @@ impl DropEvent {
     }
 
     /// Returns the reason, if it says anything.
-    pub fn known_reason(&self) -> Option<&str> {
+    pub(crate) fn known_reason(&self) -> Option<&str> {
         self.reason.as_deref().filter(|reason| *reason != "NOT_SPECIFIED")
     }
 }

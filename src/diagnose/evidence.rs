@@ -44,7 +44,7 @@ pub(crate) struct KernelPath {
 
 impl KernelPath {
     /// Returns the errno of the attempt.
-    pub fn errno(&self) -> Option<Errno> {
+    pub(crate) fn errno(&self) -> Option<Errno> {
         self.reported.and_then(|reported| reported.errno).map(Errno::from_raw)
     }
 }
@@ -86,7 +86,7 @@ pub(crate) struct SourceState {
 
 impl SourceState {
     /// Returns the state of a source that was not used.
-    pub fn unused(why: impl Into<String>) -> SourceState {
+    pub(crate) fn unused(why: impl Into<String>) -> SourceState {
         SourceState { why: Some(why.into()), ..SourceState::default() }
     }
 }
@@ -160,19 +160,19 @@ pub(crate) struct Space {
 impl Space {
     /// Returns the packets of a kind that were seen in one direction, at the first device that saw one: a
     /// packet may pass several, as a bridge and its port.
-    pub fn at_devices(&self, subject: Subject, outgoing: bool) -> impl Iterator<Item = &Seen> {
+    pub(crate) fn at_devices(&self, subject: Subject, outgoing: bool) -> impl Iterator<Item = &Seen> {
         let fits = move |seen: &&Seen| seen.subject == subject && seen.outgoing == outgoing;
         let first = self.seen.iter().find(fits).map(|seen| seen.interface.as_str());
         self.seen.iter().filter(fits).filter(move |seen| Some(seen.interface.as_str()) == first)
     }
 
     /// Returns the observations of a kind of packet.
-    pub fn ways(&self, subject: Subject) -> impl Iterator<Item = &Observation> {
+    pub(crate) fn ways(&self, subject: Subject) -> impl Iterator<Item = &Observation> {
         self.observations.iter().filter(move |observation| observation.subject == subject)
     }
 
     /// Returns the last rule that translated the destination, with its observation.
-    pub fn translation(&self) -> Option<(&Observation, usize, &Step)> {
+    pub(crate) fn translation(&self) -> Option<(&Observation, usize, &Step)> {
         let translates = |step: &Step| {
             use super::rule_text::Translation;
             step.rule.as_ref().is_some_and(|rule| rule.text.translates == Some(Translation::Destination))
@@ -184,7 +184,7 @@ impl Space {
     }
 
     /// Returns the destination that the SYN got by a translation.
-    pub fn translated_to(&self, asked: SocketAddr) -> Option<SocketAddr> {
+    pub(crate) fn translated_to(&self, asked: SocketAddr) -> Option<SocketAddr> {
         let other = |end: SocketAddr| (end.ip(), end.port()) != (asked.ip(), asked.port());
         let later = self.ways(Subject::Syn).flat_map(|o| [&o.header].into_iter().chain(&o.later));
         let by_header = || later.map(|header| header.destination).find(|end| other(*end));

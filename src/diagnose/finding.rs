@@ -25,7 +25,7 @@ pub(crate) enum Word {
 
 impl Word {
     /// Returns the word as text has it.
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Word::Same => "same",
             Word::Captured => "captured",
@@ -123,7 +123,7 @@ pub(crate) struct Culprit {
 
 impl Culprit {
     /// Returns a culprit of which nothing but this is known.
-    pub fn new(action: Action, kind: CulpritKind, certainty: Certainty, place: String) -> Culprit {
+    pub(crate) fn new(action: Action, kind: CulpritKind, certainty: Certainty, place: String) -> Culprit {
         Culprit {
             action,
             kind,

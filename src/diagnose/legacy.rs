@@ -56,7 +56,12 @@ pub(crate) struct Lineup {
 
 impl Lineup {
     /// Returns the rules whose counters moved by at least `packets` between two readings.
-    pub fn new(before: &[LegacyBlob], after: &[LegacyBlob], packets: u64, translations: bool) -> Lineup {
+    pub(crate) fn new(
+        before: &[LegacyBlob],
+        after: &[LegacyBlob],
+        packets: u64,
+        translations: bool,
+    ) -> Lineup {
         let mut lineup = Lineup::default();
         for (before, after) in pairs(before, after) {
             let (old, new) = (entries(before), entries(after));
@@ -76,17 +81,17 @@ impl Lineup {
     }
 
     /// Keeps the suspects that are in another line-up, too.
-    pub fn narrow(&mut self, other: &Lineup) {
+    pub(crate) fn narrow(&mut self, other: &Lineup) {
         self.suspects.retain(|suspect| other.suspects.contains(suspect));
     }
 
     /// Returns how many suspects are left.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.suspects.len()
     }
 
     /// Returns the suspects in words.
-    pub fn describe(&self, tables: &[LegacyBlob]) -> Vec<LegacySuspect> {
+    pub(crate) fn describe(&self, tables: &[LegacyBlob]) -> Vec<LegacySuspect> {
         let mut described = Vec::new();
         for table in tables {
             let names = chain_names(table);

@@ -22,5 +22,4 @@ pub(crate) use evidence::{
 pub(crate) use finding::{Action, Certainty, Culprit, CulpritKind, Finding, Word};
 pub(crate) use legacy::Lineup;
 pub(crate) use observation::{Ends, Observation, RuleFacts, Step, join};
-pub(crate) use packet::Subject;
-pub use packet::{PacketHeader, PacketKind};
+pub(crate) use packet::{PacketHeader, PacketKind, Subject};

@@ -40,7 +40,7 @@ pub(crate) struct Observation {
 
 impl Observation {
     /// Returns the step that ended the packet. A queue does, unless its program gave the packet back.
-    pub fn end(&self) -> Option<(usize, &Step)> {
+    pub(crate) fn end(&self) -> Option<(usize, &Step)> {
         let last = self.steps.len().saturating_sub(1);
         self.steps.iter().enumerate().find(|(index, step)| match step.event.verdict {
             Some(TraceVerdict::Queue(_)) => *index == last,
@@ -49,24 +49,24 @@ impl Observation {
     }
 
     /// Returns whether the packet came to a hook, by the events of netkat's own chains.
-    pub fn came_to(&self, hook: &str) -> bool {
+    pub(crate) fn came_to(&self, hook: &str) -> bool {
         self.steps.iter().any(|step| step.own && step.event.chain == hook.as_bytes())
     }
 
     /// Returns the hook that a step belongs to: the last own chain's before it.
-    pub fn hook_of(&self, index: usize) -> Option<String> {
+    pub(crate) fn hook_of(&self, index: usize) -> Option<String> {
         let before = self.steps.get(..index)?.iter().rev().find(|step| step.own)?;
         let name = String::from_utf8_lossy(&before.event.chain).into_owned();
         Some(if name.starts_with("ingress") { "ingress".to_owned() } else { name })
     }
 
     /// Returns the last mark that the packet had.
-    pub fn mark(&self) -> Option<u32> {
+    pub(crate) fn mark(&self) -> Option<u32> {
         self.steps.iter().rev().find_map(|step| step.event.mark)
     }
 
     /// Returns the chains that led to a step, the base chain first, the step's own last.
-    pub fn jumps(&self, index: usize) -> Vec<(&[u8], Option<&Step>)> {
+    pub(crate) fn jumps(&self, index: usize) -> Vec<(&[u8], Option<&Step>)> {
         let Some(step) = self.steps.get(index) else { return Vec::new() };
         let mut path = vec![(step.event.chain.as_slice(), None)];
         let before = self.steps.get(..index).unwrap_or_default();
@@ -94,7 +94,7 @@ pub(crate) struct Ends {
 
 impl Ends {
     /// Returns what a packet is in the attempt; `None` for packets of others.
-    pub fn subject(&self, header: &PacketHeader) -> Option<Subject> {
+    pub(crate) fn subject(&self, header: &PacketHeader) -> Option<Subject> {
         let is_local = |end: &SocketAddr| self.local.iter().any(|local| same(local, end));
         let answers = || {
             is_local(&header.destination)
@@ -116,7 +116,7 @@ impl Ends {
 
     /// Returns what a traced packet is. A trace holds too little of an ICMP error to show what it quotes, and of
     /// neighbour discovery to show for whom it asks, but netkat's own rules mark only those of the attempt.
-    pub fn traced_subject(&self, header: &PacketHeader, step: &Step) -> Option<Subject> {
+    pub(crate) fn traced_subject(&self, header: &PacketHeader, step: &Step) -> Option<Subject> {
         let marked = step.own && step.event.kind == TraceKind::Rule;
         self.subject(header).or(match header.kind {
             _ if !marked => None,
@@ -128,7 +128,7 @@ impl Ends {
     }
 
     /// Takes the sequence number of the attempt's SYN.
-    pub fn learn(&mut self, header: &PacketHeader) {
+    pub(crate) fn learn(&mut self, header: &PacketHeader) {
         let ours = header.kind == PacketKind::Syn && self.local.iter().any(|end| same(end, &header.source));
         if ours && self.sequence.is_none() {
             self.sequence = Some(header.sequence);

@@ -16,7 +16,7 @@ const ICMP_HEADER: usize = 8;
 /// The kind of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
-pub enum PacketKind {
+pub(crate) enum PacketKind {
     Syn,
     SynAck,
     Reset,
@@ -54,7 +54,7 @@ pub(crate) enum Subject {
 
 /// The headers of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PacketHeader {
+pub(crate) struct PacketHeader {
     /// Source address and port; port 0 for ICMP.
     pub source: SocketAddr,
     /// Destination address and port.
@@ -72,13 +72,13 @@ pub struct PacketHeader {
 impl PacketHeader {
     /// Reads a packet's beginning, from the network header. `None` for what is neither IPv4 nor IPv6, or is
     /// cut short.
-    pub fn parse(bytes: &[u8]) -> Option<PacketHeader> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<PacketHeader> {
         let (addresses, protocol, length) = network(bytes)?;
         transport(addresses, protocol, bytes.get(length..)?)
     }
 
     /// Reads network and transport header, which a trace reports apart.
-    pub fn of_parts(network_header: &[u8], transport_header: &[u8]) -> Option<PacketHeader> {
+    pub(crate) fn of_parts(network_header: &[u8], transport_header: &[u8]) -> Option<PacketHeader> {
         if let Some(arp) = arp(network_header) {
             return Some(arp);
         }

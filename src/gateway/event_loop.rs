@@ -68,7 +68,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Error`]; the command is killed then.
-    pub fn run(mut self) -> Result<Outcome, Error> {
+    pub(crate) fn run(mut self) -> Result<Outcome, Error> {
         let (mut status, mut phase, mut busy_turns) = (None, Phase::Running, 0);
         let mut ready = Ready::ALL;
         loop {

@@ -110,7 +110,7 @@ pub(super) struct Published {
 impl Flows {
     /// Returns no flows, with the ports that are published and held already. An assumed address has ports
     /// of its own, which need no `holding`.
-    pub fn new(published: Published, holding: bool, report: bool) -> Flows {
+    pub(crate) fn new(published: Published, holding: bool, report: bool) -> Flows {
         let Published { ports, holds, silent } = published;
         Flows {
             flows: HashMap::new(),
@@ -123,7 +123,7 @@ impl Flows {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.flows.is_empty()
     }
 
@@ -131,7 +131,7 @@ impl Flows {
     ///
     /// # Errors
     /// The refusal to answer the packet with; `None` to drop it without a word.
-    pub fn leaving(
+    pub(crate) fn leaving(
         &mut self,
         now: Duration,
         packet: &Packet,
@@ -162,7 +162,7 @@ impl Flows {
     }
 
     /// Returns the flow of a packet that has arrived: a known one, or one that opens at a published port.
-    pub fn arriving(
+    pub(crate) fn arriving(
         &mut self,
         now: Duration,
         packet: &Packet,
@@ -242,7 +242,7 @@ impl Flows {
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub fn sweep(
+    pub(crate) fn sweep(
         &mut self,
         now: Duration,
         sockets: &mut Netlink<SockDiagMessage>,
@@ -282,12 +282,12 @@ impl Flows {
     }
 
     /// Forgets where the flows' packets go.
-    pub fn forget_ways(&mut self) {
+    pub(crate) fn forget_ways(&mut self) {
         self.flows.values_mut().for_each(|flow| flow.way = None);
     }
 
     /// Ends all flows, for the report.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         for (_, flow) in self.flows.drain() {
             self.ended.note(flow);
         }

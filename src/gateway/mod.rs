@@ -174,7 +174,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Those of each part; what was open by then is closed.
-    pub fn open(setup: &GatewaySetup) -> Result<Gateway, Error> {
+    pub(crate) fn open(setup: &GatewaySetup) -> Result<Gateway, Error> {
         for (capability, purpose) in [
             (Capability::NetRaw, "open a packet socket"),
             (Capability::NetAdmin, "attach the ingress guard"),

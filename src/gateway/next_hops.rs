@@ -76,7 +76,7 @@ struct Entry {
 }
 
 impl NextHops {
-    pub fn new(
+    pub(crate) fn new(
         monitor: Monitor,
         interfaces: &[Interface],
         via: Option<NextHopAddress>,
@@ -96,7 +96,7 @@ impl NextHops {
     }
 
     /// Returns the way of a packet's flow; `None` if there is none through a guarded interface.
-    pub fn way(&mut self, packet: &Packet) -> Option<Way> {
+    pub(crate) fn way(&mut self, packet: &Packet) -> Option<Way> {
         let (source, destination) = (packet.header.source, packet.header.destination);
         if destination.is_multicast() || destination.is_loopback() || destination.is_unspecified() {
             return None;
@@ -155,7 +155,7 @@ impl NextHops {
     }
 
     /// Returns the next hop of a way with its link address, which is solicited from `local` if it is unknown.
-    pub fn resolve(&mut self, now: Duration, way: &Way, local: IpAddr) -> Resolution {
+    pub(crate) fn resolve(&mut self, now: Duration, way: &Way, local: IpAddr) -> Resolution {
         let Some(interface) = self.interfaces.get(&way.interface) else { return Resolution::Failed };
         let source = self.assumed.map(|assumed| assumed.mac).or(interface.mac).unwrap_or_default();
         let known = |header| Resolution::Known(NextHop { interface: way.interface, header });
@@ -208,7 +208,7 @@ impl NextHops {
     }
 
     /// Notes that a flow's peer has been heard, and so the neighbour that leads to it.
-    pub fn confirm(&mut self, now: Duration, way: &Way) {
+    pub(crate) fn confirm(&mut self, now: Duration, way: &Way) {
         if let Some(neighbour) = way.neighbour
             && let Some(entry) = self.neighbours.get_mut(&(way.interface, neighbour))
         {
@@ -217,7 +217,7 @@ impl NextHops {
     }
 
     /// Follows a link address that the kernel, or the neighbour itself, has announced.
-    pub fn learn(&mut self, now: Duration, interface: u32, address: IpAddr, mac: MacAddr) {
+    pub(crate) fn learn(&mut self, now: Duration, interface: u32, address: IpAddr, mac: MacAddr) {
         if let Some(entry) = self.neighbours.get_mut(&(interface, address))
             && !entry.fixed
         {
@@ -229,7 +229,7 @@ impl NextHops {
     }
 
     /// Handles a neighbour's announcement by ARP or NDP.
-    pub fn handle(&mut self, now: Duration, interface: u32, announcement: &Announcement) {
+    pub(crate) fn handle(&mut self, now: Duration, interface: u32, announcement: &Announcement) {
         let Announcement { address, mac, source } = *announcement;
         let known = self.neighbours.get(&(interface, address)).is_some_and(|entry| entry.mac.is_some());
         if source != AnnouncementSource::Proxy || !known {
@@ -238,12 +238,12 @@ impl NextHops {
     }
 
     /// Forgets all neighbours, whose interface or table has changed.
-    pub fn forget_neighbours(&mut self) {
+    pub(crate) fn forget_neighbours(&mut self) {
         self.neighbours.clear();
     }
 
     /// Returns the solicitations that are due.
-    pub fn take_solicitations(&mut self) -> Vec<Message> {
+    pub(crate) fn take_solicitations(&mut self) -> Vec<Message> {
         std::mem::take(&mut self.solicitations)
     }
 }

@@ -52,7 +52,7 @@ impl Packet {
     ///
     /// # Errors
     /// The reason why the bytes are no IP packet.
-    pub fn parse(bytes: &[u8], from: From) -> Result<Option<Packet>, Malformed> {
+    pub(crate) fn parse(bytes: &[u8], from: From) -> Result<Option<Packet>, Malformed> {
         let header = ip::parse(bytes, false)?;
         let whole = bytes.get(..header.end).unwrap_or_default();
         let traffic_class = traffic_class(whole);
@@ -60,7 +60,7 @@ impl Packet {
     }
 
     /// Returns the identification that fragments of one datagram share.
-    pub fn fragment_id(&self) -> Option<u32> {
+    pub(crate) fn fragment_id(&self) -> Option<u32> {
         self.header.fragment.map(|fragment| fragment.id)
     }
 }

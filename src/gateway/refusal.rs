@@ -39,7 +39,7 @@ impl Refusal {
     }
 
     /// Returns the error about a packet of the command's, as an IP packet to it.
-    pub fn about(self, packet: &[u8], header: &Header) -> Vec<u8> {
+    pub(crate) fn about(self, packet: &[u8], header: &Header) -> Vec<u8> {
         let v4 = header.source.is_ipv4();
         let (kind, code, word) = self.code(v4);
         let quote = packet.get(..QUOTE.min(packet.len())).unwrap_or_default();

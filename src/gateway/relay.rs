@@ -78,7 +78,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub fn new(
+    pub(crate) fn new(
         wire: Tap<PacketSocket>,
         flows: Flows,
         hops: NextHops,
@@ -99,12 +99,12 @@ impl Relay {
     }
 
     /// Returns whether the wire's send buffer is full.
-    pub fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.is_some()
     }
 
     /// Returns whether packets wait for a neighbour.
-    pub fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         !self.parked.is_empty()
     }
 
@@ -112,7 +112,7 @@ impl Relay {
     ///
     /// # Errors
     /// The wire's, if it is permanent.
-    pub fn leave(
+    pub(crate) fn leave(
         &mut self,
         now: Duration,
         received: &Received<'_>,
@@ -185,7 +185,7 @@ impl Relay {
     ///
     /// # Errors
     /// The wire's, if it is permanent.
-    pub fn go_on(&mut self, now: Duration) -> Result<(), LinkError> {
+    pub(crate) fn go_on(&mut self, now: Duration) -> Result<(), LinkError> {
         if let Some((next_hop, parked)) = self.blocked.take() {
             self.send(now, next_hop, &parked.outgoing(), parked.way)?;
         }
@@ -216,7 +216,7 @@ impl Relay {
     ///
     /// # Errors
     /// The device's, if it is permanent.
-    pub fn answer(&mut self, device: &mut PacketSocket) -> Result<(), LinkError> {
+    pub(crate) fn answer(&mut self, device: &mut PacketSocket) -> Result<(), LinkError> {
         while let Some(packet) = self.refusals.pop_front() {
             deliver(device, &refusal::complete(&packet))?;
         }
@@ -228,7 +228,7 @@ impl Relay {
     ///
     /// # Errors
     /// The device's, if it is permanent; all of the wire's.
-    pub fn arrive(
+    pub(crate) fn arrive(
         &mut self,
         now: Duration,
         device: &mut PacketSocket,

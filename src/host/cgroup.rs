@@ -6,7 +6,7 @@ use std::{
 
 /// Returns the folder of a process's control group, `process` being its folder in /proc; `None` where no
 /// hierarchy of version 2 is mounted, as inside `ip netns exec`.
-pub fn folder(process: &Path) -> Option<PathBuf> {
+pub(crate) fn folder(process: &Path) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let groups = fs::read_to_string(process.join("cgroup")).ok()?;
     locate(&mounts, &groups)

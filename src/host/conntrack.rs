@@ -65,12 +65,12 @@ impl fmt::Display for Connection {
 
 impl Connection {
     /// Returns the end that answers the connection's first packet: the destination, after a translation.
-    pub fn answers_from(&self) -> SocketAddr {
+    pub(crate) fn answers_from(&self) -> SocketAddr {
         self.reply.source
     }
 
     /// Returns the end that answers are sent to: the source, after a translation.
-    pub fn answers_to(&self) -> SocketAddr {
+    pub(crate) fn answers_to(&self) -> SocketAddr {
         self.reply.destination
     }
 
@@ -125,7 +125,7 @@ impl Tuple {
 /// # Errors
 /// The kernel's, EPERM without CAP_NET_ADMIN. A kernel that does not track connections knows none, which is
 /// no error.
-pub fn translated_connection(ours: &FiveTuple) -> Result<Option<Connection>, NetlinkError> {
+pub(crate) fn translated_connection(ours: &FiveTuple) -> Result<Option<Connection>, NetlinkError> {
     let arriving = Tuple { protocol: ours.protocol.number(), source: ours.remote, destination: ours.local };
     Ok(get(arriving)?.filter(Connection::is_translated))
 }
@@ -134,7 +134,7 @@ pub fn translated_connection(ours: &FiveTuple) -> Result<Option<Connection>, Net
 ///
 /// # Errors
 /// As for [`translated_connection`].
-pub fn opened_by(ours: &FiveTuple) -> Result<Option<Connection>, NetlinkError> {
+pub(crate) fn opened_by(ours: &FiveTuple) -> Result<Option<Connection>, NetlinkError> {
     get(Tuple { protocol: ours.protocol.number(), source: ours.local, destination: ours.remote })
 }
 
@@ -154,7 +154,7 @@ fn get(tuple: Tuple) -> Result<Option<Connection>, NetlinkError> {
 ///
 /// # Errors
 /// As for [`translated_connection`].
-pub fn at_port(
+pub(crate) fn at_port(
     protocol: Protocol,
     addresses: &[IpAddr],
     port: u16,

@@ -5,7 +5,7 @@
 
 /// Features to treat as refused; none by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FeatureOverrides {
+pub(crate) struct FeatureOverrides {
     /// No programs at tcx (Linux 6.6).
     pub no_tcx: bool,
     /// No place in front of the other programs at tcx (`BPF_F_BEFORE`).

@@ -108,7 +108,7 @@ impl Address {
 
     /// Returns the subnet's broadcast addresses: the one set, and that of the prefix (fib_add_ifaddr in
     /// net/ipv4/fib_frontend.c).
-    pub fn broadcasts(&self) -> impl Iterator<Item = IpAddr> + use<> {
+    pub(crate) fn broadcasts(&self) -> impl Iterator<Item = IpAddr> + use<> {
         let of_prefix = match self.ip {
             IpAddr::V4(v4) if self.prefix < 31 => {
                 let hosts = u32::MAX.checked_shr(self.prefix.into()).unwrap_or_default();
@@ -205,7 +205,7 @@ impl Interface {
     }
 
     /// Returns why the interface carries nothing, and what to do.
-    pub fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let Interface { name, .. } = self;
         match (self.up, self.running || self.loopback) {
             (false, _) => Some(format!("interface {name} is down; try: ip link set {name} up")),
@@ -217,7 +217,7 @@ impl Interface {
     }
 
     /// Returns the maximum packet of `destination`'s family, in bytes.
-    pub fn mtu_towards(&self, destination: IpAddr) -> u32 {
+    pub(crate) fn mtu_towards(&self, destination: IpAddr) -> u32 {
         match (destination, self.ipv6_mtu) {
             (IpAddr::V6(_), Some(lower)) => self.mtu.min(lower),
             _ => self.mtu,
@@ -340,7 +340,7 @@ pub fn by_index(index: u32) -> Result<Interface, InterfaceError> {
 ///
 /// # Errors
 /// [`InterfaceError::Netlink`].
-pub fn xdp_programs(index: u32) -> Result<Vec<u32>, InterfaceError> {
+pub(crate) fn xdp_programs(index: u32) -> Result<Vec<u32>, InterfaceError> {
     let mut wanted = question();
     wanted.header.index = index;
     let replies = Netlink::open()
@@ -365,7 +365,7 @@ pub fn xdp_programs(index: u32) -> Result<Vec<u32>, InterfaceError> {
 
 /// Returns the name of the interface with this index, `None` if there is none; a text with the index where
 /// the kernel does not answer.
-pub fn name(index: u32) -> Option<String> {
+pub(crate) fn name(index: u32) -> Option<String> {
     match Netlink::open().map_err(unreadable).and_then(|mut netlink| ask(&mut netlink, index)) {
         Ok(interface) => interface.map(|interface| interface.name),
         Err(error) => {

@@ -15,7 +15,7 @@ const ASSUMED: u64 = 512 << 20;
 
 /// Returns the smallest of the host's memory and the limits of this process's control groups and their
 /// ancestors, in bytes.
-pub fn limit() -> u64 {
+pub(crate) fn limit() -> u64 {
     let total = nix::sys::sysinfo::sysinfo().map_or(ASSUMED, |info| info.ram_total());
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let groups = groups(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));

@@ -4,22 +4,22 @@
 //! resolve a neighbour. A netlink socket belongs to the network namespace of the thread that opened it, so
 //! each query opens its own and the answer is that of the calling thread's namespace.
 
-pub mod cgroup;
+pub(crate) mod cgroup;
 pub mod conntrack;
-pub mod container;
-pub mod features;
+pub(crate) mod container;
+pub(crate) mod features;
 pub mod interface;
-pub mod memory;
+pub(crate) mod memory;
 pub mod metrics;
-pub mod monitor;
+pub(crate) mod monitor;
 pub mod neighbour;
 pub mod netlink;
-pub mod nf_tables;
+pub(crate) mod nf_tables;
 pub mod nf_trace;
 pub mod nfnetlink;
-pub mod policy_route;
+pub(crate) mod policy_route;
 pub mod resolve;
 pub mod route;
 pub mod rules;
-pub mod statistics;
+pub(crate) mod statistics;
 pub mod sysctl;

@@ -27,7 +27,7 @@ const RTNLGRP_IPV6_RULE: u32 = 19;
 
 /// A change of this host's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// A neighbour has this link address.
     Neighbour {
         /// Index of its interface.
@@ -48,7 +48,7 @@ pub enum Change {
 }
 
 /// Two rtnetlink sockets in the network namespace of the thread that opened them.
-pub struct Monitor {
+pub(crate) struct Monitor {
     changes: Netlink,
     questions: Netlink,
     /// The user whose routes are asked for: that of the process before it gives up its identity.
@@ -60,7 +60,7 @@ impl Monitor {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`].
-    pub fn open() -> Result<Monitor, NetlinkError> {
+    pub(crate) fn open() -> Result<Monitor, NetlinkError> {
         let changes = Netlink::subscribe(RTNLGRP_LINK)?;
         changes.join(neighbour::RTNLGRP_NEIGH)?;
         Ok(Monitor { changes, questions: Netlink::open()?, user: Some(getuid().as_raw()) })
@@ -70,7 +70,7 @@ impl Monitor {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`].
-    pub fn follow_routes(&self) -> Result<(), NetlinkError> {
+    pub(crate) fn follow_routes(&self) -> Result<(), NetlinkError> {
         [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE]
             .into_iter()
             .try_for_each(|group| self.changes.join(group))
@@ -80,7 +80,7 @@ impl Monitor {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`] or [`NetlinkError::Malformed`].
-    pub fn changes(&mut self) -> Result<Vec<Change>, NetlinkError> {
+    pub(crate) fn changes(&mut self) -> Result<Vec<Change>, NetlinkError> {
         let notifications = self.changes.notifications()?;
         let missed = notifications.is_none().then_some(Change::Missed);
         Ok(missed.into_iter().chain(notifications.into_iter().flatten().filter_map(change)).collect())
@@ -90,7 +90,7 @@ impl Monitor {
     ///
     /// # Errors
     /// [`InterfaceError::Netlink`].
-    pub fn interface(&mut self, index: u32) -> Result<Option<Interface>, InterfaceError> {
+    pub(crate) fn interface(&mut self, index: u32) -> Result<Option<Interface>, InterfaceError> {
         interface::ask(&mut self.questions, index)
     }
 
@@ -99,12 +99,12 @@ impl Monitor {
     /// # Errors
     /// [`NetlinkError::Refused`] where no table has an entry or the entry refuses, or another where the
     /// kernel does not answer.
-    pub fn route(&mut self, query: &Query) -> Result<FibEntry, NetlinkError> {
+    pub(crate) fn route(&mut self, query: &Query) -> Result<FibEntry, NetlinkError> {
         route::fib_entry(&mut self.questions, &Query { user: self.user, ..*query })
     }
 
     /// Returns the source address that the kernel chooses for `query`, if there is a route.
-    pub fn source(&mut self, query: &Query) -> Option<IpAddr> {
+    pub(crate) fn source(&mut self, query: &Query) -> Option<IpAddr> {
         route::source(&mut self.questions, &Query { user: self.user, ..*query })
     }
 
@@ -112,7 +112,7 @@ impl Monitor {
     ///
     /// # Errors
     /// [`RouteError`].
-    pub fn departure(&mut self, query: &Query) -> Result<Departure, RouteError> {
+    pub(crate) fn departure(&mut self, query: &Query) -> Result<Departure, RouteError> {
         route::departure(&mut self.questions, &Query { user: self.user, ..*query })
     }
 
@@ -120,7 +120,7 @@ impl Monitor {
     ///
     /// # Errors
     /// [`NetlinkError`] where the kernel does not answer.
-    pub fn neighbour(
+    pub(crate) fn neighbour(
         &mut self,
         interface: u32,
         address: IpAddr,
@@ -129,7 +129,7 @@ impl Monitor {
     }
 
     /// Returns the next hop from `source` to `destination`, if the route leads out of this interface.
-    pub fn next_hop(&mut self, interface: u32, source: IpAddr, destination: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn next_hop(&mut self, interface: u32, source: IpAddr, destination: IpAddr) -> Option<IpAddr> {
         if zone::needs_zone(destination) {
             return Some(destination);
         }

@@ -182,7 +182,7 @@ pub fn lookup(ifindex: u32, address: IpAddr) -> Result<Option<NeighbourEntry>, N
 ///
 /// # Errors
 /// See [`NeighbourError`]; needs CAP_NET_ADMIN unless the kernel knows the neighbour.
-pub fn begin(ifindex: u32, address: IpAddr) -> Result<Option<MacAddr>, NeighbourError> {
+pub(crate) fn begin(ifindex: u32, address: IpAddr) -> Result<Option<MacAddr>, NeighbourError> {
     let interface = interface::by_index(ifindex)?;
     match interface.framing()? {
         Framing::None => return Err(NeighbourError::NoLinkAddress { address, interface: interface.name }),
@@ -210,7 +210,7 @@ pub fn begin(ifindex: u32, address: IpAddr) -> Result<Option<MacAddr>, Neighbour
 ///
 /// # Errors
 /// [`NeighbourError::Failed`] once the kernel has given up.
-pub fn judge(
+pub(crate) fn judge(
     entry: Option<NeighbourEntry>,
     ifindex: u32,
     address: IpAddr,
@@ -223,7 +223,7 @@ pub fn judge(
 }
 
 /// Returns the error of a neighbour that has not answered within `waited`, or at all.
-pub fn unanswered(ifindex: u32, address: IpAddr, waited: Option<Duration>) -> NeighbourError {
+pub(crate) fn unanswered(ifindex: u32, address: IpAddr, waited: Option<Duration>) -> NeighbourError {
     let protocol = Discovery::of(address);
     let (interface, state) = match interface::by_index(ifindex) {
         Ok(interface) => (interface.name.clone(), Some(interface)),

@@ -66,7 +66,7 @@ pub enum NetlinkError {
 
 impl NetlinkError {
     /// Returns the kernel's errno, if the kernel refused.
-    pub fn errno(&self) -> Option<Errno> {
+    pub(crate) fn errno(&self) -> Option<Errno> {
         match self {
             NetlinkError::Refused(errno) => Some(Errno::from_raw(*errno)),
             _ => None,
@@ -89,12 +89,12 @@ impl From<NetlinkError> for io::Error {
 }
 
 /// A message that a [`Netlink`] socket sends and receives.
-pub trait Message: NetlinkSerializable + NetlinkDeserializable + Clone {}
+pub(crate) trait Message: NetlinkSerializable + NetlinkDeserializable + Clone {}
 
 impl<M: NetlinkSerializable + NetlinkDeserializable + Clone> Message for M {}
 
 /// A netlink socket in the network namespace of the thread that opened it.
-pub struct Netlink<M = RouteNetlinkMessage> {
+pub(crate) struct Netlink<M = RouteNetlinkMessage> {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
@@ -106,7 +106,7 @@ impl Netlink {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`] where the socket cannot be opened.
-    pub fn open() -> Result<Self, NetlinkError> {
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
         Netlink::of(NETLINK_ROUTE)
     }
 
@@ -114,7 +114,7 @@ impl Netlink {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`] where the socket cannot be opened or cannot join the group.
-    pub fn subscribe(group: u32) -> Result<Self, NetlinkError> {
+    pub(crate) fn subscribe(group: u32) -> Result<Self, NetlinkError> {
         let netlink = Self::open()?;
         netlink.join(group)?;
         Ok(netlink)
@@ -125,7 +125,7 @@ impl Netlink {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`].
-    pub fn wait_for_change(&mut self, timeout: Duration) -> Result<bool, NetlinkError> {
+    pub(crate) fn wait_for_change(&mut self, timeout: Duration) -> Result<bool, NetlinkError> {
         if !self.readable(timeout)? {
             return Ok(false);
         }
@@ -141,7 +141,7 @@ impl<M: Message> Netlink<M> {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`] where the socket cannot be opened.
-    pub fn of(family: isize) -> Result<Self, NetlinkError> {
+    pub(crate) fn of(family: isize) -> Result<Self, NetlinkError> {
         let mut socket = Socket::new(family).map_err(NetlinkError::socket("open"))?;
         socket.bind_auto().map_err(NetlinkError::socket("bind"))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(NetlinkError::socket("connect to the kernel"))?;
@@ -157,7 +157,7 @@ impl<M: Message> Netlink<M> {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`].
-    pub fn join(&self, group: u32) -> Result<(), NetlinkError> {
+    pub(crate) fn join(&self, group: u32) -> Result<(), NetlinkError> {
         self.socket.add_membership(group).map_err(NetlinkError::socket("join a notification group"))
     }
 
@@ -165,7 +165,7 @@ impl<M: Message> Netlink<M> {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`] or [`NetlinkError::Malformed`].
-    pub fn notifications(&mut self) -> Result<Option<Vec<M>>, NetlinkError> {
+    pub(crate) fn notifications(&mut self) -> Result<Option<Vec<M>>, NetlinkError> {
         let mut notifications = Vec::new();
         while self.readable(Duration::ZERO)? {
             match self.receive()? {
@@ -180,7 +180,7 @@ impl<M: Message> Netlink<M> {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`].
-    pub fn enlarge_receive_buffer(&self, bytes: usize) -> Result<(), NetlinkError> {
+    pub(crate) fn enlarge_receive_buffer(&self, bytes: usize) -> Result<(), NetlinkError> {
         setsockopt(&self.socket, sockopt::RcvBufForce, &bytes)
             .or_else(|_| setsockopt(&self.socket, sockopt::RcvBuf, &bytes))
             .map_err(|errno| NetlinkError::socket("enlarge its receive buffer")(errno.into()))
@@ -191,7 +191,10 @@ impl<M: Message> Netlink<M> {
     ///
     /// # Errors
     /// The kernel's first refusal, or the socket's failure.
-    pub fn send_all(&mut self, messages: impl IntoIterator<Item = (M, u16)>) -> Result<(), NetlinkError> {
+    pub(crate) fn send_all(
+        &mut self,
+        messages: impl IntoIterator<Item = (M, u16)>,
+    ) -> Result<(), NetlinkError> {
         let mut bytes = Vec::new();
         let first = self.sequence.wrapping_add(1);
         for (message, flags) in messages {
@@ -213,7 +216,7 @@ impl<M: Message> Netlink<M> {
     ///
     /// # Errors
     /// The kernel's refusal or the socket's failure.
-    pub fn request(&mut self, message: M, flags: u16) -> Result<Vec<M>, NetlinkError> {
+    pub(crate) fn request(&mut self, message: M, flags: u16) -> Result<Vec<M>, NetlinkError> {
         let mut replies = Vec::new();
         self.stream(message, NLM_F_ACK | flags, |reply| replies.push(reply))?;
         Ok(replies)
@@ -224,7 +227,7 @@ impl<M: Message> Netlink<M> {
     /// # Errors
     /// [`NetlinkError::Disturbed`] where it changed during each of several attempts; the kernel's refusal
     /// or the socket's failure.
-    pub fn dump(&mut self, message: M) -> Result<Vec<M>, NetlinkError> {
+    pub(crate) fn dump(&mut self, message: M) -> Result<Vec<M>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut replies = Vec::new();
             match self.stream(message.clone(), NLM_F_DUMP, |reply| replies.push(reply)) {
@@ -241,7 +244,12 @@ impl<M: Message> Netlink<M> {
     /// # Errors
     /// [`NetlinkError::Disturbed`] where the table changed during a dump, of which `each` has seen all
     /// parts by then; the kernel's refusal or the socket's failure.
-    pub fn stream(&mut self, message: M, flags: u16, mut each: impl FnMut(M)) -> Result<(), NetlinkError> {
+    pub(crate) fn stream(
+        &mut self,
+        message: M,
+        flags: u16,
+        mut each: impl FnMut(M),
+    ) -> Result<(), NetlinkError> {
         self.send(message, NLM_F_REQUEST | flags)?;
         let sequence = self.sequence;
         let mut disturbed = false;

@@ -21,7 +21,7 @@ const MAX_ELEMENTS: usize = 20_000;
 
 /// A rule, unread but for its handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawRule {
+pub(crate) struct RawRule {
     /// NFPROTO_* of its table.
     pub family: u8,
     /// The attributes of its NFT_MSG_NEWRULE.
@@ -30,14 +30,14 @@ pub struct RawRule {
 
 impl RawRule {
     /// Returns the kernel's number of the rule.
-    pub fn handle(&self) -> Option<u64> {
+    pub(crate) fn handle(&self) -> Option<u64> {
         Attributes(&self.attributes).find(3)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
     }
 }
 
 /// A set, unread, and its elements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RawSet {
+pub(crate) struct RawSet {
     /// The attributes of its NFT_MSG_NEWSET.
     pub attributes: Vec<u8>,
     /// The attributes of each NFT_MSG_NEWSETELEM.
@@ -45,7 +45,7 @@ pub struct RawSet {
 }
 
 /// A socket for requests, in the network namespace of the thread that opened it.
-pub struct NfTables {
+pub(crate) struct NfTables {
     netlink: Netlink<Message>,
 }
 
@@ -54,7 +54,7 @@ impl NfTables {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`].
-    pub fn open() -> Result<NfTables, NetlinkError> {
+    pub(crate) fn open() -> Result<NfTables, NetlinkError> {
         Ok(NfTables { netlink: Netlink::of(NETLINK_NETFILTER)? })
     }
 
@@ -62,7 +62,7 @@ impl NfTables {
     ///
     /// # Errors
     /// Those of [`Netlink::request`].
-    pub fn generation(&mut self) -> Result<u32, NetlinkError> {
+    pub(crate) fn generation(&mut self) -> Result<u32, NetlinkError> {
         let replies = self.ask(GET_GENERATION, NLM_F_ACK, 0, Vec::new())?;
         let generation = replies.iter().find_map(|reply| Attributes(&reply.attributes).number(1));
         generation.ok_or(NetlinkError::Malformed("no generation in it"))
@@ -72,7 +72,7 @@ impl NfTables {
     ///
     /// # Errors
     /// Those of [`Netlink::request`].
-    pub fn rule(
+    pub(crate) fn rule(
         &mut self,
         family: u8,
         table: &[u8],
@@ -91,7 +91,12 @@ impl NfTables {
     ///
     /// # Errors
     /// Those of [`Netlink::dump`].
-    pub fn rules(&mut self, family: u8, table: &[u8], chain: &[u8]) -> Result<Vec<RawRule>, NetlinkError> {
+    pub(crate) fn rules(
+        &mut self,
+        family: u8,
+        table: &[u8],
+        chain: &[u8],
+    ) -> Result<Vec<RawRule>, NetlinkError> {
         let mut rules = Vec::new();
         let request = request(GET_RULE, family, named(table, (2, chain)));
         self.netlink.stream(request, NLM_F_DUMP, |reply| {
@@ -108,7 +113,7 @@ impl NfTables {
     ///
     /// # Errors
     /// Those of [`Netlink::request`] and [`Netlink::stream`].
-    pub fn set(&mut self, family: u8, table: &[u8], set: &[u8]) -> Result<RawSet, NetlinkError> {
+    pub(crate) fn set(&mut self, family: u8, table: &[u8], set: &[u8]) -> Result<RawSet, NetlinkError> {
         let name = named(table, (2, set));
         let attributes = self.ask(GET_SET, NLM_F_ACK, family, name.clone())?.pop();
         let mut elements = Vec::new();

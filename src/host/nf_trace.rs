@@ -64,7 +64,7 @@ impl TraceVerdict {
     }
 
     /// Returns whether the packet goes no further through netfilter.
-    pub fn ends_the_packet(self) -> bool {
+    pub(crate) fn ends_the_packet(self) -> bool {
         matches!(self, TraceVerdict::Drop | TraceVerdict::Stolen | TraceVerdict::Queue(_))
     }
 }
@@ -131,13 +131,13 @@ impl TraceEvent {
     }
 
     /// Returns whether the packet ends here.
-    pub fn ends_the_packet(&self) -> bool {
+    pub(crate) fn ends_the_packet(&self) -> bool {
         self.verdict.is_some_and(TraceVerdict::ends_the_packet)
     }
 }
 
 /// A subscription to the traces of the calling thread's network namespace.
-pub struct TraceMonitor {
+pub(crate) struct TraceMonitor {
     netlink: Netlink<Message>,
     /// The kernel dropped events, because the receive buffer was full.
     pub lost: bool,
@@ -150,7 +150,7 @@ impl TraceMonitor {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`], without CAP_NET_ADMIN among others.
-    pub fn open() -> Result<TraceMonitor, NetlinkError> {
+    pub(crate) fn open() -> Result<TraceMonitor, NetlinkError> {
         let netlink = Netlink::of(NETLINK_NETFILTER)?;
         netlink.enlarge_receive_buffer(RECEIVE_BUFFER)?;
         netlink.join(GROUP)?;
@@ -161,7 +161,7 @@ impl TraceMonitor {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`] or [`NetlinkError::Malformed`].
-    pub fn take(&mut self) -> Result<Vec<TraceEvent>, NetlinkError> {
+    pub(crate) fn take(&mut self) -> Result<Vec<TraceEvent>, NetlinkError> {
         let mut events = Vec::new();
         loop {
             match self.netlink.notifications()? {

@@ -65,7 +65,7 @@ impl NetlinkDeserializable for Message {
 impl Message {
     /// Returns messages for nf_tables as one batch, which the kernel applies whole or not at all
     /// (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c), each with its flags.
-    pub fn batch(messages: Vec<(Message, u16)>) -> impl Iterator<Item = (Message, u16)> {
+    pub(crate) fn batch(messages: Vec<(Message, u16)>) -> impl Iterator<Item = (Message, u16)> {
         let bound = |kind| (Message { kind, family: 0, attributes: Vec::new() }, 0);
         [bound(BATCH_BEGIN)].into_iter().chain(messages).chain([bound(BATCH_END)])
     }

@@ -20,7 +20,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 /// A local flow, as policy rules look at it.
 #[derive(Clone, Copy, Debug)]
-pub struct PolicyFlow {
+pub(crate) struct PolicyFlow {
     /// The flow, with its socket's user.
     pub query: Query,
     /// The packets' mark.
@@ -29,7 +29,7 @@ pub struct PolicyFlow {
 
 /// The policy rule or route that refuses a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// A policy rule, as ip-rule(8) prints it.
     Rule(String),
     /// A route, as ip-route(8) prints it, and its table.
@@ -43,7 +43,7 @@ impl PolicyFlow {
     ///
     /// # Errors
     /// [`NetlinkError`], if the kernel does not answer.
-    pub fn refused(&self) -> Result<Option<Errno>, NetlinkError> {
+    pub(crate) fn refused(&self) -> Result<Option<Errno>, NetlinkError> {
         match route::with_policy(&mut Netlink::open()?, &self.query, self.mark) {
             Err(NetlinkError::Refused(errno)) => Ok(Some(Errno::from_raw(errno))),
             result => result.map(|()| None),
@@ -54,7 +54,7 @@ impl PolicyFlow {
     ///
     /// # Errors
     /// [`NetlinkError`].
-    pub fn refusal(&self) -> Result<Option<Refusal>, NetlinkError> {
+    pub(crate) fn refusal(&self) -> Result<Option<Refusal>, NetlinkError> {
         let best = best_routes(self.query.destination)?;
         let mut rules = policy_rules(self.query.destination)?;
         rules.sort_by_key(priority);

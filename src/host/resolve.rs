@@ -34,7 +34,7 @@ pub enum Family {
 
 impl Family {
     /// Returns whether `address` is of this family.
-    pub fn includes(self, address: IpAddr) -> bool {
+    pub(crate) fn includes(self, address: IpAddr) -> bool {
         match self {
             Family::Any => true,
             Family::V4 => address.is_ipv4(),
@@ -155,7 +155,7 @@ pub fn addresses(
 ///
 /// # Errors
 /// [`ResolveError::NotNumeric`], and the errors of a zone.
-pub fn literal(host: &str, port: u16) -> Result<SocketAddr, ResolveError> {
+pub(crate) fn literal(host: &str, port: u16) -> Result<SocketAddr, ResolveError> {
     if let Ok(literal) = host.parse::<IpAddr>() {
         return Ok(SocketAddr::new(literal.to_canonical(), port));
     }
@@ -240,7 +240,7 @@ fn zoned(host: &str, address: &str, zone: &str, port: u16) -> Result<SocketAddr,
 ///
 /// # Errors
 /// [`InterfaceError`].
-pub fn interface_of(zone: &str) -> Result<Interface, InterfaceError> {
+pub(crate) fn interface_of(zone: &str) -> Result<Interface, InterfaceError> {
     match interface::by_name(zone) {
         Err(InterfaceError::UnknownName { .. }) if is_number(zone) => {
             interface::by_index(zone.parse().unwrap_or_default())
@@ -251,7 +251,7 @@ pub fn interface_of(zone: &str) -> Result<Interface, InterfaceError> {
 
 /// The reason why a text names no port.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PortError {
+pub(crate) enum PortError {
     /// A number that is 0 or above 65535.
     #[error("port {0} is out of range; ports go from 1 to 65535")]
     OutOfRange(String),
@@ -281,7 +281,7 @@ pub enum PortError {
 ///
 /// # Errors
 /// [`PortError`].
-pub fn port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
+pub(crate) fn port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
     if is_number(text) {
         return match text.parse() {
             Ok(0) | Err(_) => Err(PortError::OutOfRange(text.to_owned())),
@@ -298,7 +298,7 @@ pub fn port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
 ///
 /// # Errors
 /// [`PortError`].
-pub fn local_port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
+pub(crate) fn local_port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
     match text.parse() {
         Ok(0) if is_number(text) => Ok(0),
         _ => port(text, protocol),
@@ -310,7 +310,7 @@ pub fn local_port(text: &str, protocol: Protocol) -> Result<u16, PortError> {
 ///
 /// # Errors
 /// [`PortError`], for any part of the list.
-pub fn ports(text: &str, protocol: Protocol) -> Result<Vec<u16>, PortError> {
+pub(crate) fn ports(text: &str, protocol: Protocol) -> Result<Vec<u16>, PortError> {
     let mut ports = Vec::new();
     let mut seen = HashSet::new();
     for part in text.split(',').map(str::trim) {

@@ -26,7 +26,7 @@ use nix::{
     sys::socket::{setsockopt, sockopt},
 };
 
-pub use netlink_packet_route::route::RouteType;
+pub(crate) use netlink_packet_route::route::RouteType;
 
 use super::{
     interface::{self, Interface, InterfaceError},
@@ -268,7 +268,7 @@ pub fn lookup(query: &Query) -> Result<Route, RouteError> {
 
 /// Returns the kind of a destination as far as the address alone tells it; [`Kind::Unicast`] for a subnet's
 /// broadcast address, too.
-pub fn kind_by_address(destination: IpAddr) -> Kind {
+pub(crate) fn kind_by_address(destination: IpAddr) -> Kind {
     match destination {
         IpAddr::V4(Ipv4Addr::BROADCAST) => Kind::Broadcast,
         _ if destination.is_multicast() => Kind::Multicast,
@@ -277,7 +277,7 @@ pub fn kind_by_address(destination: IpAddr) -> Kind {
 }
 
 /// Returns the kind of a flow's destination; [`Kind::Unicast`] without a route.
-pub fn kind(query: &Query) -> Kind {
+pub(crate) fn kind(query: &Query) -> Kind {
     match kind_by_address(query.destination) {
         Kind::Unicast => lookup(&Query { source: None, ..*query }).map_or(Kind::Unicast, |route| route.kind),
         kind => kind,
@@ -286,13 +286,13 @@ pub fn kind(query: &Query) -> Kind {
 
 /// Returns whether only the default route leads to the destination. `false` also where the kernel does not
 /// tell: IPv4 before Linux 4.13, IPv6 before 4.15.
-pub fn is_default(query: &Query) -> bool {
+pub(crate) fn is_default(query: &Query) -> bool {
     logged_entry(query).is_some_and(|entry| entry.prefix == 0)
 }
 
 /// Returns whether flows that differ in their ports may take different routes: several paths, or policy rules
 /// that look at ports. `true` also where the kernel does not tell.
-pub fn depends_on_port(query: &Query) -> bool {
+pub(crate) fn depends_on_port(query: &Query) -> bool {
     paths(query).len() > 1 || rules_look_at_ports(query.destination.is_ipv4()).unwrap_or(true)
 }
 
@@ -309,7 +309,7 @@ fn rules_look_at_ports(v4: bool) -> Result<bool, NetlinkError> {
 }
 
 /// Returns the output interfaces of the route's next hops.
-pub fn paths(query: &Query) -> Vec<u32> {
+pub(crate) fn paths(query: &Query) -> Vec<u32> {
     let nexthops = logged_entry(query).map(|entry| entry.nexthops).unwrap_or_default();
     nexthops.into_iter().map(|nexthop| nexthop.interface).collect()
 }
@@ -324,7 +324,7 @@ fn logged_entry(query: &Query) -> Option<FibEntry> {
 
 /// An entry of a routing table (FIB, forwarding information base).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FibEntry {
+pub(crate) struct FibEntry {
     /// The kind of destination; never one that refuses, which is an error.
     pub kind: RouteType,
     /// Length of the destination's prefix, in bits.
@@ -337,7 +337,7 @@ pub struct FibEntry {
 
 /// A next hop of a routing table's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FibNexthop {
+pub(crate) struct FibNexthop {
     /// The output interface's index.
     pub interface: u32,
     /// The gateway if the destination is not on-link.
@@ -419,7 +419,7 @@ pub(super) fn source(netlink: &mut Netlink, query: &Query) -> Option<IpAddr> {
 
 /// The way of a packet out of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Departure {
+pub(crate) struct Departure {
     /// Index of the output interface.
     pub interface: u32,
     /// The neighbour that the packet goes to.
@@ -449,7 +449,7 @@ pub(super) fn departure(netlink: &mut Netlink, query: &Query) -> Result<Departur
 
 /// A route to other hosts in the main table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableRoute {
+pub(crate) struct TableRoute {
     /// The destination's network.
     pub destination: IpAddr,
     /// Length of its prefix, in bits.
@@ -468,7 +468,7 @@ pub struct TableRoute {
 ///
 /// # Errors
 /// [`NetlinkError`] where the kernel does not answer.
-pub fn main_table() -> Result<Vec<TableRoute>, NetlinkError> {
+pub(crate) fn main_table() -> Result<Vec<TableRoute>, NetlinkError> {
     let mut netlink = Netlink::open()?;
     let mut routes = Vec::new();
     for (family, nowhere) in [

@@ -3,12 +3,12 @@ use std::{collections::BTreeMap, fs};
 
 /// Counters by name, as "TcpExt.ListenOverflows"; those of IPv6 as "Ip6InAddrErrors".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Statistics(BTreeMap<String, u64>);
+pub(crate) struct Statistics(BTreeMap<String, u64>);
 
 impl Statistics {
     /// Reads the counters of the calling thread's network namespace. Files that cannot be read count
     /// nothing.
-    pub fn read() -> Statistics {
+    pub(crate) fn read() -> Statistics {
         let file = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
         let mut counters = BTreeMap::new();
         for name in ["snmp", "netstat"] {
@@ -25,7 +25,7 @@ impl Statistics {
     }
 
     /// Returns how far a counter has moved since an earlier reading.
-    pub fn moved(&self, earlier: &Statistics, name: &str) -> u64 {
+    pub(crate) fn moved(&self, earlier: &Statistics, name: &str) -> u64 {
         let value = |statistics: &Statistics| statistics.0.get(name).copied().unwrap_or(0);
         value(self).saturating_sub(value(earlier))
     }

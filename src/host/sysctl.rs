@@ -37,7 +37,7 @@ pub fn tcp_congestion_control() -> Result<String, SysctlError> {
 ///
 /// # Errors
 /// [`SysctlError`].
-pub fn ip_default_ttl() -> Result<u8, SysctlError> {
+pub(crate) fn ip_default_ttl() -> Result<u8, SysctlError> {
     let (path, text) = read("net/ipv4/ip_default_ttl")?;
     text.parse().map_err(|_| SysctlError::Malformed { path, text, expected: "a TTL" })
 }
@@ -55,7 +55,7 @@ pub fn ip_unprivileged_port_start() -> Result<u32, SysctlError> {
 ///
 /// # Errors
 /// [`SysctlError`].
-pub fn ip_local_port_range() -> Result<RangeInclusive<u16>, SysctlError> {
+pub(crate) fn ip_local_port_range() -> Result<RangeInclusive<u16>, SysctlError> {
     let (path, text) = read("net/ipv4/ip_local_port_range")?;
     let mut ports = text.split_whitespace().map(str::parse::<u16>);
     match (ports.next(), ports.next()) {
@@ -70,7 +70,7 @@ pub fn ip_local_port_range() -> Result<RangeInclusive<u16>, SysctlError> {
 ///
 /// # Errors
 /// [`SysctlError`].
-pub fn is_reverse_path_strict(interface: &str) -> Result<bool, SysctlError> {
+pub(crate) fn is_reverse_path_strict(interface: &str) -> Result<bool, SysctlError> {
     let mut highest = 0;
     for scope in ["all", interface] {
         let (path, text) = read(&format!("net/ipv4/conf/{scope}/rp_filter"))?;

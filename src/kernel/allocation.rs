@@ -23,7 +23,7 @@ pub fn map_large_buffers() {
 /// Returns free memory on the heap to the kernel. Pieces that many connections have received out of order are
 /// too small to be mapped, and glibc keeps them wherever memory in use lies behind. musl returns what it can by
 /// itself.
-pub fn release_free_memory() {
+pub(crate) fn release_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes an integer and no pointers; what is allocated stays where it is
     // (malloc_trim(3)).

@@ -119,7 +119,7 @@ pub(super) fn find(protocol: Protocol, address: SocketAddr, own: Option<u64>) ->
 }
 
 /// Returns what holds a port at any address; `None` if the kernel does not list it.
-pub fn port_holder(protocol: Protocol, port: u16) -> Option<BindConflict> {
+pub(crate) fn port_holder(protocol: Protocol, port: u16) -> Option<BindConflict> {
     let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let found = [any, v4].into_iter().filter_map(|address| find(protocol, address, None).ok());

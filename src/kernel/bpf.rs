@@ -88,7 +88,7 @@ pub(super) fn attached_tcx(interface: u32, hook: TcHook) -> io::Result<Vec<u32>>
 /// The place of a control group at which programs judge its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
-pub enum CgroupHook {
+pub(crate) enum CgroupHook {
     Connect4,
     Connect6,
     Egress,

@@ -27,7 +27,7 @@ extern "C" fn look() {
 }
 
 /// Returns whether descriptor 1 was closed when the program started.
-pub fn output_was_closed() -> bool {
+pub(crate) fn output_was_closed() -> bool {
     OUTPUT_CLOSED.load(Ordering::Relaxed)
 }
 
@@ -36,7 +36,7 @@ pub fn output_was_closed() -> bool {
 /// # Errors
 /// EBADF for a descriptor that was not open then: netkat's own have FD_CLOEXEC, which none has that came through
 /// execve(2). Those of dup(2).
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_GETFD takes no argument and changes nothing; it fails for a number that is no open descriptor.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
     if flags == -1 || flags & libc::FD_CLOEXEC != 0 {

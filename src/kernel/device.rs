@@ -24,13 +24,13 @@ use std::net::IpAddr;
 const OUTER: &str = "netkat";
 
 /// Link addresses of the command's end and of the other, which no other link sees.
-pub const COMMAND_MAC: MacAddr = MacAddr([0x02, 0x6e, 0x6b, 0, 0, 1]);
+pub(crate) const COMMAND_MAC: MacAddr = MacAddr([0x02, 0x6e, 0x6b, 0, 0, 1]);
 /// See [`COMMAND_MAC`].
-pub const GATEWAY_MAC: MacAddr = MacAddr([0x02, 0x6e, 0x6b, 0, 0, 2]);
+pub(crate) const GATEWAY_MAC: MacAddr = MacAddr([0x02, 0x6e, 0x6b, 0, 0, 2]);
 
 /// A device to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceSpec {
+pub(crate) struct DeviceSpec {
     /// The command's name for it.
     pub name: String,
     /// Maximum IP packet, in bytes.
@@ -49,7 +49,7 @@ pub struct DeviceSpec {
 
 /// A route of the command's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceRoute {
+pub(crate) struct DeviceRoute {
     /// The destination's network.
     pub destination: IpAddr,
     /// Length of its prefix, in bits.
@@ -63,7 +63,7 @@ pub struct DeviceRoute {
 /// The reason why the device cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step}: {source}")]
-pub struct DeviceError {
+pub(crate) struct DeviceError {
     step: String,
     #[source]
     source: NetlinkError,
@@ -75,7 +75,7 @@ impl DeviceSpec {
     ///
     /// # Errors
     /// The kernel's refusal: without CAP_NET_ADMIN over the namespace, or a kernel without veth.
-    pub fn make(&self) -> Result<u32, DeviceError> {
+    pub(crate) fn make(&self) -> Result<u32, DeviceError> {
         let failed = |step: &str| {
             let step = step.to_owned();
             move |source| DeviceError { step, source }

@@ -28,7 +28,7 @@ const PREFIX: &str = "SKB_DROP_REASON_";
 
 /// A packet that the kernel dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DroppedPacket {
+pub(crate) struct DroppedPacket {
     /// The reason's number, which differs from kernel to kernel; 0 where the kernel has none.
     pub reason: u32,
     /// The number of its network namespace; 0 where the packet has none.
@@ -42,7 +42,7 @@ pub struct DroppedPacket {
 }
 
 /// Watched drops, until the value is dropped.
-pub struct DropMonitor {
+pub(crate) struct DropMonitor {
     // Fields are dropped in this order: detached first.
     _link: Link,
     ring: RingBuffer<'static>,
@@ -56,7 +56,7 @@ impl DropMonitor {
     /// # Errors
     /// [`KernelError::Capability`] without CAP_BPF and CAP_PERFMON, [`KernelError::Load`] where the kernel has no
     /// BTF, no ring buffer (Linux 5.8) or refuses for another reason.
-    pub fn open() -> Result<DropMonitor, KernelError> {
+    pub(crate) fn open() -> Result<DropMonitor, KernelError> {
         for needed in [Capability::Perfmon, Capability::Bpf] {
             capability::require(needed, "see what the kernel drops")?;
         }
@@ -86,7 +86,7 @@ impl DropMonitor {
     ///
     /// # Errors
     /// The kernel's; E2BIG beyond 64 ports.
-    pub fn watch(&self, port: u16) -> io::Result<()> {
+    pub(crate) fn watch(&self, port: u16) -> io::Result<()> {
         let updated = self.skeleton.maps.ports.update(&port.to_be_bytes(), &[1], MapFlags::ANY);
         updated.map_err(io::Error::other)
     }
@@ -95,13 +95,13 @@ impl DropMonitor {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn take(&self) -> io::Result<Vec<DroppedPacket>> {
+    pub(crate) fn take(&self) -> io::Result<Vec<DroppedPacket>> {
         self.ring.consume().map_err(io::Error::other)?;
         Ok(self.received.take())
     }
 
     /// Returns whether drops were lost.
-    pub fn has_lost(&self) -> bool {
+    pub(crate) fn has_lost(&self) -> bool {
         self.skeleton.maps.bss_data.as_deref().is_some_and(|bss| bss.lost > 0)
     }
 }
@@ -127,11 +127,11 @@ impl DroppedPacket {
 
 /// Names of the running kernel's reasons, by number.
 #[derive(Debug, Default)]
-pub struct DropReasons(Vec<(i64, String)>);
+pub(crate) struct DropReasons(Vec<(i64, String)>);
 
 impl DropReasons {
     /// Reads the names from the kernel's BTF; there are none before Linux 5.17.
-    pub fn read() -> DropReasons {
+    pub(crate) fn read() -> DropReasons {
         let names = || -> Option<Vec<(i64, String)>> {
             let btf = Btf::from_vmlinux().inspect_err(|error| log::debug!("no BTF: {error}")).ok()?;
             let reasons = btf.type_by_name::<Enum<'_>>(REASONS)?;
@@ -145,7 +145,7 @@ impl DropReasons {
     }
 
     /// Returns a reason's name.
-    pub fn name(&self, reason: u32) -> Option<&str> {
+    pub(crate) fn name(&self, reason: u32) -> Option<&str> {
         let found = self.0.iter().find(|(value, _)| *value == i64::from(reason));
         found.map(|(_, name)| name.as_str())
     }

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 /// Maximum local addresses of one family in a [`FlowFilter`]: MAX_LOCAL in bpf/flow.h.
 pub const MAX_LOCAL_ADDRESSES: usize = 64;
 /// Maximum published ports in a [`CommandFilter`]: MAX_PUBLISHED in bpf/flow.h.
-pub const MAX_PUBLISHED_PORTS: usize = 64;
+pub(crate) const MAX_PUBLISHED_PORTS: usize = 64;
 
 /// Maximum groups of one family in a [`FlowFilter`]: MAX_GROUPS in bpf/flow.h.
-pub const MAX_GROUPS: usize = 72;
+pub(crate) const MAX_GROUPS: usize = 72;
 
 /// The packets that the capture program lets through.
 #[derive(Clone, Debug, PartialEq, Eq)]

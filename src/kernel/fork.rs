@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Maximum descriptors of one message.
-pub const MAX_PASSED: usize = 32;
+pub(crate) const MAX_PASSED: usize = 32;
 /// Maximum length of a message, in bytes.
 const MAX_MESSAGE: usize = 4096;
 
@@ -21,7 +21,7 @@ const MAX_MESSAGE: usize = 4096;
 ///
 /// # Errors
 /// Those of fork(2); the process has several threads, of which the copy would lack all but one.
-pub fn fork() -> io::Result<ForkResult> {
+pub(crate) fn fork() -> io::Result<ForkResult> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the process has more than one thread"));
     }
@@ -30,7 +30,7 @@ pub fn fork() -> io::Result<ForkResult> {
 }
 
 /// Returns the netlink socket of another process, which is connected to the kernel.
-pub fn adopt_netlink<M: Message>(socket: OwnedFd) -> Netlink<M> {
+pub(crate) fn adopt_netlink<M: Message>(socket: OwnedFd) -> Netlink<M> {
     // SAFETY: the descriptor has no other owner.
     Netlink::over(unsafe { netlink_sys::Socket::from_raw_fd(socket.into_raw_fd()) })
 }
@@ -39,7 +39,7 @@ pub fn adopt_netlink<M: Message>(socket: OwnedFd) -> Netlink<M> {
 ///
 /// # Errors
 /// Those of sendmsg(2).
-pub fn send_message(socket: BorrowedFd, message: &[u8], descriptors: &[BorrowedFd]) -> io::Result<()> {
+pub(crate) fn send_message(socket: BorrowedFd, message: &[u8], descriptors: &[BorrowedFd]) -> io::Result<()> {
     let descriptors: Vec<RawFd> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
     let rights = [ControlMessage::ScmRights(&descriptors)];
     let rights = if descriptors.is_empty() { &rights[..0] } else { &rights[..] };
@@ -51,7 +51,7 @@ pub fn send_message(socket: BorrowedFd, message: &[u8], descriptors: &[BorrowedF
 ///
 /// # Errors
 /// Those of recvmsg(2); EAGAIN while there is no message, if `wait` is not set.
-pub fn receive_message(socket: BorrowedFd, wait: bool) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+pub(crate) fn receive_message(socket: BorrowedFd, wait: bool) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut bytes = vec![0; MAX_MESSAGE];
     let mut room = cmsg_space!([RawFd; MAX_PASSED]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };

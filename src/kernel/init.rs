@@ -9,7 +9,7 @@ use nix::{
 };
 
 /// Returns whether this process is the first of its PID namespace, which inherits orphans.
-pub fn is_init() -> bool {
+pub(crate) fn is_init() -> bool {
     getpid() == Pid::from_raw(1)
 }
 
@@ -39,7 +39,7 @@ pub fn prepare_signals() {
 }
 
 /// Resets SIGPIPE, which the Rust runtime ignores, to its default, for a program that this process becomes.
-pub fn reset_pipe_signal() {
+pub(crate) fn reset_pipe_signal() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: no handler is installed.
     if let Err(error) = unsafe { sigaction(Signal::SIGPIPE, &default) } {

@@ -68,7 +68,7 @@ impl PortLease {
     ///
     /// # Errors
     /// As for [`PortLease::take`].
-    pub fn share(groups: &[IpAddr], port: u16, interface: u32) -> Result<PortLease, KernelError> {
+    pub(crate) fn share(groups: &[IpAddr], port: u16, interface: u32) -> Result<PortLease, KernelError> {
         PortLease::hold_all(Protocol::Udp, groups, port, interface, hold_shared)
     }
 
@@ -100,7 +100,7 @@ impl PortLease {
 ///
 /// # Errors
 /// [`KernelError::Lease`], above all where no port is free.
-pub fn draw_port(protocol: Protocol, v4: bool) -> Result<u16, KernelError> {
+pub(crate) fn draw_port(protocol: Protocol, v4: bool) -> Result<u16, KernelError> {
     let any = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let address = SocketAddr::new(any, 0);
     let drawn = || {

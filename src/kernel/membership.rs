@@ -6,7 +6,7 @@ use std::{io, net::IpAddr};
 
 /// A membership at one interface.
 #[derive(Debug)]
-pub struct Membership(#[allow(dead_code, reason = "kept open")] Socket);
+pub(crate) struct Membership(#[allow(dead_code, reason = "kept open")] Socket);
 
 impl Membership {
     /// Joins a group at each of these interfaces that can carry it. Each has a socket of its own, since a socket's
@@ -14,7 +14,7 @@ impl Membership {
     ///
     /// # Errors
     /// [`KernelError::Membership`] if there are interfaces, and none takes the membership.
-    pub fn join_all(group: IpAddr, interfaces: &[u32]) -> Result<Vec<Membership>, KernelError> {
+    pub(crate) fn join_all(group: IpAddr, interfaces: &[u32]) -> Result<Vec<Membership>, KernelError> {
         let (mut joined, mut refused) = (Vec::with_capacity(interfaces.len()), None);
         for &interface in interfaces {
             match Membership::join(group, interface) {

@@ -14,7 +14,7 @@ use std::{
 
 /// TCP sockets of both families that answer nothing, not bound yet.
 #[derive(Debug, Default)]
-pub struct SilentSockets {
+pub(crate) struct SilentSockets {
     sockets: Vec<Socket>,
 }
 
@@ -23,7 +23,7 @@ impl SilentSockets {
     ///
     /// # Errors
     /// Those of socket(2) and setsockopt(2), as without CAP_NET_ADMIN.
-    pub fn make(count: usize) -> io::Result<SilentSockets> {
+    pub(crate) fn make(count: usize) -> io::Result<SilentSockets> {
         let make = |_| {
             let socket = dual_stack(Type::STREAM)?;
             // BPF_RET | BPF_K with 0: keep no byte of any packet (man 7 socket, SO_ATTACH_FILTER).
@@ -36,7 +36,7 @@ impl SilentSockets {
 
 /// A held port; dropping it gives the port back.
 #[derive(Debug)]
-pub struct PortHold {
+pub(crate) struct PortHold {
     _socket: Socket,
 }
 
@@ -46,7 +46,7 @@ impl PortHold {
     /// # Errors
     /// Those of bind(2): EADDRINUSE where a socket of the host has the port at any address, EACCES for a low
     /// port without CAP_NET_BIND_SERVICE; those of socket(2), as EMFILE.
-    pub fn take(protocol: Protocol, port: u16, silent: &mut SilentSockets) -> io::Result<PortHold> {
+    pub(crate) fn take(protocol: Protocol, port: u16, silent: &mut SilentSockets) -> io::Result<PortHold> {
         let (kind, ready) = match protocol {
             Protocol::Tcp => (Type::STREAM, silent.sockets.pop()),
             Protocol::Udp => (Type::DGRAM, None),

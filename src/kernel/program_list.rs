@@ -12,7 +12,7 @@ const NAME: usize = 64;
 
 /// A program, or a filter of tc, that a packet passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedProgram {
+pub(crate) struct ListedProgram {
     /// The kind and place: "tcx egress program".
     pub kind: &'static str,
     /// The name, made safe for a terminal; by an id alone the kernel tells it only with CAP_SYS_ADMIN.
@@ -34,17 +34,17 @@ impl fmt::Display for ListedProgram {
 }
 
 /// Returns what packets pass that leave by an interface, behind netfilter, in its order.
-pub fn egress_programs(interface: u32) -> Vec<ListedProgram> {
+pub(crate) fn egress_programs(interface: u32) -> Vec<ListedProgram> {
     traffic_control(interface, TcHook::Egress, "tcx egress program", "clsact egress program")
 }
 
 /// Returns what packets pass that come in by an interface, behind the packet sockets, in its order.
-pub fn ingress_programs(interface: u32) -> Vec<ListedProgram> {
+pub(crate) fn ingress_programs(interface: u32) -> Vec<ListedProgram> {
     traffic_control(interface, TcHook::Ingress, "tcx ingress program", "clsact ingress program")
 }
 
 /// Returns the XDP programs of an interface, which packets pass before all else.
-pub fn xdp_programs(interface: u32) -> Vec<ListedProgram> {
+pub(crate) fn xdp_programs(interface: u32) -> Vec<ListedProgram> {
     let ids = interface::xdp_programs(interface).unwrap_or_else(|error| {
         log::debug!("cannot list XDP programs: {error}");
         Vec::new()
@@ -53,7 +53,7 @@ pub fn xdp_programs(interface: u32) -> Vec<ListedProgram> {
 }
 
 /// Returns the programs that a control group's sockets pass at a hook, those of its ancestors included.
-pub fn cgroup_programs(group: &Path, hook: CgroupHook) -> Vec<ListedProgram> {
+pub(crate) fn cgroup_programs(group: &Path, hook: CgroupHook) -> Vec<ListedProgram> {
     let kind = match hook {
         CgroupHook::Connect4 => "cgroup/connect4 program",
         CgroupHook::Connect6 => "cgroup/connect6 program",

@@ -115,7 +115,7 @@ impl Programs {
 
     /// Returns the programs with feature overrides for their attachment.
     #[must_use]
-    pub fn with_overrides(self, overrides: FeatureOverrides) -> Programs {
+    pub(crate) fn with_overrides(self, overrides: FeatureOverrides) -> Programs {
         Programs { overrides, ..self }
     }
 

@@ -37,7 +37,7 @@ const START: Duration = Duration::from_secs(5);
 
 /// A user whom the attempt is made as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptUser {
+pub(crate) struct AttemptUser {
     /// The user's id.
     pub uid: u32,
     /// The user's group.
@@ -48,7 +48,7 @@ pub struct AttemptUser {
 
 /// The stand-in's task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptOrder {
+pub(crate) struct AttemptOrder {
     /// The address to bind, port 0 for any; `None` leaves it to connect(2).
     pub local: Option<SocketAddr>,
     /// The address to connect to.
@@ -65,7 +65,7 @@ pub struct AttemptOrder {
 
 /// An ICMP error that the socket's error queue held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IcmpReport {
+pub(crate) struct IcmpReport {
     /// The sender of the error.
     pub offender: Option<IpAddr>,
     /// The ICMP type.
@@ -76,7 +76,7 @@ pub struct IcmpReport {
 
 /// The outcome of the attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptOutcome {
+pub(crate) struct AttemptOutcome {
     /// connect(2)'s errno; `None` for a connection.
     pub errno: Option<i32>,
     /// The peer's address as getpeername(2) gives it.
@@ -98,7 +98,7 @@ enum Started {
 
 /// A running stand-in. Dropping it ends it, and resets its connection.
 #[derive(Debug)]
-pub struct StandIn {
+pub(crate) struct StandIn {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -111,7 +111,7 @@ impl StandIn {
     ///
     /// # Errors
     /// Those of starting a process, and the step that the stand-in failed at.
-    pub fn start(order: &AttemptOrder) -> io::Result<StandIn> {
+    pub(crate) fn start(order: &AttemptOrder) -> io::Result<StandIn> {
         let mut child = Command::new("/proc/self/exe")
             .arg0(NAME)
             .stdin(Stdio::piped())
@@ -135,7 +135,7 @@ impl StandIn {
     }
 
     /// Returns the address that the attempt comes from; `None` where connect(2) chooses it.
-    pub fn local(&self) -> Option<SocketAddr> {
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
         self.local
     }
 
@@ -143,7 +143,7 @@ impl StandIn {
     ///
     /// # Errors
     /// EPIPE where the stand-in is gone.
-    pub fn connect(&mut self) -> io::Result<()> {
+    pub(crate) fn connect(&mut self) -> io::Result<()> {
         self.say(&())
     }
 
@@ -151,12 +151,12 @@ impl StandIn {
     ///
     /// # Errors
     /// Where the stand-in is gone.
-    pub fn outcome(&mut self) -> io::Result<AttemptOutcome> {
+    pub(crate) fn outcome(&mut self) -> io::Result<AttemptOutcome> {
         self.hear()
     }
 
     /// Ends the stand-in, whose socket sends a reset, and waits for it.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         if self.input.take().is_some() {
             let _ = self.child.wait();
         }
@@ -288,7 +288,7 @@ fn open(socket: &Socket, order: &AttemptOrder) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of socket(2), bind(2) and connect(2).
-pub fn begin_attempt(order: &AttemptOrder) -> io::Result<Socket> {
+pub(crate) fn begin_attempt(order: &AttemptOrder) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(order.remote), Type::STREAM, Some(Protocol::TCP))?;
     open(&socket, order)?;
     match socket.connect(&SockAddr::from(order.remote)) {

@@ -62,7 +62,7 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// Where the table has chains, beside all hooks of family inet.
 #[derive(Clone, Debug, Default)]
-pub struct TracePlaces {
+pub(crate) struct TracePlaces {
     /// The devices at whose ingress there is a chain.
     pub devices: Vec<String>,
     /// There are bridges.
@@ -81,7 +81,7 @@ struct Chain {
 }
 
 /// Chains that mark packets for tracing, until the value is dropped.
-pub struct TraceTable {
+pub(crate) struct TraceTable {
     netlink: Netlink<Message>,
     name: String,
     chains: Vec<Chain>,
@@ -101,7 +101,11 @@ impl TraceTable {
     ///
     /// # Errors
     /// EPERM without CAP_NET_ADMIN, EOPNOTSUPP and the like where the kernel lacks nf_tables.
-    pub fn create(places: &TracePlaces, lifetime: Duration, owner: bool) -> Result<TraceTable, NetlinkError> {
+    pub(crate) fn create(
+        places: &TracePlaces,
+        lifetime: Duration,
+        owner: bool,
+    ) -> Result<TraceTable, NetlinkError> {
         let id = getrandom::u32().unwrap_or_else(|_| std::process::id()) | 1 << 31;
         let mut table = TraceTable {
             netlink: Netlink::of(NETLINK_NETFILTER)?,
@@ -130,7 +134,7 @@ impl TraceTable {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn watch(&mut self, end: SocketAddr) -> Result<(), NetlinkError> {
+    pub(crate) fn watch(&mut self, end: SocketAddr) -> Result<(), NetlinkError> {
         if !self.owned {
             let elements = self.families().into_iter().map(|family| self.element(family, end.port()));
             let elements: Vec<_> = elements.collect();
@@ -152,7 +156,7 @@ impl TraceTable {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn watch_neighbour(&mut self, neighbour: IpAddr, port: u16) -> Result<(), NetlinkError> {
+    pub(crate) fn watch_neighbour(&mut self, neighbour: IpAddr, port: u16) -> Result<(), NetlinkError> {
         let rules = self.chains.iter().flat_map(|chain| {
             self.rules(chain, Expressions::watching_neighbour(chain.family, neighbour), port)
         });
@@ -173,12 +177,12 @@ impl TraceTable {
     }
 
     /// Returns the table's name, by which its own events are told from those of others' tables.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns by how much this table has increased the ruleset's generation.
-    pub fn commits(&self) -> u32 {
+    pub(crate) fn commits(&self) -> u32 {
         self.commits
     }
 

@@ -30,7 +30,7 @@ const ATTEMPTS: usize = 4;
 
 /// A legacy table as getsockopt(2) gives it: its entries with their counters, and where its chains begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LegacyBlob {
+pub(crate) struct LegacyBlob {
     /// The table's family.
     pub family: Family,
     /// The table's name.
@@ -65,7 +65,7 @@ pub fn legacy_nat_tables() -> Vec<LegacyTable> {
 ///
 /// # Errors
 /// EACCES where their names cannot be read: only root may.
-pub fn legacy_tables(family: Family) -> io::Result<Vec<LegacyBlob>> {
+pub(crate) fn legacy_tables(family: Family) -> io::Result<Vec<LegacyBlob>> {
     names(family)?.iter().map(|name| read(family, name)).collect()
 }
 

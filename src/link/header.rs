@@ -26,7 +26,7 @@ pub enum LinkHeader {
 
 impl LinkHeader {
     /// Header of lo's frames: all zeros.
-    pub const LOOPBACK: LinkHeader =
+    pub(crate) const LOOPBACK: LinkHeader =
         LinkHeader::Ethernet { destination: MacAddr([0; 6]), source: MacAddr([0; 6]) };
 
     /// Writes the header into the front of `out` and returns its length in bytes.

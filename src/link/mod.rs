@@ -15,11 +15,11 @@ mod virtio;
 use std::{io, time::SystemTime};
 
 pub use header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkHeader};
-pub use observer::{Observed, Observer};
-pub use packet_socket::{Options, PacketSocket, SocketFilter, Statistics};
+pub(crate) use observer::Observer;
+pub(crate) use packet_socket::{Options, PacketSocket, SocketFilter, Statistics};
 
 /// Maximum link header of a sent frame, in bytes (Ethernet without tags).
-pub const MAX_LINK_HEADER: usize = 14;
+pub(crate) const MAX_LINK_HEADER: usize = 14;
 
 /// The next hop of a packet: the interface, and the link addresses on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum ChecksumState {
 
 impl ChecksumState {
     /// Returns whether the receiver may skip verification.
-    pub fn is_trusted(self) -> bool {
+    pub(crate) fn is_trusted(self) -> bool {
         self != ChecksumState::Unverified
     }
 }
@@ -65,7 +65,7 @@ impl VlanTag {
     }
 
     /// Returns the priority code point, 0 to 7.
-    pub fn priority(self) -> u8 {
+    pub(crate) fn priority(self) -> u8 {
         (self.tci >> 13) as u8
     }
 }
@@ -134,13 +134,8 @@ pub struct Outgoing<'a> {
 
 impl Outgoing<'_> {
     /// Returns the packet's length in bytes, without a link header.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.headers.len() + self.payload[0].len() + self.payload[1].len()
-    }
-
-    /// Returns whether the packet has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -215,7 +210,7 @@ pub enum LinkError {
 
 impl LinkError {
     /// Returns whether the connection can continue as after a lost packet.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         !matches!(self, LinkError::Io { .. } | LinkError::Gone { .. })
     }
 }

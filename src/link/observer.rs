@@ -30,7 +30,7 @@ const MAX_PORTS: usize = 16;
 
 /// A packet that passed by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// Index of the interface.
     pub interface: u32,
     /// This host sends it.
@@ -43,7 +43,7 @@ pub struct Observed {
 
 /// A packet socket that observes ports.
 #[derive(Debug)]
-pub struct Observer {
+pub(crate) struct Observer {
     fd: OwnedFd,
     ports: Vec<u16>,
 }
@@ -54,7 +54,7 @@ impl Observer {
     ///
     /// # Errors
     /// [`LinkError::Io`], without CAP_NET_RAW among others.
-    pub fn open(port: u16) -> Result<Observer, LinkError> {
+    pub(crate) fn open(port: u16) -> Result<Observer, LinkError> {
         let failed = |operation, hint| {
             move |error: io::Error| LinkError::Io {
                 operation,
@@ -79,7 +79,7 @@ impl Observer {
     ///
     /// # Errors
     /// [`LinkError::Io`].
-    pub fn add(&mut self, port: u16) -> Result<(), LinkError> {
+    pub(crate) fn add(&mut self, port: u16) -> Result<(), LinkError> {
         if self.ports.contains(&port) || self.ports.len() == MAX_PORTS {
             return Ok(());
         }
@@ -96,7 +96,7 @@ impl Observer {
     ///
     /// # Errors
     /// Those of recvfrom(2); a device that goes down is none.
-    pub fn take(&mut self) -> io::Result<Vec<Observed>> {
+    pub(crate) fn take(&mut self) -> io::Result<Vec<Observed>> {
         let mut observed = Vec::new();
         let mut buffer = [0; SNAP as usize];
         loop {

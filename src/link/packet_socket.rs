@@ -32,7 +32,7 @@ const CONTROL_ROOM: usize = 256;
 
 /// Options of a packet socket.
 #[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
+pub(crate) struct Options<'a> {
     /// The interface's index; `None` receives on all interfaces.
     pub interface: Option<u32>,
     /// The socket filter; without one, every frame arrives.
@@ -54,7 +54,7 @@ pub struct Options<'a> {
 
 /// A program that decides which frames the socket receives.
 #[derive(Clone, Copy, Debug)]
-pub enum SocketFilter<'a> {
+pub(crate) enum SocketFilter<'a> {
     /// A loaded eBPF program of type BPF_PROG_TYPE_SOCKET_FILTER.
     Extended(BorrowedFd<'a>),
     /// A program of classic BPF, whose positions count from the first byte of the frame.
@@ -63,7 +63,7 @@ pub enum SocketFilter<'a> {
 
 /// The kernel's counters since the previous query (packet(7), PACKET_STATISTICS).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
+pub(crate) struct Statistics {
     /// Frames that passed the filter, including dropped ones.
     pub received: u32,
     /// Frames dropped for a full receive buffer, or because the virtio-net header cannot describe
@@ -73,7 +73,7 @@ pub struct Statistics {
 
 /// A packet socket on one interface or on all.
 #[derive(Debug)]
-pub struct PacketSocket {
+pub(crate) struct PacketSocket {
     fd: OwnedFd,
     interface: Option<u32>,
     name: String,
@@ -101,7 +101,7 @@ impl PacketSocket {
     ///
     /// # Errors
     /// [`LinkError::Io`], without CAP_NET_RAW among others.
-    pub fn open(options: &Options<'_>) -> Result<PacketSocket, LinkError> {
+    pub(crate) fn open(options: &Options<'_>) -> Result<PacketSocket, LinkError> {
         let name = name_of(options.interface);
         let failed = |operation, hint| {
             let error = io::Error::last_os_error();
@@ -157,24 +157,24 @@ impl PacketSocket {
     }
 
     /// Makes [`Link::transmit`] fail with [`LinkError::Full`] where it would wait for room.
-    pub fn set_nonblocking(&mut self) {
+    pub(crate) fn set_nonblocking(&mut self) {
         self.blocks = false;
     }
 
     /// Returns the next hop with this link header on the socket's only interface.
-    pub fn next_hop(&self, header: LinkHeader) -> NextHop {
+    pub(crate) fn next_hop(&self, header: LinkHeader) -> NextHop {
         NextHop { interface: self.interface.unwrap_or(0), header }
     }
 
     /// Returns the descriptor of a bound socket, for another process.
-    pub fn into_descriptor(self) -> OwnedFd {
+    pub(crate) fn into_descriptor(self) -> OwnedFd {
         self.fd
     }
 
     /// Returns the socket that another process has opened, with the virtio-net header, and bound to one
     /// Ethernet-like interface of its own network namespace. Errors call the interface `name`. The receive
     /// buffer grows to `receive_buffer` bytes, which that process may lack the privilege for.
-    pub fn adopt(fd: OwnedFd, interface: u32, name: &str, receive_buffer: usize) -> PacketSocket {
+    pub(crate) fn adopt(fd: OwnedFd, interface: u32, name: &str, receive_buffer: usize) -> PacketSocket {
         let size = receive_buffer.min(libc::c_int::MAX as usize / 2) as libc::c_int;
         if !set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &size) {
             log::debug!("the receive buffer of {name} stays at net.core.rmem_max");
@@ -197,7 +197,7 @@ impl PacketSocket {
     ///
     /// # Errors
     /// The error of bind(2), as a [`LinkError`].
-    pub fn bind(&mut self) -> Result<(), LinkError> {
+    pub(crate) fn bind(&mut self) -> Result<(), LinkError> {
         let address = link_address(self.interface.unwrap_or(0), libc::ETH_P_ALL as u16);
         // SAFETY: the pointer and the length describe one sockaddr_ll that outlives the call.
         let result = unsafe {
@@ -230,7 +230,7 @@ impl PacketSocket {
     ///
     /// # Errors
     /// The error of setsockopt(2), as a [`LinkError`].
-    pub fn set_promiscuous(&self, interface: u32) -> Result<(), LinkError> {
+    pub(crate) fn set_promiscuous(&self, interface: u32) -> Result<(), LinkError> {
         let membership = libc::packet_mreq {
             mr_ifindex: interface as libc::c_int,
             mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
@@ -248,7 +248,7 @@ impl PacketSocket {
     ///
     /// # Errors
     /// The error of getsockopt(2).
-    pub fn statistics(&self) -> io::Result<Statistics> {
+    pub(crate) fn statistics(&self) -> io::Result<Statistics> {
         // SAFETY: tpacket_stats is plain integers.
         let mut stats: libc::tpacket_stats = unsafe { zeroed() };
         let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;

@@ -75,7 +75,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// Those of pipe2(2) and fork(2).
-    pub fn start(forwards: &[Forward], sockets: Vec<OwnedFd>) -> io::Result<Option<Forwarder>> {
+    pub(crate) fn start(forwards: &[Forward], sockets: Vec<OwnedFd>) -> io::Result<Option<Forwarder>> {
         if forwards.is_empty() {
             return Ok(None);
         }

@@ -106,7 +106,7 @@ impl Namespace {
     ///
     /// # Errors
     /// [`Error`]; where both ways are refused, it says what refused each.
-    pub fn open(spec: &NamespaceSpec) -> Result<Namespace, Error> {
+    pub(crate) fn open(spec: &NamespaceSpec) -> Result<Namespace, Error> {
         let with_user = match Namespace::open_one(spec, true)? {
             Ok(namespace) => return Ok(namespace),
             Err(reason) => reason,
@@ -181,7 +181,7 @@ impl Namespace {
     ///
     /// # Errors
     /// [`Error::CannotRun`], or [`Error::SupervisorGone`].
-    pub fn start(&self) -> Result<(), Error> {
+    pub(crate) fn start(&self) -> Result<(), Error> {
         self.send(&Order::Start)?;
         match self.receive(true)? {
             Some((Report::Started, _)) => Ok(()),
@@ -194,7 +194,7 @@ impl Namespace {
     }
 
     /// Passes a signal on to the command; after its end, to all that it has left.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Err(error) = self.send(&Order::Signal(signal as i32)) {
             log::debug!("{error}");
         }
@@ -204,7 +204,7 @@ impl Namespace {
     ///
     /// # Errors
     /// Those of recvmsg(2).
-    pub fn event(&self) -> Result<Option<Event>, Error> {
+    pub(crate) fn event(&self) -> Result<Option<Event>, Error> {
         match self.receive(false) {
             Ok(Some((Report::Ended(status), _))) => Ok(Some(Event::Ended(status))),
             Ok(Some(_)) => Ok(None),
@@ -235,7 +235,7 @@ impl Namespace {
 
 impl Namespace {
     /// Returns the descriptor that becomes readable with the next event.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.control.as_ref().map(AsFd::as_fd)
     }
 

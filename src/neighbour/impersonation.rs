@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 /// An assumed address. Its messages leave with the next [`crate::stack::Stack::egress`].
 #[derive(Debug)]
-pub struct Impersonation {
+pub(crate) struct Impersonation {
     assumed: LocalAddress,
     /// The neighbour being solicited, and its link address once known.
     sought: Option<(IpAddr, Option<MacAddr>)>,
@@ -29,23 +29,23 @@ impl Impersonation {
     }
 
     /// Returns the index of the interface at which the address is assumed.
-    pub fn interface(&self) -> u32 {
+    pub(crate) fn interface(&self) -> u32 {
         self.assumed.interface
     }
 
     /// Probes for a host that has the address; [`Impersonation::conflict`] returns the answer.
-    pub fn probe(&mut self) {
+    pub(crate) fn probe(&mut self) {
         self.to_send.push(self.assumed.probe());
     }
 
     /// Announces that the address is ours.
-    pub fn announce(&mut self) {
+    pub(crate) fn announce(&mut self) {
         self.announced = true;
         self.to_send.push(self.assumed.announce());
     }
 
     /// Solicits the link address of a neighbour; [`Impersonation::neighbour`] returns the answer.
-    pub fn solicit(&mut self, address: IpAddr) {
+    pub(crate) fn solicit(&mut self, address: IpAddr) {
         self.to_send.push(self.assumed.solicit(address));
         if self.sought.is_none_or(|(sought, _)| sought != address) {
             self.sought = Some((address, None));
@@ -53,12 +53,12 @@ impl Impersonation {
     }
 
     /// Returns the link address of the neighbour that was solicited last.
-    pub fn neighbour(&self) -> Option<MacAddr> {
+    pub(crate) fn neighbour(&self) -> Option<MacAddr> {
         self.sought?.1
     }
 
     /// Returns the link address of another host that claims the address.
-    pub fn conflict(&self) -> Option<MacAddr> {
+    pub(crate) fn conflict(&self) -> Option<MacAddr> {
         self.conflict
     }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 use std::net::IpAddr;
 
-pub use impersonation::Impersonation;
+pub(crate) use impersonation::Impersonation;
 pub use local_address::LocalAddress;
 pub(crate) use local_address::Message;
 pub use next_hop::Neighbour;

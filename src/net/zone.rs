@@ -19,13 +19,13 @@ pub(crate) fn remember(interface: u32, name: &str) {
 }
 
 /// Returns whether addresses of this kind may have a zone: link-local ones and groups of IPv6.
-pub fn may_have_zone(ip: IpAddr) -> bool {
+pub(crate) fn may_have_zone(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast())
 }
 
 /// Returns whether an address means nothing without its zone (`__ipv6_addr_needs_scope_id` in
 /// include/net/ipv6.h): link-local ones, and groups of the interface (ff?1::/16) and of the link (ff?2::/16).
-pub fn needs_zone(ip: IpAddr) -> bool {
+pub(crate) fn needs_zone(ip: IpAddr) -> bool {
     let IpAddr::V6(v6) = ip else { return false };
     let narrow = v6.is_multicast() && matches!(v6.segments()[0] & 0xf, 1 | 2);
     v6.is_unicast_link_local() || narrow
@@ -33,7 +33,7 @@ pub fn needs_zone(ip: IpAddr) -> bool {
 
 /// Returns the socket address of an address at this interface; the interface becomes the zone of an address that
 /// may have one.
-pub fn scoped(ip: IpAddr, port: u16, interface: u32) -> SocketAddr {
+pub(crate) fn scoped(ip: IpAddr, port: u16, interface: u32) -> SocketAddr {
     match ip {
         IpAddr::V6(v6) if may_have_zone(ip) => SocketAddrV6::new(v6, port, 0, interface).into(),
         _ => SocketAddr::new(ip, port),
@@ -41,7 +41,7 @@ pub fn scoped(ip: IpAddr, port: u16, interface: u32) -> SocketAddr {
 }
 
 /// Returns an address's zone, the index of an interface.
-pub fn zone_of(address: &SocketAddr) -> Option<u32> {
+pub(crate) fn zone_of(address: &SocketAddr) -> Option<u32> {
     match address {
         SocketAddr::V6(v6) => Some(v6.scope_id()).filter(|zone| *zone != 0),
         SocketAddr::V4(_) => None,
@@ -54,7 +54,7 @@ pub struct ScopedIp(SocketAddr);
 
 impl ScopedIp {
     /// Returns an address at this interface, which counts only for an address that may have a zone.
-    pub fn new(ip: IpAddr, interface: u32) -> ScopedIp {
+    pub(crate) fn new(ip: IpAddr, interface: u32) -> ScopedIp {
         ScopedIp(scoped(ip, 0, interface))
     }
 }
@@ -77,7 +77,7 @@ impl fmt::Display for ScopedIp {
 }
 
 /// Returns address and port as `[fe80::1%eth0]:80`.
-pub fn endpoint(address: &SocketAddr) -> String {
+pub(crate) fn endpoint(address: &SocketAddr) -> String {
     match address {
         SocketAddr::V4(_) => address.to_string(),
         SocketAddr::V6(_) => format!("[{}]:{}", ScopedIp::from(*address), address.port()),
@@ -85,7 +85,7 @@ pub fn endpoint(address: &SocketAddr) -> String {
 }
 
 /// Returns an address with the name of its interface as zone, if it may have one.
-pub fn on_interface(ip: IpAddr, interface: &str) -> String {
+pub(crate) fn on_interface(ip: IpAddr, interface: &str) -> String {
     match may_have_zone(ip) {
         true => format!("{ip}%{}", escape_control(interface)),
         false => ip.to_string(),

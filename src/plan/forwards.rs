@@ -33,7 +33,7 @@ pub(super) struct Forwards {
 
 impl Forwards {
     /// Plans the forwards of a command that has `own` addresses on a host that has `all`.
-    pub fn plan(
+    pub(crate) fn plan(
         cli: &Cli,
         own: &[(IpAddr, u8)],
         all: &[Address],

@@ -17,18 +17,18 @@ pub(super) struct Scope(Option<(String, Interface)>);
 
 impl Scope {
     /// Returns the interface of -i.
-    pub fn new(cli: &Cli) -> Result<Scope, PlanError> {
+    pub(crate) fn new(cli: &Cli) -> Result<Scope, PlanError> {
         Scope::named(cli.interface.as_deref())
     }
 
     /// Returns the interface of this name.
-    pub fn named(name: Option<&str>) -> Result<Scope, PlanError> {
+    pub(crate) fn named(name: Option<&str>) -> Result<Scope, PlanError> {
         let Some(name) = name else { return Ok(Scope(None)) };
         Ok(Scope(Some((format!("-i {name}"), interface::by_name(name)?))))
     }
 
     /// Narrows the scope to an address's zone. An interface of a VRF or bridge is within that device's scope.
-    pub fn within(self, address: &SocketAddr) -> Result<Scope, PlanError> {
+    pub(crate) fn within(self, address: &SocketAddr) -> Result<Scope, PlanError> {
         let Some(zone) = zone_of(address) else { return Ok(self) };
         let interface = interface::by_index(zone)?;
         match self.0 {
@@ -40,7 +40,7 @@ impl Scope {
     }
 
     /// Narrows the scope to the interface that has one of this host's own addresses, if the address needs a zone.
-    pub fn at_own(self, address: &SocketAddr) -> Result<Scope, PlanError> {
+    pub(crate) fn at_own(self, address: &SocketAddr) -> Result<Scope, PlanError> {
         if zone_of(address).is_some() || self.0.is_some() || !needs_zone(address.ip()) {
             return self.within(address);
         }
@@ -53,12 +53,12 @@ impl Scope {
     }
 
     /// Returns the interface, if one is named.
-    pub fn interface(&self) -> Option<&Interface> {
+    pub(crate) fn interface(&self) -> Option<&Interface> {
         self.0.as_ref().map(|(_, interface)| interface)
     }
 
     /// Returns the index of the interface, if one is named.
-    pub fn index(&self) -> Option<u32> {
+    pub(crate) fn index(&self) -> Option<u32> {
         self.interface().map(|interface| interface.index)
     }
 }

@@ -165,7 +165,7 @@ fn in_user_namespace() -> bool {
 
 /// Returns the error that names a missing capability if `error` is a denied permission and the calling
 /// thread lacks the capability.
-pub fn denied(error: &io::Error, capability: Capability, purpose: &str) -> Option<CapabilityError> {
+pub(crate) fn denied(error: &io::Error, capability: Capability, purpose: &str) -> Option<CapabilityError> {
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
     let missing = denied.then(|| require(capability, purpose).err()).flatten();
     missing.or_else(|| {
@@ -196,7 +196,7 @@ pub fn require_port(port: u16) -> Result<(), CapabilityError> {
 
 /// Empties the bounding set, if this process may (CAP_SETPCAP), so that execve(2) gives no capability back,
 /// even to root.
-pub fn drop_bounding() {
+pub(crate) fn drop_bounding() {
     if let Err(error) = caps::clear(None, CapSet::Bounding) {
         log::debug!("sandbox: the bounding set stays: {error}");
     }
@@ -206,7 +206,7 @@ pub fn drop_bounding() {
 ///
 /// # Errors
 /// [`CapabilityError::NotDropped`], which says of which set.
-pub fn pass_on(capabilities: &[Capability]) -> Result<(), CapabilityError> {
+pub(crate) fn pass_on(capabilities: &[Capability]) -> Result<(), CapabilityError> {
     let kernel: CapsHashSet = capabilities.iter().map(|capability| capability.kernel()).collect();
     for set in [CapSet::Inheritable, CapSet::Ambient] {
         caps::set(None, set, &kernel).map_err(|source| CapabilityError::NotDropped { set, source })?;

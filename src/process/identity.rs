@@ -68,7 +68,7 @@ pub enum IdentityError {
 ///
 /// # Errors
 /// [`IdentityError`]: malformed variables, the kernel's refusal, or an identity that has not changed.
-pub fn become_invoker() -> Result<(), IdentityError> {
+pub(crate) fn become_invoker() -> Result<(), IdentityError> {
     if !geteuid().is_root() {
         return Ok(());
     }
@@ -91,7 +91,7 @@ pub fn become_invoker() -> Result<(), IdentityError> {
 ///
 /// # Errors
 /// Malformed variables, or [`IdentityError::Pretended`].
-pub fn renounce_root() -> Result<(), IdentityError> {
+pub(crate) fn renounce_root() -> Result<(), IdentityError> {
     if !geteuid().is_root() {
         return Ok(());
     }

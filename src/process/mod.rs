@@ -1,9 +1,9 @@
 //! This process: its capabilities, its identity, its signals, and the sandbox that it enters once
 //! everything is open.
 pub mod capability;
-pub mod identity;
-pub mod namespace;
-pub mod own_namespace;
+pub(crate) mod identity;
+pub(crate) mod namespace;
+pub(crate) mod own_namespace;
 pub mod sandbox;
-pub mod seccomp;
-pub mod signals;
+pub(crate) mod seccomp;
+pub(crate) mod signals;

@@ -10,7 +10,7 @@ const OWN: &str = "/proc/thread-self/ns/net";
 ///
 /// # Errors
 /// Those of open(2) and setns(2), EPERM without CAP_SYS_ADMIN among them.
-pub fn enter(path: &Path) -> io::Result<Option<File>> {
+pub(crate) fn enter(path: &Path) -> io::Result<Option<File>> {
     let (own, other) = (File::open(OWN)?, File::open(path)?);
     if own.metadata()?.ino() == other.metadata()?.ino() {
         return Ok(None);
@@ -20,7 +20,7 @@ pub fn enter(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// Returns the number of the calling thread's network namespace, as /proc shows it.
-pub fn number() -> u64 {
+pub(crate) fn number() -> u64 {
     File::open(OWN).and_then(|file| file.metadata()).map_or(0, |metadata| metadata.ino())
 }
 
@@ -29,7 +29,7 @@ pub fn number() -> u64 {
 ///
 /// # Errors
 /// Those of setns(2), EPERM without CAP_SYS_ADMIN among them.
-pub fn inside<T: Send>(namespace: Option<&File>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+pub(crate) fn inside<T: Send>(namespace: Option<&File>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     let Some(file) = namespace else { return Ok(work()) };
     let result = thread::scope(|scope| {
         let thread = scope.spawn(|| {

@@ -19,7 +19,7 @@ use std::{
 /// The reason why there is no network namespace.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make {what}: {source} ({})", culprit(*.source))]
-pub struct NamespaceError {
+pub(crate) struct NamespaceError {
     what: &'static str,
     #[source]
     source: Errno,
@@ -30,7 +30,7 @@ pub struct NamespaceError {
 ///
 /// # Errors
 /// [`NamespaceError`] says which of both was refused and what probably refused it.
-pub fn enter(user: bool) -> Result<(), NamespaceError> {
+pub(crate) fn enter(user: bool) -> Result<(), NamespaceError> {
     // A program with file capabilities is not dumpable, so its files in /proc are root's (proc(5)), the maps
     // of ids among them.
     if let Err(error) = prctl::set_dumpable(true) {
@@ -50,7 +50,7 @@ pub fn enter(user: bool) -> Result<(), NamespaceError> {
 ///
 /// # Errors
 /// EPERM without CAP_SETUID, CAP_SETGID or CAP_SETFCAP.
-pub fn map_all_ids(child: Pid) -> io::Result<()> {
+pub(crate) fn map_all_ids(child: Pid) -> io::Result<()> {
     for map in ["gid_map", "uid_map"] {
         let own = fs::read_to_string(Path::new("/proc/self").join(map))?;
         fs::write(PathBuf::from(format!("/proc/{child}")).join(map), identity_map(&own))?;
@@ -71,14 +71,14 @@ fn identity_map(own: &str) -> String {
 
 /// The ids of this process in its parent's user namespace.
 #[derive(Clone, Copy, Debug)]
-pub struct OwnIds {
+pub(crate) struct OwnIds {
     user: u32,
     group: u32,
 }
 
 impl OwnIds {
     /// Reads the ids, which [`enter`] hides.
-    pub fn read() -> OwnIds {
+    pub(crate) fn read() -> OwnIds {
         OwnIds { user: geteuid().as_raw(), group: getegid().as_raw() }
     }
 
@@ -87,7 +87,7 @@ impl OwnIds {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn map(self) -> io::Result<()> {
+    pub(crate) fn map(self) -> io::Result<()> {
         fs::write("/proc/self/setgroups", "deny")?;
         fs::write("/proc/self/gid_map", format!("{0} {0} 1\n", self.group))?;
         match fs::write("/proc/self/uid_map", format!("{0} {0} 1\n", self.user)) {
@@ -98,7 +98,7 @@ impl OwnIds {
 
     /// Returns the range of groups that may ping without privilege (icmp(7), ping_group_range), if the
     /// namespace maps `all` ids, or only these.
-    pub fn ping_groups(self, all: bool) -> String {
+    pub(crate) fn ping_groups(self, all: bool) -> String {
         if all { "0 2147483647".to_owned() } else { format!("{0} {0}", self.group) }
     }
 }

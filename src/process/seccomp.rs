@@ -18,7 +18,7 @@ const ACTION: &str = "NETKAT_SECCOMP";
 
 /// The system calls to allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyscallSet {
+pub(crate) enum SyscallSet {
     /// Reading and writing open files, memory, time.
     Files,
     /// [`SyscallSet::Files`], receiving from open sockets, and rtnetlink.
@@ -31,7 +31,7 @@ pub enum SyscallSet {
 
 /// The reason why a filter cannot be installed.
 #[derive(Debug, thiserror::Error)]
-pub enum SeccompError {
+pub(crate) enum SeccompError {
     /// The filter cannot be compiled for this architecture.
     #[error("no filter for this architecture: {0}")]
     Compile(#[from] BackendError),
@@ -44,7 +44,7 @@ pub enum SeccompError {
 ///
 /// # Errors
 /// [`SeccompError`].
-pub fn restrict(calls: SyscallSet) -> Result<(), SeccompError> {
+pub(crate) fn restrict(calls: SyscallSet) -> Result<(), SeccompError> {
     let refusal = match env::var_os(ACTION) {
         Some(action) if action == "kill" => SeccompAction::KillProcess,
         _ => SeccompAction::Errno(c::ENOSYS as u32),

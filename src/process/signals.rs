@@ -14,19 +14,19 @@ use std::{
 };
 
 /// Signals that end a run.
-pub const TERMINATING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+pub(crate) const TERMINATING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// The number of the first signal that ended the run; 0 before one has arrived.
 static ENDING: AtomicI32 = AtomicI32::new(0);
 
 /// Returns the signal that ends the run, once one has been read.
-pub fn ending() -> Option<Signal> {
+pub(crate) fn ending() -> Option<Signal> {
     Signal::try_from(ENDING.load(Ordering::Relaxed)).ok()
 }
 
 /// Unblocks the signals that end a run, so that they end the process. Call it only while nothing is open
 /// that would have to be undone.
-pub fn release() {
+pub(crate) fn release() {
     if let Err(error) = SigSet::from_iter(TERMINATING).thread_unblock() {
         log::debug!("cannot unblock signals: {error}");
     }
@@ -34,7 +34,7 @@ pub fn release() {
 
 /// A descriptor that is readable while a signal is pending.
 #[derive(Debug)]
-pub struct Signals(SignalFd);
+pub(crate) struct Signals(SignalFd);
 
 impl Signals {
     /// Blocks the signals that end a run, and SIGCHLD, and opens a descriptor for them. The run then ends
@@ -43,7 +43,7 @@ impl Signals {
     ///
     /// # Errors
     /// Those of sigprocmask(2) and signalfd(2).
-    pub fn catch() -> io::Result<Signals> {
+    pub(crate) fn catch() -> io::Result<Signals> {
         let mut mask = SigSet::from_iter(TERMINATING);
         mask.add(Signal::SIGCHLD);
         mask.thread_block()?;
@@ -55,7 +55,7 @@ impl Signals {
     ///
     /// # Errors
     /// Those of signalfd(2).
-    pub fn watch() -> io::Result<Signals> {
+    pub(crate) fn watch() -> io::Result<Signals> {
         Signals::open(&SigSet::from_iter(TERMINATING))
     }
 
@@ -68,7 +68,7 @@ impl Signals {
     ///
     /// # Errors
     /// Those of read(2).
-    pub fn take(&self) -> io::Result<bool> {
+    pub(crate) fn take(&self) -> io::Result<bool> {
         let mut child = false;
         while let Some(info) = self.0.read_signal()? {
             let number = info.ssi_signo as i32;

@@ -103,7 +103,7 @@ impl Recovery {
     }
 
     /// Returns whether the peer may have sent this acknowledgment on an established connection.
-    pub fn is_acceptable_ack(&self, ack: SeqNumber) -> bool {
+    pub(crate) fn is_acceptable_ack(&self, ack: SeqNumber) -> bool {
         self.sender.space.is_acceptable_ack(self.sender.space.offset(ack))
     }
 

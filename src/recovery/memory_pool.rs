@@ -44,13 +44,13 @@ impl MemoryPool {
 
     /// Returns whether more than half of the pool is taken: unused memory of idle connections is
     /// worth reclaiming.
-    pub fn is_under_pressure(&self) -> bool {
+    pub(crate) fn is_under_pressure(&self) -> bool {
         self.used() > self.0.limit / 2
     }
 
     /// Returns whether the pool is used up, so that it lacks even the minimum of another
     /// connection.
-    pub fn is_exhausted(&self) -> bool {
+    pub(crate) fn is_exhausted(&self) -> bool {
         self.used() >= self.0.limit
     }
 
@@ -69,7 +69,7 @@ pub(super) struct Charge {
 
 impl Charge {
     /// Changes the account to `bytes`.
-    pub fn set(&mut self, bytes: u64) {
+    pub(crate) fn set(&mut self, bytes: u64) {
         let used = &self.pool.0.used;
         used.set(used.get().saturating_sub(self.bytes).saturating_add(bytes));
         self.bytes = bytes;
@@ -77,7 +77,7 @@ impl Charge {
 
     /// Returns the total that this account may hold now, in bytes: a part of what the others have
     /// left.
-    pub fn share(&self) -> u64 {
+    pub(crate) fn share(&self) -> u64 {
         let Pool { limit, used } = &*self.pool.0;
         let others = used.get().saturating_sub(self.bytes);
         (limit - limit / RESERVE).saturating_sub(others) / SHARE

@@ -70,9 +70,9 @@ mod undo;
 use crate::segment::{MAX_HEADER_LEN, SeqNumber};
 use std::{collections::VecDeque, fmt, time::Duration};
 
-pub use congestion::{Algorithm, INITIAL_WINDOW, UnknownAlgorithm};
+pub use congestion::{Algorithm, INITIAL_WINDOW};
 pub use memory_pool::MemoryPool;
-pub use receiver::{is_acceptable, window_shift};
+pub(crate) use receiver::{is_acceptable, window_shift};
 pub use rtt::RTO_MIN;
 pub use time::Instant;
 
@@ -205,7 +205,7 @@ pub struct Stats {
 
 impl Stats {
     /// Returns the segments marked lost, by any means.
-    pub fn segments_lost(&self) -> u64 {
+    pub(crate) fn segments_lost(&self) -> u64 {
         self.bytes_lost.div_ceil(self.segment_size.max(1))
     }
 }
@@ -293,7 +293,7 @@ impl Recovery {
     }
 
     /// Frees buffer memory that is allocated and unused. A busy connection allocates it again.
-    pub fn reclaim(&mut self) {
+    pub(crate) fn reclaim(&mut self) {
         self.sender.reclaim();
         self.receiver.reclaim();
     }
@@ -304,7 +304,7 @@ impl Recovery {
     }
 
     /// Returns the bytes written and not acknowledged, without a FIN.
-    pub fn unacknowledged(&self) -> u64 {
+    pub(crate) fn unacknowledged(&self) -> u64 {
         let space = &self.sender.space;
         space.fin.unwrap_or(space.end).saturating_sub(space.una)
     }
@@ -315,13 +315,13 @@ impl Recovery {
     }
 
     /// Returns the sequence number expected next from the peer (RCV.NXT).
-    pub fn expected(&self) -> SeqNumber {
+    pub(crate) fn expected(&self) -> SeqNumber {
         self.receiver.expected()
     }
 
     /// Returns whether `seq` lies between the sequence number expected next and the end of our
     /// window.
-    pub fn admits(&self, seq: SeqNumber) -> bool {
+    pub(crate) fn admits(&self, seq: SeqNumber) -> bool {
         self.receiver.admits(seq)
     }
 
@@ -345,7 +345,7 @@ impl Recovery {
 
     /// Sets whether a user has accepted the connection; true by default. Before that, the window
     /// stays at that of the SYN.
-    pub fn set_accepted(&mut self, accepted: bool) {
+    pub(crate) fn set_accepted(&mut self, accepted: bool) {
         self.receiver.set_accepted(accepted);
     }
 
@@ -366,7 +366,7 @@ impl Recovery {
 
     /// Limits the payload of further frames, in bytes, for example when the link stops segmenting
     /// super-frames.
-    pub fn set_max_frame(&mut self, max_frame: usize) {
+    pub(crate) fn set_max_frame(&mut self, max_frame: usize) {
         self.sender.config.max_frame = max_frame;
     }
 
@@ -379,7 +379,7 @@ impl Recovery {
     }
 
     /// Returns the shortest recent round trip, once one was measured.
-    pub fn min_rtt(&self) -> Option<Duration> {
+    pub(crate) fn min_rtt(&self) -> Option<Duration> {
         self.sender.rtt.minimum()
     }
 }

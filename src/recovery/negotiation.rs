@@ -47,18 +47,18 @@ pub(super) struct Negotiated {
 
 impl Negotiation {
     /// Records that our SYN leaves.
-    pub fn on_syn_sent(&mut self, now: Instant) {
+    pub(crate) fn on_syn_sent(&mut self, now: Instant) {
         self.sent = Some(self.sent.map_or((now, true), |(at, _)| (at, false)));
     }
 
     /// Keeps our SYN for a repetition.
-    pub fn keep_syn(&mut self, syn: Segment) {
+    pub(crate) fn keep_syn(&mut self, syn: Segment) {
         self.syn = Some(syn);
     }
 
     /// Schedules one early repetition of our SYN: the peer still had a connection of an earlier
     /// life, which is reset now (RFC 9293, section 3.5.1, figure 9).
-    pub fn repeat_soon(&mut self, now: Instant) {
+    pub(crate) fn repeat_soon(&mut self, now: Instant) {
         if !self.repeated {
             self.repeated = true;
             self.repeat_at = Some(now + REPEAT_DELAY);
@@ -66,17 +66,17 @@ impl Negotiation {
     }
 
     /// Cancels the repetition of our SYN.
-    pub fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.repeat_at = None;
     }
 
     /// Returns the time at which [`Negotiation::repeat`] is due.
-    pub fn repeat_at(&self) -> Option<Instant> {
+    pub(crate) fn repeat_at(&self) -> Option<Instant> {
         self.repeat_at.filter(|_| self.theirs.is_none())
     }
 
     /// Returns our SYN if its repetition is due.
-    pub fn repeat(&mut self, now: Instant) -> Option<Segment> {
+    pub(crate) fn repeat(&mut self, now: Instant) -> Option<Segment> {
         self.repeat_at().filter(|at| *at <= now)?;
         self.repeat_at = None;
         self.on_syn_sent(now);
@@ -85,12 +85,12 @@ impl Negotiation {
 
     /// Returns the round trip that the answer to our SYN measures; `None` if the SYN was repeated
     /// (RFC 6298, section 3).
-    pub fn round_trip(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn round_trip(&self, now: Instant) -> Option<Duration> {
         self.sent.filter(|(_, once)| *once).map(|(at, _)| now.since(at))
     }
 
     /// Returns the negotiated, once both SYNs are known.
-    pub fn negotiated(&self) -> Option<Negotiated> {
+    pub(crate) fn negotiated(&self) -> Option<Negotiated> {
         let (ours, theirs) = (self.ours?, self.theirs?);
         let (our_shift, peer_shift) = match (ours.window_scale, theirs.window_scale) {
             (Some(ours), Some(theirs)) => (ours, theirs),
@@ -110,7 +110,7 @@ impl Negotiation {
 impl Negotiated {
     /// Returns the payload of a full segment, in bytes (RFC 6691: the MSS option does not subtract
     /// TCP options).
-    pub fn segment_payload(&self, link_mss: u64) -> u64 {
+    pub(crate) fn segment_payload(&self, link_mss: u64) -> u64 {
         let options = if self.timestamps { TIMESTAMPS_LEN as u64 } else { 0 };
         self.peer_mss.min(link_mss).max(MIN_MSS) - options
     }

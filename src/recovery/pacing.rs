@@ -23,24 +23,24 @@ pub(super) struct Pacer {
 
 impl Pacer {
     /// Returns the time at which the next frame may leave.
-    pub fn next(&self) -> Instant {
+    pub(crate) fn next(&self) -> Instant {
         self.next
     }
 
     /// Returns whether a frame may leave now. If not, marks it as waiting.
-    pub fn admits(&mut self, now: Instant) -> bool {
+    pub(crate) fn admits(&mut self, now: Instant) -> bool {
         let admits = now >= self.next;
         self.waits |= !admits;
         admits
     }
 
     /// Notes that there is nothing to send, or that something else than pacing prevents sending.
-    pub fn pause(&mut self) {
+    pub(crate) fn pause(&mut self) {
         self.waits = false;
     }
 
     /// Delays the next frame by the length of the one sent, at `rate` bytes a second.
-    pub fn on_sent(&mut self, now: Instant, bytes: u64, rate: u64, round_trip: Option<Duration>) {
+    pub(crate) fn on_sent(&mut self, now: Instant, bytes: u64, rate: u64, round_trip: Option<Duration>) {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
         let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let lateness = round_trip.unwrap_or_default() / 2;
@@ -49,7 +49,7 @@ impl Pacer {
     }
 
     /// Resets the schedule, after a timeout.
-    pub fn reset(&mut self, now: Instant) {
+    pub(crate) fn reset(&mut self, now: Instant) {
         *self = Pacer { next: now, waits: false };
     }
 }

@@ -47,17 +47,17 @@ struct Search {
 }
 
 impl PathMtu {
-    pub fn new(ceiling: u64) -> Self {
+    pub(crate) fn new(ceiling: u64) -> Self {
         PathMtu { ceiling, timeouts: 0, search: None }
     }
 
     /// Sets the size that an ICMP message reported; ends a search.
-    pub fn learn(&mut self, size: u64) {
+    pub(crate) fn learn(&mut self, size: u64) {
         *self = PathMtu::new(size);
     }
 
     /// Notes a delivery at `now`.
-    pub fn on_progress(&mut self, now: Instant) {
+    pub(crate) fn on_progress(&mut self, now: Instant) {
         self.timeouts = 0;
         if let Some(search) = &mut self.search {
             search.not_before.get_or_insert(now);
@@ -66,7 +66,7 @@ impl PathMtu {
 
     /// Handles a retransmission timeout. `full` says that the segment was as large as `size`
     /// allows. Returns a smaller size to try, if this is a black hole.
-    pub fn on_timeout(&mut self, size: u64, full: bool) -> Option<u64> {
+    pub(crate) fn on_timeout(&mut self, size: u64, full: bool) -> Option<u64> {
         self.on_probe_lost(size);
         if !full {
             return None;
@@ -88,27 +88,27 @@ impl PathMtu {
     }
 
     /// Returns the size to probe for now, if any.
-    pub fn candidate(&self, now: Instant) -> Option<u64> {
+    pub(crate) fn candidate(&self, now: Instant) -> Option<u64> {
         let search = self.search.as_ref()?;
         let due = search.not_before.is_some_and(|at| at <= now);
         (due && search.probe_in_flight.is_none()).then_some(search.candidate)
     }
 
     /// Records that a probe leaves, with the stream's bytes from `start` to `end`.
-    pub fn on_probe_sent(&mut self, start: u64, end: u64) {
+    pub(crate) fn on_probe_sent(&mut self, start: u64, end: u64) {
         if let Some(search) = &mut self.search {
             search.probe_in_flight = Some((start, end));
         }
     }
 
     /// Returns the probe in flight.
-    pub fn probe_in_flight(&self) -> Option<(u64, u64)> {
+    pub(crate) fn probe_in_flight(&self) -> Option<(u64, u64)> {
         self.search.as_ref()?.probe_in_flight
     }
 
     /// Processes the acknowledgment of everything below `una`, while segments of `size` are sent.
     /// Returns a larger size if a probe arrived.
-    pub fn on_acknowledged(&mut self, now: Instant, una: u64, size: u64) -> Option<u64> {
+    pub(crate) fn on_acknowledged(&mut self, now: Instant, una: u64, size: u64) -> Option<u64> {
         let search = self.search.as_mut()?;
         if search.probe_in_flight.is_none_or(|(_, end)| una < end) {
             return None;
@@ -125,7 +125,7 @@ impl PathMtu {
 
     /// Processes the loss of the probe in flight, if there is one, while segments of `size` are
     /// sent.
-    pub fn on_probe_lost(&mut self, size: u64) {
+    pub(crate) fn on_probe_lost(&mut self, size: u64) {
         let ceiling = self.ceiling;
         let Some(search) = &mut self.search else { return };
         if search.probe_in_flight.take().is_none() {

@@ -17,13 +17,13 @@ pub(super) struct Prr {
 impl Prr {
     /// Starts a recovery with `flight_size` bytes outstanding. The fast retransmit may send
     /// `allowance` bytes at once.
-    pub fn new(flight_size: u64, allowance: u64) -> Self {
+    pub(crate) fn new(flight_size: u64, allowance: u64) -> Self {
         Prr { flight_size: flight_size.max(1), delivered: 0, sent: 0, allowance }
     }
 
     /// Processes an ACK that delivered `bytes`; it is `safe` if it advanced SND.UNA and reported no
     /// further loss.
-    pub fn on_ack(&mut self, bytes: u64, in_flight: u64, ssthresh: u64, mss: u64, safe: bool) {
+    pub(crate) fn on_ack(&mut self, bytes: u64, in_flight: u64, ssthresh: u64, mss: u64, safe: bool) {
         self.delivered += bytes;
         self.allowance = if in_flight > ssthresh {
             let share = u128::from(self.delivered) * u128::from(ssthresh);
@@ -41,13 +41,13 @@ impl Prr {
     }
 
     /// Records that `bytes` were sent.
-    pub fn on_sent(&mut self, bytes: u64) {
+    pub(crate) fn on_sent(&mut self, bytes: u64) {
         self.sent += bytes;
         self.allowance = self.allowance.saturating_sub(bytes);
     }
 
     /// Returns the bytes that may be sent before the next ACK.
-    pub fn allowance(&self) -> u64 {
+    pub(crate) fn allowance(&self) -> u64 {
         self.allowance
     }
 }

@@ -76,7 +76,7 @@ impl Default for Rack {
 impl Rack {
     /// Processes the delivery of `record` (steps 2 and 3). Returns whether it arrived after a
     /// record sent later.
-    pub fn on_delivered(
+    pub(crate) fn on_delivered(
         &mut self,
         now: Instant,
         record: &Record,
@@ -115,14 +115,14 @@ impl Rack {
     /// on was, the delivery is more likely that of an earlier transmission, for which SACK had no
     /// room. Counted as that of the last one, it would mark everything lost that was sent between
     /// the two.
-    pub fn weigh(&mut self, unreported: u64, mss: u64) {
+    pub(crate) fn weigh(&mut self, unreported: u64, mss: u64) {
         if let Some(claim) = self.claim.take().filter(|claim| claim.nxt <= unreported + DUP_THRESH * mss) {
             self.note_newest(claim.order, claim.rtt);
         }
     }
 
     /// Widens the window after a D-SACK reported a needless retransmission (step 4).
-    pub fn on_dsack(&mut self, una: u64, nxt: u64) {
+    pub(crate) fn on_dsack(&mut self, una: u64, nxt: u64) {
         if self.dsack_round.is_some_and(|round| una >= round) {
             self.dsack_round = None;
         }
@@ -135,12 +135,12 @@ impl Rack {
     }
 
     /// Returns whether the path has reordered segments.
-    pub fn has_seen_reordering(&self) -> bool {
+    pub(crate) fn has_seen_reordering(&self) -> bool {
         self.reordering_seen
     }
 
     /// Counts a recovery's end towards shrinking the window (step 4).
-    pub fn on_recovery_end(&mut self) {
+    pub(crate) fn on_recovery_end(&mut self) {
         self.persist = self.persist.saturating_sub(1);
         if self.persist == 0 {
             self.multiplier = 1;
@@ -148,7 +148,7 @@ impl Rack {
     }
 
     /// Returns the reordering window (step 4).
-    pub fn window(&self, conditions: Conditions) -> Duration {
+    pub(crate) fn window(&self, conditions: Conditions) -> Duration {
         let Conditions { min_rtt, smoothed, in_recovery, sacked, mss } = conditions;
         if !self.reordering_seen && (in_recovery || sacked >= DUP_THRESH * mss) {
             return Duration::ZERO;
@@ -158,7 +158,7 @@ impl Rack {
 
     /// Returns the time at which `record` counts as lost (step 5); `None` while nothing sent after
     /// it has arrived.
-    pub fn deadline(&self, record: &Record, window: Duration) -> Option<Instant> {
+    pub(crate) fn deadline(&self, record: &Record, window: Duration) -> Option<Instant> {
         let newest = self.newest?;
         (record.order() <= newest).then(|| record.sent + self.rtt + window)
     }

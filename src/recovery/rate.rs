@@ -46,18 +46,18 @@ pub(super) struct RateEstimator {
 
 impl RateEstimator {
     /// Returns the bytes delivered so far.
-    pub fn delivered(&self) -> u64 {
+    pub(crate) fn delivered(&self) -> u64 {
         self.delivered
     }
 
     /// Starts a flight: the idle time before must not count.
-    pub fn start(&mut self, now: Instant) {
+    pub(crate) fn start(&mut self, now: Instant) {
         self.delivered_at = now;
         self.first_sent = now;
     }
 
     /// Returns the snapshot that a record sent now must store.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             delivered: self.delivered,
             delivered_at: self.delivered_at,
@@ -67,12 +67,12 @@ impl RateEstimator {
     }
 
     /// Notes that the window has room and there is nothing to send.
-    pub fn application_limited(&mut self, in_flight: u64) {
+    pub(crate) fn application_limited(&mut self, in_flight: u64) {
         self.limited_until = (self.delivered + in_flight).max(1);
     }
 
     /// Adds a delivered record to the sample of this batch.
-    pub fn on_delivered(&mut self, now: Instant, record: &Record) {
+    pub(crate) fn on_delivered(&mut self, now: Instant, record: &Record) {
         self.delivered += record.len();
         self.delivered_at = now;
         let candidate = (record.snapshot.delivered, record.sent);
@@ -82,7 +82,7 @@ impl RateEstimator {
     }
 
     /// Returns the sample of a batch of ACKs, if the batch delivered anything.
-    pub fn sample(&mut self, min_rtt: Option<Duration>) -> Option<RateSample> {
+    pub(crate) fn sample(&mut self, min_rtt: Option<Duration>) -> Option<RateSample> {
         if self.limited_until > 0 && self.delivered > self.limited_until {
             self.limited_until = 0;
         }

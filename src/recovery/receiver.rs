@@ -29,7 +29,7 @@ use sack_report::SackReport;
 use space::ReceiveSpace;
 use std::time::Duration;
 
-pub use space::is_acceptable;
+pub(crate) use space::is_acceptable;
 
 /// Maximum wait of an ACK for a response to ride on. A peer with Nagle's algorithm may wait for the
 /// ACK (RFC 9293, section 3.7.4); Linux delays ACKs by 40 ms and more, too costly for such a peer.
@@ -53,7 +53,7 @@ const BYTES_PER_PIECE: u64 = 512;
 const LEAST_PIECES: u64 = 64;
 
 /// Returns the window scale for a receive buffer of this many bytes (RFC 7323, section 2.2).
-pub fn window_shift(receive_buffer: usize) -> u8 {
+pub(crate) fn window_shift(receive_buffer: usize) -> u8 {
     (usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16).min(14) as u8
 }
 
@@ -105,7 +105,7 @@ pub(super) struct Receiver {
 
 impl Receiver {
     /// Returns a receiver that buffers at most `limit` bytes, taken from `pool`.
-    pub fn new(limit: usize, pool: &MemoryPool) -> Self {
+    pub(crate) fn new(limit: usize, pool: &MemoryPool) -> Self {
         Receiver {
             space: ReceiveSpace::default(),
             reassembly: Reassembly::default(),
@@ -130,17 +130,17 @@ impl Receiver {
     }
 
     /// Returns the window field of our SYN, which is never scaled.
-    pub fn syn_window(&self) -> u16 {
+    pub(crate) fn syn_window(&self) -> u16 {
         u16::try_from(self.limit).unwrap_or(u16::MAX)
     }
 
     /// Returns the shift that our SYN offers.
-    pub fn offered_shift(&self) -> u8 {
+    pub(crate) fn offered_shift(&self) -> u8 {
         window_shift(self.limit as usize)
     }
 
     /// Starts the sequence space at the peer's SYN.
-    pub fn synchronize(&mut self, irs: SeqNumber) {
+    pub(crate) fn synchronize(&mut self, irs: SeqNumber) {
         self.space = ReceiveSpace::new(irs);
         self.edge = self.space.nxt + u64::from(self.syn_window());
         self.announced_edge = self.edge;
@@ -148,63 +148,63 @@ impl Receiver {
     }
 
     /// Records that our SYN-ACK acknowledged the peer's SYN.
-    pub fn on_syn_acknowledged(&mut self) {
+    pub(crate) fn on_syn_acknowledged(&mut self) {
         self.acknowledged = self.space.nxt;
     }
 
     /// Establishes the connection: our window field is scaled by `shift` from now on.
-    pub fn establish(&mut self, shift: u8) {
+    pub(crate) fn establish(&mut self, shift: u8) {
         self.shift = shift;
     }
 
     /// Returns the peer's timestamp to echo.
-    pub fn timestamp(&self) -> u32 {
+    pub(crate) fn timestamp(&self) -> u32 {
         self.recent.value()
     }
 
     /// Records the timestamp of a segment that begins at or before the last ACK sent (RFC 7323,
     /// section 4.3).
-    pub fn note_timestamp(&mut self, now: Instant, value: u32) {
+    pub(crate) fn note_timestamp(&mut self, now: Instant, value: u32) {
         self.recent.note(now, value);
     }
 
     /// Returns whether a timestamp belongs to an old duplicate (RFC 7323, section 5.3).
-    pub fn is_old_timestamp(&self, now: Instant, value: u32) -> bool {
+    pub(crate) fn is_old_timestamp(&self, now: Instant, value: u32) -> bool {
         self.recent.is_old(now, value)
     }
 
     /// Returns RCV.NXT.
-    pub fn expected(&self) -> SeqNumber {
+    pub(crate) fn expected(&self) -> SeqNumber {
         self.space.seq(self.space.nxt)
     }
 
     /// Returns whether the peer's FIN has arrived in order.
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.space.is_finished()
     }
 
     /// Returns whether `seq` is at or before the last acknowledgment sent (RFC 7323's
     /// Last.ACK.sent).
-    pub fn was_acknowledged(&self, seq: SeqNumber) -> bool {
+    pub(crate) fn was_acknowledged(&self, seq: SeqNumber) -> bool {
         self.space.distance(seq) <= self.acknowledged as i64 - self.space.nxt as i64
     }
 
     /// Returns whether `seq` is RCV.NXT or the last acknowledgment sent. A peer without a
     /// connection resets at the latter (RFC 5961, section 3.2).
-    pub fn is_expected(&self, seq: SeqNumber) -> bool {
+    pub(crate) fn is_expected(&self, seq: SeqNumber) -> bool {
         let distance = self.space.distance(seq);
         distance == 0 || self.acknowledged > 0 && distance == self.acknowledged as i64 - self.space.nxt as i64
     }
 
     /// Returns whether a segment of no length at `seq` is acceptable (RFC 9293, section 3.10.7.4,
     /// first check).
-    pub fn admits(&self, seq: SeqNumber) -> bool {
+    pub(crate) fn admits(&self, seq: SeqNumber) -> bool {
         self.admits_segment(seq, 0)
     }
 
     /// Returns whether a segment at `seq` of `len` sequence numbers is acceptable (RFC 9293,
     /// section 3.10.7.4, first check).
-    pub fn admits_segment(&self, seq: SeqNumber, len: u64) -> bool {
+    pub(crate) fn admits_segment(&self, seq: SeqNumber, len: u64) -> bool {
         is_acceptable(self.space.distance(seq), len, self.window())
     }
 
@@ -214,14 +214,14 @@ impl Receiver {
     /// which a part was lost (Linux's tcp_sequence(), net/ipv4/tcp_input.c), or at most as far
     /// before the window as a late segment of an honest peer (RFC 9293, section 3.10.7.4, first
     /// check).
-    pub fn is_near(&self, seq: SeqNumber) -> bool {
+    pub(crate) fn is_near(&self, seq: SeqNumber) -> bool {
         let behind = i64::try_from(self.limit).unwrap_or(i64::MAX).max(1 << 16);
         (-behind..=self.window() as i64).contains(&self.space.distance(seq))
     }
 
     /// Returns whether `seq` is that of a keep-alive or of a window probe without data, which
     /// require an ACK.
-    pub fn is_probe(&self, seq: SeqNumber) -> bool {
+    pub(crate) fn is_probe(&self, seq: SeqNumber) -> bool {
         self.space.distance(seq) == -1
     }
 
@@ -231,7 +231,7 @@ impl Receiver {
 
     /// Returns whether a payload of `len` bytes at `seq` is in order, fits into the window, and is
     /// large enough to read in place.
-    pub fn is_worth_offering(&self, seq: SeqNumber, len: usize) -> bool {
+    pub(crate) fn is_worth_offering(&self, seq: SeqNumber, len: usize) -> bool {
         let known_end = self.space.fin.unwrap_or(u64::MAX);
         let room = self.window().min(known_end.saturating_sub(self.space.nxt));
         len >= WORTH_OFFERING && self.space.distance(seq) == 0 && len as u64 <= room
@@ -241,7 +241,7 @@ impl Receiver {
     /// 3.10.7.4). `segment` is the payload of a full segment, in bytes. The user has read the first
     /// `taken` bytes of the payload; more than 0 only if [`Receiver::is_worth_offering`] and
     /// nothing before it is unread.
-    pub fn on_segment(
+    pub(crate) fn on_segment(
         &mut self,
         now: Instant,
         seq: SeqNumber,
@@ -321,14 +321,14 @@ impl Receiver {
     }
 
     /// Returns the SACK blocks for a dropped segment at `seq` of `len` sequence numbers.
-    pub fn refuse(&mut self, seq: SeqNumber, len: u64) -> SackBlocks {
+    pub(crate) fn refuse(&mut self, seq: SeqNumber, len: u64) -> SackBlocks {
         let start = self.space.distance(seq);
         self.note_duplicate(start, start.saturating_add_unsigned(len));
         self.report(None)
     }
 
     /// Returns the SACK blocks of another ACK, if the last segment requires one.
-    pub fn further_report(&mut self) -> Option<SackBlocks> {
+    pub(crate) fn further_report(&mut self) -> Option<SackBlocks> {
         self.report.has_duplicate().then(|| self.report(None))
     }
 
@@ -397,12 +397,12 @@ impl Receiver {
     }
 
     /// Sets whether a user has accepted the connection.
-    pub fn set_accepted(&mut self, accepted: bool) {
+    pub(crate) fn set_accepted(&mut self, accepted: bool) {
         self.accepted = accepted;
     }
 
     /// Frees memory that is allocated and unused.
-    pub fn reclaim(&mut self) {
+    pub(crate) fn reclaim(&mut self) {
         if self.readable() == 0 {
             self.ring.release(self.space.data_end());
         }
@@ -418,7 +418,7 @@ impl Receiver {
     }
 
     /// Returns the bytes that can be read.
-    pub fn readable(&self) -> usize {
+    pub(crate) fn readable(&self) -> usize {
         self.space.data_end().saturating_sub(self.read) as usize
     }
 
@@ -427,7 +427,7 @@ impl Receiver {
     ///
     /// # Errors
     /// Fails when `drain` does.
-    pub fn read<E>(
+    pub(crate) fn read<E>(
         &mut self,
         limit: usize,
         drain: impl FnOnce(&[u8]) -> Result<usize, E>,
@@ -462,7 +462,7 @@ impl Receiver {
     }
 
     /// Returns acknowledgment and window field of a segment that leaves now.
-    pub fn advertise(&mut self, segment: u64) -> (SeqNumber, u16) {
+    pub(crate) fn advertise(&mut self, segment: u64) -> (SeqNumber, u16) {
         let window = self.right_edge(segment).saturating_sub(self.space.nxt) >> self.shift;
         let window = u16::try_from(window).unwrap_or(u16::MAX);
         self.repeats = if self.acknowledged == self.space.nxt { self.repeats.saturating_add(1) } else { 0 };
@@ -477,26 +477,26 @@ impl Receiver {
     }
 
     /// Returns how many consecutive ACKs repeated the acknowledgment of the one before.
-    pub fn repeats(&self) -> u32 {
+    pub(crate) fn repeats(&self) -> u32 {
         self.repeats
     }
 
     /// Records that user data leaves.
-    pub fn on_data_sent(&mut self, now: Instant) {
+    pub(crate) fn on_data_sent(&mut self, now: Instant) {
         if self.last_data_at.is_some_and(|at| now.since(at) <= ACK_DELAY) {
             self.interactive = true;
         }
     }
 
     /// Records that an ACK leaves without data to ride on.
-    pub fn on_ack_sent(&mut self) {
+    pub(crate) fn on_ack_sent(&mut self) {
         if self.ack_deadline.is_some() {
             self.interactive = false;
         }
     }
 
     /// Returns the time at which an ACK must leave, if one is due; [`Instant::ZERO`] for at once.
-    pub fn ack_at(&self, segment: u64) -> Option<Instant> {
+    pub(crate) fn ack_at(&self, segment: u64) -> Option<Instant> {
         if self.acknowledged != self.space.nxt {
             return self.space.is_synchronized().then(|| self.ack_deadline.unwrap_or(Instant::ZERO));
         }

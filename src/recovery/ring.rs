@@ -20,13 +20,13 @@ impl Default for Ring {
 
 impl Ring {
     /// Returns the size of the ring, in bytes.
-    pub fn capacity(&self) -> u64 {
+    pub(crate) fn capacity(&self) -> u64 {
         self.bytes.len() as u64
     }
 
     /// Grows to `capacity` bytes; keeps the bytes from `start` to `end`. The kernel allocates new
     /// pages on first use.
-    pub fn grow(&mut self, capacity: u64, start: u64, end: u64) {
+    pub(crate) fn grow(&mut self, capacity: u64, start: u64, end: u64) {
         if capacity <= self.capacity() {
             return;
         }
@@ -39,7 +39,7 @@ impl Ring {
 
     /// Copies `bytes` to offset `at`, while the bytes from `start` on are in use; drops bytes
     /// without room.
-    pub fn put(&mut self, start: u64, mut at: u64, mut bytes: &[u8]) {
+    pub(crate) fn put(&mut self, start: u64, mut at: u64, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let room = self.vacant(start, at);
             let len = bytes.len().min(room.len());
@@ -54,18 +54,18 @@ impl Ring {
     }
 
     /// Empties the ring; offset `at` is next, and lies at the front, where the CPU's cache is warm.
-    pub fn restart(&mut self, at: u64) {
+    pub(crate) fn restart(&mut self, at: u64) {
         self.base = at;
     }
 
     /// Empties the ring and frees its memory; offset `at` is next.
-    pub fn release(&mut self, at: u64) {
+    pub(crate) fn release(&mut self, at: u64) {
         *self = Ring { bytes: Box::default(), base: at };
     }
 
     /// Returns the contiguous free room from offset `end` on, while the bytes from `start` on are
     /// in use.
-    pub fn vacant(&mut self, start: u64, end: u64) -> &mut [u8] {
+    pub(crate) fn vacant(&mut self, start: u64, end: u64) -> &mut [u8] {
         let free = self.capacity().saturating_sub(end - start) as usize;
         let position = self.position(end);
         let len = free.min(self.bytes.len() - position);
@@ -73,7 +73,7 @@ impl Ring {
     }
 
     /// Returns the bytes from `start` to `end`, in two pieces where they cross the ring's end.
-    pub fn slices(&self, start: u64, end: u64) -> (&[u8], &[u8]) {
+    pub(crate) fn slices(&self, start: u64, end: u64) -> (&[u8], &[u8]) {
         let len = end.saturating_sub(start).min(self.capacity()) as usize;
         let (front, tail) = self.bytes.split_at(self.position(start));
         if len <= tail.len() { (&tail[..len], &[]) } else { (tail, &front[..len - tail.len()]) }

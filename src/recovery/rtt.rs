@@ -26,13 +26,13 @@ pub(super) struct RttEstimator {
 
 impl RttEstimator {
     /// Returns an estimator whose timeout exceeds the smoothed round trip by `margin` at least.
-    pub fn new(margin: Duration) -> RttEstimator {
+    pub(crate) fn new(margin: Duration) -> RttEstimator {
         RttEstimator { margin, ..RttEstimator::default() }
     }
 
     /// Adds the longest and the shortest round trip of one batch of ACKs, without those of
     /// retransmissions (Karn's algorithm, RFC 6298, section 3).
-    pub fn sample(&mut self, now: Instant, longest: Duration, shortest: Duration) {
+    pub(crate) fn sample(&mut self, now: Instant, longest: Duration, shortest: Duration) {
         match self.smoothed {
             None => {
                 self.smoothed = Some(longest);
@@ -52,34 +52,34 @@ impl RttEstimator {
     }
 
     /// Returns the smoothed round-trip time, once one was measured.
-    pub fn smoothed(&self) -> Option<Duration> {
+    pub(crate) fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
 
     /// Returns the shortest recent round trip, once one was measured.
-    pub fn minimum(&self) -> Option<Duration> {
+    pub(crate) fn minimum(&self) -> Option<Duration> {
         self.minimum.map(|(minimum, _)| minimum)
     }
 
     /// Returns the retransmission timeout, with backoff.
-    pub fn rto(&self) -> Duration {
+    pub(crate) fn rto(&self) -> Duration {
         let base =
             self.smoothed.map_or(INITIAL_RTO, |smoothed| smoothed + (self.variance * 4).max(self.margin));
         base.saturating_mul(1 << self.backoff.min(10)).min(MAX_RTO)
     }
 
     /// Doubles the timeout (RFC 6298, section 5.5).
-    pub fn back_off(&mut self) {
+    pub(crate) fn back_off(&mut self) {
         self.backoff += 1;
     }
 
     /// Returns the timeouts since new data was last acknowledged.
-    pub fn timeouts(&self) -> u32 {
+    pub(crate) fn timeouts(&self) -> u32 {
         self.backoff
     }
 
     /// Resets the backoff when new data is acknowledged (RFC 6298, section 5.7).
-    pub fn reset_backoff(&mut self) {
+    pub(crate) fn reset_backoff(&mut self) {
         self.backoff = 0;
     }
 }

@@ -53,13 +53,13 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.end - self.start
     }
 
     /// Returns the order of transmission, by time and then by sequence (RFC 8985, section 6.2, step
     /// 2).
-    pub fn order(&self) -> (Instant, u64) {
+    pub(crate) fn order(&self) -> (Instant, u64) {
         (self.sent, self.end)
     }
 }
@@ -99,7 +99,7 @@ pub(super) struct Scoreboard {
 
 impl Scoreboard {
     /// Returns an empty scoreboard; the first byte will be `start`.
-    pub fn new(start: u64) -> Self {
+    pub(crate) fn new(start: u64) -> Self {
         Scoreboard {
             records: VecDeque::with_capacity(LEAST_CUT_RECORDS),
             highest_delivered: start,
@@ -110,18 +110,18 @@ impl Scoreboard {
     }
 
     /// Returns the number of records.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.records.len()
     }
 
     /// Limits splitting by SACK to this many records, within fixed bounds.
-    pub fn limit_cuts(&mut self, records: u64) {
+    pub(crate) fn limit_cuts(&mut self, records: u64) {
         let records = usize::try_from(records).unwrap_or(usize::MAX);
         self.cut_limit = records.clamp(LEAST_CUT_RECORDS, MAX_CUT_RECORDS);
     }
 
     /// Frees the memory of removed records.
-    pub fn reclaim(&mut self) {
+    pub(crate) fn reclaim(&mut self) {
         if self.records.is_empty() {
             self.records.shrink_to(LEAST_CUT_RECORDS);
             self.resent.shrink_to(0);
@@ -129,47 +129,47 @@ impl Scoreboard {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
     /// Returns the bytes believed to be in the network (RFC 6675's pipe).
-    pub fn in_flight(&self) -> u64 {
+    pub(crate) fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
     /// Returns the bytes marked lost and not retransmitted yet.
-    pub fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.lost
     }
 
     /// Returns the bytes that SACK reported and the peer has not acknowledged.
-    pub fn sacked(&self) -> u64 {
+    pub(crate) fn sacked(&self) -> u64 {
         self.sacked
     }
 
     /// Returns the offset from which on everything was sent once and no ACK reported anything.
-    pub fn unreported_from(&self) -> u64 {
+    pub(crate) fn unreported_from(&self) -> u64 {
         self.fresh.max(self.highest_delivered)
     }
 
-    pub fn front(&self) -> Option<&Record> {
+    pub(crate) fn front(&self) -> Option<&Record> {
         self.records.front()
     }
 
-    pub fn get(&self, index: usize) -> Option<&Record> {
+    pub(crate) fn get(&self, index: usize) -> Option<&Record> {
         self.records.get(index)
     }
 
     /// Adds new data as sent.
-    pub fn push(&mut self, record: Record) {
+    pub(crate) fn push(&mut self, record: Record) {
         self.in_flight += record.len();
         self.records.push_back(record);
     }
 
     /// Removes everything below `ack`, which has arrived. Calls `delivered` for parts that were not
     /// SACKed before.
-    pub fn acknowledge(&mut self, ack: u64, mut delivered: impl FnMut(&Record, u64)) {
+    pub(crate) fn acknowledge(&mut self, ack: u64, mut delivered: impl FnMut(&Record, u64)) {
         while let Some(front) = self.records.front_mut() {
             if front.start >= ack {
                 break;
@@ -207,7 +207,12 @@ impl Scoreboard {
     /// The blocks lie between SND.UNA and SND.NXT; full segments carry `mss` bytes. With more
     /// records than segments need, parts of records stay unmarked (RFC 2018 lets a sender ignore
     /// SACK).
-    pub fn sack(&mut self, blocks: &mut [(u64, u64)], mss: u64, mut delivered: impl FnMut(&Record, u64)) {
+    pub(crate) fn sack(
+        &mut self,
+        blocks: &mut [(u64, u64)],
+        mss: u64,
+        mut delivered: impl FnMut(&Record, u64),
+    ) {
         let segments = (self.in_flight + self.lost + self.sacked) / mss.max(1);
         let most = self.cut_limit.max(2 * segments as usize);
         blocks.sort_unstable();
@@ -296,7 +301,7 @@ impl Scoreboard {
     }
 
     /// Splits record `index` in two at offset `at`, which lies inside it.
-    pub fn split(&mut self, index: usize, at: u64) {
+    pub(crate) fn split(&mut self, index: usize, at: u64) {
         let Some(left) = self.records.get_mut(index) else { return };
         if at <= left.start || at >= left.end {
             return;
@@ -312,7 +317,7 @@ impl Scoreboard {
 
     /// Marks data in flight lost, in the order of transmission, as far as `is_lost` returns true
     /// (RFC 8985, section 6.2, step 5). Returns the bytes marked, and the first record not lost.
-    pub fn detect_losses(&mut self, is_lost: impl Fn(&Record) -> bool) -> (u64, Option<Record>) {
+    pub(crate) fn detect_losses(&mut self, is_lost: impl Fn(&Record) -> bool) -> (u64, Option<Record>) {
         let before = self.lost;
         let mut spared: Option<Record> = None;
 
@@ -368,7 +373,7 @@ impl Scoreboard {
 
     /// Marks everything in flight lost after a timeout (RFC 6298, section 5). Returns the bytes
     /// marked.
-    pub fn mark_in_flight_lost(&mut self) -> u64 {
+    pub(crate) fn mark_in_flight_lost(&mut self) -> u64 {
         let before = self.lost;
         for index in 0..self.records.len() {
             if self.records.get(index).is_some_and(|record| record.state == State::InFlight) {
@@ -381,7 +386,7 @@ impl Scoreboard {
     }
 
     /// Marks lost data that was not retransmitted yet as in flight again: the timeout was spurious.
-    pub fn unmark_lost(&mut self) {
+    pub(crate) fn unmark_lost(&mut self) {
         self.in_flight += std::mem::take(&mut self.lost);
         self.lost_starts.clear();
         self.resent.clear();
@@ -399,7 +404,7 @@ impl Scoreboard {
 
     /// Marks records in flight lost that are longer than `len`: their segments are too large.
     /// Returns the bytes marked.
-    pub fn mark_longer_lost(&mut self, len: u64) -> u64 {
+    pub(crate) fn mark_longer_lost(&mut self, len: u64) -> u64 {
         let before = self.lost;
         for index in 0..self.records.len() {
             if self.records.get(index).is_some_and(|r| r.state == State::InFlight && r.len() > len) {
@@ -411,7 +416,7 @@ impl Scoreboard {
 
     /// Marks at most `len` bytes at the front lost, if they are in flight (for peers without SACK).
     /// Returns the bytes marked.
-    pub fn mark_front_lost(&mut self, len: u64) -> u64 {
+    pub(crate) fn mark_front_lost(&mut self, len: u64) -> u64 {
         let Some(front) = self.records.front().copied().filter(|r| r.state == State::InFlight) else {
             return 0;
         };
@@ -421,7 +426,7 @@ impl Scoreboard {
     }
 
     /// Forgets all SACK information (RFC 2018, section 8: the receiver may discard SACKed data).
-    pub fn forget_sacks(&mut self) {
+    pub(crate) fn forget_sacks(&mut self) {
         for index in 0..self.records.len() {
             if self.records.get(index).is_some_and(|record| record.state == State::Sacked) {
                 self.mark_lost(index);
@@ -432,7 +437,7 @@ impl Scoreboard {
     }
 
     /// Returns the index of the lost record with the lowest sequence number.
-    pub fn first_lost(&mut self) -> Option<usize> {
+    pub(crate) fn first_lost(&mut self) -> Option<usize> {
         while let Some(&Reverse(start)) = self.lost_starts.peek() {
             let index = self.records.partition_point(|record| record.end <= start);
             if self.records.get(index).is_some_and(|r| r.start == start && r.state == State::Lost) {
@@ -444,12 +449,12 @@ impl Scoreboard {
     }
 
     /// Returns the index of the record in flight with the highest sequence number.
-    pub fn last_in_flight(&self) -> Option<usize> {
+    pub(crate) fn last_in_flight(&self) -> Option<usize> {
         self.records.iter().rposition(|record| record.state == State::InFlight)
     }
 
     /// Records that record `index` was retransmitted.
-    pub fn resend(&mut self, index: usize, now: Instant, nxt: u64, snapshot: Snapshot) {
+    pub(crate) fn resend(&mut self, index: usize, now: Instant, nxt: u64, snapshot: Snapshot) {
         let Some(record) = self.records.get_mut(index) else { return };
         if record.state == State::Lost {
             self.lost -= record.len();
@@ -466,7 +471,7 @@ impl Scoreboard {
 
     /// Merges lost records that follow record `index`, up to `most` bytes: the content of one
     /// super-frame. Returns the end.
-    pub fn merge_lost(&mut self, index: usize, most: u64) -> u64 {
+    pub(crate) fn merge_lost(&mut self, index: usize, most: u64) -> u64 {
         while let (Some(record), Some(next)) = (self.records.get(index), self.records.get(index + 1)) {
             if next.state != State::Lost || record.len() >= most {
                 break;

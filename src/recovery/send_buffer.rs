@@ -29,14 +29,14 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         let limit = limit as u64;
         Budget { wanted: limit.min(INITIAL), limit }
     }
 
     /// Records that the path delivers `rate` bytes a second and has a round trip of `rtt`, without
     /// queues.
-    pub fn note(&mut self, rate: u64, rtt: Duration, in_recovery: bool) {
+    pub(crate) fn note(&mut self, rate: u64, rtt: Duration, in_recovery: bool) {
         let product = u128::from(rate) * rtt.as_nanos() / 1_000_000_000;
         let products = if in_recovery { PRODUCTS_IN_RECOVERY } else { PRODUCTS };
         self.want(u64::try_from(product).unwrap_or(u64::MAX).saturating_mul(products));
@@ -44,7 +44,7 @@ impl Budget {
 
     /// Records how many bytes the peer has SACKed. If a retransmission is lost, too, only new data
     /// behind it reveals that early, so there must be room for it (RFC 8985, section 6.2).
-    pub fn note_sacked(&mut self, bytes: u64) {
+    pub(crate) fn note_sacked(&mut self, bytes: u64) {
         self.want(bytes.saturating_mul(2).saturating_add(INITIAL));
     }
 
@@ -52,7 +52,7 @@ impl Budget {
         self.wanted = self.wanted.max(bytes).min(self.limit);
     }
 
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.wanted
     }
 
@@ -75,14 +75,14 @@ pub(super) struct SendBuffer {
 
 impl SendBuffer {
     /// Returns an empty buffer that grows up to `limit` bytes, taken from `pool`.
-    pub fn new(limit: usize, pool: &MemoryPool) -> SendBuffer {
+    pub(crate) fn new(limit: usize, pool: &MemoryPool) -> SendBuffer {
         SendBuffer { ring: Ring::default(), budget: Budget::new(limit), charge: pool.charge(), more: false }
     }
 }
 
 impl Sender {
     /// Returns the bytes that [`Sender::write`] accepts now.
-    pub fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         let free = self.buffer_size().saturating_sub(self.space.outstanding());
         if self.space.fin.is_none() { free as usize } else { 0 }
     }
@@ -96,14 +96,14 @@ impl Sender {
     }
 
     /// Charges the memory pool, and limits splitting by SACK to the memory left there.
-    pub fn charge_pool(&mut self) {
+    pub(crate) fn charge_pool(&mut self) {
         let record = scoreboard::RECORD_COST;
         self.buffer.charge.set(CONNECTION + self.buffer.ring.capacity() + self.board.len() as u64 * record);
         self.board.limit_cuts(self.buffer.charge.share() / record);
     }
 
     /// Frees memory that is allocated and unused.
-    pub fn reclaim(&mut self) {
+    pub(crate) fn reclaim(&mut self) {
         if self.space.outstanding() == 0 {
             self.buffer.ring.release(self.space.end);
         }
@@ -116,7 +116,7 @@ impl Sender {
     ///
     /// # Errors
     /// Fails when `fill` does.
-    pub fn write<E>(
+    pub(crate) fn write<E>(
         &mut self,
         limit: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,

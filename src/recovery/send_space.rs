@@ -31,31 +31,31 @@ pub(super) struct SendSpace {
 }
 
 impl SendSpace {
-    pub fn new(iss: SeqNumber) -> Self {
+    pub(crate) fn new(iss: SeqNumber) -> Self {
         SendSpace { iss, una: 1, nxt: 1, end: 1, edge: 1, ..SendSpace::default() }
     }
 
     /// Returns the sequence number of `offset`.
-    pub fn seq(&self, offset: u64) -> SeqNumber {
+    pub(crate) fn seq(&self, offset: u64) -> SeqNumber {
         self.iss + offset as u32
     }
 
     /// Returns the offset nearest to SND.UNA that `seq` can mean, at least zero.
-    pub fn offset(&self, seq: SeqNumber) -> u64 {
+    pub(crate) fn offset(&self, seq: SeqNumber) -> u64 {
         let distance = seq.distance_from(self.seq(self.una));
         self.una.saturating_add_signed(i64::from(distance))
     }
 
     /// Returns whether SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT (RFC 5961, section 5.2). An
     /// acknowledgment below our SYN is never acceptable, however far back the window reaches.
-    pub fn is_acceptable_ack(&self, ack: u64) -> bool {
+    pub(crate) fn is_acceptable_ack(&self, ack: u64) -> bool {
         (1..=self.nxt).contains(&ack) && ack + self.max_window.max(1 << 16) >= self.una
     }
 
     /// Applies the window of an acceptable ACK at or above SND.UNA, if it is newer than ours. A
     /// shut window counts at once, even if reordering leaves its age unclear: our own ACKs must
     /// stay inside it (Linux's tcp_may_update_window()). Returns whether the edge moved right.
-    pub fn update_window(&mut self, seq: SeqNumber, ack: u64, window: u16, advanced: bool) -> bool {
+    pub(crate) fn update_window(&mut self, seq: SeqNumber, ack: u64, window: u16, advanced: bool) -> bool {
         let newer = seq.is_after(self.wl1);
         let edge = ack + (u64::from(window) << self.shift);
         if !(advanced || newer || seq == self.wl1 && (edge > self.edge || window == 0)) {
@@ -70,7 +70,7 @@ impl SendSpace {
     }
 
     /// Sets the window from a SYN-ACK or from the ACK that completes the handshake.
-    pub fn set_window(&mut self, seq: SeqNumber, window: u16, bytes: u64) {
+    pub(crate) fn set_window(&mut self, seq: SeqNumber, window: u16, bytes: u64) {
         self.wl1 = seq;
         self.window = window;
         self.edge = self.una + bytes;
@@ -79,22 +79,22 @@ impl SendSpace {
 
     /// Returns a sequence number that the peer accepts for a segment without data: SND.NXT, unless
     /// its window has shrunk below (Linux's tcp_acceptable_seq()).
-    pub fn acceptable(&self) -> SeqNumber {
+    pub(crate) fn acceptable(&self) -> SeqNumber {
         self.seq(self.nxt.min(self.edge.max(self.una)))
     }
 
     /// Returns the bytes written and not acknowledged.
-    pub fn outstanding(&self) -> u64 {
+    pub(crate) fn outstanding(&self) -> u64 {
         self.end - self.una
     }
 
     /// Returns whether the peer has acknowledged our FIN, and so everything.
-    pub fn is_fin_acknowledged(&self) -> bool {
+    pub(crate) fn is_fin_acknowledged(&self) -> bool {
         self.fin.is_some_and(|fin| self.una > fin)
     }
 
     /// Returns the bytes that the window still admits.
-    pub fn usable_window(&self) -> u64 {
+    pub(crate) fn usable_window(&self) -> u64 {
         self.edge.saturating_sub(self.nxt)
     }
 }

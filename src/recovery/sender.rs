@@ -86,7 +86,7 @@ impl fmt::Debug for Sender {
 
 impl Sender {
     /// Returns the sender of a connection that is about to be opened.
-    pub fn new(config: Config, pool: &MemoryPool) -> Sender {
+    pub(crate) fn new(config: Config, pool: &MemoryPool) -> Sender {
         let link_mss = u64::from(config.link_mss);
         let mut sender = Sender {
             negotiated: None,
@@ -121,7 +121,7 @@ impl Sender {
     }
 
     /// Resets to this initial sequence number and, where the SYN has one, this timestamp.
-    pub fn synchronize(&mut self, now: Instant, iss: SeqNumber, timestamp: Option<u32>) {
+    pub(crate) fn synchronize(&mut self, now: Instant, iss: SeqNumber, timestamp: Option<u32>) {
         self.space = SendSpace::new(iss);
         self.board = Scoreboard::new(self.space.una);
         if let Some(value) = timestamp {
@@ -130,7 +130,7 @@ impl Sender {
     }
 
     /// Applies the negotiated of both SYNs.
-    pub fn agree(&mut self, negotiated: Negotiated) {
+    pub(crate) fn agree(&mut self, negotiated: Negotiated) {
         self.negotiated = Some(negotiated);
         self.sack = negotiated.sack;
         self.use_timestamps = negotiated.timestamps;
@@ -138,7 +138,7 @@ impl Sender {
 
     /// Starts sending data. `segment` acknowledges our SYN and carries the peer's window, scaled by
     /// `shift`. `rtt` is the round trip of the handshake, if it measures one.
-    pub fn establish(
+    pub(crate) fn establish(
         &mut self,
         now: Instant,
         segment: &Segment,
@@ -161,7 +161,7 @@ impl Sender {
     }
 
     /// Returns counters and estimates.
-    pub fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         Stats {
             smoothed_rtt: self.rtt.smoothed(),
             min_rtt: self.rtt.minimum(),
@@ -177,7 +177,7 @@ impl Sender {
     }
 
     /// Changes the size of segments to that of a path for `link_mss`.
-    pub fn resize_segments(&mut self, now: Instant, link_mss: u64) {
+    pub(crate) fn resize_segments(&mut self, now: Instant, link_mss: u64) {
         let before = self.mss;
         self.link_mss = link_mss;
         let Some(negotiated) = self.negotiated else {
@@ -195,7 +195,7 @@ impl Sender {
 
     /// Returns the bytes in flight. Without SACK, each duplicate ACK stands for a segment that has
     /// left the network (RFC 6582).
-    pub fn in_flight(&self) -> u64 {
+    pub(crate) fn in_flight(&self) -> u64 {
         self.board.in_flight().saturating_sub(self.duplicate_acks * self.mss)
     }
 }

@@ -40,7 +40,7 @@ pub(super) enum ProbeOutcome {
 
 impl TailProbe {
     /// Returns the outcome of the probe after an ACK up to `una`.
-    pub fn outcome(&self, una: u64, dsack: bool, duplicate: bool) -> ProbeOutcome {
+    pub(crate) fn outcome(&self, una: u64, dsack: bool, duplicate: bool) -> ProbeOutcome {
         if una < self.end {
             ProbeOutcome::Pending
         } else if !self.retransmission || dsack {

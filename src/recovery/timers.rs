@@ -25,18 +25,18 @@ pub(super) struct Persist {
 
 impl Persist {
     /// Stops the timer and its backoff.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         *self = Persist::default();
     }
 
     /// Returns whether the timer runs.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.at.is_some()
     }
 
     /// Starts the timer unless it runs. Returns whether it has expired, and restarts it then, with
     /// backoff.
-    pub fn poll(&mut self, now: Instant, rto: Duration) -> bool {
+    pub(crate) fn poll(&mut self, now: Instant, rto: Duration) -> bool {
         let expired = self.at.is_some_and(|at| at <= now);
         if expired {
             self.probes += 1;
@@ -60,23 +60,23 @@ pub(super) struct UserTimeout {
 
 impl UserTimeout {
     /// Records that a valid segment arrived.
-    pub fn on_segment_received(&mut self, now: Instant) {
+    pub(crate) fn on_segment_received(&mut self, now: Instant) {
         self.last_received = now;
         self.keep_alive = None;
     }
 
     /// Records a delivery.
-    pub fn on_progress(&mut self, now: Instant) {
+    pub(crate) fn on_progress(&mut self, now: Instant) {
         self.progress = now;
     }
 
     /// Records that the first byte of a flight was sent, or that the persist timer started.
-    pub fn on_wait(&mut self, now: Instant) {
+    pub(crate) fn on_wait(&mut self, now: Instant) {
         self.waiting_since = now;
     }
 
     /// Records that a keep-alive was sent.
-    pub fn on_keep_alive_sent(&mut self, now: Instant) {
+    pub(crate) fn on_keep_alive_sent(&mut self, now: Instant) {
         let first = self.keep_alive.map_or(now, |(first, _)| first);
         self.keep_alive = Some((first, now));
     }
@@ -105,7 +105,7 @@ pub(super) struct Timers {
 
 impl Timers {
     /// Starts the timers: the connection is established.
-    pub fn start(&mut self, now: Instant) {
+    pub(crate) fn start(&mut self, now: Instant) {
         self.rto_from = now;
         self.probe_from = now;
         self.user_timeout.on_segment_received(now);
@@ -140,12 +140,12 @@ impl Recovery {
 
     /// Returns whether two consecutive timeouts or window probes brought no response: the next hop
     /// may have changed.
-    pub fn is_stalled(&self, now: Instant) -> bool {
+    pub(crate) fn is_stalled(&self, now: Instant) -> bool {
         self.sender.is_stalled(now)
     }
 
     /// Retransmits unacknowledged data at once, after the next hop changed.
-    pub fn retry(&mut self, now: Instant) {
+    pub(crate) fn retry(&mut self, now: Instant) {
         self.sender.retry(now);
     }
 }

@@ -27,31 +27,31 @@ pub(super) struct RecentTimestamp(Option<(u32, Instant)>);
 
 impl TimestampClock {
     /// Starts the clock with `value` at `now`.
-    pub fn start(&mut self, now: Instant, value: u32) {
+    pub(crate) fn start(&mut self, now: Instant, value: u32) {
         self.origin = value;
         self.origin_at = now;
     }
 
     /// Returns TSval for a segment that leaves now.
-    pub fn value(&self, now: Instant) -> u32 {
+    pub(crate) fn value(&self, now: Instant) -> u32 {
         self.origin.wrapping_add(ticks(self.origin_at, now) as u32)
     }
 
     /// Returns whether our value `echo` was sent before `at`.
-    pub fn is_before(&self, echo: u32, at: Instant) -> bool {
+    pub(crate) fn is_before(&self, echo: u32, at: Instant) -> bool {
         is_older(echo, self.value(at))
     }
 }
 
 impl RecentTimestamp {
     /// Returns the value to echo.
-    pub fn value(&self) -> u32 {
+    pub(crate) fn value(&self) -> u32 {
         self.0.map_or(0, |(value, _)| value)
     }
 
     /// Records the value of a segment that begins at or before the last ACK sent (RFC 7323, section
     /// 4.3).
-    pub fn note(&mut self, now: Instant, value: u32) {
+    pub(crate) fn note(&mut self, now: Instant, value: u32) {
         if !self.is_old(now, value) {
             self.0 = Some((value, now));
         }
@@ -59,7 +59,7 @@ impl RecentTimestamp {
 
     /// Returns whether a value is older than TS.Recent, and so belongs to an old duplicate (RFC
     /// 7323, section 5.3, R1).
-    pub fn is_old(&self, now: Instant, value: u32) -> bool {
+    pub(crate) fn is_old(&self, now: Instant, value: u32) -> bool {
         self.0.is_some_and(|(recent, at)| is_older(value, recent) && ticks(at, now) < OUTDATED_TICKS)
     }
 }

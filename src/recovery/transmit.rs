@@ -32,7 +32,7 @@ impl WindowUsage {
 
     /// Returns whether the window limits the sender. In slow start, half of the window in flight
     /// suffices (tcp_is_cwnd_limited()).
-    pub fn is_limited(&self, slow_start: bool, window: u64) -> bool {
+    pub(crate) fn is_limited(&self, slow_start: bool, window: u64) -> bool {
         self.limited || slow_start && window < 2 * self.most_in_flight
     }
 }

@@ -27,18 +27,24 @@ struct Episode {
 
 impl SpuriousDetector {
     /// Starts a recovery. D-SACK may concern it even after its end, before the next one starts.
-    pub fn begin(&mut self, una: u64) {
+    pub(crate) fn begin(&mut self, una: u64) {
         self.episode = Some(Episode { start: una, first: None, unrefuted: 0, retransmitted: false });
     }
 
     /// Ends the detection: the recovery was undone.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.episode = None;
     }
 
     /// Records a retransmission of `bytes` from offset `start` with TSval `timestamp`. `repeated`
     /// means that these bytes were retransmitted before.
-    pub fn on_retransmission(&mut self, start: u64, bytes: u64, timestamp: Option<u32>, repeated: bool) {
+    pub(crate) fn on_retransmission(
+        &mut self,
+        start: u64,
+        bytes: u64,
+        timestamp: Option<u32>,
+        repeated: bool,
+    ) {
         let Some(episode) = &mut self.episode else { return };
         if !episode.retransmitted {
             episode.retransmitted = true;
@@ -49,7 +55,7 @@ impl SpuriousDetector {
 
     /// Processes a D-SACK of the bytes from `left` to `right`. Returns whether the whole recovery
     /// proves spurious.
-    pub fn on_dsack(&mut self, left: u64, right: u64) -> bool {
+    pub(crate) fn on_dsack(&mut self, left: u64, right: u64) -> bool {
         let Some(episode) = &mut self.episode else { return false };
         if left < episode.start || !episode.retransmitted {
             return false;
@@ -60,7 +66,7 @@ impl SpuriousDetector {
 
     /// Processes an ACK that advanced SND.UNA from `una` and echoes `echo`. Returns whether the
     /// recovery proves spurious.
-    pub fn on_advance(&self, una: u64, echo: Option<u32>) -> bool {
+    pub(crate) fn on_advance(&self, una: u64, echo: Option<u32>) -> bool {
         let first = self.episode.as_ref().and_then(|episode| episode.first);
         match (echo, first) {
             (Some(echo), Some((start, timestamp))) => start == una && is_older(echo, timestamp),

@@ -28,7 +28,7 @@ pub enum ReportPlace {
 
 impl ReportPlace {
     /// Reads the value of --json; `None` where it has none.
-    pub fn new(value: Option<&Path>) -> ReportPlace {
+    pub(crate) fn new(value: Option<&Path>) -> ReportPlace {
         let Some(path) = value else { return ReportPlace::Stderr };
         let digits = path.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         match digits.and_then(|text| text.parse().ok()) {
@@ -77,7 +77,7 @@ impl Destination {
     ///
     /// # Errors
     /// Those of opening it.
-    pub fn open(place: ReportPlace) -> Result<Destination, Failure> {
+    pub(crate) fn open(place: ReportPlace) -> Result<Destination, Failure> {
         let writer = match &place {
             ReportPlace::Stderr => Ok(None),
             ReportPlace::Stdout => Writer::output().map(Some),
@@ -90,12 +90,12 @@ impl Destination {
         }
     }
 
-    pub fn place(&self) -> &ReportPlace {
+    pub(crate) fn place(&self) -> &ReportPlace {
         &self.place
     }
 
     /// Writes an object with its frame. After an error nothing more is written.
-    pub fn write(&mut self, schema: Schema, body: &impl Serialize) {
+    pub(crate) fn write(&mut self, schema: Schema, body: &impl Serialize) {
         if self.error.is_none() {
             self.error = Framed::now(schema, body).line().and_then(|line| self.write_line(line)).err();
         }
@@ -113,7 +113,7 @@ impl Destination {
     ///
     /// # Errors
     /// The first error of writing.
-    pub fn finish(mut self) -> Result<(), Failure> {
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
         if self.place == ReportPlace::Stderr && self.error.is_none() {
             stderr::finish();
             self.error = (!stderr::is_delivered()).then(|| io::Error::other("it took not all of it"));

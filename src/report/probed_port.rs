@@ -41,7 +41,7 @@ pub(crate) struct ProbedPort {
 
 impl ProbedPort {
     /// Returns the result of a probe, whose answer came after `round_trip`.
-    pub fn new(
+    pub(crate) fn new(
         at: SocketAddr,
         protocol: Protocol,
         result: Result<(), &Error>,

@@ -15,17 +15,17 @@ pub(crate) struct Tried {
 
 impl Tried {
     /// Returns the record of the address that was connected to.
-    pub fn won(remote: SocketAddr) -> Tried {
+    pub(crate) fn won(remote: SocketAddr) -> Tried {
         Tried { remote, verdict: Some(Verdict::Done), error: None }
     }
 
     /// Returns the record of an address that could not be connected to.
-    pub fn failed(remote: SocketAddr, failure: &Failure) -> Tried {
+    pub(crate) fn failed(remote: SocketAddr, failure: &Failure) -> Tried {
         Tried { remote, verdict: Some(failure.verdict), error: Some(failure.message.clone()) }
     }
 
     /// Returns the record of an address that was not tried to the end.
-    pub fn undecided(remote: SocketAddr) -> Tried {
+    pub(crate) fn undecided(remote: SocketAddr) -> Tried {
         Tried { remote, verdict: None, error: None }
     }
 }

@@ -18,7 +18,7 @@ const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`Error::AddressInUse`], or those of the link.
-pub fn assume(engine: &mut Engine, assumed: LocalAddress) -> Result<(), Error> {
+pub(crate) fn assume(engine: &mut Engine, assumed: LocalAddress) -> Result<(), Error> {
     engine.stack.impersonate(assumed);
     for _ in 0..PROBES {
         with(engine, Impersonation::probe);
@@ -37,7 +37,7 @@ pub fn assume(engine: &mut Engine, assumed: LocalAddress) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::NoNeighbour`], or those of the link.
-pub fn resolve(engine: &mut Engine, address: IpAddr, wait: Duration) -> Result<MacAddr, Error> {
+pub(crate) fn resolve(engine: &mut Engine, address: IpAddr, wait: Duration) -> Result<MacAddr, Error> {
     let end = engine.reactor.now() + wait;
     while engine.reactor.now() < end {
         with(engine, |impersonation| impersonation.solicit(address));

@@ -19,13 +19,13 @@ use nix::{
 use std::{fmt, time::Duration};
 
 /// Time for a child to exit by itself after its connection, and again after SIGTERM.
-pub const GRACE: Duration = Duration::from_secs(1);
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 /// Interval of looking whether a group is empty, which no signal tells.
 const GROUP_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// By exit(2), with this status from 0 to 255.
     Status(i32),
     /// By a signal.
@@ -36,7 +36,7 @@ pub enum Exit {
 
 impl Exit {
     /// Returns the status that a shell reports: 128 + the number for a signal.
-    pub fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Exit::Status(status) => u8::try_from(status & 0xff).unwrap_or(u8::MAX),
             Exit::Signal(signal) => u8::try_from(128 + signal as i32).unwrap_or(u8::MAX),
@@ -57,7 +57,7 @@ impl fmt::Display for Exit {
 
 /// The end of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// How it ended.
     pub exit: Exit,
     /// netkat sent its group a signal.
@@ -92,7 +92,7 @@ struct Child {
 
 /// The children that count.
 #[derive(Debug)]
-pub struct Children {
+pub(crate) struct Children {
     list: Vec<Child>,
     ended: Vec<(Pid, Ended)>,
     /// This process inherits orphans.
@@ -102,28 +102,28 @@ pub struct Children {
 impl Children {
     /// Returns an empty list. `init` says that this is the first process of a PID namespace and inherits
     /// orphans.
-    pub fn new(init: bool) -> Children {
+    pub(crate) fn new(init: bool) -> Children {
         Children { list: Vec::new(), ended: Vec::new(), init }
     }
 
     /// Adds a child that has just started for a connection and leads a group of its own.
-    pub fn add(&mut self, pid: Pid) {
+    pub(crate) fn add(&mut self, pid: Pid) {
         let stage = Stage::Connected;
         self.list.push(Child { pid, stage, exit: None, asked: false, gone: false, due: None, look: None });
     }
 
     /// Returns the number of children.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.list.len()
     }
 
     /// Returns whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// Handles the end of a child's connection, which `broke` or ended in order.
-    pub fn release(&mut self, now: Duration, pid: Pid, broke: bool) {
+    pub(crate) fn release(&mut self, now: Duration, pid: Pid, broke: bool) {
         self.collect();
         for child in self.list.iter_mut().filter(|child| child.pid == pid) {
             match broke {
@@ -135,14 +135,14 @@ impl Children {
     }
 
     /// Sends SIGTERM to all remaining children, since netkat is about to exit.
-    pub fn dismiss(&mut self, now: Duration) {
+    pub(crate) fn dismiss(&mut self, now: Duration) {
         self.collect();
         self.list.iter_mut().filter(|child| child.stage <= Stage::Released).for_each(|child| child.ask(now));
         self.turn(now);
     }
 
     /// Reaps children that have exited, without blocking, and sends signals that are due.
-    pub fn turn(&mut self, now: Duration) {
+    pub(crate) fn turn(&mut self, now: Duration) {
         self.collect();
         let ended = &mut self.ended;
         self.list.retain_mut(|child| {
@@ -156,12 +156,12 @@ impl Children {
     }
 
     /// Returns when [`Children::turn`] is due at the latest.
-    pub fn deadline(&self) -> Option<Duration> {
+    pub(crate) fn deadline(&self) -> Option<Duration> {
         self.list.iter().flat_map(|child| [child.due, child.look]).flatten().min()
     }
 
     /// Returns the children that have ended since the last call.
-    pub fn take_ended(&mut self) -> Vec<(Pid, Ended)> {
+    pub(crate) fn take_ended(&mut self) -> Vec<(Pid, Ended)> {
         std::mem::take(&mut self.ended)
     }
 

@@ -22,7 +22,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 /// The address of a next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NextHopAddress {
+pub(crate) enum NextHopAddress {
     /// By its IP address, whose link address has to be resolved.
     Ip(IpAddr),
     /// By its link address.
@@ -31,7 +31,7 @@ pub enum NextHopAddress {
 
 impl NextHopAddress {
     /// Returns the next hop as a text, with the interface as the zone of an address that has one.
-    pub fn on(self, interface: u32) -> String {
+    pub(crate) fn on(self, interface: u32) -> String {
         match self {
             NextHopAddress::Ip(address) => ScopedIp::new(address, interface).to_string(),
             NextHopAddress::Mac(mac) => mac.to_string(),
@@ -45,7 +45,7 @@ fn is_group(kind: Kind) -> bool {
 
 /// A request for an egress: the flow and the user's choices.
 #[derive(Clone, Copy, Debug)]
-pub struct EgressRequest {
+pub(crate) struct EgressRequest {
     /// The flow.
     pub query: Query,
     /// The chosen next hop; `None` leaves it to the routing tables.
@@ -58,7 +58,7 @@ pub struct EgressRequest {
 
 /// The way of our packets out of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Egress {
+pub(crate) struct Egress {
     /// The output interface.
     pub interface: Interface,
     /// The interface's link headers.
@@ -88,7 +88,7 @@ impl Egress {
     ///
     /// # Errors
     /// [`EgressError::Interface`].
-    pub fn return_interfaces(&self, query: &Query) -> Result<Vec<Interface>, EgressError> {
+    pub(crate) fn return_interfaces(&self, query: &Query) -> Result<Vec<Interface>, EgressError> {
         if query.interface.is_some() || self.assumed.is_some() || self.framing == Framing::Loopback {
             return Ok(Vec::new());
         }
@@ -103,12 +103,12 @@ impl Egress {
 
     /// Returns whether the destination is a group or all hosts of a segment, whose members answer from their own
     /// addresses.
-    pub fn is_to_group(&self) -> bool {
+    pub(crate) fn is_to_group(&self) -> bool {
         is_group(self.kind)
     }
 
     /// Returns the next hop whose link address has to be resolved, if it has one that is not given.
-    pub fn unresolved(&self) -> Option<IpAddr> {
+    pub(crate) fn unresolved(&self) -> Option<IpAddr> {
         match (self.framing, self.next_hop) {
             (Framing::Ethernet, NextHopAddress::Ip(address)) => Some(address),
             _ => None,
@@ -116,7 +116,7 @@ impl Egress {
     }
 
     /// Returns the next hop's link address if it is given; zeros otherwise.
-    pub fn known_mac(&self) -> MacAddr {
+    pub(crate) fn known_mac(&self) -> MacAddr {
         match self.next_hop {
             NextHopAddress::Mac(mac) => mac,
             NextHopAddress::Ip(_) => MacAddr::default(),
@@ -125,7 +125,7 @@ impl Egress {
 
     /// Returns the neighbour whose link address our packets carry. A permanent entry of the neighbour table
     /// is fixed.
-    pub fn neighbour(&self) -> Neighbour {
+    pub(crate) fn neighbour(&self) -> Neighbour {
         match (self.framing, self.next_hop) {
             (Framing::Ethernet, NextHopAddress::Ip(address)) if self.assumed.is_some() => {
                 Neighbour::At(address)
@@ -142,7 +142,7 @@ impl Egress {
 
 /// The reason why packets have no egress interface or next hop.
 #[derive(Debug, thiserror::Error)]
-pub enum EgressError {
+pub(crate) enum EgressError {
     /// The routing tables have no usable route.
     #[error(transparent)]
     Route(#[from] RouteError),
@@ -214,7 +214,7 @@ impl EgressRequest {
     ///
     /// # Errors
     /// [`EgressError`].
-    pub fn decide(&self) -> Result<Egress, EgressError> {
+    pub(crate) fn decide(&self) -> Result<Egress, EgressError> {
         let destination = self.query.destination;
         if let Some((address, _)) = self.assumed {
             // The same link-local address on another link is another address.
@@ -275,14 +275,14 @@ impl EgressRequest {
 
     /// Returns the request for a flow from this local port; 0 stands for one that is not known.
     #[must_use]
-    pub fn with_local_port(&self, port: u16) -> EgressRequest {
+    pub(crate) fn with_local_port(&self, port: u16) -> EgressRequest {
         let source_port = Some(port).filter(|port| *port != 0);
         EgressRequest { query: Query { source_port, ..self.query }, ..*self }
     }
 
     /// Returns the request for a flow to this remote port.
     #[must_use]
-    pub fn with_remote_port(&self, port: u16) -> EgressRequest {
+    pub(crate) fn with_remote_port(&self, port: u16) -> EgressRequest {
         EgressRequest { query: Query { destination_port: Some(port), ..self.query }, ..*self }
     }
 

@@ -53,7 +53,7 @@ const FRAME_MARGIN: usize = 15;
 
 /// The groups and broadcast addresses that a UDP listener hears.
 #[derive(Clone, Debug, Default)]
-pub struct Groups {
+pub(crate) struct Groups {
     /// The addresses. The kernel gets their datagrams, too: they are for every process that listens there.
     pub addresses: Vec<IpAddr>,
     /// The listener hears nothing else: datagrams to our own addresses are the kernel's.
@@ -64,7 +64,7 @@ pub struct Groups {
 
 /// The parameters of an engine.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub(crate) struct Setup {
     /// The transport protocol.
     pub protocol: Protocol,
     /// Our addresses.
@@ -110,7 +110,7 @@ pub struct Setup {
 }
 
 /// A running stack on its link.
-pub struct Engine {
+pub(crate) struct Engine {
     /// The stack.
     pub stack: Stack,
     link: Tap<PacketSocket>,
@@ -143,7 +143,7 @@ impl Engine {
     ///
     /// # Errors
     /// Those of each part; what was open by then is closed.
-    pub fn open(setup: &Setup, port: Port) -> Result<Engine, Error> {
+    pub(crate) fn open(setup: &Setup, port: Port) -> Result<Engine, Error> {
         kernel::map_large_buffers();
         let memory = MemoryBudget::of_this_process(setup.settings.receive_buffer);
         let reactor = Reactor::new().map_err(Error::Reactor)?;
@@ -235,7 +235,7 @@ impl Engine {
     }
 
     /// Returns the limits of packets on an interface, where the route allows `mtu` bytes.
-    pub fn path(&self, interface: &Interface, mtu: u32) -> Path {
+    pub(crate) fn path(&self, interface: &Interface, mtu: u32) -> Path {
         let max_segments = match self.link.offloads().segmentation {
             true => interface.gso_max_segs as usize,
             false => 1,
@@ -246,12 +246,12 @@ impl Engine {
     }
 
     /// Returns the paths of a listener's interfaces, by index.
-    pub fn paths(&self, interfaces: &[Interface]) -> HashMap<u32, Path> {
+    pub(crate) fn paths(&self, interfaces: &[Interface]) -> HashMap<u32, Path> {
         interfaces.iter().map(|i| (i.index, self.path(i, i.mtu))).collect()
     }
 
     /// Returns the number of packets that the guard has dropped.
-    pub fn guard_drops(&self) -> u64 {
+    pub(crate) fn guard_drops(&self) -> u64 {
         self.programs.counters().dropped
     }
 
@@ -259,13 +259,13 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Neighbour`] where the kernel has given up.
-    pub fn neighbour(&mut self, interface: u32, address: IpAddr) -> Result<Option<MacAddr>, Error> {
+    pub(crate) fn neighbour(&mut self, interface: u32, address: IpAddr) -> Result<Option<MacAddr>, Error> {
         let entry = self.monitor.neighbour(interface, address)?;
         Ok(neighbour::judge(entry, interface, address)?)
     }
 
     /// Returns our port.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port.number()
     }
 
@@ -274,7 +274,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Sandbox`].
-    pub fn enter_sandbox(&self) -> Result<(), Error> {
+    pub(crate) fn enter_sandbox(&self) -> Result<(), Error> {
         let clsact = self.guards.iter().any(|guard| guard.backend() == Backend::Clsact);
         let keep: &[Capability] = if clsact { &[Capability::NetAdmin] } else { &[] };
         Ok(self.sandbox.enter(keep)?)
@@ -315,7 +315,7 @@ impl Engine {
     }
 
     /// Returns whether the packet socket was empty when the current turn began.
-    pub fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.drained
     }
 
@@ -323,7 +323,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Link`].
-    pub fn egress(&mut self, now: Duration) -> Result<bool, Error> {
+    pub(crate) fn egress(&mut self, now: Duration) -> Result<bool, Error> {
         self.update_flow_table(now);
         let more = self.stack.egress(now, &mut self.link)?;
         for tuple in self.stack.take_unlocated() {
@@ -355,7 +355,7 @@ impl Engine {
     }
 
     /// Adds a flow to the flow table. The stack's flows are in it already.
-    pub fn add_flow(&mut self, tuple: &FiveTuple) {
+    pub(crate) fn add_flow(&mut self, tuple: &FiveTuple) {
         if let Some(table) = self.programs.table()
             && !table.insert(tuple)
         {
@@ -368,12 +368,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Link`].
-    pub fn send_datagrams(&mut self, bytes: &[u8], size: usize) -> Result<(), Error> {
+    pub(crate) fn send_datagrams(&mut self, bytes: &[u8], size: usize) -> Result<(), Error> {
         Ok(self.stack.datagrams.send(&mut self.link, bytes, size)?)
     }
 
     /// Returns the frames that the kernel received, and dropped for a full buffer, since the last call.
-    pub fn statistics(&self) -> link::Statistics {
+    pub(crate) fn statistics(&self) -> link::Statistics {
         self.link.link().statistics().unwrap_or_else(|error| {
             log::debug!("cannot tell how many frames were dropped: {error}");
             link::Statistics::default()
@@ -468,7 +468,7 @@ impl Engine {
 
 impl Engine {
     /// Waits until all child processes have exited, and ends those that take too long, or all `at_once`.
-    pub fn end_children(&mut self, at_once: bool) {
+    pub(crate) fn end_children(&mut self, at_once: bool) {
         if at_once {
             let now = self.reactor.now();
             self.reactor.children.dismiss(now);
@@ -486,7 +486,7 @@ impl Engine {
 
     /// Checks periodically what no event tells: packets that got past the guard, memory that flows have
     /// freed.
-    pub fn check(&mut self) {
+    pub(crate) fn check(&mut self) {
         self.leak.look(&self.programs.counters());
         let memory = self.stack.memory();
         if self.has_free_memory() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The result of a task's turn.
 #[derive(Debug)]
-pub enum Turn<T> {
+pub(crate) enum Turn<T> {
     /// Nothing moved.
     Idle,
     /// Something moved, and more may move at once.
@@ -19,13 +19,13 @@ pub enum Turn<T> {
 
 impl<T> Turn<T> {
     /// Returns busy or idle.
-    pub fn of(busy: bool) -> Turn<T> {
+    pub(crate) fn of(busy: bool) -> Turn<T> {
         if busy { Turn::Busy } else { Turn::Idle }
     }
 }
 
 /// A task for the event loop.
-pub trait Task {
+pub(crate) trait Task {
     /// The task's result.
     type Output;
     /// The reason why the task fails.
@@ -65,7 +65,7 @@ impl Engine {
     ///
     /// # Errors
     /// The task's; [`Error::Interrupted`] for a signal that ends the run.
-    pub fn run<T: Task>(&mut self, task: &mut T) -> Result<T::Output, T::Error> {
+    pub(crate) fn run<T: Task>(&mut self, task: &mut T) -> Result<T::Output, T::Error> {
         let mut busy_turns = 0;
         loop {
             let now = self.reactor.now();
@@ -98,7 +98,7 @@ impl Engine {
     ///
     /// # Errors
     /// As for [`Engine::run`].
-    pub fn run_until<T>(
+    pub(crate) fn run_until<T>(
         &mut self,
         deadline: Option<Duration>,
         done: impl FnMut(&mut Stack) -> Option<T>,

@@ -45,13 +45,13 @@ struct Parked {
 
 impl Ingress {
     /// Reads the host's settings. Call it before the sandbox closes the file system.
-    pub fn new(setup: &Setup, port: u16) -> Ingress {
+    pub(crate) fn new(setup: &Setup, port: u16) -> Ingress {
         Ingress { filter: ReversePathFilter::new(setup, port), parked: Vec::new() }
     }
 
     /// Hands a frame to the stack, and once more if the stack needed the route back first. Returns the data that
     /// the stack has left in the frame.
-    pub fn hand_over(
+    pub(crate) fn hand_over(
         &mut self,
         now: Duration,
         received: Received<'_>,
@@ -95,7 +95,7 @@ impl Ingress {
     }
 
     /// Hands on the queued frames whose neighbour has answered, and drops those that have waited too long.
-    pub fn retry_parked(&mut self, now: Duration, stack: &mut Stack, host: &mut HostTables<'_>) {
+    pub(crate) fn retry_parked(&mut self, now: Duration, stack: &mut Stack, host: &mut HostTables<'_>) {
         for mut parked in std::mem::take(&mut self.parked) {
             match stack.solicited(now, parked.interface, parked.neighbour) {
                 _ if now >= parked.until => {}

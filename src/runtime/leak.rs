@@ -14,14 +14,14 @@ pub(crate) struct Leak {
 
 impl Leak {
     /// Returns a watch that knows the programs ahead of these guards. Call it before privileges are dropped.
-    pub fn watch(guards: &[Guard]) -> Leak {
+    pub(crate) fn watch(guards: &[Guard]) -> Leak {
         let earlier_programs =
             guards.iter().flat_map(|guard| guard.earlier_programs().unwrap_or_default()).collect();
         Leak { earlier_programs, ..Leak::default() }
     }
 
     /// Warns, once, when the counters show packets that got past the guard.
-    pub fn look(&mut self, counters: &Counters) {
+    pub(crate) fn look(&mut self, counters: &Counters) {
         if !self.grew(counters) {
             return;
         }

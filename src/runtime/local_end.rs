@@ -57,7 +57,7 @@ impl LocalEnd {
     ///
     /// # Errors
     /// [`Error::Egress`] where no remote port has a route; those of [`Port::take`].
-    pub fn choose(request: &EgressRequest, setup: &Setup, ports: &[u16]) -> Result<LocalEnd, Error> {
+    pub(crate) fn choose(request: &EgressRequest, setup: &Setup, ports: &[u16]) -> Result<LocalEnd, Error> {
         with_port(request, setup, |port| LocalEnd::at(request, setup, ports, port))
     }
 
@@ -75,7 +75,7 @@ impl SharedEnd {
     ///
     /// # Errors
     /// Those of [`Port::take`]. A flow without a route is no error.
-    pub fn choose(requests: &[EgressRequest], setup: &Setup) -> Result<SharedEnd, Error> {
+    pub(crate) fn choose(requests: &[EgressRequest], setup: &Setup) -> Result<SharedEnd, Error> {
         let Some(first) = requests.first() else {
             return Ok(SharedEnd { port: None, setup: setup.clone(), egresses: Vec::new() });
         };

@@ -17,11 +17,11 @@ const FULL_SIZE: u64 = 8;
 /// that a socket sets, its own bookkeeping included (socket(7), SO_RCVBUF).
 const FRAMES: u64 = 16;
 /// Maximum for the packet socket's receive buffer, in bytes.
-pub const MAX_FRAMES: u64 = 64 << 20;
+pub(crate) const MAX_FRAMES: u64 = 64 << 20;
 
 /// Shares of the memory limit, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryBudget {
+pub(crate) struct MemoryBudget {
     /// For the buffers of all connections.
     pub connections: u64,
     /// The packet socket's receive buffer.
@@ -30,7 +30,7 @@ pub struct MemoryBudget {
 
 impl MemoryBudget {
     /// Returns this process's budget, where a connection's buffer has at most `buffer` bytes.
-    pub fn of_this_process(buffer: usize) -> MemoryBudget {
+    pub(crate) fn of_this_process(buffer: usize) -> MemoryBudget {
         let limit = memory::limit();
         let memory = MemoryBudget::of(limit, buffer);
         log::info!(
@@ -43,7 +43,7 @@ impl MemoryBudget {
     }
 
     /// Returns the budget of a process without connections.
-    pub fn of_a_sniffer() -> MemoryBudget {
+    pub(crate) fn of_a_sniffer() -> MemoryBudget {
         MemoryBudget::of(memory::limit(), 0)
     }
 

@@ -29,15 +29,15 @@ use crate::{
 use nix::sys::signal::Signal;
 use std::{io, net::SocketAddr, time::Duration};
 
-pub use egress::{Egress, EgressError, EgressRequest, NextHopAddress};
-pub use engine::{Engine, Groups, Setup};
-pub use event_loop::{Task, Turn};
+pub(crate) use egress::{Egress, EgressError, EgressRequest, NextHopAddress};
+pub(crate) use engine::{Engine, Groups, Setup};
+pub(crate) use event_loop::{Task, Turn};
 pub(crate) use local_end::{Egresses, LocalEnd, SharedEnd};
-pub use port::Port;
+pub(crate) use port::Port;
 
 /// The reason why a run cannot begin, or has to end.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The reactor's system calls failed.
     #[error("cannot wait for events: {0}")]
     Reactor(io::Error),

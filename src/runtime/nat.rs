@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 ///
 /// # Errors
 /// [`Error::Translated`] with the rule's place. Rules that cannot be read are no error.
-pub fn refuse_translated(setup: &Setup, port: u16) -> Result<(), Error> {
+pub(crate) fn refuse_translated(setup: &Setup, port: u16) -> Result<(), Error> {
     if !setup.remotes.is_empty() || setup.assumed.is_some() || setup.groups.only {
         return Ok(());
     }
@@ -57,7 +57,7 @@ fn ingress_interfaces(setup: &Setup) -> Vec<(u32, String)> {
 ///
 /// # Errors
 /// [`Error::Masqueraded`] with the connection. A kernel that does not tell is no error.
-pub fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
+pub(crate) fn refuse_masqueraded(setup: &Setup, port: u16) -> Result<(), Error> {
     let found = match setup.remotes.as_slice() {
         _ if setup.groups.only => Ok(None),
         remotes if setup.protocol == Protocol::Udp && (remotes.is_empty() || setup.to_group) => {

@@ -13,7 +13,7 @@ const FREE_PORT_ATTEMPTS: usize = 16;
 
 /// A port of ours, held against other processes for as long as this value lives.
 #[derive(Debug)]
-pub struct Port {
+pub(crate) struct Port {
     number: u16,
     _lease: Option<PortLease>,
 }
@@ -34,7 +34,7 @@ impl Port {
     /// # Errors
     /// [`Error::Capability`], [`Error::Kernel`] where another socket has the port, [`Error::Translated`] and
     /// [`Error::Masqueraded`] where this host's NAT uses it.
-    pub fn take(setup: &Setup) -> Result<Port, Error> {
+    pub(crate) fn take(setup: &Setup) -> Result<Port, Error> {
         Port::require_privileges()?;
         if setup.lease.is_empty() {
             // The kernel checks privileges at bind(2) only, and nothing is bound here.
@@ -72,7 +72,7 @@ impl Port {
     }
 
     /// Returns the port's number, never 0.
-    pub fn number(&self) -> u16 {
+    pub(crate) fn number(&self) -> u16 {
         self.number
     }
 }

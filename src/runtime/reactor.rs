@@ -22,11 +22,11 @@ use std::{
 /// Start of the loop's clock. Zero may mean "never" in the stack's layers.
 const START: Duration = Duration::from_secs(1);
 /// Maximum busy turns of the loop without a poll of other descriptors and signals.
-pub const BUSY_TURNS: u32 = 16;
+pub(crate) const BUSY_TURNS: u32 = 16;
 
 /// The clock, the signals, the child processes, and the wait for them and for descriptors.
 #[derive(Debug)]
-pub struct Reactor {
+pub(crate) struct Reactor {
     signals: Signals,
     /// The child processes, which the reactor reaps while it waits.
     pub children: Children,
@@ -39,7 +39,7 @@ impl Reactor {
     ///
     /// # Errors
     /// Those of [`Signals::catch`] and prctl(2).
-    pub fn new() -> io::Result<Reactor> {
+    pub(crate) fn new() -> io::Result<Reactor> {
         let signals = Signals::catch()?;
         // Timers are otherwise up to 50 µs late (prctl(2), PR_SET_TIMERSLACK): too much for pacing.
         prctl::set_timerslack(1)?;
@@ -47,7 +47,7 @@ impl Reactor {
     }
 
     /// Returns the time since an arbitrary start.
-    pub fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         START + self.started.elapsed()
     }
 
@@ -56,7 +56,7 @@ impl Reactor {
     ///
     /// # Errors
     /// Those of ppoll(2) and of reading signals.
-    pub fn wait<'a, 'fd: 'a>(
+    pub(crate) fn wait<'a, 'fd: 'a>(
         &mut self,
         interests: impl Iterator<Item = &'a Interest<'fd>> + Clone,
         deadline: Option<Duration>,
@@ -90,7 +90,7 @@ impl Reactor {
     ///
     /// # Errors
     /// Those of ppoll(2).
-    pub fn wait_for_children(&mut self, time: Duration) -> io::Result<()> {
+    pub(crate) fn wait_for_children(&mut self, time: Duration) -> io::Result<()> {
         let now = self.now();
         let until = self.children.deadline().into_iter().chain([now + time]).min().unwrap_or(now);
         let lines = stderr::waiting();

@@ -96,7 +96,7 @@ pub(super) enum NoReturnRoute {
 
 impl ReversePathFilter {
     /// Reads the host's settings. Call it before the sandbox closes the file system.
-    pub fn new(setup: &Setup, port: u16) -> ReversePathFilter {
+    pub(crate) fn new(setup: &Setup, port: u16) -> ReversePathFilter {
         let all = || setup.interfaces.iter().chain(&setup.return_interfaces);
         let role = match (setup.remotes.is_empty(), setup.assumed) {
             (false, _) => Role::Client(all().map(|interface| interface.index).collect()),
@@ -122,7 +122,7 @@ impl ReversePathFilter {
 
     /// Finds the route back for `unverified`. `solicited` returns what a neighbour answered to the stack's
     /// solicitation.
-    pub fn find(
+    pub(crate) fn find(
         &self,
         unverified: &UnverifiedSource,
         monitor: &mut Monitor,

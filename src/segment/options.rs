@@ -5,18 +5,18 @@
 use super::{MAX_HEADER_LEN, MIN_HEADER_LEN, SeqNumber, serial_distance};
 
 /// Length of the timestamps option with its padding (RFC 7323, appendix A), in bytes.
-pub const TIMESTAMPS_LEN: usize = 12;
+pub(crate) const TIMESTAMPS_LEN: usize = 12;
 /// Maximum SACK blocks in a header (RFC 2018, section 3).
-pub const MAX_SACK_BLOCKS: usize = 4;
+pub(crate) const MAX_SACK_BLOCKS: usize = 4;
 
 mod kind {
-    pub const END: u8 = 0;
-    pub const NOP: u8 = 1;
-    pub const MSS: u8 = 2;
-    pub const WINDOW_SCALE: u8 = 3;
-    pub const SACK_PERMITTED: u8 = 4;
-    pub const SACK: u8 = 5;
-    pub const TIMESTAMPS: u8 = 8;
+    pub(crate) const END: u8 = 0;
+    pub(crate) const NOP: u8 = 1;
+    pub(crate) const MSS: u8 = 2;
+    pub(crate) const WINDOW_SCALE: u8 = 3;
+    pub(crate) const SACK_PERMITTED: u8 = 4;
+    pub(crate) const SACK: u8 = 5;
+    pub(crate) const TIMESTAMPS: u8 = 8;
 }
 
 /// The timestamps option (RFC 7323, section 3).
@@ -37,7 +37,7 @@ pub struct SackBlocks {
 
 impl SackBlocks {
     /// Appends a block; drops it when four are there.
-    pub fn push(&mut self, left: SeqNumber, right: SeqNumber) {
+    pub(crate) fn push(&mut self, left: SeqNumber, right: SeqNumber) {
         if let Some(slot) = self.blocks.get_mut(self.count) {
             *slot = (left, right);
             self.count += 1;
@@ -45,19 +45,19 @@ impl SackBlocks {
     }
 
     /// Returns the blocks as pairs of left and right edge.
-    pub fn iter(&self) -> impl Iterator<Item = (SeqNumber, SeqNumber)> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SeqNumber, SeqNumber)> + '_ {
         self.blocks.iter().take(self.count).copied()
     }
 
     /// Returns whether there are no blocks.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// Returns whether an ACK of `ack` with these blocks conveys everything that an earlier ACK of
     /// `before` with the `earlier` blocks did. An earlier ACK that reports a duplicate is never
     /// superseded.
-    pub fn supersede(&self, ack: SeqNumber, (before, earlier): (SeqNumber, &SackBlocks)) -> bool {
+    pub(crate) fn supersede(&self, ack: SeqNumber, (before, earlier): (SeqNumber, &SackBlocks)) -> bool {
         let at_most = |a: SeqNumber, b: SeqNumber| !a.is_after(b);
         let within =
             |(left, right): (SeqNumber, SeqNumber), (start, end)| at_most(start, left) && at_most(right, end);
@@ -187,7 +187,7 @@ fn next_option(mut rest: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 }
 
 /// Returns whether timestamp `a` is older than `b` (RFC 7323, section 3).
-pub fn is_older(a: u32, b: u32) -> bool {
+pub(crate) fn is_older(a: u32, b: u32) -> bool {
     serial_distance(a, b) < 0
 }
 

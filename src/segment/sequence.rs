@@ -9,17 +9,17 @@ pub struct SeqNumber(pub u32);
 impl SeqNumber {
     /// Returns the distance from `other` to this number; negative if this number lies before
     /// `other`.
-    pub fn distance_from(self, other: SeqNumber) -> i32 {
+    pub(crate) fn distance_from(self, other: SeqNumber) -> i32 {
         serial_distance(self.0, other.0)
     }
 
     /// Returns whether this number lies after `other`.
-    pub fn is_after(self, other: SeqNumber) -> bool {
+    pub(crate) fn is_after(self, other: SeqNumber) -> bool {
         self.distance_from(other) > 0
     }
 
     /// Returns whether this number lies before `other`.
-    pub fn is_before(self, other: SeqNumber) -> bool {
+    pub(crate) fn is_before(self, other: SeqNumber) -> bool {
         self.distance_from(other) < 0
     }
 }
@@ -42,7 +42,7 @@ impl Sub<u32> for SeqNumber {
 
 /// Returns the distance from `b` to `a` modulo 2^32, negative if `a` lies before `b`. Sequence
 /// numbers (RFC 9293, section 3.4) and timestamps (RFC 7323, section 3) compare this way.
-pub fn serial_distance(a: u32, b: u32) -> i32 {
+pub(crate) fn serial_distance(a: u32, b: u32) -> i32 {
     a.wrapping_sub(b) as i32
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Access {
 
 impl Access {
     /// Returns the gate that decides, and logs whom it keeps out.
-    pub fn gate(self) -> Gate {
+    pub(crate) fn gate(self) -> Gate {
         let denials = RefCell::new(Denials::default());
         Box::new(move |address| {
             let admission = self.admit(address);
@@ -60,7 +60,7 @@ impl Access {
     }
 
     /// Decides about a client by its address.
-    pub fn admit(&self, address: SocketAddr) -> Admission {
+    pub(crate) fn admit(&self, address: SocketAddr) -> Admission {
         let within = |networks: &[Network]| networks.iter().any(|network| network.contains(&address));
         let allowed = self.allow.is_empty() || within(&self.allow);
         match (allowed && !within(&self.deny), self.reject) {

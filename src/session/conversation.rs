@@ -43,12 +43,12 @@ pub(crate) struct Conversation {
 
 impl Conversation {
     /// Returns the conversation of a connection that was established at `now`.
-    pub fn new(now: Duration, tuple: FiveTuple, policy: Policy, streams: Streams) -> Conversation {
+    pub(crate) fn new(now: Duration, tuple: FiveTuple, policy: Policy, streams: Streams) -> Conversation {
         Conversation { tuple, relay: Relay::new(policy, now), policy, streams }
     }
 
     /// Returns the connection's addresses.
-    pub fn tuple(&self) -> &FiveTuple {
+    pub(crate) fn tuple(&self) -> &FiveTuple {
         &self.tuple
     }
 
@@ -56,7 +56,7 @@ impl Conversation {
     ///
     /// # Errors
     /// Failures of standard input and output. A failure of this connection alone is the `Turn`'s result.
-    pub fn turn(
+    pub(crate) fn turn(
         &mut self,
         now: Duration,
         stack: &mut Stack,
@@ -132,7 +132,7 @@ impl Conversation {
     ///
     /// # Errors
     /// As for [`Conversation::turn`].
-    pub fn deliver(
+    pub(crate) fn deliver(
         &mut self,
         now: Duration,
         mut data: ReceivedData<'_>,
@@ -193,7 +193,7 @@ impl Conversation {
 
     /// Adds the streams to wait for that are this conversation's alone. Returns the time of the next turn
     /// that is due without any event.
-    pub fn waits_for<'a>(
+    pub(crate) fn waits_for<'a>(
         &self,
         now: Duration,
         stack: &Stack,
@@ -208,7 +208,7 @@ impl Conversation {
     }
 
     /// Returns whether the conversation takes no more input.
-    pub fn has_input_ended(&self) -> bool {
+    pub(crate) fn has_input_ended(&self) -> bool {
         self.relay.has_input_ended()
     }
 
@@ -224,7 +224,7 @@ impl Conversation {
     }
 
     /// Returns the time of the next turn that is due without any event.
-    pub fn deadline(&self) -> Option<Duration> {
+    pub(crate) fn deadline(&self) -> Option<Duration> {
         self.relay.deadline()
     }
 

@@ -75,7 +75,7 @@ pub(crate) struct DatagramConversation<'a> {
 
 impl<'a> DatagramConversation<'a> {
     /// Returns a conversation that begins at `now`, with standard input and output.
-    pub fn new(
+    pub(crate) fn new(
         now: Duration,
         role: Role<'a>,
         policy: Policy,
@@ -102,7 +102,7 @@ impl<'a> DatagramConversation<'a> {
     }
 
     /// Relays datagrams until the conversation is over. Returns its counters, too.
-    pub fn run(mut self, engine: &mut Engine) -> (DatagramSummary, Result<(), Error>) {
+    pub(crate) fn run(mut self, engine: &mut Engine) -> (DatagramSummary, Result<(), Error>) {
         let result = engine.run(&mut self);
         let summary = self.summarize(engine);
         summary.log();

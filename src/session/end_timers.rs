@@ -14,33 +14,37 @@ pub(crate) struct EndTimers {
 
 impl EndTimers {
     /// Returns the timers of a session that begins at `now`; a timer that is `None` never expires.
-    pub fn new(now: Duration, quit_after: Option<Duration>, idle_timeout: Option<Duration>) -> EndTimers {
+    pub(crate) fn new(
+        now: Duration,
+        quit_after: Option<Duration>,
+        idle_timeout: Option<Duration>,
+    ) -> EndTimers {
         EndTimers { quit_after, idle_timeout, moved_at: now, quit_from: None }
     }
 
     /// Notes that bytes moved, in either direction.
-    pub fn moved(&mut self, now: Duration) {
+    pub(crate) fn moved(&mut self, now: Duration) {
         self.moved_at = now;
     }
 
     /// Starts the timer that `quit_after` sets.
-    pub fn input_ended(&mut self, now: Duration) {
+    pub(crate) fn input_ended(&mut self, now: Duration) {
         self.quit_from = Some(now);
     }
 
     /// Notes that the peer acknowledged new data, which counts as traffic and restarts `quit_after`.
-    pub fn acknowledged(&mut self, now: Duration) {
+    pub(crate) fn acknowledged(&mut self, now: Duration) {
         self.moved_at = now;
         self.quit_from = self.quit_from.map(|_| now);
     }
 
     /// Returns when `quit_after` expires; `None` while the input goes on.
-    pub fn quit_at(&self) -> Option<Duration> {
+    pub(crate) fn quit_at(&self) -> Option<Duration> {
         Some(self.quit_from?.saturating_add(self.quit_after?))
     }
 
     /// Returns when the idle timeout expires.
-    pub fn idle_at(&self) -> Option<Duration> {
+    pub(crate) fn idle_at(&self) -> Option<Duration> {
         Some(self.moved_at.saturating_add(self.idle_timeout?))
     }
 }

@@ -29,7 +29,7 @@ use std::{
 
 pub(crate) use access::{Access, Network};
 pub(crate) use process::Command;
-pub use relay::{FlowStatus, Outcome, Policy, Relay, Step};
+pub use relay::{FlowStatus, Policy, Relay};
 pub(crate) use single::Summary;
 
 /// The reason why a session failed.
@@ -71,7 +71,7 @@ pub(crate) enum Error {
 
 impl Error {
     /// Returns the error of a flow's failure.
-    pub fn of(target: SocketAddr, failure: &FlowFailure) -> Error {
+    pub(crate) fn of(target: SocketAddr, failure: &FlowFailure) -> Error {
         match failure {
             FlowFailure::Refused => Error::Refused(target),
             FlowFailure::Reset => Error::Reset(target),
@@ -82,7 +82,7 @@ impl Error {
     }
 
     /// Returns the error of an ICMP error about a datagram.
-    pub fn of_icmp(error: IcmpError) -> Error {
+    pub(crate) fn of_icmp(error: IcmpError) -> Error {
         match error.reason {
             Reason::PortUnreachable => Error::PortUnreachable { target: error.remote, from: error.from },
             _ => Error::Rejected { target: error.remote, error: Box::new(error) },

@@ -61,7 +61,7 @@ impl Command {
     ///
     /// # Errors
     /// Every [`CommandError`].
-    pub fn program(text: &str) -> Result<Command, CommandError> {
+    pub(crate) fn program(text: &str) -> Result<Command, CommandError> {
         let words = shlex::split(text).ok_or_else(|| CommandError::Unfinished(text.to_owned()))?;
         Command::new(words)
     }
@@ -70,7 +70,7 @@ impl Command {
     ///
     /// # Errors
     /// [`CommandError::Empty`] and [`CommandError::Nul`].
-    pub fn shell(text: &str) -> Result<Command, CommandError> {
+    pub(crate) fn shell(text: &str) -> Result<Command, CommandError> {
         match text.trim().is_empty() {
             true => Err(CommandError::Empty),
             false => Command::new(vec!["/bin/sh".to_owned(), "-c".to_owned(), text.to_owned()]),
@@ -112,7 +112,11 @@ impl Process {
     ///
     /// # Errors
     /// [`Error::Exec`]: there is no such program, or no further process is allowed.
-    pub fn start(children: &mut Children, command: &Command, tuple: &FiveTuple) -> Result<Process, Error> {
+    pub(crate) fn start(
+        children: &mut Children,
+        command: &Command,
+        tuple: &FiveTuple,
+    ) -> Result<Process, Error> {
         let failed = |error: io::Error| Error::Exec { command: command.to_string(), error };
         let (pid, stdin, stdout) = start(command, tuple).map_err(|errno| failed(errno.into()))?;
         children.add(pid);

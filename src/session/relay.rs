@@ -105,7 +105,7 @@ impl Relay {
     }
 
     /// Returns whether received data is dropped.
-    pub fn drops_output(&self) -> bool {
+    pub(crate) fn drops_output(&self) -> bool {
         self.policy.send_only
     }
 
@@ -115,7 +115,7 @@ impl Relay {
     }
 
     /// Notes that the input has ended.
-    pub fn input_ended(&mut self, now: Duration) {
+    pub(crate) fn input_ended(&mut self, now: Duration) {
         if !self.input_ended {
             self.input_ended = true;
             self.timers.input_ended(now);
@@ -123,12 +123,12 @@ impl Relay {
     }
 
     /// Returns whether the input has ended.
-    pub fn has_input_ended(&self) -> bool {
+    pub(crate) fn has_input_ended(&self) -> bool {
         self.input_ended
     }
 
     /// Notes that the output has no reader any more: from now on the relay only sends.
-    pub fn output_closed(&mut self) {
+    pub(crate) fn output_closed(&mut self) {
         self.policy.send_only = true;
     }
 

@@ -101,7 +101,7 @@ pub(crate) struct Server {
 impl Server {
     /// Returns a server without clients. `streams` are standard input and output, unless the options have a
     /// command.
-    pub fn new(now: Duration, options: ServerOptions, streams: Option<StandardStreams>) -> Server {
+    pub(crate) fn new(now: Duration, options: ServerOptions, streams: Option<StandardStreams>) -> Server {
         Server {
             options,
             standard: streams.map(|streams| SharedStreams {
@@ -117,7 +117,7 @@ impl Server {
     }
 
     /// Returns the number of clients that have connected.
-    pub fn served(&self) -> u64 {
+    pub(crate) fn served(&self) -> u64 {
         self.served
     }
 
@@ -300,13 +300,13 @@ impl Server {
     }
 
     /// Returns the clients that have disconnected and are not reported yet.
-    pub fn take_closed(&mut self) -> impl Iterator<Item = ClosedClient> {
+    pub(crate) fn take_closed(&mut self) -> impl Iterator<Item = ClosedClient> {
         self.closed.drain(..)
     }
 
     /// Resets the connected clients and ends all processes. Returns the counters of these clients; see
     /// [`Server::take_closed`] for clients that disconnected before.
-    pub fn shut_down(&mut self, engine: &mut Engine) -> Vec<(FiveTuple, Summary)> {
+    pub(crate) fn shut_down(&mut self, engine: &mut Engine) -> Vec<(FiveTuple, Summary)> {
         let mut remaining = Vec::with_capacity(self.clients.len());
         for client in std::mem::take(&mut self.clients) {
             let tuple = *client.conversation.tuple();

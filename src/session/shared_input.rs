@@ -33,7 +33,7 @@ pub(crate) struct Position(u64);
 
 impl SharedInput {
     /// Returns an empty window over `input`.
-    pub fn new(input: Channel) -> SharedInput {
+    pub(crate) fn new(input: Channel) -> SharedInput {
         SharedInput {
             input,
             window: VecDeque::new(),
@@ -45,7 +45,7 @@ impl SharedInput {
     }
 
     /// Returns the position of a client that arrives now, `alone` or while others are connected.
-    pub fn join(&self, alone: bool) -> Position {
+    pub(crate) fn join(&self, alone: bool) -> Position {
         Position(if alone { self.start } else { self.end() })
     }
 
@@ -58,7 +58,11 @@ impl SharedInput {
     ///
     /// # Errors
     /// Those of reading the input.
-    pub fn advance(&mut self, now: Duration, positions: impl Iterator<Item = Position>) -> io::Result<bool> {
+    pub(crate) fn advance(
+        &mut self,
+        now: Duration,
+        positions: impl Iterator<Item = Position>,
+    ) -> io::Result<bool> {
         let (mut first, mut last) = (None::<u64>, 0);
         for Position(position) in positions {
             first = Some(first.map_or(position, |first| first.min(position)));
@@ -88,22 +92,22 @@ impl SharedInput {
     }
 
     /// Returns whether a client at `position` has held up others for too long.
-    pub fn stalled(&self, now: Duration, position: Position) -> bool {
+    pub(crate) fn stalled(&self, now: Duration, position: Position) -> bool {
         position.0 == self.start && self.deadline().is_some_and(|at| at <= now)
     }
 
     /// Returns when the client that holds up others becomes stalled.
-    pub fn deadline(&self) -> Option<Duration> {
+    pub(crate) fn deadline(&self) -> Option<Duration> {
         Some(self.held_up? + STALL_LIMIT)
     }
 
     /// Returns the input itself, to wait for.
-    pub fn channel(&self) -> &Channel {
+    pub(crate) fn channel(&self) -> &Channel {
         &self.input
     }
 
     /// Returns the input as a client at `position` reads it.
-    pub fn reader<'a>(&'a self, position: &'a mut Position) -> Reader<'a> {
+    pub(crate) fn reader<'a>(&'a self, position: &'a mut Position) -> Reader<'a> {
         Reader { shared_input: self, position }
     }
 }

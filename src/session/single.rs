@@ -39,7 +39,7 @@ pub(crate) struct Summary {
 
 impl Summary {
     /// Returns the counters so far of a connection that was established at `start`.
-    pub fn new(engine: &Engine, tuple: &FiveTuple, start: Duration) -> Summary {
+    pub(crate) fn new(engine: &Engine, tuple: &FiveTuple, start: Duration) -> Summary {
         let flow = engine.stack.peek(tuple);
         let counters = flow.map(Flow::counters).unwrap_or_default();
         Summary {

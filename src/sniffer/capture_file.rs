@@ -11,9 +11,7 @@ mod reader;
 mod signature;
 mod writer;
 
-pub use self::{
-    format::{CaptureError, InterfaceDescription, InterfaceStatistics, SkippedBlocks},
-    names::addresses_in,
-    reader::{CaptureReader, CaptureRecord},
-    writer::CaptureWriter,
-};
+pub use self::format::{CaptureError, InterfaceDescription, InterfaceStatistics, SkippedBlocks};
+pub use self::names::addresses_in;
+pub use self::reader::{CaptureReader, CaptureRecord};
+pub use self::writer::CaptureWriter;

@@ -22,14 +22,10 @@ mod udp;
 use arrayvec::ArrayVec;
 
 use self::cursor::Cursor;
-pub use self::{
-    headers::{
-        Arp, DecodedFrame, FragmentPosition, Icmp, Ip, LinkLayer, Network, QuotedPacket, Tcp, TcpOptions,
-        Transport, TunnelledPacket, Udp,
-    },
-    problem::Problem,
-    tunnel::{MplsLabel, Tunnel},
-};
+pub(crate) use self::headers::{Arp, Icmp, LinkLayer, QuotedPacket, TcpOptions, TunnelledPacket, Udp};
+pub use self::headers::{DecodedFrame, Ip, Network, Tcp, Transport};
+pub(crate) use self::problem::Problem;
+pub(crate) use self::tunnel::Tunnel;
 use super::frame::CapturedFrame;
 use crate::{
     link::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},

@@ -12,7 +12,7 @@
 
 pub mod capture_file;
 pub mod decode;
-pub mod dump;
+pub(crate) mod dump;
 pub mod filter;
 mod frame;
 pub mod hexdump;
@@ -22,11 +22,9 @@ mod names;
 mod shared_sink;
 pub mod sink;
 pub mod tap;
-pub mod tcpdump;
+pub(crate) mod tcpdump;
 mod text;
 
-pub use self::{
-    frame::{CapturedFrame, FrameDirection, LinkType},
-    shared_sink::SharedSink,
-};
+pub use self::frame::{CapturedFrame, FrameDirection, LinkType};
+pub(crate) use self::shared_sink::SharedSink;
 pub use crate::link::VlanTag;

@@ -50,7 +50,7 @@ pub struct TextOptions {
 
 /// The outputs of a sink; the default has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SinkOptions {
+pub(crate) struct SinkOptions {
     /// Show packets as text.
     pub text: Option<TextOptions>,
     /// Record packets in this pcapng file.

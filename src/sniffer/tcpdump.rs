@@ -22,7 +22,7 @@ use crate::{
 };
 use conversations::Conversations;
 use jiff::tz::TimeZone;
-pub use time::TimeForm;
+pub(crate) use time::TimeForm;
 use time::Times;
 
 /// Details of the line.

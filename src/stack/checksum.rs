@@ -24,7 +24,7 @@ impl Sum {
 
     /// Adds one 16-bit word.
     #[must_use]
-    pub fn add_word(self, word: u16) -> Sum {
+    pub(crate) fn add_word(self, word: u16) -> Sum {
         Sum(self.0 + u64::from(word))
     }
 

@@ -22,7 +22,7 @@ use crate::{
     },
     segment,
 };
-pub use inbox::Datagram;
+pub(crate) use inbox::Datagram;
 use inbox::Inbox;
 use smoltcp::wire::UdpPacket;
 use std::{
@@ -49,7 +49,7 @@ const MAX_FINDINGS: usize = 4096;
 
 /// Returns the maximum payload of a datagram from this address, in bytes: 65507 in IPv4, 65527 in
 /// IPv6.
-pub fn max_payload(local: IpAddr) -> usize {
+pub(crate) fn max_payload(local: IpAddr) -> usize {
     let ip = if local.is_ipv4() { ip::IPV4_HEADER } else { 0 };
     usize::from(u16::MAX) - ip - HEADER
 }
@@ -75,7 +75,7 @@ pub struct DatagramService {
 
 /// Counters of a port's traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DatagramCounters {
+pub(crate) struct DatagramCounters {
     /// Datagrams sent.
     pub datagrams_sent: u64,
     /// Payload bytes sent.
@@ -120,7 +120,7 @@ pub(super) struct Origin {
 
 /// An answer from a port of the surveyed host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SurveyAnswer {
+pub(crate) struct SurveyAnswer {
     /// The port that answered.
     pub port: SocketAddr,
     /// A datagram, or an ICMP error.
@@ -151,7 +151,7 @@ pub struct DatagramSocket {
 
 impl DatagramSocket {
     /// Returns a socket without a peer. `seed` must be unpredictable.
-    pub fn new(settings: &Settings, seed: u64) -> DatagramSocket {
+    pub(crate) fn new(settings: &Settings, seed: u64) -> DatagramSocket {
         DatagramSocket {
             settings: settings.clone(),
             id: seed as u32,
@@ -173,7 +173,7 @@ impl DatagramSocket {
     }
 
     /// Sets a group or broadcast address to send to, and receives from anyone.
-    pub fn dial_group(&mut self, tuple: FiveTuple, route: FlowRoute) {
+    pub(crate) fn dial_group(&mut self, tuple: FiveTuple, route: FlowRoute) {
         self.set_peer(tuple, route);
         self.peer.iter_mut().for_each(|peer| peer.is_group = true);
     }
@@ -185,18 +185,18 @@ impl DatagramSocket {
 
     /// Starts a survey: from now on, every answer from any port of the peer's address becomes a
     /// [`SurveyAnswer`] and nothing else, so that each port can be dialed in turn.
-    pub fn survey(&mut self) {
+    pub(crate) fn survey(&mut self) {
         self.survey_answers = Some(VecDeque::new());
     }
 
     /// Returns the next answer to a survey.
-    pub fn take_survey_answer(&mut self) -> Option<SurveyAnswer> {
+    pub(crate) fn take_survey_answer(&mut self) -> Option<SurveyAnswer> {
         self.survey_answers.as_mut()?.pop_front()
     }
 
     /// Returns how many datagrams with a wrong checksum or length a port of the surveyed host has
     /// sent.
-    pub fn invalid_from(&self, port: u16) -> u64 {
+    pub(crate) fn invalid_from(&self, port: u16) -> u64 {
         self.invalid.get(&port).copied().unwrap_or(0)
     }
 
@@ -253,12 +253,12 @@ impl DatagramSocket {
     }
 
     /// Returns whether the peer has ever sent anything.
-    pub fn was_answered(&self) -> bool {
+    pub(crate) fn was_answered(&self) -> bool {
         self.has_received
     }
 
     /// Returns the traffic counters.
-    pub fn counters(&self) -> DatagramCounters {
+    pub(crate) fn counters(&self) -> DatagramCounters {
         self.counters
     }
 
@@ -268,12 +268,12 @@ impl DatagramSocket {
     }
 
     /// Returns the payloads of all datagrams in the inbox as one piece.
-    pub fn waiting(&self) -> &[u8] {
+    pub(crate) fn waiting(&self) -> &[u8] {
         self.inbox.all()
     }
 
     /// Drops `bytes` bytes of [`DatagramSocket::waiting`], and the empty datagrams behind them.
-    pub fn forget(&mut self, bytes: usize) {
+    pub(crate) fn forget(&mut self, bytes: usize) {
         self.inbox.forget(bytes);
     }
 
@@ -449,7 +449,7 @@ impl DatagramSocket {
 
     /// Handles an ICMP error. An error that is not about the peer, or that arrives before anything
     /// was sent, is forged or stale.
-    pub fn icmp(&mut self, error: &IcmpError) {
+    pub(crate) fn icmp(&mut self, error: &IcmpError) {
         if !matches!(error.reason, Reason::PacketTooBig(_))
             && self.find(error.local, error.remote, Err(*error))
         {

@@ -7,14 +7,14 @@ use std::{
 
 /// A queue of the flows' timers, soonest first.
 #[derive(Debug, Default)]
-pub struct Deadlines {
+pub(crate) struct Deadlines {
     of: HashMap<FiveTuple, Duration>,
     order: BTreeSet<(Duration, FiveTuple)>,
 }
 
 impl Deadlines {
     /// Sets or clears the deadline of a flow.
-    pub fn set(&mut self, tuple: FiveTuple, deadline: Option<Duration>) {
+    pub(crate) fn set(&mut self, tuple: FiveTuple, deadline: Option<Duration>) {
         let old = match deadline {
             Some(at) => self.of.insert(tuple, at),
             None => self.of.remove(&tuple),
@@ -31,12 +31,12 @@ impl Deadlines {
     }
 
     /// Returns the soonest deadline.
-    pub fn next(&self) -> Option<Duration> {
+    pub(crate) fn next(&self) -> Option<Duration> {
         self.order.first().map(|(at, _)| *at)
     }
 
     /// Removes and returns one flow whose deadline has passed.
-    pub fn due(&mut self, now: Duration) -> Option<FiveTuple> {
+    pub(crate) fn due(&mut self, now: Duration) -> Option<FiveTuple> {
         let (at, tuple) = *self.order.first()?;
         if at > now {
             return None;

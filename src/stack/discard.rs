@@ -20,7 +20,7 @@ pub enum Discard {
 impl Discard {
     /// Returns the reason to discard `segment`, which did not open the connection. `acknowledges`
     /// says whether its ACK is acceptable.
-    pub fn of(segment: &Segment, acknowledges: bool) -> Discard {
+    pub(crate) fn of(segment: &Segment, acknowledges: bool) -> Discard {
         match segment.is(ACK) && !acknowledges {
             true => Discard::Acknowledgment(segment.flags),
             false => Discard::Flags(segment.flags),

@@ -115,7 +115,7 @@ pub struct Flow {
 impl Flow {
     /// Opens a connection; the SYN leaves with the next [`Flow::egress`]. `seed` must be
     /// unpredictable. The flow's buffers share `pool` with those of other flows.
-    pub fn dial(
+    pub(crate) fn dial(
         now: Duration,
         tuple: FiveTuple,
         route: FlowRoute,
@@ -131,7 +131,7 @@ impl Flow {
     /// Returns the flow of a handshake whose SYN-ACK was sent. The segment that completes the
     /// handshake must be the next one passed to [`Flow::ingress`]. The window stays small until
     /// [`Flow::accept`].
-    pub fn answer(
+    pub(crate) fn answer(
         tuple: FiveTuple,
         route: FlowRoute,
         settings: &Settings,
@@ -218,33 +218,33 @@ impl Flow {
     }
 
     /// Returns the link address and interface that the flow's packets go to.
-    pub fn next_hop(&self) -> NextHop {
+    pub(crate) fn next_hop(&self) -> NextHop {
         self.next_hop
     }
 
     /// Returns the index of the interface that the peer's segments come by; at first, the interface
     /// that the flow's own leave by.
-    pub fn came_by(&self) -> u32 {
+    pub(crate) fn came_by(&self) -> u32 {
         self.came_by
     }
 
     /// Sets the interface that the peer's segments come by.
-    pub fn set_came_by(&mut self, interface: u32) {
+    pub(crate) fn set_came_by(&mut self, interface: u32) {
         self.came_by = interface;
     }
 
     /// Returns the neighbour whose link address the flow's packets carry.
-    pub fn neighbour(&self) -> Neighbour {
+    pub(crate) fn neighbour(&self) -> Neighbour {
         self.neighbour
     }
 
     /// Sets the IP address of the neighbour that delivers the peer's packets.
-    pub fn locate(&mut self, address: IpAddr) {
+    pub(crate) fn locate(&mut self, address: IpAddr) {
         self.neighbour = Neighbour::Sender(Some(address));
     }
 
     /// Returns whether sent segments seem not to arrive.
-    pub fn is_stalled(&self, now: Duration) -> bool {
+    pub(crate) fn is_stalled(&self, now: Duration) -> bool {
         match self.phase() {
             Phase::Opening => self.counters.syns_sent >= 2,
             Phase::Open => {
@@ -277,7 +277,7 @@ impl Flow {
     }
 
     /// Applies a change of the interface's state.
-    pub fn change_interface(&mut self, now: Duration, was: &Interface, is: &Interface) {
+    pub(crate) fn change_interface(&mut self, now: Duration, was: &Interface, is: &Interface) {
         self.next_hop = self.next_hop.with_changed_source(was, is);
         self.shrink(now, is.mtu_towards(self.tuple.remote.ip()));
         if is.up && is.running && !(was.up && was.running) && self.is_stalled(now) {
@@ -308,7 +308,7 @@ impl Flow {
     }
 
     /// Returns whether the path loses more than one frame in a hundred, by our estimate.
-    pub fn is_lossy(&self) -> bool {
+    pub(crate) fn is_lossy(&self) -> bool {
         let FlowCounters { egress_drops, frames_sent, frames_received, .. } = self.counters;
         let lost =
             egress_drops + self.recovery.stats().segments_retransmitted + self.retransmissions.frames();
@@ -316,7 +316,7 @@ impl Flow {
     }
 
     /// Returns whether the peer is on this host; lo loses nothing.
-    pub fn is_on_host(&self) -> bool {
+    pub(crate) fn is_on_host(&self) -> bool {
         self.next_hop.header == LinkHeader::LOOPBACK
     }
 
@@ -385,7 +385,7 @@ impl Flow {
     }
 
     /// Fails the connection without sending anything, because its interface is gone.
-    pub fn fail_interface(&mut self, interface: &str) {
+    pub(crate) fn fail_interface(&mut self, interface: &str) {
         self.failure.get_or_insert_with(|| FlowFailure::InterfaceGone(interface.to_owned()));
     }
 
@@ -400,18 +400,18 @@ impl Flow {
     }
 
     /// Opens the window, because the connection has a user now.
-    pub fn accept(&mut self) {
+    pub(crate) fn accept(&mut self) {
         self.recovery.set_accepted(true);
     }
 
     /// Frees the memory that is allocated and not used.
-    pub fn reclaim(&mut self) {
+    pub(crate) fn reclaim(&mut self) {
         self.recovery.reclaim();
     }
 
     /// Drops the received data of a released flow. Aborts the connection if there was any and the
     /// peer has acknowledged all of ours, or if `overdue`.
-    pub fn drop_received(&mut self, overdue: bool) {
+    pub(crate) fn drop_received(&mut self, overdue: bool) {
         let mut dropped = 0;
         while self.received() > 0 {
             match self.receive(usize::MAX, |bytes| Ok(bytes.len())) {
@@ -425,13 +425,13 @@ impl Flow {
     }
 
     /// Returns the last ACK that was sent, to be retransmitted if the peer missed it.
-    pub fn last_ack(&self) -> Option<HeaderOnly> {
+    pub(crate) fn last_ack(&self) -> Option<HeaderOnly> {
         let Flow { next_hop, template, .. } = *self;
         Segment::parse(&self.last_bare).map(|segment| HeaderOnly { next_hop, template, segment })
     }
 
     /// Counts a segment that is not part of the connection.
-    pub fn note_discard(&mut self, last: Discard) {
+    pub(crate) fn note_discard(&mut self, last: Discard) {
         self.counters.invalid += u64::from(matches!(last, Discard::Checksum | Discard::Header));
         if self.phase() == Phase::Opening {
             let count = self.discards.map_or(0, |before| before.count) + 1;
@@ -446,7 +446,13 @@ impl Flow {
 
     /// Handles a segment of this flow whose checksum was verified. `reply` is the next hop back to
     /// its sender. Returns whether the payload is in order and was left for [`ReceivedData`].
-    pub fn ingress(&mut self, now: Duration, segment: &Segment, payload: &[u8], reply: &NextHop) -> bool {
+    pub(crate) fn ingress(
+        &mut self,
+        now: Duration,
+        segment: &Segment,
+        payload: &[u8],
+        reply: &NextHop,
+    ) -> bool {
         self.counters.frames_received += 1;
         self.note_sequence(now, segment);
         self.follow(segment, reply);
@@ -509,7 +515,7 @@ impl Flow {
 
     /// Handles an ICMP error about this flow. An error whose quoted sequence number is not in
     /// flight is forged or stale (RFC 5927, section 4.1).
-    pub fn icmp(&mut self, now: Duration, error: &IcmpError) {
+    pub(crate) fn icmp(&mut self, now: Duration, error: &IcmpError) {
         if !self.recovery.quotes(SeqNumber(error.sequence)) {
             self.note_discard(Discard::Icmp);
             return log::info!("{}: ignoring {error}: it quotes nothing that is in flight", self.tuple);
@@ -542,7 +548,7 @@ impl Flow {
     ///
     /// # Errors
     /// The link's error if it is permanent.
-    pub fn egress(&mut self, now: Duration, link: &mut dyn Link) -> Result<bool, LinkError> {
+    pub(crate) fn egress(&mut self, now: Duration, link: &mut dyn Link) -> Result<bool, LinkError> {
         if self.is_reset() {
             return Ok(false);
         }
@@ -617,7 +623,7 @@ impl Flow {
     }
 
     /// Returns when [`Flow::egress`] is due next; a time in the past means at once.
-    pub fn poll_at(&mut self, now: Duration) -> Option<Duration> {
+    pub(crate) fn poll_at(&mut self, now: Duration) -> Option<Duration> {
         if self.is_reset() {
             return None;
         }

@@ -11,7 +11,7 @@ use crate::{
 use std::{net::IpAddr, time::Duration};
 
 /// Maximum length of the IP and TCP headers together, in bytes.
-pub const MAX_HEADERS: usize = ip::IPV6_HEADER + segment::MAX_HEADER_LEN;
+pub(crate) const MAX_HEADERS: usize = ip::IPV6_HEADER + segment::MAX_HEADER_LEN;
 
 /// TTL and hop limit of datagrams to a group (RFC 1112, section 6.1).
 const MULTICAST_HOP_LIMIT: u8 = 1;
@@ -70,7 +70,7 @@ pub struct Settings {
 }
 
 /// Returns the header fields that all packets of a flow have in common.
-pub fn template(tuple: &FiveTuple, hop_limit: u8, settings: &Settings, seed: u64) -> Template {
+pub(crate) fn template(tuple: &FiveTuple, hop_limit: u8, settings: &Settings, seed: u64) -> Template {
     Template {
         source: tuple.local.ip(),
         destination: tuple.remote.ip(),
@@ -118,14 +118,14 @@ impl Path {
 }
 
 /// Returns the MSS that a path carries, in bytes: its MTU less the IP and TCP headers.
-pub fn mss(path: &Path, remote: IpAddr, settings: &Settings) -> usize {
+pub(crate) fn mss(path: &Path, remote: IpAddr, settings: &Settings) -> usize {
     let ip_header = if remote.is_ipv4() { ip::IPV4_HEADER } else { ip::IPV6_HEADER };
     let mss = path.mtu.saturating_sub(ip_header + segment::MIN_HEADER_LEN);
     mss.min(settings.mss.unwrap_or(mss))
 }
 
 /// Returns the maximum payload of one super-frame, in bytes: whole segments only.
-pub fn max_payload(path: &Path, mss: usize) -> usize {
+pub(crate) fn max_payload(path: &Path, mss: usize) -> usize {
     let room = path.max_frame.saturating_sub(MAX_LINK_HEADER + MAX_HEADERS);
     let segments = (room / mss.max(1)).min(path.max_segments).max(1);
     segments * mss

@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Maximum memory of all fragments together, in bytes (Linux: net.ipv4.ipfrag_high_thresh).
-pub const MEMORY: usize = 4 << 20;
+pub(crate) const MEMORY: usize = 4 << 20;
 /// Reassembly timeout of IPv4 (net.ipv4.ipfrag_time).
 const TIMEOUT_V4: Duration = Duration::from_secs(30);
 /// Reassembly timeout of IPv6 (RFC 8200, section 4.5).
@@ -34,7 +34,7 @@ const UNIT: usize = 8;
 /// Cuts `len` bytes of payload into fragments for packets of at most `mtu` bytes; `header` is the
 /// length of a fragment's IP headers. Yields each fragment's range and whether more fragments
 /// follow.
-pub fn cut(len: usize, mtu: usize, header: usize) -> impl Iterator<Item = (Range<usize>, bool)> {
+pub(crate) fn cut(len: usize, mtu: usize, header: usize) -> impl Iterator<Item = (Range<usize>, bool)> {
     let step = (mtu.saturating_sub(header) / UNIT * UNIT).max(UNIT);
     (0..len).step_by(step).map(move |at| (at..len.min(at + step), at + step < len))
 }
@@ -112,7 +112,7 @@ impl Partial {
 
 /// A table of incomplete datagrams.
 #[derive(Debug, Default)]
-pub struct FragmentReassembly {
+pub(crate) struct FragmentReassembly {
     datagrams: HashMap<Key, Partial>,
     /// The keys in the order of first arrival.
     order: BTreeMap<u64, Key>,
@@ -125,7 +125,7 @@ impl FragmentReassembly {
     /// Adds a fragment: `packet`, whose IP header is `header`. Returns the whole packet with an IP
     /// header of its own if this was the last fragment missing. The checksum of that packet is not
     /// verified.
-    pub fn insert(&mut self, now: Duration, header: &Header, packet: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn insert(&mut self, now: Duration, header: &Header, packet: &[u8]) -> Option<Vec<u8>> {
         let Fragment { id, offset, more } = header.fragment?;
         let bytes = packet.get(header.transport..header.end)?;
         let limit = if header.source.is_ipv4() { MAX_PAYLOAD_V4 } else { MAX_PAYLOAD_V6 };

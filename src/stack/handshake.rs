@@ -37,7 +37,7 @@ const SLACK: usize = 1024;
 
 /// A handshake whose SYN was answered.
 #[derive(Clone, Debug)]
-pub struct Handshake {
+pub(crate) struct Handshake {
     /// The next hop of the SYN-ACK and of the future flow.
     pub next_hop: NextHop,
     /// The neighbour whose link address the next hop carries.
@@ -62,7 +62,7 @@ pub struct Handshake {
 
 /// The meaning of a segment to a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// The SYN was retransmitted.
     Repeated,
     /// Another SYN came: the peer has started over.
@@ -81,7 +81,7 @@ pub enum Reply {
 
 impl Handshake {
     /// Returns the handshake that `syn` begins.
-    pub fn new(now: Duration, next_hop: NextHop, seed: u64, syn: &Segment) -> Handshake {
+    pub(crate) fn new(now: Duration, next_hop: NextHop, seed: u64, syn: &Segment) -> Handshake {
         Handshake {
             next_hop,
             neighbour: Neighbour::Sender(None),
@@ -97,7 +97,7 @@ impl Handshake {
     }
 
     /// Returns the handshake with the neighbour and the metrics of a route back.
-    pub fn with(self, neighbour: Neighbour, metrics: Metrics) -> Handshake {
+    pub(crate) fn with(self, neighbour: Neighbour, metrics: Metrics) -> Handshake {
         Handshake { neighbour, metrics, ..self }
     }
 
@@ -107,7 +107,7 @@ impl Handshake {
     /// As in Linux's tcp_check_req() (net/ipv4/tcp_minisocks.c), a retransmitted SYN is answered
     /// with the SYN-ACK. A wrong acknowledgment is answered with a reset wherever the segment lies
     /// (section 3.5.2, group 2).
-    pub fn classify(&self, segment: &Segment, window: u16) -> Reply {
+    pub(crate) fn classify(&self, segment: &Segment, window: u16) -> Reply {
         let distance = segment.seq.distance_from(self.syn.seq + 1);
         let acceptable = is_acceptable(distance.into(), segment.seq_len().into(), window.into());
         match (segment.is(RST), segment.is(SYN), segment.is(ACK)) {
@@ -127,7 +127,7 @@ impl Handshake {
     /// Returns the SYN-ACK, equal to the one that the flow's state machine will generate; `None`
     /// for a SYN from port 0, which no state machine takes. `mss` is the one to announce, and
     /// `receive_buffer` the flow's, in bytes.
-    pub fn syn_ack(&self, now: Duration, mss: u16, receive_buffer: usize) -> Option<Segment> {
+    pub(crate) fn syn_ack(&self, now: Duration, mss: u16, receive_buffer: usize) -> Option<Segment> {
         let mut answer = self.answer(now, receive_buffer)?;
         answer.options.mss = Some(mss);
         Some(answer)
@@ -135,7 +135,7 @@ impl Handshake {
 
     /// Returns a challenge ACK, which tells the peer the expected sequence number (RFC 9293,
     /// section 3.10.7.4, first; RFC 5961, section 3.2).
-    pub fn challenge(&self, now: Duration, receive_buffer: usize) -> Option<Segment> {
+    pub(crate) fn challenge(&self, now: Duration, receive_buffer: usize) -> Option<Segment> {
         let answer = self.answer(now, receive_buffer)?;
         let window = receive_buffer >> answer.options.window_scale.unwrap_or(0);
         Some(Segment {
@@ -176,13 +176,13 @@ impl Handshake {
 
 /// Returns the window field of a SYN-ACK, which is never scaled (RFC 7323, section 2.2).
 /// `receive_buffer` is in bytes.
-pub fn syn_window(receive_buffer: usize) -> u16 {
+pub(crate) fn syn_window(receive_buffer: usize) -> u16 {
     u16::try_from(receive_buffer).unwrap_or(u16::MAX)
 }
 
 /// A table of the handshakes under way.
 #[derive(Debug, Default)]
-pub struct Handshakes {
+pub(crate) struct Handshakes {
     pending: HashMap<FiveTuple, Handshake>,
     /// Times of the next retransmission, soonest first, by the number of retransmissions so far. An
     /// entry whose time differs from its handshake's is stale.
@@ -193,7 +193,7 @@ pub struct Handshakes {
 
 impl Handshakes {
     /// Adds a handshake that is being answered.
-    pub fn insert(&mut self, tuple: FiveTuple, mut handshake: Handshake) {
+    pub(crate) fn insert(&mut self, tuple: FiveTuple, mut handshake: Handshake) {
         handshake.due = handshake.answered + REPEATS[0];
         if self.due[0].len() > 2 * self.pending.len() + SLACK {
             // SYNs followed by their own resets leave only stale entries, faster than those expire.
@@ -206,17 +206,17 @@ impl Handshakes {
     }
 
     /// Returns the number of handshakes.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.pending.len()
     }
 
     /// Returns the handshake of a five-tuple.
-    pub fn get(&self, tuple: &FiveTuple) -> Option<&Handshake> {
+    pub(crate) fn get(&self, tuple: &FiveTuple) -> Option<&Handshake> {
         self.pending.get(tuple)
     }
 
     /// Returns the handshake to send a challenge ACK for; `None` if one was sent just before.
-    pub fn challenged(&mut self, now: Duration, tuple: &FiveTuple) -> Option<&Handshake> {
+    pub(crate) fn challenged(&mut self, now: Duration, tuple: &FiveTuple) -> Option<&Handshake> {
         let handshake = self.pending.get_mut(tuple)?;
         if handshake.challenged.is_some_and(|at| now < at + CHALLENGE_INTERVAL) {
             return None;
@@ -226,24 +226,24 @@ impl Handshakes {
     }
 
     /// Drops a handshake, and returns it.
-    pub fn remove(&mut self, tuple: &FiveTuple) -> Option<Handshake> {
+    pub(crate) fn remove(&mut self, tuple: &FiveTuple) -> Option<Handshake> {
         self.changed.push(*tuple);
         self.pending.remove(tuple)
     }
 
     /// Drops all handshakes, and returns their five-tuples.
-    pub fn clear(&mut self) -> impl Iterator<Item = FiveTuple> + use<> {
+    pub(crate) fn clear(&mut self) -> impl Iterator<Item = FiveTuple> + use<> {
         std::mem::take(self).pending.into_keys()
     }
 
     /// Returns the handshakes added or dropped since the last call; some may be as before.
-    pub fn take_changed(&mut self) -> Vec<FiveTuple> {
+    pub(crate) fn take_changed(&mut self) -> Vec<FiveTuple> {
         std::mem::take(&mut self.changed)
     }
 
     /// Returns the next handshake whose SYN-ACK is due for retransmission. Handshakes whose last
     /// retransmission has timed out are dropped.
-    pub fn due(&mut self, now: Duration) -> Option<FiveTuple> {
+    pub(crate) fn due(&mut self, now: Duration) -> Option<FiveTuple> {
         for stage in 0..REPEATS.len() {
             while let Some((at, tuple)) = self.due[stage].front().copied().filter(|(at, _)| *at <= now) {
                 self.due[stage].pop_front();
@@ -262,7 +262,7 @@ impl Handshakes {
     }
 
     /// Returns when [`Handshakes::due`] has to be called next.
-    pub fn deadline(&self) -> Option<Duration> {
+    pub(crate) fn deadline(&self) -> Option<Duration> {
         self.due.iter().filter_map(|stage| stage.front()).map(|(at, _)| *at).min()
     }
 }
@@ -275,7 +275,7 @@ const COOKIE_EPOCH: Duration = Duration::from_secs(32);
 
 /// A generator of SYN cookies: handshakes without a record.
 #[derive(Debug, Default)]
-pub struct Cookies {
+pub(crate) struct Cookies {
     key: RandomState,
     /// When the last cookie was given. No ACK is checked once that cookie has expired.
     given: Option<Duration>,
@@ -284,7 +284,13 @@ pub struct Cookies {
 impl Cookies {
     /// Returns a handshake without a record for a SYN; [`Cookies::redeem`] rebuilds it from the
     /// ACK.
-    pub fn give(&mut self, now: Duration, tuple: &FiveTuple, next_hop: NextHop, syn: &Segment) -> Handshake {
+    pub(crate) fn give(
+        &mut self,
+        now: Duration,
+        tuple: &FiveTuple,
+        next_hop: NextHop,
+        syn: &Segment,
+    ) -> Handshake {
         self.given = Some(now);
         let offered = syn.options.mss.unwrap_or(0);
         let class = COOKIE_MSS.iter().rposition(|mss| *mss <= offered).unwrap_or(0);
@@ -292,18 +298,18 @@ impl Cookies {
     }
 
     /// Returns whether a cookie was ever given.
-    pub fn were_given(&self) -> bool {
+    pub(crate) fn were_given(&self) -> bool {
         self.given.is_some()
     }
 
     /// Returns how much longer the last cookie is valid; `None` if no cookie is valid.
-    pub fn open_for(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn open_for(&self, now: Duration) -> Option<Duration> {
         (self.given? + 2 * COOKIE_EPOCH).checked_sub(now).filter(|left| !left.is_zero())
     }
 
     /// Returns the handshake that a segment completes, if the segment acknowledges a cookie of ours
     /// that announced `window`.
-    pub fn redeem(
+    pub(crate) fn redeem(
         &self,
         now: Duration,
         tuple: &FiveTuple,

@@ -7,7 +7,7 @@ use crate::{
 
 /// A TCP header and its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeaderOnly {
+pub(crate) struct HeaderOnly {
     /// The link-layer destination.
     pub next_hop: NextHop,
     /// The IP header.
@@ -21,7 +21,7 @@ impl HeaderOnly {
     ///
     /// # Errors
     /// Those of [`Link::transmit`] that are not transient.
-    pub fn send(&self, link: &mut dyn Link) -> Result<(), LinkError> {
+    pub(crate) fn send(&self, link: &mut dyn Link) -> Result<(), LinkError> {
         let mut header = [0; MAX_HEADER_LEN];
         let len = self.segment.write(&mut header);
         let mut headers = [0; ip::IPV6_HEADER + MAX_HEADER_LEN];

@@ -88,7 +88,7 @@ impl Reason {
     /// Returns whether Linux reports the error to a connected UDP socket at once (net/ipv4/icmp.c,
     /// icmp_err_convert; net/ipv6/icmp.c, icmpv6_err_convert). The other errors may be temporary,
     /// as with a flapping route.
-    pub fn is_hard(self) -> bool {
+    pub(crate) fn is_hard(self) -> bool {
         match self {
             Reason::NetworkUnreachable
             | Reason::HostUnreachable
@@ -132,7 +132,7 @@ impl fmt::Display for Reason {
 }
 
 /// Returns an ICMP error's reason in words, by its type and code.
-pub fn words(v6: bool, kind: u8, code: u8) -> String {
+pub(crate) fn words(v6: bool, kind: u8, code: u8) -> String {
     let reason = if v6 { Reason::from_v6(kind, code, 0) } else { Reason::from_v4(kind, code, 0) };
     reason.map_or_else(|| format!("type {kind}, code {code}"), |reason| reason.to_string())
 }
@@ -165,7 +165,7 @@ impl fmt::Display for IcmpError {
 /// Parses an ICMP error out of a packet whose IP header is `header`. Returns `None` for other
 /// messages, and for errors that quote too little to identify the flow. `zone` is that of the
 /// interface by which the error came.
-pub fn parse(header: &ip::Header, packet: &[u8], zone: u32) -> Option<IcmpError> {
+pub(crate) fn parse(header: &ip::Header, packet: &[u8], zone: u32) -> Option<IcmpError> {
     let message = packet.get(header.transport..header.end)?;
     let head: &[u8; HEADER] = message.first_chunk()?;
     let rest = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);

@@ -14,9 +14,9 @@ use std::net::{IpAddr, Ipv6Addr};
 pub use crate::net::ip_protocol::{ICMP, ICMPV6, TCP, UDP};
 
 /// Length of an IPv4 header without options, in bytes.
-pub const IPV4_HEADER: usize = 20;
+pub(crate) const IPV4_HEADER: usize = 20;
 /// Length of an IPv6 header without extension headers, in bytes.
-pub const IPV6_HEADER: usize = 40;
+pub(crate) const IPV6_HEADER: usize = 40;
 /// Length of an IPv6 fragment header, in bytes.
 const FRAGMENT_HEADER: usize = 8;
 
@@ -250,7 +250,7 @@ impl Template {
     }
 
     /// Returns the length of a fragment's IP headers, in bytes.
-    pub fn fragment_header_len(&self) -> usize {
+    pub(crate) fn fragment_header_len(&self) -> usize {
         match self.source {
             IpAddr::V4(_) => IPV4_HEADER,
             IpAddr::V6(_) => IPV6_HEADER + FRAGMENT_HEADER,

@@ -29,7 +29,7 @@ pub enum Admission {
 }
 
 /// A filter of the addresses, with their zones, that may connect to a listener.
-pub type Gate = Box<dyn Fn(SocketAddr) -> Admission>;
+pub(crate) type Gate = Box<dyn Fn(SocketAddr) -> Admission>;
 
 /// The outcome of a segment that belonged to no flow.
 pub(super) enum Found {
@@ -67,7 +67,7 @@ impl Stack {
     /// Stops the listener: further SYNs are answered with resets, where the gate shows strangers
     /// any. Connections in the backlog are reset; handshakes under way are reset when their ACK
     /// comes.
-    pub fn stop_listening(&mut self) {
+    pub(crate) fn stop_listening(&mut self) {
         self.listening = false;
         for tuple in self.handshakes.clear() {
             self.remember_closed(tuple);

@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Index of the loopback device in every network namespace (net/flow.h, LOOPBACK_IFINDEX;
 /// drivers/net/loopback.c, loopback_net_init).
-pub const LOOPBACK_INTERFACE: u32 = 1;
+pub(crate) const LOOPBACK_INTERFACE: u32 = 1;
 
 /// The reason to drop a packet without an answer (RFC 1122, sections 3.2.1.3 and 4.2.3.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Martian {
+pub(crate) enum Martian {
     /// 0.0.0.0/8 means this network, and is a source only before a host has an address (RFC 1122,
     /// section 3.2.1.3, a and b); `::` means no address (RFC 4291, section 2.5.2).
     #[error("the unspecified address")]
@@ -43,7 +43,7 @@ pub enum Martian {
 ///
 /// # Errors
 /// The reason to drop the packet.
-pub fn check(interface: u32, source: IpAddr, destination: IpAddr) -> Result<(), Martian> {
+pub(crate) fn check(interface: u32, source: IpAddr, destination: IpAddr) -> Result<(), Martian> {
     let on_host = interface == LOOPBACK_INTERFACE;
     check_address(interface, source)?;
     check_address(interface, destination)?;
@@ -55,7 +55,7 @@ pub fn check(interface: u32, source: IpAddr, destination: IpAddr) -> Result<(), 
 ///
 /// # Errors
 /// The reason to drop the packet.
-pub fn check_address(interface: u32, source: IpAddr) -> Result<(), Martian> {
+pub(crate) fn check_address(interface: u32, source: IpAddr) -> Result<(), Martian> {
     let on_host = interface == LOOPBACK_INTERFACE;
     match source {
         IpAddr::V4(v4) => check_v4(v4, on_host),

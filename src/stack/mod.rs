@@ -18,13 +18,13 @@ mod deadlines;
 mod discard;
 mod flow;
 mod flow_route;
-pub mod fragment;
+pub(crate) mod fragment;
 mod handshake;
 mod header_only;
-pub mod icmp;
+pub(crate) mod icmp;
 pub mod ip;
 mod listen;
-pub mod martian;
+pub(crate) mod martian;
 mod neighbours;
 mod peer_retransmissions;
 mod recently_closed;
@@ -56,13 +56,14 @@ use std::{
 use time_wait::TimeWaits;
 
 use datagram::Origin;
-pub use datagram::{
-    Audience, Datagram, DatagramCounters, DatagramService, DatagramSocket, SurveyAnswer, max_payload,
-};
+pub use datagram::{Audience, DatagramService};
+pub(crate) use datagram::{DatagramCounters, DatagramSocket, SurveyAnswer, max_payload};
 pub use discard::{Discard, Discards};
-pub use flow::{Flow, FlowCounters, FlowFailure, Phase, ReceivedData};
+pub use flow::{Flow, FlowFailure, Phase};
+pub(crate) use flow::{FlowCounters, ReceivedData};
 pub use flow_route::{FlowRoute, Path, Settings};
-pub use listen::{Admission, Gate, Listener};
+pub(crate) use listen::Gate;
+pub use listen::{Admission, Listener};
 pub use source_validation::{ReturnRoute, UnverifiedSource};
 pub use state_machine::{State, StateMachine};
 
@@ -119,7 +120,7 @@ const MAX_ORPHANS: usize = 1024;
 const RECLAIM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Maximum connections that are over and still known: released, in TIME-WAIT, or remembered.
-pub const MAX_ENDED: usize = MAX_ORPHANS + time_wait::LIMIT + recently_closed::LIMIT;
+pub(crate) const MAX_ENDED: usize = MAX_ORPHANS + time_wait::LIMIT + recently_closed::LIMIT;
 
 /// A table of released flows and their deadlines.
 #[derive(Debug, Default)]
@@ -210,13 +211,13 @@ impl Stack {
 
     /// Sets the zones of interfaces, by index: a port of a bridge or bond shares that device's zone.
     /// Any other interface is a zone of its own (RFC 4007, section 6).
-    pub fn set_zones(&mut self, zones: HashMap<u32, u32>) {
+    pub(crate) fn set_zones(&mut self, zones: HashMap<u32, u32>) {
         self.zones = zones;
     }
 
     /// Lets the UDP port hear datagrams to these groups and broadcast addresses at these interfaces,
     /// by index.
-    pub fn hear_groups(
+    pub(crate) fn hear_groups(
         &mut self,
         groups: impl IntoIterator<Item = IpAddr>,
         interfaces: impl IntoIterator<Item = u32>,
@@ -263,12 +264,12 @@ impl Stack {
     }
 
     /// Returns whether there are no flows.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.flows.is_empty()
     }
 
     /// Fails the flows of an interface that disappeared; `name` was its name.
-    pub fn fail_interface(&mut self, interface: u32, name: &str) {
+    pub(crate) fn fail_interface(&mut self, interface: u32, name: &str) {
         for (tuple, flow) in &mut self.flows {
             if flow.next_hop().interface == interface {
                 flow.fail_interface(name);
@@ -558,7 +559,7 @@ impl Stack {
     /// Queues a reset of a connection that the kernel opened from our port and gave up, `syn` being its
     /// SYN's sequence number. It leaves before the segments of flows. A far end whose SYN-ACK never arrived
     /// would otherwise answer a new SYN from the same port only when its own timer lets it.
-    pub fn reset_predecessor(&mut self, tuple: &FiveTuple, route: &FlowRoute, syn: SeqNumber) {
+    pub(crate) fn reset_predecessor(&mut self, tuple: &FiveTuple, route: &FlowRoute, syn: SeqNumber) {
         let remote = tuple.remote.ip();
         let hop_limit = self.settings.hop_limit(remote, route.path.ipv6_hop_limit, &route.metrics);
         let template = flow_route::template(tuple, hop_limit, &self.settings, 0);

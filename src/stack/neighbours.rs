@@ -46,23 +46,23 @@ impl Stack {
 
     /// Solicits the link address of `neighbour` on the interface of `from`, whose source is our
     /// link address there; at most once a second. [`Stack::solicited`] returns the answer.
-    pub fn solicit(&mut self, now: Duration, local: IpAddr, from: &NextHop, neighbour: IpAddr) {
+    pub(crate) fn solicit(&mut self, now: Duration, local: IpAddr, from: &NextHop, neighbour: IpAddr) {
         self.solicitations.solicit(now, local, from, neighbour);
     }
 
     /// Returns the link address that a neighbour gave to a solicitation within the last 30 seconds.
-    pub fn solicited(&self, now: Duration, interface: u32, neighbour: IpAddr) -> Option<MacAddr> {
+    pub(crate) fn solicited(&self, now: Duration, interface: u32, neighbour: IpAddr) -> Option<MacAddr> {
         self.solicitations.answer(now, interface, neighbour)
     }
 
     /// Returns the flows that are stalled and whose neighbour's IP address is unknown. The routing
     /// table may know the address: see [`Stack::locate`].
-    pub fn take_unlocated(&mut self) -> Vec<FiveTuple> {
+    pub(crate) fn take_unlocated(&mut self) -> Vec<FiveTuple> {
         std::mem::take(&mut self.unlocated)
     }
 
     /// Sets the IP address of the neighbour that an accepted flow's packets go to.
-    pub fn locate(&mut self, tuple: &FiveTuple, address: IpAddr) {
+    pub(crate) fn locate(&mut self, tuple: &FiveTuple, address: IpAddr) {
         if let Some(flow) = self.flow(tuple) {
             flow.locate(address);
         }
@@ -82,7 +82,7 @@ impl Stack {
     }
 
     /// Applies a change of an interface's MTU or link address.
-    pub fn change_interface(&mut self, now: Duration, was: &Interface, is: &Interface) {
+    pub(crate) fn change_interface(&mut self, now: Duration, was: &Interface, is: &Interface) {
         for (tuple, flow) in &mut self.flows {
             if flow.next_hop().interface == is.index {
                 flow.change_interface(now, was, is);
@@ -101,7 +101,7 @@ impl Stack {
     }
 
     /// Returns the impersonation, if there is one.
-    pub fn impersonation(&mut self) -> Option<&mut Impersonation> {
+    pub(crate) fn impersonation(&mut self) -> Option<&mut Impersonation> {
         self.impersonation.as_mut()
     }
 }

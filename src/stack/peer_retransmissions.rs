@@ -27,7 +27,7 @@ impl PeerRetransmissions {
     /// A peer learns of a hole by our ACK, so data that fills it much sooner than one RTT was
     /// reordered, not retransmitted. RACK allows a quarter of the minimum RTT, `min_rtt`, for
     /// reordering (RFC 8985, section 6.2, step 4).
-    pub fn note(
+    pub(crate) fn note(
         &mut self,
         now: Duration,
         (start, end): (SeqNumber, SeqNumber),
@@ -55,17 +55,17 @@ impl PeerRetransmissions {
 
     /// Returns whether the peer keeps retransmitting data that was acknowledged, so that our ACKs
     /// seem lost.
-    pub fn suggest_lost_acks(&self) -> bool {
+    pub(crate) fn suggest_lost_acks(&self) -> bool {
         self.acknowledged_already >= 2
     }
 
     /// Clears the suspicion of lost ACKs, because the next ones take another path.
-    pub fn forget_lost_acks(&mut self) {
+    pub(crate) fn forget_lost_acks(&mut self) {
         self.acknowledged_already = 0;
     }
 
     /// Returns the number of frames that the peer retransmitted because they or our ACKs were lost.
-    pub fn frames(&self) -> u64 {
+    pub(crate) fn frames(&self) -> u64 {
         self.frames
     }
 }

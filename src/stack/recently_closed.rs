@@ -7,11 +7,11 @@ use crate::net::FiveTuple;
 use std::collections::{HashSet, VecDeque};
 
 /// Maximum connections remembered; a further one replaces the oldest.
-pub const LIMIT: usize = 1024;
+pub(crate) const LIMIT: usize = 1024;
 
 /// A bounded set of closed connections.
 #[derive(Debug, Default)]
-pub struct RecentlyClosed {
+pub(crate) struct RecentlyClosed {
     known: HashSet<FiveTuple>,
     /// The connections of `known`, the oldest first.
     order: VecDeque<FiveTuple>,
@@ -19,7 +19,7 @@ pub struct RecentlyClosed {
 
 impl RecentlyClosed {
     /// Adds a connection. Returns the oldest one if it was dropped to make room.
-    pub fn insert(&mut self, tuple: FiveTuple) -> Option<FiveTuple> {
+    pub(crate) fn insert(&mut self, tuple: FiveTuple) -> Option<FiveTuple> {
         if !self.known.insert(tuple) {
             return None;
         }
@@ -30,7 +30,7 @@ impl RecentlyClosed {
     }
 
     /// Returns whether the connection is remembered.
-    pub fn contains(&self, tuple: &FiveTuple) -> bool {
+    pub(crate) fn contains(&self, tuple: &FiveTuple) -> bool {
         self.known.contains(tuple)
     }
 }

@@ -92,13 +92,13 @@ pub(super) struct SourceValidator {
 
 impl SourceValidator {
     /// Turns on the validation.
-    pub fn enable(&mut self) {
+    pub(crate) fn enable(&mut self) {
         self.enabled = true;
     }
 
     /// Validates a packet of `tuple`, which came from where `reply` goes. `completes` says that the
     /// packet ends a handshake, which proves that its sender received our SYN-ACK.
-    pub fn validate(
+    pub(crate) fn validate(
         &mut self,
         now: Duration,
         tuple: &FiveTuple,
@@ -134,7 +134,7 @@ impl SourceValidator {
     }
 
     /// Stores the route back to a source; `None` if there is no route back.
-    pub fn learn(&mut self, unverified: UnverifiedSource, route: Option<ReturnRoute>) {
+    pub(crate) fn learn(&mut self, unverified: UnverifiedSource, route: Option<ReturnRoute>) {
         if self.answers.len() >= MAX_ANSWERS {
             self.older = mem::take(&mut self.answers);
         }
@@ -142,7 +142,7 @@ impl SourceValidator {
     }
 
     /// Drops all answers, because the tables that they came from have changed.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.answers.clear();
         self.older.clear();
     }

@@ -197,7 +197,7 @@ impl StateMachine {
     }
 
     /// Handles the recovery layer's events.
-    pub fn follow(&mut self, now: Duration, recovery: &mut Recovery) {
+    pub(crate) fn follow(&mut self, now: Duration, recovery: &mut Recovery) {
         while let Some(event) = recovery.poll_event() {
             let fin = match event {
                 Event::Established => 0,
@@ -260,7 +260,7 @@ impl StateMachine {
 
 /// Returns the initial sequence number of a state machine made with `seed`. smoltcp's generator
 /// (its src/rand.rs) yields it after the interface has taken an IPv4 identification that is not 0.
-pub fn initial_sequence(seed: u64) -> SeqNumber {
+pub(crate) fn initial_sequence(seed: u64) -> SeqNumber {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(0xbb2e_fcec_3c39_611d).wrapping_add(0x7590_ef39);
@@ -275,7 +275,7 @@ pub fn initial_sequence(seed: u64) -> SeqNumber {
 }
 
 /// Returns the loop's time as the recovery layer counts it.
-pub fn recovery_time(now: Duration) -> recovery::Instant {
+pub(crate) fn recovery_time(now: Duration) -> recovery::Instant {
     recovery::Instant::from_nanos(now.as_nanos() as u64)
 }
 
@@ -285,7 +285,7 @@ fn instant(now: Duration) -> Instant {
 
 /// Returns the TCP timestamp clock (RFC 7323, section 5.4), in milliseconds since boot. The clock
 /// keeps rising from one run on a port to the next, as the peer's TIME-WAIT requires (RFC 6191).
-pub fn timestamp() -> u32 {
+pub(crate) fn timestamp() -> u32 {
     let since_boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from);
     since_boot.map_or(0, |time| time.as_millis() as u32)
 }

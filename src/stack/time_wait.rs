@@ -21,11 +21,11 @@ const LIFETIME: Duration = Duration::from_secs(10);
 /// net/ipv4/tcp_minisocks.c).
 const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum records; a further one replaces the oldest.
-pub const LIMIT: usize = 16_384;
+pub(crate) const LIMIT: usize = 16_384;
 
 /// The answer to a segment from the peer of a connection in TIME-WAIT.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TimeWaitAnswer {
+pub(crate) enum TimeWaitAnswer {
     /// The segment gets no answer.
     Nothing,
     /// The last ACK is retransmitted.
@@ -48,7 +48,7 @@ struct Record {
 
 /// A table of connections in TIME-WAIT.
 #[derive(Debug, Default)]
-pub struct TimeWaits {
+pub(crate) struct TimeWaits {
     records: HashMap<FiveTuple, Record>,
     /// Expiry times, soonest first. An entry whose time differs from its record's is stale.
     order: VecDeque<(Duration, FiveTuple)>,
@@ -58,17 +58,17 @@ pub struct TimeWaits {
 
 impl TimeWaits {
     /// Returns whether the connection is in TIME-WAIT.
-    pub fn contains(&self, tuple: &FiveTuple) -> bool {
+    pub(crate) fn contains(&self, tuple: &FiveTuple) -> bool {
         self.records.contains_key(tuple)
     }
 
     /// Returns the connections dropped since the last call.
-    pub fn take_forgotten(&mut self) -> Vec<FiveTuple> {
+    pub(crate) fn take_forgotten(&mut self) -> Vec<FiveTuple> {
         std::mem::take(&mut self.forgotten)
     }
 
     /// Adds a connection by the last ACK that it sent.
-    pub fn insert(&mut self, now: Duration, tuple: FiveTuple, last: HeaderOnly) {
+    pub(crate) fn insert(&mut self, now: Duration, tuple: FiveTuple, last: HeaderOnly) {
         while self.records.len() >= LIMIT
             && let Some((at, oldest)) = self.order.pop_front()
         {
@@ -86,7 +86,7 @@ impl TimeWaits {
     }
 
     /// Drops the records whose lifetime is over.
-    pub fn expire(&mut self, now: Duration) {
+    pub(crate) fn expire(&mut self, now: Duration) {
         while let Some((at, tuple)) = self.order.front().copied().filter(|(at, _)| *at <= now) {
             self.order.pop_front();
             self.forget(at, &tuple);
@@ -102,7 +102,12 @@ impl TimeWaits {
     }
 
     /// Returns the answer to a segment; `None` if its connection is not in TIME-WAIT.
-    pub fn ingress(&mut self, now: Duration, tuple: &FiveTuple, segment: &Segment) -> Option<TimeWaitAnswer> {
+    pub(crate) fn ingress(
+        &mut self,
+        now: Duration,
+        tuple: &FiveTuple,
+        segment: &Segment,
+    ) -> Option<TimeWaitAnswer> {
         let Record { last, answered, .. } = self.records.get_mut(tuple)?;
         let (sent, repeat) = (last.segment, TimeWaitAnswer::Repeat(*last));
         if segment.is(segment::RST) {

@@ -35,12 +35,12 @@ pub(crate) struct Channel {
 
 impl Channel {
     /// Returns a channel to read from.
-    pub fn input(stream: Stream) -> Channel {
+    pub(crate) fn input(stream: Stream) -> Channel {
         Channel::new(stream, true)
     }
 
     /// Returns a channel to write to.
-    pub fn output(stream: Stream) -> Channel {
+    pub(crate) fn output(stream: Stream) -> Channel {
         Channel::new(stream, false)
     }
 
@@ -57,22 +57,22 @@ impl Channel {
     }
 
     /// Translates bare line feeds of the input to carriage return and line feed.
-    pub fn with_crlf(self) -> Channel {
+    pub(crate) fn with_crlf(self) -> Channel {
         Channel { crlf: Some(CrlfTranslator::default()), ..self }
     }
 
     /// Reads a line at a time, with a pause after each.
-    pub fn with_line_delay(self, delay: Duration) -> Channel {
+    pub(crate) fn with_line_delay(self, delay: Duration) -> Channel {
         Channel { line_delay: Some(LineDelay::new(delay)), ..self }
     }
 
     /// Returns when to read on, during a pause.
-    pub fn due(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn due(&self, now: Duration) -> Option<Duration> {
         self.line_delay.as_ref()?.due(now)
     }
 
     /// Records the data read or written.
-    pub fn recorded(self, recorder: Rc<RefCell<Recorder>>) -> Channel {
+    pub(crate) fn recorded(self, recorder: Rc<RefCell<Recorder>>) -> Channel {
         Channel { recorder: Some(recorder), ..self }
     }
 
@@ -102,17 +102,17 @@ impl Channel {
     }
 
     /// Returns whether the last transfer found the stream not ready.
-    pub fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.get()
     }
 
     /// Returns whether the stream is neither closed nor at its end.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.stream.is_some()
     }
 
     /// Closes the stream; the reader of an output sees its end.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.stream = None;
         self.blocked.set(false);
     }
@@ -121,7 +121,7 @@ impl Channel {
     ///
     /// # Errors
     /// `WouldBlock` if nothing fits; those of writing and recording.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(stream) = &self.stream else { return Ok(bytes.len()) };
         let result = stream.write(bytes);
         self.note(&result);
@@ -135,7 +135,7 @@ impl Channel {
     }
 
     /// Returns the event to wait for if the last transfer found the stream not ready.
-    pub fn interest(&self) -> Option<Interest<'_>> {
+    pub(crate) fn interest(&self) -> Option<Interest<'_>> {
         let fd = self.stream.as_ref()?.as_fd();
         self.is_blocked().then(|| match self.input {
             true => Interest::readable(fd, &self.blocked),
@@ -144,18 +144,18 @@ impl Channel {
     }
 
     /// Returns the event that the reader of a pipe is gone: see [`Channel::has_hung_up`].
-    pub fn hang_up(&self) -> Option<Interest<'_>> {
+    pub(crate) fn hang_up(&self) -> Option<Interest<'_>> {
         Some(Interest::hang_up(self.stream.as_ref()?.as_fd(), &self.hung_up))
     }
 
     /// Marks the stream as ready.
     #[cfg(test)]
-    pub fn unblock(&self) {
+    pub(crate) fn unblock(&self) {
         self.blocked.set(false);
     }
 
     /// Returns whether the reader of a pipe is gone, if that was waited for.
-    pub fn has_hung_up(&self) -> bool {
+    pub(crate) fn has_hung_up(&self) -> bool {
         self.hung_up.get()
     }
 }

@@ -11,18 +11,18 @@ pub(crate) struct CrlfTranslator {
 impl CrlfTranslator {
     /// Returns the maximum to read into a buffer of `room` bytes so that the translation fits, in bytes; at
     /// least 1.
-    pub fn limit(room: usize) -> usize {
+    pub(crate) fn limit(room: usize) -> usize {
         room.div_ceil(2)
     }
 
     /// Takes the LF that must precede further data, if there is one.
-    pub fn owed(&mut self) -> Option<u8> {
+    pub(crate) fn owed(&mut self) -> Option<u8> {
         std::mem::take(&mut self.owed).then_some(b'\n')
     }
 
     /// Translates the first `len` bytes of `room` in place. Returns their new length. `len` is at most
     /// [`CrlfTranslator::limit`].
-    pub fn translate(&mut self, room: &mut [u8], len: usize) -> usize {
+    pub(crate) fn translate(&mut self, room: &mut [u8], len: usize) -> usize {
         let len = len.min(room.len());
         let mut before = self.last;
         let bare = room[..len]

@@ -14,18 +14,18 @@ pub(crate) struct Interest<'fd> {
 
 impl<'fd> Interest<'fd> {
     /// Waits for data to read; `blocked` becomes false then.
-    pub fn readable(fd: BorrowedFd<'fd>, blocked: &'fd Cell<bool>) -> Interest<'fd> {
+    pub(crate) fn readable(fd: BorrowedFd<'fd>, blocked: &'fd Cell<bool>) -> Interest<'fd> {
         Interest { fd, events: PollFlags::POLLIN, flag: blocked, becomes: false }
     }
 
     /// Waits for room to write; `blocked` becomes false then.
-    pub fn writable(fd: BorrowedFd<'fd>, blocked: &'fd Cell<bool>) -> Interest<'fd> {
+    pub(crate) fn writable(fd: BorrowedFd<'fd>, blocked: &'fd Cell<bool>) -> Interest<'fd> {
         Interest { fd, events: PollFlags::POLLOUT, flag: blocked, becomes: false }
     }
 
     /// Waits for an error alone, which the writing side of a pipe has when its reader is gone (poll(2),
     /// POLLERR); `hung_up` becomes true then.
-    pub fn hang_up(fd: BorrowedFd<'fd>, hung_up: &'fd Cell<bool>) -> Interest<'fd> {
+    pub(crate) fn hang_up(fd: BorrowedFd<'fd>, hung_up: &'fd Cell<bool>) -> Interest<'fd> {
         Interest { fd, events: PollFlags::empty(), flag: hung_up, becomes: true }
     }
 

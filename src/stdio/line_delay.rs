@@ -19,12 +19,12 @@ pub(crate) struct LineDelay {
 
 impl LineDelay {
     /// Returns a delay of this length, with no pause under way.
-    pub fn new(delay: Duration) -> LineDelay {
+    pub(crate) fn new(delay: Duration) -> LineDelay {
         LineDelay { delay, buffer: Vec::new(), start: 0, due: Duration::ZERO }
     }
 
     /// Returns the end of the pause, if it is later than `now`.
-    pub fn due(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn due(&self, now: Duration) -> Option<Duration> {
         Some(self.due).filter(|due| *due > now)
     }
 
@@ -33,7 +33,7 @@ impl LineDelay {
     ///
     /// # Errors
     /// `WouldBlock` during the pause; those of `read`.
-    pub fn next(
+    pub(crate) fn next(
         &mut self,
         now: Duration,
         room: &mut [u8],
@@ -62,7 +62,7 @@ impl LineDelay {
     }
 
     /// Starts the pause even though no line has ended.
-    pub fn pause(&mut self, now: Duration) {
+    pub(crate) fn pause(&mut self, now: Duration) {
         self.due = now + self.delay;
     }
 }

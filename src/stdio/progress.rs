@@ -84,7 +84,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Returns a line for input of `total` bytes, if that is known.
-    pub fn new(total: Option<u64>) -> Progress {
+    pub(crate) fn new(total: Option<u64>) -> Progress {
         let target = ProgressDrawTarget::term_like_with_hz(Box::<Terminal>::default(), REDRAWS);
         let line = ProgressBar::with_draw_target(total, target);
         let (sent, received) = (Arc::default(), Arc::default());
@@ -105,7 +105,7 @@ impl Progress {
     }
 
     /// Counts bytes of one direction.
-    pub fn count(&self, direction: DataDirection, bytes: u64) {
+    pub(crate) fn count(&self, direction: DataDirection, bytes: u64) {
         match direction {
             DataDirection::Sent => self.sent.fetch_add(bytes, Ordering::Relaxed),
             DataDirection::Received => self.received.fetch_add(bytes, Ordering::Relaxed),
@@ -118,7 +118,7 @@ impl Progress {
     }
 
     /// Leaves the line as it is.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.line.abandon();
     }
 }

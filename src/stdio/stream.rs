@@ -62,7 +62,7 @@ impl Stream {
     ///
     /// # Errors
     /// Those of dup(2) and fstat(2).
-    pub fn input() -> io::Result<Stream> {
+    pub(crate) fn input() -> io::Result<Stream> {
         Stream::new(io::stdin().as_fd().try_clone_to_owned()?, OFlag::O_RDONLY)
     }
 
@@ -70,7 +70,7 @@ impl Stream {
     ///
     /// # Errors
     /// Those of dup(2) and fstat(2).
-    pub fn output() -> io::Result<Stream> {
+    pub(crate) fn output() -> io::Result<Stream> {
         Stream::new(io::stdout().as_fd().try_clone_to_owned()?, OFlag::O_WRONLY)
     }
 
@@ -78,7 +78,7 @@ impl Stream {
     ///
     /// # Errors
     /// Those of dup(2) and fstat(2).
-    pub fn error() -> io::Result<Stream> {
+    pub(crate) fn error() -> io::Result<Stream> {
         Ok(Stream::wrap(io::stderr().as_fd().try_clone_to_owned()?, OFlag::O_WRONLY)?.0)
     }
 
@@ -86,7 +86,7 @@ impl Stream {
     ///
     /// # Errors
     /// Those of fstat(2) and getsockopt(2).
-    pub fn new(fd: OwnedFd, access: OFlag) -> io::Result<Stream> {
+    pub(crate) fn new(fd: OwnedFd, access: OFlag) -> io::Result<Stream> {
         let (stream, refused) = Stream::wrap(fd, access)?;
         if stream.is_pipe() {
             // A larger pipe saves system calls; the old size works, too.
@@ -121,7 +121,7 @@ impl Stream {
     ///
     /// # Errors
     /// Those of fcntl(2).
-    pub fn own(fd: OwnedFd) -> io::Result<Stream> {
+    pub(crate) fn own(fd: OwnedFd) -> io::Result<Stream> {
         let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         Ok(Stream { fd, kind: Kind::NonBlocking })
@@ -132,7 +132,7 @@ impl Stream {
     ///
     /// # Errors
     /// Those of open(2), and ENXIO if a signal came before a FIFO's reader.
-    pub fn create(path: &Path, append: bool, signals: &Signals) -> io::Result<Stream> {
+    pub(crate) fn create(path: &Path, append: bool, signals: &Signals) -> io::Result<Stream> {
         loop {
             match private_file::open(path, append, libc::O_NONBLOCK | libc::O_NOCTTY) {
                 // A FIFO without a reader (open(2)).
@@ -155,12 +155,12 @@ impl Stream {
     }
 
     /// Returns whether a read of 0 bytes is an empty message and not the end, which SOCK_DGRAM does not have.
-    pub fn has_empty_messages(&self) -> bool {
+    pub(crate) fn has_empty_messages(&self) -> bool {
         self.kind == Kind::Socket(SockType::Datagram)
     }
 
     /// Returns whether each write stays a message of its own.
-    pub fn keeps_messages(&self) -> bool {
+    pub(crate) fn keeps_messages(&self) -> bool {
         matches!(self.kind, Kind::Socket(SockType::Datagram | SockType::SeqPacket))
     }
 
@@ -168,7 +168,7 @@ impl Stream {
     ///
     /// # Errors
     /// `WouldBlock` if there is nothing; those of read(2).
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         retry(|| match self.kind {
             Kind::Polled { .. } if !self.is_ready(PollFlags::POLLIN)? => Err(Errno::EAGAIN),
             Kind::Socket(_) => recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT),
@@ -184,7 +184,7 @@ impl Stream {
     ///
     /// # Errors
     /// `WouldBlock` if nothing fits; those of write(2).
-    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         retry(|| match self.kind {
             Kind::Polled { .. } if !self.is_ready(PollFlags::POLLOUT)? => Err(Errno::EAGAIN),
             Kind::Polled { pipe } => {

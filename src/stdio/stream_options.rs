@@ -32,7 +32,7 @@ impl StreamOptions {
     ///
     /// # Errors
     /// Every [`Error`].
-    pub fn open(&self) -> Result<StandardStreams, Error> {
+    pub(crate) fn open(&self) -> Result<StandardStreams, Error> {
         let recorder = Recorder::open(self)?.map(|recorder| Rc::new(RefCell::new(recorder)));
         let mut input = Channel::input(Stream::input().map_err(Error::Input)?);
         let mut output = Channel::output(Stream::output().map_err(Error::Output)?);

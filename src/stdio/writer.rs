@@ -34,7 +34,7 @@ impl Writer {
     ///
     /// # Errors
     /// EBADF if it is closed; those of dup(2) and signalfd(2).
-    pub fn output() -> io::Result<Writer> {
+    pub(crate) fn output() -> io::Result<Writer> {
         if kernel::output_was_closed() {
             return Err(Errno::EBADF.into());
         }
@@ -46,7 +46,7 @@ impl Writer {
     ///
     /// # Errors
     /// Those of open(2), and ENXIO if a signal came before a FIFO's reader.
-    pub fn create(path: &Path, append: bool) -> io::Result<Writer> {
+    pub(crate) fn create(path: &Path, append: bool) -> io::Result<Writer> {
         if path == Path::new(STANDARD) {
             return Writer::output();
         }
@@ -58,7 +58,7 @@ impl Writer {
     ///
     /// # Errors
     /// EBADF if it was not open then; those of dup(2) and signalfd(2).
-    pub fn inherited(number: RawFd) -> io::Result<Writer> {
+    pub(crate) fn inherited(number: RawFd) -> io::Result<Writer> {
         let stream = Stream::new(kernel::inherited(number)?, OFlag::O_WRONLY)?;
         Ok(Writer { stream, signals: Signals::watch()?, given_up: false })
     }

@@ -28,7 +28,7 @@ pub(super) struct Drops {
 
 impl DropWatch {
     /// Attaches the program. Where it cannot, the other sources go on alone; `wanted` false pretends that.
-    pub fn open(wanted: bool) -> DropWatch {
+    pub(crate) fn open(wanted: bool) -> DropWatch {
         let opened = match wanted {
             true => DropMonitor::open().map_err(|error| error.to_string()),
             false => Err("switched off".to_owned()),
@@ -44,14 +44,14 @@ impl DropWatch {
     }
 
     /// Watches a port from now on.
-    pub fn watch(&self, port: u16) {
+    pub(crate) fn watch(&self, port: u16) {
         if let Some(Err(error)) = self.monitor.as_ref().map(|monitor| monitor.watch(port)) {
             log::debug!("cannot watch the drops of port {port}: {error}");
         }
     }
 
     /// Returns the descriptor that becomes readable when a packet was dropped.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.monitor.as_ref().map(AsFd::as_fd)
     }
 
@@ -59,7 +59,7 @@ impl DropWatch {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn collect(&mut self) -> Result<(), Error> {
+    pub(crate) fn collect(&mut self) -> Result<(), Error> {
         let Some(monitor) = &self.monitor else { return Ok(()) };
         let dropped = monitor.take().map_err(super::failed("read the drop events"))?;
         self.state.events = self.state.events.saturating_add(dropped.len() as u64);
@@ -70,7 +70,7 @@ impl DropWatch {
     }
 
     /// Detaches the program, and names the reasons.
-    pub fn finish(self) -> Drops {
+    pub(crate) fn finish(self) -> Drops {
         let DropWatch { state, dropped, .. } = self;
         let reasons = if dropped.is_empty() { DropReasons::default() } else { DropReasons::read() };
         Drops { state, dropped, reasons }
@@ -78,12 +78,12 @@ impl DropWatch {
 }
 
 impl Drops {
-    pub fn state(&self) -> SourceState {
+    pub(crate) fn state(&self) -> SourceState {
         self.state.clone()
     }
 
     /// Returns the drops of the attempt's packets in one network namespace.
-    pub fn of(&self, netns: u64, ends: &Ends) -> Vec<DropEvent> {
+    pub(crate) fn of(&self, netns: u64, ends: &Ends) -> Vec<DropEvent> {
         let here = self.dropped.iter().filter(|dropped| u64::from(dropped.netns) == netns);
         here.filter_map(|dropped| {
             let subject = ends.subject(&PacketHeader::parse(&dropped.bytes)?)?;

@@ -37,7 +37,7 @@ impl KernelAttempt {
     ///
     /// # Errors
     /// The sockets', the stand-in's, and a signal that ends the run.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         stand_in: &mut StandIn,
         watches: &mut [Watch],

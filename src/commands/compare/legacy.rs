@@ -20,23 +20,23 @@ pub(super) struct LegacyWatch {
 
 impl LegacyWatch {
     /// Reads the tables of a family.
-    pub fn open(family: Family) -> LegacyWatch {
+    pub(crate) fn open(family: Family) -> LegacyWatch {
         LegacyWatch { family, before: legacy_tables(family) }
     }
 
     /// Returns whether there are any.
-    pub fn is_present(&self) -> bool {
+    pub(crate) fn is_present(&self) -> bool {
         self.before.as_ref().is_ok_and(|tables| !tables.is_empty())
     }
 
     /// Reads the tables again.
-    pub fn read(&self) -> Vec<LegacyBlob> {
+    pub(crate) fn read(&self) -> Vec<LegacyBlob> {
         legacy_tables(self.family).unwrap_or_default()
     }
 
     /// Returns what the counters say, where `after` was read behind the attempt. `round` makes so many
     /// connections and returns the tables then; `None` makes none.
-    pub fn evidence(
+    pub(crate) fn evidence(
         &self,
         after: Vec<LegacyBlob>,
         leaves: bool,

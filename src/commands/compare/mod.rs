@@ -81,7 +81,7 @@ pub(crate) struct Compare {
 
 impl Compare {
     /// Compares, and prints what stands in the way.
-    pub fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
+    pub(crate) fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         capability::require(Capability::NetRaw, "observe packets")?;
         capability::require(Capability::NetAdmin, "trace packets through the host's rules")?;
         let mut output = text_output(report)?;

@@ -36,7 +36,7 @@ impl Ruleset {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`].
-    pub fn open() -> Result<Ruleset, NetlinkError> {
+    pub(crate) fn open() -> Result<Ruleset, NetlinkError> {
         let mut tables = NfTables::open()?;
         let generation = tables.generation().ok();
         Ok(Ruleset { tables, sets: HashMap::new(), facts: HashMap::new(), generation })
@@ -44,13 +44,13 @@ impl Ruleset {
 
     /// Returns whether others have changed the rules since the reader was opened, of whose changes
     /// `commits` are netkat's.
-    pub fn has_changed(&mut self, commits: u32) -> bool {
+    pub(crate) fn has_changed(&mut self, commits: u32) -> bool {
         let now = self.tables.generation().ok();
         now.zip(self.generation).is_some_and(|(now, before)| now != before.wrapping_add(commits))
     }
 
     /// Returns what is known of the rule of an event, or of the policy's chain.
-    pub fn facts(&mut self, event: &TraceEvent, headers: Headers) -> Option<Arc<RuleFacts>> {
+    pub(crate) fn facts(&mut self, event: &TraceEvent, headers: Headers) -> Option<Arc<RuleFacts>> {
         match (event.kind, event.handle) {
             (TraceKind::Rule, Some(handle)) => {
                 let packet = [headers.network, headers.transport].concat();

@@ -45,7 +45,7 @@ impl Traced {
     ///
     /// # Errors
     /// EPERM without CAP_NET_ADMIN, EOPNOTSUPP and the like where the kernel lacks nf_tables.
-    pub fn open(settings: &Settings, interfaces: &[Interface]) -> Result<Traced, NetlinkError> {
+    pub(crate) fn open(settings: &Settings, interfaces: &[Interface]) -> Result<Traced, NetlinkError> {
         let mut devices: Vec<String> =
             interfaces.iter().filter(|interface| interface.up).map(|i| i.name.clone()).collect();
         devices.sort_by_key(|name| Some(name.as_str()) != settings.interface);
@@ -74,7 +74,7 @@ impl Traced {
     ///
     /// # Errors
     /// The socket's.
-    pub fn collect(&mut self, ends: &mut Ends, stopped: &mut Stopped) -> Result<(), NetlinkError> {
+    pub(crate) fn collect(&mut self, ends: &mut Ends, stopped: &mut Stopped) -> Result<(), NetlinkError> {
         for event in self.monitor.take()? {
             let own = event.table == self.table.name().as_bytes();
             let mut step = Step { event, own, rule: None };

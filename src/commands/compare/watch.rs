@@ -77,7 +77,7 @@ impl Watch {
     /// # Errors
     /// Where the tap cannot be opened, or the trace for lack of CAP_NET_ADMIN. A kernel without nf_tables
     /// costs the trace.
-    pub fn open(settings: &Settings, namespace: Option<File>) -> Result<Watch, Error> {
+    pub(crate) fn open(settings: &Settings, namespace: Option<File>) -> Result<Watch, Error> {
         let opened = inside(namespace.as_ref(), || Watch::open_here(settings));
         let watch = opened.map_err(failed("enter the network namespace"))??;
         Ok(Watch { namespace, ..watch })
@@ -116,12 +116,12 @@ impl Watch {
     }
 
     /// Returns the descriptors that become readable when something was seen.
-    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [self.tap.as_fd()].into_iter().chain(self.traced.as_ref().map(|traced| traced.monitor.as_fd()))
     }
 
     /// Returns the sequence number of the attempt's SYN, once it was seen.
-    pub fn sequence(&self) -> Option<u32> {
+    pub(crate) fn sequence(&self) -> Option<u32> {
         self.ends.sequence
     }
 
@@ -129,7 +129,7 @@ impl Watch {
     ///
     /// # Errors
     /// Those of the sockets.
-    pub fn collect(&mut self) -> Result<(), Error> {
+    pub(crate) fn collect(&mut self) -> Result<(), Error> {
         for packet in self.tap.take().map_err(failed("read the tap"))? {
             let Some(header) = PacketHeader::parse(&packet.bytes) else { continue };
             self.ends.learn(&header);
@@ -144,7 +144,7 @@ impl Watch {
 
     /// Asks conntrack for the attempt's connection. A translation of its source is watched from now on:
     /// answers carry that address until they are translated back.
-    pub fn ask_conntrack(&mut self, remote: SocketAddr, drops: &DropWatch) {
+    pub(crate) fn ask_conntrack(&mut self, remote: SocketAddr, drops: &DropWatch) {
         let Some(local) = self.ends.local.first().copied() else { return };
         let flow = FiveTuple { protocol: Protocol::Tcp, local, remote };
         let found = inside(self.namespace.as_ref(), || conntrack::opened_by(&flow));
@@ -172,7 +172,7 @@ impl Watch {
 
     /// Asks the counters of iptables-legacy which rule ended the attempt's packets, where no traced rule did.
     /// `probe` makes so many further connections.
-    pub fn question_legacy(&mut self, probe: &dyn Fn(usize)) {
+    pub(crate) fn question_legacy(&mut self, probe: &dyn Fn(usize)) {
         if !self.legacy.is_present() || self.stopped.any {
             return;
         }
@@ -198,7 +198,7 @@ impl Watch {
     /// Ends the watch, and returns what was seen. `flow` is the attempt as policy rules look at it, `own` has the
     /// programs that its socket passes. A thread in
     /// `closing` removes the trace table: the kernel takes some 12 ms to free an owned one.
-    pub fn finish(
+    pub(crate) fn finish(
         mut self,
         flow: &PolicyFlow,
         own: &Programs,

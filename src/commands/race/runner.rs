@@ -42,12 +42,12 @@ pub(super) enum State {
 
 impl<'a> Runner<'a> {
     /// Returns an attempt that is ready to start.
-    pub fn new(attempt: &'a Attempt, egress: Egress) -> Runner<'a> {
+    pub(crate) fn new(attempt: &'a Attempt, egress: Egress) -> Runner<'a> {
         Runner { attempt, egress, state: State::Ready }
     }
 
     /// Makes the kernel resolve the next hop. For an assumed address netkat resolves it itself.
-    pub fn ask_kernel(&mut self) {
+    pub(crate) fn ask_kernel(&mut self) {
         if let (State::Ready, None, Some(address)) =
             (&self.state, self.egress.assumed, self.egress.unresolved())
             && let Err(error) = neighbour::begin(self.egress.interface.index, address)
@@ -57,14 +57,14 @@ impl<'a> Runner<'a> {
     }
 
     /// Starts the attempt.
-    pub fn start(&mut self, now: Duration, report: &mut JsonReport) {
+    pub(crate) fn start(&mut self, now: Duration, report: &mut JsonReport) {
         report.attempt(self.remote());
         report.route(&self.egress);
         self.state = State::Resolving { since: now };
     }
 
     /// Takes the next step if it is due. Returns the connection if that has won the race.
-    pub fn advance(
+    pub(crate) fn advance(
         &mut self,
         now: Duration,
         wait: Duration,
@@ -152,7 +152,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Returns the connection that is being opened.
-    pub fn tuple(&self) -> Option<&FiveTuple> {
+    pub(crate) fn tuple(&self) -> Option<&FiveTuple> {
         match &self.state {
             State::Opening(opening) => Some(&opening.tuple),
             _ => None,
@@ -160,7 +160,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Returns the error of an attempt that has failed.
-    pub fn into_error(self) -> Option<Error> {
+    pub(crate) fn into_error(self) -> Option<Error> {
         match self.state {
             State::Failed(error) => Some(error),
             _ => None,
@@ -168,7 +168,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Returns what became of the address.
-    pub fn outcome(&self) -> Tried {
+    pub(crate) fn outcome(&self) -> Tried {
         let remote = self.remote();
         match &self.state {
             State::Won => Tried::won(remote),

@@ -42,7 +42,7 @@ pub enum Family {
 
 /// The answer to whether a packet meets a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Truth {
+pub(crate) enum Truth {
     /// For no packet.
     No,
     /// For some packets, or unknown.
@@ -53,7 +53,7 @@ pub enum Truth {
 
 impl Truth {
     /// Returns whether both conditions are met.
-    pub fn and(self, other: Truth) -> Truth {
+    pub(crate) fn and(self, other: Truth) -> Truth {
         match (self, other) {
             (Truth::No, _) | (_, Truth::No) => Truth::No,
             (Truth::Yes, Truth::Yes) => Truth::Yes,

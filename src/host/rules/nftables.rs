@@ -17,7 +17,7 @@ pub const INET: u8 = 1;
 /// NFPROTO_IPV4.
 pub const IPV4: u8 = 2;
 /// NFPROTO_IPV6.
-pub const IPV6: u8 = 10;
+pub(crate) const IPV6: u8 = 10;
 
 /// NF_INET_PRE_ROUTING.
 const PREROUTING: u32 = 0;

@@ -2,7 +2,7 @@
 //! nf_tables has no expression of its own. The layouts are those of linux/netfilter/xt_*.h. Numbers have
 //! the host's byte order, except addresses and the ports of NAT ranges.
 
-pub mod table;
+pub(crate) mod table;
 pub mod walk;
 
 use super::{Packet, Truth, printable};
@@ -33,7 +33,7 @@ pub enum Match {
 
 impl Match {
     /// Reads a match's data; an unknown layout gives [`Match::Unknown`].
-    pub fn parse(name: &[u8], revision: u8, info: &[u8]) -> Match {
+    pub(crate) fn parse(name: &[u8], revision: u8, info: &[u8]) -> Match {
         let known = match (name, revision) {
             (b"tcp", 0) => Self::tcp(info),
             (b"udp", 0) => Self::udp(info),
@@ -105,7 +105,7 @@ impl Match {
     }
 
     /// Returns whether the packet meets the condition.
-    pub fn judge(&self, packet: &Packet) -> Truth {
+    pub(crate) fn judge(&self, packet: &Packet) -> Truth {
         let port = packet.destination.port();
         match self {
             Match::Ports { protocol, destination, inverted, more } => {
@@ -137,7 +137,7 @@ impl Match {
     }
 
     /// Returns whether the match compares the destination port.
-    pub fn names_port(&self) -> bool {
+    pub(crate) fn names_port(&self) -> bool {
         match self {
             Match::Ports { destination, .. } => *destination != (0..=u16::MAX),
             Match::Multiport { destination, .. } => *destination,
@@ -183,7 +183,7 @@ pub struct Translate {
 
 impl Target {
     /// Reads a target's data, of ip6tables if `ipv6`.
-    pub fn parse(name: &[u8], revision: u8, info: &[u8], ipv6: bool) -> Target {
+    pub(crate) fn parse(name: &[u8], revision: u8, info: &[u8], ipv6: bool) -> Target {
         let translate = |target| {
             let range = match (target, revision, ipv6) {
                 // struct nf_nat_ipv4_multi_range_compat.
@@ -233,7 +233,7 @@ fn specified(
 impl Translate {
     /// Returns whether the packet gets another destination. A redirection changes the address only to
     /// another one of this host, which does not count.
-    pub fn changes(&self, packet: &Packet) -> bool {
+    pub(crate) fn changes(&self, packet: &Packet) -> bool {
         let port = packet.destination.port();
         let same_address = self.address.is_none_or(|ip| ip == packet.destination.ip());
         let same_port = self.ports.as_ref().is_none_or(|ports| *ports == (port..=port));

@@ -26,7 +26,7 @@ pub(super) struct Expressions(Vec<u8>);
 impl Expressions {
     /// Returns the conditions of the rules for a watched end: its packets, those to it, and ICMP errors
     /// that quote either.
-    pub fn watching(family: u8, end: SocketAddr) -> [Expressions; 4] {
+    pub(crate) fn watching(family: u8, end: SocketAddr) -> [Expressions; 4] {
         let (source, destination, header, icmp) = layout(end.ip());
         let address = octets(end.ip());
         let port = end.port().to_be_bytes();
@@ -50,7 +50,7 @@ impl Expressions {
 
     /// Returns the conditions of the rules for the questions to a neighbour and its answers: ARP from or for it
     /// (RFC 826), neighbour solicitations and advertisements that name it (RFC 4861, sections 4.3 and 4.4).
-    pub fn watching_neighbour(family: u8, neighbour: IpAddr) -> Vec<Expressions> {
+    pub(crate) fn watching_neighbour(family: u8, neighbour: IpAddr) -> Vec<Expressions> {
         let address = octets(neighbour);
         match neighbour {
             IpAddr::V4(_) if family == ARP => [14, 24]
@@ -76,7 +76,7 @@ impl Expressions {
     }
 
     /// Adds the condition that the set holds the port.
-    pub fn while_alive(mut self, port: u16) -> Expressions {
+    pub(crate) fn while_alive(mut self, port: u16) -> Expressions {
         self.immediate(&port.to_be_bytes());
         let mut lookup = Vec::new();
         push_name(&mut lookup, 1, ALIVE);
@@ -86,7 +86,7 @@ impl Expressions {
     }
 
     /// Adds the mark for tracing, and returns the list.
-    pub fn mark(mut self) -> Vec<u8> {
+    pub(crate) fn mark(mut self) -> Vec<u8> {
         self.immediate(&1_u32.to_ne_bytes());
         self.numbers(b"meta", &[(2, NFTRACE), (3, REGISTER)]);
         self.0

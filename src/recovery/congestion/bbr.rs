@@ -96,7 +96,7 @@ struct Aggregation {
 }
 
 impl Bbr {
-    pub fn new(mss: u64, initial: u32) -> Self {
+    pub(crate) fn new(mss: u64, initial: u32) -> Self {
         Bbr {
             mss,
             window: u64::from(initial) * mss,

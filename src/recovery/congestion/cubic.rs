@@ -47,7 +47,7 @@ struct Epoch {
 }
 
 impl Cubic {
-    pub fn new(mss: u64, initial: u32) -> Self {
+    pub(crate) fn new(mss: u64, initial: u32) -> Self {
         let window = f64::from(initial);
         Cubic {
             mss,

@@ -57,7 +57,7 @@ pub(super) struct HyStart {
 
 impl HyStart {
     /// Processes a batch of ACKs in slow start.
-    pub fn on_ack(&mut self, sample: &AckSample) -> Growth {
+    pub(crate) fn on_ack(&mut self, sample: &AckSample) -> Growth {
         let prior_delivered = sample.rate.map_or(0, |rate| rate.prior_delivered);
         if prior_delivered >= self.round_end {
             self.round_end = sample.total_delivered;

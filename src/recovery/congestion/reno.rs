@@ -17,7 +17,7 @@ pub(super) struct Reno {
 }
 
 impl Reno {
-    pub fn new(mss: u64, initial: u32) -> Self {
+    pub(crate) fn new(mss: u64, initial: u32) -> Self {
         let window = u64::from(initial) * mss;
         Reno { mss, window, ssthresh: u64::MAX, credit: 0, prior: (window, u64::MAX) }
     }

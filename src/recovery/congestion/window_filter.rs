@@ -16,16 +16,16 @@ pub(super) struct MaxFilter {
 }
 
 impl MaxFilter {
-    pub fn new(span: u64) -> Self {
+    pub(crate) fn new(span: u64) -> Self {
         MaxFilter { span, best: [Sample::default(); 3] }
     }
 
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.best[0].value
     }
 
     /// Adds `value` of round `at`; rounds never decrease.
-    pub fn update(&mut self, at: u64, value: u64) {
+    pub(crate) fn update(&mut self, at: u64, value: u64) {
         let sample = Sample { at, value };
         let [first, second, third] = &mut self.best;
         if value >= first.value || at - third.at > self.span {

@@ -15,24 +15,24 @@ pub(super) struct OutOfOrder {
 
 impl OutOfOrder {
     /// Returns the number of pieces.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.pieces.len()
     }
 
     /// Returns the memory that the pieces occupy, in bytes.
-    pub fn cost(&self) -> u64 {
+    pub(crate) fn cost(&self) -> u64 {
         self.bytes + self.pieces.len() as u64 * PIECE_COST
     }
 
     /// Returns the offset of the last piece.
-    pub fn last(&self) -> Option<u64> {
+    pub(crate) fn last(&self) -> Option<u64> {
         self.pieces.last_key_value().map(|(start, _)| *start)
     }
 
     /// Keeps `bytes` at offset `start`. Replaces pieces that they cover; of an overlap, the older
     /// piece stays (as in net/ipv4/tcp_input.c, tcp_data_queue_ofo()). So a segment adds at most
     /// one piece, even if it fills several holes.
-    pub fn insert(&mut self, start: u64, bytes: &[u8]) {
+    pub(crate) fn insert(&mut self, start: u64, bytes: &[u8]) {
         let (mut from, mut to) = (start, start + bytes.len() as u64);
         if let Some((at, before)) = self.pieces.range(..=start).next_back() {
             from = from.max(at + before.len() as u64);
@@ -55,13 +55,13 @@ impl OutOfOrder {
     }
 
     /// Removes and returns the first piece, if it begins at or before `next`.
-    pub fn pop(&mut self, next: u64) -> Option<(u64, Box<[u8]>)> {
+    pub(crate) fn pop(&mut self, next: u64) -> Option<(u64, Box<[u8]>)> {
         let start = self.pieces.first_key_value().map(|(start, _)| *start).filter(|start| *start <= next)?;
         self.remove(start).map(|piece| (start, piece))
     }
 
     /// Drops the last piece and returns its offset.
-    pub fn drop_last(&mut self) -> Option<u64> {
+    pub(crate) fn drop_last(&mut self) -> Option<u64> {
         let start = self.last()?;
         self.remove(start).map(|_| start)
     }

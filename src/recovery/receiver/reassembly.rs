@@ -13,17 +13,17 @@ pub(super) struct Reassembly {
 }
 
 impl Reassembly {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
     /// Returns the end of the last run.
-    pub fn end(&self) -> Option<u64> {
+    pub(crate) fn end(&self) -> Option<u64> {
         self.runs.last_key_value().map(|(_, end)| *end)
     }
 
     /// Returns the runs within the bytes from `start` to `end`, in order.
-    pub fn held(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+    pub(crate) fn held(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
         let before = self.runs.range(..start).next_back();
         let all = before.into_iter().chain(self.runs.range(start..end.max(start)));
         let part = move |(from, to): (&u64, &u64)| (start.max(*from), end.min(*to));
@@ -32,7 +32,7 @@ impl Reassembly {
 
     /// Adds the bytes from `start` to `end` and returns the run that contains them now; `None` if
     /// the table of runs is full.
-    pub fn insert(&mut self, start: u64, end: u64) -> Option<(u64, u64)> {
+    pub(crate) fn insert(&mut self, start: u64, end: u64) -> Option<(u64, u64)> {
         let (mut left, mut right) = (start, end);
         // Every run that it touches, from the last one that begins in it.
         while let Some((&from, &to)) = self.runs.range(..=right).next_back()
@@ -50,7 +50,7 @@ impl Reassembly {
     }
 
     /// Removes everything from `end` on.
-    pub fn truncate(&mut self, end: u64) {
+    pub(crate) fn truncate(&mut self, end: u64) {
         while let Some(mut last) = self.runs.last_entry()
             && *last.get() > end
         {
@@ -64,7 +64,7 @@ impl Reassembly {
 
     /// Advances the end of the in-order data from `next` over adjacent runs. Removes the runs and
     /// returns the new end.
-    pub fn advance(&mut self, mut next: u64) -> u64 {
+    pub(crate) fn advance(&mut self, mut next: u64) -> u64 {
         while let Some(run) = self.runs.first_entry()
             && *run.key() <= next
         {

@@ -23,25 +23,25 @@ pub(super) struct SackReport {
 
 impl SackReport {
     /// Records a duplicate from `left` to `right`, in stream order.
-    pub fn on_duplicate(&mut self, left: SeqNumber, right: SeqNumber) {
+    pub(crate) fn on_duplicate(&mut self, left: SeqNumber, right: SeqNumber) {
         // A duplicate beyond the capacity is not reported.
         let _ = self.duplicates.try_push((left, right));
     }
 
     /// Drops all duplicates but the first.
-    pub fn keep_first(&mut self) {
+    pub(crate) fn keep_first(&mut self) {
         self.duplicates.truncate(1);
     }
 
     /// Returns whether duplicates wait to be reported.
-    pub fn has_duplicate(&self) -> bool {
+    pub(crate) fn has_duplicate(&self) -> bool {
         !self.duplicates.is_empty()
     }
 
     /// Returns the blocks for an ACK of `ack`, where `news` is the run that has just changed: a
     /// duplicate first (RFC 2883, section 4), then the run around it or else the newest, then the
     /// older ones (RFC 2018, section 4).
-    pub fn on_ack(&mut self, ack: SeqNumber, news: &SackBlocks) -> SackBlocks {
+    pub(crate) fn on_ack(&mut self, ack: SeqNumber, news: &SackBlocks) -> SackBlocks {
         for (left, right) in news.iter() {
             let apart =
                 |&(start, end): &(SeqNumber, SeqNumber)| end.is_before(left) || right.is_before(start);
@@ -64,7 +64,7 @@ impl SackReport {
 
     /// Removes blocks from `end` on, whose data was dropped: RFC 2018, section 8, forbids reporting
     /// it again.
-    pub fn truncate(&mut self, end: SeqNumber) {
+    pub(crate) fn truncate(&mut self, end: SeqNumber) {
         for block in &mut self.blocks {
             *block = block.filter(|(left, _)| left.is_before(end)).map(|(left, right)| {
                 let right = if end.is_before(right) { end } else { right };

@@ -6,7 +6,7 @@ use crate::segment::SeqNumber;
 
 /// Returns whether a segment is acceptable (RFC 9293, section 3.10.7.4, first check). The segment
 /// of `len` sequence numbers begins `start` after RCV.NXT; the receive window is `window` bytes.
-pub fn is_acceptable(start: i64, len: u64, window: u64) -> bool {
+pub(crate) fn is_acceptable(start: i64, len: u64, window: u64) -> bool {
     let admitted = |number: i64| number >= 0 && number.unsigned_abs() < window;
     match (len, window) {
         (0, 0) => start == 0,
@@ -27,32 +27,32 @@ pub(super) struct ReceiveSpace {
 }
 
 impl ReceiveSpace {
-    pub fn new(irs: SeqNumber) -> Self {
+    pub(crate) fn new(irs: SeqNumber) -> Self {
         ReceiveSpace { irs, nxt: 1, fin: None }
     }
 
     /// Returns whether the peer's SYN has arrived.
-    pub fn is_synchronized(&self) -> bool {
+    pub(crate) fn is_synchronized(&self) -> bool {
         self.nxt > 0
     }
 
     /// Returns the sequence number of `offset`.
-    pub fn seq(&self, offset: u64) -> SeqNumber {
+    pub(crate) fn seq(&self, offset: u64) -> SeqNumber {
         self.irs + offset as u32
     }
 
     /// Returns the distance from RCV.NXT to `seq`.
-    pub fn distance(&self, seq: SeqNumber) -> i64 {
+    pub(crate) fn distance(&self, seq: SeqNumber) -> i64 {
         i64::from(seq.distance_from(self.seq(self.nxt)))
     }
 
     /// Returns whether the FIN has arrived in order.
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.fin.is_some_and(|fin| self.nxt > fin)
     }
 
     /// Returns the end of the data in order.
-    pub fn data_end(&self) -> u64 {
+    pub(crate) fn data_end(&self) -> u64 {
         self.fin.unwrap_or(self.nxt).min(self.nxt)
     }
 }

@@ -132,7 +132,7 @@ struct Source {
 }
 
 impl Object {
-    pub fn new(
+    pub(crate) fn new(
         target: &ComparedTarget,
         evidence: &Evidence,
         finding: &Finding,
@@ -160,7 +160,7 @@ impl Object {
         }
     }
     /// Notes how long the look-up of the host's name took.
-    pub fn looked_up(&mut self, name: Option<Duration>) {
+    pub(crate) fn looked_up(&mut self, name: Option<Duration>) {
         self.name = name;
     }
 }

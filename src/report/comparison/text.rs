@@ -22,7 +22,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub fn new(evidence: &Evidence, finding: &Finding) -> Block {
+    pub(crate) fn new(evidence: &Evidence, finding: &Finding) -> Block {
         let mut details = Vec::new();
         if let Some(culprit) = finding.culprits.first() {
             details.push(("by", culprit.place.clone()));
@@ -54,7 +54,7 @@ impl Block {
     }
 
     /// Returns the lines, each without control characters and cut to the width.
-    pub fn lines(&self, width: Option<usize>) -> String {
+    pub(crate) fn lines(&self, width: Option<usize>) -> String {
         let width = width.map_or(PIPE_WIDTH, |width| width.max(MIN_WIDTH));
         let cut = |line: &str| {
             let long = line.chars().count() > width;

@@ -47,7 +47,7 @@ impl CaptureWriter<Writer> {
     ///
     /// # Errors
     /// [`CaptureError::Create`] and [`CaptureError::Write`].
-    pub fn create(path: &Path) -> Result<Self, CaptureError> {
+    pub(crate) fn create(path: &Path) -> Result<Self, CaptureError> {
         let file = Writer::create(path, false)
             .map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
         CaptureWriter::new(file)

@@ -24,13 +24,14 @@ mod syntax;
 mod token;
 mod words;
 
+pub use self::error::FilterError;
+pub use self::program::Program;
 use self::{
     assemble::Assembler,
     layout::Layout,
     lower::lower,
     syntax::{Addresses, Network, Node, Primitive},
 };
-pub use self::{error::FilterError, program::Program};
 use super::frame::LinkType;
 use crate::{
     host::resolve::{self, Family, Names},
@@ -75,12 +76,12 @@ impl Filter {
 
     /// Makes primitives that a link type does not have false, instead of errors.
     #[must_use]
-    pub fn lenient(self) -> Filter {
+    pub(crate) fn lenient(self) -> Filter {
         Filter { lenient: true, ..self }
     }
 
     /// Returns whether the first word of a text is one of the language's.
-    pub fn starts_with_word_of_the_language(text: &str) -> bool {
+    pub(crate) fn starts_with_word_of_the_language(text: &str) -> bool {
         words::keyword(text.split_whitespace().next().unwrap_or_default()).is_some()
     }
 

@@ -22,25 +22,25 @@ pub(super) struct Inbox {
 
 impl Inbox {
     /// Appends a datagram.
-    pub fn push(&mut self, from: SocketAddr, payload: &[u8]) {
+    pub(crate) fn push(&mut self, from: SocketAddr, payload: &[u8]) {
         self.bytes.extend_from_slice(payload);
         self.datagrams.push_back((from, payload.len()));
     }
 
     /// Returns the oldest datagram.
-    pub fn front(&self) -> Option<Datagram<'_>> {
+    pub(crate) fn front(&self) -> Option<Datagram<'_>> {
         let (from, len) = *self.datagrams.front()?;
         Some(Datagram { from, payload: self.bytes.get(self.start..self.start + len)? })
     }
 
     /// Returns the payloads of all datagrams as one piece.
-    pub fn all(&self) -> &[u8] {
+    pub(crate) fn all(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
     }
 
     /// Drops `written` bytes from the front. The rest of a datagram that was dropped in part stays
     /// a datagram.
-    pub fn forget(&mut self, mut written: usize) {
+    pub(crate) fn forget(&mut self, mut written: usize) {
         while let Some((_, len)) = self.datagrams.front_mut() {
             if written < *len {
                 *len -= written;
@@ -53,7 +53,7 @@ impl Inbox {
     }
 
     /// Drops the oldest datagram.
-    pub fn pop(&mut self) {
+    pub(crate) fn pop(&mut self) {
         if let Some((_, len)) = self.datagrams.pop_front() {
             self.start += len;
         }

@@ -28,7 +28,7 @@ const DORMANT: u32 = 1;
 type Named = (Table, Vec<u8>);
 
 /// A socket to nf_tables in the calling thread's network namespace, and a cache of what it has read.
-pub struct Reader {
+pub(crate) struct Reader {
     netlink: Netlink<Message>,
     rules: HashMap<Named, Rc<[Rule]>>,
     sets: HashMap<Table, Rc<HashMap<Vec<u8>, Set>>>,
@@ -42,7 +42,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`NetlinkError::Socket`].
-    pub fn open() -> Result<Option<Reader>, NetlinkError> {
+    pub(crate) fn open() -> Result<Option<Reader>, NetlinkError> {
         if !is_present() {
             return Ok(None);
         }
@@ -56,7 +56,7 @@ impl Reader {
     }
 
     /// Clears the cache.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.rules.clear();
         self.sets.clear();
         self.found.clear();
@@ -67,7 +67,7 @@ impl Reader {
     ///
     /// # Errors
     /// Those of [`Netlink::request`].
-    pub fn generation(&mut self) -> io::Result<u32> {
+    pub(crate) fn generation(&mut self) -> io::Result<u32> {
         let mut generation = None;
         self.ask(GET_GENERATION, NLM_F_ACK, 0, Vec::new(), |_, attributes| {
             generation = generation.or(Attributes(attributes).number(1));
@@ -79,7 +79,7 @@ impl Reader {
     ///
     /// # Errors
     /// Those of [`Netlink::stream`].
-    pub fn chains(&mut self) -> io::Result<Vec<Chain>> {
+    pub(crate) fn chains(&mut self) -> io::Result<Vec<Chain>> {
         let mut dormant = Vec::new();
         self.ask(GET_TABLE, NLM_F_DUMP, 0, Vec::new(), |family, attributes| {
             let attributes = Attributes(attributes);

@@ -66,7 +66,7 @@ pub struct LegacyTable {
 /// A rule of a legacy table (struct ipt_entry and ip6t_entry).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the kernel's")]
-pub struct Entry {
+pub(crate) struct Entry {
     pub destination: Vec<u8>,
     pub destination_mask: Vec<u8>,
     pub destination_inverted: bool,
@@ -102,17 +102,17 @@ impl LegacyTable {
     }
 
     /// Returns the table's family.
-    pub fn family(&self) -> Family {
+    pub(crate) fn family(&self) -> Family {
         self.family
     }
 
     /// Returns the offset of PREROUTING.
-    pub fn prerouting(&self) -> usize {
+    pub(crate) fn prerouting(&self) -> usize {
         self.prerouting
     }
 
     /// Returns the name of the chain whose rules begin at an offset.
-    pub fn chain(&self, at: usize) -> &[u8] {
+    pub(crate) fn chain(&self, at: usize) -> &[u8] {
         self.chains.get(&at).map_or(b"PREROUTING", Vec::as_slice)
     }
 
@@ -131,7 +131,7 @@ impl LegacyTable {
     }
 
     /// Reads the entry at an offset; `None` if there is none or it is cut short.
-    pub fn entry(&self, at: usize) -> Option<Entry> {
+    pub(crate) fn entry(&self, at: usize) -> Option<Entry> {
         let layout = self.layout();
         let (target_at, next) = self.extent(at)?;
         let bytes = self.entries.get(at..next)?;
