@@ -144,7 +144,7 @@ fn an_ipsec_policy() {
     lab!("socat");
     for family in Family::ALL {
         let scene = Scene::new(family);
-        scene.run("ip xfrm policy add dir in src {peer} dst {host} action block");
+        scene.run("ip xfrm policy add dir in src {peer} dst {host} proto tcp action block");
         let output = scene.compare("-w 900ms");
         assert_eq!(output.code(), Some(11), "{output}");
         has(
@@ -158,7 +158,9 @@ fn an_ipsec_policy() {
         );
         let without = scene.compare("-w 900ms --without drop-events");
         assert_eq!(without.code(), Some(14), "{without}");
-        scene.run("ip xfrm policy flush; ip xfrm policy add dir out src {host} dst {peer} action block");
+        scene.run(
+            "ip xfrm policy flush; ip xfrm policy add dir out src {host} dst {peer} proto tcp action block",
+        );
         let output = scene.compare("-w 900ms");
         assert_eq!(output.code(), Some(11), "{output}");
         has(&output, &["connect() is refused before any packet\n", "one of: ", ", an IPsec policy, "]);

@@ -87,7 +87,7 @@ fn an_answer_to_a_translated_source() {
     in_both(
         |scene| {
             scene.run(
-                "{iptables}-nft -t nat -A POSTROUTING -p tcp --dport 7000 -j SNAT --to-source {host:}:2222; \
+                "{iptables}-nft -t nat -A POSTROUTING -p tcp --dport 7000 -j SNAT --to-source {host:}:2222-2232; \
                  {iptables}-nft -A INPUT -p tcp --sport 7000 -j DROP",
             );
         },
