@@ -114,8 +114,10 @@ pub enum CapabilityError {
 
 /// Returns what the user can do about a missing capability.
 fn remedy(missing: Capability) -> String {
-    let bind = (missing == Capability::NetBindService).then_some("NET_BIND_SERVICE");
-    let all: Vec<_> = ["NET_RAW", "NET_ADMIN", "BPF"].into_iter().chain(bind).collect();
+    let mut all = vec!["NET_RAW", "NET_ADMIN", "BPF"];
+    if !all.contains(&missing.name()) {
+        all.push(missing.name());
+    }
     if let Some(words) = container::grant(missing.name(), &all) {
         return words;
     }

@@ -187,7 +187,7 @@ fn a_missing_capability_is_named() {
     assert!(unprivileged.text().contains("  proof   nft trace\n"), "{unprivileged}");
     assert!(unprivileged.stderr.contains("drop events: needs CAP_PERFMON"), "{unprivileged}");
     assert!(
-        unprivileged.stderr.contains("\"drop events\":{\"used\":false,\"why\":\"needs"),
+        unprivileged.stderr.contains("\"drop_events\":{\"used\":false,\"why\":\"needs"),
         "{unprivileged}"
     );
     scene.run("iptables-nft -F OUTPUT");
