@@ -128,13 +128,14 @@ fn a_transfer_goes_on_while_nobody_reads_standard_error() {
     let pair = Pair::new();
     let payload = Payload::new(31, 3 * MIB);
     for (kind, blocked) in BLOCKED {
-        for family in Family::ALL {
+        // The object is lost, which the status says; the bytes are not.
+        for (family, flags, status) in [(Family::V4, "-vvv -d", 0), (Family::V6, "-vvv -d --json", 1)] {
             let at = pair.peer_address(family);
             let server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c.expect(&payload));
             let (_reader, stderr) = blocked();
-            let line = format!("-vvv -d --json {at} 5000");
+            let line = format!("{flags} {at} 5000");
             let client = netkat(&pair.host, &line).input(payload.input()).stderr(stderr).run();
-            assert_eq!(client.code(), Some(0), "{kind}: {client}");
+            assert_eq!(client.code(), Some(status), "{kind}: {client}");
             server.wait(DEADLINE).check(&payload);
         }
     }
