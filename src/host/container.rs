@@ -11,9 +11,14 @@ const POD_HOSTS: &str = "# Kubernetes-managed hosts file.";
 /// Returns how a container is given the capabilities `wanted`, as NET_ADMIN, if no program in it can gain `missing`, one
 /// of them; `None` if sudo(8) or setcap(8) may help.
 pub(crate) fn grant(missing: &str, wanted: &[&str]) -> Option<String> {
-    // kubelet sets the variable in each container (getServiceEnvVarMap in pkg/kubelet/kubelet_pods.go).
-    let in_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let in_pod = is_in_pod();
     (in_pod || is_out_of_reach(missing)).then(|| words(in_pod, wanted))
+}
+
+/// Returns whether kubelet started this container: it sets the variable in each one (getServiceEnvVarMap in
+/// pkg/kubelet/kubelet_pods.go).
+fn is_in_pod() -> bool {
+    env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
 /// Returns whether the bounding set lacks a capability, as that of a container does.
@@ -38,11 +43,11 @@ fn words(in_pod: bool, wanted: &[&str]) -> String {
     }
 }
 
-/// Returns whether this process is in a pod with a network of its own, whose packets the node's rules see. The first
-/// call reads a file.
+/// Returns whether this process is in a pod with a network of its own, whose packets the node's rules see. In a pod,
+/// the first call reads a file.
 pub(crate) fn has_pod_network() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| fs::read_to_string("/etc/hosts").is_ok_and(|text| is_pods(&text)))
+    *ANSWER.get_or_init(|| is_in_pod() && fs::read_to_string("/etc/hosts").is_ok_and(|text| is_pods(&text)))
 }
 
 fn is_pods(hosts: &str) -> bool {

@@ -418,5 +418,5 @@ fn link_address(interface: &Interface, address: IpAddr) -> MacAddr {
 /// Returns whether packets by this interface leave a pod.
 fn leaves_pod(interface: &Interface) -> bool {
     // The file is read before the sandbox forbids it, whatever the first interface is.
-    container::has_pod_network() && interface.kind.as_deref() == Some("veth")
+    interface.kind.as_deref() == Some("veth") && container::has_pod_network()
 }

@@ -161,7 +161,7 @@ fn images_hold_licences_and_labels_and_work_as_root_and_as_a_user() {
     let denied = format!("seccomp={}", denied.display());
     for user in ["0", "65532"] {
         for (flags, said) in [
-            (["--cap-add", "NET_RAW,NET_ADMIN", "--security-opt", &profile], "run --cap-add BPF"),
+            (["--cap-add", "NET_RAW,NET_ADMIN", "--security-opt", &profile], "--cap-add BPF"),
             (
                 ["--cap-add", "NET_RAW,NET_ADMIN,BPF", "--security-opt", &denied],
                 "--security-opt seccomp=FILE",

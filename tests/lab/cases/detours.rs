@@ -171,7 +171,7 @@ fn a_pod_is_told_that_the_nodes_rules_see_its_packets() {
                 ("-v", ["eth0 is this pod's veth: the node's rules see its packets", hint]),
                 ("--json", ["\"pod_veth\":true", hint]),
             ] {
-                let run = hosts.netkat(&pair.host, &format!("{options} -w 0.2 {to} 80")).run();
+                let run = hosts.netkat_in_pod(&pair.host, &format!("{options} -w 0.2 {to} 80")).run();
                 assert!(run.code() == Some(1) && run.stderr.contains("timed out"), "{run}");
                 for words in words {
                     assert_eq!(run.stderr.contains(words), pod, "{words}: {run}");

@@ -25,9 +25,18 @@ impl SystemFile {
 
     /// Prepares netkat with this file, in a mount namespace of its own.
     pub fn netkat(&self, namespace: &Namespace, arguments: &str) -> Command {
+        self.program(namespace).arg(PROGRAM).args(arguments.split_whitespace())
+    }
+
+    /// Prepares netkat with this file and the variable by which kubelet tells a container where the API server is.
+    pub fn netkat_in_pod(&self, namespace: &Namespace, arguments: &str) -> Command {
+        let program = self.program(namespace).args(["env", "KUBERNETES_SERVICE_HOST=10.96.0.1", PROGRAM]);
+        program.args(arguments.split_whitespace())
+    }
+
+    fn program(&self, namespace: &Namespace) -> Command {
         let script = format!("mount --bind \"$0\" {} && exec \"$@\"", self.stands_for);
-        let unshare = namespace.command("unshare").args(["-m", "--", "sh", "-c", &script]);
-        unshare.arg(&self.path).arg(PROGRAM).args(arguments.split_whitespace())
+        namespace.command("unshare").args(["-m", "--", "sh", "-c", &script]).arg(&self.path)
     }
 }
 
