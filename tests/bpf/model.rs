@@ -245,13 +245,13 @@ pub fn arriving(filter: &FlowFilter, table: &Table, frame: &[u8]) -> Verdict {
     }
 }
 
-/// Whether a departing frame is the flow's, of IPv4.
+/// Returns whether a departing frame is an IPv4 packet of the flow.
 pub fn departing(filter: &FlowFilter, frame: &[u8]) -> bool {
     matches!(network(frame), Network::Ip(packet)
         if packet.source.is_ipv4() && flow_verdict(filter, &packet, true) == Verdict::Flow)
 }
 
-/// Whether the loopback program gives a departing frame a route: groups keep theirs.
+/// Returns whether the loopback program gives a departing frame a route. Frames to groups keep theirs.
 #[allow(dead_code, reason = "the fuzzer calls departing() alone")]
 pub fn redirected(filter: &FlowFilter, frame: &[u8]) -> bool {
     let group = |to: IpAddr| to.is_multicast() || to == IpAddr::from([127, 255, 255, 255]);

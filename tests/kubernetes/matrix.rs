@@ -148,7 +148,7 @@ fn reports_for_programs_and_expectations_from_a_file() {
         (&wrong["from"], &wrong["path"], &wrong["to"]),
         (&json!("kind-worker"), &json!("load_balancer"), &json!("b"))
     );
-    // What is known to be so is expected from then on: in the report, or in an entry by hand.
+    // --expect takes the outcomes of an earlier report, or of entries by hand, as the expected ones.
     wrong["expected"] = json!({"outcomes": ["timed_out"]});
     cluster.write("report", &report);
     cluster.write(
@@ -193,7 +193,7 @@ fn a_node_that_is_not_ready_is_a_row_and_no_target() {
     assert!(text.ends_with("\n10 of 11 as expected\n") && !text.contains("172.18.0.5"), "{text}");
     let words = "cause: NodeStatusUnknown: Kubelet stopped posting node status.";
     assert!(text.contains(words) && text.contains("! c "), "{text}");
-    // Who asks from others does not hear of it.
+    // With --from, a node that is not asked gets no row.
     let others = matrix(&cluster, &["--from", "b,kind-worker"]);
     all_as_expected(&cluster, &others);
 }

@@ -9,7 +9,7 @@ use std::{
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 const PROFILE: &str = "packaging/kubernetes/netkat-run-seccomp.json";
-/// What the Dockerfile runs in the base, and what the image with a shell is for.
+/// Programs of the base that the Dockerfile runs, or that the image with a shell offers.
 const PROGRAMS: [&str; 8] = ["bash", "cat", "chmod", "curl", "id", "ip", "setcap", "sleep"];
 
 /// A storage of images and containers of this test's own.

@@ -1,4 +1,4 @@
-//! What scripts/package makes of the static binary, and the manifests that a release carries.
+//! Packages of the static binary (scripts/package), and the manifests of a release.
 use crate::{binary, output, skipped::skipped};
 use std::{
     fs,
@@ -36,7 +36,7 @@ impl Drop for Dist {
     }
 }
 
-/// Whether a program is here; says loudly if not.
+/// Returns whether a program is here; says loudly if not.
 fn has(program: &str) -> bool {
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
     let found = found.is_ok_and(|found| found.status.success());
@@ -187,7 +187,7 @@ fn workflows_lint_and_call_scripts_that_exist() {
     output(Command::new("node").arg(lint).args(&files).env("NODE_PATH", modules));
 }
 
-/// What cargo publish would send: everything that a build needs, and little else.
+/// cargo publish sends everything that a build needs, and little else.
 #[test]
 fn the_crate_can_be_published() {
     let mut list = Command::new(env!("CARGO"));
