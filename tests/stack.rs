@@ -1,5 +1,8 @@
 //! Two stacks over an in-memory link: whatever the path does, the bytes that arrive are the bytes that were
 //! sent. The clock is the test's own and every run is seeded, so a failure repeats.
+#[path = "support/settings.rs"]
+mod settings;
+
 use netkat::{
     host::metrics::Metrics,
     link::{
@@ -12,6 +15,7 @@ use netkat::{
     stack::{Admission, FlowFailure, FlowRoute, FrameResult, Listener, Path, Phase, Settings, Stack, ip},
 };
 use proptest::prelude::*;
+use settings::settings;
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
@@ -22,21 +26,6 @@ const INTERFACE: u32 = 1;
 const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64, ipv6_hop_limit: 64 };
 /// Longer than any of these transfers may take on the test's clock.
 const LIMIT: Duration = Duration::from_secs(3600);
-
-fn settings(buffer: usize) -> Settings {
-    Settings {
-        mss: None,
-        send_buffer: buffer,
-        receive_buffer: buffer,
-        hop_limit: None,
-        default_ttl: 64,
-        traffic_class: 0,
-        congestion: Some(Algorithm::Cubic),
-        default_congestion: Algorithm::Cubic,
-        user_timeout: None,
-        keep_alive: None,
-    }
-}
 
 /// One host: a stack, its end of the link, what it still has to send and what has arrived.
 struct Host {
@@ -57,7 +46,7 @@ impl Host {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             state
         };
-        let stack = Stack::new(settings(buffer), seeds);
+        let stack = Stack::new(settings(buffer, buffer), seeds);
         Host { stack, link, tuple: None, known: HashSet::new(), to_send, arrived: Vec::new(), closed: false }
     }
 
@@ -346,9 +335,9 @@ fn a_crowd_shares_a_limit_and_all_are_served_in_the_end() {
     for v6 in [false, true] {
         let (medium, mut near, mut far) = Medium::new(Impairment::default(), 9);
         let mut seeds = (1u64..).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut client = Stack::new(settings(1 << 20), move || seeds.next().unwrap_or(0));
+        let mut client = Stack::new(settings(1 << 20, 1 << 20), move || seeds.next().unwrap_or(0));
         let mut seeds = (1u64..).map(|n| n.wrapping_mul(0xbf58_476d_1ce4_e5b9));
-        let mut server = Stack::new(settings(1 << 20), move || seeds.next().unwrap_or(0));
+        let mut server = Stack::new(settings(1 << 20, 1 << 20), move || seeds.next().unwrap_or(0));
         server.limit_memory(MEMORY);
         server.listen(listener(Admission::Accept));
         let (local, remote) = addresses(v6);

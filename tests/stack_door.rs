@@ -2,6 +2,8 @@
 //! The test is the engine and all other hosts.
 #[path = "support/recording_link.rs"]
 mod recording_link;
+#[path = "support/settings.rs"]
+mod settings;
 
 use netkat::{
     host::metrics::Metrics,
@@ -13,7 +15,8 @@ use netkat::{
         ip::{Fragment, Fragmentation, TCP, Template, pseudo_header},
     },
 };
-use recording_link::{PATH, RecordingLink, Sent, next_hop as via, received, seeds, settings};
+use recording_link::{PATH, RecordingLink, Sent, next_hop as via, received, seeds};
+use settings::settings;
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},

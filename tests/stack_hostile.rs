@@ -2,6 +2,8 @@
 //! The test is the other host and holds the clock.
 #[path = "support/recording_link.rs"]
 mod recording_link;
+#[path = "support/settings.rs"]
+mod settings;
 
 use netkat::{
     host::metrics::Metrics,
@@ -11,7 +13,8 @@ use netkat::{
     stack::{Admission, FlowFailure, FlowRoute, FrameResult, Listener, Phase, Stack},
 };
 use proptest::prelude::*;
-use recording_link::{PATH, RecordingLink, Sent, next_hop, received, seeds, settings};
+use recording_link::{PATH, RecordingLink, Sent, next_hop, received, seeds};
+use settings::settings;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},

@@ -6,6 +6,8 @@
 //! is taken from a segment that lies a little before the window or at its right edge, which is answered all the same.
 #[path = "support/recording_link.rs"]
 mod recording_link;
+#[path = "support/settings.rs"]
+mod settings;
 
 use netkat::{
     host::metrics::Metrics,
@@ -17,7 +19,8 @@ use netkat::{
         ip::{self, Fragmentation, Template},
     },
 };
-use recording_link::{PATH, RecordingLink, Sent, next_hop, received, seeds, settings};
+use recording_link::{PATH, RecordingLink, Sent, next_hop, received, seeds};
+use settings::settings;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},

@@ -1,5 +1,8 @@
 //! Parses ICMP errors (RFC 792, RFC 4443): the reason, the flow concerned, and what proves them
 //! genuine.
+//!
+//! smoltcp's `Icmpv4Repr` knows neither the next hop's MTU (RFC 1191) nor a quotation that is cut
+//! (RFC 792 quotes 8 bytes of the transport header), so this file reads the few fields itself.
 use super::ip::{self, ICMP, ICMPV6};
 use crate::net::zone::{ScopedIp, scoped, zone_of};
 use std::{

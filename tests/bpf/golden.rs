@@ -1,6 +1,7 @@
 //! Frames whose verdict is plain to see, for a listener and for a connection, IPv4 and IPv6.
 
 use crate::{
+    filters,
     frames::{
         ETHERTYPE_ARP, ETHERTYPE_VLAN, Extension, ICMP, ICMP6, Ip4, TCP, UDP, around, arp, ethernet, icmp,
         ip6, packet, transport,
@@ -33,19 +34,7 @@ fn v6(text: &str) -> Ipv6Addr {
 }
 
 fn listener() -> FlowFilter {
-    FlowFilter {
-        protocol: Protocol::Tcp,
-        local_addresses: vec![ip(US), ip(US6)],
-        groups: Vec::new(),
-        groups_only: false,
-        local_port: 8080,
-        remote_address: None,
-        remote_port: None,
-        loopback_network: false,
-        neighbour_discovery: false,
-        table: 0,
-        assumed_mac: None,
-    }
+    filters::listener(Protocol::Tcp, vec![ip(US), ip(US6)], 8080)
 }
 
 fn connection() -> FlowFilter {

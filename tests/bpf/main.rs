@@ -1,6 +1,8 @@
 //! The eBPF programs on frames, in the kernel: golden ones with their verdicts, random ones against a model,
 //! and the programs' size.
 
+#[path = "../support/filters.rs"]
+mod filters;
 mod frames;
 mod golden;
 mod model;

@@ -1,7 +1,10 @@
 //! The programs stay small: the verifier of an old kernel gives up on large ones, and every packet of the
 //! interface pays for each instruction.
 
-use crate::run::{instructions, is_root, load};
+use crate::{
+    filters::listener,
+    run::{instructions, is_root, load},
+};
 use netkat::{
     kernel::{FlowFilter, MAX_LOCAL_ADDRESSES},
     net::Protocol,
@@ -9,19 +12,7 @@ use netkat::{
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 fn flow(local_addresses: Vec<IpAddr>) -> FlowFilter {
-    FlowFilter {
-        protocol: Protocol::Tcp,
-        local_addresses,
-        groups: Vec::new(),
-        groups_only: false,
-        local_port: 8080,
-        remote_address: None,
-        remote_port: None,
-        loopback_network: false,
-        neighbour_discovery: true,
-        table: 0,
-        assumed_mac: None,
-    }
+    FlowFilter { neighbour_discovery: true, ..listener(Protocol::Tcp, local_addresses, 8080) }
 }
 
 fn addresses(count: usize) -> Vec<IpAddr> {

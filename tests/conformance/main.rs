@@ -6,6 +6,8 @@
 //! test as the peer (`wire`).
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../support/settings.rs"]
+mod settings;
 
 mod attacks;
 mod closing;

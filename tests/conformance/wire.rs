@@ -75,18 +75,7 @@ pub struct Wire {
 }
 
 pub fn settings() -> Settings {
-    Settings {
-        mss: None,
-        send_buffer: 1 << 16,
-        receive_buffer: 1 << 16,
-        hop_limit: None,
-        default_ttl: 64,
-        traffic_class: 0,
-        congestion: Some(Algorithm::Cubic),
-        default_congestion: Algorithm::Cubic,
-        user_timeout: None,
-        keep_alive: None,
-    }
+    super::settings::settings(1 << 16, 1 << 16)
 }
 
 impl Wire {

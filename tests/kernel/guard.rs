@@ -1,11 +1,12 @@
 //! The guard with both back ends.
 
 use crate::{
+    filters::listener,
     namespace::{Answer, Far, INTERFACE, NEAR, alone, index, inject, ip, joined, run, tap},
     neighbours::{FOREIGN, attach_tcx, backends, count_tcx, filters, foreign_program, has_clsact, has_tcx},
 };
 use netkat::{
-    kernel::{Backend, Counters, Filter, FlowFilter, Guard, HEARTBEAT_INTERVAL, HEARTBEAT_LIMIT, Programs},
+    kernel::{Backend, Counters, Filter, Guard, HEARTBEAT_INTERVAL, HEARTBEAT_LIMIT, Programs},
     net::Protocol,
 };
 use std::{
@@ -18,20 +19,7 @@ use std::{
 const PORT: u16 = 8080;
 
 fn programs(protocol: Protocol) -> Programs {
-    let filter = FlowFilter {
-        protocol,
-        local_addresses: NEAR.map(ip).to_vec(),
-        groups: Vec::new(),
-        groups_only: false,
-        local_port: PORT,
-        remote_address: None,
-        remote_port: None,
-        loopback_network: false,
-        neighbour_discovery: false,
-        table: 0,
-        assumed_mac: None,
-    };
-    Programs::load(&Filter::Flow(filter)).unwrap()
+    Programs::load(&Filter::Flow(listener(protocol, NEAR.map(ip).to_vec(), PORT))).unwrap()
 }
 
 fn silences_the_kernel_for_its_port_only(backend: Backend) {

@@ -1,6 +1,7 @@
 //! The loopback program: the kernel answers an injected SYN on lo with it and not without.
 
 use crate::{
+    filters::listener,
     namespace::{alone, index, inject, ip, run},
     neighbours::backends,
 };
@@ -53,28 +54,20 @@ fn syn(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
 
 fn answered(address: &str, backend: Option<Backend>) -> bool {
     let local: Ipv4Addr = address.parse().unwrap();
-    let listener = TcpListener::bind((address, 0)).unwrap();
-    let server = listener.local_addr().unwrap();
+    let server = TcpListener::bind((address, 0)).unwrap();
+    let served = server.local_addr().unwrap();
     let lease = PortLease::take(Protocol::Tcp, &[ip(address)], 0, 0).unwrap();
     let programs = Programs::load(&Filter::Flow(FlowFilter {
-        protocol: Protocol::Tcp,
-        local_addresses: vec![ip(address)],
-        groups: Vec::new(),
-        groups_only: false,
-        local_port: lease.port(),
         remote_address: Some(ip(address)),
-        remote_port: Some(server.port()),
-        loopback_network: false,
-        neighbour_discovery: false,
-        table: 0,
-        assumed_mac: None,
+        remote_port: Some(served.port()),
+        ..listener(Protocol::Tcp, vec![ip(address)], lease.port())
     }))
     .unwrap();
     let _guard = Guard::attach(&programs, index("lo"), Backend::Auto).unwrap();
     let _loopback = backend.map(|backend| Loopback::attach(&programs, index("lo"), backend).unwrap());
-    inject("lo", &syn((local, lease.port()), (local, server.port())));
+    inject("lo", &syn((local, lease.port()), (local, served.port())));
     thread::sleep(Duration::from_millis(50));
-    drop(listener);
+    drop(server);
     let counters = programs.counters();
     assert_eq!(counters.redirected, u64::from(backend.is_some()), "each frame goes round once");
     // The guard drops the SYN-ACK, which is for us.

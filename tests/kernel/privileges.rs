@@ -1,12 +1,13 @@
 //! Each missing capability is named. They are dropped for the test's thread only.
 
 use crate::{
+    filters::listener,
     namespace::{alone, index, ip},
     neighbours::{backends, count_tcx, has_tcx},
 };
 use caps::{CapSet, Capability};
 use netkat::{
-    kernel::{Backend, Counters, Filter, FlowFilter, Guard, KernelError, PortLease, Programs},
+    kernel::{Backend, Counters, Filter, Guard, KernelError, PortLease, Programs},
     net::Protocol,
 };
 use std::net::IpAddr;
@@ -18,19 +19,7 @@ fn without(capabilities: &[Capability]) {
 }
 
 fn flow() -> Filter {
-    Filter::Flow(FlowFilter {
-        protocol: Protocol::Tcp,
-        local_addresses: vec![ip("127.0.0.1")],
-        groups: Vec::new(),
-        groups_only: false,
-        local_port: 8080,
-        remote_address: None,
-        remote_port: None,
-        loopback_network: false,
-        neighbour_discovery: false,
-        table: 0,
-        assumed_mac: None,
-    })
+    Filter::Flow(listener(Protocol::Tcp, vec![ip("127.0.0.1")], 8080))
 }
 
 fn names<T>(result: Result<T, KernelError>, capability: &str) {

@@ -6,8 +6,7 @@ use netkat::{
         ChecksumState, ETHERTYPE_IPV4, Link, LinkError, LinkHeader, NextHop, Offloads, Outgoing, Received,
     },
     net::MacAddr,
-    recovery::Algorithm,
-    stack::{Path, Settings},
+    stack::Path,
 };
 
 pub const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64, ipv6_hop_limit: 64 };
@@ -74,22 +73,6 @@ pub fn received(reply: NextHop, frame: &mut [u8], network: usize, ethertype: u16
         outgoing: false,
         wire_len,
         time: None,
-    }
-}
-
-/// Returns a stack's settings with these buffers, in bytes.
-pub fn settings(send_buffer: usize, receive_buffer: usize) -> Settings {
-    Settings {
-        mss: None,
-        send_buffer,
-        receive_buffer,
-        hop_limit: None,
-        default_ttl: 64,
-        traffic_class: 0,
-        congestion: Some(Algorithm::Cubic),
-        default_congestion: Algorithm::Cubic,
-        user_timeout: None,
-        keep_alive: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Privileges: the ones that netkat needs, its errors without them, and how it gives them up.
 use crate::support::{
+    files::ProgramCopy,
     namespace::Namespace,
     netkat::{PROGRAM, netkat},
     payload::Payload,
@@ -11,7 +12,6 @@ use crate::support::{
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -19,26 +19,8 @@ use std::{
 const NEEDED: [&str; 3] = ["net_raw", "net_admin", "bpf"];
 const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
 
-/// A copy of netkat where every user can run it, and where it may be given file capabilities.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn new(label: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("netkat-lab-{}-{label}", std::process::id()));
-        // By another process: what this one had open for writing, a child of another test might hold while we run it.
-        Command::new("cp").arg(PROGRAM).arg(&path).succeed();
-        Self(path)
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 /// Runs the copy as nobody with exactly these capabilities.
-fn with_capabilities(at: &Namespace, copy: &Copy, capabilities: &[&str], arguments: &str) -> Command {
+fn with_capabilities(at: &Namespace, copy: &ProgramCopy, capabilities: &[&str], arguments: &str) -> Command {
     let list: Vec<_> = capabilities.iter().map(|c| format!("+{c}")).collect();
     let mut setpriv = at.command("setpriv").args(NOBODY);
     if list.is_empty() {
@@ -56,7 +38,7 @@ fn with_capabilities(at: &Namespace, copy: &Copy, capabilities: &[&str], argumen
 #[test]
 fn three_capabilities_are_enough() {
     lab!("setpriv", "nc.openbsd");
-    let (pair, copy) = (Pair::new(), Copy::new("enough"));
+    let (pair, copy) = (Pair::new(), ProgramCopy::new("enough"));
     let out = Payload::short();
     for guard in ["tcx", "clsact"] {
         for family in Family::ALL {
@@ -73,7 +55,7 @@ fn three_capabilities_are_enough() {
 #[test]
 fn each_missing_capability_is_named() {
     lab!("setpriv");
-    let (pair, copy) = (Pair::new(), Copy::new("missing"));
+    let (pair, copy) = (Pair::new(), ProgramCopy::new("missing"));
     let (here, there) = (pair.host_address(Family::V4), pair.peer_address(Family::V4));
     for missing in NEEDED {
         let rest: Vec<_> = NEEDED.into_iter().filter(|c| *c != missing).collect();
@@ -92,7 +74,7 @@ fn each_missing_capability_is_named() {
 #[test]
 fn a_low_port_needs_its_capability() {
     lab!("setpriv");
-    let (pair, copy) = (Pair::new(), Copy::new("low"));
+    let (pair, copy) = (Pair::new(), ProgramCopy::new("low"));
     let line = format!("-l {} 80", pair.host_address(Family::V4));
     let refused = with_capabilities(&pair.host, &copy, &NEEDED, &line).run();
     assert_eq!(refused.code(), Some(1), "{refused}");
@@ -106,7 +88,7 @@ fn a_low_port_needs_its_capability() {
 #[test]
 fn a_pod_is_told_how_it_gets_a_capability() {
     lab!("setpriv", "env");
-    let (pair, copy) = (Pair::new(), Copy::new("pod"));
+    let (pair, copy) = (Pair::new(), ProgramCopy::new("pod"));
     let run = pair.host.command("env").arg("KUBERNETES_SERVICE_HOST=10.96.0.1").arg("setpriv").args(NOBODY);
     let run = run.arg("--inh-caps=-all").arg(&copy.0).args(["10.77.0.2", "80"]).run();
     let words = "(add them to the container: securityContext: {capabilities: {add: [NET_RAW, NET_ADMIN, BPF]}}, or \
@@ -119,7 +101,7 @@ fn a_pod_is_told_how_it_gets_a_capability() {
 #[test]
 fn a_low_port_of_an_assumed_address_needs_its_capability() {
     lab!("setpriv");
-    let (pair, copy) = (Pair::new(), Copy::new("assumed"));
+    let (pair, copy) = (Pair::new(), ProgramCopy::new("assumed"));
     let limit = |first: u32| {
         pair.host.run(&format!("sysctl -qw net.ipv4.ip_unprivileged_port_start={first}"));
     };
@@ -174,7 +156,7 @@ fn a_low_port_of_an_assumed_address_needs_its_capability() {
 #[test]
 fn file_capabilities_serve_an_ordinary_user() {
     lab!("setpriv", "setcap", "nc.openbsd");
-    let (pair, copy) = (Pair::new(), Copy::new("file"));
+    let (pair, copy) = (Pair::new(), ProgramCopy::new("file"));
     let path = copy.0.to_string_lossy().into_owned();
     let out = Payload::short();
     for family in Family::ALL {
@@ -198,7 +180,7 @@ fn file_capabilities_serve_an_ordinary_user() {
 #[test]
 fn a_capability_outside_the_bounding_set_is_named_with_its_remedy() {
     lab!("setpriv", "setcap");
-    let (pair, copy) = (Pair::new(), Copy::new("bounded"));
+    let (pair, copy) = (Pair::new(), ProgramCopy::new("bounded"));
     let at = pair.peer_address(Family::V4);
     Command::new("setcap").arg("cap_net_raw,cap_net_admin,cap_bpf+p").arg(&copy.0).succeed();
     for missing in NEEDED {
@@ -356,7 +338,7 @@ fn what_is_no_id_in_sudos_variables_ends_a_run() {
 fn who_runs_a_set_user_id_file_stays_that_user() {
     lab!("setpriv", "nc.openbsd");
     let pair = Pair::new();
-    let copy = Copy::new("setuid");
+    let copy = ProgramCopy::new("setuid");
     fs::set_permissions(&copy.0, fs::Permissions::from_mode(0o4755)).expect("a mode");
     let arguments = |sudo: &str, rest: &str| {
         let user = "setpriv --reuid=54321 --regid=54322 --clear-groups";

@@ -1,5 +1,6 @@
 //! `--run`: what the command and netkat may do, and what netkat needs.
 use crate::support::{
+    files::ProgramCopy,
     netkat::{PROGRAM, running},
     process::{Command, DEADLINE, Input},
     requirements::lab,
@@ -8,26 +9,9 @@ use crate::support::{
     topology::{Family, Pair},
     witness::Witness,
 };
-use std::{fs, path::PathBuf};
+use std::fs;
 
 const ALL: &str = "net_raw,+net_admin,+bpf";
-
-/// A copy of netkat that every user can run.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn new(label: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("netkat-lab-{}-{label}", std::process::id()));
-        Command::new("cp").arg(PROGRAM).arg(&path).succeed();
-        Self(path)
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 /// Returns the value of a line of /proc/PID/status.
 fn field<'a>(status: &'a str, name: &str) -> &'a str {
@@ -84,7 +68,7 @@ fn netkat_gives_up_what_it_does_not_need() {
 #[test]
 fn three_capabilities_and_a_user_namespace_are_enough() {
     lab!("setpriv", "nc.openbsd", "python3");
-    let (pair, copy) = (Pair::new(), Copy::new("run-enough"));
+    let (pair, copy) = (Pair::new(), ProgramCopy::new("run-enough"));
     let _server = echo_server(&pair.peer);
     let users = [&["--reuid=65534", "--regid=65534", "--clear-groups"][..], &[]];
     for user in users {
@@ -156,7 +140,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 #[test]
 fn an_error_names_what_refuses_a_namespace() {
     lab!("python3", "setpriv");
-    let (pair, copy) = (Pair::new(), Copy::new("run-refused"));
+    let (pair, copy) = (Pair::new(), ProgramCopy::new("run-refused"));
     let caps = format!("--bounding-set=-all,+{ALL}");
     let words = [caps.as_str(), &format!("--inh-caps=-all,+{ALL}"), &format!("--ambient-caps=-all,+{ALL}")];
     let refused = pair.host.command("setpriv").args(words).args(["/usr/bin/python3", "-c", REFUSE_UNSHARE]);
@@ -187,7 +171,7 @@ fn without_a_user_namespace_sys_admin_serves() {
 #[test]
 fn each_missing_capability_is_named() {
     lab!("setpriv");
-    let (pair, copy) = (Pair::new(), Copy::new("run-missing"));
+    let (pair, copy) = (Pair::new(), ProgramCopy::new("run-missing"));
     for missing in ["net_raw", "net_admin", "bpf"] {
         let bounding = format!("--bounding-set=-{missing},-sys_admin");
         let refused = pair.host.command("setpriv").args([bounding.as_str(), "--inh-caps=-all"]).arg(&copy.0);

@@ -1,4 +1,4 @@
-//! System files of one run's own, as a container has them: /etc/hosts, /etc/resolv.conf.
+//! Files of one run's own: system files as a container has them (/etc/hosts, /etc/resolv.conf), and copies of netkat.
 use super::{namespace::Namespace, netkat::PROGRAM, process::Command};
 use std::{
     fs,
@@ -43,5 +43,24 @@ impl SystemFile {
 impl Drop for SystemFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A copy of netkat that every user can run, and that may be given file capabilities.
+pub struct ProgramCopy(pub PathBuf);
+
+impl ProgramCopy {
+    pub fn new(label: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("netkat-lab-{}-{label}", std::process::id()));
+        // Another process copies: a child of another test could still hold a file that this process had
+        // open for writing, and exec would fail (ETXTBSY).
+        Command::new("cp").arg(PROGRAM).arg(&path).succeed();
+        Self(path)
+    }
+}
+
+impl Drop for ProgramCopy {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
     }
 }
