@@ -1,6 +1,7 @@
 //! The ground that every command with a network stack runs on: opening in order, the port, the way out,
 //! host events, and the event loop.
 pub(crate) mod assume;
+mod capture_filter;
 pub(crate) mod children;
 pub(crate) mod egress;
 mod engine;
@@ -24,7 +25,7 @@ use crate::{
     link::LinkError,
     net::{MacAddr, Protocol, zone::ScopedIp},
     process::{capability::CapabilityError, sandbox::SandboxError},
-    sniffer::sink::SinkError,
+    sniffer::{filter::FilterError, sink::SinkError},
 };
 use nix::sys::signal::Signal;
 use std::{io, net::SocketAddr, time::Duration};
@@ -94,6 +95,9 @@ pub(crate) enum Error {
     /// The kernel refused programs, attachments or the port.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The socket filter could not be made.
+    #[error("cannot filter packets: {0}")]
+    CaptureFilter(#[from] FilterError),
     /// The packet socket failed.
     #[error(transparent)]
     Link(#[from] LinkError),
