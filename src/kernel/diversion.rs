@@ -41,11 +41,11 @@ impl Diversion {
         }
         match Programs::load(&Filter::Flow(filter.clone())) {
             Err(error) if backend == Backend::Auto && error.is_refusal() => {
-                let rules = rules().map_err(|rules| KernelError::NeitherWay {
+                log::info!("may load no eBPF program ({error}): rules of nftables guard instead");
+                rules().map_err(|rules| KernelError::NeitherWay {
                     programs: Box::new(error),
                     rules: Box::new(rules),
-                })?;
-                Ok(rules)
+                })
             }
             programs => Ok(Diversion::Programs(programs?.with_overrides(overrides))),
         }
@@ -59,14 +59,17 @@ impl Diversion {
         }
     }
 
-    /// Attaches the guard to an interface, and what IPv4 over lo needs.
+    /// Attaches the guard to an interface, and what IPv4 over lo needs. Where rules guard several interfaces,
+    /// IPv4 over lo is left out.
     ///
     /// # Errors
-    /// Those of [`Guard::attach`]; [`KernelError::Rules`]; [`KernelError::ProgramsOnly`] for IPv4 over lo.
+    /// Those of [`Guard::attach`]; [`KernelError::Rules`]; [`KernelError::ProgramsOnly`] for IPv4 over lo as the
+    /// `only` interface.
     pub(crate) fn guard(
         &mut self,
         interface: &Interface,
         backend: Backend,
+        only: bool,
     ) -> Result<(Guard, Option<Loopback>), KernelError> {
         match self {
             Diversion::Programs(programs) => {
@@ -75,10 +78,13 @@ impl Diversion {
                 let loopback = loopback.then(|| Loopback::attach(programs, interface.index, backend));
                 Ok((guard, loopback.transpose()?))
             }
-            Diversion::Rules(rules) if interface.loopback && rules.is_ipv4_only() => {
-                Err(KernelError::ProgramsOnly("let IPv4 over lo through"))
-            }
             Diversion::Rules(rules) => {
+                if interface.loopback && rules.has_ipv4() {
+                    if only {
+                        return Err(KernelError::ProgramsOnly("make IPv4 over lo work"));
+                    }
+                    log::info!("guard by nftables rules: clients on this host reach us by IPv6 alone");
+                }
                 let ethernet = matches!(interface.hardware, arphrd::ETHER | arphrd::LOOPBACK);
                 Ok((rules.attach(interface.index, &interface.name, ethernet)?, None))
             }

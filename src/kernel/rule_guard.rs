@@ -174,9 +174,9 @@ impl RuleGuard {
         &self.filter
     }
 
-    /// Returns whether all our addresses are IPv4.
-    pub(super) fn is_ipv4_only(&self) -> bool {
-        self.filter.local_addresses.iter().all(IpAddr::is_ipv4)
+    /// Returns whether an address of ours is IPv4.
+    pub(super) fn has_ipv4(&self) -> bool {
+        self.filter.has_ipv4()
     }
 
     /// Returns whether a captured packet is ours, and counts it. The socket filter lets a few others through.

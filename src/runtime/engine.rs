@@ -4,7 +4,7 @@
 //! socket with its filter, bind, guards. The fields below stand in the order of teardown: the guards go
 //! last but for the lease, which keeps the kernel silent without them.
 use super::{
-    Error, Task, capture_filter,
+    Error, Task,
     children::GRACE,
     ingress::{HostTables, Ingress},
     leak::Leak,
@@ -25,7 +25,7 @@ use crate::{
     neighbour::{AnnouncementSource, LocalAddress},
     net::{FiveTuple, MacAddr, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
-    sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
+    sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, own_packets, tap::Tap},
     stack::{MAX_ENDED, Path, Settings, Stack},
     stdio::Interest,
 };
@@ -172,7 +172,7 @@ impl Engine {
             _ => None,
         };
         let capture = match diversion.capture() {
-            Capture::Classic(filter) => Ok(capture_filter::program(filter)?),
+            Capture::Classic(filter) => Ok(own_packets::program(filter)?),
             Capture::Program(program) => Err(program),
         };
         let mut link = PacketSocket::open(&link::Options {
@@ -200,7 +200,7 @@ impl Engine {
         let mut guards = Vec::with_capacity(interfaces.len());
         let mut loopback = None;
         for interface in &interfaces {
-            let (guard, on_loopback) = diversion.guard(interface, setup.backend)?;
+            let (guard, on_loopback) = diversion.guard(interface, setup.backend, single.is_some())?;
             guards.push(guard);
             loopback = loopback.or(on_loopback);
         }

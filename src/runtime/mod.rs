@@ -1,7 +1,6 @@
 //! The ground that every command with a network stack runs on: opening in order, the port, the way out,
 //! host events, and the event loop.
 pub(crate) mod assume;
-mod capture_filter;
 pub(crate) mod children;
 pub(crate) mod egress;
 mod engine;
