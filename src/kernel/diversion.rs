@@ -13,8 +13,8 @@ use std::{os::fd::BorrowedFd, time::Duration};
 pub(crate) enum Diversion {
     /// eBPF programs.
     Programs(Programs),
-    /// Rules of nftables; the matcher runs in this process.
-    Rules(RuleGuard),
+    /// Rules of nftables, and the reason why no program could be loaded; the matcher runs in this process.
+    Rules(RuleGuard, Option<Box<KernelError>>),
 }
 
 /// The filter that the packet socket needs.
@@ -35,17 +35,18 @@ impl Diversion {
         backend: Backend,
         overrides: FeatureOverrides,
     ) -> Result<Diversion, KernelError> {
-        let rules = || RuleGuard::create(filter, !overrides.no_table_owner).map(Diversion::Rules);
+        let rules = || RuleGuard::create(filter, !overrides.no_table_owner);
         if backend == Backend::Nftables {
-            return rules();
+            return Ok(Diversion::Rules(rules()?, None));
         }
         match Programs::load(&Filter::Flow(filter.clone())) {
             Err(error) if backend == Backend::Auto && error.is_refusal() => {
                 log::info!("may load no eBPF program ({error}): rules of nftables guard instead");
-                rules().map_err(|rules| KernelError::NeitherWay {
-                    programs: Box::new(error),
-                    rules: Box::new(rules),
-                })
+                let programs = Box::new(error);
+                match rules() {
+                    Ok(rules) => Ok(Diversion::Rules(rules, Some(programs))),
+                    Err(rules) => Err(KernelError::NeitherWay { programs, rules: Box::new(rules) }),
+                }
             }
             programs => Ok(Diversion::Programs(programs?.with_overrides(overrides))),
         }
@@ -55,7 +56,7 @@ impl Diversion {
     pub(crate) fn capture(&self) -> Capture<'_> {
         match self {
             Diversion::Programs(programs) => Capture::Program(programs.capture_fd()),
-            Diversion::Rules(rules) => Capture::Classic(rules.filter()),
+            Diversion::Rules(rules, _) => Capture::Classic(rules.filter()),
         }
     }
 
@@ -78,10 +79,14 @@ impl Diversion {
                 let loopback = loopback.then(|| Loopback::attach(programs, interface.index, backend));
                 Ok((guard, loopback.transpose()?))
             }
-            Diversion::Rules(rules) => {
+            Diversion::Rules(rules, refusal) => {
                 if interface.loopback && rules.has_ipv4() {
                     if only {
-                        return Err(KernelError::ProgramsOnly("make IPv4 over lo work"));
+                        let rules = KernelError::ProgramsOnly("make IPv4 over lo work");
+                        return Err(match refusal.take() {
+                            Some(programs) => KernelError::NeitherWay { programs, rules: Box::new(rules) },
+                            None => rules,
+                        });
                     }
                     log::info!("guard by nftables rules: clients on this host reach us by IPv6 alone");
                 }
@@ -95,7 +100,7 @@ impl Diversion {
     pub(crate) fn admits(&mut self, ethertype: u16, network: &[u8]) -> bool {
         match self {
             Diversion::Programs(_) => true,
-            Diversion::Rules(rules) => rules.admits(ethertype, network),
+            Diversion::Rules(rules, _) => rules.admits(ethertype, network),
         }
     }
 
@@ -103,7 +108,7 @@ impl Diversion {
     pub(crate) fn insert(&mut self, tuple: &FiveTuple) -> bool {
         match self {
             Diversion::Programs(programs) => programs.table().is_none_or(|table| table.insert(tuple)),
-            Diversion::Rules(rules) => rules.insert(tuple),
+            Diversion::Rules(rules, _) => rules.insert(tuple),
         }
     }
 
@@ -113,7 +118,7 @@ impl Diversion {
             Diversion::Programs(programs) => {
                 programs.table().into_iter().for_each(|table| table.remove(tuple))
             }
-            Diversion::Rules(rules) => rules.remove(tuple),
+            Diversion::Rules(rules, _) => rules.remove(tuple),
         }
     }
 
@@ -121,7 +126,7 @@ impl Diversion {
     pub(crate) fn capture_unknown(&mut self, period: Duration) {
         match self {
             Diversion::Programs(programs) => programs.capture_unknown(period),
-            Diversion::Rules(rules) => rules.capture_unknown(period),
+            Diversion::Rules(rules, _) => rules.capture_unknown(period),
         }
     }
 
@@ -129,7 +134,7 @@ impl Diversion {
     pub(crate) fn counters(&mut self) -> Counters {
         match self {
             Diversion::Programs(programs) => programs.counters(),
-            Diversion::Rules(rules) => rules.counters(),
+            Diversion::Rules(rules, _) => rules.counters(),
         }
     }
 
@@ -137,7 +142,7 @@ impl Diversion {
     pub(crate) fn heartbeat_interval(&self) -> Option<Duration> {
         match self {
             Diversion::Programs(programs) => programs.heartbeat_interval(),
-            Diversion::Rules(rules) => rules.heartbeat_interval(),
+            Diversion::Rules(rules, _) => rules.heartbeat_interval(),
         }
     }
 
@@ -145,7 +150,7 @@ impl Diversion {
     pub(crate) fn beat(&mut self) {
         match self {
             Diversion::Programs(programs) => programs.beat(),
-            Diversion::Rules(rules) => rules.beat(),
+            Diversion::Rules(rules, _) => rules.beat(),
         }
     }
 }

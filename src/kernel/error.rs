@@ -36,7 +36,7 @@ pub enum KernelError {
     #[error("cannot make the guard's nftables rules: {0}")]
     Rules(#[source] NetlinkError),
     /// Neither programs nor rules can keep our packets from the kernel.
-    #[error("{programs}; nor do nftables rules do: {rules}")]
+    #[error("{programs}; {rules}")]
     NeitherWay {
         /// The reason why programs do not.
         programs: Box<KernelError>,
@@ -44,7 +44,7 @@ pub enum KernelError {
         rules: Box<KernelError>,
     },
     /// Rules cannot do this.
-    #[error("nftables rules cannot {0}: that takes eBPF programs, and so CAP_BPF")]
+    #[error("nftables rules cannot {0}, only eBPF programs can")]
     ProgramsOnly(&'static str),
     /// The flow table could not be made or mapped.
     #[error("cannot map the table of netkat's flows: {0}")]
