@@ -595,7 +595,7 @@ pub struct Cli {
     #[arg(help_heading = PRIVILEGES, long, hide_short_help = true)]
     pub no_vnet_header: bool,
 
-    /// Where to attach the guard program
+    /// How to keep the kernel from our packets
     #[arg(long, value_name = "HOOK", default_value = "auto", hide = true)]
     pub guard: Hook,
 
@@ -697,15 +697,17 @@ pub enum Dns {
     Server(String),
 }
 
-/// Where the guard program is attached at an interface.
+/// The way in which the kernel is kept from our packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Hook {
-    /// tcx where the kernel has it and has room, else clsact
+    /// tcx where the kernel has it and has room, else clsact; nft where no program may be loaded
     Auto,
     /// tcx (Linux 6.6)
     Tcx,
     /// A filter of the clsact qdisc
     Clsact,
+    /// Rules of nftables and a classic socket filter instead of programs
+    Nft,
 }
 
 /// The form of a packet's line.

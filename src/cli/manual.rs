@@ -98,11 +98,11 @@ With --no-shutdown, netkat sends no FIN until the peer has ended. With -q TIME, 
     ),
     (
         "Privileges",
-        "netkat needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF (CAP_SYS_ADMIN in its place before Linux 5.8), and CAP_NET_BIND_SERVICE for a local port below 1024. Run it with sudo, or let the members of a group run it:
+        "netkat needs CAP_NET_RAW and CAP_NET_ADMIN, and CAP_NET_BIND_SERVICE for a local port below 1024. With CAP_BPF (CAP_SYS_ADMIN in its place before Linux 5.8) eBPF programs keep the kernel from netkat's packets; without it rules of nftables do, but for IPv4 over lo and for --run, which take programs. Run it with sudo, or let the members of a group run it:
   chown root:netkat netkat; chmod 750 netkat
   setcap cap_net_raw,cap_net_admin,cap_bpf+p netkat
 For the package's netkat, CAPABILITIES=group in /etc/default/netkat does this. The members of that group can read everybody's traffic on this host, answer for its ports and impersonate other hosts.
-netkat gives up all capabilities as soon as everything is set up; where the guard is a clsact filter, CAP_NET_ADMIN stays, to remove it at the end. It goes on as the user who called sudo, else as nobody, opens no more files and makes only the system calls that it needs. It opens files and standard streams before that; new files have mode 0600. Processes of --exec and --sh-exec run as the user who called sudo, without any capability and without means to gain one; for their sake netkat's own file system and system calls stay open. With --no-sandbox, netkat gives up capabilities only.",
+netkat gives up all capabilities as soon as everything is set up; where the guard is a clsact filter or rules of nftables, CAP_NET_ADMIN stays, to remove and change them. It goes on as the user who called sudo, else as nobody, opens no more files and makes only the system calls that it needs. It opens files and standard streams before that; new files have mode 0600. Processes of --exec and --sh-exec run as the user who called sudo, without any capability and without means to gain one; for their sake netkat's own file system and system calls stay open. With --no-sandbox, netkat gives up capabilities only.",
     ),
     (
         "Limits",
@@ -177,7 +177,7 @@ A HOST's name stands for all its addresses, and with --read for those that the f
   inconsistent     the trials differ, and nothing explains it
   not here         the SYN left this host as it was, and failed beyond it
   unknown          the kernel did not connect, and nothing was seen to stop it
-by names the place and the rule, which what it belongs to, kernel and raw how both paths ended, proof the evidence, try a command that shows more. What follows from positions and counters alone is marked (inferred). The server sees two connections that are reset. While the kernel's attempt lasts, a table netkat-trace-NUMBER marks its packets for tracing; it needs CAP_NET_ADMIN, the packet socket CAP_NET_RAW, and netkat's own path CAP_BPF. Rules of iptables-legacy are not traced but inferred from their counters, by rounds of 3 and 7 further connections; programs at tc and of control groups from the places where the packet was seen. With CAP_PERFMON, too, the kernel's drop events prove those, and programs of XDP; -v says why there are none.
+by names the place and the rule, which what it belongs to, kernel and raw how both paths ended, proof the evidence, try a command that shows more. What follows from positions and counters alone is marked (inferred). The server sees two connections that are reset. While the kernel's attempt lasts, a table netkat-trace-NUMBER marks its packets for tracing; it needs CAP_NET_ADMIN, the packet socket CAP_NET_RAW. Rules of iptables-legacy are not traced but inferred from their counters, by rounds of 3 and 7 further connections; programs at tc and of control groups from the places where the packet was seen. With CAP_PERFMON, too, the kernel's drop events prove those, and programs of XDP; -v says why there are none.
 --json prints an object of its own, which docs/schema/comparison.json describes.",
     ),
     (

@@ -25,7 +25,7 @@ use crate::{
         netlink::{Netlink, NetlinkError},
         rules,
     },
-    kernel::{self, Backend, CommandFilter, Filter, Guard, PortHold, Programs, SilentSockets},
+    kernel::{self, Backend, CommandFilter, Filter, Guard, KernelError, PortHold, Programs, SilentSockets},
     link::{self, LinkError, PacketSocket, SocketFilter},
     namespace::{self, Namespace, NamespaceSpec},
     neighbour::LocalAddress,
@@ -182,6 +182,9 @@ impl Gateway {
         ] {
             capability::require(capability, purpose).map_err(runtime::Error::from)?;
         }
+        if setup.backend == Backend::Nftables {
+            return Err(runtime::Error::from(KernelError::ProgramsOnly("guard a command's packets")).into());
+        }
         // First, so that the supervisor has none of the descriptors that follow.
         let mut namespace = Namespace::open(&setup.namespace)?;
         let (Some(device), Some(sockets)) = (namespace.link.take(), namespace.sockets.take()) else {
@@ -213,10 +216,10 @@ impl Gateway {
         monitor.follow_routes().map_err(runtime::Error::from)?;
         let hops = NextHops::new(monitor, &setup.interfaces, setup.via, setup.bound, setup.assumed);
         let signals = catch_signals()?;
-        let clsact = guards.iter().any(|guard| guard.backend() == Backend::Clsact);
+        let needed = guards.iter().any(Guard::needs_privilege);
         setup
             .sandbox
-            .enter(if clsact { &[Capability::NetAdmin] } else { &[] })
+            .enter(if needed { &[Capability::NetAdmin] } else { &[] })
             .map_err(runtime::Error::from)?;
         namespace.start()?;
         log::info!("the command runs: interface {}", names(&setup.interfaces));

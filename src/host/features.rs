@@ -12,4 +12,6 @@ pub(crate) struct FeatureOverrides {
     pub no_before: bool,
     /// No virtio-net header on packet sockets (`PACKET_VNET_HDR`).
     pub no_vnet_header: bool,
+    /// No owner of nftables tables (`NFT_TABLE_F_OWNER`, Linux 5.12).
+    pub no_table_owner: bool,
 }

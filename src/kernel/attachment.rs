@@ -21,7 +21,7 @@ use std::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// tcx where the kernel has it and has room there, else clsact; in front of the other programs where
-    /// possible.
+    /// possible. nftables where no program may be loaded.
     #[default]
     Auto,
     /// Linux 6.6 and later. The kernel undoes it when the process ends, however it ends.
@@ -29,6 +29,9 @@ pub enum Backend {
     /// Any kernel. Undone when the value is dropped; if the process is killed, inert within
     /// [`HEARTBEAT_LIMIT`](super::HEARTBEAT_LIMIT), and removed by the next netkat on that interface.
     Clsact,
+    /// Rules of nftables instead of programs. The kernel removes them when the process ends, however it ends;
+    /// before Linux 5.12 as with [`Backend::Clsact`].
+    Nftables,
 }
 
 /// An attached program; dropping it detaches.
@@ -69,6 +72,7 @@ impl Attachment {
         let undo = match backend {
             Backend::Tcx => Undo::tcx(program, interface, hook, programs.overrides())?,
             Backend::Clsact => Undo::clsact(programs, program, &info.name, interface, hook)?,
+            Backend::Nftables => return Err(KernelError::NotLoaded("the guard is made of rules")),
             Backend::Auto => match Undo::tcx(program, interface, hook, programs.overrides()) {
                 Err(error @ (KernelError::NoTcx | KernelError::TcxFull(_))) => {
                     debug!("{error}");

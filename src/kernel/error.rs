@@ -2,8 +2,9 @@
 
 use super::bind_conflict::BindConflict;
 use crate::{
+    host::netlink::NetlinkError,
     net::{Protocol, zone::endpoint},
-    process::capability::CapabilityError,
+    process::capability::{Capability, CapabilityError},
 };
 use std::{
     io,
@@ -31,6 +32,20 @@ pub enum KernelError {
     /// The kernel refused to load the programs.
     #[error("cannot load the eBPF programs: {0}")]
     Load(#[source] libbpf_rs::Error),
+    /// nf_tables refused the guard's rules.
+    #[error("cannot make the guard's nftables rules: {0}")]
+    Rules(#[source] NetlinkError),
+    /// Neither programs nor rules can keep our packets from the kernel.
+    #[error("{programs}; {rules}")]
+    NeitherWay {
+        /// The reason why programs do not.
+        programs: Box<KernelError>,
+        /// The reason why rules do not.
+        rules: Box<KernelError>,
+    },
+    /// Rules cannot do this.
+    #[error("nftables rules cannot {0}, only eBPF programs can")]
+    ProgramsOnly(&'static str),
     /// The flow table could not be made or mapped.
     #[error("cannot map the table of netkat's flows: {0}")]
     FlowTable(#[source] io::Error),
@@ -108,6 +123,18 @@ pub enum KernelError {
         /// Address and port.
         address: SocketAddr,
     },
+}
+
+impl KernelError {
+    /// Returns whether this process may not load programs here, or the kernel cannot.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            KernelError::Capability(error) => error.concerns(Capability::Bpf),
+            KernelError::Forbidden(_) => true,
+            KernelError::Load(error) => error.kind() == libbpf_rs::ErrorKind::Unsupported,
+            _ => false,
+        }
+    }
 }
 
 /// Returns what may forbid bpf(2): before Linux 5.11, programs count as locked memory.

@@ -109,7 +109,11 @@ impl CommandFilter {
 }
 
 impl FlowFilter {
-    fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
+    /// Checks what no back end can match.
+    ///
+    /// # Errors
+    /// [`KernelError::InvalidFilter`].
+    pub(super) fn check(&self) -> Result<(), KernelError> {
         if self.local_port == 0 {
             return Err(KernelError::InvalidFilter("the local port is 0"));
         }
@@ -119,6 +123,14 @@ impl FlowFilter {
         if self.local_addresses.is_empty() {
             return Err(KernelError::InvalidFilter("there is no local address"));
         }
+        if self.local_addresses.iter().any(IpAddr::is_unspecified) {
+            return Err(KernelError::InvalidFilter("a local address is unspecified"));
+        }
+        Ok(())
+    }
+
+    fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
+        self.check()?;
         config.protocol = self.protocol.number();
         config.local_port = self.local_port.to_be();
         config.remote_port = self.remote_port.unwrap_or(0).to_be();

@@ -9,12 +9,22 @@ use super::{
     attachment::{Attachment, Backend},
     bpf::TcHook,
     error::KernelError,
+    program_list,
 };
 
 /// A guard on one interface; dropping it detaches it. A listener on several interfaces has one for each,
-/// all of the same [`Programs`].
+/// all of the same [`Programs`] or the same table of rules.
 #[derive(Debug)]
-pub struct Guard(Attachment);
+pub struct Guard(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Program(Attachment),
+    /// A chain of rules at this interface, which goes with its table.
+    Rules {
+        interface: u32,
+    },
+}
 
 impl Guard {
     /// Attaches the guard to the interface with this index, after removing what dead netkats left there.
@@ -27,12 +37,26 @@ impl Guard {
     /// [`KernelError::Capability`] without CAP_NET_ADMIN; [`KernelError::Attach`] for anything else, as for
     /// an interface that is gone.
     pub fn attach(programs: &Programs, interface: u32, backend: Backend) -> Result<Guard, KernelError> {
-        Attachment::new(programs, programs.guard_fd(), interface, TcHook::Ingress, backend).map(Guard)
+        Attachment::new(programs, programs.guard_fd(), interface, TcHook::Ingress, backend)
+            .map(|attachment| Guard(Kind::Program(attachment)))
     }
 
-    /// Returns the back end in use: [`Backend::Tcx`] or [`Backend::Clsact`].
+    /// Returns the guard that a chain of rules at an interface is.
+    pub(super) fn of_rules(interface: u32) -> Guard {
+        Guard(Kind::Rules { interface })
+    }
+
+    /// Returns the back end in use, never [`Backend::Auto`].
     pub fn backend(&self) -> Backend {
-        self.0.backend()
+        match &self.0 {
+            Kind::Program(attachment) => attachment.backend(),
+            Kind::Rules { .. } => Backend::Nftables,
+        }
+    }
+
+    /// Returns whether its end takes CAP_NET_ADMIN, or its flow table's changes.
+    pub(crate) fn needs_privilege(&self) -> bool {
+        self.backend() != Backend::Tcx
     }
 
     /// Returns the names of the programs that run before the guard on this interface, first to last: one of
@@ -42,7 +66,13 @@ impl Guard {
     /// # Errors
     /// [`KernelError::Query`].
     pub fn earlier_programs(&self) -> Result<Vec<String>, KernelError> {
-        let mut names = self.0.earlier_programs()?;
+        let mut names = match &self.0 {
+            Kind::Program(attachment) => attachment.earlier_programs()?,
+            // The hook of nftables comes behind tc's.
+            Kind::Rules { interface } => {
+                program_list::ingress_programs(*interface).iter().map(ToString::to_string).collect()
+            }
+        };
         names.retain(|name| !name.starts_with("netkat_guard"));
         Ok(names)
     }

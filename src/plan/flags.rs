@@ -190,6 +190,7 @@ pub(super) fn backend(cli: &Cli) -> Backend {
         Hook::Auto => Backend::Auto,
         Hook::Tcx => Backend::Tcx,
         Hook::Clsact => Backend::Clsact,
+        Hook::Nft => Backend::Nftables,
     }
 }
 
@@ -199,6 +200,7 @@ pub(super) fn feature_overrides(cli: &Cli) -> FeatureOverrides {
         no_tcx: without(Feature::Tcx),
         no_before: without(Feature::Before),
         no_vnet_header: without(Feature::VnetHeader),
+        no_table_owner: without(Feature::Owner),
     }
 }
 

@@ -112,6 +112,17 @@ pub enum CapabilityError {
     },
 }
 
+impl CapabilityError {
+    /// Returns whether the error is the want of this capability.
+    pub(crate) fn concerns(&self, wanted: Capability) -> bool {
+        match self {
+            CapabilityError::Missing { capability, .. }
+            | CapabilityError::UserNamespace { capability, .. } => *capability == wanted,
+            CapabilityError::Unreadable(_) | CapabilityError::NotDropped { .. } => false,
+        }
+    }
+}
+
 /// Returns what the user can do about a missing capability.
 fn remedy(missing: Capability) -> String {
     let mut all = vec!["NET_RAW", "NET_ADMIN", "BPF"];

@@ -132,7 +132,7 @@ impl From<&runtime::Error> for Verdict {
             Error::Interrupted(_) => Verdict::Interrupted,
             Error::Kernel(KernelError::Capability(error)) | Error::Capability(error) => error.into(),
             // A seccomp profile, say: root alone does not help.
-            Error::Kernel(KernelError::Forbidden(_)) => Verdict::Privilege,
+            Error::Kernel(KernelError::Forbidden(_) | KernelError::NeitherWay { .. }) => Verdict::Privilege,
             Error::Link(LinkError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Verdict::Privilege
             }

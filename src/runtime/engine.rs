@@ -20,12 +20,12 @@ use crate::{
         monitor::{Change, Monitor},
         neighbour,
     },
-    kernel::{self, Backend, Filter, FlowFilter, Guard, Loopback, Membership, Programs},
+    kernel::{self, Backend, Capture, Diversion, FlowFilter, Guard, Loopback, Membership},
     link::{self, Link, LinkError, PacketSocket, Received, SocketFilter},
     neighbour::{AnnouncementSource, LocalAddress},
     net::{FiveTuple, MacAddr, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
-    sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
+    sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, own_packets, tap::Tap},
     stack::{MAX_ENDED, Path, Settings, Stack},
     stdio::Interest,
 };
@@ -118,7 +118,7 @@ pub(crate) struct Engine {
     pub reactor: Reactor,
     _loopback: Option<Loopback>,
     guards: Vec<Guard>,
-    programs: Programs,
+    diversion: Diversion,
     port: Port,
     /// End of the time in which the programs capture segments of flows that are not in the table.
     unsure_until: Duration,
@@ -149,7 +149,7 @@ impl Engine {
         let reactor = Reactor::new().map_err(Error::Reactor)?;
         let monitor = Monitor::open()?;
         let remotes = if setup.to_group { &[] } else { setup.remotes.as_slice() };
-        let programs = Programs::load(&Filter::Flow(FlowFilter {
+        let filter = FlowFilter {
             protocol: setup.protocol,
             local_addresses: setup.local.clone(),
             local_port: port.number(),
@@ -164,16 +164,23 @@ impl Engine {
             neighbour_discovery: setup.assumed.is_some() || setup.hears_neighbours,
             table: if setup.flows > 0 && !setup.to_group { setup.flows + MAX_ENDED } else { 0 },
             assumed_mac: setup.assumed.map(|assumed| assumed.mac),
-        }))?
-        .with_overrides(setup.overrides);
+        };
+        let mut diversion = Diversion::open(&filter, setup.backend, setup.overrides)?;
         let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.return_interfaces).collect();
         let single = match interfaces.as_slice() {
             [only] => Some(only.index),
             _ => None,
         };
+        let capture = match diversion.capture() {
+            Capture::Classic(filter) => Ok(own_packets::program(filter)?),
+            Capture::Program(program) => Err(program),
+        };
         let mut link = PacketSocket::open(&link::Options {
             interface: single,
-            filter: Some(SocketFilter::Extended(programs.capture_fd())),
+            filter: Some(match &capture {
+                Ok(classic) => SocketFilter::Classic(classic.instructions()),
+                Err(program) => SocketFilter::Extended(*program),
+            }),
             vnet_header: setup.vnet_header,
             overrides: setup.overrides,
             segmentation: setup.segmentation,
@@ -193,10 +200,9 @@ impl Engine {
         let mut guards = Vec::with_capacity(interfaces.len());
         let mut loopback = None;
         for interface in &interfaces {
-            guards.push(Guard::attach(&programs, interface.index, setup.backend)?);
-            if interface.loopback && setup.local.iter().any(IpAddr::is_ipv4) {
-                loopback = Some(Loopback::attach(&programs, interface.index, setup.backend)?);
-            }
+            let (guard, on_loopback) = diversion.guard(interface, setup.backend, single.is_some())?;
+            guards.push(guard);
+            loopback = loopback.or(on_loopback);
         }
         if let Some(guard) = guards.first() {
             log::info!("guard attached: {} ({:?})", names.join(", "), guard.backend());
@@ -218,7 +224,7 @@ impl Engine {
             reactor,
             _loopback: loopback,
             guards,
-            programs,
+            diversion,
             port,
             unsure_until: Duration::ZERO,
             link_empty: false,
@@ -251,8 +257,8 @@ impl Engine {
     }
 
     /// Returns the number of packets that the guard has dropped.
-    pub(crate) fn guard_drops(&self) -> u64 {
-        self.programs.counters().dropped
+    pub(crate) fn guard_drops(&mut self) -> u64 {
+        self.diversion.counters().dropped
     }
 
     /// Returns the link address that the kernel's table has for a neighbour; see [`neighbour::judge`].
@@ -269,14 +275,14 @@ impl Engine {
         self.port.number()
     }
 
-    /// Enters the sandbox. A clsact filter, unlike a tcx link, has to be removed by hand, so CAP_NET_ADMIN
-    /// stays for it. Call it once everything is open that has to be opened by name.
+    /// Enters the sandbox. A clsact filter, unlike a tcx link, has to be removed by hand, and nftables take no
+    /// request without the privilege, so CAP_NET_ADMIN stays for them. Call it once everything is open that has to be opened by name.
     ///
     /// # Errors
     /// [`Error::Sandbox`].
     pub(crate) fn enter_sandbox(&self) -> Result<(), Error> {
-        let clsact = self.guards.iter().any(|guard| guard.backend() == Backend::Clsact);
-        let keep: &[Capability] = if clsact { &[Capability::NetAdmin] } else { &[] };
+        let needed = self.guards.iter().any(Guard::needs_privilege);
+        let keep: &[Capability] = if needed { &[Capability::NetAdmin] } else { &[] };
         Ok(self.sandbox.enter(keep)?)
     }
 
@@ -293,7 +299,10 @@ impl Engine {
         for taken in 0..INGRESS_BUDGET {
             match self.link.receive() {
                 Ok(Some(received)) => {
-                    let Received { frame, .. } = received;
+                    let Received { frame, network, ethertype, .. } = received;
+                    if !self.diversion.admits(ethertype, frame.get(network..).unwrap_or_default()) {
+                        continue;
+                    }
                     let shown = Received { frame: &mut *frame, ..received };
                     if let Some(data) = self.ingress.hand_over(now, shown, &mut self.stack, &mut host)
                         && let Some(data) = self.stack.received_data(now, &data, frame)
@@ -342,7 +351,7 @@ impl Engine {
         for tuple in self.stack.take_changed() {
             match self.stack.knows(&tuple) {
                 true => self.add_flow(&tuple),
-                false => self.programs.table().into_iter().for_each(|table| table.remove(&tuple)),
+                false => self.diversion.remove(&tuple),
             }
         }
         if let Some(time) = self.stack.expects_cookies(now)
@@ -350,15 +359,13 @@ impl Engine {
         {
             // Once a second in a SYN flood, not for each SYN.
             self.unsure_until = now + time;
-            self.programs.capture_unknown(time);
+            self.diversion.capture_unknown(time);
         }
     }
 
     /// Adds a flow to the flow table. The stack's flows are in it already.
     pub(crate) fn add_flow(&mut self, tuple: &FiveTuple) {
-        if let Some(table) = self.programs.table()
-            && !table.insert(tuple)
-        {
+        if !self.diversion.insert(tuple) {
             log::warn!("the flow table is full: no packet of {tuple} will be seen");
         }
     }
@@ -395,8 +402,8 @@ impl Engine {
             self.checked_at = now;
             self.check();
         }
-        let beat = self.programs.heartbeat_interval().map(|interval| now + interval);
-        self.programs.beat();
+        let beat = self.diversion.heartbeat_interval().map(|interval| now + interval);
+        self.diversion.beat();
         // An idle listener need not wake up.
         let check =
             (!self.stack.is_idle() || self.has_free_memory()).then_some(self.checked_at + CHECK_INTERVAL);
@@ -475,8 +482,8 @@ impl Engine {
         }
         let deadline = self.reactor.now() + LAST_PROCESS;
         while !self.reactor.children.is_empty() && self.reactor.now() < deadline {
-            self.programs.beat();
-            let pause = self.programs.heartbeat_interval().unwrap_or(LAST_PROCESS);
+            self.diversion.beat();
+            let pause = self.diversion.heartbeat_interval().unwrap_or(LAST_PROCESS);
             if let Err(error) = self.reactor.wait_for_children(pause) {
                 log::debug!("cannot wait for processes: {error}");
                 return;
@@ -487,7 +494,7 @@ impl Engine {
     /// Checks periodically what no event tells: packets that got past the guard, memory that flows have
     /// freed.
     pub(crate) fn check(&mut self) {
-        self.leak.look(&self.programs.counters());
+        self.leak.look(&self.diversion.counters());
         let memory = self.stack.memory();
         if self.has_free_memory() {
             kernel::release_free_memory();

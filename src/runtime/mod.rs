@@ -24,7 +24,7 @@ use crate::{
     link::LinkError,
     net::{MacAddr, Protocol, zone::ScopedIp},
     process::{capability::CapabilityError, sandbox::SandboxError},
-    sniffer::sink::SinkError,
+    sniffer::{filter::FilterError, sink::SinkError},
 };
 use nix::sys::signal::Signal;
 use std::{io, net::SocketAddr, time::Duration};
@@ -94,6 +94,9 @@ pub(crate) enum Error {
     /// The kernel refused programs, attachments or the port.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The socket filter could not be made.
+    #[error("cannot filter packets: {0}")]
+    CaptureFilter(#[from] FilterError),
     /// The packet socket failed.
     #[error(transparent)]
     Link(#[from] LinkError),

@@ -25,8 +25,7 @@ impl Port {
     /// [`Error::Capability`].
     pub(super) fn require_privileges() -> Result<(), Error> {
         capability::require(Capability::NetRaw, "open a packet socket")?;
-        capability::require(Capability::NetAdmin, "attach the ingress guard")?;
-        Ok(capability::require(Capability::Bpf, "load its eBPF programs")?)
+        Ok(capability::require(Capability::NetAdmin, "attach the ingress guard")?)
     }
 
     /// Takes the port that `setup` names, or any free one. A low port takes its privilege at an assumed address, too.

@@ -313,7 +313,7 @@ impl<'a> DatagramConversation<'a> {
         Ok(())
     }
 
-    fn summarize(&self, engine: &Engine) -> DatagramSummary {
+    fn summarize(&self, engine: &mut Engine) -> DatagramSummary {
         let since = |at: Duration| at.saturating_sub(self.started_at);
         DatagramSummary {
             counters: engine.stack.datagrams.counters(),

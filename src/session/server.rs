@@ -243,7 +243,7 @@ impl Server {
     }
 
     /// Returns the record of a client that has disconnected, and logs it.
-    fn record_close(engine: &Engine, client: &Client, result: Result<(), Error>) -> ClosedClient {
+    fn record_close(engine: &mut Engine, client: &Client, result: Result<(), Error>) -> ClosedClient {
         let tuple = *client.conversation.tuple();
         let summary = Summary::new(engine, &tuple, client.since);
         log::info!(

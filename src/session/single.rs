@@ -39,13 +39,14 @@ pub(crate) struct Summary {
 
 impl Summary {
     /// Returns the counters so far of a connection that was established at `start`.
-    pub(crate) fn new(engine: &Engine, tuple: &FiveTuple, start: Duration) -> Summary {
+    pub(crate) fn new(engine: &mut Engine, tuple: &FiveTuple, start: Duration) -> Summary {
+        let kept = engine.guard_drops();
         let flow = engine.stack.peek(tuple);
         let counters = flow.map(Flow::counters).unwrap_or_default();
         Summary {
             counters,
             stats: flow.map(|flow| flow.recovery().stats()).unwrap_or_default(),
-            kept: engine.guard_drops(),
+            kept,
             // Data may arrive with the handshake's last segment, before the connection counts as established.
             first_byte: counters.first_data_at.map(|at| at.saturating_sub(start)),
             duration: engine.reactor.now() - start,

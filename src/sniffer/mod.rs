@@ -19,6 +19,7 @@ pub mod hexdump;
 pub mod json;
 pub mod line;
 mod names;
+pub mod own_packets;
 mod shared_sink;
 pub mod sink;
 pub mod tap;

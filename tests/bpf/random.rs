@@ -13,6 +13,7 @@ use crate::{
 use netkat::{
     kernel::FlowFilter,
     net::{FiveTuple, MacAddr, Protocol},
+    sniffer::{CapturedFrame, FrameDirection, LinkType, own_packets},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::FileFailurePersistence};
 use std::{
@@ -218,6 +219,7 @@ proptest! {
         let mut table = table;
         table.flows.retain(|flow| flow.protocol == filter.protocol && flow.local.port() == filter.local_port);
         let mut programs = load(&filter);
+        let classic = own_packets::program(&filter).unwrap();
         for flow in &table.flows {
             prop_assert!(programs.table().is_none_or(|programs| programs.insert(flow)));
         }
@@ -226,6 +228,12 @@ proptest! {
         }
         for frame in frames.iter().filter(|f| is_runnable(f)) {
             let expected = model::arriving(&filter, &table, frame);
+            let captured = CapturedFrame::new(Duration::ZERO, FrameDirection::Inbound, LinkType::Ethernet, frame);
+            prop_assert!(
+                expected == Verdict::Foreign || classic.passes(&captured),
+                "the classic filter keeps {:02x?} from the matcher, which says {:?}: {:?}",
+                frame, expected, filter
+            );
             // The programs count what the kernel gets, too, as control.
             let both = [Verdict::Shared, Verdict::Unsure].contains(&expected);
             let seen = if both { Verdict::Control } else { expected };

@@ -17,14 +17,15 @@ struct Storage(PathBuf);
 
 impl Storage {
     /// None where the machine lacks the tools, said loudly.
-    fn new(lab: &Lab) -> Option<Self> {
+    fn new() -> Option<Self> {
         for tool in ["buildah", "podman", "runc"] {
             if !Path::new("/usr/bin").join(tool).exists() && !Path::new("/usr/sbin").join(tool).exists() {
                 skipped(&format!("needs {tool}: run scripts/setup"));
                 return None;
             }
         }
-        let folder = lab.root.with_extension("storage");
+        // podman takes no path of more than 50 characters.
+        let folder = std::env::temp_dir().join(format!("netkat-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         Some(Self(folder))
     }
@@ -116,7 +117,7 @@ impl Drop for Storage {
 #[test]
 fn images_hold_licences_and_labels_and_work_as_root_and_as_a_user() {
     let Some(lab) = Lab::new("podman") else { return };
-    let Some(storage) = Storage::new(&lab) else { return };
+    let Some(storage) = Storage::new() else { return };
     let dist = storage.0.join("dist");
     let mut package = Command::new(format!("{HERE}/scripts/package"));
     package.arg("image").env("NETKAT_STATIC", binary().expect("a binary")).env("NETKAT_DIST", &dist);
@@ -147,21 +148,29 @@ fn images_hold_licences_and_labels_and_work_as_root_and_as_a_user() {
     assert!(shown.contains("Apache License") && shown.contains("smoltcp"), "{shown}");
 
     let profile = format!("seccomp={HERE}/{PROFILE}");
-    let capable = ["--cap-add", "NET_RAW,NET_ADMIN,BPF", "--security-opt", &profile];
-    for (user, image) in [("0", "minimal"), ("65532", "minimal"), ("1000", "shell")] {
-        let mut more = capable.to_vec();
-        more.extend(["--user", user, "--entrypoint", "/usr/bin/netkat", image]);
-        connects(&lab, |arguments| storage.spawn(&lab, &more, arguments));
-        listens(&lab, |arguments| storage.spawn(&lab, &more, arguments));
-        sniffs(&lab, |arguments| storage.spawn(&lab, &more, arguments));
-    }
-    // A container that lacks a capability, and one whose seccomp profile refuses bpf(2): netkat runs and says so.
+    // Without BPF, and where the seccomp profile refuses bpf(2), rules of nftables guard.
     let denied = storage.0.join("denied.json");
     fs::write(&denied, DENIED).expect("a profile");
     let denied = format!("seccomp={}", denied.display());
+    let rights = [
+        ("NET_RAW,NET_ADMIN,BPF", &profile),
+        ("NET_RAW,NET_ADMIN", &profile),
+        ("NET_RAW,NET_ADMIN,BPF", &denied),
+    ];
+    for (capabilities, profile) in rights {
+        for (user, image) in [("0", "minimal"), ("65532", "minimal"), ("1000", "shell")] {
+            let mut more = vec!["--cap-add", capabilities, "--security-opt", profile];
+            more.extend(["--user", user, "--entrypoint", "/usr/bin/netkat", image]);
+            connects(&lab, |arguments| storage.spawn(&lab, &more, arguments));
+            listens(&lab, |arguments| storage.spawn(&lab, &more, arguments));
+            sniffs(&lab, |arguments| storage.spawn(&lab, &more, arguments));
+        }
+    }
+    // A container that lacks a capability, and programs that are asked for where bpf(2) is refused: netkat runs and
+    // says so.
     for user in ["0", "65532"] {
         for (flags, said) in [
-            (["--cap-add", "NET_RAW,NET_ADMIN", "--security-opt", &profile], "--cap-add BPF"),
+            (["--cap-add", "NET_RAW,BPF", "--security-opt", &profile], "--cap-add NET_ADMIN"),
             (
                 ["--cap-add", "NET_RAW,NET_ADMIN,BPF", "--security-opt", &denied],
                 "--security-opt seccomp=FILE",
@@ -169,7 +178,7 @@ fn images_hold_licences_and_labels_and_work_as_root_and_as_a_user() {
         ] {
             let mut run = storage.run(&lab, &flags);
             let refused = run
-                .args(["--user", user, "minimal", "-w", "5", crate::PEER[0], "1"])
+                .args(["--user", user, "minimal", "--guard", "tcx", "-w", "5", crate::PEER[0], "1"])
                 .output()
                 .expect("podman");
             let message = String::from_utf8_lossy(&refused.stderr);

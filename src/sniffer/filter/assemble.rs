@@ -104,6 +104,13 @@ impl Assembler {
         self.branch(&[load], code::JEQ, constant, then, otherwise);
     }
 
+    /// Rejects packets that do not satisfy a condition.
+    pub(super) fn require(&mut self, condition: &Condition) {
+        let satisfied = self.label();
+        self.condition(condition, satisfied, self.rejected);
+        self.bind(satisfied);
+    }
+
     /// Appends a condition that decides about the packet.
     pub(super) fn part(&mut self, condition: &Condition) {
         self.condition(condition, self.passed, self.rejected);

@@ -1,5 +1,8 @@
 //! Conditions: tests of a packet's bytes, connected as in the expression.
-use super::{program::code, syntax::Connective};
+use super::{
+    program::{code, extension},
+    syntax::Connective,
+};
 
 /// An instruction without jumps: its code and its constant.
 pub(super) type Statement = (u16, u32);
@@ -72,6 +75,13 @@ impl Condition {
                 Condition::Chain(operands)
             }
         }
+    }
+
+    /// Compares some bits of data that is not in the packet with a number.
+    pub(super) fn extension(number: libc::c_int, mask: u32, constant: u32) -> Condition {
+        let load = (code::LD | code::ABS | code::W, extension(number));
+        let statements = vec![load, (code::ALU | code::AND | code::K, mask)];
+        Condition::Test { statements, jump: code::JEQ | code::K, constant }
     }
 
     /// Compares bytes at a position with a number.

@@ -2,7 +2,10 @@
 //!
 //! A load beyond the end of the captured bytes rejects the frame, as does a division by zero.
 use super::program::{code, extension};
-use crate::sniffer::frame::{CapturedFrame, FrameDirection};
+use crate::{
+    net::arphrd,
+    sniffer::frame::{CapturedFrame, FrameDirection, LinkType},
+};
 
 /// Words of scratch memory (BPF_MEMWORDS).
 pub(super) const MEMORY: usize = 16;
@@ -81,12 +84,27 @@ impl Machine<'_> {
             code::IMM => Some(k),
             code::MEM => self.memory.get(k as usize).copied(),
             code::LEN => u32::try_from(self.frame.length).ok(),
-            code::ABS if k == extension(libc::SKF_AD_PKTTYPE) => Some(match self.frame.direction {
-                FrameDirection::Outbound => libc::PACKET_OUTGOING.into(),
-                FrameDirection::Inbound => libc::PACKET_HOST.into(),
-            }),
+            code::ABS if k == extension(libc::SKF_AD_PKTTYPE) => Some(self.packet_type().into()),
+            code::ABS if k == extension(libc::SKF_AD_HATYPE) => {
+                Some(if self.frame.link_type == LinkType::Ethernet { arphrd::ETHER.into() } else { u32::MAX })
+            }
+            code::ABS if k == extension(libc::SKF_AD_VLAN_TAG_PRESENT) => {
+                Some(self.frame.vlan.is_some().into())
+            }
+            code::ABS if k == extension(libc::SKF_AD_VLAN_TAG) => {
+                Some(self.frame.vlan.map_or(0, |tag| tag.tci.into()))
+            }
             code::ABS => self.bytes_at(k, size),
             _ => self.bytes_at(self.x.checked_add(k)?, size),
+        }
+    }
+
+    /// Returns the packet's type (PACKET_*), as eth_type_trans() in net/ethernet/eth.c tells it from the address.
+    fn packet_type(&self) -> libc::c_uchar {
+        match (self.frame.direction, self.frame.link_type, self.bytes_at(0, 1)) {
+            (FrameDirection::Outbound, ..) => libc::PACKET_OUTGOING,
+            (_, LinkType::Ethernet, Some(first)) if first & 1 != 0 => libc::PACKET_MULTICAST,
+            _ => libc::PACKET_HOST,
         }
     }
 

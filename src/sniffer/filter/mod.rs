@@ -28,6 +28,7 @@ pub use self::error::FilterError;
 pub use self::program::Program;
 use self::{
     assemble::Assembler,
+    condition::Condition,
     layout::Layout,
     lower::lower,
     syntax::{Addresses, Network, Node, Primitive},
@@ -38,6 +39,9 @@ use crate::{
     net::arphrd,
 };
 use std::net::{IpAddr, SocketAddr};
+
+/// The VLAN identifier in a tag (802.1Q).
+const VLAN_VID_MASK: u32 = 0x0fff;
 
 /// The frames that a program is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,20 +142,49 @@ impl Filter {
                 let layout = self.layout(link_type)?.live(netmask);
                 self.live_part(&mut assembler, layout)?;
             }
-            Frames::Any => {
-                let ethernet = assembler.label();
-                for hardware in [arphrd::ETHER, arphrd::LOOPBACK] {
-                    let next = assembler.label();
-                    assembler.branch_on_extension(libc::SKF_AD_HATYPE, hardware.into(), ethernet, next);
-                    assembler.bind(next);
-                }
-                let filter = self.clone().lenient();
-                filter.live_part(&mut assembler, filter.layout(LinkType::RawIp)?.live(0))?;
-                assembler.bind(ethernet);
-                filter.live_part(&mut assembler, filter.layout(LinkType::Ethernet)?.live(0))?;
-            }
+            Frames::Any => self.any_part(&mut assembler)?,
         }
         assembler.finish()
+    }
+
+    /// Compiles the filter for frames of every interface that arrive without a tag of another VLAN than 0. With
+    /// `group`, this filter is for frames to this host's link address alone, and `group` for broadcast and multicast.
+    ///
+    /// # Errors
+    /// As for [`Filter::compile`].
+    pub(crate) fn compile_arriving(&self, group: Option<&Filter>) -> Result<Program, FilterError> {
+        let mut assembler = Assembler::new();
+        assembler.require(&Condition::any([
+            Condition::extension(libc::SKF_AD_VLAN_TAG_PRESENT, u32::MAX, 0),
+            Condition::extension(libc::SKF_AD_VLAN_TAG, VLAN_VID_MASK, 0),
+        ]));
+        if let Some(group) = group {
+            let (to_us, others) = (assembler.label(), assembler.label());
+            assembler.branch_on_extension(libc::SKF_AD_PKTTYPE, libc::PACKET_HOST.into(), to_us, others);
+            assembler.bind(others);
+            assembler.require(&Condition::any([
+                Condition::extension(libc::SKF_AD_PKTTYPE, u32::MAX, libc::PACKET_BROADCAST.into()),
+                Condition::extension(libc::SKF_AD_PKTTYPE, u32::MAX, libc::PACKET_MULTICAST.into()),
+            ]));
+            group.any_part(&mut assembler)?;
+            assembler.bind(to_us);
+        }
+        self.any_part(&mut assembler)?;
+        assembler.finish()
+    }
+
+    /// Compiles a part for frames of every interface.
+    fn any_part(&self, assembler: &mut Assembler) -> Result<(), FilterError> {
+        let ethernet = assembler.label();
+        for hardware in [arphrd::ETHER, arphrd::LOOPBACK] {
+            let next = assembler.label();
+            assembler.branch_on_extension(libc::SKF_AD_HATYPE, hardware.into(), ethernet, next);
+            assembler.bind(next);
+        }
+        let filter = self.clone().lenient();
+        filter.live_part(assembler, filter.layout(LinkType::RawIp)?.live(0))?;
+        assembler.bind(ethernet);
+        filter.live_part(assembler, filter.layout(LinkType::Ethernet)?.live(0))
     }
 
     fn layout(&self, link_type: LinkType) -> Result<Layout, FilterError> {

@@ -129,7 +129,7 @@ class F(ctypes.Structure): _fields_=[('n',ctypes.c_ushort),('p',ctypes.c_void_p)
 f = F(len(prog), ctypes.addressof(b)); l = ctypes.CDLL(None, use_errno=True)
 l.prctl(38,1,0,0,0); assert l.prctl(22,2,ctypes.byref(f),0,0)==0
 os.execv(sys.argv[1], sys.argv[1:])";
-    let line = ["-c", filter, PROGRAM, "--exit-verdict", "10.77.0.2", "80"];
+    let line = ["-c", filter, PROGRAM, "--guard", "tcx", "--exit-verdict", "10.77.0.2", "80"];
     let output = pair.host.command("python3").args(line).run();
     if !cfg!(target_arch = "x86_64") {
         return;

@@ -1,7 +1,7 @@
 //! Only this flow is touched: what else lives on the host, programs, filters, connections and listeners, goes on.
 use crate::support::{
     namespace::Namespace,
-    netkat::{listening, netkat},
+    netkat::{GUARDS, listening, netkat},
     payload::{MIB, Payload},
     peers::Netcat,
     process::{DEADLINE, Input, Process},
@@ -97,7 +97,7 @@ fn where_tcx_is_full_clsact_serves() {
 #[test]
 fn foreign_clsact_filters_stay_and_a_foreign_qdisc_is_not_deleted() {
     lab!("nc.openbsd", "tc");
-    for guard in ["tcx", "clsact"] {
+    for guard in GUARDS {
         for priority in [1, 7, 50] {
             let pair = Pair::new();
             let program = programs::classifier("lab_filter", TC_ACT_UNSPEC);
@@ -121,7 +121,7 @@ fn foreign_clsact_filters_stay_and_a_foreign_qdisc_is_not_deleted() {
 fn other_connections_to_the_same_server_and_port_go_on() {
     lab!("nc.openbsd", "socat");
     for family in Family::ALL {
-        for guard in ["tcx", "clsact"] {
+        for guard in GUARDS {
             let pair = Pair::new();
             let at = pair.peer_address(family);
             let _server = echo_server(&pair.peer, at, 5000);
@@ -146,7 +146,7 @@ fn other_connections_to_the_same_server_and_port_go_on() {
 #[test]
 fn several_netkats_share_an_interface_and_a_server() {
     lab!("socat");
-    for guard in ["tcx", "clsact"] {
+    for guard in GUARDS {
         let pair = Pair::new();
         let at = pair.peer_address(Family::V4);
         let _server = echo_server(&pair.peer, at, 5000);

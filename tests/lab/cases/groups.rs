@@ -2,7 +2,7 @@
 //! and a listener hears them beside the host's other listeners.
 use crate::support::{
     namespace::Namespace,
-    netkat::{listening, netkat},
+    netkat::{GUARDS, listening, netkat},
     process::{Command, DEADLINE, Input, Process},
     requirements::lab,
     topology::{Pair, address},
@@ -171,7 +171,7 @@ fn every_member_may_answer() {
 #[test]
 fn a_listener_hears_broadcasts_and_answers_from_its_own_address() {
     lab!("python3");
-    for guard in ["tcx", "clsact"] {
+    for guard in GUARDS {
         let pair = Pair::new();
         for (listens, to, answers) in [
             ("", "10.77.0.255", Some("10.77.0.1")),
@@ -242,7 +242,7 @@ fn a_listener_joins_its_group_and_leaves_it() {
 fn other_members_on_this_host_hear_the_group_as_before() {
     lab!("python3");
     let pair = Pair::new();
-    for guard in ["tcx", "clsact"] {
+    for guard in GUARDS {
         let other = member(&pair.host, "239.1.2.3");
         let server = listening(&pair.host, &format!("--guard {guard} -u -w 5 -q 0 239.1.2.3 {PORT}"), |c| {
             c.input(Input::Null)

@@ -10,6 +10,11 @@ use crate::support::{
     traces::traces,
     witness::Witness,
 };
+use nix::sys::signal::Signal;
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 /// Features that are switched off, and netkat's line about it.
 const LACKING: [(&str, &str); 4] = [
@@ -143,4 +148,37 @@ fn a_sniffer_does_without_the_virtio_net_header() {
     assert_eq!(seen.code(), Some(0), "{seen}");
     assert!(seen.stderr.contains("no virtio-net header"), "{seen}");
     assert!(seen.text().contains(&format!("{at}")), "{seen}");
+}
+
+/// Before Linux 5.12 a table has no owner: netkat keeps its rules active, and those of a killed one match nothing soon.
+#[test]
+fn rules_without_an_owner_match_nothing_after_a_kill() {
+    lab!("nc.openbsd", "nft", "tcpdump");
+    let tables = |pair: &Pair| pair.host.run("nft list tables").text();
+    for family in Family::ALL {
+        let pair = Pair::new();
+        let at = pair.host_address(family);
+        let line = format!("-k --guard nft --without owner --exec cat {at} 5000");
+        let listener = listening(&pair.host, &line, |c| c.input(Input::Null));
+        // Longer than the rules stay active by themselves.
+        sleep(Duration::from_millis(1500));
+        let witness = Witness::of_resets_and_errors(&pair.peer, 5000);
+        let out = Payload::short();
+        let client =
+            Netcat::OpenBsd.connect(&pair.peer, at, 5000).args(["-q", "1"]).input(out.input()).expect(&out);
+        client.run().check(&out);
+        witness.saw_nothing();
+
+        listener.signal(Signal::SIGKILL);
+        listener.wait(DEADLINE);
+        assert!(tables(&pair).contains("netkat-guard-"), "{}", tables(&pair));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !pair.peer.words(&format!("nc.openbsd -z -v -w 1 {at} 5000")).run().stderr.contains("refused") {
+            assert!(Instant::now() < deadline, "the dead netkat's rules still drop");
+        }
+        let next = listening(&pair.host, &format!("--guard nft --without owner {at} 5001"), |c| c);
+        assert_eq!(tables(&pair).matches("netkat-guard-").count(), 1, "{}", tables(&pair));
+        next.terminate();
+        assert_eq!(tables(&pair).matches("netkat-guard-").count(), 0, "{}", tables(&pair));
+    }
 }

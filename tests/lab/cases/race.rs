@@ -1,7 +1,7 @@
 //! A name with several addresses: they are tried side by side, one of them wins, and nothing is left of the others.
 use crate::support::{
     files::SystemFile,
-    netkat::netkat,
+    netkat::{GUARDS, netkat},
     payload::Payload,
     peers::Netcat,
     process::{DEADLINE, Output},
@@ -143,7 +143,7 @@ fn a_race_that_is_interrupted_leaves_nothing() {
         "table inet lab { chain c { type filter hook input priority 0; tcp dport 5000 drop; }; }",
     );
     let hosts = hosts("fd77::2 both\n10.77.0.2 both\n");
-    for guard in ["tcx", "clsact"] {
+    for guard in GUARDS {
         let before = traces(&pair.host);
         let mut client =
             hosts.netkat(&pair.host, &format!("-v --guard {guard} -p 4444 -w -1 both 5000")).spawn();

@@ -2,7 +2,7 @@
 //! next hops and addresses, several uplinks.
 use crate::support::{
     namespace::Namespace,
-    netkat::{netkat, running},
+    netkat::{PROGRAM_GUARDS, netkat, running},
     payload::{MIB, Payload},
     process::{DEADLINE, Input, Process},
     programs::{self, Direction, TC_ACT_OK, TC_ACT_UNSPEC},
@@ -270,7 +270,7 @@ fn name_servers_on_loopback_are_asked_through_the_host() {
 #[test]
 fn both_kinds_of_guard_serve() {
     lab!("nc.openbsd", "python3", "iptables-nft");
-    for guard in ["tcx", "clsact"] {
+    for guard in PROGRAM_GUARDS {
         for family in Family::ALL {
             let pair = Pair::new();
             let _server = echo_server(&pair.peer);

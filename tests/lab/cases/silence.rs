@@ -1,6 +1,6 @@
 //! The host's kernel never answers the peer, from the first packet to the last retransmitted FIN.
 use crate::support::{
-    netkat::{listening, netkat},
+    netkat::{GUARDS, listening, netkat},
     payload::{MIB, Payload},
     peers::Netcat,
     process::{Command, DEADLINE},
@@ -33,7 +33,7 @@ fn client_with_options(pair: &Pair, family: Family) -> Command {
 fn packets_with_ip_options_are_kept_from_the_kernel_and_understood() {
     lab!("python3", "tcpdump");
     for family in Family::ALL {
-        for guard in ["tcx", "clsact"] {
+        for guard in GUARDS {
             let pair = Pair::new();
             let witness = Witness::of_resets_and_errors(&pair.peer, 5000);
             let options = Witness::all(&pair.peer, "eth0", "ip[0] & 15 > 5 or ip6[6] == 0");

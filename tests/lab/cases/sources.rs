@@ -3,7 +3,7 @@
 use crate::support::{
     frames::{HOST_MAC, PEER_MAC, sees},
     namespace::Namespace,
-    netkat::listening,
+    netkat::{GUARDS, listening},
     packet_socket::{Mode, PacketSocket},
     payload::{MIB, Payload},
     peers::Netcat,
@@ -183,7 +183,7 @@ fn sources_without_a_return_route_get_no_answer() {
     let forger = Forger::new(&pair.peer, "eth0");
     for rp_filter in ["0", "1", "2"] {
         strictness(&pair.host, rp_filter);
-        for arguments in ["--guard tcx", "--guard clsact -k"] {
+        for arguments in ["--guard tcx", "--guard clsact -k", "--guard nft -k"] {
             let _server = listening(&pair.host, &format!("{arguments} {PORT}"), |c| c.input(Input::Open));
             for family in Family::ALL {
                 for source in impossible(family) {
@@ -213,7 +213,7 @@ fn datagrams_without_a_return_route_are_dropped() {
     let (pair, _third) = with_third();
     strictness(&pair.host, "1");
     let forger = Forger::new(&pair.peer, "eth0");
-    for arguments in ["--guard tcx", "--guard clsact -k"] {
+    for arguments in ["--guard tcx", "--guard clsact -k", "--guard nft -k"] {
         for family in Family::ALL {
             let mut server =
                 listening(&pair.host, &format!("-u {arguments} {PORT}"), |c| c.input(Input::Open));
@@ -361,7 +361,7 @@ fn a_source_that_the_neighbour_table_knows_elsewhere_is_not_answered_to_the_forg
 #[test]
 fn frames_for_others_are_left_alone() {
     lab!("nc.openbsd");
-    for guard in ["tcx", "clsact"] {
+    for guard in GUARDS {
         let pair = Pair::new();
         acquainted(&pair);
         let forger = Forger::new(&pair.peer, "eth0");

@@ -1,7 +1,7 @@
 //! Interfaces of every kind, gateways off the subnet, and lo in all its forms.
 use crate::support::{
     namespace::Namespace,
-    netkat::{listening, netkat},
+    netkat::{PROGRAM_GUARDS, listening, netkat},
     payload::{MIB, Payload},
     peers::Netcat,
     process::DEADLINE,
@@ -135,7 +135,7 @@ fn loopback_as_a_client_of_the_kernel() {
     let pair = Pair::new();
     let before = loopback_sysctls(&pair.host);
     for own in OWN {
-        for guard in ["tcx", "clsact"] {
+        for guard in PROGRAM_GUARDS {
             connects(&pair.host, &pair.host, ip(own), &format!("--guard {guard}"));
         }
     }
@@ -148,7 +148,7 @@ fn loopback_as_a_server_to_the_kernel() {
     let pair = Pair::new();
     let before = loopback_sysctls(&pair.host);
     for own in OWN {
-        for guard in ["tcx", "clsact"] {
+        for guard in PROGRAM_GUARDS {
             serves(&pair.host, &pair.host, ip(own), &format!("--guard {guard}"));
         }
     }

@@ -3,7 +3,7 @@
 use crate::support::{
     frames::syn,
     namespace::Namespace,
-    netkat::{listening, netkat},
+    netkat::{GUARDS, listening, netkat},
     packet_socket::{Mode, PacketSocket},
     process::{DEADLINE, Input, Process},
     requirements::lab,
@@ -118,7 +118,7 @@ fn question(pair: &Pair, family: Family) {
 fn a_listener_leaves_masqueraded_connections_of_its_port_alone() {
     lab!("socat", "python3", "iptables", "ip6tables", "conntrack", "nc.openbsd", "tcpdump");
     for family in Family::ALL {
-        for guard in ["tcx", "clsact"] {
+        for guard in GUARDS {
             let router = Router::new();
             let Router { pair, pod } = &router;
             let to = pair.peer_address(family);
@@ -181,7 +181,7 @@ fn a_scan_leaves_masqueraded_connections_of_its_port_alone() {
 fn an_established_connection_that_is_sent_on_stays_where_it_is() {
     lab!("socat", "python3", "iptables", "ip6tables", "nc.openbsd", "tcpdump");
     for family in Family::ALL {
-        for guard in ["tcx", "clsact"] {
+        for guard in GUARDS {
             let router = Router::new();
             let Router { pair, pod } = &router;
             let _echo = echo(pod, family, "TCP", ECHO);

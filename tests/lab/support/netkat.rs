@@ -7,6 +7,11 @@ use super::{
 /// Path of the program that cargo built.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_netkat");
 
+/// The ways in which netkat keeps the kernel from its packets: values of --guard.
+pub const GUARDS: [&str; 3] = ["tcx", "clsact", "nft"];
+/// Those by eBPF programs, which IPv4 over lo and commands need.
+pub const PROGRAM_GUARDS: [&str; 2] = ["tcx", "clsact"];
+
 /// Prepares netkat in a namespace, with arguments that hold no spaces.
 pub fn netkat(namespace: &Namespace, arguments: &str) -> Command {
     namespace.command(PROGRAM).args(arguments.split_whitespace())

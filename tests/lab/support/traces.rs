@@ -4,7 +4,7 @@ use super::{
     programs::{Direction, tcx_programs},
 };
 
-/// Lists programs, qdiscs, filters and sockets of a namespace, as a text to compare.
+/// Lists programs, qdiscs, filters, nftables' tables and sockets of a namespace, as a text to compare.
 pub fn traces(host: &Namespace) -> String {
     let mut text = String::new();
     for interface in ["eth0", "lo"] {
@@ -16,5 +16,6 @@ pub fn traces(host: &Namespace) -> String {
         text += &host.words(&format!("tc qdisc show dev {interface}")).run().text();
         text += &host.words(&format!("ip -d link show dev {interface}")).run().text();
     }
+    text += &host.run("nft list tables").text();
     text + &host.run("ss -Htuanp").text()
 }
