@@ -11,8 +11,7 @@ use netkat::{
     },
     neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol},
-    recovery::Algorithm,
-    stack::{Admission, FlowFailure, FlowRoute, FrameResult, Listener, Path, Phase, Settings, Stack, ip},
+    stack::{Admission, FlowFailure, FlowRoute, FrameResult, Listener, Path, Phase, Stack, ip},
 };
 use proptest::prelude::*;
 use settings::settings;

@@ -26,7 +26,7 @@ use crate::{
         rules,
     },
     kernel::{self, Backend, CommandFilter, Filter, Guard, KernelError, PortHold, Programs, SilentSockets},
-    link::{self, LinkError, PacketSocket, SocketFilter},
+    link::{LinkError, PacketSocket, SocketFilter},
     namespace::{self, Namespace, NamespaceSpec},
     neighbour::LocalAddress,
     net::Protocol,
@@ -34,8 +34,12 @@ use crate::{
         capability::{self, Capability},
         sandbox::Sandbox,
     },
-    runtime::{self, NextHopAddress, leak::Leak},
-    sniffer::{LinkType, SharedSink, tap::Tap},
+    runtime::{
+        self, NextHopAddress,
+        leak::Leak,
+        wire::{self, WireOptions},
+    },
+    sniffer::SharedSink,
 };
 use flows::{Flows, Published};
 use netlink_packet_sock_diag::SockDiagMessage;
@@ -200,7 +204,20 @@ impl Gateway {
         }))
         .map_err(runtime::Error::from)?
         .with_overrides(setup.overrides);
-        let mut wire = open_wire(setup, &programs)?;
+        let interfaces: Vec<_> = setup.interfaces.iter().collect();
+        let mut wire = wire::open(
+            SocketFilter::Extended(programs.capture_fd()),
+            &WireOptions {
+                interfaces: &interfaces,
+                assumed: setup.assumed,
+                vnet_header: setup.vnet_header,
+                segmentation: setup.segmentation,
+                overrides: setup.overrides,
+                receive_buffer: WIRE_BUFFER,
+                blocks: false,
+                sink: &setup.sink,
+            },
+        )?;
         let mut guards = Vec::with_capacity(setup.interfaces.len());
         for interface in &setup.interfaces {
             let guard = Guard::attach(&programs, interface.index, setup.backend);
@@ -286,31 +303,6 @@ fn holder(protocol: Protocol, port: u16, error: &io::Error) -> String {
         return error.to_string();
     }
     kernel::port_holder(protocol, port).map_or_else(|| error.to_string(), |holder| holder.to_string())
-}
-
-fn open_wire(setup: &GatewaySetup, programs: &Programs) -> Result<Tap<PacketSocket>, Error> {
-    let single = match setup.interfaces.as_slice() {
-        [only] => Some(only.index),
-        _ => None,
-    };
-    let mut wire = PacketSocket::open(&link::Options {
-        interface: single,
-        filter: Some(SocketFilter::Extended(programs.capture_fd())),
-        vnet_header: setup.vnet_header,
-        overrides: setup.overrides,
-        segmentation: setup.segmentation,
-        outgoing: false,
-        timestamps: false,
-        receive_buffer: WIRE_BUFFER,
-    })?;
-    if let Some(assumed) = setup.assumed {
-        wire.set_promiscuous(assumed.interface)?;
-    }
-    wire.set_nonblocking();
-    wire.bind()?;
-    let watched =
-        setup.interfaces.iter().map(|i| (i.index, i.name.as_str(), LinkType::from_arphrd(i.hardware)));
-    Ok(Tap::new(wire, setup.sink.clone(), watched, true).map_err(runtime::Error::from)?)
 }
 
 /// Blocks the signals that the command gets instead, and opens a descriptor for them.

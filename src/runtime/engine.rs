@@ -11,6 +11,7 @@ use super::{
     memory_budget::MemoryBudget,
     port::Port,
     reactor::Reactor,
+    wire::{self, WireOptions},
     zones,
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     neighbour::{AnnouncementSource, LocalAddress},
     net::{FiveTuple, MacAddr, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
-    sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, own_packets, tap::Tap},
+    sniffer::{SharedSink, capture_file::InterfaceStatistics, own_packets, tap::Tap},
     stack::{MAX_ENDED, Path, Settings, Stack},
     stdio::Interest,
 };
@@ -167,40 +168,33 @@ impl Engine {
         };
         let mut diversion = Diversion::open(&filter, setup.backend, setup.overrides)?;
         let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.return_interfaces).collect();
-        let single = match interfaces.as_slice() {
-            [only] => Some(only.index),
-            _ => None,
-        };
         let capture = match diversion.capture() {
             Capture::Classic(filter) => Ok(own_packets::program(filter)?),
             Capture::Program(program) => Err(program),
         };
-        let mut link = PacketSocket::open(&link::Options {
-            interface: single,
-            filter: Some(match &capture {
-                Ok(classic) => SocketFilter::Classic(classic.instructions()),
-                Err(program) => SocketFilter::Extended(*program),
-            }),
-            vnet_header: setup.vnet_header,
-            overrides: setup.overrides,
-            segmentation: setup.segmentation,
-            outgoing: false,
-            timestamps: false,
-            receive_buffer: memory.frames,
-        })?;
-        if let Some(assumed) = setup.assumed {
-            link.set_promiscuous(assumed.interface)?;
-        }
-        link.bind()?;
-        let watched =
-            interfaces.iter().map(|i| (i.index, i.name.as_str(), LinkType::from_arphrd(i.hardware)));
-        let link = Tap::new(link, setup.sink.clone(), watched, true)?;
+        let capture = match &capture {
+            Ok(classic) => SocketFilter::Classic(classic.instructions()),
+            Err(program) => SocketFilter::Extended(*program),
+        };
+        let link = wire::open(
+            capture,
+            &WireOptions {
+                interfaces: &interfaces,
+                assumed: setup.assumed,
+                vnet_header: setup.vnet_header,
+                segmentation: setup.segmentation,
+                overrides: setup.overrides,
+                receive_buffer: memory.frames,
+                blocks: true,
+                sink: &setup.sink,
+            },
+        )?;
         let names: Vec<_> = interfaces.iter().map(|i| i.name.as_str()).collect();
         log::info!("raw socket: {}", names.join(", "));
         let mut guards = Vec::with_capacity(interfaces.len());
         let mut loopback = None;
         for interface in &interfaces {
-            let (guard, on_loopback) = diversion.guard(interface, setup.backend, single.is_some())?;
+            let (guard, on_loopback) = diversion.guard(interface, setup.backend, interfaces.len() == 1)?;
             guards.push(guard);
             loopback = loopback.or(on_loopback);
         }

@@ -13,6 +13,7 @@ mod nat;
 mod port;
 pub(crate) mod reactor;
 mod reverse_path;
+pub(crate) mod wire;
 mod zones;
 
 use crate::{

@@ -7,7 +7,7 @@ use crate::{
 };
 use caps::{CapSet, Capability};
 use netkat::{
-    kernel::{Backend, Counters, Filter, Guard, KernelError, PortLease, Programs},
+    kernel::{Backend, Counters, Filter, FlowFilter, Guard, KernelError, PortLease, Programs},
     net::Protocol,
 };
 use std::net::IpAddr;

@@ -78,7 +78,7 @@ fn each_missing_capability_is_named() {
 #[test]
 fn two_capabilities_are_enough_without_programs() {
     lab!("setpriv", "nc.openbsd", "nft");
-    let (pair, copy) = (Pair::new(), Copy::new("rules"));
+    let (pair, copy) = (Pair::new(), ProgramCopy::new("rules"));
     let rights = ["net_raw", "net_admin"];
     let run = |line: &str| with_capabilities(&pair.host, &copy, &rights, line);
     let out = Payload::short();
