@@ -11,7 +11,6 @@ use netkat::{
     },
     neighbour::Neighbour,
     net::{FiveTuple, MacAddr, Protocol},
-    recovery::Algorithm,
     stack::{Admission, Flow, FlowRoute, FrameResult, Listener, Path, Phase, Settings, Stack, ip},
 };
 use std::{collections::HashMap, net::SocketAddr, time::Duration};

@@ -2,7 +2,7 @@
 use crate::support::{
     files::ProgramCopy,
     netkat::{PROGRAM, running},
-    process::{Command, DEADLINE, Input},
+    process::{DEADLINE, Input},
     requirements::lab,
     rules::Rule,
     servers::echo_server,
