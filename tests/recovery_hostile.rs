@@ -1,4 +1,5 @@
-//! Whatever a peer sends, the layer neither panics nor spins nor sends what it was never given.
+//! Whatever a peer sends, the layer neither panics nor spins nor sends bytes that it was never
+//! given.
 mod common;
 
 use std::time::Duration;
@@ -7,20 +8,20 @@ use common::script::{Script, Terms};
 use netkat::recovery::{Algorithm, MemoryPool};
 use proptest::prelude::*;
 
-/// One thing that happens to a connection.
+/// An event in a connection's life.
 #[derive(Clone, Debug)]
 enum Event {
     Write(usize),
     Fin,
     Wait(u64),
     Read(usize),
-    /// An acceptable ACK somewhere in what was sent, with SACK blocks relative to it.
+    /// An acceptable ACK somewhere in the sent data, with SACK blocks relative to it.
     Ack {
         offset: i64,
         blocks: Vec<(i64, i64)>,
         window: u16,
     },
-    /// A segment whose fields are near what is valid.
+    /// A segment whose fields are near valid ones.
     Near {
         seq: i32,
         ack: i32,
@@ -60,9 +61,10 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A pool that is short, in bytes.
+/// A pool that is short of memory, in bytes.
 const POOL: u64 = 200_000;
-/// What these connections may occupy, in bytes: their buffers, and a record for each half of the smallest segments.
+/// Maximum memory of these connections, in bytes: their buffers, and a record for each half of the
+/// smallest segments.
 const MOST: u64 = 1_000_000;
 
 fn terms() -> impl Strategy<Value = Terms> {
@@ -112,7 +114,7 @@ fn play(script: &mut Script, event: Event) {
         Event::SegmentSize(size) => script.layer.set_mss(script.now, size),
     }
     script.events();
-    // Checks that each frame is the stream's.
+    // Each frame holds the stream's bytes.
     script.sent();
     let stats = script.layer.stats();
     assert!(stats.in_flight <= script.layer.outstanding());

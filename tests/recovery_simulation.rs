@@ -1,6 +1,6 @@
 //! Transfers over simulated paths: byte-exact, in bounded time, and at the speed that the path allows.
 //!
-//! The endpoints check every byte, and that nothing is sent again once it was acknowledged.
+//! The endpoints check every byte, and that no acknowledged data is retransmitted.
 mod common;
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Who sends.
+/// The sender: one end, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Traffic {
     OneWay,
@@ -28,7 +28,7 @@ enum Traffic {
 
 const TRAFFIC: [Traffic; 3] = [Traffic::OneWay, Traffic::BothWays, Traffic::Echo];
 
-/// A transfer with small buffers, so that windows fill and shut.
+/// Returns a transfer with small buffers, so that windows fill and shut.
 fn exchange(algorithm: Algorithm, path: PathConfig, traffic: Traffic, bytes: u64, seed: u64) -> Scenario {
     let mut scenario = Scenario::transfer(algorithm, path, bytes, seed);
     for host in &mut scenario.hosts {
@@ -50,7 +50,7 @@ fn exchange(algorithm: Algorithm, path: PathConfig, traffic: Traffic, bytes: u64
     scenario
 }
 
-/// Runs to the end, or tells how to repeat what did not get there.
+/// Runs to the end. On failure, the message tells how to repeat the run.
 fn complete(scenario: &Scenario, limit: Duration) -> World {
     let mut world = World::new(scenario);
     assert!(
@@ -88,8 +88,9 @@ fn every_byte_arrives_whatever_the_path_does() {
     }
 }
 
-/// Both receive queues are full, both windows shut, and an ACK arrives on data that smoltcp must refuse: if it is
-/// not told again (see `stack_view`), both sides wait for ever.
+/// Both receive queues are full, both windows are zero, and an ACK arrives on data that smoltcp
+/// must refuse. Unless the ACK is processed all the same (see `stack_view`), both sides wait for
+/// ever.
 #[test]
 fn an_echo_over_a_reordering_path_never_stalls() {
     for seed in 400..600 {
@@ -117,7 +118,7 @@ fn an_echo_survives_the_loss_of_every_fifth_packet() {
     }
 }
 
-/// Readers that hardly read: windows are shut most of the time.
+/// Slow readers: windows are zero most of the time.
 #[test]
 fn slow_readers_on_both_sides_lose_nothing() {
     for seed in 0..20 {
@@ -132,11 +133,11 @@ fn slow_readers_on_both_sides_lose_nothing() {
     }
 }
 
-/// RFC 4821: full segments vanish, and no ICMP message tells.
+/// RFC 4821: full segments vanish without an ICMP message.
 #[test]
 fn a_black_hole_is_survived() {
     for seed in 1..4 {
-        // Segments with timestamps: 1300 bytes and their header.
+        // A segment with timestamps is 1300 bytes and its header.
         let path = PathConfig { max_payload: 1300, ..PathConfig::default() };
         let world = complete(&exchange(Algorithm::Cubic, path, Traffic::BothWays, 500_000, seed), ms(20_000));
         for host in &world.hosts {
@@ -146,7 +147,7 @@ fn a_black_hole_is_survived() {
     }
 }
 
-/// Close completes within a second of the last ACK even when FINs are lost.
+/// A close completes within a second of the last ACK even when FINs are lost.
 #[test]
 fn closing_takes_no_longer_than_a_timeout() {
     let mut slow = 0;
@@ -164,8 +165,8 @@ fn closing_takes_no_longer_than_a_timeout() {
 mod goodput {
     use super::*;
 
-    /// Goodput in MiB/s, what the sender says, and how many segments overflowed the queue: of three transfers the
-    /// one in the middle, as a SYN or the very last segment may be lost.
+    /// Returns goodput in MiB/s, the sender's statistics and the segments dropped by the queue: the
+    /// median of three transfers, since a SYN or the very last segment may be lost.
     fn measure(algorithm: Algorithm, path: PathConfig, mebibytes: u64) -> (f64, Stats, u64) {
         let mut runs = [1, 2, 3].map(|seed| {
             let mut scenario = Scenario::transfer(algorithm, path.clone(), mebibytes << 20, seed);
@@ -191,7 +192,7 @@ mod goodput {
         }
     }
 
-    /// At 20 ms the send buffer of 4 MiB allows 200 MiB/s, and no more than one round trip for a repair.
+    /// At 20 ms the send buffer of 4 MiB allows 200 MiB/s, and one round trip for a repair.
     #[test]
     fn bbr_keeps_a_long_path_busy() {
         for (loss, expected) in [(0.0, 140.0), (0.001, 80.0), (0.01, 55.0)] {
@@ -201,7 +202,8 @@ mod goodput {
         }
     }
 
-    /// RFC 9438, section 5.1: cubic's window at 20 ms and one loss in a thousand is Reno's, about 40 segments.
+    /// RFC 9438, section 5.1: cubic's window at 20 ms and a loss rate of 0.1 % is Reno's, about 40
+    /// segments.
     #[test]
     fn cubic_does_what_its_response_function_says() {
         let (goodput, ..) = measure(Algorithm::Cubic, fast(ms(10), 0.001), 60);
@@ -210,7 +212,7 @@ mod goodput {
         assert!(goodput > 25.0, "{goodput:.1} MiB/s without loss at 100 ms");
     }
 
-    /// 100 Mbit/s with 50 ms of queue: full, and few losses for it.
+    /// A path of 100 Mbit/s with 50 ms of queue is full, with few losses.
     #[test]
     fn a_bottleneck_is_filled_and_not_flooded() {
         for (algorithm, losses) in [(Algorithm::Bbr, 50), (Algorithm::Cubic, 60), (Algorithm::Reno, 700)] {
@@ -222,7 +224,8 @@ mod goodput {
         }
     }
 
-    /// Every ten seconds bbr drains the path for 200 ms, which here is longer than its memory of the bandwidth.
+    /// Every ten seconds bbr drains the path for 200 ms, here longer than its memory of the
+    /// bandwidth.
     #[test]
     fn bbr_still_knows_the_bandwidth_after_a_look_at_the_round_trip() {
         let path = PathConfig { delay: ms(8), rate: 2_500_000, queue: 125_000, ..PathConfig::default() };
@@ -236,7 +239,7 @@ mod goodput {
         assert!(second > 2_200_000, "{second} bytes in a second");
     }
 
-    /// Jain's index of two connections of a kind that share a bottleneck.
+    /// Returns Jain's index of two connections with one algorithm that share a bottleneck.
     #[test]
     fn a_bottleneck_is_shared() {
         for algorithm in [Algorithm::Cubic, Algorithm::Bbr] {
@@ -258,7 +261,7 @@ mod goodput {
         }
     }
 
-    /// Nothing is lost, five in a hundred are overtaken by up to thirty.
+    /// The path loses nothing and reorders 5 % of the packets by up to thirty places.
     #[test]
     fn reordering_is_not_taken_for_loss() {
         for algorithm in [Algorithm::Bbr, Algorithm::Cubic] {

@@ -1,5 +1,5 @@
-//! Two stacks over an in-memory link: whatever the path does, the bytes that arrive are the bytes that were
-//! sent. The clock is the test's own and every run is seeded, so a failure repeats.
+//! Two stacks over an in-memory link: the bytes that arrive are the bytes that were sent, whatever
+//! the path does. The clock is the test's own and every run is seeded, so a failure repeats.
 #[path = "support/settings.rs"]
 mod settings;
 
@@ -23,15 +23,15 @@ use std::{
 
 const INTERFACE: u32 = 1;
 const PATH: Path = Path { mtu: 1500, max_frame: 65_000, max_segments: 64, ipv6_hop_limit: 64 };
-/// Longer than any of these transfers may take on the test's clock.
+/// Maximum time of a transfer on the test's clock.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// One host: a stack, its end of the link, what it still has to send and what has arrived.
+/// One host: a stack, its end of the link, its remaining data and its received data.
 struct Host {
     stack: Stack,
     link: MemoryLink,
     tuple: Option<FiveTuple>,
-    /// What the programs' flow table would hold: of others only SYNs come in.
+    /// Content of the programs' flow table: of other flows only SYNs pass.
     known: HashSet<FiveTuple>,
     to_send: Vec<u8>,
     arrived: Vec<u8>,
@@ -49,7 +49,7 @@ impl Host {
         Host { stack, link, tuple: None, known: HashSet::new(), to_send, arrived: Vec::new(), closed: false }
     }
 
-    /// One turn of what the reactor does. `chunk` bounds each read and write.
+    /// Takes one turn of the reactor. `chunk` bounds each read and write.
     fn turn(&mut self, now: Duration, chunk: usize) {
         while let Ok(Some(received)) = self.link.receive() {
             let packet = &received.frame[received.network..];
@@ -109,8 +109,8 @@ impl Host {
     }
 }
 
-/// Whether the programs take a packet: it is of a flow in the table, or a SYN that opens one.
-/// Shows the stack a frame, and leaves nothing in it.
+/// Returns whether the programs pass a packet: of a flow in the table, or a SYN that opens one.
+/// Shows the stack a frame, and keeps none of its data.
 fn take(stack: &mut Stack, now: Duration, received: Received<'_>) {
     let Received { frame, .. } = received;
     if let FrameResult::Data(data) = stack.ingress(now, Received { frame: &mut *frame, ..received }) {
@@ -154,7 +154,7 @@ fn listener(admission: Admission) -> Listener {
     }
 }
 
-/// A listener that has no room for handshakes gives cookies instead, and nobody can tell.
+/// A listener without room for handshakes answers by cookies, unnoticed by the peers.
 #[test]
 fn cookies_carry_what_records_would() {
     for v6 in [false, true] {
@@ -190,7 +190,7 @@ impl Lab {
         Lab { medium, client, server }
     }
 
-    /// Runs until `done` or until the clock says that it hangs; returns the time that passed on it.
+    /// Runs until `done`, or until the clock tells a hang. Returns the time passed.
     fn run(&mut self, chunk: usize, done: impl Fn(&Lab) -> bool) -> Duration {
         let start = self.medium.now();
         let mut idle_turns = 0;
@@ -204,7 +204,7 @@ impl Lab {
             assert!(now < start + LIMIT, "hung: {:?} {:?}", self.client.phase(), self.server.phase());
             let next = [self.medium.next_arrival(), self.client.stack.poll_at(), self.server.stack.poll_at()];
             let next = next.into_iter().flatten().min().expect("something is always due");
-            // A timer that is due again and again without anything to do would spin the processor.
+            // A timer that is due again and again without an effect would busy-loop.
             idle_turns = if next <= now { idle_turns + 1 } else { 0 };
             assert!(idle_turns < 1000, "spinning: {:?} {:?}", self.client.phase(), self.server.phase());
             self.medium.advance(next.max(now + Duration::from_micros(1)));
@@ -298,7 +298,8 @@ fn a_reset_tells_the_other_side() {
     lab.run(1000, |lab| lab.client.failure() == Some(FlowFailure::Reset));
 }
 
-/// From its first SYN until long after its end a connection is known; a handshake that nobody completes is forgotten.
+/// A connection is known from its first SYN until long after its end; an incomplete handshake is
+/// forgotten.
 #[test]
 fn connections_are_known_for_as_long_as_they_must_be_answered() {
     let mut lab = Lab::new(false, Impairment::default(), 1, 65_536, vec![1], vec![2]);
@@ -316,20 +317,20 @@ fn connections_are_known_for_as_long_as_they_must_be_answered() {
     lab.server.stack.listen(listener(Admission::Accept));
     lab.client.turn(Duration::ZERO, 1000);
     for (seconds, known) in [(0, 1), (1, 1), (3, 1), (7, 1), (16, 0)] {
-        // The second turn is told of what the first one's end has changed.
+        // The second turn hears of the changes by the first one's end.
         lab.server.turn(Duration::from_secs(seconds), 1000);
         lab.server.turn(Duration::from_secs(seconds), 1000);
         assert_eq!(lab.server.known.len(), known, "after {seconds} s");
     }
 }
 
-/// A crowd that sends without end, in front of a listener with little memory: who is accepted is served fast, who waits
-/// is offered 64 KiB, and who comes when nothing is left is kept waiting until others have gone.
+/// A crowd sends without end to a listener with little memory: accepted clients are served fast,
+/// waiting clients are offered 64 KiB, and clients without room wait until others have gone.
 #[test]
 fn a_crowd_shares_a_limit_and_all_are_served_in_the_end() {
     const CLIENTS: usize = 60;
     const MEMORY: u64 = 2 << 20;
-    /// What a connection counts when it comes.
+    /// Memory of a connection at its arrival, in bytes.
     const EACH: u64 = 72 << 10;
     for v6 in [false, true] {
         let (medium, mut near, mut far) = Medium::new(Impairment::default(), 9);

@@ -1,5 +1,5 @@
-//! Source validation: before anything is answered, the route back is asked for; answers go there, and nowhere else.
-//! The test is the engine and all other hosts.
+//! Source validation: the stack asks for the route back before it answers, and answers by that
+//! route alone. The test is the engine and all other hosts.
 #[path = "support/recording_link.rs"]
 mod recording_link;
 #[path = "support/settings.rs"]
@@ -100,7 +100,7 @@ impl House {
         wire.0
     }
 
-    /// The SYN-ACK to the peer, once its return route is known to lead to `next_hop`.
+    /// Returns the SYN-ACK to the peer, once its return route is known to lead to `next_hop`.
     fn opened(&mut self, from: NextHop, next_hop: Option<NextHop>) -> Sent {
         let unverified = self.segment(from, OPENING).expect("an unverified source");
         self.stack.learn_return_route(
@@ -164,14 +164,14 @@ fn answers_go_where_the_way_back_leads_whoever_delivered_the_packet() {
         let mut house = House::new();
         let answer = house.opened(via(2, 2), route);
         assert_eq!(answer.next_hop, to);
-        // The same SYN from elsewhere, and an acknowledgment of what was not sent.
+        // A repeated SYN from elsewhere, and an acknowledgment of unsent data.
         assert_eq!(house.segment(via(3, 7), OPENING), None);
         let wrong = Segment { flags: ACK, sequence: 100, acknowledgment: 77, ..OPENING };
         assert_eq!(house.segment(via(3, 7), wrong), None);
         let sent: Vec<_> =
             house.sent().iter().map(|sent| (sent.next_hop, sent.flags & (SYN | RST))).collect();
         assert_eq!(sent, [(to, SYN), (to, RST)]);
-        // Another SYN opens another handshake: by another route, that is asked for.
+        // Another SYN opens another handshake, whose route is asked for if it differs.
         let another = Segment { sequence: 5000, ..OPENING };
         let unverified = house.segment(via(3, 7), another).expect("an unverified source");
         house.stack.learn_return_route(unverified, None);
@@ -242,7 +242,8 @@ fn fragments_are_asked_about_before_they_are_kept() {
     assert_eq!(answer.flags, SYN | ACK);
 }
 
-/// Beyond the queries that may be asked, a SYN costs no memory; the acknowledgment of its cookie is worth one.
+/// Beyond the maximum of queries, a SYN costs no memory; the acknowledgment of its cookie is worth
+/// a query.
 #[test]
 fn a_flood_gets_cookies_that_open_nothing_unasked() {
     let mut house = House::new();
@@ -273,7 +274,7 @@ fn a_flood_gets_cookies_that_open_nothing_unasked() {
     }
 }
 
-/// The repeated SYN may come when queries may be asked again.
+/// The repeated SYN may arrive when queries have room again.
 #[test]
 fn a_cookie_holds_although_a_record_was_made_after_it() {
     let mut house = House::new();

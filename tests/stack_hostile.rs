@@ -1,5 +1,5 @@
-//! What a hostile peer, or somebody who pretends to be the peer, can do to a flow: nothing, but to end what is its own.
-//! The test is the other host and holds the clock.
+//! The power of a hostile peer, or of an attacker who forges a peer's packets, over a flow: at most
+//! to end its own. The test is the other host and holds the clock.
 #[path = "support/recording_link.rs"]
 mod recording_link;
 #[path = "support/settings.rs"]
@@ -36,7 +36,7 @@ fn tuple() -> FiveTuple {
     FiveTuple { protocol: Protocol::Tcp, local: at(US, 80), remote: at(PEER, 4000) }
 }
 
-/// An IPv4 packet from the peer, or from `source`.
+/// Returns an IPv4 packet from the peer, or from `source`.
 fn packet(source: [u8; 4], protocol: u8, body: &[u8]) -> Vec<u8> {
     let length = (20 + body.len() as u16).to_be_bytes();
     let mut ip = vec![0x45, 0, length[0], length[1], 0, 0, 0x40, 0, 64, protocol, 0, 0];
@@ -70,7 +70,7 @@ fn tcp(
     tcp
 }
 
-/// An ICMP error from a router about a segment of ours that began with `sequence`.
+/// Returns a router's ICMP error about a segment of ours that began with `sequence`.
 fn icmp(kind: u8, code: u8, rest: u32, sequence: u32) -> Vec<u8> {
     let mut quoted = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
     quoted.extend(US);
@@ -93,9 +93,9 @@ struct Target {
     wire: RecordingLink,
     now: Duration,
     arrived: Vec<u8>,
-    /// How much of the data that is left in its frame is read there, in bytes; `None`: it is never asked for.
+    /// Bytes of a frame's data that the user reads in place; `None` for a user who never reads.
     appetite: Option<usize>,
-    /// What comes next of ours, and of the peer's.
+    /// Our next sequence number, and the peer's.
     ours: u32,
     theirs: u32,
 }
@@ -119,7 +119,7 @@ impl Target {
         target
     }
 
-    /// The peer connects with these options in its SYN, as long as they are understood.
+    /// Connects as the peer with these options in its SYN, if they are valid.
     fn connected(options: &[u8]) -> Target {
         let mut target = Target::listening();
         target.peer(PEER_ISS, 0, SYN, 0xffff, options, &[]);
@@ -157,13 +157,13 @@ impl Target {
         self.deliver(packet(PEER, 6, &tcp(sequence, ack, flags, window, options, payload)));
     }
 
-    /// The true peer's next bytes.
+    /// Returns the true peer's next bytes.
     fn send(&mut self, payload: &[u8]) {
         self.peer(self.theirs, self.ours, ACK, 0xffff, &[], payload);
         self.theirs = self.theirs.wrapping_add(payload.len() as u32);
     }
 
-    /// What is sent now; takes what has arrived.
+    /// Takes the arrived segments. Returns the segments sent now.
     fn sent(&mut self) -> Vec<Sent> {
         if let Some(flow) = self.stack.flow(&tuple()) {
             while flow.received() > 0 {
@@ -181,7 +181,7 @@ impl Target {
 
     fn write(&mut self, count: usize) {
         let flow = self.stack.flow(&tuple()).expect("a flow");
-        // Room for one more, so that nothing is expected to follow.
+        // One byte more of room, so that the frame waits for no more.
         flow.send(count + 1, |room| {
             let length = room.len().min(count);
             room[..length].fill(b'x');
@@ -190,7 +190,7 @@ impl Target {
         .expect("room");
     }
 
-    /// Runs the clock up to `until`; what was sent meanwhile.
+    /// Runs the clock up to `until`. Returns the segments sent meanwhile.
     fn run(&mut self, until: Duration) -> Vec<Sent> {
         let mut all = self.sent();
         let mut turns = 0;
@@ -213,7 +213,7 @@ impl Target {
         self.stack.peek(&tuple()).is_some_and(|flow| flow.phase() == Phase::Open && flow.failure().is_none())
     }
 
-    /// The true peer is still heard, and hears.
+    /// Checks that the true peer is still heard, and hears.
     fn still_works(&mut self) {
         let before = self.arrived.len();
         self.send(b"still here");
@@ -229,7 +229,8 @@ impl Target {
     }
 }
 
-/// The user reads data where it lies, after what waits; the rest is kept; what is never asked for counts as lost.
+/// Reads data in place as the user, after the waiting data. The rest is kept; unread data counts as
+/// lost.
 #[test]
 fn data_left_in_its_frame_is_neither_lost_nor_doubled() {
     let stream: Vec<u8> = (0..70_000u32).map(|n| (n % 251) as u8).collect();
@@ -271,7 +272,7 @@ fn a_reset_or_a_syn_outside_of_the_window_is_ignored() {
     }
 }
 
-/// RFC 5961, section 3.2: only the exact number resets, so that guessing the window is not enough.
+/// RFC 5961, section 3.2: only the exact number resets, so guessing the window is not enough.
 #[test]
 fn a_reset_within_the_window_must_have_the_exact_number() {
     let mut target = Target::connected(&[]);
@@ -286,7 +287,7 @@ fn a_reset_within_the_window_must_have_the_exact_number() {
     assert_eq!(target.failure(), Some(FlowFailure::Reset));
 }
 
-/// RFC 5961, section 4.2.
+/// RFC 5961, section 4.2: a SYN on an open connection draws a challenge ACK.
 #[test]
 fn a_syn_within_the_window_does_not_end_the_connection() {
     let mut target = Target::connected(&[]);
@@ -311,7 +312,8 @@ fn data_outside_of_the_window_is_not_taken() {
     target.still_works();
 }
 
-/// RFC 5961, section 5.2: whoever guesses the sequence number must guess the acknowledgment, too.
+/// RFC 5961, section 5.2: an attacker who guesses the sequence number must guess the
+/// acknowledgment, too.
 #[test]
 fn data_with_an_impossible_acknowledgment_is_not_taken() {
     let mut target = Target::connected(&[]);
@@ -357,7 +359,7 @@ fn icmp_errors_that_quote_what_is_not_in_flight_are_ignored() {
     }
 }
 
-/// What a connection that stands makes of an error, forged with a number that is in flight: it goes on, as Linux's do.
+/// An established connection survives a forged error whose number is in flight, as Linux's do.
 #[test]
 fn icmp_errors_do_not_end_what_is_established() {
     let mut target = Target::connected(&[]);
@@ -409,7 +411,7 @@ fn a_peer_that_sends_single_bytes_with_holes_between_them_is_served_all_the_same
     target.still_works();
 }
 
-/// A hundred thousand forged SYNs keep nobody out, and what they leave is bounded.
+/// A hundred thousand forged SYNs keep no client out, and their memory is bounded.
 #[test]
 fn a_flood_of_syns_keeps_nobody_out() {
     let mut target = Target::listening();
@@ -431,7 +433,7 @@ fn a_flood_of_syns_keeps_nobody_out() {
     target.still_works();
 }
 
-/// ACKs that nobody was given a cookie for make no connection.
+/// ACKs without a cookie of ours make no connection.
 #[test]
 fn guessed_cookies_open_nothing() {
     let mut target = Target::listening();
@@ -444,8 +446,8 @@ fn guessed_cookies_open_nothing() {
     assert_eq!(target.stack.accept(), None);
 }
 
-/// While cookies are out, segments of others' connections come in as well: they are not answered. Without cookies, what
-/// comes in is ours, and RFC 9293, section 3.10.7, has the answer.
+/// While cookies are out, segments of others' connections arrive as well and draw no answer.
+/// Without cookies, every segment is ours and is answered by RFC 9293, section 3.10.7.
 #[test]
 fn strangers_among_the_acks_of_cookies_get_no_answer() {
     let mut target = Target::listening();
@@ -462,7 +464,7 @@ fn strangers_among_the_acks_of_cookies_get_no_answer() {
     }
     assert!(target.stack.expects_cookies(target.now).is_some(), "cookies are given");
     assert_eq!(strays.map(|flags| stray(&mut target, flags)), [0, 0, 0, 0]);
-    // A handshake that is known still gets its answer.
+    // A known handshake still gets its answer.
     target.deliver(packet([10, 1, 0, 0], 6, &tcp(1, 88, ACK, 0xffff, &[], &[])));
     assert_eq!(target.sent().len(), 1);
 }
@@ -490,7 +492,7 @@ fn initial_sequence_numbers_are_unpredictable() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Whatever the options, nothing panics; a SYN whose options are nonsense is a SYN without them.
+    /// No options panic; a SYN with invalid options counts as a SYN without them.
     #[test]
     fn garbage_in_options_does_no_harm(
         in_syn in prop::collection::vec(any::<u8>(), 0..40),
@@ -510,7 +512,7 @@ proptest! {
         target.run(until);
     }
 
-    /// Segments that overlap in any way, in any order, are put together into what the peer meant.
+    /// Segments that overlap in any way and order are reassembled into the peer's stream.
     #[test]
     fn overlapping_segments_make_one_stream(
         pieces in prop::collection::vec((0usize..30_000, 1usize..1400), 1..200),
@@ -531,8 +533,8 @@ proptest! {
         prop_assert!(target.arrived == stream);
     }
 
-    /// Whatever is sent to an open connection from its own address and ports, nothing panics or spins, and the
-    /// connection is open or has ended for a reason.
+    /// Whatever arrives on an open connection from its own address and ports, nothing panics or
+    /// spins, and the connection is open or has ended for a reason.
     #[test]
     fn any_segments_at_all_are_survived(
         segments in prop::collection::vec(
@@ -567,8 +569,8 @@ fn a_fin_outside_of_the_window_is_ignored() {
     target.still_works();
 }
 
-/// RFC 9293, section 3.10.7.4: the sequence number is looked at first. Whoever guesses what we have in flight may neither
-/// acknowledge it in the peer's name nor shut its window.
+/// RFC 9293, section 3.10.7.4: the sequence number is checked first. An attacker who guesses our
+/// data in flight can neither acknowledge it in the peer's name nor shut its window.
 #[test]
 fn an_acknowledgment_outside_of_the_window_moves_nothing() {
     for offset in [1 << 31, 1 << 30, 3 << 30, WINDOW + 1, (WINDOW + 2).wrapping_neg()] {

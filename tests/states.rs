@@ -1,9 +1,11 @@
-//! RFC 9293, section 3.10.7, as a table: what each kind of segment does in each state, in the window and out of it.
+//! RFC 9293, section 3.10.7, as a table: the effect of each kind of segment in each state, inside
+//! the window and outside.
 //!
-//! The test is the peer, by IPv4 and by IPv6, of a connection that was dialled and of one that a listener has accepted.
-//! A row gives the rule, the segment, the answer and what the user notices. Where netkat does otherwise than the RFC
-//! says, the rule names whose practice that is; and in one thing for all states that are synchronized: an acknowledgment
-//! is taken from a segment that lies a little before the window or at its right edge, which is answered all the same.
+//! The test is the peer, by IPv4 and by IPv6, of a dialled connection and of an accepted one. A row
+//! gives the rule, the segment, the answer and the user's view. Where netkat differs from the RFC,
+//! the rule names the model. One difference holds for all synchronized states: the acknowledgment
+//! counts in a segment a little before the window or at its right edge, which is answered all the
+//! same.
 #[path = "support/recording_link.rs"]
 mod recording_link;
 #[path = "support/settings.rs"]
@@ -42,9 +44,9 @@ enum State {
     Closed,
     Listen,
     SynSent,
-    /// After two SYNs that crossed.
+    /// SYN-RECEIVED after two SYNs that crossed.
     SynReceivedActive,
-    /// A listener's record.
+    /// A listener's record of a handshake.
     SynReceivedPassive,
     Established,
     FinWait1,
@@ -53,11 +55,11 @@ enum State {
     Closing,
     LastAck,
     TimeWait,
-    /// What is left of a connection that nobody looks after any more.
+    /// The rest of a connection that no session owns any more.
     TimeWaitRecord,
 }
 
-/// Where a segment's sequence number lies.
+/// The place of a segment's sequence number.
 #[derive(Clone, Copy, Debug)]
 enum At {
     /// Distance from RCV.NXT.
@@ -72,13 +74,13 @@ use At::{Edge, Elsewhere, Next};
 /// The acknowledgment number of a segment.
 #[derive(Clone, Copy, Debug)]
 enum Acked {
-    /// SND.NXT: all that was sent.
+    /// SND.NXT: all sent data.
     All,
     /// SND.UNA: nothing new.
     Known,
-    /// A number that was never sent.
+    /// A number of unsent data.
     Unsent,
-    /// A number that was acknowledged long ago.
+    /// A number acknowledged long ago.
     Old,
 }
 use Acked::{All, Known, Old, Unsent};
@@ -100,7 +102,7 @@ enum Reply {
 }
 use Reply::{Nothing, Place, ResetAck, SynAck, Taken};
 
-/// The change that the user notices.
+/// The user's view of the change.
 #[derive(Clone, Copy, Debug)]
 enum Then {
     Same,
@@ -109,7 +111,7 @@ enum Then {
     /// The peer has closed, and we may still send.
     PeerClosed,
     TimeWait,
-    /// Over, for no bad reason.
+    /// The connection has ended in order.
     Over,
     Refused,
     Broken,
@@ -179,7 +181,7 @@ const SYN_SENT: &[Row] = &[
     ("fifth: neither SYN nor RST", XMAS, Next(0), Known, 4, Nothing, Same),
 ];
 
-/// Section 3.10.7.4, for SYN-RECEIVED, however that was entered.
+/// Section 3.10.7.4, for SYN-RECEIVED, by either entry.
 const SYN_RECEIVED: &[Row] = &[
     ("first: not acceptable", ACK, Next(-1), All, 0, Place, Same),
     ("first: not acceptable", ACK, Edge(0), All, 0, Place, Same),
@@ -223,7 +225,7 @@ const SYN_RECEIVED_PASSIVE: &[Row] = &[
     ("first: not acceptable", SYN | ACK, Next(-1), All, 0, Place, Same),
 ];
 
-/// Section 3.10.7.4, for all states that are synchronized.
+/// Section 3.10.7.4, for all synchronized states.
 const SYNCHRONIZED: &[Row] = &[
     ("first: a keep-alive", ACK, Next(-1), Known, 0, Place, Same),
     ("first: not acceptable", ACK, Next(-1000), Known, 0, Place, Same),
@@ -295,7 +297,8 @@ const FINISHED: &[Row] = &[
 const CLOSING: &[Row] = &[("fifth: to TIME-WAIT", ACK, Next(0), All, 0, Nothing, Then::TimeWait)];
 const LAST_ACK: &[Row] = &[("fifth: to CLOSED", ACK, Next(0), All, 0, Nothing, Over)];
 const TIME_WAIT: &[Row] = &[("second: RST at RCV.NXT", RST, Next(0), Known, 0, Nothing, Over)];
-/// A record has no window: RCV.NXT is the one number that is in place, as in Linux's tcp_timewait_state_process().
+/// A record has no window: RCV.NXT is the only valid number, as in Linux's
+/// tcp_timewait_state_process().
 const TIME_WAIT_RECORD: &[Row] = &[
     ("first: not acceptable", ACK, Next(-1), All, 0, Place, Same),
     ("first: not acceptable", ACK, Next(1000), All, 0, Place, Same),
@@ -340,7 +343,7 @@ impl World {
             if v6 { [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into() } else { [10, 0, 0, last].into() }
         };
         let stack = Stack::new(
-            // The receive buffer is larger than a window field without scaling can express.
+            // The receive buffer exceeds a window field without scaling.
             settings(1 << 16, 1 << 20),
             seeds(),
         );
@@ -360,7 +363,8 @@ impl World {
         }
     }
 
-    /// A connection in this state that was dialled, or that a listener has `accepted`; `None` where there is no such.
+    /// Returns a connection in this state, dialled or `accepted`; `None` where there is no such
+    /// connection.
     fn reach(state: State, accepted: bool, v6: bool) -> Option<World> {
         let mut world = World::new(v6);
         if accepted || state == State::TimeWaitRecord {
@@ -509,7 +513,7 @@ impl World {
         sent
     }
 
-    /// The user reads; returns how many bytes.
+    /// Reads as the user. Returns the number of bytes.
     fn read(&mut self) -> usize {
         let Some(flow) = self.stack.flow(&self.tuple) else { return 0 };
         let waiting = flow.received();
@@ -529,7 +533,7 @@ impl World {
         }
     }
 
-    /// Holds one row against what happens.
+    /// Checks one row.
     fn check(mut self, row: &Row, context: &str) {
         let (_, flags, at, acked, text, reply, then) = *row;
         let (sequence, acknowledgment) = (self.sequence(at), self.acknowledgment(acked));
@@ -568,7 +572,7 @@ impl World {
             peer_finished: view.peer_finished,
         };
         match then {
-            // A listener's record was none of the user's business yet.
+            // The user did not know of a listener's record yet.
             Refused if before.phase.is_none() => {
                 assert_eq!(view, before, "{context}");
                 self.peer(ACK, Next(0), All, 0);
@@ -614,7 +618,8 @@ fn syn_sent() {
     hold(State::SynSent, &[SYN_SENT]);
 }
 
-/// A server repeats the SYN-ACK of an earlier connection of the same five-tuple, which may arrive before our SYN leaves.
+/// A server retransmits the SYN-ACK of an earlier connection of the same five-tuple, which may
+/// arrive before our SYN leaves.
 #[test]
 fn a_syn_ack_before_our_syn_has_left_is_not_the_answer_to_it() {
     for v6 in [false, true] {

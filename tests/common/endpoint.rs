@@ -8,20 +8,20 @@ use netkat::{
 };
 
 const PORT: u16 = 7;
-/// The stream that every sender sends: a table whose length is prime to every buffer's.
+/// The stream that every sender sends: a table whose length is prime to the length of every buffer.
 const PATTERN: usize = 65_521;
 
-/// How a host behaves.
+/// A host's behaviour.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
     pub config: Config,
-    /// For the buffers.
+    /// Sizes of the buffers, in bytes.
     pub pool: MemoryPool,
-    /// Bytes to send before closing.
+    /// Bytes to send before the close.
     pub to_send: u64,
-    /// Sends back what it receives, instead; closes after the peer did.
+    /// Echo received bytes instead, and close after the peer.
     pub echo: bool,
-    /// The most bytes that the application reads at one time, and how often: a slow reader.
+    /// Maximum bytes of one read by the application, and the interval of reads: a slow reader.
     pub read_chunk: usize,
     pub read_every: std::time::Duration,
     pub timestamps: bool,
@@ -43,11 +43,11 @@ pub struct Endpoint {
     pub finished_reading: Option<Instant>,
 }
 
-/// What the timestamp clock begins with: it wraps soon.
+/// Start of the timestamp clock, so close to its end that the clock wraps soon.
 const TIMESTAMP: u32 = 0xffff_fff0;
 
 impl Endpoint {
-    /// Host 0 connects, host 1 listens; both connect if `active`.
+    /// Connects host 0 to host 1, which listens; with `active`, both connect.
     pub fn new(active: bool, behaviour: Behaviour) -> Self {
         let mut layer = Recovery::sharing(behaviour.config.clone(), &behaviour.pool);
         let mss = behaviour.config.link_mss.into();
@@ -77,7 +77,7 @@ impl Endpoint {
         self.states.state()
     }
 
-    /// Everything was sent and acknowledged, everything received.
+    /// Returns whether everything was sent, acknowledged and received.
     pub fn is_done(&self) -> bool {
         matches!(self.state(), State::Closed | State::TimeWait) && self.finished_reading.is_some()
     }
@@ -86,7 +86,7 @@ impl Endpoint {
         self.states.abort();
     }
 
-    /// Takes the segments that have arrived and lets the states and the application run.
+    /// Takes the segments that have arrived, and runs the states and the application.
     pub fn run(&mut self, now: Instant, arrived: impl Iterator<Item = Vec<u8>>) {
         self.now = now;
         arrived.for_each(|bytes| self.hear(&bytes));
@@ -122,7 +122,8 @@ impl Endpoint {
                 let (received, echo) = (self.received, self.behaviour.echo);
                 let taken = self.layer.read(left, |bytes| {
                     let len = bytes.len();
-                    // Whoever only reads checks every byte; an echo's sender checks it when it comes back.
+                    // A pure reader checks every byte; an echo's sender checks the bytes that come
+                    // back.
                     let at = received as usize % PATTERN;
                     let len = len.min(PATTERN);
                     assert!(
@@ -182,7 +183,7 @@ impl Endpoint {
         }
     }
 
-    /// When something is to be done next.
+    /// Returns the time at which the host is due next.
     pub fn next_at(&mut self) -> Option<Instant> {
         let states = self.states.poll_at(time(self.now)).map(|at| Instant::from_nanos(at.as_nanos() as u64));
         let layer = self.layer.poll_at(self.now);
@@ -190,7 +191,7 @@ impl Endpoint {
         [states, layer, read].into_iter().flatten().min()
     }
 
-    /// The segments that go out now, super-frames cut as the link would.
+    /// Returns the segments to send now, super-frames cut as the link would cut them.
     pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Vec<u8>)) {
         while let Some(frame) = self.layer.poll_transmit(now) {
             let payload = frame.payload.concat();
@@ -222,7 +223,7 @@ fn send_slice(layer: &mut Recovery, bytes: &[u8]) -> usize {
     sent.unwrap_or(0)
 }
 
-/// A header as it is, or, if `strip`, a SYN's without timestamps.
+/// Returns a header unchanged or, with `strip`, a SYN's header without timestamps.
 fn without_timestamps(header: &[u8], strip: bool) -> Vec<u8> {
     match Segment::parse(header).filter(|segment| strip && segment.is(SYN)) {
         Some(mut syn) => {

@@ -1,10 +1,10 @@
-//! A network path in memory: delay, jitter, loss, reordering, duplication, and a bottleneck with a queue. Seeded:
-//! the same seed loses the same packets.
+//! A network path in memory: delay, jitter, loss, reordering, duplication, and a bottleneck with a
+//! queue. Each run with one seed loses the same packets.
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use netkat::recovery::Instant;
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to lose packets by.
+/// SplitMix64 (Steele, Lea, Flood 2014), a generator that is small and random enough for losses.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -21,36 +21,36 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// True with the given probability.
+    /// Returns true with the given probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         ((self.next() >> 11) as f64 / (1u64 << 53) as f64) < probability
     }
 
-    /// A duration below `limit`.
+    /// Returns a random duration below `limit`.
     pub fn below(&mut self, limit: Duration) -> Duration {
         let nanos = limit.as_nanos() as u64;
         if nanos == 0 { Duration::ZERO } else { Duration::from_nanos(self.next() % nanos) }
     }
 }
 
-/// What one direction of a path does to packets.
+/// The impairments of one direction of a path.
 #[derive(Clone, Debug)]
 pub struct PathConfig {
-    /// Propagation delay, one way.
+    /// One-way propagation delay.
     pub delay: Duration,
-    /// Up to this much is added to each packet, which keeps its place in the order.
+    /// Maximum delay added to each packet, without reordering.
     pub jitter: Duration,
     /// Probabilities for each packet.
     pub loss: f64,
     pub reordering: f64,
     pub duplication: f64,
-    /// A reordered packet is held back up to this long, and others overtake it.
+    /// Maximum time that a reordered packet is held back.
     pub held_back: Duration,
-    /// Bytes a second; zero for no bottleneck.
+    /// Rate of the bottleneck in bytes a second; 0 for no bottleneck.
     pub rate: u64,
-    /// Bytes that may wait for the bottleneck.
+    /// Queue of the bottleneck, in bytes.
     pub queue: u64,
-    /// Segments with more payload vanish (a black hole).
+    /// Maximum payload: larger segments vanish (a black hole).
     pub max_payload: usize,
 }
 
@@ -70,7 +70,7 @@ impl Default for PathConfig {
     }
 }
 
-/// Bytes of link and IP headers around a segment.
+/// Length of link and IP headers around a segment, in bytes.
 const OVERHEAD: u64 = 34;
 
 pub struct Path {
@@ -135,7 +135,7 @@ impl Path {
         self.in_flight.push(Reverse((at, self.count, packet)));
     }
 
-    /// The next packet that has arrived.
+    /// Returns the next packet that has arrived.
     pub fn receive(&mut self, now: Instant) -> Option<Vec<u8>> {
         if self.next_at()? > now {
             return None;

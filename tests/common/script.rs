@@ -1,4 +1,4 @@
-//! Packet scripts: the layer alone, with the test as the keeper of its states, its peer and its clock.
+//! Packet scripts: the layer alone, with the test as its state machine, its peer and its clock.
 //!
 //! Data offsets count from the first byte of the stream: offset 0 is the initial sequence number plus one.
 use std::time::Duration;
@@ -17,10 +17,10 @@ pub const ACK: u8 = 0x10;
 /// The peer's first sequence number after its SYN.
 pub const PEER: u32 = 9_001;
 
-/// A segment that the layer sent, as the wire would see it (super-frames are not cut).
+/// A segment that the layer sent, as on the wire (super-frames uncut).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// Microseconds after the script's beginning.
+    /// Time since the script's start, in microseconds.
     pub at: Duration,
     pub seq: u32,
     pub offset: i64,
@@ -34,11 +34,11 @@ pub struct Sent {
     pub payload: Vec<u8>,
 }
 
-/// What the connection is like.
+/// The connection's terms.
 #[derive(Clone, Debug)]
 pub struct Terms {
     pub config: Config,
-    /// For the buffers.
+    /// Sizes of the buffers, in bytes.
     pub pool: MemoryPool,
     pub iss: u32,
     pub sack: bool,
@@ -74,18 +74,18 @@ impl Default for Terms {
     }
 }
 
-/// With these terms a full segment is 1000 bytes, and the sequence numbers wrap at offset 2500.
+/// Returns terms with full segments of 1000 bytes and sequence numbers that wrap at offset 2500.
 pub struct Script {
     pub layer: Recovery,
     pub terms: Terms,
     pub now: Instant,
     began: Instant,
-    /// Where the stack's next byte goes.
+    /// Sequence number of the stack's next byte.
     pub written: i64,
     /// The peer's next sequence number and clock.
     pub peer_seq: u32,
     pub peer_time: u32,
-    /// What the peer echoes: the last timestamp that it got, unless a script says otherwise.
+    /// The peer's timestamp echo: the last timestamp received, unless a script sets another.
     pub echo: Option<u32>,
     last_timestamp: u32,
 }
@@ -152,7 +152,7 @@ impl Script {
         option
     }
 
-    /// The keeper of the states sends a segment.
+    /// Sends a segment of the state machine.
     pub fn stack_segment(&mut self, seq: u32, ack: u32, flags: u8, options: &[u8], payload: &[u8]) {
         let bytes = segment(seq, ack, flags, 64, options, payload, (1000, 2000));
         let Some(segment) = Segment::parse(&bytes) else { return };
@@ -164,17 +164,17 @@ impl Script {
         }
     }
 
-    /// The user writes the next `len` bytes of the stream.
+    /// Writes the next `len` bytes of the stream as the user.
     pub fn write(&mut self, len: usize) {
         self.write_some(len, 1);
     }
 
-    /// The same, but the user has more to write.
+    /// Writes `len` bytes as a user who has more to write.
     pub fn write_and_more(&mut self, len: usize) {
         self.write_some(len, 0);
     }
 
-    /// `spare` bytes of room are left of what is offered.
+    /// Writes bytes so that `spare` bytes of room are left.
     fn write_some(&mut self, len: usize, spare: usize) {
         let end = self.written + len as i64;
         while self.written < end {
@@ -189,14 +189,14 @@ impl Script {
         }
     }
 
-    /// The user ends the stream.
+    /// Ends the stream as the user.
     pub fn fin(&mut self) {
         let options = self.stamp(1, 1);
         self.stack_segment(self.seq(0), PEER, ACK | FIN, &options, &[]);
         self.written += 1;
     }
 
-    /// Any segment of the peer.
+    /// Hands any segment of the peer to the layer.
     pub fn peer_sends(
         &mut self,
         seq: u32,
@@ -209,7 +209,7 @@ impl Script {
         self.hear(&segment(seq, ack, flags, window, options, payload, (2000, 1000)))
     }
 
-    /// Anything that comes from the peer; what is in order is kept.
+    /// Hands anything of the peer to the layer, and keeps the data in order.
     pub fn hear(&mut self, bytes: &[u8]) -> SegmentOutcome {
         let Some((segment, payload)) = Segment::split(bytes) else { return SegmentOutcome::Processed };
         match self.layer.handle_segment(self.now, &segment, payload) {
@@ -221,7 +221,7 @@ impl Script {
         }
     }
 
-    /// The peer sends data in order, and acknowledges everything below `offset`.
+    /// Sends data in order as the peer, and acknowledges everything below `offset`.
     pub fn peer_data(&mut self, offset: i64, payload: &[u8]) {
         let options = self.stamp(self.peer_time, self.echo.unwrap_or(self.last_timestamp));
         let shown =
@@ -230,7 +230,7 @@ impl Script {
         self.peer_seq = self.peer_seq.wrapping_add(payload.len() as u32);
     }
 
-    /// The user reads everything.
+    /// Reads everything as the user.
     pub fn read(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         while self.layer.readable() > 0 {
@@ -243,12 +243,12 @@ impl Script {
         all
     }
 
-    /// The last timestamp that the layer sent.
+    /// Returns the last timestamp that the layer sent.
     pub fn timestamp(&self) -> u32 {
         self.last_timestamp
     }
 
-    /// The peer acknowledges everything below `offset`, and SACKs.
+    /// Acknowledges everything below `offset` as the peer, with SACK blocks.
     pub fn ack_with(&mut self, offset: i64, blocks: &[(i64, i64)], window: u16) -> SegmentOutcome {
         let mut options = self.stamp(self.peer_time, self.echo.unwrap_or(self.last_timestamp));
         if !blocks.is_empty() {
@@ -269,7 +269,7 @@ impl Script {
         self.ack_with(offset, blocks, self.terms.window)
     }
 
-    /// What the layer sends now.
+    /// Returns the segments that the layer sends now.
     pub fn sent(&mut self) -> Vec<Sent> {
         let (at, base) = (self.now.since(self.began), self.seq(0));
         let mut all = Vec::new();
@@ -301,7 +301,7 @@ impl Script {
         all
     }
 
-    /// Offsets and lengths of the data and FINs sent now.
+    /// Returns offsets and lengths of the data and FINs sent now.
     pub fn data(&mut self) -> Vec<(i64, usize)> {
         self.sent().iter().filter(|s| s.len > 0 || s.flags & FIN != 0).map(|s| (s.offset, s.len)).collect()
     }
@@ -311,7 +311,7 @@ impl Script {
         self.now += time;
     }
 
-    /// Runs the layer by its own timers for `time`; returns what it sent.
+    /// Runs the layer by its own timers for `time`. Returns the segments sent.
     pub fn run(&mut self, time: Duration) -> Vec<Sent> {
         let end = self.now + time;
         let mut all: Vec<Sent> = self.sent();
@@ -330,22 +330,23 @@ impl Script {
         all
     }
 
-    /// What the keeper of the states is told.
+    /// Returns what the layer tells the state machine.
     pub fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.layer.poll_event()).collect()
     }
 
-    /// The time since the script's beginning.
+    /// Returns the time since the script's start.
     pub fn sent_at(&self) -> Duration {
         self.now.since(self.began)
     }
 
-    /// The layer's timestamp clock, which went on from the SYN's 5000.
+    /// Returns the layer's timestamp clock, which goes on from the SYN's 5000.
     pub fn clock(&self) -> u32 {
         5_000 + (self.now.since(Instant::from_millis(1_000)).as_millis() as u32)
     }
 
-    /// A round trip is measured: one segment is sent and acknowledged after `rtt`. The stream stands at 1000 then.
+    /// Measures one round trip: sends one segment, acknowledged after `rtt`. The stream then stands
+    /// at 1000.
     pub fn measured(terms: Terms) -> Self {
         let mut script = Script::established(terms);
         script.write(1000);
@@ -358,7 +359,7 @@ impl Script {
     }
 }
 
-/// The stream's bytes from `offset`.
+/// Returns the stream's bytes from `offset`.
 pub fn stream(offset: i64, len: usize) -> Vec<u8> {
     (offset..offset + len as i64).map(|n| (n * 31 % 251) as u8).collect()
 }

@@ -8,10 +8,10 @@ use super::{
     path::{Path, PathConfig},
 };
 
-/// What a simulation is made of.
+/// The parts of a simulation.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// From host 0 to host 1, and back.
+    /// The path from host 0 to host 1, and the path back.
     pub paths: [PathConfig; 2],
     pub hosts: [Behaviour; 2],
     pub seed: u64,
@@ -20,7 +20,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Host 0 sends `bytes`, host 1 reads them, over the same path both ways.
+    /// Returns a world in which host 0 sends `bytes` and host 1 reads them, over equal paths.
     pub fn transfer(algorithm: Algorithm, path: PathConfig, bytes: u64, seed: u64) -> Self {
         let config = Config {
             send_buffer: 4 << 20,
@@ -54,7 +54,7 @@ pub struct World {
     pub hosts: [Endpoint; 2],
     pub paths: [Path; 2],
     pub now: Instant,
-    /// The highest acknowledgment that each host has received: below it nothing may be sent again.
+    /// Highest acknowledgment that each host has received: no byte below may be retransmitted.
     acknowledged: [Option<u32>; 2],
     pub segments: [u64; 2],
 }
@@ -72,7 +72,8 @@ impl World {
         }
     }
 
-    /// Runs until both hosts are done or `limit` of simulated time has passed; true if they are done.
+    /// Runs until both hosts are done, at most `limit` of simulated time. Returns whether they are
+    /// done.
     pub fn run(&mut self, limit: Duration) -> bool {
         let end = self.now + limit;
         self.run_until(end, |world| world.hosts.iter().all(Endpoint::is_done))
@@ -110,7 +111,7 @@ impl World {
         }
     }
 
-    /// Lets one host take what has arrived; returns what it sends.
+    /// Lets one host take its arrived segments. Returns the segments it sends.
     fn step(&mut self, index: usize, now: Instant, arrived: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         for segment in &arrived {
             if segment[13] & 0x10 != 0 {
@@ -136,7 +137,7 @@ impl World {
         sent
     }
 
-    /// Bytes a second that host 1 received until it saw the end of the stream.
+    /// Returns host 1's receive rate until the end of the stream, in bytes a second.
     pub fn goodput(&self) -> f64 {
         let time = self.hosts[1].finished_reading.unwrap_or(self.now);
         self.hosts[1].received as f64 / time.since(Instant::ZERO).as_secs_f64()
@@ -147,15 +148,15 @@ fn drain(path: &mut Path, now: Instant) -> Vec<Vec<u8>> {
     std::iter::from_fn(|| path.receive(now)).collect()
 }
 
-/// Runs several connections through the first one's forward path as their common bottleneck, each from its start
-/// time on; returns the bytes that each of them delivered between `from` and `to`.
+/// Runs several connections through the first one's forward path as their common bottleneck, each
+/// from its start time on. Returns the bytes that each delivered between `from` and `to`.
 pub fn share(scenarios: &[(Scenario, Instant)], from: Instant, to: Instant) -> Vec<u64> {
     let mut worlds: Vec<_> = scenarios.iter().map(|(scenario, _)| World::new(scenario)).collect();
     let mut bottleneck = Path::new(scenarios[0].0.paths[0].clone(), scenarios[0].0.seed);
     let mut before = vec![0; worlds.len()];
     let mut now = Instant::ZERO;
     while now < to {
-        // The last byte of a packet in the bottleneck tells whose it is.
+        // The last byte of a packet in the bottleneck is the number of its connection.
         let mut arrived: Vec<Vec<Vec<u8>>> = vec![Vec::new(); worlds.len()];
         for mut packet in drain(&mut bottleneck, now) {
             let owner = packet.pop().map_or(0, usize::from);

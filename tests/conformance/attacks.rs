@@ -1,7 +1,8 @@
 //! Segments that may be an attack (RFC 5961), and old duplicates (RFC 7323, section 5.3).
 use super::*;
 
-/// RFC 5961, section 3.2, case 3: inside the window, but not the number expected: a challenge. Case 2: the exact one.
+/// RFC 5961, section 3.2: a reset inside the window draws a challenge ACK (case 3) unless it has
+/// the expected number (case 2).
 #[test]
 fn a_blind_reset_is_challenged() {
     let mut script = flight(1);
@@ -13,8 +14,8 @@ fn a_blind_reset_is_challenged() {
     assert_eq!(script.peer_sends(PEER, 0, RST, 0, &[], &[]), SegmentOutcome::Reset);
 }
 
-/// RFC 5961, section 3.2, case 1: a reset outside of the window is dropped, and nothing is said. RFC 9293, section
-/// 3.10.7.4, first: the right edge itself lies outside.
+/// RFC 5961, section 3.2, case 1: a reset outside the window is dropped in silence. The right edge
+/// lies outside (RFC 9293, section 3.10.7.4, first).
 #[test]
 fn a_reset_outside_of_the_window_is_dropped() {
     let mut script = Script::measured(Terms::default());
@@ -37,7 +38,7 @@ fn a_reset_outside_of_the_window_is_dropped() {
     assert_eq!(script.peer_sends(last.ack, 0, RST, 0, &[], &[]), SegmentOutcome::Reset);
 }
 
-/// RFC 5961, section 4.2.
+/// RFC 5961, section 4.2: a SYN on an open connection draws a challenge ACK.
 #[test]
 fn a_syn_is_challenged() {
     let mut script = flight(1);
@@ -48,7 +49,7 @@ fn a_syn_is_challenged() {
     assert_eq!(sent.iter().map(|s| (s.flags, s.ack)).collect::<Vec<_>>(), [(ACK, PEER)]);
 }
 
-/// RFC 5961, section 5.2.
+/// RFC 5961, section 5.2: an ACK outside the acceptable range draws a challenge ACK.
 #[test]
 fn an_impossible_ack_is_challenged() {
     let mut script = flight(3);
@@ -59,7 +60,7 @@ fn an_impossible_ack_is_challenged() {
     assert_eq!(script.ack(-2_000_000), SegmentOutcome::Processed);
 }
 
-/// RFC 7323, section 5.3: data with an old timestamp is an old duplicate; it is answered and dropped.
+/// RFC 7323, section 5.3: data with an old timestamp is an old duplicate, answered and dropped.
 #[test]
 fn old_timestamps_are_refused() {
     let mut script = Script::measured(Terms::default());
@@ -74,7 +75,8 @@ fn old_timestamps_are_refused() {
     assert_eq!(sent.iter().map(|s| (s.len, s.ack)).collect::<Vec<_>>(), [(0, PEER)]);
 }
 
-/// RFC 7323, section 5.2: a reset is not tested for its timestamp, which may come from a host that has forgotten.
+/// RFC 7323, section 5.2: a reset is not tested for its timestamp, since its sender may have lost
+/// its state.
 #[test]
 fn a_reset_with_an_old_timestamp_counts() {
     let mut script = flight(1);
@@ -84,7 +86,8 @@ fn a_reset_with_an_old_timestamp_counts() {
     assert_eq!(script.peer_sends(PEER, 0, RST, 0, &options, &[]), SegmentOutcome::Reset);
 }
 
-/// RFC 7323, section 5.5: after 24 days of silence the peer's clock may have wrapped, and nothing is old.
+/// RFC 7323, section 5.5: after 24 days of silence the peer's clock may have wrapped, so PAWS drops
+/// nothing.
 #[test]
 fn after_weeks_of_silence_no_timestamp_is_old() {
     const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -100,7 +103,7 @@ fn after_weeks_of_silence_no_timestamp_is_old() {
     }
 }
 
-/// RFC 7323, section 4.3 and 5: our timestamps never run backwards, so that no peer drops what is repeated.
+/// RFC 7323, sections 4.3 and 5: timestamps never run backwards, so no peer drops a retransmission.
 #[test]
 fn timestamps_are_as_fresh_as_the_segment() {
     let mut script = flight(4);
@@ -112,7 +115,7 @@ fn timestamps_are_as_fresh_as_the_segment() {
     assert!(stamps[stamps.len() - 1] - stamps[0] > 2_000, "milliseconds: {stamps:?}");
 }
 
-/// RFC 2018 blocks that make no sense change nothing.
+/// RFC 2018: invalid SACK blocks change nothing.
 #[test]
 fn senseless_sack_blocks_are_ignored() {
     let mut script = flight(4);

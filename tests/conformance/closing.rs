@@ -7,12 +7,12 @@ use super::{
 use netkat::stack::{FlowFailure, Phase, Settings};
 use std::time::Duration;
 
-/// FIN and ACK of what was sent, without PSH.
+/// FIN and ACK, without PSH.
 fn flags(sent: &[Sent]) -> Vec<u8> {
     sent.iter().map(|s| s.flags & !0x08).collect()
 }
 
-/// RFC 9293, section 3.6, case 1: we close first, the peer goes on sending, then closes, too.
+/// RFC 9293, section 3.6, case 1: netkat closes first; the peer sends more, then closes.
 #[test]
 fn our_close_is_a_half_close() {
     let mut wire = Wire::connected(settings());
@@ -29,7 +29,7 @@ fn our_close_is_a_half_close() {
     assert_eq!((wire.flow().phase(), wire.flow().failure()), (Phase::Closed, None));
 }
 
-/// RFC 9293, section 3.6, case 2: the peer closes first; we may go on sending.
+/// RFC 9293, section 3.6, case 2: the peer closes first; netkat may send more.
 #[test]
 fn the_peers_close_is_a_half_close() {
     let mut wire = Wire::connected(settings());
@@ -46,7 +46,7 @@ fn the_peers_close_is_a_half_close() {
     assert!(!wire.flow().in_time_wait(), "who closes last need not wait");
 }
 
-/// RFC 9293, section 3.6, case 3: both close at once.
+/// RFC 9293, section 3.6, case 3: both ends close at once.
 #[test]
 fn both_may_close_at_once() {
     let mut wire = Wire::connected(settings());
@@ -73,7 +73,8 @@ fn a_repeated_fin_is_acknowledged_again() {
     assert!(wire.flow().in_time_wait());
 }
 
-/// RFC 6298: a lost FIN is sent again after the timeout, which begins at Linux's 200 ms for a path this short.
+/// RFC 6298: a lost FIN is retransmitted after the timeout, which begins at Linux's 200 ms for a
+/// path this short.
 #[test]
 fn a_lost_fin_is_repeated_soon() {
     let mut wire = Wire::connected(settings());
@@ -86,7 +87,7 @@ fn a_lost_fin_is_repeated_soon() {
     assert!(sent[1].at - sent[0].at <= ms(210), "{sent:?}");
 }
 
-/// RFC 9293, section 3.10.4: what was written before the close is delivered before the FIN.
+/// RFC 9293, section 3.10.4: data written before the close is delivered before the FIN.
 #[test]
 fn a_fin_follows_the_last_byte() {
     let mut wire = Wire::connected(Settings { send_buffer: 1 << 18, ..settings() });
@@ -106,7 +107,7 @@ fn a_fin_follows_the_last_byte() {
     assert_eq!(wire.flow().phase(), Phase::Open, "the peer has not closed");
 }
 
-/// RFC 9293, section 3.10.5: an abort sends a reset, where the peer expects it, and nothing after.
+/// RFC 9293, section 3.10.5: an abort sends one reset, with the number that the peer expects.
 #[test]
 fn an_abort_is_a_reset() {
     let mut wire = Wire::connected(settings());
@@ -117,7 +118,7 @@ fn an_abort_is_a_reset() {
     assert_eq!(sent.iter().map(|s| s.flags & RST).collect::<Vec<_>>(), [RST]);
 }
 
-/// RFC 9293, section 3.10.7.3: a reset that does not acknowledge our SYN is not believed.
+/// RFC 9293, section 3.10.7.3: a reset that does not acknowledge our SYN is ignored.
 #[test]
 fn a_reset_must_acknowledge_the_syn() {
     let mut wire = Wire::dialling(settings(), 1500);
@@ -129,7 +130,8 @@ fn a_reset_must_acknowledge_the_syn() {
     assert_eq!(wire.flow().failure(), Some(&FlowFailure::Refused));
 }
 
-/// RFC 9293, section 3.10.7.3: a SYN-ACK of something else is reset, and the handshake goes on.
+/// RFC 9293, section 3.10.7.3: a SYN-ACK with a wrong acknowledgment is reset, and the handshake
+/// goes on.
 #[test]
 fn a_syn_ack_of_something_else_is_reset() {
     let mut wire = Wire::dialling(settings(), 1500);

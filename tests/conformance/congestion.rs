@@ -1,7 +1,7 @@
-//! How much and how fast: PRR (RFC 9937), cubic (RFC 9438), pacing, idle windows (RFC 5681).
+//! Congestion control: PRR (RFC 9937), cubic (RFC 9438), pacing, idle windows (RFC 5681).
 use super::*;
 
-/// RFC 9937: cubic's window comes down to 0.7 in proportion to what is delivered.
+/// RFC 9937: cubic's window decreases to 0.7 in proportion to the delivered data.
 #[test]
 fn a_recovery_reduces_proportionally() {
     let mut script = Script::measured(Terms { window: 60_000, ..Terms::default() });
@@ -50,7 +50,7 @@ fn an_idle_window_decays() {
     }
 }
 
-/// bbr paces from the first measured round trip on; cubic and reno go by ACKs.
+/// bbr paces from the first measured round trip on; cubic and reno are clocked by ACKs.
 #[test]
 fn bbr_is_paced() {
     let mut script = Script::measured(config(|c| c.algorithm = Algorithm::Bbr));
@@ -64,7 +64,7 @@ fn bbr_is_paced() {
     assert!(first + sent.len() <= window);
 }
 
-/// A window that the application does not fill must not grow (RFC 7661; RFC 9438, section 5.8).
+/// RFC 7661; RFC 9438, section 5.8: a window that the application does not fill does not grow.
 #[test]
 fn an_unused_window_does_not_grow() {
     for algorithm in [Algorithm::Cubic, Algorithm::Reno] {
@@ -82,8 +82,8 @@ fn an_unused_window_does_not_grow() {
     }
 }
 
-/// RFC 5681, section 3.1, and RFC 9438, section 4.6: ACKs that come in one burst with the news of a loss have enlarged
-/// the window before it is reduced.
+/// RFC 5681, section 3.1, and RFC 9438, section 4.6: ACKs that arrive in one burst with the report
+/// of a loss enlarge the window before the loss reduces it.
 #[test]
 fn growth_comes_before_the_loss_that_follows_it() {
     let mut script = flight(10);
@@ -96,7 +96,8 @@ fn growth_comes_before_the_loss_that_follows_it() {
     assert_eq!((stats.fast_recoveries, stats.slow_start_threshold), (1, Some((window + 5000) * 7 / 10)));
 }
 
-/// A window that goes as one frame comes back as one ACK, which may be lost (Linux's tcp_cwnd_test()).
+/// A window sent as one frame returns as one ACK, which may be lost, so a frame takes half of it
+/// (Linux's tcp_cwnd_test()).
 #[test]
 fn no_frame_takes_more_than_half_the_window() {
     let mut script = short_path();
@@ -107,8 +108,8 @@ fn no_frame_takes_more_than_half_the_window() {
     assert!(sent.iter().all(|&(_, len)| len as u64 <= window / 2), "{sent:?}");
 }
 
-/// RFC 8985, section 6.2: only what is sent after a retransmission tells that it was lost, so a recovery does not wait
-/// for a larger frame.
+/// RFC 8985, section 6.2: only data sent after a retransmission tells that the retransmission was
+/// lost, so a recovery does not wait for a larger frame.
 #[test]
 fn a_recovery_sends_what_it_may_at_once() {
     let mut script = short_path();
@@ -134,7 +135,7 @@ fn a_recovery_sends_what_it_may_at_once() {
     );
 }
 
-/// A path on which a frame may be as large as the window.
+/// Sets up a path on which a frame may be as large as the window.
 fn short_path() -> Script {
     let terms = Terms { window: 60_000, rtt: Duration::from_micros(200), ..config(|c| c.max_frame = 64_000) };
     Script::measured(terms)

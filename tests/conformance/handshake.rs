@@ -1,4 +1,5 @@
-//! What the two SYNs agree on, and how a connection opens (RFC 9293, section 3.5; RFC 6691; RFC 7323).
+//! The agreement of the two SYNs, and the opening of a connection (RFC 9293, section 3.5; RFC 6691;
+//! RFC 7323).
 use super::{
     wire::{self, OPTIONS, Wire},
     *,
@@ -8,7 +9,8 @@ use netkat::{
     stack::{Discard, Discards, Settings},
 };
 
-/// RFC 6691: the MSS option is the link's, whatever the stack wrote. RFC 7323: the rest passes.
+/// RFC 6691: the MSS option is the link's, whatever the stack wrote. RFC 7323: the other options
+/// pass.
 #[test]
 fn our_syn_carries_the_links_mss() {
     let mut script = Script::unconnected(config(|c| c.receive_buffer = 5 << 20));
@@ -24,7 +26,7 @@ fn our_syn_carries_the_links_mss() {
     assert_eq!(sent[0].header[16..18], [0, 0], "the checksum is the IP layer's");
 }
 
-/// RFC 9293, section 3.7.1: without an MSS option, 536.
+/// RFC 9293, section 3.7.1: without an MSS option, the MSS is 536.
 #[test]
 fn a_peer_without_options_gets_small_plain_segments() {
     let mut script = Script::unconnected(Terms::default());
@@ -90,7 +92,7 @@ fn both_sides_may_open() {
     assert!(script.layer.is_established());
 }
 
-/// RFC 6298, section 3 (Karn): a SYN that was repeated measures nothing.
+/// RFC 6298, section 3 (Karn): a retransmitted SYN measures no round trip.
 #[test]
 fn the_handshake_measures_a_round_trip_if_the_syn_went_once() {
     for (times, expected) in [(1, Some(ms(40))), (2, None)] {
@@ -106,8 +108,9 @@ fn the_handshake_measures_a_round_trip_if_the_syn_went_once() {
     }
 }
 
-/// RFC 9293, section 3.7.1, and RFC 6691: our MSS option is what the MTU leaves, or what the user set, if that is
-/// less; RFC 7323, section 2.2: the window scale fits the buffer; RFC 2018, section 2.
+/// RFC 9293, section 3.7.1, and RFC 6691: our MSS option is the smaller of the MTU's and the
+/// user's. RFC 7323, section 2.2: the window scale fits the buffer. RFC 2018, section 2: SACK is
+/// permitted.
 #[test]
 fn our_syn_offers_what_we_can_take() {
     for (mtu, mss, expected) in
@@ -123,7 +126,7 @@ fn our_syn_offers_what_we_can_take() {
     }
 }
 
-/// RFC 9293, section 3.7.1: segments are as large as the smaller MSS; without the option 536 (IPv4).
+/// RFC 9293, section 3.7.1: segments have the smaller MSS of both; without the option 536 (IPv4).
 #[test]
 fn segments_fit_both_sides() {
     for (option, expected) in
@@ -137,8 +140,8 @@ fn segments_fit_both_sides() {
     }
 }
 
-/// RFC 9293, section 3.7.1, sets no least MSS; a peer that asks for next to nothing is not served byte by byte, which
-/// would cost us a hundred times what it costs the peer. Linux's least is 48 bytes, too.
+/// RFC 9293, section 3.7.1, sets no least MSS. A peer that asks for a tiny one is not served byte
+/// by byte, which would cost us a hundred times the peer's cost. Linux's least is 48 bytes, too.
 #[test]
 fn a_tiny_segment_size_is_raised() {
     for mss in [0u16, 1, 40] {
@@ -167,7 +170,7 @@ fn a_shift_is_at_most_fourteen() {
     assert_eq!(more, (1 << 14) / 1460 * 1460, "the whole segments that the window holds");
 }
 
-/// RFC 7323, section 2.2: no scaling unless both SYNs have it.
+/// RFC 7323, section 2.2: windows are scaled only if both SYNs have the option.
 #[test]
 fn windows_are_not_scaled_for_one_side_alone() {
     let mut wire = Wire::dialling(Settings { receive_buffer: 1 << 20, ..wire::settings() }, 1500);
@@ -179,7 +182,8 @@ fn windows_are_not_scaled_for_one_side_alone() {
     assert_eq!(wire.sent().iter().map(|s| s.payload.len()).sum::<usize>(), 2920);
 }
 
-/// RFC 6298, section 5.5, and RFC 9293, section 3.8.1: a SYN is repeated after a second, then more and more rarely.
+/// RFC 6298, section 5.5, and RFC 9293, section 3.8.1: a SYN is retransmitted after a second, then
+/// with backoff.
 #[test]
 fn a_lost_syn_is_repeated() {
     let mut wire = Wire::dialling(wire::settings(), 1500);
@@ -190,7 +194,7 @@ fn a_lost_syn_is_repeated() {
     assert!(gaps.windows(2).all(|pair| pair[1] == 2 * pair[0]), "{gaps:?}");
 }
 
-/// RFC 9293, section 3.1, MUST-7: options that make no sense cost no more than themselves.
+/// RFC 9293, section 3.1, MUST-7: an invalid option costs only itself.
 #[test]
 fn malformed_options_do_not_cost_the_connection() {
     for options in [
@@ -216,7 +220,7 @@ fn malformed_options_do_not_cost_the_connection() {
     }
 }
 
-/// RFC 9293, section 3.10.7.3, fourth: what a SYN-ACK carries besides counts, with malformed options, too.
+/// RFC 9293, section 3.10.7.3, fourth: data in a SYN-ACK counts, with malformed options, too.
 #[test]
 fn a_syn_ack_may_bring_data_and_a_fin() {
     let mut wire = Wire::dialling(wire::settings(), 1500);
@@ -230,8 +234,9 @@ fn a_syn_ack_may_bring_data_and_a_fin() {
     assert!(wire.run(ms(1)).iter().any(|s| s.payload == b"answer"));
 }
 
-/// RFC 9293, section 3.5.1, figure 9: the peer's connection of an earlier life is reset, and the SYN need not wait for its
-/// timer: once, so that no stranger makes us send more than he does.
+/// RFC 9293, section 3.5.1, figure 9: the peer's half-open connection of an earlier life is reset,
+/// and the SYN does not wait for its timer. That happens once, so that no stranger makes us send
+/// more than the stranger does.
 #[test]
 fn a_half_open_connection_of_the_peers_costs_no_second() {
     let mut wire = Wire::dialling(wire::settings(), 1500);
@@ -250,7 +255,8 @@ fn a_half_open_connection_of_the_peers_costs_no_second() {
     assert_eq!(wire.flow().phase(), netkat::stack::Phase::Open);
 }
 
-/// What came and was no answer is remembered, for the word about an attempt that has timed out.
+/// Segments that arrive and are no answer are counted, for the report about an attempt that times
+/// out.
 #[test]
 fn what_is_no_answer_is_remembered() {
     let mut wire = Wire::dialling(wire::settings(), 1500);
@@ -281,7 +287,8 @@ fn what_is_no_answer_is_remembered() {
     assert_eq!(wire.flow().discards().map(|discards| discards.count), Some(7), "it stands");
 }
 
-/// RFC 7323, section 5.4: a listener's clock goes on from its SYN-ACK, whenever that was sent and however often.
+/// RFC 7323, section 5.4: a listener's clock goes on from its SYN-ACK, also after retransmissions
+/// of it.
 #[test]
 fn the_timestamps_of_a_listener_do_not_leap() {
     let mut wire = Wire::listening(wire::settings());
@@ -299,7 +306,7 @@ fn the_timestamps_of_a_listener_do_not_leap() {
     let first = wire.sent();
     wire.ours = first[0].seq;
     let origin = value(&first);
-    // The SYN-ACK goes once more after a second.
+    // The SYN-ACK is retransmitted after a second.
     let sent = wire.run(ms(1500));
     assert_eq!(sent.iter().map(|s| s.flags).collect::<Vec<_>>(), [SYN | ACK]);
     assert_eq!(value(&sent), origin + 1000);

@@ -1,12 +1,13 @@
-//! RACK: when something counts as lost (RFC 8985, section 6), and NewReno for peers without SACK (RFC 6582).
+//! Loss detection: RACK (RFC 8985, section 6), and NewReno for peers without SACK (RFC 6582).
 use super::*;
 
-/// The reordering timer's own patience, beyond the window: for ACKs that have come and not been read.
+/// Margin of the reordering timer beyond its window, for ACKs that have arrived and are not read
+/// yet.
 const SLACK: Duration = Duration::from_micros(500);
-/// The same once reordering was seen.
+/// Margin after reordering was seen.
 const PATIENCE: Duration = ms(8);
 
-/// RFC 8985, section 6.2, step 4: three SACKed segments, no reordering seen: no waiting.
+/// RFC 8985, section 6.2, step 4: three SACKed segments without reordering mark a loss at once.
 #[test]
 fn three_sacked_segments_prove_a_loss() {
     let mut script = flight(5);
@@ -20,7 +21,8 @@ fn three_sacked_segments_prove_a_loss() {
     assert_eq!(script.layer.stats().fast_recoveries, 1);
 }
 
-/// RFC 8985, section 6.2, step 5: one SACKed segment is enough after a quarter of the minimum RTT.
+/// RFC 8985, section 6.2, step 5: one SACKed segment marks a loss after a quarter of the minimum
+/// RTT.
 #[test]
 fn one_sacked_segment_proves_a_loss_after_the_reordering_window() {
     let mut script = flight(2);
@@ -64,7 +66,7 @@ fn d_sack_widens_the_reordering_window() {
     assert_eq!(data(&script.run(ms(40))), [(sent_at + ms(60) + PATIENCE, 4000, 1000)], "two quarters");
 }
 
-/// RFC 8985, section 6.2: a lost retransmission is found by what was sent after it.
+/// RFC 8985, section 6.2: data sent after a retransmission reveals the loss of the retransmission.
 #[test]
 fn a_lost_retransmission_is_sent_again() {
     let mut script = flight(5);
@@ -80,8 +82,8 @@ fn a_lost_retransmission_is_sent_again() {
     assert_eq!(script.layer.stats().timeouts, 0);
 }
 
-/// The same where two retransmissions are all that is under way. RFC 7323, section 4.3: a peer echoes what came in
-/// order last, so the echo does not tell which transmission a SACK block is for.
+/// Two retransmissions are all that is in flight. RFC 7323, section 4.3: a peer echoes the last
+/// segment in order, so the echo does not tell which transmission a SACK block is for.
 #[test]
 fn a_lost_retransmission_is_found_by_a_later_one() {
     let mut script = flight(5);
@@ -95,8 +97,9 @@ fn a_lost_retransmission_is_found_by_a_later_one() {
     assert_eq!(script.layer.stats().timeouts, 0);
 }
 
-/// RFC 8985, section 6.2, step 2: a delivery may be that of an earlier transmission, which SACK had no room to report
-/// (RFC 2018: three blocks beside timestamps). While nothing is heard of what left before the last one, it is.
+/// RFC 8985, section 6.2, step 2: a delivery may be that of an earlier transmission, for which SACK
+/// had no room (RFC 2018: three blocks beside timestamps). The delivery counts for the earlier
+/// transmission until data sent before the last one is acknowledged.
 #[test]
 fn a_retransmission_counts_as_arrived_only_with_what_left_before_it() {
     let mut script = flight(5);
@@ -119,8 +122,8 @@ fn a_retransmission_counts_as_arrived_only_with_what_left_before_it() {
     );
 }
 
-/// The same where timestamps tell that it was the last one (RFC 7323, section 4.3): the end of the flight, which nothing
-/// follows, is found lost at once.
+/// RFC 7323, section 4.3: timestamps tell that the last transmission arrived, so the end of the
+/// flight, which nothing follows, is marked lost at once.
 #[test]
 fn timestamps_tell_which_transmission_has_arrived() {
     let mut script = flight(10);
@@ -149,7 +152,7 @@ fn new_data_flows_while_a_loss_is_suspected() {
     assert_eq!(script.data().len(), 1);
 }
 
-/// RFC 6582: without SACK, the third duplicate ACK, then one segment for each partial ACK.
+/// RFC 6582: without SACK, the third duplicate ACK, then each partial ACK retransmits one segment.
 #[test]
 fn a_peer_without_sack_is_served_by_newreno() {
     let mut script = Script::measured(Terms { sack: false, ..Terms::default() });

@@ -1,9 +1,9 @@
 //! The conformance suite: packet scripts, each with the section of the RFC that it checks.
 //!
-//! Most of them drive the recovery layer alone, with the test as its stack, its peer and its clock: unless a script
-//! says otherwise a segment is 1000 bytes, the round trip 40 ms, and the sequence numbers wrap at offset 2500 of
-//! the stream. What smoltcp above it has a part in is checked on the whole stack over the in-memory link, with the
-//! test as the peer (`wire`).
+//! Most of them drive the recovery layer alone, with the test as its stack, its peer and its clock.
+//! Unless a script says otherwise, a segment is 1000 bytes, the round trip 40 ms, and the sequence
+//! numbers wrap at offset 2500 of the stream. Rules in which smoltcp has a part are checked on the
+//! whole stack over the in-memory link, with the test as the peer (`wire`).
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../support/settings.rs"]
@@ -37,7 +37,8 @@ fn config(change: impl FnOnce(&mut Config)) -> Terms {
     terms
 }
 
-/// A connection with a measured round trip that has just sent the segments `1..=count` of 1000 bytes.
+/// Returns a connection with a measured round trip that has just sent the segments `1..=count` of
+/// 1000 bytes.
 fn flight(count: i64) -> Script {
     let mut script = Script::measured(Terms::default());
     send(&mut script, count);

@@ -1,8 +1,8 @@
-//! How large: packet-too-big (RFC 1191) and probing (RFC 4821).
+//! Segment size: packet-too-big (RFC 1191) and probing (RFC 4821).
 use super::*;
 use netkat::segment::SeqNumber;
 
-/// RFC 1191: what is in flight goes again in segments that fit, and the window stays.
+/// RFC 1191: data in flight is retransmitted in segments that fit, and the window stays.
 #[test]
 fn a_packet_too_big_cuts_what_is_in_flight() {
     let mut script = flight(3);
@@ -20,8 +20,8 @@ fn a_packet_too_big_cuts_what_is_in_flight() {
     assert_eq!(script.layer.outstanding(), 0);
 }
 
-/// RFC 4821, section 7.2 and 7.3: what was given up is looked for again, by single segments of new data, and
-/// their loss is no congestion.
+/// RFC 4821, sections 7.2 and 7.3: a size that was given up is probed again, by single segments of
+/// new data, and their loss is no congestion.
 #[test]
 fn the_old_size_is_probed_for() {
     let mut script = Script::established(config(|c| c.link_mss = 1460));
@@ -29,7 +29,7 @@ fn the_old_size_is_probed_for() {
     script.run(ms(8_000));
     assert_eq!(script.layer.stats().segment_size, 1208);
     script.ack(1_448);
-    // Small writes open the window; there is not enough in them for a probe.
+    // Small writes open the window and hold too little for a probe.
     while script.layer.stats().congestion_window < 8_000 {
         for _ in 0..script.layer.stats().congestion_window / 600 {
             script.write(600);
@@ -39,7 +39,7 @@ fn the_old_size_is_probed_for() {
         script.ack(script.written);
         script.sent();
     }
-    // One probe is lost, the next one arrives.
+    // The path drops the first probe and delivers the next.
     let start = script.written;
     script.write(5_000);
     let sent = script.sent();
@@ -62,7 +62,7 @@ fn the_old_size_is_probed_for() {
     assert_eq!(script.layer.stats().segment_size, 1_448);
 }
 
-/// RFC 4821, section 7.7: full segments that vanish while nothing else does.
+/// RFC 4821, section 7.7: only full segments vanish.
 #[test]
 fn a_black_hole_is_found() {
     let mut script = Script::established(config(|c| c.link_mss = 1460));

@@ -6,7 +6,7 @@ use super::{
 };
 use netkat::stack::Settings;
 
-/// Acknowledgment and SACK blocks of each bare ACK, as offsets of the peer's stream.
+/// Returns acknowledgment and SACK blocks of each bare ACK, as offsets of the peer's stream.
 fn reports(wire: &Wire, sent: &[Sent]) -> Vec<(u32, Vec<(u32, u32)>)> {
     let offset = |seq: u32| seq.wrapping_sub(wire.their_seq(0));
     sent.iter()
@@ -14,8 +14,8 @@ fn reports(wire: &Wire, sent: &[Sent]) -> Vec<(u32, Vec<(u32, u32)>)> {
         .collect()
 }
 
-/// RFC 2018, section 4: the first block is the one that the last segment went into, the others follow; RFC 5681,
-/// section 4.2: data out of order is answered at once.
+/// RFC 2018, section 4: the first block holds the last segment, the others follow. RFC 5681,
+/// section 4.2: data out of order is acknowledged at once.
 #[test]
 fn holes_are_reported_newest_first() {
     let mut wire = Wire::connected(settings());
@@ -31,8 +31,8 @@ fn holes_are_reported_newest_first() {
     assert_eq!(wire.read(), [[0; 100], [1; 100]].concat());
 }
 
-/// RFC 5681, section 3.2: three duplicate ACKs tell of a loss; RFC 2018, section 4: of more that leave together, the last
-/// says all.
+/// RFC 5681, section 3.2: three duplicate ACKs report a loss. RFC 2018, section 4: of further ones
+/// that leave together, the last suffices.
 #[test]
 fn duplicate_acks_beyond_the_third_leave_as_one() {
     let mut wire = Wire::connected(settings());
@@ -45,7 +45,8 @@ fn duplicate_acks_beyond_the_third_leave_as_one() {
     assert_eq!(reports(&wire, &sent), [(0, vec![(100, 1100)])], "a hole was filled");
 }
 
-/// RFC 2883, section 4: what came twice is told, however many ACKs wait; and so are more holes than one has room for.
+/// RFC 2883, section 4: every duplicate is reported, however many ACKs wait, and so are more holes
+/// than one ACK has room for.
 #[test]
 fn no_report_is_lost_among_duplicate_acks() {
     let mut wire = Wire::connected(settings());
@@ -65,7 +66,8 @@ fn no_report_is_lost_among_duplicate_acks() {
     }
 }
 
-/// RFC 5681, section 3.2: a sender without SACK knows by their number what has arrived.
+/// RFC 5681, section 3.2: the number of duplicate ACKs tells a sender without SACK how much has
+/// arrived.
 #[test]
 fn without_sack_each_duplicate_ack_leaves() {
     let mut wire = Wire::dialling(settings(), 1500);
@@ -74,7 +76,7 @@ fn without_sack_each_duplicate_ack_leaves() {
     assert_eq!(wire.sent().len(), 8);
 }
 
-/// RFC 2018, section 2: no SACK where it was not agreed upon.
+/// RFC 2018, section 2: no SACK without agreement.
 #[test]
 fn nothing_is_reported_to_a_peer_that_did_not_offer_to_listen() {
     let mut wire = Wire::dialling(settings(), 1500);
@@ -84,7 +86,7 @@ fn nothing_is_reported_to_a_peer_that_did_not_offer_to_listen() {
     assert_eq!(reports(&wire, &sent), [(0, vec![])]);
 }
 
-/// RFC 2883, section 4: data that came twice is told in the first block.
+/// RFC 2883, section 4: the first block reports a duplicate.
 #[test]
 fn duplicates_are_reported() {
     let mut wire = Wire::connected(settings());
@@ -95,7 +97,7 @@ fn duplicates_are_reported() {
     assert_eq!(reports(&wire, &sent), [(100, vec![(0, 100)])]);
 }
 
-/// RFC 2883, section 4.2: of a segment that came in part before, that part.
+/// RFC 2883, section 4.2: of a partial duplicate, the duplicated part is reported.
 #[test]
 fn a_part_that_came_twice_is_reported() {
     let mut wire = Wire::connected(settings());
@@ -109,8 +111,8 @@ fn a_part_that_came_twice_is_reported() {
     assert_eq!(told(&mut wire), [(1500, vec![])], "each once");
 }
 
-/// RFC 2883, section 4, rule 4: the block around a duplicate above the acknowledgment comes second. Section 4.2: of several
-/// in one segment the first is reported.
+/// RFC 2883, section 4, rule 4: the block around a duplicate above the acknowledgment comes second.
+/// Section 4.2: of several duplicates in one segment the first is reported.
 #[test]
 fn a_duplicate_inside_of_a_segment_is_reported_before_the_block_around_it() {
     let mut wire = Wire::connected(settings());
@@ -128,7 +130,7 @@ fn a_duplicate_inside_of_a_segment_is_reported_before_the_block_around_it() {
     assert_eq!(told(&mut wire), [(0, vec![(2000, 2100), (2000, 2100), (300, 1050)])], "all of it");
 }
 
-/// RFC 2883, section 4: a super-frame is many segments, each of which may have come before.
+/// RFC 2883, section 4: each segment of a super-frame may be a duplicate.
 #[test]
 fn each_duplicate_of_a_super_frame_is_reported() {
     let mut wire = Wire::connected(settings());
@@ -159,8 +161,8 @@ fn a_fin_that_came_twice_is_reported() {
     }
 }
 
-/// RFC 2018, section 3: beside timestamps three blocks have room. RFC 7323, section 5.3: what PAWS drops is reported, if it
-/// came before.
+/// RFC 2018, section 3: beside timestamps three blocks have room. RFC 7323, section 5.3: a segment
+/// that PAWS drops is reported if it is a duplicate.
 #[test]
 fn a_duplicate_beside_timestamps_is_reported() {
     let mut wire = Wire::dialling(settings(), 1500);
@@ -180,14 +182,14 @@ fn a_duplicate_beside_timestamps_is_reported() {
     assert_eq!(told(&mut wire), [(100, vec![(0, 100), (200, 300), (800, 900)])]);
 }
 
-/// Acknowledgment and SACK blocks of what is sent now.
+/// Returns acknowledgment and SACK blocks of the segments sent now.
 fn told(wire: &mut Wire) -> Vec<(u32, Vec<(u32, u32)>)> {
     let sent = wire.sent();
     reports(wire, &sent)
 }
 
-/// RFC 9293, section 3.10.7.4, first, and RFC 7323, section 2.2: without scaling, no more is taken than the window field
-/// says, however large the buffer is.
+/// RFC 9293, section 3.10.7.4, first, and RFC 7323, section 2.2: without scaling, the window field
+/// bounds what is accepted, however large the buffer is.
 #[test]
 fn without_window_scaling_the_window_is_what_the_field_says() {
     let mut wire = Wire::dialling(Settings { receive_buffer: 4 << 20, ..settings() }, 1500);
@@ -202,7 +204,7 @@ fn without_window_scaling_the_window_is_what_the_field_says() {
     }
     wire.peer_data(65_534, 0, &[0; 2]);
     assert_eq!(told(&mut wire), [(0, vec![(65_534, 65_535)])], "the last byte that fits");
-    // A window that can't be told is no reason to speak.
+    // A window that no segment can express triggers no update.
     let mut acks = 0;
     for segment in 0..60 {
         wire.peer_data(segment * 1000, 0, &[0; 1000]);
@@ -214,7 +216,8 @@ fn without_window_scaling_the_window_is_what_the_field_says() {
     assert!(acks <= 60, "{acks}");
 }
 
-/// RFC 9293, section 3.1, MUST-7: an option of an impossible length ends the options, not the segment.
+/// RFC 9293, section 3.1, MUST-7: an option of an impossible length ends the options, not the
+/// segment.
 #[test]
 fn data_behind_malformed_options_is_taken() {
     let mut wire = Wire::connected(settings());
@@ -227,7 +230,7 @@ fn data_behind_malformed_options_is_taken() {
     assert_eq!(wire.read(), b"data".repeat(4));
 }
 
-/// RFC 9293, section 3.10.7.4: what overlaps is taken once, and only its new part.
+/// RFC 9293, section 3.10.7.4: only the new part of overlapping data is accepted, once.
 #[test]
 fn overlapping_data_is_read_once() {
     let mut wire = Wire::connected(settings());
@@ -239,7 +242,7 @@ fn overlapping_data_is_read_once() {
     assert_eq!(wire.read(), b"abcdefghijklmnopqrstuvw");
 }
 
-/// RFC 9293, section 3.10.7.4: data beyond the window is not taken; an ACK tells where the window is.
+/// RFC 9293, section 3.10.7.4: data beyond the window is dropped, and an ACK tells the window.
 #[test]
 fn data_beyond_the_window_is_refused() {
     let mut wire = Wire::connected(settings());
@@ -249,8 +252,8 @@ fn data_beyond_the_window_is_refused() {
     assert_eq!(wire.flow().received(), 0);
 }
 
-/// RFC 9293, section 3.8.6.1: a probe of a shut window is answered, with data or without; what is read opens it,
-/// and the peer is told.
+/// RFC 9293, section 3.8.6.1: a probe of a zero window is answered, with data or without. Reading
+/// opens the window and tells the peer.
 #[test]
 fn probes_of_a_shut_window_are_answered() {
     let mut wire = Wire::connected(Settings { receive_buffer: 4000, ..settings() });
@@ -288,7 +291,8 @@ fn the_window_never_shrinks() {
     }
 }
 
-/// RFC 9293, section 3.8.6.3: at least every second full segment is acknowledged, and each within half a second.
+/// RFC 9293, section 3.8.6.3: at least every second full segment is acknowledged, and each within
+/// half a second.
 #[test]
 fn acknowledgments_are_not_late() {
     let mut wire = Wire::connected(settings());
@@ -322,7 +326,7 @@ fn urgent_data_stays_in_line() {
     assert_eq!(wire.read(), b"data".repeat(4));
 }
 
-/// RFC 9293, section 3.10.7.4: a FIN is taken in its turn, after the data before it.
+/// RFC 9293, section 3.10.7.4: a FIN is processed after the data before it.
 #[test]
 fn an_early_fin_waits_for_the_data_before_it() {
     let mut wire = Wire::connected(settings());
@@ -334,7 +338,7 @@ fn an_early_fin_waits_for_the_data_before_it() {
     assert_eq!(wire.run(ms(10)).last().map(|s| s.ack), Some(wire.their_seq(9)));
 }
 
-/// RFC 9293, section 3.10.7.4: the part that is new counts, though it be the FIN alone.
+/// RFC 9293, section 3.10.7.4: the new part of a segment counts, even the FIN alone.
 #[test]
 fn a_fin_behind_data_that_was_there_is_taken() {
     let mut wire = Wire::connected(settings());
@@ -345,7 +349,7 @@ fn a_fin_behind_data_that_was_there_is_taken() {
     assert_eq!(wire.run(ms(10)).last().map(|s| s.ack), Some(wire.their_seq(4)));
 }
 
-/// RFC 9293, section 3.10.7.4: nothing comes after a FIN, and a FIN that was known stays where it was.
+/// RFC 9293, section 3.10.7.4: data behind a FIN is dropped, and a known FIN stays at its place.
 #[test]
 fn nothing_follows_a_fin() {
     let mut wire = Wire::connected(settings());
@@ -361,7 +365,8 @@ fn nothing_follows_a_fin() {
     assert_eq!(wire.read(), b"");
 }
 
-/// RFC 7323, section 5.3 (PAWS), on the whole stack: an old duplicate is answered and does not get into the stream.
+/// RFC 7323, section 5.3 (PAWS), on the whole stack: an old duplicate is acknowledged and kept out
+/// of the stream.
 #[test]
 fn old_duplicates_do_not_get_into_the_stream() {
     let mut wire = Wire::dialling(settings(), 1500);
@@ -381,7 +386,8 @@ fn old_duplicates_do_not_get_into_the_stream() {
     assert_eq!(wire.read(), b"new data");
 }
 
-/// RFC 9293, section 3.8.6.2.2: a window opens by a segment, or by half of the buffer, not by each byte read.
+/// RFC 9293, section 3.8.6.2.2: a window opens by a segment or by half of the buffer, not by each
+/// byte read.
 #[test]
 fn no_silly_window_is_offered() {
     for buffer in [2000usize, 8000] {

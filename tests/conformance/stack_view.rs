@@ -1,7 +1,7 @@
-//! What the keeper of the states learns, and what its own segments become.
+//! The state machine's view: the segments that it is told of, and the fate of its own segments.
 use super::*;
 
-/// The keeper's own retransmissions of its FIN never reach the wire.
+/// The state machine's own retransmissions of its FIN never reach the wire.
 #[test]
 fn what_the_layer_does_itself_is_absorbed() {
     let mut script = flight(3);
@@ -12,7 +12,7 @@ fn what_the_layer_does_itself_is_absorbed() {
     assert_eq!(script.sent(), []);
 }
 
-/// RFC 9293, section 3.8.4: after a silence in which nothing was owed, and again after as long a one.
+/// RFC 9293, section 3.8.4: a keep-alive follows each silence in which no data was outstanding.
 #[test]
 fn a_silent_peer_is_asked_whether_it_is_there() {
     let mut script = Script::measured(config(|c| c.keep_alive = Some(ms(3_000))));
@@ -26,7 +26,7 @@ fn a_silent_peer_is_asked_whether_it_is_there() {
     assert!(sent.iter().all(|s| s.len > 0), "what waits for its ACK asks by itself: {sent:?}");
 }
 
-/// Keep-alives that nobody answers are noticed, too.
+/// Unanswered keep-alives end the connection.
 #[test]
 fn unanswered_keep_alives_time_out() {
     let mut script = Script::measured(config(|c| {
@@ -41,7 +41,7 @@ fn unanswered_keep_alives_time_out() {
     assert!(script.layer.timed_out(script.now));
 }
 
-/// The keeper of the states, which knows no data, needs to hear of its FIN only.
+/// The state machine, which knows no data, hears of the acknowledgment of its FIN only.
 #[test]
 fn acknowledgments_are_hidden_until_the_fin_is_acknowledged() {
     let mut script = flight(3);
@@ -56,7 +56,7 @@ fn acknowledgments_are_hidden_until_the_fin_is_acknowledged() {
     assert_eq!(script.events(), []);
 }
 
-/// The keeper of the states hears of the peer's FIN once everything before has come, and of a reset.
+/// The state machine hears of the peer's FIN once all data before it has arrived, and of a reset.
 #[test]
 fn the_peers_end_is_told_after_its_data() {
     let mut script = flight(1);
@@ -69,7 +69,7 @@ fn the_peers_end_is_told_after_its_data() {
     assert_eq!(script.peer_sends(PEER + 9, ack, RST, 0, &[], &[]), SegmentOutcome::Reset);
 }
 
-/// Who repeats a FIN that is acknowledged has not heard of it.
+/// A repeated FIN means that the peer has not received its acknowledgment.
 #[test]
 fn a_keeper_that_lags_behind_is_told() {
     let mut script = flight(3);
@@ -83,8 +83,8 @@ fn a_keeper_that_lags_behind_is_told() {
     assert_eq!(script.events(), [Event::FinAcknowledged]);
 }
 
-/// While more is about to be written, an incomplete frame waits for it, but never on an idle path (send(2),
-/// MSG_MORE).
+/// While more data is about to be written, an incomplete frame waits for it, but never on an idle
+/// path (send(2), MSG_MORE).
 #[test]
 fn an_incomplete_frame_waits_for_what_follows_at_once() {
     let mut script = Script::measured(Terms::default());
@@ -104,7 +104,8 @@ fn an_incomplete_frame_waits_for_what_follows_at_once() {
     assert_eq!(script.data(), [(3010, 20)]);
 }
 
-/// The news rides on data. In a dialogue it waits a little for them; it goes out by itself if none come.
+/// A window update rides on data. In a dialogue it waits a little for data, and leaves alone if
+/// none comes.
 #[test]
 fn an_ack_does_not_wait_for_its_data() {
     let mut script = Script::measured(Terms::default());
@@ -130,7 +131,7 @@ fn an_ack_does_not_wait_for_its_data() {
     );
 }
 
-/// RFC 5961, section 3.2: a RST is believed where it is expected, so that is where ours goes.
+/// RFC 5961, section 3.2: a peer accepts a RST with the number it expects, so ours has that number.
 #[test]
 fn a_reset_ends_everything() {
     let mut script = flight(3);

@@ -1,7 +1,8 @@
 //! Tail loss probes (RFC 8985, section 7).
 use super::*;
 
-/// RFC 8985, section 7.2: two round trips (and a millisecond) after the last of several segments.
+/// RFC 8985, section 7.2: the probe follows the last of several segments after two round trips and
+/// a millisecond.
 #[test]
 fn a_silent_tail_is_probed_with_its_last_segment() {
     let mut script = flight(3);
@@ -15,7 +16,7 @@ fn a_silent_tail_is_probed_with_its_last_segment() {
     assert_eq!(script.layer.stats().timeouts, 0);
 }
 
-/// RFC 8985, section 7.2: a lone segment's ACK may be delayed; the timeout comes first then.
+/// RFC 8985, section 7.2: a lone segment's ACK may be delayed, so the timeout comes first.
 #[test]
 fn a_lone_segment_is_probed_no_later_than_the_timeout() {
     let mut script = flight(1);
@@ -24,7 +25,7 @@ fn a_lone_segment_is_probed_no_later_than_the_timeout() {
     assert_eq!(script.layer.stats().tail_probes, 1);
 }
 
-/// RFC 8985, section 7.3: new data is the better probe.
+/// RFC 8985, section 7.3: a probe carries new data where there is any.
 #[test]
 fn waiting_data_is_the_probe() {
     let mut script = Script::measured(Terms::default());
@@ -34,8 +35,8 @@ fn waiting_data_is_the_probe() {
     assert_eq!(data(&script.run(ms(100))), [(ms(81), 1000 + window * 1000, 1000)]);
 }
 
-/// RFC 8985, section 7.3: a probe, which restarts the retransmission timer; RFC 9002, section 6.2.1: another one after
-/// twice the time.
+/// RFC 8985, section 7.3: a probe restarts the retransmission timer. RFC 9002, section 6.2.1: a
+/// second one follows after twice the time.
 #[test]
 fn two_probes_and_then_the_timeout() {
     let mut script = flight(3);
@@ -46,7 +47,7 @@ fn two_probes_and_then_the_timeout() {
     assert_eq!((stats.tail_probes, stats.timeouts), (2, 2));
 }
 
-/// Where the round trip is long, the timeout is sooner than a second probe.
+/// On a long path the timeout comes before a second probe.
 #[test]
 fn a_second_probe_does_not_put_off_the_timeout() {
     let mut script = flight(1);
@@ -55,7 +56,7 @@ fn a_second_probe_does_not_put_off_the_timeout() {
     assert_eq!(script.layer.stats().timeouts, 1);
 }
 
-/// RFC 8985, section 7.4.2: what the second probe repaired counts like what the first one does.
+/// RFC 8985, section 7.4.2: a repair by the second probe counts like one by the first.
 #[test]
 fn a_second_probe_repairs_the_loss_of_the_first() {
     let mut script = flight(3);
@@ -69,7 +70,7 @@ fn a_second_probe_repairs_the_loss_of_the_first() {
     assert!(stats.congestion_window < before);
 }
 
-/// RFC 8985, section 7.4.2: a probe that repaired a loss is answered by the congestion controller.
+/// RFC 8985, section 7.4.2: the congestion controller reacts to a loss that a probe repaired.
 #[test]
 fn a_repaired_loss_shrinks_the_window() {
     let mut script = flight(3);
@@ -118,8 +119,9 @@ fn a_lost_fin_is_sent_again() {
     assert_eq!(script.run(ms(5_000)), []);
 }
 
-/// RFC 9002, section 6.2, where RFC 8985, section 7.2 waits for the timeout: what a recovery has sent again is followed by
-/// nothing either. The hole is filled at once if it was not, and there is a timeout if that is lost, too.
+/// RFC 9002, section 6.2, where RFC 8985, section 7.2, waits for the timeout: retransmissions of a
+/// recovery are a tail, too. A probe fills the hole at once if it is still there; the timeout
+/// covers the probe.
 #[test]
 fn a_silent_recovery_is_probed_with_its_hole() {
     let mut script = flight(4);
@@ -134,8 +136,8 @@ fn a_silent_recovery_is_probed_with_its_hole() {
     assert!(stats.congestion_window < window, "only the timeout shrinks it");
 }
 
-/// RFC 2883: the answer to such a probe, where only the ACK had been lost, ends the recovery, and tells nothing of
-/// reordering.
+/// RFC 2883: the answer to such a probe, where only the ACK was lost, ends the recovery, and is no
+/// sign of reordering.
 #[test]
 fn a_needless_probe_of_a_recovery_ends_it() {
     let mut script = flight(4);

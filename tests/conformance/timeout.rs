@@ -1,7 +1,8 @@
-//! The retransmission timer (RFC 6298), what undoes it (RFC 3522, RFC 3708), and the user timeout (RFC 5482).
+//! The retransmission timer (RFC 6298), its undoing (RFC 3522, RFC 3708), and the user timeout (RFC
+//! 5482).
 use super::*;
 
-/// RFC 6298, section 5.5, from Linux's minimum: SRTT + 200 ms, doubled each time.
+/// RFC 6298, section 5.5: the timeout is SRTT plus Linux's minimum of 200 ms, doubled each time.
 #[test]
 fn the_timeout_backs_off() {
     let mut script = Script::measured(Terms { sack: false, ..Terms::default() });
@@ -14,7 +15,7 @@ fn the_timeout_backs_off() {
     assert_eq!(stats.congestion_window, stats.segment_size, "RFC 5681, section 3.1: the loss window");
 }
 
-/// RFC 6298, section 2.5: the timeout has an upper bound, of at least a minute; Linux's is two.
+/// RFC 6298, section 2.5: the timeout has an upper bound of at least a minute; Linux's is two.
 #[test]
 fn the_timeout_is_at_most_two_minutes() {
     let mut script = Script::measured(Terms { sack: false, ..Terms::default() });
@@ -25,7 +26,7 @@ fn the_timeout_is_at_most_two_minutes() {
     assert_eq!(gaps[gaps.len() - 3..], [ms(120_000); 3], "{gaps:?}");
 }
 
-/// RFC 6298, section 5.3: an ACK of new data starts the timer again; of nothing new, it does not.
+/// RFC 6298, section 5.3: an ACK of new data restarts the timer; another ACK does not.
 #[test]
 fn progress_restarts_the_timer() {
     let mut script = Script::measured(Terms { sack: false, ..Terms::default() });
@@ -41,7 +42,8 @@ fn progress_restarts_the_timer() {
     assert!((ms(240)..ms(400)).contains(&waited) && sent[0].1 == 2000, "{start:?}: {sent:?}");
 }
 
-/// RFC 6298, section 3 (Karn): what was sent twice measures nothing, since nobody knows which of the two was answered.
+/// RFC 6298, section 3 (Karn): a retransmitted segment measures no round trip, since its ACK may be
+/// for either transmission.
 #[test]
 fn a_repeated_segment_measures_nothing() {
     for timestamps in [false, true] {
@@ -59,7 +61,7 @@ fn a_repeated_segment_measures_nothing() {
     }
 }
 
-/// RFC 6298, section 2.1: one second before anything was measured.
+/// RFC 6298, section 2.1: the timeout is one second before the first measurement.
 #[test]
 fn without_a_measurement_it_is_a_second() {
     let mut script = Script::unconnected(Terms { sack: false, ..Terms::default() });
@@ -73,7 +75,8 @@ fn without_a_measurement_it_is_a_second() {
     assert_eq!(sent.iter().map(|s| s.0).collect::<Vec<_>>(), [ms(0), ms(1_000)]);
 }
 
-/// RFC 5681: slow start repairs what the timeout found lost, and RFC 6298, section 5.7: no more backoff.
+/// RFC 5681: slow start repairs losses that the timeout found. RFC 6298, section 5.7: the backoff
+/// ends.
 #[test]
 fn recovery_after_a_timeout_slow_starts() {
     let mut script = Script::measured(Terms { sack: false, ..Terms::default() });
@@ -89,7 +92,7 @@ fn recovery_after_a_timeout_slow_starts() {
     assert_eq!(data(&script.run(ms(300)))[0].0 - before, ms(240));
 }
 
-/// RFC 2018, section 8: a peer that takes back what it SACKed gets all of it again.
+/// RFC 2018, section 8: a peer that discards SACKed data gets all of it again.
 #[test]
 fn reneging_is_survived() {
     let mut script = flight(4);
@@ -97,7 +100,7 @@ fn reneging_is_survived() {
     script.sack(1000, &[(2000, 5000)]);
     assert_eq!(script.data(), [(1000, 1000)]);
     script.advance(ms(40));
-    // The head arrives, and the queue behind it is gone.
+    // The head arrives; the queue behind it is gone.
     script.ack(2000);
     let sent: Vec<_> = data(&script.run(ms(60)));
     assert_eq!(sent.first().map(|s| (s.1, s.2)), Some((2000, 1000)));
@@ -127,7 +130,7 @@ fn a_spurious_timeout_is_undone_by_timestamps() {
     assert!(stats.congestion_window >= before, "{} < {before}", stats.congestion_window);
 }
 
-/// RFC 3708: D-SACKs for everything that was sent again undo a recovery.
+/// RFC 3708: D-SACKs for every retransmission undo a recovery.
 #[test]
 fn a_spurious_recovery_is_undone_by_d_sack() {
     let mut script = Script::measured(Terms { timestamps: false, ..Terms::default() });
@@ -147,7 +150,8 @@ fn a_spurious_recovery_is_undone_by_d_sack() {
     assert!(script.layer.stats().congestion_window >= before);
 }
 
-/// RFC 9293, section 3.8.3; RFC 5482.
+/// RFC 9293, section 3.8.3; RFC 5482: unacknowledged data ends the connection after the user
+/// timeout.
 #[test]
 fn a_vanished_peer_is_noticed() {
     let mut script = Script::measured(config(|c| c.user_timeout = Some(ms(5_000))));
@@ -175,7 +179,7 @@ fn a_shut_window_is_no_vanished_peer() {
     assert!(script.layer.timed_out(script.now));
 }
 
-/// What is under way when we reset the connection arrives all the same; there is nothing to do about it.
+/// Data in flight at our reset arrives all the same; the layer ignores it.
 #[test]
 fn after_our_reset_nothing_is_due() {
     let mut script = Script::established(Terms::default());

@@ -1,7 +1,8 @@
-//! The peer's window: shut, shrinking, silly, scaled (RFC 9293, section 3.8.6; RFC 7323).
+//! The peer's window: zero, shrinking, silly, scaled (RFC 9293, section 3.8.6; RFC 7323).
 use super::*;
 
-/// RFC 9293, section 3.8.6.1: a shut window is probed, ever more rarely, with what must be answered.
+/// RFC 9293, section 3.8.6.1: a zero window is probed with backoff, by segments that the peer must
+/// answer.
 #[test]
 fn a_shut_window_is_probed() {
     let mut script = Script::measured(Terms::default());
@@ -16,7 +17,7 @@ fn a_shut_window_is_probed() {
     assert_eq!(script.layer.stats().window_probes, 3);
 }
 
-/// The same for a FIN: it occupies sequence space (RFC 9293, section 3.4).
+/// RFC 9293, section 3.4: a FIN occupies sequence space, so a zero window holds it back, too.
 #[test]
 fn a_fin_waits_for_the_window() {
     let mut script = Script::measured(Terms::default());
@@ -28,7 +29,7 @@ fn a_fin_waits_for_the_window() {
     assert_eq!(script.data(), [(1000, 0)]);
 }
 
-/// RFC 9293, section 3.8.6: a window that shrinks below what is in flight. The head probes it.
+/// RFC 9293, section 3.8.6: the head probes a window that has shrunk below the data in flight.
 #[test]
 fn a_window_that_shrinks_is_probed_by_the_head_and_nothing_else() {
     let mut script = flight(4);
@@ -44,7 +45,7 @@ fn a_window_that_shrinks_is_probed_by_the_head_and_nothing_else() {
     assert_eq!(script.layer.outstanding(), 0);
 }
 
-/// Our own ACKs must lie inside the peer's window, or it refuses them and what they carry.
+/// Our own ACKs lie inside the peer's window; outside, the peer would drop them with their data.
 #[test]
 fn acks_stay_inside_a_window_that_shrinks() {
     let mut script = flight(4);
@@ -56,7 +57,7 @@ fn acks_stay_inside_a_window_that_shrinks() {
     assert_eq!(acks.iter().map(|s| (s.offset, s.ack)).collect::<Vec<_>>(), [(1000, PEER + 10)]);
 }
 
-/// RFC 9293, section 3.8.6.2.1: no small segment only because the window has a little room.
+/// RFC 9293, section 3.8.6.2.1: a little room in the window draws no small segment.
 #[test]
 fn a_silly_window_is_not_used() {
     let mut script = flight(4);
@@ -81,7 +82,7 @@ fn the_window_is_a_limit() {
     }
 }
 
-/// A window that has been shut since the handshake is probed like one that was shut later.
+/// A window that is zero since the handshake is probed like one that shuts later.
 #[test]
 fn a_window_that_never_was_open_is_probed() {
     let mut script = Script::unconnected(Terms::default());

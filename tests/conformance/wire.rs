@@ -52,7 +52,7 @@ impl Sent {
         }
     }
 
-    /// SACK blocks.
+    /// Returns the SACK blocks.
     pub fn sack(&self) -> Vec<(u32, u32)> {
         let word = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
         let blocks = self.option(5).unwrap_or_default().chunks(8);
@@ -163,13 +163,15 @@ impl Wire {
         self.peer.transmit(&next_hop, &packet).expect("a memory link does not fail");
     }
 
-    /// The peer sends data, `offset` bytes after its first, and acknowledges all of ours up to `acked`.
+    /// Sends data as the peer, `offset` bytes after its first, and acknowledges our bytes up to
+    /// `acked`.
     pub fn peer_data(&mut self, offset: u32, acked: u32, payload: &[u8]) {
         let (seq, ack) = (self.their_seq(offset), self.our_seq(acked));
         self.peer_sends(seq, ack, ACK, &[], payload);
     }
 
-    /// The peer sends zeros from each of these offsets, `len` of them; all are there when the stack looks.
+    /// Sends `len` zeros from each of these offsets as the peer; all have arrived when the stack
+    /// looks.
     pub fn peer_burst(&mut self, offsets: &[u32], len: usize) {
         for offset in offsets {
             let (seq, ack) = (self.their_seq(*offset), self.our_seq(0));
@@ -178,7 +180,7 @@ impl Wire {
         self.turn();
     }
 
-    /// The sequence number of a byte of our stream, and of the peer's.
+    /// Returns the sequence number of a byte of our stream, and of the peer's.
     pub fn our_seq(&self, offset: u32) -> u32 {
         self.ours.wrapping_add(1).wrapping_add(offset)
     }
@@ -253,7 +255,7 @@ impl Wire {
     pub fn write(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            // A byte less than there is room, as nothing follows at once.
+            // One byte less than there is room: the frame waits for no more.
             let written = self.flow().send(rest.len() + 1, |room| {
                 let len = rest.len().min(room.len());
                 room[..len].copy_from_slice(&rest[..len]);

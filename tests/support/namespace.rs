@@ -40,7 +40,7 @@ impl Namespace {
         let name = format!("{PREFIX}{}-{number}-{label}", std::process::id());
         ip(&format!("netns add {name}"));
         let namespace = Self { name };
-        // Link-local addresses are usable at once then: no neighbour is asked for before.
+        // Makes link-local addresses usable at once: the kernel asks no neighbour for them.
         namespace.sysctl("net.ipv6.conf.default.accept_dad", "0");
         namespace.ip("link set lo up");
         namespace
