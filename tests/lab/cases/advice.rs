@@ -1,4 +1,4 @@
-//! Advice that netkat gives: a command that it names works as it stands.
+//! Advice that netkat gives: a command in the advice works as it stands.
 use crate::support::{
     namespace::Namespace,
     netkat::{PROGRAM, listening, netkat},
@@ -101,7 +101,8 @@ fn clients_are_forwarded() {
     drop(server);
 }
 
-/// What forbids bpf(2) in a rootless container is said, and that no flag of the container helps.
+/// The message names the reason that forbids bpf(2) in a rootless container, for which no flag of
+/// the container helps.
 #[test]
 fn a_user_namespace_is_named() {
     lab!("unshare");
@@ -143,7 +144,7 @@ os.execv(sys.argv[1], sys.argv[1:])";
     assert!(output.stderr.contains("seccomp") && !output.stderr.contains("5.11"), "{output}");
 }
 
-/// A listener says whom it keeps out, and a flood of attempts is no flood of lines.
+/// A listener reports refused clients, and a flood of attempts makes no flood of lines.
 #[test]
 fn who_may_not_connect_is_named_with_v() {
     lab!();

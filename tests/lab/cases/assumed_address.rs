@@ -1,5 +1,5 @@
-//! Being another host on the segment (--as): on interfaces of every kind, several at once, next to address
-//! resolution that comes and goes; and nothing is left when it ends.
+//! An assumed address (--as): on interfaces of every kind, several at once, next to address
+//! resolution that comes and goes. Nothing is left at the end.
 use crate::support::{
     frames::PEER_MAC,
     namespace::Namespace,
@@ -47,7 +47,7 @@ impl Segment {
         Segment { pair, switch }
     }
 
-    /// The port behind which the bridge has learned that a link address is.
+    /// Returns the bridge's port for a link address.
     fn port_of(&self, mac: MacAddr) -> Option<String> {
         let table = self.switch.run("bridge fdb show br br0").text();
         let line = table.lines().find(|line| line.starts_with(&mac.to_string()))?;
@@ -55,8 +55,8 @@ impl Segment {
     }
 }
 
-/// A server on the peer's port 5000 that says who its client is and then repeats what that says, for any number
-/// of clients.
+/// Starts a server on the peer's port 5000 that says its client's address and then echoes, for any
+/// number of clients.
 fn echo(peer: &Namespace, family: Family, at: IpAddr) -> Process {
     let v = if family == Family::V4 { 4 } else { 6 };
     let listen =
@@ -66,7 +66,7 @@ fn echo(peer: &Namespace, family: Family, at: IpAddr) -> Process {
     server
 }
 
-/// How socat writes an address.
+/// Returns an address as socat writes it.
 fn as_told(address: IpAddr) -> String {
     match address {
         IpAddr::V4(v4) => v4.to_string(),
@@ -74,7 +74,7 @@ fn as_told(address: IpAddr) -> String {
     }
 }
 
-/// A conversation under another's address, begun.
+/// A conversation under an assumed address that has begun.
 fn talk(host: &Namespace, assumed: IpAddr, to: IpAddr) -> Process {
     let mut client = netkat(host, &format!("-v --as {assumed} {to} 5000")).input(Input::Open).spawn();
     client.wait_for_stdout(&as_told(assumed));
@@ -92,7 +92,8 @@ fn hang_up(mut client: Process) {
     assert_eq!(ended.code(), Some(0), "{ended}");
 }
 
-/// netkat in `host`, being `own` at `arguments`' interface, as client and as server of the kernel in `peer`.
+/// Runs netkat in `host` under the address `own` of `arguments`' interface, as client and as server
+/// of the kernel in `peer`.
 fn both_ways(host: &Namespace, peer: &Namespace, own: IpAddr, there: IpAddr, arguments: &str) {
     let (out, back) = (Payload::new(20, MIB), Payload::new(21, MIB));
     let server = Netcat::Socat.listen(peer, there, 5000, |c| c.input(back.input()).expect(&out));
@@ -135,7 +136,7 @@ fn on_a_bridge() {
     }
 }
 
-/// The parent gives a macvlan only what is sent to its own link address.
+/// A macvlan receives only frames to its own link address.
 #[test]
 fn on_a_macvlan() {
     lab!("socat");
@@ -149,8 +150,8 @@ fn on_a_macvlan() {
     }
 }
 
-/// Three at once: two hosts, and one of them twice. The bridge learns where they are; a peer that forgets them
-/// asks and is answered; when they are gone, so is everything of them.
+/// Three assumed addresses at once: two hosts, and one of them twice. The bridge learns their
+/// ports, a peer that forgets them asks and is answered, and at the end nothing of them is left.
 #[test]
 fn several_at_once_whom_the_peer_forgets_and_asks_for_again() {
     lab!("socat", "bridge", "tc");
@@ -177,11 +178,11 @@ fn several_at_once_whom_the_peer_forgets_and_asks_for_again() {
         clients.into_iter().for_each(hang_up);
         assert_eq!(trace(), before);
 
-        // The peer's entries point at no host, and harm neither the peer nor the next connection.
+        // The peer's entries are stale, and harm neither the peer nor the next connection.
         assert!(!kernel_connects(peer, two, 5000), "somebody is still {two}");
         hang_up(talk(host, one, there));
     }
-    // Nobody refreshes what the bridge has learned.
+    // No frame refreshes the bridge's entries.
     segment.switch.ip("link set br0 type bridge ageing_time 10");
     let mac = MacAddr::locally_administered(assumed(Family::V4, 70));
     let started = std::time::Instant::now();
@@ -191,7 +192,7 @@ fn several_at_once_whom_the_peer_forgets_and_asks_for_again() {
     }
 }
 
-/// The peer's entry is flushed over and over while bytes go both ways.
+/// The peer's entry is flushed again and again while bytes go both ways.
 #[test]
 fn a_peer_that_resolves_anew_during_a_transfer() {
     lab!("socat");
@@ -228,7 +229,7 @@ fn an_address_that_somebody_has_is_an_error() {
             assert_eq!(output.code(), Some(1), "{arguments}: {output}");
             assert!(words.iter().all(|word| output.stderr.contains(word)), "{arguments}: {output}");
         };
-        // The peer's own, taken by a client and by a server; then the host's own.
+        // The peer's own address, taken by a client and by a server; then the host's own.
         let elsewhere = assumed(family, 99);
         let in_use = [&*format!("{there} is in use by {peer_mac}"), "--as"];
         refused(format!("-w 2 --as {there} {elsewhere} 5000"), &in_use);

@@ -23,7 +23,7 @@ const PORT: u16 = 7777;
 const LONG: Duration = Duration::from_secs(2);
 const BRIEF: Duration = Duration::from_millis(60);
 
-/// Which way the packets go, seen from the host with the rule.
+/// Direction of the packets, seen from the host with the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Out,
@@ -89,7 +89,7 @@ impl Row {
         }
     }
 
-    /// The row: `prepare` must not hurt the kernel yet, `set` must stop it.
+    /// Runs a row: `prepare` must not hurt the kernel yet, `set` must stop it.
     fn check(
         &self,
         what: &str,
@@ -109,7 +109,7 @@ impl Row {
     }
 }
 
-/// iptables or ip6tables of one back end.
+/// Returns the command of iptables or ip6tables for one back end.
 fn iptables(family: Family, backend: &str) -> String {
     format!("{}-{backend}", if family == Family::V4 { "iptables" } else { "ip6tables" })
 }
@@ -240,7 +240,7 @@ fn traffic_control_stops_raw_frames_at_egress_unless_they_bypass_it() {
                     let program = programs::classifier("lab_drop", TC_ACT_SHOT);
                     let link = programs::attach_tcx(&program, &pair.host, "eth0", direction);
                     if link.is_none() {
-                        // Before 6.6 there is no tcx: then clsact is all there is, and the next row is it.
+                        // Before Linux 6.6 clsact is the only place, and the next row tests it.
                         programs::attach_clsact(&program, &pair.host, "eth0", direction, 1);
                     }
                     link

@@ -11,10 +11,10 @@ use crate::support::{
 use std::{net::IpAddr, time::Duration};
 
 const KIB: usize = 1024;
-/// The longest that a broken connection may take to say so.
+/// Maximum time until a broken connection is reported.
 const PROMPT: Duration = Duration::from_secs(5);
 
-/// Which side of the connection netkat is.
+/// The side of the connection that netkat is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Connects,
@@ -23,7 +23,7 @@ enum Role {
 
 const ROLES: [Role; 2] = [Role::Connects, Role::Listens];
 
-/// A connection between netkat and a kernel's netcat, both of which wait for more to send.
+/// A connection between netkat and a kernel's netcat, both with open input.
 struct Talk {
     netkat: Process,
     peer: Process,
@@ -61,7 +61,7 @@ impl Talk {
         talk
     }
 
-    /// netkat says something.
+    /// Sends bytes from netkat.
     fn we_say(&mut self, length: usize) {
         let words = words(length, self.said[0].len());
         self.netkat.write(&words);
@@ -74,7 +74,7 @@ impl Talk {
         self.said[1].extend(words);
     }
 
-    /// Waits until all that was said has arrived.
+    /// Waits until all sent bytes have arrived.
     fn is_heard(&mut self) {
         let [ours, theirs] = self.said.each_ref().map(|said| said.len() as u64);
         self.peer.wait_until("what netkat said", |peer| peer.received() >= ours);
@@ -87,7 +87,7 @@ impl Talk {
         self.is_heard();
     }
 
-    /// Both end; everything has arrived as it was said.
+    /// Ends both sides, and checks that all bytes have arrived.
     fn ends_well(mut self) {
         self.netkat.close_stdin();
         self.peer.close_stdin();
@@ -97,7 +97,7 @@ impl Talk {
         assert!(theirs.stdout == self.said[0] && ours.stdout == self.said[1], "{ours}\n{theirs}");
     }
 
-    /// netkat ends by itself, soon, with an error that says this.
+    /// Checks that netkat exits by itself, soon, with an error that says this.
     fn breaks(self, words: &str) {
         let ended = self.netkat.wait(PROMPT);
         assert_eq!(ended.code(), Some(1), "{ended}");
@@ -105,7 +105,7 @@ impl Talk {
     }
 }
 
-/// Bytes that tell their place.
+/// Returns bytes that tell their place.
 fn words(length: usize, from: usize) -> Vec<u8> {
     (from..from + length).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect()
 }
@@ -148,7 +148,7 @@ fn a_link_that_goes_down_and_up() {
         assert!(talk.netkat.is_running());
         pair.host.ip("link set eth0 up");
         if family == Family::V6 {
-            // The kernel has taken it away with the link; the peer's asks for it.
+            // The kernel has removed the address with the link; netkat asks for the peer's.
             address(&pair.host, "eth0", "fd77::1/64");
         }
         talk.is_heard();
@@ -166,7 +166,7 @@ fn an_interface_that_is_renamed() {
         let (was, is) = if role == Role::Connects { ("eth0", "lan0") } else { ("lan0", "eth0") };
         let renamed = pair.host.words(&format!("ip link set {was} name {is}")).run();
         if !renamed.success() {
-            // Before Linux 6.2 only while it is down.
+            // Before Linux 6.2 only while the interface is down.
             pair.host.ip(&format!("link set {was} down"));
             pair.host.ip(&format!("link set {was} name {is}"));
             pair.host.ip(&format!("link set {is} up"));
@@ -194,7 +194,7 @@ fn an_mtu_that_shrinks_and_grows() {
                 }
                 let mut talk = Talk::new(&pair, role, family, "");
                 talk.we_say(256 * KIB);
-                // The peer's side first: from here on what is larger than it gets lost.
+                // The peer's side first: the link then loses larger packets.
                 for mtu in [1300, 1500] {
                     for end in [&pair.peer, &pair.host] {
                         end.ip(&format!("link set eth0 mtu {mtu}"));
@@ -207,7 +207,7 @@ fn an_mtu_that_shrinks_and_grows() {
     }
 }
 
-/// Changes the peer's link address. The kernel announces that only where it is told to.
+/// Changes the peer's link address. The kernel announces the change only if told to.
 fn move_peer(peer: &Namespace, announces: bool, last: u8) {
     for setting in ["ipv4.conf.eth0.arp_notify", "ipv6.conf.eth0.ndisc_notify"] {
         peer.sysctl(&format!("net.{setting}"), if announces { "1" } else { "0" });
@@ -261,7 +261,7 @@ fn a_neighbour_table_that_is_flushed() {
         let mut talk = Talk::new(pair, role, family, "");
         pair.host.run("ip neigh flush all");
         talk.both_say(MIB as usize);
-        // The kernel has forgotten it, so nobody but netkat itself can find it again.
+        // The kernel has forgotten the entry, so only netkat itself can find the neighbour.
         pair.host.run("ip neigh flush all");
         move_peer(&pair.peer, false, 0xc1);
         talk.we_say(KIB);
@@ -329,12 +329,12 @@ fn a_gateway_that_fails_over() {
             let net = Routed::new();
             let mut talk = net.talk(role, family);
             for (announces, last) in [(true, 0xe1), (false, 0xe2)] {
-                // With and without an announcement, and with nothing said but by us.
+                // With and without an announcement, while only netkat sends.
                 move_peer(&net.gateway, announces, last);
                 talk.we_say(256 * KIB);
                 talk.is_heard();
             }
-            // And with nothing said but by the peer.
+            // While only the peer sends.
             move_peer(&net.gateway, false, 0xe3);
             talk.peer_says(256 * KIB);
             talk.is_heard();

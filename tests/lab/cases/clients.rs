@@ -1,4 +1,4 @@
-//! Many clients: one after the other, several at once, a process for each, and those who may not come.
+//! Many clients: in turn, several at once, a process for each, and refused ones.
 use crate::support::{
     namespace::Namespace,
     netkat::{PROGRAM, listening, netkat},
@@ -12,8 +12,9 @@ use std::{net::IpAddr, time::Duration};
 
 const PORT: u16 = 8080;
 
-/// Clients of the kernel's TCP in one Python program: `row` one after the other, `once` all at once. Each sends
-/// what it is told (`%d` is its number), ends its side, and reads to the end. Prints how many got how much.
+/// Clients of the kernel's TCP in one Python program: `row` in turn, `once` all at once. Each sends
+/// the given text (`%d` is its number), ends its side, and reads to the end. Prints how many got
+/// how much.
 const CLIENTS: &str = r#"
 import collections, socket, sys, threading
 host, port, order, count, text, size = sys.argv[1:7]
@@ -53,7 +54,7 @@ fn clients(from: &Namespace, to: IpAddr, order: &str, count: usize, text: &str, 
         .deadline(Duration::from_secs(60))
 }
 
-/// A client whose input stays open.
+/// Starts a client whose input stays open.
 fn open_client(from: &Namespace, to: IpAddr) -> Process {
     Netcat::Socat.connect(from, to, PORT).input(Input::Open).spawn()
 }
@@ -234,7 +235,7 @@ fn each_client_has_a_process_of_its_own() {
     }
 }
 
-/// Sends until nothing more is taken, reads nothing, and breaks off.
+/// Sends until the socket takes no more, reads nothing, and resets.
 const BREAKS_OFF: &str = r#"
 import socket, struct, sys
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
@@ -306,7 +307,7 @@ fn processes_do_not_outlive_netkat() {
     assert_eq!(ended.signal(), Some(15), "{ended}");
     let left = pair.peer.command("ip").args(["netns", "pids", pair.host.name()]).succeed().text();
     assert_eq!(left, "");
-    // A reset, not an end: what the process had to say was not all said.
+    // A reset, since the process had more to say.
     let output = client.wait(DEADLINE);
     assert!(output.to_string().contains("reset by peer"), "{output}");
 }

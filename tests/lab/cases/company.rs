@@ -1,4 +1,4 @@
-//! Only this flow is touched: what else lives on the host, programs, filters, connections and listeners, goes on.
+//! netkat touches only its own flow: programs, filters, connections and listeners of others go on.
 use crate::support::{
     namespace::Namespace,
     netkat::{GUARDS, listening, netkat},
@@ -10,7 +10,7 @@ use crate::support::{
     topology::{Family, Pair},
 };
 
-/// A server that echoes to any number of clients.
+/// Starts a server that echoes to any number of clients.
 fn echo_server(at: &Namespace, address: std::net::IpAddr, port: u16) -> Process {
     let mut server = at
         .command("socat")
@@ -24,7 +24,7 @@ fn echo_server(at: &Namespace, address: std::net::IpAddr, port: u16) -> Process 
     server
 }
 
-/// The filters and qdiscs of eth0 as tc prints them.
+/// Returns the filters and qdiscs of eth0 as tc prints them.
 fn traffic_control(host: &Namespace) -> String {
     ["tc qdisc show dev eth0", "tc filter show dev eth0 ingress", "tc filter show dev eth0 egress"]
         .iter()
@@ -76,7 +76,7 @@ fn a_foreign_program_that_accepts_everything_does_not_get_in_between() {
     witness.saw_nothing();
 }
 
-/// The kernel takes 63 programs at tcx of an interface: as many netkats may be there already.
+/// The kernel takes 63 programs at tcx of an interface, and as many netkats may be there already.
 #[test]
 fn where_tcx_is_full_clsact_serves() {
     lab!("nc.openbsd", "tcpdump");
@@ -197,7 +197,7 @@ fn a_second_netkat_does_not_take_the_firsts_port() {
     first.wait(DEADLINE).check(&out);
 }
 
-/// A connection that netkat makes: this many bytes to a server that sends them back.
+/// Connects netkat and exchanges this many bytes with an echo server.
 fn exchange_with_echo(pair: &Pair, family: Family, arguments: &str) -> String {
     let at = pair.peer_address(family);
     let _server = echo_server(&pair.peer, at, 5000);
@@ -235,7 +235,7 @@ fn programs_that_come_in_front_or_behind_do_no_harm_whatever_they_return() {
                 let _behind = programs::attach_tcx(program, &pair.host, "eth0", Direction::Ingress);
                 exchange_with_echo(&pair, family, "");
             }
-            // One that comes later may put itself in front.
+            // A later program may attach itself in front.
             let _server = echo_server(&pair.peer, at, 5000);
             let mut client = netkat(&pair.host, &format!("-v {at} 5000")).input(Input::Open).spawn();
             client.write(b"before ");
@@ -286,7 +286,7 @@ fn xdp_programs_pass_or_stop_our_packets_as_they_do_the_kernels() {
         exchange_with_echo(&pair, Family::V4, "");
     }
     let _server = echo_server(&pair.peer, at, 5000);
-    // Known beforehand, so that it is not neighbour discovery that fails.
+    // The neighbours know each other, so neighbour discovery cannot be what fails.
     pair.host.ip(&format!("neigh replace {at} lladdr 02:00:77:00:00:02 dev eth0"));
     let _drop = programs::attach_xdp(&pair.host, "eth0", programs::XDP_DROP);
     let stopped = netkat(&pair.host, &format!("-w 1s {at} 5000")).run();
@@ -294,13 +294,13 @@ fn xdp_programs_pass_or_stop_our_packets_as_they_do_the_kernels() {
     assert!(stopped.stderr.contains("timed out"), "{stopped}");
 }
 
-/// Load balancers' addresses, as IPVS has them on an interface of every node that leads nowhere: netkat serves them and connects
-/// from them.
+/// Load balancers' addresses stand on an interface of every node that leads nowhere, as with IPVS:
+/// netkat serves them and connects from them.
 #[test]
 fn addresses_that_ipvs_binds_are_like_any_other() {
     lab!("nc.openbsd", "socat");
     let pair = Pair::new();
-    // As good as a dummy, which not every kernel has.
+    // A veth stands for a dummy, which some kernels lack.
     pair.host.ip("link add kube-ipvs0 type veth peer name kube-ipvs1");
     pair.host.ip("link set kube-ipvs0 up");
     pair.host.ip("link set kube-ipvs1 up");

@@ -1,4 +1,4 @@
-//! `--compare` on rules and policies that are rarer than those of firewalls.
+//! `--compare` on rules and policies rarer than those of firewalls.
 use crate::support::{comparison::Scene, process::Output, requirements::lab, topology::Family};
 
 /// Compares with and without drop events, and checks the rule and its proof.
@@ -58,7 +58,7 @@ fn ingress_of_family_inet() {
     );
 }
 
-/// From a chain that was gone to, the packet does not come back to the rules behind.
+/// A packet that `goto` sends to another chain skips the rules behind.
 #[test]
 fn a_policy_after_goto() {
     lab!("nft", "socat");
@@ -138,7 +138,8 @@ fn a_policy_rule_for_a_range_of_users() {
     }
 }
 
-/// A policy for what comes in is proven by the drop event alone; one for what leaves fails connect(2).
+/// The drop event alone proves a policy for incoming packets; one for outgoing packets fails
+/// connect(2).
 #[test]
 fn an_ipsec_policy() {
     lab!("socat");

@@ -117,7 +117,7 @@ fn a_rule_of_the_node() {
     );
 }
 
-/// The answer carries the node's address until it is translated back: conntrack on the node tells it.
+/// The answer carries the node's address until conntrack on the node translates it back.
 #[test]
 fn an_answer_to_a_masqueraded_pod() {
     lab!("iptables-nft", "socat");

@@ -1,4 +1,5 @@
-//! `--compare` lists the programs that a packet met where it was lost: positions tell where, the kernel's lists what.
+//! `--compare` lists the programs at the place where a packet was lost: positions tell the place,
+//! the kernel's lists the programs.
 use crate::support::{
     comparison::Scene,
     process::Output,
@@ -8,7 +9,7 @@ use crate::support::{
 };
 use std::{fs, path::PathBuf};
 
-/// A scene whose neighbours know each other: the programs drop their questions, too.
+/// Returns a scene whose neighbours know each other: the programs drop neighbour discovery, too.
 fn acquainted(family: Family) -> Scene {
     let scene = Scene::new(family);
     let peer = scene.pair.peer_address(family);
@@ -53,7 +54,7 @@ fn programs_at_egress() {
         };
         let place = "  by      tcx egress program lab_drop (id ";
         check(&scene.compare("-w 900ms"), 11, &[&[place], &by_event[..]].concat());
-        // Which of two it was, neither positions nor the event tell.
+        // Neither positions nor the event tell which of two programs dropped it.
         let pass = programs::classifier("lab_pass", programs::TC_ACT_UNSPEC);
         let _first = programs::attach_tcx_first(&pass, &scene.pair.host, "eth0", Direction::Egress);
         let either =
@@ -87,7 +88,7 @@ fn programs_at_ingress() {
     }
 }
 
-/// A program of Cilium is known by its name, and so is the command that tells its reason.
+/// The name tells a program of Cilium, and the command that shows its reason.
 #[test]
 fn a_program_of_cilium() {
     lab!("socat");
@@ -99,7 +100,7 @@ fn a_program_of_cilium() {
     check(&scene.compare("-w 900ms --without drop-events"), 11, &lines);
 }
 
-/// XDP comes before the tap: without drop events it cannot be excluded, nor proven.
+/// XDP comes before the tap: without drop events it can neither be excluded nor proven.
 #[test]
 fn an_xdp_program_is_proven_by_a_drop_event_alone() {
     lab!("socat");
@@ -114,7 +115,7 @@ fn an_xdp_program_is_proven_by_a_drop_event_alone() {
     }
 }
 
-/// A control group of version 2, until it is dropped.
+/// A control group of version 2, removed on drop.
 struct Group(PathBuf);
 
 impl Group {

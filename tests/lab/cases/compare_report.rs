@@ -1,5 +1,5 @@
-//! What `--compare` promises apart from its answers: JSON by its schema, statuses, privileges, harmless foreign text,
-//! and nothing left.
+//! Promises of `--compare` beside its answers: JSON by its schema, statuses, privileges, harmless
+//! foreign text, and nothing left.
 use crate::support::{
     comparison::{PORT, Scene},
     netkat::{PROGRAM, netkat},
@@ -66,7 +66,7 @@ fn without_exit_verdict_a_difference_is_one() {
     assert_eq!(status(), Some(1));
 }
 
-/// A rule that stops every second packet: no trial alone tells that.
+/// Two trials reveal a rule that stops every second packet; one does not.
 #[test]
 fn trials_are_counted() {
     lab!("nft", "socat");
@@ -107,7 +107,7 @@ fn without_owners_it_says_the_same_and_leaves_nothing() {
     }
 }
 
-/// However it ends, no table stays. A killed one's goes with its socket.
+/// No table stays, however a run ends. A killed run's table goes with its socket.
 #[test]
 fn nothing_is_left_however_it_ends() {
     lab!("iptables-nft", "nft", "socat");
@@ -127,7 +127,7 @@ fn nothing_is_left_however_it_ends() {
     }
 }
 
-/// A table without an owner whose netkat was killed marks nothing soon, and the next run removes it.
+/// A table without an owner marks nothing soon after a kill, and the next run removes it.
 #[test]
 fn a_killed_run_without_owners_is_repaired_by_the_next() {
     lab!("iptables-nft", "nft", "socat");
@@ -178,7 +178,7 @@ fn a_missing_capability_is_named() {
         assert_eq!(refused.code(), Some(1), "{refused}");
         assert!(refused.stderr.contains(&format!("needs {missing} to ")), "{refused}");
     }
-    // Without CAP_PERFMON there are no drop events, which only -v and the object tell.
+    // Without CAP_PERFMON there are no drop events; -v and the object say so.
     scene.run("iptables-nft -A OUTPUT -p tcp --dport 7000 -j DROP");
     let line = format!(
         "setpriv --bounding-set -all,+net_raw,+net_admin,+bpf {PROGRAM} --compare -v --json {peer} {PORT}"

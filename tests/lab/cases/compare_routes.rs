@@ -77,7 +77,7 @@ fn no_route_at_all() {
     }
 }
 
-/// The packet is made, gets a mark, and is routed again.
+/// A mark in OUTPUT makes the kernel route the packet again.
 #[test]
 fn a_mark_without_a_route() {
     lab!("nft", "socat");
@@ -117,7 +117,8 @@ fn a_queue_without_a_program() {
     );
 }
 
-/// The answer comes in by an interface that the way back does not leave by. IPv6 has no such filter.
+/// rp_filter drops the answer, which arrives by another interface than the route back. IPv6 has no
+/// such filter.
 #[test]
 fn a_strict_reverse_path_filter() {
     lab!("socat");
@@ -138,7 +139,7 @@ fn a_strict_reverse_path_filter() {
     host.ip("link set eth1 address 02:00:78:00:00:01");
     peer.ip("neigh replace 10.78.0.1 lladdr 02:00:78:00:00:01 dev eth1");
     host.sysctl("net.ipv4.conf.eth1.rp_filter", "1");
-    // The answer comes again, or not.
+    // The answer may be repeated.
     for (flags, before, behind) in [
         ("", "drop event IP_RPFILTER; ", "\n"),
         ("--without drop-events", "", "; positions (own chains, tap) (inferred)\n"),
@@ -216,7 +217,7 @@ fn a_silent_neighbour() {
     }
 }
 
-/// Another next hop and another source are for netkat's path alone.
+/// Another next hop and another source hold for netkat's path alone.
 #[test]
 fn a_chosen_way_is_netkats_alone() {
     lab!("iptables-nft", "socat");
@@ -235,7 +236,7 @@ fn a_chosen_way_is_netkats_alone() {
     }
 }
 
-/// The neighbour answers, and this host's own rule drops the answer: that is not the neighbour's silence.
+/// A neighbour whose answer this host drops does not count as silent.
 #[test]
 fn a_neighbours_answer_that_a_rule_drops() {
     lab!("nft", "socat");
@@ -261,7 +262,7 @@ fn a_neighbours_answer_that_a_rule_drops() {
     }
 }
 
-/// The rule that decides looks at the socket's owner: another user's connection passes.
+/// The rule looks at the socket's owner: another user's connection passes.
 #[test]
 fn a_rule_for_one_user() {
     lab!("iptables-nft", "socat");
@@ -284,7 +285,7 @@ fn a_rule_for_one_user() {
     }
 }
 
-/// The way to an own address leads over lo, through both hooks.
+/// Packets to an own address pass lo, and both hooks.
 #[test]
 fn an_own_address() {
     lab!("iptables-nft", "socat");

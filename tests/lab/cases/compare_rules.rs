@@ -1,10 +1,10 @@
 //! `--compare` names the rule that stops the kernel's connection, in every place where firewalls put theirs.
 use crate::support::{comparison::in_both, requirements::lab};
 
-/// The lines of a SYN that a rule ended.
+/// Report lines for a dropped SYN.
 const SYN: &str =
     "kernel no answer in T 1 of 1 SYN stopped before it left\n{raw}\nproof nft trace{drop NETFILTER_DROP}";
-/// The lines of an answer that a rule ended.
+/// Report lines for a dropped answer.
 const ANSWER: &str =
     "kernel no answer in T SYN left eth0, SYN-ACK came back\n{raw}\nproof nft trace{drop NETFILTER_DROP}";
 
@@ -85,7 +85,7 @@ fn iptables_raw_prerouting() {
 #[test]
 fn iptables_reject() {
     lab!("iptables-nft", "socat");
-    // ip6tables calls the same code by another name.
+    // ip6tables has another name for this code.
     for (with, outcome, code) in [
         ("", "rejected (ICMP port unreachable)", "port-unreachable"),
         ("--reject-with tcp-reset", "refused", ""),

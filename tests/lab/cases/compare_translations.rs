@@ -1,4 +1,4 @@
-//! `--compare` names what gives the kernel's connection another destination, and whose it is.
+//! `--compare` names the rule that redirects the kernel's connection, and its owner.
 use crate::support::{
     comparison::{in_both, serve},
     netkat::netkat,
@@ -80,7 +80,7 @@ fn a_drop_behind_a_translation_comes_first() {
     );
 }
 
-/// Answers carry the translated port until they are translated back: conntrack tells it.
+/// Answers carry the translated port until conntrack translates them back.
 #[test]
 fn an_answer_to_a_translated_source() {
     lab!("iptables-nft", "socat");
@@ -102,7 +102,7 @@ fn an_answer_to_a_translated_source() {
     );
 }
 
-/// The rules of a real kube-proxy 1.33 in nftables mode.
+/// A ruleset of kube-proxy 1.33 in nftables mode.
 #[test]
 fn a_service_of_nftables() {
     lab!("nft", "socat");

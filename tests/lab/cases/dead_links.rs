@@ -1,4 +1,4 @@
-//! Links that carry nothing, and interfaces by their other names: what netkat says about them.
+//! Reports about links that carry nothing, and interfaces by their other names.
 use crate::support::{
     namespace::Namespace,
     netkat::netkat,
@@ -55,7 +55,7 @@ fn a_link_without_carrier_is_named() {
     let mut sniffer = netkat(&pair.host, "--sniff -i eth0").spawn();
     sniffer.wait_for_stderr("eth0 has no carrier");
     sniffer.terminate();
-    // A neighbour that was entered by hand needs no answer, and so is not missed.
+    // A permanent neighbour entry needs no answer.
     pair.host.ip("neigh replace 10.77.0.2 lladdr 02:00:00:00:00:02 dev eth0 nud permanent");
     let output = netkat(&pair.host, "-w 500ms 10.77.0.2 80").run();
     assert!(output.stderr.contains("eth0 has no carrier"), "{output}");

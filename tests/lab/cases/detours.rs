@@ -1,5 +1,5 @@
-//! Past the routing table (--via): to addresses that this host has, too, through balancers that send the packet
-//! back to where it came from; and what is said when no way led there.
+//! Past the routing table (--via): to addresses that this host has, too, through balancers that
+//! send the packet back to its origin; and the reports where no path led there.
 use crate::support::{
     files::SystemFile,
     netkat::netkat,
@@ -23,7 +23,8 @@ fn bind(pair: &Pair, family: Family) {
     }
 }
 
-/// As MetalLB, kube-vip and IPVS do: the nodes have the balancer's address, this one as well as the next.
+/// With MetalLB, kube-vip and IPVS, the nodes have the balancer's address, this one as well as the
+/// next.
 #[test]
 fn an_address_that_is_bound_here_is_reached_at_the_neighbour() {
     lab!("socat", "nc.openbsd");
@@ -33,7 +34,7 @@ fn an_address_that_is_bound_here_is_reached_at_the_neighbour() {
         bind(&pair, family);
         let (to, via) = (balanced(family), pair.peer_address(family));
         let mac = netkat::net::MacAddr(crate::support::frames::PEER_MAC);
-        // By the routing table it is this host, which has no listener.
+        // The routing table leads to this host, which has no listener.
         let here = netkat(&pair.host, &format!("{to} 5000")).run();
         assert!(here.stderr.contains("refused"), "{here}");
         assert!(!kernel_connects(&pair.host, to, 5000));
@@ -59,8 +60,8 @@ fn an_address_that_is_bound_here_is_reached_at_the_neighbour() {
     }
 }
 
-/// The balancer picks the client's own node (or pod) as the backend: the packet comes back by the interface that
-/// it left by, from the balancer's address and to a port of the kernel's.
+/// The balancer picks the client's own node (or pod) as the backend: the packet comes back by the
+/// interface that it left by, from the balancer's address and to a port of the kernel's.
 #[test]
 fn a_balancer_that_picks_the_client_itself() {
     lab!("socat", "iptables-nft", "ip6tables-nft");
@@ -87,9 +88,9 @@ fn a_balancer_that_picks_the_client_itself() {
     }
 }
 
-/// A balancer that picks the client's own node, and keeps the client's address. From the node's own address the packet is
-/// a martian to the kernel, as with the kernel's own client; from another it is an outsider's, once the route back leads
-/// past the balancer.
+/// A balancer picks the client's own node and keeps the client's address. From the node's own
+/// address the packet is a martian to the kernel, as with the kernel's own client; from another
+/// address it is an outsider's, once the route back leads past the balancer.
 #[test]
 fn a_balancer_that_picks_the_client_itself_and_keeps_its_address() {
     lab!("socat", "iptables-nft");
@@ -113,8 +114,9 @@ fn a_balancer_that_picks_the_client_itself_and_keeps_its_address() {
     server.wait(DEADLINE).check(&out);
 }
 
-/// The hints at silence: a private address to which only the default route leads may be a Service's, and the gateways
-/// of other routes are worth a --via; through --via, packets may have come back here.
+/// Hints at silence: a private address to which only the default route leads may be a Service's,
+/// the gateways of other routes are worth a --via, and through --via packets may have come back
+/// here.
 #[test]
 fn a_silent_address_of_a_service_has_a_hint() {
     lab!();
@@ -139,7 +141,7 @@ fn a_silent_address_of_a_service_has_a_hint() {
             (at(family, "192.0.2.1", "2001:db8::1"), String::new(), None),
         ];
         for (to, way, expected) in cases {
-            // The message, and the JSON object in its place.
+            // The message, and the JSON object instead.
             for json in ["", "--json "] {
                 let run = netkat(&pair.host, &format!("-w 0.2 {json}{way} {to} 80")).run();
                 assert!(run.code() == Some(1) && run.stderr.contains("timed out"), "{run}");
@@ -153,8 +155,8 @@ fn a_silent_address_of_a_service_has_a_hint() {
     }
 }
 
-/// A pod's veth is no way past the node's rules: -v, the hint and the JSON object say so; on the node's network, whose
-/// /etc/hosts has another head, nothing does.
+/// A pod's veth does not lead past the node's rules: -v, the hint and the JSON object say so. On
+/// the node's network, whose /etc/hosts has another head, none does.
 #[test]
 fn a_pod_is_told_that_the_nodes_rules_see_its_packets() {
     lab!("unshare");

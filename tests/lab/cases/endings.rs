@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A netkat in each role on `at`, up and talking where it connects.
+/// Starts a netkat in each role on `at`, connected where it connects.
 fn running(pair: &Pair, role: &str, arguments: &str) -> (Process, Option<Process>) {
     if role == "listen" {
         let at = pair.host_address(Family::V4);
@@ -63,7 +63,7 @@ fn a_normal_exit_leaves_nothing() {
     }
 }
 
-/// SplitMix64: the moments at which to kill.
+/// Returns moments at which to kill (SplitMix64).
 fn random(seed: u64) -> u64 {
     let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -98,7 +98,8 @@ fn fifty_kills_leave_nothing_that_the_kernel_undoes() {
     sink.wait_listening(5000);
     for n in 0..50 {
         kill_at_random(&pair, ["tcx", "nft"][n as usize % 2], n);
-        // The kernel frees a dead process's last references a little after its parent has heard of the end.
+        // The kernel frees a dead process's last references a little after its parent has learned
+        // of the end.
         settles(|| traces(&pair.host) == before, || format!("kill {n} left\n{}", traces(&pair.host)));
     }
 }
@@ -138,7 +139,7 @@ fn kills_leave_only_inert_filters_at_clsact_and_the_next_start_removes_them() {
     for n in 50..62 {
         kill_at_random(&pair, "clsact", n);
     }
-    // One that surely left its filter behind.
+    // A kill that surely leaves the filter.
     let listener = listening(&pair.host, &format!("--guard clsact {here} 6000"), |c| c);
     listener.signal(Signal::SIGKILL);
     listener.wait(Duration::from_secs(5));
@@ -150,15 +151,15 @@ fn kills_leave_only_inert_filters_at_clsact_and_the_next_start_removes_them() {
         assert!(Instant::now() < deadline, "a dead netkat's filter still blackholes its port");
     }
     drop(_server);
-    // The next start cleans up, on eth0 and on lo.
+    // The next start removes leftovers, on eth0 and on lo.
     for at in [here.to_string(), "127.0.0.1".to_owned()] {
         let next = listening(&pair.host, &format!("--guard clsact {at} 6001"), |c| c);
         next.terminate();
     }
     drop(sink);
     settles(|| !host_filters(&pair.host).contains("netkat"), || host_filters(&pair.host));
-    // A kill between making the qdisc and adding the filter leaves an empty qdisc, which might be anybody's. And the
-    // kernel's own server may have left its connection in TIME-WAIT.
+    // A kill between making the qdisc and adding the filter leaves an empty qdisc, whose owner is
+    // unknown. The kernel's own server may have left its connection in TIME-WAIT.
     let foreign = |line: &&str| !line.contains("qdisc clsact") && !line.contains("TIME-WAIT");
     let listing = |text: &str| text.lines().filter(foreign).collect::<Vec<_>>().join("\n");
     settles(
@@ -196,7 +197,7 @@ fn an_interface_that_goes_mid_transfer_is_an_error() {
     }
 }
 
-/// Processor time of a process so far, in clock ticks of 10 ms (man 5 proc).
+/// Returns the CPU time of a process so far, in clock ticks of 10 ms (man 5 proc).
 fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a living process");
     let fields = stat.rsplit(')').next().unwrap_or_default();
@@ -224,7 +225,7 @@ fn the_peers_end_closes_standard_output_while_input_goes_on() {
     let pair = Pair::new();
     let at = pair.peer_address(Family::V4);
     let server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c.text("hello\n"));
-    // cat ends when netkat's output does, and only then does netkat's input.
+    // cat ends when netkat's output does, and netkat's input ends only then.
     let pipeline =
         "f=$(mktemp -u); mkfifo $f; \"$0\" \"$@\" <$f | (cat; echo over) | tee $f >/dev/null; rm -f $f";
     let output = pair

@@ -6,7 +6,7 @@ use crate::support::{
 };
 use std::fs;
 
-/// KiB.
+/// Maximum memory, in KiB.
 const LIMIT: u64 = 12 << 10;
 
 #[test]
@@ -17,7 +17,7 @@ fn an_idle_listener_stays_within_twelve_mebibytes() {
         let at = pair.host_address(Family::V4);
         let listener = listening(&pair.host, &format!("{at} 5000 {arguments}"), |c| c);
         let status = fs::read_to_string(format!("/proc/{}/status", listener.id())).expect("its status");
-        // The most it ever had: what it takes to start counts, too.
+        // VmHWM, the maximum so far, which includes the start.
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
         let peak: u64 = peak.and_then(|kib| kib.parse().ok()).expect("a number");
         assert!(peak <= LIMIT, "-l {arguments}: {peak} KiB");

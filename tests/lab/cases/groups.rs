@@ -17,7 +17,8 @@ fn python(namespace: &Namespace, script: &str) -> Command {
     namespace.command("python3").args(["-u", "-c", &script])
 }
 
-/// Sends "question" from the peer's eth0 to a group or broadcast address; prints who answers what.
+/// Sends "question" from the peer's eth0 to a group or broadcast address, and prints each answer
+/// with its sender.
 fn ask(pair: &Pair, to: &str) -> Command {
     let family = if to.contains(':') { "AF_INET6" } else { "AF_INET" };
     let script = format!(
@@ -50,7 +51,7 @@ fn member(namespace: &Namespace, group: &str) -> Process {
     member
 }
 
-/// The groups that the host is a member of at eth0, without those of every host.
+/// Returns the groups that the host is a member of at eth0, without those of every host.
 fn memberships(pair: &Pair) -> String {
     let v4 = pair.host.words("cat /proc/net/igmp").succeed().text();
     let v6 = pair.host.words("cat /proc/net/igmp6").succeed().text();
@@ -141,7 +142,7 @@ fn datagrams_to_a_group_leave_as_the_kernels() {
         assert!(seen.contains(&format!("\"destination_mac\":\"{mac}\"")), "{flags} {to}: {seen}");
         assert!(seen.contains(&format!("\"ttl\":{ttl},")), "{flags} {to}: {seen}");
     }
-    // Nothing of the groups is left among the neighbours.
+    // No group is left among the neighbours.
     let neighbours = pair.host.words("ip neighbour show nud all").succeed().text();
     assert!(!neighbours.contains("239.1.2.3"), "{neighbours}");
 }
@@ -254,7 +255,7 @@ fn other_members_on_this_host_hear_the_group_as_before() {
         other.wait_for_stdout("question");
         drop(other);
     }
-    // A listener that keeps the port for itself is named.
+    // The report names a listener that keeps the port for itself.
     let script = format!(
         "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', {PORT}))\nprint('up')\n__import__('time').sleep(60)"
     );

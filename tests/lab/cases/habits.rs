@@ -1,4 +1,5 @@
-//! The flags that people bring from nc and ncat: each one's effect, seen from the peer or by the script that asks.
+//! Flags that users know from nc and ncat: the effect of each, seen from the peer or by the script
+//! that asks.
 use crate::support::{
     namespace::Namespace,
     netkat::{listening, netkat},
@@ -60,7 +61,7 @@ fn a_thousand_silent_ports_take_a_few_waits() {
     assert!(output.elapsed < Duration::from_secs(4), "{output}");
 }
 
-/// Nothing is left half-open: the peer that does not close is reset, and its socket is gone.
+/// No connection is left half-open: a peer that does not close is reset, and its socket is gone.
 #[test]
 fn a_scan_leaves_no_connection_behind() {
     lab!("ncat", "ss");
@@ -139,7 +140,7 @@ fn ttl_tos_and_mss_are_in_the_packets() {
     }
 }
 
-/// A silence ends both a client and a listener, as a failure; bytes would have kept them.
+/// Silence ends both a client and a listener, as a failure; bytes keep them.
 #[test]
 fn silence_ends_an_idle_connection() {
     lab!("ncat");
@@ -283,7 +284,7 @@ fn line_ends_are_translated_and_what_goes_by_is_recorded() {
     assert!(output.stderr.contains("cannot write to /nowhere/copy: No such file"), "{output}");
 }
 
-/// Lines are spaced, over UDP each is a datagram of its own; what has no line end is not held back.
+/// --delay spaces lines; over UDP each is a datagram. Text without a line end is not held back.
 #[test]
 fn lines_are_sent_one_by_one() {
     lab!("python3", "ncat");
@@ -319,7 +320,7 @@ fn lines_are_sent_one_by_one() {
     assert!(server.is_running());
 }
 
-/// On a terminal; elsewhere nothing is shown.
+/// --progress shows itself on a terminal only.
 #[test]
 fn progress_is_shown_on_a_terminal() {
     lab!("ncat", "script");
@@ -388,7 +389,7 @@ fn the_outcome_of_datagrams_is_an_object_too() {
     );
 }
 
-/// An object for each client as it leaves, then one for the run.
+/// --json writes an object for each client at its end, then one for the run.
 #[test]
 fn each_client_of_many_has_an_object() {
     lab!("ncat");
@@ -442,7 +443,7 @@ fn what_is_not_text_goes_through_whatever_is_done_to_it() {
     }
 }
 
-/// Where all that we send is lost, the peer counts as gone after the time that --user-timeout says.
+/// The peer counts as gone after --user-timeout where all our packets are lost.
 #[test]
 fn a_peer_that_stops_answering_is_given_up() {
     lab!("nft", "ncat");

@@ -1,4 +1,4 @@
-//! Ports that others have bound stay theirs, whether they listen or not, for listeners, clients and scans.
+//! Ports bound by others stay theirs, whether they listen or not, for listeners, clients and scans.
 use crate::support::{
     netkat::{listening, netkat},
     process::{DEADLINE, Input},
@@ -15,7 +15,7 @@ use std::{
 
 const PORT: u16 = 5000;
 
-/// A socket that is bound with SO_REUSEADDR, and no more.
+/// A socket that is bound with SO_REUSEADDR and does nothing else.
 fn bound(pair: &Pair, kind: Type, at: SocketAddr) -> Socket {
     pair.host.inside(|| {
         let socket = Socket::new(Domain::for_address(at), kind, None).expect("a socket");
@@ -25,7 +25,7 @@ fn bound(pair: &Pair, kind: Type, at: SocketAddr) -> Socket {
     })
 }
 
-/// Leaves a TIME-WAIT of a server of the kernel's.
+/// Leaves a TIME-WAIT of a kernel's server.
 fn leave_time_wait(pair: &Pair, at: SocketAddr) {
     pair.host.inside(|| {
         let listener = TcpListener::bind(at).expect("listening");
@@ -72,7 +72,8 @@ fn refused(pair: &Pair, line: &str, at: SocketAddr) {
     assert!(told, "{output}");
 }
 
-/// netkat holds its own port for no longer than it runs, and what the kernel's connections have left is no obstacle.
+/// netkat holds its own port only while it runs, and the remains of the kernel's connections are no
+/// obstacle.
 #[test]
 fn netkat_listens_again_at_once() {
     lab!();

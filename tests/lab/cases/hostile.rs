@@ -1,4 +1,4 @@
-//! Attacks on a real listener: what they cost others.
+//! Attacks on a real listener, and their cost to others.
 use crate::support::{
     frames::syn,
     netkat::listening,
@@ -15,10 +15,12 @@ use std::{
 };
 
 const PORT: u16 = 5000;
-/// Maximum growth of memory by a flood, in KiB: 4096 half-open records, and what is in the socket's buffer.
+/// Maximum growth of memory by a flood, in KiB: 4096 half-open records, and the content of the
+/// socket's buffer.
 const GROWTH: u64 = 8 << 10;
 
-/// How hard, and how long. The full measure: `NETKAT_FLOOD=100000:10 cargo test --test lab a_flood`.
+/// Rate and length of the flood. The full measure: `NETKAT_FLOOD=100000:10 cargo test --test lab
+/// a_flood`.
 fn flood() -> (u64, Duration) {
     let text = std::env::var("NETKAT_FLOOD").unwrap_or("20000:2".to_owned());
     let (rate, seconds) = text.split_once(':').expect("RATE:SECONDS");
@@ -31,7 +33,7 @@ fn resident(process: &Process) -> u64 {
     line.split_whitespace().nth(1).and_then(|size| size.parse().ok()).expect("a number")
 }
 
-/// Serves one client of the kernel's. Returns how long question and answer took.
+/// Serves one client of the kernel's. Returns the time of question and answer.
 fn served(pair: &Pair, family: Family) -> Duration {
     let start = Instant::now();
     let at = pair.host_address(family);
@@ -51,7 +53,7 @@ fn a_flood_of_forged_syns_keeps_no_client_out_and_leaves_memory_flat() {
 fn flooded(family: Family) {
     let (rate, time) = flood();
     let pair = Pair::new();
-    // A return route leads to the forged sources, and none of them answers.
+    // A return route leads to the forged sources, none of which answers.
     pair.host.ip(&format!("route add default via {}", pair.peer_address(family)));
     pair.peer.sysctl("net.ipv4.ip_forward", "0");
     pair.peer.sysctl("net.ipv6.conf.all.forwarding", "0");
@@ -72,7 +74,7 @@ fn flooded(family: Family) {
                 if let Some(early) = due.checked_sub(start.elapsed()).filter(|early| early.as_millis() > 0) {
                     thread::sleep(early);
                 }
-                // A full queue drops it, as a wire would.
+                // A full queue drops the packet, as a wire would.
                 let _ = socket.send(&syn(family, number, PORT));
                 sent.fetch_add(1, Ordering::Relaxed);
             }
@@ -91,12 +93,12 @@ fn flooded(family: Family) {
     );
     assert!(sent > rate / 4 * time.as_secs(), "only {sent} SYNs were sent");
     assert!(grown < GROWTH, "memory grew by {grown} KiB");
-    // A second is asked for; a loaded machine gets more.
+    // The limit is a second; a loaded machine gets more.
     assert!(slowest < Duration::from_secs(5), "a client took {slowest:?}");
     assert!(served(&pair, family) < DEADLINE);
 }
 
-/// RFC 6056 and RFC 6528: from a connection's port and sequence number the next one's cannot be told.
+/// RFC 6056 and RFC 6528: a connection's port and sequence number tell nothing about the next.
 #[test]
 fn ports_and_sequence_numbers_of_runs_are_not_in_a_row() {
     lab!();
@@ -106,7 +108,7 @@ fn ports_and_sequence_numbers_of_runs_are_not_in_a_row() {
     let mut sequences = Vec::new();
     for _ in 0..12 {
         let run = crate::support::netkat::netkat(&pair.host, &format!("-d --json {at} 5000")).run();
-        // A frame of the neighbours may come first.
+        // A frame of neighbour discovery may come first.
         let mut frames =
             run.stderr.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let syn = frames.find(|frame| frame["tcp"].is_object());

@@ -1,5 +1,5 @@
-//! The contract for scripts: where JSON objects go, what frames them, and what a report that is lost means. The harness
-//! checks every object by its schema.
+//! The contract for scripts: the places of JSON objects, their frame, and the meaning of a lost
+//! report. The harness checks every object by its schema.
 use crate::support::{
     files::SystemFile,
     netkat::{PROGRAM, netkat},
@@ -40,7 +40,7 @@ fn an_object_says_what_was_asked_and_when() {
         let time: jiff::Timestamp = done["time"].as_str().and_then(|time| time.parse().ok()).expect("a time");
         assert!(time.duration_until(jiff::Timestamp::now()).as_secs() < 60, "{done}");
         assert!(done["timings"]["name_ms"].is_f64(), "{done}");
-        // An address is not looked up.
+        // An address needs no look-up.
         let refused = object(&netkat(&pair.host, &format!("--json {at} 4999")).run());
         assert_eq!((&refused["verdict"], &refused["timings"]["name_ms"]), (&"refused".into(), &Value::Null));
     }
@@ -57,7 +57,8 @@ fn a_name_without_an_address_has_its_own_verdict() {
     }
 }
 
-/// The silent port is asked first and known last. On a path of 60 ms there and back, so is each answer.
+/// A silent port is asked first and known last. On a path of 60 ms there and back, each answer
+/// comes alone.
 #[test]
 fn a_scan_tells_each_port_as_soon_as_it_is_known() {
     lab!("ncat", "nft");

@@ -1,4 +1,5 @@
-//! netkat over bad paths, as its user sees it: every byte, an end, and word of a peer that is gone.
+//! netkat over bad paths, as its user sees it: every byte, an end, and a report about a vanished
+//! peer.
 use crate::support::{
     namespace::Namespace,
     netkat::netkat,
@@ -13,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A server that sends everything back, to any number of clients.
+/// Starts a server that echoes to any number of clients.
 fn echo(namespace: &Namespace, at: IpAddr) -> Process {
     let listen = match at {
         IpAddr::V4(at) => format!("TCP4-LISTEN:5000,bind={at},reuseaddr,fork,backlog=128"),
@@ -24,7 +25,7 @@ fn echo(namespace: &Namespace, at: IpAddr) -> Process {
     server
 }
 
-/// Runs `count` clients of an echo at once, and checks the bytes that each of them got back.
+/// Runs `count` clients of an echo at once, and checks each one's bytes.
 fn echoes(pair: &Pair, arguments: &str, payload: &Payload, count: usize) {
     let client = || {
         let deadline = Duration::from_secs(90);
@@ -46,7 +47,7 @@ fn an_echo_at_twenty_percent_loss_is_exact() {
         let pair = Pair::over("--both loss=20%,delay=1ms --seed 5");
         let at = pair.peer_address(family);
         let _server = echo(&pair.peer, at);
-        // Three SYNs in the usual five seconds may all be lost.
+        // The path may lose all three SYNs of the usual five seconds.
         echoes(&pair, &format!("-w 60s --congestion {congestion} {at} 5000"), &payload, 4);
     }
 }
@@ -63,7 +64,7 @@ fn a_hundred_echoes_over_a_reordering_path_never_stall() {
     }
 }
 
-/// A peer that no longer answers is told from one that has nothing to say.
+/// netkat tells a peer that no longer answers from a silent one.
 #[test]
 fn a_vanished_peer_is_told() {
     lab!("nc.openbsd", "iptables-nft");
@@ -123,8 +124,9 @@ fn losses_are_reported() {
     }
 }
 
-/// RFC 4821: a path that swallows what is larger than it can carry, and a firewall that swallows the ICMP messages about
-/// it. The interface's MTU is 1500, the path's 1386; the transfer goes on, in segments almost as large as fit.
+/// RFC 4821: a path drops packets that exceed its MTU, and a firewall drops the ICMP messages about
+/// them. The interface's MTU is 1500, the path's 1386; the transfer goes on, in segments almost as
+/// large as fit.
 #[test]
 fn a_black_hole_is_found_and_filled_as_far_as_it_goes() {
     lab!("socat");
@@ -150,12 +152,13 @@ fn a_black_hole_is_found_and_filled_as_far_as_it_goes() {
         let object = client.stderr.lines().last().expect("an object");
         let report: serde_json::Value = serde_json::from_str(object).expect("JSON");
         let sent = report["traffic"]["sent_segments"].as_u64().expect("a number");
-        // MTU 1500 has 1428 bytes in a segment of IPv6 and 1280, the first that gets through, 1208; 1386 has 1314.
+        // MTU 1500 leaves 1428 bytes for a segment of IPv6; 1280, the first that gets through,
+        // leaves 1208; 1386 leaves 1314.
         assert!(sent < payload.length() / 1240, "{family:?}: {sent} segments\n{report}");
     }
 }
 
-/// One of the emulator's counters in its line of one direction: "too_large: 7,".
+/// Returns one of the emulator's counters from its line of one direction: "too_large: 7,".
 fn count(line: &str, name: &str) -> Option<u64> {
     let (_, rest) = line.split_once(&format!("{name}: "))?;
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

@@ -1,4 +1,4 @@
-//! Segments that make no sense, and those of an earlier connection: what follows is what Linux does, at once.
+//! Invalid segments, and those of an earlier connection: netkat does what Linux does, at once.
 use crate::support::{
     netkat::{listening, netkat},
     process::{Command, DEADLINE, Input},
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 const PORT: u16 = 5000;
 
-/// A stack of the test's own at 10.77.0.9 and fd77::9, behind the peer's link address: `send` and `receive`.
+/// A stack of the test's own at 10.77.0.9 and fd77::9, behind the peer's link address: `send` and
+/// `receive`.
 const STACK: &str = "
 import socket, struct, sys, time, select
 family, me, host = sys.argv[1:4]
@@ -56,7 +57,7 @@ MALFORMED = [b'\\2\\4\\3\\xe8\\x50\\0\\1\\1', b'\\2\\4\\3\\xe8\\x50\\1\\1\\1', b
              b'\\2\\4\\3\\xe8\\x08\\6\\0\\0\\0\\0\\1\\1']
 ";
 
-/// A pair whose host knows the stack's link address.
+/// Returns a pair whose host knows the stack's link address.
 fn pair() -> Pair {
     let pair = Pair::new();
     for stack in ["10.77.0.9", "fd77::9"] {

@@ -1,6 +1,6 @@
-//! The promise itself: netkat connects and listens past every kind of rule, on IPv4 and IPv6, with a line and
-//! with 64 MiB each way at once; each rule really is one that stops the kernel's netcat; and the host's kernel
-//! never says a word of its own, nor tracks the connection.
+//! The promise itself: netkat connects and listens past every kind of rule, on IPv4 and IPv6, with
+//! a line and with 64 MiB each way at once. Each rule really stops the kernel's netcat, and the
+//! host's kernel neither answers nor tracks the connection.
 use crate::support::{
     namespace::Namespace,
     netkat::{listening, netkat},
@@ -13,13 +13,13 @@ use crate::support::{
     witness::Witness,
 };
 
-/// One cell: the rule stops the kernel, and netkat exchanges payloads of both sizes.
+/// Runs one cell: the rule stops the kernel, and netkat exchanges payloads of both sizes.
 fn cell(role: Role, family: Family, rule: Rule) {
     let pair = Pair::new();
     rule.apply(&pair.host, family, "tcp");
     kernel_is_stopped(&pair, role, family, rule);
     let witness = Witness::of_resets_and_errors(&pair.peer, 5000);
-    // Each peer has its turn: the short payload and the large one go to different ones.
+    // The peers take turns: the short payload and the large one go to different ones.
     let turn = rule as usize + family as usize;
     let sizes = [(Payload::short(), Payload::short()), (Payload::large(), Payload::new(2, 64 * MIB))];
     for (number, (out, back)) in sizes.iter().enumerate() {
@@ -47,7 +47,7 @@ fn kernel_is_stopped(pair: &Pair, role: Role, family: Family, rule: Rule) {
     );
 }
 
-/// netkat sends `out` and gets `back`.
+/// Sends `out` from netkat and checks that `back` arrives.
 fn exchange(
     pair: &Pair,
     role: Role,
@@ -97,7 +97,7 @@ fn one_way_each(pair: &Pair, family: Family, netcat: Netcat, out: &Payload, back
     server.wait(DEADLINE);
 }
 
-/// Panics if connection tracking of the host knows port 5000.
+/// Panics if the host's connection tracking knows port 5000.
 fn assert_untracked(host: &Namespace) {
     let table = host.run("conntrack -L").text();
     assert!(!table.contains("port=5000"), "{table}");

@@ -1,5 +1,5 @@
-//! Memory that strangers can make netkat use: it stays below the limit of the pods in packaging/kubernetes, and netkat
-//! serves the next client.
+//! Memory that strangers can make netkat use: netkat stays below the limit of the pods in
+//! packaging/kubernetes and serves the next client.
 use crate::support::{
     frames::{HOST_MAC, PEER_MAC},
     namespace::Namespace,
@@ -20,15 +20,16 @@ use std::{
 };
 
 const PORT: u16 = 5000;
-/// The pods' limit, in bytes, and what of it netkat itself may have used at its worst, in KiB.
+/// The pods' limit, in bytes, and netkat's maximum share of it, in KiB.
 const LIMIT: u64 = 128 << 20;
 const PEAK: u64 = 80 << 10;
 
-/// A control group with a memory limit, which goes with this value.
+/// A control group with a memory limit, removed on drop.
 struct ControlGroup(PathBuf);
 
 impl ControlGroup {
-    /// A group below the root of whichever version has the memory controller; none where it can't be made.
+    /// Makes a group below the root of the version that has the memory controller; `None` where
+    /// that is impossible.
     fn new(limit: u64) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -41,7 +42,7 @@ impl ControlGroup {
         })
     }
 
-    /// netkat in the group.
+    /// Prepares netkat in the group.
     fn netkat(&self, namespace: &Namespace, arguments: &str) -> Command {
         let enter = format!("echo $$ >{}/cgroup.procs && exec \"$0\" \"$@\"", self.0.display());
         namespace.command("sh").args(["-c", &enter, PROGRAM]).args(arguments.split_whitespace())
@@ -50,7 +51,7 @@ impl ControlGroup {
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
-        // The last process may still be on its way out.
+        // The last process may still be exiting.
         let deadline = Instant::now() + Duration::from_secs(5);
         while fs::remove_dir(&self.0).is_err() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
@@ -58,7 +59,7 @@ impl Drop for ControlGroup {
     }
 }
 
-/// A netkat that listens in a group of its own, with a limit as the pods'.
+/// Starts a listener in a group of its own, with the pods' limit.
 fn limited(
     group: &ControlGroup,
     host: &Namespace,
@@ -71,15 +72,15 @@ fn limited(
     process
 }
 
-/// A size of /proc/PID/status, in KiB.
+/// Returns a size of /proc/PID/status, in KiB.
 fn size(process: &Process, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("a status");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a size");
     line.split_whitespace().next().and_then(|size| size.parse().ok()).expect("a number")
 }
 
-/// Clients of the kernel's: `count` of them, each sends what the socket takes for `seconds`, or sends and reads nothing.
-/// Prints how many came.
+/// `count` clients of the kernel's: each sends as much as the socket takes for `seconds`, or sends
+/// and reads nothing. Prints how many connected.
 const GREEDY: &str = r#"
 import socket, sys, time
 host, port, count, seconds, sends = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5] == 'send'
@@ -110,8 +111,8 @@ fn greedy(from: &Namespace, to: IpAddr, count: usize, what: &str) -> usize {
     output.text().trim().parse().expect("a number of clients")
 }
 
-/// Connections by hand from an address that no host has: each sends `count` single bytes, `step` apart, and nothing
-/// that would be in order. Prints how many connections stood.
+/// Connections by hand from an address that no host has: each sends `count` single bytes, `step`
+/// apart, none of them in order. Prints how many connections were established.
 const HOLES: &str = r#"
 import random, socket, struct, sys, time
 source, host, port, mac, connections, count, step = sys.argv[1:8]
@@ -182,7 +183,7 @@ fn holes(
     output.text().trim().parse().expect("a number of connections")
 }
 
-/// The limit holds, and the next client is served.
+/// Checks that the limit holds and that the next client is served.
 fn check(server: &mut Process, what: &str) {
     assert!(server.is_running(), "{what}: it was ended: {}", server.stderr());
     let peak = size(server, "VmHWM:");
@@ -199,7 +200,7 @@ macro_rules! group {
     }};
 }
 
-/// One client is served and says nothing; the others wait, and send what they may.
+/// One client is served and silent; the others wait, and send as much as they may.
 #[test]
 fn a_backlog_of_senders_stays_within_a_pods_memory() {
     lab!("python3");
@@ -211,12 +212,13 @@ fn a_backlog_of_senders_stays_within_a_pods_memory() {
         assert!(came >= 257, "{came} clients");
         check(&mut server, "400 clients that send");
         let kept = size(&server, "RssAnon:");
-        // They have gone: those who wait are accepted, read to their end, and what they had is given back.
+        // The waiting clients have gone: each is accepted and read to its end, and its memory is
+        // freed.
         server.wait_until("memory to be given back", |server| size(server, "RssAnon:") < kept.min(12 << 10));
     }
 }
 
-/// The one that is served gets on with it while 256 others wait with all that they may send.
+/// The served client makes progress while 256 others wait with full windows.
 #[test]
 fn a_served_client_is_fast_while_others_wait() {
     lab!("python3", "socat");
@@ -240,12 +242,12 @@ fn a_served_client_is_fast_while_others_wait() {
     });
     assert_eq!(waiting, 256);
     println!("64 MiB in {time:?} while others wait");
-    // 100 ms are enough on an idle machine.
+    // 100 ms suffice on an idle machine.
     assert!(time < Duration::from_secs(10), "{time:?}");
     check(&mut server, "clients that wait");
 }
 
-/// All are served, but standard output takes nothing.
+/// All clients are served, but standard output blocks.
 #[test]
 fn a_blocked_output_stays_within_a_pods_memory() {
     lab!("python3");
@@ -263,7 +265,7 @@ fn a_blocked_output_stays_within_a_pods_memory() {
     }
 }
 
-/// All are sent what none of them reads.
+/// All clients receive data that none of them reads.
 #[test]
 fn clients_that_do_not_read_stay_within_a_pods_memory() {
     lab!("python3");
@@ -278,8 +280,8 @@ fn clients_that_do_not_read_stay_within_a_pods_memory() {
     }
 }
 
-/// Single bytes with holes between them, next to each other and far apart, in connections that wait and in one that is
-/// served.
+/// Single bytes with holes between them, adjacent and far apart, in waiting connections and in a
+/// served one.
 #[test]
 fn holes_stay_within_a_pods_memory() {
     lab!("python3");
@@ -289,7 +291,7 @@ fn holes_stay_within_a_pods_memory() {
         let mut server = limited(&group, &pair.host, "-k", |c| c.input(Input::Open));
         let idle = size(&server, "VmHWM:");
         let at = pair.host_address(family);
-        // The forged source has a return route, to the peer, which ignores what is not for it.
+        // A return route of the forged source leads to the peer, which ignores packets for others.
         pair.host.ip(&format!(
             "neigh replace {} lladdr {} dev eth0 nud permanent",
             forged(family),

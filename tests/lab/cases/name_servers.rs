@@ -1,11 +1,11 @@
-//! Look-ups of names where the name server is silent: they end with -w, and by a signal at once.
+//! Look-ups of names at a silent name server: they end with -w, and by a signal at once.
 use crate::support::{
     files::SystemFile, netkat::netkat, process::DEADLINE, requirements::lab, rules::nft, topology::Pair,
 };
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-/// A pair whose name server, at the peer, drops every question; and the file that names it.
+/// A pair whose name server, at the peer, drops every question, and the file that names the server.
 fn silent_server() -> (Pair, SystemFile) {
     let pair = Pair::new();
     nft(&pair.peer, "table inet lab { chain c { type filter hook input priority 0; udp dport 53 drop; }; }");

@@ -1,4 +1,5 @@
-//! Small habits of nc's and ncat's users: values that mean for ever, results that a signal leaves, a file's progress.
+//! Small habits of nc's and ncat's users: values that mean for ever, results after a signal, a
+//! file's progress.
 use crate::support::{
     netkat::netkat,
     payload::{MIB, Payload},
@@ -38,7 +39,7 @@ fn minus_one_waits_for_ever() {
     }
 }
 
-/// A port that is silent holds back the lines behind it, and a signal lets go of them, in JSON, too.
+/// A silent port holds back the lines behind it, and a signal prints them, in JSON, too.
 #[test]
 fn a_scan_that_is_interrupted_prints_what_it_knows() {
     lab!("nft", "ncat");
@@ -69,7 +70,7 @@ fn a_scan_that_is_interrupted_prints_what_it_knows() {
     }
 }
 
-/// The share of a file is that of what is left of it, and what comes back is counted by itself.
+/// The share of a file is that of its remaining part, and received bytes count separately.
 #[test]
 fn progress_of_a_file_has_a_share_and_a_time_left() {
     lab!("socat", "script", "bash");
@@ -92,7 +93,7 @@ fn progress_of_a_file_has_a_share_and_a_time_left() {
     }
 }
 
-/// A connection without data has sent no segment with data; one is singular.
+/// A connection without data has sent no data segment, and one segment is singular.
 #[test]
 fn the_counts_of_v_are_those_of_the_data() {
     lab!("socat");

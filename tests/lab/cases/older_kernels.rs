@@ -24,7 +24,8 @@ const LACKING: [(&str, &str); 4] = [
     ("tcx,before,vnet-header", "(Clsact)"),
 ];
 
-/// Every byte came, nothing else went wrong, and the guard kept our packets from the kernel.
+/// Checks that every byte came, that nothing else went wrong, and that the guard dropped our
+/// packets for the kernel.
 fn succeeded(netkat: &Output, received: &Payload, says: &str) {
     netkat.check(received);
     assert_eq!(netkat.code(), Some(0), "{netkat}");
@@ -64,7 +65,7 @@ fn what_an_older_kernel_lacks_is_done_without() {
     }
 }
 
-/// UDP goes by the same guard, lo needs a second program.
+/// UDP uses the same guard; lo needs a second program.
 #[test]
 fn datagrams_and_loopback_do_without_it_too() {
     lab!("nc.openbsd", "tc", "ss");
@@ -82,15 +83,15 @@ fn datagrams_and_loopback_do_without_it_too() {
         pair.peer.words(&format!("nc.openbsd -u -q 0 {at} 5000")).text("datagram").run();
         server.wait_for_stdout("datagram");
         server.terminate();
-        // But for what the kernel's own socket leaves.
+        // Except for the remains of the kernel's own socket.
         let after: String =
             traces(&pair.host).split_inclusive('\n').filter(|line| !line.contains("TIME-WAIT")).collect();
         assert_eq!(after, before, "{missing}: nothing is left");
     }
 }
 
-/// Behind a program that lets everything pass to the kernel the guard is of no use: the lease keeps the kernel silent,
-/// and the user hears whose program it is.
+/// Behind a program that lets every packet pass the guard has no effect: the lease keeps the kernel
+/// silent, and the log names the program.
 #[test]
 fn without_a_place_in_front_the_guard_is_behind_others_and_says_so() {
     lab!("nc.openbsd", "socat", "tcpdump");
@@ -150,7 +151,8 @@ fn a_sniffer_does_without_the_virtio_net_header() {
     assert!(seen.text().contains(&format!("{at}")), "{seen}");
 }
 
-/// Before Linux 5.12 a table has no owner: netkat keeps its rules active, and those of a killed one match nothing soon.
+/// Before Linux 5.12 tables have no owner: netkat keeps its rules active, and a killed netkat's
+/// rules soon match nothing.
 #[test]
 fn rules_without_an_owner_match_nothing_after_a_kill() {
     lab!("nc.openbsd", "nft", "tcpdump");

@@ -14,8 +14,8 @@ const TIMED_OUT: Option<i32> = Some(3);
 const REFUSED: Option<i32> = Some(4);
 const REJECTED: Option<i32> = Some(5);
 
-/// Own addresses of a family: on a link, on an interface that is down (as kube-ipvs0, which IPVS binds its
-/// services' addresses to), in a range that `ip route add local` makes own.
+/// Own addresses of a family: on a link, on an interface that is down (such as kube-ipvs0, to which
+/// IPVS binds its services' addresses), in a range that `ip route add local` makes own.
 fn own(family: Family) -> [&'static str; 3] {
     match family {
         Family::V4 => ["10.77.0.1", "10.91.0.1", "10.99.3.4"],
@@ -88,7 +88,7 @@ fn an_own_link_local_address_is_out_of_reach() {
     }
 }
 
-/// The kernel's own side of the connection is subject to its rules, as a neighbour's would be.
+/// The host's rules hold for the kernel's own side of the connection, as for a neighbour's.
 #[test]
 fn rules_on_lo_decide() {
     lab!("iptables-nft", "ip6tables-nft");

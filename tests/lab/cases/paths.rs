@@ -1,5 +1,5 @@
-//! The lab's own instruments, checked with the kernel at both ends: peers that talk, rules that stop, the link
-//! emulator that loses what it is told to lose.
+//! The lab's own instruments, checked with the kernel at both ends: peers that talk, rules that
+//! stop, a link emulator that loses as told.
 use crate::support::{
     payload::{MIB, Payload},
     peers::Netcat,
@@ -45,12 +45,12 @@ fn an_impaired_path_delivers_what_tcp_repairs() {
         for counter in ["lost", "duplicated", "overtaken"] {
             assert!(!counts.contains(&format!("{counter}: 0,")), "{counts}");
         }
-        // Segments are counted, not what holds several of them.
+        // The emulator counts segments, not super-frames.
         assert!(offered(&counts) >= payload.length() / 1448, "{counts}");
     }
 }
 
-/// The first direction's count of what came in.
+/// Returns the count of arrived packets in the first direction.
 fn offered(counts: &str) -> u64 {
     let count = counts.split("offered: ").nth(1).and_then(|c| c.split(',').next()?.parse().ok());
     count.unwrap_or_else(|| panic!("no count in {counts}"))
