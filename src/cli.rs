@@ -516,10 +516,10 @@ pub struct Cli {
     #[arg(help_heading = COMPARISON, long, value_name = "PID", hide_short_help = true, conflicts_with_all = ["netns", "cgroup", "user"], value_parser = clap::value_parser!(u32).range(1..))]
     pub like: Option<u32>,
 
-    /// With --compare: try so many times, each time by both paths
+    /// With --compare: number of attempts, each by both paths
     ///
-    /// By default once, and twice more where a difference has no explanation. Rules with a limit or a random number
-    /// stop some trials and not others; the answer then says how many.
+    /// By default one, and two more where a difference has no explanation. Rules with a limit or a random number
+    /// stop some trials and not others; the answer then says how many were stopped.
     #[arg(help_heading = COMPARISON, long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub trials: Option<u8>,
 

@@ -1,4 +1,4 @@
-//! The founding case: what a load balancer's clients see, outside and inside of the cluster.
+//! The founding case: a load balancer's clients, outside and inside of the cluster.
 //!
 //! `scripts/cluster-lab check` is the table; here it runs for the rules of each kube-proxy, in
 //! a lab of its own. Needs root for the network namespaces.
@@ -8,12 +8,12 @@ mod skipped;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A lab that goes when the test ends, however it ends.
+/// A lab that ends with the test, however that ends.
 struct Lab(String);
 
 impl Lab {
     fn up(layout: &str) -> Lab {
-        // Namespaces are the machine's, so the name must meet neither another test's nor another run's.
+        // Namespaces are the machine's, so the name must be unique among tests and runs.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let lab = Lab(format!("nk{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
         let up = lab.run(&["up", "--layout", layout]);
@@ -79,7 +79,7 @@ fn with_kube_proxy_1_36_in_nftables_mode() {
     story("1.36-nftables");
 }
 
-/// The table would be worth nothing if it could not fail: with the pod's cable cut, it must.
+/// With the pod's cable cut, the table must fail.
 #[test]
 fn a_case_that_goes_otherwise_is_told() {
     if !is_root() {

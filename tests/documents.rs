@@ -1,4 +1,4 @@
-//! What the documents say of the code, as far as a program can check it.
+//! Statements of the documents about the code, as far as a program can check them.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -52,7 +52,7 @@ fn tests(text: &str) -> Vec<&str> {
     names
 }
 
-/// Lists what stands between backquotes and looks like `file::test`.
+/// Lists the words within backquotes that look like `file::test`.
 fn named_tests(document: &str) -> Vec<(&str, &str)> {
     let spans = document.split('`').skip(1).step_by(2);
     let is_word =

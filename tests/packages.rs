@@ -1,7 +1,7 @@
-//! Tests which users can run an installed netkat: the packages' maintainer scripts, in a folder that is their root,
-//! and scripts/install.
+//! Users who can run an installed netkat, by the packages' maintainer scripts, in a folder that is
+//! their root, and by scripts/install.
 //!
-//! Needs root; says so loudly and passes without.
+//! Needs root; without it the tests say so loudly and pass.
 #[path = "support/skipped.rs"]
 mod skipped;
 
@@ -16,7 +16,7 @@ use std::{
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 const THREE: &str = "cap_net_raw,cap_net_admin,cap_bpf";
-/// Users of the scratch root: one who is in no group, and one who is put into netkat's.
+/// Users of the scratch root: one in no group, and one who is put into netkat's.
 const STRANGER: u32 = 54_321;
 const MEMBER: u32 = 54_322;
 
@@ -30,7 +30,7 @@ fn succeed(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A file of this machine, wherever PATH has it.
+/// Returns a file of this machine, wherever PATH has it.
 fn find(program: &str) -> PathBuf {
     let folders = ["/bin", "/sbin", "/usr/bin", "/usr/sbin"].map(Path::new);
     let found = folders.into_iter().map(|folder| folder.join(program)).find(|path| path.exists());
@@ -89,7 +89,7 @@ impl Root {
         fs::write(self.0.join(path), text).expect(path);
     }
 
-    /// Puts a program of this machine and its libraries where they are here.
+    /// Copies a program of this machine and its libraries to their places.
     fn install(&self, program: &Path) {
         let libraries = succeed(Command::new("ldd").arg(program));
         let paths = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
@@ -118,7 +118,7 @@ impl Root {
         output(shell.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"))
     }
 
-    /// Says in /etc/default/netkat who is to be let in; None for no such file.
+    /// Writes the choice of users into /etc/default/netkat; `None` for no such file.
     fn choose(&self, choice: Option<&str>) {
         match choice {
             Some(choice) => self.write("etc/default/netkat", &format!("CAPABILITIES={choice}\n")),
@@ -126,7 +126,7 @@ impl Root {
         }
     }
 
-    /// Runs what comes after the unpacking; what it said.
+    /// Runs the step after the unpacking. Returns its output.
     fn configure(&self, package: Package) -> String {
         let (script, arguments): (_, &[&str]) = match package {
             Package::Deb => ("deb/postinst", &["configure"]),
@@ -232,8 +232,8 @@ fn only_members_of_the_group_can_run_a_capable_program() {
     }
 }
 
-/// From every choice to every other, by an upgrade, which brings a new file, and by reconfiguration, which does not; and
-/// from the packages of old, which gave everybody the capabilities.
+/// From every choice to every other, by an upgrade, which brings a new file, and by
+/// reconfiguration, which does not; and from old packages, which gave every user the capabilities.
 #[test]
 fn the_last_choice_alone_counts() {
     let Some(root) = Root::new() else { return };
@@ -273,7 +273,7 @@ fn the_last_choice_alone_counts() {
     }
 }
 
-/// A program that fails in place of the one that a script needs.
+/// A failing program in place of one that a script needs.
 #[test]
 fn what_cannot_be_done_leaves_no_capabilities() {
     for package in PACKAGES {
@@ -287,7 +287,7 @@ fn what_cannot_be_done_leaves_no_capabilities() {
             let path = root.0.join(find(failing).strip_prefix("/").expect("absolute"));
             fs::write(&path, "#!/bin/sh\nexit 1\n").expect("a script");
             if failing == "getent" {
-                // It fails to see that the group is there, so making it fails as well.
+                // It does not see the existing group, so making the group fails as well.
                 root.write("etc/group", "root:x:0:\nnetkat:x:999:\n");
             }
             let message = root.configure(package);
@@ -345,7 +345,7 @@ fn purging_removes_the_group_unless_somebody_is_in_it() {
     assert_eq!(root.group(), Some(998));
 }
 
-/// scripts/install, with an /etc of its own, so that the group is not made on this machine.
+/// scripts/install, with an /etc of its own, so that no group is made on this machine.
 #[test]
 fn scripts_install_lets_in_the_group_when_asked() {
     let Some(root) = Root::new() else { return };
@@ -367,7 +367,8 @@ fn scripts_install_lets_in_the_group_when_asked() {
     let group = root.group();
     assert_eq!(root.as_user(STRANGER, None), (false, false));
     assert_eq!(root.as_user(MEMBER, group), (true, true));
-    // Without being asked, it takes away what an earlier installation gave, to the group or to everybody.
+    // By default it takes away the rights that an earlier installation gave, to the group or to
+    // every user.
     install(binary);
     assert_eq!((root.rights(), root.group()), (ROOT_ALONE, group));
     succeed(Command::new("setcap").arg(format!("{THREE}+ep")).arg(root.program()));

@@ -1,8 +1,8 @@
 //! Diagnosis: what the kernel did with the packets of one attempt, and who is to blame.
 //!
 //! [`Evidence`] is what the sources saw of the attempt: traces of rules, packets at the devices, conntrack,
-//! routes. [`decide`] turns it into a [`Finding`] and asks nobody: it is a pure function, so each of its
-//! rows is tested by a table.
+//! routes. [`decide`] turns it into a [`Finding`] without any question: it is a pure function,
+//! tested row by row.
 pub(crate) mod belongs;
 mod decide;
 mod drop_event;

@@ -1,8 +1,8 @@
 //! nf_tables' trace of packets: what each rule did with a packet that is marked for tracing, as
 //! nft_trace_notify in net/netfilter/nf_tables_trace.c reports it.
 //!
-//! The kernel reports to every subscriber, whoever marked the packet, and only to the network namespace in
-//! which the chain ran.
+//! The kernel reports to every subscriber, for marks of all processes, and only to the network namespace
+//! in which the chain ran.
 use super::{
     netlink::{Netlink, NetlinkError},
     nfnetlink::{Attributes, Message},

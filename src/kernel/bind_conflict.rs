@@ -173,7 +173,7 @@ fn list(protocol: Protocol, port: u16, states: StateFlags) -> io::Result<Vec<Ine
 /// Returns whether a socket's local address covers the wanted one. A socket at :: may hold IPv4 as well;
 /// the kernel does not list that property.
 fn holds(socket: &SocketId, wanted: SocketAddr) -> bool {
-    // The same link-local address on another link is another address (RFC 4007, section 6).
+    // An equal link-local address on another link is another address (RFC 4007, section 6).
     let elsewhere = |zone| socket.interface_id != 0 && socket.interface_id != zone;
     if needs_zone(wanted.ip()) && zone_of(&wanted).is_some_and(elsewhere) {
         return false;

@@ -139,7 +139,7 @@ impl DeviceSpec {
     }
 }
 
-/// Returns the request for no link-local address of the device's own, and so no traffic that nobody asked for.
+/// Returns the request for no link-local address of the device's own, and so no unsolicited traffic.
 fn quiet(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;

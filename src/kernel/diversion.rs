@@ -9,7 +9,7 @@ use crate::{
 };
 use std::{os::fd::BorrowedFd, time::Duration};
 
-/// What keeps our packets for us and from the kernel.
+/// The means that keep our packets for us and from the kernel.
 pub(crate) enum Diversion {
     /// eBPF programs.
     Programs(Programs),

@@ -5,7 +5,7 @@
 //! net/core/dev.c). Every flow at the port has to be told to the kernel by a request: a set holds them, so a
 //! packet costs one search.
 //!
-//! What the rules cannot do: frames with a VLAN tag are left to the kernel, also those of VLAN 0, which are ours.
+//! Limits of the rules: frames with a VLAN tag are left to the kernel, also those of VLAN 0, which are ours.
 //! IPv4 over lo needs the loopback program.
 use super::{
     FlowFilter, FlowKey, Guard, KernelError,
@@ -44,7 +44,7 @@ const IPV4_TYPE: u32 = 7;
 const IPV6_TYPE: u32 = 8;
 const TYPE_BITS: u32 = 6;
 
-/// What differs between the IP versions.
+/// Differences between the IP versions.
 struct Layout {
     v4: bool,
     ethertype: u16,

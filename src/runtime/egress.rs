@@ -217,7 +217,7 @@ impl EgressRequest {
     pub(crate) fn decide(&self) -> Result<Egress, EgressError> {
         let destination = self.query.destination;
         if let Some((address, _)) = self.assumed {
-            // The same link-local address on another link is another address.
+            // An equal link-local address on another link is another address.
             let link = self.query.interface.filter(|_| zone::needs_zone(address));
             if interface::addresses(link)?.iter().any(|own| own.ip == address) {
                 return Err(EgressError::AssumedIsSelf(self.here(address)));

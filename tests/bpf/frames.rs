@@ -12,7 +12,7 @@ pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
 pub const ICMP6: u8 = 58;
 
-/// A frame to the device that test runs pretend it came by: lo, whose link address is zero.
+/// Returns a frame to the device of test runs: lo, whose link address is zero.
 pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0, 0, 0, 0, 0, 0, 0x02, 0, 0, 0, 0, 2];
     frame.extend(ethertype.to_be_bytes());
@@ -20,7 +20,7 @@ pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A frame around an IP packet of either version.
+/// Returns a frame around an IP packet of either version.
 pub fn around(packet: &[u8]) -> Vec<u8> {
     let ipv6 = packet.first().is_some_and(|b| b >> 4 == 6);
     ethernet(if ipv6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }, packet)
@@ -128,7 +128,7 @@ pub fn ip6(
     packet
 }
 
-/// A TCP or UDP header's ports and 16 bytes more.
+/// Returns a TCP or UDP header's ports and 16 bytes more.
 pub fn transport(source: u16, destination: u16) -> Vec<u8> {
     let mut bytes = source.to_be_bytes().to_vec();
     bytes.extend(destination.to_be_bytes());
@@ -136,7 +136,7 @@ pub fn transport(source: u16, destination: u16) -> Vec<u8> {
     bytes
 }
 
-/// An ICMP or ICMPv6 message: its header is eight bytes in all types used here.
+/// Returns an ICMP or ICMPv6 message: its header is eight bytes in all types used here.
 pub fn icmp(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![kind, 0, 0, 0, 0, 0, 0, 0];
     bytes.extend(body);
@@ -152,7 +152,7 @@ pub fn arp(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     bytes
 }
 
-/// A plain packet of either family.
+/// Returns a plain packet of either family.
 pub fn packet(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {

@@ -1,4 +1,4 @@
-//! Frames whose verdict is plain to see, for a listener and for a connection, IPv4 and IPv6.
+//! Frames with an obvious verdict, for a listener and for a connection, IPv4 and IPv6.
 
 use crate::{
     filters,
@@ -51,7 +51,7 @@ fn connection6() -> FlowFilter {
     FlowFilter { local_addresses: vec![ip(US6)], remote_address: Some(ip(PEER6)), ..connection() }
 }
 
-/// Checks capture and guard: the guard drops exactly what carries the flow's ports.
+/// Checks capture and guard: the guard drops exactly the packets with the flow's ports.
 fn check(filter: &FlowFilter, cases: Vec<(&str, Vec<u8>, Verdict)>) {
     if !is_root() {
         return;
@@ -248,8 +248,8 @@ fn icmpv6_errors_are_seen_and_left_to_the_kernel() {
     );
 }
 
-/// The kernel gets datagrams to groups, too: they are for the other members on the host. Unicast addresses in frames
-/// for several hosts are forged.
+/// The kernel gets datagrams to groups, too: they are for the other members on the host. Unicast
+/// addresses in frames for several hosts are forged.
 #[test]
 fn groups_are_heard_and_left_to_the_kernel() {
     const ALL: [u8; 6] = [0xff; 6];
@@ -324,13 +324,13 @@ fn neighbour_discovery_for_an_address_of_ours() {
     check(&listener(), vec![("ARP, when not asked for", who_has(US), Foreign)]);
 }
 
-/// The frame to another link address.
+/// Returns the frame to another link address.
 fn to(mac: [u8; 6], mut frame: Vec<u8>) -> Vec<u8> {
     frame[..6].copy_from_slice(&mac);
     frame
 }
 
-/// RFC 1122 4.2.3.10. The guard leaves these to the kernel, which knows what to do with them: nothing.
+/// RFC 1122 4.2.3.10: the guard leaves these to the kernel, which ignores them.
 #[test]
 fn frames_for_others_and_for_groups_are_no_flow() {
     const OTHER: [u8; 6] = [2, 0xaa, 0xbb, 0xcc, 0xdd, 1];
@@ -361,7 +361,8 @@ fn frames_for_others_and_for_groups_are_no_flow() {
     check(&filter, cases);
 }
 
-/// An assumed address's frames are another host's for the kernel; those to the interface's address are not its.
+/// To the kernel, an assumed address's frames are another host's; frames to the interface's address
+/// are not the assumed address's.
 #[test]
 fn an_assumed_address_is_found_at_its_link_address_alone() {
     const MAC: [u8; 6] = [2, 0x6e, 10, 0, 0, 1];
@@ -417,7 +418,7 @@ fn filters_that_match_too_much_or_nothing_are_refused() {
     }
 }
 
-/// A TCP segment with flags; of UDP, the same bytes.
+/// Returns a TCP segment with flags; of UDP, these bytes.
 fn segment(source: &str, destination: &str, protocol: u8, ports: (u16, u16), flags: u8) -> Vec<u8> {
     let mut header = transport(ports.0, ports.1);
     header.resize(20, 0);
@@ -466,7 +467,7 @@ fn with_a_flow_table_only_syns_and_its_flows_are_taken() {
             assert_eq!(ours(&programs, 5, flags), flow_of_ours, "{flags:#x}");
         }
         assert_eq!(ours(&programs, 6, ACK), foreign);
-        // While cookies are out, the kernel sees what may be the ACK of one, too.
+        // While cookies are out, the kernel sees a possible ACK of one, too.
         programs.capture_unknown(Duration::from_secs(60));
         assert_eq!((ours(&programs, 5, ACK), ours(&programs, 6, ACK)), (flow_of_ours, unsure));
         programs.capture_unknown(Duration::ZERO);
@@ -515,7 +516,7 @@ fn a_command_gets_its_flows_and_published_ports_alone() {
         let at = |address: &str, port| SocketAddr::new(ip(address), port);
         let key =
             |protocol, local, remote| FlowKey { protocol, local: at(us, local), remote: at(peer, remote) };
-        // Published ports open by a SYN or a datagram, and nothing else does.
+        // Published ports open by a SYN or a datagram, and by nothing else.
         assert_eq!(verdict(&programs, TCP, (5, 80), SYN), ours);
         assert_eq!(verdict(&programs, TCP, (5, 80), ACK), foreign);
         assert_eq!(verdict(&programs, TCP, (5, 81), SYN), foreign);
@@ -533,13 +534,13 @@ fn a_command_gets_its_flows_and_published_ports_alone() {
         assert_eq!((capture(&programs, &elsewhere), guard(&programs, &elsewhere)), (Foreign, false));
         programs.table().unwrap().remove(key(TCP, 4000, 443));
         assert_eq!(verdict(&programs, TCP, (443, 4000), ACK), foreign);
-        // Answers to pings go to both stacks.
+        // Echo replies go to both stacks.
         let (protocol, reply) = if us == US { (1, 0) } else { (58, 129) };
         let echo = around(&packet(ip(peer), ip(us), protocol, &[reply, 0, 0, 0, 0x12, 0x34, 0, 1]));
         assert_eq!(capture(&programs, &echo), Foreign);
         assert!(programs.table().unwrap().insert(key(protocol, 0x1234, 0)));
         assert_eq!((capture(&programs, &echo), guard(&programs, &echo)), (Control, false));
-        // So do errors about a flow.
+        // Errors about a flow do, too.
         let unreachable = if us == US { 3 } else { 1 };
         for (port, expected) in [(4000, Control), (4001, Foreign)] {
             let mut message = vec![unreachable, 3, 0, 0, 0, 0, 0, 0];

@@ -23,7 +23,7 @@ use std::{
 
 const PORTS: [u16; 3] = [80, 8080, 40000];
 const PROTOCOLS: [u8; 4] = [6, 17, 1, 58];
-/// The device's, an assumed one and one that differs from it in its last byte, groups.
+/// Link addresses: the device's, an assumed one, one that differs from it in its last byte, groups.
 const LINK_ADDRESSES: [[u8; 6]; 5] =
     [[0; 6], [2, 0, 0, 0, 0, 7], [2, 0, 0, 0, 0, 8], [0xff; 6], [0x33, 0x33, 0xff, 0, 0, 1]];
 
@@ -32,7 +32,7 @@ fn v4() -> impl Strategy<Value = Ipv4Addr> {
 }
 
 fn v6() -> impl Strategy<Value = Ipv6Addr> {
-    // They differ in one word each, so that a word left out of the comparison shows.
+    // Addresses differ in one word each, so that a word left out of the comparison shows.
     (1..6u16).prop_map(|i| {
         let mut words = [0xfd00, 1, 1, 1, 1, 1, 1, 1];
         words[usize::from(i) + 2] = 2;
@@ -44,7 +44,7 @@ fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![v4().prop_map(IpAddr::from), v6().prop_map(IpAddr::from)]
 }
 
-/// Groups; no address of a host is one.
+/// Generates groups; no host has such an address.
 fn group() -> impl Strategy<Value = IpAddr> {
     select(["239.1.2.3", "239.1.2.4", "ff02::5", "ff02::6"].map(|text| text.parse().unwrap()).to_vec())
 }
@@ -91,7 +91,7 @@ fn flow_filter() -> impl Strategy<Value = FlowFilter> {
         )
 }
 
-/// Flows that the frames' pools make likely.
+/// Generates flows that the frames' pools make likely.
 fn table() -> impl Strategy<Value = Table> {
     let end4 = || (v4(), select(&PORTS)).prop_map(|(ip, port)| SocketAddr::new(ip.into(), port));
     let end6 = || (v6(), select(&PORTS)).prop_map(|(ip, port)| SocketAddr::new(ip.into(), port));
@@ -169,7 +169,8 @@ fn whole_frame() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A frame, sometimes tagged, often cut short or with a byte changed behind its Ethernet addresses.
+/// Generates a frame, sometimes tagged, often cut short or with a byte changed behind its Ethernet
+/// addresses.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let damage = prop_oneof![
         6 => Just((None, None)),
@@ -234,7 +235,7 @@ proptest! {
                 "the classic filter keeps {:02x?} from the matcher, which says {:?}: {:?}",
                 frame, expected, filter
             );
-            // The programs count what the kernel gets, too, as control.
+            // The programs count packets that the kernel gets, too, as control.
             let both = [Verdict::Shared, Verdict::Unsure].contains(&expected);
             let seen = if both { Verdict::Control } else { expected };
             prop_assert_eq!(capture(&programs, frame), seen, "capture of {:02x?}", frame);

@@ -1,4 +1,5 @@
-//! Running a loaded program on a frame in the kernel, without any interface (man 2 bpf, BPF_PROG_TEST_RUN).
+//! Runs a loaded program on a frame in the kernel, without any interface (man 2 bpf,
+//! BPF_PROG_TEST_RUN).
 
 use crate::model::Verdict;
 use libbpf_rs::libbpf_sys as sys;
@@ -10,7 +11,7 @@ pub const UNSPEC: i32 = -1;
 pub const SHOT: i32 = 2;
 pub const REDIRECT: i32 = 7;
 
-/// Programs need root; a machine without it can't run these tests and must say so.
+/// Returns whether this process is root, and reports a skip if not.
 pub fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
@@ -23,8 +24,8 @@ pub fn load(filter: &FlowFilter) -> Programs {
     Programs::load(&Filter::Flow(filter.clone())).unwrap()
 }
 
-/// Whether the kernel takes a frame for a test run: Linux 6.18 refuses those that end within their Ethernet or
-/// IP header. tests/kernel puts such frames on an interface instead.
+/// Returns whether the kernel takes a frame for a test run: Linux 6.18 refuses frames that end
+/// within their Ethernet or IP header. tests/kernel puts such frames on an interface instead.
 pub fn is_runnable(frame: &[u8]) -> bool {
     let header = match frame.get(12..14) {
         Some([0x08, 0x00]) => 20,
@@ -34,7 +35,7 @@ pub fn is_runnable(frame: &[u8]) -> bool {
     frame.len() >= 14 + header
 }
 
-/// The program's return value for a frame that is runnable.
+/// Returns the program's return value for a runnable frame.
 pub fn run(program: BorrowedFd, frame: &[u8]) -> i32 {
     let mut options = sys::bpf_test_run_opts {
         sz: size_of::<sys::bpf_test_run_opts>() as sys::size_t,
@@ -49,7 +50,7 @@ pub fn run(program: BorrowedFd, frame: &[u8]) -> i32 {
     options.retval.cast_signed()
 }
 
-/// What the capture program made of a frame, by its counters, which must agree with what it returns.
+/// Returns the capture program's verdict by its counters, which must agree with its return value.
 pub fn capture(programs: &Programs, frame: &[u8]) -> Verdict {
     let before = programs.counters();
     let kept = run(programs.capture_fd(), frame);
@@ -70,7 +71,7 @@ pub fn capture(programs: &Programs, frame: &[u8]) -> Verdict {
     verdict
 }
 
-/// Whether the guard drops a frame.
+/// Returns whether the guard drops a frame.
 pub fn guard(programs: &Programs, frame: &[u8]) -> bool {
     let before = programs.counters();
     let action = run(programs.guard_fd(), frame);
@@ -80,14 +81,14 @@ pub fn guard(programs: &Programs, frame: &[u8]) -> bool {
     action == SHOT
 }
 
-/// Whether the loopback program sends a frame round.
+/// Returns whether the loopback program redirects a frame.
 pub fn loopback(programs: &Programs, frame: &[u8]) -> bool {
     let action = run(programs.loopback_fd().unwrap(), frame);
     assert!(matches!(action, REDIRECT | UNSPEC), "{action}");
     action == REDIRECT
 }
 
-/// The size of a loaded program and the work of verifying it, in instructions.
+/// Size of a loaded program and work of verifying it, in instructions.
 #[derive(Debug)]
 pub struct Instructions {
     pub translated: u32,

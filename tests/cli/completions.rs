@@ -2,7 +2,7 @@
 use super::{available, printed};
 use std::{path::PathBuf, process::Command};
 
-/// The flags that users do not see.
+/// Flags that users do not see.
 const HIDDEN: [&str; 2] = ["--guard", "--without"];
 
 /// A folder with a shell's script and a file that no completion of a name should offer.
@@ -31,7 +31,7 @@ impl Drop for Folder {
     }
 }
 
-/// Checks what a shell offers behind words.
+/// Checks a shell's offers behind words.
 fn check(offered: impl Fn(&[&str]) -> Vec<String>) {
     let has = |words: &[&str], wanted: &str| {
         let words_offered = offered(words);

@@ -19,7 +19,8 @@ fn netkat(arguments: &[&str]) -> Output {
         .expect("netkat runs")
 }
 
-/// Returns whether a program is there. Without it a test says SKIPPED aloud, or fails under NETKAT_LAB=required.
+/// Returns whether a program is there. Without it a test says SKIPPED aloud, or fails under
+/// NETKAT_LAB=required.
 fn available(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
@@ -165,7 +166,7 @@ fn wrong_usage_is_one_line_with_the_programs_name() {
     }
 }
 
-/// A script that reads the report has one for wrong usage as well, whoever finds it.
+/// A script that reads the report gets one for wrong usage, too, whichever part finds it.
 #[test]
 fn wrong_usage_has_its_report() {
     let cases: [&[&str]; 4] =
@@ -183,7 +184,7 @@ fn wrong_usage_has_its_report() {
     }
 }
 
-/// Bytes that are no text are refused, not a panic.
+/// Bytes that are no text are refused without a panic.
 #[test]
 fn arguments_that_are_not_utf8() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
@@ -195,7 +196,7 @@ fn arguments_that_are_not_utf8() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("invalid UTF-8"));
 }
 
-/// A long or strange name is answered in a line of reasonable length, with nothing that a terminal obeys.
+/// A long or strange name is answered in a line of bounded length, without control characters.
 #[test]
 fn names_that_are_no_names() {
     let long = "a".repeat(100_000);
@@ -208,7 +209,7 @@ fn names_that_are_no_names() {
     }
 }
 
-/// What is asked for and can't be printed is a failure, and no panic; a panic would be 101.
+/// Output that cannot be printed is a failure and no panic (101).
 #[test]
 fn a_standard_output_that_cannot_be_written_is_a_failure() {
     for arguments in
@@ -231,7 +232,7 @@ fn a_standard_output_that_cannot_be_written_is_a_failure() {
         let stderr = String::from_utf8_lossy(&closed.stderr);
         assert_eq!(closed.status.code(), Some(1), "{arguments:?}: {stderr}");
         assert!(stderr.contains("Bad file descriptor"), "{stderr}");
-        // Nor is one, if the error can't be told either.
+        // An error that cannot be printed either is no panic.
         let mut command = Command::new(env!("CARGO_BIN_EXE_netkat"));
         let status = command.args(arguments).stdout(full()).stderr(full()).status().expect("netkat runs");
         assert_eq!(status.code(), Some(1), "{arguments:?}");
@@ -243,7 +244,7 @@ fn wrong_usage_keeps_its_status_whatever_becomes_of_standard_error() {
     for arguments in [["--no-such-flag"].as_slice(), &[], &["host"]] {
         let full = File::options().write(true).open("/dev/full").expect("/dev/full");
         let mut command = Command::new(env!("CARGO_BIN_EXE_netkat"));
-        // A filter that can't be read is told, too.
+        // An unreadable filter is reported, too.
         let status =
             command.args(arguments).env("RUST_LOG", "a=b=c").stderr(full).status().expect("netkat runs");
         assert_eq!(status.code(), Some(2), "{arguments:?}");

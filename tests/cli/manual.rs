@@ -1,4 +1,4 @@
-//! The manual page as its readers and their formatters meet it.
+//! The manual page as its readers and formatters meet it.
 use super::{available, printed};
 use std::{
     io::Write,

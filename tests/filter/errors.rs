@@ -1,4 +1,4 @@
-//! Errors: each names the word at which the expression stops making sense, and what would be right.
+//! Errors: each names the word at which the expression becomes invalid, and a valid one.
 use netkat::{
     host::resolve::{Family, Names},
     sniffer::{
@@ -53,7 +53,7 @@ fn an_error_names_the_word_and_what_would_be_right() {
     }
 }
 
-/// What tcpdump has and netkat has not is refused by its name.
+/// Words of tcpdump that netkat lacks are refused by name.
 #[test]
 fn words_of_tcpdump_are_refused_by_name() {
     for word in [
@@ -98,7 +98,7 @@ fn long_and_deep_expressions_are_refused_in_few_words() {
     }
 }
 
-/// A long chain is no deep tree.
+/// A long chain makes no deep tree.
 #[test]
 fn a_long_chain_of_connectives_is_taken() {
     let chain = format!("tcp{}", " and ip or tcp".repeat(300));

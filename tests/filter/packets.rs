@@ -1,7 +1,7 @@
 //! Packets that tell filters apart, as frames of each link type.
 use netkat::sniffer::LinkType;
 
-/// A network-layer packet, and what carries it.
+/// A network-layer packet, and its carrier.
 #[derive(Clone)]
 pub struct Packet {
     pub ethertype: u16,

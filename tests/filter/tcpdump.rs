@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-/// A capture file that goes with the value. Each packet's time, in seconds, is its number.
+/// A capture file, removed on drop. Each packet's time, in seconds, is its number.
 pub struct Capture(PathBuf);
 
 impl Capture {
@@ -35,7 +35,7 @@ impl Drop for Capture {
     }
 }
 
-/// Returns whether there is a tcpdump to compare with. Says so aloud if not.
+/// Returns whether there is a tcpdump to compare with; reports a skip if not.
 pub fn is_available() -> bool {
     match Command::new("tcpdump").arg("--version").output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {

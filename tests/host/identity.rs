@@ -1,5 +1,5 @@
-//! Becoming another user where the kernel's answers are not true: this test's program, started once more, enters the
-//! sandbox under a filter that pretends system calls.
+//! A change of identity where the kernel's answers are not true: this test's program, started once
+//! more, enters the sandbox under a filter that pretends system calls.
 use netkat::process::sandbox::{Profile, Sandbox};
 use nix::unistd::{Gid, geteuid, setgroups};
 use seccompiler::{SeccompAction, SeccompFilter};
@@ -14,7 +14,7 @@ use crate::lab::skipped;
 const PRETENDED: &str = "NETKAT_TEST_PRETENDED";
 const TASK: &str = "NETKAT_TEST_TASK";
 
-/// The calls that change an identity, by name and number.
+/// System calls that change an identity, by name and number.
 fn call(name: &str) -> i64 {
     match name {
         "setgroups" => libc::SYS_setgroups,
@@ -28,10 +28,10 @@ fn call(name: &str) -> i64 {
 #[ignore = "is run by the others, in processes of their own"]
 fn inside() {
     let pretended = env::var(PRETENDED).expect("a system call");
-    // One to lose.
+    // One capability to lose.
     setgroups(&[Gid::from_raw(54_323)]).expect("a supplementary group");
     let rules = BTreeMap::from([(call(&pretended), Vec::new())]);
-    // An error that is none: the call returns 0 and has done nothing.
+    // A pretended success: the call returns 0 and has done nothing.
     let (rest, pretend) = (SeccompAction::Allow, SeccompAction::Errno(0));
     let arch = env::consts::ARCH.try_into().expect("an architecture with filters");
     let filter: seccompiler::BpfProgram =
@@ -55,7 +55,7 @@ fn with(pretended: &str, task: &str) -> String {
     result.unwrap_or_else(|| panic!("{status}: {text}{}", String::from_utf8_lossy(&stderr)))
 }
 
-/// Rootless image builders use such filters to let package managers believe in their own root.
+/// Rootless image builders use such filters, so that package managers see root.
 #[test]
 fn an_identity_that_was_only_pretended_is_noticed() {
     if !geteuid().is_root() {

@@ -1,4 +1,4 @@
-//! What the interfaces are and which addresses they have.
+//! The interfaces and their addresses.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ fn tun_devices_have_no_link_header_and_no_next_hop() {
     assert!(tun.no_arp);
     let route = lab.route("10.8.0.2");
     assert_eq!((route.interface, route.source), (tun.index, address("10.8.0.1")));
-    // No next hop, so nothing is invented when the user insists on the interface.
+    // No next hop: none is invented when the user insists on the interface.
     let bound = lab.lookup(&Query { interface: Some(tun.index), ..to("192.0.2.1") }).expect("through tun0");
     assert_eq!((bound.interface, bound.source), (tun.index, address("10.8.0.1")));
     let error = lab.resolve("tun0", "10.8.0.2", Duration::from_secs(2)).expect_err("no link addresses");

@@ -1,6 +1,6 @@
-//! Two network namespaces for each test: "us", where the questions are asked, and "peer" at the other end of two
-//! veth pairs, eth0 (10.0.0.0/24, 2001:db8:0::/64) and eth1 (10.1.0.0/24, 2001:db8:1::/64); we are host 1 on
-//! each, the peer is host 2.
+//! Two network namespaces for each test: "us", which asks, and "peer" at the other end of two veth
+//! pairs, eth0 (10.0.0.0/24, 2001:db8:0::/64) and eth1 (10.1.0.0/24, 2001:db8:1::/64). We are host
+//! 1 on each, the peer is host 2.
 
 #[path = "../support/namespace.rs"]
 mod namespace;
@@ -30,11 +30,11 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// `None` where it can't be built.
+    /// Builds the pair; `None` where that is impossible.
     pub fn new() -> Option<Self> {
         let lab = Lab { us: Namespace::available("us")?, peer: Namespace::new("peer") };
         for namespace in [&lab.us, &lab.peer] {
-            // Addresses that are still being checked are part of what is asked about.
+            // Addresses during duplicate address detection are part of the question.
             namespace.sysctl("net.ipv6.conf.default.accept_dad", "1");
         }
         for link in 0..2 {
@@ -54,7 +54,7 @@ impl Lab {
         self.us.ip(command);
     }
 
-    /// The same where the kernel may lack what it takes.
+    /// Runs `ip` in our namespace where the kernel may lack the feature.
     pub fn try_us(&self, command: &str) -> Result<(), String> {
         self.us.try_ip(command).map(drop)
     }
@@ -78,7 +78,7 @@ impl Lab {
         self.inside(|| route::lookup(query))
     }
 
-    /// The route of a TCP flow to port 80.
+    /// Returns the route of a TCP flow to port 80.
     pub fn route(&self, destination: &str) -> Route {
         self.lookup(&to(destination)).unwrap_or_else(|error| panic!("{destination}: {error}"))
     }
@@ -104,7 +104,8 @@ impl Lab {
         self.inside(|| neighbour::resolve(index, address(neighbour), deadline))
     }
 
-    /// The source address that a socket of the kernel gets for the query; `None`: it can't connect.
+    /// Returns the source address that a kernel socket gets for the query; `None` if it cannot
+    /// connect.
     pub fn source_of_kernel(&self, query: &Query) -> Option<IpAddr> {
         self.inside(|| {
             let socket = UdpSocket::bind((any(query.destination), 0)).expect("bind");
@@ -118,13 +119,13 @@ impl Lab {
     }
 }
 
-/// Writes a sysctl of the namespace that the calling thread is in.
+/// Writes a sysctl of the calling thread's namespace.
 pub fn set(setting: &str, value: &str) {
     let path = format!("/proc/sys/net/{}", setting.replace('.', "/"));
     fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
 }
 
-/// A TCP flow to port 80.
+/// Returns a TCP flow to port 80.
 pub fn to(destination: &str) -> Query {
     Query::to(SocketAddr::new(address(destination), 80), Protocol::Tcp)
 }
@@ -133,7 +134,7 @@ pub fn address(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text}"))
 }
 
-/// The unspecified address of the same family.
+/// Returns the unspecified address of the same family.
 pub fn any(of: IpAddr) -> IpAddr {
     address(if of.is_ipv4() { "0.0.0.0" } else { "::" })
 }

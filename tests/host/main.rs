@@ -1,6 +1,6 @@
-//! The host's answers in network namespaces of every shape, compared with what the kernel's own sockets do.
+//! The host's answers in network namespaces of every shape, compared with the kernel's own sockets.
 //!
-//! Needs root and iproute2; says so loudly and passes without.
+//! Needs root and iproute2; without them it says so loudly and passes.
 
 mod identity;
 mod interfaces;

@@ -1,4 +1,4 @@
-//! Equal-cost paths: ours must be the one that the kernel's own sockets take, port by port.
+//! Equal-cost paths: our choice must be that of the kernel's own sockets, port by port.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -53,15 +53,15 @@ fn compare(routes: &[&str]) {
             set(&format!("ipv4.conf.{name}.rp_filter"), "0");
         }
     });
-    // The kernel avoids a next hop while it is being resolved (ipv6_good_nh in net/ipv4/nexthop.c), which would
-    // let the answer depend on the moment.
+    // The kernel avoids a next hop during its resolution (ipv6_good_nh in net/ipv4/nexthop.c),
+    // which would make the answer depend on the moment.
     for (name, next_hop) in
         [("eth0", "10.0.0.2"), ("eth1", "10.1.0.2"), ("eth0", "2001:db8:0::2"), ("eth1", "2001:db8:1::2")]
     {
         lab.resolve(name, next_hop, Duration::from_secs(3)).expect(next_hop);
     }
     let ports: Vec<u16> = (41000..41024).collect();
-    // Policy 0 hashes the addresses only, 1 the ports too.
+    // Policy 0 hashes the addresses only, 1 the ports, too.
     for policy in ["0", "1"] {
         lab.inside(|| {
             set("ipv4.fib_multipath_hash_policy", policy);
@@ -87,7 +87,7 @@ fn links_of_lookup(lab: &Lab, destination: SocketAddr, ports: &[u16]) -> Vec<Opt
     ports.iter().map(link).collect()
 }
 
-/// Sends one datagram from each port through a socket of the kernel and sees which link it comes out of.
+/// Sends one datagram from each port through a kernel socket. Returns the link of each.
 fn links_of_kernel(lab: &Lab, destination: SocketAddr, ports: &[u16]) -> Vec<Option<&'static str>> {
     let receivers = ["eth0", "eth1"].map(|name| (name, lab.inside_peer(|| receiver(name, destination))));
     lab.inside(|| {
@@ -109,7 +109,7 @@ fn links_of_kernel(lab: &Lab, destination: SocketAddr, ports: &[u16]) -> Vec<Opt
     links
 }
 
-/// A socket on the destination's port that hears one link only.
+/// Opens a socket on the destination's port that hears one link only.
 fn receiver(link: &str, destination: SocketAddr) -> UdpSocket {
     let family = if destination.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let descriptor = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).expect("socket");

@@ -48,7 +48,8 @@ fn a_neighbour_that_fails_is_named() {
         set("ipv6.neigh.eth0.retrans_time_ms", "50");
     });
     for (neighbour, protocol) in [("10.0.0.9", "ARP"), ("2001:db8::9", "neighbour discovery")] {
-        // The second time there is a failed entry from the first, which must not be the answer at once.
+        // The second attempt finds a failed entry of the first, which must not be the answer at
+        // once.
         for _ in 0..2 {
             let started = Instant::now();
             let error = lab.resolve("eth0", neighbour, Duration::from_secs(10)).expect_err("nobody there");
@@ -58,7 +59,7 @@ fn a_neighbour_that_fails_is_named() {
             assert!(started.elapsed() < Duration::from_secs(5), "waited too long");
         }
     }
-    // It comes up meanwhile.
+    // The neighbour comes up meanwhile.
     lab.peer("addr add 10.0.0.9/24 dev eth0");
     lab.resolve("eth0", "10.0.0.9", Duration::from_secs(3)).expect("there now");
 }
@@ -86,7 +87,7 @@ fn devices_without_arp_have_neighbours_without_asking() {
     lab.us("link set eth0 arp off");
     let started = Instant::now();
     let mac = lab.resolve("eth0", "10.0.0.9", Duration::from_secs(2)).expect("needs no answer");
-    // As the kernel does: the device's own address (arp_constructor in net/ipv4/arp.c).
+    // As in the kernel: the device's own address (arp_constructor in net/ipv4/arp.c).
     assert_eq!(mac.to_string(), "02:00:00:00:00:01");
     assert!(started.elapsed() < Duration::from_secs(1));
 }
@@ -108,7 +109,7 @@ fn only_asking_the_segment_takes_a_privilege() {
     let error = refused.expect_err("needs CAP_NET_ADMIN");
     assert!(matches!(error, NeighbourError::NotPermitted { .. }), "{error}");
     assert!(error.to_string().contains("needs CAP_NET_ADMIN"), "{error}");
-    // Whoever may has it resolved; then everybody may know.
+    // A privileged process has it resolved; then an unprivileged one may learn it.
     lab.resolve("eth0", "10.0.0.2", Duration::from_secs(3)).expect("resolved");
     let known = lab.inside(|| {
         capability::drop_all(&[]).expect("dropped");

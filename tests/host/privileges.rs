@@ -16,7 +16,7 @@ fn a_missing_capability_is_named() {
     if !geteuid().is_root() {
         return skipped("needs capabilities to drop");
     }
-    // Capabilities belong to a thread, so this one's loss hurts no other test.
+    // Capabilities belong to a thread, so the loss hurts no other test.
     let dropped = thread::spawn(|| {
         capability::require(Capability::NetAdmin, "attach the ingress guard").expect("root has it");
         capability::drop_all(&[Capability::NetRaw]).expect("dropped");

@@ -1,4 +1,4 @@
-//! Which way a flow goes, or why it goes nowhere.
+//! Routes of flows, and reasons for having none.
 
 use std::{
     net::UdpSocket,
@@ -63,7 +63,7 @@ fn gateways_metrics_and_preferred_sources_come_from_the_route() {
 #[test]
 fn a_gateway_outside_the_subnet_works() {
     let Some(lab) = Lab::new() else { return };
-    // As Calico sets a pod up.
+    // A pod as Calico sets it up.
     lab.us("addr flush dev eth0 scope global");
     lab.us("addr add 10.244.1.7/32 dev eth0");
     lab.us("route add 169.254.1.1 dev eth0 scope link");
@@ -121,7 +121,7 @@ fn refusals_are_told_apart() {
 #[test]
 fn our_own_addresses_are_local() {
     let Some(lab) = Lab::new() else { return };
-    // As a node holds a load balancer's address.
+    // A node that holds a load balancer's address.
     lab.us("addr add 10.111.111.129/32 dev lo");
     for (destination, source) in [
         ("127.0.0.1", "127.0.0.1"),
@@ -252,7 +252,7 @@ fn policy_rules_see_the_real_flow() {
     lab.us("rule add uidrange 0-0 lookup 100");
     assert_eq!(lab.lookup(&base).expect("by user").interface, eth1);
     lab.us("rule del uidrange 0-0 lookup 100");
-    // A rule that looks at the source which the first answer chose.
+    // A rule that looks at the source of the first answer.
     lab.us("rule add from 10.0.0.1 lookup 100");
     let route = lab.lookup(&base).expect("by chosen source");
     assert_eq!((route.interface, route.source), (eth1, address("10.0.0.1")));
@@ -333,7 +333,7 @@ fn learned_path_mtus_are_used() {
             assert!(started.elapsed() < Duration::from_secs(5), "{destination}: never learned");
             lab.inside(|| {
                 let socket = UdpSocket::bind((any, 0)).expect("bind");
-                // Once the kernel has learned it refuses by itself.
+                // Once the kernel has learned the reason it refuses by itself.
                 let _ = socket.send_to(&[0; 1400], (destination, 9));
             });
             thread::sleep(Duration::from_millis(20));

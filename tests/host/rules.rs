@@ -1,4 +1,4 @@
-//! Rules that translate a port, put in by each tool and read back natively.
+//! Rules that translate a port, set by each tool and read back natively.
 use crate::lab::{Lab, skipped};
 use netkat::{
     host::rules::{self, LegacyTable},
@@ -17,12 +17,12 @@ use std::{
 const TCP: Protocol = Protocol::Tcp;
 const UDP: Protocol = Protocol::Udp;
 
-/// The host's interfaces by which packets come in.
+/// Returns the host's interfaces for incoming packets.
 fn interfaces(lab: &Lab, names: &[&str]) -> Vec<(u32, String)> {
     names.iter().map(|name| (lab.index(name), (*name).to_owned())).collect()
 }
 
-/// What stands in the way of a listener at an address and port.
+/// Returns the obstacle for a listener at an address and port.
 fn found(lab: &Lab, protocol: Protocol, at: &str) -> Option<String> {
     found_by(lab, protocol, at, &["eth0", "eth1"])
 }
@@ -38,7 +38,8 @@ fn legacy() -> Vec<LegacyTable> {
     kernel::legacy_nat_tables()
 }
 
-/// Runs a program in our namespace with a text for its standard input; false where it is not there.
+/// Runs a program in our namespace with a text for its standard input; false where the program is
+/// missing.
 fn feed(lab: &Lab, program: &str, arguments: &str, text: &str) -> bool {
     if !Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success()) {
         skipped(&format!("needs {program}"));
@@ -59,7 +60,8 @@ fn nft(lab: &Lab, text: &str) -> bool {
     feed(lab, "nft", "-f -", text)
 }
 
-/// Both back ends of iptables: the rule is named by back end, chain and number, and only what meets it is refused.
+/// Both back ends of iptables: the rule is named by back end, chain and number, and only matching
+/// ports are refused.
 #[test]
 fn rules_of_iptables_are_found_in_both_back_ends() {
     for back_end in ["nft", "legacy"] {
@@ -157,7 +159,7 @@ fn rules_of_ip6tables_are_found_in_both_back_ends() {
     }
 }
 
-/// nftables' own ways to say it: sets, intervals, verdict maps, maps of targets, chains.
+/// nftables' own forms: sets, intervals, verdict maps, maps of targets, chains.
 #[test]
 fn rules_of_nftables_are_found() {
     let Some(lab) = Lab::new() else { return };
@@ -243,7 +245,8 @@ fn rules_of_nftables_are_found() {
     }
 }
 
-/// The rules that kube-proxies have written: the NodePort and the load balancer's address are taken, others are not.
+/// Rules of real kube-proxies: the NodePort and the load balancer's address are taken, others are
+/// not.
 #[test]
 fn a_node_port_of_kube_proxy_is_found() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/kube-proxy");
@@ -302,7 +305,7 @@ fn a_node_port_of_kube_proxy_is_found() {
     }
 }
 
-/// What others have named can be long and hold anything.
+/// Names by others can be long and hold anything.
 #[test]
 fn names_of_others_are_short_and_harmless() {
     let Some(lab) = Lab::new() else { return };
@@ -319,7 +322,7 @@ fn names_of_others_are_short_and_harmless() {
     }
 }
 
-/// A node with 10,000 rules and 5,000 services: a start is not held up.
+/// A node with 10,000 rules and 5,000 services does not delay a start.
 #[test]
 fn many_rules_are_read_in_no_time() {
     let services = |number: usize| format!("10.96.{}.{}", number / 250, number % 250 + 1);
@@ -357,7 +360,8 @@ fn many_rules_are_read_in_no_time() {
             });
             let best = times.min().expect("five");
             println!("{back_end}, port {port}: {best:?}");
-            // Far above what it takes, since builds without optimization and busy machines run this, too.
+            // Far above the measured time, since builds without optimization and busy machines run
+            // this, too.
             assert!(best < Duration::from_secs(1), "{back_end}: {best:?}");
         }
     }

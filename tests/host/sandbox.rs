@@ -1,4 +1,5 @@
-//! What a process in the sandbox can still do, by trying: this test's program, started once more, enters it.
+//! Powers of a process in the sandbox, by trying: this test's program, started once more, enters
+//! the sandbox.
 use netkat::{
     host::interface,
     process::sandbox::{Profile, Sandbox},
@@ -39,7 +40,7 @@ fn inside_with(task: &str, refusal: &str) -> process::Output {
         .stdin(Stdio::null())
         .output()
         .expect("started");
-    // What is left of it is ours to remove.
+    // The test removes the rest.
     let _ = fs::remove_file(file);
     output
 }
@@ -80,7 +81,7 @@ fn inside() {
     println!("\ndid: {}", did.join(", "));
 }
 
-/// What the process in the sandbox could do.
+/// The attempts that succeeded in the sandbox.
 fn did(task: &str) -> String {
     let output = inside_with(task, "refuse");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -98,7 +99,8 @@ fn a_run_can_use_what_is_open_and_nothing_else() {
     assert_eq!(did("replay"), "open file written, memory");
 }
 
-/// Without the filter and Landlock, what remains is what nobody, or here the user who called sudo, may do.
+/// Without the filter and Landlock, the rights of user `nobody` remain, or here those of the user
+/// who called sudo.
 #[test]
 fn processes_may_be_run_where_they_are_the_task() {
     if !geteuid().is_root() {
@@ -111,7 +113,7 @@ fn processes_may_be_run_where_they_are_the_task() {
     assert!(!did.contains("packet socket"), "{did}");
 }
 
-/// For finding out which call a list lacks.
+/// Finds the system call that a list lacks.
 #[test]
 fn a_refused_call_is_deadly_where_that_is_asked_for() {
     if !geteuid().is_root() {

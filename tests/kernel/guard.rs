@@ -57,7 +57,7 @@ fn clsact_silences_the_kernel_for_its_port_only() {
     silences_the_kernel_for_its_port_only(Backend::Clsact);
 }
 
-/// A frame to the guarded interface with a datagram for its port, behind `tag`.
+/// Returns a frame to the guarded interface with a datagram for its port, behind `tag`.
 fn datagram(tag: &[u8]) -> Vec<u8> {
     let mac = netkat::host::interface::by_name(INTERFACE).unwrap().mac.unwrap();
     let mut frame = [mac.0, [2, 0, 0, 0, 0, 2]].concat();
@@ -77,7 +77,8 @@ fn tagged_packets_are_not_ours_but_priority_tags_are() {
         let _tap = tap(programs.capture_fd());
         let _guard = Guard::attach(&programs, index(INTERFACE), Backend::Auto).unwrap();
         let mut ours = 0;
-        // The kernel moves the tag from the frame to the socket buffer before it shows it to anybody.
+        // The kernel moves the tag from the frame to the socket buffer before any reader sees the
+        // frame.
         for (name, tag, is_ours) in [
             ("none", &[][..], true),
             ("VID 5", &[0x81, 0, 0, 5], false),
@@ -111,7 +112,7 @@ fn packets_cut_in_their_ip_header_are_not_ours() {
     });
 }
 
-/// On a veth they arrive without promiscuous mode.
+/// On a veth the frames arrive without promiscuous mode.
 #[test]
 fn frames_for_others_are_left_to_the_kernel() {
     for &backend in backends() {
@@ -270,7 +271,8 @@ fn tcx_leaves_nothing_when_killed() {
     });
 }
 
-/// Waits until the kernel answers again; fails when it takes longer than the heartbeat's limit allows.
+/// Waits until the kernel answers again; fails when that takes longer than the heartbeat's limit
+/// allows.
 fn answers_again(far: &Far) {
     let killed = Instant::now();
     while far.connect(NEAR[0], PORT) != Answer::Refused {
@@ -282,7 +284,7 @@ fn answers_again(far: &Far) {
 fn clsact_goes_inert_when_killed_and_the_next_start_removes_it() {
     joined(|far| {
         let child = holder("clsact");
-        // Longer than the limit: the heartbeat keeps it going.
+        // Longer than the limit: the heartbeat keeps the attachment active.
         thread::sleep(HEARTBEAT_LIMIT + HEARTBEAT_INTERVAL);
         assert_eq!(far.connect(NEAR[0], PORT), Answer::Silence);
         kill(child);
@@ -307,7 +309,7 @@ fn a_living_netkat_is_no_leftover() {
         drop(Guard::attach(&programs, index(INTERFACE), Backend::Clsact).unwrap());
         drop(Guard::attach(&programs, index(INTERFACE), Backend::Auto).unwrap());
         assert_eq!(far.connect(NEAR[0], PORT), Answer::Silence);
-        // Stopped, it goes inert but is not dead.
+        // A stopped process is inert and not dead.
         let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
         answers_again(far);

@@ -52,7 +52,8 @@ fn nobody_else_gets_a_leased_port() {
         }
         let port = lease.port();
         drop(lease);
-        // A program that another test starts just now holds copies of all descriptors until it is executed.
+        // A program that another test starts just now holds copies of all descriptors until
+        // execve(2).
         let start = Instant::now();
         while TcpListener::bind(("127.0.0.1", port)).is_err() {
             assert!(start.elapsed() < Duration::from_secs(10), "port {port} is still held");
@@ -109,7 +110,7 @@ fn a_port_with_nothing_but_time_wait_is_free() {
     alone(|| {
         let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
         let mut client = TcpStream::connect("127.0.0.1:8080").unwrap();
-        // Who closes first has the TIME-WAIT.
+        // The end that closes first has the TIME-WAIT.
         drop(listener.accept().unwrap());
         drop(listener);
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
@@ -154,12 +155,12 @@ fn link_local_addresses_need_their_interface() {
 fn leave_time_wait(at: SocketAddr) {
     let listener = TcpListener::bind(at).unwrap();
     let mut client = TcpStream::connect(at).unwrap();
-    // Who closes first has the TIME-WAIT.
+    // The end that closes first has the TIME-WAIT.
     drop(listener.accept().unwrap());
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
 
-/// A socket that is bound and no more; `options` are some of "reuse", "share", "device".
+/// A socket that is bound and does nothing else; `options` are some of "reuse", "share", "device".
 fn bound(kind: Type, at: &str, options: &str) -> Socket {
     let at: SocketAddr = at.parse().unwrap();
     let socket = Socket::new(Domain::for_address(at), kind, None).unwrap();
@@ -172,7 +173,7 @@ fn bound(kind: Type, at: &str, options: &str) -> Socket {
     socket
 }
 
-/// Holders and what is wanted of a port, in both families and across them.
+/// Holders of a port and requests for it, in both families and across them.
 const OVERLAPS: [(&str, &str); 8] = [
     ("127.0.0.1:8080", "127.0.0.1"),
     ("127.0.0.1:8080", "0.0.0.0"),
@@ -200,7 +201,7 @@ fn a_socket_that_is_only_bound_is_never_robbed() {
     }
 }
 
-/// The kernel lends the port to whoever sets SO_REUSEADDR here.
+/// The kernel lends the port to any process that sets SO_REUSEADDR here.
 #[test]
 fn a_bound_socket_among_time_waits_is_never_robbed() {
     for (holder, wanted) in OVERLAPS {
@@ -217,7 +218,7 @@ fn a_bound_socket_among_time_waits_is_never_robbed() {
             assert!(error.contains("a process has bound"), "{holder}, {wanted}: {error}");
             socket.listen(1).unwrap();
             drop(socket);
-            // Without it, the port is free, and at once again.
+            // Without the option the port is free again at once.
             for _ in 0..2 {
                 assert_eq!(tcp(&[wanted], 8080).unwrap().port(), 8080);
             }
@@ -238,7 +239,8 @@ fn a_udp_socket_is_never_robbed_whatever_its_options() {
     }
 }
 
-/// Nobody gets in beside us, whatever they ask for, neither where the port was free nor where TIME-WAIT was left.
+/// No other process gets the port, with any options, whether it was free or had connections in
+/// TIME-WAIT.
 #[test]
 fn nobody_shares_a_lease() {
     for time_wait in [false, true] {

@@ -1,5 +1,6 @@
-//! What netkat puts into the kernel, on real interfaces in network namespaces of the test's own: the guard, the
-//! port lease and the loopback program do their work, leave others alone and leave nothing behind.
+//! Objects that netkat puts into the kernel, on real interfaces in network namespaces of the test's
+//! own: the guard, the port lease and the loopback program do their work, leave others alone and
+//! leave nothing behind.
 
 #[path = "../support/filters.rs"]
 mod filters;

@@ -18,7 +18,7 @@ fn resident() -> usize {
 fn ended_connections_leave_no_memory_and_new_buffers_take_none() {
     kernel::map_large_buffers();
     let start = resident();
-    // What outlives the buffers lies between them.
+    // Allocations that outlive the buffers lie between them.
     let mut kept = Vec::new();
     let used: Vec<_> = (0..COUNT)
         .map(|_| {

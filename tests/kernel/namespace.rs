@@ -1,4 +1,4 @@
-//! A namespace, or two that a veth pair joins, gone with the test.
+//! A namespace, or two that a veth pair joins, removed with the test.
 #[path = "../support/namespace.rs"]
 mod support;
 
@@ -18,7 +18,7 @@ pub const FAR: [&str; 2] = ["10.77.0.2", "fd77::2"];
 /// The near end's interface.
 pub const INTERFACE: &str = "near0";
 
-/// How long the far end waits for an answer that must not come.
+/// Wait of the far end for an answer that must not come.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// The far end of the pair.
@@ -43,7 +43,7 @@ pub fn joined(test: impl FnOnce(&Far) + Send) {
         namespace.ip(&format!("link set {interface} up"));
     }
     let far = Far(far);
-    // Silence means something only once the link is known to work.
+    // Silence proves something only once the link is known to work.
     for address in NEAR {
         let start = Instant::now();
         while far.connect(address, 1) != Answer::Refused {
@@ -53,7 +53,8 @@ pub fn joined(test: impl FnOnce(&Far) + Send) {
     near.inside(|| test(&far));
 }
 
-/// The address as ip(8) wants it; IPv6 without duplicate address detection, so that it is ready at once.
+/// Returns the address as ip(8) wants it; IPv6 without duplicate address detection, so that the
+/// address is ready at once.
 fn with_prefix(address: &str) -> String {
     if address.contains(':') { format!("{address}/64 nodad") } else { format!("{address}/24") }
 }
@@ -64,13 +65,13 @@ impl Far {
         self.0.inside(work)
     }
 
-    /// How the near end answers a SYN.
+    /// Returns the near end's answer to a SYN.
     pub fn connect(&self, address: &str, port: u16) -> Answer {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         self.within(|| answer(TcpStream::connect_timeout(&address, PATIENCE).map(drop)))
     }
 
-    /// How the near end answers a datagram.
+    /// Returns the near end's answer to a datagram.
     pub fn send(&self, address: &str, port: u16) -> Answer {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         self.within(|| {
@@ -84,7 +85,7 @@ impl Far {
     }
 }
 
-/// What came back.
+/// An answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Accepted,
@@ -119,7 +120,7 @@ pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Sends a frame as it is.
+/// Sends a frame unchanged.
 pub fn inject(interface: &str, frame: &[u8]) {
     let to = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
@@ -145,7 +146,7 @@ pub fn inject(interface: &str, frame: &[u8]) {
     assert_eq!(sent, frame.len() as isize);
 }
 
-/// A packet socket for all interfaces and protocols with a capture program on it.
+/// Opens a packet socket for all interfaces and protocols with a capture program on it.
 pub fn tap(capture: BorrowedFd) -> OwnedFd {
     let socket = packet_socket((libc::ETH_P_ALL as u16).to_be());
     let program = capture.as_raw_fd();

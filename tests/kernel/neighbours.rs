@@ -1,4 +1,4 @@
-//! Programs of others, and what hangs on an interface.
+//! Programs of others, and objects attached to an interface.
 
 use crate::namespace::run;
 use libbpf_rs::libbpf_sys as sys;
@@ -41,7 +41,7 @@ pub fn attach_tcx(program: &OwnedFd, interface: u32, first: bool) -> OwnedFd {
     owned(unsafe { sys::bpf_link_create(program.as_raw_fd(), target, sys::BPF_TCX_INGRESS, &options) })
 }
 
-/// The back ends of this kernel: a test of tcx can't run before Linux 6.6, and must say so.
+/// Returns the back ends of this kernel: before Linux 6.6 a test of tcx is skipped, loudly.
 pub fn backends() -> &'static [Backend] {
     if has_tcx() { &[Backend::Tcx, Backend::Clsact] } else { &[Backend::Clsact] }
 }
@@ -54,7 +54,7 @@ pub fn has_tcx() -> bool {
     has
 }
 
-/// How many programs there are at tcx ingress; none where the kernel has no tcx.
+/// Returns the number of programs at tcx ingress; `None` where the kernel has no tcx.
 pub fn count_tcx(interface: u32) -> u32 {
     query_tcx(interface).unwrap_or(0)
 }
@@ -85,7 +85,7 @@ pub fn has_clsact(interface: &str) -> bool {
     run(&format!("tc qdisc show dev {interface}")).contains("clsact")
 }
 
-/// The clsact ingress filters, as tc(8) prints them.
+/// Returns the clsact ingress filters, as tc(8) prints them.
 pub fn filters(interface: &str) -> String {
     run(&format!("tc filter show dev {interface} ingress"))
 }

@@ -1,4 +1,4 @@
-//! Each missing capability is named. They are dropped for the test's thread only.
+//! Each missing capability is named. The test's thread alone drops them.
 
 use crate::{
     filters::listener,
@@ -51,7 +51,7 @@ fn attaching_to_clsact_needs_net_admin() {
         without(&[Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN]);
         names(Guard::attach(&programs, index("lo"), Backend::Clsact), "CAP_NET_ADMIN");
         if tcx {
-            // Who holds a loaded program may attach it at tcx.
+            // A holder of a loaded program may attach it at tcx.
             Guard::attach(&programs, index("lo"), Backend::Tcx).unwrap();
         }
     });
@@ -70,7 +70,7 @@ fn tcx_is_undone_and_counters_are_read_without_any_privilege() {
         assert_eq!(programs.counters(), Counters::default());
         programs.beat();
         drop((guard, lease));
-        // What is permitted can be taken up again, to look at what is left.
+        // Permitted capabilities can be raised again, to look at the rest.
         caps::raise(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap();
         assert_eq!(count_tcx(index("lo")), 0);
     });
@@ -91,7 +91,7 @@ fn three_capabilities_suffice() {
         let keep = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
         let all: Vec<_> = caps::all().into_iter().filter(|c| !keep.contains(c)).collect();
         without(&all);
-        // Each program as large as it gets: what the verifier allows depends on the capabilities.
+        // Each program at its largest: the verifier's limits depend on the capabilities.
         let local = |i: u8| [IpAddr::from([10, 0, 0, i]), format!("fd00::{i:x}").parse().unwrap()];
         let Filter::Flow(small) = flow() else { unreachable!() };
         let local_addresses = (1..=64).flat_map(local).collect();

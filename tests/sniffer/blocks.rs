@@ -205,7 +205,7 @@ fn unknown_blocks_are_counted() {
     }
 }
 
-/// A block whose content ends within itself must not look like one that is not whole yet.
+/// A block whose content ends within itself differs from an incomplete one.
 #[test]
 fn a_block_that_contradicts_itself_is_damage() {
     let file = [Little.section(1), Little.interface(0, &[]), Little.block(4, &[1, 0, 200, 0, 1, 2, 3, 4])];

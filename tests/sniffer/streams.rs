@@ -62,13 +62,13 @@ fn a_dash_is_standard_output() {
     again.stdin.take().unwrap().write_all(&output.stdout).unwrap();
     let again = again.wait_with_output().unwrap();
     assert_eq!(without_pid(text(&again)), without_pid(text(&expected)));
-    // --json=- is where packets go in any case.
+    // --json=- is the packets' place in any case.
     let output = run(&["--read", &capture("lo.pcap"), "--json=-"]);
     assert_eq!(text(&output), text(&run(&["--read", &capture("lo.pcap"), "--json"])));
     assert!(!Path::new("-").exists(), "a file called -");
 }
 
-/// A reader that has seen enough ends the recording without a message.
+/// A reader that exits ends the recording without a message.
 #[test]
 fn a_reader_of_a_recording_may_leave() {
     let script = r#""$0" --read "$1" --pcap - | head -c 100 >/dev/null; exit ${PIPESTATUS[0]}"#;
@@ -174,7 +174,7 @@ fn the_file_that_is_read_is_not_written() {
     let onto = netkat().args(["--read", name, "--pcap", "-"]).stdout(append()).output().unwrap();
     refused(onto, "is the file that is read");
     refused(run(&["-o", name, "-x", second, "127.0.0.1", "9"]), "are one file");
-    // Any number of outputs may go nowhere.
+    // Any number of outputs may go to /dev/null.
     let output = run(&["--read", "/dev/null", "--pcap", "/dev/null"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
 }

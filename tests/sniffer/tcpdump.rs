@@ -101,7 +101,7 @@ fn dumps_are_those_of_tcpdump() {
     }
 }
 
-/// The flags of a capture that everyone types.
+/// The usual flags of a capture.
 #[test]
 fn flags_of_tcpdump_mean_what_they_mean_there() {
     let lines = |arguments: &[&str]| ours("tcp-handshake.pcap", arguments).lines().count();

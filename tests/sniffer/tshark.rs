@@ -141,7 +141,7 @@ fn compare(path: &Path) -> Option<usize> {
             } else {
                 theirs[at].split(',').next().unwrap_or_default()
             };
-            // tshark may go on guessing behind a problem or a cut.
+            // tshark may guess on behind a problem or a cut.
             if has_no_problem(&decoded) || !(ours[at].is_empty() || outer.is_empty()) {
                 assert_eq!(ours[at], outer, "{} packet {number} {field}: {decoded:?}", path.display());
             }
@@ -155,7 +155,8 @@ fn compare(path: &Path) -> Option<usize> {
 #[test]
 fn captures_decode_as_in_tshark() {
     let mut segments = 0;
-    // tshark follows what the decoder does not, and the other way round: ports alone, source routes, pseudowires.
+    // tshark follows headers that the decoder does not, and the other way round: ports alone,
+    // source routes, pseudowires.
     for name in names().into_iter().filter(|name| name != "odd-tunnels.pcap") {
         let Some(found) = compare(&folder().join(name)) else { return };
         segments += found;

@@ -16,7 +16,7 @@ const PROGRAMS: [&str; 8] = ["bash", "cat", "chmod", "curl", "id", "ip", "setcap
 struct Storage(PathBuf);
 
 impl Storage {
-    /// None where the machine lacks the tools, said loudly.
+    /// Returns `None` where the machine lacks the tools, and reports the skip.
     fn new() -> Option<Self> {
         for tool in ["buildah", "podman", "runc"] {
             if !Path::new("/usr/bin").join(tool).exists() && !Path::new("/usr/sbin").join(tool).exists() {
@@ -30,7 +30,7 @@ impl Storage {
         Some(Self(folder))
     }
 
-    /// buildah or podman on this storage.
+    /// Prepares buildah or podman on this storage.
     fn tool(&self, name: &str) -> Command {
         let mut command = Command::new(name);
         command.arg("--root").arg(self.0.join("root")).arg("--runroot").arg(self.0.join("run"));
@@ -43,7 +43,7 @@ impl Storage {
         command
     }
 
-    /// Makes the base in Alpine's place. Its apk has everything already.
+    /// Makes the base in Alpine's place. Its apk installs nothing.
     fn make_base(&self) {
         let root = self.0.join("base");
         for folder in ["bin", "dev", "etc", "proc", "sys", "tmp", "sbin", "usr/bin"] {
@@ -89,11 +89,11 @@ impl Storage {
         output(build.args(["-f", &format!("{HERE}/packaging/Dockerfile"), context]));
     }
 
-    /// podman run in the lab's host, with the flags that docs and Dockerfile name.
+    /// Prepares podman run in the lab's host, with the flags that docs and Dockerfile name.
     fn run(&self, lab: &Lab, more: &[&str]) -> Command {
         let mut run = self.tool("podman");
         run.args(["run", "--rm", "-i", "--read-only", "--cap-drop", "all"]);
-        // The limits that podman sets by default may be above this machine's.
+        // podman's default limits may be above this machine's.
         run.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--network"]);
         run.arg(format!("ns:/run/netns/{}", lab.host_name())).args(more);
         run

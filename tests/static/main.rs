@@ -1,4 +1,5 @@
-//! The static binary that scripts/package-static makes: what it is, and that it works where there is nothing else.
+//! The static binary of scripts/package-static: its properties, and its work where there is nothing
+//! else.
 //!
 //! Tests the file that NETKAT_STATIC names (scripts/test builds one for this), else the one in target/dist; says so
 //! loudly where there is none. The size is the release's: scripts/package-static itself refuses a larger one.
@@ -30,7 +31,7 @@ const THREE: [Capability; 3] = [Capability::CAP_NET_RAW, Capability::CAP_NET_ADM
 const MIB: usize = 1 << 20;
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The binary under test; without one, says that nothing was tested.
+/// Returns the binary under test; without one, reports the skip.
 fn binary() -> Option<PathBuf> {
     let built = || {
         let dist = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dist")).ok()?;
@@ -90,7 +91,7 @@ struct Lab {
 }
 
 impl Lab {
-    /// None where the machine lacks what it takes, said loudly.
+    /// Returns `None` where the machine lacks a requirement, and reports the skip.
     fn new(label: &str) -> Option<Self> {
         let binary = binary()?;
         if !nix::unistd::geteuid().is_root() {
@@ -113,7 +114,7 @@ impl Lab {
         Some(lab)
     }
 
-    /// netkat, alone in its folder, by way of programs that stay outside ("strace -f").
+    /// Prepares netkat, alone in its folder, by way of programs that stay outside ("strace -f").
     fn netkat(&self, before: &str, arguments: &str) -> Running {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.host.name()]).args(before.split_whitespace());
@@ -161,7 +162,7 @@ impl Drop for Lab {
     }
 }
 
-/// A netkat that is killed with the test.
+/// A netkat that is killed on drop.
 struct Running(Child);
 
 impl Running {
@@ -169,7 +170,7 @@ impl Running {
         self.0.stdin.take().expect("its input").write_all(bytes).expect("writing to netkat");
     }
 
-    /// Everything that it says until a line holds `word`; the rest stays readable.
+    /// Reads the output until a line holds `word`; the rest stays readable.
     fn wait_for(&mut self, word: &str) -> BufReader<ChildStderr> {
         let mut errors = BufReader::new(self.0.stderr.take().expect("its errors"));
         let mut said = String::new();
@@ -307,7 +308,7 @@ fn opens_no_file_of_the_system_with_numeric_addresses() {
     assert_eq!(receive(&listener), b"hello");
     netkat.succeed();
     let calls = fs::read_to_string(&log).expect("strace's log");
-    // What comes before is ip's, chroot's and the loader's.
+    // Earlier calls are ip's, chroot's and the loader's.
     let (_, calls) = calls.split_once("execve(\"/netkat\"").expect("netkat's start");
     let foreign: Vec<_> = calls
         .lines()
@@ -333,7 +334,8 @@ fn resolves_names_with_a_resolv_conf_in_the_chroot() {
     netkat.succeed();
 }
 
-/// A name server by which every name has the peer's IPv4 address, and nothing else (RFC 1035, section 4).
+/// Starts a name server by which every name has the peer's IPv4 address, and nothing else (RFC
+/// 1035, section 4).
 fn answer_queries(server: &UdpSocket) {
     let mut query = [0; 512];
     while let Ok((len, client)) = server.recv_from(&mut query) {

@@ -8,7 +8,7 @@ use std::{
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A folder for packages, gone with the test.
+/// A folder for packages, removed on drop.
 struct Dist(PathBuf);
 
 impl Dist {
@@ -36,7 +36,7 @@ impl Drop for Dist {
     }
 }
 
-/// Returns whether a program is here; says loudly if not.
+/// Returns whether a program is here; reports the skip if not.
 fn has(program: &str) -> bool {
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
     let found = found.is_ok_and(|found| found.status.success());
@@ -119,7 +119,7 @@ fn packages_hold_what_belongs_to_them_and_lint_clean() {
     }
 }
 
-/// The SBOM's components are those of the lock file, and every one has a licence and what it depends on.
+/// The SBOM's components are those of the lock file, and each has a licence and its dependencies.
 #[test]
 fn the_bill_of_materials_is_complete() {
     let Some(binary) = binary() else { return };
@@ -162,7 +162,7 @@ fn the_krew_manifest_obeys_krews_rules() {
     output(Command::new(python).arg(format!("{HERE}/tests/static/krew")).arg(manifest.trim()));
 }
 
-/// The workflows cannot run here: this lints them, and looks for the scripts that they call.
+/// The workflows cannot run here: the test lints them, and looks for the scripts that they call.
 #[test]
 fn workflows_lint_and_call_scripts_that_exist() {
     let workflows = format!("{HERE}/.github/workflows");
@@ -205,7 +205,8 @@ fn the_crate_can_be_published() {
     }
 }
 
-/// One version and one repository everywhere, and a changelog that ends in a release or in what is not released.
+/// One version and one repository everywhere, and a changelog that ends in a release or in
+/// unreleased changes.
 #[test]
 fn recipes_name_the_version_of_the_crate() {
     let read = |file: &str| fs::read_to_string(format!("{HERE}/{file}")).expect(file);

@@ -1,9 +1,9 @@
-//! Comparing (`--compare`): the kernel connects once with its packets traced, then netkat by its own road
+//! Comparing (`--compare`): the kernel connects once with its packets traced, then netkat by its own path
 //! with the same five-tuple, and the difference is named.
 //!
 //! Order: stand-in bound, watch opened, kernel's attempt, its end by a reset, watch closed, netkat's
 //! attempt, privileges given up, decision, output. Everything that a rule's text needs is read while the
-//! attempt lasts, so the decision asks nobody.
+//! attempt lasts, so the decision needs no further question.
 mod aftermath;
 mod drops;
 mod ends;

@@ -1,4 +1,4 @@
-//! --quit-on-peer-close: the peer's end is netkat's, whatever standard input still has to say.
+//! --quit-on-peer-close: the peer's end ends netkat, even with standard input left.
 use crate::support::{
     netkat::{listening, netkat},
     payload::Payload,

@@ -1,4 +1,4 @@
-//! Port 0: netkat takes a free port and says which.
+//! Port 0: netkat takes a free port and reports it.
 use crate::support::{
     netkat::netkat,
     payload::Payload,
@@ -43,7 +43,7 @@ fn a_listener_takes_a_free_port_and_says_which() {
     }
 }
 
-/// Several listeners have several ports, and what a rule translates is not taken.
+/// Several listeners have several ports, and a port that a rule translates is not taken.
 #[test]
 fn free_ports_differ_and_a_source_port_of_0_is_any() {
     lab!();

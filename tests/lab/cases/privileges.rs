@@ -1,4 +1,4 @@
-//! Privileges: the ones that netkat needs, its errors without them, and how it gives them up.
+//! Privileges: the ones that netkat needs, its errors without them, and the way it gives them up.
 use crate::support::{
     files::ProgramCopy,
     namespace::Namespace,
@@ -20,7 +20,7 @@ use std::{
 const NEEDED: [&str; 3] = ["net_raw", "net_admin", "bpf"];
 const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
 
-/// Runs the copy as nobody with exactly these capabilities.
+/// Runs the copy as user `nobody` with exactly these capabilities.
 fn with_capabilities(at: &Namespace, copy: &ProgramCopy, capabilities: &[&str], arguments: &str) -> Command {
     let list: Vec<_> = capabilities.iter().map(|c| format!("+{c}")).collect();
     let mut setpriv = at.command("setpriv").args(NOBODY);
@@ -61,7 +61,7 @@ fn each_missing_capability_is_named() {
     for missing in NEEDED {
         let rest: Vec<_> = NEEDED.into_iter().filter(|c| *c != missing).collect();
         for line in [format!("{there} 5000"), format!("-l {here} 5000")] {
-            // Without CAP_BPF only the programs fail, which have to be asked for.
+            // Without CAP_BPF only the programs fail, so the line demands them.
             let line = if missing == "bpf" { format!("--guard tcx {line}") } else { line };
             let refused = with_capabilities(&pair.host, &copy, &rest, &line).run();
             assert_eq!(refused.code(), Some(1), "{refused}");
@@ -113,7 +113,7 @@ fn a_low_port_needs_its_capability() {
     server.wait_for_stderr("listening on");
 }
 
-/// A container gets capabilities from whoever starts it, not from sudo or setcap.
+/// The starter of a container gives its capabilities, not sudo or setcap.
 #[test]
 fn a_pod_is_told_how_it_gets_a_capability() {
     lab!("setpriv", "env");
@@ -125,8 +125,8 @@ fn a_pod_is_told_how_it_gets_a_capability() {
     assert!(run.stderr.contains(words) && !run.stderr.contains("sudo"), "{run}");
 }
 
-/// The kernel binds nothing at an assumed address, so netkat asks as bind(2) would: in both families, for TCP and UDP,
-/// wherever a port of ours can be named.
+/// The kernel binds nothing at an assumed address, so netkat checks as bind(2) would: in both
+/// families, for TCP and UDP, wherever a user can name our port.
 #[test]
 fn a_low_port_of_an_assumed_address_needs_its_capability() {
     lab!("setpriv");
@@ -173,7 +173,7 @@ fn a_low_port_of_an_assumed_address_needs_its_capability() {
         granted(&NEEDED, 22);
         limit(2000);
         needed(&NEEDED, 1999);
-        // What the kernel says of an own address is understood, too.
+        // The kernel's refusal for an own address is understood, too.
         let own = format!("-l {} 1999", pair.host_address(family));
         let refused = with_capabilities(&pair.host, &copy, &NEEDED, &own).run();
         assert!(refused.stderr.contains("needs CAP_NET_BIND_SERVICE to "), "{refused}");
@@ -204,8 +204,8 @@ fn file_capabilities_serve_an_ordinary_user() {
     }
 }
 
-/// A container that lacks one of the file's capabilities: with `+p` netkat starts, and says what is missing and where to
-/// add it.
+/// A container that lacks one of the file's capabilities: with `+p` netkat starts, and names the
+/// missing one and the place to add it.
 #[test]
 fn a_capability_outside_the_bounding_set_is_named_with_its_remedy() {
     lab!("setpriv", "setcap");
@@ -234,11 +234,12 @@ struct Privileges {
     users: Vec<u32>,
     groups: Vec<u32>,
     supplementary: Vec<u32>,
-    /// Inheritable, permitted, effective and ambient set; the bounding set, which execve(2) could give back.
+    /// Inheritable, permitted, effective and ambient set; then the bounding set, from which
+    /// execve(2) could restore.
     capabilities: [u64; 4],
     bounding: u64,
     no_new_privileges: bool,
-    /// 2 for a filter.
+    /// Mode of seccomp; 2 for a filter.
     seccomp: u32,
 }
 
@@ -266,7 +267,7 @@ impl Privileges {
         }
     }
 
-    /// Nothing but `kept`, as this user and group.
+    /// Returns no privileges but `kept`, as this user and group.
     fn given_up(user: u32, group: u32, kept: u64) -> Self {
         Self {
             users: vec![user; 4],
@@ -293,7 +294,8 @@ fn settles_at(process: &mut Process, expected: &Privileges) {
 const NET_ADMIN: u64 = 1 << 12;
 const NOBODY_ID: u32 = 65_534;
 
-/// Once everything is open, a run is nobody's and holds nothing; with clsact, CAP_NET_ADMIN for the clean-up.
+/// Once everything is open, a run has user `nobody` and no capability; with clsact and nftables,
+/// CAP_NET_ADMIN.
 #[test]
 fn every_mode_gives_up_what_it_does_not_need() {
     lab!("nc.openbsd");
@@ -336,7 +338,8 @@ fn with_sudo_a_run_becomes_its_callers() {
     settles_at(&mut server, &Privileges::given_up(54_321, 54_322, 0));
 }
 
-/// An id that the kernel takes for "unchanged", or none at all: no run goes on as root, or as anybody, because of it.
+/// No run goes on as root because of a variable that holds no id, or the id that the kernel takes
+/// for "unchanged".
 #[test]
 fn what_is_no_id_in_sudos_variables_ends_a_run() {
     lab!();
@@ -362,7 +365,7 @@ fn what_is_no_id_in_sudos_variables_ends_a_run() {
     }
 }
 
-/// There the variables are the word of a user who may not become another.
+/// The variables come from a user who may not become another.
 #[test]
 fn who_runs_a_set_user_id_file_stays_that_user() {
     lab!("setpriv", "nc.openbsd");
@@ -387,7 +390,7 @@ fn who_runs_a_set_user_id_file_stays_that_user() {
     }
 }
 
-/// A pod without CAP_SETUID, CAP_SETGID and CAP_SETPCAP: what can be given up is.
+/// A pod without CAP_SETUID, CAP_SETGID and CAP_SETPCAP: netkat gives up the rest.
 #[test]
 fn where_root_may_not_become_nobody_the_rest_is_given_up() {
     lab!("setpriv", "nc.openbsd");
@@ -432,7 +435,7 @@ fn without_the_sandbox_capabilities_are_given_up_all_the_same() {
     assert_eq!((left.users, left.no_new_privileges, left.seccomp), (vec![0; 4], false, 0));
 }
 
-/// Files are opened before, the report and the records are written after.
+/// Files are opened before the sandbox; the report and the records are written after.
 #[test]
 fn what_was_opened_by_root_is_written_by_nobody() {
     lab!("nc.openbsd");
@@ -458,7 +461,8 @@ fn what_was_opened_by_root_is_written_by_nobody() {
     fs::remove_dir_all(&folder).expect("removed");
 }
 
-/// Whatever the umask, and whichever mode makes the file: what was said is not for every account on this host.
+/// Whatever the umask, and whichever mode makes the file, other accounts of this host cannot read
+/// it.
 #[test]
 fn new_files_are_their_owners_alone_and_old_ones_keep_their_mode() {
     lab!("nc.openbsd");
@@ -518,13 +522,13 @@ fn new_files_are_their_owners_alone_and_old_ones_keep_their_mode() {
     }
 }
 
-/// A script for --exec: prints its own privileges from /proc, and tries to read those of netkat, its parent, which has
-/// the same user.
+/// A script for --exec: prints its own privileges from /proc, and tries to read those of netkat,
+/// its parent, which has the same user.
 const LOOK_AROUND: &str = "cat /proc/self/status; readlink /proc/$PPID/fd/* && echo descriptors; \
     (read -r line </proc/$PPID/environ) 2>/dev/null && echo environment; id -u; \
     echo made >$HOME/netkat-file && cat $HOME/netkat-file";
 
-/// Ordinary programs work, as the caller's, without any means to become more.
+/// Ordinary programs work, as the caller's, without any means to gain privileges.
 #[test]
 fn processes_are_their_callers_and_cannot_get_at_netkat() {
     lab!("nc.openbsd");

@@ -1,4 +1,4 @@
-//! Processes of --exec: how many there may be, how they end, what their status means, and orphans.
+//! Processes of --exec: their maximum number, their ends, the meaning of their status, and orphans.
 use crate::support::{
     fifo::Fifo,
     netkat::{PROGRAM, listening, netkat},
@@ -16,7 +16,7 @@ use std::{
 
 const PORT: u16 = 5000;
 
-/// The state letters (proc_pid_stat(5)) of the processes whose parent is `parent`.
+/// Returns the state letters (proc_pid_stat(5)) of the processes whose parent is `parent`.
 fn children(parent: u32) -> Vec<char> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let stat = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("stat")).ok();
@@ -29,7 +29,8 @@ fn children(parent: u32) -> Vec<char> {
     processes.flatten().filter_map(stat).filter_map(of_parent).collect()
 }
 
-/// Connects and resets in a loop, for `argv[2]` seconds; prints how many connections stood.
+/// Connects and resets in a loop, for `argv[2]` seconds; prints the number of established
+/// connections.
 const CONNECTS_AND_RESETS: &str = r#"
 import socket, struct, sys, time
 end, stood = time.time() + float(sys.argv[2]), 0
@@ -45,8 +46,9 @@ while time.time() < end:
 print(stood)
 "#;
 
-/// A client that connects and resets cannot start more processes than there may be clients, whatever the processes do
-/// with signals and their input: one ignores signals, one has a child that does, one closes its streams.
+/// A client that connects and resets cannot start more processes than there may be clients,
+/// whatever the processes do with signals and their input: one ignores signals, one has a child
+/// that does, one closes its streams.
 #[test]
 fn there_are_never_more_processes_than_clients_may_be() {
     lab!("python3");
@@ -65,14 +67,14 @@ fn there_are_never_more_processes_than_clients_may_be() {
         let mut most = 0;
         while attack.is_running() {
             let pids = pair.peer.command("ip").args(["netns", "pids", pair.host.name()]).succeed().text();
-            // netkat itself is one of them; a shell that waits for its child counts with it.
+            // netkat itself counts; a shell that waits for its child counts with it.
             let processes = pids.lines().count() - 1;
             most = most.max(processes);
             sleep(Duration::from_millis(20));
         }
         let each = if script.contains('&') && script.contains("wait") { 2 } else { 1 };
         assert!((1..=2 * each).contains(&most), "{most} processes: {script}");
-        // They were killed, so that others had their turn.
+        // netkat killed them, so that others had their turn.
         let started = server.stderr().matches("started process").count();
         assert!(started > 2, "{started}: {}", server.stderr());
         assert_eq!(server.terminate().signal(), Some(15));
@@ -81,7 +83,7 @@ fn there_are_never_more_processes_than_clients_may_be() {
     }
 }
 
-/// As the entry point of a container: the first process of a PID namespace.
+/// As the entry point of a container, netkat is the first process of a PID namespace.
 fn as_init(pair: &Pair, arguments: &str, command: Option<&str>) -> (Process, u32) {
     let line = format!("unshare -pf --mount-proc {PROGRAM} {arguments}");
     let run = pair.host.words(&line);
@@ -121,7 +123,7 @@ fn signals_end_the_first_process_of_a_container() {
     for (arguments, said) in [
         (format!("-v {peer} 5000"), Some("established")),
         (format!("-v -l -k {PORT}"), Some("listening on")),
-        // Before anything is set up: a FIFO that nobody reads.
+        // Before anything is set up: a FIFO without a reader.
         (format!("--json={} -l 5001", fifo.0.display()), None),
     ] {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
@@ -145,7 +147,7 @@ fn report(output: &Output) -> serde_json::Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {output}"))
 }
 
-/// The status of the only process is netkat's, with --exit-verdict as well, whichever side connects.
+/// The only process's status is netkat's, with --exit-verdict as well, whichever side connects.
 #[test]
 fn a_single_process_decides_the_status() {
     lab!("nc.openbsd");
@@ -180,13 +182,13 @@ fn a_single_process_decides_the_status() {
             assert_eq!(client.code(), Some(status), "{client}");
             assert!(client.stderr.contains(&format!("cannot run \"{program}\"")), "{client}");
         }
-        // No process was started: the verdict is the connection's.
+        // No process was started, so the verdict is the connection's.
         let refused = netkat(&pair.host, &format!("--exit-verdict --exec false {peer} 7")).run();
         assert_eq!(refused.code(), Some(4), "{refused}");
     }
 }
 
-/// A process that netkat had to end, because its connection broke, decides nothing.
+/// A process that netkat killed after a broken connection decides nothing.
 #[test]
 fn a_broken_connection_decides_the_status() {
     lab!("python3");
@@ -204,7 +206,8 @@ fn a_broken_connection_decides_the_status() {
     assert!(ended.stderr.contains("connection reset by peer"), "{ended}");
 }
 
-/// With -k, each client's object has the status of its process; netkat's own is not theirs.
+/// With -k, each client's object has the status of its process, and netkat's own status is
+/// independent.
 #[test]
 fn the_status_of_each_clients_process_is_reported() {
     lab!("nc.openbsd");

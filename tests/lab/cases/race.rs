@@ -1,4 +1,5 @@
-//! A name with several addresses: they are tried side by side, one of them wins, and nothing is left of the others.
+//! A name with several addresses: netkat tries them side by side, one wins, and nothing of the
+//! others is left.
 use crate::support::{
     files::SystemFile,
     netkat::{GUARDS, netkat},
@@ -23,7 +24,8 @@ fn report(output: &Output) -> serde_json::Value {
     serde_json::from_str(line).expect("JSON")
 }
 
-/// A firewall that drops one family costs a quarter of a second instead of the whole -w; the loser is not heard of again.
+/// A firewall that drops one family costs a quarter of a second instead of the whole -w, and the
+/// loser is silent from then on.
 #[test]
 fn a_family_that_is_dropped_does_not_delay_the_other() {
     lab!("nft", "socat", "tcpdump", "unshare");
@@ -59,12 +61,13 @@ fn a_family_that_is_dropped_does_not_delay_the_other() {
     }
 }
 
-/// A late SYN-ACK of an address that lost is answered with a reset, so that the peer keeps no half-open connection.
+/// A late SYN-ACK of a losing address is reset, so the peer keeps no half-open connection.
 #[test]
 fn the_loser_is_reset() {
     lab!("socat", "nft", "tcpdump", "unshare", "ss");
     let pair = Pair::new();
-    // The peer's first SYN-ACK over IPv6 is lost; the second comes a second later, when IPv4 has won.
+    // The path loses the peer's first SYN-ACK over IPv6; the second comes a second later, when IPv4
+    // has won.
     nft(
         &pair.peer,
         "table ip6 lab { chain c { type filter hook output priority 0; tcp sport 5000 limit rate 1/day burst 1 packets drop; }; }",
@@ -86,7 +89,8 @@ fn the_loser_is_reset() {
     assert_eq!(pair.peer.run("ss -Htn6 state connected").text(), "", "{seen}");
 }
 
-/// Every address has its line and its object, and the verdict is that of the one that came furthest.
+/// Every address has its line and its object, and the verdict is that of the address that came
+/// furthest.
 #[test]
 fn if_none_answers_each_address_is_told() {
     lab!("nft", "unshare");
@@ -118,7 +122,7 @@ fn if_none_answers_each_address_is_told() {
                     assert!(attempts.iter().all(|attempt| attempt["error"].is_string()), "{output}");
                     assert_eq!(attempts.len(), 2, "{output}");
                 }
-                // A single address has its own error, as an address has.
+                // A single address has the error of an address.
                 _ => {
                     assert_eq!(lines.len(), 1, "{plain}");
                     assert!(report.get("attempts").is_none(), "{output}");
@@ -133,7 +137,8 @@ fn if_none_answers_each_address_is_told() {
     assert!(output.stderr.contains("fd99::1") && output.stderr.contains("192.0.2.1"), "{output}");
 }
 
-/// The race holds one port for all addresses, -p's as well, and ends by a signal like any other wait.
+/// The race holds one port for all addresses, -p's as well, and a signal ends it like any other
+/// wait.
 #[test]
 fn a_race_that_is_interrupted_leaves_nothing() {
     lab!("nft", "unshare");

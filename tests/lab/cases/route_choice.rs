@@ -1,5 +1,5 @@
-//! The route is that of the whole flow: ports, protocol, traffic class and user count in policy rules, and ports in
-//! the choice among several paths.
+//! The route is that of the whole flow: ports, protocol, traffic class and user count in policy
+//! rules, and ports in the choice among several paths.
 use crate::support::{
     netkat::{listening, netkat},
     payload::Payload,
@@ -10,7 +10,8 @@ use crate::support::{
     witness::Witness,
 };
 
-/// What differs between the families: `ip`'s flag, next hops of both links, the far host and its prefix length.
+/// Differences of the families: `ip`'s flag, next hops of both links, the far host and its prefix
+/// length.
 struct Net {
     v: &'static str,
     near: &'static str,
@@ -28,7 +29,7 @@ impl Net {
     }
 }
 
-/// A pair whose far host is reached over two paths, chosen by the ports.
+/// Returns a pair whose far host is reached over two paths, chosen by the ports.
 fn two_paths() -> Pair {
     let pair = Pair::with_two_links();
     for family in Family::ALL {
@@ -42,7 +43,7 @@ fn two_paths() -> Pair {
     pair
 }
 
-/// A pair whose far host is reached by eth0, and by eth1 where a rule says so.
+/// Returns a pair whose far host is reached by eth0, and by eth1 where a rule says so.
 fn by_rule(rule: impl Fn(&Net) -> String) -> Pair {
     let pair = Pair::with_two_links();
     for net in Family::ALL.map(Net::of) {
@@ -54,14 +55,14 @@ fn by_rule(rule: impl Fn(&Net) -> String) -> Pair {
     pair
 }
 
-/// Returns the word behind `before` in what netkat says.
+/// Returns the word behind `before` in netkat's output.
 fn word<'a>(text: &'a str, before: &str) -> &'a str {
     let rest = text.split(before).nth(1).unwrap_or_else(|| panic!("no \"{before}\" in {text}"));
     // With --json the line is the message of an object.
     rest.split([' ', ',', '\n', '"']).next().unwrap_or_default()
 }
 
-/// The interface that netkat names for a flow to a closed port.
+/// Returns the interface that netkat names for a flow to a closed port.
 fn interface(pair: &Pair, arguments: &str) -> String {
     let output = netkat(&pair.host, &format!("-v -w 2 {arguments}")).text("?").run();
     assert_eq!(output.code(), Some(1), "{output}");
@@ -103,7 +104,7 @@ fn probes_of_a_scan_take_the_paths_of_their_ports() {
     for to in Family::ALL.map(|family| Net::of(family).to) {
         for flags in ["-z", "-z -u -w 5"] {
             let mut seen = ["eth0", "eth1"].map(|name| Witness::incoming(&pair.peer, name, "tcp or udp"));
-            // Six at most, since the peer limits its ICMP errors.
+            // At most six, since the peer limits its ICMP errors.
             let output = netkat(&pair.host, &format!("{flags} {to} 9001-9006")).run();
             assert!(!output.text().contains("timed out") && !output.text().contains("filtered"), "{output}");
             if flags == "-z" {
@@ -200,7 +201,8 @@ fn a_rule_for_a_traffic_class() {
     }
 }
 
-/// A listener gives up its identity, and answers by the routes of the user who started it, as a socket does.
+/// A listener gives up its identity, and answers by the routes of the user who started it, as a
+/// socket does.
 #[test]
 fn a_rule_for_a_user() {
     lab!("nc.openbsd");
@@ -219,7 +221,7 @@ fn a_rule_for_a_user() {
     }
 }
 
-/// A port of one's own choice is taken before the route is asked for.
+/// netkat takes a port of the user's choice before it asks for the route.
 #[test]
 fn a_port_that_is_taken_at_the_source_is_drawn_again() {
     lab!("nc.openbsd");

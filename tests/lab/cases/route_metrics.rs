@@ -25,8 +25,8 @@ fn hops(family: Family, limit: u8) -> String {
     }
 }
 
-/// Sends a SYN, a datagram, and, as a listener, a SYN-ACK to the far host; each must match tcpdump's expression and show
-/// this text.
+/// Sends a SYN, a datagram and, as a listener, a SYN-ACK to the far host; each must match tcpdump's
+/// expression and show this text.
 fn every_packet(pair: &Pair, family: Family, flags: &str, expression: &str, text: &str) {
     let (_, here, _, to) = net(family);
     let mut witness =
@@ -77,7 +77,7 @@ fn the_hosts_default_holds_without_a_metric() {
     }
 }
 
-/// The peer sends no more than what was announced, and is sent what it takes itself.
+/// The peer sends no more than the announced window, and receives no more than its own.
 #[test]
 fn an_announced_mss_limits_one_direction() {
     lab!("tcpdump", "nc.openbsd", "ethtool");
@@ -93,7 +93,7 @@ fn an_announced_mss_limits_one_direction() {
             c.input(data.input()).expect(&data)
         });
         let witness = Witness::all(&pair.peer, "eth0", "tcp port 5000");
-        // A listening nc exits at the client's FIN, with what it has not sent yet.
+        // A listening nc exits at the client's FIN, with unsent data left.
         let flags = format!("--no-gso --no-shutdown {to} 5000");
         let client = netkat(&pair.host, &flags).input(data.input()).expect(&data).run();
         client.check(&data);
@@ -108,7 +108,7 @@ fn an_announced_mss_limits_one_direction() {
     }
 }
 
-/// After a line, the window is still about the initial one.
+/// After one line the window is still near the initial one.
 #[test]
 fn a_route_sets_the_initial_window_and_the_congestion_control() {
     lab!("nc.openbsd");

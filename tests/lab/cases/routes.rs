@@ -8,7 +8,7 @@ use crate::support::{
     topology::{Family, Pair, address, at},
 };
 
-/// netkat reaches the address, and says that it goes by this interface from this source.
+/// Checks that netkat reaches the address, and that it reports this interface and this source.
 fn reaches(pair: &Pair, to: &str, arguments: &str, route: &str) {
     let out = Payload::short();
     let server =
@@ -29,7 +29,7 @@ fn policy_rules_next_hop_objects_and_several_paths() {
         let dot = if v == "-4" { "." } else { ":" };
         let (near, far) = (format!("{first}{dot}2"), format!("{second}{dot}2"));
         let by_eth1 = format!("interface eth1, source {second}{dot}1, gateway {far}");
-        // The main table says eth0, a rule sends this one elsewhere.
+        // The main table leads to eth0, and a rule sends this address elsewhere.
         pair.host.ip(&format!("{v} route add {net}1/{bits} via {near}"));
         pair.host.ip(&format!("{v} route add {net}1/{bits} via {far} table 100"));
         reaches(
@@ -66,7 +66,8 @@ fn policy_rules_next_hop_objects_and_several_paths() {
     }
 }
 
-/// As a host that announces its own address over two uplinks: whichever is taken out, answers come by either.
+/// The host announces its own address over two uplinks: whichever is chosen, answers arrive by
+/// either.
 #[test]
 fn answers_may_come_by_another_path_of_the_route() {
     lab!("nc.openbsd", "iptables-nft", "ip6tables-nft");
@@ -90,7 +91,7 @@ fn answers_may_come_by_another_path_of_the_route() {
     }
 }
 
-/// As to a kernel socket: what is sent from another interface's address is answered there.
+/// Packets sent from another interface's address are answered there, as for a kernel socket.
 #[test]
 fn answers_may_come_by_the_interface_that_has_the_source_address() {
     lab!("nc.openbsd", "iptables-nft", "ip6tables-nft");
@@ -122,7 +123,7 @@ fn names_are_looked_up_and_their_addresses_tried_in_turn() {
     lab!("nc.openbsd");
     let pair = Pair::new();
     let out = Payload::short();
-    // Where localhost is ::1 too, that is tried first and refused.
+    // Where localhost is ::1, too, that address is tried first and refused.
     let own = at(Family::V4, "127.0.0.1", "::1");
     for flag in ["", "-4"] {
         let server = Netcat::OpenBsd.listen(&pair.host, own, 5000, |c| c.expect(&out));
@@ -135,7 +136,7 @@ fn names_are_looked_up_and_their_addresses_tried_in_turn() {
     assert!(output.stderr.contains("localhost"), "{output}");
 }
 
-/// Each offload can be switched off, and it works without.
+/// Each offload can be switched off, and netkat works without it.
 #[test]
 fn transfers_without_offloads() {
     lab!("socat");

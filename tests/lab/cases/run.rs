@@ -1,4 +1,4 @@
-//! `--run`: what a command reaches, by which addresses and ports, and what others reach.
+//! `--run`: the reach of a command, its addresses and ports, and the reach of others.
 use crate::support::{
     netkat::{netkat, running},
     payload::{MIB, Payload},
@@ -132,7 +132,7 @@ fn routes_are_traced() {
                 ));
             }
         }
-        // Only requests are stopped: neighbour discovery goes on.
+        // The rule stops requests only: neighbour discovery goes on.
         for way in ["-U", "-I"] {
             let words = ["traceroute", "-n", "-q", "1", "-w", "2", way, &at];
             let run = running(&pair.host, "", words).succeed();
@@ -300,6 +300,6 @@ fn a_report_names_each_flow() {
         (Some("tcp"), Some("10.77.0.2:7")),
         "{flow}"
     );
-    // Four headers without options at least, and the data.
+    // At least four headers without options, and the data.
     assert!(flow["sent_bytes"].as_u64() > Some(4 * 40 + 8) && flow["local"] == "10.77.0.1", "{flow}");
 }

@@ -1,4 +1,4 @@
-//! `--run`: how a run ends, and that nothing is left.
+//! `--run`: the end of a run, which leaves nothing.
 use crate::support::{
     netkat::{netkat, running},
     payload::MIB,
@@ -173,7 +173,7 @@ fn nothing_is_left_however_a_run_ends() {
         let marker = format!("4.0{round:02}00{}", std::process::id());
         let script = format!("sleep {marker} & nc.openbsd 10.77.0.2 7 & echo ready; wait; exec sleep 100");
         let mut run = running(&pair.host, "--publish 8099", ["sh", "-c", &script]).input(Input::Open).spawn();
-        // Some are killed while they start.
+        // Some die while they start.
         if round % 3 > 0 {
             run.wait_for_stdout("ready");
         }
@@ -181,7 +181,7 @@ fn nothing_is_left_however_a_run_ends() {
         match round % 4 {
             0 | 2 => run.signal(Signal::SIGKILL),
             1 => run.signal(Signal::SIGTERM),
-            // The command itself, whose supervisor goes on.
+            // The command itself; its supervisor goes on.
             _ => processes(&marker).into_iter().filter(|pid| *pid != run.id() as i32).for_each(|pid| {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }),

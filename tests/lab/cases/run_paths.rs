@@ -1,5 +1,5 @@
-//! `--run`: the ways of a command's packets: smaller MTUs, neighbours that move, links that go down, chosen
-//! next hops and addresses, several uplinks.
+//! `--run`: paths of a command's packets: smaller MTUs, neighbours that move, links that go down,
+//! chosen next hops and addresses, several uplinks.
 use crate::support::{
     namespace::Namespace,
     netkat::{PROGRAM_GUARDS, netkat, running},
@@ -22,7 +22,7 @@ fn talk(host: &Namespace, flags: &str, to: IpAddr) -> Process {
     talk
 }
 
-/// Says something and hears it.
+/// Sends a line and checks its echo.
 fn goes_on(talk: &mut Process, words: &str) {
     talk.write(format!("{words}\n").as_bytes());
     talk.wait_for_stdout(words);
@@ -141,7 +141,7 @@ fn an_idle_connection_goes_on() {
     let pair = Pair::new();
     let _server = echo_server(&pair.peer);
     let mut talk = talk(&pair.host, "", pair.peer_address(Family::V4));
-    // Longer than netkat looks for flows that have ended.
+    // Longer than netkat's interval to look for ended flows.
     std::thread::sleep(Duration::from_secs(12));
     goes_on(&mut talk, "after the silence");
     ends_well(talk);
@@ -212,7 +212,7 @@ fn each_destination_goes_by_its_own_uplink() {
             let run = running(&pair.host, "", ["nc.openbsd", "-d", &to.to_string(), "5000"]).succeed();
             let told = run.text().trim().trim_matches(['[', ']']).parse::<IpAddr>();
             assert_eq!(told.ok(), Some(from), "{run}");
-            // The next server has the same port of the same family in another namespace.
+            // The next server has the same port of that family in another namespace.
             server.signal(nix::sys::signal::Signal::SIGTERM);
         }
     }

@@ -1,4 +1,4 @@
-//! `--run`: what the command and netkat may do, and what netkat needs.
+//! `--run`: privileges of the command, and those that netkat needs.
 use crate::support::{
     files::ProgramCopy,
     netkat::{PROGRAM, running},
@@ -83,7 +83,7 @@ fn three_capabilities_and_a_user_namespace_are_enough() {
     }
 }
 
-/// Sends, by raw sockets, packets that are not the command's to send, and then one that is.
+/// Sends, by raw sockets, packets that the command may not send, and then a permitted one.
 const FORGE: &str = r#"
 import socket, struct
 def packet(source, destination, protocol, body):
@@ -111,7 +111,7 @@ fn a_command_with_raw_sockets_cannot_forge() {
     // A port that the host uses.
     let mut holder = pair.host.command("nc.openbsd").args(["-u", "-l", "4000"]).spawn();
     holder.wait_listening(4000);
-    // The neighbours know each other, so that no ARP is netkat's or the kernel's own.
+    // The neighbours know each other, so no ARP comes from netkat or the kernel.
     pair.peer.run("ping -c 1 -W 2 10.77.0.1");
     let witness = Witness::incoming(&pair.peer, "eth0", "ip or arp");
     let run = running(&pair.host, "-v --raw", ["python3", "-c", FORGE]).succeed();
@@ -123,7 +123,8 @@ fn a_command_with_raw_sockets_cannot_forge() {
     assert!(!running(&pair.host, "", ["python3", "-c", FORGE]).run().success());
 }
 
-/// Refuses unshare(2) by a seccomp filter, as a container's runtime does, and becomes the rest of its arguments.
+/// Refuses unshare(2) by a seccomp filter, as a container's runtime does, and executes the other
+/// arguments.
 const REFUSE_UNSHARE: &str = r#"
 import ctypes, os, platform, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,4 @@
-//! `--run` with programs that engineers use: TLS, ssh, iperf3, and what surrounds them.
+//! `--run` with engineers' programs: TLS, ssh, iperf3.
 use crate::support::{
     namespace::Namespace,
     netkat::{PROGRAM, running},

@@ -9,11 +9,12 @@ use crate::support::{
     witness::Witness,
 };
 
-/// A client whose packets all carry IP options (router alert, RFC 2113) or a hop-by-hop header (RFC 2711).
+/// A client whose packets all carry IP options (router alert, RFC 2113) or a hop-by-hop header (RFC
+/// 2711).
 fn client_with_options(pair: &Pair, family: Family) -> Command {
     let (host, option) = match family {
         Family::V4 => ("10.77.0.1", "s.setsockopt(0, 4, bytes([0x94, 4, 0, 0]))"),
-        // IPV6_HOPOPTS: next header and length are the kernel's; PadN of 4 bytes.
+        // IPV6_HOPOPTS: the kernel sets next header and length; PadN of 4 bytes.
         Family::V6 => ("fd77::1", "s.setsockopt(41, 54, bytes([0, 0, 1, 4, 0, 0, 0, 0]))"),
     };
     let inet = if family == Family::V4 { "AF_INET" } else { "AF_INET6" };
@@ -49,7 +50,7 @@ fn packets_with_ip_options_are_kept_from_the_kernel_and_understood() {
     }
 }
 
-/// On a path that loses packets, SYNs and FINs and their acknowledgements are lost too.
+/// A lossy path also loses SYNs, FINs and their acknowledgments.
 #[test]
 fn short_connections_on_a_lossy_path_begin_and_end_well() {
     lab!("socat", "ethtool");
@@ -77,7 +78,7 @@ fn short_connections_on_a_lossy_path_begin_and_end_well() {
     }
 }
 
-/// A few bad paths, byte for byte; the paths' performance is measured elsewhere.
+/// A few bad paths, byte for byte; scripts/bench measures the paths' performance.
 #[test]
 fn transfers_on_bad_paths_stay_exact() {
     lab!("socat", "ethtool");

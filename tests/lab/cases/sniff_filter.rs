@@ -1,4 +1,4 @@
-//! The sniffer's filter on live packets: the kernel lets through what tcpdump shows.
+//! The sniffer's filter on live packets: the kernel passes the packets that tcpdump shows.
 use crate::support::{
     frames::{HOST_MAC, PEER_MAC, udp},
     netkat::netkat,
@@ -64,7 +64,7 @@ fn the_kernel_filters_what_the_sniffer_sees() {
     }
 }
 
-/// What is no filter is refused at once, and nothing asks the resolver.
+/// An invalid filter is refused at once, without a question to the resolver.
 #[test]
 fn words_of_the_language_are_no_names_of_hosts() {
     lab!();

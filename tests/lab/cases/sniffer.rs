@@ -1,4 +1,4 @@
-//! The sniffer beside a connection in every mode, and alone: what it shows and records is what passed, once each.
+//! The sniffer beside a connection in every mode, and alone: it shows and records each packet once.
 use crate::support::{
     frames::{HOST_MAC, PEER_MAC, udp},
     netkat::{listening, netkat},
@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A file that goes with the value.
+/// A file, removed on drop.
 struct Capture(PathBuf);
 
 impl Capture {
@@ -30,7 +30,8 @@ impl Capture {
         Self(std::env::temp_dir().join(format!("netkat-lab-{}-{name}.pcapng", std::process::id())))
     }
 
-    /// Returns the recorded packets of a protocol: direction, payload bytes, whether the guard dropped the kernel's copy.
+    /// Returns the recorded packets of a protocol: direction, payload bytes, and whether the guard
+    /// dropped the kernel's copy.
     fn packets(&self, protocol: Protocol) -> Vec<(FrameDirection, usize, bool)> {
         let mut reader = CaptureReader::open(&self.0).expect("a capture file");
         let mut packets = Vec::new();
@@ -52,8 +53,9 @@ impl Capture {
         packets
     }
 
-    /// Both directions were recorded with these payloads, what came in was marked, and what was sent was not; other
-    /// programs can read it, and the kernel's counters are at its end.
+    /// Checks that both directions were recorded with these payloads, with incoming packets marked
+    /// and sent ones not, that other programs can read the file, and that the kernel's counters end
+    /// it.
     fn holds(&self, name: &str, protocol: Protocol, sent: usize, received: usize) {
         let packets = self.packets(protocol);
         let bytes =
@@ -81,7 +83,7 @@ impl Drop for Capture {
 /// pcapng's block type.
 const INTERFACE_STATISTICS: u32 = 5;
 
-/// The type of a little-endian pcapng file's last block.
+/// Returns the type of a little-endian pcapng file's last block.
 fn last_block(path: &Path) -> u32 {
     let bytes = fs::read(path).expect("the capture file");
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
@@ -147,12 +149,12 @@ fn every_mode_records_what_passes() {
     file.holds("datagram server", Protocol::Udp, 6, 10);
 }
 
-/// Twenty thousand packets as fast as they come: the file holds each of them, in their order.
+/// Twenty thousand packets at full speed: the file holds each of them, in order.
 #[test]
 fn a_burst_is_recorded_to_the_last_packet() {
     lab!();
     const PACKETS: u16 = 20_000;
-    /// Behind the Ethernet, IPv4 and UDP headers.
+    /// Offset behind the Ethernet, IPv4 and UDP headers.
     const MARK: usize = 14 + 20 + 8;
     let pair = Pair::new();
     let file = Capture::new("burst");
@@ -180,7 +182,8 @@ fn a_burst_is_recorded_to_the_last_packet() {
     assert_eq!(expected.next(), None);
 }
 
-/// On any interface, each with its name and direction; and whether it turns promiscuous.
+/// On any interface, each packet has the interface's name and direction; -p decides about
+/// promiscuous mode.
 #[test]
 fn all_interfaces_are_told_apart() {
     lab!("python3");
@@ -217,7 +220,8 @@ fn all_interfaces_are_told_apart() {
     assert!(!promiscuous(&pair), "it goes with the sniffer");
 }
 
-/// As a node looks into a pod's namespace: interface, filter and packets are those of the other namespace.
+/// A node looks into a pod's namespace: interface, filter and packets are those of the other
+/// namespace.
 #[test]
 fn another_namespace_is_sniffed() {
     lab!("python3");
@@ -234,7 +238,7 @@ fn another_namespace_is_sniffed() {
     pair.host.command("python3").args(["-c", script]).succeed();
     let output = sniffer.wait(DEADLINE);
     assert_eq!(output.code(), Some(0), "{output}");
-    // In the namespace that it was started in, the packet would have been sent.
+    // In the namespace of its start, the kernel would have sent the packet.
     assert_eq!(file.packets(Protocol::Udp), [(FrameDirection::Inbound, 2, false)], "{output}");
     let absent = netkat(&pair.host, "--sniff --netns absent -i eth0").run();
     assert!(

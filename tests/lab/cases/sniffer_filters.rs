@@ -36,8 +36,8 @@ fn vlans(line: &str) -> (String, Vec<(u64, u64)>) {
     (packet["direction"].as_str().expect("a direction").to_owned(), tags)
 }
 
-/// A filter by host, port and protocol sees through one tag and several, in both directions, as one that reads the
-/// recording does; lines, objects and recordings have all tags.
+/// A filter by host, port and protocol sees through one tag and several, in both directions, live
+/// and in the recording; lines, objects and recordings have all tags.
 #[test]
 fn tags_hide_no_packet() {
     lab!();
@@ -78,7 +78,7 @@ fn tags_hide_no_packet() {
     }
 }
 
-/// The hosts that programs in a namespace know; ip-netns(8) puts the file in place of /etc/hosts.
+/// Hosts that programs in a namespace know; ip-netns(8) puts the file in place of /etc/hosts.
 struct Hosts(PathBuf);
 
 impl Hosts {
@@ -128,7 +128,8 @@ fn a_name_stands_for_all_its_addresses() {
     assert_eq!(ends, expected, "{output}");
 }
 
-/// A capture on standard output is whole while the sniffer runs, and its summary is on standard error.
+/// A capture on standard output is complete while the sniffer runs, and its summary is on standard
+/// error.
 #[test]
 fn a_live_capture_goes_down_a_pipe() {
     lab!("tcpdump");

@@ -1,5 +1,6 @@
-//! Source validation: netkat leaves frames for others alone, does not answer impossible sources nor sources whose
-//! return route leads elsewhere, and serves every honest client, whichever path it comes by.
+//! Source validation: netkat ignores frames for others, answers neither impossible sources nor
+//! sources whose return route leads elsewhere, and serves every honest client by whichever path it
+//! comes.
 use crate::support::{
     frames::{HOST_MAC, PEER_MAC, sees},
     namespace::Namespace,
@@ -24,13 +25,13 @@ use std::{
 const PORT: u16 = 5000;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
-/// Deadline of an answer that must come, and the wait for one that must not.
+/// Deadline of an expected answer, and the wait for an answer that must not come.
 const PATIENCE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(300);
 /// A link address that no interface has.
 const NOBODY: [u8; 6] = [2, 0xaa, 0xbb, 0xcc, 0xdd, 1];
 
-/// A frame of ours to the listener, from a port of its own.
+/// A frame of the test's to the listener, from a port of its own.
 #[derive(Clone, Copy, Debug)]
 struct Probe {
     protocol: u8,
@@ -75,7 +76,7 @@ impl Probe {
 /// A sender of forged frames on a link.
 struct Forger(PacketSocket);
 
-/// Ports that no test uses twice, so that an answer is known by its pair.
+/// Ports that no test uses twice, so that the pair identifies an answer.
 fn fresh_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(20_000);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -93,7 +94,7 @@ impl Forger {
         sees(&self.0, &[PORT.to_be_bytes(), port.to_be_bytes()].concat(), within)
     }
 
-    /// Sends the probe until it is answered, as an honest sender does: the first SYN may be lost.
+    /// Sends the probe until an answer comes, as an honest sender does: the first SYN may be lost.
     fn is_served(&self, probe: Probe) -> bool {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
@@ -110,7 +111,7 @@ fn probe(family: Family, source: IpAddr) -> Probe {
     Probe { protocol: TCP, flags: SYN, source, to, sender: PEER_MAC, mac: HOST_MAC }
 }
 
-/// The host knows its neighbour.
+/// Makes the host know its neighbour.
 fn acquainted(pair: &Pair) {
     for family in Family::ALL {
         let mac = netkat::net::MacAddr(PEER_MAC);
@@ -123,7 +124,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// Sources that have no route back to where the forger is.
+/// Sources without a route back to the forger.
 fn impossible(family: Family) -> &'static [&'static str] {
     match family {
         Family::V4 => &[
@@ -135,7 +136,7 @@ fn impossible(family: Family) -> &'static [&'static str] {
             "0.0.0.0",
             "0.0.0.7",
             "240.0.0.1",
-            // The host's own: the one that is spoken to, and another interface's.
+            // Own addresses of the host: the listener's, and another interface's.
             "10.77.0.1",
             "10.79.0.1",
             // No route leads there; a route refuses.
@@ -156,7 +157,8 @@ fn impossible(family: Family) -> &'static [&'static str] {
     }
 }
 
-/// A pair whose host has a second link, eth1, to a third host: 10.79.0.1 and .2, fd79::1 and ::2.
+/// Returns a pair whose host has a second link, eth1, to a third host: 10.79.0.1 and .2, fd79::1
+/// and ::2.
 fn with_third() -> (Pair, Namespace) {
     let (pair, third) = (Pair::new(), Namespace::new("third"));
     veth(&pair.host, "eth1", &third, "eth1");
@@ -234,8 +236,8 @@ fn datagrams_without_a_return_route_are_dropped() {
     }
 }
 
-/// Without a strict reverse path filter, the answer goes where the route leads, as the kernel's does; with one, and
-/// over IPv6, there is none.
+/// Without a strict reverse path filter, the answer follows the route, as the kernel's does; with
+/// one, and over IPv6, there is no answer.
 #[test]
 fn a_source_behind_another_interface_is_answered_there_or_not_at_all() {
     lab!();
@@ -304,7 +306,7 @@ fn a_neighbour_entered_by_hand_speaks_from_its_link_address_alone() {
     }
 }
 
-/// Returns destination and source address of the frames that answer to this port, as far as they come in time.
+/// Returns destination and source address of the frames that answer to this port in time.
 fn link_addresses(forger: &Forger, port: u16) -> Vec<Vec<u8>> {
     let mark = [PORT.to_be_bytes(), port.to_be_bytes()].concat();
     let mut buffer = vec![0; 65536];
@@ -321,8 +323,8 @@ fn link_addresses(forger: &Forger, port: u16) -> Vec<Vec<u8>> {
     found
 }
 
-/// An answer goes to the link address that resolution says, and from the interface's own, so that a forged source
-/// alone gets nothing.
+/// An answer goes to the link address that resolution returns, and from the interface's own, so a
+/// forged source alone gets nothing.
 #[test]
 fn a_source_that_the_neighbour_table_knows_elsewhere_is_not_answered_to_the_forger() {
     lab!();
@@ -341,7 +343,7 @@ fn a_source_that_the_neighbour_table_knows_elsewhere_is_not_answered_to_the_forg
         );
         drop(server);
 
-        // A datagram of the peer that is spoken with does not turn our answers away, either.
+        // A datagram of the true peer does not redirect our answers, either.
         let mut server = listening(&pair.host, &format!("-u -k {PORT}"), |c| c.input(Input::Open));
         let port = fresh_port();
         for (sender, heard) in [(PEER_MAC, "forged"), (NOBODY, "forgedforged")] {
@@ -375,7 +377,8 @@ fn frames_for_others_are_left_alone() {
                     assert!(!forger.is_answered(probe, SILENCE / 2), "{guard}: {probe:?}");
                 }
             }
-            // An ACK of no connection of netkat's is the kernel's affair; a SYN shows that the frame is right.
+            // The kernel handles an ACK of no connection of netkat's; a SYN shows that the frame is
+            // valid.
             assert!(forger.is_answered(probe, PATIENCE), "{guard}: a SYN for us");
         }
         let client = Netcat::OpenBsd.connect(&pair.peer, pair.host_address(Family::V4), PORT);
@@ -410,7 +413,8 @@ fn two_links() -> Pair {
     pair
 }
 
-/// It comes by the second uplink; the route back leads through the first, whose gateway this host has never asked for.
+/// The client comes by the second uplink; the route back leads through the first, whose gateway
+/// this host has never asked for.
 #[test]
 fn an_asymmetric_client_is_served_where_the_host_allows_it() {
     lab!("nc.openbsd");
@@ -461,7 +465,8 @@ fn a_route_that_comes_lets_a_client_in() {
     }
 }
 
-/// RFC 4007: a link-local address of eth0 is not spoken to by eth1, and a link-local client is served on its link.
+/// RFC 4007: a link-local address of eth0 does not answer on eth1, and a link-local client is
+/// served on its link.
 #[test]
 fn link_local_addresses_stay_on_their_link() {
     lab!("nc.openbsd");
@@ -484,7 +489,8 @@ fn link_local_addresses_stay_on_their_link() {
     server.wait(DEADLINE).check(&out);
 }
 
-/// An assumed address is a host of its own: it is not called by itself, nor at the interface's link address.
+/// An assumed address is a host of its own: neither itself nor the interface's link address reaches
+/// it.
 #[test]
 fn an_assumed_address_validates_sources_too() {
     lab!("nc.openbsd");

@@ -14,7 +14,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// netkat in `host` connects to a kernel server in `peer`.
+/// Connects netkat in `host` to a kernel server in `peer`.
 fn connects(host: &Namespace, peer: &Namespace, to: IpAddr, arguments: &str) {
     for (out, back) in sizes() {
         let server = Netcat::Socat.listen(peer, to, 5000, |c| c.input(back.input()).expect(&out));
@@ -25,7 +25,7 @@ fn connects(host: &Namespace, peer: &Namespace, to: IpAddr, arguments: &str) {
     }
 }
 
-/// netkat in `host` serves a kernel client in `peer`.
+/// Serves a kernel client in `peer` from netkat in `host`.
 fn serves(host: &Namespace, peer: &Namespace, at: IpAddr, arguments: &str) {
     for (out, back) in sizes() {
         let server =
@@ -66,7 +66,8 @@ fn a_macvlan() {
     }
 }
 
-/// A pod as Calico makes it: a /32 of its own, a gateway that is on no subnet, the node answers ARP for it.
+/// A pod as Calico makes it: a /32 of its own, and a gateway on no subnet, for which the node
+/// answers ARP.
 #[test]
 fn a_gateway_off_the_subnet() {
     lab!("socat");
@@ -80,9 +81,9 @@ fn a_gateway_off_the_subnet() {
     node.sysctl("net.ipv4.neigh.cali0.proxy_delay", "0");
     node.ip("route add 10.65.0.5/32 dev cali0");
     address(&node, "lo", "10.65.9.9/32");
-    // proxy_arp answers for what the node has a route to elsewhere.
+    // proxy_arp answers for addresses that the node routes elsewhere.
     node.ip("route add 169.254.1.1/32 dev lo");
-    // The same for IPv6, where the gateway is link-local.
+    // IPv6 likewise, with a link-local gateway.
     address(&pod, "eth0", "fd65::5/128");
     address(&node, "lo", "fd65::9/128");
     node.ip("-6 address add fe80::ecee:eeff:feee:eeee/64 dev cali0 nodad");
@@ -94,7 +95,7 @@ fn a_gateway_off_the_subnet() {
     }
 }
 
-/// No link header at all: a TUN device, the other end of which is a UDP flow of socat's.
+/// A TUN device has no link header; its other end is a UDP flow of socat's.
 #[test]
 fn a_tun_device() {
     lab!("socat");
@@ -155,7 +156,7 @@ fn loopback_as_a_server_to_the_kernel() {
     assert_eq!(loopback_sysctls(&pair.host), before);
 }
 
-/// A listener on every address serves who comes over the wire and who comes over lo.
+/// A listener on every address serves clients on the wire and on lo.
 #[test]
 fn a_listener_on_all_addresses_is_there_on_each() {
     lab!("socat", "nc.openbsd");
@@ -173,7 +174,7 @@ fn a_listener_on_all_addresses_is_there_on_each() {
     }
 }
 
-/// Between two netkats on one host not even the kernel's peer is in the way of the rules: all TCP is dropped.
+/// Two netkats on one host talk although the rules drop all TCP.
 #[test]
 fn netkat_to_netkat_over_loopback_past_rules_that_drop_everything() {
     lab!("iptables-nft", "ip6tables-nft");

@@ -1,4 +1,5 @@
-//! No byte is lost: what goes in comes out, whatever stdin and stdout are, and ends are told apart.
+//! No byte is lost: input arrives as output, for every kind of stdin and stdout, and ends are told
+//! apart.
 use crate::support::{
     netkat::{listening, netkat},
     payload::{MIB, Payload},
@@ -56,7 +57,7 @@ fn a_quarter_gibibyte_goes_each_way_at_once() {
     server.wait(DEADLINE).check(&out);
 }
 
-/// A stdin of each kind ends the connection's outgoing half, and what the peer says still comes.
+/// The end of each kind of stdin ends the outgoing half, and the peer's data still arrives.
 #[test]
 fn stdin_may_be_closed_empty_a_pipe_or_a_file() {
     lab!("socat");
@@ -123,7 +124,7 @@ fn a_stdout_that_closes_is_an_error() {
     assert!(shell.stderr.contains("status 1") && shell.stderr.contains("standard output"), "{shell}");
 }
 
-/// Connects from netkat to a Python program that gets the accepted socket as `s`.
+/// Connects netkat to a Python program that gets the accepted socket as `s`.
 fn against(pair: &Pair, program: &str, input: Input) -> crate::support::process::Output {
     let at = pair.peer_address(Family::V4);
     let script = format!(
@@ -181,7 +182,7 @@ fn the_quit_timer_ends_a_connection_that_the_peer_keeps_open() {
         "{client}"
     );
 
-    // Without it, netkat stays as long as the peer does.
+    // Without the flag, netkat stays until the peer ends.
     let mut patient = netkat(&pair.host, &format!("{at} 5000")).text("x").spawn();
     patient.wait_for_stdout("here");
     std::thread::sleep(Duration::from_millis(700));

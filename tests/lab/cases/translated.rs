@@ -1,5 +1,5 @@
-//! Ports that rules of this host translate belong to a service, although no socket holds them: netkat names the rule
-//! and leaves the port alone.
+//! A port that rules of this host translate belongs to a service, although no socket holds it:
+//! netkat names the rule and leaves the port alone.
 use crate::support::{
     namespace::Namespace,
     netkat::{listening, netkat},
@@ -10,10 +10,10 @@ use crate::support::{
 };
 use nix::sys::signal::Signal;
 
-/// The tools that put rules in.
+/// The tools that set rules.
 const TOOLS: [&str; 3] = ["iptables-nft", "iptables-legacy", "nft"];
 
-/// Translates a port at prerouting or output; what netkat calls the rule.
+/// Translates a port at prerouting or output. Returns netkat's name for the rule.
 fn translate(
     host: &Namespace,
     tool: &str,
@@ -58,7 +58,8 @@ fn a_translated_port_is_refused_and_the_rule_is_named() {
                     assert!(refused.stderr.contains(&told), "{tool}: {refused}, not {told}");
                     assert!(refused.stderr.contains("--force"), "{refused}");
                 }
-                // Other ports, the other protocol, and the other family are free; so is that one for who insists.
+                // Other ports, the other protocol and the other family are free, and --force takes
+                // the port itself.
                 let other = if protocol == "udp" { "" } else { "-u" };
                 let version = if family == Family::V4 { "-6" } else { "-4" };
                 for line in [
@@ -76,7 +77,8 @@ fn a_translated_port_is_refused_and_the_rule_is_named() {
     }
 }
 
-/// nat OUTPUT has to do with what this host sends only, and no rule sees what is for an assumed address.
+/// nat OUTPUT concerns only packets that this host sends, and no rule sees packets for an assumed
+/// address.
 #[test]
 fn rules_that_do_not_see_our_clients_are_no_obstacle() {
     lab!("nft", "iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft");
@@ -99,7 +101,7 @@ fn rules_that_do_not_see_our_clients_are_no_obstacle() {
                 server.signal(Signal::SIGTERM);
                 server.wait(DEADLINE);
             }
-            // Nothing is changed by looking.
+            // A look changes nothing.
             assert_eq!(pair.host.run("nft list ruleset").text(), all);
         }
     }

@@ -1,5 +1,6 @@
-//! A router that translates addresses, as every Kubernetes node is one: connections of others whose port is ours
-//! go on. The host masquerades a pod, 10.66.0.2 and fd66::2, behind its own addresses on eth0.
+//! On a router that translates addresses, as every Kubernetes node does, connections of others by
+//! our port go on. The host masquerades a pod, 10.66.0.2 and fd66::2, behind its own addresses on
+//! eth0.
 use crate::support::{
     frames::syn,
     namespace::Namespace,
@@ -11,9 +12,9 @@ use crate::support::{
     witness::Witness,
 };
 
-/// The port that netkat has, and that the pod's connections leave from.
+/// netkat's port, by which the pod's connections leave.
 const PORT: u16 = 5000;
-/// Where the peer echoes.
+/// The peer's echo port.
 const ECHO: u16 = 8000;
 
 struct Router {
@@ -40,7 +41,8 @@ impl Router {
         Router { pair, pod }
     }
 
-    /// Sends a byte and awaits its echo, `rounds` times with a pause between, from [`PORT`] of `from`.
+    /// Sends a byte and waits for its echo, `rounds` times with a pause between, from [`PORT`] of
+    /// `from`.
     fn dialogue(
         &self,
         from: &Namespace,
@@ -90,7 +92,7 @@ fn echo(at: &Namespace, family: Family, protocol: &str, port: u16) -> Process {
         server.wait_listening(port);
         return server;
     }
-    // One process for all datagrams: each of socat's children takes from the same socket as the next one.
+    // One process for all datagrams: socat's children share a socket and take each other's.
     let inet = if family == Family::V4 { "AF_INET" } else { "AF_INET6" };
     let script = format!(
         "import socket\n\
@@ -131,7 +133,7 @@ fn a_listener_leaves_masqueraded_connections_of_its_port_alone() {
             });
             question(pair, family);
             finish(before);
-            // One that begins while netkat listens.
+            // A connection that begins while netkat listens.
             let _other = echo(&pair.peer, family, "TCP", ECHO + 1);
             finish(router.dialogue(pod, "SOCK_STREAM", to, ECHO + 1, 3));
             question(pair, family);
@@ -140,7 +142,7 @@ fn a_listener_leaves_masqueraded_connections_of_its_port_alone() {
     }
 }
 
-/// A probe's answers come from the one address that the pod talks with, too.
+/// The scanned address is the pod's peer, too.
 #[test]
 fn a_scan_leaves_masqueraded_connections_of_its_port_alone() {
     lab!("socat", "python3", "iptables", "ip6tables", "conntrack", "tcpdump");
@@ -157,7 +159,7 @@ fn a_scan_leaves_masqueraded_connections_of_its_port_alone() {
             let _echo = echo(&pair.peer, family, protocol, ECHO);
             // An empty datagram has no echo: a closed port is UDP's sign of life.
             let _open = udp.is_empty().then(|| echo(&pair.peer, family, protocol, ECHO + 1));
-            // Nothing answers at one port, so the scan lasts.
+            // One port never answers, so the scan lasts.
             let program = if family == Family::V4 { "iptables" } else { "ip6tables" };
             let protocol = protocol.to_lowercase();
             let silent = ECHO + 2;
@@ -176,7 +178,8 @@ fn a_scan_leaves_masqueraded_connections_of_its_port_alone() {
     }
 }
 
-/// The host sends a port on to the pod. Connections that stand when netkat takes it stay the pod's.
+/// The host forwards a port to the pod. Established connections stay the pod's when netkat takes
+/// the port.
 #[test]
 fn an_established_connection_that_is_sent_on_stays_where_it_is() {
     lab!("socat", "python3", "iptables", "ip6tables", "nc.openbsd", "tcpdump");
@@ -205,7 +208,7 @@ fn an_established_connection_that_is_sent_on_stays_where_it_is() {
     }
 }
 
-/// While SYN cookies are under way an ACK may be netkat's or another's: the kernel gets it as well.
+/// While SYN cookies are in flight an ACK may be netkat's or another's: the kernel gets it as well.
 #[test]
 fn a_flood_of_syns_leaves_masqueraded_connections_alone() {
     lab!("socat", "python3", "iptables", "ip6tables", "conntrack", "nc.openbsd", "tcpdump");
@@ -214,7 +217,7 @@ fn a_flood_of_syns_leaves_masqueraded_connections_alone() {
     {
         let router = Router::new();
         let Router { pair, pod } = &router;
-        // A return route leads to the forged sources, and none of them answers.
+        // A return route leads to the forged sources, none of which answers.
         pair.host.ip(&format!("route add default via {}", pair.peer_address(family)));
         pair.peer.sysctl("net.ipv4.ip_forward", "0");
         pair.peer.sysctl("net.ipv6.conf.all.forwarding", "0");
@@ -227,7 +230,7 @@ fn a_flood_of_syns_leaves_masqueraded_connections_alone() {
         let socket =
             pair.peer.inside(|| PacketSocket::open("eth0", Mode::default())).expect("a packet socket");
         for number in 0..20_000 {
-            // A full queue drops it, as a wire would.
+            // A full queue drops the packet, as a wire would.
             let _ = socket.send(&syn(family, number, PORT));
             if number % 100 == 0 {
                 std::thread::sleep(std::time::Duration::from_millis(5));
@@ -239,7 +242,7 @@ fn a_flood_of_syns_leaves_masqueraded_connections_alone() {
     }
 }
 
-/// A client to whose very peer the pod talks from the same port: neither could tell the other's packets.
+/// The client's peer is the pod's, by the same port: neither could tell the other's packets.
 #[test]
 fn a_client_passes_over_a_port_of_a_masqueraded_connection() {
     lab!("socat", "python3", "iptables", "ip6tables", "conntrack");
@@ -256,7 +259,7 @@ fn a_client_passes_over_a_port_of_a_masqueraded_connection() {
             assert_eq!(refused.code(), Some(1), "{refused}");
             let host = std::net::SocketAddr::new(pair.host_address(family), PORT);
             assert!(refused.stderr.contains(&format!("masqueraded as {host}")), "{refused}");
-            // Where the kernel has two ports to offer, the other one is taken.
+            // Where the kernel has two ports to offer, netkat takes the other one.
             pair.host.sysctl("net.ipv4.ip_local_port_range", &format!("{PORT} {}", PORT + 1));
             for _ in 0..4 {
                 let served = ask(format!("{udp} {to} {ECHO}"));

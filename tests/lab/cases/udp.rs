@@ -9,7 +9,7 @@ use crate::support::{
 };
 use std::{net::IpAddr, time::Duration};
 
-/// Nothing of the kernel's own UDP comes or goes.
+/// Stops the kernel's own UDP in both directions.
 fn drop_udp(pair: &Pair) {
     nft(
         &pair.host,
@@ -27,7 +27,7 @@ fn python(pair: &Pair, at: IpAddr, script: &str) -> Command {
     pair.peer.command("python3").args(["-u", "-c", &format!("import socket, time\n{script}")])
 }
 
-/// A socket at the peer that prints the length of what it gets and sends it back.
+/// A socket at the peer that prints the length of each datagram and echoes it.
 fn echo(pair: &Pair, at: IpAddr) -> Process {
     let mut server = python(
         pair,
@@ -50,7 +50,7 @@ fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 31 + i / 256) as u8).collect()
 }
 
-/// The last line at -v: what went by.
+/// Returns the last line at -v, with the counters.
 fn closing_line(stderr: &str) -> &str {
     stderr.lines().find(|line| line.contains("closed:")).unwrap_or_default()
 }
@@ -247,7 +247,7 @@ fn what_the_receive_buffer_cannot_hold_is_told() {
     lab!("python3");
     let pair = Pair::new();
     let at = pair.host_address(Family::V4);
-    // Nobody reads the pipe that netkat writes to.
+    // The pipe that netkat writes to has no reader.
     let (_unread, full) = nix::unistd::pipe().expect("a pipe");
     let server = listening(&pair.host, &format!("-u {at} 5000"), |c| c.stdout(full.into()));
     python(
@@ -274,7 +274,7 @@ fn it_works_on_loopback() {
     }
 }
 
-/// Both ways, IPv4 and IPv6, without rules and with rules that stop the kernel's own UDP.
+/// Both directions, IPv4 and IPv6, without rules and with rules that stop the kernel's own UDP.
 #[test]
 fn the_kernels_netcats_are_understood() {
     lab!("nft", "nc.openbsd", "ncat");

@@ -1,4 +1,5 @@
-//! UDP both ways: past the same rules, datagram for datagram, large ones in fragments, and errors by name.
+//! UDP in both directions: past the TCP cases' rules, datagram for datagram, large ones in
+//! fragments, and errors by name.
 use crate::support::{
     netkat::{listening, netkat},
     process::{DEADLINE, Input},
@@ -31,7 +32,8 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     (buffer, from)
 }
 
-/// Returns whether the kernel's own UDP gets an answer from the peer, or (listening) gets there from the peer.
+/// Returns whether the kernel's own UDP gets an answer from the peer, or (listening) one from the
+/// peer arrives.
 fn kernel_passes(pair: &Pair, family: Family, connect: bool) -> bool {
     let (client, server) = if connect { (&pair.host, &pair.peer) } else { (&pair.peer, &pair.host) };
     let to = if connect { pair.peer_address(family) } else { pair.host_address(family) };
@@ -100,7 +102,7 @@ fn questions_and_answers_pass_every_rule() {
     }
 }
 
-/// 65,507 bytes are the most that IPv4 carries, 65,527 that IPv6 does.
+/// IPv4 carries at most 65,507 bytes, IPv6 65,527.
 #[test]
 fn large_datagrams_travel_in_fragments() {
     lab!();
@@ -173,7 +175,7 @@ fn a_server_answers_who_spoke_last_and_with_keep_open_hears_everybody() {
     }
 }
 
-/// A burst from a kernel sender arrives whole: 100,000 datagrams of 1 KiB, 50,000 a second.
+/// A burst from a kernel sender arrives complete: 100,000 datagrams of 1 KiB, 50,000 a second.
 #[test]
 fn a_burst_arrives_without_loss() {
     lab!();

@@ -1,4 +1,5 @@
-//! UDP ports probed with -z -u: every state by its real cause, and hosts that say little or too little.
+//! UDP ports probed with -z -u: every state by its real cause, and hosts that send few errors or
+//! none.
 use crate::support::{
     netkat::netkat,
     process::Process,
@@ -8,7 +9,8 @@ use crate::support::{
 };
 use std::{net::IpAddr, time::Duration};
 
-/// The peer answers at 5000, hears at 5001 and says nothing, drops 6001, rejects 6002, drops 7000 to 7999.
+/// The peer answers at 5000, receives at 5001 without an answer, drops 6001, rejects 6002, drops
+/// 7000 to 7999.
 fn peer(pair: &Pair, at: IpAddr) -> Process {
     nft(
         &pair.peer,
@@ -31,7 +33,7 @@ fn peer(pair: &Pair, at: IpAddr) -> Process {
     process
 }
 
-/// The kernel sends one peer a few errors a second only, unless told otherwise.
+/// By default the kernel sends one peer only a few errors a second.
 fn errors_flow(pair: &Pair, interval: &str) {
     pair.peer.sysctl("net.ipv4.icmp_ratelimit", interval);
     pair.peer.sysctl("net.ipv6.icmp.ratelimit", interval);
@@ -85,7 +87,8 @@ fn a_thousand_silent_ports_take_a_few_waits() {
     assert!(output.elapsed < Duration::from_secs(4), "{output}");
 }
 
-/// Linux sends one peer six errors at once and then, here, ten a second: all of the closed ports are found anyhow.
+/// Linux sends one peer six errors at once and then, here, ten a second: the scan finds all closed
+/// ports anyhow.
 #[test]
 fn closed_ports_are_told_from_silent_ones_though_errors_are_limited() {
     lab!();

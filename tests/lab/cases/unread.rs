@@ -1,5 +1,5 @@
-//! Standard error and other outputs without a reader, or that can't be written: netkat goes on, keeps its exit status,
-//! and ends on a signal.
+//! Standard error and other outputs without a reader, or without room: netkat goes on, keeps its
+//! exit status, and ends on a signal.
 use crate::support::{
     fifo::Fifo,
     namespace::Namespace,
@@ -26,13 +26,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How soon a signal has to end a run, on a machine that is busy with other tests.
+/// Maximum time from a signal to the end, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(3);
 
-/// A pipe that takes nothing more, and its reader.
+/// A full pipe, and its reader.
 fn full_pipe() -> (OwnedFd, File) {
     let (from, to) = pipe().expect("a pipe");
-    // netkat makes it so large where it can.
+    // netkat makes the pipe this large where it can.
     fcntl(&to, FcntlArg::F_SETPIPE_SZ(1 << 20)).expect("F_SETPIPE_SZ");
     fcntl(&to, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("F_SETFL");
     for size in [4096, 1] {
@@ -60,7 +60,7 @@ fn full_socket() -> (OwnedFd, File) {
     (far.into(), OwnedFd::from(near).into())
 }
 
-/// Makes a pair of what is not read and what is written to.
+/// Makes a pair of a blocked reader's end and a writer's end.
 type Blocked = fn() -> (OwnedFd, File);
 
 /// Outputs that block their writer.
@@ -77,7 +77,7 @@ fn wait_until_caught(process: &mut Process) {
     });
 }
 
-/// Ends it by SIGTERM, in time.
+/// Ends the program by SIGTERM, in time.
 fn terminate(process: Process, what: &str, expected: Option<i32>) {
     let start = Instant::now();
     process.signal(Signal::SIGTERM);
@@ -86,7 +86,7 @@ fn terminate(process: Process, what: &str, expected: Option<i32>) {
     assert!(start.elapsed() < SOON, "{what}: {ended}");
 }
 
-/// An address that answers nothing, behind the peer, which does not forward.
+/// A silent address behind the peer, which does not forward.
 fn silent(pair: &Pair, family: Family) -> std::net::IpAddr {
     pair.peer.sysctl("net.ipv4.conf.all.forwarding", "0");
     pair.peer.sysctl("net.ipv6.conf.all.forwarding", "0");
@@ -128,7 +128,7 @@ fn a_transfer_goes_on_while_nobody_reads_standard_error() {
     let pair = Pair::new();
     let payload = Payload::new(31, 3 * MIB);
     for (kind, blocked) in BLOCKED {
-        // The object is lost, which the status says; the bytes are not.
+        // The object is lost, as the status says; the bytes are not.
         for (family, flags, status) in [(Family::V4, "-vvv -d", 0), (Family::V6, "-vvv -d --json", 1)] {
             let at = pair.peer_address(family);
             let server = Netcat::OpenBsd.listen(&pair.peer, at, 5000, |c| c.expect(&payload));
@@ -208,7 +208,7 @@ fn a_standard_error_that_cannot_be_written_changes_no_status() {
             let run = closed.args(format!("{arguments} {peer} 7").split_whitespace()).run();
             assert_eq!((run.code(), run.stderr.as_str()), (Some(status), ""), "{arguments}: {run}");
         }
-        // A connection that succeeds is none the worse either; but a report that is lost is a failure.
+        // A successful connection is unharmed, too; a lost report is a failure.
         for (arguments, status) in [("-vvv -d", 0), ("--json", 1), ("-vvv -d --json", 1)] {
             for stderr in [full(), gone()] {
                 let server = Netcat::OpenBsd.listen(&pair.peer, peer, 5000, |c| c);
@@ -232,7 +232,7 @@ for _ in range(int(sys.argv[2])):
     from.command("python3").args(["-c", script, to, &count.to_string()]).succeed();
 }
 
-/// Data waits for its reader as long as it takes, but a signal ends the wait.
+/// Data waits for its reader without a limit, but a signal ends the wait.
 #[test]
 fn signals_end_a_run_whose_output_nobody_reads() {
     lab!("nc.openbsd", "python3");
@@ -263,7 +263,7 @@ fn signals_end_a_run_whose_output_nobody_reads() {
             if caught {
                 wait_until_caught(&mut run);
             }
-            // Packets to see: more than the FIFO holds.
+            // More packets than the FIFO holds.
             datagrams(&pair.host, &peer.to_string(), 2000);
             terminate(run, &mode, Some(15));
             drop(reader);
@@ -282,7 +282,7 @@ fn signals_end_a_run_whose_output_nobody_reads() {
     let _ = fs::remove_file(&capture);
 }
 
-/// A record is whole, however slow the reader of the FIFO is.
+/// A record is complete, however slow the reader of the FIFO is.
 #[test]
 fn a_slow_reader_of_a_record_gets_all_of_it() {
     lab!("nc.openbsd");
@@ -293,7 +293,7 @@ fn a_slow_reader_of_a_record_gets_all_of_it() {
     let fifo = Fifo::new("slow");
     let client = netkat(&pair.host, &format!("-o {} {peer} 5000", fifo.0.display())).input(payload.input());
     let client = client.spawn();
-    // It waits for its reader.
+    // The recording waits for its reader.
     let record = Command::new("cat").arg(&fifo.0).expect(&payload).spawn();
     assert_eq!(client.wait(DEADLINE).code(), Some(0));
     record.wait(DEADLINE).check(&payload);

@@ -1,4 +1,5 @@
-//! Why a connection failed: each real cause has its own words and status 1; a wrong command line has status 2.
+//! Causes of a failed connection: each has its own words and status 1; a wrong command line has
+//! status 2.
 use crate::support::{
     netkat::{listening, netkat},
     payload::Payload,
@@ -10,7 +11,7 @@ use crate::support::{
 };
 use std::time::Duration;
 
-/// It failed, quickly, and said this.
+/// Checks that the run failed, quickly, with these words.
 fn failed(output: &Output, words: &[&str], within: Duration) {
     assert_eq!(output.code(), Some(1), "{output}");
     for word in words {
@@ -21,7 +22,7 @@ fn failed(output: &Output, words: &[&str], within: Duration) {
     assert!(output.elapsed < within, "{output}");
 }
 
-/// Well before the 5 s that a connect may take.
+/// Well before the 5 s of a connect's timeout.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 #[test]
@@ -53,7 +54,7 @@ fn timed_out() {
     failed(&output, &["timed out", "1 SYN "], AT_ONCE);
 }
 
-/// A host that answers, though with nothing that means anything to us, is told from one that says nothing.
+/// netkat tells a host that answers, though with nothing valid, from a silent one.
 #[test]
 fn what_came_and_was_no_answer_is_told() {
     lab!("nft");
@@ -86,8 +87,9 @@ fn what_came_and_was_no_answer_is_told() {
     }
 }
 
-/// RFC 9293, section 3.5.1: a server still has the connection of a client that died, and answers the next one of the same
-/// port with an ACK of the old. It is reset, and the new one stands well before the SYN's timer.
+/// RFC 9293, section 3.5.1: a server still has the connection of a client that died, and answers
+/// the next one of that port with an ACK of the old one. The old connection is reset, and the new
+/// one is established well before the SYN's timer.
 #[test]
 fn a_half_open_connection_of_the_servers_costs_no_second() {
     lab!("socat");
@@ -140,7 +142,7 @@ fn no_route_and_no_neighbour() {
 fn rejected_by_icmp() {
     lab!("iptables-nft", "ip6tables-nft");
     let pair = Pair::new();
-    // The kernel sends a few errors a second only, unless told otherwise.
+    // By default the kernel sends only a few errors a second.
     pair.peer.sysctl("net.ipv4.icmp_ratelimit", "0");
     pair.peer.sysctl("net.ipv6.icmp.ratelimit", "0");
     let v4 = [
@@ -182,7 +184,7 @@ fn dropped_by_our_own_egress() {
     let pair = Pair::new();
     let at = pair.peer_address(Family::V4);
     let line = format!("-w 300ms {at} 5000");
-    // The neighbour is known before anything is dropped.
+    // The neighbour is known before packets are dropped.
     netkat(&pair.host, &line).run();
     let program = programs::classifier("lab_drop", TC_ACT_SHOT);
     if let Some(link) = programs::attach_tcx(&program, &pair.host, "eth0", Direction::Egress) {
@@ -247,7 +249,7 @@ fn addresses_that_are_not_ours_are_refused() {
     failed(&netkat(&pair.host, "-s 10.77.0.99 10.77.0.2 80").run(), &["10.77.0.99"], AT_ONCE);
 }
 
-/// Every way to say what to listen on, and what to connect from.
+/// Every way to name the listening address, and the connecting one.
 #[test]
 fn all_spellings_of_a_listener_and_a_source_are_one() {
     lab!("nc.openbsd");

@@ -1,4 +1,4 @@
-//! Zones: link-local addresses with the interface that they belong to, as typed and as reported.
+//! Zones: link-local addresses with their interface, as typed and as reported.
 use crate::support::{
     netkat::{listening, netkat},
     process::{DEADLINE, Input},
@@ -10,7 +10,7 @@ const PORT: u16 = 5000;
 const OURS: &str = "fe80::77:1";
 const THEIRS: &str = "fe80::77:2";
 
-/// A pair whose ends have link-local addresses beside the others.
+/// Returns a pair whose ends have link-local addresses beside the others.
 fn pair() -> Pair {
     let pair = Pair::new();
     address(&pair.host, "eth0", &format!("{OURS}/64"));
@@ -34,7 +34,7 @@ fn a_listener_takes_a_link_local_address_with_its_zone() {
         format!("-s {OURS}%eth0 -p {PORT}"),
         format!("-i eth0 {OURS} {PORT}"),
         format!("-i eth0 {OURS}%eth0 {PORT}"),
-        // Only one interface has it.
+        // Only one interface has the address.
         format!("{OURS} {PORT}"),
         format!("--as fe80::77:9%eth0 {PORT}"),
     ] {

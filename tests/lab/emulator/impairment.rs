@@ -12,19 +12,20 @@ pub struct Impairment {
     pub loss: f64,
     /// Share of frames that arrive twice, 0 to 1.
     pub duplicate: f64,
-    /// Share of frames that later ones overtake, 0 to 1.
+    /// Share of frames that later frames overtake, 0 to 1.
     pub reorder: f64,
-    /// How many later frames overtake such a frame: uniform in this range.
+    /// Number of later frames that arrive before such a frame: uniform in this range.
     pub displacement: RangeInclusive<u32>,
     /// Propagation delay of each frame.
     pub delay: Duration,
-    /// Added to the delay: uniform between zero and this. Never reorders.
+    /// Maximum jitter, added to the delay uniformly. Never reorders.
     pub jitter: Duration,
-    /// Bottleneck in bits a second; none is as fast as the machine.
+    /// Rate of the bottleneck in bits a second; `None` for the machine's speed.
     pub rate: Option<u64>,
-    /// Limit of the queue before the bottleneck; the rest is dropped at its tail.
+    /// Limit of the bottleneck's queue, which drops at its tail.
     pub queue: Queue,
-    /// The longest frame in bytes, link header included: longer ones vanish without an error.
+    /// Maximum length of a frame in bytes, link header included: longer frames vanish without an
+    /// error.
     pub largest: Option<usize>,
 }
 
@@ -42,7 +43,7 @@ pub struct Verdict {
     pub duplicated: bool,
     /// Number of later frames that arrive before this one.
     pub overtaken_by: u32,
-    /// To be added to the propagation delay.
+    /// Time added to the propagation delay.
     pub jitter: Duration,
 }
 
@@ -63,7 +64,7 @@ impl Default for Impairment {
 }
 
 impl Impairment {
-    /// The fate of the frame with number `n` of the path with this seed.
+    /// Returns the fate of the frame with number `n` of the path with this seed.
     pub fn verdict(&self, seed: u64, n: u64) -> Verdict {
         let overtaken = draw(seed, n, 3) < self.reorder;
         let (least, most) = (*self.displacement.start(), *self.displacement.end());
@@ -77,7 +78,7 @@ impl Impairment {
     }
 }
 
-/// Uniform in [0, 1): SplitMix64's finalizer over the three words.
+/// Returns a number uniform in [0, 1): SplitMix64's finalizer over the three words.
 fn draw(seed: u64, n: u64, decision: u64) -> f64 {
     let mut z = seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(decision << 56);
     for _ in 0..2 {

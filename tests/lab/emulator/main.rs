@@ -1,11 +1,12 @@
 //! A link emulator: joins two interfaces of its network namespace and treats the frames between them as a
 //! bad path would, by a seed.
 //!
-//! Theory of operation: a packet socket on each interface, one loop. What comes in on one goes through that
-//! direction's [`path::Path`] and out on the other. Uncut (GSO) TCP frames are taken for the segments that a
-//! network card would make of them, each with a fate of its own, and neighbours that leave together go out as
-//! one; an unimpaired path passes them whole. Address resolution (ARP, ICMPv6) is never impaired: its one-second
-//! retries would drown what is measured.
+//! Theory of operation: a packet socket on each interface, one loop. A frame of one interface goes
+//! through its direction's [`path::Path`] and out by the other. An uncut (GSO) TCP frame counts as
+//! the segments that a network card would make of it, each with a fate of its own, and adjacent
+//! segments that leave together form one frame; an unimpaired path passes frames whole. Address
+//! resolution (ARP, ICMPv6) is never impaired: its one-second retries would dominate every
+//! measurement.
 //!
 //! Prints "ready" once both sockets are open and stops at the end of stdin, then prints one line of counters
 //! for each direction.
@@ -31,7 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest frame: a virtio-net header and the largest IP packet, with room for link headers.
+/// Maximum frame: a virtio-net header and the largest IP packet, with room for link headers.
 const FRAME: usize = 65536 + 128;
 /// Frames taken from one side before the other has its turn.
 const TURN: usize = 64;
@@ -57,7 +58,7 @@ struct Arguments {
     b_to_a: Option<Impairment>,
 }
 
-/// A frame under way, or one segment of one.
+/// A frame in flight, or one segment of a frame.
 #[derive(Clone)]
 struct Frame {
     bytes: Rc<[u8]>,
@@ -96,7 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// One turn of one direction: says whether there is likely more to do at once.
+/// Takes one turn of one direction. Returns whether more is likely due at once.
 fn forward(
     from: &PacketSocket,
     to: &PacketSocket,
@@ -141,7 +142,8 @@ fn offer(path: &mut Path<Frame>, now: Duration, frame: &[u8]) {
     }
 }
 
-/// Sends all that has arrived at the path's end; segments that still follow each other as one frame.
+/// Sends all frames that have arrived at the path's end; segments that still follow each other as
+/// one frame.
 fn deliver_due(to: &PacketSocket, path: &mut Path<Frame>, now: Duration) -> io::Result<()> {
     let mut joined = Vec::new();
     let mut next = path.take(now);
@@ -165,8 +167,8 @@ fn deliver_due(to: &PacketSocket, path: &mut Path<Frame>, now: Duration) -> io::
     Ok(())
 }
 
-/// Sends a frame; one that the interface does not take (it is down, its peer is gone, it is too large or of a kind
-/// that cannot be sent) is lost as on a wire.
+/// Sends a frame. A frame that the interface does not take (it is down, its peer is gone, the frame
+/// is too large or of an unsendable kind) is lost as on a wire.
 fn deliver(to: &PacketSocket, frame: &[u8]) -> io::Result<()> {
     match to.send(frame) {
         Err(e) => match e.raw_os_error() {
@@ -177,7 +179,8 @@ fn deliver(to: &PacketSocket, frame: &[u8]) -> io::Result<()> {
     }
 }
 
-/// ARP, or ICMPv6's router and neighbour messages (RFC 4861 section 4: types 133 to 137).
+/// Returns whether a frame is ARP, or one of ICMPv6's router and neighbour messages (RFC 4861
+/// section 4: types 133 to 137).
 fn is_address_resolution(frame: &[u8]) -> bool {
     let Some(ethernet) = frame.get(VNET_HEADER..) else { return false };
     match ethernet.get(12..14) {
@@ -189,7 +192,7 @@ fn is_address_resolution(frame: &[u8]) -> bool {
     }
 }
 
-/// Sleeps until a frame comes or the timeout has passed; true when stdin has ended.
+/// Sleeps until a frame arrives or the timeout has passed. Returns true at the end of stdin.
 fn wait(a: &PacketSocket, b: &PacketSocket, timeout: Option<Duration>) -> io::Result<bool> {
     let stdin = io::stdin();
     let mut fds = [

@@ -14,17 +14,17 @@ use std::{
 /// Options of a socket. The default is the plainest.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mode {
-    /// A virtio-net header stands before each frame, both ways.
+    /// A virtio-net header stands before each frame, in both directions.
     pub vnet_header: bool,
-    /// Take frames that are addressed to others too.
+    /// Receive frames for other hosts, too.
     pub promiscuous: bool,
     /// Send past the interface's egress qdisc.
     pub qdisc_bypass: bool,
-    /// Bytes that wait in each direction; 0 for the system's default.
+    /// Size of each direction's buffer in bytes; 0 for the system's default.
     pub buffer: usize,
 }
 
-/// A non-blocking AF_PACKET socket that sees all that comes in on an interface, and not what goes out.
+/// A non-blocking AF_PACKET socket for the incoming frames of an interface.
 pub struct PacketSocket(OwnedFd);
 
 impl PacketSocket {
@@ -90,11 +90,12 @@ impl PacketSocket {
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// The next frame's length, its virtio-net header included; none when there is no frame.
+    /// Returns the next frame's length, its virtio-net header included; `None` without a frame.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match recv(self.0.as_raw_fd(), buffer, MsgFlags::empty()) {
             Ok(n) => Ok(Some(n)),
-            // EINVAL: a frame that the virtio-net header cannot describe, which the kernel then drops (packet(7)).
+            // EINVAL: a frame that the virtio-net header cannot describe, which the kernel then
+            // drops (packet(7)).
             Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::EINVAL) => Ok(None),
             Err(e) => Err(e.into()),
         }

@@ -1,15 +1,15 @@
 //! One direction of an impaired path: frames go in, and come out when their time has come.
 //!
-//! Theory of operation: a frame that its verdict does not lose joins the bottleneck's queue (a virtual clock
-//! says until when the bottleneck is busy; what would wait longer than the queue's limit is dropped), then
-//! travels for the delay and jitter. Departures never run backwards, so a plain queue holds what is under
-//! way. A frame that is to be overtaken waits at the far end until enough later ones have left, or until
-//! `PATIENCE` has passed, for a flow may fall silent. No I/O and no clock: time is passed in, as the
-//! duration since any fixed moment.
+//! Theory of operation: a frame that its verdict does not lose joins the bottleneck's queue (a
+//! virtual clock tells until when the bottleneck is busy; a frame that would wait longer than the
+//! queue's limit is dropped), then travels for the delay and jitter. Departures never run
+//! backwards, so a plain queue holds the frames in flight. A frame to be reordered waits at the far
+//! end until enough later ones have left, or until `PATIENCE` has passed, since a flow may fall
+//! silent. No I/O and no clock: callers pass the time as the duration since any fixed moment.
 use crate::impairment::{Impairment, Queue};
 use std::{collections::VecDeque, time::Duration};
 
-/// How long a frame waits at most for the later ones that are to overtake it.
+/// Maximum wait of a reordered frame for the later ones.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Counters of a path, in frames.
@@ -24,14 +24,14 @@ pub struct Count {
     pub delivered: u64,
 }
 
-/// A frame under way. `F` is whatever stands for a frame: bytes, or a number in a test.
+/// A frame in flight. `F` stands for a frame: bytes, or a number in a test.
 struct Flight<F> {
     departure: Duration,
     frame: F,
     overtaken_by: u32,
 }
 
-/// A frame at the far end that waits to be overtaken.
+/// A frame at the far end that waits to be reordered.
 struct Held<F> {
     deadline: Duration,
     frame: F,
@@ -70,13 +70,14 @@ impl<F: Clone> Path<F> {
         self.impairment == Impairment::default() && self.flights.is_empty()
     }
 
-    /// Counts a frame that went past the path because it [is clear](Path::is_clear).
+    /// Counts a frame that bypassed the path because the path [is clear](Path::is_clear).
     pub fn passed(&mut self) {
         self.count.offered += 1;
         self.count.delivered += 1;
     }
 
-    /// Puts the next frame, `bytes` long on the wire, onto the path. `frame` is only asked for when it travels.
+    /// Puts the next frame, `bytes` long on the wire, onto the path. `frame` is called only if the
+    /// frame travels.
     pub fn offer(&mut self, now: Duration, bytes: usize, frame: impl FnOnce() -> F) {
         let verdict = self.impairment.verdict(self.seed, self.count.offered);
         self.count.offered += 1;
@@ -102,7 +103,7 @@ impl<F: Clone> Path<F> {
         self.flights.push_back(Flight { departure, frame, overtaken_by: verdict.overtaken_by });
     }
 
-    /// When the frame has left the bottleneck; none if the queue is full.
+    /// Returns the time at which the frame has left the bottleneck; `None` if the queue is full.
     fn through_bottleneck(&mut self, now: Duration, bytes: usize) -> Option<Duration> {
         let Some(rate) = self.impairment.rate else { return Some(now) };
         let time_on_wire = |bytes: u64| Duration::from_secs_f64(bytes as f64 * 8.0 / rate as f64);
@@ -118,7 +119,7 @@ impl<F: Clone> Path<F> {
         Some(self.busy_until)
     }
 
-    /// The next frame that has arrived by `now`.
+    /// Returns the next frame that has arrived by `now`.
     pub fn take(&mut self, now: Duration) -> Option<F> {
         let frame = self.next_arrival(now)?;
         self.count.delivered += 1;
@@ -143,7 +144,7 @@ impl<F: Clone> Path<F> {
         Some(self.held.remove(late).frame)
     }
 
-    /// Tells the frames held back that one more has gone by, and frees those that this was the last for.
+    /// Counts one more frame for those held back, and frees the ones whose last it was.
     fn overtake(&mut self) {
         for held in &mut self.held {
             held.left -= 1;
@@ -153,7 +154,8 @@ impl<F: Clone> Path<F> {
         }
     }
 
-    /// When [`Path::take`] has something to give, the clock's zero for at once; none while the path is empty.
+    /// Returns the time at which [`Path::take`] has a frame, zero for at once; `None` while the
+    /// path is empty.
     pub fn next_time(&self) -> Option<Duration> {
         if !self.overtaken.is_empty() {
             return Some(Duration::ZERO);

@@ -1,4 +1,5 @@
-//! The wire segments inside an uncut (GSO) TCP frame, so that a loss hits one of them and not 64 KiB at once.
+//! The wire segments inside an uncut (GSO) TCP frame, so that a loss hits one of them and not 64
+//! KiB at once.
 //!
 //! Theory of operation: a frame with a virtio-net header that announces TCP segmentation stands for `count`
 //! segments, as a network card would put them on the wire. Any run of neighbours among them can be written out
@@ -17,7 +18,7 @@ const GSO_ECN: u8 = 0x80;
 const FIN_PSH: u8 = 0x09;
 const CWR: u8 = 0x80;
 
-/// Where things are in an uncut TCP frame, counted from the virtio-net header's start.
+/// Offsets in an uncut TCP frame, from the virtio-net header's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     network: usize,
@@ -36,7 +37,8 @@ fn native(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 impl Cut {
-    /// How to cut this Ethernet frame; none if it is a single segment, or nothing that is cut as TCP is.
+    /// Returns the cuts of this Ethernet frame; `None` for a single segment, or for a frame that is
+    /// not cut as TCP.
     pub fn of(frame: &[u8]) -> Option<Self> {
         let kind = *frame.get(1)? & !GSO_ECN;
         if *frame.first()? & NEEDS_CSUM == 0 || !matches!(kind, GSO_TCPV4 | GSO_TCPV6) {
@@ -57,7 +59,7 @@ impl Cut {
         (self.length - self.payload).div_ceil(self.mss)
     }
 
-    /// Bytes of the segment on the wire, its link header included.
+    /// Returns the segment's length on the wire in bytes, its link header included.
     pub fn wire_length(&self, segment: usize) -> usize {
         let (from, to) = self.bounds(segment, segment + 1);
         self.payload - VNET_HEADER + to - from
@@ -67,7 +69,7 @@ impl Cut {
         (self.payload + first * self.mss, (self.payload + end * self.mss).min(self.length))
     }
 
-    /// The frame that carries the segments from `first` to before `end`, written to `out`.
+    /// Writes the frame that carries the segments from `first` to before `end` to `out`.
     pub fn write(&self, frame: &[u8], first: usize, end: usize, out: &mut Vec<u8>) {
         let (from, to) = self.bounds(first, end);
         out.clear();
@@ -76,7 +78,7 @@ impl Cut {
         // The kernel gives the length of the frame's linear part, which may be longer than this frame.
         out[2..4].copy_from_slice(&((self.payload - VNET_HEADER) as u16).to_ne_bytes());
         if to - from <= self.mss {
-            // One segment: nothing is left to cut, the checksum still is to be done.
+            // One segment: there is nothing to cut, and the checksum is still to complete.
             out[1] = 0;
             out[4..6].fill(0);
         }
@@ -136,7 +138,7 @@ mod tests {
 
     const MSS: usize = 1448;
 
-    /// An uncut frame with `length` bytes of payload, as the kernel hands it over.
+    /// Returns an uncut frame with `length` bytes of payload, as the kernel hands it over.
     fn frame(v6: bool, length: usize) -> Vec<u8> {
         let ip = if v6 { 40 } else { 20 };
         let mut frame = vec![NEEDS_CSUM, if v6 { GSO_TCPV6 } else { GSO_TCPV4 }];
@@ -186,7 +188,7 @@ mod tests {
         frame
     }
 
-    /// The sum over the pseudo-header (RFC 9293, section 3.1).
+    /// Returns the sum over the pseudo-header (RFC 9293, section 3.1).
     fn pseudo(ip: &[u8], tcp_length: usize) -> u16 {
         let addresses = if ip[0] >> 4 == 6 { &ip[8..40] } else { &ip[12..20] };
         let sum: u32 = addresses.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();

@@ -1,4 +1,4 @@
-//! What `netkat --compare` says, without what differs from run to run.
+//! The report of `netkat --compare`, without the parts that differ from run to run.
 use super::{
     namespace::Namespace,
     netkat::netkat,
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The port that is asked for, and the one of the other server.
+/// The port in question, and the other server's port.
 pub const PORT: u16 = 7000;
 pub const OTHER_PORT: u16 = 7001;
 

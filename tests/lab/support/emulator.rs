@@ -11,7 +11,7 @@ use std::{
     time::SystemTime,
 };
 
-/// Two namespaces' eth0, joined by an impaired path. Ends with its value.
+/// Two namespaces' eth0, joined by an impaired path, until the value is dropped.
 pub struct Emulator {
     process: Process,
     _middle: Namespace,
@@ -23,7 +23,7 @@ impl Emulator {
         let middle = Namespace::new("path");
         for (end, name) in [(a, "left"), (b, "right")] {
             veth(end, "eth0", &middle, name);
-            // The emulator's ends only carry frames: no IPv6 chatter of their own.
+            // The emulator's ends only carry frames: no IPv6 messages of their own.
             middle.sysctl(&format!("net.ipv6.conf.{name}.disable_ipv6"), "1");
         }
         let program = program().to_string_lossy().into_owned();
@@ -37,15 +37,15 @@ impl Emulator {
         Self { process, _middle: middle }
     }
 
-    /// Stops it: the counters of both directions, first `a`'s to `b`.
+    /// Stops the emulator. Returns the counters of both directions, first `a`'s to `b`.
     pub fn finish(mut self) -> String {
         self.process.close_stdin();
         self.process.wait(DEADLINE).text()
     }
 }
 
-/// The emulator's program. `cargo test` builds examples; `cargo test --test lab` alone does not, so that an
-/// absent or old one is built here.
+/// Path of the emulator's program. `cargo test` builds examples; `cargo test --test lab` alone does
+/// not, so an absent or old one is built here.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {

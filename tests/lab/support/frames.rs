@@ -1,4 +1,5 @@
-//! Frames that tests send by hand, over any packet socket: SYNs, and UDP datagrams with a mark to know them by.
+//! Frames that tests send by hand, over any packet socket: SYNs, and UDP datagrams with an
+//! identifying mark.
 use super::{
     packet_socket::PacketSocket,
     topology::{Family, at},
@@ -15,8 +16,8 @@ use std::{
 pub const HOST_MAC: [u8; 6] = [2, 0, 0x77, 0, 0, 1];
 pub const PEER_MAC: [u8; 6] = [2, 0, 0x77, 0, 0, 2];
 
-/// An Ethernet frame with a UDP datagram. The UDP checksum is left out with IPv4 (RFC 768) and wrong with IPv6:
-/// nothing looks at it before the packet socket does.
+/// Returns an Ethernet frame with a UDP datagram, without a checksum for IPv4 (RFC 768) and with a
+/// wrong one for IPv6: nothing reads it before the packet socket does.
 pub fn udp(source_mac: [u8; 6], mac: [u8; 6], source: IpAddr, to: IpAddr, port: u16, mark: &[u8]) -> Vec<u8> {
     let mut udp = Vec::new();
     udp.extend(port.to_be_bytes());
@@ -53,8 +54,8 @@ pub fn udp(source_mac: [u8; 6], mac: [u8; 6], source: IpAddr, to: IpAddr, port: 
     frame
 }
 
-/// A SYN to `port` of the host in a [`super::topology::Pair`], from an address that no host has; `number` picks
-/// address, port and sequence number.
+/// Returns a SYN to `port` of the host in a [`super::topology::Pair`], from an address that no host
+/// has; `number` picks address, port and sequence number.
 pub fn syn(family: Family, number: u32, port: u16) -> Vec<u8> {
     let [_, a, b, c] = number.to_be_bytes();
     let low = u16::from_be_bytes([b, c]);

@@ -1,5 +1,5 @@
-//! A check of netkat's JSON objects by the schemas of docs/schema, of the keywords that those use; others are a mistake
-//! here.
+//! Checks netkat's JSON objects by the schemas of docs/schema, with the keywords that those use;
+//! other keywords are a defect of the harness.
 use serde_json::Value;
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -16,10 +16,11 @@ static SCHEMAS: LazyLock<HashMap<&str, Value>> = LazyLock::new(|| {
     texts.into_iter().map(|(name, text)| (name, parsed(text))).collect()
 });
 
-/// Checks every line that is an object of netkat's, and returns how many are. A line that is not complete is none.
+/// Checks every line that is an object of netkat's. Returns their number. An incomplete line is
+/// none.
 ///
 /// # Panics
-/// An object does not fit its schema, or names one that there is not.
+/// An object does not fit its schema, or names an unknown one.
 pub fn check_lines(text: &str) -> usize {
     let lines =
         text.split_inclusive('\n').filter(|line| line.starts_with("{\"schema\":") && line.ends_with('\n'));

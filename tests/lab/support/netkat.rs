@@ -9,7 +9,7 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_netkat");
 
 /// The ways in which netkat keeps the kernel from its packets: values of --guard.
 pub const GUARDS: [&str; 3] = ["tcx", "clsact", "nft"];
-/// Those by eBPF programs, which IPv4 over lo and commands need.
+/// The ways by eBPF programs, which IPv4 over lo and commands need.
 pub const PROGRAM_GUARDS: [&str; 2] = ["tcx", "clsact"];
 
 /// Prepares netkat in a namespace, with arguments that hold no spaces.
@@ -17,7 +17,7 @@ pub fn netkat(namespace: &Namespace, arguments: &str) -> Command {
     namespace.command(PROGRAM).args(arguments.split_whitespace())
 }
 
-/// Starts a netkat that listens, and returns when it listens. `arguments` follow `-l`.
+/// Starts a netkat that listens, and returns once it does. `arguments` follow `-l`.
 pub fn listening(namespace: &Namespace, arguments: &str, with: impl FnOnce(Command) -> Command) -> Process {
     let mut process = with(netkat(namespace, &format!("-v -l {arguments}"))).spawn();
     process.wait_for_stderr("listening on");

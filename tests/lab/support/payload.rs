@@ -23,7 +23,7 @@ impl Payload {
             return Self { file, length };
         }
         fs::create_dir_all(&folder).expect("the cache folder");
-        // Written aside and renamed: another test may want the same one now.
+        // Written aside and renamed: another test may want the file now.
         let aside = folder.join(format!(
             "payload-{seed}-{length}.{}.{:?}",
             std::process::id(),
@@ -85,7 +85,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Compares the next bytes, at most 256 KiB. Returns how many of them agree.
+    /// Compares the next bytes, at most 256 KiB. Returns the number of equal ones.
     pub fn agrees(&mut self, bytes: &[u8]) -> usize {
         let mut wanted = &mut self.buffer[..bytes.len()];
         let length = wanted.len();

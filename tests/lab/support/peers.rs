@@ -16,8 +16,8 @@ pub enum Netcat {
 impl Netcat {
     pub const ALL: [Self; 3] = [Self::OpenBsd, Self::Ncat, Self::Socat];
 
-    /// Listening, it leaves as soon as its peer has ended and its own buffer is empty, whatever its stdin still
-    /// holds (netcat.c, readwrite; ncat_listen.c, read_socket).
+    /// A listening one exits as soon as its peer has ended and its own buffer is empty, whatever
+    /// its stdin still holds (netcat.c, readwrite; ncat_listen.c, read_socket).
     pub fn leaves_early(self) -> bool {
         self != Self::Socat
     }
@@ -65,8 +65,8 @@ pub fn bracketed(address: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-/// Returns whether the kernel's own TCP gets from one namespace to the other: a connect with a deadline of a second, as
-/// `nc -w1 -z` makes it.
+/// Returns whether the kernel's own TCP connects from one namespace to the other within a second,
+/// as `nc -w1 -z` does.
 pub fn kernel_connects(from: &Namespace, to: IpAddr, port: u16) -> bool {
     from.command("nc.openbsd").args(["-z", "-w", "1", &to.to_string(), &port.to_string()]).run().success()
 }

@@ -1,7 +1,7 @@
 //! Programs that the lab runs, each with a deadline. The harness takes their output and shows stderr on failure.
 //!
-//! Dropping a [`Process`] kills it, by its id. Threads read the output, so no pipe ever fills. They compare bytes that
-//! have to equal a payload at once and do not keep them.
+//! Dropping a [`Process`] kills it, by its id. Threads read the output, so no pipe ever fills.
+//! Output with an expected payload is compared at once and not kept.
 use super::{json_schema, payload::Payload, requirements};
 use std::{
     ffi::{OsStr, OsString},
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest that anything in the lab may take, unless a test says otherwise.
+/// Maximum time of anything in the lab, unless a test says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Source of a program's stdin.
@@ -24,7 +24,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub enum Input {
     /// /dev/null
     Null,
-    /// File descriptor 0 is not open at all.
+    /// File descriptor 0 is closed.
     Closed,
     /// A pipe that delivers these bytes and ends.
     Bytes(Vec<u8>),
@@ -34,7 +34,7 @@ pub enum Input {
     Open,
 }
 
-/// A program not yet run.
+/// A program before its start.
 pub struct Command {
     program: OsString,
     arguments: Vec<OsString>,
@@ -140,7 +140,7 @@ impl Command {
             command.args(["-c", "exec \"$@\" <&-", "sh"]).arg(inner.get_program()).args(inner.get_args());
         }
         command.args(&self.arguments);
-        // A system call that netkat's filter lacks must be seen, not survived.
+        // A system call that netkat's filter lacks must fail the test.
         command.env("NETKAT_SECCOMP", "kill");
         command.stdin(match &self.input {
             Input::Null | Input::Closed => Stdio::null(),
@@ -155,7 +155,7 @@ impl Command {
         let mut stdin = child.stdin.take();
         if let Input::Bytes(bytes) = self.input {
             let mut pipe = stdin.take().expect("a pipe");
-            // A program that ends without reading all of it is not an error here.
+            // A program that ends without reading all of it is no error here.
             thread::spawn(move || pipe.write_all(&bytes));
         }
         let stdout = child.stdout.take().map(|pipe| collect(pipe, self.expected));
@@ -189,7 +189,7 @@ impl Command {
 struct Collected {
     bytes: Vec<u8>,
     length: u64,
-    /// Offset of the first byte that is not the payload's.
+    /// Offset of the first byte that differs from the payload.
     differs: Option<u64>,
 }
 
@@ -204,11 +204,11 @@ impl Collector {
     }
 }
 
-/// Maximum of output that is kept, in bytes, where no payload is expected.
+/// Maximum of kept output, in bytes, where no payload is expected.
 const KEPT: usize = 64 << 20;
 
 fn collect(mut pipe: impl Read + Send + 'static + std::os::fd::AsFd, expected: Option<Payload>) -> Collector {
-    // Larger pipes only make it faster.
+    // Larger pipes only make the transfer faster.
     let _ = nix::fcntl::fcntl(pipe.as_fd(), nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 20));
     let shared = Arc::new(Mutex::new(Collected::default()));
     let writer = Arc::clone(&shared);
@@ -263,7 +263,7 @@ impl Objects {
     }
 }
 
-/// A program that runs. Dropping it kills it.
+/// A running program. Dropping it kills it.
 pub struct Process {
     line: String,
     child: Child,
@@ -279,7 +279,8 @@ impl Process {
         self.child.id()
     }
 
-    /// Writes to a stdin that is [`Input::Open`]; a program that does not take it in time is killed.
+    /// Writes to a stdin that is [`Input::Open`]; a program that does not take the bytes in time is
+    /// killed.
     pub fn write(&mut self, bytes: &[u8]) {
         let (line, child) = (&self.line, &mut self.child);
         let stdin = self.stdin.as_mut().expect("an open stdin");
@@ -291,7 +292,7 @@ impl Process {
             }
             let late = !writer.is_finished();
             if late {
-                // Its end of the pipe goes with it, and the writer wakes up.
+                // The program's end of the pipe goes with it, and the writer wakes up.
                 let _ = child.kill();
             }
             let written = writer.join().expect("the writer does not panic");
@@ -340,12 +341,13 @@ impl Process {
         });
     }
 
-    /// Waits until the condition holds; panics with stderr when the program ends or the deadline passes first.
+    /// Waits until the condition holds; panics with stderr when the program ends or the deadline
+    /// passes first.
     pub fn wait_until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !condition(self) {
             let ended = !self.is_running();
-            // What it wrote as it ended may have come after the look above.
+            // The last output may have come after the look above.
             if ended && condition(self) {
                 return;
             }
@@ -445,7 +447,7 @@ pub struct Output {
     pub timed_out: bool,
     pub elapsed: Duration,
     pub stdout: Vec<u8>,
-    /// Bytes that came on stdout, kept or not.
+    /// Number of bytes on stdout, kept or not.
     pub length: u64,
     differs: Option<u64>,
     pub stderr: String,
@@ -456,7 +458,7 @@ impl Output {
         self.status.success() && !self.timed_out
     }
 
-    /// Returns the exit status, or none if a signal or the deadline ended the program.
+    /// Returns the exit status; `None` if a signal or the deadline ended the program.
     pub fn code(&self) -> Option<i32> {
         if self.timed_out { None } else { self.status.code() }
     }
@@ -469,7 +471,7 @@ impl Output {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// Panics unless stdout was the payload, whole and exact.
+    /// Panics unless stdout was the payload, complete and exact.
     pub fn check(&self, payload: &Payload) {
         assert_eq!(self.differs, None, "first wrong byte's offset, of {} that came: {self}", self.length);
         assert_eq!(self.length, payload.length(), "bytes that came, bytes sent: {self}");

@@ -1,7 +1,9 @@
-//! eBPF programs of others: two instructions that return one verdict, attached wherever packets pass.
+//! eBPF programs of others: two instructions that return one verdict, attached at every hook that
+//! packets pass.
 //!
-//! libbpf-rs has no wrapper for tcx, and compiling C for `return 2` would only add a tool, so the calls to
-//! libbpf stand here, and unsafe code with them. Attachments end with their values, clsact filters excepted.
+//! libbpf-rs has no wrapper for tcx, and compiling C for `return 2` would only add a tool, so the
+//! calls to libbpf stand here, and unsafe code with them. Attachments end with their values, except
+//! clsact filters.
 use crate::support::namespace::Namespace;
 use libbpf_sys as sys;
 use std::{
@@ -60,12 +62,13 @@ fn load_code(kind: sys::bpf_prog_type, name: &str, code: &[sys::bpf_insn]) -> Pr
     Program { fd: unsafe { OwnedFd::from_raw_fd(fd) } }
 }
 
-/// A classifier for tcx and clsact.
+/// Returns a classifier for tcx and clsact.
 pub fn classifier(name: &str, verdict: i32) -> Program {
     load(sys::BPF_PROG_TYPE_SCHED_CLS, name, verdict)
 }
 
-/// A classifier that hands every packet to an interface's ingress, as Cilium does to a pod's.
+/// Returns a classifier that hands every packet to an interface's ingress, as Cilium does to a
+/// pod's.
 pub fn redirector(name: &str, at: &Namespace, interface: &str) -> Program {
     const BPF_F_INGRESS: i32 = 1;
     const BPF_FUNC_REDIRECT: i32 = 23;
@@ -110,7 +113,7 @@ fn tcx_place(direction: Direction) -> sys::bpf_attach_type {
     }
 }
 
-/// Attaches to tcx, behind what is there; none where the kernel has no tcx (before 6.6).
+/// Attaches to tcx, behind the others; `None` where the kernel has no tcx (before 6.6).
 pub fn attach_tcx(program: &Program, at: &Namespace, interface: &str, direction: Direction) -> Option<Link> {
     match at.inside(|| link(program, index(interface), tcx_place(direction))) {
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => None,
@@ -118,7 +121,7 @@ pub fn attach_tcx(program: &Program, at: &Namespace, interface: &str, direction:
     }
 }
 
-/// Attaches to tcx, in front of all that is there.
+/// Attaches to tcx, in front of the others.
 pub fn attach_tcx_first(program: &Program, at: &Namespace, interface: &str, direction: Direction) -> Link {
     const BPF_F_BEFORE: u32 = 1 << 3;
     let fd = at.inside(|| {
@@ -169,7 +172,7 @@ pub fn attach_clsact(
     direction: Direction,
     priority: u32,
 ) {
-    // A clsact that is there already is no news, but libbpf would say so.
+    // libbpf reports a clsact that is there already, which is no fault.
     libbpf_rs::set_print(None);
     let result = at.inside(|| {
         let mut hook = sys::bpf_tc_hook {
@@ -199,7 +202,7 @@ pub fn attach_clsact(
     assert_eq!(result, 0, "clsact on {interface}: {}", io::Error::from_raw_os_error(-result));
 }
 
-/// Passes or drops every packet before it becomes one.
+/// Passes or drops every packet at XDP.
 pub fn attach_xdp(at: &Namespace, interface: &str, verdict: i32) -> Link {
     let program = load(sys::BPF_PROG_TYPE_XDP, "lab_xdp", verdict);
     at.inside(|| link(&program, index(interface), sys::BPF_XDP)).expect("attaching to XDP")

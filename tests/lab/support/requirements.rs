@@ -16,8 +16,8 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Returns whether the test can run here: as root, and with all these programs. Otherwise says why not, past
-/// libtest's capture, so that a run without tests does not look like a success.
+/// Returns whether the test can run here: as root, and with all these programs. Otherwise says why
+/// not, past libtest's capture, so that a run without tests does not look like a success.
 pub fn met(test: &str, programs: &[&str]) -> bool {
     let mut lacking = Vec::new();
     if !nix::unistd::geteuid().is_root() {

@@ -1,10 +1,11 @@
-//! Servers at the peer, in Python: what the programs that `--run` runs talk to.
+//! Servers at the peer, in Python, for the programs that `--run` runs.
 use super::{
     namespace::Namespace,
     process::{Command, Process},
 };
 
-/// Answers every question for A with 10.77.0.2 and for AAAA with fd77::2, over UDP and TCP, at an address.
+/// Answers every question for A with 10.77.0.2 and for AAAA with fd77::2, over UDP and TCP, at an
+/// address.
 const DNS: &str = r#"
 import socket, struct, sys, threading
 at = sys.argv[1]
@@ -52,7 +53,7 @@ async def main():
 asyncio.run(main())
 "#;
 
-/// Takes one TCP connection after the other on port 9 of any address, and prints length, SHA-256 and end of
+/// Takes TCP connections in turn on port 9 of any address, and prints length, SHA-256 and end of
 /// each.
 const SINK: &str = r#"
 import hashlib, socket
@@ -85,24 +86,24 @@ fn ready(command: Command) -> Process {
     process
 }
 
-/// A name server at an address.
+/// Starts a name server at an address.
 pub fn name_server(namespace: &Namespace, at: &str) -> Process {
     ready(python(namespace, DNS, &[at]))
 }
 
-/// An echo server on port 7.
+/// Starts an echo server on port 7.
 pub fn echo_server(namespace: &Namespace) -> Process {
     namespace.sysctl("net.core.somaxconn", "8192");
     namespace.sysctl("net.ipv4.tcp_max_syn_backlog", "8192");
     ready(python(namespace, ECHO, &[]))
 }
 
-/// A sink on port 9.
+/// Starts a sink on port 9.
 pub fn sink(namespace: &Namespace) -> Process {
     ready(python(namespace, SINK, &[]))
 }
 
-/// A web server for a folder on a port, of both families.
+/// Starts a web server for a folder on a port, of both families.
 pub fn web_server(namespace: &Namespace, folder: &str, port: u16) -> Process {
     let port_word = port.to_string();
     let mut server = namespace

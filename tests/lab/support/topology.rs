@@ -20,7 +20,7 @@ impl Family {
 /// Two namespaces joined by a veth pair, eth0 on both sides: `host` runs netkat and has the rules, `peer` has
 /// the kernel's tools. Addresses: 10.77.0.1 and .2, fd77::1 and ::2.
 pub struct Pair {
-    // Before the namespaces, so that it goes first.
+    // Before the namespaces, so that the emulator ends first.
     emulator: Option<Emulator>,
     pub host: Namespace,
     pub peer: Namespace,
@@ -121,7 +121,8 @@ pub fn veth(a: &Namespace, a_name: &str, b: &Namespace, b_name: &str) {
     b.ip(&format!("link set dev {b_name} up"));
 }
 
-/// Adds an address; without duplicate address detection, which would keep an IPv6 one unusable for a second.
+/// Adds an address, without duplicate address detection, which would make an IPv6 one unusable for
+/// a second.
 pub fn address(namespace: &Namespace, interface: &str, address: &str) {
     let nodad = if address.contains(':') { "nodad" } else { "" };
     namespace.ip(&format!("address add {address} dev {interface} {nodad}"));

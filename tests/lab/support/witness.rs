@@ -14,7 +14,7 @@ impl Witness {
         Self::start(at, interface, &["-Q", "in"], filter)
     }
 
-    /// Watches both ways.
+    /// Watches both directions.
     pub fn all(at: &Namespace, interface: &str, filter: &str) -> Self {
         Self::start(at, interface, &[], filter)
     }
@@ -32,14 +32,14 @@ impl Witness {
         Self(tcpdump)
     }
 
-    /// Watches for resets and ICMP errors (RFC 792, RFC 4443 section 2.1: types below 128), that come in on eth0 and are
-    /// about this TCP port.
+    /// Watches for resets and ICMP errors (RFC 792, RFC 4443 section 2.1: types below 128) that
+    /// arrive on eth0 and concern this TCP port.
     pub fn of_resets_and_errors(at: &Namespace, port: u16) -> Self {
         Self::incoming(
             at,
             "eth0",
-            // IPv6: TCP's flags at offset 40 + 13, ICMPv6's type at 40. An ICMP error quotes a header, the port
-            // of which no filter finds simply, so that any error counts.
+            // IPv6: TCP's flags at offset 40 + 13, ICMPv6's type at 40. An ICMP error quotes a
+            // header whose port no simple filter finds, so any error counts.
             &format!(
                 "(tcp port {port} and (tcp[tcpflags] & tcp-rst != 0 or ip6[53] & 4 != 0)) \
                  or (icmp and icmp[icmptype] != icmp-echo and icmp[icmptype] != icmp-echoreply) \
