@@ -30,8 +30,8 @@ def line(result):
         words.append(f" {name} {number(value)} ({ratio}{wanted})")
     if len(result.samples["netkat"]) > 1:
         words.append(f" +-{100 * spread(result.samples['netkat']):.0f} %")
-    if figure.wanted or figure.limit is not None:
-        words.append(" MISSED" if result.missed else " met")
+    verdict = ("MISSED" if result.missed else "met") if figure.wanted or figure.limit is not None else ""
+    words.append(" " + result.machine.words(result.samples["netkat"], verdict))
     return " ".join(words)
 
 
@@ -45,11 +45,13 @@ def facts(options):
 
 
 def summary(of, lines):
-    missed = sum(bool(one.missed) for one in lines)
-    bounded = sum(bool(one.figure.wanted or one.figure.limit is not None) for one in lines)
+    judged = [one for one in lines if one.machine.quiet]
+    missed = sum(bool(one.missed) for one in judged)
+    bounded = sum(bool(one.figure.wanted or one.figure.limit is not None) for one in judged)
     return (f"Linux {of['kernel']}, {of['cores']} x {of['cpu']}, load {of['load']:.1f} at the end, the kernel's "
             f"congestion control {of['congestion_control']}; medians of {of['runs']} runs, +- half their range; "
-            f"{bounded - missed} of {bounded} lines with a wanted value meet it.")
+            f"{bounded - missed} of {bounded} lines with a wanted value meet it; "
+            f"{len(lines) - len(judged)} lines have no verdict, since the machine was loaded.")
 
 
 def write_json(path, of, lines):

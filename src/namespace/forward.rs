@@ -12,15 +12,16 @@ use log::debug;
 use nix::{
     errno::Errno,
     fcntl::OFlag,
-    sys::prctl,
-    unistd::{ForkResult, Pid, pipe2, read},
+    sys::{prctl, signal::Signal},
+    unistd::{ForkResult, Pid, close, getpid, getppid, pipe2, read},
 };
 use socket2::{Domain, Socket, Type};
 use std::{
     collections::HashMap,
+    fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd},
     process::exit,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -80,18 +81,32 @@ impl Forwarder {
             return Ok(None);
         }
         let (ended, alive) = pipe2(OFlag::O_CLOEXEC)?;
+        let parent = getpid();
         match kernel::fork()? {
             ForkResult::Child => {
-                drop(alive);
-                run(forwards.iter().copied().zip(sockets), &ended)
+                // The copy of a control socket would hide netkat's end from the supervisor.
+                close_all_but(sockets.iter().chain([&ended]));
+                run(forwards.iter().copied().zip(sockets), &ended, parent)
             }
             ForkResult::Parent { child } => Ok(Some(Forwarder { pid: child, _alive: alive })),
         }
     }
 }
 
-/// Serves the forwards until the other end of `ended` is closed, and never returns.
-fn run(forwards: impl Iterator<Item = (Forward, OwnedFd)>, ended: &OwnedFd) -> ! {
+/// Closes all descriptors of this process but the standard streams and these.
+fn close_all_but<'a>(kept: impl Iterator<Item = &'a OwnedFd>) {
+    let kept: Vec<_> = kept.map(AsRawFd::as_raw_fd).collect();
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for fd in open.filter(|fd| *fd > 2 && !kept.contains(fd)).collect::<Vec<_>>() {
+        // The descriptor that listed them is closed already.
+        let _ = close(fd);
+    }
+}
+
+/// Serves the forwards until the other end of `ended` is closed, and never returns. The kernel kills the process
+/// with `parent`, whatever its threads do.
+fn run(forwards: impl Iterator<Item = (Forward, OwnedFd)>, ended: &OwnedFd, parent: Pid) -> ! {
     capability::drop_bounding();
     let renounced = identity::renounce_root().map_err(|error| error.to_string());
     let renounced = renounced.and_then(|()| capability::drop_all(&[]).map_err(|error| error.to_string()));
@@ -100,6 +115,10 @@ fn run(forwards: impl Iterator<Item = (Forward, OwnedFd)>, ended: &OwnedFd) -> !
         exit(1);
     }
     let _ = (prctl::set_no_new_privs(), prctl::set_dumpable(false));
+    // A change of identity clears the signal (commit_creds in kernel/cred.c), so it is set behind that.
+    if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != parent {
+        exit(1);
+    }
     for (forward, socket) in forwards {
         thread::spawn(move || {
             let result = match forward.protocol {
