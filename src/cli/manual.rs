@@ -9,7 +9,7 @@ pub(super) type Section = (&'static str, &'static str);
 pub(super) const DATE: &str = "2026-11-27";
 
 /// Related pages, each with its section.
-pub(super) const SEE_ALSO: [(&str, u8); 9] = [
+pub(super) const SEE_ALSO: [(&str, u8); 10] = [
     ("capabilities", 7),
     ("iptables", 8),
     ("nc", 1),
@@ -19,6 +19,7 @@ pub(super) const SEE_ALSO: [(&str, u8); 9] = [
     ("pcap-filter", 7),
     ("socat", 1),
     ("tcpdump", 8),
+    ("traceroute", 8),
 ];
 
 /// The examples of `-h`, each within 80 columns.
@@ -73,7 +74,7 @@ Watch a connection's own packets, and keep them:
 );
 
 /// The sections behind the flags.
-pub(super) const SECTIONS: [Section; 13] = [
+pub(super) const SECTIONS: [Section; 14] = [
     (
         "Running a command",
         "netkat --run -- COMMAND runs a program in a network namespace of its own, whose device has this host's addresses and routes. netkat moves the packets between that device and the host's interfaces, beside iptables, nftables and conntrack. The program's standard streams, its terminal and its exit status are its own; it runs as the invoking user without capabilities, so programs that need raw sockets fail unless --raw is given.
@@ -141,8 +142,8 @@ A filter that is not understood ends netkat with status 2 before anything is ope
     (
         "JSON",
         "--json prints an object on a line of its own. Every object has its schema, netkat's version and the time (RFC 3339, UTC, nanoseconds); the run's own comes last. Names end in their unit; a step that was not reached is null.
-  schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; packets: netkat.packet/1
-  asked                  what was asked: mode (connect, listen, scan, run, compare), host as typed, address, port or ports, protocol, command
+  schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; --trace: netkat.trace/1; packets: netkat.packet/1
+  asked                  what was asked: mode (connect, listen, scan, run, compare, trace), host as typed, address, port or ports, protocol, command
   verdict                done, timed_out, refused, rejected, no_route, no_neighbour, name (the look-up of a name failed), privilege, egress_dropped, interrupted, usage, failed
   error                  the failure in words
   flow                   local and remote address with port
@@ -179,6 +180,17 @@ A HOST's name stands for all its addresses, and with --read for those that the f
   unknown          the kernel did not connect, and nothing was seen to stop it
 by names the place and the rule, which what it belongs to, kernel and raw how both paths ended, proof the evidence, try a command that shows more. What follows from positions and counters alone is marked (inferred). The server sees two connections that are reset. While the kernel's attempt lasts, a table netkat-trace-NUMBER marks its packets for tracing; it needs CAP_NET_ADMIN, the packet socket CAP_NET_RAW, and netkat's own path CAP_BPF. Rules of iptables-legacy are not traced but inferred from their counters, by rounds of 3 and 7 further connections; programs at tc and of control groups from the places where the packet was seen. With CAP_PERFMON, too, the kernel's drop events prove those, and programs of XDP; -v says why there are none.
 --json prints an object of its own, which docs/schema/comparison.json describes.",
+    ),
+    (
+        "Path",
+        "--trace sends SYNs, and repeats of an acknowledged byte once connected, with rising hop limits; a router that drops one quotes it. A line for each hop has its address, with -v its name, three round trips, and below what has changed of the packet before that hop. What is silent may pass packets all the same; a hop with fewer answers than those behind it limits its ICMP errors. The last line:
+  reached        the far end answers: SYN-ACK, RST, or with -u a datagram or its port unreachable
+  refused by     a reset in the peer's name arrives with the TTL of that hop's own errors, one more than the peer's would have
+  rejected by    an ICMP error of that hop
+  dies after     nothing comes from beyond that hop
+  no answer      no hop answers
+A NAT that keeps connections translates the errors back, as Linux does for SNAT, and does not show; a DNAT shows in errors that come in the peer's name. The status is that of a connection; of several paths, that of the one which came least far.
+--json prints an object of its own, which docs/schema/trace.json describes.",
     ),
     (
         "Blocked outputs",

@@ -237,7 +237,7 @@ impl Origin {
     }
 
     /// Returns the five-tuple and the route of a flow.
-    fn flow(&self, engine: &Engine, protocol: Protocol, port: u16) -> (FiveTuple, FlowRoute) {
+    pub(crate) fn flow(&self, engine: &Engine, protocol: Protocol, port: u16) -> (FiveTuple, FlowRoute) {
         let Leg { egress, next_hop, neighbour } = self.leg(port);
         let local = scoped(egress.source, engine.port(), egress.interface.index);
         let remote = self.remote(port);

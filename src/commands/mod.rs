@@ -8,6 +8,7 @@ mod race;
 mod run;
 mod scan;
 mod sniff;
+mod trace;
 
 use crate::{
     net::{Protocol, zone::ScopedIp},
@@ -25,6 +26,7 @@ pub(crate) use listen::Listen;
 pub(crate) use run::Run;
 pub(crate) use scan::{PROBE_BUFFER, Scan};
 pub(crate) use sniff::{Sniff, Source, list_interfaces};
+pub(crate) use trace::PathTrace;
 
 /// Says which port a listener has. A port that netkat chose is news in any case, in a line of its own.
 fn announce(engine: &Engine, setup: &Setup, report: &mut JsonReport) {

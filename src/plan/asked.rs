@@ -11,6 +11,7 @@ pub(super) fn asked(cli: &Cli) -> Asked {
     let mode = match () {
         () if cli.runs_command() => Mode::Run,
         () if cli.compare => Mode::Compare,
+        () if cli.trace => Mode::Trace,
         () if cli.scan => Mode::Scan,
         () if cli.listen => Mode::Listen,
         () => Mode::Connect,

@@ -12,6 +12,7 @@ pub(crate) enum Mode {
     Scan,
     Run,
     Compare,
+    Trace,
 }
 
 /// The request of a run. A field that the run does not have is left out.

@@ -2,7 +2,7 @@
 //! `-k`, each client has an object of its own, written when it disconnects; with `-z`, each port, as soon as it is
 //! known.
 use super::{
-    Asked, Comparison, Error, Failure, Mode, ProbedPort, ReportPlace, Tried, Verdict,
+    Asked, Comparison, Error, Failure, Mode, ProbedPort, ReportPlace, Tracing, Tried, Verdict,
     command_report::CommandRun,
     counters::{Datagrams, Timings, Traffic},
     destination::Destination,
@@ -70,6 +70,9 @@ pub struct JsonReport {
     /// The outcome of --compare, whose object takes this one's place.
     #[serde(skip)]
     comparison: Option<Box<Comparison>>,
+    /// The outcome of --trace, whose object takes this one's place.
+    #[serde(skip)]
+    tracing: Option<Box<Tracing>>,
     /// Results of -z, in the order of the ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ports: Vec<ProbedPort>,
@@ -113,6 +116,16 @@ struct Discarded {
 #[derive(Serialize)]
 struct Part<'a, T> {
     asked: &'a Option<Asked>,
+    #[serde(flatten)]
+    part: T,
+}
+
+/// The body of a measurement of one flow.
+#[derive(Serialize)]
+struct Measured<'a, T> {
+    flow: &'a Option<Addresses>,
+    route: &'a Option<Route>,
+    timings: &'a Timings,
     #[serde(flatten)]
     part: T,
 }
@@ -266,6 +279,11 @@ impl JsonReport {
         self.comparison = Some(Box::new(comparison));
     }
 
+    /// Notes the outcome of --trace.
+    pub(crate) fn traced(&mut self, tracing: Tracing) {
+        self.tracing = Some(Box::new(tracing));
+    }
+
     /// Notes how a path of --compare ended, which is part of another object.
     pub(super) fn settle(&mut self, verdict: Verdict, error: Option<String>) {
         (self.verdict, self.error) = (Some(verdict), error);
@@ -278,7 +296,12 @@ impl JsonReport {
             return self.exec_status;
         }
         let process = || self.process.filter(|ended| !ended.asked).map(|ended| ended.exit.code());
-        self.comparison.as_ref().map(|comparison| comparison.status(detailed)).or_else(process)
+        let tracing = || self.tracing.as_ref().map(|tracing| tracing.status(detailed));
+        self.comparison
+            .as_ref()
+            .map(|comparison| comparison.status(detailed))
+            .or_else(tracing)
+            .or_else(process)
     }
 
     /// Writes the object of a client of -k that has disconnected.
@@ -334,6 +357,12 @@ impl JsonReport {
                 let part = comparison.object(self.timings.name);
                 destination.write(Schema::Comparison, &Part { asked: &self.asked, part });
             }
+            None if error.is_none() && self.tracing.is_some() => {
+                let (flow, route, timings) = (&self.flow, &self.route, &self.timings);
+                let tracing = self.tracing.as_ref().map(|tracing| tracing.object());
+                let part = Measured { flow, route, timings, part: tracing };
+                destination.write(Schema::Trace, &Part { asked: &self.asked, part });
+            }
             _ => {
                 self.settle(verdict, error);
                 destination.write(self.schema(), &self);
@@ -346,7 +375,7 @@ impl JsonReport {
         match self.asked.as_ref().map(|asked| asked.mode) {
             Some(Mode::Scan) => Schema::Scan,
             Some(Mode::Run) => Schema::Run,
-            Some(Mode::Connect | Mode::Listen | Mode::Compare) | None => Schema::Outcome,
+            Some(Mode::Connect | Mode::Listen | Mode::Compare | Mode::Trace) | None => Schema::Outcome,
         }
     }
 }

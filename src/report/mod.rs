@@ -13,6 +13,7 @@ mod hint;
 mod json_report;
 pub mod logging;
 mod probed_port;
+mod tracing;
 mod tried;
 mod verdict;
 
@@ -24,5 +25,6 @@ pub use failure::Failure;
 pub(crate) use hint::Hint;
 pub use json_report::JsonReport;
 pub(crate) use probed_port::ProbedPort;
+pub(crate) use tracing::{TracedPath, Tracing};
 pub(crate) use tried::Tried;
 pub(crate) use verdict::Verdict;

@@ -26,7 +26,7 @@ use crate::{
     net::{FiveTuple, MacAddr, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{LinkType, SharedSink, capture_file::InterfaceStatistics, tap::Tap},
-    stack::{MAX_ENDED, Path, Settings, Stack},
+    stack::{MAX_ENDED, Path, Probe, Settings, Stack},
     stdio::Interest,
 };
 use std::{
@@ -370,6 +370,22 @@ impl Engine {
     /// [`Error::Link`].
     pub(crate) fn send_datagrams(&mut self, bytes: &[u8], size: usize) -> Result<(), Error> {
         Ok(self.stack.datagrams.send(&mut self.link, bytes, size)?)
+    }
+
+    /// Sends a probe of the path. Returns whether it left: this host's own egress may drop it, and a packet may
+    /// exceed the link's MTU.
+    ///
+    /// # Errors
+    /// [`Error::Link`].
+    pub(crate) fn send_probe(&mut self, probe: &Probe) -> Result<bool, Error> {
+        match probe.send(&mut self.link) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_transient() => {
+                log::debug!("a probe did not leave: {error}");
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns the frames that the kernel received, and dropped for a full buffer, since the last call.

@@ -51,6 +51,7 @@ mod sniffer;
 mod sniffer_filters;
 mod sources;
 mod topologies;
+mod trace;
 mod transfers;
 mod translated;
 mod translation;
