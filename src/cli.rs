@@ -52,7 +52,7 @@ const PRIVILEGES: &str = "Privileges and offloads";
 iptables, nftables and conntrack of this host never see netkat's connections, and the peer sees ordinary ones. So \
 netkat tells the firewall from the network: if it gets through where nc does not, a rule on this host is in the way."
 )]
-#[command(override_usage = "netkat [OPTIONS] [-z | --compare | --trace] HOST PORT
+#[command(override_usage = "netkat [OPTIONS] [-z | --compare | --trace | --mtu] HOST PORT
        netkat [OPTIONS] -l [ADDRESS] PORT
        netkat [OPTIONS] --run -- COMMAND
        netkat [OPTIONS] {--sniff | --read FILE} [FILTER | HOST [PORTS]]")]
@@ -541,6 +541,16 @@ pub struct Cli {
     /// Example: netkat --trace 192.0.2.10 443
     #[arg(help_heading = PATH, long, hide_short_help = true)]
     pub trace: bool,
+
+    /// Measure the path's MTU with packets of this very flow
+    ///
+    /// Repeats of acknowledged bytes, as long as it takes, which the peer acknowledges again and drops; with -u, datagrams.
+    /// The answer says how much arrives, which router says "too big", what the MSS of both sides allow, and whether there
+    /// is a black hole: large packets are lost without a word. Status 1 then, 3 with --exit-verdict.
+    ///
+    /// Example: netkat --mtu 192.0.2.10 443
+    #[arg(help_heading = PATH, long, hide_short_help = true)]
+    pub mtu: bool,
 
     /// With --trace: trace from so many source ports, and show where their paths part
     ///

@@ -21,6 +21,8 @@ pub(crate) enum Schema {
     Comparison,
     /// The outcome of --trace.
     Trace,
+    /// The outcome of --mtu.
+    Mtu,
     /// A packet of -d, --sniff or --read.
     Packet,
     /// A log line.
@@ -37,6 +39,7 @@ impl Serialize for Schema {
             Schema::Client => "netkat.client/1",
             Schema::Comparison => "netkat.comparison/1",
             Schema::Trace => "netkat.trace/1",
+            Schema::Mtu => "netkat.mtu/1",
             Schema::Packet => "netkat.packet/1",
             Schema::Log => "netkat.log/1",
         })

@@ -18,7 +18,7 @@ mod trace;
 use crate::{
     cli::Cli,
     commands::{
-        Compare, Connect, DatagramConnect, DatagramListen, Listen, PathTrace, Run, Scan, Sniff,
+        Compare, Connect, DatagramConnect, DatagramListen, Listen, PathMtu, PathTrace, Run, Scan, Sniff,
         list_interfaces,
     },
     host::{
@@ -60,6 +60,7 @@ enum Command {
     Scan(Scan),
     Compare(Box<Compare>),
     Trace(Box<PathTrace>),
+    Mtu(Box<PathMtu>),
 }
 
 /// The reason why there is no plan.
@@ -159,6 +160,7 @@ impl Plan {
             Command::Scan(scan) => scan.run(report),
             Command::Compare(compare) => compare.run(report),
             Command::Trace(trace) => trace.run(report),
+            Command::Mtu(mtu) => mtu.run(report),
         }?)
     }
 }
@@ -182,6 +184,9 @@ impl Command {
         }
         if cli.trace {
             return Ok(Command::Trace(Box::new(trace::trace(cli, report)?)));
+        }
+        if cli.mtu {
+            return Ok(Command::Mtu(Box::new(trace::mtu(cli, report)?)));
         }
         if cli.scan {
             return Ok(Command::Scan(scan(cli, report)?));

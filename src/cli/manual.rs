@@ -142,8 +142,8 @@ A filter that is not understood ends netkat with status 2 before anything is ope
     (
         "JSON",
         "--json prints an object on a line of its own. Every object has its schema, netkat's version and the time (RFC 3339, UTC, nanoseconds); the run's own comes last. Names end in their unit; a step that was not reached is null.
-  schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; --trace: netkat.trace/1; packets: netkat.packet/1
-  asked                  what was asked: mode (connect, listen, scan, run, compare, trace), host as typed, address, port or ports, protocol, command
+  schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; --trace: netkat.trace/1; --mtu: netkat.mtu/1; packets: netkat.packet/1
+  asked                  what was asked: mode (connect, listen, scan, run, compare, trace, mtu), host as typed, address, port or ports, protocol, command
   verdict                done, timed_out, refused, rejected, no_route, no_neighbour, name (the look-up of a name failed), privilege, egress_dropped, interrupted, usage, failed
   error                  the failure in words
   flow                   local and remote address with port
@@ -151,6 +151,7 @@ A filter that is not understood ends netkat with status 2 before anything is ope
   timings                name_ms (look-up of the host's name), neighbour_ms (ARP or neighbour discovery), connect_ms, first_byte_ms, close_ms
   discarded              segments dropped during the handshake because they answered nothing: how many segments, and the last of them
   traffic                TCP: sent_bytes, received_bytes, sent_segments, lost_segments, retransmitted_segments, invalid_segments (a wrong checksum or header length), spurious_retransmissions, timeouts, tail_probes, smoothed_rtt_ms, min_rtt_ms, congestion_control, congestion_window_bytes, bandwidth_bytes_per_second
+  path                   TCP: link_mtu_bytes, path_mtu_bytes (by the route and what routers said), peer_mss_bytes, own_mss_bytes, too_big_from and too_big_mtu_bytes (the last router that said so), black_hole
   datagrams              -u: sent_datagrams, sent_bytes, received_datagrams, received_bytes, lost_frames (the receive buffer was full), egress_dropped_datagrams, stranger_datagrams, invalid_datagrams
   command                --run: held_ports, refused_ports, foreign_packets (dropped as no flow's), lost_sent_packets, lost_received_packets (a receive buffer was full), flow_count, and flows, each with protocol, local, local_port, remote, sent_packets, sent_bytes, received_packets, received_bytes
   exec_status            --exec, --sh-exec, --run: the process's status, or 128 + the number of the signal that ended it
@@ -190,7 +191,8 @@ by names the place and the rule, which what it belongs to, kernel and raw how bo
   dies after     nothing comes from beyond that hop
   no answer      no hop answers
 A NAT that keeps connections translates the errors back, as Linux does for SNAT, and does not show; a DNAT shows in errors that come in the peer's name. The status is that of a connection; of several paths, that of the one which came least far.
---json prints an object of its own, which docs/schema/trace.json describes.",
+--mtu sends repeats of acknowledged bytes, of any length, or with -u datagrams: link and route are this host's MTU, told what routers say is too big, arrives what the peer acknowledged, lost what got neither an answer nor a message. A black hole, where packets that the flow may use are lost and smaller ones are not, counts as timed out.
+--json prints an object of its own, which docs/schema/trace.json and docs/schema/mtu.json describe.",
     ),
     (
         "Blocked outputs",

@@ -68,31 +68,16 @@ impl PathTrace {
 
     /// Opens everything for each path: to the first address of the host that has a route and a neighbour.
     fn open(&self, report: &mut JsonReport) -> Result<Vec<(Opened, PathObserver)>, Error> {
-        let mut failures = Vec::new();
-        for attempt in &self.target.attempts {
-            let mut attempt = attempt.clone();
-            let mut open = || {
-                let mut paths = Vec::new();
-                let first = attempt.setup.port;
-                for number in 0..self.paths {
-                    attempt.setup.port = if first == 0 { 0 } else { first.saturating_add(number) };
-                    let opened = attempt.open(&[self.port], self.wait, report)?;
-                    let observer = PathObserver::open(self.protocol, opened.engine.port())?;
-                    paths.push((opened, observer));
-                }
-                Ok(paths)
-            };
-            match open() {
-                Ok(paths) => return Ok(paths),
-                Err(error @ Error::Runtime(crate::runtime::Error::Interrupted(_))) => return Err(error),
-                Err(error) => {
-                    if self.target.is_choice() {
-                        log::info!("{error}");
-                    }
-                    failures.push((attempt.remote, error));
-                }
+        self.target.first(report, |attempt, report| {
+            let (mut attempt, mut paths) = (attempt.clone(), Vec::new());
+            let first = attempt.setup.port;
+            for number in 0..self.paths {
+                attempt.setup.port = if first == 0 { 0 } else { first.saturating_add(number) };
+                let opened = attempt.open(&[self.port], self.wait, report)?;
+                let observer = PathObserver::open(self.protocol, opened.engine.port())?;
+                paths.push((opened, observer));
             }
-        }
-        Err(self.target.fail_with(failures, report))
+            Ok(paths)
+        })
     }
 }

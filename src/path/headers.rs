@@ -25,6 +25,8 @@ pub(crate) struct Headers {
     pub total_len: usize,
     /// Length of all headers, in bytes.
     headers: Option<usize>,
+    /// The transport's checksum.
+    pub checksum: Option<u16>,
     /// TCP's sequence number.
     pub seq: Option<SeqNumber>,
     /// The whole TCP header.
@@ -57,6 +59,9 @@ impl Headers {
             total_len: if v4 { half(2).into() } else { usize::from(half(4)) + ip::IPV6_HEADER },
             headers: if tcp { transport.get(12).map(|byte| usize::from(byte >> 4) * 4) } else { Some(8) }
                 .map(|length| header.transport + length),
+            checksum: transport
+                .get(if tcp { 16..18 } else { 6..8 })
+                .and_then(|bytes| Some(u16::from_be_bytes(bytes.try_into().ok()?))),
             seq: tcp.then(|| SeqNumber(u32::from_be_bytes(rest))),
             segment: if tcp { Segment::parse(transport) } else { None },
         })

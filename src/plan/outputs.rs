@@ -90,7 +90,7 @@ fn own_output(cli: &Cli) -> Option<&'static str> {
         return Some("the command's output");
     }
     // Objects take the text's place.
-    if cli.scan || cli.compare || cli.trace {
+    if cli.scan || cli.compare || cli.trace || cli.mtu {
         let text = match (cli.scan, cli.trace) {
             (true, _) => "the ports' states",
             (_, true) => "the hops",

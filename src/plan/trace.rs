@@ -1,4 +1,4 @@
-//! The plan of a trace (`--trace`).
+//! The plans of a trace (`--trace`) and of a measurement of the path's MTU (`--mtu`).
 use super::{
     PlanError,
     flags::protocol,
@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cli::Cli,
-    commands::{PROBE_BUFFER, PathTrace},
+    commands::{PROBE_BUFFER, PathMtu, PathTrace},
     host::resolve,
     report::JsonReport,
     stack::Settings,
@@ -49,5 +49,23 @@ pub(super) fn trace(cli: &Cli, report: &mut JsonReport) -> Result<PathTrace, Pla
         paths,
         wait: cli.wait.unwrap_or(CONNECT_WAIT),
         names: cli.verbose > 0 && !cli.numeric,
+    })
+}
+
+/// Plans a measurement of the path's MTU.
+pub(super) fn mtu(cli: &Cli, report: &mut JsonReport) -> Result<PathMtu, PlanError> {
+    let (host, port) = remote_target(cli)?;
+    let port = resolve::port(port, protocol(cli))?;
+    let mut target = target(cli, host, port, report)?;
+    for attempt in &mut target.attempts {
+        attempt.setup.settings.send_buffer = PROBE_BUFFER;
+        attempt.setup.settings.receive_buffer = PROBE_BUFFER;
+    }
+    Ok(PathMtu {
+        protocol: protocol(cli),
+        target,
+        port,
+        settings: super::flags::settings(cli),
+        wait: cli.wait.unwrap_or(CONNECT_WAIT),
     })
 }

@@ -13,6 +13,7 @@ pub(crate) enum Mode {
     Run,
     Compare,
     Trace,
+    Mtu,
 }
 
 /// The request of a run. A field that the run does not have is left out.

@@ -2,9 +2,9 @@
 //! `-k`, each client has an object of its own, written when it disconnects; with `-z`, each port, as soon as it is
 //! known.
 use super::{
-    Asked, Comparison, Error, Failure, Mode, ProbedPort, ReportPlace, Tracing, Tried, Verdict,
+    Asked, Comparison, Error, Failure, Mode, MtuReport, ProbedPort, ReportPlace, Tracing, Tried, Verdict,
     command_report::CommandRun,
-    counters::{Datagrams, Timings, Traffic},
+    counters::{Datagrams, PathSizes, Timings, Traffic},
     destination::Destination,
 };
 use crate::{
@@ -41,6 +41,9 @@ pub struct JsonReport {
     timings: Timings,
     /// Counters of the TCP connection.
     traffic: Option<Traffic>,
+    /// Packet sizes of the TCP connection's path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<PathSizes>,
     /// Counters of the UDP port.
     #[serde(skip_serializing_if = "Option::is_none")]
     datagrams: Option<Datagrams>,
@@ -73,6 +76,9 @@ pub struct JsonReport {
     /// The outcome of --trace, whose object takes this one's place.
     #[serde(skip)]
     tracing: Option<Box<Tracing>>,
+    /// The outcome of --mtu, likewise.
+    #[serde(skip)]
+    measured: Option<Box<MtuReport>>,
     /// Results of -z, in the order of the ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ports: Vec<ProbedPort>,
@@ -138,6 +144,8 @@ struct Client {
     flow: Addresses,
     timings: Timings,
     traffic: Traffic,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<PathSizes>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exec_status: Option<u8>,
 }
@@ -260,6 +268,7 @@ impl JsonReport {
         self.process = summary.process;
         self.exec_status = summary.process.map(|ended| ended.exit.code());
         self.traffic = Some(summary.into());
+        self.path = summary.path.as_ref().map(PathSizes::from);
     }
 
     /// Notes the counters of a UDP port that is closed.
@@ -284,6 +293,11 @@ impl JsonReport {
         self.tracing = Some(Box::new(tracing));
     }
 
+    /// Notes the outcome of --mtu.
+    pub(crate) fn measured(&mut self, measured: MtuReport) {
+        self.measured = Some(Box::new(measured));
+    }
+
     /// Notes how a path of --compare ended, which is part of another object.
     pub(super) fn settle(&mut self, verdict: Verdict, error: Option<String>) {
         (self.verdict, self.error) = (Some(verdict), error);
@@ -297,11 +311,9 @@ impl JsonReport {
         }
         let process = || self.process.filter(|ended| !ended.asked).map(|ended| ended.exit.code());
         let tracing = || self.tracing.as_ref().map(|tracing| tracing.status(detailed));
-        self.comparison
-            .as_ref()
-            .map(|comparison| comparison.status(detailed))
-            .or_else(tracing)
-            .or_else(process)
+        let measured = || self.measured.as_ref().map(|measured| measured.status(detailed));
+        let compared = self.comparison.as_ref().map(|comparison| comparison.status(detailed));
+        compared.or_else(tracing).or_else(measured).or_else(process)
     }
 
     /// Writes the object of a client of -k that has disconnected.
@@ -323,6 +335,7 @@ impl JsonReport {
             flow: Addresses { local: Some(tuple.local), remote: tuple.remote },
             timings: Timings::from(summary),
             traffic: summary.into(),
+            path: summary.path.as_ref().map(PathSizes::from),
             exec_status: summary.process.map(|ended| ended.exit.code()),
         };
         destination.write(Schema::Client, &Part { asked: &self.asked, part: client });
@@ -358,10 +371,12 @@ impl JsonReport {
                 destination.write(Schema::Comparison, &Part { asked: &self.asked, part });
             }
             None if error.is_none() && self.tracing.is_some() => {
-                let (flow, route, timings) = (&self.flow, &self.route, &self.timings);
-                let tracing = self.tracing.as_ref().map(|tracing| tracing.object());
-                let part = Measured { flow, route, timings, part: tracing };
+                let part = self.measurement(self.tracing.as_ref().map(|tracing| tracing.object()));
                 destination.write(Schema::Trace, &Part { asked: &self.asked, part });
+            }
+            None if error.is_none() && self.measured.is_some() => {
+                let part = self.measurement(self.measured.as_deref());
+                destination.write(Schema::Mtu, &Part { asked: &self.asked, part });
             }
             _ => {
                 self.settle(verdict, error);
@@ -371,11 +386,18 @@ impl JsonReport {
         destination.finish()
     }
 
+    /// Returns the body of a measurement, with the flow's own parts.
+    fn measurement<T>(&self, part: T) -> Measured<'_, T> {
+        Measured { flow: &self.flow, route: &self.route, timings: &self.timings, part }
+    }
+
     fn schema(&self) -> Schema {
         match self.asked.as_ref().map(|asked| asked.mode) {
             Some(Mode::Scan) => Schema::Scan,
             Some(Mode::Run) => Schema::Run,
-            Some(Mode::Connect | Mode::Listen | Mode::Compare | Mode::Trace) | None => Schema::Outcome,
+            Some(Mode::Connect | Mode::Listen | Mode::Compare | Mode::Trace | Mode::Mtu) | None => {
+                Schema::Outcome
+            }
         }
     }
 }

@@ -245,6 +245,11 @@ impl Engine {
         Path { mtu: mtu as usize, max_frame, max_segments, ipv6_hop_limit }
     }
 
+    /// Returns the MTU of one of our interfaces, in bytes.
+    pub(crate) fn interface_mtu(&self, interface: u32) -> Option<u32> {
+        self.interfaces.get(&interface).map(|interface| interface.mtu)
+    }
+
     /// Returns the paths of a listener's interfaces, by index.
     pub(crate) fn paths(&self, interfaces: &[Interface]) -> HashMap<u32, Path> {
         interfaces.iter().map(|i| (i.index, self.path(i, i.mtu))).collect()

@@ -87,6 +87,8 @@ pub struct FlowCounters {
     pub invalid: u64,
     /// When the peer's first data arrived.
     pub first_data_at: Option<Duration>,
+    /// The last "packet too big" message that lowered the MSS: its sender, and the MTU in bytes.
+    pub too_big: Option<(IpAddr, u32)>,
 }
 
 /// A TCP connection.
@@ -203,6 +205,11 @@ impl Flow {
     /// Returns the traffic counters.
     pub fn counters(&self) -> FlowCounters {
         self.counters
+    }
+
+    /// Returns the MTU of the path as the link's and routers' messages give it, in bytes.
+    pub(crate) fn path_mtu(&self) -> usize {
+        self.mss + self.template.header_len() + segment::MIN_HEADER_LEN
     }
 
     /// Returns the reason why the connection failed, if it did.
@@ -427,6 +434,11 @@ impl Flow {
         }
     }
 
+    /// Leaves errors about packets that are too big or expired to a caller who sends probes of the path.
+    pub(crate) fn set_probed(&mut self) {
+        self.probed = true;
+    }
+
     /// Takes the SYN out of the flow, for a caller who sends it as probes of the path.
     pub(crate) fn take_syn(&mut self, now: Duration) -> Option<HeaderOnly> {
         self.probed = true;
@@ -539,7 +551,10 @@ impl Flow {
             return log::info!("{}: ignoring {error}: it quotes nothing that is in flight", self.tuple);
         }
         match error.reason {
-            Reason::PacketTooBig(mtu) => self.shrink(now, mtu),
+            Reason::PacketTooBig(mtu) => {
+                self.counters.too_big = Some((error.from, mtu));
+                self.shrink(now, mtu);
+            }
             _ if self.states.state() == State::SynSent => {
                 self.failure = Some(FlowFailure::Rejected(*error));
             }

@@ -23,22 +23,22 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Returns a flow's segment with the hop limit and IPv4 identification given, and `payload` zeros behind it.
-    pub(crate) fn segment(header: &HeaderOnly, hop_limit: Option<u8>, id: u16, payload: usize) -> Probe {
+    /// Returns a flow's segment with the hop limit and IPv4 identification given.
+    pub(crate) fn segment(header: &HeaderOnly, hop_limit: Option<u8>, id: u16, payload: &[u8]) -> Probe {
         let mut bytes = [0; MAX_HEADER_LEN];
         let len = header.segment.write(&mut bytes);
-        let transport = [&bytes[..len], &vec![0; payload]].concat();
+        let transport = [&bytes[..len], payload].concat();
         Probe::new(header.next_hop, header.template, hop_limit, id, transport, CHECKSUM_OFFSET)
     }
 
-    /// Returns a datagram of a flow, with `payload` zeros.
+    /// Returns a datagram of a flow.
     pub(crate) fn datagram(
         tuple: &FiveTuple,
         route: &FlowRoute,
         settings: &Settings,
         hop_limit: Option<u8>,
         id: u16,
-        payload: usize,
+        payload: &[u8],
     ) -> Probe {
         let template = Template {
             source: tuple.local.ip(),
@@ -48,10 +48,11 @@ impl Probe {
             traffic_class: settings.traffic_class,
             flow_label: 0,
         };
-        let mut transport = vec![0; 8 + payload];
+        let mut transport = vec![0; 8];
         transport[..2].copy_from_slice(&tuple.local.port().to_be_bytes());
         transport[2..4].copy_from_slice(&tuple.remote.port().to_be_bytes());
-        transport[4..6].copy_from_slice(&((8 + payload) as u16).to_be_bytes());
+        transport[4..6].copy_from_slice(&((8 + payload.len()) as u16).to_be_bytes());
+        transport.extend(payload);
         Probe::new(route.next_hop, template, hop_limit, id, transport, 6)
     }
 
@@ -128,7 +129,7 @@ mod tests {
         };
         let next_hop = NextHop { interface: 1, header: LinkHeader::LOOPBACK };
         let header = HeaderOnly { next_hop, template, segment };
-        let probe = Probe::segment(&header.repeating(7), Some(3), 99, 7);
+        let probe = Probe::segment(&header.repeating(7), Some(3), 99, &[0; 7]);
         let read = ip::parse(&probe.packet, false).expect("a packet");
         assert_eq!((read.hop_limit, read.end), (3, 20 + 20 + 7));
         assert_eq!((probe.packet[1], &probe.packet[4..7]), (0x28, &[0, 99, 0x40][..]));

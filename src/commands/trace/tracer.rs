@@ -1,7 +1,7 @@
 //! The probes of one path, and their answers.
 use super::PathTrace;
 use crate::{
-    commands::attempt::Opened,
+    commands::attempt::{Opened, close},
     link::{LinkError, Passed, PathObserver, wall_clock},
     net::{FiveTuple, Protocol},
     path::{Fate, Headers, IcmpQuote, Reached, Reply, ReplyKind, Trace, changes, in_the_name_of},
@@ -25,9 +25,6 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(200);
 /// Distance of the first probe's timestamp from the flow's own, in its clock's units: none of the flow's segments is
 /// older than a probe (RFC 7323, section 5.3).
 const STAMPS: u32 = 4096;
-/// Time for a peer to close after netkat's FIN, before it is reset.
-const LINGER: Duration = Duration::from_millis(500);
-
 /// A probe that was sent.
 struct Sent {
     headers: Headers,
@@ -117,16 +114,7 @@ impl<'a> Tracer<'a> {
             let interface = opened.origin.egress(tuple.remote.port()).interface.name.clone();
             return Err(Error::EgressDropped { target: tuple.remote, syns: sent, interface });
         }
-        if engine.stack.peek(&tuple).is_some_and(|flow| flow.phase() == Phase::Open) {
-            engine.stack.flow(&tuple).map(Flow::close);
-            let until = Some(engine.reactor.now() + LINGER);
-            let closed = |stack: &mut Stack| {
-                stack.peek(&tuple).is_none_or(|flow| flow.phase() == Phase::Closed).then_some(())
-            };
-            engine.run_until(until, closed)?;
-            engine.stack.flow(&tuple).map(Flow::abort);
-            engine.egress(engine.reactor.now())?;
-        }
+        close(engine, &tuple)?;
         if let Some(time) = self.connected {
             report.connected(time);
         }
@@ -166,12 +154,12 @@ impl<'a> Tracer<'a> {
             let probe = match (&self.syn, last) {
                 (None, _) => {
                     let (tuple, route) = (&self.tuple, &self.route);
-                    let len = number.into();
-                    Probe::datagram(tuple, route, &self.settings, Some(hop_limit), number, len)
+                    let zeros = vec![0; number.into()];
+                    Probe::datagram(tuple, route, &self.settings, Some(hop_limit), number, &zeros)
                 }
                 (Some(_), Some(last)) if open => {
-                    let len = number.into();
-                    Probe::segment(&last.repeating(len), Some(hop_limit), number, len as usize)
+                    let zeros = vec![0; number.into()];
+                    Probe::segment(&last.repeating(number.into()), Some(hop_limit), number, &zeros)
                 }
                 (Some(syn), _) => {
                     let mut syn = *syn;
@@ -182,7 +170,7 @@ impl<'a> Tracer<'a> {
                         // A closed port keeps nothing, so each SYN may have a number of its own, which the reset repeats.
                         syn.segment.seq = syn.segment.seq + u32::from(number);
                     }
-                    Probe::segment(&syn, Some(hop_limit), number, 0)
+                    Probe::segment(&syn, Some(hop_limit), number, &[])
                 }
             };
             let Some(headers) = Headers::read(&probe.packet) else { continue };
@@ -305,7 +293,7 @@ impl<'a> Tracer<'a> {
                 let echo = segment.options.timestamps.map(|stamps| stamps.echo.wrapping_sub(base));
                 (Reached::SynAck, echo.and_then(by_number))
             }
-            (Some(syn), Some(segment)) if segment.is(ACK) && segment.payload_len == 0 => {
+            (Some(syn), Some(segment)) if segment.is(ACK) && segment.seq_len() == 0 => {
                 // The duplicate that a D-SACK reports (RFC 2883) is as long as the probe's number says. Without SACK, an
                 // acknowledgment is for the only probe of the round that reaches the peer.
                 let end: SeqNumber = syn.segment.seq + 1;

@@ -66,6 +66,10 @@ impl Row {
         at(family, &format!("10.60.{link}.2"), &format!("fd60:{link}::2"))
     }
 
+    pub fn host_address(&self, family: Family) -> IpAddr {
+        at(family, "10.60.0.1", "fd60:0::1")
+    }
+
     pub fn peer_address(&self, family: Family) -> IpAddr {
         self.hop(family, self.routers.len() as u8 + 1)
     }
