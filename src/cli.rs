@@ -552,6 +552,16 @@ pub struct Cli {
     #[arg(help_heading = PATH, long, hide_short_help = true)]
     pub mtu: bool,
 
+    /// Send past tc and tcx programs at egress, and past the root queueing disciplines
+    ///
+    /// PACKET_QDISC_BYPASS of packet(7): tells whether a CNI's program or a shaper is the cause. nft's netdev egress still
+    /// holds. Packets leave without a queue and without super-frames; tcpdump on this host does not see them. Not on lo.
+    /// --compare tries this by itself where this host's own egress drops.
+    ///
+    /// Example: netkat --past-egress 192.0.2.10 443
+    #[arg(help_heading = PATH, long, hide_short_help = true)]
+    pub past_egress: bool,
+
     /// With --trace: trace from so many source ports, and show where their paths part
     ///
     /// Routers that share traffic among several links choose by the ports. With -p, the ports follow that one.

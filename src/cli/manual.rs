@@ -107,7 +107,7 @@ netkat gives up all capabilities as soon as everything is set up; where the guar
     ),
     (
         "Limits",
-        "netkat is stopped by tc and tcx programs at egress, a root qdisc that drops, nft netdev egress, XDP on the receiving interface, and everything beyond this host.
+        "netkat is stopped by tc and tcx programs at egress and a root qdisc that drops, unless --past-egress is given, by nft netdev egress, XDP on the receiving interface, and everything beyond this host.
 Names are looked up by the system's resolver, through the kernel and so through the firewall; -w bounds that.
 -z keeps 500 probes in flight. A host that limits its ICMP errors, as Linux does, lets TCP ports that it rejects look as if they had timed out.",
     ),

@@ -137,7 +137,7 @@ const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u16, "TCP clients and liste
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 84] = [
+const FLAGS: [(&str, Modes); 85] = [
     ("target", ALL),
     ("listen", Modes(LISTEN.0, "")),
     ("keep_open", LISTEN),
@@ -210,6 +210,7 @@ const FLAGS: [(&str, Modes); 84] = [
     ("user", COMPARE),
     ("trace", Modes(Trace as u16, "")),
     ("mtu", Modes(Mtu as u16, "")),
+    ("past_egress", Modes(OWN.0 & !(Compare as u16), "clients, listeners, -z, --trace and --mtu")),
     ("paths", modes(&[Trace], "--trace")),
     ("debug", SHOWING),
     ("progress", STANDARD),

@@ -296,6 +296,7 @@ fn open_wire(setup: &GatewaySetup, programs: &Programs) -> Result<Tap<PacketSock
         vnet_header: setup.vnet_header,
         overrides: setup.overrides,
         segmentation: setup.segmentation,
+        past_egress: false,
         outgoing: false,
         timestamps: false,
         receive_buffer: WIRE_BUFFER,

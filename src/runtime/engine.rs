@@ -101,6 +101,8 @@ pub(crate) struct Setup {
     pub overrides: FeatureOverrides,
     /// Let the kernel cut super-frames.
     pub segmentation: bool,
+    /// Send past the programs at egress and the queueing disciplines.
+    pub past_egress: bool,
     /// Settings of the stack.
     pub settings: Settings,
     /// The sink that shows and records the packets.
@@ -144,6 +146,10 @@ impl Engine {
     /// # Errors
     /// Those of each part; what was open by then is closed.
     pub(crate) fn open(setup: &Setup, port: Port) -> Result<Engine, Error> {
+        // On lo, the program at egress gives our frames the route without which the kernel drops them.
+        if let Some(lo) = setup.interfaces.iter().find(|interface| interface.loopback && setup.past_egress) {
+            return Err(Error::PastEgressOnLoopback(lo.name.clone()));
+        }
         kernel::map_large_buffers();
         let memory = MemoryBudget::of_this_process(setup.settings.receive_buffer);
         let reactor = Reactor::new().map_err(Error::Reactor)?;
@@ -177,6 +183,7 @@ impl Engine {
             vnet_header: setup.vnet_header,
             overrides: setup.overrides,
             segmentation: setup.segmentation,
+            past_egress: setup.past_egress,
             outgoing: false,
             timestamps: false,
             receive_buffer: memory.frames,

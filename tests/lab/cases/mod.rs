@@ -31,6 +31,7 @@ mod name_servers;
 mod nc_habits;
 mod older_kernels;
 mod own_addresses;
+mod past_egress;
 mod path_mtu;
 mod paths;
 mod peer_close;
