@@ -66,6 +66,8 @@ impl Reply {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hop {
     pub probes: Vec<Option<Reply>>,
+    /// Of these, the first that were SYNs.
+    syns: usize,
 }
 
 impl Hop {
@@ -103,6 +105,8 @@ pub(crate) enum Fate {
     LimitsIcmp,
     /// Fewer answers than probes, here and further on.
     Loses,
+    /// Every answer is about a segment of the established connection, none about a SYN.
+    OnlyEstablished,
 }
 
 /// What became of the flow.
@@ -130,23 +134,27 @@ pub(crate) struct Trace {
     pub hops: Vec<Hop>,
     /// Answers of the far end that do not tell to which probe.
     unplaced: Vec<Reply>,
+    /// The first SYN-ACK.
+    syn_ack: Option<Reply>,
 }
 
 impl Trace {
     /// Returns a trace of at most `hops` hops.
     pub(crate) fn new(target: IpAddr, hops: u8) -> Trace {
-        Trace { target, hops: vec![Hop::default(); hops.into()], unplaced: Vec::new() }
+        Trace { target, hops: vec![Hop::default(); hops.into()], unplaced: Vec::new(), syn_ack: None }
     }
 
-    /// Notes a probe with this hop limit. Returns its place among those of the hop.
-    pub(crate) fn sent(&mut self, hop_limit: u8) -> usize {
+    /// Notes a probe with this hop limit, which may be a SYN. Returns its place among those of the hop.
+    pub(crate) fn sent(&mut self, hop_limit: u8, syn: bool) -> usize {
         let Some(hop) = self.hop_mut(hop_limit) else { return 0 };
+        hop.syns += usize::from(syn);
         hop.probes.push(None);
         hop.probes.len() - 1
     }
 
     /// Notes the answer to a probe; the first one counts.
     pub(crate) fn answered(&mut self, hop_limit: u8, place: usize, reply: Reply) {
+        self.note_syn_ack(&reply);
         let probe = self.hop_mut(hop_limit).and_then(|hop| hop.probes.get_mut(place));
         if let Some(probe) = probe.filter(|probe| probe.is_none()) {
             *probe = Some(reply);
@@ -155,7 +163,14 @@ impl Trace {
 
     /// Notes an answer of the far end to any of the probes.
     pub(crate) fn reached(&mut self, reply: Reply) {
+        self.note_syn_ack(&reply);
         self.unplaced.push(reply);
+    }
+
+    fn note_syn_ack(&mut self, reply: &Reply) {
+        if reply.kind == ReplyKind::Reached(Reached::SynAck) {
+            self.syn_ack.get_or_insert_with(|| reply.clone());
+        }
     }
 
     fn hop_mut(&mut self, hop_limit: u8) -> Option<&mut Hop> {
@@ -206,13 +221,16 @@ impl Trace {
         }
     }
 
-    /// Returns the first answer of the far end.
+    /// Returns the first answer of the far end, or the SYN-ACK, if one came.
     pub(crate) fn first_reached(&self) -> Option<(Reached, &Reply)> {
         let placed = self.hops.iter().flat_map(Hop::replies);
-        placed.chain(&self.unplaced).find_map(|reply| match reply.kind {
+        let mut answers = placed.chain(&self.unplaced).filter_map(|reply| match reply.kind {
             ReplyKind::Reached(by) => Some((by, reply)),
             _ => None,
-        })
+        });
+        // A SYN-ACK to a probe that went further than needed counts.
+        let syn_ack = self.syn_ack.as_ref().map(|reply| (Reached::SynAck, reply));
+        syn_ack.or_else(|| answers.next())
     }
 
     /// Returns what the number of a hop's answers means, where `number` counts from 1.
@@ -226,10 +244,17 @@ impl Trace {
         if answered == sent {
             return Fate::Answers;
         }
+        if hop.syns > 0
+            && answered == sent - hop.syns
+            && hop.probes.iter().take(hop.syns).all(Option::is_none)
+        {
+            return Fate::OnlyEstablished;
+        }
+        let beyond = self.distance().map_or(self.hops.len(), usize::from);
         let more = |(theirs, of): (usize, usize)| theirs * sent > answered * of;
         // The far end of UDP answers by ICMP, too, and lies behind the routers that the packets have passed.
         let of_host = hop.replies().any(|reply| reply.kind == ReplyKind::Reached(Reached::PortUnreachable));
-        let further = self.hops.iter().skip(number.into()).map(share).any(more);
+        let further = self.hops.iter().take(beyond).skip(number.into()).map(share).any(more);
         match further || of_host && self.hops.iter().take(usize::from(number) - 1).map(share).any(more) {
             true => Fate::LimitsIcmp,
             false => Fate::Loses,
@@ -305,7 +330,7 @@ mod tests {
         let mut trace = Trace::new(TARGET, 10);
         for number in 1..=10 {
             for place in 0..3 {
-                assert_eq!(trace.sent(number), place);
+                assert_eq!(trace.sent(number, false), place);
                 let Some((count, kind)) = answers.get(usize::from(number) - 1) else { continue };
                 if place < *count {
                     let from = if *kind == ReplyKind::Exceeded { router(number) } else { TARGET };
@@ -391,6 +416,27 @@ mod tests {
         for (answers, expected) in cases {
             assert_eq!(trace(answers).fate(2), expected, "{answers:?}");
         }
+    }
+
+    /// A firewall that drops SYNs with few hops left, say, lets the established connection's segments die further on.
+    #[test]
+    fn hops_that_only_an_established_connection_reaches_lose_nothing() {
+        let mut trace = Trace::new(TARGET, 10);
+        for number in 1..=3 {
+            for (place, syn) in [(0, true), (1, false), (2, false)] {
+                assert_eq!(trace.sent(number, syn), place);
+                let kind = if number == 3 { ReplyKind::Reached(Reached::Acknowledged) } else { TE };
+                if number == 1 || !syn {
+                    trace.answered(number, place, reply(router(number), kind, 60));
+                }
+            }
+        }
+        trace.reached(reply(TARGET, SYN_ACK, 60));
+        assert_eq!(
+            [1, 2, 3].map(|number| trace.fate(number)),
+            [Fate::Answers, Fate::OnlyEstablished, Fate::OnlyEstablished]
+        );
+        assert_eq!(trace.end(), End::Reached { by: Reached::SynAck, hop: 3 });
     }
 
     #[test]

@@ -189,6 +189,7 @@ fn lines(text: &mut String, protocol: Protocol, path: &TracedPath, names: &HashM
         text.push_str(match fate {
             Fate::LimitsIcmp => "  limits its ICMP errors",
             Fate::Loses => "  loses packets",
+            Fate::OnlyEstablished => "  reached by the established connection only",
             Fate::Answers | Fate::Silent => "",
         });
         text.push('\n');
@@ -305,6 +306,7 @@ impl Path {
                 Fate::Silent => "silent",
                 Fate::LimitsIcmp => "limits_icmp",
                 Fate::Loses => "loses",
+                Fate::OnlyEstablished => "only_established",
             },
             sent_packets: hop.probes.len(),
             round_trips_ms: hop

@@ -174,7 +174,7 @@ impl<'a> Tracer<'a> {
                 }
             };
             let Some(headers) = Headers::read(&probe.packet) else { continue };
-            let place = self.trace.sent(hop_limit);
+            let place = self.trace.sent(hop_limit, self.syn.is_some() && !open);
             let at = wall_clock();
             self.dropped += u64::from(!engine.send_probe(&probe)?);
             self.sent.push(Sent { headers, hop_limit, place, round: self.rounds, at, until: wall_clock() });

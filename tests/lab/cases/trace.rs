@@ -195,6 +195,58 @@ fn who_ends_a_flow_is_named() {
     }
 }
 
+/// A firewall that drops SYNs with few hops left hides what is behind it from traceroute, not from the connection.
+#[test]
+fn hops_behind_a_filter_of_syns_are_found_by_the_connection() {
+    lab!("nc.openbsd", "nft");
+    let row = Row::new(4);
+    nft(
+        row.router(2),
+        "table inet lab { chain c { type filter hook prerouting priority 0; tcp flags & (syn|ack) == syn ip ttl < 20 drop; \
+         tcp flags & (syn|ack) == syn ip6 hoplimit < 20 drop; }; }",
+    );
+    // And a stateful one, which takes the repeats for what they are.
+    nft(
+        row.router(3),
+        "table inet lab { chain c { type filter hook forward priority 0; policy drop; ct state invalid drop; \
+         ct state established,related accept; tcp flags syn ct state new accept; meta l4proto ipv6-icmp accept; }; }",
+    );
+    for family in Family::ALL {
+        let to = row.peer_address(family);
+        let server = Netcat::OpenBsd.listen(&row.peer, to, 5000, |c| c);
+        let (output, object) = traced(&row, &format!("{to} 5000"));
+        let path = &object["paths"][0];
+        assert_eq!((output.code(), &path["answer"]), (Some(0), &"syn_ack".into()), "{object:#}");
+        let states: Vec<_> = (0..5).map(|at| path["hops"][at]["state"].clone()).collect();
+        let only = "only_established";
+        assert_eq!(states, ["answers", only, only, only, only], "{object:#}");
+        assert_eq!((path["end_hop"].clone(), server.wait(DEADLINE).text()), (5.into(), String::new()));
+    }
+}
+
+/// What peers do not negotiate is not needed: neither timestamps nor SACK.
+#[test]
+fn peers_without_options_are_traced_and_measured_all_the_same() {
+    lab!("nc.openbsd");
+    for (sack, timestamps) in [("0", "0"), ("0", "1"), ("1", "0")] {
+        let row = Row::new(3);
+        row.router(2).ip("link set dev east mtu 1400");
+        row.peer.sysctl("net.ipv4.tcp_sack", sack);
+        row.peer.sysctl("net.ipv4.tcp_timestamps", timestamps);
+        for family in Family::ALL {
+            let to = row.peer_address(family);
+            let _server = Netcat::OpenBsd.listen(&row.peer, to, 5000, |c| c.args(["-k"]));
+            let (output, object) = traced(&row, &format!("{to} 5000"));
+            let path = &object["paths"][0];
+            assert_eq!((output.code(), &path["end_hop"]), (Some(0), &4.into()), "{object:#}");
+            assert!(addresses(path).iter().all(|address| !address.is_empty()), "{object:#}");
+            let output = netkat(&row.host, &format!("--mtu {to} 5000")).run();
+            let words = format!("1500 here, 1400 at {} (told)", row.hop(family, 2));
+            assert!(output.text().contains(&words), "{output}");
+        }
+    }
+}
+
 /// A DNAT translates the errors of the routers behind it, too: they come in the name of the address asked for.
 #[test]
 fn a_translated_destination_shows_in_the_errors_behind_it() {
