@@ -104,6 +104,20 @@ pub(super) fn close(engine: &mut Engine, tuple: &FiveTuple) -> Result<(), Error>
     Ok(engine.egress(engine.reactor.now()).map(drop)?)
 }
 
+/// Resets a connection whose run has failed, by a signal among others.
+pub(super) fn reset_on_error<T>(
+    engine: &mut Engine,
+    tuple: &FiveTuple,
+    result: Result<T, Error>,
+) -> Result<T, Error> {
+    if result.is_err() && engine.stack.flow(tuple).map(Flow::abort).is_some() {
+        let now = engine.reactor.now();
+        // The first error counts.
+        let _ = engine.egress(now);
+    }
+    result
+}
+
 /// An address to try.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {

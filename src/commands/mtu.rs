@@ -4,10 +4,11 @@
 //! Over TCP, probes are repeats of bytes that the peer has, of any length: it acknowledges them again, and with SACK
 //! says which (RFC 2883). Over UDP they are datagrams, which an answer or the host's own port unreachable proves to have
 //! arrived.
+mod answers;
 mod prober;
 
 use super::{
-    attempt::{Opened, Target, close},
+    attempt::{Opened, Target, close, reset_on_error},
     connect::answer,
     text_output,
 };
@@ -49,7 +50,8 @@ impl PathMtu {
         let egress = origin.egress(self.port);
         let round_trip = engine.stack.peek(&tuple).and_then(|flow| flow.recovery().stats().smoothed_rtt);
         let mut prober = Prober::new(tuple, route, self.settings.clone(), egress, round_trip, &mut observer);
-        engine.run(&mut prober)?;
+        let result = engine.run(&mut prober);
+        reset_on_error(engine, &tuple, result)?;
         let measured = MtuReport::new(&tuple, egress.interface.name.clone(), prober.finish());
         close(engine, &tuple)?;
         if let Some(output) = &mut output {

@@ -2,6 +2,7 @@
 //!
 //! Probes with rising hop limits leave at once: SYNs, then, once the connection is established, repeats of a byte
 //! that the peer has; with -u datagrams. Routers that drop one quote it, and so show what happened to it.
+mod answers;
 mod tracer;
 
 use super::{

@@ -49,12 +49,6 @@ impl PathObserver {
     /// # Errors
     /// [`LinkError::Io`], without CAP_NET_RAW among others.
     pub(crate) fn open(protocol: Protocol, port: u16) -> Result<PathObserver, LinkError> {
-        let failed = |operation, error: io::Error| LinkError::Io {
-            operation,
-            interface: "all interfaces".into(),
-            error,
-            hint: "",
-        };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Packet, SockType::Datagram, flags, SockProtocol::EthAll)
             .map_err(|errno| failed("open a packet socket", errno.into()))?;
@@ -67,7 +61,7 @@ impl PathObserver {
         buffer.unwrap_or_else(|errno| log::debug!("cannot enlarge an observer's receive buffer: {errno}"));
         let mut observer = PathObserver { fd };
         // Packets that came before the filter.
-        observer.take().map_err(|error| failed("read a packet socket", error))?;
+        observer.take()?;
         Ok(observer)
     }
 
@@ -81,8 +75,8 @@ impl PathObserver {
     /// Returns the packets that have passed. Does not wait.
     ///
     /// # Errors
-    /// Those of recvmsg(2); a device that goes down is none.
-    pub(crate) fn take(&mut self) -> io::Result<Vec<Passed>> {
+    /// [`LinkError::Io`]; a device that goes down is none.
+    pub(crate) fn take(&mut self) -> Result<Vec<Passed>, LinkError> {
         let mut passed = Vec::new();
         let mut buffer = [0; SNAP as usize];
         let mut control = nix::cmsg_space!(libc::timespec);
@@ -102,12 +96,16 @@ impl PathObserver {
                     }
                     Err(Errno::EINTR | Errno::ENETDOWN) => continue,
                     Err(Errno::EAGAIN) => return Ok(passed),
-                    Err(errno) => return Err(errno.into()),
+                    Err(errno) => return Err(failed("read a packet socket", errno.into())),
                 };
             let bytes = buffer.get(..length).unwrap_or_default().to_vec();
             passed.push(Passed { outgoing, time, bytes });
         }
     }
+}
+
+fn failed(operation: &'static str, error: io::Error) -> LinkError {
+    LinkError::Io { operation, interface: "all interfaces".into(), error, hint: "" }
 }
 
 /// Returns the time since 1970, as the kernel stamps packets.

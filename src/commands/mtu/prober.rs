@@ -1,21 +1,14 @@
 //! Packets of growing and shrinking size, and their answers.
 use crate::{
-    link::{LinkError, Passed, PathObserver, wall_clock},
+    link::{PathObserver, wall_clock},
     net::{FiveTuple, Protocol, minimum_mtu},
-    path::{Headers, IcmpQuote, MtuSearch, Step, TRIES, TooBig},
+    path::{Headers, MtuSearch, Step, TRIES},
     report::{Error, Measurement},
     runtime::{Egress, Engine, Task, Turn},
-    segment::{ACK, RST, SYN, SeqNumber},
-    stack::{Flow, FlowRoute, HeaderOnly, Phase, Probe, Settings, Stack, icmp::Reason},
+    stack::{Flow, FlowRoute, HeaderOnly, Phase, Probe, Settings, Stack},
     stdio::Interest,
 };
-use std::{
-    cell::Cell,
-    io,
-    net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
-    time::Duration,
-};
+use std::{cell::Cell, net::IpAddr, os::fd::AsFd, time::Duration};
 
 /// Shortest and longest wait for an answer, which otherwise is three round trips.
 const LEAST_PATIENCE: Duration = Duration::from_millis(200);
@@ -30,48 +23,48 @@ const LAST_ERRORS: Duration = Duration::from_millis(500);
 const LEAST: u32 = 140;
 
 /// A packet that was sent.
-struct Sent {
-    headers: Headers,
+pub(super) struct Sent {
+    pub headers: Headers,
     /// Its hop limit, if it is to die on the way.
-    hop_limit: Option<u8>,
-    at: Duration,
+    pub hop_limit: Option<u8>,
+    pub at: Duration,
 }
 
 /// A size that was tried.
 #[derive(Clone, Copy)]
-struct Outstanding {
-    size: u32,
-    until: Duration,
-    packets: u32,
+pub(super) struct Outstanding {
+    pub size: u32,
+    pub until: Duration,
+    pub packets: u32,
 }
 
 /// The search under way.
 pub(super) struct Prober<'a> {
-    observer: &'a mut PathObserver,
-    tuple: FiveTuple,
-    route: FlowRoute,
-    settings: Settings,
-    link: u32,
-    route_mtu: u32,
-    search: MtuSearch,
-    sent: Vec<Sent>,
+    pub observer: &'a mut PathObserver,
+    pub tuple: FiveTuple,
+    pub route: FlowRoute,
+    pub settings: Settings,
+    pub link: u32,
+    pub route_mtu: u32,
+    pub search: MtuSearch,
+    pub sent: Vec<Sent>,
     /// The size without an answer yet, until when it is waited for, and its packets.
-    outstanding: Option<Outstanding>,
-    round_trip: Option<Duration>,
+    pub outstanding: Option<Outstanding>,
+    pub round_trip: Option<Duration>,
     /// The peer reports duplicates (D-SACK), so that an acknowledgment without a report is for something else; `None` until
     /// a byte was repeated to find out.
-    reports: Option<bool>,
-    questions: u32,
+    pub reports: Option<bool>,
+    pub questions: u32,
     /// The MSS options of both SYNs.
-    own_mss: Option<u16>,
-    peer_mss: Option<u16>,
-    largest_received: u32,
+    pub own_mss: Option<u16>,
+    pub peer_mss: Option<u16>,
+    pub largest_received: u32,
     /// The last router that packets of a black hole reached.
-    lost_after: Option<(u8, IpAddr)>,
+    pub lost_after: Option<(u8, IpAddr)>,
     /// Until when errors of the packets that follow a black hole are waited for.
-    following: Option<Duration>,
-    broken: bool,
-    quiet: Cell<bool>,
+    pub following: Option<Duration>,
+    pub broken: bool,
+    pub quiet: Cell<bool>,
 }
 
 impl<'a> Prober<'a> {
@@ -153,100 +146,6 @@ impl<'a> Prober<'a> {
         Ok(left)
     }
 
-    /// Handles a packet that has passed.
-    fn note(&mut self, passed: &Passed) {
-        let Passed { outgoing, time, bytes } = passed;
-        if let Some(quote) = IcmpQuote::parse(bytes).filter(|_| !outgoing) {
-            return self.note_error(*time, &quote);
-        }
-        let Some(headers) = Headers::read(bytes) else { return };
-        let bare = |end: SocketAddr| SocketAddr::new(end.ip(), end.port());
-        let ends = (bare(self.tuple.local), bare(self.tuple.remote));
-        let syn = headers.segment.filter(|segment| segment.is(SYN)).and_then(|segment| segment.options.mss);
-        if *outgoing {
-            if (headers.source, headers.destination) == ends {
-                self.own_mss = self.own_mss.or(syn);
-            }
-        } else if (headers.destination, headers.source) == ends {
-            self.peer_mss = self.peer_mss.or(syn);
-            // A coalesced frame is no packet of the path.
-            let size = u32::try_from(headers.total_len).unwrap_or(0);
-            if size <= self.link {
-                self.largest_received = self.largest_received.max(size);
-            }
-            self.note_answer(*time, &headers);
-        }
-    }
-
-    fn note_error(&mut self, time: Duration, quote: &IcmpQuote) {
-        let expired = quote.reason == Reason::HopLimitExceeded;
-        let Some(sent) = self.sent.iter().find(|sent| {
-            let (quoted, own) = (&quote.quoted, &sent.headers);
-            // IPv6 has no identification, but quotes more.
-            let same = match quoted.id {
-                Some(id) => own.id == Some(id),
-                None if expired => own.checksum == quoted.checksum,
-                None => own.total_len == quoted.total_len,
-            };
-            quoted.is_of(own) && same && sent.hop_limit.is_some() == expired
-        }) else {
-            return;
-        };
-        let size = sent.headers.total_len as u32;
-        match quote.reason {
-            Reason::PacketTooBig(mtu) => {
-                self.search.too_big(TooBig { from: quote.from, mtu, size });
-                self.outstanding = None;
-            }
-            Reason::HopLimitExceeded => {
-                let hop = sent.hop_limit.unwrap_or_default();
-                if self.lost_after.is_none_or(|(last, _)| hop > last) {
-                    self.lost_after = Some((hop, quote.from));
-                }
-            }
-            Reason::PortUnreachable if quote.from == self.tuple.remote.ip() => {
-                let at = sent.at;
-                self.arrived(time, size, at);
-            }
-            _ => {}
-        }
-    }
-
-    fn note_answer(&mut self, time: Duration, answer: &Headers) {
-        let Some(Outstanding { size, .. }) = self.outstanding else { return };
-        let reported = match answer.segment {
-            None => None,
-            Some(segment) if segment.is(RST) || !segment.is(ACK) || segment.seq_len() > 0 => return,
-            Some(segment) => {
-                let end: SeqNumber = segment.ack;
-                let block = segment.options.sack.iter().next().filter(|(_, right)| *right == end);
-                block.and_then(|(left, _)| u32::try_from(end.distance_from(left)).ok())
-            }
-        };
-        let of = |sent: &&Sent| match reported {
-            Some(length) => sent.headers.payload_len() == Some(length as usize),
-            None => sent.headers.total_len == size as usize,
-        };
-        if answer.segment.is_some() && self.reports.is_none() {
-            self.reports = Some(reported.is_some());
-            self.outstanding = None;
-            return;
-        }
-        if reported.is_none() && self.reports == Some(true) {
-            return;
-        }
-        let found = self.sent.iter().rev().find(of).map(|sent| (sent.headers.total_len as u32, sent.at));
-        if let Some((size, at)) = found {
-            self.arrived(time, size, at);
-        }
-    }
-
-    fn arrived(&mut self, time: Duration, size: u32, at: Duration) {
-        self.search.arrived(size);
-        self.round_trip = self.round_trip.max(time.checked_sub(at));
-        self.outstanding = self.outstanding.filter(|outstanding| outstanding.size != size);
-    }
-
     /// Takes the next step. Returns whether the search is over.
     fn advance(&mut self, now: Duration, engine: &mut Engine) -> Result<bool, Error> {
         if let Some(Outstanding { size, until, packets }) = self.outstanding {
@@ -301,7 +200,7 @@ impl Task for Prober<'_> {
     fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<()>, Error> {
         let busy = engine.egress(now)?;
         self.quiet.set(true);
-        for passed in self.observer.take().map_err(unreadable)? {
+        for passed in self.observer.take()? {
             self.note(&passed);
         }
         if self.advance(now, engine)? { Ok(Turn::Done(())) } else { Ok(Turn::of(busy)) }
@@ -316,9 +215,4 @@ impl Task for Prober<'_> {
         interests.push(Interest::readable(self.observer.as_fd(), &self.quiet));
         self.outstanding.map(|outstanding| outstanding.until).or(self.following)
     }
-}
-
-fn unreadable(error: io::Error) -> Error {
-    LinkError::Io { operation: "read a packet socket", interface: "all interfaces".into(), error, hint: "" }
-        .into()
 }

@@ -1,20 +1,21 @@
 //! The probes of one path, and their answers.
 use super::PathTrace;
 use crate::{
-    commands::attempt::{Opened, close},
-    link::{LinkError, Passed, PathObserver, wall_clock},
+    commands::attempt::{Opened, close, reset_on_error},
+    link::{PathObserver, wall_clock},
     net::{FiveTuple, Protocol},
-    path::{Fate, Headers, IcmpQuote, Reached, Reply, ReplyKind, Trace, changes, in_the_name_of},
+    path::{Fate, Headers, Reply, ReplyKind, Trace},
     report::{Error, JsonReport, TracedPath},
     runtime::{Engine, Task, Turn},
-    segment::{ACK, RST, SYN, SeqNumber},
-    stack::{Flow, FlowRoute, HeaderOnly, Phase, Probe, Settings, Stack, icmp::Reason},
+    stack::{Flow, FlowRoute, HeaderOnly, Phase, Probe, Settings, Stack},
     stdio::Interest,
 };
-use std::{cell::Cell, io, net::SocketAddr, os::fd::AsFd, time::Duration};
+use std::{cell::Cell, os::fd::AsFd, time::Duration};
 
 /// Probes of each hop, as traceroute's.
 const ROUNDS: usize = 3;
+/// Maximum probes of a path after which no more rounds follow: their numbers are lengths, which must fit into a packet.
+const MAX_PROBES: usize = 800;
 /// Probes of each hop where answers are missing that nothing explains.
 const MAX_ROUNDS: usize = 6;
 /// Minimum distance of two rounds: Linux sends one host six ICMP errors at once, and then one a second.
@@ -24,46 +25,46 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LEAST_PATIENCE: Duration = Duration::from_millis(200);
 /// Distance of the first probe's timestamp from the flow's own, in its clock's units: none of the flow's segments is
 /// older than a probe (RFC 7323, section 5.3).
-const STAMPS: u32 = 4096;
+pub(super) const STAMPS: u32 = 4096;
 /// A probe that was sent.
-struct Sent {
-    headers: Headers,
-    hop_limit: u8,
+pub(super) struct Sent {
+    pub headers: Headers,
+    pub hop_limit: u8,
     /// Its place among those of the hop.
-    place: usize,
-    round: usize,
+    pub place: usize,
+    pub round: usize,
     /// The time of sending, since 1970: the kernel's, or just before.
-    at: Duration,
+    pub at: Duration,
     /// The time just after.
-    until: Duration,
+    pub until: Duration,
 }
 
 /// The probes of one path.
 pub(super) struct Tracer<'a> {
-    observer: &'a mut PathObserver,
-    tuple: FiveTuple,
-    route: FlowRoute,
-    settings: Settings,
+    pub observer: &'a mut PathObserver,
+    pub tuple: FiveTuple,
+    pub route: FlowRoute,
+    pub settings: Settings,
     /// The flow's SYN; `None` for UDP.
-    syn: Option<HeaderOnly>,
-    trace: Trace,
-    hops: u8,
-    sent: Vec<Sent>,
+    pub syn: Option<HeaderOnly>,
+    pub trace: Trace,
+    pub hops: u8,
+    pub sent: Vec<Sent>,
     /// Probes that this host's own egress dropped.
-    dropped: u64,
+    pub dropped: u64,
     /// One answer of each hop is enough.
-    brief: bool,
+    pub brief: bool,
     /// Rounds begun, and when the last was.
-    rounds: usize,
-    begun: Duration,
-    wait: Duration,
+    pub rounds: usize,
+    pub begun: Duration,
+    pub wait: Duration,
     /// A reset answered a SYN.
-    refused: bool,
+    pub refused: bool,
     /// From the first SYN to the SYN-ACK.
-    connected: Option<Duration>,
+    pub connected: Option<Duration>,
     /// The peer's MSS option.
-    peer_mss: Option<u16>,
-    quiet: Cell<bool>,
+    pub peer_mss: Option<u16>,
+    pub quiet: Cell<bool>,
 }
 
 impl<'a> Tracer<'a> {
@@ -108,7 +109,8 @@ impl<'a> Tracer<'a> {
     /// Sends all probes, and closes the connection if there is one.
     pub(super) fn run(mut self, opened: &mut Opened, report: &mut JsonReport) -> Result<TracedPath, Error> {
         let engine = &mut opened.engine;
-        engine.run(&mut self)?;
+        let result = engine.run(&mut self);
+        reset_on_error(engine, &self.tuple, result)?;
         let (tuple, sent) = (self.tuple, self.sent.len() as u64);
         if sent > 0 && self.dropped == sent {
             let interface = opened.origin.egress(tuple.remote.port()).interface.name.clone();
@@ -215,126 +217,9 @@ impl<'a> Tracer<'a> {
             return broken || self.rounds >= ROUNDS || answered && self.limit() < self.hops;
         }
         let unexplained = (1..self.limit()).any(|hop| self.trace.fate(hop) == Fate::Loses);
-        broken || self.rounds >= ROUNDS && !(unexplained && self.rounds < MAX_ROUNDS)
-    }
-
-    /// Handles a packet that has passed.
-    fn note(&mut self, passed: &Passed) {
-        let Passed { outgoing, time, bytes } = passed;
-        if *outgoing {
-            let headers = Headers::read(bytes);
-            // Until the kernel stamps packets (net_enable_timestamp() in net/core/dev.c), they have the time of reading.
-            let found = self.sent.iter_mut().find(|sent| Some(sent.headers) == headers);
-            if let Some(sent) = found.filter(|sent| (sent.at..=sent.until).contains(time)) {
-                sent.at = *time;
-            }
-        } else if let Some(quote) = IcmpQuote::parse(bytes) {
-            self.note_error(*time, quote);
-        } else if let Some(answer) = Headers::read(bytes) {
-            let bare = |end: SocketAddr| SocketAddr::new(end.ip(), end.port());
-            if (answer.source, answer.destination) == (bare(self.tuple.remote), bare(self.tuple.local)) {
-                self.note_answer(*time, &answer);
-            }
-        }
-    }
-
-    fn note_error(&mut self, time: Duration, quote: IcmpQuote) {
-        let Some(sent) = self.quoted(&quote.quoted) else { return };
-        let remote = self.tuple.remote.ip();
-        let kind = match quote.reason {
-            Reason::HopLimitExceeded => ReplyKind::Exceeded,
-            Reason::PacketTooBig(mtu) => ReplyKind::TooBig(mtu),
-            Reason::PortUnreachable if quote.from == remote && self.syn.is_none() => {
-                ReplyKind::Reached(Reached::PortUnreachable)
-            }
-            reason => ReplyKind::Rejected(reason),
-        };
-        let mut changes = changes(&sent.headers, &quote.quoted, kind == ReplyKind::Exceeded);
-        if kind == ReplyKind::Exceeded && quote.from == remote {
-            changes.push(in_the_name_of(remote));
-        }
-        let reply = Reply {
-            from: quote.from,
-            kind,
-            round_trip: time.checked_sub(sent.at),
-            hop_limit: quote.hop_limit,
-            changes,
-            labels: quote.labels,
-        };
-        let (hop_limit, place) = (sent.hop_limit, sent.place);
-        self.trace.answered(hop_limit, place, reply);
-    }
-
-    /// Returns the probe that an error quotes: by its identification, length or timestamp.
-    fn quoted(&self, quoted: &Headers) -> Option<&Sent> {
-        let ours = || self.sent.iter().filter(|sent| quoted.is_of(&sent.headers));
-        let stamp = |headers: &Headers| headers.segment?.options.timestamps.map(|stamps| stamps.value);
-        let len = quoted.payload_len().filter(|len| *len > 0);
-        ours()
-            .find(|sent| quoted.id.is_some() && sent.headers.id == quoted.id)
-            .or_else(|| ours().find(|sent| len.is_some() && sent.headers.payload_len() == len))
-            .or_else(|| ours().find(|sent| stamp(quoted).is_some() && stamp(&sent.headers) == stamp(quoted)))
-    }
-
-    /// Notes an answer of the far end.
-    fn note_answer(&mut self, time: Duration, answer: &Headers) {
-        let by_number = |number: u32| usize::try_from(number).ok()?.checked_sub(1);
-        let (by, number) = match (&self.syn, &answer.segment) {
-            (None, _) => (Reached::Datagram, None),
-            (Some(syn), Some(segment)) if segment.is(RST) => {
-                let offset = segment.ack - 1 - syn.segment.seq.0;
-                self.refused |= self.connected.is_none();
-                (Reached::Reset, by_number(offset.0))
-            }
-            (Some(syn), Some(segment)) if segment.is(SYN) && segment.ack == syn.segment.seq + 1 => {
-                self.peer_mss = segment.options.mss;
-                let base =
-                    syn.segment.options.timestamps.map_or(0, |stamps| stamps.value.wrapping_sub(STAMPS));
-                let echo = segment.options.timestamps.map(|stamps| stamps.echo.wrapping_sub(base));
-                (Reached::SynAck, echo.and_then(by_number))
-            }
-            (Some(syn), Some(segment)) if segment.is(ACK) && segment.seq_len() == 0 => {
-                // The duplicate that a D-SACK reports (RFC 2883) is as long as the probe's number says. Without SACK, an
-                // acknowledgment is for the only probe of the round that reaches the peer.
-                let end: SeqNumber = syn.segment.seq + 1;
-                let reported = segment.options.sack.iter().next().filter(|(_, right)| *right == end);
-                let length = reported.and_then(|(left, _)| u32::try_from(end.distance_from(left)).ok());
-                let distance = self.trace.distance();
-                let last = || {
-                    let is_last =
-                        |sent: &Sent| sent.round + 1 == self.rounds && Some(sent.hop_limit) == distance;
-                    self.sent.iter().position(is_last).filter(|_| self.rounds > 1)
-                };
-                let Some(number) = length.and_then(by_number).or_else(last) else { return };
-                (Reached::Acknowledged, Some(number))
-            }
-            _ => return,
-        };
-        let sent = number.and_then(|at| self.sent.get(at));
-        // A retransmitted SYN has no number; the first that could reach the peer is the probe behind the last router.
-        let behind = || {
-            let reach = self.trace.hops.iter().rposition(|hop| hop.answered() > 0).map_or(0, |at| at + 1);
-            let current = |sent: &&Sent| sent.round + 1 == self.rounds && usize::from(sent.hop_limit) > reach;
-            self.sent.iter().find(current)
-        };
-        let first = self.sent.first().map(|sent| sent.at);
-        let round_trip = sent.or_else(behind).and_then(|sent| time.checked_sub(sent.at));
-        if by == Reached::SynAck && self.connected.is_none() {
-            self.connected = first.and_then(|first| time.checked_sub(first));
-        }
-        let (changes, labels) = (Vec::new(), Vec::new());
-        let reply = Reply {
-            from: self.tuple.remote.ip(),
-            kind: ReplyKind::Reached(by),
-            round_trip,
-            hop_limit: answer.hop_limit,
-            changes,
-            labels,
-        };
-        match sent.map(|sent| (sent.hop_limit, sent.place)) {
-            Some((hop_limit, place)) => self.trace.answered(hop_limit, place, reply),
-            None => self.trace.reached(reply),
-        }
+        broken
+            || self.rounds >= ROUNDS
+                && !(unexplained && self.rounds < MAX_ROUNDS && self.sent.len() < MAX_PROBES)
     }
 }
 
@@ -345,7 +230,7 @@ impl Task for Tracer<'_> {
     fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<()>, Error> {
         let busy = engine.egress(now)?;
         self.quiet.set(true);
-        for passed in self.observer.take().map_err(unreadable)? {
+        for passed in self.observer.take()? {
             self.note(&passed);
         }
         if self.rounds > 0 && now < self.due() {
@@ -367,9 +252,4 @@ impl Task for Tracer<'_> {
         interests.push(Interest::readable(self.observer.as_fd(), &self.quiet));
         Some(self.due())
     }
-}
-
-fn unreadable(error: io::Error) -> Error {
-    LinkError::Io { operation: "read a packet socket", interface: "all interfaces".into(), error, hint: "" }
-        .into()
 }

@@ -4,7 +4,7 @@ use crate::support::{
     namespace::Namespace,
     netkat::netkat,
     peers::Netcat,
-    process::{DEADLINE, Output},
+    process::{DEADLINE, Input, Output},
     requirements::lab,
     routers::Row,
     rules::nft,
@@ -359,4 +359,24 @@ fn the_flow_is_the_one_that_the_flags_describe() {
             assert_eq!(path["end_hop"], 4, "{object:#}");
         }
     }
+}
+
+/// An interrupted trace leaves no connection behind, at neither end.
+#[test]
+fn a_signal_resets_the_connection() {
+    lab!("nc.openbsd", "ss");
+    let row = Row::new(2);
+    // A silent router makes the rounds last.
+    nft(
+        row.router(1),
+        "table inet lab { chain c { type filter hook output priority 0; icmp type time-exceeded drop; }; }",
+    );
+    let to = row.peer_address(Family::V4);
+    let mut server = Netcat::OpenBsd.listen(&row.peer, to, 5000, |c| c.args(["-k"]).input(Input::Open));
+    let established = || row.peer.run("ss -Htn state established").text();
+    let mut trace = netkat(&row.host, &format!("--trace --paths 30 {to} 5000")).spawn();
+    trace.wait_until("a connection", |_| !established().is_empty());
+    let output = trace.terminate();
+    assert_eq!(output.signal(), Some(15), "{output}");
+    server.wait_until("the end of the peer's connection", |_| established().is_empty());
 }
