@@ -31,6 +31,7 @@ const DATA: &str = "Data";
 const PACKETS: &str = "Packets";
 const SNIFFER: &str = "Sniffer";
 const COMPARISON: &str = "Comparison";
+const PATH: &str = "Path";
 const REPORTS: &str = "Reports";
 const PRIVILEGES: &str = "Privileges and offloads";
 
@@ -51,7 +52,7 @@ const PRIVILEGES: &str = "Privileges and offloads";
 iptables, nftables and conntrack of this host never see netkat's connections, and the peer sees ordinary ones. So \
 netkat tells the firewall from the network: if it gets through where nc does not, a rule on this host is in the way."
 )]
-#[command(override_usage = "netkat [OPTIONS] [-z | --compare] HOST PORT
+#[command(override_usage = "netkat [OPTIONS] [-z | --compare | --trace | --mtu] HOST PORT
        netkat [OPTIONS] -l [ADDRESS] PORT
        netkat [OPTIONS] --run -- COMMAND
        netkat [OPTIONS] {--sniff | --read FILE} [FILTER | HOST [PORTS]]")]
@@ -528,6 +529,44 @@ pub struct Cli {
     /// Rules may look at the user of a packet's socket. By default it is the user who runs netkat.
     #[arg(help_heading = COMPARISON, long, value_name = "USER", hide_short_help = true)]
     pub user: Option<String>,
+
+    /// Show the hops of this very flow, and where it dies
+    ///
+    /// SYNs with rising hop limits leave at once, all from the port that the connection then uses; once it is
+    /// established, repeats of its last acknowledged byte, which no receiver takes twice. With -u, datagrams. Each hop is
+    /// shown with three round trips, and with what its ICMP error shows to have happened to the packet before it: other
+    /// addresses or ports (NAT), DSCP, ECN, MSS, MPLS labels. --ttl is the number of hops, 30 by default; -v looks up
+    /// their names. The status is that of a connection.
+    ///
+    /// Example: netkat --trace 192.0.2.10 443
+    #[arg(help_heading = PATH, long, hide_short_help = true)]
+    pub trace: bool,
+
+    /// Measure the path's MTU with packets of this very flow
+    ///
+    /// Repeats of acknowledged bytes, as long as it takes, which the peer acknowledges again and drops; with -u, datagrams.
+    /// The answer says how much arrives, which router says "too big", what the MSS of both sides allow, and whether there
+    /// is a black hole: large packets are lost without a word. Status 1 then, 3 with --exit-verdict.
+    ///
+    /// Example: netkat --mtu 192.0.2.10 443
+    #[arg(help_heading = PATH, long, hide_short_help = true)]
+    pub mtu: bool,
+
+    /// Send past tc and tcx programs at egress, and past the root queueing disciplines
+    ///
+    /// PACKET_QDISC_BYPASS of packet(7): tells whether a CNI's program or a shaper is the cause. nft's netdev egress still
+    /// holds. Packets leave without a queue and without super-frames; tcpdump on this host does not see them. Not on lo.
+    /// --compare tries this by itself where this host's own egress drops.
+    ///
+    /// Example: netkat --past-egress 192.0.2.10 443
+    #[arg(help_heading = PATH, long, hide_short_help = true)]
+    pub past_egress: bool,
+
+    /// With --trace: trace from so many source ports, and show where their paths part
+    ///
+    /// Routers that share traffic among several links choose by the ports. With -p, the ports follow that one.
+    #[arg(help_heading = PATH, long, value_name = "N", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub paths: Option<u16>,
 
     /// Print a line on stderr for each frame sent and received
     #[arg(help_heading = REPORTS, short, long, hide_short_help = true)]

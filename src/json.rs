@@ -19,6 +19,10 @@ pub(crate) enum Schema {
     Client,
     /// The outcome of --compare.
     Comparison,
+    /// The outcome of --trace.
+    Trace,
+    /// The outcome of --mtu.
+    Mtu,
     /// A packet of -d, --sniff or --read.
     Packet,
     /// A log line.
@@ -34,6 +38,8 @@ impl Serialize for Schema {
             Schema::Run => "netkat.run/1",
             Schema::Client => "netkat.client/1",
             Schema::Comparison => "netkat.comparison/1",
+            Schema::Trace => "netkat.trace/1",
+            Schema::Mtu => "netkat.mtu/1",
             Schema::Packet => "netkat.packet/1",
             Schema::Log => "netkat.log/1",
         })

@@ -37,6 +37,7 @@
 //! | [`report`] | errors, verdicts, the JSON object, hints, the exit status, logging |
 //! | [`session`] | one connection, many clients, processes, datagrams, the rules of their ends |
 //! | `runtime` | the event loop, opening in order, the local port, routes, changes of the host |
+//! | [`path`] | what routers say of a flow's packets: hops, the path's MTU |
 //! | [`stack`] | flows, listeners, datagrams, ICMP errors; smoltcp, which keeps TCP's states |
 //! | [`neighbour`] | ARP and NDP: neighbours' link addresses, ours and an assumed address's |
 //! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly; no I/O, no clock |
@@ -65,6 +66,7 @@ pub mod link;
 pub(crate) mod namespace;
 pub mod neighbour;
 pub mod net;
+pub mod path;
 pub mod plan;
 pub mod process;
 pub mod recovery;

@@ -13,11 +13,13 @@ mod run;
 mod scope;
 mod sniff;
 mod sniff_filter;
+mod trace;
 
 use crate::{
     cli::Cli,
     commands::{
-        Compare, Connect, DatagramConnect, DatagramListen, Listen, Run, Scan, Sniff, list_interfaces,
+        Compare, Connect, DatagramConnect, DatagramListen, Listen, PathMtu, PathTrace, Run, Scan, Sniff,
+        list_interfaces,
     },
     host::{
         container,
@@ -57,6 +59,8 @@ enum Command {
     ListInterfaces,
     Scan(Scan),
     Compare(Box<Compare>),
+    Trace(Box<PathTrace>),
+    Mtu(Box<PathMtu>),
 }
 
 /// The reason why there is no plan.
@@ -155,6 +159,8 @@ impl Plan {
             Command::ListInterfaces => list_interfaces(),
             Command::Scan(scan) => scan.run(report),
             Command::Compare(compare) => compare.run(report),
+            Command::Trace(trace) => trace.run(report),
+            Command::Mtu(mtu) => mtu.run(report),
         }?)
     }
 }
@@ -175,6 +181,12 @@ impl Command {
         check_foreign_values(cli)?;
         if cli.compare {
             return Ok(Command::Compare(Box::new(compare(cli, report)?)));
+        }
+        if cli.trace {
+            return Ok(Command::Trace(Box::new(trace::trace(cli, report)?)));
+        }
+        if cli.mtu {
+            return Ok(Command::Mtu(Box::new(trace::mtu(cli, report)?)));
         }
         if cli.scan {
             return Ok(Command::Scan(scan(cli, report)?));

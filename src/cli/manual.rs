@@ -9,7 +9,7 @@ pub(super) type Section = (&'static str, &'static str);
 pub(super) const DATE: &str = "2026-11-27";
 
 /// Related pages, each with its section.
-pub(super) const SEE_ALSO: [(&str, u8); 9] = [
+pub(super) const SEE_ALSO: [(&str, u8); 10] = [
     ("capabilities", 7),
     ("iptables", 8),
     ("nc", 1),
@@ -19,6 +19,7 @@ pub(super) const SEE_ALSO: [(&str, u8); 9] = [
     ("pcap-filter", 7),
     ("socat", 1),
     ("tcpdump", 8),
+    ("traceroute", 8),
 ];
 
 /// The examples of `-h`, each within 80 columns.
@@ -73,7 +74,7 @@ Watch a connection's own packets, and keep them:
 );
 
 /// The sections behind the flags.
-pub(super) const SECTIONS: [Section; 13] = [
+pub(super) const SECTIONS: [Section; 14] = [
     (
         "Running a command",
         "netkat --run -- COMMAND runs a program in a network namespace of its own, whose device has this host's addresses and routes. netkat moves the packets between that device and the host's interfaces, beside iptables, nftables and conntrack. The program's standard streams, its terminal and its exit status are its own; it runs as the invoking user without capabilities, so programs that need raw sockets fail unless --raw is given.
@@ -106,7 +107,7 @@ netkat gives up all capabilities as soon as everything is set up; where the guar
     ),
     (
         "Limits",
-        "netkat is stopped by tc and tcx programs at egress, a root qdisc that drops, nft netdev egress, XDP on the receiving interface, and everything beyond this host.
+        "netkat is stopped by tc and tcx programs at egress and a root qdisc that drops, unless --past-egress is given, by nft netdev egress, XDP on the receiving interface, and everything beyond this host.
 Names are looked up by the system's resolver, through the kernel and so through the firewall; -w bounds that.
 -z keeps 500 probes in flight. A host that limits its ICMP errors, as Linux does, lets TCP ports that it rejects look as if they had timed out.",
     ),
@@ -141,8 +142,8 @@ A filter that is not understood ends netkat with status 2 before anything is ope
     (
         "JSON",
         "--json prints an object on a line of its own. Every object has its schema, netkat's version and the time (RFC 3339, UTC, nanoseconds); the run's own comes last. Names end in their unit; a step that was not reached is null.
-  schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; packets: netkat.packet/1
-  asked                  what was asked: mode (connect, listen, scan, run, compare), host as typed, address, port or ports, protocol, command
+  schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; --trace: netkat.trace/1; --mtu: netkat.mtu/1; packets: netkat.packet/1
+  asked                  what was asked: mode (connect, listen, scan, run, compare, trace, mtu), host as typed, address, port or ports, protocol, command
   verdict                done, timed_out, refused, rejected, no_route, no_neighbour, name (the look-up of a name failed), privilege, egress_dropped, interrupted, usage, failed
   error                  the failure in words
   flow                   local and remote address with port
@@ -150,6 +151,7 @@ A filter that is not understood ends netkat with status 2 before anything is ope
   timings                name_ms (look-up of the host's name), neighbour_ms (ARP or neighbour discovery), connect_ms, first_byte_ms, close_ms
   discarded              segments dropped during the handshake because they answered nothing: how many segments, and the last of them
   traffic                TCP: sent_bytes, received_bytes, sent_segments, lost_segments, retransmitted_segments, invalid_segments (a wrong checksum or header length), spurious_retransmissions, timeouts, tail_probes, smoothed_rtt_ms, min_rtt_ms, congestion_control, congestion_window_bytes, bandwidth_bytes_per_second
+  path                   TCP: link_mtu_bytes, path_mtu_bytes (by the route and what routers said), peer_mss_bytes, own_mss_bytes, too_big_from and too_big_mtu_bytes (the last router that said so), black_hole
   datagrams              -u: sent_datagrams, sent_bytes, received_datagrams, received_bytes, lost_frames (the receive buffer was full), egress_dropped_datagrams, stranger_datagrams, invalid_datagrams
   command                --run: held_ports, refused_ports, foreign_packets (dropped as no flow's), lost_sent_packets, lost_received_packets (a receive buffer was full), flow_count, and flows, each with protocol, local, local_port, remote, sent_packets, sent_bytes, received_packets, received_bytes
   exec_status            --exec, --sh-exec, --run: the process's status, or 128 + the number of the signal that ended it
@@ -179,6 +181,18 @@ A HOST's name stands for all its addresses, and with --read for those that the f
   unknown          the kernel did not connect, and nothing was seen to stop it
 by names the place and the rule, which what it belongs to, kernel and raw how both paths ended, proof the evidence, try a command that shows more. What follows from positions and counters alone is marked (inferred). The server sees two connections that are reset. While the kernel's attempt lasts, a table netkat-trace-NUMBER marks its packets for tracing; it needs CAP_NET_ADMIN, the packet socket CAP_NET_RAW. Rules of iptables-legacy are not traced but inferred from their counters, by rounds of 3 and 7 further connections; programs at tc and of control groups from the places where the packet was seen. With CAP_PERFMON, too, the kernel's drop events prove those, and programs of XDP; -v says why there are none.
 --json prints an object of its own, which docs/schema/comparison.json describes.",
+    ),
+    (
+        "Path",
+        "--trace sends SYNs, and repeats of an acknowledged byte once connected, with rising hop limits; a router that drops one quotes it. A line for each hop has its address, with -v its name, three round trips, and below what has changed of the packet before that hop. What is silent may pass packets all the same; a hop with fewer answers than those behind it limits its ICMP errors. The last line:
+  reached        the far end answers: SYN-ACK, RST, or with -u a datagram or its port unreachable
+  refused by     a reset in the peer's name arrives with the TTL of that hop's own errors, one more than the peer's would have
+  rejected by    an ICMP error of that hop
+  dies after     nothing comes from beyond that hop
+  no answer      no hop answers
+A NAT that keeps connections translates the errors back, as Linux does for SNAT, and does not show; a DNAT shows in errors that come in the peer's name. The status is that of a connection; of several paths, that of the one which came least far.
+--mtu sends repeats of acknowledged bytes, of any length, or with -u datagrams: link and route are this host's MTU, told what routers say is too big, arrives what the peer acknowledged, lost what got neither an answer nor a message. A black hole, where packets that the flow may use are lost and smaller ones are not, counts as timed out.
+--json prints an object of its own, which docs/schema/trace.json and docs/schema/mtu.json describe.",
     ),
     (
         "Blocked outputs",

@@ -20,10 +20,12 @@ pub(crate) enum Mode {
     Read = 1 << 9,
     Compare = 1 << 10,
     Run = 1 << 11,
+    Trace = 1 << 14,
+    Mtu = 1 << 15,
 }
 
 #[cfg(test)]
-pub(crate) const MODES: [Mode; 12] = [
+pub(crate) const MODES: [Mode; 14] = [
     Mode::Connect,
     Mode::ConnectUdp,
     Mode::ConnectExec,
@@ -36,6 +38,8 @@ pub(crate) const MODES: [Mode; 12] = [
     Mode::Read,
     Mode::Compare,
     Mode::Run,
+    Mode::Trace,
+    Mode::Mtu,
 ];
 
 impl Mode {
@@ -47,6 +51,8 @@ impl Mode {
             (_, true, ..) => Mode::Sniff,
             _ if cli.compare => Mode::Compare,
             _ if cli.runs_command() => Mode::Run,
+            _ if cli.trace => Mode::Trace,
+            _ if cli.mtu => Mode::Mtu,
             (_, _, true, _) if cli.udp => Mode::ScanUdp,
             (_, _, true, _) => Mode::Scan,
             (.., true) if cli.udp => Mode::ListenUdp,
@@ -73,6 +79,8 @@ impl Mode {
             Mode::Read => "--read",
             Mode::Compare => "--compare",
             Mode::Run => "--run",
+            Mode::Trace => "--trace",
+            Mode::Mtu => "--mtu",
         }
     }
 }
@@ -91,8 +99,11 @@ const fn modes(modes: &[Mode], words: &'static str) -> Modes {
 }
 
 use Mode::{
-    Compare, Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Read, Run, Scan, ScanUdp, Sniff,
+    Compare, Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Mtu, Read, Run, Scan, ScanUdp,
+    Sniff, Trace,
 };
+/// The modes that measure the path of one flow.
+const PATH: u16 = Trace as u16 | Mtu as u16;
 const ALL: Modes = Modes(u16::MAX, "");
 const LIVE: Modes = Modes(!(Read as u16), "live traffic");
 const LISTEN: Modes = modes(&[Listen, ListenUdp, ListenExec], "-l");
@@ -105,28 +116,34 @@ const STREAM: Modes = modes(&[Connect, ConnectExec, Listen, ListenExec], "TCP cl
 const STANDARD: Modes = modes(&[Connect, Listen], "TCP with standard input and output");
 const LINES: Modes =
     modes(&[Connect, ConnectUdp, Listen, ListenUdp], "clients and listeners with standard input and output");
-const CLIENTS: Modes =
-    modes(&[Connect, ConnectUdp, ConnectExec, Scan, ScanUdp, Compare], "clients, -z and --compare");
-const OWN: Modes =
-    Modes(DATA.0 | Scan as u16 | ScanUdp as u16 | Compare as u16, "clients, listeners, -z and --compare");
-const SEGMENTS: Modes = Modes(STREAM.0 | Scan as u16 | Compare as u16, "TCP");
+const CLIENTS: Modes = modes(
+    &[Connect, ConnectUdp, ConnectExec, Scan, ScanUdp, Compare, Trace, Mtu],
+    "clients, -z, --compare, --trace and --mtu",
+);
+const OWN: Modes = Modes(
+    DATA.0 | Scan as u16 | ScanUdp as u16 | Compare as u16 | PATH,
+    "clients, listeners, -z, --compare, --trace and --mtu",
+);
+const SEGMENTS: Modes = Modes(STREAM.0 | Scan as u16 | Compare as u16 | PATH, "TCP");
 const SHOWING: Modes = Modes(!(Compare as u16), "packets that are shown");
 const COMPARE: Modes = modes(&[Compare], "--compare");
 const RUN: Modes = modes(&[Run], "--run and --shell");
 const NOT_RUN: Modes = Modes(!(Run as u16), "netkat's own connections");
-const OWN_OR_RUN: Modes = Modes(OWN.0 | Run as u16, "clients, listeners, -z, --compare and --run");
-const CLIENTS_OR_RUN: Modes = Modes(CLIENTS.0 | Run as u16, "clients, -z, --compare and --run");
+const OWN_OR_RUN: Modes =
+    Modes(OWN.0 | Run as u16, "clients, listeners, -z, --compare, --trace, --mtu and --run");
+const CLIENTS_OR_RUN: Modes =
+    Modes(CLIENTS.0 | Run as u16, "clients, -z, --compare, --trace, --mtu and --run");
 const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u16, "TCP clients and listeners, and --run");
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 81] = [
+const FLAGS: [(&str, Modes); 85] = [
     ("target", ALL),
     ("listen", Modes(LISTEN.0, "")),
     ("keep_open", LISTEN),
     ("exec", modes(&[ConnectExec, ListenExec], "TCP clients and listeners")),
     ("sh_exec", modes(&[ConnectExec, ListenExec], "TCP clients and listeners")),
-    ("udp", Modes(WATCH.0 | ConnectUdp as u16 | ListenUdp as u16 | ScanUdp as u16, "")),
+    ("udp", Modes(WATCH.0 | ConnectUdp as u16 | ListenUdp as u16 | ScanUdp as u16 | PATH, "")),
     ("scan", modes(&[Scan, ScanUdp], "")),
     ("source_port", NOT_RUN),
     ("interface", LIVE),
@@ -191,6 +208,10 @@ const FLAGS: [(&str, Modes); 81] = [
     ("like", COMPARE),
     ("trials", COMPARE),
     ("user", COMPARE),
+    ("trace", Modes(Trace as u16, "")),
+    ("mtu", Modes(Mtu as u16, "")),
+    ("past_egress", Modes(OWN.0 & !(Compare as u16), "clients, listeners, -z, --trace and --mtu")),
+    ("paths", modes(&[Trace], "--trace")),
     ("debug", SHOWING),
     ("progress", STANDARD),
     ("json", ALL),
@@ -298,6 +319,8 @@ mod tests {
             Mode::Read => "--read file",
             Mode::Compare => "--compare 192.0.2.1 80",
             Mode::Run => "--run",
+            Mode::Trace => "--trace 192.0.2.1 80",
+            Mode::Mtu => "--mtu 192.0.2.1 80",
         };
         line.split(' ').collect()
     }
@@ -354,6 +377,8 @@ mod tests {
                     | "compare"
                     | "run"
                     | "shell"
+                    | "trace"
+                    | "mtu"
             ) {
                 continue;
             }
@@ -408,7 +433,7 @@ mod tests {
             let id = flag.get_id().as_str();
             let mode = match FLAGS.iter().find(|(row, _)| *row == id) {
                 _ if matches!(id, "help" | "version" | "generate") => continue,
-                _ if matches!(id, "exec" | "sh_exec" | "run" | "shell") => Mode::Connect,
+                _ if matches!(id, "exec" | "sh_exec" | "run" | "shell" | "trace" | "mtu") => Mode::Connect,
                 Some((_, Modes(bits, _))) if id != "listen" => {
                     MODES.into_iter().find(|mode| bits & *mode as u16 != 0).expect("a mode")
                 }

@@ -13,13 +13,16 @@ use crate::{
         self, Egress, EgressError, EgressRequest, Egresses, Engine, LocalEnd, NextHopAddress, Setup, assume,
     },
     segment::SeqNumber,
-    stack::{Flow, FlowRoute, Stack},
+    stack::{Flow, FlowRoute, Phase, Stack},
 };
 use std::{
     collections::HashMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
+
+/// Time for a peer to close after netkat's FIN, before it is reset.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// The host to talk to, by all of its addresses.
 #[derive(Clone, Debug)]
@@ -61,6 +64,58 @@ impl Target {
             failures.iter().map(|(remote, error)| Tried::failed(*remote, &Failure::of(error))).collect();
         self.fail(tried.into_iter(), failures.pop().map(|(_, error)| error), report)
     }
+}
+
+impl Target {
+    /// Returns what `open` makes of the first address for which it succeeds.
+    pub(super) fn first<T>(
+        &self,
+        report: &mut JsonReport,
+        mut open: impl FnMut(&Attempt, &mut JsonReport) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut failures = Vec::new();
+        for attempt in &self.attempts {
+            match open(attempt, report) {
+                Err(error) if error.signal().is_none() => {
+                    if self.is_choice() {
+                        log::info!("{error}");
+                    }
+                    failures.push((attempt.remote, error));
+                }
+                result => return result,
+            }
+        }
+        Err(self.fail_with(failures, report))
+    }
+}
+
+/// Closes a connection by a FIN, since services may log a reset as an error; resets it where the peer does not close in
+/// turn.
+pub(super) fn close(engine: &mut Engine, tuple: &FiveTuple) -> Result<(), Error> {
+    if engine.stack.peek(tuple).is_none_or(|flow| flow.phase() != Phase::Open) {
+        return Ok(());
+    }
+    engine.stack.flow(tuple).map(Flow::close);
+    let until = Some(engine.reactor.now() + LINGER);
+    let closed =
+        |stack: &mut Stack| stack.peek(tuple).is_none_or(|flow| flow.phase() == Phase::Closed).then_some(());
+    engine.run_until(until, closed)?;
+    engine.stack.flow(tuple).map(Flow::abort);
+    Ok(engine.egress(engine.reactor.now()).map(drop)?)
+}
+
+/// Resets a connection whose run has failed, by a signal among others.
+pub(super) fn reset_on_error<T>(
+    engine: &mut Engine,
+    tuple: &FiveTuple,
+    result: Result<T, Error>,
+) -> Result<T, Error> {
+    if result.is_err() && engine.stack.flow(tuple).map(Flow::abort).is_some() {
+        let now = engine.reactor.now();
+        // The first error counts.
+        let _ = engine.egress(now);
+    }
+    result
 }
 
 /// An address to try.
@@ -237,7 +292,7 @@ impl Origin {
     }
 
     /// Returns the five-tuple and the route of a flow.
-    fn flow(&self, engine: &Engine, protocol: Protocol, port: u16) -> (FiveTuple, FlowRoute) {
+    pub(crate) fn flow(&self, engine: &Engine, protocol: Protocol, port: u16) -> (FiveTuple, FlowRoute) {
         let Leg { egress, next_hop, neighbour } = self.leg(port);
         let local = scoped(egress.source, engine.port(), egress.interface.index);
         let remote = self.remote(port);

@@ -34,20 +34,9 @@ pub(crate) struct DatagramConnect {
 impl DatagramConnect {
     /// Sends and receives until the session ends.
     pub(crate) fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
-        let mut failures = Vec::new();
-        for attempt in &self.target.attempts {
-            match attempt.open_datagrams(self.wait, report) {
-                Ok((engine, remote, interface)) => return self.relay(remote, engine, &interface, report),
-                Err(error) if error.signal().is_some() => return Err(error),
-                Err(error) => {
-                    if self.target.is_choice() {
-                        log::info!("{error}");
-                    }
-                    failures.push((attempt.remote, error));
-                }
-            }
-        }
-        Err(self.target.fail_with(failures, report))
+        let (engine, remote, interface) =
+            self.target.first(report, |attempt, report| attempt.open_datagrams(self.wait, report))?;
+        self.relay(remote, engine, &interface, report)
     }
 
     fn relay(

@@ -4,10 +4,12 @@ mod compare;
 mod connect;
 mod datagrams;
 mod listen;
+mod mtu;
 mod race;
 mod run;
 mod scan;
 mod sniff;
+mod trace;
 
 use crate::{
     net::{Protocol, zone::ScopedIp},
@@ -22,9 +24,11 @@ pub(crate) use compare::{Compare, Identity};
 pub(crate) use connect::Connect;
 pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;
+pub(crate) use mtu::PathMtu;
 pub(crate) use run::Run;
 pub(crate) use scan::{PROBE_BUFFER, Scan};
 pub(crate) use sniff::{Sniff, Source, list_interfaces};
+pub(crate) use trace::PathTrace;
 
 /// Says which port a listener has. A port that netkat chose is news in any case, in a line of its own.
 fn announce(engine: &Engine, setup: &Setup, report: &mut JsonReport) {

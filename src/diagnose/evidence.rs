@@ -62,6 +62,9 @@ pub(crate) struct RawPath {
     pub interface: String,
     /// It had another source port than the kernel's attempt, for this reason.
     pub other_port: Option<String>,
+    /// The outcome past the programs at egress and the queueing disciplines, where this host's own egress dropped the
+    /// attempt.
+    pub past_egress: Option<Outcome>,
 }
 
 /// A packet of the attempt at a device.

@@ -212,6 +212,7 @@ impl Gateway {
                 assumed: setup.assumed,
                 vnet_header: setup.vnet_header,
                 segmentation: setup.segmentation,
+                past_egress: false,
                 overrides: setup.overrides,
                 receive_buffer: WIRE_BUFFER,
                 blocks: false,

@@ -19,6 +19,7 @@ pub mod nf_trace;
 pub mod nfnetlink;
 pub(crate) mod policy_route;
 pub mod resolve;
+pub(crate) mod reverse_names;
 pub mod route;
 pub mod rules;
 pub(crate) mod statistics;

@@ -10,6 +10,7 @@ mod header;
 pub mod memory;
 mod observer;
 mod packet_socket;
+mod path_observer;
 mod virtio;
 
 use std::{io, time::SystemTime};
@@ -17,6 +18,7 @@ use std::{io, time::SystemTime};
 pub use header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkHeader};
 pub(crate) use observer::Observer;
 pub(crate) use packet_socket::{Options, PacketSocket, SocketFilter, Statistics};
+pub(crate) use path_observer::{Passed, PathObserver, wall_clock};
 
 /// Maximum link header of a sent frame, in bytes (Ethernet without tags).
 pub(crate) const MAX_LINK_HEADER: usize = 14;

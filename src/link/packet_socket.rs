@@ -43,6 +43,9 @@ pub(crate) struct Options<'a> {
     pub overrides: FeatureOverrides,
     /// Let the kernel cut super-frames.
     pub segmentation: bool,
+    /// Send past the programs at egress and the queueing disciplines (packet(7), PACKET_QDISC_BYPASS). Taps do not see what
+    /// is sent so, and the kernel segments no super-frame.
+    pub past_egress: bool,
     /// Receive this host's own frames, too.
     pub outgoing: bool,
     /// Report the kernel's receive times.
@@ -133,6 +136,9 @@ impl PacketSocket {
         if (!vnet_header || options.outgoing) && !set(libc::SOL_PACKET, libc::PACKET_AUXDATA, 1) {
             return Err(failed("ask for auxiliary data on a packet socket", ""));
         }
+        if options.past_egress && !set(libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1) {
+            return Err(failed("send past the queueing discipline by a packet socket", ""));
+        }
         if options.timestamps && !set(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1) {
             return Err(failed("ask for timestamps on a packet socket", ""));
         }
@@ -151,7 +157,11 @@ impl PacketSocket {
             sniffs: options.outgoing,
             blocks: true,
             undescribed: Cell::new(0),
-            offloads: Offloads { checksum: vnet_header, segmentation: vnet_header && options.segmentation },
+            offloads: Offloads {
+                checksum: vnet_header,
+                // __dev_direct_xmit() (net/core/dev.c) drops what it would have to cut in software.
+                segmentation: vnet_header && options.segmentation && !options.past_egress,
+            },
             name,
         })
     }

@@ -239,6 +239,7 @@ fn packet_socket(interface: u32, receive_buffer: usize) -> Result<OwnedFd, link:
         vnet_header: true,
         overrides: FeatureOverrides::default(),
         segmentation: true,
+        past_egress: false,
         outgoing: false,
         timestamps: false,
         receive_buffer,

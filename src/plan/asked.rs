@@ -11,6 +11,8 @@ pub(super) fn asked(cli: &Cli) -> Asked {
     let mode = match () {
         () if cli.runs_command() => Mode::Run,
         () if cli.compare => Mode::Compare,
+        () if cli.trace => Mode::Trace,
+        () if cli.mtu => Mode::Mtu,
         () if cli.scan => Mode::Scan,
         () if cli.listen => Mode::Listen,
         () => Mode::Connect,

@@ -54,6 +54,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         vnet_header: !cli.no_vnet_header,
         overrides: feature_overrides(cli),
         segmentation: !cli.no_gso,
+        past_egress: cli.past_egress,
         settings: settings(cli),
         sink: sink(cli),
         sandbox: sandbox(cli, Profile::Relay),

@@ -90,8 +90,12 @@ fn own_output(cli: &Cli) -> Option<&'static str> {
         return Some("the command's output");
     }
     // Objects take the text's place.
-    if cli.scan || cli.compare {
-        let text = if cli.scan { "the ports' states" } else { "the conclusion" };
+    if cli.scan || cli.compare || cli.trace || cli.mtu {
+        let text = match (cli.scan, cli.trace) {
+            (true, _) => "the ports' states",
+            (_, true) => "the hops",
+            _ => "the conclusion",
+        };
         return (cli.report_place() != Some(ReportPlace::Stdout)).then_some(text);
     }
     let unused = cli.send_only || cli.exec.is_some() || cli.sh_exec.is_some();

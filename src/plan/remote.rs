@@ -23,7 +23,7 @@ use std::{
 };
 
 /// Time to connect without -w.
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_WAIT: Duration = Duration::from_secs(5);
 
 /// Plans a connection.
 pub(super) fn connect(cli: &Cli, report: &mut JsonReport) -> Result<Connect, PlanError> {
@@ -88,7 +88,7 @@ pub(super) fn unbracketed(host: &str) -> &str {
 }
 
 /// Returns the addresses of the host: those to try, and those that flags for one family exclude, with the reason.
-fn target(cli: &Cli, host: &str, port: u16, report: &mut JsonReport) -> Result<Target, PlanError> {
+pub(super) fn target(cli: &Cli, host: &str, port: u16, report: &mut JsonReport) -> Result<Target, PlanError> {
     // Port 0 is any, as without -p.
     let source_port = cli
         .source_port

@@ -67,7 +67,7 @@ mod timestamps;
 mod transmit;
 mod undo;
 
-use crate::segment::{MAX_HEADER_LEN, SeqNumber};
+use crate::segment::{MAX_HEADER_LEN, Options, SeqNumber};
 use std::{collections::VecDeque, fmt, time::Duration};
 
 pub use congestion::{Algorithm, INITIAL_WINDOW};
@@ -265,6 +265,17 @@ impl Recovery {
     /// `at` (RFC 7323, section 5.4).
     pub fn set_clock(&mut self, at: Instant, value: u32) {
         self.sender.clock.start(at, value);
+    }
+
+    /// Returns the MSS options of our SYN and of the peer's, in bytes.
+    pub(crate) fn announced_mss(&self) -> (Option<u16>, Option<u16>) {
+        let mss = |options: Option<Options>| options.and_then(|options| options.mss);
+        (mss(self.negotiation.ours), mss(self.negotiation.theirs))
+    }
+
+    /// Returns whether full segments were lost so persistently that smaller ones are sent.
+    pub(crate) fn suspects_black_hole(&self) -> bool {
+        self.sender.path_mtu.is_searching()
     }
 
     /// Returns counters and estimates, as of the last call.

@@ -87,6 +87,11 @@ impl PathMtu {
         Some(smaller)
     }
 
+    /// Returns whether the path has lost full segments silently, and no larger size has been found since.
+    pub(crate) fn is_searching(&self) -> bool {
+        self.search.is_some()
+    }
+
     /// Returns the size to probe for now, if any.
     pub(crate) fn candidate(&self, now: Instant) -> Option<u64> {
         let search = self.search.as_ref()?;

@@ -12,6 +12,8 @@ pub(crate) enum Mode {
     Scan,
     Run,
     Compare,
+    Trace,
+    Mtu,
 }
 
 /// The request of a run. A field that the run does not have is left out.

@@ -1,5 +1,5 @@
 //! Times and counters of a run, as its JSON objects have them. Each name ends in its unit.
-use crate::session::{Summary, datagrams::DatagramSummary};
+use crate::session::{PathSize, Summary, datagrams::DatagramSummary};
 use serde::{Serialize, Serializer};
 use std::time::Duration;
 
@@ -46,6 +46,34 @@ pub(super) struct Traffic {
     congestion_control: String,
     congestion_window_bytes: u64,
     bandwidth_bytes_per_second: Option<u64>,
+}
+
+/// The packet sizes of a TCP connection's path.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct PathSizes {
+    link_mtu_bytes: Option<u32>,
+    /// By the route and what routers said.
+    path_mtu_bytes: usize,
+    peer_mss_bytes: Option<u16>,
+    own_mss_bytes: Option<u16>,
+    /// The last router that said "too big".
+    too_big_from: Option<String>,
+    too_big_mtu_bytes: Option<u32>,
+    black_hole: bool,
+}
+
+impl From<&PathSize> for PathSizes {
+    fn from(size: &PathSize) -> PathSizes {
+        PathSizes {
+            link_mtu_bytes: size.link,
+            path_mtu_bytes: size.path,
+            peer_mss_bytes: size.peer_mss,
+            own_mss_bytes: size.own_mss,
+            too_big_from: size.too_big.map(|(from, _)| from.to_string()),
+            too_big_mtu_bytes: size.too_big.map(|(_, mtu)| mtu),
+            black_hole: size.black_hole,
+        }
+    }
 }
 
 /// The counters of a UDP port.

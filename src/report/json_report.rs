@@ -2,9 +2,9 @@
 //! `-k`, each client has an object of its own, written when it disconnects; with `-z`, each port, as soon as it is
 //! known.
 use super::{
-    Asked, Comparison, Error, Failure, Mode, ProbedPort, ReportPlace, Tried, Verdict,
+    Asked, Comparison, Error, Failure, Mode, MtuReport, ProbedPort, ReportPlace, Tracing, Tried, Verdict,
     command_report::CommandRun,
-    counters::{Datagrams, Timings, Traffic},
+    counters::{Datagrams, PathSizes, Timings, Traffic},
     destination::Destination,
 };
 use crate::{
@@ -41,6 +41,9 @@ pub struct JsonReport {
     timings: Timings,
     /// Counters of the TCP connection.
     traffic: Option<Traffic>,
+    /// Packet sizes of the TCP connection's path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<PathSizes>,
     /// Counters of the UDP port.
     #[serde(skip_serializing_if = "Option::is_none")]
     datagrams: Option<Datagrams>,
@@ -70,6 +73,12 @@ pub struct JsonReport {
     /// The outcome of --compare, whose object takes this one's place.
     #[serde(skip)]
     comparison: Option<Box<Comparison>>,
+    /// The outcome of --trace, whose object takes this one's place.
+    #[serde(skip)]
+    tracing: Option<Box<Tracing>>,
+    /// The outcome of --mtu, likewise.
+    #[serde(skip)]
+    measured: Option<Box<MtuReport>>,
     /// Results of -z, in the order of the ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ports: Vec<ProbedPort>,
@@ -117,6 +126,16 @@ struct Part<'a, T> {
     part: T,
 }
 
+/// The body of a measurement of one flow.
+#[derive(Serialize)]
+struct Measured<'a, T> {
+    flow: &'a Option<Addresses>,
+    route: &'a Option<Route>,
+    timings: &'a Timings,
+    #[serde(flatten)]
+    part: T,
+}
+
 /// A client of -k.
 #[derive(Serialize)]
 struct Client {
@@ -125,6 +144,8 @@ struct Client {
     flow: Addresses,
     timings: Timings,
     traffic: Traffic,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<PathSizes>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exec_status: Option<u8>,
 }
@@ -247,6 +268,7 @@ impl JsonReport {
         self.process = summary.process;
         self.exec_status = summary.process.map(|ended| ended.exit.code());
         self.traffic = Some(summary.into());
+        self.path = summary.path.as_ref().map(PathSizes::from);
     }
 
     /// Notes the counters of a UDP port that is closed.
@@ -266,6 +288,16 @@ impl JsonReport {
         self.comparison = Some(Box::new(comparison));
     }
 
+    /// Notes the outcome of --trace.
+    pub(crate) fn traced(&mut self, tracing: Tracing) {
+        self.tracing = Some(Box::new(tracing));
+    }
+
+    /// Notes the outcome of --mtu.
+    pub(crate) fn measured(&mut self, measured: MtuReport) {
+        self.measured = Some(Box::new(measured));
+    }
+
     /// Notes how a path of --compare ended, which is part of another object.
     pub(super) fn settle(&mut self, verdict: Verdict, error: Option<String>) {
         (self.verdict, self.error) = (Some(verdict), error);
@@ -278,7 +310,10 @@ impl JsonReport {
             return self.exec_status;
         }
         let process = || self.process.filter(|ended| !ended.asked).map(|ended| ended.exit.code());
-        self.comparison.as_ref().map(|comparison| comparison.status(detailed)).or_else(process)
+        let tracing = || self.tracing.as_ref().map(|tracing| tracing.status(detailed));
+        let measured = || self.measured.as_ref().map(|measured| measured.status(detailed));
+        let compared = self.comparison.as_ref().map(|comparison| comparison.status(detailed));
+        compared.or_else(tracing).or_else(measured).or_else(process)
     }
 
     /// Writes the object of a client of -k that has disconnected.
@@ -300,6 +335,7 @@ impl JsonReport {
             flow: Addresses { local: Some(tuple.local), remote: tuple.remote },
             timings: Timings::from(summary),
             traffic: summary.into(),
+            path: summary.path.as_ref().map(PathSizes::from),
             exec_status: summary.process.map(|ended| ended.exit.code()),
         };
         destination.write(Schema::Client, &Part { asked: &self.asked, part: client });
@@ -334,6 +370,14 @@ impl JsonReport {
                 let part = comparison.object(self.timings.name);
                 destination.write(Schema::Comparison, &Part { asked: &self.asked, part });
             }
+            None if error.is_none() && self.tracing.is_some() => {
+                let part = self.measurement(self.tracing.as_ref().map(|tracing| tracing.object()));
+                destination.write(Schema::Trace, &Part { asked: &self.asked, part });
+            }
+            None if error.is_none() && self.measured.is_some() => {
+                let part = self.measurement(self.measured.as_deref());
+                destination.write(Schema::Mtu, &Part { asked: &self.asked, part });
+            }
             _ => {
                 self.settle(verdict, error);
                 destination.write(self.schema(), &self);
@@ -342,11 +386,18 @@ impl JsonReport {
         destination.finish()
     }
 
+    /// Returns the body of a measurement, with the flow's own parts.
+    fn measurement<T>(&self, part: T) -> Measured<'_, T> {
+        Measured { flow: &self.flow, route: &self.route, timings: &self.timings, part }
+    }
+
     fn schema(&self) -> Schema {
         match self.asked.as_ref().map(|asked| asked.mode) {
             Some(Mode::Scan) => Schema::Scan,
             Some(Mode::Run) => Schema::Run,
-            Some(Mode::Connect | Mode::Listen | Mode::Compare) | None => Schema::Outcome,
+            Some(Mode::Connect | Mode::Listen | Mode::Compare | Mode::Trace | Mode::Mtu) | None => {
+                Schema::Outcome
+            }
         }
     }
 }

@@ -12,7 +12,9 @@ mod failure;
 mod hint;
 mod json_report;
 pub mod logging;
+mod mtu;
 mod probed_port;
+mod tracing;
 mod tried;
 mod verdict;
 
@@ -23,6 +25,8 @@ pub(crate) use error::Error;
 pub use failure::Failure;
 pub(crate) use hint::Hint;
 pub use json_report::JsonReport;
+pub(crate) use mtu::{Measurement, MtuReport};
 pub(crate) use probed_port::ProbedPort;
+pub(crate) use tracing::{TracedPath, Tracing};
 pub(crate) use tried::Tried;
 pub(crate) use verdict::Verdict;

@@ -27,7 +27,7 @@ use crate::{
     net::{FiveTuple, MacAddr, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{SharedSink, capture_file::InterfaceStatistics, own_packets, tap::Tap},
-    stack::{MAX_ENDED, Path, Settings, Stack},
+    stack::{MAX_ENDED, Path, Probe, Settings, Stack},
     stdio::Interest,
 };
 use std::{
@@ -102,6 +102,8 @@ pub(crate) struct Setup {
     pub overrides: FeatureOverrides,
     /// Let the kernel cut super-frames.
     pub segmentation: bool,
+    /// Send past the programs at egress and the queueing disciplines.
+    pub past_egress: bool,
     /// Settings of the stack.
     pub settings: Settings,
     /// The sink that shows and records the packets.
@@ -145,6 +147,10 @@ impl Engine {
     /// # Errors
     /// Those of each part; what was open by then is closed.
     pub(crate) fn open(setup: &Setup, port: Port) -> Result<Engine, Error> {
+        // On lo, the program at egress gives our frames the route without which the kernel drops them.
+        if let Some(lo) = setup.interfaces.iter().find(|interface| interface.loopback && setup.past_egress) {
+            return Err(Error::PastEgressOnLoopback(lo.name.clone()));
+        }
         kernel::map_large_buffers();
         let memory = MemoryBudget::of_this_process(setup.settings.receive_buffer);
         let reactor = Reactor::new().map_err(Error::Reactor)?;
@@ -183,6 +189,7 @@ impl Engine {
                 assumed: setup.assumed,
                 vnet_header: setup.vnet_header,
                 segmentation: setup.segmentation,
+                past_egress: setup.past_egress,
                 overrides: setup.overrides,
                 receive_buffer: memory.frames,
                 blocks: true,
@@ -243,6 +250,11 @@ impl Engine {
         let max_frame = (interface.gso_max_size as usize).min(MAX_FRAME).saturating_sub(FRAME_MARGIN);
         let ipv6_hop_limit = interface.ipv6_hop_limit;
         Path { mtu: mtu as usize, max_frame, max_segments, ipv6_hop_limit }
+    }
+
+    /// Returns the MTU of one of our interfaces, in bytes.
+    pub(crate) fn interface_mtu(&self, interface: u32) -> Option<u32> {
+        self.interfaces.get(&interface).map(|interface| interface.mtu)
     }
 
     /// Returns the paths of a listener's interfaces, by index.
@@ -371,6 +383,22 @@ impl Engine {
     /// [`Error::Link`].
     pub(crate) fn send_datagrams(&mut self, bytes: &[u8], size: usize) -> Result<(), Error> {
         Ok(self.stack.datagrams.send(&mut self.link, bytes, size)?)
+    }
+
+    /// Sends a probe of the path. Returns whether it left: this host's own egress may drop it, and a packet may
+    /// exceed the link's MTU.
+    ///
+    /// # Errors
+    /// [`Error::Link`].
+    pub(crate) fn send_probe(&mut self, probe: &Probe) -> Result<bool, Error> {
+        match probe.send(&mut self.link) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_transient() => {
+                log::debug!("a probe did not leave: {error}");
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns the frames that the kernel received, and dropped for a full buffer, since the last call.

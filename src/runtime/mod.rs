@@ -70,6 +70,12 @@ pub(crate) enum Error {
         /// The rule.
         rule: Box<Translation>,
     },
+    /// Packets cannot pass by the programs at egress of a loopback device.
+    #[error(
+        "--past-egress: packets to this host itself need a program at egress of {0}; name another interface with -i, or \
+         leave the flag out"
+    )]
+    PastEgressOnLoopback(String),
     /// Another host on the segment has the address to assume.
     #[error("{address} is in use by {mac}")]
     AddressInUse {

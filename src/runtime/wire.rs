@@ -17,6 +17,8 @@ pub(crate) struct WireOptions<'a> {
     pub vnet_header: bool,
     /// Let the kernel cut super-frames.
     pub segmentation: bool,
+    /// Send past tc, tcx and queueing disciplines at egress.
+    pub past_egress: bool,
     /// Features to treat as refused.
     pub overrides: FeatureOverrides,
     /// Receive buffer, in bytes.
@@ -42,6 +44,7 @@ pub(crate) fn open(filter: SocketFilter<'_>, options: &WireOptions<'_>) -> Resul
         vnet_header: options.vnet_header,
         overrides: options.overrides,
         segmentation: options.segmentation,
+        past_egress: options.past_egress,
         outgoing: false,
         timestamps: false,
         receive_buffer: options.receive_buffer,

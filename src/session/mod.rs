@@ -30,7 +30,7 @@ use std::{
 pub(crate) use access::{Access, Network};
 pub(crate) use process::Command;
 pub use relay::{FlowStatus, Policy, Relay};
-pub(crate) use single::Summary;
+pub(crate) use single::{PathSize, Summary};
 
 /// The reason why a session failed.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use crate::{
     stdio::{self, Channel, Interest, StandardStreams},
 };
 use nix::unistd::Pid;
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 /// Stay in TIME-WAIT, besides two round trips, for a FIN that the peer retransmits because the last ACK was
 /// lost: Linux's minimum RTO is 200 ms (include/net/tcp.h, TCP_RTO_MIN), its timers' granularity at most 10
@@ -28,6 +28,7 @@ const LAST_ACK: Duration = Duration::from_secs(1);
 pub(crate) struct Summary {
     pub counters: FlowCounters,
     pub stats: Stats,
+    pub path: Option<PathSize>,
     /// Packets that the guard dropped before the kernel's stack.
     pub kept: u64,
     /// Time from the handshake's end to the peer's first data, and to the end.
@@ -35,6 +36,36 @@ pub(crate) struct Summary {
     pub duration: Duration,
     /// How the connection's process ended.
     pub process: Option<Ended>,
+}
+
+/// The packet sizes of a connection's path, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PathSize {
+    /// The interface's MTU; `None` once the interface is gone.
+    pub link: Option<u32>,
+    /// The path's, by the route and routers' messages.
+    pub path: usize,
+    /// The MSS options of both SYNs.
+    pub own_mss: Option<u16>,
+    pub peer_mss: Option<u16>,
+    /// The last router that said "too big", and how much its next link carries.
+    pub too_big: Option<(IpAddr, u32)>,
+    /// Full segments were lost without a message.
+    pub black_hole: bool,
+}
+
+impl PathSize {
+    fn of(flow: &Flow, engine: &Engine) -> PathSize {
+        let (own_mss, peer_mss) = flow.recovery().announced_mss();
+        PathSize {
+            link: engine.interface_mtu(flow.next_hop().interface),
+            path: flow.path_mtu(),
+            own_mss,
+            peer_mss,
+            too_big: flow.counters().too_big,
+            black_hole: flow.recovery().suspects_black_hole(),
+        }
+    }
 }
 
 impl Summary {
@@ -45,6 +76,7 @@ impl Summary {
         let counters = flow.map(Flow::counters).unwrap_or_default();
         Summary {
             counters,
+            path: flow.map(|flow| PathSize::of(flow, engine)),
             stats: flow.map(|flow| flow.recovery().stats()).unwrap_or_default(),
             kept,
             // Data may arrive with the handshake's last segment, before the connection counts as established.

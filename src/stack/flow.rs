@@ -87,6 +87,8 @@ pub struct FlowCounters {
     pub invalid: u64,
     /// When the peer's first data arrived.
     pub first_data_at: Option<Duration>,
+    /// The last "packet too big" message that lowered the MSS: its sender, and the MTU in bytes.
+    pub too_big: Option<(IpAddr, u32)>,
 }
 
 /// A TCP connection.
@@ -108,6 +110,8 @@ pub struct Flow {
     retransmissions: PeerRetransmissions,
     counters: FlowCounters,
     discards: Option<Discards>,
+    /// Probes of the path are sent in the flow's name: routers' errors about them do not concern the flow.
+    probed: bool,
     /// Header of the last segment sent without payload; in TIME-WAIT, that is the last ACK.
     last_bare: ArrayVec<u8, MAX_HEADER_LEN>,
 }
@@ -193,6 +197,7 @@ impl Flow {
             retransmissions: PeerRetransmissions::default(),
             counters: FlowCounters::default(),
             discards: None,
+            probed: false,
             last_bare: ArrayVec::new(),
         }
     }
@@ -200,6 +205,11 @@ impl Flow {
     /// Returns the traffic counters.
     pub fn counters(&self) -> FlowCounters {
         self.counters
+    }
+
+    /// Returns the MTU of the path as the link's and routers' messages give it, in bytes.
+    pub(crate) fn path_mtu(&self) -> usize {
+        self.mss + self.template.header_len() + segment::MIN_HEADER_LEN
     }
 
     /// Returns the reason why the connection failed, if it did.
@@ -424,7 +434,24 @@ impl Flow {
         }
     }
 
-    /// Returns the last ACK that was sent, to be retransmitted if the peer missed it.
+    /// Leaves errors about packets that are too big or expired to a caller who sends probes of the path.
+    pub(crate) fn set_probed(&mut self) {
+        self.probed = true;
+    }
+
+    /// Takes the SYN out of the flow, for a caller who sends it as probes of the path.
+    pub(crate) fn take_syn(&mut self, now: Duration) -> Option<HeaderOnly> {
+        self.probed = true;
+        self.states.egress(now, &mut self.recovery);
+        if let Some(transmit) = self.recovery.poll_transmit(recovery_time(now)) {
+            self.last_bare.clear();
+            let _ = self.last_bare.try_extend_from_slice(transmit.header);
+            self.counters.syns_sent += 1;
+        }
+        self.last_ack()
+    }
+
+    /// Returns the last segment without payload: the SYN, or the last ACK, to be retransmitted if the peer missed it.
     pub(crate) fn last_ack(&self) -> Option<HeaderOnly> {
         let Flow { next_hop, template, .. } = *self;
         Segment::parse(&self.last_bare).map(|segment| HeaderOnly { next_hop, template, segment })
@@ -516,12 +543,18 @@ impl Flow {
     /// Handles an ICMP error about this flow. An error whose quoted sequence number is not in
     /// flight is forged or stale (RFC 5927, section 4.1).
     pub(crate) fn icmp(&mut self, now: Duration, error: &IcmpError) {
+        if self.probed && matches!(error.reason, Reason::HopLimitExceeded | Reason::PacketTooBig(_)) {
+            return;
+        }
         if !self.recovery.quotes(SeqNumber(error.sequence)) {
             self.note_discard(Discard::Icmp);
             return log::info!("{}: ignoring {error}: it quotes nothing that is in flight", self.tuple);
         }
         match error.reason {
-            Reason::PacketTooBig(mtu) => self.shrink(now, mtu),
+            Reason::PacketTooBig(mtu) => {
+                self.counters.too_big = Some((error.from, mtu));
+                self.shrink(now, mtu);
+            }
             _ if self.states.state() == State::SynSent => {
                 self.failure = Some(FlowFailure::Rejected(*error));
             }

@@ -165,10 +165,9 @@ impl fmt::Display for IcmpError {
     }
 }
 
-/// Parses an ICMP error out of a packet whose IP header is `header`. Returns `None` for other
-/// messages, and for errors that quote too little to identify the flow. `zone` is that of the
-/// interface by which the error came.
-pub(crate) fn parse(header: &ip::Header, packet: &[u8], zone: u32) -> Option<IcmpError> {
+/// Returns the reason of the ICMP error in a packet whose IP header is `header`, and the whole message. Returns `None` for
+/// other messages, and for a wrong checksum.
+pub(crate) fn reason<'p>(header: &ip::Header, packet: &'p [u8]) -> Option<(Reason, &'p [u8])> {
     let message = packet.get(header.transport..header.end)?;
     let head: &[u8; HEADER] = message.first_chunk()?;
     let rest = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
@@ -184,6 +183,14 @@ pub(crate) fn parse(header: &ip::Header, packet: &[u8], zone: u32) -> Option<Icm
         ICMP => Reason::from_v4(head[0], head[1], rest)?,
         _ => Reason::from_v6(head[0], head[1], rest)?,
     };
+    Some((reason, message))
+}
+
+/// Parses an ICMP error out of a packet whose IP header is `header`. Returns `None` for other
+/// messages, and for errors that quote too little to identify the flow. `zone` is that of the
+/// interface by which the error came.
+pub(crate) fn parse(header: &ip::Header, packet: &[u8], zone: u32) -> Option<IcmpError> {
+    let (reason, message) = reason(header, packet)?;
     let quoted = message.get(HEADER..)?;
     let inner = ip::parse(quoted, true).ok()?;
     // A later fragment carries no ports.

@@ -27,6 +27,7 @@ mod listen;
 pub(crate) mod martian;
 mod neighbours;
 mod peer_retransmissions;
+mod probe;
 mod recently_closed;
 mod source_validation;
 mod state_machine;
@@ -43,7 +44,7 @@ use crate::{
 use deadlines::Deadlines;
 use fragment::FragmentReassembly;
 use handshake::{Cookies, Handshakes};
-use header_only::HeaderOnly;
+pub(crate) use header_only::HeaderOnly;
 use listen::Found;
 use recently_closed::RecentlyClosed;
 use source_validation::{SourceValidator, Validation};
@@ -64,6 +65,7 @@ pub(crate) use flow::{FlowCounters, ReceivedData};
 pub use flow_route::{FlowRoute, Path, Settings};
 pub(crate) use listen::Gate;
 pub use listen::{Admission, Listener};
+pub(crate) use probe::Probe;
 pub use source_validation::{ReturnRoute, UnverifiedSource};
 pub use state_machine::{State, StateMachine};
 

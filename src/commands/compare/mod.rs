@@ -228,6 +228,7 @@ impl RawPath {
             next_hop: String::new(),
             interface: String::new(),
             other_port: None,
+            past_egress: None,
         }
     }
 }

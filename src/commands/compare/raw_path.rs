@@ -55,7 +55,11 @@ pub(super) fn run(
         Err(error) if error.signal().is_some() => return Err(error),
         Err(error) => (outcome_of(&error), Some(error.to_string())),
     };
+    let past_egress = (outcome == Outcome::EgressDropped && !attempt.setup.past_egress)
+        .then(|| past_egress(attempt, wait))
+        .transpose()?;
     Ok(RawPath {
+        past_egress,
         outcome,
         error,
         time,
@@ -64,6 +68,16 @@ pub(super) fn run(
         interface: egress.interface.name.clone(),
         other_port,
     })
+}
+
+/// Makes the attempt past the programs at egress and the queueing disciplines, one of which has dropped the first.
+fn past_egress(mut attempt: Attempt, wait: Duration) -> Result<Outcome, Error> {
+    attempt.setup.past_egress = true;
+    match once(&attempt, None, wait, &mut JsonReport::default()).outcome {
+        Ok(()) => Ok(Outcome::Connected),
+        Err(error) if error.signal().is_some() => Err(error),
+        Err(error) => Ok(outcome_of(&error)),
+    }
 }
 
 struct Attempted {

@@ -69,6 +69,7 @@ impl<'a> Capture<'a> {
             vnet_header: true,
             overrides: sniff.overrides,
             segmentation: false,
+            past_egress: false,
             outgoing: true,
             timestamps: true,
             receive_buffer: MemoryBudget::of_a_sniffer().frames,

@@ -61,6 +61,7 @@ fn raw(outcome: Outcome) -> RawPath {
         next_hop: "10.0.0.2".to_owned(),
         interface: "eth0".to_owned(),
         other_port: None,
+        past_egress: None,
     }
 }
 

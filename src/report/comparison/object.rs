@@ -21,6 +21,9 @@ pub(in crate::report) struct Object {
     probe: Probe,
     kernel: Kernel,
     raw: JsonReport,
+    /// The outcome past the programs at egress and the queueing disciplines, where our own egress dropped the attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    past_egress: Option<Verdict>,
     culprits: Vec<Blamed>,
     sources: BTreeMap<&'static str, Source>,
     ruleset_changed: bool,
@@ -152,6 +155,7 @@ impl Object {
             },
             kernel: Kernel::new(evidence),
             raw,
+            past_egress: evidence.raw.past_egress.as_ref().map(verdict),
             culprits: finding.culprits.iter().cloned().map(Blamed::new).collect(),
             sources: sources(&evidence.spaces),
             ruleset_changed: evidence.spaces.iter().any(|space| space.ruleset_changed),

@@ -48,6 +48,7 @@ impl Block {
         });
         let path = path.or_else(|| raw.error.clone()).unwrap_or_default();
         details.push(("raw", columns(&timed(&outcome(&raw.outcome), raw.time), &path)));
+        details.extend(raw.past_egress.as_ref().and_then(past_egress).map(|past| ("", past)));
         details.extend(proof(finding).map(|proof| ("proof", proof)));
         details.extend(finding.culprits.first().and_then(|c| c.remedy.clone()).map(|remedy| ("try", remedy)));
         Block { conclusion: format!("{}: {}", finding.word.text(), finding.sentence), details }
@@ -100,6 +101,12 @@ fn proof(finding: &Finding) -> Option<String> {
 
 fn columns(outcome: &str, rest: &str) -> String {
     if rest.is_empty() { outcome.to_owned() } else { format!("{outcome:<OUTCOME$}  {rest}") }
+}
+
+/// Returns the outcome of the path past tc, tcx and the root queueing discipline, if it tells where the other was dropped.
+fn past_egress(past: &Outcome) -> Option<String> {
+    let told = *past != Outcome::EgressDropped;
+    told.then(|| columns(&outcome(past), "past tc, tcx and the queueing discipline, one of which drops"))
 }
 
 /// Returns an outcome in words.

@@ -11,7 +11,19 @@ macro_rules! schemas {
 
 /// The schemas by their files.
 static SCHEMAS: LazyLock<HashMap<&str, Value>> = LazyLock::new(|| {
-    let texts = schemas!("client", "common", "comparison", "log", "outcome", "packet", "port", "run", "scan");
+    let texts = schemas!(
+        "client",
+        "common",
+        "comparison",
+        "log",
+        "mtu",
+        "outcome",
+        "packet",
+        "port",
+        "run",
+        "scan",
+        "trace"
+    );
     let parsed = |text| serde_json::from_str(text).expect("a schema");
     texts.into_iter().map(|(name, text)| (name, parsed(text))).collect()
 });

@@ -14,6 +14,7 @@ pub mod peers;
 pub mod process;
 pub mod programs;
 pub mod requirements;
+pub mod routers;
 pub mod rules;
 pub mod servers;
 pub mod topology;
