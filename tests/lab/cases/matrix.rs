@@ -13,7 +13,8 @@ use crate::support::{
     witness::Witness,
 };
 
-/// Runs one cell: the rule stops the kernel, and netkat exchanges payloads of both sizes.
+/// Runs one cell: the rule stops the kernel, and netkat exchanges payloads of both sizes, by programs and by rules of
+/// nftables.
 fn cell(role: Role, family: Family, rule: Rule) {
     let pair = Pair::new();
     rule.apply(&pair.host, family, "tcp");
@@ -21,13 +22,18 @@ fn cell(role: Role, family: Family, rule: Rule) {
     let witness = Witness::of_resets_and_errors(&pair.peer, 5000);
     // The peers take turns: the short payload and the large one go to different ones.
     let turn = rule as usize + family as usize;
-    let sizes = [(Payload::short(), Payload::short()), (Payload::large(), Payload::new(2, 64 * MIB))];
-    for (number, (out, back)) in sizes.iter().enumerate() {
+    let large = (Payload::large(), Payload::new(2, 64 * MIB));
+    let runs = [
+        ("auto", Payload::short(), Payload::short()),
+        ("auto", large.0, large.1),
+        ("nft", Payload::short(), Payload::new(3, MIB)),
+    ];
+    for (number, (guard, out, back)) in runs.iter().enumerate() {
         let netcat = Netcat::ALL[(turn + number) % 3];
         if role == Role::Connect && netcat.leaves_early() {
-            one_way_each(&pair, family, netcat, out, back);
+            one_way_each(&pair, family, netcat, guard, (out, back));
         } else {
-            exchange(&pair, role, family, rule, netcat, out, back);
+            exchange(&pair, role, family, rule, netcat, guard, (out, back));
         }
     }
     witness.saw_nothing();
@@ -54,21 +60,24 @@ fn exchange(
     family: Family,
     rule: Rule,
     netcat: Netcat,
-    out: &Payload,
-    back: &Payload,
+    guard: &str,
+    (out, back): (&Payload, &Payload),
 ) {
     match role {
         Role::Connect => {
             let at = pair.peer_address(family);
             let server = netcat.listen(&pair.peer, at, 5000, |c| c.input(back.input()).expect(out));
-            let client = netkat(&pair.host, &format!("{at} 5000")).input(out.input()).expect(back).run();
+            let client = netkat(&pair.host, &format!("--guard {guard} {at} 5000"))
+                .input(out.input())
+                .expect(back)
+                .run();
             client.check(back);
             assert_eq!((client.code(), client.stderr.as_str()), (Some(0), ""), "{client}");
             server.wait(DEADLINE).check(out);
         }
         Role::Listen => {
             let at = pair.host_address(family);
-            let line = format!("{} {at} 5000", rule.demanded());
+            let line = format!("--guard {guard} {} {at} 5000", rule.demanded());
             let server = listening(&pair.host, &line, |c| c.input(out.input()).expect(back));
             let client = netcat.connect(&pair.peer, at, 5000).input(back.input()).expect(out).run();
             client.check(out);
@@ -80,15 +89,16 @@ fn exchange(
 }
 
 /// Transfers the payloads one direction after the other, against a listener that [leaves early](Netcat::leaves_early).
-fn one_way_each(pair: &Pair, family: Family, netcat: Netcat, out: &Payload, back: &Payload) {
+fn one_way_each(pair: &Pair, family: Family, netcat: Netcat, guard: &str, (out, back): (&Payload, &Payload)) {
     let at = pair.peer_address(family);
     let server = netcat.listen(&pair.peer, at, 5000, |c| c.expect(out));
-    let client = netkat(&pair.host, &format!("{at} 5000")).input(out.input()).run();
+    let client = netkat(&pair.host, &format!("--guard {guard} {at} 5000")).input(out.input()).run();
     assert_eq!((client.code(), client.length, client.stderr.as_str()), (Some(0), 0, ""), "{client}");
     server.wait(DEADLINE).check(out);
 
     let server = netcat.listen(&pair.peer, at, 5000, |c| c.input(back.input()));
-    let mut client = netkat(&pair.host, &format!("{at} 5000")).input(Input::Open).expect(back).spawn();
+    let mut client =
+        netkat(&pair.host, &format!("--guard {guard} {at} 5000")).input(Input::Open).expect(back).spawn();
     client.wait_until("whole payload", |c| c.received() == back.length());
     client.close_stdin();
     let client = client.wait(DEADLINE);
