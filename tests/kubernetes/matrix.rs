@@ -140,6 +140,7 @@ fn reports_for_programs_and_expectations_from_a_file() {
     assert!(stdout(&junit).contains("tests=\"10\" failures=\"1\""), "{}", stdout(&junit));
 
     let json = matrix(&cluster, &["-o", "json"]);
+    assert_eq!(json_schema::check_lines(&stdout(&json)), 1, "{}", stdout(&json));
     let mut report: Value = serde_json::from_str(&stdout(&json)).unwrap();
     let cells = report["cells"].as_array_mut().unwrap();
     assert_eq!((json.status.code(), cells.len()), (Some(1), CELLS));
