@@ -12,7 +12,7 @@ const POD_HOSTS: &str = "# Kubernetes-managed hosts file.";
 /// of them; `None` if sudo(8) or setcap(8) may help.
 pub(crate) fn grant(missing: &str, wanted: &[&str]) -> Option<String> {
     let in_pod = is_in_pod();
-    (in_pod || is_out_of_reach(missing)).then(|| words(in_pod, wanted))
+    (in_pod || is_out_of_reach(missing)).then(|| words(in_pod, missing, wanted))
 }
 
 /// Returns whether kubelet started this container: it sets the variable in each one (getServiceEnvVarMap in
@@ -27,12 +27,17 @@ fn is_out_of_reach(capability: &str) -> bool {
     kernel.is_some_and(|kernel| caps::has_cap(None, CapSet::Bounding, kernel).is_ok_and(|has| !has))
 }
 
-fn words(in_pod: bool, wanted: &[&str]) -> String {
+/// The capabilities that kubectl's debugging profile `netadmin` gives: two of its own (netadminProfile in
+/// pkg/debug/profiles.go of kubectl), and the runtime's default ones.
+const OF_NETADMIN: [&str; 3] = ["NET_RAW", "NET_ADMIN", "NET_BIND_SERVICE"];
+
+fn words(in_pod: bool, missing: &str, wanted: &[&str]) -> String {
     if in_pod {
         let list = wanted.join(", ");
+        let profile = if OF_NETADMIN.contains(&missing) { "netadmin" } else { "sysadmin" };
         format!(
             "add them to the container: securityContext: {{capabilities: {{add: [{list}]}}}}, or kubectl debug \
-             --profile=sysadmin"
+             --profile={profile}"
         )
     } else {
         let flags: Vec<_> = wanted.iter().map(|name| format!("--cap-add {name}")).collect();
@@ -68,8 +73,13 @@ mod tests {
 
     #[test]
     fn pods_and_other_containers_are_given_capabilities_differently() {
-        let (pod, other) = (words(true, &["NET_RAW", "BPF"]), words(false, &["NET_RAW", "BPF"]));
-        assert!(pod.contains("add: [NET_RAW, BPF]") && pod.contains("--profile=sysadmin"), "{pod}");
+        let wanted = ["NET_RAW", "BPF"];
+        for (missing, profile) in [("NET_RAW", "netadmin"), ("NET_ADMIN", "netadmin"), ("BPF", "sysadmin")] {
+            let pod = words(true, missing, &wanted);
+            assert!(pod.contains("add: [NET_RAW, BPF]"), "{pod}");
+            assert!(pod.ends_with(&format!("kubectl debug --profile={profile}")), "{pod}");
+        }
+        let other = words(false, "BPF", &wanted);
         assert_eq!(
             other,
             "no program here can have it; start the container with --cap-add NET_RAW --cap-add BPF, or name it in the \

@@ -175,6 +175,7 @@ fn compare(cluster: &Cluster, service: &str, family: u8, outsiders: Option<&str>
     let output = cluster.plugin(&arguments, b"");
     let report = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{report}{}", stderr(&output));
+    assert_eq!(crate::json_schema::check_lines(&report), 1, "{report}");
     let report: Value = serde_json::from_str(&report).unwrap();
     let cells = report["cells"].as_array().unwrap();
     let seen: Vec<_> = cells

@@ -1,6 +1,8 @@
 //! The tools for a real cluster, against a kubectl that stands in for one (tests/kubernetes/kubectl).
 mod cluster_lab;
 mod fake_loadbalancer;
+#[path = "../lab/support/json_schema.rs"]
+mod json_schema;
 mod matrix;
 mod plugin;
 #[path = "../support/skipped.rs"]

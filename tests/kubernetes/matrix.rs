@@ -140,6 +140,7 @@ fn reports_for_programs_and_expectations_from_a_file() {
     assert!(stdout(&junit).contains("tests=\"10\" failures=\"1\""), "{}", stdout(&junit));
 
     let json = matrix(&cluster, &["-o", "json"]);
+    assert_eq!(json_schema::check_lines(&stdout(&json)), 1, "{}", stdout(&json));
     let mut report: Value = serde_json::from_str(&stdout(&json)).unwrap();
     let cells = report["cells"].as_array_mut().unwrap();
     assert_eq!((json.status.code(), cells.len()), (Some(1), CELLS));
@@ -163,6 +164,27 @@ fn reports_for_programs_and_expectations_from_a_file() {
     let file = cluster.folder.join("entry").display().to_string();
     let wrong = matrix(&cluster, &["--expect", &file]);
     assert_eq!(wrong.status.code(), Some(125), "{}", stderr(&wrong));
+}
+
+/// A table without rows is no success.
+#[test]
+fn nodes_without_an_address_of_the_family_are_named() {
+    let cluster = two_nodes();
+    cluster.change_service("web", |s| {
+        s["spec"]["ipFamilies"] = json!(["IPv4", "IPv6"]);
+        s["spec"]["clusterIPs"] = json!(["10.96.0.9", "fd00::9"]);
+    });
+    let without = "kubectl-netkat: IPv6 is not asked from b, kind-worker: no InternalIP of this family\n";
+    let both = matrix(&cluster, &[]);
+    assert!(stderr(&both).contains(without), "{}", stderr(&both));
+    all_as_expected(&cluster, &both);
+    let six = matrix(&cluster, &["--family", "6"]);
+    assert_eq!((six.status.code(), stdout(&six).as_str()), (Some(125), ""), "{}", stderr(&six));
+    assert!(
+        stderr(&six).ends_with(&format!("{without}kubectl-netkat: there is nothing to ask\n")),
+        "{}",
+        stderr(&six)
+    );
 }
 
 #[test]

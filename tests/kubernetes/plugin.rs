@@ -242,6 +242,10 @@ fn a_pod_that_cannot_be_removed_is_named() {
     let pod = cluster.files("pods").remove(0);
     let command = format!("kubectl delete pod {pod} --namespace tools --context lab\n");
     assert!(stderr(&output).contains(&command), "{}", stderr(&output));
+
+    let output = cluster.plugin(&["kind-worker", "host", "80"], b"");
+    let ending = "--namespace default --context kind-kind\n";
+    assert!(stderr(&output).ends_with(ending), "the kubeconfig's own: {}", stderr(&output));
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn a_pod_is_told_how_it_gets_a_capability() {
     let run = pair.host.command("env").arg("KUBERNETES_SERVICE_HOST=10.96.0.1").arg("setpriv").args(NOBODY);
     let run = run.arg("--inh-caps=-all").arg(&copy.0).args(["10.77.0.2", "80"]).run();
     let words = "(add them to the container: securityContext: {capabilities: {add: [NET_RAW, NET_ADMIN, BPF]}}, or \
-                 kubectl debug --profile=sysadmin)";
+                 kubectl debug --profile=netadmin)";
     assert!(run.stderr.contains(words) && !run.stderr.contains("sudo"), "{run}");
 }
 

@@ -16,6 +16,7 @@ static SCHEMAS: LazyLock<HashMap<&str, Value>> = LazyLock::new(|| {
         "common",
         "comparison",
         "log",
+        "matrix",
         "mtu",
         "outcome",
         "packet",
