@@ -31,6 +31,7 @@ const DATA: &str = "Data";
 const PACKETS: &str = "Packets";
 const SNIFFER: &str = "Sniffer";
 const COMPARISON: &str = "Comparison";
+const SCANNING: &str = "Scanning";
 const PATH: &str = "Path";
 const REPORTS: &str = "Reports";
 const PRIVILEGES: &str = "Privileges and offloads";
@@ -116,6 +117,24 @@ pub struct Cli {
     /// Example: netkat -z -w 1 192.0.2.10 22,80,8000-8100
     #[arg(help_heading = COMMON, short = 'z', long)]
     pub scan: bool,
+
+    /// With -z: probe ports again until all are open, at most for TIME
+    ///
+    /// A port that is not open is probed again half a second after its answer. Its line tells how long that took and
+    /// which answers came before. netkat exits with 0 once all ports are open. Without TIME it waits for ever. Of a name with
+    /// several addresses it waits at the first.
+    ///
+    /// Example: netkat -z --until-open=2m 192.0.2.10 22,443 && deploy
+    #[arg(help_heading = SCANNING, long, value_name = "TIME", num_args = 0..=1, require_equals = true, hide_short_help = true, value_parser = value::time, conflicts_with = "until_closed")]
+    pub until_open: Option<Option<Duration>>,
+
+    /// With -z: probe ports again until none is open, at most for TIME
+    #[arg(help_heading = SCANNING, long, value_name = "TIME", num_args = 0..=1, require_equals = true, hide_short_help = true, value_parser = value::time)]
+    pub until_closed: Option<Option<Duration>>,
+
+    /// With -z: probe a port that is not open up to N times more
+    #[arg(help_heading = SCANNING, long, value_name = "N", hide_short_help = true, conflicts_with_all = ["until_open", "until_closed"], value_parser = clap::value_parser!(u64).range(1..))]
+    pub retry: Option<u64>,
 
     /// Run a command past this host's firewall
     ///

@@ -127,6 +127,7 @@ const OWN: Modes = Modes(
 const SEGMENTS: Modes = Modes(STREAM.0 | Scan as u16 | Compare as u16 | PATH, "TCP");
 const SHOWING: Modes = Modes(!(Compare as u16), "packets that are shown");
 const COMPARE: Modes = modes(&[Compare], "--compare");
+const SCAN: Modes = modes(&[Scan, ScanUdp], "-z");
 const RUN: Modes = modes(&[Run], "--run and --shell");
 const NOT_RUN: Modes = Modes(!(Run as u16), "netkat's own connections");
 const OWN_OR_RUN: Modes =
@@ -137,7 +138,7 @@ const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u16, "TCP clients and liste
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 85] = [
+const FLAGS: [(&str, Modes); 88] = [
     ("target", ALL),
     ("listen", Modes(LISTEN.0, "")),
     ("keep_open", LISTEN),
@@ -145,6 +146,9 @@ const FLAGS: [(&str, Modes); 85] = [
     ("sh_exec", modes(&[ConnectExec, ListenExec], "TCP clients and listeners")),
     ("udp", Modes(WATCH.0 | ConnectUdp as u16 | ListenUdp as u16 | ScanUdp as u16 | PATH, "")),
     ("scan", modes(&[Scan, ScanUdp], "")),
+    ("until_open", SCAN),
+    ("until_closed", SCAN),
+    ("retry", SCAN),
     ("source_port", NOT_RUN),
     ("interface", LIVE),
     ("wait", OWN),

@@ -26,7 +26,7 @@ pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;
 pub(crate) use mtu::PathMtu;
 pub(crate) use run::Run;
-pub(crate) use scan::{PROBE_BUFFER, Scan};
+pub(crate) use scan::{PROBE_BUFFER, Patience, Scan, Wanted};
 pub(crate) use sniff::{Sniff, Source, list_interfaces};
 pub(crate) use trace::PathTrace;
 

@@ -3,6 +3,7 @@
 //! All probes leave from one local port, so that one guard drops the kernel's copy of every answer; a
 //! bounded number is in flight. Results are printed in the order of the ports, each as soon as those before
 //! it are known.
+mod patience;
 mod tcp;
 mod udp;
 
@@ -12,16 +13,19 @@ use super::{
 };
 use crate::{
     net::{Protocol, count, zone::ScopedIp},
-    report::{Error, JsonReport, ProbedPort, Verdict},
+    report::{Error, JsonReport, ProbedPort, Verdict, Waited},
     runtime,
     stdio::{self, Writer},
 };
+use patience::Waiting;
 use std::{
     collections::{HashMap, VecDeque},
     io::Write,
     net::SocketAddr,
     time::Duration,
 };
+
+pub(crate) use patience::{Patience, Wanted};
 
 /// Maximum probes in flight: 1,000 ports of a silent host take two rounds.
 const IN_FLIGHT: usize = 500;
@@ -38,12 +42,18 @@ pub(crate) struct Scan {
     pub ports: Vec<u16>,
     /// Longest wait for each port's answer.
     pub wait: Duration,
+    /// Probe ports again that are not as wanted.
+    pub patience: Option<Patience>,
 }
 
 impl Scan {
     /// Probes all ports at all addresses. Succeeds if a port is open.
     pub(crate) fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
-        let attempts = &self.target.attempts;
+        // A wait for ports holds what its engine has opened, which one address fills.
+        let attempts = match self.patience {
+            Some(_) => self.target.attempts.get(..1).unwrap_or_default(),
+            None => &self.target.attempts,
+        };
         if attempts.is_empty() {
             return Err(self.target.fail_with(Vec::new(), report));
         }
@@ -90,8 +100,9 @@ impl Scan {
         if results.last {
             engine.enter_sandbox()?;
         }
+        results.waiting.begin(engine.reactor.now());
         for (port, error) in std::mem::take(&mut origin.unreachable) {
-            results.note(origin.remote(port), Err(error), None);
+            results.conclude_port(origin.remote(port), Err(error), None);
         }
         ports.retain(|port| !results.known.contains_key(port));
         let probes = count(ports.len() as u64, "port");
@@ -130,6 +141,7 @@ struct Results<'r> {
     unprinted: VecDeque<u16>,
     /// No address follows: a failure is final.
     last: bool,
+    waiting: Waiting,
 }
 
 /// The result of a port.
@@ -138,6 +150,8 @@ struct Probed {
     result: Result<(), Error>,
     /// From the only probe to its answer.
     round_trip: Option<Duration>,
+    /// The wait for the port's state.
+    waited: Option<Waited>,
     /// The port's own object is written.
     reported: bool,
 }
@@ -147,16 +161,43 @@ impl Results<'_> {
         let output = text_output(report)?;
         let unprinted = scan.ports.iter().copied().collect();
         let (known, earlier) = (HashMap::new(), HashMap::new());
-        Ok(Results { protocol: scan.protocol, report, output, known, earlier, unprinted, last: false })
+        let waiting = Waiting::new(scan.patience);
+        Ok(Results {
+            protocol: scan.protocol,
+            report,
+            output,
+            known,
+            earlier,
+            unprinted,
+            last: false,
+            waiting,
+        })
     }
 
     fn is_open(&self, port: u16) -> bool {
         self.known.get(&port).is_some_and(|probed| probed.result.is_ok())
     }
 
+    /// Notes the result of a probe, which is the port's unless the port is probed again.
+    fn note(
+        &mut self,
+        now: Duration,
+        at: SocketAddr,
+        result: Result<(), Error>,
+        round_trip: Option<Duration>,
+    ) {
+        if self.waiting.goes_on(now, at.port(), &result) {
+            let state = ProbedPort::new(at, self.protocol, result.as_ref().copied(), round_trip, None);
+            log::info!("{}, probing again", state.sentence());
+        } else {
+            self.conclude_port(at, result, round_trip);
+        }
+    }
+
     /// Notes the result of a port, and writes its object if the result is final.
-    fn note(&mut self, at: SocketAddr, result: Result<(), Error>, round_trip: Option<Duration>) {
-        let mut probed = Probed { at, result, round_trip, reported: false };
+    fn conclude_port(&mut self, at: SocketAddr, result: Result<(), Error>, round_trip: Option<Duration>) {
+        let waited = self.waiting.of(at.port()).cloned();
+        let mut probed = Probed { at, result, round_trip, waited, reported: false };
         if probed.result.is_ok() || self.last {
             probed.report(self.report, self.protocol);
         }
@@ -208,6 +249,9 @@ impl Results<'_> {
     /// Returns the result of all ports together.
     fn conclude(mut self) -> Result<(), Error> {
         let ports = self.known.len();
+        if let Some(patience) = self.waiting.patience.filter(|patience| patience.all) {
+            return self.conclude_wait(patience.wanted);
+        }
         let mut failures = Vec::with_capacity(ports);
         for (_, Probed { at, result, .. }) in self.known.drain() {
             match result {
@@ -226,9 +270,46 @@ impl Results<'_> {
     }
 }
 
+impl Results<'_> {
+    /// Returns the result of a wait for all ports.
+    fn conclude_wait(mut self, wanted: Wanted) -> Result<(), Error> {
+        let of = self.known.len();
+        let left: Vec<_> = self
+            .known
+            .drain()
+            .map(|(_, probed)| (probed.at, probed.result))
+            .filter(|(_, result)| result.is_ok() != (wanted == Wanted::Open))
+            .collect();
+        let ports = left.len();
+        let mut verdicts: Vec<Verdict> = left
+            .iter()
+            .map(|(_, result)| result.as_ref().err().map_or(Verdict::Failed, Verdict::from))
+            .collect();
+        verdicts.dedup();
+        let verdict = if let [one] = verdicts[..] { one } else { Verdict::Failed };
+        match left.into_iter().next() {
+            None => Ok(()),
+            Some((_, Err(error))) if of == 1 => Err(error),
+            Some((at, _)) => Err(Error::NotAsWanted {
+                address: at.into(),
+                ports,
+                of,
+                wanted: if wanted == Wanted::Open { "open" } else { "closed" },
+                verdict,
+            }),
+        }
+    }
+}
+
 impl Probed {
     fn as_port(&self, protocol: Protocol) -> ProbedPort {
-        ProbedPort::new(self.at, protocol, self.result.as_ref().copied(), self.round_trip)
+        ProbedPort::new(
+            self.at,
+            protocol,
+            self.result.as_ref().copied(),
+            self.round_trip,
+            self.waited.clone(),
+        )
     }
 
     /// Writes the port's own object, once.

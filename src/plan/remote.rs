@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cli::Cli,
-    commands::{Attempt, Connect, PROBE_BUFFER, Scan, Target},
+    commands::{Attempt, Connect, PROBE_BUFFER, Patience, Scan, Target, Wanted},
     host::{
         resolve::{self, ResolveError},
         route::Query,
@@ -52,7 +52,22 @@ pub(super) fn scan(cli: &Cli, report: &mut JsonReport) -> Result<Scan, PlanError
         attempt.setup.settings.send_buffer = PROBE_BUFFER;
         attempt.setup.settings.receive_buffer = PROBE_BUFFER;
     }
-    Ok(Scan { protocol: protocol(cli), target, ports, wait: cli.wait.unwrap_or(CONNECT_WAIT) })
+    let wait = cli.wait.unwrap_or(CONNECT_WAIT);
+    Ok(Scan { protocol: protocol(cli), target, ports, wait, patience: patience(cli) })
+}
+
+/// Returns the reason to probe ports again.
+fn patience(cli: &Cli) -> Option<Patience> {
+    let until = |wanted, limit| Patience { wanted, limit, probes: None, all: true };
+    match (cli.until_open, cli.until_closed, cli.retry) {
+        (Some(limit), ..) => Some(until(Wanted::Open, limit)),
+        (_, Some(limit), _) => Some(until(Wanted::Closed, limit)),
+        (.., Some(more)) => {
+            let probes = Some(more.saturating_add(1));
+            Some(Patience { wanted: Wanted::Open, limit: None, probes, all: false })
+        }
+        _ => None,
+    }
 }
 
 /// Returns host and port as typed.

@@ -50,6 +50,8 @@ pub(crate) enum Error {
     Silent { target: SocketAddr, datagrams: u64, waited: Duration, invalid: u64 },
     #[error("{address}: none of {ports} ports is known to be open")]
     NothingOpen { address: ScopedIp, ports: usize, verdict: Verdict },
+    #[error("{address}: {ports} of {of} ports {} not {wanted} within the time", if *ports == 1 { "is" } else { "are" })]
+    NotAsWanted { address: ScopedIp, ports: usize, of: usize, wanted: &'static str, verdict: Verdict },
     #[error("{host}: none of its {addresses} addresses can be connected to: {kinds}")]
     NoneReached { host: String, addresses: usize, kinds: String, verdict: Verdict },
     #[error("cannot read the packet socket's statistics: {0}")]

@@ -26,7 +26,7 @@ pub use failure::Failure;
 pub(crate) use hint::Hint;
 pub use json_report::JsonReport;
 pub(crate) use mtu::{Measurement, MtuReport};
-pub(crate) use probed_port::ProbedPort;
+pub(crate) use probed_port::{ProbedPort, Waited};
 pub(crate) use tracing::{TracedPath, Tracing};
 pub(crate) use tried::Tried;
 pub(crate) use verdict::Verdict;

@@ -5,7 +5,7 @@ use crate::{
     session,
 };
 use serde::Serialize;
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 /// The state of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -21,6 +21,37 @@ enum State {
     Failed(Verdict),
 }
 
+/// The wait for a port's state.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Waited {
+    /// From the first probe to the last answer.
+    #[serde(rename = "waited_ms", serialize_with = "duration")]
+    pub time: Duration,
+    /// Number of probes.
+    pub probes: u64,
+    /// Number of probes with each other state before.
+    pub before: BTreeMap<Verdict, u64>,
+}
+
+impl fmt::Display for Waited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " after {:.1} s", self.time.as_secs_f64())?;
+        let before: Vec<_> = self
+            .before
+            .iter()
+            .map(|(verdict, count)| match verdict {
+                Verdict::Done => format!("open {count} times"),
+                verdict => format!("{verdict} {count} times"),
+            })
+            .collect();
+        if before.is_empty() { Ok(()) } else { write!(f, " ({})", before.join(", ")) }
+    }
+}
+
+fn duration<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    milliseconds(&Some(*time), serializer)
+}
+
 /// The result of a probe.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ProbedPort {
@@ -34,6 +65,9 @@ pub(crate) struct ProbedPort {
     /// Null without an answer, and where the probe was repeated: no answer tells which one it answers.
     #[serde(rename = "round_trip_ms", serialize_with = "milliseconds")]
     round_trip: Option<Duration>,
+    /// Left out where nothing was waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waited: Option<Waited>,
     /// The state as the port's line on standard output has it.
     #[serde(skip)]
     words: String,
@@ -46,6 +80,7 @@ impl ProbedPort {
         protocol: Protocol,
         result: Result<(), &Error>,
         round_trip: Option<Duration>,
+        waited: Option<Waited>,
     ) -> ProbedPort {
         let verdict = result.err().map_or(Verdict::Done, Verdict::from);
         let state = match result {
@@ -62,6 +97,7 @@ impl ProbedPort {
             verdict,
             error: result.err().map(ToString::to_string),
             round_trip,
+            waited,
             words: match (state, result) {
                 (State::Open, _) => "open".to_owned(),
                 (State::Closed, _) => "closed".to_owned(),
@@ -75,8 +111,16 @@ impl ProbedPort {
     }
 }
 
+impl ProbedPort {
+    /// Returns the port's state as a sentence.
+    pub(crate) fn sentence(&self) -> String {
+        format!("{} {}/{} is {}", self.address, self.port, self.protocol, self.words)
+    }
+}
+
 impl fmt::Display for ProbedPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{} {}", self.address, self.port, self.protocol, self.words)
+        write!(f, "{} {}/{} {}", self.address, self.port, self.protocol, self.words)?;
+        self.waited.as_ref().map_or(Ok(()), |waited| waited.fmt(f))
     }
 }

@@ -16,7 +16,7 @@ use std::{fmt, io};
 /// The kind of a run's outcome.
 ///
 /// JSON has the identifier, which is the variant's name in snake case; `Display` has the words for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
     Done,
@@ -101,7 +101,9 @@ impl From<&Error> for Verdict {
         match error {
             Error::TimedOut { .. } | Error::Silent { .. } => Verdict::TimedOut,
             Error::EgressDropped { .. } => Verdict::EgressDropped,
-            Error::NothingOpen { verdict, .. } | Error::NoneReached { verdict, .. } => *verdict,
+            Error::NothingOpen { verdict, .. }
+            | Error::NotAsWanted { verdict, .. }
+            | Error::NoneReached { verdict, .. } => *verdict,
             Error::Filter(_) => Verdict::Usage,
             Error::Session(error) => error.into(),
             Error::Runtime(error) | Error::Gateway(gateway::Error::Runtime(error)) => error.into(),

@@ -33,11 +33,16 @@ struct Probes<'a, 'r> {
 
 impl Probes<'_, '_> {
     fn is_over(&self) -> bool {
-        self.sweep.ports.is_empty() && self.opening.is_empty() && self.closing.is_empty()
+        self.sweep.ports.is_empty()
+            && self.opening.is_empty()
+            && self.closing.is_empty()
+            && self.results.waiting.is_empty()
     }
 
     /// Starts as many probes as may be in flight. Returns whether there are new ones.
     fn dial(&mut self, engine: &mut Engine) -> bool {
+        let closing = |port| self.closing.iter().any(|(tuple, _)| tuple.remote.port() == port);
+        self.sweep.ports.extend(self.results.waiting.due(engine.reactor.now(), closing));
         let before = self.sweep.ports.len();
         while self.opening.len() + self.closing.len() < IN_FLIGHT
             && let Some(port) = self.sweep.ports.pop_front()
@@ -54,18 +59,18 @@ impl Probes<'_, '_> {
             match answer(stack, &tuple) {
                 Some(Ok(())) => {
                     let round_trip = round_trip(stack, &tuple, now.saturating_sub(since));
-                    self.results.note(tuple.remote, Ok(()), round_trip);
+                    self.results.note(now, tuple.remote, Ok(()), round_trip);
                     stack.flow(&tuple).map(Flow::close);
                     self.closing.push((tuple, now));
                 }
                 Some(Err(error)) => {
                     let round_trip = round_trip(stack, &tuple, now.saturating_sub(since));
-                    self.results.note(tuple.remote, Err(error), round_trip);
+                    self.results.note(now, tuple.remote, Err(error), round_trip);
                     stack.remove(&tuple);
                 }
-                None if now >= since + self.sweep.wait => {
-                    let silence = self.sweep.origin.silence(stack, &tuple, self.sweep.wait);
-                    self.results.note(tuple.remote, Err(silence), None);
+                None if now >= since + self.sweep.wait || self.results.waiting.is_over(now) => {
+                    let silence = self.sweep.origin.silence(stack, &tuple, now.saturating_sub(since));
+                    self.results.note(now, tuple.remote, Err(silence), None);
                     stack.remove(&tuple);
                 }
                 None => self.opening.push((tuple, since)),
@@ -104,7 +109,14 @@ impl Task for Probes<'_, '_> {
     fn waits_for<'a>(&'a self, _: Duration, _: &Stack, _: &mut Vec<Interest<'a>>) -> Option<Duration> {
         // Both lists are in chronological order.
         let soonest = [(self.opening.first(), self.sweep.wait), (self.closing.first(), LINGER)];
-        soonest.into_iter().filter_map(|(entry, time)| Some(entry?.1 + time)).min()
+        let waiting = &self.results.waiting;
+        let end = waiting.end().filter(|_| !self.opening.is_empty());
+        soonest
+            .into_iter()
+            .filter_map(|(entry, time)| Some(entry?.1 + time))
+            .chain(waiting.next())
+            .chain(end)
+            .min()
     }
 }
 

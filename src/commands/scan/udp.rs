@@ -44,7 +44,7 @@ pub(crate) fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) 
             silent.into_iter().for_each(|(at, probes)| {
                 let invalid = engine.stack.datagrams.invalid_from(at.port());
                 let silence = Error::Silent { target: at, datagrams: probes, waited, invalid };
-                results.note(at, Err(silence), None);
+                results.note(engine.reactor.now(), at, Err(silence), None);
             });
             return results.print();
         }
@@ -109,7 +109,7 @@ impl<'a, 'r> Round<'a, 'r> {
             _ => session::Error::Rejected { target: at, error: Box::new(error) },
         });
         let round_trip = (probe.sent == 1).then(|| now.saturating_sub(probe.since));
-        self.results.note(at, result.map_err(Error::from), round_trip);
+        self.results.note(now, at, result.map_err(Error::from), round_trip);
     }
 
     fn is_on_host(&self, at: SocketAddr) -> bool {
@@ -118,6 +118,7 @@ impl<'a, 'r> Round<'a, 'r> {
 
     /// Starts as many probes as may be in flight.
     fn begin(&mut self, now: Duration) {
+        self.waiting.extend(self.results.waiting.due(now, |_| false));
         while self.probes.len() < IN_FLIGHT
             && let Some(port) = self.waiting.pop_front()
         {
@@ -133,7 +134,7 @@ impl<'a, 'r> Round<'a, 'r> {
         for port in due {
             let at = self.origin.remote(port);
             let Some(probe) = self.probes.get_mut(&port) else { continue };
-            if now < probe.since + self.wait || probe.sent == 0 {
+            if !self.results.waiting.is_over(now) && now < probe.since + self.wait || probe.sent == 0 {
                 probe.dropped += transmit(engine, self.origin, port)?;
                 probe.sent += 1;
                 probe.next = (now + self.wait / REPEATS).min(probe.since + self.wait).max(now);
@@ -145,7 +146,12 @@ impl<'a, 'r> Round<'a, 'r> {
                 true => {
                     let interface = self.origin.egress(port).interface.name.clone();
                     let dropped = session::Error::DatagramsDropped { target: at, datagrams: sent, interface };
-                    self.results.note(at, Err(dropped.into()), None);
+                    self.results.note(now, at, Err(dropped.into()), None);
+                }
+                false if self.results.waiting.patience.is_some() => {
+                    let (waited, invalid) = (self.wait, engine.stack.datagrams.invalid_from(port));
+                    let silence = Error::Silent { target: at, datagrams: sent, waited, invalid };
+                    self.results.note(now, at, Err(silence), None);
                 }
                 false => self.silent.push((at, sent)),
             }
@@ -165,14 +171,17 @@ impl Task for Round<'_, '_> {
         self.begin(now);
         self.send(now, engine)?;
         self.results.print()?;
-        let over = self.waiting.is_empty() && self.probes.is_empty();
+        let over = self.waiting.is_empty() && self.probes.is_empty() && self.results.waiting.is_empty();
         if over { Ok(Turn::Done(())) } else { Ok(Turn::Idle) }
     }
 
     fn waits_for<'a>(&'a self, now: Duration, _: &Stack, _: &mut Vec<Interest<'a>>) -> Option<Duration> {
         // A waiting port starts as soon as another probe ends.
         let places = self.probes.len() < IN_FLIGHT && !self.waiting.is_empty();
-        places.then_some(now).into_iter().chain(self.probes.values().map(|probe| probe.next)).min()
+        let waiting = &self.results.waiting;
+        let end = waiting.end().filter(|_| !self.probes.is_empty());
+        let probes = self.probes.values().map(|probe| probe.next);
+        places.then_some(now).into_iter().chain(probes).chain(waiting.next()).chain(end).min()
     }
 }
 
