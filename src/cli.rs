@@ -128,7 +128,10 @@ pub struct Cli {
     #[arg(help_heading = SCANNING, long, value_name = "TIME", num_args = 0..=1, require_equals = true, hide_short_help = true, value_parser = value::time, conflicts_with = "until_closed")]
     pub until_open: Option<Option<Duration>>,
 
-    /// With -z: probe ports again until none is open, at most for TIME
+    /// With -z: probe ports again until all are closed, at most for TIME
+    ///
+    /// Closed is a port that refuses, rejects or, of TCP, does not answer. A probe under way at the end of TIME is waited
+    /// for. netkat exits with 0 once all ports are closed.
     #[arg(help_heading = SCANNING, long, value_name = "TIME", num_args = 0..=1, require_equals = true, hide_short_help = true, value_parser = value::time)]
     pub until_closed: Option<Option<Duration>>,
 

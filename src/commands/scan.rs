@@ -278,7 +278,7 @@ impl Results<'_> {
             .known
             .drain()
             .map(|(_, probed)| (probed.at, probed.result))
-            .filter(|(_, result)| result.is_ok() != (wanted == Wanted::Open))
+            .filter(|(_, result)| !wanted.is_shown_by(result))
             .collect();
         let ports = left.len();
         let mut verdicts: Vec<Verdict> = left

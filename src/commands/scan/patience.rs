@@ -12,8 +12,20 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Open,
-    /// Any other state: refused, rejected, silent.
+    /// Refused, rejected, or silent over TCP.
     Closed,
+}
+
+impl Wanted {
+    /// Returns whether a probe's result shows the wanted state. Silence over UDP and a probe that this host dropped show
+    /// neither.
+    pub(super) fn is_shown_by(self, result: &Result<(), Error>) -> bool {
+        match (self, result) {
+            (Wanted::Open, result) => result.is_ok(),
+            (Wanted::Closed, Ok(()) | Err(Error::Silent { .. })) => false,
+            (Wanted::Closed, Err(error)) => Verdict::from(error) != Verdict::EgressDropped,
+        }
+    }
 }
 
 /// The reason to probe a port again.
@@ -51,8 +63,7 @@ impl Waiting {
         let waited = self.ports.entry(port).or_default();
         waited.time = now.saturating_sub(since);
         waited.probes += 1;
-        let open = result.is_ok();
-        if open == (patience.wanted == Wanted::Open) {
+        if patience.wanted.is_shown_by(result) {
             return false;
         }
         let verdict = result.as_ref().err().map_or(Verdict::Done, Verdict::from);
@@ -72,9 +83,11 @@ impl Waiting {
         self.since.get_or_insert(now);
     }
 
-    /// Returns the time at which the wait is over.
+    /// Returns the time at which the wait ends for probes under way. A probe that is cut short would look like one of a
+    /// closed port.
     pub(super) fn end(&self) -> Option<Duration> {
-        Some(self.since? + self.patience?.limit?)
+        let patience = self.patience.filter(|patience| patience.wanted == Wanted::Open)?;
+        Some(self.since? + patience.limit?)
     }
 
     /// Returns whether the wait is over.
@@ -95,9 +108,9 @@ impl Waiting {
         due
     }
 
-    /// Returns the time of the next probe.
-    pub(super) fn next(&self) -> Option<Duration> {
-        self.again.iter().map(|(at, _)| *at).min()
+    /// Returns the time of the next probe, but of those that `busy` holds back.
+    pub(super) fn next(&self, busy: impl Fn(u16) -> bool) -> Option<Duration> {
+        self.again.iter().filter(|(_, port)| !busy(*port)).map(|(at, _)| *at).min()
     }
 
     /// Returns whether no port is to be probed again.

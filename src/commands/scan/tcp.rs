@@ -41,8 +41,8 @@ impl Probes<'_, '_> {
 
     /// Starts as many probes as may be in flight. Returns whether there are new ones.
     fn dial(&mut self, engine: &mut Engine) -> bool {
-        let closing = |port| self.closing.iter().any(|(tuple, _)| tuple.remote.port() == port);
-        self.sweep.ports.extend(self.results.waiting.due(engine.reactor.now(), closing));
+        let busy = |port| is_closing(&self.closing, port);
+        self.sweep.ports.extend(self.results.waiting.due(engine.reactor.now(), busy));
         let before = self.sweep.ports.len();
         while self.opening.len() + self.closing.len() < IN_FLIGHT
             && let Some(port) = self.sweep.ports.pop_front()
@@ -114,10 +114,15 @@ impl Task for Probes<'_, '_> {
         soonest
             .into_iter()
             .filter_map(|(entry, time)| Some(entry?.1 + time))
-            .chain(waiting.next())
+            .chain(waiting.next(|port| is_closing(&self.closing, port)))
             .chain(end)
             .min()
     }
+}
+
+/// Returns whether the port's last connection is still being closed.
+fn is_closing(closing: &[(FiveTuple, Duration)], port: u16) -> bool {
+    closing.iter().any(|(tuple, _)| tuple.remote.port() == port)
 }
 
 /// Returns the time from a probe to its answer, unless the SYN was repeated (Karn's algorithm, RFC 6298, section 3).

@@ -181,7 +181,7 @@ impl Task for Round<'_, '_> {
         let waiting = &self.results.waiting;
         let end = waiting.end().filter(|_| !self.probes.is_empty());
         let probes = self.probes.values().map(|probe| probe.next);
-        places.then_some(now).into_iter().chain(probes).chain(waiting.next()).chain(end).min()
+        places.then_some(now).into_iter().chain(probes).chain(waiting.next(|_| false)).chain(end).min()
     }
 }
 
