@@ -5,15 +5,11 @@ import os
 import platform
 import re
 
+from machine import spread
+
 
 def number(value):
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def spread(samples):
-    """Returns half the range of the runs, as a share of its middle."""
-    middle = (max(samples) + min(samples)) / 2
-    return (max(samples) - min(samples)) / 2 / middle if middle else 0
 
 
 def line(result):
@@ -29,9 +25,10 @@ def line(result):
         wanted = f", wanted {sign} {figure.wanted[name]:g}" if name in figure.wanted else ""
         words.append(f" {name} {number(value)} ({ratio}{wanted})")
     if len(result.samples["netkat"]) > 1:
-        words.append(f" +-{100 * spread(result.samples['netkat']):.0f} %")
+        words.append(f" +-{100 * spread(result.samples['netkat']):.0f} %{result.noise}")
+    words.append(f" [{result.machine.words()}]")
     if figure.wanted or figure.limit is not None:
-        words.append(" MISSED" if result.missed else " met")
+        words.append(f" {result.machine.verdict(result.missed)}")
     return " ".join(words)
 
 
@@ -45,11 +42,14 @@ def facts(options):
 
 
 def summary(of, lines):
-    missed = sum(bool(one.missed) for one in lines)
-    bounded = sum(bool(one.figure.wanted or one.figure.limit is not None) for one in lines)
+    loaded = sum(one.machine.loaded for one in lines)
+    quiet = [one for one in lines if not one.machine.loaded]
+    missed = sum(bool(one.missed) for one in quiet)
+    bounded = sum(bool(one.figure.wanted or one.figure.limit is not None) for one in quiet)
     return (f"Linux {of['kernel']}, {of['cores']} x {of['cpu']}, load {of['load']:.1f} at the end, the kernel's "
             f"congestion control {of['congestion_control']}; medians of {of['runs']} runs, +- half their range; "
-            f"{bounded - missed} of {bounded} lines with a wanted value meet it.")
+            f"{bounded - missed} of {bounded} lines with a wanted value meet it"
+            + (f"; {loaded} lines have no verdict, for the machine was loaded." if loaded else "."))
 
 
 def write_json(path, of, lines):

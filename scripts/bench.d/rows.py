@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Callable
 
+from machine import State, Watch, mark
+
 
 @dataclass
 class Figure:
@@ -44,6 +46,12 @@ class Line:
     medians: dict[str, float]
     samples: dict[str, list[float]]
     series: tuple[str, float] | None
+    machine: State
+
+    @property
+    def noise(self):
+        """Returns the mark of a line of which any contender's runs spread too far."""
+        return max(map(mark, self.samples.values()), default="")
 
     @property
     def ratios(self):
@@ -63,23 +71,24 @@ class Line:
     def as_data(self):
         return {"name": self.figure.name, "unit": self.figure.unit, "more_is_better": self.figure.more_is_better,
                 "medians": self.medians, "ratios": self.ratios, "wanted": self.figure.wanted,
-                "limit": self.figure.limit, "missed": self.missed, "series": self.series, "samples": self.samples}
+                "limit": self.figure.limit, "missed": self.missed, "noisy": bool(self.noise),
+                "machine": self.machine.as_data(), "series": self.series, "samples": self.samples}
 
 
 def measure(row, lab, runs):
     for verify in row.verify:
         verify(lab)
         lab.end_processes()
-    taken = {name: [] for name in row.contenders}
+    taken, watch = {name: [] for name in row.contenders}, Watch()
     for number in range(runs):
         for name, contender in row.contenders.items():
             taken[name].append(contender(lab, number))
             lab.end_processes()
-    lines = []
+    lines, machine = [], watch.end()
     for figure in row.figures:
         samples = {name: [values[figure.key] for values in list_ if figure.key in values]
                    for name, list_ in taken.items()}
         samples = {name: values for name, values in samples.items() if values}
         medians = {name: median(values) for name, values in samples.items()}
-        lines.append(Line(figure, medians, samples, row.series))
+        lines.append(Line(figure, medians, samples, row.series, machine))
     return lines
