@@ -173,8 +173,9 @@ impl Engine {
             table: if setup.flows > 0 && !setup.to_group { setup.flows + MAX_ENDED } else { 0 },
             assumed_mac: setup.assumed.map(|assumed| assumed.mac),
         };
-        let mut diversion = Diversion::open(&filter, setup.backend, setup.overrides)?;
         let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.return_interfaces).collect();
+        let lo = interfaces.iter().any(|interface| interface.loopback);
+        let mut diversion = Diversion::open(&filter, lo, setup.backend, setup.overrides)?;
         let capture = match diversion.capture() {
             Capture::Classic(filter) => Ok(own_packets::program(filter)?),
             Capture::Program(program) => Err(program),
