@@ -2,15 +2,18 @@
 //! by /dev/null (sanitize_standard_fds in library/std/src/sys/pal/unix/mod.rs), so a later look finds it
 //! open.
 #![allow(unsafe_code)]
-use nix::errno::Errno;
+use nix::{errno::Errno, unistd::pipe};
 use std::{
     io,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     sync::atomic::{AtomicBool, Ordering},
 };
 
 /// The first descriptor behind the standard streams.
 const FIRST_FREE: RawFd = 3;
+
+/// Descriptors that [`release_inherited`] looks at: a shell's have small numbers.
+const MOST: RawFd = 1024;
 
 static OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
@@ -46,4 +49,22 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     let duplicate = Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, FIRST_FREE) })?;
     // SAFETY: the kernel has just made the descriptor, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
+}
+
+/// Releases the descriptors that this process was started with, and those of `also`, so that nothing waits for
+/// its end: a pipe without a reader takes the place of standard streams and of `also`, the others are closed.
+pub(super) fn release_inherited(also: &[BorrowedFd]) {
+    let Ok((_, nothing)) = pipe() else { return };
+    for number in (0..MOST).filter(|number| *number != nothing.as_raw_fd()) {
+        // SAFETY: F_GETFD takes no argument and changes nothing.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        let inherited = flags != -1 && flags & libc::FD_CLOEXEC == 0;
+        if also.iter().any(|fd| fd.as_raw_fd() == number) || (inherited && number < FIRST_FREE) {
+            // SAFETY: the number stays open, so whoever owns it goes on to own a descriptor.
+            unsafe { libc::dup2(nothing.as_raw_fd(), number) };
+        } else if inherited {
+            // SAFETY: netkat's own descriptors have FD_CLOEXEC, so nothing here owns this one.
+            unsafe { libc::close(number) };
+        }
+    }
 }

@@ -26,12 +26,13 @@ pub(crate) enum Capture<'a> {
 }
 
 impl Diversion {
-    /// Loads the programs, or makes the table of rules, as `backend` says.
+    /// Loads the programs, or makes the table of rules, as `backend` says. Packets pass `lo` only if that is set.
     ///
     /// # Errors
     /// Those of [`Programs::load`]; [`KernelError::Rules`]; [`KernelError::NeitherWay`].
     pub(crate) fn open(
         filter: &FlowFilter,
+        lo: bool,
         backend: Backend,
         overrides: FeatureOverrides,
     ) -> Result<Diversion, KernelError> {
@@ -39,7 +40,7 @@ impl Diversion {
         if backend == Backend::Nftables {
             return Ok(Diversion::Rules(rules()?, None));
         }
-        match Programs::load(&Filter::Flow(filter.clone())) {
+        match Programs::load_for(&Filter::Flow(filter.clone()), lo) {
             Err(error) if backend == Backend::Auto && error.is_refusal() => {
                 log::info!("may load no eBPF program ({error}): rules of nftables guard instead");
                 let programs = Box::new(error);

@@ -3,10 +3,14 @@
 use crate::host::netlink::{Message, Netlink};
 use nix::{
     cmsg_space,
-    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
-    unistd::{ForkResult, fork as nix_fork},
+    sys::{
+        prctl,
+        socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+    },
+    unistd::{ForkResult, fork as nix_fork, setsid},
 };
 use std::{
+    ffi::CStr,
     fs, io,
     io::{IoSlice, IoSliceMut},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
@@ -27,6 +31,46 @@ pub(crate) fn fork() -> io::Result<ForkResult> {
     }
     // SAFETY: with a single thread no lock is held by another one, so the copy may call anything.
     Ok(unsafe { nix_fork() }?)
+}
+
+/// The kernel's number of the initial PID namespace (PROC_PID_INIT_INO in include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// The right to copy this process into one that outlives it, found out while files can be read.
+#[derive(Debug)]
+pub(crate) struct Survival(());
+
+impl Survival {
+    /// Returns the right; `None` while there are several threads, or in a PID namespace whose first process
+    /// may be an ordinary program: such a one reaps no orphans, and its end takes all others with it.
+    pub(crate) fn ask() -> Option<Survival> {
+        let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+        let threads = fs::read_dir("/proc/self/task").ok()?.count();
+        (namespace.as_os_str() == INITIAL_PID_NAMESPACE && threads == 1).then_some(Survival(()))
+    }
+
+    /// Copies this process. The copy has a session and a `name` of its own, and neither standard streams nor
+    /// other descriptors that this process was started with, `also` included, so no reader waits for it.
+    ///
+    /// # Errors
+    /// Those of fork(2).
+    pub(crate) fn leave_copy(&self, name: &CStr, also: &[BorrowedFd]) -> io::Result<ForkResult> {
+        // SAFETY: there was a single thread when the right was asked for, and none is started during a run, so no
+        // lock is held by another one, and the copy may call anything.
+        let side = unsafe { nix_fork() }?;
+        if side.is_child() {
+            // Neither can fail in a fresh process; without them the copy is only easier to mistake or to end.
+            let _ = (setsid(), prctl::set_name(name));
+            super::descriptors::release_inherited(also);
+        }
+        Ok(side)
+    }
+}
+
+/// Ends this process at once: nothing is flushed, and no value dropped, of what it shares with its original.
+pub(crate) fn vanish() -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(0) }
 }
 
 /// Returns the netlink socket of another process, which is connected to the kernel.

@@ -54,7 +54,7 @@ pub use error::KernelError;
 pub use filter::{CommandFilter, Filter, FlowFilter, MAX_LOCAL_ADDRESSES};
 pub use flow_table::FlowKey;
 pub(crate) use flow_table::FlowTable;
-pub(crate) use fork::{MAX_PASSED, adopt_netlink, fork, receive_message, send_message};
+pub(crate) use fork::{MAX_PASSED, Survival, adopt_netlink, fork, receive_message, send_message, vanish};
 pub use guard::Guard;
 pub use init::prepare_signals;
 pub(crate) use init::{is_init, reset_pipe_signal};

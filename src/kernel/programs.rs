@@ -76,6 +76,14 @@ impl Programs {
     /// CAP_NET_ADMIN; [`KernelError::Forbidden`] where something else forbids it; [`KernelError::Load`] for
     /// anything else that the kernel refuses.
     pub fn load(filter: &Filter) -> Result<Programs, KernelError> {
+        Programs::load_for(filter, true)
+    }
+
+    /// Loads the programs that the filter needs; the loopback program only where packets may pass `lo`.
+    ///
+    /// # Errors
+    /// As for [`Programs::load`].
+    pub(super) fn load_for(filter: &Filter, lo: bool) -> Result<Programs, KernelError> {
         log_through();
         // The skeleton borrows its storage. Leaking these few bytes makes it 'static; their content is
         // dropped with the skeleton.
@@ -95,7 +103,7 @@ impl Programs {
             }
             None => None,
         };
-        let loopback = matches!(filter, Filter::Flow(flow) if flow.has_ipv4());
+        let loopback = lo && matches!(filter, Filter::Flow(flow) if flow.has_ipv4());
         open.progs.netkat_loopback.set_autoload(loopback);
 
         let mut skeleton = open.load().map_err(refused)?;
@@ -134,7 +142,7 @@ impl Programs {
         self.skeleton.progs.netkat_guard.as_fd()
     }
 
-    /// Returns the loopback program; `None` for a flow without IPv4.
+    /// Returns the loopback program; `None` for a flow without IPv4, or without lo.
     pub fn loopback_fd(&self) -> Option<BorrowedFd<'_>> {
         self.skeleton.progs.netkat_loopback.autoload().then(|| self.skeleton.progs.netkat_loopback.as_fd())
     }

@@ -40,6 +40,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         protocol: protocol(cli),
         local: Vec::new(),
         port: 0,
+        port_is_free: false,
         lease: Vec::new(),
         force: cli.force,
         groups: Groups::default(),

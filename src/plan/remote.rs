@@ -194,7 +194,12 @@ pub(super) fn attempt(
     let remote = scoped(remote.ip(), remote.port(), scope.index().unwrap_or_default());
     let assumed = assumed.map(|(address, mac)| (address.ip(), mac));
     let request = EgressRequest { query, via, assumed, broadcast: cli.broadcast };
-    let setup = Setup { port: source_port.unwrap_or(0), remotes: vec![remote], ..setup(cli) };
+    let setup = Setup {
+        port: source_port.unwrap_or(0),
+        port_is_free: source_port.is_none(),
+        remotes: vec![remote],
+        ..setup(cli)
+    };
     Ok(Attempt { remote, request, setup })
 }
 

@@ -85,6 +85,10 @@ fn rules(calls: SyscallSet) -> Result<Rules, BackendError> {
     }
     if matches!(calls, SyscallSet::Relay | SyscallSet::Gateway) {
         rules.extend(SEND.iter().map(|call| (*call, Vec::new())));
+        // fork(3): a copy with all limits of this process, which stays in TIME-WAIT.
+        let copied = !(c::CLONE_CHILD_SETTID | c::CLONE_CHILD_CLEARTID) as u32;
+        rules.push((c::SYS_clone, vec![all(&[(0, copied.into(), c::SIGCHLD as u64)])?]));
+        rules.push((c::SYS_prctl, vec![all(&[(0, !0, c::PR_SET_NAME as u64)])?]));
     }
     Ok(rules)
 }
@@ -152,6 +156,12 @@ const SEND: &[i64] = &[
     // Replacing standard output.
     c::SYS_pipe2,
     c::SYS_dup3,
+    // A copy of this process in a session of its own; what C libraries do in it.
+    c::SYS_setsid,
+    c::SYS_set_robust_list,
+    c::SYS_set_tid_address,
+    #[cfg(target_arch = "x86_64")]
+    c::SYS_fork,
     #[cfg(target_arch = "x86_64")]
     c::SYS_pipe,
     #[cfg(target_arch = "x86_64")]

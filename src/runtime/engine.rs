@@ -21,18 +21,20 @@ use crate::{
         monitor::{Change, Monitor},
         neighbour,
     },
-    kernel::{self, Backend, Capture, Diversion, FlowFilter, Guard, Loopback, Membership},
+    kernel::{self, Backend, Capture, Diversion, FlowFilter, Guard, Loopback, Membership, Survival},
     link::{self, Link, LinkError, PacketSocket, Received, SocketFilter},
     neighbour::{AnnouncementSource, LocalAddress},
     net::{FiveTuple, MacAddr, Protocol},
     process::{capability::Capability, sandbox::Sandbox},
     sniffer::{SharedSink, capture_file::InterfaceStatistics, own_packets, tap::Tap},
     stack::{MAX_ENDED, Path, Probe, Settings, Stack},
-    stdio::Interest,
+    stdio::{Interest, stderr},
 };
 use std::{
     cell::Cell,
     collections::HashMap,
+    ffi::CStr,
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsFd,
     time::Duration,
@@ -49,6 +51,8 @@ const FREE_MEMORY: u64 = 8 << 20;
 const LAST_PROCESS: Duration = GRACE.saturating_mul(3);
 /// Maximum super-frame, in bytes: an IP packet's length field has 16 bits.
 const MAX_FRAME: usize = 65_536;
+/// Name of the process that stays in TIME-WAIT, as ps(1) shows it; at most 15 bytes.
+const SURVIVOR: &CStr = c"netkat-timewait";
 /// Distance of a super-frame from gso_max_size, in bytes: at the limit, the kernel segments in software.
 const FRAME_MARGIN: usize = 15;
 
@@ -72,6 +76,8 @@ pub(crate) struct Setup {
     pub local: Vec<IpAddr>,
     /// Our port; 0 for any free one.
     pub port: u16,
+    /// The user did not name the port, so the next run takes another one.
+    pub port_is_free: bool,
     /// The groups and broadcast addresses that we hear.
     pub groups: Groups,
     /// The only peers, all at one port; none for a listener. Port 0 stands for all ports of a peer.
@@ -139,6 +145,7 @@ pub(crate) struct Engine {
     interfaces: HashMap<u32, Interface>,
     sandbox: Sandbox,
     _memberships: Vec<Membership>,
+    survival: Option<Survival>,
 }
 
 impl Engine {
@@ -172,8 +179,9 @@ impl Engine {
             table: if setup.flows > 0 && !setup.to_group { setup.flows + MAX_ENDED } else { 0 },
             assumed_mac: setup.assumed.map(|assumed| assumed.mac),
         };
-        let mut diversion = Diversion::open(&filter, setup.backend, setup.overrides)?;
         let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.return_interfaces).collect();
+        let lo = interfaces.iter().any(|interface| interface.loopback);
+        let mut diversion = Diversion::open(&filter, lo, setup.backend, setup.overrides)?;
         let capture = match diversion.capture() {
             Capture::Classic(filter) => Ok(own_packets::program(filter)?),
             Capture::Program(program) => Err(program),
@@ -238,6 +246,7 @@ impl Engine {
             interfaces: setup.interfaces.iter().map(|i| (i.index, i.clone())).collect(),
             sandbox: setup.sandbox,
             _memberships: memberships,
+            survival: (setup.port_is_free && !setup.lease.is_empty()).then(Survival::ask).flatten(),
         })
     }
 
@@ -290,6 +299,21 @@ impl Engine {
         let needed = self.guards.iter().any(Guard::needs_privilege);
         let keep: &[Capability] = if needed { &[Capability::NetAdmin] } else { &[] };
         Ok(self.sandbox.enter(keep)?)
+    }
+
+    /// Leaves a copy of this process behind that runs this engine, where the copy does no harm: it must not hold a
+    /// port that the user named, nor record frames, and its guard must be one that the kernel removes by itself,
+    /// with the last process that holds it. Returns whether this is the copy.
+    ///
+    /// # Errors
+    /// `Unsupported` where a copy would be noticed; those of fork(2).
+    pub(crate) fn leave_copy(&self) -> io::Result<bool> {
+        let foreign = self.link.is_recording() || self.guards.iter().any(Guard::needs_privilege);
+        let Some(survival) = self.survival.as_ref().filter(|_| !foreign) else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let standard_error = stderr::descriptor();
+        Ok(survival.leave_copy(SURVIVOR, standard_error.as_slice())?.is_child())
     }
 
     /// Takes the frames that have arrived, up to a budget, and lets `task` read data where it lies. Returns whether

@@ -5,6 +5,7 @@ use super::{
     process::{Command, Process},
 };
 use crate::{
+    kernel,
     net::{FiveTuple, count, zone::endpoint},
     recovery::Stats,
     runtime::{Engine, Task, Turn, children::Ended},
@@ -20,6 +21,8 @@ use std::{net::IpAddr, time::Duration};
 const LINGER: Duration = Duration::from_millis(220);
 /// Stay in TIME-WAIT on a lossy path, where the retransmitted FIN may be lost, too.
 const LOSSY_LINGER: Duration = Duration::from_millis(700);
+/// Longest life of the process that stays in TIME-WAIT. A longer stay begins in the foreground.
+const SURVIVAL: Duration = Duration::from_secs(1);
 /// Longest wait for the acknowledgment of the FIN at the end of a session.
 const LAST_ACK: Duration = Duration::from_secs(1);
 
@@ -220,15 +223,38 @@ fn finish(engine: &mut Engine, tuple: &FiveTuple) -> Result<(), Error> {
 }
 
 /// Stays in TIME-WAIT while the peer may retransmit its FIN: after netkat's exit the kernel would answer
-/// that with a reset. The reader of standard output does not have to wait.
+/// that with a reset. Neither the reader of standard output nor the caller has to wait: a copy of this process
+/// stays, if it can, and ends by itself.
 fn linger(engine: &mut Engine, tuple: &FiveTuple) {
     let Some(flow) = engine.stack.peek(tuple).filter(|flow| flow.in_time_wait() && !flow.is_on_host()) else {
         return;
     };
     let time = if flow.is_lossy() { LOSSY_LINGER } else { LINGER };
     let round_trip = flow.recovery().stats().smoothed_rtt.unwrap_or_default();
-    let deadline = engine.reactor.now() + time + 2 * round_trip;
+    let time = time + 2 * round_trip;
     stdio::release_output();
+    stay(engine, tuple, time.saturating_sub(SURVIVAL));
+    let time = time.min(SURVIVAL);
+    match engine.leave_copy() {
+        Ok(false) => {}
+        Ok(true) => {
+            log::set_max_level(log::LevelFilter::Off);
+            stay(engine, tuple, time);
+            kernel::vanish();
+        }
+        Err(error) => {
+            log::debug!("stays in TIME-WAIT itself: {error}");
+            stay(engine, tuple, time);
+        }
+    }
+}
+
+/// Runs the engine for this long, or until the connection is no longer in TIME-WAIT.
+fn stay(engine: &mut Engine, tuple: &FiveTuple, time: Duration) {
+    if time.is_zero() {
+        return;
+    }
+    let deadline = engine.reactor.now() + time;
     // Everything is delivered: a signal, or another error that ends the wait early, is no failure.
     let waited = engine.run_until(Some(deadline), |stack| {
         stack.peek(tuple).is_none_or(|flow| !flow.in_time_wait()).then_some(())

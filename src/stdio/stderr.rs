@@ -78,6 +78,11 @@ pub(crate) fn waiting() -> Option<BorrowedFd<'static>> {
     WAITING.load(Ordering::Relaxed).then(|| stderr().map(|stderr| stderr.stream.as_fd())).flatten()
 }
 
+/// Returns netkat's own descriptor of standard error.
+pub(crate) fn descriptor() -> Option<BorrowedFd<'static>> {
+    stderr().map(|stderr| stderr.stream.as_fd())
+}
+
 /// Writes waiting text, as far as the reader takes it.
 pub(crate) fn flush() {
     if let Some(stderr) = stderr() {

@@ -7,7 +7,7 @@ use crate::support::{
     process::{Input, Process},
     requirements::lab,
     topology::{Family, Pair},
-    traces::traces,
+    traces::{settles, traces},
 };
 use nix::sys::signal::Signal;
 use std::{
@@ -101,14 +101,6 @@ fn fifty_kills_leave_nothing_that_the_kernel_undoes() {
         // The kernel frees a dead process's last references a little after its parent has learned
         // of the end.
         settles(|| traces(&pair.host) == before, || format!("kill {n} left\n{}", traces(&pair.host)));
-    }
-}
-
-fn settles(mut condition: impl FnMut() -> bool, otherwise: impl FnOnce() -> String) {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{}", otherwise());
-        sleep(Duration::from_millis(5));
     }
 }
 

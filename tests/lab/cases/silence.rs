@@ -1,13 +1,16 @@
 //! The host's kernel never answers the peer, from the first packet to the last retransmitted FIN.
 use crate::support::{
+    namespace::Namespace,
     netkat::{GUARDS, listening, netkat},
     payload::{MIB, Payload},
     peers::Netcat,
-    process::{Command, DEADLINE},
+    process::{Command, DEADLINE, Process},
     requirements::lab,
     topology::{Family, Pair, offloads_off},
+    traces::{settles, traces},
     witness::Witness,
 };
+use std::fs;
 
 /// A client whose packets all carry IP options (router alert, RFC 2113) or a hop-by-hop header (RFC
 /// 2711).
@@ -99,5 +102,68 @@ fn transfers_on_bad_paths_stay_exact() {
         assert_eq!((client.code(), client.stderr.as_str()), (Some(0), ""), "{impairments}: {client}");
         client.check(&back);
         server.wait(DEADLINE).check(&out);
+    }
+}
+
+/// Returns the processes of a namespace that stay in TIME-WAIT.
+fn survivors(host: &Namespace) -> Vec<String> {
+    let pids = host.words(&format!("ip netns pids {}", host.name())).run().text();
+    let named = |pid: &&str| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "netkat-timewait")
+    };
+    pids.lines().filter(named).map(str::to_owned).collect()
+}
+
+/// A server that loses the acknowledgment of its FIN, which it repeats after 20 ms.
+fn forgetful_server(peer: &Namespace, family: Family) -> Process {
+    let (host, tables) = match family {
+        Family::V4 => ("10.77.0.1", "iptables-nft"),
+        Family::V6 => ("fd77::1", "ip6tables-nft"),
+    };
+    peer.ip(&format!("route add {host} dev eth0 rto_min 20ms"));
+    let script = format!(
+        "import socket, subprocess\n\
+         def rule(what):\n \
+         subprocess.run(['{tables}', '-w', what, 'INPUT', '-p', 'tcp', '--dport', '5000', '-j', 'DROP'], check=True)\n\
+         s = socket.create_server(('', 5000), family=socket.AF_INET6, dualstack_ipv6=True)\n\
+         c = s.accept()[0]\n\
+         while c.recv(100): pass\n\
+         rule('-A')\n\
+         c.sendall(b'answer')\n\
+         c.close()\n\
+         rule('-D')"
+    );
+    let mut server = peer.command("python3").args(["-c", &script]).spawn();
+    server.wait_listening(5000);
+    server
+}
+
+#[test]
+fn a_client_exits_at_its_end_and_a_copy_acknowledges_a_repeated_fin() {
+    lab!("python3", "iptables-nft", "tcpdump", "ss");
+    for (family, flags) in
+        [(Family::V4, ""), (Family::V6, ""), (Family::V4, "-p 4000 "), (Family::V6, "--pcap /dev/null ")]
+    {
+        let pair = Pair::new();
+        let before = traces(&pair.host);
+        let witness = Witness::of_resets_and_errors(&pair.peer, 5000);
+        let server = forgetful_server(&pair.peer, family);
+        let line = format!("{flags}{} 5000", pair.peer_address(family));
+        let client = netkat(&pair.host, &line).text("question").run();
+        assert_eq!((client.code(), client.text().as_str()), (Some(0), "answer"), "{client}");
+        // A port that was asked for is free again at the end, and a capture is complete.
+        let stays = survivors(&pair.host);
+        assert_eq!(stays.len(), usize::from(flags.is_empty()), "{line}");
+        for pid in stays {
+            // One pipe takes the place of all three streams, of which the input and output were two.
+            let stream = |number| fs::read_link(format!("/proc/{pid}/fd/{number}")).ok();
+            settles(|| stream(0) == stream(1) && stream(1) == stream(2), || format!("{:?}", stream(0)));
+        }
+        server.wait(DEADLINE);
+        let closing = || pair.peer.run("ss -Htan state last-ack").text();
+        settles(|| closing().is_empty(), || format!("{line}: the FIN is not acknowledged: {}", closing()));
+        settles(|| survivors(&pair.host).is_empty(), || format!("{line}: the copy stays"));
+        settles(|| traces(&pair.host) == before, || format!("{line}: left\n{}", traces(&pair.host)));
+        witness.saw_nothing();
     }
 }

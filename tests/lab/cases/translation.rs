@@ -9,6 +9,7 @@ use crate::support::{
     process::{DEADLINE, Input, Process},
     requirements::lab,
     topology::{Family, Pair, address, veth},
+    traces::settles,
     witness::Witness,
 };
 
@@ -245,7 +246,7 @@ fn a_flood_of_syns_leaves_masqueraded_connections_alone() {
 /// The client's peer is the pod's, by the same port: neither could tell the other's packets.
 #[test]
 fn a_client_passes_over_a_port_of_a_masqueraded_connection() {
-    lab!("socat", "python3", "iptables", "ip6tables", "conntrack");
+    lab!("socat", "python3", "iptables", "ip6tables", "conntrack", "ss");
     for family in Family::ALL {
         for (kind, protocol, udp) in [("SOCK_STREAM", "TCP", ""), ("SOCK_DGRAM", "UDP", "-u")] {
             let router = Router::new();
@@ -261,9 +262,12 @@ fn a_client_passes_over_a_port_of_a_masqueraded_connection() {
             assert!(refused.stderr.contains(&format!("masqueraded as {host}")), "{refused}");
             // Where the kernel has two ports to offer, netkat takes the other one.
             pair.host.sysctl("net.ipv4.ip_local_port_range", &format!("{PORT} {}", PORT + 1));
+            let held = || pair.host.run("ss -Htln").text();
             for _ in 0..4 {
                 let served = ask(format!("{udp} {to} {ECHO}"));
                 assert_eq!((served.code(), served.text().as_str()), (Some(0), "question"), "{served}");
+                // The copy in TIME-WAIT holds the only free port.
+                settles(|| !held().contains(&format!(":{} ", PORT + 1)), held);
             }
             finish(talk);
         }

@@ -3,6 +3,10 @@ use super::{
     namespace::Namespace,
     programs::{Direction, tcx_programs},
 };
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 /// Lists programs, qdiscs, filters, nftables' tables and sockets of a namespace, as a text to compare.
 pub fn traces(host: &Namespace) -> String {
@@ -18,4 +22,14 @@ pub fn traces(host: &Namespace) -> String {
     }
     text += &host.run("nft list tables").text();
     text + &host.run("ss -Htuanp").text()
+}
+
+/// Waits until the condition holds, for the process that stays in TIME-WAIT after netkat's exit and for what the
+/// kernel frees a little later. Panics after 2 s.
+pub fn settles(mut condition: impl FnMut() -> bool, otherwise: impl FnOnce() -> String) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{}", otherwise());
+        sleep(Duration::from_millis(2));
+    }
 }
