@@ -159,7 +159,7 @@ A filter that is not understood ends netkat with status 2 before anything is ope
   clients                -k: the number of clients
   attempts               a host with several addresses: remote, verdict (null if another address won first) and error of each
   listening              -l: protocol, addresses, port
-  ports                  -z: address, port, protocol, state (open, closed, open_or_filtered, or a verdict), verdict, error, round_trip_ms of each",
+  ports                  -z: address, port, protocol, state (open, closed, open_or_filtered, or a verdict), verdict, error, round_trip_ms of each; waited (waited_ms, probes, before) of --until-open, --until-closed and --retry",
     ),
     (
         "Packets",

@@ -26,21 +26,43 @@ impl Owner {
 
 /// Returns the owner of a rule, by its table, the chains that lead to it, and their rules' comments.
 pub(crate) fn owner(table: &str, chains: &[String], comments: &[String]) -> Option<Owner> {
+    if let Some(name) = program_of_table(table) {
+        return Some(Owner::Program(name));
+    }
+    // kube-router's chains begin as kube-proxy's do; k3s enforces network policies by them.
+    let of_router = |chain: &String| {
+        ["KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-"].iter().any(|p| chain.starts_with(p))
+    };
+    if chains.iter().any(of_router) {
+        return Some(Owner::Program("kube-router"));
+    }
     let kubernetes = table == "kube-proxy" || chains.iter().any(|chain| chain.starts_with("KUBE-"));
     if kubernetes {
         let by_comment = comments.iter().rev().find_map(|comment| service_of_comment(comment));
         let by_chain = || chains.iter().rev().find_map(|chain| service_of_chain(chain));
         return by_comment.or_else(by_chain).or(Some(Owner::Program("kube-proxy")));
     }
-    if table == "firewalld" {
-        return Some(Owner::Program("firewalld"));
-    }
     chains.iter().rev().find_map(|chain| program(chain)).map(Owner::Program)
+}
+
+/// Returns the program that has a table of this name to itself.
+fn program_of_table(table: &str) -> Option<&'static str> {
+    const PROGRAMS: [(&str, &str); 8] = [
+        ("firewalld", "firewalld"),
+        ("docker-bridges", "Docker"),
+        ("netavark", "Podman"),
+        ("calico", "Calico"),
+        ("libvirt_network", "libvirt"),
+        ("f2b-table", "fail2ban"),
+        ("crowdsec", "CrowdSec"),
+        ("crowdsec6", "CrowdSec"),
+    ];
+    PROGRAMS.iter().find(|(name, _)| *name == table).map(|(_, program)| *program)
 }
 
 /// Returns the program whose chains begin like this one.
 fn program(chain: &str) -> Option<&'static str> {
-    const PROGRAMS: [(&str, &str); 8] = [
+    const PROGRAMS: [(&str, &str); 14] = [
         ("ufw", "ufw"),
         ("DOCKER", "Docker"),
         ("cali-", "Calico"),
@@ -49,6 +71,12 @@ fn program(chain: &str) -> Option<&'static str> {
         ("CNI-", "a CNI plugin"),
         ("f2b-", "fail2ban"),
         ("LIBVIRT", "libvirt"),
+        ("NETAVARK", "Podman"),
+        ("FLANNEL-", "flannel"),
+        ("CROWDSEC", "CrowdSec"),
+        ("ts-input", "Tailscale"),
+        ("ts-forward", "Tailscale"),
+        ("ts-postrouting", "Tailscale"),
     ];
     PROGRAMS.iter().find(|(prefix, _)| chain.starts_with(prefix)).map(|(_, name)| *name)
 }
@@ -122,5 +150,21 @@ mod tests {
         );
         assert_eq!(text("filter", &["OUTPUT", "ufw-user-output"], &["'dapp_x'"]), Some("ufw".to_owned()));
         assert_eq!(text("filter", &["OUTPUT"], &["default/web"]), None);
+        let name = |table, chains: &[&str]| text(table, chains, &[]).unwrap_or_default();
+        for (table, chains, program) in [
+            ("filter", &["FORWARD", "KUBE-ROUTER-FORWARD", "KUBE-POD-FW-7A"][..], "kube-router"),
+            ("filter", &["OUTPUT", "KUBE-ROUTER-OUTPUT", "KUBE-NWPLCY-7A"], "kube-router"),
+            ("filter", &["INPUT", "KUBE-FIREWALL"], "kube-proxy"),
+            ("docker-bridges", &["filter-FORWARD"], "Docker"),
+            ("netavark", &["FORWARD"], "Podman"),
+            ("filter", &["FORWARD", "NETAVARK_FORWARD"], "Podman"),
+            ("filter", &["INPUT", "ts-input"], "Tailscale"),
+            ("filter", &["INPUT", "ts-servers"], ""),
+            ("filter", &["FORWARD", "FLANNEL-FWD"], "flannel"),
+            ("f2b-table", &["f2b-chain"], "fail2ban"),
+            ("firewalld", &["filter_INPUT"], "firewalld"),
+        ] {
+            assert_eq!(name(table, chains), program, "{table} {chains:?}");
+        }
     }
 }
