@@ -136,6 +136,8 @@ pub struct Cli {
     pub until_closed: Option<Option<Duration>>,
 
     /// With -z: probe a port that is not open up to N times more
+    ///
+    /// Half a second after each answer. Of a name with several addresses, only the first is probed.
     #[arg(help_heading = SCANNING, long, value_name = "N", hide_short_help = true, conflicts_with_all = ["until_open", "until_closed"], value_parser = clap::value_parser!(u64).range(1..))]
     pub retry: Option<u64>,
 

@@ -8,115 +8,18 @@ use crate::{
         zone::{ScopedIp, scoped},
     },
     process::signals,
-    report::{Error, Failure, Hint, JsonReport, Tried},
+    report::{Error, Hint, JsonReport},
     runtime::{
         self, Egress, EgressError, EgressRequest, Egresses, Engine, LocalEnd, NextHopAddress, Setup, assume,
     },
     segment::SeqNumber,
-    stack::{Flow, FlowRoute, Phase, Stack},
+    stack::{Flow, FlowRoute, Stack},
 };
 use std::{
     collections::HashMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
-
-/// Time for a peer to close after netkat's FIN, before it is reset.
-const LINGER: Duration = Duration::from_millis(500);
-
-/// The host to talk to, by all of its addresses.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    /// The host as typed.
-    pub host: String,
-    /// The addresses to try, in that order. There are none only if several are unusable.
-    pub attempts: Vec<Attempt>,
-    /// Further addresses, which nothing can be sent to.
-    pub unusable: Vec<Tried>,
-}
-
-impl Target {
-    /// Returns whether the host has several addresses.
-    pub(crate) fn is_choice(&self) -> bool {
-        self.attempts.len() + self.unusable.len() > 1
-    }
-
-    /// Returns the error of a host that cannot be reached: for several addresses one for all, of which the attempts
-    /// have these outcomes; for a single one its own.
-    pub(crate) fn fail(
-        &self,
-        tried: impl Iterator<Item = Tried>,
-        own: Option<Error>,
-        report: &mut JsonReport,
-    ) -> Error {
-        match own.filter(|_| !self.is_choice()) {
-            Some(error) => error,
-            None => {
-                report.tried(tried.chain(self.unusable.iter().cloned()));
-                report.none_reached(&self.host)
-            }
-        }
-    }
-
-    /// Returns the error of a host whose addresses failed one after another.
-    pub(crate) fn fail_with(&self, mut failures: Vec<(SocketAddr, Error)>, report: &mut JsonReport) -> Error {
-        let tried: Vec<_> =
-            failures.iter().map(|(remote, error)| Tried::failed(*remote, &Failure::of(error))).collect();
-        self.fail(tried.into_iter(), failures.pop().map(|(_, error)| error), report)
-    }
-}
-
-impl Target {
-    /// Returns what `open` makes of the first address for which it succeeds.
-    pub(super) fn first<T>(
-        &self,
-        report: &mut JsonReport,
-        mut open: impl FnMut(&Attempt, &mut JsonReport) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let mut failures = Vec::new();
-        for attempt in &self.attempts {
-            match open(attempt, report) {
-                Err(error) if error.signal().is_none() => {
-                    if self.is_choice() {
-                        log::info!("{error}");
-                    }
-                    failures.push((attempt.remote, error));
-                }
-                result => return result,
-            }
-        }
-        Err(self.fail_with(failures, report))
-    }
-}
-
-/// Closes a connection by a FIN, since services may log a reset as an error; resets it where the peer does not close in
-/// turn.
-pub(super) fn close(engine: &mut Engine, tuple: &FiveTuple) -> Result<(), Error> {
-    if engine.stack.peek(tuple).is_none_or(|flow| flow.phase() != Phase::Open) {
-        return Ok(());
-    }
-    engine.stack.flow(tuple).map(Flow::close);
-    let until = Some(engine.reactor.now() + LINGER);
-    let closed =
-        |stack: &mut Stack| stack.peek(tuple).is_none_or(|flow| flow.phase() == Phase::Closed).then_some(());
-    engine.run_until(until, closed)?;
-    engine.stack.flow(tuple).map(Flow::abort);
-    Ok(engine.egress(engine.reactor.now()).map(drop)?)
-}
-
-/// Resets a connection whose run has failed, by a signal among others.
-pub(super) fn reset_on_error<T>(
-    engine: &mut Engine,
-    tuple: &FiveTuple,
-    result: Result<T, Error>,
-) -> Result<T, Error> {
-    if result.is_err() && engine.stack.flow(tuple).map(Flow::abort).is_some() {
-        let now = engine.reactor.now();
-        // The first error counts.
-        let _ = engine.egress(now);
-    }
-    result
-}
 
 /// An address to try.
 #[derive(Clone, Debug)]

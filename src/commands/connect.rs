@@ -1,5 +1,5 @@
 //! Connecting: to the address of the host that answers first, and the session there.
-use super::{attempt::Target, race};
+use super::{race, target::Target};
 use crate::{
     net::FiveTuple,
     report::{Error, JsonReport},

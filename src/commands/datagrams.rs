@@ -2,7 +2,10 @@
 //!
 //! UDP has no end of a session, so the input's end and the clock decide: a client waits for a second to
 //! hear the answer, a server until it is interrupted, unless -q says otherwise.
-use super::attempt::{Attempt, Opened, Target};
+use super::{
+    attempt::{Attempt, Opened},
+    target::Target,
+};
 use crate::{
     net::zone::endpoint,
     report::{Error, JsonReport},

@@ -1,5 +1,6 @@
 //! The commands, a file each, which reads like its section of the manual.
 mod attempt;
+mod closing;
 mod compare;
 mod connect;
 mod datagrams;
@@ -9,6 +10,7 @@ mod race;
 mod run;
 mod scan;
 mod sniff;
+mod target;
 mod trace;
 
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
     stdio::{self, StandardStreams, StreamOptions, Writer},
 };
 
-pub(crate) use attempt::{Attempt, Target};
+pub(crate) use attempt::Attempt;
 pub(crate) use compare::{Compare, Identity};
 pub(crate) use connect::Connect;
 pub(crate) use datagrams::{DatagramConnect, DatagramListen};
@@ -28,6 +30,7 @@ pub(crate) use mtu::PathMtu;
 pub(crate) use run::Run;
 pub(crate) use scan::{PROBE_BUFFER, Patience, Scan, Wanted};
 pub(crate) use sniff::{Sniff, Source, list_interfaces};
+pub(crate) use target::Target;
 pub(crate) use trace::PathTrace;
 
 /// Says which port a listener has. A port that netkat chose is news in any case, in a line of its own.

@@ -8,8 +8,10 @@ mod answers;
 mod prober;
 
 use super::{
-    attempt::{Opened, Target, close, reset_on_error},
+    attempt::Opened,
+    closing::{close, reset_on_error},
     connect::answer,
+    target::Target,
     text_output,
 };
 use crate::{

@@ -7,7 +7,7 @@
 mod runner;
 
 use self::runner::{Runner, State};
-use super::attempt::Target;
+use super::target::Target;
 use crate::{
     neighbour::Neighbour,
     net::FiveTuple,

@@ -5,10 +5,7 @@
 mod answers;
 mod tracer;
 
-use super::{
-    attempt::{Opened, Target},
-    text_output,
-};
+use super::{attempt::Opened, target::Target, text_output};
 use crate::{
     host::reverse_names::ReverseNames,
     link::PathObserver,

@@ -1,7 +1,10 @@
 //! The probes of one path, and their answers.
 use super::PathTrace;
 use crate::{
-    commands::attempt::{Opened, close, reset_on_error},
+    commands::{
+        attempt::Opened,
+        closing::{close, reset_on_error},
+    },
     link::{PathObserver, wall_clock},
     net::{FiveTuple, Protocol},
     path::{Fate, Headers, Reply, ReplyKind, Trace},
