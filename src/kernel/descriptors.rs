@@ -60,7 +60,7 @@ pub(super) fn release_inherited(also: &[BorrowedFd]) {
         let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
         let inherited = flags != -1 && flags & libc::FD_CLOEXEC == 0;
         if also.iter().any(|fd| fd.as_raw_fd() == number) || (inherited && number < FIRST_FREE) {
-            // SAFETY: the number stays open, so whoever owns it goes on to own a descriptor.
+            // SAFETY: the number stays open, so its owner goes on to own a descriptor.
             unsafe { libc::dup2(nothing.as_raw_fd(), number) };
         } else if inherited {
             // SAFETY: netkat's own descriptors have FD_CLOEXEC, so nothing here owns this one.

@@ -32,7 +32,7 @@ pub(super) fn labels(quote: &[u8], length: usize) -> Vec<Label> {
     if version >> 4 != VERSION || !unsigned && Sum::default().add(extensions).checksum() != 0 {
         return Vec::new();
     }
-    // What stands at the classic place without a checksum may as well be the quoted packet's data.
+    // Bytes at the classic place without a checksum may as well be the quoted packet's data.
     if length == 0 && unsigned {
         return Vec::new();
     }

@@ -1,8 +1,8 @@
-//! The search of a path's MTU (RFC 4821; RFC 8899): which size to try next, and what the answers mean.
+//! The search of a path's MTU (RFC 4821; RFC 8899): the next size to try, and the meaning of the answers.
 //!
 //! The first size is the link's. A router that says how much its next link carries is believed and tried
-//! (RFC 1191, RFC 8201); where nobody says anything, the search goes by bisection between what arrives and what
-//! is lost.
+//! (RFC 1191, RFC 8201); where no router does, the search goes by bisection between sizes that arrive and sizes
+//! that are lost.
 use std::net::IpAddr;
 
 /// Packets of one size before that size counts as lost (RFC 8899, section 5.1.2, MAX_PROBES).
@@ -141,7 +141,7 @@ impl MtuSearch {
         self.tries = 0;
         self.candidate = match self.arrives {
             None => self.least,
-            // What a router told, or the bisection's last step, is the limit as a rule.
+            // As a rule a router's word, or the bisection's last step, is the limit.
             Some(arrives) if self.told.last().is_some_and(|told| told.mtu == arrives) => arrives + 1,
             Some(arrives) => arrives + (self.fails - arrives) / 2,
         };

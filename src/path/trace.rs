@@ -54,7 +54,7 @@ pub(crate) struct Reply {
     pub round_trip: Option<Duration>,
     /// TTL or hop limit with which the answer arrived.
     pub hop_limit: u8,
-    /// What the quoted header shows to have changed on the way.
+    /// Changes on the way, as the quoted header shows them.
     pub changes: Vec<Change>,
     pub labels: Vec<Label>,
 }
@@ -98,7 +98,7 @@ impl Hop {
     }
 }
 
-/// What the number of a hop's answers means.
+/// The meaning of the number of a hop's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Answers,
@@ -112,7 +112,7 @@ pub(crate) enum Fate {
     OnlyEstablished,
 }
 
-/// What became of the flow.
+/// The end of the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The far end answered; `None` for a hop that no answer tells.

@@ -13,7 +13,7 @@ use std::{fmt::Write, net::IpAddr};
 /// Length of IP and TCP header without options, in bytes, which an MSS leaves out (RFC 6691).
 const HEADERS: (u32, u32) = (40, 60);
 
-/// What was measured.
+/// A measurement.
 #[derive(Debug)]
 pub(crate) struct Measurement {
     /// The interface's MTU, in bytes.
@@ -37,7 +37,7 @@ pub(crate) struct MtuReport {
     /// The conclusion in words.
     summary: String,
     link_mtu_bytes: u32,
-    /// What the route allows: the link's MTU, a metric, or what the kernel has learned.
+    /// The route's limit: the link's MTU, a metric, or what the kernel has learned.
     route_mtu_bytes: u32,
     /// The largest packet that arrived at the peer; null if none did.
     path_mtu_bytes: Option<u32>,

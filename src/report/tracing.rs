@@ -74,7 +74,7 @@ struct JsonHop {
     sent_packets: usize,
     /// In the order of sending; null without an answer.
     round_trips_ms: Vec<Option<f64>>,
-    /// What answered.
+    /// The kind of the answer.
     answer: Option<String>,
     next_hop_mtu_bytes: Option<u32>,
     changes: Vec<Change>,

@@ -61,7 +61,7 @@ pub(super) struct Prober<'a> {
     pub largest_received: u32,
     /// The last router that packets of a black hole reached.
     pub lost_after: Option<(u8, IpAddr)>,
-    /// Until when errors of the packets that follow a black hole are waited for.
+    /// End of the wait for errors of the packets that follow a black hole.
     pub following: Option<Duration>,
     pub broken: bool,
     pub quiet: Cell<bool>,

@@ -63,7 +63,7 @@ fn a_router_that_says_too_big_is_named() {
         }
         let words = format!("1500 here, 1400 at {router} (told), MSS {mss} announced by the peer");
         assert_eq!(object["summary"], words.as_str(), "{object:#}");
-        // What the probes repeat reaches no application.
+        // No probe's bytes reach an application.
         assert_eq!(server.wait(DEADLINE).text(), "");
         let (output, object) = measured(&row, &format!("-u {to} 4999"));
         assert_eq!((output.code(), &object["path_mtu_bytes"]), (Some(0), &1400.into()), "{object:#}");

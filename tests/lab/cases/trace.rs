@@ -190,7 +190,7 @@ fn who_ends_a_flow_is_named() {
             "{object:#}"
         );
         let (output, object) = traced(&row, &format!("--ttl 2 {to} 4999"));
-        // SYNs with a hop limit of 2 reach nobody; the flow's own segments would.
+        // SYNs with a hop limit of 2 reach no server; the flow's own segments would.
         assert_eq!((output.code(), &object["paths"][0]["end"]), (Some(3), &"too_far".into()), "{output}");
     }
 }
@@ -224,7 +224,7 @@ fn hops_behind_a_filter_of_syns_are_found_by_the_connection() {
     }
 }
 
-/// What peers do not negotiate is not needed: neither timestamps nor SACK.
+/// Neither timestamps nor SACK are needed.
 #[test]
 fn peers_without_options_are_traced_and_measured_all_the_same() {
     lab!("nc.openbsd");
