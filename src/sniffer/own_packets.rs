@@ -10,10 +10,14 @@ use std::net::IpAddr;
 /// IPv6 extension headers that the matcher follows, as bpf/flow.h has them.
 const EXTENSION_HEADERS: [u8; 6] = [0, 43, 44, 51, 60, 135];
 
+/// Maximum addresses of a list in the filter, which the kernel limits to 4096 instructions. The filter does not compare
+/// longer lists; the matcher does.
+const MAX_COMPARED: usize = 24;
+
 /// Returns the socket filter of a flow.
 ///
 /// # Errors
-/// [`FilterError::TooComplex`] for too many addresses.
+/// Those of the filter language; none for a filter that the programs take.
 pub fn program(filter: &FlowFilter) -> Result<Program, FilterError> {
     let (own, group) = (to_us(filter), to_groups(filter));
     if let Some(mac) = filter.assumed_mac {
@@ -80,7 +84,47 @@ fn transport(filter: &FlowFilter) -> String {
     )
 }
 
-/// Returns the expression for any of these destinations.
+/// Returns the expression for any of these destinations; true for more than the filter compares.
 fn any(addresses: &[IpAddr]) -> String {
+    if addresses.len() > MAX_COMPARED {
+        return "greater 0".to_owned();
+    }
     addresses.iter().map(|address| format!("dst host {address}")).collect::<Vec<_>>().join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    /// The most addresses that the programs take fit into the filter, too.
+    #[test]
+    fn every_filter_of_the_programs_fits() {
+        let addresses = |count: u32, v4: u32, v6: u128| -> Vec<IpAddr> {
+            (0..count)
+                .flat_map(|n| {
+                    [Ipv4Addr::from_bits(v4 + n).into(), Ipv6Addr::from_bits(v6 + u128::from(n)).into()]
+                })
+                .collect()
+        };
+        for count in [1, 12, 13, 64] {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let filter = FlowFilter {
+                    protocol,
+                    local_addresses: addresses(count, 0x0a00_0001, 0xfd << 120 | 1),
+                    groups: addresses(count, 0xe800_0001, 0xff02 << 112 | 1),
+                    groups_only: false,
+                    local_port: 5000,
+                    remote_address: None,
+                    remote_port: Some(7),
+                    loopback_network: true,
+                    neighbour_discovery: true,
+                    table: 16,
+                    assumed_mac: None,
+                };
+                let program = program(&filter).expect("a program");
+                assert!(program.instructions().len() <= 4096, "{count}: {}", program.instructions().len());
+            }
+        }
+    }
 }
