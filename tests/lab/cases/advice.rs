@@ -17,8 +17,10 @@ fn advice(host: &Namespace, flag: &str) -> String {
 }
 
 /// Runs a command line of an advice, with the program and these words in the place of its own.
-fn follow(host: &Namespace, command: &str, words: &[(&str, &str)]) -> Output {
-    let words = words.iter().chain(&[("netkat", PROGRAM)]);
+fn follow(host: &Namespace, command: &str, others: &[(&str, &str)]) -> Output {
+    // The program first: the other words may be paths of a folder that is called netkat.
+    let words = [("netkat", PROGRAM)];
+    let words = words.iter().chain(others);
     let line = words.fold(command.to_owned(), |line, (from, to)| line.replace(from, to));
     host.command("bash").args(["-c", &line]).run()
 }

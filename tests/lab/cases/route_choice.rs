@@ -7,6 +7,7 @@ use crate::support::{
     process::DEADLINE,
     requirements::lab,
     topology::{Family, Pair, address},
+    traces::settles,
     witness::Witness,
 };
 
@@ -224,8 +225,9 @@ fn a_rule_for_a_user() {
 /// netkat takes a port of the user's choice before it asks for the route.
 #[test]
 fn a_port_that_is_taken_at_the_source_is_drawn_again() {
-    lab!("nc.openbsd");
+    lab!("nc.openbsd", "ss");
     let pair = Pair::new();
+    let held = || pair.host.run("ss -Htan").text();
     address(&pair.host, "eth0", "10.77.0.9/24");
     // Two ports: one is taken at the source alone.
     pair.host.sysctl("net.ipv4.ip_local_port_range", "50000 50001");
@@ -237,6 +239,8 @@ fn a_port_that_is_taken_at_the_source_is_drawn_again() {
         let client = netkat(&pair.host, &format!("{to} 5000")).input(out.input()).run();
         assert_eq!(client.code(), Some(0), "{client}");
         server.wait(DEADLINE).check(&out);
+        // The copy in TIME-WAIT holds the only free port.
+        settles(|| !held().contains(":50001 "), held);
     }
     drop(taken);
 }
