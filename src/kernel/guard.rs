@@ -54,7 +54,7 @@ impl Guard {
         }
     }
 
-    /// Returns whether its end takes CAP_NET_ADMIN, or its flow table's changes.
+    /// Returns whether removing the guard, or changing its table of flows, takes CAP_NET_ADMIN.
     pub(crate) fn needs_privilege(&self) -> bool {
         self.backend() != Backend::Tcx
     }

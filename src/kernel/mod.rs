@@ -4,6 +4,7 @@
 //! packet socket. A [`PortLease`] holds our port against other processes, and keeps the kernel silent until
 //! the [`Guard`] is attached. The guard then drops the kernel's copy of our packets. Where many peers may
 //! talk to our port, a [`FlowTable`] holds the flows that are ours. [`Loopback`] is for IPv4 on lo only.
+//! Where no program may be loaded, rules of nftables and the [`matcher`] do the same; `Diversion` chooses.
 //!
 //! This order of opening loses no packet and lets the kernel send no reset: packet socket without a
 //! protocol, capture program, lease, bind to the interface and ETH_P_ALL, guard, loopback, first SYN.

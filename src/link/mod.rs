@@ -5,6 +5,7 @@
 //! header, which lets one frame carry 64 KB past the MTU, and the packet socket. Both directions
 //! carry super-frames: the kernel cuts a sent one into segments of the stated size, and delivers
 //! received ones coalesced.
+mod bpf_code;
 mod header;
 
 pub mod memory;

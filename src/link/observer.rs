@@ -4,7 +4,12 @@
 //! The kernel hands it what the device received, after XDP and before tc ingress and netfilter, and what
 //! the device is about to send, after tc egress, the queueing discipline and nft's netdev egress
 //! (dev_queue_xmit_nit and __netif_receive_skb_core in net/core/dev.c).
-use super::LinkError;
+use super::{
+    LinkError,
+    bpf_code::{
+        ETHERTYPE, JUMP_EQUAL, LOAD_BYTE, LOAD_HALF, LOAD_HALF_INDEXED, LOAD_IP_LENGTH, RETURN, SET_X,
+    },
+};
 use nix::{
     errno::Errno,
     sys::socket::{
@@ -123,17 +128,6 @@ impl AsFd for Observer {
 
 /// Returns a classic filter (linux/filter.h) for packets of these ports.
 fn filter(ports: &[u16]) -> Vec<SockFilter> {
-    // BPF_LD | BPF_H | BPF_ABS and the like.
-    const LOAD_HALF: u16 = 0x28;
-    const LOAD_BYTE: u16 = 0x30;
-    const LOAD_HALF_INDEXED: u16 = 0x48;
-    const LOAD_IP_LENGTH: u16 = 0xb1;
-    const SET_X: u16 = 0x01;
-    const JUMP_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    /// SKF_AD_OFF + SKF_AD_PROTOCOL: the ethertype.
-    const ETHERTYPE: u32 = (-0x1000_i32).cast_unsigned();
-
     let mut code = vec![SockFilter::new(LOAD_HALF, 0, 0, ETHERTYPE)];
     // Each section compares the halves at two offsets from X with each port, and ends with "no".
     let section = |offset: u32| {

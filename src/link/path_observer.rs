@@ -3,7 +3,12 @@
 //!
 //! The capture program of a flow passes on the ICMP errors that quote the flow as it left. This socket sees those, too,
 //! whose quote a NAT has changed.
-use super::LinkError;
+use super::{
+    LinkError,
+    bpf_code::{
+        ETHERTYPE, JUMP_EQUAL, LOAD_BYTE, LOAD_HALF, LOAD_HALF_INDEXED, LOAD_IP_LENGTH, RETURN, SET_X,
+    },
+};
 use crate::net::Protocol;
 use nix::{
     errno::Errno,
@@ -121,17 +126,6 @@ impl AsFd for PathObserver {
 
 /// Returns a classic filter (linux/filter.h) for packets of this port, and ICMP.
 fn filter(protocol: Protocol, port: u16) -> Vec<SockFilter> {
-    // BPF_LD | BPF_H | BPF_ABS and the like.
-    const LOAD_HALF: u16 = 0x28;
-    const LOAD_BYTE: u16 = 0x30;
-    const LOAD_HALF_INDEXED: u16 = 0x48;
-    const LOAD_IP_LENGTH: u16 = 0xb1;
-    const SET_X: u16 = 0x01;
-    const JUMP_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    /// SKF_AD_OFF + SKF_AD_PROTOCOL: the ethertype.
-    const ETHERTYPE: u32 = (-0x1000_i32).cast_unsigned();
-
     let (protocol, port) = (u32::from(protocol.number()), u32::from(port));
     let returns = |length| SockFilter::new(RETURN, 0, 0, length);
     // By family: the transport header's offset in X; ICMP; the port at either end.

@@ -182,13 +182,13 @@ impl Engine {
         let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.return_interfaces).collect();
         let lo = interfaces.iter().any(|interface| interface.loopback);
         let mut diversion = Diversion::open(&filter, lo, setup.backend, setup.overrides)?;
+        let classic;
         let capture = match diversion.capture() {
-            Capture::Classic(filter) => Ok(own_packets::program(filter)?),
-            Capture::Program(program) => Err(program),
-        };
-        let capture = match &capture {
-            Ok(classic) => SocketFilter::Classic(classic.instructions()),
-            Err(program) => SocketFilter::Extended(*program),
+            Capture::Program(program) => SocketFilter::Extended(program),
+            Capture::Classic(filter) => {
+                classic = own_packets::program(filter)?;
+                SocketFilter::Classic(classic.instructions())
+            }
         };
         let link = wire::open(
             capture,
