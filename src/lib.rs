@@ -53,6 +53,7 @@
 //!
 //! `unsafe` lives in [`link`] and [`kernel`] only.
 #![deny(unsafe_code)]
+#![allow(rustdoc::private_intra_doc_links, reason = "the readers are contributors: --document-private-items")]
 #![warn(missing_docs)]
 
 pub mod cli;

@@ -1,7 +1,7 @@
 //! Diagnosis: what the kernel did with the packets of one attempt, and who is to blame.
 //!
 //! [`Evidence`] is what the sources saw of the attempt: traces of rules, packets at the devices, conntrack,
-//! routes. [`decide`] turns it into a [`Finding`] without any question: it is a pure function,
+//! routes. [`decide()`] turns it into a [`Finding`] without any question: it is a pure function,
 //! tested row by row.
 pub(crate) mod belongs;
 mod decide;

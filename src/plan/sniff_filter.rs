@@ -1,4 +1,4 @@
-//! The filter of a sniffer: an expression of pcap-filter(7), or its short form HOST [PORTS], and flags.
+//! The filter of a sniffer: an expression of pcap-filter(7), or its short form HOST \[PORTS\], and flags.
 use super::{PlanError, usage};
 use crate::{cli::Cli, host::resolve, net::Protocol, sniffer::filter::Filter};
 use std::net::Ipv6Addr;
@@ -49,7 +49,7 @@ pub(super) fn filter(cli: &Cli) -> Result<Option<Filter>, PlanError> {
     Ok(Some(if short { filter.lenient() } else { filter }))
 }
 
-/// Returns whether the words are HOST [PORTS] or none at all. Words of the filter language are never names
+/// Returns whether the words are HOST \[PORTS\] or none at all. Words of the filter language are never names
 /// of hosts.
 fn is_short(words: &[&str]) -> bool {
     // An address may have brackets around it, and a zone.
