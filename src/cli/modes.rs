@@ -144,7 +144,10 @@ const FLAGS: [(&str, Modes); 88] = [
     ("keep_open", LISTEN),
     ("exec", modes(&[ConnectExec, ListenExec], "TCP clients and listeners")),
     ("sh_exec", modes(&[ConnectExec, ListenExec], "TCP clients and listeners")),
-    ("udp", Modes(WATCH.0 | ConnectUdp as u32 | ListenUdp as u32 | ScanUdp as u32 | PATH, "")),
+    (
+        "udp",
+        Modes(WATCH.0 | ConnectUdp as u32 | ListenUdp as u32 | ScanUdp as u32 | Compare as u32 | PATH, ""),
+    ),
     ("scan", modes(&[Scan, ScanUdp], "")),
     ("until_open", SCAN),
     ("until_closed", SCAN),

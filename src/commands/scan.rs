@@ -21,6 +21,7 @@ use results::Results;
 use std::{collections::VecDeque, time::Duration};
 
 pub(crate) use patience::{Patience, Wanted};
+pub(super) use udp::transmit;
 
 /// Maximum probes in flight: 1,000 ports of a silent host take two rounds.
 const IN_FLIGHT: usize = 500;

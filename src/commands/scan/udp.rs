@@ -186,7 +186,7 @@ impl Task for Round<'_, '_> {
 }
 
 /// Sends an empty datagram. Returns the number of datagrams that this host's own egress dropped.
-fn transmit(engine: &mut Engine, origin: &Origin, port: u16) -> Result<u64, Error> {
+pub(in crate::commands) fn transmit(engine: &mut Engine, origin: &Origin, port: u16) -> Result<u64, Error> {
     let before = engine.stack.datagrams.counters().egress_drops;
     let tuple = origin.dial_datagrams(engine, port);
     engine.add_flow(&tuple);
