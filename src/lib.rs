@@ -43,6 +43,7 @@
 //! | [`recovery`] | both byte streams of a connection: loss recovery, congestion control, reassembly; no I/O, no clock |
 //! | `diagnose` | what the kernel did with a packet: traces joined, rules as text, the decision |
 //! | [`sniffer`] | frames as text, JSON and capture files; tcpdump's filters |
+//! | [`proxy_protocol`] | the PROXY protocol's header: read from the front of a stream, written |
 //! | [`segment`] | a TCP header as a value: read once, written once |
 //! | [`stdio`] | standard streams and files, none of which blocks the event loop |
 //! | [`link`] | frames: the packet socket, or memory in tests |
@@ -70,6 +71,7 @@ pub mod net;
 pub mod path;
 pub mod plan;
 pub mod process;
+pub mod proxy_protocol;
 pub mod recovery;
 pub mod report;
 pub(crate) mod runtime;
