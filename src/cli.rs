@@ -5,6 +5,7 @@ mod foreign_flags;
 mod man_page;
 mod manual;
 mod modes;
+mod proxy_protocol;
 mod tcpdump_flags;
 mod value;
 mod wrong_usage;
@@ -16,6 +17,7 @@ use crate::{
 };
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
 pub(crate) use document::Document;
+pub use proxy_protocol::ProxyProtocol;
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
@@ -366,6 +368,20 @@ pub struct Cli {
     /// is.
     #[arg(help_heading = DATA, short = 'C', long, hide_short_help = true)]
     pub crlf: bool,
+
+    /// Send or read a PROXY protocol header in front of the data
+    ///
+    /// HAProxy's protocol, by which a proxy tells a server whose connection it forwards. A client says the version, and
+    /// sends the connection's own addresses or, in place of its own, the source given. A listener takes both versions,
+    /// or those given (1, 2 or 1,2). It resets a connection that begins with anything else, or brings no whole header
+    /// within 5 s; with -k the others go on. -v and --json report the header, and a process of --exec gets
+    /// NETKAT_PROXY_VERSION and, as far as the header names them, NETKAT_PROXY_SOURCE_ADDR, NETKAT_PROXY_SOURCE_PORT,
+    /// NETKAT_PROXY_DESTINATION_ADDR and NETKAT_PROXY_DESTINATION_PORT. -C, -o and -x leave the header out. --allow and
+    /// --deny look at the connection's own addresses.
+    ///
+    /// Example: netkat --proxy-protocol 2:203.0.113.7:4000 192.0.2.10 80
+    #[arg(help_heading = DATA, long, value_name = "VERSION[:ADDRESS:PORT]", num_args = 0..=1, require_equals = true, hide_short_help = true, value_parser = proxy_protocol::value)]
+    pub proxy_protocol: Option<Option<ProxyProtocol>>,
 
     /// Copy what is sent and received to a file
     ///
@@ -722,6 +738,7 @@ impl Cli {
             true => tcpdump_flags::translate(arguments).map_err(NotRun::Wrong)?,
             false => arguments,
         };
+        let arguments = proxy_protocol::joined(arguments);
         let matches = Cli::command().try_get_matches_from(arguments).map_err(NotRun::from)?;
         let cli = Cli::from_arg_matches(&matches).map_err(NotRun::from)?;
         modes::check(&cli, &matches).map_err(NotRun::Wrong)?;

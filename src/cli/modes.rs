@@ -138,7 +138,7 @@ const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u32, "TCP clients and liste
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 88] = [
+const FLAGS: [(&str, Modes); 89] = [
     ("target", ALL),
     ("listen", Modes(LISTEN.0, "")),
     ("keep_open", LISTEN),
@@ -181,6 +181,7 @@ const FLAGS: [(&str, Modes); 88] = [
     ("send_only", DATA),
     ("recv_only", DATA),
     ("crlf", STANDARD),
+    ("proxy_protocol", STREAM),
     ("output", STANDARD),
     ("hex_dump", STANDARD),
     ("append_output", STANDARD),

@@ -3,7 +3,7 @@ use super::{race, target::Target};
 use crate::{
     net::FiveTuple,
     report::{Error, JsonReport},
-    session::{self, Command, Policy, single},
+    session::{self, Command, Policy, Prologue, single},
     stack::{Phase, Stack},
     stdio::StreamOptions,
 };
@@ -16,6 +16,8 @@ pub(crate) struct Connect {
     /// Longest time of each attempt.
     pub wait: Duration,
     pub policy: Policy,
+    /// The PROXY protocol header to send in front of the input.
+    pub prologue: Prologue,
     /// Command that the peer gets a process of, instead of standard input and output.
     pub command: Option<Command>,
     pub stream_options: StreamOptions,
@@ -26,7 +28,8 @@ impl Connect {
     pub(crate) fn run(&self, report: &mut JsonReport) -> Result<(), Error> {
         let streams = super::standard_streams(&self.stream_options, self.command.as_ref())?;
         let (mut engine, tuple) = race::run(&self.target, self.wait, report)?;
-        let (summary, result) = single::run(&mut engine, tuple, self.policy, self.command.as_ref(), streams);
+        let (summary, result) =
+            single::run(&mut engine, tuple, self.prologue, self.policy, self.command.as_ref(), streams);
         report.summary(&summary);
         Ok(result?)
     }

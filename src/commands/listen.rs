@@ -1,9 +1,10 @@
 //! Listening (`-l`): serves one client and exits; with `-k`, serves every client.
 use crate::{
+    proxy_protocol::Versions,
     report::{Error, JsonReport},
     runtime::{Engine, Port, Setup, assume},
     session::{
-        self, Access, Command, Policy,
+        self, Access, Command, Policy, Prologue,
         server::{Event, Server, ServerOptions},
         single,
     },
@@ -25,6 +26,8 @@ pub(crate) struct Listen {
     pub wait: Option<Duration>,
     pub policy: Policy,
     pub access: Access,
+    /// Versions of the PROXY protocol header with which each client has to begin.
+    pub header: Option<Versions>,
     /// With `-k`: maximum clients at once.
     pub keep_open: Option<usize>,
     /// Command that each client gets a process of, instead of standard input and output.
@@ -59,8 +62,13 @@ impl Listen {
         streams: Option<StandardStreams>,
         report: &mut JsonReport,
     ) -> Result<(), Error> {
-        let options =
-            ServerOptions { limit, policy: self.policy, wait: self.wait, command: self.command.clone() };
+        let options = ServerOptions {
+            limit,
+            policy: self.policy,
+            wait: self.wait,
+            command: self.command.clone(),
+            header: self.header,
+        };
         let mut server = Server::new(engine.reactor.now(), options, streams);
         let result = loop {
             match engine.run(&mut server) {
@@ -91,7 +99,9 @@ impl Listen {
         engine.stack.stop_listening();
         log::info!("established {tuple}");
         report.flow(&tuple);
-        let (summary, result) = single::run(engine, tuple, self.policy, self.command.as_ref(), streams);
+        let prologue = self.header.map_or(Prologue::None, Prologue::Await);
+        let (summary, result) =
+            single::run(engine, tuple, prologue, self.policy, self.command.as_ref(), streams);
         report.summary(&summary);
         Ok(result?)
     }

@@ -1,7 +1,7 @@
 //! Decisions that take the flags alone, and that several commands need.
 use super::{PlanError, usage};
 use crate::{
-    cli::{self, Cli, Feature, Hook, LineForm},
+    cli::{self, Cli, Feature, Hook, LineForm, ProxyProtocol},
     host::{
         features::FeatureOverrides,
         resolve::{self, Family, Names, ResolveError},
@@ -13,9 +13,10 @@ use crate::{
         namespace,
         sandbox::{Profile, Sandbox},
     },
+    proxy_protocol::{OutgoingHeader, Versions},
     recovery::Algorithm,
     runtime::{Groups, Setup},
-    session::{Command, Policy},
+    session::{Command, Policy, Prologue},
     sniffer::{
         SharedSink,
         dump::{Dump, DumpForm},
@@ -164,6 +165,29 @@ pub(super) fn command(cli: &Cli) -> Result<Option<Command>, PlanError> {
         (None, None) => return Ok(None),
     };
     command.map(Some).or_else(|error| usage(format!("{flag}: {error}")))
+}
+
+/// Returns the PROXY protocol header that a client sends.
+pub(super) fn outgoing_header(cli: &Cli) -> Result<Prologue, PlanError> {
+    let Some(asked) = &cli.proxy_protocol else { return Ok(Prologue::None) };
+    match asked {
+        Some(ProxyProtocol { versions: Versions::Only(version), source }) => {
+            Ok(Prologue::Send(OutgoingHeader { version: *version, source: *source }))
+        }
+        _ => usage("--proxy-protocol: say which version to send: --proxy-protocol 1 or --proxy-protocol 2"),
+    }
+}
+
+/// Returns the versions of the PROXY protocol header that a listener awaits.
+pub(super) fn awaited_header(cli: &Cli) -> Result<Option<Versions>, PlanError> {
+    match cli.proxy_protocol {
+        None => Ok(None),
+        Some(None) => Ok(Some(Versions::Both)),
+        Some(Some(ProxyProtocol { versions, source: None })) => Ok(Some(versions)),
+        Some(Some(ProxyProtocol { source: Some(source), .. })) => usage(format!(
+            "--proxy-protocol: a listener reads the source, so it cannot be {source}: leave that out"
+        )),
+    }
 }
 
 pub(super) fn protocol(cli: &Cli) -> Protocol {

@@ -1,7 +1,9 @@
 //! The plan of a listener: addresses, port and interfaces, access, and what clients get.
 use super::{
     PlanError,
-    flags::{assumed, command, family, family_of, names, policy, protocol, setup, stream_options},
+    flags::{
+        assumed, awaited_header, command, family, family_of, names, policy, protocol, setup, stream_options,
+    },
     groups,
     scope::Scope,
     usage,
@@ -141,6 +143,7 @@ fn serve(cli: &Cli, setup: Setup) -> Result<Listen, PlanError> {
         wait: cli.wait,
         policy: policy(cli),
         access: access(cli)?,
+        header: awaited_header(cli)?,
         keep_open: cli.keep_open.then(|| cli.max_conns.map_or(at_once, |n| n as usize)),
         command,
     })

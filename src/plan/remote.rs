@@ -1,7 +1,10 @@
 //! The plans of clients and scans: addresses of the host, routes and ports.
 use super::{
     PlanError,
-    flags::{address, assumed, command, family, family_of, names, policy, protocol, setup, stream_options},
+    flags::{
+        address, assumed, command, family, family_of, names, outgoing_header, policy, protocol, setup,
+        stream_options,
+    },
     scope::Scope,
     usage,
 };
@@ -27,6 +30,7 @@ pub(super) const CONNECT_WAIT: Duration = Duration::from_secs(5);
 
 /// Plans a connection.
 pub(super) fn connect(cli: &Cli, report: &mut JsonReport) -> Result<Connect, PlanError> {
+    let prologue = outgoing_header(cli)?;
     let (host, port) = remote_target(cli)?;
     if resolve::ports(port, protocol(cli)).is_ok_and(|ports| ports.len() > 1) {
         return usage(format!("\"{port}\" is more than one port: add -z to probe them"));
@@ -36,6 +40,7 @@ pub(super) fn connect(cli: &Cli, report: &mut JsonReport) -> Result<Connect, Pla
         target: target(cli, host, port, report)?,
         wait: cli.wait.unwrap_or(CONNECT_WAIT),
         policy: policy(cli),
+        prologue,
         command: command(cli)?,
         stream_options: stream_options(cli),
     })

@@ -6,6 +6,7 @@ use super::{
     command_report::CommandRun,
     counters::{Datagrams, PathSizes, Timings, Traffic},
     destination::Destination,
+    proxy_header::ProxyHeader,
 };
 use crate::{
     json::Schema,
@@ -44,6 +45,9 @@ pub struct JsonReport {
     /// Packet sizes of the TCP connection's path.
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<PathSizes>,
+    /// The PROXY protocol header, which a client sent or a listener read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_protocol: Option<ProxyHeader>,
     /// Counters of the UDP port.
     #[serde(skip_serializing_if = "Option::is_none")]
     datagrams: Option<Datagrams>,
@@ -146,6 +150,8 @@ struct Client {
     traffic: Traffic,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<PathSizes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_protocol: Option<ProxyHeader>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exec_status: Option<u8>,
 }
@@ -269,6 +275,7 @@ impl JsonReport {
         self.exec_status = summary.process.map(|ended| ended.exit.code());
         self.traffic = Some(summary.into());
         self.path = summary.path.as_ref().map(PathSizes::from);
+        self.proxy_protocol = summary.header.as_ref().map(ProxyHeader::from);
     }
 
     /// Notes the counters of a UDP port that is closed.
@@ -336,6 +343,7 @@ impl JsonReport {
             timings: Timings::from(summary),
             traffic: summary.into(),
             path: summary.path.as_ref().map(PathSizes::from),
+            proxy_protocol: summary.header.as_ref().map(ProxyHeader::from),
             exec_status: summary.process.map(|ended| ended.exit.code()),
         };
         destination.write(Schema::Client, &Part { asked: &self.asked, part: client });

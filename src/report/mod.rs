@@ -14,6 +14,7 @@ mod json_report;
 pub mod logging;
 mod mtu;
 mod probed_port;
+mod proxy_header;
 mod tracing;
 mod tried;
 mod verdict;

@@ -117,7 +117,9 @@ impl From<&session::Error> for Verdict {
     fn from(error: &session::Error) -> Verdict {
         use session::Error;
         match error {
-            Error::Vanished(_) | Error::NoClient(_) | Error::Idle { .. } => Verdict::TimedOut,
+            Error::Vanished(_) | Error::NoClient(_) | Error::Idle { .. } | Error::NoProxyHeader { .. } => {
+                Verdict::TimedOut
+            }
             Error::Refused(_) | Error::PortUnreachable { .. } => Verdict::Refused,
             Error::Rejected { .. } => Verdict::Rejected,
             Error::DatagramsDropped { .. } => Verdict::EgressDropped,

@@ -4,6 +4,7 @@ mod conversation;
 pub(crate) mod datagrams;
 mod end_timers;
 mod process;
+mod prologue;
 mod relay;
 pub(crate) mod server;
 mod shared_input;
@@ -14,6 +15,7 @@ use crate::{
         count,
         zone::{ScopedIp, endpoint, zone_of},
     },
+    proxy_protocol::HeaderError,
     runtime,
     stack::{
         FlowFailure,
@@ -29,6 +31,7 @@ use std::{
 
 pub(crate) use access::{Access, Network};
 pub(crate) use process::Command;
+pub(crate) use prologue::Prologue;
 pub use relay::{FlowStatus, Policy, Relay};
 pub(crate) use single::{PathSize, Summary};
 
@@ -61,6 +64,12 @@ pub(crate) enum Error {
     Undelivered { target: SocketAddr, bytes: usize },
     #[error("{}: nothing came or went for {} s", endpoint(.target), after.as_secs_f64())]
     Idle { target: SocketAddr, after: Duration },
+    #[error("{}: {error}", endpoint(.target))]
+    ProxyHeader { target: SocketAddr, error: HeaderError },
+    #[error("{}: the connection ended before its PROXY protocol header was complete, after {}", endpoint(.target), count(*.bytes as u64, "byte"))]
+    PartialProxyHeader { target: SocketAddr, bytes: usize },
+    #[error("{}: no PROXY protocol header within {} s, but {} of one", endpoint(.target), waited.as_secs_f64(), count(*.bytes as u64, "byte"))]
+    NoProxyHeader { target: SocketAddr, bytes: usize, waited: Duration },
     #[error("cannot run \"{command}\": {error}")]
     Exec { command: String, error: io::Error },
     #[error(transparent)]

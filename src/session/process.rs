@@ -9,13 +9,16 @@
 //! (see [`crate::process::sandbox`]).
 //!
 //! The environment names both ends of the connection, as ncat's does: NETKAT_REMOTE_ADDR, NETKAT_REMOTE_PORT,
-//! NETKAT_LOCAL_ADDR, NETKAT_LOCAL_PORT and NETKAT_PROTO.
+//! NETKAT_LOCAL_ADDR, NETKAT_LOCAL_PORT and NETKAT_PROTO. Behind a PROXY protocol header, NETKAT_PROXY_VERSION has its
+//! version, and NETKAT_PROXY_SOURCE_ADDR, NETKAT_PROXY_SOURCE_PORT, NETKAT_PROXY_DESTINATION_ADDR and
+//! NETKAT_PROXY_DESTINATION_PORT the ends that it names, if it does.
 use super::Error;
 use crate::{
     net::{
         FiveTuple,
         zone::{ScopedIp, endpoint},
     },
+    proxy_protocol::{Ends, Header},
     runtime::children::Children,
     stdio::{Channel, Stream},
     text::escape_control,
@@ -29,7 +32,7 @@ use nix::{
 };
 use std::{
     env,
-    ffi::CString,
+    ffi::{CString, OsString},
     fmt, io,
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -108,7 +111,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a process for a connection, as one of `children`.
+    /// Starts a process for a connection, as one of `children`. `header` is what the peer sent in front of its data.
     ///
     /// # Errors
     /// [`Error::Exec`]: there is no such program, or no further process is allowed.
@@ -116,9 +119,10 @@ impl Process {
         children: &mut Children,
         command: &Command,
         tuple: &FiveTuple,
+        header: Option<&Header>,
     ) -> Result<Process, Error> {
         let failed = |error: io::Error| Error::Exec { command: command.to_string(), error };
-        let (pid, stdin, stdout) = start(command, tuple).map_err(|errno| failed(errno.into()))?;
+        let (pid, stdin, stdout) = start(command, tuple, header).map_err(|errno| failed(errno.into()))?;
         children.add(pid);
         log::info!("{}: started process {pid}: {command}", endpoint(&tuple.remote));
         let input = Channel::output(Stream::own(stdin).map_err(failed)?);
@@ -128,7 +132,11 @@ impl Process {
 }
 
 /// Starts the process. Returns its ID, the pipe to its standard input and the pipe from its standard output.
-fn start(command: &Command, tuple: &FiveTuple) -> nix::Result<(Pid, OwnedFd, OwnedFd)> {
+fn start(
+    command: &Command,
+    tuple: &FiveTuple,
+    header: Option<&Header>,
+) -> nix::Result<(Pid, OwnedFd, OwnedFd)> {
     let (their_input, our_input) = pipe2(OFlag::O_CLOEXEC)?;
     let (our_output, their_output) = pipe2(OFlag::O_CLOEXEC)?;
     let mut actions = PosixSpawnFileActions::init()?;
@@ -145,20 +153,47 @@ fn start(command: &Command, tuple: &FiveTuple) -> nix::Result<(Pid, OwnedFd, Own
             | PosixSpawnFlags::POSIX_SPAWN_SETPGROUP,
     )?;
     let Some(program) = command.words.first() else { return Err(Errno::ENOENT) };
-    let pid = posix_spawnp(program, &actions, &attributes, &command.words, &environment(tuple))?;
+    let pid = posix_spawnp(program, &actions, &attributes, &command.words, &environment(tuple, header))?;
     Ok((pid, our_input, our_output))
 }
 
-/// Returns netkat's environment with the variables that name both ends.
-fn environment(tuple: &FiveTuple) -> Vec<CString> {
-    let ours = [
+/// The variables of a PROXY protocol header.
+const PROXY: [&str; 5] = [
+    "NETKAT_PROXY_VERSION",
+    "NETKAT_PROXY_SOURCE_ADDR",
+    "NETKAT_PROXY_SOURCE_PORT",
+    "NETKAT_PROXY_DESTINATION_ADDR",
+    "NETKAT_PROXY_DESTINATION_PORT",
+];
+
+/// Returns the values of the first of these variables, as far as the header has them.
+fn proxy_values(header: &Header) -> Vec<String> {
+    let mut values = vec![header.version.to_string()];
+    match &header.ends {
+        Ends::Inet { source, destination, .. } => {
+            values.extend(
+                [source, destination].iter().flat_map(|end| [end.ip().to_string(), end.port().to_string()]),
+            );
+        }
+        Ends::Unspecified | Ends::Unix { .. } => {}
+    }
+    values
+}
+
+/// Returns netkat's environment with the variables that name both ends. A variable without a value is not inherited
+/// either: it would be another connection's.
+fn environment(tuple: &FiveTuple, header: Option<&Header>) -> Vec<CString> {
+    let mut ours = vec![
         ("NETKAT_REMOTE_ADDR", ScopedIp::from(tuple.remote).to_string()),
         ("NETKAT_REMOTE_PORT", tuple.remote.port().to_string()),
         ("NETKAT_LOCAL_ADDR", ScopedIp::from(tuple.local).to_string()),
         ("NETKAT_LOCAL_PORT", tuple.local.port().to_string()),
         ("NETKAT_PROTO", tuple.protocol.to_string().to_uppercase()),
     ];
-    let inherited = env::vars_os().filter(|(name, _)| ours.iter().all(|(ours, _)| name != ours));
+    ours.extend(PROXY.into_iter().zip(header.map(proxy_values).unwrap_or_default()));
+    let is_ours =
+        |name: &OsString| PROXY.iter().chain(ours.iter().map(|(name, _)| name)).any(|ours| name == ours);
+    let inherited = env::vars_os().filter(|(name, _)| !is_ours(name));
     let inherited = inherited.map(|(name, value)| {
         let mut entry = name.into_vec();
         entry.push(b'=');
@@ -221,7 +256,7 @@ mod tests {
     fn commands_are_split_as_a_shell_would() {
         let command = Command::program(r#"printf '%s|' "a b" c\ d"#).expect("a command");
         let mut children = Children::new(false);
-        let mut process = Process::start(&mut children, &command, &tuple()).expect("a process");
+        let mut process = Process::start(&mut children, &command, &tuple(), None).expect("a process");
         assert_eq!(drain(&mut process.output), "a b|c d|");
         end(&mut children, process.pid);
         assert_eq!(Command::program("cat 'x"), Err(CommandError::Unfinished("cat 'x".to_owned())));
@@ -235,11 +270,35 @@ mod tests {
         let text = "cat; echo $NETKAT_PROTO $NETKAT_REMOTE_ADDR $NETKAT_REMOTE_PORT $NETKAT_LOCAL_ADDR $NETKAT_LOCAL_PORT";
         let mut children = Children::new(false);
         let command = Command::shell(text).expect("a command");
-        let mut process = Process::start(&mut children, &command, &tuple()).expect("a process");
+        let mut process = Process::start(&mut children, &command, &tuple(), None).expect("a process");
         assert!(matches!(process.input.write(b"hello\n"), Ok(6)));
         process.input.close();
         assert_eq!(drain(&mut process.output), "hello\nTCP fd00::2 4000 fd00::1 80\n");
         end(&mut children, process.pid);
+    }
+
+    #[test]
+    fn a_process_learns_the_ends_of_a_header() {
+        use crate::proxy_protocol::Version;
+        let text = "env | grep ^NETKAT_PROXY_ | sort";
+        let mut children = Children::new(false);
+        let command = Command::shell(text).expect("a command");
+        let at = |text: &str| text.parse().expect("an address");
+        let (named, _) = Header::write(Version::Two, at("[2001:db8::7]:4000"), at("[2001:db8::1]:443"));
+        let unnamed = Header { ends: Ends::Unspecified, ..named.clone() };
+        for (header, variables) in [
+            (
+                named,
+                "NETKAT_PROXY_DESTINATION_ADDR=2001:db8::1\nNETKAT_PROXY_DESTINATION_PORT=443\n\
+                 NETKAT_PROXY_SOURCE_ADDR=2001:db8::7\nNETKAT_PROXY_SOURCE_PORT=4000\nNETKAT_PROXY_VERSION=2\n",
+            ),
+            (unnamed, "NETKAT_PROXY_VERSION=2\n"),
+        ] {
+            let mut process =
+                Process::start(&mut children, &command, &tuple(), Some(&header)).expect("a process");
+            assert_eq!(drain(&mut process.output), variables);
+            end(&mut children, process.pid);
+        }
     }
 
     #[test]
@@ -249,14 +308,14 @@ mod tests {
         mask.thread_block().expect("a signal mask");
         let command = Command::program("grep -E ^Sig(Blk|Ign): /proc/self/status").expect("a command");
         let mut children = Children::new(false);
-        let mut process = Process::start(&mut children, &command, &tuple()).expect("a process");
+        let mut process = Process::start(&mut children, &command, &tuple(), None).expect("a process");
         for line in drain(&mut process.output).lines() {
             let bits = u64::from_str_radix(line[7..].trim(), 16).expect("a mask");
             assert_eq!(bits & (1 << 14 | 1 << 12), 0, "{line}");
         }
         end(&mut children, process.pid);
         let command = Command::shell("sleep 100 | cat").expect("a command");
-        let sleeper = Process::start(&mut children, &command, &tuple()).expect("a process").pid;
+        let sleeper = Process::start(&mut children, &command, &tuple(), None).expect("a process").pid;
         end(&mut children, sleeper);
         // The shell's own children are the init process's to reap, in its own time.
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -270,7 +329,7 @@ mod tests {
     fn a_missing_program_is_named() {
         let command = Command::program("/nowhere/such a").expect("a command");
         let error =
-            Process::start(&mut Children::new(false), &command, &tuple()).expect_err("no such program");
+            Process::start(&mut Children::new(false), &command, &tuple(), None).expect_err("no such program");
         assert_eq!(
             error.to_string(),
             "cannot run \"/nowhere/such a\": No such file or directory (os error 2)"

@@ -14,15 +14,20 @@
 //!
 //! With a command, each client has a process of its own instead (see [`super::process`]). Clients beyond the
 //! limit wait in the backlog. A failure of one client is logged, and the others go on.
+//!
+//! Where a PROXY protocol header is awaited, a client begins with it: until then it gets no process and no input, but
+//! counts.
 use super::{
     Error, Policy,
     conversation::{Conversation, Streams},
     process::{Command, Process},
+    prologue::AwaitedHeader,
     shared_input::{Position, SharedInput},
     single::Summary,
 };
 use crate::{
     net::{FiveTuple, zone::endpoint},
+    proxy_protocol::{Header, Versions},
     runtime::{Engine, Task, Turn},
     stack::{Flow, Phase, ReceivedData, Stack},
     stdio::{self, Channel, Interest, StandardStreams},
@@ -43,6 +48,8 @@ pub(crate) struct ServerOptions {
     pub wait: Option<Duration>,
     /// Command that each client gets a process of, instead of standard input and output.
     pub command: Option<Command>,
+    /// Versions of the PROXY protocol header with which each client has to begin.
+    pub header: Option<Versions>,
 }
 
 /// Standard input and output, shared by all clients.
@@ -55,6 +62,7 @@ struct SharedStreams {
 struct Client {
     /// Time at which the client was accepted.
     since: Duration,
+    header: Option<Header>,
     conversation: Conversation,
     streams: ClientStreams,
 }
@@ -89,6 +97,8 @@ pub(crate) struct Server {
     options: ServerOptions,
     standard: Option<SharedStreams>,
     clients: Vec<Client>,
+    /// Connected clients whose header has not come yet.
+    awaited: Vec<AwaitedHeader>,
     served: u64,
     /// Time at which the last client disconnected.
     idle_since: Duration,
@@ -109,6 +119,7 @@ impl Server {
                 output: streams.output,
             }),
             clients: Vec::new(),
+            awaited: Vec::new(),
             served: 0,
             idle_since: now,
             exiting: Vec::new(),
@@ -123,7 +134,7 @@ impl Server {
 
     /// Returns when the server ends if no client connects.
     fn quit_at(&self) -> Option<Duration> {
-        let wait = self.options.wait.filter(|_| self.clients.is_empty())?;
+        let wait = self.options.wait.filter(|_| self.connected() == 0)?;
         Some(self.idle_since.saturating_add(wait))
     }
 
@@ -140,35 +151,74 @@ impl Server {
                 engine.stack.remove(&tuple);
                 continue;
             }
-            match self.start_client(now, engine, tuple) {
-                Ok(client) => {
-                    log::info!("established {tuple}");
-                    self.clients.push(client);
-                }
-                Err(error) => {
-                    log::warn!("{}: {error}", endpoint(&tuple.remote));
-                    self.close(now, engine, tuple, true);
-                }
+            log::info!("established {tuple}");
+            match self.options.header {
+                Some(versions) => self.awaited.push(AwaitedHeader::new(now, tuple, versions)),
+                None => self.begin(now, now, engine, tuple, None),
             }
         }
         before != self.served
     }
 
+    /// Returns the number of connected clients.
+    fn connected(&self) -> usize {
+        self.clients.len() + self.awaited.len()
+    }
+
+    /// Begins the conversations of clients whose header is complete, and resets those without one. Returns whether any
+    /// was either.
+    fn read_headers(&mut self, now: Duration, engine: &mut Engine) -> bool {
+        let before = self.awaited.len();
+        for mut awaited in std::mem::take(&mut self.awaited) {
+            let (tuple, since) = (*awaited.tuple(), awaited.since());
+            match awaited.poll(now, &mut engine.stack) {
+                None => self.awaited.push(awaited),
+                Some(Ok(header)) => self.begin(now, since, engine, tuple, Some(header)),
+                Some(Err(error)) => {
+                    log::warn!("{error}");
+                    self.closed.push_back(Self::record_close(engine, tuple, since, None, Err(error)));
+                    self.close(now, engine, tuple, true);
+                }
+            }
+        }
+        before != self.awaited.len()
+    }
+
+    /// Begins the conversation of a client that was accepted at `since`; resets it if there can be none.
+    fn begin(
+        &mut self,
+        now: Duration,
+        since: Duration,
+        engine: &mut Engine,
+        tuple: FiveTuple,
+        header: Option<Header>,
+    ) {
+        match self.start_client(now, since, engine, tuple, header) {
+            Ok(client) => self.clients.push(client),
+            Err(error) => {
+                log::warn!("{}: {error}", endpoint(&tuple.remote));
+                self.close(now, engine, tuple, true);
+            }
+        }
+    }
+
     /// Returns whether there is room for another client. A process counts until it has exited, which may be
     /// after its client has disconnected.
     fn has_room(&self, engine: &Engine) -> bool {
-        self.clients.len().max(engine.reactor.children.len()) < self.options.limit
+        self.clients.len().max(engine.reactor.children.len()) + self.awaited.len() < self.options.limit
     }
 
     fn start_client(
         &mut self,
         now: Duration,
+        since: Duration,
         engine: &mut Engine,
         tuple: FiveTuple,
+        header: Option<Header>,
     ) -> Result<Client, Error> {
         let (owner, streams) = match (&self.options.command, &self.standard) {
             (Some(command), _) => {
-                let process = Process::start(&mut engine.reactor.children, command, &tuple)?;
+                let process = Process::start(&mut engine.reactor.children, command, &tuple, header.as_ref())?;
                 (Streams::Process, ClientStreams::Process(process))
             }
             (None, standard) => {
@@ -179,7 +229,8 @@ impl Server {
             }
         };
         Ok(Client {
-            since: now,
+            since,
+            header,
             conversation: Conversation::new(now, tuple, self.options.policy, owner),
             streams,
         })
@@ -205,7 +256,8 @@ impl Server {
             let tuple = *client.conversation.tuple();
             let error = Error::HeldUp(tuple.remote);
             log::warn!("{error}");
-            self.closed.push_back(Self::record_close(engine, &client, Err(error)));
+            let Client { since, header, .. } = client;
+            self.closed.push_back(Self::record_close(engine, tuple, since, header, Err(error)));
             self.close(now, engine, tuple, true);
         }
         Ok(true)
@@ -243,9 +295,14 @@ impl Server {
     }
 
     /// Returns the record of a client that has disconnected, and logs it.
-    fn record_close(engine: &mut Engine, client: &Client, result: Result<(), Error>) -> ClosedClient {
-        let tuple = *client.conversation.tuple();
-        let summary = Summary::new(engine, &tuple, client.since);
+    fn record_close(
+        engine: &mut Engine,
+        tuple: FiveTuple,
+        since: Duration,
+        header: Option<Header>,
+        result: Result<(), Error>,
+    ) -> ClosedClient {
+        let summary = Summary { header, ..Summary::new(engine, &tuple, since) };
         log::info!(
             "closed {}: {} bytes sent, {} received",
             endpoint(&tuple.remote),
@@ -262,8 +319,9 @@ impl Server {
         if let Err(error) = &result {
             log::warn!("{error}");
         }
-        let closed = Self::record_close(engine, &client, result);
-        match client.streams {
+        let Client { since, header, streams, .. } = client;
+        let closed = Self::record_close(engine, tuple, since, header, result);
+        match streams {
             ClientStreams::Process(process) => {
                 let pid = process.pid;
                 // The process's pipes close before it is waited for.
@@ -294,7 +352,7 @@ impl Server {
             flow.abort();
         }
         engine.stack.release(now, &tuple);
-        if self.clients.is_empty() {
+        if self.connected() == 0 {
             self.idle_since = now;
         }
     }
@@ -307,12 +365,18 @@ impl Server {
     /// Resets the connected clients and ends all processes. Returns the counters of these clients; see
     /// [`Server::take_closed`] for clients that disconnected before.
     pub(crate) fn shut_down(&mut self, engine: &mut Engine) -> Vec<(FiveTuple, Summary)> {
-        let mut remaining = Vec::with_capacity(self.clients.len());
-        for client in std::mem::take(&mut self.clients) {
-            let tuple = *client.conversation.tuple();
-            let summary = Summary::new(engine, &tuple, client.since);
+        let mut remaining = Vec::with_capacity(self.connected());
+        for awaited in self.awaited.drain(..) {
+            let tuple = *awaited.tuple();
+            let summary = Summary::new(engine, &tuple, awaited.since());
             engine.stack.flow(&tuple).map(Flow::abort);
-            remaining.push((client, tuple, summary));
+            remaining.push((None, tuple, summary));
+        }
+        for Client { since, header, conversation, streams } in std::mem::take(&mut self.clients) {
+            let tuple = *conversation.tuple();
+            let summary = Summary { header, ..Summary::new(engine, &tuple, since) };
+            engine.stack.flow(&tuple).map(Flow::abort);
+            remaining.push((Some(streams), tuple, summary));
         }
         engine.stack.stop_listening();
         let now = engine.reactor.now();
@@ -322,10 +386,10 @@ impl Server {
         }
         let remaining: Vec<_> = remaining
             .into_iter()
-            .map(|(client, tuple, summary)| match client.streams {
+            .map(|(streams, tuple, summary)| match streams {
                 // The process's pipes close before it is waited for.
-                ClientStreams::Process(process) => (Some(process.pid), tuple, summary),
-                ClientStreams::Standard(_) => (None, tuple, summary),
+                Some(ClientStreams::Process(process)) => (Some(process.pid), tuple, summary),
+                Some(ClientStreams::Standard(_)) | None => (None, tuple, summary),
             })
             .collect();
         engine.end_children(true);
@@ -362,6 +426,7 @@ impl Task for Server {
 
     fn turn(&mut self, now: Duration, engine: &mut Engine) -> Result<Turn<Event>, Error> {
         let mut busy = self.accept(now, engine);
+        busy |= self.read_headers(now, engine);
         busy |= self.read_input(now, engine)?;
         busy |= self.converse(now, engine)?;
         self.collect_exited(engine);
@@ -387,6 +452,7 @@ impl Task for Server {
             interests.extend(output.interest());
             due = [due, input.deadline(), input.channel().due(now)].into_iter().flatten().min();
         }
+        due = due.into_iter().chain(self.awaited.iter().map(AwaitedHeader::deadline)).min();
         for client in &self.clients {
             let own = match &client.streams {
                 ClientStreams::Process(process) => {

@@ -1,12 +1,13 @@
 //! A session of a single connection, from its handshake to TIME-WAIT.
 use super::{
-    Error, Policy,
+    Error, Policy, Prologue,
     conversation::{Conversation, Streams},
     process::{Command, Process},
 };
 use crate::{
     kernel,
     net::{FiveTuple, count, zone::endpoint},
+    proxy_protocol::Header,
     recovery::Stats,
     runtime::{Engine, Task, Turn, children::Ended},
     stack::{Flow, FlowCounters, Phase, ReceivedData, Stack},
@@ -39,6 +40,8 @@ pub(crate) struct Summary {
     pub duration: Duration,
     /// How the connection's process ended.
     pub process: Option<Ended>,
+    /// The PROXY protocol header in front of the data.
+    pub header: Option<Header>,
 }
 
 /// The packet sizes of a connection's path, in bytes.
@@ -86,6 +89,7 @@ impl Summary {
             first_byte: counters.first_data_at.map(|at| at.saturating_sub(start)),
             duration: engine.reactor.now() - start,
             process: None,
+            header: None,
         }
     }
 
@@ -126,17 +130,23 @@ impl Summary {
 }
 
 /// Relays between the connection and standard input and output, or a process of `command`, until the
-/// session is over. Returns its counters, too. An error resets the connection.
+/// session is over; the header of `prologue` comes first. Returns the counters, too. An error resets the connection.
 pub(crate) fn run(
     engine: &mut Engine,
     tuple: FiveTuple,
+    prologue: Prologue,
     policy: Policy,
     command: Option<&Command>,
     streams: Option<StandardStreams>,
 ) -> (Summary, Result<(), Error>) {
     let start = engine.reactor.now();
-    let mut process = None;
-    let result = converse(engine, tuple, policy, command, streams, &mut process);
+    let (mut header, mut process) = (None, None);
+    let result = prologue.run(engine, tuple).and_then(|found| {
+        header = found;
+        let awaited = header.as_ref().filter(|_| prologue.is_awaited());
+        let streams = open(engine, &tuple, command, awaited, streams, &mut process)?;
+        converse(engine, tuple, policy, streams)
+    });
     if result.is_err() {
         abort(engine, &tuple);
         engine.check();
@@ -148,6 +158,7 @@ pub(crate) fn run(
     }
     let mut summary = Summary::new(engine, &tuple, start);
     summary.process = engine.reactor.children.take_ended().pop().map(|(_, ended)| ended);
+    summary.header = header;
     summary.log(&tuple);
     if result.is_ok() {
         linger(engine, &tuple);
@@ -156,24 +167,31 @@ pub(crate) fn run(
     (summary, result)
 }
 
-/// Starts the process, if there is one, and runs the conversation. Notes the process in `started`.
+/// Returns the conversation's streams and their owner: standard ones, or those of a process that is started now and
+/// noted in `started`. `header` is what the peer sent in front of its data.
+fn open(
+    engine: &mut Engine,
+    tuple: &FiveTuple,
+    command: Option<&Command>,
+    header: Option<&Header>,
+    streams: Option<StandardStreams>,
+    started: &mut Option<Pid>,
+) -> Result<Option<(Streams, StandardStreams)>, Error> {
+    let Some(command) = command else { return Ok(streams.map(|streams| (Streams::Standard, streams))) };
+    let process = Process::start(&mut engine.reactor.children, command, tuple, header)?;
+    *started = Some(process.pid);
+    let streams = StandardStreams { input: process.output, output: process.input };
+    Ok(Some((Streams::Process, streams)))
+}
+
+/// Runs the conversation.
 fn converse(
     engine: &mut Engine,
     tuple: FiveTuple,
     policy: Policy,
-    command: Option<&Command>,
-    streams: Option<StandardStreams>,
-    started: &mut Option<Pid>,
+    streams: Option<(Streams, StandardStreams)>,
 ) -> Result<(), Error> {
-    let (owner, input, output) = match (command, streams) {
-        (Some(command), _) => {
-            let process = Process::start(&mut engine.reactor.children, command, &tuple)?;
-            *started = Some(process.pid);
-            (Streams::Process, process.output, process.input)
-        }
-        (None, Some(StandardStreams { input, output })) => (Streams::Standard, input, output),
-        (None, None) => return Ok(()),
-    };
+    let Some((owner, StandardStreams { input, output })) = streams else { return Ok(()) };
     let conversation = Conversation::new(engine.reactor.now(), tuple, policy, owner);
     engine.run(&mut Single { conversation, input, output })??;
     finish(engine, &tuple)

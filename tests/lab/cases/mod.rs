@@ -39,6 +39,7 @@ mod peer_close;
 mod port_zero;
 mod privileges;
 mod processes;
+mod proxy_protocol;
 mod race;
 mod route_choice;
 mod route_metrics;
