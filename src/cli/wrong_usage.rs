@@ -9,8 +9,8 @@ const ALIKE: usize = 3;
 /// Returns what is wrong.
 pub(super) fn words(error: &clap::Error) -> String {
     let flag = text(error, ContextKind::InvalidArg);
-    // `--wait <TIME>` without its placeholder.
-    let flag = flag.split([' ', '=']).next().unwrap_or_default();
+    // `--wait <TIME>` and `--json[=<FILE>]` without their placeholders.
+    let flag = flag.split([' ', '=', '[']).next().unwrap_or_default();
     let value = text(error, ContextKind::InvalidValue);
     match error.kind() {
         ErrorKind::UnknownArgument => unknown(flag, error),
