@@ -6,6 +6,7 @@
 //! carry super-frames: the kernel cuts a sent one into segments of the stated size, and delivers
 //! received ones coalesced.
 mod bpf_code;
+mod handshake_filter;
 mod header;
 
 pub mod memory;
@@ -17,7 +18,7 @@ mod virtio;
 use std::{io, time::SystemTime};
 
 pub use header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkHeader};
-pub(crate) use observer::Observer;
+pub(crate) use observer::{Observed, Observer};
 pub(crate) use packet_socket::{Options, PacketSocket, SocketFilter, Statistics};
 pub(crate) use path_observer::{Passed, PathObserver, wall_clock};
 

@@ -34,6 +34,33 @@ fn family(number: u8) -> &'static str {
     }
 }
 
+/// What ended a packet, and in which word.
+pub(crate) struct Ended {
+    pub culprit: Culprit,
+    /// "dropped", "rejected" and the like.
+    pub done: &'static str,
+}
+
+/// Returns what ended a packet, if a rule or a policy did.
+pub(crate) fn ended(space: &Space, observation: &Observation) -> Option<Ended> {
+    let (index, step) = observation.end()?;
+    let rejects = step.rule.as_ref().is_some_and(|rule| rule.text.rejects);
+    let action = match step.event.verdict? {
+        TraceVerdict::Queue(_) => Action::Queue,
+        TraceVerdict::Stolen => Action::Steal,
+        _ if rejects => Action::Reject,
+        _ => Action::Drop,
+    };
+    let done = match action {
+        Action::Reject => "rejected",
+        Action::Queue => "handed to a program that does not answer",
+        Action::Steal => "taken by a rule",
+        _ if step.event.kind == TraceKind::Policy => "dropped by the policy of a chain",
+        _ => "dropped",
+    };
+    Some(Ended { culprit: culprit(space, observation, index, action)?, done })
+}
+
 /// Returns the culprit that a step of a packet's way is.
 pub(super) fn culprit(
     space: &Space,
