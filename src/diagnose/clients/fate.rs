@@ -63,14 +63,16 @@ impl Fate {
 
 /// Returns what became of a connection; `None` where it is too early to tell.
 pub(super) fn of(evidence: &ClientEvidence, connection: &ClientConnection) -> Option<Fate> {
-    let fate = answered(evidence, connection)
+    let seen = answered(evidence, connection)
         .or_else(|| ended(evidence, connection))
         .or_else(|| dropped(evidence, connection))
-        .or_else(|| elsewhere(connection))
-        .or_else(|| refused(evidence, connection))
-        .unwrap_or_else(|| position::infer(evidence, connection));
-    let proven = fate.culprit.as_ref().is_some_and(|culprit| culprit.certainty == Certainty::Proven);
-    (!connection.late || proven || fate.outcome == ClientOutcome::Answered).then_some(fate)
+        .or_else(|| not_for_us(connection))
+        .or_else(|| refused(evidence, connection));
+    // What follows is told from silence.
+    seen.or_else(|| {
+        let silent = || forwarded(connection).unwrap_or_else(|| position::infer(evidence, connection));
+        (!connection.late).then(silent)
+    })
 }
 
 /// A SYN-ACK left this host.
@@ -167,12 +169,14 @@ fn beyond_the_trace(evidence: &ClientEvidence) -> Culprit {
     Culprit::new(Action::Drop, CulpritKind::Other, Certainty::Inferred, place)
 }
 
-/// The packets are for others, or went on to others.
-fn elsewhere(connection: &ClientConnection) -> Option<Fate> {
-    if connection.other_host {
-        let after = "come in frames for another link address";
-        return Some(Fate::new(ClientOutcome::NotHere, SYNS, after));
-    }
+/// The frames are for others.
+fn not_for_us(connection: &ClientConnection) -> Option<Fate> {
+    let after = "come in frames for another link address";
+    connection.other_host.then(|| Fate::new(ClientOutcome::NotHere, SYNS, after))
+}
+
+/// The packets went on to others.
+fn forwarded(connection: &ClientConnection) -> Option<Fate> {
     let by = connection.forwarded_by.as_ref()?;
     let after = format!("are forwarded by {by}, and nothing comes back");
     Some(Fate::new(ClientOutcome::NotHere, SYNS, after))

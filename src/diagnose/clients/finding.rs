@@ -128,7 +128,7 @@ fn nothing_came(evidence: &ClientEvidence, late: usize) -> ClientCause {
             [] => String::new(),
             programs => format!("; or {} dropped it, which no tap sees before", programs.join(" or ")),
         };
-        (ClientOutcome::NotHere, format!("no SYN for {end} came in in {seconds:.1} s{xdp}"))
+        (ClientOutcome::NotHere, format!("no SYN for {end} came within {seconds:.1} s{xdp}"))
     };
     ClientCause { sentence, ..ClientCause::new(outcome) }
 }

@@ -1,4 +1,5 @@
 //! The harness: namespaces, topologies, processes with deadlines, peers, rules and payloads.
+pub mod client_watch;
 pub mod comparison;
 pub mod emulator;
 pub mod fifo;
