@@ -18,8 +18,8 @@ mod trace;
 use crate::{
     cli::Cli,
     commands::{
-        Compare, CompareClients, Connect, DatagramConnect, DatagramListen, Listen, PathMtu, PathTrace, Run, Scan, Sniff,
-        list_interfaces,
+        Compare, CompareClients, Connect, DatagramConnect, DatagramListen, Listen, PathMtu, PathTrace, Run,
+        Scan, Sniff, list_interfaces,
     },
     host::{
         container,

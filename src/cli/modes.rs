@@ -103,8 +103,8 @@ const fn modes(modes: &[Mode], words: &'static str) -> Modes {
 }
 
 use Mode::{
-    Compare, CompareListen, Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Mtu, Read, Run, Scan, ScanUdp,
-    Sniff, Trace,
+    Compare, CompareListen, Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Mtu, Read, Run,
+    Scan, ScanUdp, Sniff, Trace,
 };
 /// The modes that measure the path of one flow.
 const PATH: u16 = Trace as u16 | Mtu as u16;

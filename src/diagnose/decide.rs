@@ -14,10 +14,7 @@ use super::{
     observation::Observation,
     packet::Subject,
 };
-use crate::{
-    host::policy_route::Refusal,
-    net::count,
-};
+use crate::{host::policy_route::Refusal, net::count};
 use nix::errno::Errno;
 use place::Ended;
 

@@ -59,9 +59,9 @@ impl StatisticsReader {
             file.read_to_string(&mut text)?;
             Ok(text)
         };
-        Statistics::parse(self.0.each_mut().map(|file| {
-            file.as_mut().and_then(|file| read(file).ok()).unwrap_or_default()
-        }))
+        Statistics::parse(
+            self.0.each_mut().map(|file| file.as_mut().and_then(|file| read(file).ok()).unwrap_or_default()),
+        )
     }
 }
 

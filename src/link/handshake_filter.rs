@@ -56,12 +56,8 @@ fn instructions(port: u16, snap: u32) -> Vec<(u16, u8, u8, u32)> {
         op(RETURN, 0),
         op(LOAD_IP_LENGTH, 0),
     ];
-    let v6 = [
-        op(LOAD_BYTE, 6),
-        jump(JUMP_EQUAL, 1, 0, u32::from(ip_protocol::TCP)),
-        op(RETURN, 0),
-        op(SET_X, 40),
-    ];
+    let v6 =
+        [op(LOAD_BYTE, 6), jump(JUMP_EQUAL, 1, 0, u32::from(ip_protocol::TCP)), op(RETURN, 0), op(SET_X, 40)];
     let others = (v4.len() + tcp.len()) as u8;
     let mut code = vec![op(LOAD_HALF, ETHERTYPE), jump(JUMP_EQUAL, 0, others, libc::ETH_P_IP as u32)];
     code.extend(v4);

@@ -580,4 +580,3 @@ fn kernel_statistics(fd: BorrowedFd<'_>) -> io::Result<libc::tpacket_stats> {
 pub(super) fn dropped_packets(fd: BorrowedFd<'_>) -> io::Result<u32> {
     kernel_statistics(fd).map(|stats| stats.tp_drops)
 }
-

@@ -29,7 +29,8 @@ pub(super) fn programs(interfaces: &[Interface], route: Option<&str>, seen: &[Se
 
 /// Lists the programs that packets pass at one device.
 pub(super) fn programs_at(interface: u32) -> Programs {
-    let list = |list: fn(u32) -> Vec<ListedProgram>| list(interface).iter().map(ToString::to_string).collect();
+    let list =
+        |list: fn(u32) -> Vec<ListedProgram>| list(interface).iter().map(ToString::to_string).collect();
     Programs {
         egress: list(egress_programs),
         ingress: list(ingress_programs),

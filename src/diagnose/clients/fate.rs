@@ -50,8 +50,7 @@ impl Fate {
             packet: Some(subject),
             direction: culprit.direction.or(Some(direction)),
             interface: culprit.interface.or_else(|| {
-                Some(connection.interface.clone())
-                    .filter(|name| !name.is_empty() && subject == Subject::Syn)
+                Some(connection.interface.clone()).filter(|name| !name.is_empty() && subject == Subject::Syn)
             }),
             namespace: evidence.space.name.clone(),
             ..culprit

@@ -46,7 +46,9 @@ pub(super) fn infer(evidence: &ClientEvidence, connection: &ClientConnection) ->
     full(evidence, connection).unwrap_or_else(|| {
         let after = match (trace.used, connection.traceable) {
             (true, false) => {
-                format!("come in, and no answer is made; the trace's {HANDSHAKE_RATE} SYNs a second left them out")
+                format!(
+                    "come in, and no answer is made; the trace's {HANDSHAKE_RATE} SYNs a second left them out"
+                )
             }
             _ if syn.came_to("input") => "come to the input hook, and no answer is made".to_owned(),
             _ => "come in, and no answer is made".to_owned(),
@@ -96,7 +98,8 @@ pub(super) fn not_local(connection: &ClientConnection) -> Culprit {
         false => ("net.ipv6.conf.all.forwarding", "-6"),
     };
     let address = connection.server.ip();
-    let place = format!("the kernel: {address} is no address of this host, and forwarding is off ({setting})");
+    let place =
+        format!("the kernel: {address} is no address of this host, and forwarding is off ({setting})");
     let mut culprit = Culprit::new(Action::Drop, CulpritKind::Route, Certainty::Inferred, place);
     culprit.evidence = vec!["route look-up".to_owned()];
     culprit.remedy = Some(format!("ip {v} address show to {address}"));

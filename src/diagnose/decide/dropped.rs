@@ -138,8 +138,7 @@ fn untraced_hook() -> Culprit {
 }
 
 fn xdp(programs: &Programs, interface: &str) -> Culprit {
-    let programs: Vec<_> =
-        programs.xdp.iter().map(|program| format!("{program} on {interface}")).collect();
+    let programs: Vec<_> = programs.xdp.iter().map(|program| format!("{program} on {interface}")).collect();
     let unlisted = format!("an XDP program on {interface} that the kernel did not list");
     with_remedy(
         blamed(CulpritKind::XdpProgram, programs, unlisted),

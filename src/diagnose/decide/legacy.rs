@@ -49,11 +49,7 @@ pub(super) fn translation(evidence: &Evidence, space: &Space) -> Option<Culprit>
 }
 
 /// Returns the suspects as one culprit: the only one, or one of several.
-pub(in crate::diagnose) fn culprit(
-    v4: bool,
-    namespace: &str,
-    suspects: &[LegacySuspect],
-) -> Option<Culprit> {
+pub(in crate::diagnose) fn culprit(v4: bool, namespace: &str, suspects: &[LegacySuspect]) -> Option<Culprit> {
     let first = suspects.first()?;
     let program = if v4 { "iptables-legacy" } else { "ip6tables-legacy" };
     let at = |suspect: &LegacySuspect| {

@@ -11,7 +11,8 @@ use socket2::{Domain, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
 /// The end of the report of a packet that a rule dropped.
-const BY_RULE: &str = "from {client}: 1 connection, 1 SYN by eth0\nproof nft trace{events ; drop event NETFILTER_DROP|}";
+const BY_RULE: &str =
+    "from {client}: 1 connection, 1 SYN by eth0\nproof nft trace{events ; drop event NETFILTER_DROP|}";
 
 #[test]
 fn a_client_that_is_answered() {
@@ -162,10 +163,7 @@ fn a_strict_reverse_path_filter() {
     peer.ip("neigh replace 10.77.0.1 lladdr 02:00:77:00:00:01 dev eth0");
     for (flags, proof) in [
         ("", "drop event IP_RPFILTER; counter IPReversePathFilter +N"),
-        (
-            "--without drop-events",
-            "counter IPReversePathFilter +N; positions (own chains, tap) (inferred)",
-        ),
+        ("--without drop-events", "counter IPReversePathFilter +N; positions (own chains, tap) (inferred)"),
     ] {
         let output = stage.watch(flags, |stage| {
             stage.pair.peer.words("nc.openbsd -z -w 1 -s 10.99.0.1 10.77.0.1 7000").run();

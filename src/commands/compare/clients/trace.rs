@@ -49,7 +49,11 @@ impl HandshakeTrace {
     ///
     /// # Errors
     /// The socket's.
-    pub(super) fn collect(&mut self, connections: &mut Connections, now: Instant) -> Result<(), NetlinkError> {
+    pub(super) fn collect(
+        &mut self,
+        connections: &mut Connections,
+        now: Instant,
+    ) -> Result<(), NetlinkError> {
         for event in self.monitor.take()? {
             self.ways.take(event, &mut self.ruleset, connections, now);
         }
