@@ -17,6 +17,7 @@ use super::{
 use crate::{host::policy_route::Refusal, net::count};
 use nix::errno::Errno;
 use place::Ended;
+use std::net::IpAddr;
 
 /// The routing tables that have names (ip-route(8)).
 const MAIN: u32 = 254;
@@ -126,7 +127,7 @@ fn no_packet(evidence: &Evidence) -> Option<Finding> {
     let said = format!("connect() says {errno:?}");
     let culprit = match evidence.refused.as_ref().and_then(|refused| refused.by.clone()) {
         Some(refusal) => {
-            let mut culprit = refusal_culprit(&refusal, evidence);
+            let mut culprit = refusal_culprit(&refusal, evidence.asked.ip());
             culprit.evidence = vec![said, "route look-up".to_owned()];
             culprit
         }
@@ -163,8 +164,7 @@ fn no_packet(evidence: &Evidence) -> Option<Finding> {
 }
 
 /// Returns the rule or route that refuses as a culprit.
-fn refusal_culprit(refusal: &Refusal, evidence: &Evidence) -> Culprit {
-    let destination = evidence.asked.ip();
+pub(super) fn refusal_culprit(refusal: &Refusal, destination: IpAddr) -> Culprit {
     let v = if destination.is_ipv4() { "-4" } else { "-6" };
     let (kind, place, remedy) = match refusal {
         Refusal::Rule(text) => {

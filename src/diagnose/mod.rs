@@ -15,8 +15,8 @@ mod packet;
 pub(crate) mod rule_text;
 
 pub(crate) use clients::{
-    ClientCause, ClientConnection, ClientEvidence, ClientFinding, ClientOutcome, ListeningSocket, PacketEnd,
-    PacketWay, decide_clients,
+    ClientCause, ClientConnection, ClientEvidence, ClientFinding, ClientOutcome, ClientTranslation,
+    ListeningSocket, PacketEnd, PacketWay, SocketPrograms, decide_clients,
 };
 pub(crate) use decide::{decide, place};
 pub(crate) use drop_event::DropEvent;

@@ -1,6 +1,7 @@
 //! The TCP sockets that listen on a port, with their queues of connections (sock_diag(7)).
 use super::netlink::{Netlink, NetlinkError};
 use crate::net::{Protocol, zone::scoped};
+use netlink_packet_core::Nla as _;
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6},
@@ -9,6 +10,8 @@ use netlink_packet_sock_diag::{
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use std::net::{IpAddr, SocketAddr};
 
+/// INET_DIAG_CGROUP_ID (linux/inet_diag.h).
+const CGROUP_ID: u16 = 21;
 /// Maximum sockets that are listed of a port: SO_REUSEPORT has one a worker.
 const MAX_LISTENERS: usize = 256;
 
@@ -21,6 +24,8 @@ pub(crate) struct Listener {
     pub interface: u32,
     /// It takes no IPv4 (IPV6_V6ONLY).
     pub v6_only: bool,
+    /// The kernel's number of its control group of version 2 (Linux 5.8).
+    pub cgroup: Option<u64>,
     /// Connections that wait for accept(2).
     pub queue: u32,
     /// Connections that may wait: one more than listen(2) was given fills the queue.
@@ -89,11 +94,20 @@ impl Listener {
         Listener {
             address: scoped(id.source_address, id.source_port, id.interface_id),
             interface: id.interface_id,
+            cgroup: socket.nlas.iter().find_map(cgroup),
             v6_only: socket.nlas.iter().any(|attribute| *attribute == Nla::SkV6Only(true)),
             queue: socket.header.recv_queue,
             backlog: socket.header.send_queue,
         }
     }
+}
+
+/// Reads INET_DIAG_CGROUP_ID.
+fn cgroup(attribute: &Nla) -> Option<u64> {
+    let Nla::Other(other) = attribute else { return None };
+    let mut bytes = [0; 8];
+    (other.kind() == CGROUP_ID && other.value_len() == bytes.len()).then(|| other.emit_value(&mut bytes))?;
+    Some(u64::from_ne_bytes(bytes))
 }
 
 #[cfg(test)]
@@ -106,6 +120,7 @@ mod tests {
             address: address.parse().expect("an address"),
             interface: 0,
             v6_only,
+            cgroup: None,
             queue: 1,
             backlog: 0,
         };

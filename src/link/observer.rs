@@ -27,7 +27,7 @@ use std::{
 /// Bytes kept of a packet, from its network header: headers, and what an ICMP error quotes.
 const SNAP: u32 = 160;
 /// Receive buffer, in bytes.
-const RECEIVE_BUFFER: usize = 1 << 20;
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// PACKET_OUTGOING (linux/if_packet.h).
 const OUTGOING: u8 = 4;
 /// PACKET_OTHERHOST: the frame is for another link address.

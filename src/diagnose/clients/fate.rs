@@ -14,7 +14,10 @@ use super::{
     },
     ClientConnection, ClientEvidence, ClientOutcome, ListeningSocket, position,
 };
-use crate::net::{count, zone::endpoint};
+use crate::{
+    host::listeners::Listener,
+    net::{count, zone::endpoint},
+};
 
 /// The words of SYNs and of SYN-ACKs before the clients.
 pub(super) const SYNS: &str = "the SYNs of";
@@ -67,9 +70,17 @@ pub(super) fn of(evidence: &ClientEvidence, connection: &ClientConnection) -> Op
         .or_else(|| dropped(evidence, connection))
         .or_else(|| not_for_us(connection))
         .or_else(|| refused(evidence, connection));
-    // What follows is told from silence.
+    // What follows is told from silence, which lost packets or a late SYN may explain, too.
     seen.or_else(|| {
-        let silent = || forwarded(connection).unwrap_or_else(|| position::infer(evidence, connection));
+        let silent = || match evidence.space.tap.lost {
+            true => {
+                let after = "come in; an answer may be among packets that netkat lost";
+                Fate::new(ClientOutcome::Unknown, SYNS, after)
+            }
+            false => translated(evidence, connection, "and nothing comes back")
+                .or_else(|| forwarded(connection))
+                .unwrap_or_else(|| position::infer(evidence, connection)),
+        };
         (!connection.late).then(silent)
     })
 }
@@ -181,10 +192,28 @@ fn forwarded(connection: &ClientConnection) -> Option<Fate> {
     Some(Fate::new(ClientOutcome::NotHere, SYNS, after))
 }
 
+/// A rule of this host sent the SYN on to another end, with this result.
+fn translated(evidence: &ClientEvidence, connection: &ClientConnection, result: &str) -> Option<Fate> {
+    let translation = evidence.translations.get(connection.syn.translated?)?;
+    let mut culprit = translation.by.clone().unwrap_or_else(|| {
+        let place = match evidence.space.legacy.present {
+            true => "a rule of iptables-legacy, IPVS, or a program that translates",
+            false => "IPVS, or a program that translates",
+        };
+        Culprit::new(Action::Translate, CulpritKind::Conntrack, Certainty::Inferred, place.to_owned())
+    });
+    culprit.translated_to = Some(translation.to);
+    let done = format!("sent on to {}, {result}", endpoint(&translation.to));
+    Some(Fate::stopped(evidence, connection, Subject::Syn, &done, culprit))
+}
+
 /// A reset left that answers the SYN.
 fn refused(evidence: &ClientEvidence, connection: &ClientConnection) -> Option<Fate> {
     if connection.resets == 0 {
         return None;
+    }
+    if let Some(fate) = translated(evidence, connection, "and refused there") {
+        return Some(fate);
     }
     let v4 = connection.server.is_ipv4();
     if let Some(culprit) = legacy::culprit(v4, &evidence.space.name, evidence.suspects(v4)) {
@@ -203,8 +232,12 @@ fn refused(evidence: &ClientEvidence, connection: &ClientConnection) -> Option<F
 
 /// Returns that no socket takes the SYN, as far as the list of sockets tells.
 pub(super) fn nothing_listens(evidence: &ClientEvidence, connection: &ClientConnection) -> Culprit {
-    let others: Vec<String> =
-        evidence.listeners.iter().filter(|l| l.remains).map(|l| endpoint(&l.socket.address)).collect();
+    let named = |listening: &ListeningSocket| {
+        let Listener { address, v6_only, .. } = listening.socket;
+        let narrow = v6_only && address.ip().is_unspecified() && connection.server.is_ipv4();
+        format!("{}{}", endpoint(&address), if narrow { " for IPv6" } else { "" })
+    };
+    let others: Vec<String> = evidence.listeners.iter().filter(|l| l.remains).map(named).collect();
     let only = match others.as_slice() {
         [] => String::new(),
         named if named.len() <= MAX_NAMED => format!(", only on {}", named.join(", ")),
@@ -218,13 +251,21 @@ pub(super) fn nothing_listens(evidence: &ClientEvidence, connection: &ClientConn
     culprit
 }
 
-/// Returns that the listener's accept queue is full, if it was seen so while packets met a full one.
+/// Returns that a queue of the listener is full, if counters say that packets met a full one.
 pub(super) fn full(evidence: &ClientEvidence, connection: &ClientConnection) -> Option<Fate> {
-    if evidence.overflows == 0 {
-        return None;
-    }
-    let mut takers = evidence.takers(connection.server.ip(), connection.interface_index);
-    let ListeningSocket { socket, .. } = takers.find(|listening| listening.socket.is_full())?;
+    let takers = || evidence.takers(connection.server.ip(), connection.interface_index);
+    let is_full = |listening: &&ListeningSocket| evidence.overflows > 0 && listening.socket.is_full();
+    let Some(ListeningSocket { socket, .. }) = takers().find(is_full) else {
+        let listening = takers().next().filter(|_| evidence.request_drops > 0)?;
+        let place = format!(
+            "the listener on {}: its queue of half-open connections is full, and SYN cookies are off",
+            endpoint(&listening.socket.address)
+        );
+        let mut culprit = Culprit::new(Action::Drop, CulpritKind::Listener, Certainty::Inferred, place);
+        culprit.evidence = vec!["counter TCPReqQFullDrop".to_owned()];
+        culprit.remedy = Some("sysctl net.ipv4.tcp_syncookies net.ipv4.tcp_max_syn_backlog".to_owned());
+        return Some(Fate::stopped(evidence, connection, Subject::Syn, "dropped", culprit));
+    };
     let waiting = count(socket.queue.into(), "connection");
     let place = format!(
         "the listener on {}: its accept queue is full ({waiting} in a backlog of {})",

@@ -8,7 +8,7 @@ mod position;
 
 use super::{
     drop_event::DropEvent,
-    evidence::{Programs, Space},
+    evidence::{Programs, Refused, Space},
     finding::Culprit,
     legacy::LegacySuspect,
 };
@@ -34,13 +34,19 @@ pub(crate) struct ClientEvidence {
     pub beyond_syns: u64,
     /// What ended packets; connections name it by its index.
     pub ends: Vec<PacketEnd>,
+    /// What gave SYNs another destination, likewise.
+    pub translations: Vec<ClientTranslation>,
     pub listeners: Vec<ListeningSocket>,
     /// Increase of TcpExt.ListenOverflows, in SYNs and ACKs that met a full accept queue.
     pub overflows: u64,
+    /// Increase of TcpExt.TCPReqQFullDrop, in SYNs that met a full queue of half-open connections, without SYN cookies.
+    pub request_drops: u64,
     /// Rules of iptables-legacy whose counters moved by at least the unanswered SYNs: those of IPv4 and of IPv6.
     pub legacy: [Vec<LegacySuspect>; 2],
     /// Programs of others at the devices.
     pub programs: HashMap<String, Programs>,
+    /// Programs that the packets of the listening sockets pass.
+    pub socket_programs: SocketPrograms,
 }
 
 /// A connection that a client tried to make.
@@ -77,6 +83,10 @@ pub(crate) struct ClientConnection {
     pub is_local: Option<bool>,
     /// The interface of the way back to the client.
     pub way_back: Option<String>,
+    /// What refuses a route to answers, if the kernel does.
+    pub refused: Option<Refused>,
+    /// The next hop of answers, if it does not answer for its link address.
+    pub silent_neighbour: Option<IpAddr>,
 }
 
 /// The way of a connection's packets of one kind through netfilter.
@@ -86,6 +96,8 @@ pub(crate) struct PacketWay {
     pub hooks: Vec<String>,
     /// The index of what ended one of them.
     pub ended: Option<usize>,
+    /// The index of what gave one of them another destination.
+    pub translated: Option<usize>,
 }
 
 impl PacketWay {
@@ -102,6 +114,14 @@ pub(crate) struct PacketEnd {
     pub done: &'static str,
 }
 
+/// A new destination of SYNs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientTranslation {
+    pub to: SocketAddr,
+    /// The rule, if it was traced.
+    pub by: Option<Culprit>,
+}
+
 /// A socket that listened on the port during the watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ListeningSocket {
@@ -109,6 +129,13 @@ pub(crate) struct ListeningSocket {
     pub socket: Listener,
     /// It still listened at the end.
     pub remains: bool,
+}
+
+/// The programs of a control group, which the packets of its sockets pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SocketPrograms {
+    pub ingress: Vec<String>,
+    pub egress: Vec<String>,
 }
 
 impl ClientEvidence {
@@ -119,7 +146,11 @@ impl ClientEvidence {
 
     /// Returns the programs at an interface.
     fn programs_at(&self, interface: &str) -> Programs {
-        self.programs.get(interface).cloned().unwrap_or_default()
+        Programs {
+            cgroup_ingress: self.socket_programs.ingress.clone(),
+            cgroup_egress: self.socket_programs.egress.clone(),
+            ..self.programs.get(interface).cloned().unwrap_or_default()
+        }
     }
 
     fn suspects(&self, v4: bool) -> &[LegacySuspect] {

@@ -1,15 +1,15 @@
 //! The fate of a connection by the places where its packets were seen, where nothing ended them.
 use super::{
     super::{
-        decide::{legacy, position::one_of},
+        decide::{legacy, position::one_of, refusal_culprit},
         evidence::Programs,
         finding::{Action, Certainty, Culprit, CulpritKind},
         packet::Subject,
     },
     ClientConnection, ClientEvidence, ClientOutcome,
-    fate::{Fate, SYNS, full, nothing_listens, reverse_path},
+    fate::{ANSWERS, Fate, SYNS, full, nothing_listens, reverse_path},
 };
-use crate::kernel::HANDSHAKE_RATE;
+use crate::{host::policy_route::Refusal, kernel::HANDSHAKE_RATE};
 
 /// The source of what positions leave.
 const POSITIONS: &str = "positions (own chains, tap)";
@@ -28,6 +28,9 @@ pub(super) fn infer(evidence: &ClientEvidence, connection: &ClientConnection) ->
     if traced && syn.came_to("prerouting") && !syn.came_to("input") && !syn.came_to("forward") {
         return stopped(Subject::Syn, "dropped", in_routing(evidence, connection));
     }
+    if let Some(fate) = unroutable(evidence, connection).or_else(|| unresolved(connection)) {
+        return fate;
+    }
     if let Some(culprit) = on_the_way_out(evidence, connection) {
         return stopped(Subject::SynAck, "dropped", culprit);
     }
@@ -42,6 +45,10 @@ pub(super) fn infer(evidence: &ClientEvidence, connection: &ClientConnection) ->
     let here = syn.came_to("input") || connection.is_local != Some(false);
     if here && evidence.takers(connection.server.ip(), connection.interface_index).next().is_none() {
         return stopped(Subject::Syn, "dropped", nothing_listens(evidence, connection));
+    }
+    let programs = evidence.socket_programs.ingress.clone();
+    if syn.came_to("input") && !programs.is_empty() && evidence.overflows == 0 {
+        return stopped(Subject::Syn, "dropped", one_of(CulpritKind::CgroupProgram, programs));
     }
     full(evidence, connection).unwrap_or_else(|| {
         let after = match (trace.used, connection.traceable) {
@@ -87,6 +94,15 @@ fn in_routing(evidence: &ClientEvidence, connection: &ClientConnection) -> Culpr
     if connection.is_local == Some(false) {
         return not_local(connection);
     }
+    // The kernel takes nothing from an address that it may send nothing to (fib_validate_source).
+    let refusal = connection.refused.as_ref().and_then(|refused| refused.by.as_ref());
+    if let Some(refusal) = refusal.filter(|refusal| **refusal != Refusal::NoEntry) {
+        let mut culprit = refusal_culprit(refusal, connection.client.ip());
+        culprit.action = Action::Drop;
+        culprit.certainty = Certainty::Inferred;
+        culprit.evidence = vec!["route look-up".to_owned()];
+        return culprit;
+    }
     let place = format!("routing of what comes in by {interface}: the kernel delivers it to no socket");
     Culprit::new(Action::Drop, CulpritKind::Other, Certainty::Inferred, place)
 }
@@ -106,6 +122,34 @@ pub(super) fn not_local(connection: &ClientConnection) -> Culprit {
     culprit
 }
 
+/// The kernel has no route for answers, and so makes none.
+fn unroutable(evidence: &ClientEvidence, connection: &ClientConnection) -> Option<Fate> {
+    let refused = connection.refused.as_ref()?;
+    if !connection.syn.came_to("input") || !connection.answer.hooks.is_empty() {
+        return None;
+    }
+    let mut culprit = match &refused.by {
+        Some(refusal) => refusal_culprit(refusal, connection.client.ip()),
+        None => {
+            let place = format!("the routing policy for answers ({:?})", refused.errno);
+            Culprit::new(Action::NoPacket, CulpritKind::PolicyRule, Certainty::Proven, place)
+        }
+    };
+    culprit.certainty = Certainty::Inferred;
+    culprit.evidence = vec!["route look-up".to_owned(), POSITIONS.to_owned()];
+    Some(Fate::stopped(evidence, connection, Subject::SynAck, "not made: they have no route", culprit))
+}
+
+/// The next hop of answers does not tell its link address.
+fn unresolved(connection: &ClientConnection) -> Option<Fate> {
+    let hop = connection.silent_neighbour.filter(|_| connection.answer.came_to("postrouting"))?;
+    let protocol = if hop.is_ipv4() { "ARP" } else { "neighbour discovery" };
+    let by = connection.way_back.as_ref().map(|by| format!(" on {by}")).unwrap_or_default();
+    let after =
+        format!("do not leave: {hop} does not answer {protocol}{by}, or a rule here drops its answer");
+    Some(Fate::new(ClientOutcome::Unknown, ANSWERS, after))
+}
+
 /// A SYN-ACK was made and did not leave.
 fn on_the_way_out(evidence: &ClientEvidence, connection: &ClientConnection) -> Option<Culprit> {
     let answer = &connection.answer;
@@ -114,10 +158,15 @@ fn on_the_way_out(evidence: &ClientEvidence, connection: &ClientConnection) -> O
     }
     if answer.came_to("postrouting") {
         let interface = connection.way_back.as_ref().unwrap_or(&connection.interface);
-        let Programs { egress, .. } = evidence.programs_at(interface);
+        let Programs { egress, cgroup_egress, .. } = evidence.programs_at(interface);
         let mut candidates: Vec<String> =
             egress.iter().map(|program| format!("{program} on {interface}")).collect();
-        let kind = if candidates.is_empty() { CulpritKind::Other } else { CulpritKind::TcProgram };
+        candidates.extend(cgroup_egress.iter().cloned());
+        let kind = match (egress.is_empty(), cgroup_egress.is_empty()) {
+            (false, true) => CulpritKind::TcProgram,
+            (true, false) => CulpritKind::CgroupProgram,
+            _ => CulpritKind::Other,
+        };
         if candidates.is_empty() {
             candidates.push(format!("the queueing discipline of {interface}"));
             candidates.push("the neighbour, which does not answer".to_owned());

@@ -7,6 +7,7 @@ use super::{
     },
     *,
 };
+use crate::host::policy_route::Refusal;
 
 fn end(text: &str) -> SocketAddr {
     text.parse().expect("an end")
@@ -36,6 +37,8 @@ fn connection(client: &str) -> ClientConnection {
         late: false,
         is_local: None,
         way_back: None,
+        refused: None,
+        silent_neighbour: None,
     }
 }
 
@@ -61,20 +64,24 @@ fn evidence(connections: Vec<ClientConnection>) -> ClientEvidence {
         connections,
         beyond_syns: 0,
         ends: vec![PacketEnd { culprit: rule, done: "dropped" }],
+        translations: Vec::new(),
         listeners: vec![listening("0.0.0.0:80", 0, 5)],
         overflows: 0,
+        request_drops: 0,
         legacy: [Vec::new(), Vec::new()],
         programs: HashMap::new(),
+        socket_programs: SocketPrograms::default(),
     }
 }
 
 fn listening(address: &str, queue: u32, backlog: u32) -> ListeningSocket {
-    let socket = Listener { address: end(address), interface: 0, v6_only: false, queue, backlog };
+    let socket =
+        Listener { address: end(address), interface: 0, v6_only: false, cgroup: None, queue, backlog };
     ListeningSocket { socket, remains: true }
 }
 
 fn way(hooks: &[&str]) -> PacketWay {
-    PacketWay { hooks: hooks.iter().map(|hook| (*hook).to_owned()).collect(), ended: None }
+    PacketWay { hooks: hooks.iter().map(|hook| (*hook).to_owned()).collect(), ..PacketWay::default() }
 }
 
 fn drop_event(subject: Subject, reason: &str, symbol: &str) -> DropEvent {
@@ -384,4 +391,79 @@ fn silence_is_told_as_what_it_is() {
     let mut late = connection("10.0.0.2:1");
     late.late = true;
     assert_eq!(lines(&evidence(vec![late])), ["unknown: 1 connection came too late to be judged"]);
+}
+
+#[test]
+fn translations_and_routes_are_told() {
+    let by = Culprit::new(
+        Action::Translate,
+        CulpritKind::NftRule,
+        Certainty::Proven,
+        "nft inet nat, chain pre".to_owned(),
+    );
+    let sent_on = |e: &mut ClientEvidence| {
+        e.translations = vec![ClientTranslation { to: end("10.0.0.9:81"), by: Some(by.clone()) }];
+    };
+    let translated = |c: &mut ClientConnection| {
+        c.syn =
+            PacketWay { translated: Some(0), ..way(&["ingress", "prerouting", "forward", "postrouting"]) };
+    };
+    assert_eq!(
+        one(translated, sent_on),
+        format!(
+            "this host: {SYNS} are sent on to 10.0.0.9:81, and nothing comes back | nft inet nat, chain pre"
+        )
+    );
+    let refused = |c: &mut ClientConnection| {
+        translated(c);
+        c.resets = 1;
+    };
+    assert_eq!(
+        one(refused, sent_on),
+        format!("this host: {SYNS} are sent on to 10.0.0.9:81, and refused there | nft inet nat, chain pre")
+    );
+    let answered = |c: &mut ClientConnection| {
+        translated(c);
+        c.answers = 1;
+    };
+    assert_eq!(one(answered, sent_on), format!("answered: {SYNS} are answered"));
+    let no_route = |c: &mut ClientConnection| {
+        c.syn = way(&INPUT);
+        c.refused = Some(Refused { errno: nix::errno::Errno::ENETUNREACH, by: Some(Refusal::NoEntry) });
+    };
+    assert_eq!(
+        one(no_route, |_| {}),
+        "this host: the answers (SYN-ACK) to 1 client are not made: they have no route | no route: no routing table has an \
+         entry for 10.0.0.2 (inferred)"
+    );
+    let silent = |c: &mut ClientConnection| {
+        c.syn = way(&INPUT);
+        c.answer = way(&["output", "postrouting"]);
+        c.way_back = Some("eth0".to_owned());
+        c.silent_neighbour = Some(c.client.ip());
+    };
+    assert_eq!(
+        one(silent, |_| {}),
+        "unknown: the answers (SYN-ACK) to 1 client do not leave: 10.0.0.2 does not answer ARP on eth0, or a rule here drops \
+         its answer"
+    );
+    // Silence is no answer where packets were lost.
+    assert_eq!(
+        one(|c| c.syn = way(&INPUT), |e| e.space.tap.lost = true),
+        format!("unknown: {SYNS} come in; an answer may be among packets that netkat lost")
+    );
+    let cgroup = |e: &mut ClientEvidence| {
+        e.socket_programs.ingress = vec!["cgroup_skb ingress program a (id 1)".to_owned()]
+    };
+    assert_eq!(
+        one(|c| c.syn = way(&INPUT), cgroup),
+        format!("this host: {SYNS} are dropped | cgroup_skb ingress program a (id 1) (inferred)")
+    );
+    let half_open = |e: &mut ClientEvidence| e.request_drops = 1;
+    let queue =
+        "the listener on 0.0.0.0:80: its queue of half-open connections is full, and SYN cookies are off";
+    assert_eq!(
+        one(|c| c.syn = way(&INPUT), half_open),
+        format!("this host: {SYNS} are dropped | {queue} (inferred)")
+    );
 }

@@ -4,6 +4,7 @@ use super::super::{
     evidence::Space,
     finding::{Action, Certainty, Culprit, CulpritKind},
     observation::{Observation, Step},
+    rule_text::Translation,
 };
 use crate::{
     host::nf_trace::{TraceKind, TraceVerdict},
@@ -59,6 +60,16 @@ pub(crate) fn ended(space: &Space, observation: &Observation) -> Option<Ended> {
         _ => "dropped",
     };
     Some(Ended { culprit: culprit(space, observation, index, action)?, done })
+}
+
+/// Returns the last rule that translated a packet's destination.
+pub(crate) fn translated(space: &Space, observation: &Observation) -> Option<Culprit> {
+    let translates = |step: &Step| {
+        let translation = step.rule.as_ref().and_then(|rule| rule.text.translates);
+        translation == Some(Translation::Destination)
+    };
+    let index = observation.steps.iter().rposition(translates)?;
+    culprit(space, observation, index, Action::Translate)
 }
 
 /// Returns the culprit that a step of a packet's way is.

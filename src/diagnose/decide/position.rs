@@ -27,7 +27,7 @@ pub(super) fn infer(evidence: &Evidence) -> Option<Finding> {
 fn refused_mark(evidence: &Evidence, space: &Space) -> Option<Finding> {
     let (mark, refused) = space.refused_mark.as_ref()?;
     let mut culprit = match &refused.by {
-        Some(refusal) => refusal_culprit(refusal, evidence),
+        Some(refusal) => refusal_culprit(refusal, evidence.asked.ip()),
         None => Culprit::new(
             Action::Drop,
             CulpritKind::PolicyRule,

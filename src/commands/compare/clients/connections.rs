@@ -112,7 +112,10 @@ impl Connections {
         if self.interface.is_some_and(|index| index != packet.interface) {
             return;
         }
-        let Some(index) = self.opened(header, packet.interface, now) else { return };
+        let Some(index) = self.opened(header, packet.interface, now) else {
+            self.beyond += u64::from(self.is_asked(header));
+            return;
+        };
         let Some(tracked) = self.list.get_mut(index) else { return };
         let connection = &mut tracked.connection;
         connection.traceable |= room;
@@ -224,14 +227,8 @@ impl Connections {
         if let Some(index) = self.find(header) {
             return Some(index);
         }
-        let [v4, v6] = self.families;
         let (client, server) = (header.source, header.destination);
-        let is_asked = self.asked.ip().is_unspecified() || self.asked.ip() == server.ip();
-        if !is_asked || !(if server.is_ipv4() { v4 } else { v6 }) {
-            return None;
-        }
-        if self.list.len() >= MAX_CONNECTIONS {
-            self.beyond += 1;
+        if !self.is_asked(header) || self.list.len() >= MAX_CONNECTIONS {
             return None;
         }
         let connection = ClientConnection {
@@ -252,6 +249,8 @@ impl Connections {
             late: false,
             is_local: None,
             way_back: None,
+            refused: None,
+            silent_neighbour: None,
         };
         let index = self.list.len();
         let sequence = header.sequence;
@@ -259,6 +258,14 @@ impl Connections {
         self.by_ends.insert((client, server), index);
         self.by_sequence.insert((client, sequence), index);
         Some(index)
+    }
+
+    /// Returns whether a SYN is for the end that is asked for.
+    fn is_asked(&self, header: &PacketHeader) -> bool {
+        let [v4, v6] = self.families;
+        let server = header.destination.ip();
+        let is_end = self.asked.ip().is_unspecified() || self.asked.ip() == server;
+        is_end && if server.is_ipv4() { v4 } else { v6 }
     }
 
     /// Returns the name that an interface had when the watch began.

@@ -1,11 +1,16 @@
 //! The sockets that listen on the port, looked at again and again: an accept queue may be full for a moment only.
 use crate::{
-    diagnose::ListeningSocket,
+    diagnose::{ListeningSocket, SocketPrograms},
     host::{
+        cgroup,
         listeners::{Listener, Listeners},
         netlink::NetlinkError,
     },
+    kernel::{CgroupHook, cgroup_programs},
 };
+
+/// Maximum control groups that are looked into: SO_REUSEPORT shares a port among workers of one.
+const MAX_GROUPS: usize = 8;
 
 /// The sockets seen so far.
 pub(super) struct ListenerWatch {
@@ -21,6 +26,24 @@ impl ListenerWatch {
         let mut watch = ListenerWatch { socket, port, seen: Vec::new() };
         watch.look();
         watch
+    }
+
+    /// Returns the programs of the sockets' control groups. Call it while the file system is open.
+    pub(super) fn programs(&self) -> SocketPrograms {
+        let mut groups: Vec<_> = self.seen.iter().filter_map(|known| known.socket.cgroup).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        let mut programs = SocketPrograms::default();
+        for folder in groups.into_iter().take(MAX_GROUPS).filter_map(cgroup::folder_of) {
+            let list = |hook| cgroup_programs(&folder, hook).into_iter().map(|program| program.to_string());
+            programs.ingress.extend(list(CgroupHook::Ingress));
+            programs.egress.extend(list(CgroupHook::Egress));
+        }
+        for list in [&mut programs.ingress, &mut programs.egress] {
+            list.sort();
+            list.dedup();
+        }
+        programs
     }
 
     /// Looks at the sockets.

@@ -6,7 +6,7 @@ use super::{
     ways::Ways,
 };
 use crate::{
-    diagnose::{PacketEnd, Space},
+    diagnose::{ClientTranslation, PacketEnd, Space},
     host::{interface::Interface, netlink::NetlinkError, nf_trace::TraceMonitor},
     kernel::TraceTable,
 };
@@ -22,6 +22,15 @@ pub(super) struct HandshakeTrace {
     ruleset: Ruleset,
     ways: Ways,
     port: u16,
+}
+
+/// The result of a trace.
+#[derive(Default)]
+pub(super) struct Traced {
+    pub ends: Vec<PacketEnd>,
+    pub translations: Vec<ClientTranslation>,
+    /// Others have changed the rules meanwhile.
+    pub ruleset_changed: bool,
 }
 
 impl HandshakeTrace {
@@ -67,9 +76,9 @@ impl HandshakeTrace {
         }
     }
 
-    /// Removes the table. Returns what ended packets, and whether others have changed the rules meanwhile.
-    pub(super) fn finish(mut self, connections: &mut Connections) -> (Vec<PacketEnd>, bool) {
-        let ends = self.ways.finish(connections);
-        (ends, self.ruleset.has_changed(self.table.commits()))
+    /// Removes the table.
+    pub(super) fn finish(mut self, connections: &mut Connections) -> Traced {
+        let (ends, translations) = self.ways.finish(connections);
+        Traced { ends, translations, ruleset_changed: self.ruleset.has_changed(self.table.commits()) }
     }
 }

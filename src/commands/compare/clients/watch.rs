@@ -1,12 +1,17 @@
 //! The watch over a server's clients: tap, trace, drop events, sockets and counters, from its start to its end.
 use super::{
-    CompareClients, connections::Connections, drops::ClientDrops, legacy::ClientLegacy, routes,
-    sockets::ListenerWatch, trace::HandshakeTrace,
+    CompareClients,
+    connections::Connections,
+    drops::ClientDrops,
+    legacy::ClientLegacy,
+    routes,
+    sockets::ListenerWatch,
+    trace::{HandshakeTrace, Traced},
 };
 use crate::{
     commands::compare::{aftermath::programs_at, failed},
     diagnose::{
-        ClientEvidence, DropEvent, LegacyEvidence, PacketEnd, PacketHeader, Programs, SourceState, Space,
+        ClientEvidence, DropEvent, LegacyEvidence, PacketHeader, Programs, SocketPrograms, SourceState, Space,
     },
     host::{
         interface,
@@ -53,6 +58,7 @@ pub(super) struct ClientWatch<'a> {
     counters: StatisticsReader,
     before: Statistics,
     programs: HashMap<String, Programs>,
+    socket_programs: SocketPrograms,
     strict: Vec<String>,
 }
 
@@ -81,6 +87,7 @@ impl<'a> ClientWatch<'a> {
             }
             Err(error) => (None, Some(format!("nf_tables: {error}"))),
         };
+        let listeners = ListenerWatch::open(port);
         let start = Instant::now();
         Ok(ClientWatch {
             asked,
@@ -91,7 +98,8 @@ impl<'a> ClientWatch<'a> {
             untraced,
             drops,
             connections: Connections::new(asked, interfaces, start),
-            listeners: ListenerWatch::open(port),
+            socket_programs: listeners.programs(),
+            listeners,
             legacy,
             counters,
             before,
@@ -191,16 +199,20 @@ impl<'a> ClientWatch<'a> {
         self.refresh();
         let after = self.counters.read();
         let moved = |name| after.moved(&self.before, name);
-        let (overflows, reverse_path_drops) =
-            (moved("TcpExt.ListenOverflows"), moved("TcpExt.IPReversePathFilter"));
+        let (overflows, request_drops, reverse_path_drops) = (
+            moved("TcpExt.ListenOverflows"),
+            moved("TcpExt.TCPReqQFullDrop"),
+            moved("TcpExt.IPReversePathFilter"),
+        );
         let port = self.asked.asked.port();
         let mut trace = SourceState { why: self.untraced, ..SourceState::default() };
-        let (mut ends, mut ruleset_changed): (Vec<PacketEnd>, bool) = (Vec::new(), false);
+        let mut traced_ways = Traced::default();
         if let Some(traced) = self.traced.take() {
             let (events, lost) = (traced.monitor.events, traced.monitor.lost);
             trace = SourceState { used: true, why: None, events, lost };
-            (ends, ruleset_changed) = traced.finish(&mut self.connections);
+            traced_ways = traced.finish(&mut self.connections);
         }
+        let Traced { ends, translations, ruleset_changed } = traced_ways;
         let suspects = self.legacy.each_ref().map(|legacy| legacy.suspects(&self.connections, port));
         let space = Space {
             name: "here".to_owned(),
@@ -225,10 +237,13 @@ impl<'a> ClientWatch<'a> {
             connections,
             beyond_syns,
             ends,
+            translations,
             listeners: self.listeners.finish(),
             overflows,
+            request_drops,
             legacy: suspects,
             programs: self.programs,
+            socket_programs: self.socket_programs,
         }
     }
 }

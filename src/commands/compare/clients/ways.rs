@@ -5,8 +5,8 @@
 use super::{super::ruleset::Ruleset, connections::Connections};
 use crate::{
     diagnose::{
-        Observation, PacketEnd, PacketHeader, RuleFacts, Space, Step, Subject, continues, place,
-        rule_text::Headers,
+        ClientTranslation, Observation, PacketEnd, PacketHeader, RuleFacts, Space, Step, Subject, continues,
+        place, rule_text::Headers,
     },
     host::nf_trace::{TraceEvent, TraceKind, TraceVerdict},
 };
@@ -41,6 +41,7 @@ pub(super) struct Ways {
     /// What ended packets, with the number of packets whose elements were compared.
     ends: Vec<(PacketEnd, u8)>,
     by_name: HashMap<(Subject, RuleName, Option<String>), usize>,
+    translations: Vec<ClientTranslation>,
     /// For the words of places: namespace and queues.
     space: Space,
 }
@@ -63,6 +64,7 @@ impl Ways {
             rules: HashMap::new(),
             ends: Vec::new(),
             by_name: HashMap::new(),
+            translations: Vec::new(),
             space,
         }
     }
@@ -119,6 +121,7 @@ impl Ways {
                 open.observation.later.push(*header);
             }
             (open.network, open.transport) = headers;
+            self.note_translation(event.id, header, connections);
             return;
         }
         if let Some(before) = self.open.remove(&event.id) {
@@ -136,6 +139,29 @@ impl Ways {
         let (network, transport) = headers;
         self.open.insert(event.id, Open { connection, observation, network, transport });
         self.order.push_back(event.id);
+    }
+
+    /// Notes what gave a SYN the destination that it has now, if it is another one.
+    fn note_translation(&mut self, id: u32, header: &PacketHeader, connections: &mut Connections) {
+        let Some(open) = self.open.get(&id) else { return };
+        let Observation { subject, header: first, .. } = &open.observation;
+        let connection = connections.get_mut(open.connection);
+        let Some(connection) = connection.filter(|connection| {
+            *subject == Subject::Syn
+                && first.destination != header.destination
+                && connection.syn.translated.is_none()
+        }) else {
+            return;
+        };
+        let by = place::translated(&self.space, &open.observation);
+        let found = ClientTranslation { to: header.destination, by };
+        let known = self.translations.iter().position(|known| *known == found);
+        connection.syn.translated = known.or_else(|| {
+            (self.translations.len() < MAX_ENDS).then(|| {
+                self.translations.push(found);
+                self.translations.len() - 1
+            })
+        });
     }
 
     /// Returns what is known of an event's rule. A rule is read when a packet first meets it.
@@ -220,13 +246,17 @@ impl Ways {
         (observation.subject, name(&step.event), hook)
     }
 
-    /// Returns what ended packets. A packet that still waits in a queue was ended there.
-    pub(super) fn finish(mut self, connections: &mut Connections) -> Vec<PacketEnd> {
+    /// Returns what ended packets, and what gave them other destinations. A packet that still waits in a queue was ended
+    /// there.
+    pub(super) fn finish(
+        mut self,
+        connections: &mut Connections,
+    ) -> (Vec<PacketEnd>, Vec<ClientTranslation>) {
         let open: Vec<Open> = self.open.drain().map(|(_, open)| open).collect();
         for packet in open {
             self.close_unread(packet, connections);
         }
-        self.ends.into_iter().map(|(end, _)| end).collect()
+        (self.ends.into_iter().map(|(end, _)| end).collect(), self.translations)
     }
 }
 
