@@ -124,6 +124,13 @@ fn an_xdp_program() {
             ", which no tap sees before\n",
         ];
         contains(&stage.watch("--without drop-events", Stage::client), 3, &lines);
+        let lines = [
+            "this host: the SYNs of 1 client are dropped\n",
+            "  by      XDP program lab_xdp (id ",
+            "  from    ",
+            "  proof   drop event ",
+        ];
+        contains(&stage.watch("", Stage::client), 11, &lines);
     }
 }
 

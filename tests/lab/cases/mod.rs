@@ -7,6 +7,7 @@ mod clients;
 mod company;
 mod compare_clients;
 mod compare_clients_further;
+mod compare_clients_paths;
 mod compare_clients_report;
 mod compare_further;
 mod compare_legacy;

@@ -1,6 +1,6 @@
 //! `netkat --compare -l` at the host of a pair, with clients of the kernel's at the peer.
 use super::{
-    comparison::{PORT, check, serve},
+    comparison::{OTHER_PORT, PORT, check, serve},
     netkat::netkat,
     process::{DEADLINE, Output, Process},
     topology::{Family, Pair},
@@ -40,7 +40,7 @@ impl Stage {
         self.pair.peer.words(&format!("nc.openbsd -z -w 1 {to} {PORT}")).run();
     }
 
-    /// Replaces `{iptables}`, `{ip}`, `{v}`, `{client}`, `{server}` and `{server:7000}` by the family's words.
+    /// Replaces `{iptables}`, `{ip}`, `{v}`, `{client}`, `{server}`, `{server:7000}` and `{server:7001}` by the family's words.
     pub fn words(&self, text: &str) -> String {
         let v4 = self.family == Family::V4;
         text.replace("{iptables}", if v4 { "iptables" } else { "ip6tables" })
@@ -49,6 +49,7 @@ impl Stage {
             .replace("{client}", &self.pair.peer_address(self.family).to_string())
             .replace("{server}", &self.pair.host_address(self.family).to_string())
             .replace("{server:7000}", &self.server().to_string())
+            .replace("{server:7001}", &SocketAddr::from((self.server().ip(), OTHER_PORT)).to_string())
     }
 
     /// Runs commands at the host, separated by `;`, whose words hold no spaces.
