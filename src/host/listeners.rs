@@ -95,7 +95,7 @@ impl Listener {
             address: scoped(id.source_address, id.source_port, id.interface_id),
             interface: id.interface_id,
             cgroup: socket.nlas.iter().find_map(cgroup),
-            v6_only: socket.nlas.iter().any(|attribute| *attribute == Nla::SkV6Only(true)),
+            v6_only: socket.nlas.contains(&Nla::SkV6Only(true)),
             queue: socket.header.recv_queue,
             backlog: socket.header.send_queue,
         }

@@ -54,9 +54,10 @@ pub(super) fn compare_clients(cli: &Cli) -> Result<CompareClients, PlanError> {
         None => Scope::new(cli)?,
     };
     let asked = wanted.unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
-    let families = match wanted.filter(|at| !at.ip().is_unspecified()) {
-        Some(at) => [at.is_ipv4(), at.is_ipv6()],
-        None => [Family::V6, Family::V4].map(|other| family(cli) != other),
+    let families = match wanted {
+        // A socket at :: takes IPv4, too.
+        Some(at) if at.is_ipv4() || !at.ip().is_unspecified() => [at.is_ipv4(), at.is_ipv6()],
+        _ => [Family::V6, Family::V4].map(|other| family(cli) != other),
     };
     if let Some(problem) = scope.interface().and_then(|interface| interface.problem()) {
         log::warn!("no client will come: {problem}");

@@ -4,6 +4,7 @@
 //! [`decide_clients`] turns it into a [`ClientFinding`] without any question: it is a pure function, tested row by row.
 mod fate;
 mod finding;
+mod listener;
 mod position;
 
 use super::{
@@ -151,6 +152,11 @@ impl ClientEvidence {
             cgroup_egress: self.socket_programs.egress.clone(),
             ..self.programs.get(interface).cloned().unwrap_or_default()
         }
+    }
+
+    /// Returns whether the kernel would have reported each packet that it dropped.
+    fn reports_drops(&self) -> bool {
+        self.space.drop_events.used && !self.space.drop_events.lost
     }
 
     fn suspects(&self, v4: bool) -> &[LegacySuspect] {

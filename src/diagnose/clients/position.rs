@@ -7,7 +7,8 @@ use super::{
         packet::Subject,
     },
     ClientConnection, ClientEvidence, ClientOutcome,
-    fate::{ANSWERS, Fate, SYNS, full, nothing_listens, reverse_path},
+    fate::{ANSWERS, Fate, SYNS, reverse_path},
+    listener::{full, nothing_listens},
 };
 use crate::{host::policy_route::Refusal, kernel::HANDSHAKE_RATE};
 
@@ -34,9 +35,7 @@ pub(super) fn infer(evidence: &ClientEvidence, connection: &ClientConnection) ->
     if let Some(culprit) = on_the_way_out(evidence, connection) {
         return stopped(Subject::SynAck, "dropped", culprit);
     }
-    let v4 = connection.server.is_ipv4();
-    if let Some(mut culprit) = legacy::culprit(v4, &evidence.space.name, evidence.suspects(v4)) {
-        culprit.evidence = vec![counted()];
+    if let Some(culprit) = by_counters(evidence, connection) {
         return stopped(Subject::Syn, legacy::done(&culprit), culprit);
     }
     if syn.came_to("forward") {
@@ -47,7 +46,7 @@ pub(super) fn infer(evidence: &ClientEvidence, connection: &ClientConnection) ->
         return stopped(Subject::Syn, "dropped", nothing_listens(evidence, connection));
     }
     let programs = evidence.socket_programs.ingress.clone();
-    if syn.came_to("input") && !programs.is_empty() && evidence.overflows == 0 {
+    if syn.came_to("input") && !programs.is_empty() && !evidence.reports_drops() && evidence.overflows == 0 {
         return stopped(Subject::Syn, "dropped", one_of(CulpritKind::CgroupProgram, programs));
     }
     full(evidence, connection).unwrap_or_else(|| {
@@ -62,6 +61,14 @@ pub(super) fn infer(evidence: &ClientEvidence, connection: &ClientConnection) ->
         };
         Fate::new(ClientOutcome::Unknown, SYNS, after)
     })
+}
+
+/// Returns the rule of iptables-legacy that counters leave, where no drop event would have told of it.
+pub(super) fn by_counters(evidence: &ClientEvidence, connection: &ClientConnection) -> Option<Culprit> {
+    let v4 = connection.server.is_ipv4();
+    let suspects = Some(evidence.suspects(v4)).filter(|_| !evidence.reports_drops())?;
+    let culprit = legacy::culprit(v4, &evidence.space.name, suspects)?;
+    Some(Culprit { evidence: vec![counted()], ..culprit })
 }
 
 /// Returns the name of counters as a source.
@@ -179,9 +186,8 @@ fn on_the_way_out(evidence: &ClientEvidence, connection: &ClientConnection) -> O
     if !answer.came_to("output") {
         return None;
     }
-    let v4 = connection.server.is_ipv4();
-    if let Some(culprit) = legacy::culprit(v4, &evidence.space.name, evidence.suspects(v4)) {
-        return Some(Culprit { evidence: vec![counted()], ..culprit });
+    if let Some(culprit) = by_counters(evidence, connection) {
+        return Some(culprit);
     }
     let candidates = vec!["a netfilter program".to_owned(), "a route for its mark".to_owned()];
     Some(one_of(CulpritKind::Other, candidates))

@@ -452,7 +452,16 @@ fn translations_and_routes_are_told() {
         one(|c| c.syn = way(&INPUT), |e| e.space.tap.lost = true),
         format!("unknown: {SYNS} come in; an answer may be among packets that netkat lost")
     );
+    // The kernel would have reported what a program drops.
+    let programs = |e: &mut ClientEvidence| {
+        e.socket_programs.ingress = vec!["cgroup_skb ingress program a (id 1)".to_owned()];
+    };
+    assert_eq!(
+        one(|c| c.syn = way(&INPUT), programs),
+        format!("unknown: {SYNS} come to the input hook, and no answer is made")
+    );
     let cgroup = |e: &mut ClientEvidence| {
+        e.space.drop_events = SourceState::unused("no");
         e.socket_programs.ingress = vec!["cgroup_skb ingress program a (id 1)".to_owned()]
     };
     assert_eq!(

@@ -111,7 +111,7 @@ fn no_route_back() {
         stage.run("ip {v} rule add ipproto tcp sport 7000 iif lo prohibit");
         let expected = format!(
             "this host: the answers (SYN-ACK) to 1 client are not made: they have no route
-            by policy rule \"from all iif lo ipproto tcp sport 7000 prohibit\"
+            by policy rule \"from all iif lo sport 7000 ipproto tcp prohibit\"
             from {from}: 1 connection, 1 SYN by eth0
             proof route look-up; positions (own chains, tap) (inferred)
             try ip {{v}} rule"

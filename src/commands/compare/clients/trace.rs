@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// Time that the rules of a table without an owner mark packets after netkat is killed.
 const LIFETIME: Duration = Duration::from_secs(5);
 
+/// Maximum datagrams of events that are taken at once.
+const DATAGRAMS: usize = 4096;
+
 /// A trace under way. The table is dropped before the rest is of no use.
 pub(super) struct HandshakeTrace {
     pub monitor: TraceMonitor,
@@ -63,7 +66,7 @@ impl HandshakeTrace {
         connections: &mut Connections,
         now: Instant,
     ) -> Result<(), NetlinkError> {
-        for event in self.monitor.take()? {
+        for event in self.monitor.take_some(DATAGRAMS)? {
             self.ways.take(event, &mut self.ruleset, connections, now);
         }
         Ok(())
