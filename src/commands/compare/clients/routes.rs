@@ -4,7 +4,7 @@ use crate::{
     host::{
         neighbour::{self, NeighbourState},
         policy_route::PolicyFlow,
-        route::{self, Kind, Query, Route},
+        route::{self, Query, TableAnswer},
     },
     net::{
         Protocol,
@@ -19,7 +19,7 @@ use std::{
 /// Answers by address, each asked for once.
 #[derive(Default)]
 struct Answers {
-    routes: HashMap<IpAddr, Option<Route>>,
+    routes: HashMap<IpAddr, Option<TableAnswer>>,
     refusals: HashMap<(IpAddr, IpAddr), Option<Refused>>,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn ask(connections: &mut [ClientConnection], name: &dyn Fn(u32) -> St
         }
         let zone = connection.interface_index;
         let local = answers.route(connection.server, zone);
-        connection.is_local = Some(local.is_some_and(|route| route.kind == Kind::Local));
+        connection.is_local = Some(local.is_some_and(|route| route.is_local));
         let back = answers.route(connection.client, zone);
         connection.way_back = back.map(|route| name(route.interface));
         connection.refused = answers.refused(connection.server, connection.client);
@@ -45,10 +45,10 @@ pub(super) fn ask(connections: &mut [ClientConnection], name: &dyn Fn(u32) -> St
 }
 
 impl Answers {
-    fn route(&mut self, end: SocketAddr, interface: u32) -> Option<Route> {
+    fn route(&mut self, end: SocketAddr, interface: u32) -> Option<TableAnswer> {
         *self.routes.entry(end.ip()).or_insert_with(|| {
             let zone = if needs_zone(end.ip()) { interface } else { 0 };
-            route::lookup(&Query::to(scoped(end.ip(), end.port(), zone), Protocol::Tcp)).ok()
+            route::by_tables(&Query::to(scoped(end.ip(), end.port(), zone), Protocol::Tcp))
         })
     }
 
@@ -72,8 +72,8 @@ impl Answers {
 }
 
 /// Returns the next hop of a route if it does not answer for its link address.
-fn silent(route: Route) -> Option<IpAddr> {
-    let hop = route.next_hop();
+fn silent(route: TableAnswer) -> Option<IpAddr> {
+    let hop = route.next_hop;
     let entry = neighbour::lookup(route.interface, hop).ok().flatten()?;
     matches!(entry.state, NeighbourState::Failed | NeighbourState::Incomplete).then_some(hop)
 }
