@@ -56,7 +56,7 @@ iptables, nftables and conntrack of this host never see netkat's connections, an
 netkat tells the firewall from the network: if it gets through where nc does not, a rule on this host is in the way."
 )]
 #[command(override_usage = "netkat [OPTIONS] [-z | --compare | --trace | --mtu] HOST PORT
-       netkat [OPTIONS] -l [ADDRESS] PORT
+       netkat [OPTIONS] [--compare] -l [ADDRESS] PORT
        netkat [OPTIONS] --run -- COMMAND
        netkat [OPTIONS] {--sniff | --read FILE} [FILTER | HOST [PORTS]]")]
 #[command(after_help = manual::SHORT_EXAMPLES, after_long_help = manual::long_help_end())]
@@ -533,7 +533,13 @@ pub struct Cli {
     /// again every second, and wait for an answer. -w is the time of each path, 3s by default. docs/compare.md has
     /// the limits.
     ///
+    /// With -l it is the other question: why do clients not reach a server on this host? netkat watches SYNs to the
+    /// port, and what this host does with them and with the answers, for -w, 30s by default, or until Ctrl-C. It
+    /// takes and sends nothing. The answer has a block for each cause, with its clients.
+    ///
     /// Example: netkat --compare 192.0.2.10 443
+    ///
+    /// Example: netkat --compare -l 8080
     #[arg(help_heading = COMPARISON, long, hide_short_help = true)]
     pub compare: bool,
 
@@ -557,6 +563,10 @@ pub struct Cli {
     /// Example: netkat --compare --like $(pgrep -o myservice) 192.0.2.10 443
     #[arg(help_heading = COMPARISON, long, value_name = "PID", hide_short_help = true, conflicts_with_all = ["netns", "cgroup", "user"], value_parser = clap::value_parser!(u32).range(1..))]
     pub like: Option<u32>,
+
+    /// With --compare -l: end a second after the first proof of what stops a client
+    #[arg(help_heading = COMPARISON, long, hide_short_help = true)]
+    pub once: bool,
 
     /// With --compare: number of attempts, each by both paths
     ///

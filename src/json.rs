@@ -19,6 +19,8 @@ pub(crate) enum Schema {
     Client,
     /// The outcome of --compare.
     Comparison,
+    /// The outcome of --compare -l.
+    Reachability,
     /// The outcome of --trace.
     Trace,
     /// The outcome of --mtu.
@@ -38,6 +40,7 @@ impl Serialize for Schema {
             Schema::Run => "netkat.run/1",
             Schema::Client => "netkat.client/1",
             Schema::Comparison => "netkat.comparison/1",
+            Schema::Reachability => "netkat.reachability/1",
             Schema::Trace => "netkat.trace/1",
             Schema::Mtu => "netkat.mtu/1",
             Schema::Packet => "netkat.packet/1",

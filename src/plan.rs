@@ -18,8 +18,8 @@ mod trace;
 use crate::{
     cli::Cli,
     commands::{
-        Compare, Connect, DatagramConnect, DatagramListen, Listen, PathMtu, PathTrace, Run, Scan, Sniff,
-        list_interfaces,
+        Compare, CompareClients, Connect, DatagramConnect, DatagramListen, Listen, PathMtu, PathTrace, Run,
+        Scan, Sniff, list_interfaces,
     },
     host::{
         container,
@@ -32,7 +32,7 @@ use crate::{
     sniffer::filter::FilterError,
 };
 use asked::asked;
-use compare::compare;
+use compare::{compare, compare_clients};
 use flags::{enter_namespace, protocol};
 use listen::listen;
 use remote::{connect, scan};
@@ -59,6 +59,7 @@ enum Command {
     ListInterfaces,
     Scan(Scan),
     Compare(Box<Compare>),
+    CompareClients(Box<CompareClients>),
     Trace(Box<PathTrace>),
     Mtu(Box<PathMtu>),
 }
@@ -159,6 +160,7 @@ impl Plan {
             Command::ListInterfaces => list_interfaces(),
             Command::Scan(scan) => scan.run(report),
             Command::Compare(compare) => compare.run(report),
+            Command::CompareClients(compare) => compare.run(report),
             Command::Trace(trace) => trace.run(report),
             Command::Mtu(mtu) => mtu.run(report),
         }?)
@@ -179,6 +181,9 @@ impl Command {
             return Ok(Command::Run(Box::new(run(cli)?)));
         }
         check_foreign_values(cli)?;
+        if cli.compare && cli.listen {
+            return Ok(Command::CompareClients(Box::new(compare_clients(cli)?)));
+        }
         if cli.compare {
             return Ok(Command::Compare(Box::new(compare(cli, report)?)));
         }

@@ -47,6 +47,7 @@ With --compare, the status is 0 only where nothing differs; with --exit-verdict,
   12  only the kernel connects
   13  trials differ
   14  unknown
+With --compare -l, the status is 0 only where all clients were answered; with --exit-verdict, 3 where nothing came in or the answers do not arrive, 11 where something here stops clients, 14 where nothing was seen to answer them.
 The command of --run decides the status, which is its own, or 128 + the number of the signal that ended it; 125 if netkat could not start it, 127 if there is no such command, 126 if it cannot be run.
 The process of a single connection (--exec, --sh-exec) decides the status, with --exit-verdict as well, as in a shell: its own status, or 128 + the number of the signal that ended it; 127 if there is no such command, 126 if it cannot be run. A process that netkat had to end, because its connection broke or was over, decides nothing.
 SIGINT, SIGTERM and SIGHUP reset the connections, and netkat ends by that signal; as the first process of a container, with status 128 + its number.",
@@ -142,7 +143,7 @@ A filter that is not understood ends netkat with status 2 before anything is ope
     (
         "JSON",
         "--json prints an object on a line of its own. Every object has its schema, netkat's version and the time (RFC 3339, UTC, nanoseconds); the run's own comes last. Names end in their unit; a step that was not reached is null.
-  schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; --trace: netkat.trace/1; --mtu: netkat.mtu/1; packets: netkat.packet/1
+  schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; --compare -l: netkat.reachability/1; --trace: netkat.trace/1; --mtu: netkat.mtu/1; packets: netkat.packet/1
   asked                  what was asked: mode (connect, listen, scan, run, compare, trace, mtu), host as typed, address, port or ports, protocol, command
   verdict                done, timed_out, refused, rejected, no_route, no_neighbour, name (the look-up of a name failed), privilege, egress_dropped, interrupted, usage, failed
   error                  the failure in words
@@ -181,7 +182,13 @@ A HOST's name stands for all its addresses, and with --read for those that the f
   not here         the SYN left this host as it was, and failed beyond it
   unknown          the kernel did not connect, and nothing was seen to stop it
 by names the place and the rule, which what it belongs to, kernel and raw how both paths ended, proof the evidence, try a command that shows more. What follows from positions and counters alone is marked (inferred). The server sees two connections that are reset; with -u, empty datagrams. While the kernel's attempt lasts, a table netkat-trace-NUMBER marks its packets for tracing; it needs CAP_NET_ADMIN, the packet socket CAP_NET_RAW. Rules of iptables-legacy are not traced but inferred from their counters, by rounds of 3 and 7 further connections; programs at tc and of control groups from the places where the packet was seen. With CAP_PERFMON, too, the kernel's drop events prove those, and programs of XDP; -v says why there are none.
---json prints an object of its own, which docs/schema/comparison.json describes.",
+--json prints an object of its own, which docs/schema/comparison.json describes.
+--compare -l watches the clients of a server on this host, sends nothing and takes nothing of the server's. It prints a block for each cause, most clients first, and last those that got their answer:
+  this host        a rule, program, filter by path or socket of this host stops the SYNs of these clients, or the answers to them
+  unknown          they came in, and nothing was seen to answer or to stop them
+  not here         nothing came in; or the answers left this host and the SYNs come again; or another host is asked
+  answered         they got a SYN-ACK
+from names the clients, and how often they tried; server says what listens. A table netkat-trace-NUMBER marks SYNs to the port and SYN-ACKs from it for tracing, 50 a second at each hook. Of the first 1000 connections each is judged. Once everything is open netkat keeps CAP_NET_ADMIN alone, with which it reads the rules that the kernel names. -w and Ctrl-C end the watch, --once soon after a proof. --json prints an object that docs/schema/reachability.json describes.",
     ),
     (
         "Path",

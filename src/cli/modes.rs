@@ -22,10 +22,11 @@ pub(crate) enum Mode {
     Run = 1 << 11,
     Trace = 1 << 12,
     Mtu = 1 << 13,
+    CompareListen = 1 << 14,
 }
 
 #[cfg(test)]
-pub(crate) const MODES: [Mode; 14] = [
+pub(crate) const MODES: [Mode; 15] = [
     Mode::Connect,
     Mode::ConnectUdp,
     Mode::ConnectExec,
@@ -37,6 +38,7 @@ pub(crate) const MODES: [Mode; 14] = [
     Mode::Sniff,
     Mode::Read,
     Mode::Compare,
+    Mode::CompareListen,
     Mode::Run,
     Mode::Trace,
     Mode::Mtu,
@@ -49,6 +51,7 @@ impl Mode {
         match (cli.read.is_some(), cli.sniff, cli.scan, cli.listen) {
             (true, ..) => Mode::Read,
             (_, true, ..) => Mode::Sniff,
+            _ if cli.compare && cli.listen => Mode::CompareListen,
             _ if cli.compare => Mode::Compare,
             _ if cli.runs_command() => Mode::Run,
             _ if cli.trace => Mode::Trace,
@@ -78,6 +81,7 @@ impl Mode {
             Mode::Sniff => "--sniff",
             Mode::Read => "--read",
             Mode::Compare => "--compare",
+            Mode::CompareListen => "--compare -l",
             Mode::Run => "--run",
             Mode::Trace => "--trace",
             Mode::Mtu => "--mtu",
@@ -99,14 +103,16 @@ const fn modes(modes: &[Mode], words: &'static str) -> Modes {
 }
 
 use Mode::{
-    Compare, Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Mtu, Read, Run, Scan, ScanUdp,
-    Sniff, Trace,
+    Compare, CompareListen, Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Mtu, Read, Run,
+    Scan, ScanUdp, Sniff, Trace,
 };
 /// The modes that measure the path of one flow.
 const PATH: u32 = Trace as u32 | Mtu as u32;
 const ALL: Modes = Modes(u32::MAX, "");
 const LIVE: Modes = Modes(!(Read as u32), "live traffic");
 const LISTEN: Modes = modes(&[Listen, ListenUdp, ListenExec], "-l");
+/// The modes of --compare.
+const COMPARING: u32 = Compare as u32 | CompareListen as u32;
 const LISTEN_TCP: Modes = modes(&[Listen, ListenExec], "-l over TCP");
 const DATA: Modes = modes(
     &[Connect, ConnectUdp, ConnectExec, Listen, ListenUdp, ListenExec],
@@ -125,8 +131,8 @@ const OWN: Modes = Modes(
     "clients, listeners, -z, --compare, --trace and --mtu",
 );
 const SEGMENTS: Modes = Modes(STREAM.0 | Scan as u32 | Compare as u32 | PATH, "TCP");
-const SHOWING: Modes = Modes(!(Compare as u32), "packets that are shown");
-const COMPARE: Modes = modes(&[Compare], "--compare");
+const SHOWING: Modes = Modes(!COMPARING, "packets that are shown");
+const COMPARE: Modes = modes(&[Compare], "--compare HOST PORT");
 const SCAN: Modes = modes(&[Scan, ScanUdp], "-z");
 const RUN: Modes = modes(&[Run], "--run and --shell");
 const NOT_RUN: Modes = Modes(!(Run as u32), "netkat's own connections");
@@ -138,9 +144,9 @@ const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u32, "TCP clients and liste
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 89] = [
+const FLAGS: [(&str, Modes); 90] = [
     ("target", ALL),
-    ("listen", Modes(LISTEN.0, "")),
+    ("listen", Modes(LISTEN.0 | CompareListen as u32, "")),
     ("keep_open", LISTEN),
     ("exec", modes(&[ConnectExec, ListenExec], "TCP clients and listeners")),
     ("sh_exec", modes(&[ConnectExec, ListenExec], "TCP clients and listeners")),
@@ -154,7 +160,7 @@ const FLAGS: [(&str, Modes); 89] = [
     ("retry", SCAN),
     ("source_port", NOT_RUN),
     ("interface", LIVE),
-    ("wait", OWN),
+    ("wait", Modes(OWN.0 | CompareListen as u32, OWN.1)),
     ("quit_after", DATA),
     ("verbose", ALL),
     ("help", ALL),
@@ -167,7 +173,7 @@ const FLAGS: [(&str, Modes); 89] = [
     ("ipv4", ALL),
     ("ipv6", ALL),
     ("numeric", ALL),
-    ("source", OWN_OR_RUN),
+    ("source", Modes(OWN_OR_RUN.0 | CompareListen as u32, OWN_OR_RUN.1)),
     ("via", CLIENTS_OR_RUN),
     ("impersonate", OWN_OR_RUN),
     ("as_mac", OWN_OR_RUN),
@@ -210,8 +216,9 @@ const FLAGS: [(&str, Modes); 89] = [
     ("dns", RUN),
     ("host_loopback", RUN),
     ("raw", RUN),
-    ("compare", Modes(Compare as u32, "")),
-    ("netns", modes(&[Compare, Sniff], "--compare and --sniff")),
+    ("compare", Modes(COMPARING, "")),
+    ("once", modes(&[CompareListen], "--compare -l")),
+    ("netns", modes(&[Compare, CompareListen, Sniff], "--compare and --sniff")),
     ("cgroup", COMPARE),
     ("like", COMPARE),
     ("trials", COMPARE),
@@ -326,6 +333,7 @@ mod tests {
             Mode::Sniff => "--sniff -i lo",
             Mode::Read => "--read file",
             Mode::Compare => "--compare 192.0.2.1 80",
+            Mode::CompareListen => "--compare -l 80",
             Mode::Run => "--run",
             Mode::Trace => "--trace 192.0.2.1 80",
             Mode::Mtu => "--mtu 192.0.2.1 80",
@@ -406,7 +414,7 @@ mod tests {
                 };
                 if id == "listen"
                     && bits & mode as u32 == 0
-                    && matches!(mode, Mode::Connect | Mode::ConnectUdp | Mode::ConnectExec)
+                    && matches!(mode, Mode::Connect | Mode::ConnectUdp | Mode::ConnectExec | Mode::Compare)
                 {
                     continue;
                 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(crate) use attempt::Attempt;
-pub(crate) use compare::{Compare, Identity};
+pub(crate) use compare::{Compare, CompareClients, Identity};
 pub(crate) use connect::Connect;
 pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;

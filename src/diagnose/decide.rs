@@ -2,10 +2,10 @@
 //!
 //! Nothing is guessed. "proven" takes an event about this very packet; "not here" takes the SYN seen leaving;
 //! what positions and counters leave is "inferred".
-mod dropped;
-mod legacy;
-mod place;
-mod position;
+pub(super) mod dropped;
+pub(super) mod legacy;
+pub(crate) mod place;
+pub(super) mod position;
 
 use super::{
     belongs,
@@ -14,14 +14,10 @@ use super::{
     observation::Observation,
     packet::Subject,
 };
-use crate::{
-    host::{
-        nf_trace::{TraceKind, TraceVerdict},
-        policy_route::Refusal,
-    },
-    net::count,
-};
+use crate::{host::policy_route::Refusal, net::count};
 use nix::errno::Errno;
+use place::Ended;
+use std::net::IpAddr;
 
 /// The routing tables that have names (ip-route(8)).
 const MAIN: u32 = 254;
@@ -42,7 +38,7 @@ pub(crate) fn decide(evidence: &Evidence) -> Finding {
 }
 
 /// Names the program that loaded the eBPF program which is the culprit.
-fn name_owner(culprit: &mut Culprit) {
+pub(super) fn name_owner(culprit: &mut Culprit) {
     let by_program =
         matches!(culprit.kind, CulpritKind::TcProgram | CulpritKind::CgroupProgram | CulpritKind::XdpProgram);
     if by_program && let Some((owner, command)) = belongs::owner_of_program(&culprit.place) {
@@ -134,7 +130,7 @@ fn no_packet(evidence: &Evidence) -> Option<Finding> {
     let said = format!("connect() says {errno:?}");
     let culprit = match evidence.refused.as_ref().and_then(|refused| refused.by.clone()) {
         Some(refusal) => {
-            let mut culprit = refusal_culprit(&refusal, evidence);
+            let mut culprit = refusal_culprit(&refusal, evidence.asked.ip());
             culprit.evidence = vec![said, "route look-up".to_owned()];
             culprit
         }
@@ -171,8 +167,7 @@ fn no_packet(evidence: &Evidence) -> Option<Finding> {
 }
 
 /// Returns the rule or route that refuses as a culprit.
-fn refusal_culprit(refusal: &Refusal, evidence: &Evidence) -> Culprit {
-    let destination = evidence.asked.ip();
+pub(super) fn refusal_culprit(refusal: &Refusal, destination: IpAddr) -> Culprit {
     let v = if destination.is_ipv4() { "-4" } else { "-6" };
     let (kind, place, remedy) = match refusal {
         Refusal::Rule(text) => {
@@ -234,23 +229,7 @@ fn terminal(evidence: &Evidence) -> Option<Finding> {
     });
     candidates.sort_by_key(|(subject, place, ..)| (*subject, *place));
     let (subject, _, space, observation) = candidates.into_iter().next()?;
-    let (index, step) = observation.end()?;
-    let rejects = step.rule.as_ref().is_some_and(|rule| rule.text.rejects);
-    let action = match step.event.verdict? {
-        TraceVerdict::Queue(_) => Action::Queue,
-        TraceVerdict::Stolen => Action::Steal,
-        _ if rejects => Action::Reject,
-        _ => Action::Drop,
-    };
-    let culprit = place::culprit(space, observation, index, action)?;
-    let is_policy = step.event.kind == TraceKind::Policy;
-    let done = match action {
-        Action::Reject => "rejected",
-        Action::Queue => "handed to a program that does not answer",
-        Action::Steal => "taken by a rule",
-        _ if is_policy => "dropped by the policy of a chain",
-        _ => "dropped",
-    };
+    let Ended { culprit, done } = place::ended(space, observation)?;
     let sentence = format!("{} is {done}{}", subject.words(evidence.protocol), in_namespace(evidence, space));
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
 }

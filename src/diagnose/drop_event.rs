@@ -47,6 +47,11 @@ impl DropEvent {
         }
     }
 
+    /// Returns whether a program of XDP dropped the packet, before any packet socket could see it.
+    pub(crate) fn is_by_xdp(&self) -> bool {
+        self.known_reason() == Some("XDP") || self.symbol.contains("xdp")
+    }
+
     /// Returns whether netfilter may have dropped the packet.
     pub(crate) fn is_by_netfilter(&self) -> bool {
         match self.known_reason() {

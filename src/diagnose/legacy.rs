@@ -34,6 +34,26 @@ pub(crate) struct LegacySuspect {
     pub text: String,
 }
 
+impl LegacySuspect {
+    /// Returns whether the rule may stop a client's SYN to a TCP port, or the SYN-ACK from it, as far as its text tells.
+    pub(crate) fn may_stop_client(&self, port: u16) -> bool {
+        let words: Vec<&str> = self.text.split_whitespace().collect();
+        let value = |flag: &str| {
+            let at = words.iter().position(|word| *word == flag)?;
+            // "! --dport 80" excludes a port.
+            let inverted = at.checked_sub(1).and_then(|before| words.get(before)) == Some(&"!");
+            words.get(at + 1).filter(|_| !inverted).copied()
+        };
+        let is = |flag: &str| match value(flag).map(str::parse::<u16>) {
+            Some(Ok(number)) => number == port,
+            _ => true,
+        };
+        let tcp = value("-p").is_none_or(|protocol| matches!(protocol, "tcp" | "6" | "all"));
+        // A rule for the SYN names the port as its destination, one for the answer as its source.
+        tcp && (is("--dport") && value("--sport").is_none() || is("--sport") && value("--dport").is_none())
+    }
+}
+
 /// A rule of a table: its place and its counter.
 #[derive(Clone, Debug)]
 struct Entry<'a> {
@@ -242,6 +262,39 @@ mod tests {
         let mut other = table([9, 9, 9]);
         other.entries.truncate(152);
         assert_eq!(Lineup::new(&before, &[other], 1, false).len(), 0);
+    }
+
+    #[test]
+    fn rules_for_other_packets_are_no_suspects() {
+        let may_stop = |text: &str| {
+            let suspect = LegacySuspect {
+                table: "filter".to_owned(),
+                chain: "INPUT".to_owned(),
+                position: 1,
+                is_policy: false,
+                effect: LegacyEffect::Ends(Action::Drop),
+                text: text.to_owned(),
+            };
+            suspect.may_stop_client(7000)
+        };
+        for text in [
+            "-A INPUT -j DROP",
+            "-A INPUT -p tcp -m tcp --dport 7000 -j DROP",
+            "-A OUTPUT -p tcp -m tcp --sport 7000 -j DROP",
+            "-A INPUT -p tcp -m tcp ! --dport 22 -j DROP",
+            "-A INPUT -p tcp -m tcp --dport 6000:8000 -j DROP",
+            "",
+        ] {
+            assert!(may_stop(text), "{text}");
+        }
+        for text in [
+            "-A INPUT -p udp -j DROP",
+            "-A INPUT -p icmp -j DROP",
+            "-A INPUT -p tcp -m tcp --dport 22 -j DROP",
+            "-A OUTPUT -p tcp -m tcp --sport 22 -j DROP",
+        ] {
+            assert!(!may_stop(text), "{text}");
+        }
     }
 
     proptest::proptest! {

@@ -193,7 +193,7 @@ pub(crate) fn join(steps: Vec<Step>, ends: &mut Ends) -> Vec<Observation> {
 
 /// Returns whether a base chain's first event goes on with an observation: the packet has not ended, is the
 /// same or its translation, and does not come to the same own chain again, as its retransmission does.
-fn continues(observation: &Observation, header: &PacketHeader, step: &Step) -> bool {
+pub(crate) fn continues(observation: &Observation, header: &PacketHeader, step: &Step) -> bool {
     let same_packet = observation.header.kind == header.kind
         && observation.header.sequence == header.sequence
         && observation.header.acknowledgment == header.acknowledgment;

@@ -9,6 +9,7 @@ pub mod conntrack;
 pub(crate) mod container;
 pub(crate) mod features;
 pub mod interface;
+pub(crate) mod listeners;
 pub(crate) mod memory;
 pub mod metrics;
 pub(crate) mod monitor;

@@ -166,8 +166,20 @@ impl<M: Message> Netlink<M> {
     /// # Errors
     /// [`NetlinkError::Socket`] or [`NetlinkError::Malformed`].
     pub(crate) fn notifications(&mut self) -> Result<Option<Vec<M>>, NetlinkError> {
+        self.some_notifications(usize::MAX)
+    }
+
+    /// Returns the notifications that have arrived, as [`Netlink::notifications`] does, of at most so many datagrams.
+    /// Others follow with the next call.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`] or [`NetlinkError::Malformed`].
+    pub(crate) fn some_notifications(&mut self, datagrams: usize) -> Result<Option<Vec<M>>, NetlinkError> {
         let mut notifications = Vec::new();
-        while self.readable(Duration::ZERO)? {
+        for _ in 0..datagrams {
+            if !self.readable(Duration::ZERO)? {
+                break;
+            }
             match self.receive()? {
                 Some(datagram) => read_notifications(datagram, &mut notifications)?,
                 None => return Ok(None),

@@ -162,9 +162,18 @@ impl TraceMonitor {
     /// # Errors
     /// [`NetlinkError::Socket`] or [`NetlinkError::Malformed`].
     pub(crate) fn take(&mut self) -> Result<Vec<TraceEvent>, NetlinkError> {
+        self.take_some(usize::MAX)
+    }
+
+    /// Returns events that have arrived, of at most so many datagrams: others may trace more than a caller can take.
+    /// Does not wait.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`] or [`NetlinkError::Malformed`].
+    pub(crate) fn take_some(&mut self, datagrams: usize) -> Result<Vec<TraceEvent>, NetlinkError> {
         let mut events = Vec::new();
         loop {
-            match self.netlink.notifications()? {
+            match self.netlink.some_notifications(datagrams)? {
                 Some(messages) => {
                     let traces = messages.iter().filter(|message| message.kind == TRACE);
                     events.extend(traces.filter_map(|m| TraceEvent::parse(m.family, &m.attributes)));

@@ -417,6 +417,27 @@ pub(super) fn source(netlink: &mut Netlink, query: &Query) -> Option<IpAddr> {
     ask(netlink, query).ok()?.source
 }
 
+/// The routing tables' answer about an address, for no socket of this host's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TableAnswer {
+    /// The address is this host's.
+    pub is_local: bool,
+    /// Index of the interface that leads there.
+    pub interface: u32,
+    /// The address whose link address frames are sent to.
+    pub next_hop: IpAddr,
+}
+
+/// Asks the routing tables alone, which takes rtnetlink and no other socket; `None` without a route.
+pub(crate) fn by_tables(query: &Query) -> Option<TableAnswer> {
+    let answer = Netlink::open().ok().and_then(|mut netlink| ask(&mut netlink, query).ok())?;
+    Some(TableAnswer {
+        is_local: answer.kind == RouteType::Local,
+        interface: answer.interface,
+        next_hop: answer.gateway.unwrap_or(query.destination),
+    })
+}
+
 /// The way of a packet out of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Departure {

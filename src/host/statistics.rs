@@ -1,5 +1,12 @@
 //! The kernel's protocol counters (/proc/net/snmp, netstat and snmp6).
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read, Seek},
+};
+
+/// The files, below /proc/net.
+const FILES: [&str; 3] = ["snmp", "netstat", "snmp6"];
 
 /// Counters by name, as "TcpExt.ListenOverflows"; those of IPv6 as "Ip6InAddrErrors".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,12 +16,15 @@ impl Statistics {
     /// Reads the counters of the calling thread's network namespace. Files that cannot be read count
     /// nothing.
     pub(crate) fn read() -> Statistics {
-        let file = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
+        Statistics::parse(FILES.map(|name| fs::read_to_string(path(name)).unwrap_or_default()))
+    }
+
+    /// Reads the counters from the files' contents, in the order of [`FILES`].
+    fn parse([snmp, netstat, snmp6]: [String; 3]) -> Statistics {
         let mut counters = BTreeMap::new();
-        for name in ["snmp", "netstat"] {
-            parse_pairs(&file(name), &mut counters);
-        }
-        for line in file("snmp6").lines() {
+        parse_pairs(&snmp, &mut counters);
+        parse_pairs(&netstat, &mut counters);
+        for line in snmp6.lines() {
             if let Some((name, value)) = line.split_once(char::is_whitespace)
                 && let Ok(value) = value.trim().parse()
             {
@@ -29,6 +39,34 @@ impl Statistics {
         let value = |statistics: &Statistics| statistics.0.get(name).copied().unwrap_or(0);
         value(self).saturating_sub(value(earlier))
     }
+}
+
+/// The counters' files, kept open for a process that can open no more.
+#[derive(Debug)]
+pub(crate) struct StatisticsReader([Option<File>; 3]);
+
+impl StatisticsReader {
+    /// Opens the files of the calling thread's network namespace. Those that cannot be opened count nothing.
+    pub(crate) fn open() -> StatisticsReader {
+        StatisticsReader(FILES.map(|name| File::open(path(name)).ok()))
+    }
+
+    /// Reads the counters as they are now.
+    pub(crate) fn read(&mut self) -> Statistics {
+        let read = |file: &mut File| -> io::Result<String> {
+            let mut text = String::new();
+            file.rewind()?;
+            file.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        Statistics::parse(
+            self.0.each_mut().map(|file| file.as_mut().and_then(|file| read(file).ok()).unwrap_or_default()),
+        )
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("/proc/thread-self/net/{name}")
 }
 
 /// Reads pairs of lines: names, then values, both behind the protocol's name and a colon.
@@ -50,6 +88,14 @@ fn parse_pairs(text: &str, into: &mut BTreeMap<String, u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn open_files_tell_what_new_ones_tell() {
+        let mut reader = StatisticsReader::open();
+        let names = |statistics: Statistics| statistics.0.into_keys().collect::<Vec<_>>();
+        assert!(names(reader.read()).contains(&"TcpExt.ListenOverflows".to_owned()));
+        assert_eq!(names(reader.read()), names(Statistics::read()));
+    }
 
     #[test]
     fn counters_move() {

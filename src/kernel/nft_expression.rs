@@ -37,6 +37,19 @@ impl Expressions {
         list
     }
 
+    /// Returns the mark for tracing of at most `rate` packets a second, and of `burst` at once.
+    pub(super) fn trace_some(rate: u64, burst: u32) -> Expressions {
+        let mut data = Vec::new();
+        push(&mut data, 1, &rate.to_be_bytes());
+        // The unit, in seconds.
+        push(&mut data, 2, &1_u64.to_be_bytes());
+        push(&mut data, 3, &burst.to_be_bytes());
+        let mut list = Expressions::default();
+        list.add(b"limit", &data);
+        list.0.extend(Expressions::trace().0);
+        list
+    }
+
     /// Returns a count in a named counter, and the drop.
     pub(super) fn drop_counted(counter: &[u8]) -> Expressions {
         let mut list = Expressions::default();

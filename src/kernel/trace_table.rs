@@ -24,6 +24,14 @@ const ARP_HOOKS: [&str; 2] = ["input", "output"];
 const PREFIX: &str = "netkat-trace-";
 /// Length of an ICMP error's header, behind which it quotes the packet.
 const ICMP_HEADER: u32 = 8;
+/// The offset of TCP's flags, those of a handshake, and their mask: FIN, SYN, RST and ACK.
+const FLAGS_AT: u32 = 13;
+const SYN: u8 = 0x02;
+const SYN_ACK: u8 = 0x12;
+const FLAGS: u8 = 0x17;
+/// Packets of a handshake that a rule marks a second, and at once.
+pub(crate) const HANDSHAKE_RATE: u32 = 50;
+pub(crate) const HANDSHAKE_BURST: u32 = 20;
 
 /// Where the table has chains, beside all hooks of family inet.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +82,41 @@ impl TraceTable {
         });
         let rules: Vec<_> = rules.collect();
         self.table.commit(rules)
+    }
+
+    /// Marks the SYNs to a port that come in, and the SYN-ACKs from it, from now on: of each at most
+    /// [`HANDSHAKE_RATE`] a second at each hook, so that many clients cost little.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn watch_handshakes(&mut self, port: u16) -> Result<(), NetlinkError> {
+        self.table.keep_alive(port, false)?;
+        let rule = |chain: &Chain, port_at, flags| {
+            let mut conditions = Expressions::default();
+            conditions.compare_payload(TRANSPORT, port_at, &port.to_be_bytes());
+            conditions.compare_meta(L4PROTO, &[ip_protocol::TCP]);
+            conditions.compare_bits(TRANSPORT, FLAGS_AT, FLAGS, flags);
+            let action = Expressions::trace_some(HANDSHAKE_RATE.into(), HANDSHAKE_BURST);
+            self.table.rule(chain, conditions, action, port)
+        };
+        let mut rules = Vec::new();
+        for chain in &self.chains {
+            // A SYN of this host's own clients is none that comes in.
+            if !matches!(chain.name.as_str(), "output" | "postrouting") {
+                rules.push(rule(chain, 2, SYN));
+            }
+            rules.push(rule(chain, 0, SYN_ACK));
+        }
+        self.table.commit(rules)
+    }
+
+    /// Keeps the rules of a port in force where tables have no owner, before the table's lifetime is over.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn keep_alive(&mut self, port: u16) -> Result<(), NetlinkError> {
+        // The element has timed out if the process was stopped.
+        self.table.keep_alive(port, true).or_else(|_| self.table.keep_alive(port, false))
     }
 
     /// Marks the questions to a neighbour and its answers from now on. `port` is one that is watched already.

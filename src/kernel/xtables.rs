@@ -52,7 +52,7 @@ pub fn legacy_nat_tables() -> Vec<LegacyTable> {
             Vec::new()
         });
         names.iter().any(|name| name == NAT).then_some(())?;
-        let blob = read(family, NAT).inspect_err(|error| {
+        let blob = socket(family).and_then(|socket| read(&socket, family, NAT)).inspect_err(|error| {
             log::debug!("rules: iptables' legacy nat table ({family:?}) cannot be read: {error}");
         });
         let blob = blob.ok()?;
@@ -66,7 +66,43 @@ pub fn legacy_nat_tables() -> Vec<LegacyTable> {
 /// # Errors
 /// EACCES where their names cannot be read: only root may.
 pub(crate) fn legacy_tables(family: Family) -> io::Result<Vec<LegacyBlob>> {
-    names(family)?.iter().map(|name| read(family, name)).collect()
+    LegacyReader::open(family)?.read()
+}
+
+/// A reader of a family's legacy tables, whose names it knows and whose socket is open.
+#[derive(Debug)]
+pub(crate) struct LegacyReader {
+    family: Family,
+    names: Vec<String>,
+    /// `None` without tables.
+    socket: Option<Socket>,
+}
+
+impl LegacyReader {
+    /// Looks which tables this thread's network namespace has.
+    ///
+    /// # Errors
+    /// EACCES where their names cannot be read: only root may.
+    pub(crate) fn open(family: Family) -> io::Result<LegacyReader> {
+        let names = names(family)?;
+        let socket = if names.is_empty() { None } else { Some(socket(family)?) };
+        Ok(LegacyReader { family, names, socket })
+    }
+
+    /// Reads the tables.
+    ///
+    /// # Errors
+    /// Those of getsockopt(2).
+    pub(crate) fn read(&self) -> io::Result<Vec<LegacyBlob>> {
+        let Some(socket) = &self.socket else { return Ok(Vec::new()) };
+        self.names.iter().map(|name| read(socket, self.family, name)).collect()
+    }
+}
+
+/// Opens a socket for the questions of a family.
+fn socket(family: Family) -> io::Result<Socket> {
+    let domain = if family == Family::V4 { Domain::IPV4 } else { Domain::IPV6 };
+    Socket::new(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))
 }
 
 /// Returns the names of the tables that this thread's network namespace has.
@@ -79,12 +115,8 @@ fn names(family: Family) -> io::Result<Vec<String>> {
     }
 }
 
-fn read(family: Family, table: &str) -> io::Result<LegacyBlob> {
-    let (domain, level) = match family {
-        Family::V4 => (Domain::IPV4, libc::IPPROTO_IP),
-        Family::V6 => (Domain::IPV6, libc::IPPROTO_IPV6),
-    };
-    let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+fn read(socket: &Socket, family: Family, table: &str) -> io::Result<LegacyBlob> {
+    let level = if family == Family::V4 { libc::IPPROTO_IP } else { libc::IPPROTO_IPV6 };
     let mut last = io::Error::from(io::ErrorKind::InvalidData);
     for _ in 0..ATTEMPTS {
         let mut info = [0; INFO];

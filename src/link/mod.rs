@@ -6,6 +6,7 @@
 //! carry super-frames: the kernel cuts a sent one into segments of the stated size, and delivers
 //! received ones coalesced.
 mod bpf_code;
+mod handshake_filter;
 mod header;
 
 pub mod memory;

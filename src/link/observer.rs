@@ -9,6 +9,8 @@ use super::{
     bpf_code::{
         ETHERTYPE, JUMP_EQUAL, LOAD_BYTE, LOAD_HALF, LOAD_HALF_INDEXED, LOAD_IP_LENGTH, RETURN, SET_X,
     },
+    handshake_filter::handshakes,
+    packet_socket::dropped_packets,
 };
 use crate::net::Protocol;
 use nix::{
@@ -26,13 +28,15 @@ use std::{
 /// Bytes kept of a packet, from its network header: headers, and what an ICMP error quotes.
 const SNAP: u32 = 160;
 /// Receive buffer, in bytes.
-const RECEIVE_BUFFER: usize = 1 << 20;
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// PACKET_OUTGOING (linux/if_packet.h).
 const OUTGOING: u8 = 4;
 /// PACKET_OTHERHOST: the frame is for another link address.
 const OTHER_HOST: u8 = 3;
 /// Maximum ports, which jumps of the filter can span.
 const MAX_PORTS: usize = 16;
+/// Maximum packets of one call, so that a flood does not hold up the caller.
+const MAX_PACKETS: usize = 1024;
 
 /// A packet that passed by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,24 +66,43 @@ impl Observer {
     /// # Errors
     /// [`LinkError::Io`], without CAP_NET_RAW among others.
     pub(crate) fn open(protocol: Protocol, port: u16) -> Result<Observer, LinkError> {
-        let failed = |operation, hint| {
-            move |error: io::Error| LinkError::Io {
-                operation,
-                interface: "all interfaces".into(),
-                error,
-                hint,
-            }
-        };
+        let mut observer = Observer::unfiltered(protocol)?;
+        observer.add(port)?;
+        observer.discard()?;
+        Ok(observer)
+    }
+
+    /// Observes the handshakes of a server at a TCP port, of IPv4 and IPv6, in the network namespace of the calling
+    /// thread: SYNs to the port, SYN-ACKs and resets from it.
+    ///
+    /// # Errors
+    /// [`LinkError::Io`], without CAP_NET_RAW among others.
+    pub(crate) fn open_handshakes(port: u16) -> Result<Observer, LinkError> {
+        let mut observer = Observer::unfiltered(Protocol::Tcp)?;
+        observer.attach(&handshakes(port, SNAP))?;
+        observer.discard()?;
+        Ok(observer)
+    }
+
+    /// Opens the socket, which takes all packets before it has a filter.
+    fn unfiltered(protocol: Protocol) -> Result<Observer, LinkError> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Packet, SockType::Datagram, flags, SockProtocol::EthAll)
             .map_err(|errno| failed("open a packet socket", "; it needs CAP_NET_RAW")(errno.into()))?;
-        let mut observer = Observer { fd, protocol, ports: Vec::new() };
-        let buffer = setsockopt(&observer.fd, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+        let buffer = setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER);
         buffer.unwrap_or_else(|errno| log::debug!("cannot enlarge an observer's receive buffer: {errno}"));
-        observer.add(port)?;
-        // Packets that came before the filter.
-        observer.take().map_err(failed("read a packet socket", ""))?;
-        Ok(observer)
+        Ok(Observer { fd, protocol, ports: Vec::new() })
+    }
+
+    /// Discards packets that came before the filter.
+    fn discard(&mut self) -> Result<(), LinkError> {
+        while !self.take().map_err(failed("read a packet socket", ""))?.is_empty() {}
+        Ok(())
+    }
+
+    fn attach(&self, filter: &[SockFilter]) -> Result<(), LinkError> {
+        let attached = SockRef::from(&self.fd).attach_filter(filter);
+        attached.map_err(failed("attach a filter to a packet socket", ""))
     }
 
     /// Observes one more port; more than 16 are not observed.
@@ -91,24 +114,25 @@ impl Observer {
             return Ok(());
         }
         self.ports.push(port);
-        SockRef::from(&self.fd).attach_filter(&filter(self.protocol, &self.ports)).map_err(|error| {
-            LinkError::Io {
-                operation: "attach a filter to a packet socket",
-                interface: "all interfaces".into(),
-                error,
-                hint: "",
-            }
+        self.attach(&filter(self.protocol, &self.ports))
+    }
+
+    /// Returns how many packets were lost since the last call, because the receive buffer was full.
+    pub(crate) fn lost(&self) -> u32 {
+        dropped_packets(self.fd.as_fd()).unwrap_or_else(|error| {
+            log::debug!("cannot read an observer's statistics: {error}");
+            0
         })
     }
 
-    /// Returns the packets that have passed. Does not wait.
+    /// Returns the packets that have passed, at most 1024; others follow with the next call. Does not wait.
     ///
     /// # Errors
     /// Those of recvfrom(2); a device that goes down is none.
     pub(crate) fn take(&mut self) -> io::Result<Vec<Observed>> {
         let mut observed = Vec::new();
         let mut buffer = [0; SNAP as usize];
-        loop {
+        while observed.len() < MAX_PACKETS {
             match recvfrom::<LinkAddr>(self.fd.as_raw_fd(), &mut buffer) {
                 Ok((length, Some(from))) => observed.push(Observed {
                     interface: u32::try_from(from.ifindex()).unwrap_or(0),
@@ -117,11 +141,17 @@ impl Observer {
                     bytes: buffer.get(..length).unwrap_or_default().to_vec(),
                 }),
                 Ok((_, None)) | Err(Errno::EINTR | Errno::ENETDOWN) => {}
-                Err(Errno::EAGAIN) => return Ok(observed),
+                Err(Errno::EAGAIN) => break,
                 Err(errno) => return Err(errno.into()),
             }
         }
+        Ok(observed)
     }
+}
+
+/// Returns a function that makes an error of an operation, a verb phrase.
+fn failed(operation: &'static str, hint: &'static str) -> impl Fn(io::Error) -> LinkError {
+    move |error| LinkError::Io { operation, interface: "all interfaces".into(), error, hint }
 }
 
 impl AsFd for Observer {

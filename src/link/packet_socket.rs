@@ -259,22 +259,7 @@ impl PacketSocket {
     /// # Errors
     /// The error of getsockopt(2).
     pub(crate) fn statistics(&self) -> io::Result<Statistics> {
-        // SAFETY: tpacket_stats is plain integers.
-        let mut stats: libc::tpacket_stats = unsafe { zeroed() };
-        let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
-        // SAFETY: the pointer and the length describe one writable tpacket_stats.
-        let result = unsafe {
-            libc::getsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_PACKET,
-                libc::PACKET_STATISTICS,
-                ptr::from_mut(&mut stats).cast(),
-                &mut len,
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let stats = kernel_statistics(self.fd.as_fd())?;
         let dropped = stats.tp_drops.saturating_add(self.undescribed.take());
         Ok(Statistics { received: stats.tp_packets, dropped })
     }
@@ -565,4 +550,33 @@ fn name_of(interface: Option<u32>) -> String {
         None => "any interface".to_owned(),
         Some(index) => interface::name(index).unwrap_or_else(|| format!("interface {index}")),
     }
+}
+
+/// Returns the kernel's counters of a packet socket since the previous call, and resets them.
+fn kernel_statistics(fd: BorrowedFd<'_>) -> io::Result<libc::tpacket_stats> {
+    // SAFETY: tpacket_stats is plain integers.
+    let mut stats: libc::tpacket_stats = unsafe { zeroed() };
+    let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: the pointer and the length describe one writable tpacket_stats.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            ptr::from_mut(&mut stats).cast(),
+            &mut len,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(stats)
+}
+
+/// Returns how many packets a packet socket has lost since the previous call, because its receive buffer was full.
+///
+/// # Errors
+/// The error of getsockopt(2).
+pub(super) fn dropped_packets(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    kernel_statistics(fd).map(|stats| stats.tp_drops)
 }

@@ -30,7 +30,7 @@ pub(super) fn asked(cli: &Cli) -> Asked {
     let port = |text: &str| resolve::local_port(text, protocol(cli)).ok();
     match (mode, cli.target.as_slice()) {
         (Mode::Run, words) => Asked { protocol: None, command: words.to_vec(), ..asked },
-        (Mode::Listen, _) => match listening_target(cli) {
+        (Mode::Listen | Mode::Compare, _) if cli.listen => match listening_target(cli) {
             Ok((address, number)) => Asked { host: address.and_then(host), port: port(number), ..asked },
             Err(_) => asked,
         },

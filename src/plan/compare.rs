@@ -1,15 +1,20 @@
 //! The plan of a comparison (`--compare`).
 use super::{
     PlanError,
-    flags::{enter_namespace, protocol, sandbox},
+    flags::{enter_namespace, family, names, protocol, sandbox},
+    listen::listening_target,
     remote::{addresses, attempt, remote_target},
     scope::Scope,
     usage,
 };
 use crate::{
     cli::{Cli, Feature},
-    commands::{Compare, Identity},
-    host::{cgroup, resolve, route::RouteError},
+    commands::{Compare, CompareClients, Identity},
+    host::{
+        cgroup,
+        resolve::{self, Family},
+        route::RouteError,
+    },
     kernel::AttemptUser,
     net::zone::{scoped, zone_of},
     process::sandbox::Profile,
@@ -17,10 +22,55 @@ use crate::{
     runtime::EgressError,
 };
 use nix::unistd::{Uid, User, getgrouplist};
-use std::{ffi::CString, fs, io, path::Path, time::Duration};
+use std::{
+    ffi::CString,
+    fs, io,
+    net::{Ipv6Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 /// Time of each path without -w.
 const WAIT: Duration = Duration::from_secs(3);
+
+/// Time of watching a server's clients without -w.
+const WATCH: Duration = Duration::from_secs(30);
+
+/// Plans to watch a server's clients.
+pub(super) fn compare_clients(cli: &Cli) -> Result<CompareClients, PlanError> {
+    let (address, port) = listening_target(cli)?;
+    let port = resolve::port(port, crate::net::Protocol::Tcp)?;
+    let wanted = match address {
+        None => None,
+        Some(text) => resolve::addresses(text, port, family(cli), names(cli))?.first().copied(),
+    };
+    // Names are looked up from here; all else belongs to the namespace.
+    enter_namespace(cli)?;
+    let scope = match &wanted {
+        Some(at) => Scope::new(cli)?.within(at)?,
+        None => Scope::new(cli)?,
+    };
+    let asked = wanted.unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+    let families = match wanted {
+        // A socket at :: takes IPv4, too.
+        Some(at) if at.is_ipv4() || !at.ip().is_unspecified() => [at.is_ipv4(), at.is_ipv6()],
+        _ => [Family::V6, Family::V4].map(|other| family(cli) != other),
+    };
+    if let Some(problem) = scope.interface().and_then(|interface| interface.problem()) {
+        log::warn!("no client will come: {problem}");
+    }
+    Ok(CompareClients {
+        // Packets name no zones.
+        asked: SocketAddr::new(asked.ip(), port),
+        families,
+        interface: scope.interface().cloned(),
+        wait: cli.wait.unwrap_or(WATCH),
+        once: cli.once,
+        sandbox: sandbox(cli, Profile::Sniff),
+        owner: !cli.without.contains(&Feature::Owner),
+        drop_events: !cli.without.contains(&Feature::DropEvents),
+    })
+}
 
 /// Plans a comparison.
 pub(super) fn compare(cli: &Cli, report: &mut JsonReport) -> Result<Compare, PlanError> {

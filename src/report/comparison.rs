@@ -1,8 +1,8 @@
 //! The outcome of a comparison (`--compare`), as text and as JSON (docs/schema/comparison.json).
-mod object;
+pub(super) mod object;
 mod text;
 
-use super::{JsonReport, Verdict};
+use super::{JsonReport, Verdict, block::Block};
 use crate::diagnose::{Evidence, Finding, Outcome, Word};
 pub(super) use object::Object;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(crate) struct ComparedTarget {
 #[derive(Debug)]
 pub(crate) struct Comparison {
     object: Object,
-    text: text::Block,
+    text: Block,
     word: Word,
     raw: Verdict,
 }
@@ -39,7 +39,7 @@ impl Comparison {
         let verdict = verdict(&evidence.raw.outcome);
         Comparison {
             object: Object::new(&target, evidence, finding, raw, time),
-            text: text::Block::new(evidence, finding),
+            text: text::block(evidence, finding),
             word: finding.word,
             raw: verdict,
         }

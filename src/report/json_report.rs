@@ -2,7 +2,8 @@
 //! `-k`, each client has an object of its own, written when it disconnects; with `-z`, each port, as soon as it is
 //! known.
 use super::{
-    Asked, Comparison, Error, Failure, Mode, MtuReport, ProbedPort, ReportPlace, Tracing, Tried, Verdict,
+    Asked, ClientReport, Comparison, Error, Failure, Mode, MtuReport, ProbedPort, ReportPlace, Tracing,
+    Tried, Verdict,
     command_report::CommandRun,
     counters::{Datagrams, PathSizes, Timings, Traffic},
     destination::Destination,
@@ -77,6 +78,9 @@ pub struct JsonReport {
     /// The outcome of --compare, whose object takes this one's place.
     #[serde(skip)]
     comparison: Option<Box<Comparison>>,
+    /// The outcome of --compare -l, likewise.
+    #[serde(skip)]
+    watched: Option<Box<ClientReport>>,
     /// The outcome of --trace, whose object takes this one's place.
     #[serde(skip)]
     tracing: Option<Box<Tracing>>,
@@ -295,6 +299,11 @@ impl JsonReport {
         self.comparison = Some(Box::new(comparison));
     }
 
+    /// Notes the outcome of --compare -l.
+    pub(crate) fn watched(&mut self, watched: ClientReport) {
+        self.watched = Some(Box::new(watched));
+    }
+
     /// Notes the outcome of --trace.
     pub(crate) fn traced(&mut self, tracing: Tracing) {
         self.tracing = Some(Box::new(tracing));
@@ -320,7 +329,8 @@ impl JsonReport {
         let tracing = || self.tracing.as_ref().map(|tracing| tracing.status(detailed));
         let measured = || self.measured.as_ref().map(|measured| measured.status(detailed));
         let compared = self.comparison.as_ref().map(|comparison| comparison.status(detailed));
-        compared.or_else(tracing).or_else(measured).or_else(process)
+        let watched = || self.watched.as_ref().map(|watched| watched.status(detailed));
+        compared.or_else(watched).or_else(tracing).or_else(measured).or_else(process)
     }
 
     /// Writes the object of a client of -k that has disconnected.
@@ -377,6 +387,10 @@ impl JsonReport {
             Some(mut comparison) if error.is_none() => {
                 let part = comparison.object(self.timings.name);
                 destination.write(Schema::Comparison, &Part { asked: &self.asked, part });
+            }
+            None if error.is_none() && self.watched.is_some() => {
+                let part = self.watched.as_ref().map(|watched| watched.object());
+                destination.write(Schema::Reachability, &Part { asked: &self.asked, part });
             }
             None if error.is_none() && self.tracing.is_some() => {
                 let part = self.measurement(self.tracing.as_ref().map(|tracing| tracing.object()));

@@ -2,6 +2,8 @@
 //! log lines.
 pub(crate) mod advice;
 mod asked;
+mod block;
+mod clients;
 mod command_report;
 mod comparison;
 mod counters;
@@ -20,6 +22,7 @@ mod tried;
 mod verdict;
 
 pub(crate) use asked::{Asked, Mode};
+pub(crate) use clients::{ClientReport, WatchedPort};
 pub(crate) use comparison::{ComparedTarget, Comparison};
 pub use destination::ReportPlace;
 pub(crate) use error::Error;

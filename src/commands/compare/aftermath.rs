@@ -27,6 +27,18 @@ pub(super) fn programs(interfaces: &[Interface], route: Option<&str>, seen: &[Se
     }
 }
 
+/// Lists the programs that packets pass at one device.
+pub(super) fn programs_at(interface: u32) -> Programs {
+    let list =
+        |list: fn(u32) -> Vec<ListedProgram>| list(interface).iter().map(ToString::to_string).collect();
+    Programs {
+        egress: list(egress_programs),
+        ingress: list(ingress_programs),
+        xdp: list(xdp_programs),
+        ..Programs::default()
+    }
+}
+
 /// Returns a mark of the SYN for which the kernel has no route, and why.
 pub(super) fn refused_mark(observations: &[Observation], flow: &PolicyFlow) -> Option<(u32, Refused)> {
     let mut syns = observations.iter().filter(|observation| observation.subject == Subject::Syn);

@@ -6,6 +6,7 @@
 //! attempt, privileges given up, decision, output. Everything that a rule's text needs is read while the
 //! attempt lasts, so the decision needs no further question.
 mod aftermath;
+mod clients;
 mod drops;
 mod ends;
 mod kernel_path;
@@ -32,6 +33,7 @@ use crate::{
     runtime::{Egress, EgressError},
     stdio,
 };
+pub(crate) use clients::CompareClients;
 use drops::DropWatch;
 use kernel_path::KernelAttempt;
 use std::{

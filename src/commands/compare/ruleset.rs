@@ -71,6 +71,16 @@ impl Ruleset {
         }
     }
 
+    /// Returns what is known of the rule of an event, or of the policy's chain, as it is now. Nothing is kept, so a long
+    /// watch needs no more memory than a short one, and no set is out of date.
+    pub(crate) fn fresh(&mut self, event: &TraceEvent, headers: Headers) -> Option<Arc<RuleFacts>> {
+        self.sets.clear();
+        self.facts.clear();
+        let facts = self.facts(event, headers);
+        self.facts.clear();
+        facts
+    }
+
     fn rule(&mut self, event: &TraceEvent, handle: u64, headers: Headers) -> Option<RuleFacts> {
         let rule = self.tables.rule(event.family, &event.table, &event.chain, handle).ok()??;
         let mut table = Table { ruleset: self, family: event.family, name: &event.table };

@@ -11,7 +11,7 @@ use crate::{
     kernel::{TracePlaces, TraceTable},
 };
 use nix::errno::Errno;
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 /// Maximum devices with a chain of their own at ingress.
 const MAX_DEVICES: usize = 64;
@@ -46,23 +46,12 @@ impl Traced {
     /// # Errors
     /// EPERM without CAP_NET_ADMIN, EOPNOTSUPP and the like where the kernel lacks nf_tables.
     pub(crate) fn open(settings: &Settings, interfaces: &[Interface]) -> Result<Traced, NetlinkError> {
-        let mut devices: Vec<String> =
-            interfaces.iter().filter(|interface| interface.up).map(|i| i.name.clone()).collect();
-        devices.sort_by_key(|name| Some(name.as_str()) != settings.interface);
-        devices.truncate(MAX_DEVICES);
-        let bridges = interfaces.iter().any(|interface| interface.kind.as_deref() == Some("bridge"));
         // The reader before the table, whose changes count; the subscription, too: it misses nothing that the
         // table's rules mark.
         let ruleset = Ruleset::open()?;
         let monitor = TraceMonitor::open()?;
         let arp = settings.neighbour.is_some_and(|neighbour| neighbour.is_ipv4());
-        let places = TracePlaces { devices, bridges, arp };
-        let mut table = TraceTable::create(&places, settings.lifetime, settings.owner)
-            // A kernel may lack the families netdev, bridge or arp.
-            .or_else(|error| match error.errno() {
-                Some(Errno::EPERM) => Err(error),
-                _ => TraceTable::create(&TracePlaces::default(), settings.lifetime, settings.owner),
-            })?;
+        let mut table = create_table(interfaces, settings.interface, arp, settings.lifetime, settings.owner)?;
         table.watch(settings.protocol, settings.end)?;
         if let Some(neighbour) = settings.neighbour {
             table.watch_neighbour(neighbour, settings.end.port())?;
@@ -104,6 +93,32 @@ impl Traced {
         }
         Ok(())
     }
+}
+
+/// Makes a trace table with a chain at the ingress of each interface that is up, of `first` first. `arp` adds chains for
+/// ARP; `lifetime` bounds the marking where tables have no owner, and `owner` false pretends that.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN, EOPNOTSUPP and the like where the kernel lacks nf_tables.
+pub(super) fn create_table(
+    interfaces: &[Interface],
+    first: Option<&str>,
+    arp: bool,
+    lifetime: Duration,
+    owner: bool,
+) -> Result<TraceTable, NetlinkError> {
+    let mut devices: Vec<String> =
+        interfaces.iter().filter(|interface| interface.up).map(|i| i.name.clone()).collect();
+    devices.sort_by_key(|name| Some(name.as_str()) != first);
+    devices.truncate(MAX_DEVICES);
+    let bridges = interfaces.iter().any(|interface| interface.kind.as_deref() == Some("bridge"));
+    let places = TracePlaces { devices, bridges, arp };
+    TraceTable::create(&places, lifetime, owner)
+        // A kernel may lack the families netdev, bridge or arp.
+        .or_else(|error| match error.errno() {
+            Some(Errno::EPERM) => Err(error),
+            _ => TraceTable::create(&TracePlaces::default(), lifetime, owner),
+        })
 }
 
 /// Notes that a step has ended a packet. A queue's program may give it back.

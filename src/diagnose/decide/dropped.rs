@@ -2,20 +2,40 @@
 use super::{
     super::{
         drop_event::{self, DropEvent},
-        evidence::{Evidence, Space},
+        evidence::{Evidence, Programs, SourceState, Space},
         finding::{Action, Certainty, Culprit, CulpritKind, Finding, Word},
         packet::Subject,
     },
     finding, in_namespace,
-    position::{list_listeners, one_of, reverse_path_filter},
+    position::{ReversePath, list_listeners, one_of},
 };
+use crate::net::Protocol;
+use std::net::SocketAddr;
+
+/// What lies on the way of a packet that the kernel dropped.
+pub(in crate::diagnose) struct Surroundings<'a> {
+    pub programs: &'a Programs,
+    /// The packet was on its way out.
+    pub outgoing: bool,
+    pub protocol: Protocol,
+    /// The end that it was for.
+    pub end: SocketAddr,
+    pub reverse_path: ReversePath<'a>,
+}
 
 /// Returns what the kernel says to have dropped a packet of the attempt.
 pub(super) fn infer(evidence: &Evidence, space: &Space) -> Option<Finding> {
     let event = space.drops.iter().filter(|event| event.is_a_loss()).min_by_key(|event| event.subject)?;
     let outgoing =
         event.subject == Subject::Syn && evidence.spaces.first().is_some_and(|s| s.name == space.name);
-    let mut culprit = culprit(evidence, space, event);
+    let around = Surroundings {
+        protocol: evidence.protocol,
+        programs: &space.programs,
+        outgoing: event.subject == Subject::Syn,
+        end: evidence.asked,
+        reverse_path: ReversePath::of_answer(evidence, space),
+    };
+    let mut culprit = culprit(&around, event);
     culprit.packet = Some(event.subject);
     culprit.direction = Some(if outgoing { "out" } else { "in" });
     culprit.namespace = space.name.clone();
@@ -36,10 +56,10 @@ pub(super) fn infer(evidence: &Evidence, space: &Space) -> Option<Finding> {
 }
 
 /// Returns who is to blame for a drop.
-fn culprit(evidence: &Evidence, space: &Space, event: &DropEvent) -> Culprit {
+pub(in crate::diagnose) fn culprit(around: &Surroundings, event: &DropEvent) -> Culprit {
     let interface = event.interface.as_deref().unwrap_or("the device");
     let on = |programs: &[String]| programs.iter().map(|p| format!("{p} on {interface}")).collect::<Vec<_>>();
-    let programs = &space.programs;
+    let programs = around.programs;
     let has = |parts: &[&str]| parts.iter().any(|part| event.symbol.contains(part));
     match event.known_reason() {
         Some("NETFILTER_DROP") => untraced_hook(),
@@ -73,24 +93,25 @@ fn culprit(evidence: &Evidence, space: &Space, event: &DropEvent) -> Culprit {
             programs.cgroup_ingress.clone(),
             "a cgroup_skb ingress program".to_owned(),
         ),
-        Some("XDP") => xdp(space, interface),
+        Some("XDP") => xdp(programs, interface),
         Some("QDISC_DROP" | "QDISC_OVERLIMIT" | "QDISC_CONGESTED" | "QDISC_BURST_DROP") => with_remedy(
             proven(CulpritKind::Qdisc, format!("the queueing discipline of {interface}")),
             format!("tc -s qdisc show dev {interface}"),
         ),
         Some("IP_RPFILTER") => {
-            let mut culprit = reverse_path_filter(evidence, space, interface);
+            let mut culprit = around.reverse_path.culprit(interface);
             culprit.certainty = Certainty::Proven;
-            culprit.evidence.retain(|source| space.reverse_path_drops > 0 || !source.starts_with("counter"));
+            let moved = around.reverse_path.drops > 0;
+            culprit.evidence.retain(|source| moved || !source.starts_with("counter"));
             culprit
         }
-        Some("NO_SOCKET") => with_remedy(
-            proven(CulpritKind::Listener, format!("the kernel: nothing listens on {}", evidence.asked)),
-            list_listeners(evidence),
-        ),
-        None if has(&["xdp"]) => xdp(space, interface),
+        Some("NO_SOCKET") => {
+            let place = format!("the kernel: nothing listens on {}", around.end);
+            with_remedy(proven(CulpritKind::Listener, place), list_listeners(around.protocol, around.end))
+        }
+        None if has(&["xdp"]) => xdp(programs, interface),
         None if has(&["tc_", "tcf_", "cls", "handle_egress"]) => {
-            let programs = if event.subject == Subject::Syn { &programs.egress } else { &programs.ingress };
+            let programs = if around.outgoing { &programs.egress } else { &programs.ingress };
             blamed(CulpritKind::TcProgram, on(programs), format!("a filter of tc on {interface}"))
         }
         None => untraced_hook(),
@@ -118,9 +139,8 @@ fn untraced_hook() -> Culprit {
     Culprit::new(Action::Drop, CulpritKind::NetfilterProgram, Certainty::Inferred, place.to_owned())
 }
 
-fn xdp(space: &Space, interface: &str) -> Culprit {
-    let programs: Vec<_> =
-        space.programs.xdp.iter().map(|program| format!("{program} on {interface}")).collect();
+fn xdp(programs: &Programs, interface: &str) -> Culprit {
+    let programs: Vec<_> = programs.xdp.iter().map(|program| format!("{program} on {interface}")).collect();
     let unlisted = format!("an XDP program on {interface} that the kernel did not list");
     with_remedy(
         blamed(CulpritKind::XdpProgram, programs, unlisted),
@@ -149,14 +169,19 @@ fn with_remedy(culprit: Culprit, remedy: String) -> Culprit {
 /// proven, if events would have come.
 pub(super) fn corroborate(evidence: &Evidence, culprit: &mut Culprit) {
     let Some(space) = evidence.spaces.iter().find(|space| space.name == culprit.namespace) else { return };
-    if !space.drop_events.used {
+    corroborate_by(culprit, &space.drops, &space.drop_events);
+}
+
+/// Adds the event among `drops` that is about a culprit's packet to its evidence, as [`corroborate`] does.
+pub(in crate::diagnose) fn corroborate_by(culprit: &mut Culprit, drops: &[DropEvent], source: &SourceState) {
+    if !source.used {
         return;
     }
     let by_rule = matches!(culprit.kind, CulpritKind::NftRule | CulpritKind::NftPolicy);
     let ended = by_rule && matches!(culprit.action, Action::Drop | Action::Reject);
     let of_packet = |event: &&DropEvent| culprit.packet == Some(event.subject);
     let fits = |event: &&DropEvent| if by_rule { event.is_by_netfilter() } else { event.is_a_loss() };
-    match space.drops.iter().filter(of_packet).find(fits) {
+    match drops.iter().filter(of_packet).find(fits) {
         Some(event) => {
             let source = event.source();
             if !culprit.evidence.contains(&source) {
@@ -165,7 +190,7 @@ pub(super) fn corroborate(evidence: &Evidence, culprit: &mut Culprit) {
         }
         // Neighbours' packets are no events' subject.
         None if ended
-            && !space.drop_events.lost
+            && !source.lost
             && !matches!(culprit.packet, Some(Subject::NeighbourQuestion | Subject::NeighbourAnswer)) =>
         {
             culprit.certainty = Certainty::Inferred;

@@ -13,7 +13,7 @@ use super::{
 /// Returns that a rule ended a packet, if counters leave any.
 pub(super) fn infer(evidence: &Evidence, space: &Space) -> Option<Finding> {
     let suspects = &space.legacy.suspects;
-    let mut culprit = culprit(evidence, space, suspects)?;
+    let mut culprit = culprit(evidence.asked.is_ipv4(), &space.name, suspects)?;
     let left = space.at_devices(Subject::Syn, true).next().is_some();
     let subject = if left { Subject::SynAck } else { Subject::Syn };
     culprit.packet = Some(subject);
@@ -25,28 +25,33 @@ pub(super) fn infer(evidence: &Evidence, space: &Space) -> Option<Finding> {
         space.legacy.considered,
         rounds.join(", ")
     )];
-    let done = match culprit.action {
-        Action::Reject => "rejected",
-        Action::Queue => "handed to a program that does not answer",
-        _ if culprit.kind == CulpritKind::LegacyPolicy => "dropped by the policy of a chain",
-        _ => "dropped",
-    };
+    let done = done(&culprit);
     let sentence = format!("{} is {done}{}", subject.words(evidence.protocol), in_namespace(evidence, space));
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
 }
 
+/// Returns what a rule or a policy did to the packet.
+pub(in crate::diagnose) fn done(culprit: &Culprit) -> &'static str {
+    match culprit.action {
+        Action::Reject => "rejected",
+        Action::Queue => "handed to a program that does not answer",
+        _ if culprit.kind == CulpritKind::LegacyPolicy => "dropped by the policy of a chain",
+        _ => "dropped",
+    }
+}
+
 /// Returns the rule that translated the SYN, if counters leave any.
 pub(super) fn translation(evidence: &Evidence, space: &Space) -> Option<Culprit> {
-    let mut culprit = culprit(evidence, space, &space.legacy.translations)?;
+    let mut culprit = culprit(evidence.asked.is_ipv4(), &space.name, &space.legacy.translations)?;
     culprit.packet = Some(Subject::Syn);
     culprit.evidence = vec!["counters".to_owned()];
     Some(culprit)
 }
 
 /// Returns the suspects as one culprit: the only one, or one of several.
-fn culprit(evidence: &Evidence, space: &Space, suspects: &[LegacySuspect]) -> Option<Culprit> {
+pub(in crate::diagnose) fn culprit(v4: bool, namespace: &str, suspects: &[LegacySuspect]) -> Option<Culprit> {
     let first = suspects.first()?;
-    let program = if evidence.asked.is_ipv4() { "iptables-legacy" } else { "ip6tables-legacy" };
+    let program = if v4 { "iptables-legacy" } else { "ip6tables-legacy" };
     let at = |suspect: &LegacySuspect| {
         let LegacySuspect { table, chain, position, .. } = suspect;
         match suspect.is_policy {
@@ -62,11 +67,11 @@ fn culprit(evidence: &Evidence, space: &Space, suspects: &[LegacySuspect]) -> Op
     let places = suspects.iter().map(at).collect::<Vec<_>>().join("; ");
     let [only] = suspects else {
         let mut culprit = Culprit::new(action, kind, Certainty::Inferred, format!("one of: {places}"));
-        culprit.namespace = space.name.clone();
+        culprit.namespace = namespace.to_owned();
         return Some(culprit);
     };
     let mut culprit = Culprit::new(action, kind, Certainty::Inferred, places);
-    culprit.namespace = space.name.clone();
+    culprit.namespace = namespace.to_owned();
     culprit.table = Some(only.table.clone());
     culprit.chain = Some(only.chain.clone());
     culprit.tool = Some(program.to_owned());

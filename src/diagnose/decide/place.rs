@@ -4,6 +4,7 @@ use super::super::{
     evidence::Space,
     finding::{Action, Certainty, Culprit, CulpritKind},
     observation::{Observation, Step},
+    rule_text::Translation,
 };
 use crate::{
     host::nf_trace::{TraceKind, TraceVerdict},
@@ -32,6 +33,43 @@ fn family(number: u8) -> &'static str {
         10 => "ip6",
         _ => "unknown",
     }
+}
+
+/// What ended a packet, and in which word.
+pub(crate) struct Ended {
+    pub culprit: Culprit,
+    /// "dropped", "rejected" and the like.
+    pub done: &'static str,
+}
+
+/// Returns what ended a packet, if a rule or a policy did.
+pub(crate) fn ended(space: &Space, observation: &Observation) -> Option<Ended> {
+    let (index, step) = observation.end()?;
+    let rejects = step.rule.as_ref().is_some_and(|rule| rule.text.rejects);
+    let action = match step.event.verdict? {
+        TraceVerdict::Queue(_) => Action::Queue,
+        TraceVerdict::Stolen => Action::Steal,
+        _ if rejects => Action::Reject,
+        _ => Action::Drop,
+    };
+    let done = match action {
+        Action::Reject => "rejected",
+        Action::Queue => "handed to a program that does not answer",
+        Action::Steal => "taken by a rule",
+        _ if step.event.kind == TraceKind::Policy => "dropped by the policy of a chain",
+        _ => "dropped",
+    };
+    Some(Ended { culprit: culprit(space, observation, index, action)?, done })
+}
+
+/// Returns the last rule that translated a packet's destination.
+pub(crate) fn translated(space: &Space, observation: &Observation) -> Option<Culprit> {
+    let translates = |step: &Step| {
+        let translation = step.rule.as_ref().and_then(|rule| rule.text.translates);
+        translation == Some(Translation::Destination)
+    };
+    let index = observation.steps.iter().rposition(translates)?;
+    culprit(space, observation, index, Action::Translate)
 }
 
 /// Returns the culprit that a step of a packet's way is.

@@ -8,6 +8,7 @@ use super::{
     dropped, finding, in_namespace, legacy, place, refusal_culprit,
 };
 use crate::net::{Protocol, count};
+use std::net::{IpAddr, SocketAddr};
 
 /// Returns what positions, counters and look-ups leave as the culprit.
 pub(super) fn infer(evidence: &Evidence) -> Option<Finding> {
@@ -26,7 +27,7 @@ pub(super) fn infer(evidence: &Evidence) -> Option<Finding> {
 fn refused_mark(evidence: &Evidence, space: &Space) -> Option<Finding> {
     let (mark, refused) = space.refused_mark.as_ref()?;
     let mut culprit = match &refused.by {
-        Some(refusal) => refusal_culprit(refusal, evidence),
+        Some(refusal) => refusal_culprit(refusal, evidence.asked.ip()),
         None => Culprit::new(
             Action::Drop,
             CulpritKind::PolicyRule,
@@ -50,7 +51,7 @@ fn refused_mark(evidence: &Evidence, space: &Space) -> Option<Finding> {
 }
 
 /// Returns a culprit that positions leave: the only candidate, or one of several.
-pub(super) fn one_of(kind: CulpritKind, candidates: Vec<String>) -> Culprit {
+pub(in crate::diagnose) fn one_of(kind: CulpritKind, candidates: Vec<String>) -> Culprit {
     let place = match candidates.as_slice() {
         [only] => only.clone(),
         several => format!("one of: {}", several.join(", ")),
@@ -143,7 +144,7 @@ fn lost_on_the_way_in(evidence: &Evidence, space: &Space) -> Option<Finding> {
     } else if came_to("input") || came_to("forward") {
         return None;
     } else if space.reverse_path_drops > 0 {
-        reverse_path_filter(evidence, space, interface)
+        ReversePath::of_answer(evidence, space).culprit(interface)
     } else {
         let place = format!("routing of what comes in by {interface}: the kernel delivers it to no socket");
         Culprit::new(Action::Drop, CulpritKind::Other, Certainty::Inferred, place)
@@ -158,19 +159,46 @@ fn lost_on_the_way_in(evidence: &Evidence, space: &Space) -> Option<Finding> {
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
 }
 
-pub(super) fn reverse_path_filter(evidence: &Evidence, space: &Space, interface: &str) -> Culprit {
-    let strict = space.strict.iter().any(|name| name == interface);
-    let mode = if strict { "strict" } else { "loose" };
-    let leads =
-        space.way_back.as_ref().map(|by| format!(", the way to {} leads by {by}", evidence.asked.ip()));
-    let place = format!(
-        "rp_filter ({mode}) on {interface}: the answer came in by {interface}{}",
-        leads.unwrap_or_default()
-    );
-    let mut culprit = Culprit::new(Action::Drop, CulpritKind::ReversePathFilter, Certainty::Inferred, place);
-    culprit.evidence = vec![format!("counter IPReversePathFilter +{}", space.reverse_path_drops)];
-    culprit.remedy = Some(format!("sysctl net.ipv4.conf.{interface}.rp_filter=2"));
-    culprit
+/// A packet that came in by another interface than the way back leads by.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::diagnose) struct ReversePath<'a> {
+    /// The packet in words: "the answer".
+    pub packet: &'a str,
+    pub sender: IpAddr,
+    /// The interfaces with a strict filter.
+    pub strict: &'a [String],
+    /// The interface of the way back.
+    pub way_back: Option<&'a str>,
+    /// Increase of TcpExt.IPReversePathFilter, in packets.
+    pub drops: u64,
+}
+
+impl<'a> ReversePath<'a> {
+    pub(super) fn of_answer(evidence: &Evidence, space: &'a Space) -> ReversePath<'a> {
+        ReversePath {
+            packet: "the answer",
+            sender: evidence.asked.ip(),
+            strict: &space.strict,
+            way_back: space.way_back.as_deref(),
+            drops: space.reverse_path_drops,
+        }
+    }
+
+    /// Returns the filter of the interface that the packet came in by as the culprit.
+    pub(in crate::diagnose) fn culprit(&self, interface: &str) -> Culprit {
+        let mode = if self.strict.iter().any(|name| name == interface) { "strict" } else { "loose" };
+        let leads = self.way_back.map(|by| format!(", the way to {} leads by {by}", self.sender));
+        let place = format!(
+            "rp_filter ({mode}) on {interface}: {} came in by {interface}{}",
+            self.packet,
+            leads.unwrap_or_default()
+        );
+        let kind = CulpritKind::ReversePathFilter;
+        let mut culprit = Culprit::new(Action::Drop, kind, Certainty::Inferred, place);
+        culprit.evidence = vec![format!("counter IPReversePathFilter +{}", self.drops)];
+        culprit.remedy = Some(format!("sysctl net.ipv4.conf.{interface}.rp_filter=2"));
+        culprit
+    }
 }
 
 /// A refusal of this host itself: its own address has no listener.
@@ -187,14 +215,14 @@ fn nothing_listens(evidence: &Evidence, space: &Space) -> Option<Finding> {
     let mut culprit = Culprit::new(Action::Refuse, CulpritKind::Listener, Certainty::Proven, place);
     culprit.packet = Some(Subject::Syn);
     culprit.evidence = vec!["tap".to_owned()];
-    culprit.remedy = Some(list_listeners(evidence));
+    culprit.remedy = Some(list_listeners(evidence.protocol, evidence.asked));
     Some(finding(Word::ThisHost, "nothing listens there", vec![culprit]))
 }
 
 /// Returns the command that lists the listeners of the port.
-pub(super) fn list_listeners(evidence: &Evidence) -> String {
-    let protocol = if evidence.protocol == Protocol::Tcp { "t" } else { "u" };
-    format!("ss -l{protocol}n 'sport = :{}'", evidence.asked.port())
+pub(super) fn list_listeners(protocol: Protocol, end: SocketAddr) -> String {
+    let protocol = if protocol == Protocol::Tcp { "t" } else { "u" };
+    format!("ss -l{protocol}n 'sport = :{}'", end.port())
 }
 
 fn neighbour_failed(evidence: &Evidence) -> bool {

@@ -9,6 +9,7 @@ use crate::{
         packet::tests::tcp,
         rule_text::{RuleText, Translation},
     },
+    host::nf_trace::{TraceKind, TraceVerdict},
     kernel::AttemptOutcome,
     net::Protocol,
 };

@@ -72,8 +72,9 @@ struct Kernel {
     interface: Option<String>,
 }
 
+/// A culprit as JSON has it.
 #[derive(Debug, Serialize)]
-struct Blamed {
+pub(in crate::report) struct Blamed {
     action: Action,
     kind: CulpritKind,
     place: String,
@@ -132,8 +133,9 @@ struct Belonging {
     port: Option<String>,
 }
 
+/// The state of a source as JSON has it.
 #[derive(Debug, Serialize)]
-struct Source {
+pub(in crate::report) struct Source {
     used: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
@@ -215,7 +217,7 @@ impl Kernel {
 }
 
 impl Blamed {
-    fn new(culprit: Culprit, protocol: Protocol) -> Blamed {
+    pub(in crate::report) fn new(culprit: Culprit, protocol: Protocol) -> Blamed {
         Blamed {
             action: culprit.action,
             kind: culprit.kind,
@@ -263,7 +265,7 @@ impl Belonging {
 }
 
 impl Source {
-    fn new(state: &SourceState, counts: bool) -> Source {
+    pub(in crate::report) fn new(state: &SourceState, counts: bool) -> Source {
         Source {
             used: state.used,
             why: state.why.clone(),
@@ -292,7 +294,7 @@ fn sources(spaces: &[Space]) -> BTreeMap<&'static str, Source> {
 }
 
 /// Returns the state of iptables-legacy's counters as a source.
-fn legacy_source(space: &Space) -> Source {
+pub(in crate::report) fn legacy_source(space: &Space) -> Source {
     let legacy = &space.legacy;
     let why = match &legacy.unreadable {
         Some(error) => Some(format!("the tables' names cannot be read: {error}")),

@@ -2,12 +2,12 @@
 //! the kernel's lists the programs.
 use crate::support::{
     comparison::Scene,
+    control_group::Group,
     process::Output,
     programs::{self, Direction, TC_ACT_SHOT, XDP_DROP},
     requirements::{lab, lacking},
     topology::Family,
 };
-use std::{fs, path::PathBuf};
 
 /// Returns a scene whose neighbours know each other: the programs drop neighbour discovery, too.
 fn acquainted(family: Family) -> Scene {
@@ -115,25 +115,6 @@ fn an_xdp_program_is_proven_by_a_drop_event_alone() {
     }
 }
 
-/// A control group of version 2, removed on drop.
-struct Group(PathBuf);
-
-impl Group {
-    fn new(name: &str) -> Option<Group> {
-        let mounts = fs::read_to_string("/proc/self/mounts").expect("readable");
-        let mount = mounts.lines().find(|line| line.contains(" cgroup2 "))?.split(' ').nth(1)?;
-        let folder = PathBuf::from(mount).join(format!("netkat-lab-{}-{name}", std::process::id()));
-        fs::create_dir(&folder).ok()?;
-        Some(Group(folder))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn programs_of_a_control_group() {
     lab!("socat");
@@ -142,9 +123,9 @@ fn programs_of_a_control_group() {
     };
     for family in Family::ALL {
         let scene = acquainted(family);
-        let flags = format!("-w 1s --cgroup {}", group.0.display());
+        let flags = format!("-w 1s --cgroup {}", group.folder().display());
         check(&scene.compare(&flags), 0, &["same: "]);
-        let refuse = programs::refuse_connect(&group.0, family == Family::V4);
+        let refuse = programs::refuse_connect(group.folder(), family == Family::V4);
         let number = if family == Family::V4 { 4 } else { 6 };
         let place = format!("  by      cgroup/connect{number} program lab_refuse (id ");
         let sentence = "this host: connect() is refused before any packet\n";
@@ -152,7 +133,7 @@ fn programs_of_a_control_group() {
         check(&scene.compare("-w 1s"), 0, &["same: "]);
         drop(refuse);
 
-        let drop = programs::drop_by_cgroup(&group.0, Direction::Egress);
+        let drop = programs::drop_by_cgroup(group.folder(), Direction::Egress);
         for (more, sentence) in [
             ("", "this host: our SYN is dropped on its way out by a program\n"),
             (" --without drop-events", "this host: our SYN is "),
@@ -162,7 +143,7 @@ fn programs_of_a_control_group() {
         }
         std::mem::drop(drop);
 
-        let _drop = programs::drop_by_cgroup(&group.0, Direction::Ingress);
+        let _drop = programs::drop_by_cgroup(group.folder(), Direction::Ingress);
         check(
             &scene.compare(&flags),
             11,

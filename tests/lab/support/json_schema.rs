@@ -21,6 +21,7 @@ static SCHEMAS: LazyLock<HashMap<&str, Value>> = LazyLock::new(|| {
         "outcome",
         "packet",
         "port",
+        "reachability",
         "run",
         "scan",
         "trace"

@@ -1,5 +1,7 @@
 //! The harness: namespaces, topologies, processes with deadlines, peers, rules and payloads.
+pub mod client_watch;
 pub mod comparison;
+pub mod control_group;
 pub mod emulator;
 pub mod fifo;
 pub mod files;

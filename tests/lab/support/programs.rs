@@ -270,3 +270,14 @@ pub fn refuse_connect(group: &Path, v4: bool) -> Link {
     let folder = File::open(group).expect("the control group's folder");
     link(&program, folder.as_raw_fd(), place).expect("attaching to the control group")
 }
+
+/// Returns whether the kernel has a program of this id.
+pub fn program_exists(id: u32) -> bool {
+    // SAFETY: the call takes a number and returns a descriptor or a negative error.
+    let descriptor = unsafe { sys::bpf_prog_get_fd_by_id(id) };
+    if descriptor >= 0 {
+        // SAFETY: the descriptor is new and has no other owner.
+        drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    }
+    descriptor >= 0
+}
