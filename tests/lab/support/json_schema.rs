@@ -20,7 +20,9 @@ static SCHEMAS: LazyLock<HashMap<&str, Value>> = LazyLock::new(|| {
         "mtu",
         "outcome",
         "packet",
+        "ping",
         "port",
+        "probe",
         "run",
         "scan",
         "trace"
