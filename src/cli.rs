@@ -55,7 +55,7 @@ const PRIVILEGES: &str = "Privileges and offloads";
 iptables, nftables and conntrack of this host never see netkat's connections, and the peer sees ordinary ones. So \
 netkat tells the firewall from the network: if it gets through where nc does not, a rule on this host is in the way."
 )]
-#[command(override_usage = "netkat [OPTIONS] [-z | --compare | --trace | --mtu] HOST PORT
+#[command(override_usage = "netkat [OPTIONS] [-z | --compare | --trace | --mtu | --ping] HOST PORT
        netkat [OPTIONS] [--compare] -l [ADDRESS] PORT
        netkat [OPTIONS] --run -- COMMAND
        netkat [OPTIONS] {--sniff | --read FILE} [FILTER | HOST [PORTS]]")]
@@ -603,6 +603,32 @@ pub struct Cli {
     #[arg(help_heading = PATH, long, hide_short_help = true)]
     pub mtu: bool,
 
+    /// Ping ports: the time from SYN to SYN-ACK, until COUNT or Ctrl-C
+    ///
+    /// Hosts are separated by commas; ports are a list as of -z, or several words. A line for each ping says open, refused,
+    /// rejected, or no answer within -w, 1s by default, with the round trip by the kernel's times of sending and
+    /// arrival. At the end: loss, the distribution, jitter, and a histogram. A half-open connection is reset at once, so no
+    /// application sees it. With -u, datagrams: an answer, or the host's own port unreachable. netkat exits with 0 if a port
+    /// has answered as open, after Ctrl-C, too.
+    ///
+    /// Example: netkat --ping=10 192.0.2.10 443
+    #[arg(help_heading = PATH, long, value_name = "COUNT", num_args = 0..=1, require_equals = true, hide_short_help = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub ping: Option<Option<u64>>,
+
+    /// With --ping: time between two pings of a port, at least 1ms [default: 1s]
+    ///
+    /// The pings of several targets are spread over it, from a hundred a second on in groups 5 ms apart, at most.
+    #[arg(help_heading = PATH, long, value_name = "TIME", hide_short_help = true, allow_negative_numbers = true, value_parser = value::interval)]
+    pub interval: Option<Duration>,
+
+    /// With --ping: connect by this host's own path, too
+    ///
+    /// connect(2) to each target, half an interval after netkat's ping, timed by the kernel from before its rules at output to
+    /// behind those at input. The difference is what this host's rules and stack make. The server sees connections that
+    /// are reset. At most 500 targets.
+    #[arg(help_heading = PATH, long, hide_short_help = true, conflicts_with_all = ["via", "impersonate", "past_egress"])]
+    pub both: bool,
+
     /// Send past tc and tcx programs at egress, and past the root queueing disciplines
     ///
     /// PACKET_QDISC_BYPASS of packet(7): tells whether a CNI's program or a shaper is the cause. nft's netdev egress still
@@ -633,7 +659,7 @@ pub struct Cli {
     ///
     /// With -k an object for each client comes before that of the run, with -z one for each port. With -d, --sniff
     /// and --read, packets are shown as JSON, an object a line. The manual page lists the fields. The file - is
-    /// standard output, where nothing else goes there; of -z and --compare, the objects take the text's place. A
+    /// standard output, where nothing else goes there; of -z, --compare, --trace, --mtu and --ping, the objects take the text's place. A
     /// number is a descriptor: --json=3 3>FILE.
     ///
     /// Example: netkat -z --json=result.json 192.0.2.10 22,80

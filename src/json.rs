@@ -25,6 +25,10 @@ pub(crate) enum Schema {
     Trace,
     /// The outcome of --mtu.
     Mtu,
+    /// The outcome of --ping.
+    Ping,
+    /// A ping.
+    Probe,
     /// A packet of -d, --sniff or --read.
     Packet,
     /// A log line.
@@ -43,6 +47,8 @@ impl Serialize for Schema {
             Schema::Reachability => "netkat.reachability/1",
             Schema::Trace => "netkat.trace/1",
             Schema::Mtu => "netkat.mtu/1",
+            Schema::Ping => "netkat.ping/1",
+            Schema::Probe => "netkat.probe/1",
             Schema::Packet => "netkat.packet/1",
             Schema::Log => "netkat.log/1",
         })

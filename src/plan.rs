@@ -8,6 +8,7 @@ mod forwards;
 mod groups;
 mod listen;
 mod outputs;
+mod ping;
 mod remote;
 mod run;
 mod scope;
@@ -18,8 +19,8 @@ mod trace;
 use crate::{
     cli::Cli,
     commands::{
-        Compare, CompareClients, Connect, DatagramConnect, DatagramListen, Listen, PathMtu, PathTrace, Run,
-        Scan, Sniff, list_interfaces,
+        Compare, CompareClients, Connect, DatagramConnect, DatagramListen, Listen, PathMtu, PathTrace, Ping,
+        Run, Scan, Sniff, list_interfaces,
     },
     host::{
         container,
@@ -62,6 +63,7 @@ enum Command {
     CompareClients(Box<CompareClients>),
     Trace(Box<PathTrace>),
     Mtu(Box<PathMtu>),
+    Ping(Box<Ping>),
 }
 
 /// The reason why there is no plan.
@@ -163,6 +165,7 @@ impl Plan {
             Command::CompareClients(compare) => compare.run(report),
             Command::Trace(trace) => trace.run(report),
             Command::Mtu(mtu) => mtu.run(report),
+            Command::Ping(ping) => ping.run(report),
         }?)
     }
 }
@@ -192,6 +195,9 @@ impl Command {
         }
         if cli.mtu {
             return Ok(Command::Mtu(Box::new(trace::mtu(cli, report)?)));
+        }
+        if let Some(count) = cli.ping {
+            return Ok(Command::Ping(Box::new(ping::ping(cli, count, report)?)));
         }
         if cli.scan {
             return Ok(Command::Scan(scan(cli, report)?));

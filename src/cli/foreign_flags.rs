@@ -4,7 +4,7 @@
 //! -o and -x mean something else in nc(1) and ncat(1). A command that an advice names works as it stands.
 
 /// Flags, and what to use instead.
-const ADVICE: [(&[&str], &str); 33] = [
+const ADVICE: [(&[&str], &str); 32] = [
     (&["-e"], "a program for the connection is --exec 'PROGRAM ARGUMENTS'"),
     (&["-c"], "a shell command for the connection is --sh-exec 'COMMAND'"),
     (&["-m"], "ncat's limit of clients is --max-conns N; nc's minimum TTL of received packets can't be set"),
@@ -45,7 +45,6 @@ const ADVICE: [(&[&str], &str); 33] = [
     (&["--denyfile"], "list the hosts with --deny \"$(paste -sd, FILE)\""),
     (&["--nodns"], "addresses without look-ups are -n or --numeric"),
     (&["--timeout"], "the time to connect is -w TIME; a limit to silence is --idle-timeout TIME"),
-    (&["--interval"], "a pause after each line is --delay TIME"),
     (&["--zero"], "probing without data is -z or --scan"),
     (&["--close"], "netkat sends a FIN when the input ends (-N); --send-only exits then"),
     (&["--hexdump"], "a hex dump is -x FILE or --hex-dump FILE"),

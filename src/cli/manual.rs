@@ -30,7 +30,7 @@ Examples:
 
 const STATUS: Section = (
     "Exit status",
-    "  0  done: both directions ended and everything was delivered; with -z, a port is open
+    "  0  done: both directions ended and everything was delivered; with -z and --ping, a port is open
   1  failed; the line on stderr says how
   2  wrong usage
 With --exit-verdict, failures have statuses of their own; other failures stay 1:
@@ -50,7 +50,7 @@ With --compare, the status is 0 only where nothing differs; with --exit-verdict,
 With --compare -l, the status is 0 only where all clients were answered; with --exit-verdict, 3 where nothing came in or the answers do not arrive, 11 where something here stops clients, 14 where nothing was seen to answer them.
 The command of --run decides the status, which is its own, or 128 + the number of the signal that ended it; 125 if netkat could not start it, 127 if there is no such command, 126 if it cannot be run.
 The process of a single connection (--exec, --sh-exec) decides the status, with --exit-verdict as well, as in a shell: its own status, or 128 + the number of the signal that ended it; 127 if there is no such command, 126 if it cannot be run. A process that netkat had to end, because its connection broke or was over, decides nothing.
-SIGINT, SIGTERM and SIGHUP reset the connections, and netkat ends by that signal; as the first process of a container, with status 128 + its number.",
+SIGINT, SIGTERM and SIGHUP reset the connections, and netkat ends by that signal (Ctrl-C only ends the pings of --ping, whose status is their own); as the first process of a container, with status 128 + its number.",
 );
 
 const EXAMPLES: Section = (
@@ -143,8 +143,8 @@ A filter that is not understood ends netkat with status 2 before anything is ope
     (
         "JSON",
         "--json prints an object on a line of its own. Every object has its schema, netkat's version and the time (RFC 3339, UTC, nanoseconds); the run's own comes last. Names end in their unit; a step that was not reached is null.
-  schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; --compare -l: netkat.reachability/1; --trace: netkat.trace/1; --mtu: netkat.mtu/1; packets: netkat.packet/1
-  asked                  what was asked: mode (connect, listen, scan, run, compare, trace, mtu), host as typed, address, port or ports, protocol, command
+  schema                 netkat.outcome/1; -z: netkat.scan/1, and netkat.port/1 for each port as soon as it is known; --run: netkat.run/1; -k: netkat.client/1 for each client that is over; --compare: netkat.comparison/1; --compare -l: netkat.reachability/1; --trace: netkat.trace/1; --mtu: netkat.mtu/1; --ping: netkat.ping/1, and netkat.probe/1 for each ping; packets: netkat.packet/1
+  asked                  what was asked: mode (connect, listen, scan, run, compare, trace, mtu, ping), host as typed, address, port or ports, protocol, command
   verdict                done, timed_out, refused, rejected, no_route, no_neighbour, name (the look-up of a name failed), privilege, egress_dropped, interrupted, usage, failed
   error                  the failure in words
   flow                   local and remote address with port
@@ -200,7 +200,14 @@ from names the clients, and how often they tried; server says what listens. A ta
   no answer      no hop answers
 A NAT that keeps connections translates the errors back, as Linux does for SNAT, and does not show; a DNAT shows in errors that come in the peer's name. The status is that of a connection; of several paths, that of the one which came least far.
 --mtu sends repeats of acknowledged bytes, of any length, or with -u datagrams: link and route are this host's MTU, told what routers say is too big, arrives what the peer acknowledged, lost what got neither an answer nor a message. A black hole, where packets that the flow may use are lost and smaller ones are not, counts as timed out.
---json prints an object of its own, which docs/schema/trace.json and docs/schema/mtu.json describe.",
+--ping sends a SYN to each port every --interval, all from one local port, or with -u a datagram, \"netkat ping\" and a number; an answer that does not repeat the number counts for the port's last ping. A SYN-ACK is answered with a reset. The line of a ping is:
+  open            a SYN-ACK, or with -u a datagram
+  refused         a reset
+  closed          with -u, the host's own port unreachable
+  rejected by     an ICMP error of that host
+  no answer       none within -w; an answer after that is late, and counted so
+Round trips are the differences of the kernel's timestamps of the departing packet, behind rules and queue, and of the arriving one, before the rules. Loss is the share of pings without an answer, of those whose wait is over. Jitter is the mean difference of consecutive round trips. Percentiles are of the nearest rank, and with the histogram of the last million round trips of all targets. --both connects by the kernel, too, whose round trip lasts from before the rules at output to behind those at input (tcpi_rtt), with -u to the answer's arrival at netkat.
+--json prints an object of its own, which docs/schema/trace.json, docs/schema/mtu.json and docs/schema/ping.json describe.",
     ),
     (
         "Blocked outputs",

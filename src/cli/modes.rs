@@ -23,10 +23,11 @@ pub(crate) enum Mode {
     Trace = 1 << 12,
     Mtu = 1 << 13,
     CompareListen = 1 << 14,
+    Ping = 1 << 15,
 }
 
 #[cfg(test)]
-pub(crate) const MODES: [Mode; 15] = [
+pub(crate) const MODES: [Mode; 16] = [
     Mode::Connect,
     Mode::ConnectUdp,
     Mode::ConnectExec,
@@ -42,6 +43,7 @@ pub(crate) const MODES: [Mode; 15] = [
     Mode::Run,
     Mode::Trace,
     Mode::Mtu,
+    Mode::Ping,
 ];
 
 impl Mode {
@@ -56,6 +58,7 @@ impl Mode {
             _ if cli.runs_command() => Mode::Run,
             _ if cli.trace => Mode::Trace,
             _ if cli.mtu => Mode::Mtu,
+            _ if cli.ping.is_some() => Mode::Ping,
             (_, _, true, _) if cli.udp => Mode::ScanUdp,
             (_, _, true, _) => Mode::Scan,
             (.., true) if cli.udp => Mode::ListenUdp,
@@ -85,6 +88,7 @@ impl Mode {
             Mode::Run => "--run",
             Mode::Trace => "--trace",
             Mode::Mtu => "--mtu",
+            Mode::Ping => "--ping",
         }
     }
 }
@@ -103,11 +107,11 @@ const fn modes(modes: &[Mode], words: &'static str) -> Modes {
 }
 
 use Mode::{
-    Compare, CompareListen, Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Mtu, Read, Run,
-    Scan, ScanUdp, Sniff, Trace,
+    Compare, CompareListen, Connect, ConnectExec, ConnectUdp, Listen, ListenExec, ListenUdp, Mtu, Ping, Read,
+    Run, Scan, ScanUdp, Sniff, Trace,
 };
-/// The modes that measure the path of one flow.
-const PATH: u32 = Trace as u32 | Mtu as u32;
+/// The modes that measure the path of flows.
+const PATH: u32 = Trace as u32 | Mtu as u32 | Ping as u32;
 const ALL: Modes = Modes(u32::MAX, "");
 const LIVE: Modes = Modes(!(Read as u32), "live traffic");
 const LISTEN: Modes = modes(&[Listen, ListenUdp, ListenExec], "-l");
@@ -123,12 +127,12 @@ const STANDARD: Modes = modes(&[Connect, Listen], "TCP with standard input and o
 const LINES: Modes =
     modes(&[Connect, ConnectUdp, Listen, ListenUdp], "clients and listeners with standard input and output");
 const CLIENTS: Modes = modes(
-    &[Connect, ConnectUdp, ConnectExec, Scan, ScanUdp, Compare, Trace, Mtu],
-    "clients, -z, --compare, --trace and --mtu",
+    &[Connect, ConnectUdp, ConnectExec, Scan, ScanUdp, Compare, Trace, Mtu, Ping],
+    "clients, -z, --compare, --trace, --mtu and --ping",
 );
 const OWN: Modes = Modes(
     DATA.0 | Scan as u32 | ScanUdp as u32 | Compare as u32 | PATH,
-    "clients, listeners, -z, --compare, --trace and --mtu",
+    "clients, listeners, -z, --compare, --trace, --mtu and --ping",
 );
 const SEGMENTS: Modes = Modes(STREAM.0 | Scan as u32 | Compare as u32 | PATH, "TCP");
 const SHOWING: Modes = Modes(!COMPARING, "packets that are shown");
@@ -137,14 +141,14 @@ const SCAN: Modes = modes(&[Scan, ScanUdp], "-z");
 const RUN: Modes = modes(&[Run], "--run and --shell");
 const NOT_RUN: Modes = Modes(!(Run as u32), "netkat's own connections");
 const OWN_OR_RUN: Modes =
-    Modes(OWN.0 | Run as u32, "clients, listeners, -z, --compare, --trace, --mtu and --run");
+    Modes(OWN.0 | Run as u32, "clients, listeners, -z, --compare, --trace, --mtu, --ping and --run");
 const CLIENTS_OR_RUN: Modes =
-    Modes(CLIENTS.0 | Run as u32, "clients, -z, --compare, --trace, --mtu and --run");
+    Modes(CLIENTS.0 | Run as u32, "clients, -z, --compare, --trace, --mtu, --ping and --run");
 const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u32, "TCP clients and listeners, and --run");
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 90] = [
+const FLAGS: [(&str, Modes); 93] = [
     ("target", ALL),
     ("listen", Modes(LISTEN.0 | CompareListen as u32, "")),
     ("keep_open", LISTEN),
@@ -225,7 +229,10 @@ const FLAGS: [(&str, Modes); 90] = [
     ("user", COMPARE),
     ("trace", Modes(Trace as u32, "")),
     ("mtu", Modes(Mtu as u32, "")),
-    ("past_egress", Modes(OWN.0 & !(Compare as u32), "clients, listeners, -z, --trace and --mtu")),
+    ("ping", Modes(Ping as u32, "")),
+    ("interval", modes(&[Ping], "--ping")),
+    ("both", modes(&[Ping], "--ping")),
+    ("past_egress", Modes(OWN.0 & !(Compare as u32), "clients, listeners, -z, --trace, --mtu and --ping")),
     ("paths", modes(&[Trace], "--trace")),
     ("debug", SHOWING),
     ("progress", STANDARD),
@@ -337,6 +344,7 @@ mod tests {
             Mode::Run => "--run",
             Mode::Trace => "--trace 192.0.2.1 80",
             Mode::Mtu => "--mtu 192.0.2.1 80",
+            Mode::Ping => "--ping 192.0.2.1 80",
         };
         line.split(' ').collect()
     }
@@ -395,6 +403,7 @@ mod tests {
                     | "shell"
                     | "trace"
                     | "mtu"
+                    | "ping"
             ) {
                 continue;
             }
@@ -449,7 +458,9 @@ mod tests {
             let id = flag.get_id().as_str();
             let mode = match FLAGS.iter().find(|(row, _)| *row == id) {
                 _ if matches!(id, "help" | "version" | "generate") => continue,
-                _ if matches!(id, "exec" | "sh_exec" | "run" | "shell" | "trace" | "mtu") => Mode::Connect,
+                _ if matches!(id, "exec" | "sh_exec" | "run" | "shell" | "trace" | "mtu" | "ping") => {
+                    Mode::Connect
+                }
                 Some((_, Modes(bits, _))) if id != "listen" => {
                     MODES.into_iter().find(|mode| bits & *mode as u32 != 0).expect("a mode")
                 }

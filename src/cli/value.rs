@@ -83,6 +83,20 @@ pub(super) fn positive_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Shortest interval of pings.
+const LEAST_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Parses an interval of pings.
+///
+/// # Errors
+/// As for [`time`].
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        time if time < LEAST_INTERVAL => Err("the interval must be at least 1ms".to_owned()),
+        time => Ok(time),
+    }
+}
+
 /// Range of --buffer, in bytes: from a few segments of any size to the largest window of TCP (RFC 7323,
 /// section 2.3).
 const BUFFER_RANGE: RangeInclusive<usize> = 64 << 10..=1 << 30;

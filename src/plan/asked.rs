@@ -13,6 +13,7 @@ pub(super) fn asked(cli: &Cli) -> Asked {
         () if cli.compare => Mode::Compare,
         () if cli.trace => Mode::Trace,
         () if cli.mtu => Mode::Mtu,
+        () if cli.ping.is_some() => Mode::Ping,
         () if cli.scan => Mode::Scan,
         () if cli.listen => Mode::Listen,
         () => Mode::Connect,
@@ -35,6 +36,9 @@ pub(super) fn asked(cli: &Cli) -> Asked {
             Err(_) => asked,
         },
         (Mode::Scan, [name, ports]) => Asked { host: host(name), ports: Some(ports.clone()), ..asked },
+        (Mode::Ping, [name, ports @ ..]) if !ports.is_empty() => {
+            Asked { host: host(name), ports: Some(ports.join(",")), ..asked }
+        }
         (_, [name, number]) => Asked { host: host(name), port: port(number), ..asked },
         (_, [name]) => Asked { host: host(name), ..asked },
         _ => asked,

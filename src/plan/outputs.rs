@@ -90,10 +90,11 @@ fn own_output(cli: &Cli) -> Option<&'static str> {
         return Some("the command's output");
     }
     // Objects take the text's place.
-    if cli.scan || cli.compare || cli.trace || cli.mtu {
-        let text = match (cli.scan, cli.trace) {
-            (true, _) => "the ports' states",
-            (_, true) => "the hops",
+    if cli.scan || cli.compare || cli.trace || cli.mtu || cli.ping.is_some() {
+        let text = match (cli.scan, cli.trace, cli.ping) {
+            (true, ..) => "the ports' states",
+            (_, true, _) => "the hops",
+            (.., Some(_)) => "the pings",
             _ => "the conclusion",
         };
         return (cli.report_place() != Some(ReportPlace::Stdout)).then_some(text);

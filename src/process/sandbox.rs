@@ -28,6 +28,8 @@ const LANDLOCK: ABI = ABI::V7;
 pub enum Profile {
     /// To relay between connections and open streams.
     Relay,
+    /// To relay, and to connect the kernel's own sockets that are open.
+    Dial,
     /// To relay, and to start processes.
     Processes,
     /// To move the packets of a command, and to hold its ports.
@@ -90,7 +92,7 @@ impl Sandbox {
         }
         let calls = match self.profile {
             Profile::Processes => return,
-            Profile::Relay => SyscallSet::Relay,
+            Profile::Relay | Profile::Dial => SyscallSet::Relay,
             Profile::Gateway => SyscallSet::Gateway,
             Profile::Sniff => SyscallSet::Receive,
             Profile::Replay => SyscallSet::Files,
@@ -106,12 +108,13 @@ impl Sandbox {
     }
 }
 
-/// Forbids, from now on, to open, make or change a file by its name, to connect a kernel TCP socket, and to
-/// reach other processes by signals or abstract AF_UNIX names.
+/// Forbids, from now on, to open, make or change a file by its name, to connect a kernel TCP socket unless that is the
+/// profile's work, and to reach other processes by signals or abstract AF_UNIX names.
 fn close_file_system(profile: Profile) -> Result<RulesetStatus, RulesetError> {
     // A command's ports are held by sockets that are bound.
     let network = match profile {
         Profile::Gateway => AccessNet::ConnectTcp.into(),
+        Profile::Dial => AccessNet::BindTcp.into(),
         _ => AccessNet::from_all(LANDLOCK),
     };
     let status = Ruleset::default()

@@ -14,6 +14,7 @@ pub(crate) enum Mode {
     Compare,
     Trace,
     Mtu,
+    Ping,
 }
 
 /// The request of a run. A field that the run does not have is left out.
@@ -29,7 +30,7 @@ pub(crate) struct Asked {
     /// The port, if it is a single one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The ports of -z as typed.
+    /// The ports of -z and --ping as typed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -60,6 +60,8 @@ pub(crate) enum Error {
     Report { to: String, error: io::Error },
     #[error("cannot {operation}: {error}")]
     Compare { operation: &'static str, error: io::Error },
+    #[error("cannot {operation}: {error}")]
+    Ping { operation: &'static str, error: io::Error },
     #[error(transparent)]
     Filter(#[from] FilterError),
     #[error(transparent)]

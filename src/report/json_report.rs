@@ -2,7 +2,7 @@
 //! `-k`, each client has an object of its own, written when it disconnects; with `-z`, each port, as soon as it is
 //! known.
 use super::{
-    Asked, ClientReport, Comparison, Error, Failure, Mode, MtuReport, ProbedPort, ReportPlace, Tracing,
+    Asked, ClientReport, Comparison, Error, Failure, Mode, MtuReport, PingLine, Pinging, ProbedPort, ReportPlace, Tracing,
     Tried, Verdict,
     command_report::CommandRun,
     counters::{Datagrams, PathSizes, Timings, Traffic},
@@ -87,6 +87,9 @@ pub struct JsonReport {
     /// The outcome of --mtu, likewise.
     #[serde(skip)]
     measured: Option<Box<MtuReport>>,
+    /// The outcome of --ping, likewise.
+    #[serde(skip)]
+    pinging: Option<Box<Pinging>>,
     /// Results of -z, in the order of the ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ports: Vec<ProbedPort>,
@@ -314,6 +317,18 @@ impl JsonReport {
         self.measured = Some(Box::new(measured));
     }
 
+    /// Notes the outcome of --ping, whose verdict is its own however the run ended.
+    pub(crate) fn pinged(&mut self, pinging: Pinging) {
+        self.pinging = Some(Box::new(pinging));
+    }
+
+    /// Writes the object of a ping.
+    pub(crate) fn pinged_once(&mut self, line: &PingLine) {
+        if let Some(destination) = &mut self.destination {
+            destination.write(Schema::Probe, &Part { asked: &self.asked, part: line });
+        }
+    }
+
     /// Notes how a path of --compare ended, which is part of another object.
     pub(super) fn settle(&mut self, verdict: Verdict, error: Option<String>) {
         (self.verdict, self.error) = (Some(verdict), error);
@@ -330,7 +345,9 @@ impl JsonReport {
         let measured = || self.measured.as_ref().map(|measured| measured.status(detailed));
         let compared = self.comparison.as_ref().map(|comparison| comparison.status(detailed));
         let watched = || self.watched.as_ref().map(|watched| watched.status(detailed));
-        compared.or_else(watched).or_else(tracing).or_else(measured).or_else(process)
+        let pinging = || self.pinging.as_ref().map(|pinging| pinging.status(detailed));
+        let reached = compared.or_else(watched).or_else(tracing).or_else(measured).or_else(pinging);
+        reached.or_else(process)
     }
 
     /// Writes the object of a client of -k that has disconnected.
@@ -400,6 +417,10 @@ impl JsonReport {
                 let part = self.measurement(self.measured.as_deref());
                 destination.write(Schema::Mtu, &Part { asked: &self.asked, part });
             }
+            None if self.pinging.is_some() => {
+                let part = self.measurement(self.pinging.as_deref());
+                destination.write(Schema::Ping, &Part { asked: &self.asked, part });
+            }
             _ => {
                 self.settle(verdict, error);
                 destination.write(self.schema(), &self);
@@ -417,9 +438,8 @@ impl JsonReport {
         match self.asked.as_ref().map(|asked| asked.mode) {
             Some(Mode::Scan) => Schema::Scan,
             Some(Mode::Run) => Schema::Run,
-            Some(Mode::Connect | Mode::Listen | Mode::Compare | Mode::Trace | Mode::Mtu) | None => {
-                Schema::Outcome
-            }
+            Some(Mode::Connect | Mode::Listen | Mode::Compare | Mode::Trace | Mode::Mtu | Mode::Ping)
+            | None => Schema::Outcome,
         }
     }
 }

@@ -79,6 +79,8 @@ pub struct Stack {
     listener: Option<Listener>,
     /// Whether the listener takes further connections. Its gate applies in any case.
     listening: bool,
+    /// Segments of no flow are left to a caller who sends probes.
+    only_flows: bool,
     handshakes: Handshakes,
     cookies: Cookies,
     accepted: VecDeque<FiveTuple>,
@@ -192,6 +194,7 @@ impl Stack {
             deadlines: Deadlines::default(),
             listener: None,
             listening: false,
+            only_flows: false,
             handshakes: Handshakes::default(),
             cookies: Cookies::default(),
             accepted: VecDeque::new(),
@@ -527,7 +530,7 @@ impl Stack {
                 }
                 flow
             }
-            None if valid => match self.find_or_make(now, tuple, &segment, reply) {
+            None if valid && !self.only_flows => match self.find_or_make(now, tuple, &segment, reply) {
                 Found::Flow => match self.flows.get_mut(&tuple) {
                     Some(flow) => flow,
                     None => return FrameResult::Done,

@@ -3,15 +3,16 @@
 //!
 //! Checksums are computed here, not left to the device: what a router quotes is what left.
 use super::{
-    FlowRoute, Settings,
+    Flow, FlowRoute, Settings, Stack,
     header_only::HeaderOnly,
     ip::{self, Fragmentation, Template, UDP},
 };
 use crate::{
     link::{Link, LinkError, NextHop, Outgoing},
     net::FiveTuple,
-    segment::{ACK, CHECKSUM_OFFSET, MAX_HEADER_LEN, Segment},
+    segment::{ACK, CHECKSUM_OFFSET, MAX_HEADER_LEN, RST, Segment, SeqNumber},
 };
+use std::time::Duration;
 
 /// A packet to send.
 #[derive(Clone, Debug)]
@@ -95,7 +96,31 @@ impl Probe {
     }
 }
 
+impl Stack {
+    /// Leaves segments of no flow to a caller who sends probes and resets of its own.
+    pub(crate) fn leave_unknown_segments(&mut self) {
+        self.only_flows = true;
+    }
+
+    /// Returns the SYN of a connection that the stack does not keep.
+    pub(crate) fn syn(&mut self, now: Duration, tuple: FiveTuple, route: FlowRoute) -> Option<HeaderOnly> {
+        Flow::dial(now, tuple, route, &self.settings, &self.pool, (self.seed)()).take_syn(now)
+    }
+}
+
 impl HeaderOnly {
+    /// Returns the header of the reset that answers `segment` of this header's destination; `None` if that is a reset.
+    pub(crate) fn reset(self, segment: &Segment) -> Option<HeaderOnly> {
+        Some(HeaderOnly { segment: segment.reset()?, ..self })
+    }
+
+    /// Returns the header of the reset of a connection that this SYN opened with the sequence number `seq`.
+    pub(crate) fn reset_of(self, seq: SeqNumber) -> HeaderOnly {
+        let Segment { source, destination, .. } = self.segment;
+        let segment = Segment { source, destination, seq: seq + 1, flags: RST, ..Segment::default() };
+        HeaderOnly { segment, ..self }
+    }
+
     /// Returns the header of an acknowledgment that repeats the last `len` bytes before the next one to send. The peer
     /// has them, or takes them for bytes that it has: it acknowledges them again and drops them (RFC 9293, section
     /// 3.10.7.4, first).
@@ -108,7 +133,7 @@ impl HeaderOnly {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{link::LinkHeader, net::ip_protocol::TCP, segment::SeqNumber};
+    use crate::{link::LinkHeader, net::ip_protocol::TCP};
 
     #[test]
     fn a_probe_is_a_packet_of_its_flow() {

@@ -40,6 +40,7 @@ mod past_egress;
 mod path_mtu;
 mod paths;
 mod peer_close;
+mod ping;
 mod port_zero;
 mod privileges;
 mod processes;
