@@ -8,7 +8,7 @@ use super::{
     usage,
 };
 use crate::{
-    cli::Cli,
+    cli::{Cli, Feature},
     commands::Run,
     gateway::{DEVICE_BUFFER, GatewaySetup},
     host::{
@@ -63,6 +63,7 @@ pub(super) fn run(cli: &Cli) -> Result<Run, PlanError> {
         command,
         device,
         ephemeral_ports: 0..=0,
+        across: false,
         raw: cli.raw,
         receive_buffer: DEVICE_BUFFER,
         by_host: forwards.by_host,
@@ -78,6 +79,7 @@ pub(super) fn run(cli: &Cli) -> Result<Run, PlanError> {
             assumed,
             published,
             user_timeout: cli.user_timeout,
+            fast_path: fast_path(cli),
             report_flows: cli.json.is_some(),
             backend: backend(cli),
             overrides: feature_overrides(cli),
@@ -87,6 +89,15 @@ pub(super) fn run(cli: &Cli) -> Result<Run, PlanError> {
             sandbox: sandbox(cli, Profile::Gateway),
         },
     })
+}
+
+/// Returns whether the kernel may forward the packets of known flows: not where netkat is to see each packet, or to
+/// send them as segments, or to check those of raw sockets.
+fn fast_path(cli: &Cli) -> bool {
+    let shown = cli.debug || cli.payload || cli.pcap.is_some();
+    let whole = !cli.no_vnet_header && !cli.no_gso;
+    let offered = !cli.without.contains(&Feature::FastPath) && !cli.without.contains(&Feature::VnetHeader);
+    !shown && whole && offered && !cli.raw
 }
 
 /// Returns the program and its arguments.

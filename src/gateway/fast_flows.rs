@@ -1,0 +1,118 @@
+//! The flows on the fast path: from when, until when, and their traffic there.
+//!
+//! A flow is nominated with one of its first packets. It gets onto the fast path once no packet waits in the
+//! packet sockets, so that later packets do not overtake earlier ones. It leaves the fast path when its way or its neighbour
+//! changes, and when it falls silent; its next packet then passes netkat, which looks up both.
+use super::{
+    flows::Flow,
+    next_hops::{NextHops, Resolution},
+};
+use crate::{
+    kernel::{FastPath, FastTraffic, FlowKey},
+    link::LinkHeader,
+    net::ip_protocol::{TCP, UDP},
+};
+use std::{collections::HashMap, time::Duration};
+
+/// Packets after which a flow is nominated: shorter flows are not worth it.
+pub(super) const RIPE: u64 = 16;
+/// Longest wait of a nominated flow for idle packet sockets.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Silence after which a flow leaves the fast path.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The fast path, if there is one, and the flows that are to get onto it.
+pub(super) struct FastFlows {
+    path: Option<FastPath>,
+    nominated: Vec<FlowKey>,
+    /// Time of the first nomination.
+    since: Duration,
+}
+
+impl FastFlows {
+    pub(crate) fn new(path: Option<FastPath>) -> FastFlows {
+        FastFlows { path, nominated: Vec::new(), since: Duration::ZERO }
+    }
+
+    /// Returns whether a flow may be nominated.
+    pub(crate) fn accepts(&self, flow: &Flow) -> bool {
+        self.path.is_some()
+            && flow.fast.is_none()
+            && flow.packets() >= flow.ripe_at
+            && flow.next_hop.is_some()
+            && matches!(flow.key.protocol, TCP | UDP)
+    }
+
+    /// Nominates a flow.
+    pub(crate) fn nominate(&mut self, now: Duration, flow: &mut Flow) {
+        if self.nominated.is_empty() {
+            self.since = now;
+        }
+        flow.ripe_at = u64::MAX;
+        self.nominated.push(flow.key);
+    }
+
+    /// Puts the nominated flows onto the fast path, if the packet sockets are `idle` or have not been for long.
+    pub(crate) fn promote(&mut self, now: Duration, idle: bool, flows: &mut HashMap<FlowKey, Flow>) {
+        if self.nominated.is_empty() || !idle && now < self.since + PATIENCE {
+            return;
+        }
+        for key in std::mem::take(&mut self.nominated) {
+            let Some(flow) = flows.get_mut(&key) else { continue };
+            flow.fast = self.put(flow);
+            // Where there is no room now, there may be some later.
+            flow.ripe_at = if flow.fast.is_some() { RIPE } else { flow.packets().saturating_mul(2) };
+        }
+    }
+
+    fn put(&mut self, flow: &Flow) -> Option<crate::kernel::FastFlow> {
+        let (way, next_hop) = (flow.way?, flow.next_hop?);
+        let LinkHeader::Ethernet { destination, source } = next_hop.header else { return None };
+        self.path.as_mut()?.insert(flow.key, next_hop.interface, source, destination, way.mtu)
+    }
+
+    /// Takes a flow off the fast path.
+    pub(crate) fn leave(&mut self, flow: &mut Flow) {
+        if let Some((path, fast)) = self.path.as_mut().zip(flow.fast.take()) {
+            count(flow, path.remove(fast));
+        }
+    }
+
+    /// Closes the fast path for good; no flow may be on it.
+    pub(crate) fn close(&mut self) {
+        self.path = None;
+    }
+
+    /// Counts a flow's traffic, and takes the flow off the fast path if it is silent or its neighbour has changed.
+    pub(crate) fn follow(&mut self, now: Duration, flow: &mut Flow, hops: &mut NextHops) {
+        let Some((path, fast)) = self.path.as_ref().zip(flow.fast.as_mut()) else { return };
+        let traffic = path.take_traffic(fast);
+        count(flow, traffic);
+        let Some(way) = flow.way else { return self.leave(flow) };
+        if traffic != FastTraffic::default() {
+            flow.last = now;
+        }
+        if traffic.received.0 > 0 {
+            hops.confirm(now, &way);
+        }
+        let stays = match traffic.sent.0 {
+            0 => now < flow.last + IDLE,
+            // Asks a neighbour that has fallen silent.
+            _ => match hops.resolve(now, &way, flow.key.local.ip()) {
+                Resolution::Known(next_hop) => flow.next_hop == Some(next_hop),
+                Resolution::Pending | Resolution::Failed => false,
+            },
+        };
+        if !stays {
+            self.leave(flow);
+        }
+    }
+}
+
+fn count(flow: &mut Flow, traffic: FastTraffic) {
+    for (total, (packets, bytes)) in [(&mut flow.sent, traffic.sent), (&mut flow.received, traffic.received)]
+    {
+        total.packets += packets;
+        total.bytes += bytes;
+    }
+}
