@@ -211,4 +211,59 @@ static __always_inline struct track *arriving(struct __sk_buff *skb, __u32 *leng
 	return track;
 }
 
+/* Turns a segment of the command's into its reset, as the peer would send it (RFC 9293 3.10.7.1), and sends it back. Returns the
+ * action for the packet: others are dropped.
+ *
+ * The kernel counts on the device for the checksum of what it sends, and trusts such a segment when it receives it. The frame's
+ * destination is the command's device already, which has no neighbours. */
+static __always_inline int reset(struct __sk_buff *skb)
+{
+	struct {
+		__be16 source, destination;
+		__be32 sequence, acknowledgment;
+		__u8 offset, flags;
+		__be16 window, checksum, urgent;
+	} h;
+	struct plain p;
+	__be16 length, port;
+	int v4 = skb->protocol == bpf_htons(ETH_P_IP);
+
+	if (v4 ? !read_plain4(skb, &p) : skb->protocol != bpf_htons(ETH_P_IPV6) || !read_plain6(skb, &p))
+		return TC_ACT_SHOT;
+	if (p.protocol != IPPROTO_TCP || !load(skb, p.headers, &h, sizeof(h)))
+		return TC_ACT_SHOT;
+	if ((h.flags & (TCP_ACK | TCP_RST)) != TCP_ACK)
+		return TC_ACT_SHOT;
+	port = h.source;
+	h.source = h.destination;
+	h.destination = port;
+	h.sequence = h.acknowledgment;
+	h.acknowledgment = 0;
+	h.offset = sizeof(h) / 4 << 4;
+	h.flags = TCP_RST;
+	h.window = 0;
+	h.urgent = 0;
+	if (bpf_skb_change_tail(skb, ETH_HLEN + p.headers + sizeof(h), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN + p.headers, &h, sizeof(h), 0))
+		return TC_ACT_SHOT;
+	if (v4) {
+		__be32 addresses[2] = { p.destination[0], p.source[0] };
+
+		length = bpf_htons(IP4_HEADER + sizeof(h));
+		/* The sum does not depend on the order of the addresses. */
+		if (bpf_l3_csum_replace(skb, ETH_HLEN + 10, bpf_htons(p.length), length, sizeof(length)) ||
+		    bpf_skb_store_bytes(skb, ETH_HLEN + 2, &length, sizeof(length), 0) ||
+		    bpf_skb_store_bytes(skb, ETH_HLEN + 12, addresses, sizeof(addresses), 0))
+			return TC_ACT_SHOT;
+	} else {
+		__u64 addresses[4] = { p.destination[0], p.destination[1], p.source[0], p.source[1] };
+
+		length = bpf_htons(sizeof(h));
+		if (bpf_skb_store_bytes(skb, ETH_HLEN + 4, &length, sizeof(length), 0) ||
+		    bpf_skb_store_bytes(skb, ETH_HLEN + 8, addresses, sizeof(addresses), 0))
+			return TC_ACT_SHOT;
+	}
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 #endif

@@ -144,11 +144,13 @@ struct {
 	__uint(value_size, sizeof(__u32));
 } successor SEC(".maps");
 
-/* Keeps the command's packets from the host's kernel, with and without netkat: it goes with the device. */
+/* Keeps the command's packets from the host's kernel, with and without netkat: it goes with the device. Without
+ * netkat it resets connections whose end nobody acknowledges, since their sockets would keep namespace and device for
+ * minutes. */
 SEC("tcx/ingress") int netkat_wall(struct __sk_buff *skb)
 {
 	bpf_tail_call(skb, &successor, 0);
-	return TC_ACT_SHOT;
+	return reset(skb);
 }
 
 /* tc_index of a frame after bpf_redirect_neigh() ("nk"). */

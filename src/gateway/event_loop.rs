@@ -317,6 +317,7 @@ impl Gateway {
     fn conclude(mut self, status: Option<u8>) -> Outcome {
         let flows = &mut self.relay.flows;
         flows.end();
+        let fast = flows.carried_fast();
         let ended = &mut flows.ended;
         let lost = [&self.device, self.relay.wire.link()]
             .map(|socket| socket.statistics().map_or(0, |link::Statistics { dropped, .. }| dropped));
@@ -329,6 +330,7 @@ impl Gateway {
             refused: ended.refused,
             sent: ended.sent,
             received: ended.received,
+            fast,
             kept: self.programs.counters().dropped,
             foreign: self.relay.foreign,
             lost,

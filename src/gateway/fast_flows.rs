@@ -4,7 +4,7 @@
 //! packet sockets, so that later packets do not overtake earlier ones. It leaves the fast path when its way or its neighbour
 //! changes, and when it falls silent; its next packet then passes netkat, which looks up both.
 use super::{
-    flows::Flow,
+    flows::{Flow, Traffic},
     next_hops::{NextHops, Resolution},
 };
 use crate::{
@@ -27,11 +27,18 @@ pub(super) struct FastFlows {
     nominated: Vec<FlowKey>,
     /// Time of the first nomination.
     since: Duration,
+    /// What took the fast path, both directions.
+    carried: Traffic,
 }
 
 impl FastFlows {
     pub(crate) fn new(path: Option<FastPath>) -> FastFlows {
-        FastFlows { path, nominated: Vec::new(), since: Duration::ZERO }
+        FastFlows { path, nominated: Vec::new(), since: Duration::ZERO, carried: Traffic::default() }
+    }
+
+    /// Returns what took the fast path, both directions.
+    pub(crate) fn carried(&self) -> Traffic {
+        self.carried
     }
 
     /// Returns whether a flow may be nominated.
@@ -60,6 +67,9 @@ impl FastFlows {
         for key in std::mem::take(&mut self.nominated) {
             let Some(flow) = flows.get_mut(&key) else { continue };
             flow.fast = self.put(flow);
+            if flow.fast.is_some() {
+                log::debug!("flow: {} -> {} takes the fast path", flow.key.local, flow.remote);
+            }
             // Where there is no room now, there may be some later.
             flow.ripe_at = if flow.fast.is_some() { RIPE } else { flow.packets().saturating_mul(2) };
         }
@@ -74,7 +84,9 @@ impl FastFlows {
     /// Takes a flow off the fast path.
     pub(crate) fn leave(&mut self, flow: &mut Flow) {
         if let Some((path, fast)) = self.path.as_mut().zip(flow.fast.take()) {
-            count(flow, path.remove(fast));
+            let traffic = path.remove(fast);
+            self.count(flow, traffic);
+            log::debug!("flow: {} -> {} leaves the fast path", flow.key.local, flow.remote);
         }
     }
 
@@ -87,7 +99,7 @@ impl FastFlows {
     pub(crate) fn follow(&mut self, now: Duration, flow: &mut Flow, hops: &mut NextHops) {
         let Some((path, fast)) = self.path.as_ref().zip(flow.fast.as_mut()) else { return };
         let traffic = path.take_traffic(fast);
-        count(flow, traffic);
+        self.count(flow, traffic);
         let Some(way) = flow.way else { return self.leave(flow) };
         if traffic != FastTraffic::default() {
             flow.last = now;
@@ -107,12 +119,15 @@ impl FastFlows {
             self.leave(flow);
         }
     }
-}
 
-fn count(flow: &mut Flow, traffic: FastTraffic) {
-    for (total, (packets, bytes)) in [(&mut flow.sent, traffic.sent), (&mut flow.received, traffic.received)]
-    {
-        total.packets += packets;
-        total.bytes += bytes;
+    fn count(&mut self, flow: &mut Flow, traffic: FastTraffic) {
+        for (total, (packets, bytes)) in
+            [(&mut flow.sent, traffic.sent), (&mut flow.received, traffic.received)]
+        {
+            for total in [total, &mut self.carried] {
+                total.packets += packets;
+                total.bytes += bytes;
+            }
+        }
     }
 }

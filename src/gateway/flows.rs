@@ -340,6 +340,11 @@ impl Flows {
         self.flows.values_mut().for_each(|flow| self.fast.leave(flow));
     }
 
+    /// Returns what took the fast path, both directions.
+    pub(crate) fn carried_fast(&self) -> Traffic {
+        self.fast.carried()
+    }
+
     /// Lets no flow take the fast path any more.
     pub(crate) fn close_fast_path(&mut self) {
         self.leave_fast_path();

@@ -147,7 +147,9 @@ pub(crate) struct Outcome {
     pub refused: u64,
     pub sent: Traffic,
     pub received: Traffic,
-    /// Packets that the guard dropped for the host's kernel.
+    /// The part of both that took the fast path.
+    pub fast: Traffic,
+    /// Packets that the guard dropped for the host's kernel, or sent on by the fast path.
     pub kept: u64,
     /// Packets of the command's that were none of a flow's.
     pub foreign: u64,

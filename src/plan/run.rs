@@ -91,13 +91,13 @@ pub(super) fn run(cli: &Cli) -> Result<Run, PlanError> {
     })
 }
 
-/// Returns whether the kernel may forward the packets of known flows: not where netkat is to see each packet, or to
-/// send them as segments, or to check those of raw sockets.
+/// Returns whether the kernel may forward the packets of known flows: not where netkat is to show each packet, to do
+/// without offloads, or to check what raw sockets send.
 fn fast_path(cli: &Cli) -> bool {
     let shown = cli.debug || cli.payload || cli.pcap.is_some();
-    let whole = !cli.no_vnet_header && !cli.no_gso;
-    let offered = !cli.without.contains(&Feature::FastPath) && !cli.without.contains(&Feature::VnetHeader);
-    !shown && whole && offered && !cli.raw
+    let without = |feature| cli.without.contains(&feature);
+    let whole = !cli.no_vnet_header && !without(Feature::VnetHeader);
+    !shown && whole && !without(Feature::FastPath) && !cli.raw
 }
 
 /// Returns the program and its arguments.
