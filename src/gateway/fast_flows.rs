@@ -8,8 +8,8 @@ use super::{
     next_hops::{NextHops, Resolution},
 };
 use crate::{
-    kernel::{FastPath, FastTraffic, FlowKey},
-    link::LinkHeader,
+    kernel::{FastFlow, FastPath, FastTraffic, FlowKey},
+    link::{LinkHeader, NextHop},
     net::ip_protocol::{TCP, UDP},
 };
 use std::{collections::HashMap, time::Duration};
@@ -66,27 +66,28 @@ impl FastFlows {
         }
         for key in std::mem::take(&mut self.nominated) {
             let Some(flow) = flows.get_mut(&key) else { continue };
-            flow.fast = self.put(flow);
-            if flow.fast.is_some() {
-                log::debug!("flow: {} -> {} takes the fast path", flow.key.local, flow.remote);
+            flow.ripe_at = RIPE;
+            let (Some(way), Some(next_hop)) = (flow.way, flow.next_hop) else { continue };
+            flow.fast = self.put(flow.key, next_hop, way.mtu);
+            match flow.fast {
+                Some(_) => log::debug!("flow: {} -> {} takes the fast path", flow.key.local, flow.remote),
+                // There may be room later.
+                None => flow.ripe_at = flow.packets().saturating_mul(2),
             }
-            // Where there is no room now, there may be some later.
-            flow.ripe_at = if flow.fast.is_some() { RIPE } else { flow.packets().saturating_mul(2) };
         }
     }
 
-    fn put(&mut self, flow: &Flow) -> Option<crate::kernel::FastFlow> {
-        let (way, next_hop) = (flow.way?, flow.next_hop?);
+    fn put(&mut self, key: FlowKey, next_hop: NextHop, mtu: u32) -> Option<FastFlow> {
         let LinkHeader::Ethernet { destination, source } = next_hop.header else { return None };
-        self.path.as_mut()?.insert(flow.key, next_hop.interface, source, destination, way.mtu)
+        self.path.as_mut()?.insert(key, next_hop.interface, source, destination, mtu)
     }
 
-    /// Takes a flow off the fast path.
-    pub(crate) fn leave(&mut self, flow: &mut Flow) {
+    /// Takes a flow off the fast path, for a reason that goes into the log.
+    pub(crate) fn leave(&mut self, flow: &mut Flow, reason: &str) {
         if let Some((path, fast)) = self.path.as_mut().zip(flow.fast.take()) {
             let traffic = path.remove(fast);
             self.count(flow, traffic);
-            log::debug!("flow: {} -> {} leaves the fast path", flow.key.local, flow.remote);
+            log::debug!("flow: {} -> {} leaves the fast path: {reason}", flow.key.local, flow.remote);
         }
     }
 
@@ -100,23 +101,23 @@ impl FastFlows {
         let Some((path, fast)) = self.path.as_ref().zip(flow.fast.as_mut()) else { return };
         let traffic = path.take_traffic(fast);
         self.count(flow, traffic);
-        let Some(way) = flow.way else { return self.leave(flow) };
+        let Some(way) = flow.way else { return };
         if traffic != FastTraffic::default() {
             flow.last = now;
         }
         if traffic.received.0 > 0 {
             hops.confirm(now, &way);
         }
-        let stays = match traffic.sent.0 {
-            0 => now < flow.last + IDLE,
-            // Asks a neighbour that has fallen silent.
-            _ => match hops.resolve(now, &way, flow.key.local.ip()) {
-                Resolution::Known(next_hop) => flow.next_hop == Some(next_hop),
-                Resolution::Pending | Resolution::Failed => false,
-            },
-        };
-        if !stays {
-            self.leave(flow);
+        if traffic.sent.0 == 0 {
+            if now >= flow.last + IDLE {
+                self.leave(flow, "silent");
+            }
+            return;
+        }
+        // Asks a neighbour that has fallen silent.
+        let resolution = hops.resolve(now, &way, flow.key.local.ip());
+        if !matches!(resolution, Resolution::Known(next_hop) if flow.next_hop == Some(next_hop)) {
+            self.leave(flow, "another next hop");
         }
     }
 

@@ -295,7 +295,7 @@ impl Flows {
                     _ => silence < ECHO_IDLE,
                 };
             if !lives {
-                fast.leave(flow);
+                fast.leave(flow, "ended");
                 if let Some(table) = &mut table {
                     table.remove(*key);
                 }
@@ -335,9 +335,12 @@ impl Flows {
         self.flows.values_mut().for_each(|flow| self.fast.follow(now, flow, hops));
     }
 
-    /// Takes all flows off the fast path.
+    /// Takes all flows off the fast path, and makes their next packets find their next hops.
     pub(crate) fn leave_fast_path(&mut self) {
-        self.flows.values_mut().for_each(|flow| self.fast.leave(flow));
+        for flow in self.flows.values_mut() {
+            self.fast.leave(flow, "routes or neighbours have changed");
+            flow.next_hop = None;
+        }
     }
 
     /// Returns what took the fast path, both directions.
@@ -354,7 +357,7 @@ impl Flows {
     /// Ends all flows, for the report.
     pub(crate) fn end(&mut self) {
         for (_, mut flow) in self.flows.drain() {
-            self.fast.leave(&mut flow);
+            self.fast.leave(&mut flow, "ended");
             self.ended.note(flow);
         }
     }

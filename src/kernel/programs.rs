@@ -173,12 +173,16 @@ impl Programs {
 
     /// Returns the programs of the fast path.
     pub(super) fn fast_path_programs(&self) -> FastPathPrograms<'_> {
-        let progs = &self.skeleton.progs;
         FastPathPrograms {
-            leave: progs.netkat_leave.as_fd(),
-            wall: progs.netkat_wall.as_fd(),
+            leave: self.leave_fd(),
+            wall: self.skeleton.progs.netkat_wall.as_fd(),
             successor: &self.skeleton.maps.successor,
         }
+    }
+
+    /// Returns the program at tc of the command's device; only where there is a fast path.
+    pub fn leave_fd(&self) -> BorrowedFd<'_> {
+        self.skeleton.progs.netkat_leave.as_fd()
     }
 
     /// Returns the socket filter of the command's device, for SO_ATTACH_BPF; only where there is a fast path.

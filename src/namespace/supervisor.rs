@@ -70,7 +70,7 @@ impl Supervisor {
         if user && !all {
             ids.map().map_err(|error| format!("cannot map this user in a user namespace: {error}"))?;
         }
-        configure(spec, &ids.ping_groups(!user || all));
+        configure(spec, &ids.ping_groups(!user || all), made);
         let (outer, link) = if made {
             spec.device.configure().map_err(|error| words(&error))?;
             (None, None)
@@ -210,8 +210,8 @@ impl Supervisor {
     }
 }
 
-/// Writes the namespace's settings.
-fn configure(spec: &NamespaceSpec, ping_groups: &str) {
+/// Writes the namespace's settings. `made` says that the device is there.
+fn configure(spec: &NamespaceSpec, ping_groups: &str, made: bool) {
     let ports = &spec.ephemeral_ports;
     let range = format!("{} {}", ports.start(), ports.end());
     for (setting, value) in [
@@ -223,6 +223,12 @@ fn configure(spec: &NamespaceSpec, ping_groups: &str) {
         if let Err(error) = fs::write(format!("/proc/sys/{setting}"), value) {
             log::info!("namespace: cannot set {}: {error}", setting.replace('/', "."));
         }
+    }
+    // A device that does not exist yet starts with the default.
+    let device = if made { spec.device.name.as_str() } else { "default" };
+    let solicitations = format!("/proc/sys/net/ipv6/conf/{device}/router_solicitations");
+    if let Err(error) = fs::write(&solicitations, "0") {
+        log::debug!("namespace: its kernel asks for routers: {error}");
     }
 }
 

@@ -207,12 +207,11 @@ fn a_silent_flow_leaves_the_fast_path_and_comes_back() {
     let _server = echo_server(&pair.peer);
     let mut pumps = Family::ALL.map(|family| pump(&pair.host, "", pair.peer_address(family)));
     for pump in &mut pumps {
-        pump.wait_for_stderr("leaves the fast path");
+        pump.wait_for_stderr("leaves the fast path: silent");
         goes_on(pump, 2);
     }
     for pump in pumps {
         let said = end(pump);
-        assert_eq!(said.matches("takes the fast path").count(), 2, "{said}");
         assert!(fast(&said).0 > 28 * MIB, "{said}");
     }
 }
@@ -238,7 +237,7 @@ fn a_link_that_goes_down_and_up_interrupts_only() {
         let _server = echo_server(&pair.peer);
         let mut pump = pump(&pair.host, "", pair.peer_address(family));
         pair.host.ip("link set eth0 down");
-        pump.wait_for_stderr("leaves the fast path");
+        pump.wait_for_stderr("leaves the fast path: routes");
         pair.host.ip("link set eth0 up");
         if family == Family::V6 {
             // The kernel drops global addresses of a link that goes down.
@@ -266,6 +265,7 @@ fn a_route_that_changes_leads_a_flow() {
         let mut pump = pump(&pair.host, "", far);
         let before = counters(&pair.host)[0].0;
         pair.host.ip(&format!("{v} route replace {far} via {other}"));
+        pump.wait_for_stderr("leaves the fast path: routes");
         goes_on(&mut pump, 2);
         let by_the_old_one = counters(&pair.host)[0].0 - before;
         assert!(by_the_old_one < MIB, "{by_the_old_one}");
@@ -285,7 +285,7 @@ fn a_flow_that_ends_gives_its_port_back() {
         let holds = || pair.host.run("ss -Htan").text().contains(&format!(":{port} "));
         assert!(holds(), "{}", pair.host.run("ss -Htan").text());
         pump.write(b"reset\n");
-        pump.wait_for_stderr("leaves the fast path");
+        pump.wait_for_stderr("leaves the fast path: ended");
         pump.wait_until("the port is free", |_| !holds());
     }
     for pump in pumps {
@@ -347,7 +347,7 @@ fn processes_that_outlive_netkat_reach_nobody() {
     for family in Family::ALL {
         let pair = Pair::new();
         let iptables = if family == Family::V4 { "iptables-nft" } else { "ip6tables-nft" };
-        pair.host.run(&format!("{iptables} -w -t raw -A PREROUTING -i netkat+ -j ACCEPT"));
+        pair.host.run(&format!("{iptables} -w -t raw -A PREROUTING -i netkat+ -p udp -j ACCEPT"));
         let to = pair.peer_address(family).to_string();
         let _sink = pair.peer.command("nc.openbsd").args(["-u", "-l", &to, "9"]).spawn();
         let mut run = running(&pair.host, "-vv", ["python3", "-c", FLOOD, &to]).deadline(DEADLINE).spawn();
