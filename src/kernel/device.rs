@@ -19,7 +19,7 @@ use netlink_packet_route::{
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use nix::{errno::Errno, net::if_::if_nametoindex, unistd::Pid};
-use std::net::IpAddr;
+use std::{fs, net::IpAddr};
 
 /// Name of the end that the packet socket has; outside of the namespace, a number follows.
 const OUTER: &str = "netkat";
@@ -103,6 +103,10 @@ impl DeviceSpec {
         inner.attributes.push(LinkAttribute::NetNsPid(pid.as_raw().cast_unsigned()));
         make_pair(&mut netlink, self.end(&name, GATEWAY_MAC), InfoVeth::Peer(inner))?;
         let outer = index(&name)?;
+        // Without IPv6 it changes no route of this host's.
+        if let Err(error) = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
+            debug!("{name} has IPv6: {error}");
+        }
         // First, so that the command's end has a carrier as soon as it is up.
         set_up(&mut netlink, outer)?;
         Ok(outer)

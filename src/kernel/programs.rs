@@ -66,7 +66,7 @@ pub struct Programs {
     owner: OnceCell<Rc<LivenessSocket>>,
     overrides: FeatureOverrides,
     table: Option<FlowTable>,
-    fast_path: Option<FastPath>,
+    fast_path: Option<Box<FastPath>>,
 }
 
 impl Programs {
@@ -126,7 +126,7 @@ impl Programs {
         let fast_path = filter.fast_path().map(|spec| FastPath::map(spec, flows, tracks, key)).transpose();
         Ok(Programs {
             table: table.map_err(KernelError::FlowTable)?,
-            fast_path: fast_path.map_err(KernelError::FlowTable)?,
+            fast_path: fast_path.map_err(KernelError::FlowTable)?.map(Box::new),
             skeleton,
             shared,
             watched: Cell::new(false),
@@ -168,7 +168,7 @@ impl Programs {
 
     /// Returns the fast path, once, if the filter has one.
     pub fn take_fast_path(&mut self) -> Option<FastPath> {
-        self.fast_path.take()
+        self.fast_path.take().map(|path| *path)
     }
 
     /// Returns the programs of the fast path.

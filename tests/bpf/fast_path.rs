@@ -184,7 +184,10 @@ fn fragments_and_options_pass_netkat() {
     let [us, peer] = [US[1], PEER[1]].map(|text| text.parse().unwrap());
     assert!(leaves(&programs, &ip6(us, peer, &[], TCP, &segment)));
     for extension in [Extension::Options(0, 0), Extension::Options(60, 0), Extension::Fragment(0)] {
-        assert!(!leaves(&programs, &ip6(us, peer, &[extension.clone()], TCP, &segment)), "{extension:?}");
+        assert!(
+            !leaves(&programs, &ip6(us, peer, std::slice::from_ref(&extension), TCP, &segment)),
+            "{extension:?}"
+        );
     }
 }
 
