@@ -3,10 +3,10 @@
  * The fast path of a command (netkat --run): packets of flows that netkat has let pass go between the command's
  * device and the wire in the kernel, super-frames whole.
  *
- * netkat writes a flow's way into `tracks` and then the flow into `fast_table`. A flow's index in the one is its index in the
- * other. Only a flow's ordinary packets take the fast path: TCP without SYN, FIN or RST, and UDP, without IP options,
- * extension headers and fragments, no longer than the path's MTU. All others pass netkat, which opens and ends
- * flows, holds ports, and answers what is too long. So do flows for which `fast_table` has no room.
+ * netkat writes a flow's way into `tracks` and then the flow into `fast_table`. A flow's index in the one is its
+ * index in the other. Only a flow's ordinary packets take the fast path: TCP without SYN, FIN or RST, and UDP, without
+ * IP options, extension headers and fragments, no longer than the path's MTU. All others pass netkat, which opens and
+ * ends flows, holds ports, and answers what is too long. So do flows for which `fast_table` has no room.
  *
  * A packet takes either the fast path or netkat's: the filters of the packet sockets and the programs at tc decide by
  * the same function.
@@ -190,8 +190,8 @@ static __always_inline struct track *leaving(struct __sk_buff *skb, __u32 *lengt
 	return track;
 }
 
-/* Returns the track of a packet that arrives for the command by the fast path, and the packet's length. It must come by the
- * uplink that the flow leaves by, since there is a guard. */
+/* Returns the track of a packet that arrives for the command by the fast path, and the packet's length. It must come
+ * by the uplink that the flow leaves by, since there is a guard. */
 static __always_inline struct track *arriving(struct __sk_buff *skb, __u32 *length)
 {
 	struct plain p;
@@ -211,11 +211,11 @@ static __always_inline struct track *arriving(struct __sk_buff *skb, __u32 *leng
 	return track;
 }
 
-/* Turns a segment of the command's into its reset, as the peer would send it (RFC 9293 3.10.7.1), and sends it back. Returns the
- * action for the packet: others are dropped.
+/* Turns a segment of the command's into its reset, as the peer would send it (RFC 9293 3.10.7.1), and sends it back.
+ * Returns the action for the packet: others are dropped.
  *
- * The kernel counts on the device for the checksum of what it sends, and trusts such a segment when it receives it. The frame's
- * destination is the command's device already, which has no neighbours. */
+ * The kernel leaves the checksum of what it sends to the device, and trusts such a segment when it receives it. The
+ * frame's destination is the command's device already, which has no neighbours. */
 static __always_inline int reset(struct __sk_buff *skb)
 {
 	struct {

@@ -19,8 +19,8 @@
  * untouched: they may belong to a connection that this host translates.
  * netkat_loopback runs at lo's egress and makes netkat's IPv4 frames on lo acceptable to the kernel.
  *
- * The fast path of a command's flows (fast_path.h) has three programs more at the end of the command's device that is in this
- * network namespace: netkat_door on the packet socket, netkat_wall and netkat_leave at tc ingress.
+ * The fast path of a command's flows (fast_path.h) has three programs more, at the end of the command's device that is
+ * in this network namespace: netkat_door on the packet socket, netkat_wall and netkat_leave at tc ingress.
  *
  * The kernel does not remove a clsact attachment when its owner dies, so a heartbeat guards such attachments:
  * `heartbeat` is the owner's last CLOCK_MONOTONIC time, or 0 for an attachment that needs none.

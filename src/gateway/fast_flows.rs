@@ -1,8 +1,8 @@
 //! The flows on the fast path: from when, until when, and their traffic there.
 //!
 //! A flow is nominated with one of its first packets. It gets onto the fast path once no packet waits in the
-//! packet sockets, so that later packets do not overtake earlier ones. It leaves the fast path when its way or its neighbour
-//! changes, and when it falls silent; its next packet then passes netkat, which looks up both.
+//! packet sockets, so that later packets do not overtake earlier ones. It leaves the fast path when its way or its
+//! neighbour changes, and when it falls silent; its next packet then passes netkat, which looks up both.
 use super::{
     flows::{Flow, Traffic},
     next_hops::{NextHops, Resolution},
