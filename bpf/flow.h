@@ -31,6 +31,7 @@
 #define BUCKET 8		/* flows of a bucket of the flow table: a cache line */
 #define HASH_WORDS 10		/* 32-bit words of a flow's hash: both addresses, both ports, the protocol */
 #define MAX_PUBLISHED 64	/* ports of a command that anybody may reach */
+#define MAX_UPLINKS 16		/* interfaces of a command's fast path */
 #define MAX_EXTENSIONS 8	/* IPv6 extension headers before the transport header */
 #define VLAN_VID_MASK 0x0fff
 #define IP_OFFSET_MASK 0x1fff
@@ -94,6 +95,13 @@ struct config {
 		__be16 port;
 		__u8 protocol;
 	} published[MAX_PUBLISHED];
+	__u32 fast;		/* command: flows in `fast_table` take the fast path, see fast_path.h */
+	__u32 fast_mask;	/* number of buckets of `fast_table`, a power of two, less one */
+	__u32 outer;		/* index of the command's device, the end in this network namespace */
+	struct {
+		__u32 index;
+		__u8 mac[ETH_ALEN];	/* link address of packets that leave */
+	} uplinks[MAX_UPLINKS];
 };
 
 const volatile struct config config = {};

@@ -19,10 +19,14 @@
  * untouched: they may belong to a connection that this host translates.
  * netkat_loopback runs at lo's egress and makes netkat's IPv4 frames on lo acceptable to the kernel.
  *
+ * The fast path of a command's flows (fast_path.h) has three programs more, at the end of the command's device that is
+ * in this network namespace: netkat_door on the packet socket, netkat_wall and netkat_leave at tc ingress.
+ *
  * The kernel does not remove a clsact attachment when its owner dies, so a heartbeat guards such attachments:
  * `heartbeat` is the owner's last CLOCK_MONOTONIC time, or 0 for an attachment that needs none.
  */
 #include "flow.h"
+#include "fast_path.h"
 
 struct counters {
 	__u64 flow, fragments, control;	/* passed by the capture program; `control` includes SHARED, UNSURE */
@@ -45,8 +49,20 @@ static __always_inline int is_orphan(void)
 	return beat && (__s64)(bpf_ktime_get_ns() - beat) > (__s64)config.heartbeat_limit;
 }
 
+#define add(track, direction, bytes) do { \
+	(void)__sync_fetch_and_add(&(track)->direction##_packets, 1); \
+	(void)__sync_fetch_and_add(&(track)->direction##_bytes, bytes); \
+} while (0)
+
 SEC("socket") int netkat_capture(struct __sk_buff *skb)
 {
+	__u32 length;
+
+	/* Counted as the guard counts it, so that a packet that the guard does not see is noticed. */
+	if (config.fast && !is_orphan() && arriving(skb, &length)) {
+		count(flow);
+		return 0;
+	}
 	switch (match(skb, 1)) {
 	case FLOW:
 		count(flow);
@@ -67,10 +83,74 @@ SEC("socket") int netkat_capture(struct __sk_buff *skb)
 
 SEC("tcx/ingress") int netkat_guard(struct __sk_buff *skb)
 {
-	if (is_orphan() || match(skb, 0) != FLOW)
+	struct track *track;
+	__u32 length;
+
+	if (is_orphan())
+		return TC_ACT_UNSPEC;
+	if (config.fast && (track = arriving(skb, &length))) {
+		count(dropped);
+		add(track, received, length);
+		/* The device takes frames to an assumed link address for another host's. */
+		if (config.assumed)
+			bpf_skb_change_type(skb, PACKET_HOST);
+		return bpf_redirect_peer(config.outer, 0);
+	}
+	if (match(skb, 0) != FLOW)
 		return TC_ACT_UNSPEC;
 	count(dropped);
 	return TC_ACT_SHOT;
+}
+
+/* Passes netkat those packets of the command's that do not take the fast path. */
+SEC("socket") int netkat_door(struct __sk_buff *skb)
+{
+	__u32 length;
+
+	return leaving(skb, &length) ? 0 : WHOLE_PACKET;
+}
+
+/* Sends the command's packets on by the fast path. netkat has got the others. */
+SEC("tcx/ingress") int netkat_leave(struct __sk_buff *skb)
+{
+	__u8 addresses[2 * ETH_ALEN];
+	struct track *track;
+	__u32 length;
+	__u64 next_hop;
+	__u16 uplink;
+
+	track = leaving(skb, &length);
+	if (!track)
+		return TC_ACT_SHOT;
+	next_hop = track->next_hop;
+	uplink = uplink_of(next_hop);
+	if (uplink >= MAX_UPLINKS)
+		return TC_ACT_SHOT;
+	__builtin_memcpy(addresses, &next_hop, ETH_ALEN);
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++)
+		addresses[ETH_ALEN + i] = config.uplinks[uplink].mac[i];
+	if (bpf_skb_store_bytes(skb, 0, addresses, sizeof(addresses), 0))
+		return TC_ACT_SHOT;
+	add(track, sent, length);
+	return bpf_redirect(config.uplinks[uplink].index, 0);
+}
+
+/* Holds netkat_leave. The kernel empties an array of programs when the last process that has it open ends. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} successor SEC(".maps");
+
+/* Keeps the command's packets from the host's kernel, with and without netkat: it goes with the device. Without
+ * netkat it resets connections whose end nobody acknowledges, since their sockets would keep namespace and device for
+ * minutes. */
+SEC("tcx/ingress") int netkat_wall(struct __sk_buff *skb)
+{
+	bpf_tail_call(skb, &successor, 0);
+	return reset(skb);
 }
 
 /* tc_index of a frame after bpf_redirect_neigh() ("nk"). */

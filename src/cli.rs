@@ -877,6 +877,8 @@ pub enum Feature {
     Owner,
     /// Drop events (CAP_PERFMON, and Linux 5.8)
     DropEvents,
+    /// The fast path of --run (Linux 5.10)
+    FastPath,
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl Run {
 
 /// Logs the traffic.
 fn tell(outcome: &Outcome) {
-    let Outcome { status, flows, ports, refused, sent, received, kept, foreign, lost, .. } = outcome;
+    let Outcome { status, flows, ports, refused, sent, received, fast, kept, foreign, lost, .. } = outcome;
     log::info!(
         "the command ended with status {status}: {}; {} in {} sent, {} in {} received",
         count(*flows, "flow"),
@@ -38,6 +38,13 @@ fn tell(outcome: &Outcome) {
         count(received.bytes, "byte"),
         count(received.packets, "packet"),
     );
+    if fast.packets > 0 {
+        log::info!(
+            "the fast path took {} in {} of both",
+            count(fast.bytes, "byte"),
+            count(fast.packets, "packet")
+        );
+    }
     log::info!(
         "{} leased, {} refused; {} kept from this host's kernel, {} of the command's dropped",
         count(*ports, "port"),

@@ -18,7 +18,7 @@ use std::{os::fd::AsFd, time::Duration};
 const BUDGET: usize = 64;
 /// Maximum busy turns without a look at other descriptors.
 const BUSY_TURNS: u32 = 16;
-/// Interval of the look for packets that got past the guard, while there are flows.
+/// Interval of the look for packets that got past the guard, and at the fast path, while there are flows.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval of the look for flows that have ended.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -112,6 +112,7 @@ impl Gateway {
             if ready.changes {
                 self.follow_changes()?;
             }
+            self.check();
             self.sweep()?;
         }
         Ok(self.conclude(status))
@@ -153,7 +154,13 @@ impl Gateway {
             }
         }
         // Asks for the neighbours that packets wait for, and sends those whose neighbour has just answered.
-        self.relay.go_on(now).or_else(|error| self.lose_wire(error))
+        self.relay.go_on(now).or_else(|error| self.lose_wire(error))?;
+        if self.relay.hops.take_moved() {
+            self.relay.flows.leave_fast_path();
+        }
+        let idle = !self.relay.is_blocked() && !ready.device && !ready.wire;
+        self.relay.flows.promote(now, idle);
+        Ok(())
     }
 
     /// Goes on without an interface that is gone: the command decides what its connections are worth.
@@ -174,10 +181,6 @@ impl Gateway {
         let now = self.now();
         self.programs.beat();
         self.relay.wire.flush();
-        if now >= self.checked + CHECK_INTERVAL {
-            self.checked = now;
-            self.leak.look(&self.programs.counters());
-        }
         let busy = !self.relay.flows.is_empty();
         let sweep = busy.then_some(self.checked + CHECK_INTERVAL);
         let neighbours = self.relay.is_waiting().then_some(now + NEIGHBOUR_INTERVAL);
@@ -283,6 +286,20 @@ impl Gateway {
         Ok(())
     }
 
+    /// Looks for packets that got past the guard, and at the flows on the fast path.
+    fn check(&mut self) {
+        let now = self.now();
+        if now < self.checked + CHECK_INTERVAL {
+            return;
+        }
+        self.checked = now;
+        let relay = &mut self.relay;
+        relay.flows.follow(now, &mut relay.hops);
+        if self.leak.look(&self.programs.counters()) {
+            relay.flows.close_fast_path();
+        }
+    }
+
     /// Ends the flows that the command has ended.
     fn sweep(&mut self) -> Result<(), Error> {
         let now = self.now();
@@ -300,6 +317,7 @@ impl Gateway {
     fn conclude(mut self, status: Option<u8>) -> Outcome {
         let flows = &mut self.relay.flows;
         flows.end();
+        let fast = flows.carried_fast();
         let ended = &mut flows.ended;
         let lost = [&self.device, self.relay.wire.link()]
             .map(|socket| socket.statistics().map_or(0, |link::Statistics { dropped, .. }| dropped));
@@ -312,6 +330,7 @@ impl Gateway {
             refused: ended.refused,
             sent: ended.sent,
             received: ended.received,
+            fast,
             kept: self.programs.counters().dropped,
             foreign: self.relay.foreign,
             lost,

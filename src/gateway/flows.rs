@@ -4,13 +4,15 @@
 //! command's kernel has no socket for it any more, TIME-WAIT included (sock_diag(7)). Its port is held for as
 //! long as it has flows.
 use super::{
-    next_hops::Way,
+    fast_flows::{FastFlows, RIPE},
+    next_hops::{NextHops, Way},
     packet::{Content, Packet},
     refusal::Refusal,
 };
 use crate::{
     host::netlink::{Netlink, NetlinkError},
-    kernel::{FlowKey, FlowTable, PortHold, SilentSockets},
+    kernel::{FastFlow, FlowKey, FlowTable, PortHold, SilentSockets},
+    link::NextHop,
     net::{
         Protocol,
         ip_protocol::{TCP, UDP},
@@ -68,7 +70,20 @@ pub(crate) struct Flow {
     pub received: Traffic,
     /// The way of its packets, while it holds.
     pub(super) way: Option<Way>,
-    last: Duration,
+    /// The next hop of the last packet that netkat sent.
+    pub(super) next_hop: Option<NextHop>,
+    /// The flow's place on the fast path. What it carries there is not in `sent` and `received` yet.
+    pub(super) fast: Option<FastFlow>,
+    /// Packets from which on the flow may be nominated for the fast path.
+    pub(super) ripe_at: u64,
+    pub(super) last: Duration,
+}
+
+impl Flow {
+    /// Returns the number of packets of both directions.
+    pub(super) fn packets(&self) -> u64 {
+        self.sent.packets + self.received.packets
+    }
 }
 
 /// The flows, their ports, and the flow table.
@@ -81,6 +96,7 @@ pub(super) struct Flows {
     holding: bool,
     /// Datagrams whose later fragments may follow, by source, destination and identification.
     fragmented: HashMap<(IpAddr, IpAddr, u32), (FlowKey, Duration)>,
+    fast: FastFlows,
     /// Flows that have ended, for the report.
     pub ended: Ended,
 }
@@ -110,7 +126,7 @@ pub(super) struct Published {
 impl Flows {
     /// Returns no flows, with the ports that are published and held already. An assumed address has ports
     /// of its own, which need no `holding`.
-    pub(crate) fn new(published: Published, holding: bool, report: bool) -> Flows {
+    pub(crate) fn new(published: Published, holding: bool, report: bool, fast: FastFlows) -> Flows {
         let Published { ports, holds, silent } = published;
         Flows {
             flows: HashMap::new(),
@@ -120,6 +136,7 @@ impl Flows {
             holds,
             silent,
             fragmented: HashMap::new(),
+            fast,
         }
     }
 
@@ -223,7 +240,18 @@ impl Flows {
         }
         log::debug!("flow: protocol {}: {} -> {remote}", key.protocol, key.local);
         let (sent, received) = (Traffic::default(), Traffic::default());
-        self.flows.insert(key, Flow { key, remote, sent, received, way: None, last: now });
+        let flow = Flow {
+            key,
+            remote,
+            sent,
+            received,
+            way: None,
+            next_hop: None,
+            fast: None,
+            ripe_at: RIPE,
+            last: now,
+        };
+        self.flows.insert(key, flow);
         Ok(())
     }
 
@@ -256,7 +284,7 @@ impl Flows {
         list(sockets, UDP, StateFlags::all(), |id| {
             datagrams.insert(id.source_port);
         })?;
-        let Flows { flows, ended, .. } = self;
+        let Flows { flows, ended, fast, .. } = self;
         flows.retain(|key, flow| {
             let silence = now.saturating_sub(flow.last);
             let (port, remote) = (key.local.port(), key.remote);
@@ -267,6 +295,7 @@ impl Flows {
                     _ => silence < ECHO_IDLE,
                 };
             if !lives {
+                fast.leave(flow, "ended");
                 if let Some(table) = &mut table {
                     table.remove(*key);
                 }
@@ -283,12 +312,52 @@ impl Flows {
 
     /// Forgets where the flows' packets go.
     pub(crate) fn forget_ways(&mut self) {
+        self.leave_fast_path();
         self.flows.values_mut().for_each(|flow| flow.way = None);
+    }
+
+    /// Nominates a flow for the fast path, if it is ripe.
+    pub(crate) fn consider(&mut self, now: Duration, key: &FlowKey) {
+        if let Some(flow) = self.flows.get_mut(key)
+            && self.fast.accepts(flow)
+        {
+            self.fast.nominate(now, flow);
+        }
+    }
+
+    /// Puts nominated flows onto the fast path. `idle` says that no packet waits in the packet sockets.
+    pub(crate) fn promote(&mut self, now: Duration, idle: bool) {
+        self.fast.promote(now, idle, &mut self.flows);
+    }
+
+    /// Counts what took the fast path, and takes flows off it whose next packets are to pass netkat.
+    pub(crate) fn follow(&mut self, now: Duration, hops: &mut NextHops) {
+        self.flows.values_mut().for_each(|flow| self.fast.follow(now, flow, hops));
+    }
+
+    /// Takes all flows off the fast path, and makes their next packets find their next hops.
+    pub(crate) fn leave_fast_path(&mut self) {
+        for flow in self.flows.values_mut() {
+            self.fast.leave(flow, "routes or neighbours have changed");
+            flow.next_hop = None;
+        }
+    }
+
+    /// Returns what took the fast path, both directions.
+    pub(crate) fn carried_fast(&self) -> Traffic {
+        self.fast.carried()
+    }
+
+    /// Lets no flow take the fast path any more.
+    pub(crate) fn close_fast_path(&mut self) {
+        self.leave_fast_path();
+        self.fast.close();
     }
 
     /// Ends all flows, for the report.
     pub(crate) fn end(&mut self) {
-        for (_, flow) in self.flows.drain() {
+        for (_, mut flow) in self.flows.drain() {
+            self.fast.leave(&mut flow, "ended");
             self.ended.note(flow);
         }
     }

@@ -10,8 +10,10 @@
 //! capture program and the guard look into. The gateway changes no byte of a packet, and its TTL as little.
 mod assume;
 mod event_loop;
+mod fast_flows;
 mod flows;
 mod next_hops;
+mod opening;
 mod packet;
 mod ports;
 mod refusal;
@@ -25,7 +27,7 @@ use crate::{
         netlink::{Netlink, NetlinkError},
         rules,
     },
-    kernel::{self, Backend, CommandFilter, Filter, Guard, KernelError, PortHold, Programs, SilentSockets},
+    kernel::{self, Backend, Guard, KernelError, PortHold, Programs, SilentSockets},
     link::{LinkError, PacketSocket, SocketFilter},
     namespace::{self, Namespace, NamespaceSpec},
     neighbour::LocalAddress,
@@ -41,6 +43,7 @@ use crate::{
     },
     sniffer::SharedSink,
 };
+use fast_flows::FastFlows;
 use flows::{Flows, Published};
 use netlink_packet_sock_diag::SockDiagMessage;
 use next_hops::NextHops;
@@ -49,6 +52,7 @@ use nix::sys::{
     signal::{SigSet, Signal},
     signalfd::{SfdFlags, SignalFd},
 };
+use opening::Opened;
 use relay::Relay;
 use std::{
     collections::HashMap,
@@ -120,6 +124,8 @@ pub(crate) struct GatewaySetup {
     pub published: Vec<(Protocol, u16)>,
     /// Longest wait for acknowledgments after the command's end.
     pub user_timeout: Duration,
+    /// Let the kernel forward the packets of flows that netkat has let pass.
+    pub fast_path: bool,
     /// Keep ended flows for a report.
     pub report_flows: bool,
     pub backend: Backend,
@@ -141,7 +147,9 @@ pub(crate) struct Outcome {
     pub refused: u64,
     pub sent: Traffic,
     pub received: Traffic,
-    /// Packets that the guard dropped for the host's kernel.
+    /// The part of both that took the fast path.
+    pub fast: Traffic,
+    /// Packets that the guard dropped for the host's kernel, or sent on by the fast path.
     pub kept: u64,
     /// Packets of the command's that were none of a flow's.
     pub foreign: u64,
@@ -190,20 +198,9 @@ impl Gateway {
             return Err(runtime::Error::from(KernelError::ProgramsOnly("guard a command's packets")).into());
         }
         // First, so that the supervisor has none of the descriptors that follow.
-        let mut namespace = Namespace::open(&setup.namespace)?;
-        let (Some(device), Some(sockets)) = (namespace.link.take(), namespace.sockets.take()) else {
-            return Err(namespace::Error::SupervisorGone.into());
-        };
+        let Opened { namespace, device, sockets, mut programs } = opening::open(setup)?;
         raise_descriptor_limit();
         let published = publish(setup)?;
-        let programs = Programs::load(&Filter::Command(CommandFilter {
-            local_addresses: setup.addresses.clone(),
-            published: setup.published.clone(),
-            table: flows::MAX_FLOWS,
-            assumed_mac: setup.assumed.map(|assumed| assumed.mac),
-        }))
-        .map_err(runtime::Error::from)?
-        .with_overrides(setup.overrides);
         let interfaces: Vec<_> = setup.interfaces.iter().collect();
         let mut wire = wire::open(
             SocketFilter::Extended(programs.capture_fd()),
@@ -241,7 +238,10 @@ impl Gateway {
             .map_err(runtime::Error::from)?;
         namespace.start()?;
         log::info!("the command runs: interface {}", names(&setup.interfaces));
-        let flows = Flows::new(published, setup.assumed.is_none(), setup.report_flows);
+        // A program ahead of the guard could keep packets from it, which netkat would not see either.
+        let fast_path = programs.take_fast_path().filter(|_| !leak.is_possible());
+        let fast = FastFlows::new(fast_path);
+        let flows = Flows::new(published, setup.assumed.is_none(), setup.report_flows, fast);
         Ok(Gateway {
             namespace,
             device,

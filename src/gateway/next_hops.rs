@@ -59,6 +59,8 @@ pub(super) struct NextHops {
     bound: Option<u32>,
     assumed: Option<LocalAddress>,
     neighbours: HashMap<(u32, IpAddr), Entry>,
+    /// A neighbour has another link address than before.
+    moved: bool,
     solicitations: Vec<Message>,
 }
 
@@ -91,6 +93,7 @@ impl NextHops {
             bound,
             assumed,
             neighbours: HashMap::new(),
+            moved: false,
             solicitations: Vec::new(),
         }
     }
@@ -223,9 +226,15 @@ impl NextHops {
         {
             if entry.mac.is_some_and(|was| was != mac) {
                 log::info!("neighbour {address} is at {mac} now");
+                self.moved = true;
             }
             (entry.mac, entry.heard, entry.asks) = (Some(mac), now, 0);
         }
+    }
+
+    /// Returns whether a neighbour's link address has changed since the previous call.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Handles a neighbour's announcement by ARP or NDP.

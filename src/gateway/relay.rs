@@ -145,7 +145,12 @@ impl Relay {
         }
         flow.sent.add(bytes.len());
         match self.hops.resolve(now, &way, packet.header.source) {
-            Resolution::Known(next_hop) => self.send(now, next_hop, &outgoing, way),
+            Resolution::Known(next_hop) => {
+                flow.next_hop = Some(next_hop);
+                let key = flow.key;
+                self.flows.consider(now, &key);
+                self.send(now, next_hop, &outgoing, way)
+            }
             Resolution::Failed => {
                 self.refuse(Some(Refusal::Unreachable), bytes, &packet);
                 Ok(())
@@ -264,6 +269,8 @@ impl Relay {
                 if let Some(way) = flow.way {
                     hops.confirm(now, &way);
                 }
+                let key = flow.key;
+                flows.consider(now, &key);
             }
             None if later => {}
             None => return Ok(true),

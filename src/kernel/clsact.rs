@@ -96,27 +96,7 @@ impl ClsactFilter {
     }
 
     fn add(&self, program: BorrowedFd) -> io::Result<()> {
-        let fd = u32::try_from(program.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut result = Ok(());
-        for priority in PRIORITIES {
-            let mut message = request(self.interface, parent(self.hook), "bpf");
-            // tcm_info: priority and protocol, in network order (man 8 tc-bpf; net/sched/cls_api.c).
-            message.header.info = priority << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
-            message.attributes.push(TcAttribute::Options(vec![
-                TcOption::Bpf(TcFilterBpfOption::ProgFd(fd)),
-                TcOption::Bpf(TcFilterBpfOption::ProgName(self.name.clone())),
-                TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
-            ]));
-            result = change(Message::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL);
-            match &result {
-                // A filter of another kind or protocol has this priority.
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EEXIST | libc::ENOENT)) => {
-                    debug!("clsact priority {priority} of interface {} is taken: {e}", self.interface);
-                }
-                _ => return result,
-            }
-        }
-        result
+        add(program, &self.name, self.interface, self.hook)
     }
 
     /// Returns the filters that run before this one.
@@ -150,6 +130,40 @@ impl Drop for ClsactFilter {
             ),
         }
     }
+}
+
+/// Attaches a program at ingress of an interface of ours, with which it goes.
+///
+/// # Errors
+/// The kernel's: EPERM without CAP_NET_ADMIN, ENOENT where it has no clsact.
+pub(super) fn attach_for_good(program: BorrowedFd, label: &str, interface: u32) -> io::Result<()> {
+    change(Message::NewQueueDiscipline(qdisc(interface, "clsact")), NLM_F_CREATE | NLM_F_EXCL)?;
+    add(program, label, interface, TcHook::Ingress)
+}
+
+/// Adds a filter, in front of the others where its priority is free.
+fn add(program: BorrowedFd, name: &str, interface: u32, hook: TcHook) -> io::Result<()> {
+    let fd = u32::try_from(program.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut result = Ok(());
+    for priority in PRIORITIES {
+        let mut message = request(interface, parent(hook), "bpf");
+        // tcm_info: priority and protocol, in network order (man 8 tc-bpf; net/sched/cls_api.c).
+        message.header.info = priority << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+        message.attributes.push(TcAttribute::Options(vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(fd)),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
+            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        ]));
+        result = change(Message::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL);
+        match &result {
+            // A filter of another kind or protocol has this priority.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EEXIST | libc::ENOENT)) => {
+                debug!("clsact priority {priority} of interface {interface} is taken: {e}");
+            }
+            _ => return result,
+        }
+    }
+    result
 }
 
 /// Removes what dead netkats left on an interface.

@@ -1,7 +1,8 @@
 //! The device of a command's network namespace: one end of a veth pair, whose other end a packet socket has.
 //!
-//! Both ends lie in the namespace and go with it. The command's end has the host's addresses and routes, no
-//! neighbours (NOARP) and the name of the host's egress interface.
+//! The command's end has the host's addresses and routes, no neighbours (NOARP) and the name of the host's egress
+//! interface. The other end lies in the namespace, too, or with netkat: then programs can forward packets between
+//! it and the host's interfaces ([`FastPath`](super::FastPath)). Both go with the namespace.
 use crate::{
     host::netlink::{Netlink, NetlinkError},
     net::MacAddr,
@@ -17,11 +18,13 @@ use netlink_packet_route::{
     },
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
-use nix::{errno::Errno, net::if_::if_nametoindex};
-use std::net::IpAddr;
+use nix::{errno::Errno, net::if_::if_nametoindex, unistd::Pid};
+use std::{fs, net::IpAddr};
 
-/// Name of the end that the packet socket has.
+/// Name of the end that the packet socket has; outside of the namespace, a number follows.
 const OUTER: &str = "netkat";
+/// Index of lo in each network namespace.
+const LOOPBACK: u32 = 1;
 
 /// Link addresses of the command's end and of the other, which no other link sees.
 pub(crate) const COMMAND_MAC: MacAddr = MacAddr([0x02, 0x6e, 0x6b, 0, 0, 1]);
@@ -70,34 +73,59 @@ pub(crate) struct DeviceError {
 }
 
 impl DeviceSpec {
-    /// Makes the device in this thread's network namespace, and sets lo up. Returns the index of the other
-    /// end, which a packet socket is to be bound to.
+    /// Makes the device in this thread's network namespace, and sets it up. Returns the index of the other end,
+    /// which a packet socket is to be bound to.
     ///
     /// # Errors
     /// The kernel's refusal: without CAP_NET_ADMIN over the namespace, or a kernel without veth.
     pub(crate) fn make(&self) -> Result<u32, DeviceError> {
-        let failed = |step: &str| {
-            let step = step.to_owned();
-            move |source| DeviceError { step, source }
-        };
         let mut netlink = Netlink::open().map_err(failed("open a netlink socket"))?;
-        let mut new = |message, flags| netlink.request(message, flags).map(drop);
-        let lo = up(1, LinkFlags::Up);
-        new(RouteNetlinkMessage::SetLink(lo), 0).map_err(failed("set lo up"))?;
-        let pair = RouteNetlinkMessage::NewLink(self.pair());
-        new(pair, NLM_F_CREATE | NLM_F_EXCL).map_err(failed("make a veth pair"))?;
-        let index = |name| if_nametoindex(name).map_err(|errno| NetlinkError::Refused(errno as i32));
-        let inner = index(self.name.as_str()).map_err(failed("find the device"))?;
-        let outer = index(OUTER).map_err(failed("find the device's other end"))?;
-        for end in [inner, outer] {
-            // An error means that the kernel has no IPv6.
-            if let Err(error) = new(RouteNetlinkMessage::SetLink(quiet(end)), 0) {
-                debug!("no IPv6 on the device: {error}");
-            }
-            let message = up(end, LinkFlags::Up | LinkFlags::Noarp);
-            new(RouteNetlinkMessage::SetLink(message), 0).map_err(failed("set the device up"))?;
+        let peer = InfoVeth::Peer(self.end(OUTER, GATEWAY_MAC));
+        make_pair(&mut netlink, self.end(&self.name, COMMAND_MAC), peer)?;
+        let outer = index(OUTER)?;
+        set_up(&mut netlink, outer)?;
+        self.configure()?;
+        Ok(outer)
+    }
+
+    /// Makes the device with its one end in the network namespace of process `pid`, which has to
+    /// [configure](DeviceSpec::configure) it, and the other one in this thread's. Returns the other end's index.
+    /// The namespace must not be used before [`FastPath::attach`](super::FastPath::attach).
+    ///
+    /// # Errors
+    /// The kernel's refusal, as for [`DeviceSpec::make`].
+    pub(crate) fn make_across(&self, pid: Pid) -> Result<u32, DeviceError> {
+        let mut netlink = Netlink::open().map_err(failed("open a netlink socket"))?;
+        let number = getrandom::u32().unwrap_or_default();
+        // Several runs may be in one network namespace, of several namespaces of processes.
+        let name = format!("{OUTER}{number:08x}");
+        let mut inner = self.end(&self.name, COMMAND_MAC);
+        inner.attributes.push(LinkAttribute::NetNsPid(pid.as_raw().cast_unsigned()));
+        make_pair(&mut netlink, self.end(&name, GATEWAY_MAC), InfoVeth::Peer(inner))?;
+        let outer = index(&name)?;
+        // Without IPv6 it changes no route of this host's.
+        if let Err(error) = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
+            debug!("{name} has IPv6: {error}");
         }
-        let on_loopback = self.on_loopback.iter().map(|ip| (1, *ip, if ip.is_ipv4() { 32 } else { 128 }));
+        // First, so that the command's end has a carrier as soon as it is up.
+        set_up(&mut netlink, outer)?;
+        Ok(outer)
+    }
+
+    /// Sets the command's end up, which lies in this thread's network namespace, and lo, and gives them their
+    /// addresses and routes.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(crate) fn configure(&self) -> Result<(), DeviceError> {
+        let mut netlink = Netlink::open().map_err(failed("open a netlink socket"))?;
+        let inner = index(&self.name)?;
+        set_up(&mut netlink, inner)?;
+        let mut new = |message, flags| netlink.request(message, flags).map(drop);
+        let lo = up(LOOPBACK, LinkFlags::Up);
+        new(RouteNetlinkMessage::SetLink(lo), 0).map_err(failed("set lo up"))?;
+        let on_loopback =
+            self.on_loopback.iter().map(|ip| (LOOPBACK, *ip, if ip.is_ipv4() { 32 } else { 128 }));
         let on_device = self.addresses.iter().map(|(ip, prefix)| (inner, *ip, *prefix));
         for (index, address, prefix) in on_device.chain(on_loopback) {
             let message = RouteNetlinkMessage::NewAddress(address_message(index, address, prefix));
@@ -115,15 +143,7 @@ impl DeviceSpec {
                 debug!("no route to {}/{} in the namespace: {error}", route.destination, route.prefix);
             }
         }
-        Ok(outer)
-    }
-
-    fn pair(&self) -> LinkMessage {
-        let mut message = self.end(&self.name, COMMAND_MAC);
-        let data = InfoData::Veth(InfoVeth::Peer(self.end(OUTER, GATEWAY_MAC)));
-        let info = vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)];
-        message.attributes.push(LinkAttribute::LinkInfo(info));
-        message
+        Ok(())
     }
 
     fn end(&self, name: &str, MacAddr(mac): MacAddr) -> LinkMessage {
@@ -137,6 +157,35 @@ impl DeviceSpec {
         ];
         message
     }
+}
+
+fn failed(step: &str) -> impl FnOnce(NetlinkError) -> DeviceError {
+    let step = step.to_owned();
+    move |source| DeviceError { step, source }
+}
+
+fn index(name: &str) -> Result<u32, DeviceError> {
+    let found = if_nametoindex(name).map_err(|errno| NetlinkError::Refused(errno as i32));
+    found.map_err(failed(&format!("find the device {name}")))
+}
+
+fn make_pair(netlink: &mut Netlink, mut end: LinkMessage, peer: InfoVeth) -> Result<(), DeviceError> {
+    let info = vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(peer))];
+    end.attributes.push(LinkAttribute::LinkInfo(info));
+    let request = RouteNetlinkMessage::NewLink(end);
+    netlink.request(request, NLM_F_CREATE | NLM_F_EXCL).map_err(failed("make a veth pair"))?;
+    Ok(())
+}
+
+/// Sets an end of the device up, without neighbours and link-local addresses.
+fn set_up(netlink: &mut Netlink, end: u32) -> Result<(), DeviceError> {
+    // An error means that the kernel has no IPv6.
+    if let Err(error) = netlink.request(RouteNetlinkMessage::SetLink(quiet(end)), 0) {
+        debug!("no IPv6 on the device: {error}");
+    }
+    let message = up(end, LinkFlags::Up | LinkFlags::Noarp);
+    netlink.request(RouteNetlinkMessage::SetLink(message), 0).map_err(failed("set the device up"))?;
+    Ok(())
 }
 
 /// Returns the request for no link-local address of the device's own, and so no unsolicited traffic.

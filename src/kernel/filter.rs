@@ -1,6 +1,6 @@
 //! Filters: what the programs match, and its form as the constants in their read-only data.
 
-use super::{error::KernelError, flow_table::halves, skeleton::types};
+use super::{error::KernelError, fast_path::FastPathSpec, flow_table::halves, skeleton::types};
 use crate::net::{MacAddr, Protocol};
 use std::net::IpAddr;
 
@@ -66,6 +66,8 @@ pub struct CommandFilter {
     pub table: usize,
     /// The link address of an assumed address, as in [`FlowFilter::assumed_mac`].
     pub assumed_mac: Option<MacAddr>,
+    /// The fast path, if flows may take it.
+    pub fast_path: Option<FastPathSpec>,
 }
 
 impl Filter {
@@ -88,6 +90,14 @@ impl Filter {
             Filter::Command(command) => Some(command.table),
         }
     }
+
+    /// Returns the fast path that the filter's flows may take.
+    pub(super) fn fast_path(&self) -> Option<&FastPathSpec> {
+        match self {
+            Filter::Flow(_) => None,
+            Filter::Command(command) => command.fast_path.as_ref(),
+        }
+    }
 }
 
 impl CommandFilter {
@@ -104,6 +114,9 @@ impl CommandFilter {
         }
         // At most MAX_PUBLISHED.
         config.published_count = self.published.len() as u32;
+        if let Some(path) = &self.fast_path {
+            path.write(config)?;
+        }
         write_own(config, &self.local_addresses)
     }
 }

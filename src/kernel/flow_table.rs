@@ -3,21 +3,19 @@
 //! The table is a BPF array mapped into our memory. Writing it takes no bpf(2), which the sandbox refuses,
 //! as many kernels do to a process without CAP_BPF, and the programs know a flow as soon as
 //! [`FlowTable::insert`] returns. An entry is one aligned word, so the programs never see half of one.
-#![allow(unsafe_code)]
 
-use super::skeleton::types::bucket;
+use super::{array_mapping::ArrayMapping, skeleton::types::bucket};
 use crate::net::FiveTuple;
 use std::{
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    os::fd::{AsRawFd, BorrowedFd},
-    ptr::NonNull,
+    os::fd::BorrowedFd,
 };
 
 /// 32-bit words that the hash covers: HASH_WORDS in bpf/flow.h.
 const WORDS: usize = 10;
 /// Entries of a bucket: BUCKET in bpf/flow.h.
-const BUCKET: usize = 8;
+pub(super) const BUCKET: usize = 8;
 /// Slots per flow, enough that both buckets of a flow are never full.
 const ROOM: usize = 2;
 /// Maximum number of buckets: 32 MiB.
@@ -100,7 +98,7 @@ pub(super) fn halves(address: Ipv6Addr) -> [u64; 2] {
 /// A flow table, mapped into our memory.
 #[derive(Debug)]
 pub struct FlowTable {
-    buckets: NonNull<bucket>,
+    buckets: ArrayMapping<bucket>,
     /// The number of buckets, a power of two, less one.
     mask: usize,
     key: Key,
@@ -113,37 +111,30 @@ impl FlowTable {
     /// The kernel's (mmap(2)).
     pub(super) fn map(map: BorrowedFd, buckets: u32, key: Key) -> io::Result<FlowTable> {
         let count = buckets as usize;
-        // SAFETY: a fresh shared mapping at an address of the kernel's choice aliases no memory of ours.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                count * size_of::<bucket>(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        let mapped = NonNull::new(at.cast()).filter(|_| at != libc::MAP_FAILED);
-        let buckets = mapped.ok_or_else(io::Error::last_os_error)?;
-        Ok(FlowTable { buckets, mask: count.saturating_sub(1), key })
+        Ok(FlowTable { buckets: ArrayMapping::new(map, count)?, mask: count.saturating_sub(1), key })
     }
 
     /// Adds a flow: its packets are ours from now on. Returns whether the table had room, which it has for
     /// as many flows as it was made for. Adding a flow again has no effect.
     pub fn insert(&mut self, flow: impl Into<FlowKey>) -> bool {
-        let entry = self.key.entry(&flow.into());
-        let places = self.places(entry);
-        if places.into_iter().any(|place| self.find(place, entry).is_some()) {
-            return true;
-        }
-        let load = |place| (0..BUCKET).filter(|slot| self.read(place, *slot) != 0).count();
-        let emptier = places.into_iter().min_by_key(|place| load(*place)).unwrap_or(places[0]);
-        match self.find(emptier, 0) {
-            Some(slot) => self.write(emptier, slot, entry),
-            None => return false,
-        }
+        let flow = flow.into();
+        let Some(slot) = self.slot(flow) else { return false };
+        self.buckets.write(slot / BUCKET, slot % BUCKET, self.key.entry(&flow));
         true
+    }
+
+    /// Returns the place in the table that a flow has, or would have: below eight times the number of buckets.
+    /// `None` if there is no room for the flow.
+    pub(super) fn slot(&self, flow: FlowKey) -> Option<usize> {
+        let entry = self.key.entry(&flow);
+        let places = self.places(entry);
+        let found = places.into_iter().find_map(|place| Some((place, self.find(place, entry)?)));
+        let (place, slot) = found.or_else(|| {
+            let load = |place| (0..BUCKET).filter(|slot| self.buckets.read(place, *slot) != 0).count();
+            let emptier = places.into_iter().min_by_key(|place| load(*place))?;
+            Some((emptier, self.find(emptier, 0)?))
+        })?;
+        Some(place * BUCKET + slot)
     }
 
     /// Removes a flow: its packets are not ours from now on.
@@ -151,7 +142,7 @@ impl FlowTable {
         let entry = self.key.entry(&flow.into());
         for place in self.places(entry) {
             if let Some(slot) = self.find(place, entry) {
-                self.write(place, slot, 0);
+                self.buckets.write(place, slot, 0);
             }
         }
     }
@@ -162,34 +153,7 @@ impl FlowTable {
     }
 
     fn find(&self, place: usize, entry: u64) -> Option<usize> {
-        (0..BUCKET).find(|slot| self.read(place, *slot) == entry)
-    }
-
-    fn slot(&self, place: usize, slot: usize) -> *mut u64 {
-        assert!(place <= self.mask && slot < BUCKET);
-        // SAFETY: the mapping has `mask + 1` buckets of BUCKET words and lives as long as `self`.
-        unsafe { (&raw mut (*self.buckets.as_ptr().add(place)).flows).cast::<u64>().add(slot) }
-    }
-
-    fn read(&self, place: usize, slot: usize) -> u64 {
-        // SAFETY: the word is mapped and aligned; the programs only read it.
-        unsafe { self.slot(place, slot).read_volatile() }
-    }
-
-    fn write(&mut self, place: usize, slot: usize, entry: u64) {
-        // SAFETY: the word is mapped and writable. The programs read it at any time, hence the volatile
-        // write; it is aligned, so it is written whole.
-        unsafe { self.slot(place, slot).write_volatile(entry) };
-    }
-}
-
-impl Drop for FlowTable {
-    fn drop(&mut self) {
-        let length = (self.mask + 1) * size_of::<bucket>();
-        // SAFETY: this is the mapping that FlowTable::map made, and nothing uses it any more.
-        if unsafe { libc::munmap(self.buckets.as_ptr().cast(), length) } != 0 {
-            log::debug!("cannot unmap the flow table: {}", io::Error::last_os_error());
-        }
+        (0..BUCKET).find(|slot| self.buckets.read(place, *slot) == entry)
     }
 }
 

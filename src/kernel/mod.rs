@@ -11,6 +11,7 @@
 //! Closing goes in reverse, the guard after the last FIN or RST.
 
 mod allocation;
+mod array_mapping;
 mod attachment;
 mod bind_conflict;
 mod bpf;
@@ -22,6 +23,7 @@ mod dial_socket;
 mod diversion;
 mod drops;
 mod error;
+mod fast_path;
 mod filter;
 mod flow_table;
 mod fork;
@@ -54,6 +56,7 @@ pub(crate) use dial_socket::{DialOptions, DialSocket};
 pub(crate) use diversion::{Capture, Diversion};
 pub(crate) use drops::{DropMonitor, DropReasons, DroppedPacket};
 pub use error::KernelError;
+pub use fast_path::{FastFlow, FastPath, FastPathSpec, FastTraffic, Uplink};
 pub use filter::{CommandFilter, Filter, FlowFilter, MAX_LOCAL_ADDRESSES};
 pub use flow_table::FlowKey;
 pub(crate) use flow_table::FlowTable;

@@ -8,6 +8,7 @@
 use super::{
     bpf,
     error::KernelError,
+    fast_path::{self, FastPath},
     filter::Filter,
     flow_table::{self, FlowTable, Key},
     liveness::LivenessSocket,
@@ -18,7 +19,7 @@ use crate::{
     process::capability::{self, Capability},
 };
 use libbpf_rs::{
-    PrintLevel,
+    MapMut, PrintLevel,
     skel::{OpenSkel, SkelBuilder},
 };
 use log::{debug, trace, warn};
@@ -65,6 +66,7 @@ pub struct Programs {
     owner: OnceCell<Rc<LivenessSocket>>,
     overrides: FeatureOverrides,
     table: Option<FlowTable>,
+    fast_path: Option<Box<FastPath>>,
 }
 
 impl Programs {
@@ -92,17 +94,26 @@ impl Programs {
         let rodata = open.maps.rodata_data.as_deref_mut().ok_or(KernelError::Object(".rodata"))?;
         rodata.config.heartbeat_limit = nanoseconds(HEARTBEAT_LIMIT);
         filter.write(&mut rodata.config)?;
+        let key = Key::random().map_err(KernelError::FlowTable)?;
         let table = match filter.flows() {
             Some(flows) => {
-                let key = Key::random().map_err(KernelError::FlowTable)?;
                 let buckets = flow_table::buckets(flows);
                 rodata.config.hash_key = key.0;
                 rodata.config.bucket_mask = buckets - 1;
                 open.maps.flow_table.set_max_entries(buckets).map_err(KernelError::Load)?;
-                Some((buckets, key))
+                Some(buckets)
             }
             None => None,
         };
+        if filter.fast_path().is_some() {
+            let (buckets, slots) = (fast_path::BUCKETS, fast_path::SLOTS);
+            open.maps.fast_table.set_max_entries(buckets).map_err(KernelError::Load)?;
+            open.maps.tracks.set_max_entries(slots).map_err(KernelError::Load)?;
+        }
+        let fast = filter.fast_path().is_some();
+        open.progs.netkat_door.set_autoload(fast);
+        open.progs.netkat_leave.set_autoload(fast);
+        open.progs.netkat_wall.set_autoload(fast);
         let loopback = lo && matches!(filter, Filter::Flow(flow) if flow.has_ipv4());
         open.progs.netkat_loopback.set_autoload(loopback);
 
@@ -110,9 +121,12 @@ impl Programs {
         let shared = skeleton.maps.bss_data.as_deref_mut().ok_or(KernelError::Object(".bss"))?;
         let shared = NonNull::from(shared);
         let map = skeleton.maps.flow_table.as_fd();
-        let table = table.map(|(buckets, key)| FlowTable::map(map, buckets, key)).transpose();
+        let table = table.map(|buckets| FlowTable::map(map, buckets, key)).transpose();
+        let (flows, tracks) = (skeleton.maps.fast_table.as_fd(), skeleton.maps.tracks.as_fd());
+        let fast_path = filter.fast_path().map(|spec| FastPath::map(spec, flows, tracks, key)).transpose();
         Ok(Programs {
             table: table.map_err(KernelError::FlowTable)?,
+            fast_path: fast_path.map_err(KernelError::FlowTable)?.map(Box::new),
             skeleton,
             shared,
             watched: Cell::new(false),
@@ -150,6 +164,30 @@ impl Programs {
     /// Returns the flow table, if the filter has one.
     pub fn table(&mut self) -> Option<&mut FlowTable> {
         self.table.as_mut()
+    }
+
+    /// Returns the fast path, once, if the filter has one.
+    pub fn take_fast_path(&mut self) -> Option<FastPath> {
+        self.fast_path.take().map(|path| *path)
+    }
+
+    /// Returns the programs of the fast path.
+    pub(super) fn fast_path_programs(&self) -> FastPathPrograms<'_> {
+        FastPathPrograms {
+            leave: self.leave_fd(),
+            wall: self.skeleton.progs.netkat_wall.as_fd(),
+            successor: &self.skeleton.maps.successor,
+        }
+    }
+
+    /// Returns the program at tc of the command's device; only where there is a fast path.
+    pub fn leave_fd(&self) -> BorrowedFd<'_> {
+        self.skeleton.progs.netkat_leave.as_fd()
+    }
+
+    /// Returns the socket filter of the command's device, for SO_ATTACH_BPF; only where there is a fast path.
+    pub fn door_fd(&self) -> BorrowedFd<'_> {
+        self.skeleton.progs.netkat_door.as_fd()
     }
 
     /// Makes the capture program let through segments of flows that are not in the table, for this long;
@@ -200,6 +238,13 @@ impl Programs {
         let owner = Rc::new(LivenessSocket::open(bpf::program_info(self.capture_fd())?.id)?);
         Ok(self.owner.get_or_init(|| owner).clone())
     }
+}
+
+/// The programs of a fast path at the command's device, and the array that joins them.
+pub(super) struct FastPathPrograms<'a> {
+    pub leave: BorrowedFd<'a>,
+    pub wall: BorrowedFd<'a>,
+    pub successor: &'a MapMut<'a>,
 }
 
 /// Explains the kernel's refusal to load. libbpf passes on EPERM and suspects RLIMIT_MEMLOCK.

@@ -5,8 +5,9 @@ use std::io;
 /// A message to the supervisor.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// All ids of the user namespace are mapped. If unset, the supervisor maps its own.
-    Mapped(bool),
+    /// All ids of the user namespace are mapped if `ids` is set; else the supervisor maps its own. The device is
+    /// there if `device` is set; else the supervisor makes it.
+    Prepared { ids: bool, device: bool },
     /// Start the command.
     Start,
     /// Send this signal to the command.
@@ -20,9 +21,9 @@ pub(super) enum Report {
     Unshared,
     /// A step was refused, in words.
     Refused(String),
-    /// The device is there: its outer end has this index. The message carries the packet socket there, and a
-    /// sock_diag socket.
-    Ready { outer: u32 },
+    /// The device is there. If the supervisor has made it, its outer end has this index. The message carries the
+    /// packet socket there, if so, and a sock_diag socket.
+    Ready { outer: Option<u32> },
     /// The command runs.
     Started,
     /// execve(2) failed with this error number.

@@ -43,6 +43,8 @@ pub(crate) struct NamespaceSpec {
     /// The program and its arguments; never empty.
     pub command: Vec<CString>,
     pub device: DeviceSpec,
+    /// The device's other end is to lie in this network namespace, if that can be.
+    pub across: bool,
     /// Ports that the command's sockets get which ask for none.
     pub ephemeral_ports: RangeInclusive<u16>,
     /// The command has CAP_NET_RAW.
@@ -95,8 +97,10 @@ pub(crate) struct Namespace {
     /// Ends when this value does.
     forwarder: Option<Forwarder>,
     command: String,
-    /// The packet socket at the device's other end.
+    /// The packet socket at the device's other end, if that lies in the namespace, too.
     pub link: Option<PacketSocket>,
+    /// Index of the device's other end, if that lies in this network namespace. It has no packet socket yet.
+    pub outer: Option<u32>,
     /// Answers questions about the namespace's sockets (sock_diag(7)).
     pub sockets: Option<Netlink<SockDiagMessage>>,
 }
@@ -145,6 +149,7 @@ impl Namespace {
             command,
             forwarder: None,
             link: None,
+            outer: None,
             sockets: None,
         };
         loop {
@@ -155,18 +160,26 @@ impl Namespace {
                         && namespace::map_all_ids(supervisor)
                             .inspect_err(|error| log::debug!("maps this user alone: {error}"))
                             .is_ok();
-                    namespace.send(&Order::Mapped(mapped))?;
+                    let outer = spec.across.then(|| spec.device.make_across(supervisor)).transpose();
+                    namespace.outer = outer.unwrap_or_else(|error| {
+                        log::info!("namespace: the whole device lies in it: {error}");
+                        None
+                    });
+                    let device = namespace.outer.is_some();
+                    namespace.send(&Order::Prepared { ids: mapped, device })?;
                 }
                 Report::Refused(reason) => return Ok(Err(reason)),
                 Report::Ready { outer } => {
-                    let (Some(sockets), Some(link)) = (descriptors.pop(), descriptors.pop()) else {
-                        return Err(Error::SupervisorGone);
-                    };
+                    let Some(sockets) = descriptors.pop() else { return Err(Error::SupervisorGone) };
+                    if let Some(outer) = outer {
+                        let Some(link) = descriptors.pop() else { return Err(Error::SupervisorGone) };
+                        let buffer = spec.receive_buffer;
+                        let link = PacketSocket::adopt(link, outer, "the command's device", buffer);
+                        namespace.link = Some(link);
+                    }
                     namespace.forwarder = Forwarder::start(&spec.by_host, descriptors)
                         .map_err(failed("start the process for forwards"))?;
                     namespace.sockets = Some(kernel::adopt_netlink(sockets));
-                    namespace.link =
-                        Some(PacketSocket::adopt(link, outer, "the command's device", spec.receive_buffer));
                     log::info!("namespace: ready, {} a user namespace", if user { "in" } else { "without" });
                     return Ok(Ok(namespace));
                 }

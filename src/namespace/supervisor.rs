@@ -63,20 +63,26 @@ impl Supervisor {
         let words = |error: &dyn std::error::Error| error.to_string();
         namespace::enter(user).map_err(|error| words(&error))?;
         self.report(&Report::Unshared, &[]);
-        let all = match self.order() {
-            Some(Order::Mapped(all)) => all,
+        let (all, made) = match self.order() {
+            Some(Order::Prepared { ids, device }) => (ids, device),
             _ => exit(0),
         };
         if user && !all {
             ids.map().map_err(|error| format!("cannot map this user in a user namespace: {error}"))?;
         }
-        configure(spec, &ids.ping_groups(!user || all));
-        let outer = spec.device.make().map_err(|error| words(&error))?;
-        let link = packet_socket(outer, spec.receive_buffer).map_err(|error| words(&error))?;
+        configure(spec, &ids.ping_groups(!user || all), made);
+        let (outer, link) = if made {
+            spec.device.configure().map_err(|error| words(&error))?;
+            (None, None)
+        } else {
+            let outer = spec.device.make().map_err(|error| words(&error))?;
+            let link = packet_socket(outer, spec.receive_buffer).map_err(|error| words(&error))?;
+            (Some(outer), Some(link))
+        };
         let sockets = sock_diag().map_err(|error| format!("cannot open a sock_diag socket: {error}"))?;
         let by_host = open_forwards(&spec.by_host)?;
         let mut descriptors: Vec<_> = by_host.iter().map(AsFd::as_fd).collect();
-        descriptors.extend([link.as_fd(), sockets.as_fd()]);
+        descriptors.extend(link.iter().map(AsFd::as_fd).chain([sockets.as_fd()]));
         self.report(&Report::Ready { outer }, &descriptors);
         drop((link, sockets, by_host));
         let by_namespace = open_forwards(&spec.by_namespace)?;
@@ -204,8 +210,8 @@ impl Supervisor {
     }
 }
 
-/// Writes the namespace's settings.
-fn configure(spec: &NamespaceSpec, ping_groups: &str) {
+/// Writes the namespace's settings. `made` says that the device is there.
+fn configure(spec: &NamespaceSpec, ping_groups: &str, made: bool) {
     let ports = &spec.ephemeral_ports;
     let range = format!("{} {}", ports.start(), ports.end());
     for (setting, value) in [
@@ -217,6 +223,12 @@ fn configure(spec: &NamespaceSpec, ping_groups: &str) {
         if let Err(error) = fs::write(format!("/proc/sys/{setting}"), value) {
             log::info!("namespace: cannot set {}: {error}", setting.replace('/', "."));
         }
+    }
+    // A device that does not exist yet starts with the default.
+    let device = if made { spec.device.name.as_str() } else { "default" };
+    let solicitations = format!("/proc/sys/net/ipv6/conf/{device}/router_solicitations");
+    if let Err(error) = fs::write(&solicitations, "0") {
+        log::debug!("namespace: its kernel asks for routers: {error}");
     }
 }
 

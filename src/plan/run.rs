@@ -8,7 +8,7 @@ use super::{
     usage,
 };
 use crate::{
-    cli::Cli,
+    cli::{Cli, Feature},
     commands::Run,
     gateway::{DEVICE_BUFFER, GatewaySetup},
     host::{
@@ -63,6 +63,7 @@ pub(super) fn run(cli: &Cli) -> Result<Run, PlanError> {
         command,
         device,
         ephemeral_ports: 0..=0,
+        across: false,
         raw: cli.raw,
         receive_buffer: DEVICE_BUFFER,
         by_host: forwards.by_host,
@@ -78,6 +79,7 @@ pub(super) fn run(cli: &Cli) -> Result<Run, PlanError> {
             assumed,
             published,
             user_timeout: cli.user_timeout,
+            fast_path: fast_path(cli),
             report_flows: cli.json.is_some(),
             backend: backend(cli),
             overrides: feature_overrides(cli),
@@ -87,6 +89,15 @@ pub(super) fn run(cli: &Cli) -> Result<Run, PlanError> {
             sandbox: sandbox(cli, Profile::Gateway),
         },
     })
+}
+
+/// Returns whether the kernel may forward the packets of known flows: not where netkat is to show each packet, to do
+/// without offloads, or to check what raw sockets send.
+fn fast_path(cli: &Cli) -> bool {
+    let shown = cli.debug || cli.payload || cli.pcap.is_some();
+    let without = |feature| cli.without.contains(&feature);
+    let whole = !cli.no_vnet_header && !without(Feature::VnetHeader);
+    !shown && whole && !without(Feature::FastPath) && !cli.raw
 }
 
 /// Returns the program and its arguments.

@@ -20,10 +20,15 @@ impl Leak {
         Leak { earlier_programs, ..Leak::default() }
     }
 
-    /// Warns, once, when the counters show packets that got past the guard.
-    pub(crate) fn look(&mut self, counters: &Counters) {
+    /// Returns whether programs ran before the guards at their attachment.
+    pub(crate) fn is_possible(&self) -> bool {
+        !self.earlier_programs.is_empty()
+    }
+
+    /// Warns, once, when the counters show packets that got past the guard. Returns whether they show any.
+    pub(crate) fn look(&mut self, counters: &Counters) -> bool {
         if !self.grew(counters) {
-            return;
+            return self.warned;
         }
         let who = match self.earlier_programs.as_slice() {
             [] => "a program that was attached at tc ingress after netkat had started".to_owned(),
@@ -32,6 +37,7 @@ impl Leak {
         log::warn!(
             "{who}, ahead of the guard, lets our packets reach the kernel, which may reset the connection"
         );
+        true
     }
 
     /// Returns, once, whether there are more than at the first look. One packet may be just between the two

@@ -506,6 +506,7 @@ fn a_command_gets_its_flows_and_published_ports_alone() {
             published: vec![(Protocol::Tcp, 80), (Protocol::Udp, 53)],
             table: 100,
             assumed_mac: None,
+            fast_path: None,
         });
         let mut programs = Programs::load(&filter).expect("loads");
         let verdict = |programs: &Programs, protocol, ports: (u16, u16), flags| {

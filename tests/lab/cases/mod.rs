@@ -51,6 +51,7 @@ mod route_metrics;
 mod routes;
 mod run;
 mod run_ends;
+mod run_fast_path;
 mod run_paths;
 mod run_privileges;
 mod run_programs;

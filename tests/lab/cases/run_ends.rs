@@ -170,8 +170,9 @@ fn nothing_is_left_however_a_run_ends() {
     let _server = echo_server(&pair.peer);
     let before = traces(&pair.host);
     for round in 0..12 {
-        let marker = format!("4.0{round:02}00{}", std::process::id());
-        let script = format!("sleep {marker} & nc.openbsd 10.77.0.2 7 & echo ready; wait; exec sleep 100");
+        let marker = format!("40{round:02}00{}", std::process::id());
+        let script =
+            format!("sleep {marker} & nc.openbsd -w {marker} 10.77.0.2 7 & echo ready; wait; exec sleep 100");
         let mut run = running(&pair.host, "--publish 8099", ["sh", "-c", &script]).input(Input::Open).spawn();
         // Some die while they start.
         if round % 3 > 0 {
@@ -181,7 +182,7 @@ fn nothing_is_left_however_a_run_ends() {
         match round % 4 {
             0 | 2 => run.signal(Signal::SIGKILL),
             1 => run.signal(Signal::SIGTERM),
-            // The command itself; its supervisor goes on.
+            // All but netkat.
             _ => processes(&marker).into_iter().filter(|pid| *pid != run.id() as i32).for_each(|pid| {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }),

@@ -53,6 +53,17 @@ async def main():
 asyncio.run(main())
 "#;
 
+/// Echoes datagrams on UDP port 7 of any address.
+const DATAGRAM_ECHO: &str = r#"
+import socket
+server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+server.bind(('::', 7))
+print('ready', flush=True)
+while True:
+    server.sendto(*server.recvfrom(65536))
+"#;
+
 /// Takes TCP connections in turn on port 9 of any address, and prints length, SHA-256 and end of
 /// each.
 const SINK: &str = r#"
@@ -96,6 +107,11 @@ pub fn echo_server(namespace: &Namespace) -> Process {
     namespace.sysctl("net.core.somaxconn", "8192");
     namespace.sysctl("net.ipv4.tcp_max_syn_backlog", "8192");
     ready(python(namespace, ECHO, &[]))
+}
+
+/// Starts an echo server for datagrams on port 7.
+pub fn datagram_echo_server(namespace: &Namespace) -> Process {
+    ready(python(namespace, DATAGRAM_ECHO, &[]))
 }
 
 /// Starts a sink on port 9.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Lists programs, qdiscs, filters, nftables' tables and sockets of a namespace, as a text to compare.
+/// Lists devices, programs, qdiscs, filters, nftables' tables and sockets of a namespace, as a text to compare.
 pub fn traces(host: &Namespace) -> String {
     let mut text = String::new();
     for interface in ["eth0", "lo"] {
@@ -20,6 +20,7 @@ pub fn traces(host: &Namespace) -> String {
         text += &host.words(&format!("tc qdisc show dev {interface}")).run().text();
         text += &host.words(&format!("ip -d link show dev {interface}")).run().text();
     }
+    text += &host.run("ip -br link show").text();
     text += &host.run("nft list tables").text();
     text + &host.run("ss -Htuanp").text()
 }
