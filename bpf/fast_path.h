@@ -48,7 +48,7 @@ struct {
 struct plain {
 	__u64 source[2], destination[2];	/* as in `struct packet` */
 	__be16 ports[2];			/* source, destination */
-	__u8 protocol;
+	__u8 family, protocol;
 	__u32 length;				/* bytes of the IP packet */
 	__u32 headers;				/* bytes of the IP header and TCP's or UDP's */
 };
@@ -71,6 +71,7 @@ static __always_inline int read_plain4(struct __sk_buff *skb, struct plain *p)
 	p->source[1] = 0;
 	p->destination[0] = h.destination;
 	p->destination[1] = 0;
+	p->family = 4;
 	p->protocol = h.protocol;
 	p->length = bpf_ntohs(h.length);
 	p->headers = IP4_HEADER;
@@ -92,6 +93,7 @@ static __always_inline int read_plain6(struct __sk_buff *skb, struct plain *p)
 		return 0;
 	__builtin_memcpy(p->source, h.source, sizeof(h.source));
 	__builtin_memcpy(p->destination, h.destination, sizeof(h.destination));
+	p->family = 6;
 	p->protocol = h.next;
 	p->length = IP6_HEADER + bpf_ntohs(h.length);
 	p->headers = IP6_HEADER;
@@ -183,7 +185,7 @@ static __always_inline struct track *leaving(struct __sk_buff *skb, __u32 *lengt
 	if (!read_plain(skb, &p) || skb->len != p.length + ETH_HLEN)
 		return 0;
 	track = find_track(p.destination, p.source,
-			   hash_ends(p.protocol, p.ports[0], p.protocol == IPPROTO_TCP ? p.ports[1] : 0));
+			   hash_ends(p.family, p.protocol, p.ports[0], p.protocol == IPPROTO_TCP ? p.ports[1] : 0));
 	if (!track || (skb->gso_size ? p.headers + skb->gso_size : p.length) > track->mtu)
 		return 0;
 	*length = p.length;
@@ -201,7 +203,7 @@ static __always_inline struct track *arriving(struct __sk_buff *skb, __u32 *leng
 	if (addressee(skb) != US || !read_plain(skb, &p))
 		return 0;
 	track = find_track(p.source, p.destination,
-			   hash_ends(p.protocol, p.ports[1], p.protocol == IPPROTO_TCP ? p.ports[0] : 0));
+			   hash_ends(p.family, p.protocol, p.ports[1], p.protocol == IPPROTO_TCP ? p.ports[0] : 0));
 	if (!track)
 		return 0;
 	uplink = uplink_of(track->next_hop);
