@@ -121,6 +121,9 @@ impl ProbedPort {
 impl fmt::Display for ProbedPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}/{} {}", self.address, self.port, self.protocol, self.words)?;
+        if let Some(time) = self.round_trip {
+            write!(f, " ({:.3} ms)", time.as_secs_f64() * 1e3)?;
+        }
         self.waited.as_ref().map_or(Ok(()), |waited| waited.fmt(f))
     }
 }

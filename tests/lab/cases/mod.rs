@@ -47,6 +47,7 @@ mod run_ends;
 mod run_paths;
 mod run_privileges;
 mod run_programs;
+mod scan;
 mod scan_waits;
 mod silence;
 mod sniff_filter;

@@ -4,11 +4,13 @@ use crate::support::{
     peers::Netcat,
     process::{DEADLINE, Input, Process},
     requirements::lab,
+    scan::states,
     topology::{Family, Pair},
 };
 
 /// Returns the line of a port without its times: "80/tcp open after T s (refused N times)".
 fn without_numbers(line: &str) -> String {
+    let line = states(line);
     let words = line.split_whitespace().skip(1).map(|word| {
         let bare = word.trim_start_matches('(');
         if !word.contains('/') && bare.starts_with(|c: char| c.is_ascii_digit()) { "N" } else { word }
