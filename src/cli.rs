@@ -110,9 +110,10 @@ pub struct Cli {
 
     /// Probe ports without sending data
     ///
-    /// Prints a line for each port: open, refused, timed out, rejected (by which ICMP error). Exits with 0
-    /// if a port is open. With -u, a probe is an empty datagram, and silence is open|filtered: most
-    /// services ignore empty datagrams, and firewalls drop them.
+    /// Prints a line for each port: open, refused, timed out, rejected (by which ICMP error), and the round
+    /// trip of its answer. Exits with 0 if a port is open. With -u, a probe is a request that the port's service answers (DNS
+    /// 53, NTP 123, SNMP 161, QUIC 443, STUN 3478, memcached 11211), else an empty datagram, and silence is
+    /// open|filtered: most services ignore empty datagrams, and firewalls drop them.
     ///
     /// Example: netkat -z -w 1 192.0.2.10 22,80,8000-8100
     #[arg(help_heading = COMMON, short = 'z', long)]

@@ -115,11 +115,11 @@ Names are looked up by the system's resolver, through the kernel and so through 
         "UDP",
         "One read of standard input is one datagram, up to 65507 bytes, over IPv6 65527; a datagram larger than the path's MTU travels in fragments. A write of the program that feeds netkat is one read if netkat has time to read before the next write; with --delay, each line is a datagram. Datagrams are written out as they arrive; a standard output that keeps messages apart (a socket of type SOCK_DGRAM or SOCK_SEQPACKET) gets each datagram by itself.
 An ICMP port unreachable ends a client as refused, another ICMP error as rejected; a server goes on.
--z -u sends each port an empty datagram, up to four times within -w:
+-z -u sends each port a datagram, up to four times within -w: a DNS request for localhost (port 53), an NTP request (123), the discovery of an SNMPv3 engine and in turn with it sysDescr.0 as SNMPv1's community public (161), a QUIC packet that asks for the versions (443), a STUN Binding request (3478), memcached's version (11211); to all other ports an empty one:
   open           a datagram came back
   closed         the host itself reports the port as unreachable
   rejected       another ICMP error, or another host's
-  open|filtered  silence: most services ignore an empty datagram, and firewalls drop it
+  open|filtered  silence: most services ignore an empty datagram, and some a request that they do not understand; firewalls drop it
 Hosts limit how many ICMP errors they send: Linux sends six at once, then one a second (net.ipv4.icmp_ratelimit, net.ipv6.icmp.ratelimit), so that closed ports, too, are silent. When a host seems to do so, netkat says so and probes the silent ports again for as long as any of them answers: about a second for each closed port. When only silent ports are left, they are open|filtered, and count as timed out.",
     ),
     (

@@ -4,6 +4,7 @@
 //! bounded number is in flight. Results are printed in the order of the ports, each as soon as those before
 //! it are known.
 mod patience;
+mod payload;
 mod results;
 mod tcp;
 mod udp;

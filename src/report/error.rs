@@ -43,11 +43,11 @@ pub(crate) enum Error {
         "{}: open or filtered: no {}answer to {} in {} s{}",
         endpoint(target),
         if *invalid > 0 { "valid " } else { "" },
-        count(*.datagrams, "empty datagram"),
+        count(*.datagrams, probe),
         waited.as_secs_f64(),
         behind((*invalid > 0).then(|| format!("{} with a wrong checksum or length came", count(*invalid, "datagram")))),
     )]
-    Silent { target: SocketAddr, datagrams: u64, waited: Duration, invalid: u64 },
+    Silent { target: SocketAddr, probe: &'static str, datagrams: u64, waited: Duration, invalid: u64 },
     #[error("{address}: none of {ports} ports is known to be open")]
     NothingOpen { address: ScopedIp, ports: usize, verdict: Verdict },
     #[error("{address}: {ports} of {of} ports {} not {wanted} within the time", if *ports == 1 { "is" } else { "are" })]

@@ -574,7 +574,7 @@ impl Drop for Engine {
 }
 
 /// Returns a random number. The kernel's generator does not fail once it is seeded (getrandom(2)).
-pub(super) fn unpredictable() -> u64 {
+pub(crate) fn unpredictable() -> u64 {
     getrandom::u64().unwrap_or_else(|error| {
         log::warn!("no random numbers from the kernel ({error}): sequence numbers are predictable");
         std::process::id().into()

@@ -31,7 +31,7 @@ use nix::sys::signal::Signal;
 use std::{io, net::SocketAddr, time::Duration};
 
 pub(crate) use egress::{Egress, EgressError, EgressRequest, NextHopAddress};
-pub(crate) use engine::{Engine, Groups, Setup};
+pub(crate) use engine::{Engine, Groups, Setup, unpredictable};
 pub(crate) use event_loop::{Task, Turn};
 pub(crate) use local_end::{Egresses, LocalEnd, SharedEnd};
 pub(crate) use port::Port;

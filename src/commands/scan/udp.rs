@@ -1,17 +1,17 @@
-//! UDP probes: empty datagrams, repeated while there is no answer.
+//! UDP probes: requests of well-known services, else empty datagrams, repeated while there is no answer.
 //!
 //! An open port may answer with a datagram; a closed one answers with an ICMP port unreachable from the
-//! host itself. Silence is ambiguous: most services ignore an empty datagram, a firewall drops it, and
+//! host itself. Silence is ambiguous: most services ignore what they do not understand, a firewall drops it, and
 //! hosts limit their ICMP errors: Linux sends one peer six at once and then one a second
 //! (net.ipv4.icmp_ratelimit, net/ipv4/inetpeer.c, XRLIM_BURST_FACTOR). If a host seems to do so, further
 //! rounds probe its silent ports for as long as any of them answers.
-use super::{IN_FLIGHT, Results, Sweep};
+use super::{IN_FLIGHT, Results, Sweep, payload::Request};
 use crate::{
     commands::attempt::Origin,
     host::interface::Framing,
     net::zone::ScopedIp,
     report::Error,
-    runtime::{Engine, Task, Turn},
+    runtime::{Engine, Task, Turn, unpredictable},
     session,
     stack::{Stack, SurveyAnswer, icmp::Reason},
     stdio::Interest,
@@ -43,7 +43,8 @@ pub(crate) fn run(engine: &mut Engine, sweep: Sweep, results: &mut Results<'_>) 
             let waited = wait;
             silent.into_iter().for_each(|(at, probes)| {
                 let invalid = engine.stack.datagrams.invalid_from(at.port());
-                let silence = Error::Silent { target: at, datagrams: probes, waited, invalid };
+                let probe = Request::of(at.port()).noun;
+                let silence = Error::Silent { target: at, probe, datagrams: probes, waited, invalid };
                 results.note(engine.reactor.now(), at, Err(silence), None);
             });
             return results.print();
@@ -135,7 +136,7 @@ impl<'a, 'r> Round<'a, 'r> {
             let at = self.origin.remote(port);
             let Some(probe) = self.probes.get_mut(&port) else { continue };
             if !self.results.waiting.is_over(now) && now < probe.since + self.wait || probe.sent == 0 {
-                probe.dropped += transmit(engine, self.origin, port)?;
+                probe.dropped += transmit(engine, self.origin, port, probe.sent)?;
                 probe.sent += 1;
                 probe.next = (now + self.wait / REPEATS).min(probe.since + self.wait).max(now);
                 continue;
@@ -150,7 +151,8 @@ impl<'a, 'r> Round<'a, 'r> {
                 }
                 false if self.results.waiting.patience.is_some() => {
                     let (waited, invalid) = (self.wait, engine.stack.datagrams.invalid_from(port));
-                    let silence = Error::Silent { target: at, datagrams: sent, waited, invalid };
+                    let probe = Request::of(port).noun;
+                    let silence = Error::Silent { target: at, probe, datagrams: sent, waited, invalid };
                     self.results.note(now, at, Err(silence), None);
                 }
                 false => self.silent.push((at, sent)),
@@ -185,11 +187,12 @@ impl Task for Round<'_, '_> {
     }
 }
 
-/// Sends an empty datagram. Returns the number of datagrams that this host's own egress dropped.
-fn transmit(engine: &mut Engine, origin: &Origin, port: u16) -> Result<u64, Error> {
+/// Sends the probe with this number, from 0 on. Returns the number of datagrams that this host's own egress dropped.
+fn transmit(engine: &mut Engine, origin: &Origin, port: u16, number: u64) -> Result<u64, Error> {
     let before = engine.stack.datagrams.counters().egress_drops;
     let tuple = origin.dial_datagrams(engine, port);
     engine.add_flow(&tuple);
-    engine.send_datagrams(&[], 1)?;
+    let payload = Request::of(port).payload(number, [unpredictable(), unpredictable()]);
+    engine.send_datagrams(&payload, payload.len())?;
     Ok(engine.stack.datagrams.counters().egress_drops - before)
 }

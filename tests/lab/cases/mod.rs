@@ -60,6 +60,7 @@ mod transfers;
 mod translated;
 mod translation;
 mod udp;
+mod udp_requests;
 mod udp_rules;
 mod udp_scan;
 mod unread;
