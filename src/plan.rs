@@ -10,6 +10,7 @@ mod listen;
 mod outputs;
 mod remote;
 mod run;
+mod scan;
 mod scope;
 mod sniff;
 mod sniff_filter;
@@ -35,8 +36,9 @@ use asked::asked;
 use compare::compare;
 use flags::{enter_namespace, protocol};
 use listen::listen;
-use remote::{connect, scan};
+use remote::connect;
 use run::run;
+use scan::scan;
 use sniff::{check_line_form, sniff};
 use std::{
     io,

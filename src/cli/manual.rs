@@ -64,6 +64,8 @@ Receive a file, and send it:
   netkat 192.0.2.10 5000 < file
 Ask which of these ports answer within a second:
   netkat -z -w 1 192.0.2.10 22,80,8000-8100
+Ask the hosts of a network:
+  netkat -z -w 1 10.0.0.0/24 22,443
 Tell a firewall's silence from a refusal in a script:
   netkat -z --exit-verdict -w 2 192.0.2.10 443
   [ $? -eq 3 ] && echo filtered
@@ -109,7 +111,7 @@ netkat gives up all capabilities as soon as everything is set up; where the guar
         "Limits",
         "netkat is stopped by tc and tcx programs at egress and a root qdisc that drops, unless --past-egress is given, by nft netdev egress, XDP on the receiving interface, and everything beyond this host.
 Names are looked up by the system's resolver, through the kernel and so through the firewall; -w bounds that.
--z keeps 500 probes in flight. A host that limits its ICMP errors, as Linux does, lets TCP ports that it rejects look as if they had timed out.",
+-z keeps 500 probes in flight, and takes at most 65536 targets, a target being a port of a host. Each address of a network is a host, its first and last, too. Where more than 16 next hops have to be resolved, netkat asks for them itself, so that the kernel's neighbour table does not overflow. A host that limits its ICMP errors, as Linux does, lets TCP ports that it rejects look as if they had timed out.",
     ),
     (
         "UDP",
@@ -159,7 +161,7 @@ A filter that is not understood ends netkat with status 2 before anything is ope
   clients                -k: the number of clients
   attempts               a host with several addresses: remote, verdict (null if another address won first) and error of each
   listening              -l: protocol, addresses, port
-  ports                  -z: address, port, protocol, state (open, closed, open_or_filtered, or a verdict), verdict, error, round_trip_ms of each; waited (waited_ms, probes, before) of --until-open, --until-closed and --retry",
+  ports                  -z: address, host (the name as typed), port, protocol, state (open, closed, open_or_filtered, or a verdict), verdict, error, round_trip_ms of each; waited (waited_ms, probes, before) of --until-open, --until-closed and --retry",
     ),
     (
         "Packets",

@@ -28,7 +28,7 @@ pub(crate) use datagrams::{DatagramConnect, DatagramListen};
 pub(crate) use listen::Listen;
 pub(crate) use mtu::PathMtu;
 pub(crate) use run::Run;
-pub(crate) use scan::{PROBE_BUFFER, Patience, Scan, Wanted};
+pub(crate) use scan::{MAX_TARGETS, PROBE_BUFFER, Patience, Scan, ScannedHost, Wanted};
 pub(crate) use sniff::{Sniff, Source, list_interfaces};
 pub(crate) use target::Target;
 pub(crate) use trace::PathTrace;

@@ -48,6 +48,7 @@ mod run_paths;
 mod run_privileges;
 mod run_programs;
 mod scan;
+mod scan_hosts;
 mod scan_waits;
 mod silence;
 mod sniff_filter;
