@@ -148,6 +148,15 @@ pub struct Cli {
     #[arg(help_heading = SCANNING, long, value_name = "N", hide_short_help = true, conflicts_with_all = ["until_open", "until_closed"], value_parser = clap::value_parser!(u64).range(1..))]
     pub retry: Option<u64>,
 
+    /// With -z: send at most N probes a second
+    ///
+    /// A probe is a SYN, or a datagram with -u, or the request for a neighbour's link address that it waits for. SYNs and
+    /// requests that are repeated for want of an answer come on top.
+    ///
+    /// Example: netkat -z --rate 100 10.0.0.0/24 22
+    #[arg(help_heading = SCANNING, long, value_name = "N", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
+
     /// Run a command past this host's firewall
     ///
     /// Any program, unmodified: all its traffic, TCP, UDP and ping, over IPv4 and IPv6, with this host's

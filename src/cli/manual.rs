@@ -64,8 +64,8 @@ Receive a file, and send it:
   netkat 192.0.2.10 5000 < file
 Ask which of these ports answer within a second:
   netkat -z -w 1 192.0.2.10 22,80,8000-8100
-Ask the hosts of a network:
-  netkat -z -w 1 10.0.0.0/24 22,443
+Ask the hosts of a network, a hundred of them a second:
+  netkat -z -w 1 --rate 100 10.0.0.0/24 22,443
 Tell a firewall's silence from a refusal in a script:
   netkat -z --exit-verdict -w 2 192.0.2.10 443
   [ $? -eq 3 ] && echo filtered

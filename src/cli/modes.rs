@@ -138,7 +138,7 @@ const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u16, "TCP clients and liste
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 88] = [
+const FLAGS: [(&str, Modes); 89] = [
     ("target", ALL),
     ("listen", Modes(LISTEN.0, "")),
     ("keep_open", LISTEN),
@@ -149,6 +149,7 @@ const FLAGS: [(&str, Modes); 88] = [
     ("until_open", SCAN),
     ("until_closed", SCAN),
     ("retry", SCAN),
+    ("rate", SCAN),
     ("source_port", NOT_RUN),
     ("interface", LIVE),
     ("wait", OWN),

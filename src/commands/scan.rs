@@ -4,6 +4,7 @@
 //! entered before the first; a bounded number is in flight. Results are printed in the order of hosts and ports, each as
 //! soon as those before it are known. A port that is not open at one of a name's addresses is tried at the next.
 mod neighbours;
+mod pace;
 mod patience;
 mod payload;
 mod pending;
@@ -55,6 +56,8 @@ pub(crate) struct Scan {
     pub ports: Vec<u16>,
     /// Longest wait for each port's answer.
     pub wait: Duration,
+    /// Maximum probes a second.
+    pub rate: Option<u32>,
     /// Probe ports again that are not as wanted.
     pub patience: Option<Patience>,
 }

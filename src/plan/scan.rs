@@ -74,6 +74,7 @@ pub(super) fn scan(cli: &Cli, report: &mut JsonReport) -> Result<Scan, PlanError
         setup,
         ports,
         wait: cli.wait.unwrap_or(CONNECT_WAIT),
+        rate: cli.rate,
         patience: patience(cli),
     })
 }

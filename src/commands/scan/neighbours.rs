@@ -30,6 +30,8 @@ type Key = (u32, IpAddr);
 /// The resolution of a probe's next hop.
 pub(super) enum Resolution {
     Known(MacAddr, Neighbour),
+    /// The probe comes back from [`Neighbours::poll`]. It is the first of its next hop, for which a request leaves.
+    Asked,
     /// The probe comes back from [`Neighbours::poll`].
     Parked,
     /// Too many next hops are under resolution.
@@ -121,7 +123,7 @@ impl Neighbours {
         let by_kernel = by_kernel.map(|at| self.kernel.swap_remove(at)).is_some();
         let pending = Pending { since: now, next: now, by_kernel, way: *way, probes: vec![probe] };
         self.pending.insert(key, pending);
-        Resolution::Parked
+        Resolution::Asked
     }
 
     fn learn(&mut self, engine: &mut Engine, key: Key, mac: MacAddr) -> Resolution {

@@ -1,7 +1,8 @@
-//! The probes of a scan before they leave: their order, and the next hops that they wait for.
+//! The probes of a scan before they leave: their order, their pace, and the next hops that they wait for.
 use super::{
     Scan,
     neighbours::{Neighbours, Resolution, Resolved},
+    pace::Pace,
     results::Results,
     routes::Routes,
 };
@@ -40,6 +41,7 @@ pub(super) struct Departure {
 pub(super) struct Queue<'a> {
     pub scan: &'a Scan,
     pub routes: Routes<'a>,
+    pub pace: Pace,
     neighbours: Neighbours,
     /// Targets that were not begun yet, at the first address of their hosts.
     fresh: Range<usize>,
@@ -63,6 +65,7 @@ impl<'a> Queue<'a> {
         Queue {
             scan,
             routes,
+            pace: Pace::new(scan.rate),
             neighbours,
             fresh: 0..scan.targets(),
             ready: VecDeque::new(),
@@ -161,7 +164,7 @@ impl<'a> Queue<'a> {
         results: &mut Results<'_>,
     ) -> Option<Departure> {
         let mut passed_over = 0;
-        while passed_over <= self.ready.len() {
+        while self.pace.is_due(now) && passed_over <= self.ready.len() {
             let probe = self.pop(results, now)?;
             let port = self.scan.port(probe.target);
             let way = match self.routes.way(probe.address, port) {
@@ -183,9 +186,11 @@ impl<'a> Queue<'a> {
                     let (tuple, route) =
                         self.routes.flow(engine, probe.address, &way, port, (mac, neighbour));
                     self.busy.insert(tuple.remote);
+                    self.pace.note(now);
                     self.has_sent = true;
                     return Some(Departure { probe, way, tuple, route });
                 }
+                Resolution::Asked => self.pace.note(now),
                 Resolution::Parked => {}
                 Resolution::Full => {
                     self.ready.push_front(probe);
@@ -238,8 +243,10 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Returns when [`Queue::poll`] is due.
-    pub(super) fn due(&self) -> Option<Duration> {
-        self.neighbours.due()
+    /// Returns when [`Queue::poll`] or [`Queue::take`] is due, the latter only if there is `room` for a probe.
+    pub(super) fn due(&self, room: bool) -> Option<Duration> {
+        let waiting = !self.fresh.is_empty() || !self.ready.is_empty();
+        let pace = self.pace.next().filter(|_| room && waiting);
+        pace.into_iter().chain(self.neighbours.due()).min()
     }
 }

@@ -141,7 +141,7 @@ impl Task for Probes<'_, '_, '_> {
             .into_iter()
             .filter_map(|(entry, time)| Some(entry?.1 + time))
             .chain(waiting.next())
-            .chain(self.queue.due())
+            .chain(self.queue.due(self.has_room()))
             .chain(end)
             .min()
     }

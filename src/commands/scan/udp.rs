@@ -137,7 +137,10 @@ impl Probes<'_, '_, '_> {
         for at in due {
             let Some(pending) = self.probes.get_mut(&at) else { continue };
             if !self.results.waiting.is_over(now) && now < pending.since + pending.wait {
-                pending.send(now, engine)?;
+                if self.queue.pace.is_due(now) {
+                    self.queue.pace.note(now);
+                    pending.send(now, engine)?;
+                }
                 continue;
             }
             if let Some(pending) = self.probes.remove(&at) {
@@ -224,9 +227,15 @@ impl Task for Probes<'_, '_, '_> {
     }
 
     fn waits_for<'a>(&'a self, _: Duration, _: &Stack, _: &mut Vec<Interest<'a>>) -> Option<Duration> {
+        let room = self.probes.len() < IN_FLIGHT;
         let waiting = &self.results.waiting;
         let end = waiting.end().filter(|_| !self.probes.is_empty() || !self.queue.is_empty());
-        let probes = self.probes.values().map(|pending| pending.next);
-        probes.chain(waiting.next()).chain(self.queue.due()).chain(end).min()
+        // A repetition waits for the pace.
+        let pace = self.queue.pace.next().unwrap_or_default();
+        let probes = self.probes.values().map(|pending| match pending.next < pending.since + pending.wait {
+            true => pending.next.max(pace),
+            false => pending.next,
+        });
+        probes.chain(waiting.next()).chain(self.queue.due(room)).chain(end).min()
     }
 }

@@ -223,6 +223,26 @@ fn a_thousand_hosts_take_one_port_and_few_descriptors() {
 }
 
 #[test]
+fn a_rate_is_kept() {
+    lab!();
+    for family in Family::ALL {
+        let pair = Pair::new();
+        let to = pair.peer_address(family);
+        for name in ["net.ipv4.icmp_ratelimit", "net.ipv6.icmp.ratelimit"] {
+            pair.peer.sysctl(name, "0");
+        }
+        for flags in ["-z", "-z -u"] {
+            let scan = netkat(&pair.host, &format!("{flags} -w 2 --rate 5 {to} 4000-4005")).run();
+            assert_eq!(scan.text().lines().count(), 6, "{scan}");
+            // Six probes: five intervals of 200 ms.
+            assert!(scan.elapsed > Duration::from_millis(1000), "{scan}");
+            let fast = netkat(&pair.host, &format!("{flags} -w 2 {to} 4000-4002")).run();
+            assert!(fast.elapsed < Duration::from_millis(900), "{fast}");
+        }
+    }
+}
+
+#[test]
 fn too_many_targets_are_refused() {
     lab!();
     let pair = Pair::new();
