@@ -41,11 +41,11 @@ static __always_inline int is_sent(struct __sk_buff *skb, const struct packet *p
 	if (p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP) {
 		if (!load(skb, p->transport, h, 4))
 			return 0;
-		ends = hash_ends(p->protocol, h[0], p->protocol == IPPROTO_TCP ? h[1] : 0);
+		ends = hash_ends(p->family, p->protocol, h[0], p->protocol == IPPROTO_TCP ? h[1] : 0);
 	} else if (is_icmp(p)) {
 		if (!load(skb, p->transport, h, 8))
 			return 0;
-		ends = hash_ends(p->protocol, h[2], 0);
+		ends = hash_ends(p->family, p->protocol, h[2], 0);
 	} else {
 		return 0;
 	}
@@ -62,7 +62,7 @@ static __always_inline enum verdict match_command_icmp(struct __sk_buff *skb, co
 	__u8 type = *(__u8 *)h;
 	if (type == (p->family == 4 ? ICMP_ECHO_REPLY : ICMP6_ECHO_REPLY))
 		return is_known(p->source[0], p->source[1], p->destination[0], p->destination[1],
-				hash_ends(p->protocol, h[2], 0)) ? CONTROL : FOREIGN;
+				hash_ends(p->family, p->protocol, h[2], 0)) ? CONTROL : FOREIGN;
 	if (p->family == 4) {
 		if (type != ICMP_UNREACHABLE && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETER_PROBLEM)
 			return FOREIGN;
@@ -93,7 +93,7 @@ static __always_inline enum verdict match_command(struct __sk_buff *skb, const s
 	if (!load(skb, p->transport, &h, sizeof(h)))
 		return FOREIGN;
 	if (is_known(p->source[0], p->source[1], p->destination[0], p->destination[1],
-		     hash_ends(p->protocol, h.destination, p->protocol == IPPROTO_TCP ? h.source : 0)))
+		     hash_ends(p->family, p->protocol, h.destination, p->protocol == IPPROTO_TCP ? h.source : 0)))
 		return FLOW;
 	if (!config.published_count || !is_published(p->protocol, h.destination) ||
 	    !is_local(p->family, p->destination))

@@ -349,10 +349,11 @@ static __always_inline __u64 hash_word(__u64 word, __u32 at)
 	return (word >> 32) * config.hash_key[at] + (__u32)word * config.hash_key[at + 1];
 }
 
-/* Returns the word of a flow's hash that holds its ports and its protocol. */
-static __always_inline __u64 hash_ends(__u8 protocol, __be16 local_port, __be16 remote_port)
+/* Returns the word of a flow's hash that holds its ports, its protocol and its IP version, without which the IPv6
+ * addresses that end in zeros would be those of IPv4. */
+static __always_inline __u64 hash_ends(__u8 family, __u8 protocol, __be16 local_port, __be16 remote_port)
 {
-	return (__u64)protocol << 32 | (__u32)local_port << 16 | remote_port;
+	return (__u64)family << 40 | (__u64)protocol << 32 | (__u32)local_port << 16 | remote_port;
 }
 
 /* Returns a flow's entry in the table, never 0. The multilinear hash is universal (Lemire, Kaser, "Strongly
@@ -418,7 +419,7 @@ static __always_inline enum verdict look_up_flow(struct __sk_buff *skb, const st
 	if (!config.table)
 		return FLOW;
 	if (is_known(p->source[0], p->source[1], p->destination[0], p->destination[1],
-		     hash_ends(config.protocol, config.local_port, p->remote_port)))
+		     hash_ends(p->family, config.protocol, config.local_port, p->remote_port)))
 		return FLOW;
 	if (config.protocol != IPPROTO_TCP)
 		return FOREIGN;

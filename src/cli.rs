@@ -529,8 +529,9 @@ pub struct Cli {
     /// The kernel connects once, with its packets traced through every rule of this host; then netkat
     /// connects past the rules, from the same source port. The answer, on standard output, names what made the
     /// difference: the rule, policy, route or missing neighbour, with the evidence for it; or says that it is
-    /// not this host. The server sees two connections that are reset. -w is the time of each path, 3s by
-    /// default. docs/compare.md has the limits.
+    /// not this host. The server sees two connections that are reset. With -u both paths send an empty datagram,
+    /// again every second, and wait for an answer. -w is the time of each path, 3s by default. docs/compare.md has
+    /// the limits.
     ///
     /// Example: netkat --compare 192.0.2.10 443
     #[arg(help_heading = COMPARISON, long, hide_short_help = true)]

@@ -1,7 +1,7 @@
 //! Types that all rooms share: protocols, link addresses, five-tuples, zones.
 pub(crate) mod zone;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -9,7 +9,7 @@ use std::{
 };
 
 /// The transport protocols that netkat speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// RFC 9293.

@@ -37,7 +37,7 @@ unsafe extern "C" {
     );
     fn matcher_groups(group4: *const u8, count4: u32, group6: *const u8, count6: u32, only: u8);
     fn matcher_table(unsure: i32);
-    fn matcher_know(remote: *const u8, local: *const u8, remote_port: u16);
+    fn matcher_know(family: u8, remote: *const u8, local: *const u8, remote_port: u16);
     fn matcher_arriving(frame: *const u8, length: u32, tag: u16, control: i32) -> i32;
     fn matcher_departing(frame: *const u8, length: u32) -> i32;
 }
@@ -173,8 +173,8 @@ fn flow(u: &mut Unstructured<'_>, frame: &[u8], tag: u16) -> Result<()> {
             matcher_table(table.unsure.into());
         }
         for flow in &table.flows {
-            let (remote, local) = (number(Some(flow.remote.ip())).1, number(Some(flow.local.ip())).1);
-            matcher_know(remote.as_ptr(), local.as_ptr(), flow.remote.port());
+            let ((family, remote), (_, local)) = (number(Some(flow.remote.ip())), number(Some(flow.local.ip())));
+            matcher_know(family, remote.as_ptr(), local.as_ptr(), flow.remote.port());
         }
         (
             matcher_arriving(frame.as_ptr(), length, 0, 1),

@@ -114,7 +114,7 @@ void matcher_table(int unsure)
 }
 
 /* Enters a flow. IPv4 addresses have 4 bytes, followed by zeros. */
-void matcher_know(const __u8 *remote, const __u8 *local, __u16 remote_port)
+void matcher_know(__u8 family, const __u8 *remote, const __u8 *local, __u16 remote_port)
 {
 	__u64 r[2], l[2];
 	__u64 flow;
@@ -122,7 +122,7 @@ void matcher_know(const __u8 *remote, const __u8 *local, __u16 remote_port)
 	memcpy(r, remote, sizeof(r));
 	memcpy(l, local, sizeof(l));
 	flow = hash_flow(r[0], r[1], l[0], l[1],
-			 hash_ends(config.protocol, config.local_port, bpf_htons(remote_port)));
+			 hash_ends(family, config.protocol, config.local_port, bpf_htons(remote_port)));
 	for (int i = 0; i < BUCKET; i++) {
 		__u64 *slot = &buckets[flow & config.bucket_mask].flows[i];
 

@@ -5,7 +5,7 @@ use clap::{ArgMatches, Command, CommandFactory, parser::ValueSource};
 
 /// A mode of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
+#[repr(u32)]
 pub(crate) enum Mode {
     Connect = 1,
     ConnectUdp = 1 << 1,
@@ -20,8 +20,8 @@ pub(crate) enum Mode {
     Read = 1 << 9,
     Compare = 1 << 10,
     Run = 1 << 11,
-    Trace = 1 << 14,
-    Mtu = 1 << 15,
+    Trace = 1 << 12,
+    Mtu = 1 << 13,
 }
 
 #[cfg(test)]
@@ -87,12 +87,12 @@ impl Mode {
 
 /// A set of modes, with the words for what a flag of these modes is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Modes(u16, &'static str);
+struct Modes(u32, &'static str);
 
 const fn modes(modes: &[Mode], words: &'static str) -> Modes {
     let (mut bits, mut at) = (0, 0);
     while at < modes.len() {
-        bits |= modes[at] as u16;
+        bits |= modes[at] as u32;
         at += 1;
     }
     Modes(bits, words)
@@ -103,9 +103,9 @@ use Mode::{
     Sniff, Trace,
 };
 /// The modes that measure the path of one flow.
-const PATH: u16 = Trace as u16 | Mtu as u16;
-const ALL: Modes = Modes(u16::MAX, "");
-const LIVE: Modes = Modes(!(Read as u16), "live traffic");
+const PATH: u32 = Trace as u32 | Mtu as u32;
+const ALL: Modes = Modes(u32::MAX, "");
+const LIVE: Modes = Modes(!(Read as u32), "live traffic");
 const LISTEN: Modes = modes(&[Listen, ListenUdp, ListenExec], "-l");
 const LISTEN_TCP: Modes = modes(&[Listen, ListenExec], "-l over TCP");
 const DATA: Modes = modes(
@@ -121,20 +121,20 @@ const CLIENTS: Modes = modes(
     "clients, -z, --compare, --trace and --mtu",
 );
 const OWN: Modes = Modes(
-    DATA.0 | Scan as u16 | ScanUdp as u16 | Compare as u16 | PATH,
+    DATA.0 | Scan as u32 | ScanUdp as u32 | Compare as u32 | PATH,
     "clients, listeners, -z, --compare, --trace and --mtu",
 );
-const SEGMENTS: Modes = Modes(STREAM.0 | Scan as u16 | Compare as u16 | PATH, "TCP");
-const SHOWING: Modes = Modes(!(Compare as u16), "packets that are shown");
+const SEGMENTS: Modes = Modes(STREAM.0 | Scan as u32 | Compare as u32 | PATH, "TCP");
+const SHOWING: Modes = Modes(!(Compare as u32), "packets that are shown");
 const COMPARE: Modes = modes(&[Compare], "--compare");
 const SCAN: Modes = modes(&[Scan, ScanUdp], "-z");
 const RUN: Modes = modes(&[Run], "--run and --shell");
-const NOT_RUN: Modes = Modes(!(Run as u16), "netkat's own connections");
+const NOT_RUN: Modes = Modes(!(Run as u32), "netkat's own connections");
 const OWN_OR_RUN: Modes =
-    Modes(OWN.0 | Run as u16, "clients, listeners, -z, --compare, --trace, --mtu and --run");
+    Modes(OWN.0 | Run as u32, "clients, listeners, -z, --compare, --trace, --mtu and --run");
 const CLIENTS_OR_RUN: Modes =
-    Modes(CLIENTS.0 | Run as u16, "clients, -z, --compare, --trace, --mtu and --run");
-const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u16, "TCP clients and listeners, and --run");
+    Modes(CLIENTS.0 | Run as u32, "clients, -z, --compare, --trace, --mtu and --run");
+const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u32, "TCP clients and listeners, and --run");
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
@@ -144,7 +144,10 @@ const FLAGS: [(&str, Modes); 89] = [
     ("keep_open", LISTEN),
     ("exec", modes(&[ConnectExec, ListenExec], "TCP clients and listeners")),
     ("sh_exec", modes(&[ConnectExec, ListenExec], "TCP clients and listeners")),
-    ("udp", Modes(WATCH.0 | ConnectUdp as u16 | ListenUdp as u16 | ScanUdp as u16 | PATH, "")),
+    (
+        "udp",
+        Modes(WATCH.0 | ConnectUdp as u32 | ListenUdp as u32 | ScanUdp as u32 | Compare as u32 | PATH, ""),
+    ),
     ("scan", modes(&[Scan, ScanUdp], "")),
     ("until_open", SCAN),
     ("until_closed", SCAN),
@@ -201,21 +204,21 @@ const FLAGS: [(&str, Modes); 89] = [
     ("snapshot_length", WATCH),
     ("list_interfaces", modes(&[Sniff], "--sniff")),
     ("payload", SHOWING),
-    ("run", Modes(Run as u16, "")),
-    ("shell", Modes(Run as u16, "")),
+    ("run", Modes(Run as u32, "")),
+    ("shell", Modes(Run as u32, "")),
     ("publish", RUN),
     ("dns", RUN),
     ("host_loopback", RUN),
     ("raw", RUN),
-    ("compare", Modes(Compare as u16, "")),
+    ("compare", Modes(Compare as u32, "")),
     ("netns", modes(&[Compare, Sniff], "--compare and --sniff")),
     ("cgroup", COMPARE),
     ("like", COMPARE),
     ("trials", COMPARE),
     ("user", COMPARE),
-    ("trace", Modes(Trace as u16, "")),
-    ("mtu", Modes(Mtu as u16, "")),
-    ("past_egress", Modes(OWN.0 & !(Compare as u16), "clients, listeners, -z, --trace and --mtu")),
+    ("trace", Modes(Trace as u32, "")),
+    ("mtu", Modes(Mtu as u32, "")),
+    ("past_egress", Modes(OWN.0 & !(Compare as u32), "clients, listeners, -z, --trace and --mtu")),
     ("paths", modes(&[Trace], "--trace")),
     ("debug", SHOWING),
     ("progress", STANDARD),
@@ -273,7 +276,7 @@ pub(super) fn check(cli: &Cli, matches: &ArgMatches) -> Result<(), String> {
     let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let rows = FLAGS.iter().filter(|(id, _)| given(id));
     for (id, Modes(bits, words)) in rows {
-        if bits & mode as u16 != 0 {
+        if bits & mode as u32 != 0 {
             continue;
         }
         if let Some((.., text)) = EXPLAINED.iter().find(|(flag, of, _)| flag == id && *of == mode) {
@@ -294,7 +297,7 @@ pub(super) fn check(cli: &Cli, matches: &ArgMatches) -> Result<(), String> {
 /// Returns a flag as its users know it, by its letter and its name. A sniffer's other letters are tcpdump's.
 fn name(command: &Command, id: &str, mode: Mode) -> String {
     let Some(flag) = command.get_arguments().find(|flag| flag.get_id() == id) else { return id.to_owned() };
-    let same = |letter: &char| WATCH.0 & mode as u16 == 0 || "ipnv46duh".contains(*letter);
+    let same = |letter: &char| WATCH.0 & mode as u32 == 0 || "ipnv46duh".contains(*letter);
     let letter = flag.get_short().filter(same);
     match (letter, flag.get_long()) {
         (Some(letter), Some(name)) => format!("-{letter} (--{name})"),
@@ -390,7 +393,7 @@ mod tests {
             let (_, Modes(bits, _)) = FLAGS.iter().find(|(row, _)| *row == id).expect("a row");
             for mode in MODES {
                 let needed: &[&str] = match id {
-                    "max_conns" if bits & mode as u16 != 0 => &["-k"],
+                    "max_conns" if bits & mode as u32 != 0 => &["-k"],
                     "as_mac" => &["--as", "192.0.2.9"],
                     "append_output" => &["-o", "file"],
                     "payload"
@@ -402,7 +405,7 @@ mod tests {
                     _ => &[],
                 };
                 if id == "listen"
-                    && bits & mode as u16 == 0
+                    && bits & mode as u32 == 0
                     && matches!(mode, Mode::Connect | Mode::ConnectUdp | Mode::ConnectExec)
                 {
                     continue;
@@ -413,7 +416,7 @@ mod tests {
                     .chain(typed(flag))
                     .collect();
                 let result = Cli::read(line.iter().map(Into::into));
-                let taken = bits & mode as u16 != 0;
+                let taken = bits & mode as u32 != 0;
                 match result {
                     Ok(_) => assert!(taken, "taken without effect: {line:?}"),
                     Err(super::super::NotRun::Wrong(text)) => {
@@ -440,7 +443,7 @@ mod tests {
                 _ if matches!(id, "help" | "version" | "generate") => continue,
                 _ if matches!(id, "exec" | "sh_exec" | "run" | "shell" | "trace" | "mtu") => Mode::Connect,
                 Some((_, Modes(bits, _))) if id != "listen" => {
-                    MODES.into_iter().find(|mode| bits & *mode as u16 != 0).expect("a mode")
+                    MODES.into_iter().find(|mode| bits & *mode as u32 != 0).expect("a mode")
                 }
                 _ => Mode::Listen,
             };

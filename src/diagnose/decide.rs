@@ -77,9 +77,10 @@ fn connected_finding(evidence: &Evidence) -> Finding {
             finding(Word::Same, format!("nothing on this host stands between it and {asked}"), Vec::new())
         }
         Outcome::EgressDropped => {
-            let place = format!("egress of {}, which the kernel's SYN passed", evidence.raw.interface);
+            let noun = Subject::Syn.noun(evidence.protocol);
+            let place = format!("egress of {}, which the kernel's {noun} passed", evidence.raw.interface);
             let culprit = Culprit::new(Action::Drop, CulpritKind::Other, Certainty::Inferred, place);
-            finding(Word::OnlyTheKernel, "netkat's SYN is dropped on its way out", vec![culprit])
+            finding(Word::OnlyTheKernel, format!("netkat's {noun} is dropped on its way out"), vec![culprit])
         }
         _ => finding(
             Word::OnlyTheKernel,
@@ -100,7 +101,9 @@ fn failed_finding(evidence: &Evidence) -> Finding {
         return found;
     }
     let translation = translation(evidence);
-    let stopped = terminal(evidence).or_else(|| position::infer(evidence));
+    let stopped = terminal(evidence)
+        .or_else(|| position::answered_from_elsewhere(evidence))
+        .or_else(|| position::infer(evidence));
     if let Some(mut found) = stopped {
         found.culprits.extend(translation);
         return found;
@@ -248,20 +251,8 @@ fn terminal(evidence: &Evidence) -> Option<Finding> {
         _ if is_policy => "dropped by the policy of a chain",
         _ => "dropped",
     };
-    let sentence = format!("{} is {done}{}", subject_words(subject), in_namespace(evidence, space));
+    let sentence = format!("{} is {done}{}", subject.words(evidence.protocol), in_namespace(evidence, space));
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
-}
-
-/// Returns a packet of the attempt as sentences name it.
-fn subject_words(subject: Subject) -> &'static str {
-    match subject {
-        Subject::Syn => "our SYN",
-        Subject::SynAck => "the answer (SYN-ACK)",
-        Subject::Icmp => "the ICMP error",
-        Subject::Reset => "the answer (RST)",
-        Subject::NeighbourQuestion => "the question for the neighbour",
-        Subject::NeighbourAnswer => "the neighbour's answer",
-    }
 }
 
 /// Returns in which of several namespaces something happened.
@@ -275,27 +266,28 @@ fn in_namespace(evidence: &Evidence, space: &Space) -> String {
 /// Says how many packets were seen where.
 fn kernel_note(evidence: &Evidence) -> String {
     let Some(first) = evidence.spaces.first() else { return String::new() };
+    let noun = Subject::Syn.noun(evidence.protocol);
     let sent = first.ways(Subject::Syn).filter(|way| way.came_to("output")).count() as u64;
     let left: Vec<_> = first.at_devices(Subject::Syn, true).collect();
     let dropped = first.ways(Subject::Syn).filter(|way| way.end().is_some()).count() as u64;
     if left.is_empty() {
         return match (sent, dropped) {
             (0, _) => String::new(),
-            (_, 0) => format!("{} made, none left", count(sent, "SYN")),
-            (1, _) => "1 of 1 SYN stopped before it left".to_owned(),
-            _ => format!("{dropped} of {sent} SYNs stopped before they left"),
+            (_, 0) => format!("{} made, none left", count(sent, noun)),
+            (1, _) => format!("1 of 1 {noun} stopped before it left"),
+            _ => format!("{dropped} of {} stopped before they left", count(sent, noun)),
         };
     }
     let interface = left.first().map(|seen| seen.interface.as_str()).unwrap_or_default();
-    let back = [(Subject::SynAck, "SYN-ACK"), (Subject::Reset, "reset"), (Subject::Icmp, "ICMP error")]
+    let back = [Subject::SynAck, Subject::Reset, Subject::Icmp]
         .into_iter()
-        .filter_map(|(subject, noun)| match first.at_devices(subject, false).count() {
+        .filter_map(|subject| match first.at_devices(subject, false).count() {
             0 => None,
-            number => Some(count(number as u64, noun)),
+            number => Some(count(number as u64, subject.noun(evidence.protocol))),
         })
         .collect::<Vec<_>>();
     let back = if back.is_empty() { "nothing".to_owned() } else { back.join(", ") };
-    format!("{} left {interface}, {back} came back", count(left.len() as u64, "SYN"))
+    format!("{} left {interface}, {back} came back", count(left.len() as u64, noun))
 }
 
 #[cfg(test)]

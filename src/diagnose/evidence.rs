@@ -5,7 +5,7 @@ use super::{
     observation::{Observation, Step},
     packet::{PacketHeader, Subject},
 };
-use crate::{host::policy_route::Refusal, kernel::AttemptOutcome};
+use crate::{host::policy_route::Refusal, kernel::AttemptOutcome, net::Protocol};
 use nix::errno::Errno;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,7 +15,9 @@ use std::{
 /// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
+    /// Over UDP: answered.
     Connected,
+    /// Silence.
     TimedOut,
     Refused,
     /// By an ICMP error, in words, of this sender.
@@ -28,6 +30,13 @@ pub(crate) enum Outcome {
     /// This host's own egress dropped what was sent.
     EgressDropped,
     Failed(String),
+}
+
+impl Outcome {
+    /// Returns whether the host itself said that nothing listens there, which UDP says by an ICMP error.
+    pub(crate) fn is_port_unreachable_by(&self, host: IpAddr) -> bool {
+        matches!(self, Outcome::Rejected { error, by } if error.ends_with("port unreachable") && *by == Some(host))
+    }
 }
 
 /// The kernel's own attempt.
@@ -214,6 +223,7 @@ pub(crate) struct NeighbourState {
 /// All that is known of an attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Evidence {
+    pub protocol: Protocol,
     pub asked: SocketAddr,
     pub kernel: KernelPath,
     pub raw: RawPath,

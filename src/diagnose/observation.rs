@@ -7,7 +7,10 @@ use super::{
     packet::{PacketHeader, PacketKind, Subject},
     rule_text::RuleText,
 };
-use crate::host::nf_trace::{TraceEvent, TraceKind, TraceVerdict};
+use crate::{
+    host::nf_trace::{TraceEvent, TraceKind, TraceVerdict},
+    net::Protocol,
+};
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 /// A rule's text and place.
@@ -83,12 +86,13 @@ impl Observation {
     }
 }
 
-/// The addresses, ports and sequence number that identify the attempt's packets.
-#[derive(Clone, Debug, Default)]
+/// The protocol, addresses, ports and sequence number that identify the attempt's packets.
+#[derive(Clone, Debug)]
 pub(crate) struct Ends {
+    pub protocol: Protocol,
     /// The attempt's own end, and those that translations gave it.
     pub local: Vec<SocketAddr>,
-    /// The SYN's sequence number, once it is known.
+    /// The SYN's sequence number, once it is known. UDP has none.
     pub sequence: Option<u32>,
 }
 
@@ -101,15 +105,21 @@ impl Ends {
                 || self.sequence.is_some_and(|syn| header.acknowledgment == syn.wrapping_add(1))
         };
         match header.kind {
+            PacketKind::Icmp { .. } => {
+                let quoted = header.quoted.filter(|quoted| quoted.protocol == self.protocol)?;
+                (is_local(&quoted.source) || is_local(&quoted.destination)).then_some(Subject::Icmp)
+            }
+            PacketKind::Datagram if self.protocol == Protocol::Udp => match header {
+                _ if is_local(&header.source) => Some(Subject::Syn),
+                _ if is_local(&header.destination) => Some(Subject::SynAck),
+                _ => None,
+            },
+            _ if self.protocol == Protocol::Udp => None,
             PacketKind::Syn => {
                 (is_local(&header.source) || self.sequence == Some(header.sequence)).then_some(Subject::Syn)
             }
             PacketKind::SynAck => answers().then_some(Subject::SynAck),
             PacketKind::Reset => (answers() && !is_local(&header.source)).then_some(Subject::Reset),
-            PacketKind::Icmp { .. } => {
-                let (from, to) = header.quoted?;
-                (is_local(&from) || is_local(&to)).then_some(Subject::Icmp)
-            }
             _ => None,
         }
     }
@@ -230,7 +240,8 @@ pub(super) mod tests {
     }
 
     fn ends() -> Ends {
-        Ends { local: vec!["10.0.0.1:5000".parse().expect("an address")], sequence: None }
+        let local = vec!["10.0.0.1:5000".parse().expect("an address")];
+        Ends { protocol: Protocol::Tcp, local, sequence: None }
     }
 
     #[test]

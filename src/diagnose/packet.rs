@@ -1,6 +1,5 @@
 //! The headers of a packet, as far as they tell one attempt's packets from others'.
-use crate::net::ip_protocol;
-use serde::Serialize;
+use crate::net::{Protocol, ip_protocol};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Flags of a TCP header.
@@ -22,6 +21,8 @@ pub(crate) enum PacketKind {
     Reset,
     Fin,
     Ack,
+    /// Of UDP.
+    Datagram,
     Icmp {
         kind: u8,
         code: u8,
@@ -33,16 +34,14 @@ pub(crate) enum PacketKind {
     Other,
 }
 
-/// A packet's part in an attempt to connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// A packet's part in an attempt to connect, or over UDP in a question with its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Subject {
-    /// Our SYN.
+    /// Our SYN, or our datagram.
     Syn,
     /// The answer to it.
     SynAck,
-    /// An ICMP error that quotes the SYN.
-    #[serde(rename = "icmp_error")]
+    /// An ICMP error that quotes it.
     Icmp,
     /// A reset that answers the SYN.
     Reset,
@@ -50,6 +49,58 @@ pub(crate) enum Subject {
     NeighbourQuestion,
     /// The answer to it.
     NeighbourAnswer,
+}
+
+impl Subject {
+    /// Returns the packet's identifier in JSON.
+    pub(crate) fn identifier(self, protocol: Protocol) -> &'static str {
+        match (self, protocol) {
+            (Subject::Syn, Protocol::Tcp) => "syn",
+            (Subject::Syn, Protocol::Udp) => "datagram",
+            (Subject::SynAck, Protocol::Tcp) => "syn_ack",
+            (Subject::SynAck, Protocol::Udp) => "answer",
+            (Subject::Icmp, _) => "icmp_error",
+            (Subject::Reset, _) => "reset",
+            (Subject::NeighbourQuestion, _) => "neighbour_question",
+            (Subject::NeighbourAnswer, _) => "neighbour_answer",
+        }
+    }
+
+    /// Returns the packet as sentences name it.
+    pub(crate) fn words(self, protocol: Protocol) -> &'static str {
+        match (self, protocol) {
+            (Subject::Syn, Protocol::Tcp) => "our SYN",
+            (Subject::Syn, Protocol::Udp) => "our datagram",
+            (Subject::SynAck, Protocol::Tcp) => "the answer (SYN-ACK)",
+            (Subject::SynAck, Protocol::Udp) => "the answer",
+            (Subject::Icmp, _) => "the ICMP error",
+            (Subject::Reset, _) => "the answer (RST)",
+            (Subject::NeighbourQuestion, _) => "the question for the neighbour",
+            (Subject::NeighbourAnswer, _) => "the neighbour's answer",
+        }
+    }
+
+    /// Returns the noun of such packets, to count them.
+    pub(crate) fn noun(self, protocol: Protocol) -> &'static str {
+        match (self, protocol) {
+            (Subject::Syn, Protocol::Tcp) => "SYN",
+            (Subject::Syn, Protocol::Udp) => "datagram",
+            (Subject::SynAck, Protocol::Tcp) => "SYN-ACK",
+            (Subject::SynAck, Protocol::Udp) => "answer",
+            (Subject::Icmp, _) => "ICMP error",
+            (Subject::Reset, _) => "reset",
+            (Subject::NeighbourQuestion, _) => "neighbour question",
+            (Subject::NeighbourAnswer, _) => "neighbour answer",
+        }
+    }
+}
+
+/// A packet as an ICMP error quotes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quoted {
+    pub protocol: Protocol,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
 }
 
 /// The headers of a packet.
@@ -65,8 +116,8 @@ pub(crate) struct PacketHeader {
     pub sequence: u32,
     /// TCP's acknowledgment number.
     pub acknowledgment: u32,
-    /// Source and destination of the packet that an ICMP error quotes.
-    pub quoted: Option<(SocketAddr, SocketAddr)>,
+    /// The packet that an ICMP error quotes.
+    pub quoted: Option<Quoted>,
 }
 
 impl PacketHeader {
@@ -130,6 +181,11 @@ fn transport((from, to): (IpAddr, IpAddr), protocol: u8, bytes: &[u8]) -> Option
                 _ => PacketKind::Ack,
             };
         }
+        ip_protocol::UDP => {
+            header.source.set_port(half(0)?);
+            header.destination.set_port(half(2)?);
+            header.kind = PacketKind::Datagram;
+        }
         ip_protocol::ICMP | ip_protocol::ICMPV6 => {
             let kind = *bytes.first()?;
             header.kind = match kind {
@@ -161,12 +217,17 @@ fn arp(bytes: &[u8]) -> Option<PacketHeader> {
     })
 }
 
-/// Reads source and destination of a quoted TCP packet.
-fn quoted(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+/// Reads a quoted packet of TCP or UDP.
+fn quoted(bytes: &[u8]) -> Option<Quoted> {
     let ((from, to), protocol, length) = network(bytes)?;
     let half = |at: usize| bytes.get(length + at..)?.first_chunk().map(|b| u16::from_be_bytes(*b));
-    (protocol == ip_protocol::TCP).then_some(())?;
-    Some((SocketAddr::new(from, half(0)?), SocketAddr::new(to, half(2)?)))
+    let protocol = match protocol {
+        ip_protocol::TCP => Protocol::Tcp,
+        ip_protocol::UDP => Protocol::Udp,
+        _ => return None,
+    };
+    let (source, destination) = (SocketAddr::new(from, half(0)?), SocketAddr::new(to, half(2)?));
+    Some(Quoted { protocol, source, destination })
 }
 
 #[cfg(test)]
@@ -212,8 +273,8 @@ pub(super) mod tests {
         outer.extend([network, transport].concat());
         let header = PacketHeader::parse(&outer).expect("a packet");
         assert_eq!(header.kind, PacketKind::Icmp { kind: 3, code: 13 });
-        let (from, to) = header.quoted.expect("quoted");
-        assert_eq!((from.port(), to.port()), (5000, 80));
+        let quoted = header.quoted.expect("quoted");
+        assert_eq!((quoted.source.port(), quoted.destination.port()), (5000, 80));
     }
 
     proptest::proptest! {

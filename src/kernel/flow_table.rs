@@ -51,7 +51,8 @@ impl Key {
     fn entry(&self, flow: &FlowKey) -> u64 {
         let [remote, local] = [flow.remote, flow.local].map(|end| address_words(end.ip()));
         let [remote_port, local_port] = [flow.remote, flow.local].map(|end| u64::from(end.port().to_be()));
-        let ends = u64::from(flow.protocol) << 32 | local_port << 16 | remote_port;
+        let family = if flow.local.is_ipv4() { 4 } else { 6 };
+        let ends = family << 40 | u64::from(flow.protocol) << 32 | local_port << 16 | remote_port;
         let words = [remote[0], remote[1], local[0], local[1], ends];
         let words = words.into_iter().flat_map(|w| [w >> 32, w & 0xffff_ffff]);
         let [keys @ .., start] = &self.0;
@@ -220,6 +221,19 @@ mod tests {
     fn holds(table: &FlowTable, flow: &FiveTuple) -> bool {
         let entry = table.key.entry(&flow.into());
         table.places(entry).into_iter().any(|place| table.find(place, entry).is_some())
+    }
+
+    /// IPv4 addresses fill the beginning of a word.
+    #[test]
+    fn addresses_of_both_versions_with_the_same_bytes_are_two_flows() {
+        let mut table = table(8);
+        let between = |local: &str, remote: &str| {
+            let at = |text: &str| text.parse().expect("an address and a port");
+            FiveTuple { protocol: Protocol::Tcp, local: at(local), remote: at(remote) }
+        };
+        let v4 = between("32.1.13.184:80", "32.2.0.0:5000");
+        assert!(table.insert(&v4) && holds(&table, &v4));
+        assert!(!holds(&table, &between("[2001:db8::]:80", "[2002::]:5000")));
     }
 
     #[test]

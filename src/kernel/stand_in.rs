@@ -1,4 +1,5 @@
-//! The stand-in: a process of this program that makes the kernel's own attempt at a connection, with the
+//! The stand-in: a process of this program that makes the kernel's own attempt at a connection, or over UDP at a
+//! question and its answer, with the
 //! identity that is asked for, and holds its socket until it is told to end.
 //!
 //! A process of its own can take a user, a control group and a network namespace without changing netkat's.
@@ -6,6 +7,7 @@
 //! in, the bound address comes out; a line lets the attempt begin, an [`AttemptOutcome`] comes out. The end
 //! of its standard input, which netkat's death brings, too, ends the stand-in. Its socket then sends a
 //! reset: a FIN would leave the port in TIME-WAIT, and the far end with a connection.
+use crate::net::Protocol;
 use nix::{
     errno::Errno,
     libc,
@@ -15,7 +17,7 @@ use nix::{
     unistd::{Gid, Uid, setgroups, setresgid, setresuid},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
     env,
     fs::{self, File},
@@ -32,6 +34,8 @@ use std::{
 
 /// The stand-in's argument 0, which no user types.
 const NAME: &str = "netkat-stand-in";
+/// Interval of datagrams without an answer, in milliseconds: that of TCP's SYNs (RFC 6298, section 2).
+const REPETITION: u16 = 1000;
 /// Longest wait for the stand-in's start.
 const START: Duration = Duration::from_secs(5);
 
@@ -49,6 +53,8 @@ pub(crate) struct AttemptUser {
 /// The stand-in's task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AttemptOrder {
+    /// The transport protocol.
+    pub protocol: Protocol,
     /// The address to bind, port 0 for any; `None` leaves it to connect(2).
     pub local: Option<SocketAddr>,
     /// The address to connect to.
@@ -77,7 +83,7 @@ pub(crate) struct IcmpReport {
 /// The outcome of the attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AttemptOutcome {
-    /// connect(2)'s errno; `None` for a connection.
+    /// The errno of connect(2), or over UDP of what followed; `None` for a connection or an answer.
     pub errno: Option<i32>,
     /// The peer's address as getpeername(2) gives it.
     pub peer: Option<SocketAddr>,
@@ -85,7 +91,7 @@ pub(crate) struct AttemptOutcome {
     pub icmp: Option<IcmpReport>,
     /// Time from connect(2) to its end.
     pub time: Duration,
-    /// connect(2) itself failed, before it waited for an answer.
+    /// connect(2) itself failed, before any packet.
     pub at_once: bool,
 }
 
@@ -222,7 +228,7 @@ fn serve() -> io::Result<()> {
     output.flush()?;
     let Some(socket) = socket else { return Ok(()) };
     read_message::<()>(&mut input)?;
-    if let Some(outcome) = attempt(&socket, order.remote, input.as_fd())? {
+    if let Some(outcome) = attempt(&socket, &order, input.as_fd())? {
         writeln!(output, "{}", serde_json::to_string(&outcome)?)?;
         output.flush()?;
     }
@@ -256,18 +262,27 @@ fn prepare(order: &AttemptOrder) -> Result<Socket, (String, Errno)> {
         setresgid(gid, gid, gid).map_err(failed(&step))?;
         setresuid(uid, uid, uid).map_err(failed(&step))?;
     }
-    let socket = Socket::new(Domain::for_address(order.remote), Type::STREAM, Some(Protocol::TCP));
-    let socket = socket.map_err(|error| failed("open a TCP socket")(of(error)))?;
+    let socket = new_socket(order).map_err(|error| failed("open a socket")(of(error)))?;
     open(&socket, order).map_err(|error| {
-        let step = order.local.map_or("set up a TCP socket".to_owned(), |local| format!("bind {local}"));
+        let step = order.local.map_or("set up a socket".to_owned(), |local| format!("bind {local}"));
         failed(&step)(of(error))
     })?;
     Ok(socket)
 }
 
+fn new_socket(order: &AttemptOrder) -> io::Result<Socket> {
+    let (kind, protocol) = match order.protocol {
+        Protocol::Tcp => (Type::STREAM, socket2::Protocol::TCP),
+        Protocol::Udp => (Type::DGRAM, socket2::Protocol::UDP),
+    };
+    Socket::new(Domain::for_address(order.remote), kind, Some(protocol))
+}
+
 fn open(socket: &Socket, order: &AttemptOrder) -> io::Result<()> {
     socket.set_nonblocking(true)?;
-    socket.set_linger(Some(Duration::ZERO))?;
+    if order.protocol == Protocol::Tcp {
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
     // The sender of an ICMP error is in the error queue only.
     match order.remote {
         SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4RecvErr, &true)?,
@@ -283,24 +298,28 @@ fn open(socket: &Socket, order: &AttemptOrder) -> io::Result<()> {
     Ok(())
 }
 
-/// Begins a connection of this process's own, which is reset when the socket is dropped. The order's identity does
-/// not count.
+/// Begins a connection of this process's own, which is reset when the socket is dropped, or sends a datagram. The
+/// order's identity does not count.
 ///
 /// # Errors
-/// Those of socket(2), bind(2) and connect(2).
+/// Those of socket(2), bind(2), connect(2) and send(2).
 pub(crate) fn begin_attempt(order: &AttemptOrder) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(order.remote), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = new_socket(order)?;
     open(&socket, order)?;
     match socket.connect(&SockAddr::from(order.remote)) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-        _ => Ok(socket),
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
     }
+    if order.protocol == Protocol::Udp {
+        socket.send(&[])?;
+    }
+    Ok(socket)
 }
 
-/// Connects; `None` if the input ends first.
-fn attempt(socket: &Socket, remote: SocketAddr, input: BorrowedFd) -> io::Result<Option<AttemptOutcome>> {
+/// Connects, and over UDP sends datagrams until there is an answer; `None` if the input ends first.
+fn attempt(socket: &Socket, order: &AttemptOrder, input: BorrowedFd) -> io::Result<Option<AttemptOutcome>> {
     let start = Instant::now();
-    match socket.connect(&SockAddr::from(remote)) {
+    match socket.connect(&SockAddr::from(order.remote)) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
         Err(error) => {
@@ -309,10 +328,21 @@ fn attempt(socket: &Socket, remote: SocketAddr, input: BorrowedFd) -> io::Result
             return Ok(Some(AttemptOutcome { errno, time, at_once: true, ..AttemptOutcome::default() }));
         }
     }
+    let mut refused = None;
     loop {
-        let mut fds =
-            [PollFd::new(socket.as_fd(), PollFlags::POLLOUT), PollFd::new(input, PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::NONE) {
+        let (awaited, until) = match order.protocol {
+            Protocol::Tcp => (PollFlags::POLLOUT, PollTimeout::NONE),
+            Protocol::Udp => (PollFlags::POLLIN, PollTimeout::from(REPETITION)),
+        };
+        if order.protocol == Protocol::Udp
+            && let Err(error) = socket.send(&[])
+        {
+            // EPERM of a rule at OUTPUT, or the ICMP error for an earlier datagram.
+            refused = error.raw_os_error();
+            break;
+        }
+        let mut fds = [PollFd::new(socket.as_fd(), awaited), PollFd::new(input, PollFlags::POLLIN)];
+        match poll(&mut fds, until) {
             Err(Errno::EINTR) => continue,
             result => result?,
         };
@@ -324,9 +354,12 @@ fn attempt(socket: &Socket, remote: SocketAddr, input: BorrowedFd) -> io::Result
         }
     }
     let time = start.elapsed();
-    let errno = getsockopt(socket, sockopt::SocketError)?;
+    let errno = match getsockopt(socket, sockopt::SocketError)? {
+        0 => refused,
+        errno => Some(errno),
+    };
     Ok(Some(AttemptOutcome {
-        errno: (errno != 0).then_some(errno),
+        errno,
         peer: socket.peer_addr().ok().and_then(|peer| peer.as_socket()),
         icmp: icmp_report(socket),
         time,

@@ -7,7 +7,10 @@ use super::{
     nft_expression::{Expressions, L4PROTO, NETWORK, TRANSPORT, octets},
     owned_table::{ARP, BRIDGE, Chain, Command, INET, NETDEV, OwnedTable},
 };
-use crate::{host::netlink::NetlinkError, net::ip_protocol};
+use crate::{
+    host::netlink::NetlinkError,
+    net::{Protocol, ip_protocol},
+};
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -58,15 +61,15 @@ impl TraceTable {
         Ok(TraceTable { table, chains })
     }
 
-    /// Marks packets from and to `end` from now on, and ICMP errors that quote them.
+    /// Marks the protocol's packets from and to `end` from now on, and ICMP errors that quote them.
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn watch(&mut self, end: SocketAddr) -> Result<(), NetlinkError> {
+    pub(crate) fn watch(&mut self, protocol: Protocol, end: SocketAddr) -> Result<(), NetlinkError> {
         self.table.keep_alive(end.port(), false)?;
         let rules = self.chains.iter().flat_map(|chain| {
             let conditions =
-                if chain.family == ARP { Vec::new() } else { watching(chain.family, end).into() };
+                if chain.family == ARP { Vec::new() } else { watching(chain.family, protocol, end).into() };
             self.rules(chain, conditions, end.port())
         });
         let rules: Vec<_> = rules.collect();
@@ -126,14 +129,14 @@ fn chains(places: &TracePlaces) -> Vec<Chain> {
 
 /// Returns the conditions of the rules for a watched end: its packets, those to it, and ICMP errors
 /// that quote either.
-fn watching(family: u8, end: SocketAddr) -> [Expressions; 4] {
+fn watching(family: u8, protocol: Protocol, end: SocketAddr) -> [Expressions; 4] {
     let (source, destination, header, icmp) = layout(end.ip());
     let address = octets(end.ip());
     let port = end.port().to_be_bytes();
     let own = |port_offset, address_offset| {
         let mut list = Expressions::default();
         list.compare_payload(TRANSPORT, port_offset, &port);
-        list.compare_meta(L4PROTO, &[ip_protocol::TCP]);
+        list.compare_meta(L4PROTO, &[protocol.number()]);
         list.compare_family(family, end.ip());
         list.compare_payload(NETWORK, address_offset, &address);
         list

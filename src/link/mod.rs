@@ -17,7 +17,7 @@ mod virtio;
 use std::{io, time::SystemTime};
 
 pub use header::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkHeader};
-pub(crate) use observer::Observer;
+pub(crate) use observer::{Observed, Observer};
 pub(crate) use packet_socket::{Options, PacketSocket, SocketFilter, Statistics};
 pub(crate) use path_observer::{Passed, PathObserver, wall_clock};
 

@@ -10,6 +10,7 @@ use super::{
         ETHERTYPE, JUMP_EQUAL, LOAD_BYTE, LOAD_HALF, LOAD_HALF_INDEXED, LOAD_IP_LENGTH, RETURN, SET_X,
     },
 };
+use crate::net::Protocol;
 use nix::{
     errno::Errno,
     sys::socket::{
@@ -50,16 +51,17 @@ pub(crate) struct Observed {
 #[derive(Debug)]
 pub(crate) struct Observer {
     fd: OwnedFd,
+    protocol: Protocol,
     ports: Vec<u16>,
 }
 
 impl Observer {
-    /// Observes packets from and to a TCP port, of IPv4 and IPv6, and ICMP errors that quote them, in the
+    /// Observes packets from and to a port of a protocol, of IPv4 and IPv6, and ICMP errors that quote them, in the
     /// network namespace of the calling thread.
     ///
     /// # Errors
     /// [`LinkError::Io`], without CAP_NET_RAW among others.
-    pub(crate) fn open(port: u16) -> Result<Observer, LinkError> {
+    pub(crate) fn open(protocol: Protocol, port: u16) -> Result<Observer, LinkError> {
         let failed = |operation, hint| {
             move |error: io::Error| LinkError::Io {
                 operation,
@@ -71,7 +73,7 @@ impl Observer {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Packet, SockType::Datagram, flags, SockProtocol::EthAll)
             .map_err(|errno| failed("open a packet socket", "; it needs CAP_NET_RAW")(errno.into()))?;
-        let mut observer = Observer { fd, ports: Vec::new() };
+        let mut observer = Observer { fd, protocol, ports: Vec::new() };
         let buffer = setsockopt(&observer.fd, sockopt::RcvBufForce, &RECEIVE_BUFFER);
         buffer.unwrap_or_else(|errno| log::debug!("cannot enlarge an observer's receive buffer: {errno}"));
         observer.add(port)?;
@@ -89,11 +91,13 @@ impl Observer {
             return Ok(());
         }
         self.ports.push(port);
-        SockRef::from(&self.fd).attach_filter(&filter(&self.ports)).map_err(|error| LinkError::Io {
-            operation: "attach a filter to a packet socket",
-            interface: "all interfaces".into(),
-            error,
-            hint: "",
+        SockRef::from(&self.fd).attach_filter(&filter(self.protocol, &self.ports)).map_err(|error| {
+            LinkError::Io {
+                operation: "attach a filter to a packet socket",
+                interface: "all interfaces".into(),
+                error,
+                hint: "",
+            }
         })
     }
 
@@ -126,8 +130,8 @@ impl AsFd for Observer {
     }
 }
 
-/// Returns a classic filter (linux/filter.h) for packets of these ports.
-fn filter(ports: &[u16]) -> Vec<SockFilter> {
+/// Returns a classic filter (linux/filter.h) for a protocol's packets of these ports.
+fn filter(protocol: Protocol, ports: &[u16]) -> Vec<SockFilter> {
     let mut code = vec![SockFilter::new(LOAD_HALF, 0, 0, ETHERTYPE)];
     // Each section compares the halves at two offsets from X with each port, and ends with "no".
     let section = |offset: u32| {
@@ -144,12 +148,12 @@ fn filter(ports: &[u16]) -> Vec<SockFilter> {
         part.push(SockFilter::new(RETURN, 0, 0, 0));
         part
     };
-    // By family: set X to the transport header, load the protocol, then a section for TCP and one for ICMP.
+    // By family: set X to the transport header, load the protocol, then a section for the protocol and one for ICMP.
     let family = |set_x: SockFilter, protocol_at: u32, icmp: u32, quoted: u32| {
         let (own, error) = (section(0), section(quoted));
         let length = own.len() as u8;
         let mut part = vec![set_x, SockFilter::new(LOAD_BYTE, 0, 0, protocol_at)];
-        part.push(SockFilter::new(JUMP_EQUAL, 0, length, 6));
+        part.push(SockFilter::new(JUMP_EQUAL, 0, length, protocol.number().into()));
         part.extend(own);
         part.push(SockFilter::new(JUMP_EQUAL, 1, 0, icmp));
         part.push(SockFilter::new(RETURN, 0, 0, 0));

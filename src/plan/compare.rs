@@ -1,7 +1,7 @@
 //! The plan of a comparison (`--compare`).
 use super::{
     PlanError,
-    flags::{enter_namespace, sandbox},
+    flags::{enter_namespace, protocol, sandbox},
     remote::{addresses, attempt, remote_target},
     scope::Scope,
     usage,
@@ -11,10 +11,7 @@ use crate::{
     commands::{Compare, Identity},
     host::{cgroup, resolve, route::RouteError},
     kernel::AttemptUser,
-    net::{
-        Protocol,
-        zone::{scoped, zone_of},
-    },
+    net::zone::{scoped, zone_of},
     process::sandbox::Profile,
     report::JsonReport,
     runtime::EgressError,
@@ -28,9 +25,9 @@ const WAIT: Duration = Duration::from_secs(3);
 /// Plans a comparison.
 pub(super) fn compare(cli: &Cli, report: &mut JsonReport) -> Result<Compare, PlanError> {
     let (host, port) = remote_target(cli)?;
-    let port = resolve::port(port, Protocol::Tcp)?;
-    let source_port =
-        cli.source_port.as_deref().map(|port| resolve::port(port, Protocol::Tcp)).transpose()?;
+    let protocol = protocol(cli);
+    let port = resolve::port(port, protocol)?;
+    let source_port = cli.source_port.as_deref().map(|port| resolve::port(port, protocol)).transpose()?;
     let remotes = addresses(cli, host, port, report)?;
     let Some(remote) = remotes.first().copied() else {
         return usage(format!("{host} has no address"));

@@ -20,6 +20,7 @@ impl Compare {
                 let mut local = local;
                 local.iter_mut().for_each(|local| local.set_port(0));
                 let order = AttemptOrder {
+                    protocol: self.protocol(),
                     local,
                     remote: self.remote,
                     interface: self.interface.clone(),

@@ -1,5 +1,6 @@
 //! Comparing (`--compare`): the kernel connects once with its packets traced, then netkat by its own path
-//! with the same five-tuple, and the difference is named.
+//! with the same five-tuple, and the difference is named. Over UDP (`-u`) each sends a datagram, again every second,
+//! and waits for an answer.
 //!
 //! Order: stand-in bound, watch opened, kernel's attempt, its end by a reset, watch closed, netkat's
 //! attempt, privileges given up, decision, output. Everything that a rule's text needs is read while the
@@ -20,6 +21,7 @@ use crate::{
     diagnose::{Evidence, Outcome, Programs, RawPath, Refused, Space, decide},
     host::{cgroup, policy_route::PolicyFlow, route::Query},
     kernel::{AttemptOrder, AttemptUser, CgroupHook, StandIn, cgroup_programs},
+    net::Protocol,
     process::{
         capability::{self, Capability},
         namespace,
@@ -100,10 +102,16 @@ impl Compare {
         Ok(())
     }
 
+    /// Returns the protocol of both attempts.
+    fn protocol(&self) -> Protocol {
+        self.attempt.request.query.protocol
+    }
+
     /// Makes both attempts once.
     fn gather(&self) -> Result<Trial, Error> {
         let signals = Signals::catch().map_err(failed("watch for signals"))?;
         let order = AttemptOrder {
+            protocol: self.protocol(),
             local: self.local(),
             remote: self.remote,
             interface: self.interface.clone(),
@@ -117,6 +125,7 @@ impl Compare {
         let mut drops = DropWatch::open(self.drop_events && local.is_some());
         if let Some(end) = local {
             let settings = Settings {
+                protocol: self.protocol(),
                 name: if self.node.is_some() { "pod" } else { "here" },
                 // Packets name no zones.
                 end: SocketAddr::new(end.ip(), end.port()),
@@ -189,6 +198,7 @@ impl Compare {
         };
         closing.into_iter().for_each(|thread| drop(thread.join()));
         let evidence = Evidence {
+            protocol: self.protocol(),
             asked: self.remote,
             kernel,
             raw,

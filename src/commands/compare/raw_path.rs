@@ -1,15 +1,19 @@
 //! netkat's own attempt, with the five-tuple of the kernel's.
 use crate::{
-    commands::{Attempt, attempt::Opened, connect::answer},
+    commands::{
+        Attempt,
+        attempt::{Opened, Origin},
+        connect::answer,
+    },
     diagnose::{Outcome, RawPath},
     host::neighbour::NeighbourError,
     kernel::KernelError,
     net::{
-        FiveTuple,
+        FiveTuple, Protocol,
         zone::{endpoint, scoped},
     },
     report::{Error, JsonReport, Verdict},
-    runtime::{self, Egress},
+    runtime::{self, Egress, Engine},
     segment::SeqNumber,
     session,
     stack::Flow,
@@ -18,6 +22,9 @@ use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
+
+/// Interval of datagrams without an answer, as that of the kernel's attempt.
+const REPETITION: Duration = Duration::from_secs(1);
 
 /// Makes netkat's attempt from the kernel's port, after a reset of the kernel's connection; from another
 /// port where the kernel's cannot be held.
@@ -98,7 +105,10 @@ fn once(attempt: &Attempt, sequence: Option<u32>, wait: Duration, report: &mut J
             opened.origin.reset_predecessor(&mut opened.engine, port, SeqNumber(sequence));
         }
         start = Instant::now();
-        let result = dial(&mut opened, port, wait, report);
+        let result = match attempt.request.query.protocol {
+            Protocol::Tcp => dial(&mut opened, port, wait, report),
+            Protocol::Udp => ask(&mut opened, port, wait, report),
+        };
         // Closing everything takes longer than the handshake.
         time = Some(start.elapsed());
         let (tuple, engine) = (result?, &mut opened.engine);
@@ -121,6 +131,52 @@ fn dial(opened: &mut Opened, port: u16, wait: Duration, report: &mut JsonReport)
     ended.unwrap_or_else(|| Err(origin.silence(&engine.stack, &tuple, wait)))?;
     report.connected(engine.reactor.now() - start);
     Ok(tuple)
+}
+
+/// Sends datagrams until there is an answer.
+fn ask(opened: &mut Opened, port: u16, wait: Duration, report: &mut JsonReport) -> Result<FiveTuple, Error> {
+    let Opened { engine, origin } = opened;
+    let start = engine.reactor.now();
+    engine.stack.datagrams.survey();
+    let (tuple, _) = origin.flow(engine, Protocol::Udp, port);
+    report.flow(&tuple);
+    log::info!("asking {} from {}", endpoint(&tuple.remote), endpoint(&tuple.local));
+    let (target, end, mut sent, mut dropped) = (tuple.remote, start + wait, 0, 0);
+    loop {
+        dropped += transmit(engine, origin, port)?;
+        sent += 1;
+        let until = end.min(engine.reactor.now() + REPETITION);
+        let heard = engine.run_until(Some(until), |stack| stack.datagrams.take_survey_answer())?;
+        let now = engine.reactor.now();
+        match heard.map(|heard| heard.answer) {
+            Some(Ok(_)) => {
+                report.connected(now - start);
+                return Ok(tuple);
+            }
+            Some(Err(error)) => {
+                return Err(session::Error::Rejected { target, error: Box::new(error) }.into());
+            }
+            None if now < end => {}
+            None if dropped == sent => {
+                let interface = origin.egress(port).interface.name.clone();
+                return Err(session::Error::DatagramsDropped { target, datagrams: sent, interface }.into());
+            }
+            None => {
+                let invalid = engine.stack.datagrams.invalid_from(target);
+                let probe = "empty datagram";
+                return Err(Error::Silent { target, probe, datagrams: sent, waited: wait, invalid });
+            }
+        }
+    }
+}
+
+/// Sends an empty datagram, as the kernel does. Returns the number of datagrams that this host's own egress dropped.
+fn transmit(engine: &mut Engine, origin: &Origin, port: u16) -> Result<u64, Error> {
+    let before = engine.stack.datagrams.counters().egress_drops;
+    let tuple = origin.dial_datagrams(engine, port);
+    engine.add_flow(&tuple);
+    engine.send_datagrams(&[], 1)?;
+    Ok(engine.stack.datagrams.counters().egress_drops - before)
 }
 
 /// Returns whether another source port may do.

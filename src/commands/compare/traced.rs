@@ -2,7 +2,7 @@
 //! rules that these name.
 use super::{ruleset::Ruleset, watch::Settings};
 use crate::{
-    diagnose::{Ends, PacketHeader, PacketKind, Step, rule_text::Headers},
+    diagnose::{Ends, PacketHeader, PacketKind, Step, Subject, rule_text::Headers},
     host::{
         interface::Interface,
         netlink::NetlinkError,
@@ -21,7 +21,7 @@ const MAX_STEPS: usize = 20_000;
 /// The packets of the attempt that were already stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stopped {
-    /// A rule has ended the SYN, and would do so again.
+    /// A rule has ended the SYN or our datagram, and would do so again.
     pub syn: bool,
     /// A rule or a policy has ended a packet.
     pub any: bool,
@@ -63,7 +63,7 @@ impl Traced {
                 Some(Errno::EPERM) => Err(error),
                 _ => TraceTable::create(&TracePlaces::default(), settings.lifetime, settings.owner),
             })?;
-        table.watch(settings.end)?;
+        table.watch(settings.protocol, settings.end)?;
         if let Some(neighbour) = settings.neighbour {
             table.watch_neighbour(neighbour, settings.end.port())?;
         }
@@ -97,7 +97,7 @@ impl Traced {
             let Some((network, transport)) = self.packets.get(&event.id) else { continue };
             let headers = Headers { network, transport };
             step.rule = if own { None } else { self.ruleset.facts(event, headers) };
-            note_stop(&step, network, transport, stopped);
+            note_stop(&step, PacketHeader::of_parts(network, transport), ends, stopped);
             if self.steps.len() < MAX_STEPS {
                 self.steps.push(step);
             }
@@ -107,12 +107,16 @@ impl Traced {
 }
 
 /// Notes that a step has ended a packet. A queue's program may give it back.
-fn note_stop(step: &Step, network: &[u8], transport: &[u8], stopped: &mut Stopped) {
+fn note_stop(step: &Step, header: Option<PacketHeader>, ends: &Ends, stopped: &mut Stopped) {
     if step.own || !step.event.ends_the_packet() {
         return;
     }
     stopped.any = true;
-    let is_syn = PacketHeader::of_parts(network, transport).is_some_and(|h| h.kind == PacketKind::Syn);
+    let is_syn = header.is_some_and(|header| match header.kind {
+        // After a translation of the source, its end is not known yet.
+        PacketKind::Datagram => ends.subject(&header) != Some(Subject::SynAck),
+        kind => kind == PacketKind::Syn,
+    });
     let queued = matches!(step.event.verdict, Some(TraceVerdict::Queue(_)));
     let varies = step.rule.as_ref().is_some_and(|rule| rule.text.varies);
     stopped.syn |= is_syn && !queued && !varies;

@@ -18,7 +18,7 @@ use crate::{
         sysctl,
     },
     kernel::LegacyBlob,
-    link::Observer,
+    link::{Observed, Observer},
     net::{FiveTuple, Protocol},
     process::namespace::{self, inside},
     report::Error,
@@ -26,16 +26,21 @@ use crate::{
 use nix::errno::Errno;
 use std::{
     fs::File,
+    mem,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+/// Maximum packets of others that are kept.
+const MAX_OTHERS: usize = 256;
+
 /// Parameters of a watch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings<'a> {
     pub name: &'a str,
+    pub protocol: Protocol,
     /// The attempt's end.
     pub end: SocketAddr,
     /// The interface that the route leads by, of whose ingress rules the first chain is.
@@ -61,6 +66,8 @@ pub(super) struct Watch {
     untraced: Option<String>,
     tap: Observer,
     seen: Vec<Seen>,
+    /// Packets of the watched ports that are not the attempt's by the ends that are known so far.
+    others: Vec<Observed>,
     interfaces: Vec<Interface>,
     before: Statistics,
     ends: Ends,
@@ -87,7 +94,7 @@ impl Watch {
         let family = if settings.end.is_ipv4() { Family::V4 } else { Family::V6 };
         let interfaces = interface::all()?;
         let before = Statistics::read();
-        let tap = Observer::open(settings.end.port())?;
+        let tap = Observer::open(settings.protocol, settings.end.port())?;
         let (traced, untraced) = match Traced::open(settings, &interfaces) {
             Ok(traced) => (Some(traced), None),
             Err(error) if error.errno() == Some(Errno::EPERM) => {
@@ -95,7 +102,7 @@ impl Watch {
             }
             Err(error) => (None, Some(format!("nf_tables: {error}"))),
         };
-        let ends = Ends { local: vec![settings.end], sequence: None };
+        let ends = Ends { protocol: settings.protocol, local: vec![settings.end], sequence: None };
         Ok(Watch {
             name: settings.name.to_owned(),
             interface: settings.interface.map(str::to_owned),
@@ -105,6 +112,7 @@ impl Watch {
             untraced,
             tap,
             seen: Vec::new(),
+            others: Vec::new(),
             interfaces,
             before,
             ends,
@@ -130,23 +138,34 @@ impl Watch {
     /// # Errors
     /// Those of the sockets.
     pub(crate) fn collect(&mut self) -> Result<(), Error> {
-        for packet in self.tap.take().map_err(failed("read the tap"))? {
+        let packets = self.tap.take().map_err(failed("read the tap"))?;
+        self.note(packets);
+        let Watch { traced: Some(traced), ends, stopped, .. } = self else { return Ok(()) };
+        traced.collect(ends, stopped).map_err(|error| failed("read the trace")(error.into()))
+    }
+
+    /// Keeps what passed the devices, the attempt's packets apart.
+    fn note(&mut self, packets: Vec<Observed>) {
+        for packet in packets {
             let Some(header) = PacketHeader::parse(&packet.bytes) else { continue };
             self.ends.learn(&header);
-            let Some(subject) = self.ends.subject(&header) else { continue };
+            let Some(subject) = self.ends.subject(&header) else {
+                if self.others.len() < MAX_OTHERS {
+                    self.others.push(packet);
+                }
+                continue;
+            };
             let interface = self.interfaces.iter().find(|interface| interface.index == packet.interface);
             let interface = interface.map_or_else(|| packet.interface.to_string(), |i| i.name.clone());
             self.seen.push(Seen { subject, header, outgoing: packet.outgoing, interface });
         }
-        let Watch { traced: Some(traced), ends, stopped, .. } = self else { return Ok(()) };
-        traced.collect(ends, stopped).map_err(|error| failed("read the trace")(error.into()))
     }
 
     /// Asks conntrack for the attempt's connection. A translation of its source is watched from now on:
     /// answers carry that address until they are translated back.
     pub(crate) fn ask_conntrack(&mut self, remote: SocketAddr, drops: &DropWatch) {
         let Some(local) = self.ends.local.first().copied() else { return };
-        let flow = FiveTuple { protocol: Protocol::Tcp, local, remote };
+        let flow = FiveTuple { protocol: self.ends.protocol, local, remote };
         let found = inside(self.namespace.as_ref(), || conntrack::opened_by(&flow));
         let connection = match found {
             Ok(Ok(Some(connection))) => connection,
@@ -158,12 +177,15 @@ impl Watch {
         if !self.ends.local.contains(&end) {
             log::debug!("answers come to {end} first");
             self.ends.local.push(end);
+            // A translated datagram is known by its end alone.
+            let others = mem::take(&mut self.others);
+            self.note(others);
             drops.watch(end.port());
             if let Err(error) = self.tap.add(end.port()) {
                 log::debug!("{error}");
             }
             if let Some(traced) = &mut self.traced
-                && let Err(error) = traced.table.watch(end)
+                && let Err(error) = traced.table.watch(self.ends.protocol, end)
             {
                 log::debug!("cannot trace packets to {end}: {error}");
             }

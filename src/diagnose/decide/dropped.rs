@@ -7,8 +7,7 @@ use super::{
         packet::Subject,
     },
     finding, in_namespace,
-    position::{one_of, reverse_path_filter},
-    subject_words,
+    position::{list_listeners, one_of, reverse_path_filter},
 };
 
 /// Returns what the kernel says to have dropped a packet of the attempt.
@@ -28,8 +27,11 @@ pub(super) fn infer(evidence: &Evidence, space: &Space) -> Option<Finding> {
         (true, false) if culprit.kind == CulpritKind::Qdisc => " on its way out",
         _ => "",
     };
-    let sentence =
-        format!("{} is dropped{way}{}", subject_words(event.subject), in_namespace(evidence, space));
+    let sentence = format!(
+        "{} is dropped{way}{}",
+        event.subject.words(evidence.protocol),
+        in_namespace(evidence, space)
+    );
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
 }
 
@@ -82,13 +84,10 @@ fn culprit(evidence: &Evidence, space: &Space, event: &DropEvent) -> Culprit {
             culprit.evidence.retain(|source| space.reverse_path_drops > 0 || !source.starts_with("counter"));
             culprit
         }
-        Some("NO_SOCKET") => {
-            let port = evidence.asked.port();
-            with_remedy(
-                proven(CulpritKind::Listener, format!("the kernel: nothing listens on {}", evidence.asked)),
-                format!("ss -ltn 'sport = :{port}'"),
-            )
-        }
+        Some("NO_SOCKET") => with_remedy(
+            proven(CulpritKind::Listener, format!("the kernel: nothing listens on {}", evidence.asked)),
+            list_listeners(evidence),
+        ),
         None if has(&["xdp"]) => xdp(space, interface),
         None if has(&["tc_", "tcf_", "cls", "handle_egress"]) => {
             let programs = if event.subject == Subject::Syn { &programs.egress } else { &programs.ingress };

@@ -7,7 +7,7 @@ use super::{
         legacy::{LegacyEffect, LegacySuspect},
         packet::Subject,
     },
-    finding, in_namespace, place, subject_words,
+    finding, in_namespace, place,
 };
 
 /// Returns that a rule ended a packet, if counters leave any.
@@ -31,7 +31,7 @@ pub(super) fn infer(evidence: &Evidence, space: &Space) -> Option<Finding> {
         _ if culprit.kind == CulpritKind::LegacyPolicy => "dropped by the policy of a chain",
         _ => "dropped",
     };
-    let sentence = format!("{} is {done}{}", subject_words(subject), in_namespace(evidence, space));
+    let sentence = format!("{} is {done}{}", subject.words(evidence.protocol), in_namespace(evidence, space));
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
 }
 

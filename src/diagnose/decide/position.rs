@@ -3,11 +3,11 @@ use super::{
     super::{
         evidence::{Evidence, Outcome, Programs, Space},
         finding::{Action, Certainty, Culprit, CulpritKind, Finding, Word},
-        packet::{PacketKind, Subject},
+        packet::{PacketHeader, PacketKind, Subject},
     },
-    dropped, finding, in_namespace, legacy, place, refusal_culprit, subject_words,
+    dropped, finding, in_namespace, legacy, place, refusal_culprit,
 };
-use crate::net::count;
+use crate::net::{Protocol, count};
 
 /// Returns what positions, counters and look-ups leave as the culprit.
 pub(super) fn infer(evidence: &Evidence) -> Option<Finding> {
@@ -44,7 +44,8 @@ fn refused_mark(evidence: &Evidence, space: &Space) -> Option<Finding> {
         place::culprit(space, way, by, Action::Drop)
     });
     culprit.note = marked.map(|rule| format!("reached since {} sets mark {mark:#x}", rule.place));
-    let sentence = "our SYN is dropped, since its mark leads to no route";
+    let ours = Subject::Syn.words(evidence.protocol);
+    let sentence = format!("{ours} is dropped, since its mark leads to no route");
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
 }
 
@@ -76,7 +77,8 @@ fn lost_on_the_node(evidence: &Evidence, space: &Space) -> Option<Finding> {
     culprit.interface = Some(arrived.interface.clone());
     culprit.namespace = space.name.clone();
     culprit.evidence = vec!["positions (own chains, tap)".to_owned()];
-    let sentence = format!("our SYN is dropped{}", in_namespace(evidence, space));
+    let ours = Subject::Syn.words(evidence.protocol);
+    let sentence = format!("{ours} is dropped{}", in_namespace(evidence, space));
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
 }
 
@@ -114,7 +116,8 @@ fn lost_on_the_way_out(evidence: &Evidence, space: &Space) -> Option<Finding> {
     culprit.direction = Some("out");
     culprit.namespace = space.name.clone();
     culprit.evidence = vec!["positions (own chains, tap)".to_owned()];
-    let sentence = format!("our SYN is {sentence}{}", in_namespace(evidence, space));
+    let ours = Subject::Syn.words(evidence.protocol);
+    let sentence = format!("{ours} is {sentence}{}", in_namespace(evidence, space));
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
 }
 
@@ -150,7 +153,8 @@ fn lost_on_the_way_in(evidence: &Evidence, space: &Space) -> Option<Finding> {
     culprit.interface = Some(interface.clone());
     culprit.namespace = space.name.clone();
     culprit.evidence.push("positions (own chains, tap)".to_owned());
-    let sentence = format!("{} is dropped{}", subject_words(subject), in_namespace(evidence, space));
+    let sentence =
+        format!("{} is dropped{}", subject.words(evidence.protocol), in_namespace(evidence, space));
     Some(finding(Word::ThisHost, sentence, vec![culprit]))
 }
 
@@ -169,19 +173,28 @@ pub(super) fn reverse_path_filter(evidence: &Evidence, space: &Space, interface:
     culprit
 }
 
-/// A reset of this host itself: its own address has no listener.
+/// A refusal of this host itself: its own address has no listener.
 fn nothing_listens(evidence: &Evidence, space: &Space) -> Option<Finding> {
     let local = evidence.kernel.local.is_some_and(|local| local.ip() == evidence.asked.ip());
-    let reset = space.at_devices(Subject::Reset, false).next().is_some();
-    if !(local && reset && evidence.kernel.outcome == Outcome::Refused) {
+    let (refusal, refused) = match (evidence.protocol, &evidence.kernel.outcome) {
+        (Protocol::Tcp, outcome) => (Subject::Reset, *outcome == Outcome::Refused),
+        (Protocol::Udp, outcome) => (Subject::Icmp, outcome.is_port_unreachable_by(evidence.asked.ip())),
+    };
+    if !(local && refused && space.at_devices(refusal, false).next().is_some()) {
         return None;
     }
     let place = format!("the kernel: nothing listens on {}", evidence.asked);
     let mut culprit = Culprit::new(Action::Refuse, CulpritKind::Listener, Certainty::Proven, place);
     culprit.packet = Some(Subject::Syn);
     culprit.evidence = vec!["tap".to_owned()];
-    culprit.remedy = Some(format!("ss -ltn 'sport = :{}'", evidence.asked.port()));
+    culprit.remedy = Some(list_listeners(evidence));
     Some(finding(Word::ThisHost, "nothing listens there", vec![culprit]))
+}
+
+/// Returns the command that lists the listeners of the port.
+pub(super) fn list_listeners(evidence: &Evidence) -> String {
+    let protocol = if evidence.protocol == Protocol::Tcp { "t" } else { "u" };
+    format!("ss -l{protocol}n 'sport = :{}'", evidence.asked.port())
 }
 
 fn neighbour_failed(evidence: &Evidence) -> bool {
@@ -220,17 +233,33 @@ pub(super) fn not_here(evidence: &Evidence) -> Option<Finding> {
             if came(Subject::SynAck).is_some() {
                 return None;
             }
-            let syns = count(left.len() as u64, "SYN");
+            let sent = count(left.len() as u64, Subject::Syn.noun(evidence.protocol));
             let xdp = match last.programs.xdp.as_slice() {
                 [] => String::new(),
                 programs => {
                     format!("; or {} dropped the answer, which no tap sees before", programs.join(" or "))
                 }
             };
-            format!("{syns} left {} unchanged, and nothing came back{xdp}", first.interface)
+            format!("{sent} left {} unchanged, and nothing came back{xdp}", first.interface)
         }
         _ => return None,
     };
+    Some(finding(Word::NotHere, sentence, Vec::new()))
+}
+
+/// Over UDP, a server with several addresses may answer from another one than was asked, which a connected socket
+/// takes for another peer's.
+pub(super) fn answered_from_elsewhere(evidence: &Evidence) -> Option<Finding> {
+    let space = evidence.spaces.first().filter(|_| evidence.protocol == Protocol::Udp)?;
+    let asked = space.translated_to(evidence.asked).unwrap_or(evidence.asked);
+    let from = |header: &PacketHeader| (header.source.ip(), header.source.port());
+    let elsewhere = space.at_devices(Subject::SynAck, false).find(|seen| {
+        from(&seen.header) != (asked.ip(), asked.port())
+            && from(&seen.header) != (evidence.asked.ip(), evidence.asked.port())
+    })?;
+    (evidence.kernel.outcome == Outcome::TimedOut).then_some(())?;
+    let sentence =
+        format!("the answer comes from {}, not from the address that was asked", elsewhere.header.source);
     Some(finding(Word::NotHere, sentence, Vec::new()))
 }
 
@@ -238,13 +267,18 @@ pub(super) fn not_here(evidence: &Evidence) -> Option<Finding> {
 pub(super) fn unknown(evidence: &Evidence) -> String {
     let left =
         evidence.spaces.last().is_some_and(|space| space.at_devices(Subject::Syn, true).next().is_some());
+    let noun = Subject::Syn.noun(evidence.protocol);
+    let (connects, does_not_connect, not) = match evidence.protocol {
+        Protocol::Tcp => ("connects", "the kernel does not connect", "does not"),
+        Protocol::Udp => ("is answered", "the kernel is not answered", "is not"),
+    };
     match (&evidence.raw.outcome, left) {
         (Outcome::Connected, true) => {
-            "the kernel's SYN left this host, but only netkat's was answered".to_owned()
+            format!("the kernel's {noun} left this host, but only netkat's was answered")
         }
         (Outcome::Connected, false) => {
-            "netkat connects, the kernel does not, and nothing was seen to stop it".to_owned()
+            format!("netkat {connects}, the kernel {not}, and nothing was seen to stop it")
         }
-        _ => "the kernel does not connect, and nothing was seen to stop it".to_owned(),
+        _ => format!("{does_not_connect}, and nothing was seen to stop it"),
     }
 }

@@ -10,6 +10,7 @@ use crate::{
         rule_text::{RuleText, Translation},
     },
     kernel::AttemptOutcome,
+    net::Protocol,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -34,6 +35,7 @@ fn syn_ack() -> Packet {
 /// Evidence of an attempt without an answer, and of netkat's that connected.
 fn silent(space: Space) -> Evidence {
     Evidence {
+        protocol: Protocol::Tcp,
         asked: at(ASKED),
         kernel: KernelPath {
             outcome: Outcome::TimedOut,
@@ -73,7 +75,7 @@ fn reported(evidence: &mut Evidence, outcome: Outcome, errno: Option<Errno>) {
 
 /// A namespace with a trace of these steps and these packets at eth0: bytes, and whether they go out.
 fn space(steps: Vec<Step>, seen: &[(Packet, bool)]) -> Space {
-    let mut ends = Ends { local: vec![at(LOCAL)], sequence: Some(7) };
+    let mut ends = Ends { protocol: Protocol::Tcp, local: vec![at(LOCAL)], sequence: Some(7) };
     let seen = seen.iter().map(|((network, transport), outgoing)| {
         let header = PacketHeader::of_parts(network, transport).expect("a packet");
         let subject = ends.subject(&header).expect("the attempt's");

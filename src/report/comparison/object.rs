@@ -5,6 +5,7 @@ use crate::{
         Action, Certainty, Culprit, CulpritKind, Evidence, Finding, Outcome, SourceState, Space, Subject,
         Word, belongs::Owner,
     },
+    net::Protocol,
     report::{
         JsonReport, Verdict,
         counters::{in_milliseconds, milliseconds},
@@ -55,9 +56,17 @@ struct Kernel {
     translated_to: Option<SocketAddr>,
     connect_ms: Option<f64>,
     /// SYNs that the kernel made.
-    sent_syns: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_syns: Option<usize>,
     /// SYNs that left by a device.
-    left_syns: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_syns: Option<usize>,
+    /// UDP: datagrams that the kernel made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_datagrams: Option<usize>,
+    /// UDP: datagrams that left by a device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_datagrams: Option<usize>,
     /// Answers that came in by a device.
     answers: usize,
     interface: Option<String>,
@@ -70,7 +79,7 @@ struct Blamed {
     place: String,
     namespace: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    packet: Option<Subject>,
+    packet: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     direction: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,7 +165,11 @@ impl Object {
             kernel: Kernel::new(evidence),
             raw,
             past_egress: evidence.raw.past_egress.as_ref().map(verdict),
-            culprits: finding.culprits.iter().cloned().map(Blamed::new).collect(),
+            culprits: finding
+                .culprits
+                .iter()
+                .map(|culprit| Blamed::new(culprit.clone(), evidence.protocol))
+                .collect(),
             sources: sources(&evidence.spaces),
             ruleset_changed: evidence.spaces.iter().any(|space| space.ruleset_changed),
             name: None,
@@ -177,6 +190,8 @@ impl Kernel {
             |subject, outgoing| first.map_or(0, |space| space.at_devices(subject, outgoing).count());
         let sent = |space: &Space| space.ways(Subject::Syn).filter(|way| way.came_to("output")).count();
         let connected = kernel.outcome == Outcome::Connected;
+        let of = |protocol, number| (evidence.protocol == protocol).then_some(number);
+        let (sent, left) = (first.map_or(0, sent), at_devices(Subject::Syn, true));
         Kernel {
             verdict: verdict(&kernel.outcome),
             errno: kernel.errno().map(|errno| format!("{errno:?}")),
@@ -184,8 +199,10 @@ impl Kernel {
             peer: kernel.reported.and_then(|reported| reported.peer),
             translated_to: evidence.spaces.iter().find_map(|space| space.translated_to(evidence.asked)),
             connect_ms: connected.then(|| in_milliseconds(kernel.time)),
-            sent_syns: first.map_or(0, sent),
-            left_syns: at_devices(Subject::Syn, true),
+            sent_syns: of(Protocol::Tcp, sent),
+            left_syns: of(Protocol::Tcp, left),
+            sent_datagrams: of(Protocol::Udp, sent),
+            left_datagrams: of(Protocol::Udp, left),
             answers: [Subject::SynAck, Subject::Reset, Subject::Icmp]
                 .into_iter()
                 .map(|subject| at_devices(subject, false))
@@ -198,13 +215,13 @@ impl Kernel {
 }
 
 impl Blamed {
-    fn new(culprit: Culprit) -> Blamed {
+    fn new(culprit: Culprit, protocol: Protocol) -> Blamed {
         Blamed {
             action: culprit.action,
             kind: culprit.kind,
             place: culprit.place,
             namespace: culprit.namespace,
-            packet: culprit.packet,
+            packet: culprit.packet.map(|packet| packet.identifier(protocol)),
             direction: culprit.direction,
             interface: culprit.interface,
             hook: culprit.hook,

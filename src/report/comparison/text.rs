@@ -1,7 +1,7 @@
 //! The text of a comparison: the conclusion first, then what it rests on.
 use crate::{
     diagnose::{Certainty, Culprit, Evidence, Finding, Outcome},
-    net::zone::endpoint,
+    net::{Protocol, zone::endpoint},
     text,
 };
 use std::time::Duration;
@@ -29,6 +29,7 @@ impl Block {
             details.extend(culprit.text.clone().map(|text| ("", text)));
             details.extend(which(culprit, finding.culprits.get(1)).map(|which| ("which", which)));
         }
+        let outcome = |of| outcome(of, evidence.protocol);
         let kernel = timed(&outcome(&evidence.kernel.outcome), evidence.kernel.time);
         let kernel = match evidence.kernel.reported {
             None => format!("no answer in {}", time(evidence.kernel.time)),
@@ -48,7 +49,12 @@ impl Block {
         });
         let path = path.or_else(|| raw.error.clone()).unwrap_or_default();
         details.push(("raw", columns(&timed(&outcome(&raw.outcome), raw.time), &path)));
-        details.extend(raw.past_egress.as_ref().and_then(past_egress).map(|past| ("", past)));
+        details.extend(
+            raw.past_egress
+                .as_ref()
+                .and_then(|past| past_egress(past, evidence.protocol))
+                .map(|past| ("", past)),
+        );
         details.extend(proof(finding).map(|proof| ("proof", proof)));
         details.extend(finding.culprits.first().and_then(|c| c.remedy.clone()).map(|remedy| ("try", remedy)));
         Block { conclusion: format!("{}: {}", finding.word.text(), finding.sentence), details }
@@ -104,15 +110,19 @@ fn columns(outcome: &str, rest: &str) -> String {
 }
 
 /// Returns the outcome of the path past tc, tcx and the root queueing discipline, if it tells where the other was dropped.
-fn past_egress(past: &Outcome) -> Option<String> {
+fn past_egress(past: &Outcome, protocol: Protocol) -> Option<String> {
     let told = *past != Outcome::EgressDropped;
-    told.then(|| columns(&outcome(past), "past tc, tcx and the queueing discipline, one of which drops"))
+    told.then(|| {
+        columns(&outcome(past, protocol), "past tc, tcx and the queueing discipline, one of which drops")
+    })
 }
 
 /// Returns an outcome in words.
-fn outcome(outcome: &Outcome) -> String {
+fn outcome(outcome: &Outcome, protocol: Protocol) -> String {
     match outcome {
+        Outcome::Connected if protocol == Protocol::Udp => "answered".to_owned(),
         Outcome::Connected => "connected".to_owned(),
+        Outcome::TimedOut if protocol == Protocol::Udp => "no answer".to_owned(),
         Outcome::TimedOut => "timed out".to_owned(),
         Outcome::Refused => "refused".to_owned(),
         Outcome::Rejected { error, .. } => format!("rejected ({error})"),

@@ -4,8 +4,10 @@ use crate::support::{
     comparison::{PORT, Scene},
     netkat::{PROGRAM, netkat},
     process::DEADLINE,
+    programs::{is_loaded, programs_of},
     requirements::lab,
     topology::Family,
+    traces::settles,
 };
 use serde_json::Value;
 
@@ -107,7 +109,7 @@ fn without_owners_it_says_the_same_and_leaves_nothing() {
     }
 }
 
-/// No table stays, however a run ends. A killed run's table goes with its socket.
+/// No table and no program stays, however a run ends: a killed run's go with their descriptors.
 #[test]
 fn nothing_is_left_however_it_ends() {
     lab!("iptables-nft", "nft", "socat");
@@ -120,8 +122,15 @@ fn nothing_is_left_however_it_ends() {
         let peer = scene.pair.peer_address(Family::V4);
         let mut run = netkat(&scene.pair.host, &format!("--compare {peer} {PORT}")).spawn();
         run.wait_until("the trace table", |_| rules().contains("netkat-trace-"));
+        let mut programs = Vec::new();
+        run.wait_until("the program of drop events", |run| {
+            programs = programs_of(run.id());
+            !programs.is_empty()
+        });
+        assert!(programs.iter().all(|id| is_loaded(*id)), "{programs:?}");
         run.signal(signal);
         assert_eq!(run.wait(DEADLINE).signal(), Some(signal as i32));
+        settles(|| !programs.iter().any(|id| is_loaded(*id)), || format!("{programs:?} are loaded"));
         crate::support::comparison::wait_until_equal("the ruleset", &before, rules);
         crate::support::comparison::wait_until_equal("the sockets", "", sockets);
     }

@@ -5,6 +5,7 @@ mod assumptions;
 mod changes;
 mod clients;
 mod company;
+mod compare_datagrams;
 mod compare_further;
 mod compare_legacy;
 mod compare_pods;

@@ -24,6 +24,20 @@ pub struct Scene {
 
 impl Scene {
     pub fn new(family: Family) -> Scene {
+        Scene::of(family, serve)
+    }
+
+    /// A pair whose peer echoes datagrams at both ports.
+    pub fn of_datagrams(family: Family) -> Scene {
+        let [_, peer, third] = addresses(family);
+        Scene::of(family, |at, port| {
+            let own = if port == PORT { peer } else { third };
+            // From the address that was asked, which a socket of all addresses does not promise.
+            echo_datagrams(at, own, own, port)
+        })
+    }
+
+    fn of(family: Family, serve: impl Fn(&Namespace, u16) -> Process) -> Scene {
         let pair = Pair::new();
         address(&pair.peer, "eth0", "10.77.0.3/24");
         address(&pair.peer, "eth0", "fd77::3/64");
@@ -35,8 +49,7 @@ impl Scene {
     /// and the like by the family's words.
     pub fn words(&self, text: &str) -> String {
         let v4 = self.family == Family::V4;
-        let [host, peer, third] =
-            if v4 { ["10.77.0.1", "10.77.0.2", "10.77.0.3"] } else { ["fd77::1", "fd77::2", "fd77::3"] };
+        let [host, peer, third] = addresses(self.family);
         let bracketed = |address: &str| if v4 { address.to_owned() } else { format!("[{address}]") };
         text.replace("{iptables}", if v4 { "iptables" } else { "ip6tables" })
             .replace("{ip}", if v4 { "ip" } else { "ip6" })
@@ -46,6 +59,7 @@ impl Scene {
             .replace("{peer:7000}", &format!("{}:{PORT}", bracketed(peer)))
             .replace("{host}", host)
             .replace("{peer}", peer)
+            .replace("{third}", third)
     }
 
     /// Runs commands at the host, separated by `;`, whose words hold no spaces.
@@ -112,6 +126,32 @@ pub fn serve(at: &Namespace, port: u16) -> Process {
     server
 }
 
+/// Returns the host's and the peer's address, and the peer's other one.
+fn addresses(family: Family) -> [&'static str; 3] {
+    match family {
+        Family::V4 => ["10.77.0.1", "10.77.0.2", "10.77.0.3"],
+        Family::V6 => ["fd77::1", "fd77::2", "fd77::3"],
+    }
+}
+
+/// Starts a server that echoes datagrams to an address from an address.
+pub fn echo_datagrams(at: &Namespace, asked: &str, answering: &str, port: u16) -> Process {
+    let inet = if asked.contains(':') { "AF_INET6" } else { "AF_INET" };
+    let script = format!(
+        "import socket\n\
+         def bound(address):\n\
+         \x20   s = socket.socket(socket.{inet}, socket.SOCK_DGRAM)\n\
+         \x20   s.bind((address, {port}))\n\
+         \x20   return s\n\
+         asked = bound('{asked}')\n\
+         answering = asked if '{asked}' == '{answering}' else bound('{answering}')\n\
+         while True: answering.sendto(*asked.recvfrom(65536))"
+    );
+    let mut server = at.command("python3").args(["-c", &script]).spawn();
+    server.wait_listening(port);
+    server
+}
+
 /// Checks status and text, line by line, without what differs from run to run.
 pub fn check(output: &Output, status: i32, expected: &str) {
     let lines =
@@ -119,6 +159,9 @@ pub fn check(output: &Output, status: i32, expected: &str) {
     assert_eq!(lines(&output.text()), lines(expected), "{output}");
     assert_eq!(output.code(), Some(status), "{output}");
 }
+
+/// The packets that reports count.
+const COUNTED: [&str; 5] = ["SYN", "SYN-ACK", "reset", "datagram", "answer"];
 
 /// Returns a line with one space between words, and without times, numbers of packets and local ports.
 fn steady(line: &str) -> String {
@@ -128,8 +171,7 @@ fn steady(line: &str) -> String {
     while let Some(word) = words.get(at) {
         let next = words.get(at + 1).copied().unwrap_or_default();
         let is_number = word.parse::<f64>().is_ok();
-        let counted =
-            |word: &str| ["SYN", "SYNs", "SYN-ACK", "SYN-ACKs", "reset", "resets", "ICMP"].contains(&word);
+        let counted = |word: &str| COUNTED.contains(&word.trim_end_matches('s')) || word == "ICMP";
         match *word {
             _ if is_number && ["s", "ms"].contains(&next) => {
                 kept.push("T".to_owned());
@@ -138,7 +180,9 @@ fn steady(line: &str) -> String {
             _ if is_number && counted(next) => {}
             // "2 of 2 SYNs".
             _ if is_number && next == "of" && words.get(at + 3).is_some_and(|word| counted(word)) => at += 1,
-            "SYNs" | "SYN-ACKs" | "resets" | "errors" => kept.push(word.trim_end_matches('s').to_owned()),
+            "SYNs" | "SYN-ACKs" | "resets" | "errors" | "datagrams" | "answers" => {
+                kept.push(word.trim_end_matches('s').to_owned())
+            }
             "they" => kept.push("it".to_owned()),
             word if next == ">" => kept.push(word.rsplit_once(':').map_or(word, |(end, _)| end).to_owned()),
             word => kept.push(word.to_owned()),

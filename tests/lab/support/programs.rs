@@ -86,6 +86,26 @@ pub fn redirector(name: &str, at: &Namespace, interface: &str) -> Program {
     load_code(sys::BPF_PROG_TYPE_SCHED_CLS, name, &code)
 }
 
+/// Returns the ids of the programs that a process has descriptors of (proc_pid_fdinfo(5)).
+pub fn programs_of(pid: u32) -> Vec<u32> {
+    let folder = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    let infos = folder.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+    let mut ids: Vec<u32> = infos
+        .filter_map(|info| info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok()))
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// Returns whether a program is loaded.
+pub fn is_loaded(id: u32) -> bool {
+    // SAFETY: takes a plain number.
+    let fd = unsafe { sys::bpf_prog_get_fd_by_id(id) };
+    // SAFETY: libbpf has just opened this descriptor and keeps no copy of it.
+    fd >= 0 && unsafe { OwnedFd::from_raw_fd(fd) }.as_raw_fd() >= 0
+}
+
 /// An attachment that ends with this value.
 #[must_use]
 pub struct Link {
