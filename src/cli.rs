@@ -64,7 +64,7 @@ pub struct Cli {
     /// Host and port to connect to; with -l, address and port to listen on
     ///
     /// A host is a name or an address; a port is a number or a name of /etc/services. With -z, ports are a
-    /// list with ranges: 22,80,8000-8100. With --sniff and --read, these are tcpdump's filter, or short
+    /// list with ranges: 22,80,8000-8100, and hosts a list with networks: example.org,10.0.0.0/28. With --sniff and --read, these are tcpdump's filter, or short
     /// for it: see --sniff.
     #[arg(value_name = "HOST PORT", num_args = 0.., hide_short_help = true)]
     pub target: Vec<String>,
@@ -112,19 +112,26 @@ pub struct Cli {
 
     /// Probe ports without sending data
     ///
-    /// Prints a line for each port: open, refused, timed out, rejected (by which ICMP error). Exits with 0
-    /// if a port is open. With -u, a probe is an empty datagram, and silence is open|filtered: most
-    /// services ignore empty datagrams, and firewalls drop them.
+    /// Prints a line for each port: open, refused, timed out, rejected (by which ICMP error), and the round
+    /// trip of its answer. Exits with 0 if a port is open. With -u, a probe is a request that the port's service answers (DNS
+    /// 53, NTP 123, SNMP 161, QUIC 443, STUN 3478, memcached 11211), else an empty datagram, and silence is
+    /// open|filtered: most services ignore empty datagrams, and firewalls drop them.
+    ///
+    /// Hosts are a list with commas, too, of names, addresses and networks. Each address of a network is a host, and
+    /// each host has a line for each port, whatever becomes of the others; there are at most 65536 lines. A port of
+    /// a name is tried at one address after another until it is open.
     ///
     /// Example: netkat -z -w 1 192.0.2.10 22,80,8000-8100
+    ///
+    /// Example: netkat -z -w 1 10.0.0.0/28,gateway 22,443
     #[arg(help_heading = COMMON, short = 'z', long)]
     pub scan: bool,
 
     /// With -z: probe ports again until all are open, at most for TIME
     ///
     /// A port that is not open is probed again half a second after its answer. Its line tells how long that took and
-    /// which answers came before. netkat exits with 0 once all ports are open. Without TIME it waits for ever. Of a name with
-    /// several addresses it waits at the first.
+    /// which answers came before. netkat exits with 0 once all ports are open. Without TIME it waits for ever. A name with
+    /// several addresses has a port open if it is open at one of them.
     ///
     /// Example: netkat -z --until-open=2m 192.0.2.10 22,443 && deploy
     #[arg(help_heading = SCANNING, long, value_name = "TIME", num_args = 0..=1, require_equals = true, hide_short_help = true, value_parser = value::time, conflicts_with = "until_closed")]
@@ -133,15 +140,24 @@ pub struct Cli {
     /// With -z: probe ports again until all are closed, at most for TIME
     ///
     /// Closed is a port that refuses, rejects or, of TCP, does not answer. A probe under way at the end of TIME is waited
-    /// for. netkat exits with 0 once all ports are closed.
+    /// for. netkat exits with 0 once all ports are closed, those of a name at all of its addresses.
     #[arg(help_heading = SCANNING, long, value_name = "TIME", num_args = 0..=1, require_equals = true, hide_short_help = true, value_parser = value::time)]
     pub until_closed: Option<Option<Duration>>,
 
     /// With -z: probe a port that is not open up to N times more
     ///
-    /// Half a second after each answer. Of a name with several addresses, only the first is probed.
+    /// Half a second after each answer. Each time, all addresses of a name are probed, one after another.
     #[arg(help_heading = SCANNING, long, value_name = "N", hide_short_help = true, conflicts_with_all = ["until_open", "until_closed"], value_parser = clap::value_parser!(u64).range(1..))]
     pub retry: Option<u64>,
+
+    /// With -z: send at most N probes a second
+    ///
+    /// A probe is a SYN, or a datagram with -u, or the request for a neighbour's link address that it waits for. SYNs and
+    /// requests that are repeated for want of an answer come on top.
+    ///
+    /// Example: netkat -z --rate 100 10.0.0.0/24 22
+    #[arg(help_heading = SCANNING, long, value_name = "N", hide_short_help = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
 
     /// Run a command past this host's firewall
     ///

@@ -11,6 +11,7 @@ mod outputs;
 mod ping;
 mod remote;
 mod run;
+mod scan;
 mod scope;
 mod sniff;
 mod sniff_filter;
@@ -36,8 +37,9 @@ use asked::asked;
 use compare::{compare, compare_clients};
 use flags::{enter_namespace, protocol};
 use listen::listen;
-use remote::{connect, scan};
+use remote::connect;
 use run::run;
+use scan::scan;
 use sniff::{check_line_form, sniff};
 use std::{
     io,

@@ -65,6 +65,8 @@ Receive a file, and send it:
   netkat 192.0.2.10 5000 < file
 Ask which of these ports answer within a second:
   netkat -z -w 1 192.0.2.10 22,80,8000-8100
+Ask the hosts of a network, a hundred of them a second:
+  netkat -z -w 1 --rate 100 10.0.0.0/24 22,443
 Tell a firewall's silence from a refusal in a script:
   netkat -z --exit-verdict -w 2 192.0.2.10 443
   [ $? -eq 3 ] && echo filtered
@@ -110,17 +112,17 @@ netkat gives up all capabilities as soon as everything is set up; where the guar
         "Limits",
         "netkat is stopped by tc and tcx programs at egress and a root qdisc that drops, unless --past-egress is given, by nft netdev egress, XDP on the receiving interface, and everything beyond this host.
 Names are looked up by the system's resolver, through the kernel and so through the firewall; -w bounds that.
--z keeps 500 probes in flight. A host that limits its ICMP errors, as Linux does, lets TCP ports that it rejects look as if they had timed out.",
+-z keeps 500 probes in flight, and takes at most 65536 targets, a target being a port of a host. Each address of a network is a host, its first and last, too. Where more than 16 next hops have to be resolved, netkat asks for them itself, so that the kernel's neighbour table does not overflow. A host that limits its ICMP errors, as Linux does, lets TCP ports that it rejects look as if they had timed out.",
     ),
     (
         "UDP",
         "One read of standard input is one datagram, up to 65507 bytes, over IPv6 65527; a datagram larger than the path's MTU travels in fragments. A write of the program that feeds netkat is one read if netkat has time to read before the next write; with --delay, each line is a datagram. Datagrams are written out as they arrive; a standard output that keeps messages apart (a socket of type SOCK_DGRAM or SOCK_SEQPACKET) gets each datagram by itself.
 An ICMP port unreachable ends a client as refused, another ICMP error as rejected; a server goes on.
--z -u sends each port an empty datagram, up to four times within -w:
+-z -u sends each port a datagram, up to four times within -w: a DNS request for localhost (port 53), an NTP request (123), the discovery of an SNMPv3 engine and in turn with it sysDescr.0 as SNMPv1's community public (161), a QUIC packet that asks for the versions (443), a STUN Binding request (3478), memcached's version (11211); to all other ports an empty one:
   open           a datagram came back
   closed         the host itself reports the port as unreachable
   rejected       another ICMP error, or another host's
-  open|filtered  silence: most services ignore an empty datagram, and firewalls drop it
+  open|filtered  silence: most services ignore an empty datagram, and some a request that they do not understand; firewalls drop it
 Hosts limit how many ICMP errors they send: Linux sends six at once, then one a second (net.ipv4.icmp_ratelimit, net.ipv6.icmp.ratelimit), so that closed ports, too, are silent. When a host seems to do so, netkat says so and probes the silent ports again for as long as any of them answers: about a second for each closed port. When only silent ports are left, they are open|filtered, and count as timed out.",
     ),
     (
@@ -161,7 +163,7 @@ A filter that is not understood ends netkat with status 2 before anything is ope
   clients                -k: the number of clients
   attempts               a host with several addresses: remote, verdict (null if another address won first) and error of each
   listening              -l: protocol, addresses, port
-  ports                  -z: address, port, protocol, state (open, closed, open_or_filtered, or a verdict), verdict, error, round_trip_ms of each; waited (waited_ms, probes, before) of --until-open, --until-closed and --retry",
+  ports                  -z: address, host (the name as typed), port, protocol, state (open, closed, open_or_filtered, or a verdict), verdict, error, round_trip_ms of each; waited (waited_ms, probes, before) of --until-open, --until-closed and --retry",
     ),
     (
         "Packets",

@@ -148,7 +148,7 @@ const STREAM_OR_RUN: Modes = Modes(STREAM.0 | Run as u32, "TCP clients and liste
 const WATCH: Modes = modes(&[Sniff, Read], "--sniff and --read");
 
 /// The modes in which each flag has an effect, by the flag's identifier.
-const FLAGS: [(&str, Modes); 93] = [
+const FLAGS: [(&str, Modes); 94] = [
     ("target", ALL),
     ("listen", Modes(LISTEN.0 | CompareListen as u32, "")),
     ("keep_open", LISTEN),
@@ -162,6 +162,7 @@ const FLAGS: [(&str, Modes); 93] = [
     ("until_open", SCAN),
     ("until_closed", SCAN),
     ("retry", SCAN),
+    ("rate", SCAN),
     ("source_port", NOT_RUN),
     ("interface", LIVE),
     ("wait", Modes(OWN.0 | CompareListen as u32, OWN.1)),

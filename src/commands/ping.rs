@@ -26,7 +26,7 @@ use pinger::Pinger;
 use std::{io::Write, time::Duration};
 
 /// Maximum targets.
-pub(crate) const MAX_TARGETS: usize = 10_000;
+pub(crate) const MAX_PING_TARGETS: usize = 10_000;
 /// Maximum targets of --both, each of which takes a descriptor.
 pub(crate) const MAX_KERNEL_TARGETS: usize = 500;
 

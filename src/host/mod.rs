@@ -23,5 +23,6 @@ pub mod resolve;
 pub(crate) mod reverse_names;
 pub mod route;
 pub mod rules;
+pub(crate) mod shared_route;
 pub(crate) mod statistics;
 pub mod sysctl;

@@ -296,7 +296,7 @@ pub(crate) fn depends_on_port(query: &Query) -> bool {
     paths(query).len() > 1 || rules_look_at_ports(query.destination.is_ipv4()).unwrap_or(true)
 }
 
-fn rules_look_at_ports(v4: bool) -> Result<bool, NetlinkError> {
+pub(super) fn rules_look_at_ports(v4: bool) -> Result<bool, NetlinkError> {
     let mut message = RuleMessage::default();
     message.header.family = if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let rules = Netlink::open()?.dump(RouteNetlinkMessage::GetRule(message))?;
@@ -570,7 +570,7 @@ fn check_source(netlink: &mut Netlink, query: &Query, source: IpAddr) -> Result<
 }
 
 /// Makes the lookups of the kernel's connect(2).
-fn ask_as_connect(netlink: &mut Netlink, query: &Query) -> Result<Answer, RouteError> {
+pub(super) fn ask_as_connect(netlink: &mut Netlink, query: &Query) -> Result<Answer, RouteError> {
     let first = ask(netlink, query);
     match (query.destination, query.source) {
         (IpAddr::V4(_), None) => {
@@ -688,12 +688,12 @@ fn blame_interface(error: RouteError, destination: IpAddr) -> RouteError {
 }
 
 /// One answer to RTM_GETROUTE.
-#[derive(Clone, Copy, Debug)]
-struct Answer {
-    kind: RouteType,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub kind: RouteType,
     interface: u32,
     source: Option<IpAddr>,
-    gateway: Option<IpAddr>,
+    pub gateway: Option<IpAddr>,
     metrics: Metrics,
     table: Option<u32>,
 }

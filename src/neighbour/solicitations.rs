@@ -52,6 +52,13 @@ impl Solicitations {
         }
     }
 
+    /// Takes the neighbour's answer to a solicitation, and makes room for others.
+    pub(crate) fn take_answer(&mut self, interface: u32, neighbour: IpAddr) -> Option<MacAddr> {
+        let (mac, _) = self.answers.remove(&(interface, neighbour))?;
+        self.solicited.remove(&(interface, neighbour));
+        Some(mac)
+    }
+
     /// Returns the neighbour's answer to a recent solicitation.
     pub(crate) fn answer(&self, now: Duration, interface: u32, neighbour: IpAddr) -> Option<MacAddr> {
         let (mac, at) = self.answers.get(&(interface, neighbour))?;

@@ -170,7 +170,7 @@ fn networks(cli: &Cli, texts: &[String]) -> Result<Vec<Network>, PlanError> {
 
 /// Parses a network in CIDR notation; a link-local one may have a zone before its length, as `fe80::%eth0/64` (RFC
 /// 4007, section 11.7).
-fn network(text: &str) -> Result<Network, PlanError> {
+pub(super) fn network(text: &str) -> Result<Network, PlanError> {
     let wrong =
         || PlanError::Usage(format!("\"{text}\" is not a network; write it as 10.0.0.0/8 or fd00::/8"));
     let (address, length) = text.split_once('/').ok_or_else(wrong)?;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cli::Cli,
-    commands::{MAX_KERNEL_TARGETS, MAX_TARGETS, PROBE_BUFFER, Ping},
+    commands::{MAX_KERNEL_TARGETS, MAX_PING_TARGETS, PROBE_BUFFER, Ping},
     host::resolve,
     kernel::DialOptions,
     process::sandbox::Profile,
@@ -37,7 +37,7 @@ pub(super) fn ping(cli: &Cli, count: Option<u64>, report: &mut JsonReport) -> Re
         return usage("a host is empty: netkat --ping HOST,HOST PORT");
     }
     let targets = names.len() * ports.len();
-    let most = if cli.both { MAX_KERNEL_TARGETS } else { MAX_TARGETS };
+    let most = if cli.both { MAX_KERNEL_TARGETS } else { MAX_PING_TARGETS };
     if targets > most {
         let flag = if cli.both { "--both" } else { "--ping" };
         return usage(format!("{flag}: {targets} targets are too many; at most {most} are pinged at once"));

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cli::Cli,
-    commands::{Attempt, Connect, PROBE_BUFFER, Patience, Scan, Target, Wanted},
+    commands::{Attempt, Connect, Target},
     host::{
         resolve::{self, ResolveError},
         route::Query,
@@ -46,35 +46,6 @@ pub(super) fn connect(cli: &Cli, report: &mut JsonReport) -> Result<Connect, Pla
     })
 }
 
-/// Plans a scan.
-pub(super) fn scan(cli: &Cli, report: &mut JsonReport) -> Result<Scan, PlanError> {
-    let (host, ports) = remote_target(cli)?;
-    let ports = resolve::ports(ports, protocol(cli))?;
-    let mut target = target(cli, host, ports.first().copied().unwrap_or_default(), report)?;
-    for attempt in &mut target.attempts {
-        attempt.setup.remotes.iter_mut().for_each(|remote| remote.set_port(0));
-        attempt.setup.flows = ports.len();
-        attempt.setup.settings.send_buffer = PROBE_BUFFER;
-        attempt.setup.settings.receive_buffer = PROBE_BUFFER;
-    }
-    let wait = cli.wait.unwrap_or(CONNECT_WAIT);
-    Ok(Scan { protocol: protocol(cli), target, ports, wait, patience: patience(cli) })
-}
-
-/// Returns the reason to probe ports again.
-fn patience(cli: &Cli) -> Option<Patience> {
-    let until = |wanted, limit| Patience { wanted, limit, probes: None, all: true };
-    match (cli.until_open, cli.until_closed, cli.retry) {
-        (Some(limit), ..) => Some(until(Wanted::Open, limit)),
-        (_, Some(limit), _) => Some(until(Wanted::Closed, limit)),
-        (.., Some(more)) => {
-            let probes = Some(more.saturating_add(1));
-            Some(Patience { wanted: Wanted::Open, limit: None, probes, all: false })
-        }
-        _ => None,
-    }
-}
-
 /// Returns host and port as typed.
 pub(super) fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
     match cli.target.as_slice() {
@@ -82,7 +53,8 @@ pub(super) fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
         [host, port] => Ok((unbracketed(host), port)),
         [] => usage("say where to connect to: netkat HOST PORT (or listen: netkat -l PORT)"),
         [_, _, extra, ..] => usage(format!(
-            "\"{extra}\" is one argument too many: netkat HOST PORT (several ports: -z HOST 22,80)"
+            "\"{extra}\" is one argument too many: netkat HOST PORT (several hosts and ports have commas: -z HOST,HOST \
+             22,80)"
         )),
         [only] if cli.scan => {
             usage(format!("\"{only}\": say which ports to probe: netkat -z HOST 22,80,8000-8100"))
@@ -104,18 +76,19 @@ pub(super) fn remote_target(cli: &Cli) -> Result<(&str, &str), PlanError> {
 /// Returns an IPv6 address without the brackets that URLs have.
 pub(super) fn unbracketed(host: &str) -> &str {
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    inner.filter(|inner| inner.contains(':')).unwrap_or(host)
+    inner.filter(|inner| inner.contains(':') && !inner.contains(']')).unwrap_or(host)
+}
+
+/// Returns the local port that the flags name.
+pub(super) fn source_port(cli: &Cli) -> Result<Option<u16>, PlanError> {
+    let port = cli.source_port.as_deref().map(|port| resolve::local_port(port, protocol(cli))).transpose()?;
+    // Port 0 is any, as without -p.
+    Ok(port.filter(|port| *port != 0))
 }
 
 /// Returns the addresses of the host: those to try, and those that flags for one family exclude, with the reason.
 pub(super) fn target(cli: &Cli, host: &str, port: u16, report: &mut JsonReport) -> Result<Target, PlanError> {
-    // Port 0 is any, as without -p.
-    let source_port = cli
-        .source_port
-        .as_deref()
-        .map(|p| resolve::local_port(p, protocol(cli)))
-        .transpose()?
-        .filter(|p| *p != 0);
+    let source_port = source_port(cli)?;
     let remotes = addresses(cli, host, port, report)?;
     let scope = Scope::new(cli)?;
     let (mut attempts, mut unusable, mut wrong) = (Vec::with_capacity(remotes.len()), Vec::new(), None);
@@ -157,7 +130,7 @@ pub(super) fn addresses(
 
 /// Returns attempts of both families in turn, of either in its order (RFC 8305, section 4, with a First Address Family
 /// Count of 1).
-fn interleaved(attempts: Vec<Attempt>) -> Vec<Attempt> {
+pub(super) fn interleaved(attempts: Vec<Attempt>) -> Vec<Attempt> {
     let first = attempts.first().is_some_and(|attempt| attempt.remote.is_ipv4());
     let (ours, others): (VecDeque<_>, VecDeque<_>) =
         attempts.into_iter().partition(|attempt| attempt.remote.is_ipv4() == first);

@@ -5,10 +5,7 @@ use crate::{
     host::interface::InterfaceError,
     kernel::KernelError,
     link::LinkError,
-    net::{
-        count,
-        zone::{ScopedIp, endpoint},
-    },
+    net::{count, zone::endpoint},
     process::{capability::CapabilityError, sandbox::SandboxError},
     runtime, session,
     sniffer::{filter::FilterError, sink::SinkError},
@@ -43,15 +40,18 @@ pub(crate) enum Error {
         "{}: open or filtered: no {}answer to {} in {} s{}",
         endpoint(target),
         if *invalid > 0 { "valid " } else { "" },
-        count(*.datagrams, "empty datagram"),
+        count(*.datagrams, probe),
         waited.as_secs_f64(),
         behind((*invalid > 0).then(|| format!("{} with a wrong checksum or length came", count(*invalid, "datagram")))),
     )]
-    Silent { target: SocketAddr, datagrams: u64, waited: Duration, invalid: u64 },
-    #[error("{address}: none of {ports} ports is known to be open")]
-    NothingOpen { address: ScopedIp, ports: usize, verdict: Verdict },
-    #[error("{address}: {ports} of {of} ports {} not {wanted} within the time", if *ports == 1 { "is" } else { "are" })]
-    NotAsWanted { address: ScopedIp, ports: usize, of: usize, wanted: &'static str, verdict: Verdict },
+    Silent { target: SocketAddr, probe: &'static str, datagrams: u64, waited: Duration, invalid: u64 },
+    #[error("{hosts}: none of {ports} ports is known to be open")]
+    NothingOpen { hosts: String, ports: usize, verdict: Verdict },
+    /// An address or a port that nothing can be sent to, as an error of its own tells.
+    #[error("{text}")]
+    Unusable { text: String, verdict: Verdict },
+    #[error("{hosts}: {ports} of {of} ports {} not {wanted} within the time", if *ports == 1 { "is" } else { "are" })]
+    NotAsWanted { hosts: String, ports: usize, of: usize, wanted: &'static str, verdict: Verdict },
     #[error("{host}: none of its {addresses} addresses can be connected to: {kinds}")]
     NoneReached { host: String, addresses: usize, kinds: String, verdict: Verdict },
     #[error("cannot read the packet socket's statistics: {0}")]

@@ -55,6 +55,11 @@ impl Failure {
         Failure { status: Some(NOT_STARTED), ..self }
     }
 
+    /// Returns the kind of the failure.
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
     /// Returns the words of the error and of its causes.
     pub fn message(&self) -> &str {
         &self.message

@@ -391,7 +391,9 @@ impl JsonReport {
 
     /// Notes a port in the order of the ports.
     pub(crate) fn port(&mut self, port: ProbedPort) {
-        self.ports.push(port);
+        if self.destination.is_some() {
+            self.ports.push(port);
+        }
     }
 
     /// Writes the run's own object.

@@ -1,11 +1,8 @@
 //! A port of -z: its state as an identifier, as its line on standard output has it, and as JSON.
 use super::{Error, Verdict, counters::milliseconds};
-use crate::{
-    net::{Protocol, zone::ScopedIp},
-    session,
-};
+use crate::{net::Protocol, session};
 use serde::Serialize;
-use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, rc::Rc, time::Duration};
 
 /// The state of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,11 +49,25 @@ fn duration<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::O
     milliseconds(&Some(*time), serializer)
 }
 
+/// The name of a host, which its ports share.
+#[derive(Clone, Debug)]
+struct Host(Rc<str>);
+
+impl Serialize for Host {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
 /// The result of a probe.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ProbedPort {
+    /// The name of a host without an address.
     address: String,
     port: u16,
+    /// The name as typed; left out where the address was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<Host>,
     protocol: Protocol,
     state: State,
     verdict: Verdict,
@@ -76,7 +87,8 @@ pub(crate) struct ProbedPort {
 impl ProbedPort {
     /// Returns the result of a probe, whose answer came after `round_trip`.
     pub(crate) fn new(
-        at: SocketAddr,
+        (address, port): (String, u16),
+        host: Option<Rc<str>>,
         protocol: Protocol,
         result: Result<(), &Error>,
         round_trip: Option<Duration>,
@@ -90,8 +102,9 @@ impl ProbedPort {
             Err(_) => State::Failed(verdict),
         };
         ProbedPort {
-            address: ScopedIp::from(at).to_string(),
-            port: at.port(),
+            address,
+            port,
+            host: host.map(Host),
             protocol,
             state,
             verdict,
@@ -121,6 +134,9 @@ impl ProbedPort {
 impl fmt::Display for ProbedPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}/{} {}", self.address, self.port, self.protocol, self.words)?;
+        if let Some(time) = self.round_trip {
+            write!(f, " ({:.3} ms)", time.as_secs_f64() * 1e3)?;
+        }
         self.waited.as_ref().map_or(Ok(()), |waited| waited.fmt(f))
     }
 }

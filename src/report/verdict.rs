@@ -102,6 +102,7 @@ impl From<&Error> for Verdict {
             Error::TimedOut { .. } | Error::Silent { .. } => Verdict::TimedOut,
             Error::EgressDropped { .. } => Verdict::EgressDropped,
             Error::NothingOpen { verdict, .. }
+            | Error::Unusable { verdict, .. }
             | Error::NotAsWanted { verdict, .. }
             | Error::NoneReached { verdict, .. } => *verdict,
             Error::Filter(_) => Verdict::Usage,

@@ -101,6 +101,13 @@ impl Egress {
         Ok(interfaces.filter(|i| !i.loopback && i.framing().is_ok()).collect())
     }
 
+    /// Returns whether packets by another egress leave this host in the same way, but for the next hop's address.
+    pub(super) fn is_like(&self, other: &Egress) -> bool {
+        self.interface.index == other.interface.index
+            && (self.framing, self.source, self.mtu) == (other.framing, other.source, other.mtu)
+            && (self.metrics, self.assumed, self.kind) == (other.metrics, other.assumed, other.kind)
+    }
+
     /// Returns whether the destination is a group or all hosts of a segment, whose members answer from their own
     /// addresses.
     pub(crate) fn is_to_group(&self) -> bool {

@@ -19,7 +19,7 @@ use crate::{
         features::FeatureOverrides,
         interface::Interface,
         monitor::{Change, Monitor},
-        neighbour,
+        neighbour::{self, NeighbourState},
     },
     kernel::{self, Backend, Capture, Diversion, FlowFilter, Guard, Loopback, Membership, Survival},
     link::{self, Link, LinkError, PacketSocket, Received, SocketFilter},
@@ -283,6 +283,12 @@ impl Engine {
     pub(crate) fn neighbour(&mut self, interface: u32, address: IpAddr) -> Result<Option<MacAddr>, Error> {
         let entry = self.monitor.neighbour(interface, address)?;
         Ok(neighbour::judge(entry, interface, address)?)
+    }
+
+    /// Returns whether the administrator has entered a neighbour's link address by hand.
+    pub(crate) fn is_permanent(&mut self, interface: u32, address: IpAddr) -> bool {
+        let entry = self.monitor.neighbour(interface, address).ok().flatten();
+        entry.is_some_and(|entry| entry.state == NeighbourState::Permanent)
     }
 
     /// Returns our port.
@@ -574,7 +580,7 @@ impl Drop for Engine {
 }
 
 /// Returns a random number. The kernel's generator does not fail once it is seeded (getrandom(2)).
-pub(super) fn unpredictable() -> u64 {
+pub(crate) fn unpredictable() -> u64 {
     getrandom::u64().unwrap_or_else(|error| {
         log::warn!("no random numbers from the kernel ({error}): sequence numbers are predictable");
         std::process::id().into()

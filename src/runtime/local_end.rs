@@ -100,7 +100,7 @@ impl SharedEnd {
 }
 
 /// Tries `at` with the port that `setup` names, or with drawn ones until one is free.
-fn with_port<T>(
+pub(super) fn with_port<T>(
     request: &EgressRequest,
     setup: &Setup,
     at: impl Fn(u16) -> Result<T, Error>,
@@ -127,7 +127,7 @@ fn with_port<T>(
 
 /// Completes the engine's parameters by port, sources and interfaces of the flows. The interface of a link-local source
 /// comes first, since the port is held there.
-fn complete<'a>(
+pub(super) fn complete<'a>(
     setup: &Setup,
     port: u16,
     flows: impl Iterator<Item = (&'a EgressRequest, &'a Egress)>,
@@ -161,7 +161,7 @@ fn complete<'a>(
 impl Egresses {
     /// Asks for the route to each port, or only to the request's where the port makes no difference. Fails with
     /// the first port's error where no port has a route.
-    fn decide(request: &EgressRequest, ports: &[u16]) -> Result<Egresses, EgressError> {
+    pub(super) fn decide(request: &EgressRequest, ports: &[u16]) -> Result<Egresses, EgressError> {
         // The interface of a chosen next hop or an assumed address does not depend on the port.
         let differ = ports.len() > 1
             && request.via.is_none()
@@ -211,7 +211,7 @@ fn add(addresses: &mut Vec<IpAddr>, address: IpAddr) {
     }
 }
 
-fn add_interface(interfaces: &mut Vec<Interface>, interface: Interface) {
+pub(super) fn add_interface(interfaces: &mut Vec<Interface>, interface: Interface) {
     if interfaces.iter().all(|known| known.index != interface.index) {
         interfaces.push(interface);
     }

@@ -8,6 +8,7 @@ mod event_loop;
 mod ingress;
 pub(crate) mod leak;
 mod local_end;
+mod many_ends;
 pub(crate) mod memory_budget;
 mod nat;
 mod port;
@@ -31,9 +32,10 @@ use nix::sys::signal::Signal;
 use std::{io, net::SocketAddr, time::Duration};
 
 pub(crate) use egress::{Egress, EgressError, EgressRequest, NextHopAddress};
-pub(crate) use engine::{Engine, Groups, Setup};
+pub(crate) use engine::{Engine, Groups, Setup, unpredictable};
 pub(crate) use event_loop::{Task, Turn};
 pub(crate) use local_end::{Egresses, LocalEnd, SharedEnd};
+pub(crate) use many_ends::{ManyEnds, Way, Ways};
 pub(crate) use port::Port;
 
 /// The reason why a run cannot begin, or has to end.

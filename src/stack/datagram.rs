@@ -46,6 +46,8 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 const MAX_ERRORS: usize = 16;
 /// Maximum queued answers to a survey: more than arrive in one turn.
 const MAX_FINDINGS: usize = 4096;
+/// Maximum ports whose invalid datagrams are counted during a survey.
+const MAX_INVALID: usize = 65_536;
 
 /// Returns the maximum payload of a datagram from this address, in bytes: 65507 in IPv4, 65527 in
 /// IPv6.
@@ -118,9 +120,11 @@ pub(super) struct Origin {
     pub to_group: bool,
 }
 
-/// An answer from a port of the surveyed host.
+/// An answer to a survey.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SurveyAnswer {
+    /// Our address and port.
+    pub local: SocketAddr,
     /// The port that answered.
     pub port: SocketAddr,
     /// A datagram, or an ICMP error.
@@ -139,10 +143,10 @@ pub struct DatagramSocket {
     has_received: bool,
     inbox: Inbox,
     errors: VecDeque<IcmpError>,
-    /// Answers from all ports of the peer's address, during a survey.
+    /// Answers from all peers, during a survey.
     survey_answers: Option<VecDeque<SurveyAnswer>>,
-    /// Datagrams with a wrong checksum or length, by the surveyed host's port.
-    invalid: HashMap<u16, u64>,
+    /// Datagrams with a wrong checksum or length, by the surveyed port.
+    invalid: HashMap<(IpAddr, u16), u64>,
     counters: DatagramCounters,
     /// When the peer last proved reachable, or had not been sent anything since; datagrams sent and
     /// received by then.
@@ -183,8 +187,8 @@ impl DatagramSocket {
         self.service = Some(service);
     }
 
-    /// Starts a survey: from now on, every answer from any port of the peer's address becomes a
-    /// [`SurveyAnswer`] and nothing else, so that each port can be dialed in turn.
+    /// Starts a survey: from now on, every answer becomes a [`SurveyAnswer`] and nothing else, so that each peer can be
+    /// dialed in turn. The user tells which answers are for peers that were dialed.
     pub(crate) fn survey(&mut self) {
         self.survey_answers = Some(VecDeque::new());
     }
@@ -194,32 +198,29 @@ impl DatagramSocket {
         self.survey_answers.as_mut()?.pop_front()
     }
 
-    /// Returns how many datagrams with a wrong checksum or length a port of the surveyed host has
-    /// sent.
-    pub(crate) fn invalid_from(&self, port: u16) -> u64 {
-        self.invalid.get(&port).copied().unwrap_or(0)
+    /// Returns how many datagrams with a wrong checksum or length a surveyed port has sent.
+    pub(crate) fn invalid_from(&self, port: SocketAddr) -> u64 {
+        self.invalid.get(&(port.ip(), port.port())).copied().unwrap_or(0)
     }
 
     /// Counts a datagram with a wrong checksum or length. `bytes` begins with its header, if it has
     /// one.
     fn note_invalid(&mut self, header: &ip::Header, bytes: &[u8]) {
         self.counters.invalid += 1;
-        let surveyed =
-            self.survey_answers.as_ref().and(self.peer.as_ref()).map(|peer| peer.tuple.remote.ip());
-        if surveyed == Some(header.source)
+        if self.survey_answers.is_some()
             && let Some((source, _)) = segment::ports(bytes)
+            && let port = (header.source, source)
+            && (self.invalid.len() < MAX_INVALID || self.invalid.contains_key(&port))
         {
-            *self.invalid.entry(source).or_default() += 1;
+            *self.invalid.entry(port).or_default() += 1;
         }
     }
 
-    /// Records an answer from a port of the surveyed host. Returns whether a survey is under way.
+    /// Records an answer to a survey. Returns whether one is under way.
     fn find(&mut self, local: SocketAddr, port: SocketAddr, answer: Result<(), IcmpError>) -> bool {
         let Some(survey_answers) = &mut self.survey_answers else { return false };
-        let ours =
-            |peer: Peer| peer.tuple.local == local && (peer.is_group || peer.tuple.remote.ip() == port.ip());
-        if self.peer.is_some_and(ours) && survey_answers.len() < MAX_FINDINGS {
-            survey_answers.push_back(SurveyAnswer { port, answer });
+        if survey_answers.len() < MAX_FINDINGS {
+            survey_answers.push_back(SurveyAnswer { local, port, answer });
         }
         true
     }

@@ -55,6 +55,11 @@ impl Stack {
         self.solicitations.answer(now, interface, neighbour)
     }
 
+    /// Takes the link address that a neighbour gave to a solicitation. Another one is solicited in its place.
+    pub(crate) fn take_solicited(&mut self, interface: u32, neighbour: IpAddr) -> Option<MacAddr> {
+        self.solicitations.take_answer(interface, neighbour)
+    }
+
     /// Returns the flows that are stalled and whose neighbour's IP address is unknown. The routing
     /// table may know the address: see [`Stack::locate`].
     pub(crate) fn take_unlocated(&mut self) -> Vec<FiveTuple> {

@@ -1,6 +1,10 @@
 //! netkat's own attempt, with the five-tuple of the kernel's.
 use crate::{
-    commands::{Attempt, attempt::Opened, connect::answer, scan::transmit},
+    commands::{
+        Attempt,
+        attempt::{Opened, Origin},
+        connect::answer,
+    },
     diagnose::{Outcome, RawPath},
     host::neighbour::NeighbourError,
     kernel::KernelError,
@@ -9,7 +13,7 @@ use crate::{
         zone::{endpoint, scoped},
     },
     report::{Error, JsonReport, Verdict},
-    runtime::{self, Egress},
+    runtime::{self, Egress, Engine},
     segment::SeqNumber,
     session,
     stack::Flow,
@@ -158,11 +162,21 @@ fn ask(opened: &mut Opened, port: u16, wait: Duration, report: &mut JsonReport) 
                 return Err(session::Error::DatagramsDropped { target, datagrams: sent, interface }.into());
             }
             None => {
-                let invalid = engine.stack.datagrams.invalid_from(port);
-                return Err(Error::Silent { target, datagrams: sent, waited: wait, invalid });
+                let invalid = engine.stack.datagrams.invalid_from(target);
+                let probe = "empty datagram";
+                return Err(Error::Silent { target, probe, datagrams: sent, waited: wait, invalid });
             }
         }
     }
+}
+
+/// Sends an empty datagram, as the kernel does. Returns the number of datagrams that this host's own egress dropped.
+fn transmit(engine: &mut Engine, origin: &Origin, port: u16) -> Result<u64, Error> {
+    let before = engine.stack.datagrams.counters().egress_drops;
+    let tuple = origin.dial_datagrams(engine, port);
+    engine.add_flow(&tuple);
+    engine.send_datagrams(&[], 1)?;
+    Ok(engine.stack.datagrams.counters().egress_drops - before)
 }
 
 /// Returns whether another source port may do.

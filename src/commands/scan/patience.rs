@@ -23,6 +23,8 @@ impl Wanted {
         match (self, result) {
             (Wanted::Open, result) => result.is_ok(),
             (Wanted::Closed, Ok(()) | Err(Error::Silent { .. })) => false,
+            // What was not probed, but for a host that is not there.
+            (Wanted::Closed, Err(Error::Unusable { verdict, .. })) => *verdict == Verdict::NoNeighbour,
             (Wanted::Closed, Err(error)) => Verdict::from(error) != Verdict::EgressDropped,
         }
     }
@@ -40,42 +42,52 @@ pub(crate) struct Patience {
     pub all: bool,
 }
 
-/// The ports that a scan waits for.
+/// The targets that a scan waits for, by their numbers.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub patience: Option<Patience>,
     /// The time of the first probe.
     since: Option<Duration>,
-    ports: HashMap<u16, Waited>,
-    /// Ports to probe again, by the time.
-    again: VecDeque<(Duration, u16)>,
+    targets: HashMap<usize, Waited>,
+    /// Targets to probe again, in the order of their times.
+    again: VecDeque<(Duration, usize)>,
+    /// Targets that are due and whose last probe is not over.
+    held: Vec<usize>,
 }
 
 impl Waiting {
     pub(super) fn new(patience: Option<Patience>) -> Waiting {
-        Waiting { patience, since: None, ports: HashMap::new(), again: VecDeque::new() }
+        let (targets, again) = (HashMap::new(), VecDeque::new());
+        Waiting { patience, since: None, targets, again, held: Vec::new() }
     }
 
-    /// Notes the result of a probe. Returns whether the port is probed again.
-    pub(super) fn goes_on(&mut self, now: Duration, port: u16, result: &Result<(), Error>) -> bool {
-        let Some(patience) = self.patience else { return false };
-        let since = *self.since.get_or_insert(now);
-        let waited = self.ports.entry(port).or_default();
-        waited.time = now.saturating_sub(since);
-        waited.probes += 1;
-        if patience.wanted.is_shown_by(result) {
-            return false;
-        }
-        let verdict = result.as_ref().err().map_or(Verdict::Done, Verdict::from);
-        *waited.before.entry(verdict).or_default() += 1;
+    /// Notes the result of a probe. Returns whether the target is probed again.
+    pub(super) fn goes_on(&mut self, now: Duration, target: usize, result: &Result<(), Error>) -> bool {
+        let Some(probes) = self.note(now, target, result) else { return false };
+        let (Some(patience), Some(since)) = (self.patience, self.since) else { return false };
         let next = now + PAUSE;
         if patience.limit.is_some_and(|limit| next >= since + limit)
-            || patience.probes.is_some_and(|most| waited.probes >= most)
+            || patience.probes.is_some_and(|most| probes >= most)
         {
             return false;
         }
-        self.again.push_back((next, port));
+        self.again.push_back((next, target));
         true
+    }
+
+    /// Notes the result of a probe. Returns the number of probes so far where the target is not as wanted.
+    pub(super) fn note(&mut self, now: Duration, target: usize, result: &Result<(), Error>) -> Option<u64> {
+        let patience = self.patience?;
+        let since = *self.since.get_or_insert(now);
+        let waited = self.targets.entry(target).or_default();
+        waited.time = now.saturating_sub(since);
+        waited.probes += 1;
+        if patience.wanted.is_shown_by(result) {
+            return None;
+        }
+        let verdict = result.as_ref().err().map_or(Verdict::Done, Verdict::from);
+        *waited.before.entry(verdict).or_default() += 1;
+        Some(waited.probes)
     }
 
     /// Starts the clock.
@@ -95,31 +107,27 @@ impl Waiting {
         self.end().is_some_and(|end| now >= end)
     }
 
-    /// Takes the ports that are to be probed again now, but those that `busy` holds back.
-    pub(super) fn due(&mut self, now: Duration, busy: impl Fn(u16) -> bool) -> Vec<u16> {
-        let mut due = Vec::new();
-        self.again.retain(|(at, port)| {
-            let ready = *at <= now && !busy(*port);
-            if ready {
-                due.push(*port);
-            }
-            !ready
-        });
-        due
+    /// Takes the targets that are to be probed again now, but those that `busy` holds back.
+    pub(super) fn due(&mut self, now: Duration, busy: impl Fn(usize) -> bool) -> Vec<usize> {
+        while let Some((_, target)) = self.again.front().filter(|(at, _)| *at <= now).copied() {
+            self.again.pop_front();
+            self.held.push(target);
+        }
+        self.held.extract_if(.., |target| !busy(*target)).collect()
     }
 
-    /// Returns the time of the next probe, but of those that `busy` holds back.
-    pub(super) fn next(&self, busy: impl Fn(u16) -> bool) -> Option<Duration> {
-        self.again.iter().filter(|(_, port)| !busy(*port)).map(|(at, _)| *at).min()
+    /// Returns the time of the next probe, but of those that are held back.
+    pub(super) fn next(&self) -> Option<Duration> {
+        self.again.front().map(|(at, _)| *at)
     }
 
-    /// Returns whether no port is to be probed again.
+    /// Returns whether no target is to be probed again.
     pub(super) fn is_empty(&self) -> bool {
-        self.again.is_empty()
+        self.again.is_empty() && self.held.is_empty()
     }
 
-    /// Returns what a port was waited through.
-    pub(super) fn of(&self, port: u16) -> Option<&Waited> {
-        self.ports.get(&port)
+    /// Takes what a target was waited through.
+    pub(super) fn take(&mut self, target: usize) -> Option<Waited> {
+        self.targets.remove(&target)
     }
 }

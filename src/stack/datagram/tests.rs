@@ -311,7 +311,7 @@ fn what_waits_can_be_taken_in_pieces_of_any_size() {
 }
 
 #[test]
-fn a_survey_hears_every_port_of_the_one_host() {
+fn a_survey_hears_every_port_of_every_host() {
     let theirs = client(false);
     let tuple = FiveTuple { local: theirs.remote, remote: theirs.local, ..theirs };
     let mut stack = dialed(tuple, PATH);
@@ -325,8 +325,13 @@ fn a_survey_hears_every_port_of_the_one_host() {
     let found: Vec<_> = std::iter::from_fn(|| stack.datagrams.take_survey_answer()).collect();
     let open = SocketAddr::new(tuple.remote.ip(), 4001);
     let expected = [
-        SurveyAnswer { port: open, answer: Ok(()) },
-        SurveyAnswer { port: tuple.remote, answer: Err(refusal) },
+        SurveyAnswer { local: tuple.local, port: open, answer: Ok(()) },
+        SurveyAnswer { local: tuple.local, port: tuple.remote, answer: Err(refusal) },
+        SurveyAnswer {
+            local: tuple.local,
+            port: elsewhere,
+            answer: Err(IcmpError { remote: elsewhere, ..refusal }),
+        },
     ];
     assert_eq!(found, expected);
     assert!(stack.datagrams.front().is_none() && stack.datagrams.take_error().is_none());
@@ -349,7 +354,7 @@ fn a_survey_counts_damaged_answers_by_port() {
     deliver(&mut stack, &damaged(), 0, false);
     assert_eq!(stack.datagrams.take_survey_answer(), None);
     let datagrams = &stack.datagrams;
-    let invalid = [4001, 4002].map(|port| datagrams.invalid_from(port));
+    let invalid = [4001, 4002].map(|port| datagrams.invalid_from(SocketAddr::new(tuple.remote.ip(), port)));
     assert_eq!((invalid, datagrams.counters().invalid), ([2, 0], 3));
 }
 

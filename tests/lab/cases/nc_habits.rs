@@ -7,6 +7,7 @@ use crate::support::{
     process::{DEADLINE, Input},
     requirements::lab,
     rules::nft,
+    scan::states,
     topology::{Family, Pair},
 };
 use nix::sys::signal::Signal;
@@ -61,7 +62,7 @@ fn a_scan_that_is_interrupted_prints_what_it_knows() {
             thread::sleep(Duration::from_millis(500));
             scan.signal(Signal::SIGINT);
             let output = scan.wait(DEADLINE);
-            assert_eq!((output.signal(), output.text()), (Some(2), expected), "{output}");
+            assert_eq!((output.signal(), states(&output.text())), (Some(2), expected), "{output}");
             let json = output.stderr.lines().last().expect("JSON");
             let report: serde_json::Value = serde_json::from_str(json).expect("JSON");
             assert_eq!(report["ports"].as_array().map(Vec::len), Some(2), "{report}");

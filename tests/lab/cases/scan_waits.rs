@@ -1,14 +1,17 @@
 //! `-z --until-open`, `--until-closed` and `--retry`: a scan that waits for ports.
 use crate::support::{
+    files::SystemFile,
     netkat::netkat,
     peers::Netcat,
     process::{DEADLINE, Input, Process},
     requirements::lab,
-    topology::{Family, Pair},
+    scan::states,
+    topology::{Family, Pair, address, at},
 };
 
 /// Returns the line of a port without its times: "80/tcp open after T s (refused N times)".
 fn without_numbers(line: &str) -> String {
+    let line = states(line);
     let words = line.split_whitespace().skip(1).map(|word| {
         let bare = word.trim_start_matches('(');
         if !word.contains('/') && bare.starts_with(|c: char| c.is_ascii_digit()) { "N" } else { word }
@@ -114,6 +117,56 @@ fn datagrams_wait_too() {
             without_numbers(&done.text()).starts_with("5000/udp open after N s (refused N times"),
             "{done}"
         );
+    }
+}
+
+/// The server's port is open at the name's second address, and refuses at the first.
+#[test]
+fn a_name_is_waited_for_at_all_its_addresses() {
+    lab!("socat", "unshare");
+    for family in Family::ALL {
+        let pair = Pair::new();
+        let first = pair.peer_address(family);
+        let second = at(family, "10.77.0.9", "fd77::9");
+        address(&pair.peer, "eth0", &format!("{second}/{}", if second.is_ipv4() { 24 } else { 64 }));
+        let names = SystemFile::new("/etc/hosts", &format!("{first} both\n{second} both\n"));
+        let mut scan = names.netkat(&pair.host, "-z -v --until-open=30s both 5000").spawn();
+        scan.wait_for_stderr("5000/tcp is refused, probing again");
+        let version = if family == Family::V4 { "4" } else { "6" };
+        let bind = if family == Family::V4 { second.to_string() } else { format!("[{second}]") };
+        let line = format!("socat TCP{version}-LISTEN:5000,bind={bind},fork,reuseaddr EXEC:cat");
+        let mut server = pair.peer.words(&line).spawn();
+        server.wait_listening(5000);
+        let done = scan.wait(DEADLINE);
+        assert_eq!(done.code(), Some(0), "{done}");
+        assert!(done.text().starts_with(&format!("{second} 5000/tcp open")), "{done}");
+
+        let mut scan = names.netkat(&pair.host, "-z -v --until-closed=30s both 5000").spawn();
+        scan.wait_for_stderr(&format!("{second} 5000/tcp is open, probing again"));
+        server.terminate();
+        let done = scan.wait(DEADLINE);
+        assert_eq!(done.code(), Some(0), "{done}");
+        assert!(done.text().contains(" 5000/tcp refused"), "{done}");
+        let retry = names.netkat(&pair.host, "-z --retry 1 --json=- both 5000").run();
+        assert!(retry.text().contains("\"probes\":2,\"before\":{\"refused\":2}"), "{retry}");
+    }
+}
+
+/// A host that is not there yet is no reason to give up, nor one among several.
+#[test]
+fn a_host_that_comes_later_is_waited_for() {
+    lab!("socat");
+    for family in Family::ALL {
+        let pair = Pair::new();
+        let late = at(family, "10.77.0.9", "fd77::9");
+        let _server = serve(&pair, family, false);
+        let hosts = format!("{},{late}", pair.peer_address(family));
+        let mut scan = netkat(&pair.host, &format!("-z -v -w 500ms --until-open=30s {hosts} 5000")).spawn();
+        scan.wait_for_stderr(&format!("{late} 5000/tcp is no neighbour, probing again"));
+        address(&pair.peer, "eth0", &format!("{late}/{}", if late.is_ipv4() { 24 } else { 64 }));
+        let done = scan.wait(DEADLINE);
+        assert_eq!(done.code(), Some(0), "{done}");
+        assert_eq!(done.text().matches(" 5000/tcp open").count(), 2, "{done}");
     }
 }
 

@@ -3,6 +3,7 @@ use crate::support::{
     netkat::{listening, netkat},
     process::{DEADLINE, Input},
     requirements::lab,
+    scan::states,
     topology::{Pair, address},
 };
 
@@ -129,7 +130,7 @@ fn reports_name_the_zone() {
     server.wait_listening(PORT);
     let scan = netkat(&pair.host, &format!("-z -w 2 --json {THEIRS}%eth0 {PORT},5001")).run();
     assert_eq!(
-        scan.text(),
+        states(&scan.text()),
         format!("{THEIRS}%eth0 {PORT}/tcp open\n{THEIRS}%eth0 5001/tcp refused\n"),
         "{scan}"
     );

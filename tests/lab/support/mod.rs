@@ -18,6 +18,7 @@ pub mod programs;
 pub mod requirements;
 pub mod routers;
 pub mod rules;
+pub mod scan;
 pub mod servers;
 pub mod topology;
 pub mod traces;
