@@ -1,6 +1,9 @@
 //! Measures packets per second of decoding and formatting, without terminal and kernel.
+mod common;
+
 use std::{hint::black_box, path::Path, time::Duration};
 
+use common::measure;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use jiff::tz::TimeZone;
 use netkat::sniffer::{
@@ -43,12 +46,12 @@ fn packets(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements(observed.len() as u64));
         group.bench_function("decode", |bencher| {
-            bencher.iter(|| observed.iter().for_each(|frame| drop(black_box(decode(black_box(frame))))));
+            measure(bencher, || observed.iter().for_each(|frame| drop(black_box(decode(black_box(frame))))));
         });
         let mut out = Vec::new();
         let mut lines = LineFormatter::new(4711, TimeZone::UTC);
         group.bench_function("line", |bencher| {
-            bencher.iter(|| {
+            measure(bencher, || {
                 out.clear();
                 for frame in &observed {
                     lines.append(&mut out, frame, &decode(frame), None);
@@ -57,7 +60,7 @@ fn packets(criterion: &mut Criterion) {
             });
         });
         group.bench_function("json", |bencher| {
-            bencher.iter(|| {
+            measure(bencher, || {
                 out.clear();
                 for frame in &observed {
                     json::append(&mut out, frame, &decode(frame), None, false);
@@ -70,7 +73,7 @@ fn packets(criterion: &mut Criterion) {
             InterfaceDescription { name: "eth0".to_owned(), link_type: about.link_type, snap_length: 0 };
         writer.add_interface(&interface).expect("a sink takes everything");
         group.bench_function("pcapng", |bencher| {
-            bencher.iter(|| {
+            measure(bencher, || {
                 observed.iter().for_each(|frame| writer.write_frame(frame).expect("a sink takes everything"))
             });
         });

@@ -1,10 +1,13 @@
 //! Measures the cost of a packet in netkat's parts of the stack, and of a turn of the relay.
+mod common;
+
 use std::{
     hint::black_box,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
+use common::measure;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use netkat::{
     session::{FlowStatus, Policy, Relay},
@@ -31,16 +34,17 @@ fn headers(criterion: &mut Criterion) {
     for (family, template) in templates() {
         let mut group = criterion.benchmark_group(family);
         let mut packet = vec![0; template.header_len() + PAYLOAD];
+        template.write(PAYLOAD, 1, Fragmentation::Forbidden, &mut packet);
         group.bench_function("write header", |bencher| {
-            bencher.iter(|| {
+            measure(bencher, || {
                 black_box(template).write(PAYLOAD, 1, Fragmentation::Forbidden, black_box(&mut packet))
             });
         });
         group.bench_function("parse header", |bencher| {
-            bencher.iter(|| ip::parse(black_box(&packet), false).expect("our own packet"));
+            measure(bencher, || ip::parse(black_box(&packet), false).expect("our own packet"));
         });
         group.bench_function("pseudo-header", |bencher| {
-            bencher.iter(|| {
+            measure(bencher, || {
                 let Template { source, destination, protocol, .. } = black_box(template);
                 ip::pseudo_header(source, destination, protocol, PAYLOAD).partial()
             });
@@ -55,7 +59,7 @@ fn checksum(criterion: &mut Criterion) {
         let bytes = vec![0xa5; len];
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(len.to_string(), |bencher| {
-            bencher.iter(|| Sum::default().add(black_box(&bytes)).checksum());
+            measure(bencher, || Sum::default().add(black_box(&bytes)).checksum());
         });
     }
     group.finish();
@@ -65,7 +69,7 @@ fn relay(criterion: &mut Criterion) {
     let mut relay = Relay::new(Policy::default(), Duration::ZERO);
     let mut now = Duration::ZERO;
     criterion.bench_function("relay, a turn", |bencher| {
-        bencher.iter(|| {
+        measure(bencher, || {
             now += Duration::from_micros(1);
             let view = FlowStatus {
                 send_room: 1,

@@ -202,6 +202,22 @@ mod goodput {
         }
     }
 
+    /// At 95 MiB/s a super-frame takes 0.6 ms, and the receiver sends 34 ACKs a millisecond.
+    #[test]
+    fn a_paced_sender_wakes_up_for_frames_and_not_for_acks() {
+        let path = PathConfig { delay: ms(10), rate: 100_000_000, queue: 1 << 20, ..PathConfig::default() };
+        let mut scenario = Scenario::transfer(Algorithm::Bbr, path, 1 << 40, 1);
+        scenario.paths[1].rate = 0;
+        let mut world = World::new(&scenario);
+        world.run_until(Instant::from_millis(1_000), |_| false);
+        let before = (world.hosts[0].wake_ups, world.hosts[1].received);
+        world.run_until(Instant::from_millis(2_000), |_| false);
+        let wake_ups = world.hosts[0].wake_ups - before.0;
+        let received = world.hosts[1].received - before.1;
+        assert!(received > 90_000_000, "{received} bytes in a second");
+        assert!(wake_ups < 2_500, "{wake_ups} wake-ups in a second");
+    }
+
     /// RFC 9438, section 5.1: cubic's window at 20 ms and a loss rate of 0.1 % is Reno's, about 40
     /// segments.
     #[test]

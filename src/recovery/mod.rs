@@ -17,7 +17,8 @@
 //! - *User*: [`write`](Recovery::write) fills a ring, which holds the only copy of unacknowledged
 //!   data. [`read`](Recovery::read) delivers data in order.
 //! - *Event loop*: after any of these, the loop calls [`poll_transmit`](Recovery::poll_transmit)
-//!   until it returns `None`, and again at the latest at [`poll_at`](Recovery::poll_at).
+//!   until it returns `None`, and again at the latest at [`poll_at`](Recovery::poll_at). Until
+//!   [`quantum_at`](Recovery::quantum_at) it may let received segments wait.
 //! - *Getters* change nothing. They may be called at any time.
 //!
 //! The state machine retransmits a SYN (after a second, as in RFC 6298). This module retransmits

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Instant, Recovery,
+    Instant, Recovery, pacing,
     scoreboard::State,
     sender::{RecoveryPhase, Sender},
     tail_probe::{self, MAX_PROBES, TailProbe},
@@ -131,6 +131,14 @@ impl Recovery {
         self.sender.poll_at(now).into_iter().chain(acknowledgment).chain(keep_alive).min()
     }
 
+    /// Returns the time of the next frame if pacing delays it by a quantum at most: a millisecond, and
+    /// a small part of the round trip. Segments that arrive until then may wait for it: they change what
+    /// leaves then, but not when. So one wake-up serves a frame and the ACKs of others.
+    pub fn quantum_at(&self, now: Instant) -> Option<Instant> {
+        let quiet = self.established && !self.aborted && self.control.is_empty();
+        self.sender.quantum_at(now).filter(|_| quiet)
+    }
+
     /// Returns whether data stayed unacknowledged, or keep-alives unanswered, for the user timeout.
     /// A peer that responds while its window is shut is alive (RFC 9293, section 3.8.6.1). The
     /// caller then resets the connection and informs the user.
@@ -167,6 +175,13 @@ impl Sender {
             pacing,
         ];
         timers.into_iter().flatten().min()
+    }
+
+    fn quantum_at(&self, now: Instant) -> Option<Instant> {
+        let next = self.pacer.next();
+        let wait = next.since(now);
+        let paced = self.pacing_blocked && self.batch.is_none();
+        (paced && !wait.is_zero() && wait <= pacing::quantum(self.rtt.minimum())).then_some(next)
     }
 
     fn is_stalled(&self, now: Instant) -> bool {

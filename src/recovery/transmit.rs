@@ -211,7 +211,8 @@ impl Sender {
             self.pacer.pause();
             return None;
         };
-        self.pacing_blocked = self.congestion.pacing_rate().is_some() && !self.pacer.admits(now);
+        self.pacing_blocked =
+            self.congestion.pacing_rate().is_some() && !self.pacer.admits(now, self.rtt.minimum());
         if self.pacing_blocked {
             return None;
         }

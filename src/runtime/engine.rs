@@ -460,6 +460,7 @@ impl Engine {
         let check =
             (!self.stack.is_idle() || self.has_free_memory()).then_some(self.checked_at + CHECK_INTERVAL);
         let at = [deadline, self.stack.poll_at(), beat, check].into_iter().flatten().min();
+        let frames = frames && self.stack.quantum_at(now).is_none();
         self.link.flush();
         let (unchanged, empty) = (Cell::new(true), Cell::new(true));
         let mut own = vec![Interest::readable(self.monitor.as_fd(), &unchanged)];

@@ -664,6 +664,11 @@ impl Flow {
         let recovery = self.recovery.poll_at(recovery_time(now)).map(|at| Duration::from_nanos(at.nanos()));
         stack.into_iter().chain(recovery).min()
     }
+
+    /// Returns the time until which received frames may wait; see [`Recovery::quantum_at`].
+    pub(super) fn quantum_at(&self, now: Duration) -> Option<Duration> {
+        self.recovery.quantum_at(recovery_time(now)).map(|at| Duration::from_nanos(at.nanos()))
+    }
 }
 
 /// Data of one connection that has arrived in order and still lies in its frame.

@@ -659,4 +659,12 @@ impl Stack {
             false => Some(Duration::ZERO),
         }
     }
+
+    /// Returns the time until which received frames may wait: pacing delays the only flow's next
+    /// frame until then. One wake-up handles what the flow sends and what it is sent.
+    pub(crate) fn quantum_at(&self, now: Duration) -> Option<Duration> {
+        let mut flows = self.flows.values();
+        let only = flows.next().filter(|_| flows.next().is_none())?;
+        only.quantum_at(now).filter(|_| self.touched.is_empty())
+    }
 }

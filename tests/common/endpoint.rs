@@ -41,6 +41,12 @@ pub struct Endpoint {
     pub echoed: VecDeque<u8>,
     next_read: Instant,
     pub finished_reading: Option<Instant>,
+    /// Segments that wait for the next paced frame, and the time until which they do.
+    waiting: Vec<Vec<u8>>,
+    rests_until: Instant,
+    /// Times at which the host had something to do.
+    pub wake_ups: u64,
+    due: Instant,
 }
 
 /// Start of the timestamp clock, so close to its end that the clock wraps soon.
@@ -70,6 +76,10 @@ impl Endpoint {
             echoed: VecDeque::new(),
             next_read: Instant::ZERO,
             finished_reading: None,
+            waiting: Vec::new(),
+            rests_until: Instant::ZERO,
+            wake_ups: 0,
+            due: Instant::ZERO,
         }
     }
 
@@ -86,10 +96,16 @@ impl Endpoint {
         self.states.abort();
     }
 
-    /// Takes the segments that have arrived, and runs the states and the application.
+    /// Takes the segments that have arrived, and runs the states and the application. As the event
+    /// loop does, lets segments wait while pacing alone delays the next frame.
     pub fn run(&mut self, now: Instant, arrived: impl Iterator<Item = Vec<u8>>) {
+        self.waiting.extend(arrived);
+        if now < self.rests_until {
+            return;
+        }
+        self.wake_ups += u64::from(!self.waiting.is_empty() || now >= self.due);
         self.now = now;
-        arrived.for_each(|bytes| self.hear(&bytes));
+        std::mem::take(&mut self.waiting).iter().for_each(|bytes| self.hear(bytes));
         self.egress();
         self.application();
         self.egress();
@@ -193,6 +209,9 @@ impl Endpoint {
 
     /// Returns the segments to send now, super-frames cut as the link would cut them.
     pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Vec<u8>)) {
+        if now < self.rests_until {
+            return;
+        }
         while let Some(frame) = self.layer.poll_transmit(now) {
             let payload = frame.payload.concat();
             let size = frame.gso_size.map_or(payload.len().max(1), usize::from);
@@ -211,6 +230,9 @@ impl Endpoint {
                 send(segment);
             }
         }
+        let next = self.next_at();
+        self.due = next.unwrap_or(Instant::from_nanos(u64::MAX));
+        self.rests_until = self.layer.quantum_at(now).map_or(Instant::ZERO, |at| at.min(self.due));
     }
 }
 
