@@ -2,8 +2,8 @@
 //! `-k`, each client has an object of its own, written when it disconnects; with `-z`, each port, as soon as it is
 //! known.
 use super::{
-    Asked, ClientReport, Comparison, Error, Failure, Mode, MtuReport, PingLine, Pinging, ProbedPort, ReportPlace, Tracing,
-    Tried, Verdict,
+    Asked, ClientReport, Comparison, Error, Failure, Mode, MtuReport, PingLine, Pinging, ProbedPort,
+    ReportPlace, Tracing, Tried, Verdict,
     command_report::CommandRun,
     counters::{Datagrams, PathSizes, Timings, Traffic},
     destination::Destination,
