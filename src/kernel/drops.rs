@@ -20,8 +20,8 @@ use std::{
     rc::Rc,
 };
 
-/// Maximum drops that are kept.
-const MAX_DROPS: usize = 1000;
+/// Maximum drops that are kept between two calls of [`DropMonitor::take`].
+pub(crate) const MAX_DROPS: usize = 1000;
 /// The kernel's enumeration of reasons, and the beginning of its names.
 const REASONS: &str = "skb_drop_reason";
 const PREFIX: &str = "SKB_DROP_REASON_";

@@ -54,7 +54,7 @@ pub(crate) use descriptors::{inherited, output_was_closed};
 pub(crate) use device::{COMMAND_MAC, DeviceRoute, DeviceSpec, GATEWAY_MAC};
 pub(crate) use dial_socket::{DialOptions, DialSocket};
 pub(crate) use diversion::{Capture, Diversion};
-pub(crate) use drops::{DropMonitor, DropReasons, DroppedPacket};
+pub(crate) use drops::{DropMonitor, DropReasons, DroppedPacket, MAX_DROPS as MAX_DROPS_AT_ONCE};
 pub use error::KernelError;
 pub use fast_path::{FastFlow, FastPath, FastPathSpec, FastTraffic, Uplink};
 pub use filter::{CommandFilter, Filter, FlowFilter, MAX_LOCAL_ADDRESSES};

@@ -350,7 +350,8 @@ fn many_clients_are_bounded() {
         assert_eq!(beyond, "not judged: 2000 SYNs of connections beyond the first 1000", "{output}");
         // Those that the trace left out are in one block, which says so.
         assert!(text.contains("the packet was beyond the trace's limit"), "{output}");
-        assert!(text.split("\n\n").count() <= 3, "{output}");
+        // Some may have lost their drop event as well.
+        assert!(text.split("\n\n").count() <= 4, "{output}");
         let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a size");
         let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
         assert!(kilobytes < 120_000, "{peak}");

@@ -105,7 +105,7 @@ fn no_route_back() {
             try ip route get {from}"
         );
         stage.expect(client, 11, &expected);
-        stage.run(&format!("ip {{v}} route add {from} dev eth0"));
+        stage.run(&format!("ip {{v}} route add {from} via {{client}} dev eth0"));
         assert_eq!(stage.watch("", client).code(), Some(0));
         // A rule that refuses what leaves the server's port; packets to it are looked up another way round.
         stage.run("ip {v} rule add ipproto tcp sport 7000 iif lo prohibit");

@@ -3,7 +3,7 @@ use super::connections::Connections;
 use crate::{
     commands::compare::failed,
     diagnose::{DropEvent, PacketHeader, SourceState, Subject},
-    kernel::{DropMonitor, DropReasons, DroppedPacket},
+    kernel::{DropMonitor, DropReasons, DroppedPacket, MAX_DROPS_AT_ONCE},
     process::namespace,
     report::Error,
     text,
@@ -64,7 +64,7 @@ impl ClientDrops {
         let Some(monitor) = &self.monitor else { return Ok(()) };
         let dropped = monitor.take().map_err(failed("read the drop events"))?;
         self.state.events = self.state.events.saturating_add(dropped.len() as u64);
-        self.state.lost |= monitor.has_lost();
+        self.state.lost |= monitor.has_lost() || dropped.len() >= MAX_DROPS_AT_ONCE;
         let waited = std::mem::take(&mut self.waiting);
         for packet in waited {
             self.note(&packet, connections, now);
@@ -72,8 +72,12 @@ impl ClientDrops {
         let netns = self.netns;
         for packet in dropped.into_iter().filter(|packet| u64::from(packet.netns) == netns) {
             // Events and packets at devices come by different ways: the packet may be shown with the next call.
-            if !self.note(&packet, connections, now) && self.waiting.len() < MAX_WAITING {
-                self.waiting.push(packet);
+            if self.note(&packet, connections, now) {
+                continue;
+            }
+            match self.waiting.len() < MAX_WAITING {
+                true => self.waiting.push(packet),
+                false => self.state.lost = true,
             }
         }
         Ok(())
