@@ -106,7 +106,8 @@ fn no_route_back() {
         );
         stage.expect(client, 11, &expected);
         stage.run(&format!("ip {{v}} route add {from} via {{client}} dev eth0"));
-        assert_eq!(stage.watch("", client).code(), Some(0));
+        let answered = stage.watch("", client);
+        assert_eq!(answered.code(), Some(0), "{answered}");
         // A rule that refuses what leaves the server's port; packets to it are looked up another way round.
         stage.run("ip {v} rule add ipproto tcp sport 7000 iif lo prohibit");
         let expected = format!(
