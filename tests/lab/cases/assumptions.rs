@@ -5,6 +5,7 @@
 //! UDP is first shown to work, then to be stopped; then raw frames are sent, with and without
 //! PACKET_QDISC_BYPASS, and looked for on the other side's packet socket.
 use crate::support::{
+    datagrams::receive_from,
     frames::{self, HOST_MAC, PEER_MAC, sees},
     namespace::Namespace,
     packet_socket::{Mode, PacketSocket},
@@ -69,7 +70,7 @@ impl Row {
             UdpSocket::bind((any, 0)).and_then(|s| s.send_to(b"kernel", SocketAddr::new(to, PORT)))
         });
         receiver.set_read_timeout(Some(within)).expect("a timeout");
-        sent.is_ok() && receiver.recv(&mut [0; 64]).is_ok()
+        sent.is_ok() && receive_from(receiver, &mut [0; 64]).is_ok()
     }
 
     fn raw_passes(&self, qdisc_bypass: bool) -> bool {
@@ -381,13 +382,13 @@ fn control_groups_do_not_stop_raw_frames() {
     };
     receiver.set_read_timeout(Some(LONG)).expect("a timeout");
     send().succeed();
-    receiver.recv(&mut [0; 64]).expect("the kernel passes without the rule");
+    receive_from(&receiver, &mut [0; 64]).expect("the kernel passes without the rule");
     assert!(sees(&watcher, b"from the group", LONG));
 
     let attached = programs::drop_by_cgroup(&group, Direction::Egress);
     receiver.set_read_timeout(Some(BRIEF)).expect("a timeout");
     send().succeed();
-    assert!(receiver.recv(&mut [0; 64]).is_err(), "the rule does not stop the kernel");
+    assert!(receive_from(&receiver, &mut [0; 64]).is_err(), "the rule does not stop the kernel");
     assert!(sees(&watcher, b"from the group", LONG), "the raw frame was stopped");
     drop(attached);
     std::fs::remove_dir(&group).expect("removing the control group");

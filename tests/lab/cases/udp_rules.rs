@@ -1,6 +1,7 @@
 //! UDP in both directions: past the TCP cases' rules, datagram for datagram, large ones in
 //! fragments, and errors by name.
 use crate::support::{
+    datagrams::receive_from,
     netkat::{listening, netkat},
     process::{DEADLINE, Input},
     requirements::lab,
@@ -27,7 +28,7 @@ fn peer_socket(pair: &Pair, family: Family, port: u16) -> UdpSocket {
 
 fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut buffer = vec![0; 65536];
-    let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
+    let (length, from) = receive_from(socket, &mut buffer).expect("a datagram");
     buffer.truncate(length);
     (buffer, from)
 }
@@ -45,8 +46,8 @@ fn kernel_passes(pair: &Pair, family: Family, connect: bool) -> bool {
     }
     let mut buffer = [0; 64];
     let Ok(_) = client.send_to(b"question", (to, PORT + 1)) else { return false };
-    let Ok((_, from)) = server.recv_from(&mut buffer) else { return false };
-    server.send_to(b"answer", from).is_ok() && client.recv_from(&mut buffer).is_ok()
+    let Ok((_, from)) = receive_from(&server, &mut buffer) else { return false };
+    server.send_to(b"answer", from).is_ok() && receive_from(&client, &mut buffer).is_ok()
 }
 
 #[test]

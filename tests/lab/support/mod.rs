@@ -2,6 +2,7 @@
 pub mod client_watch;
 pub mod comparison;
 pub mod control_group;
+pub mod datagrams;
 pub mod emulator;
 pub mod fifo;
 pub mod files;
