@@ -64,7 +64,7 @@ impl DropWatch {
         let dropped = monitor.take().map_err(super::failed("read the drop events"))?;
         self.state.events = self.state.events.saturating_add(dropped.len() as u64);
         self.dropped.extend(dropped);
-        self.state.lost |= self.dropped.len() > MAX_DROPS || monitor.has_lost();
+        self.state.lost |= self.dropped.len() >= MAX_DROPS || monitor.has_lost();
         self.dropped.truncate(MAX_DROPS);
         Ok(())
     }
