@@ -243,7 +243,7 @@ const FLAGS: [(&str, Modes); 94] = [
     ("version", ALL),
     ("no_sandbox", ALL),
     ("no_gso", DATA),
-    ("no_vnet_header", OWN_OR_RUN),
+    ("no_vnet_header", OWN),
     ("guard", OWN_OR_RUN),
     ("without", LIVE),
 ];
