@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
     let whole = take(versions, data, data.len().max(1));
     let pieces = take(versions, data, usize::from(choice >> 2) + 1);
     match (&whole, &pieces) {
-        // What a message quotes depends on the pieces.
+        // A message quotes as many bytes as had come, which depends on the pieces.
         (Err(HeaderError::Absent(_)), Err(HeaderError::Absent(_))) => {}
         _ => assert_eq!(whole, pieces),
     }

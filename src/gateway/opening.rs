@@ -1,11 +1,8 @@
 //! Opening a command's device and the programs: with the fast path where that can be had, else without.
 use super::{Error, GatewaySetup, flows};
 use crate::{
+    host::interface::{Framing, Interface},
     host::netlink::Netlink,
-    host::{
-        features::FeatureOverrides,
-        interface::{Framing, Interface},
-    },
     kernel::{CommandFilter, FastPath, FastPathSpec, Filter, Programs, Uplink},
     link::{self, PacketSocket, SocketFilter},
     namespace::{self, Namespace, NamespaceSpec},
@@ -71,17 +68,8 @@ fn open_one(setup: &GatewaySetup, uplinks: Option<&[Uplink]>) -> Result<Opened, 
 
 /// Opens the packet socket at the end of the device that is in this network namespace.
 fn packet_socket(programs: &Programs, outer: u32, receive_buffer: usize) -> Result<PacketSocket, Error> {
-    let mut socket = PacketSocket::open(&link::Options {
-        interface: Some(outer),
-        filter: Some(SocketFilter::Extended(programs.door_fd())),
-        vnet_header: true,
-        overrides: FeatureOverrides::default(),
-        segmentation: true,
-        past_egress: false,
-        outgoing: false,
-        timestamps: false,
-        receive_buffer,
-    })?;
+    let filter = Some(SocketFilter::Extended(programs.door_fd()));
+    let mut socket = PacketSocket::open(&link::Options::of_device(outer, filter, receive_buffer))?;
     socket.set_nonblocking();
     socket.bind()?;
     Ok(socket)

@@ -64,6 +64,23 @@ pub(crate) enum SocketFilter<'a> {
     Classic(&'a [libc::sock_filter]),
 }
 
+impl<'a> Options<'a> {
+    /// Returns the options for an end of a command's device, which hands over super-frames whole.
+    pub(crate) fn of_device(interface: u32, filter: Option<SocketFilter<'a>>, receive_buffer: usize) -> Self {
+        Options {
+            interface: Some(interface),
+            filter,
+            vnet_header: true,
+            overrides: FeatureOverrides::default(),
+            segmentation: true,
+            past_egress: false,
+            outgoing: false,
+            timestamps: false,
+            receive_buffer,
+        }
+    }
+}
+
 /// The kernel's counters since the previous query (packet(7), PACKET_STATISTICS).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Statistics {

@@ -5,7 +5,6 @@ use super::{
     message::{self, Order, Report},
 };
 use crate::{
-    host::features::FeatureOverrides,
     kernel::{self, fork},
     link::{self, PacketSocket},
     process::{
@@ -245,17 +244,7 @@ fn open_forwards(forwards: &[Forward]) -> Result<Vec<OwnedFd>, String> {
 
 /// Opens the packet socket at the device's other end.
 fn packet_socket(interface: u32, receive_buffer: usize) -> Result<OwnedFd, link::LinkError> {
-    let mut socket = PacketSocket::open(&link::Options {
-        interface: Some(interface),
-        filter: None,
-        vnet_header: true,
-        overrides: FeatureOverrides::default(),
-        segmentation: true,
-        past_egress: false,
-        outgoing: false,
-        timestamps: false,
-        receive_buffer,
-    })?;
+    let mut socket = PacketSocket::open(&link::Options::of_device(interface, None, receive_buffer))?;
     socket.bind()?;
     Ok(socket.into_descriptor())
 }

@@ -29,7 +29,7 @@ pub(super) struct Sent {
     pub state: State,
 }
 
-/// What is known of a ping.
+/// The state of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Waiting,

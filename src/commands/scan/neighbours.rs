@@ -57,7 +57,7 @@ struct Pending {
     probes: Vec<Probe>,
 }
 
-/// What has become of a next hop.
+/// The outcome of resolving a next hop.
 pub(super) struct Resolved {
     /// The probes that have waited.
     pub probes: Vec<Probe>,

@@ -23,7 +23,7 @@ impl Wanted {
         match (self, result) {
             (Wanted::Open, result) => result.is_ok(),
             (Wanted::Closed, Ok(()) | Err(Error::Silent { .. })) => false,
-            // What was not probed, but for a host that is not there.
+            // A host that is not there counts as closed, any other that could not be probed does not.
             (Wanted::Closed, Err(Error::Unusable { verdict, .. })) => *verdict == Verdict::NoNeighbour,
             (Wanted::Closed, Err(error)) => Verdict::from(error) != Verdict::EgressDropped,
         }

@@ -39,7 +39,7 @@ struct Probed {
     waited: Option<Waited>,
 }
 
-/// What all results together come to.
+/// The sums of all results.
 #[derive(Default)]
 struct Tally {
     open: usize,

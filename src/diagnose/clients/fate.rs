@@ -22,7 +22,7 @@ use crate::net::zone::endpoint;
 pub(super) const SYNS: &str = "the SYNs of";
 pub(super) const ANSWERS: &str = "the answers (SYN-ACK) to";
 
-/// What became of a connection. Those with the same words and the same culprit are one cause.
+/// The fate of a connection. Those with the same words and the same culprit are one cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fate {
     pub outcome: ClientOutcome,
@@ -67,7 +67,7 @@ pub(super) fn of(evidence: &ClientEvidence, connection: &ClientConnection) -> Op
         .or_else(|| dropped(evidence, connection))
         .or_else(|| not_for_us(connection))
         .or_else(|| refused(evidence, connection));
-    // What follows is told from silence, which lost packets or a late SYN may explain, too.
+    // From here on silence decides, which lost packets or a late SYN may explain, too.
     seen.or_else(|| {
         let silent = || match evidence.space.tap.lost {
             true => {

@@ -38,7 +38,7 @@ pub(super) struct Ways {
     /// The ids of open packets, oldest first. An id may be here twice.
     order: VecDeque<u32>,
     rules: HashMap<RuleName, Option<Arc<RuleFacts>>>,
-    /// What ended packets, with the number of packets whose elements were compared.
+    /// The rules and policies that ended packets, each with the number of packets whose elements were compared.
     ends: Vec<(PacketEnd, u8)>,
     by_name: HashMap<(Subject, RuleName, Option<String>), usize>,
     translations: Vec<ClientTranslation>,
