@@ -73,6 +73,10 @@ impl Payload {
         crate::support::process::Input::File(self.file.clone())
     }
 
+    pub fn bytes(&self) -> Vec<u8> {
+        fs::read(&self.file).expect("the payload's file")
+    }
+
     pub fn open(&self) -> Reference {
         Reference { file: File::open(&self.file).expect("the payload's file"), buffer: vec![0; 256 << 10] }
     }
