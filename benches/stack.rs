@@ -10,11 +10,9 @@ use std::{
 use common::measure;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use netkat::{
+    net::checksum::Sum,
     session::{FlowStatus, Policy, Relay},
-    stack::{
-        checksum::Sum,
-        ip::{self, Fragmentation, Template},
-    },
+    stack::ip::{self, Fragmentation, Template},
 };
 
 const PAYLOAD: usize = 1448;

@@ -1,4 +1,5 @@
 //! Types that all rooms share: protocols, link addresses, five-tuples, zones.
+pub mod checksum;
 pub(crate) mod zone;
 
 use serde::{Deserialize, Serialize};

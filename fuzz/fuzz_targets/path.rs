@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use netkat::{path, stack::checksum::Sum};
+use netkat::{net::checksum::Sum, path};
 
 // The first two bytes are the lengths of what was sent and of the IP header before the error.
 fuzz_target!(|input: &[u8]| {

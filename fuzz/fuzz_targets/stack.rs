@@ -24,7 +24,7 @@ use netkat::{
         memory::{Impairment, Medium, MemoryLink},
     },
     neighbour::{LocalAddress, Neighbour},
-    net::{FiveTuple, MacAddr, Protocol},
+    net::{FiveTuple, MacAddr, Protocol, checksum::Sum},
     recovery::Algorithm,
     sniffer::{
         CapturedFrame, FrameDirection, LinkType,
@@ -33,7 +33,6 @@ use netkat::{
     stack::{
         Admission, Audience, DatagramService, FlowRoute, FrameResult, Listener, Path, ReturnRoute, Settings,
         Stack,
-        checksum::Sum,
         ip::{self, Fragmentation, Template},
     },
 };

@@ -210,6 +210,7 @@ impl Gateway {
                 vnet_header: setup.vnet_header,
                 segmentation: setup.segmentation,
                 past_egress: false,
+                ring: None,
                 overrides: setup.overrides,
                 receive_buffer: WIRE_BUFFER,
                 blocks: false,

@@ -194,9 +194,9 @@ pub(super) fn wire_length(packet: &Outgoing<'_>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stack::{
-        checksum::Sum,
-        ip::{Fragmentation, Template},
+    use crate::{
+        net::checksum::Sum,
+        stack::ip::{Fragmentation, Template},
     };
     use proptest::prelude::*;
     use std::net::IpAddr;

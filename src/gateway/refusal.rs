@@ -2,11 +2,11 @@
 //! the packet was for, since the command's kernel takes no packet from an address of its own.
 use crate::{
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Outgoing},
-    net::ip_protocol::{ICMP, ICMPV6},
-    stack::{
+    net::{
         checksum::Sum,
-        ip::{self, Fragmentation, Header, Template},
+        ip_protocol::{ICMP, ICMPV6},
     },
+    stack::ip::{self, Fragmentation, Header, Template},
 };
 
 /// Bytes of the offending packet that an error quotes: enough for headers, and within the smallest MTU.

@@ -1,5 +1,5 @@
 //! Extensions of ICMP errors (RFC 4884): MPLS labels (RFC 4950).
-use crate::stack::checksum::Sum;
+use crate::net::checksum::Sum;
 use serde::Serialize;
 
 /// Where routers older than RFC 4884 put the extensions, in bytes from the quote's start (section 5.5).

@@ -733,7 +733,7 @@ impl Drop for ReceivedData<'_> {
 }
 
 /// Returns the checksum over two pieces, of which the first may have an odd length.
-fn odd_safe(sum: super::checksum::Sum, [first, second]: [&[u8]; 2]) -> u16 {
+fn odd_safe(sum: crate::net::checksum::Sum, [first, second]: [&[u8]; 2]) -> u16 {
     match (first.len() % 2, second) {
         (0, _) | (_, []) => sum.add(first).add(second).checksum(),
         (_, [next, rest @ ..]) => {

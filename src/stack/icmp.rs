@@ -172,7 +172,7 @@ pub(crate) fn reason<'p>(header: &ip::Header, packet: &'p [u8]) -> Option<(Reaso
     let head: &[u8; HEADER] = message.first_chunk()?;
     let rest = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
     let sum = match header.protocol {
-        ICMP => super::checksum::Sum::default(),
+        ICMP => crate::net::checksum::Sum::default(),
         ICMPV6 => ip::pseudo_header(header.source, header.destination, ICMPV6, message.len()),
         _ => return None,
     };
@@ -212,9 +212,9 @@ pub(crate) fn parse(header: &ip::Header, packet: &[u8], zone: u32) -> Option<Icm
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stack::{
-        checksum::Sum,
-        ip::{Fragmentation, TCP, Template},
+    use crate::{
+        net::checksum::Sum,
+        stack::ip::{Fragmentation, TCP, Template},
     };
     use proptest::prelude::*;
 

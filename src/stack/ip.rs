@@ -3,10 +3,12 @@
 //! Received headers are parsed and checked, options and extension headers included. Every sent
 //! packet gets a fresh header. smoltcp's packet types name the fields. Its checks stay out: they
 //! refuse a length of 0 (BIG TCP) and the cut packets that ICMP errors quote.
-use super::checksum::Sum;
 use crate::{
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-    net::ip_protocol::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, MOBILITY, ROUTING},
+    net::{
+        checksum::Sum,
+        ip_protocol::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, MOBILITY, ROUTING},
+    },
 };
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6FragmentHeader, Ipv6Packet};
 use std::net::{IpAddr, Ipv6Addr};

@@ -12,7 +12,6 @@
 //! user's turn; [`Stack::egress`] with the link to send by; [`Stack::poll_at`] for the time of the
 //! next [`Stack::egress`]. [`Stack::dial`], [`Stack::listen`] and [`DatagramSocket::dial`] begin
 //! the work, and [`Stack::release`] or [`Stack::remove`] ends that of one flow.
-pub mod checksum;
 mod datagram;
 mod deadlines;
 mod discard;

@@ -9,17 +9,20 @@ impl Sum {
     #[must_use]
     #[expect(clippy::should_implement_trait, reason = "what is added is no sum")]
     pub fn add(self, bytes: &[u8]) -> Sum {
-        // Adds four bytes a step in the host's byte order. On little-endian hosts the sum is then
-        // byte-swapped, which one swap at the end corrects (RFC 1071, section 2B).
-        let mut sum = 0u64;
-        let (words, rest) = bytes.as_chunks::<4>();
-        for word in words {
-            sum += u64::from(u32::from_ne_bytes(*word));
-        }
-        let mut last = [0; 4];
+        // Adds eight bytes a step in the host's byte order, halves apart, which the compiler does with vectors. On
+        // little-endian hosts the sum is then byte-swapped, which one swap at the end corrects (RFC 1071, section 2B).
+        let (mut low, mut high) = (0u64, 0u64);
+        let (words, rest) = bytes.as_chunks::<8>();
+        let mut add = |word| {
+            let word = u64::from_ne_bytes(word);
+            low += word & 0xffff_ffff;
+            high += word >> 32;
+        };
+        words.iter().copied().for_each(&mut add);
+        let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
-        sum += u64::from(u32::from_ne_bytes(last));
-        Sum(self.0 + u64::from(u16::from_be(fold(sum))))
+        add(last);
+        Sum(self.0 + u64::from(u16::from_be(fold(low + high))))
     }
 
     /// Adds one 16-bit word.
