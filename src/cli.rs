@@ -889,6 +889,8 @@ pub enum Feature {
     Before,
     /// The virtio-net header of packet sockets
     VnetHeader,
+    /// The receive ring of packet sockets
+    Ring,
     /// Tables of nf_tables that go with their socket (Linux 5.12)
     Owner,
     /// Drop events (CAP_PERFMON, and Linux 5.8)

@@ -12,6 +12,8 @@ pub(crate) struct FeatureOverrides {
     pub no_before: bool,
     /// No virtio-net header on packet sockets (`PACKET_VNET_HDR`).
     pub no_vnet_header: bool,
+    /// No receive ring on packet sockets (`PACKET_RX_RING`).
+    pub no_ring: bool,
     /// No owner of nftables tables (`NFT_TABLE_F_OWNER`, Linux 5.12).
     pub no_table_owner: bool,
 }

@@ -6,6 +6,7 @@
 //! carry super-frames: the kernel cuts a sent one into segments of the stated size, and delivers
 //! received ones coalesced.
 mod bpf_code;
+mod coalesce;
 mod handshake_filter;
 mod header;
 
@@ -13,6 +14,7 @@ pub mod memory;
 mod observer;
 mod packet_socket;
 mod path_observer;
+mod ring;
 mod virtio;
 
 use std::{io, time::SystemTime};

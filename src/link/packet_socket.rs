@@ -8,13 +8,23 @@
 
 use super::{
     ChecksumState, Link, LinkError, LinkHeader, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received,
-    VlanTag, header, virtio,
+    VlanTag,
+    coalesce::Joined,
+    header,
+    ring::{self, Ring},
+    virtio,
 };
 use crate::{
-    host::{features::FeatureOverrides, interface},
+    host::{
+        features::FeatureOverrides,
+        interface::{self, Interface},
+    },
     net::arphrd,
 };
-use nix::sys::socket::{self, MsgFlags};
+use nix::{
+    errno::Errno,
+    sys::socket::{self, MsgFlags},
+};
 use std::{
     cell::Cell,
     io,
@@ -27,6 +37,8 @@ use std::{
 /// Maximum coalesced frame, in bytes: gso_max_size goes up to 8 × 65535 (linux/netdevice.h,
 /// GSO_MAX_SIZE). The kernel allocates no page that no frame reaches.
 const FRAME_ROOM: usize = 8 * 65536 + 256;
+/// Segments that make a burst. A dialogue has fewer.
+const BURST: usize = 32;
 /// Size of the control buffer, in bytes: more than auxiliary data and a timestamp need.
 const CONTROL_ROOM: usize = 256;
 
@@ -103,6 +115,10 @@ pub(crate) struct PacketSocket {
     /// The type of the only interface if recv(2), the cheapest call, suffices: interface,
     /// virtio-net header and frame then tell everything.
     plain: Option<u16>,
+    /// Frames arrive in it, and only those that exceed its slots in the queue.
+    ring: Option<Ring>,
+    /// Segments that came by the ring since the previous [`PacketSocket::has_taken_burst`].
+    taken: Cell<usize>,
     /// Set for a sniffer, which wants every frame.
     sniffs: bool,
     /// A full send buffer makes [`Link::transmit`] wait.
@@ -171,6 +187,8 @@ impl PacketSocket {
             vnet_header,
             plain: (incoming && vnet_header && !options.timestamps && options.interface.is_some())
                 .then_some(0),
+            ring: None,
+            taken: Cell::new(0),
             sniffs: options.outgoing,
             blocks: true,
             undescribed: Cell::new(0),
@@ -213,10 +231,40 @@ impl PacketSocket {
             buffer: vec![0; virtio::LEN + FRAME_ROOM],
             vnet_header: true,
             plain: Some(arphrd::ETHER),
+            ring: None,
+            taken: Cell::new(0),
             sniffs: false,
             blocks: false,
             undescribed: Cell::new(0),
             offloads: Offloads { checksum: true, segmentation: true },
+        }
+    }
+
+    /// Receives by a ring of about `bytes` bytes from now on, if frames arrive segment by segment on one of `interfaces`:
+    /// reading them costs no system call each, and segments that follow each other reach the stack as one frame. Call it
+    /// before [`PacketSocket::bind`]. A ring takes memory, and setting it up waits for a grace period, so super-frames do
+    /// without it. Kernels that refuse it do, too.
+    pub(crate) fn receive_by_ring<'n>(
+        &mut self,
+        interfaces: impl IntoIterator<Item = &'n Interface>,
+        bytes: usize,
+    ) {
+        let in_segments = |interface: &&Interface| {
+            !interface.loopback
+                && ring::arrives_in_segments(self.fd.as_fd(), &interface.name, interface.kind.as_deref())
+        };
+        let mtu = interfaces.into_iter().filter(in_segments).map(|interface| interface.mtu as usize).max();
+        let Some(mtu) = mtu.filter(|_| self.vnet_header) else { return };
+        match Ring::set_up(self.fd.as_fd(), mtu, bytes) {
+            Ok(ring) => {
+                log::info!(
+                    "frames arrive segment by segment on {}: receiving by a ring of {} slots",
+                    self.name,
+                    ring.slots()
+                );
+                self.ring = Some(ring);
+            }
+            Err(error) => log::info!("no ring to receive by on {}: {error}", self.name),
         }
     }
 
@@ -279,6 +327,11 @@ impl PacketSocket {
         let stats = kernel_statistics(self.fd.as_fd())?;
         let dropped = stats.tp_drops.saturating_add(self.undescribed.take());
         Ok(Statistics { received: stats.tp_packets, dropped })
+    }
+
+    /// Returns whether a burst of segments has come by the ring since the previous call, so that more are likely to come.
+    pub(crate) fn has_taken_burst(&self) -> bool {
+        self.taken.take() >= BURST
     }
 
     /// Handles the loss of a coalesced frame that the virtio-net header cannot describe (neither
@@ -348,6 +401,41 @@ struct Arrival {
 impl PacketSocket {
     /// Receives one frame into the buffer.
     fn take(&mut self) -> io::Result<Arrival> {
+        let Some(ring) = &mut self.ring else { return self.take_queued() };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+        while let Some(slot) = ring.first() {
+            let mut arrival = Arrival {
+                len: slot.bytes.len().min(self.buffer.len()),
+                wire_len: slot.wire_len,
+                interface: slot.interface,
+                hardware_type: slot.hardware_type,
+                protocol: slot.protocol,
+                outgoing: slot.packet_type == libc::PACKET_OUTGOING,
+                ancillary: Ancillary::NONE,
+            };
+            if slot.queued {
+                // Without its address, which only the slot has (net/packet/af_packet.c, tpacket_rcv()).
+                let received = socket::recv(self.fd.as_raw_fd(), &mut self.buffer, flags);
+                ring.release();
+                arrival.wire_len = match received {
+                    Err(Errno::EAGAIN) => continue,
+                    received => received?,
+                };
+                arrival.len = arrival.wire_len.min(self.buffer.len());
+            } else {
+                self.buffer[..arrival.len].copy_from_slice(&slot.bytes[..arrival.len]);
+                ring.release();
+                self.taken.set(self.taken.get() + 1);
+            }
+            return Ok(arrival);
+        }
+        // An error, as of an interface that goes down, waits in the socket. A frame in the queue waits for its slot.
+        let pending = socket::recv(self.fd.as_raw_fd(), &mut self.buffer, flags | MsgFlags::MSG_PEEK);
+        Err(pending.err().unwrap_or(Errno::EAGAIN).into())
+    }
+
+    /// Receives one frame of the socket's queue into the buffer.
+    fn take_queued(&mut self) -> io::Result<Arrival> {
         match (self.plain, self.interface) {
             (Some(hardware_type), Some(interface)) => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
@@ -410,9 +498,21 @@ impl Link for PacketSocket {
         };
         let Arrival { len, wire_len, interface, hardware_type, protocol, outgoing, ancillary } = arrival;
         let before = if self.vnet_header { virtio::LEN.min(len) } else { 0 };
-        let (before, frame) = self.buffer[..len].split_at_mut(before);
-        let (checksum, segment_size) = before.first_chunk().map_or((ancillary.checksum, 0), virtio::decode);
-        let link = header::parse(frame, hardware_type, protocol);
+        let (before, room) = self.buffer.split_at_mut(before);
+        let mut len = len - before.len();
+        let (mut checksum, mut segment_size) =
+            before.first_chunk().map_or((ancillary.checksum, 0), virtio::decode);
+        let link = header::parse(&room[..len], hardware_type, protocol);
+        let mut wire_len = wire_len - before.len();
+        if let Some(ring) = &mut self.ring
+            && (segment_size, wire_len) == (0, len)
+            && let Some(joined) = join(ring, room, len, &link, checksum.is_trusted(), interface)
+        {
+            self.taken.set(self.taken.get() + joined.segments() - 1);
+            (len, wire_len) = (joined.end(), joined.end());
+            (checksum, segment_size) = (ChecksumState::Verified, joined.segment_size());
+        }
+        let frame = &mut room[..len];
         Ok(Some(Received {
             reply: NextHop { interface, header: link.reply },
             network: link.len,
@@ -422,7 +522,7 @@ impl Link for PacketSocket {
             hardware_type,
             vlan: ancillary.vlan,
             outgoing,
-            wire_len: wire_len - before.len(),
+            wire_len,
             time: ancillary.time,
             frame,
         }))
@@ -479,6 +579,34 @@ impl Link for PacketSocket {
     fn offloads(&self) -> Offloads {
         self.offloads
     }
+}
+
+/// Joins the segments in the ring that continue the frame at the front of `room` to it. Returns `None` if there is none.
+fn join(
+    ring: &mut Ring,
+    room: &mut [u8],
+    len: usize,
+    link: &header::Parsed,
+    trusted: bool,
+    interface: u32,
+) -> Option<Joined> {
+    let mut joined = Joined::begin(&room[..len], link.len, link.ethertype, trusted)?;
+    while let Some(slot) = ring.first() {
+        let Some((header, next)) = slot.bytes.split_first_chunk() else { break };
+        let (checksum, segment_size) = virtio::decode(header);
+        if slot.queued
+            || slot.interface != interface
+            || (segment_size, slot.wire_len) != (0, slot.bytes.len())
+            || !joined.append(room, next, link.ethertype, checksum.is_trusted())
+        {
+            break;
+        }
+        ring.release();
+    }
+    (joined.segments() > 1).then(|| {
+        joined.finish(room);
+        joined
+    })
 }
 
 /// The control messages of a frame.

@@ -57,6 +57,7 @@ pub(super) fn setup(cli: &Cli) -> Setup {
         overrides: feature_overrides(cli),
         segmentation: !cli.no_gso,
         past_egress: cli.past_egress,
+        ring: false,
         settings: settings(cli),
         sink: sink(cli),
         sandbox: sandbox(cli, Profile::Relay),
@@ -90,6 +91,12 @@ pub(super) fn sink(cli: &Cli) -> SharedSink {
     let shown = cli.debug || cli.payload;
     let text = text_options(cli, false);
     SharedSink::new(SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() })
+}
+
+/// Returns whether a connection may receive by a ring, which joins segments: what is shown or recorded should stand as it
+/// came.
+pub(super) fn receives_by_ring(cli: &Cli) -> bool {
+    protocol(cli) == Protocol::Tcp && !cli.debug && !cli.payload && cli.pcap.is_none()
 }
 
 /// Returns the form of the packets' text.
@@ -226,6 +233,7 @@ pub(super) fn feature_overrides(cli: &Cli) -> FeatureOverrides {
         no_tcx: without(Feature::Tcx),
         no_before: without(Feature::Before),
         no_vnet_header: without(Feature::VnetHeader),
+        no_ring: without(Feature::Ring),
         no_table_owner: without(Feature::Owner),
     }
 }

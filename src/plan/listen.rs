@@ -2,7 +2,8 @@
 use super::{
     PlanError,
     flags::{
-        assumed, awaited_header, command, family, family_of, names, policy, protocol, setup, stream_options,
+        assumed, awaited_header, command, family, family_of, names, policy, protocol, receives_by_ring,
+        setup, stream_options,
     },
     groups,
     scope::Scope,
@@ -135,6 +136,8 @@ fn listen_as(
 
 /// Adds access, limits and streams to a listener's set-up.
 fn serve(cli: &Cli, setup: Setup) -> Result<Listen, PlanError> {
+    // A ring's size is for one connection.
+    let setup = Setup { ring: receives_by_ring(cli) && !cli.keep_open, ..setup };
     let command = command(cli)?;
     let at_once = if command.is_some() { MAX_PROCESSES } else { 1 };
     Ok(Listen {

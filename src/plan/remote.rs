@@ -2,8 +2,8 @@
 use super::{
     PlanError,
     flags::{
-        address, assumed, command, family, family_of, names, outgoing_header, policy, protocol, setup,
-        stream_options,
+        address, assumed, command, family, family_of, names, outgoing_header, policy, protocol,
+        receives_by_ring, setup, stream_options,
     },
     scope::Scope,
     usage,
@@ -36,8 +36,12 @@ pub(super) fn connect(cli: &Cli, report: &mut JsonReport) -> Result<Connect, Pla
         return usage(format!("\"{port}\" is more than one port: add -z to probe them"));
     }
     let port = resolve::port(port, protocol(cli))?;
+    let mut target = target(cli, host, port, report)?;
+    for attempt in &mut target.attempts {
+        attempt.setup.ring = receives_by_ring(cli);
+    }
     Ok(Connect {
-        target: target(cli, host, port, report)?,
+        target,
         wait: cli.wait.unwrap_or(CONNECT_WAIT),
         policy: policy(cli),
         prologue,

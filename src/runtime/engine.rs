@@ -49,6 +49,9 @@ const FREE_MEMORY: u64 = 8 << 20;
 /// Longest wait for child processes at the end: [`GRACE`] to exit by themselves, after SIGTERM, and after
 /// SIGKILL.
 const LAST_PROCESS: Duration = GRACE.saturating_mul(3);
+/// Time without a look at the link after a burst of segments: more of them come together, are joined to longer frames and
+/// acknowledged at once. A NIC's interrupt moderation does the same. The ring holds the segments of some milliseconds.
+const BURST_PAUSE: Duration = Duration::from_micros(150);
 /// Maximum super-frame, in bytes: an IP packet's length field has 16 bits.
 const MAX_FRAME: usize = 65_536;
 /// Name of the process that stays in TIME-WAIT, as ps(1) shows it; at most 15 bytes.
@@ -110,6 +113,8 @@ pub(crate) struct Setup {
     pub segmentation: bool,
     /// Send past the programs at egress and the queueing disciplines.
     pub past_egress: bool,
+    /// Receive by a ring where frames arrive segment by segment.
+    pub ring: bool,
     /// Settings of the stack.
     pub settings: Settings,
     /// The sink that shows and records the packets.
@@ -198,6 +203,7 @@ impl Engine {
                 vnet_header: setup.vnet_header,
                 segmentation: setup.segmentation,
                 past_egress: setup.past_egress,
+                ring: setup.ring.then(|| memory.ring(setup.settings.receive_buffer)),
                 overrides: setup.overrides,
                 receive_buffer: memory.frames,
                 blocks: true,
@@ -461,6 +467,8 @@ impl Engine {
             (!self.stack.is_idle() || self.has_free_memory()).then_some(self.checked_at + CHECK_INTERVAL);
         let at = [deadline, self.stack.poll_at(), beat, check].into_iter().flatten().min();
         let frames = frames && self.stack.quantum_at(now).is_none();
+        let pause = (frames && self.link.link().has_taken_burst()).then(|| now + BURST_PAUSE);
+        let (frames, at) = (frames && pause.is_none(), [at, pause].into_iter().flatten().min());
         self.link.flush();
         let (unchanged, empty) = (Cell::new(true), Cell::new(true));
         let mut own = vec![Interest::readable(self.monitor.as_fd(), &unchanged)];

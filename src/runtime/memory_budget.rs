@@ -19,6 +19,10 @@ const FRAMES: u64 = 16;
 /// Maximum for the packet socket's receive buffer, in bytes.
 pub(crate) const MAX_FRAMES: u64 = 64 << 20;
 
+/// Range of a receive ring, in bytes.
+const MIN_RING: usize = 1 << 20;
+const MAX_RING: usize = 32 << 20;
+
 /// Shares of the memory limit, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryBudget {
@@ -40,6 +44,12 @@ impl MemoryBudget {
             memory.frames >> 20
         );
         memory
+    }
+
+    /// Returns the size of a receive ring for a connection with a buffer of this size, in bytes: twice as much, since
+    /// full segments do not fill their slots.
+    pub(crate) fn ring(self, buffer: usize) -> usize {
+        buffer.saturating_mul(2).clamp(MIN_RING, MAX_RING).min(self.frames)
     }
 
     /// Returns the budget of a process without connections.
@@ -77,7 +87,8 @@ mod tests {
     #[test]
     fn all_bounds_together_fit_into_a_pod() {
         const POD: u64 = 128 << 20;
-        let MemoryBudget { connections, frames } = MemoryBudget::of(POD, 4 << 20);
+        let budget = MemoryBudget::of(POD, 4 << 20);
+        let MemoryBudget { connections, frames } = budget;
         let others = [
             // An idle netkat (tests/lab/cases/footprint.rs).
             12 << 20,
@@ -92,7 +103,8 @@ mod tests {
             // Standard input that the slowest of several clients has not taken.
             2 << 20,
         ];
-        let sum = connections + 2 * frames as u64 + others.iter().sum::<u64>();
+        let waiting = 2 * frames + budget.ring(4 << 20);
+        let sum = connections + waiting as u64 + others.iter().sum::<u64>();
         // The connections' minima may exceed the pool by half.
         assert!(sum + connections / 2 < POD * 9 / 10, "{} MiB", sum >> 20);
     }

@@ -19,6 +19,8 @@ pub(crate) struct WireOptions<'a> {
     pub segmentation: bool,
     /// Send past tc, tcx and queueing disciplines at egress.
     pub past_egress: bool,
+    /// Size of the ring to receive by where frames arrive segment by segment, in bytes.
+    pub ring: Option<usize>,
     /// Features to treat as refused.
     pub overrides: FeatureOverrides,
     /// Receive buffer, in bytes.
@@ -54,6 +56,9 @@ pub(crate) fn open(filter: SocketFilter<'_>, options: &WireOptions<'_>) -> Resul
     }
     if !options.blocks {
         socket.set_nonblocking();
+    }
+    if let Some(bytes) = options.ring.filter(|_| !options.overrides.no_ring) {
+        socket.receive_by_ring(options.interfaces.iter().copied(), bytes);
     }
     socket.bind()?;
     let watched =

@@ -46,6 +46,7 @@ mod privileges;
 mod processes;
 mod proxy_protocol;
 mod race;
+mod ring;
 mod route_choice;
 mod route_metrics;
 mod routes;
