@@ -7,6 +7,7 @@
 //! received ones coalesced.
 mod bpf_code;
 mod coalesce;
+mod ethtool;
 mod handshake_filter;
 mod header;
 

@@ -1,4 +1,4 @@
-//! A packet socket (packet(7)): the only entry and exit of frames, and the link's only unsafe code.
+//! A packet socket (packet(7)): the only entry and exit of frames.
 //!
 //! The order at start lets no frame in unfiltered and misses none: [`PacketSocket::open`] makes a
 //! socket that receives nothing and attaches the capture program; [`PacketSocket::bind`] opens the
@@ -8,11 +8,7 @@
 
 use super::{
     ChecksumState, Link, LinkError, LinkHeader, MAX_LINK_HEADER, NextHop, Offloads, Outgoing, Received,
-    VlanTag,
-    coalesce::Joined,
-    header,
-    ring::{self, Ring},
-    virtio,
+    VlanTag, coalesce::Joined, ethtool, header, ring::Ring, virtio,
 };
 use crate::{
     host::{
@@ -251,7 +247,7 @@ impl PacketSocket {
     ) {
         let in_segments = |interface: &&Interface| {
             !interface.loopback
-                && ring::arrives_in_segments(self.fd.as_fd(), &interface.name, interface.kind.as_deref())
+                && ethtool::arrives_in_segments(self.fd.as_fd(), &interface.name, interface.kind.as_deref())
         };
         let mtu = interfaces.into_iter().filter(in_segments).map(|interface| interface.mtu as usize).max();
         let Some(mtu) = mtu.filter(|_| self.vnet_header) else { return };
@@ -682,7 +678,7 @@ fn link_address(interface: u32, protocol: u16) -> libc::sockaddr_ll {
     address
 }
 
-fn set_option<T>(fd: RawFd, level: libc::c_int, option: libc::c_int, value: &T) -> bool {
+pub(super) fn set_option<T>(fd: RawFd, level: libc::c_int, option: libc::c_int, value: &T) -> bool {
     // SAFETY: the pointer and the length describe one T that outlives the call.
     let result = unsafe {
         libc::setsockopt(fd, level, option, ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t)

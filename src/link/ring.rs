@@ -7,10 +7,10 @@
 //! socket's queue, too (`PACKET_COPY_THRESH`), where [`Slot::queued`] sends the reader.
 #![allow(unsafe_code)]
 
-use super::virtio;
+use super::{packet_socket::set_option, virtio};
 use std::{
     io,
-    mem::{offset_of, size_of, size_of_val},
+    mem::{offset_of, size_of},
     os::fd::{AsRawFd, BorrowedFd},
     ptr::{self, NonNull},
     sync::atomic::{AtomicU32, Ordering},
@@ -153,44 +153,8 @@ impl Drop for Ring {
 }
 
 fn set<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
-    // SAFETY: the pointer and the length describe one T that outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            option,
-            ptr::from_ref(value).cast(),
-            size_of_val(value) as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Returns whether a setting of a device is on: `ETHTOOL_GGRO`, `ETHTOOL_GTSO` (linux/ethtool.h). `None` where the
-/// driver does not tell.
-fn setting(socket: BorrowedFd<'_>, name: &str, command: u32) -> Option<bool> {
-    let mut value = [command, 0];
-    // SAFETY: ifreq is plain integers and pointers, for which zero is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    if name.len() >= request.ifr_name.len() {
-        return None;
+    match set_option(socket.as_raw_fd(), libc::SOL_PACKET, option, value) {
+        true => Ok(()),
+        false => Err(io::Error::last_os_error()),
     }
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
-    // SAFETY: the request names the device and points to a `struct ethtool_value` of two 32-bit fields, which outlives
-    // the call; the kernel writes the second.
-    let result =
-        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, ptr::from_mut(&mut request)) };
-    (result == 0).then_some(value[1] != 0)
-}
-
-/// Returns whether frames arrive by this device as they were on the wire, segment by segment: nobody coalesces them (GRO).
-/// On a veth super-frames cross as they were sent; both ends are then assumed to be set alike.
-pub(super) fn arrives_in_segments(socket: BorrowedFd<'_>, name: &str, kind: Option<&str>) -> bool {
-    const ETHTOOL_GTSO: u32 = 0x1e;
-    const ETHTOOL_GGRO: u32 = 0x2b;
-    let off = |command| setting(socket, name, command) == Some(false);
-    off(ETHTOOL_GGRO) && (kind != Some("veth") || off(ETHTOOL_GTSO))
 }

@@ -93,8 +93,8 @@ pub(super) fn sink(cli: &Cli) -> SharedSink {
     SharedSink::new(SinkOptions { text: shown.then_some(text), capture_file: cli.pcap.clone() })
 }
 
-/// Returns whether a connection may receive by a ring, which joins segments: what is shown or recorded should stand as it
-/// came.
+/// Returns whether a connection may receive by a ring. Segments are joined there, so it is not for packets that are shown or
+/// recorded: those stand as they came.
 pub(super) fn receives_by_ring(cli: &Cli) -> bool {
     protocol(cli) == Protocol::Tcp && !cli.debug && !cli.payload && cli.pcap.is_none()
 }
