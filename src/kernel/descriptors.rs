@@ -4,16 +4,13 @@
 #![allow(unsafe_code)]
 use nix::{errno::Errno, unistd::pipe};
 use std::{
-    io,
+    fs, io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     sync::atomic::{AtomicBool, Ordering},
 };
 
 /// The first descriptor behind the standard streams.
 const FIRST_FREE: RawFd = 3;
-
-/// Descriptors that [`release_inherited`] looks at: a shell's have small numbers.
-const MOST: RawFd = 1024;
 
 static OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
@@ -40,9 +37,7 @@ pub(crate) fn output_was_closed() -> bool {
 /// EBADF for a descriptor that was not open then: netkat's own have FD_CLOEXEC, which none has that came through
 /// execve(2). Those of dup(2).
 pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: F_GETFD takes no argument and changes nothing; it fails for a number that is no open descriptor.
-    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
-    if flags == -1 || flags & libc::FD_CLOEXEC != 0 {
+    if !is_inherited(number) {
         return Err(Errno::EBADF.into());
     }
     // SAFETY: F_DUPFD_CLOEXEC takes the lowest number that the duplicate may have.
@@ -51,20 +46,41 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }
 
-/// Releases the descriptors that this process was started with, and those of `also`, so that nothing waits for
-/// its end: a pipe without a reader takes the place of standard streams and of `also`, the others are closed.
-pub(super) fn release_inherited(also: &[BorrowedFd]) {
+/// Returns the descriptors that this process was started with and still has.
+///
+/// # Errors
+/// Those of reading /proc.
+pub(super) fn all_inherited() -> io::Result<Vec<RawFd>> {
+    let mut inherited = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        inherited.extend(number.filter(|number| is_inherited(*number)));
+    }
+    Ok(inherited)
+}
+
+fn is_inherited(number: RawFd) -> bool {
+    // SAFETY: F_GETFD takes no argument and changes nothing; it fails for a number that is no open descriptor.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags != -1 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// Releases descriptors that this process was started with, and those of `also`, so that nothing waits for its end: a pipe
+/// without a reader takes the place of standard streams and of `also`, the others are closed.
+pub(super) fn release(inherited: &[RawFd], also: &[BorrowedFd]) {
     let Ok((_, nothing)) = pipe() else { return };
-    for number in (0..MOST).filter(|number| *number != nothing.as_raw_fd()) {
-        // SAFETY: F_GETFD takes no argument and changes nothing.
-        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
-        let inherited = flags != -1 && flags & libc::FD_CLOEXEC == 0;
-        if also.iter().any(|fd| fd.as_raw_fd() == number) || (inherited && number < FIRST_FREE) {
-            // SAFETY: the number stays open, so its owner goes on to own a descriptor.
-            unsafe { libc::dup2(nothing.as_raw_fd(), number) };
-        } else if inherited {
-            // SAFETY: netkat's own descriptors have FD_CLOEXEC, so nothing here owns this one.
-            unsafe { libc::close(number) };
-        }
+    // A number that was closed meanwhile may be one of netkat's own.
+    let (standard, further): (Vec<_>, Vec<_>) = inherited
+        .iter()
+        .copied()
+        .filter(|number| is_inherited(*number))
+        .partition(|number| *number < FIRST_FREE);
+    for number in standard.into_iter().chain(also.iter().map(AsRawFd::as_raw_fd)) {
+        // SAFETY: the number stays open, so its owner goes on to own a descriptor.
+        unsafe { libc::dup2(nothing.as_raw_fd(), number) };
+    }
+    for number in further {
+        // SAFETY: netkat's own descriptors have FD_CLOEXEC, so nothing here owns this one.
+        unsafe { libc::close(number) };
     }
 }

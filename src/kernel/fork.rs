@@ -1,5 +1,6 @@
 //! Copies of this process, and the descriptors that they send each other.
 #![allow(unsafe_code)]
+use super::descriptors;
 use crate::host::netlink::{Message, Netlink};
 use nix::{
     cmsg_space,
@@ -38,7 +39,10 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// The right to copy this process into one that outlives it, found out while files can be read.
 #[derive(Debug)]
-pub(crate) struct Survival(());
+pub(crate) struct Survival {
+    /// The descriptors that this process was started with.
+    inherited: Vec<RawFd>,
+}
 
 impl Survival {
     /// Returns the right; `None` while there are several threads, or in a PID namespace whose first process
@@ -46,7 +50,8 @@ impl Survival {
     pub(crate) fn ask() -> Option<Survival> {
         let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
         let threads = fs::read_dir("/proc/self/task").ok()?.count();
-        (namespace.as_os_str() == INITIAL_PID_NAMESPACE && threads == 1).then_some(Survival(()))
+        let inherited = descriptors::all_inherited().ok()?;
+        (namespace.as_os_str() == INITIAL_PID_NAMESPACE && threads == 1).then_some(Survival { inherited })
     }
 
     /// Copies this process. The copy has a session and a `name` of its own, and neither standard streams nor
@@ -61,7 +66,7 @@ impl Survival {
         if side.is_child() {
             // Neither can fail in a fresh process; without them the copy is only easier to mistake or to end.
             let _ = (setsid(), prctl::set_name(name));
-            super::descriptors::release_inherited(also);
+            descriptors::release(&self.inherited, also);
         }
         Ok(side)
     }
