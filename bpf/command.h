@@ -17,19 +17,6 @@ static __always_inline int is_icmp(const struct packet *p)
 	return p->protocol == (p->family == 4 ? IPPROTO_ICMP : NEXT_ICMP6);
 }
 
-/* Returns whether netkat publishes a port. Not static, so the verifier walks the list once. */
-__noinline int is_published(__u32 protocol, __u32 port)
-{
-#pragma unroll
-	for (__u32 i = 0; i < MAX_PUBLISHED; i++) {
-		if (i >= config.published_count)
-			return 0;
-		if (protocol == config.published[i].protocol && port == config.published[i].port)
-			return 1;
-	}
-	return 0;
-}
-
 /* Returns whether a packet that netkat has sent, as an ICMP error quotes it, is of a flow in the table. */
 static __always_inline int is_sent(struct __sk_buff *skb, const struct packet *p)
 {
@@ -66,12 +53,12 @@ static __always_inline enum verdict match_command_icmp(struct __sk_buff *skb, co
 	if (p->family == 4) {
 		if (type != ICMP_UNREACHABLE && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETER_PROBLEM)
 			return FOREIGN;
-		if (!read_ip4(skb, p->transport + ICMP_HEADER, &quoted))
+		if (!read_ip4(frame(skb), p->transport + ICMP_HEADER, &quoted))
 			return FOREIGN;
 	} else {
 		if (type < ICMP6_FIRST_ERROR || type > ICMP6_LAST_ERROR)
 			return FOREIGN;
-		if (!read_ip6(skb, p->transport + ICMP_HEADER, &quoted))
+		if (!read_ip6(frame(skb), p->transport + ICMP_HEADER, &quoted))
 			return FOREIGN;
 	}
 	return is_sent(skb, &quoted) ? CONTROL : FOREIGN;
@@ -95,7 +82,7 @@ static __always_inline enum verdict match_command(struct __sk_buff *skb, const s
 	if (is_known(p->source[0], p->source[1], p->destination[0], p->destination[1],
 		     hash_ends(p->family, p->protocol, h.destination, p->protocol == IPPROTO_TCP ? h.source : 0)))
 		return FLOW;
-	if (!config.published_count || !is_published(p->protocol, h.destination) ||
+	if (!config.published_count || !is_listed(PUBLISHED, p->protocol, h.destination) ||
 	    !is_local(p->family, p->destination))
 		return FOREIGN;
 	return p->protocol == IPPROTO_UDP || is_opening(skb, p) ? FLOW : FOREIGN;

@@ -26,11 +26,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define MAX_LOCAL 64		/* local addresses of one family */
-#define MAX_GROUPS 72		/* groups and broadcast addresses of one family */
 #define BUCKET 8		/* flows of a bucket of the flow table: a cache line */
 #define HASH_WORDS 10		/* 32-bit words of a flow's hash: both addresses, both ports, the protocol */
-#define MAX_PUBLISHED 64	/* ports of a command that anybody may reach */
 #define MAX_UPLINKS 16		/* interfaces of a command's fast path */
 #define MAX_EXTENSIONS 8	/* IPv6 extension headers before the transport header */
 #define VLAN_VID_MASK 0x0fff
@@ -68,12 +65,11 @@
 /* Addresses and ports are in network order. */
 struct config {
 	__u64 heartbeat_limit;	/* ns; an attachment goes inert when its owner's heartbeat is older */
-	__u32 local4_count;	/* entries of local4; flow: 0 switches IPv4 off */
-	__u32 local6_count;	/* entries of local6; flow: 0 switches IPv6 off */
-	__u32 group4_count;	/* flow: entries of group4; UDP only */
-	__u32 group6_count;	/* flow: entries of group6; UDP only */
-	__u32 published_count;	/* command: entries of `published` */
-	__u32 command;		/* the flows are a command's: of all ports and protocols, see command.h */
+	__u32 local4_count;	/* local IPv4 addresses; 0 switches IPv4 off */
+	__u32 local6_count;	/* local IPv6 addresses; 0 switches IPv6 off */
+	__u32 group4_count;	/* flow: IPv4 groups and broadcast addresses; UDP only */
+	__u32 group6_count;	/* flow: IPv6 groups; UDP only */
+	__u32 published_count;	/* command: ports that anybody may reach */
 	__be16 local_port;	/* flow: never 0 */
 	__be16 remote_port;	/* 0: any */
 	__u8 protocol;		/* flow: IPPROTO_TCP or IPPROTO_UDP */
@@ -87,14 +83,8 @@ struct config {
 	__u8 assumed;		/* flow: the local address is assumed, with the link address `assumed_mac` */
 	__u8 assumed_mac[ETH_ALEN];
 	__u64 remote[2];	/* in the form of `struct packet` */
-	__u64 local6[MAX_LOCAL][2];
-	__u64 group6[MAX_GROUPS][2];
-	__be32 local4[MAX_LOCAL];
-	__be32 group4[MAX_GROUPS];
-	struct {
-		__be16 port;
-		__u8 protocol;
-	} published[MAX_PUBLISHED];
+	__u64 local6[2];	/* the only local IPv6 address; more are in `lists` */
+	__be32 local4;		/* the only local IPv4 address; more are in `lists` */
 	__u32 fast;		/* command: flows in `fast_table` take the fast path, see fast_path.h */
 	__u32 fast_mask;	/* number of buckets of `fast_table`, a power of two, less one */
 	__u32 outer;		/* index of the command's device, the end in this network namespace */
@@ -105,6 +95,21 @@ struct config {
 };
 
 const volatile struct config config = {};
+
+/* Lists that `config` has no room for. User space fills them before it attaches a program. */
+enum list { LOCAL4, LOCAL6, GROUP4, GROUP6, PUBLISHED };
+
+struct entry {
+	__u64 list;		/* enum list */
+	__u64 value[2];		/* an address as in `struct packet`, or a protocol and a port */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);		/* user space sets the number before it loads the object */
+	__type(key, struct entry);
+	__type(value, __u8);
+} lists SEC(".maps");
 
 /*
  * The flow table lists netkat's flows where `config` alone cannot decide, because many peers or ports may talk
@@ -156,7 +161,22 @@ static __always_inline int load(struct __sk_buff *skb, __u32 offset, void *to, _
 	return bpf_skb_load_bytes_relative(skb, offset, to, length, BPF_HDR_START_NET) == 0;
 }
 
-static __always_inline int read_ip4(struct __sk_buff *skb, __u32 offset, struct packet *p)
+/* What headers are read from: a frame, or at netfilter a packet. The compiler sees which. */
+struct source {
+	struct __sk_buff *skb;
+	const struct bpf_dynptr *packet;
+};
+
+#define frame(skb_) (&(struct source){ .skb = skb_ })
+
+static __always_inline int load_from(const struct source *from, __u32 offset, void *to, __u32 length)
+{
+	if (from->packet)
+		return bpf_dynptr_read(to, length, from->packet, offset, 0) == 0;
+	return load(from->skb, offset, to, length);
+}
+
+static __always_inline int read_ip4(const struct source *from, __u32 offset, struct packet *p)
 {
 	struct {
 		__u8 version_ihl, tos;
@@ -166,7 +186,7 @@ static __always_inline int read_ip4(struct __sk_buff *skb, __u32 offset, struct 
 		__be32 source, destination;
 	} h;
 
-	if (!load(skb, offset, &h, sizeof(h)))
+	if (!load_from(from, offset, &h, sizeof(h)))
 		return 0;
 	__u32 ihl = (h.version_ihl & 15) * 4;
 	if (h.version_ihl >> 4 != 4 || ihl < sizeof(h))
@@ -183,7 +203,7 @@ static __always_inline int read_ip4(struct __sk_buff *skb, __u32 offset, struct 
 	return 1;
 }
 
-static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct packet *p)
+static __always_inline int read_ip6(const struct source *from, __u32 offset, struct packet *p)
 {
 	struct {
 		__be32 version_class_flow;
@@ -192,7 +212,7 @@ static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct 
 		__u64 source[2], destination[2];
 	} h;
 
-	if (!load(skb, offset, &h, sizeof(h)))
+	if (!load_from(from, offset, &h, sizeof(h)))
 		return 0;
 	if (bpf_ntohl(h.version_class_flow) >> 28 != 6)
 		return 0;
@@ -209,15 +229,15 @@ static __always_inline int read_ip6(struct __sk_buff *skb, __u32 offset, struct 
 
 		if (next == NEXT_HOP_BY_HOP || next == NEXT_ROUTING || next == NEXT_DESTINATION ||
 		    next == NEXT_MOBILITY) {
-			if (!load(skb, offset, e, 2))
+			if (!load_from(from, offset, e, 2))
 				return 0;
 			offset += (e[1] + 1) * 8;
 		} else if (next == NEXT_AUTHENTICATION) {
-			if (!load(skb, offset, e, 2))
+			if (!load_from(from, offset, e, 2))
 				return 0;
 			offset += (e[1] + 2) * 4;
 		} else if (next == NEXT_FRAGMENT) {
-			if (!load(skb, offset, e, sizeof(e)))
+			if (!load_from(from, offset, e, sizeof(e)))
 				return 0;
 			offset += sizeof(e);
 			if ((e[2] << 8 | e[3]) & IP6_OFFSET_MASK) {
@@ -281,30 +301,26 @@ static __always_inline int same_address(const __u64 *address, const volatile __u
 	return address[0] == wanted[0] && address[1] == wanted[1];
 }
 
-/* The functions that search a list are not static, so the verifier walks them once and not once per path to
- * them. Iterations beyond the count are dead code, which the verifier removes. */
+static __always_inline int is_listed(__u64 list, __u64 first, __u64 second)
+{
+	struct entry entry = { .list = list, .value = { first, second } };
+
+	return bpf_map_lookup_elem(&lists, &entry) != 0;
+}
+
+/* The functions are not static, so the verifier walks them once and not once per path to them. */
 __noinline int is_local4(__u32 address)
 {
-#pragma unroll
-	for (__u32 i = 0; i < MAX_LOCAL; i++) {
-		if (i >= config.local4_count)
-			return 0;
-		if (address == config.local4[i])
-			return 1;
-	}
-	return 0;
+	if (config.local4_count == 1)
+		return address == config.local4;
+	return config.local4_count && is_listed(LOCAL4, address, 0);
 }
 
 __noinline int is_local6(__u64 high, __u64 low)
 {
-#pragma unroll
-	for (__u32 i = 0; i < MAX_LOCAL; i++) {
-		if (i >= config.local6_count)
-			return 0;
-		if (high == config.local6[i][0] && low == config.local6[i][1])
-			return 1;
-	}
-	return 0;
+	if (config.local6_count == 1)
+		return high == config.local6[0] && low == config.local6[1];
+	return config.local6_count && is_listed(LOCAL6, high, low);
 }
 
 static __always_inline int is_local(__u8 family, const __u64 *address)
@@ -314,37 +330,13 @@ static __always_inline int is_local(__u8 family, const __u64 *address)
 	return family == 4 ? is_local4(address[0]) : is_local6(address[0], address[1]);
 }
 
-__noinline int is_group4(__u32 address)
-{
-#pragma unroll
-	for (__u32 i = 0; i < MAX_GROUPS; i++) {
-		if (i >= config.group4_count)
-			return 0;
-		if (address == config.group4[i])
-			return 1;
-	}
-	return 0;
-}
-
-__noinline int is_group6(__u64 high, __u64 low)
-{
-#pragma unroll
-	for (__u32 i = 0; i < MAX_GROUPS; i++) {
-		if (i >= config.group6_count)
-			return 0;
-		if (high == config.group6[i][0] && low == config.group6[i][1])
-			return 1;
-	}
-	return 0;
-}
-
-static __always_inline int ports_match(struct __sk_buff *skb, struct packet *p, enum side side)
+static __always_inline int ports_match(const struct source *from, struct packet *p, enum side side)
 {
 	struct {
 		__be16 source, destination;
 	} h;
 
-	if (!load(skb, p->transport, &h, sizeof(h)))
+	if (!load_from(from, p->transport, &h, sizeof(h)))
 		return 0;
 	if ((side == TO_US ? h.destination : h.source) != config.local_port)
 		return 0;
@@ -441,21 +433,21 @@ static __always_inline enum verdict match_group(struct __sk_buff *skb, struct pa
 {
 	if (p->protocol != config.protocol || p->protocol != IPPROTO_UDP)
 		return FOREIGN;
-	if (!p->later_fragment && !ports_match(skb, p, TO_US))
+	if (!p->later_fragment && !ports_match(frame(skb), p, TO_US))
 		return FOREIGN;
-	if (!(p->family == 4 ? is_group4(p->destination[0]) : is_group6(p->destination[0], p->destination[1])))
+	if (!is_listed(p->family == 4 ? GROUP4 : GROUP6, p->destination[0], p->destination[1]))
 		return FOREIGN;
 	return p->later_fragment ? FRAGMENT : SHARED;
 }
 
 /* Returns FOREIGN, FLOW or FRAGMENT for a packet, after read_ip4() or read_ip6(). */
-static __always_inline enum verdict match_flow(struct __sk_buff *skb, struct packet *p, enum side side)
+static __always_inline enum verdict match_flow(const struct source *from, struct packet *p, enum side side)
 {
 	if (config.groups_only && side == TO_US)
 		return FOREIGN;
 	if (p->protocol != config.protocol)
 		return FOREIGN;
-	if (!p->later_fragment && !ports_match(skb, p, side))
+	if (!p->later_fragment && !ports_match(from, p, side))
 		return FOREIGN;
 	if (config.remote_family &&
 	    (config.remote_family != p->family ||
@@ -476,9 +468,9 @@ static __always_inline enum verdict match_error4(struct __sk_buff *skb, const st
 		return FOREIGN;
 	if (type != ICMP_UNREACHABLE && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETER_PROBLEM)
 		return FOREIGN;
-	if (!read_ip4(skb, p->transport + ICMP_HEADER, &quoted))
+	if (!read_ip4(frame(skb), p->transport + ICMP_HEADER, &quoted))
 		return FOREIGN;
-	return match_flow(skb, &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
+	return match_flow(frame(skb), &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
 }
 
 /* Returns CONTROL for neighbour discovery of netkat's address. */
@@ -510,9 +502,9 @@ static __always_inline enum verdict match_icmp6(struct __sk_buff *skb, const str
 		return FOREIGN;
 	if (to != US || type < ICMP6_FIRST_ERROR || type > ICMP6_LAST_ERROR)
 		return FOREIGN;
-	if (!read_ip6(skb, p->transport + ICMP_HEADER, &quoted))
+	if (!read_ip6(frame(skb), p->transport + ICMP_HEADER, &quoted))
 		return FOREIGN;
-	return match_flow(skb, &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
+	return match_flow(frame(skb), &quoted, FROM_US) == FLOW ? CONTROL : FOREIGN;
 }
 
 #include "command.h"
@@ -544,12 +536,20 @@ static __always_inline int read_arp(struct __sk_buff *skb, struct packet *p)
 	return 1;
 }
 
+/* The packets that a program is for. The less there are, the less the kernel has to read at each start. */
+enum packets {
+	ANY,		/* a flow's, of both families */
+	CONNECTION4,	/* those of one IPv4 connection: without a table of flows, and without groups */
+	CONNECTION6,	/* those of one IPv6 connection */
+	COMMAND,	/* a command's, of all ports and protocols: see command.h */
+};
+
 /* Returns the verdict on an arriving packet. Without `control` only the flow's own packets match.
  *
  * A flow's packets arrive in frames for this host alone. TCP forbids others (RFC 9293 3.9.2.3, RFC 1122 4.2.3.10:
  * tcp_v4_rcv() and tcp_v6_rcv() discard packets other than PACKET_HOST), and a datagram to one host in a frame to
  * many is forged. Requests for netkat's link address, and datagrams to groups, arrive in frames for a group. */
-static __always_inline enum verdict match(struct __sk_buff *skb, int control)
+static __always_inline enum verdict match(struct __sk_buff *skb, int control, enum packets packets)
 {
 	struct packet p;
 	enum verdict verdict = FOREIGN;
@@ -557,43 +557,43 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control)
 
 	if (to == OTHERS || is_tagged(skb))
 		return FOREIGN;
-	if (config.local4_count && skb->protocol == bpf_htons(ETH_P_IP)) {
-		if ((to != US && !config.group4_count) || !read_ip4(skb, 0, &p))
+	if (packets != CONNECTION6 && config.local4_count && skb->protocol == bpf_htons(ETH_P_IP)) {
+		if ((to != US && !(packets == ANY && config.group4_count)) || !read_ip4(frame(skb), 0, &p))
 			return FOREIGN;
-		if (config.group4_count && control) {
+		if (packets == ANY && config.group4_count && control) {
 			verdict = match_group(skb, &p);
 			if (verdict != FOREIGN)
 				return verdict;
 		}
 		if (to != US)
 			return FOREIGN;
-		if (config.command)
+		if (packets == COMMAND)
 			return match_command(skb, &p, control);
-		verdict = match_flow(skb, &p, TO_US);
-		if (verdict == FLOW)
+		verdict = match_flow(frame(skb), &p, TO_US);
+		if (packets == ANY && verdict == FLOW)
 			return look_up_flow(skb, &p);
 		return verdict == FOREIGN && control ? match_error4(skb, &p) : verdict;
 	}
-	if (config.local6_count && skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		if (!read_ip6(skb, 0, &p))
+	if (packets != CONNECTION4 && config.local6_count && skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (!read_ip6(frame(skb), 0, &p))
 			return FOREIGN;
-		if (config.command) {
+		if (packets == COMMAND) {
 			if (to == US)
 				verdict = match_command(skb, &p, control);
 			return verdict == FOREIGN && control ? match_neighbour(skb, &p) : verdict;
 		}
-		if (config.group6_count && control) {
+		if (packets == ANY && config.group6_count && control) {
 			verdict = match_group(skb, &p);
 			if (verdict != FOREIGN)
 				return verdict;
 		}
 		if (to == US)
-			verdict = match_flow(skb, &p, TO_US);
-		if (verdict == FLOW)
+			verdict = match_flow(frame(skb), &p, TO_US);
+		if (packets == ANY && verdict == FLOW)
 			return look_up_flow(skb, &p);
 		return verdict == FOREIGN && control ? match_icmp6(skb, &p, to) : verdict;
 	}
-	if (control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {
+	if (packets != CONNECTION6 && control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {
 		/* An announcement of netkat's address has it as the sender's. */
 		return read_arp(skb, &p) &&
 		       (is_local(4, p.destination) || is_local(4, p.source)) ? CONTROL : FOREIGN;

@@ -25,6 +25,7 @@
  * The kernel does not remove a clsact attachment when its owner dies, so a heartbeat guards such attachments:
  * `heartbeat` is the owner's last CLOCK_MONOTONIC time, or 0 for an attachment that needs none.
  */
+#include <linux/netfilter.h>
 #include "flow.h"
 #include "fast_path.h"
 
@@ -54,16 +55,10 @@ static __always_inline int is_orphan(void)
 	(void)__sync_fetch_and_add(&(track)->direction##_bytes, bytes); \
 } while (0)
 
-SEC("socket") int netkat_capture(struct __sk_buff *skb)
+/* Returns how much of an arriving packet netkat gets, and counts it. */
+static __always_inline int capture(enum verdict verdict)
 {
-	__u32 length;
-
-	/* Counted as the guard counts it, so that a packet that the guard does not see is noticed. */
-	if (config.fast && !is_orphan() && arriving(skb, &length)) {
-		count(flow);
-		return 0;
-	}
-	switch (match(skb, 1)) {
+	switch (verdict) {
 	case FLOW:
 		count(flow);
 		return WHOLE_PACKET;
@@ -81,7 +76,84 @@ SEC("socket") int netkat_capture(struct __sk_buff *skb)
 	return 0;
 }
 
+SEC("socket") int netkat_capture(struct __sk_buff *skb)
+{
+	return capture(match(skb, 1, ANY));
+}
+
+SEC("socket") int netkat_capture4(struct __sk_buff *skb)
+{
+	return capture(match(skb, 1, CONNECTION4));
+}
+
+SEC("socket") int netkat_capture6(struct __sk_buff *skb)
+{
+	return capture(match(skb, 1, CONNECTION6));
+}
+
 SEC("tcx/ingress") int netkat_guard(struct __sk_buff *skb)
+{
+	if (is_orphan() || match(skb, 0, ANY) != FLOW)
+		return TC_ACT_UNSPEC;
+	count(dropped);
+	return TC_ACT_SHOT;
+}
+
+/* struct bpf_nf_ctx of the kernel, and its function that opens a packet for reading, whose number in the kernel's BTF user
+ * space puts in the place of this one before the load (src/kernel/kernel_btf.rs): libbpf would read and check all of that
+ * BTF for it. */
+struct bpf_nf_ctx {
+	const void *state;
+	void *skb;
+};
+
+#define DYNPTR_FROM_SKB 0x6e6b
+static int (*bpf_dynptr_from_skb)(void *skb, __u64 flags, struct bpf_dynptr *packet) = (void *)DYNPTR_FROM_SKB;
+
+/* The guard of one connection, whose addresses and ports are all known, at PREROUTING. It compares no interface, since for
+ * that the verifier would search the kernel's BTF three times more, 2 ms: the port lease keeps others from having the same
+ * connection. */
+static __always_inline int guard_ip(struct bpf_nf_ctx *ctx, enum packets packets)
+{
+	struct bpf_dynptr packet;
+	const struct source from = { .packet = &packet };
+	struct packet p;
+
+	if (bpf_dynptr_from_skb(ctx->skb, 0, &packet))
+		return NF_ACCEPT;
+	if (!(packets == CONNECTION4 ? read_ip4(&from, 0, &p) : read_ip6(&from, 0, &p)))
+		return NF_ACCEPT;
+	if (match_flow(&from, &p, TO_US) != FLOW)
+		return NF_ACCEPT;
+	count(dropped);
+	return NF_DROP;
+}
+
+SEC("netfilter") int netkat_guard_v4(struct bpf_nf_ctx *ctx)
+{
+	return guard_ip(ctx, CONNECTION4);
+}
+
+SEC("netfilter") int netkat_guard_v6(struct bpf_nf_ctx *ctx)
+{
+	return guard_ip(ctx, CONNECTION6);
+}
+
+/* The capture program of a command. What takes the fast path is counted as its guard counts it, so that a packet that
+ * the guard does not see is noticed. */
+SEC("socket") int netkat_admit(struct __sk_buff *skb)
+{
+	__u32 length;
+
+	if (config.fast && !is_orphan() && arriving(skb, &length)) {
+		count(flow);
+		return 0;
+	}
+	return capture(match(skb, 1, COMMAND));
+}
+
+/* The guard of a command. */
+SEC("tcx/ingress") int netkat_guard_all(struct __sk_buff *skb)
 {
 	struct track *track;
 	__u32 length;
@@ -96,7 +168,7 @@ SEC("tcx/ingress") int netkat_guard(struct __sk_buff *skb)
 			bpf_skb_change_type(skb, PACKET_HOST);
 		return bpf_redirect_peer(config.outer, 0);
 	}
-	if (match(skb, 0) != FLOW)
+	if (match(skb, 0, COMMAND) != FLOW)
 		return TC_ACT_UNSPEC;
 	count(dropped);
 	return TC_ACT_SHOT;
@@ -180,11 +252,11 @@ SEC("tcx/egress") int netkat_loopback(struct __sk_buff *skb)
 
 	if (!config.local4_count || skb->protocol != bpf_htons(ETH_P_IP) || is_orphan())
 		return TC_ACT_UNSPEC;
-	if (!read_ip4(skb, 0, &p))
+	if (!read_ip4(frame(skb), 0, &p))
 		return TC_ACT_UNSPEC;
 	if (routed && !p.destination[0])
 		p.destination[0] = skb->cb[0];
-	if (match_flow(skb, &p, FROM_US) != FLOW)
+	if (match_flow(frame(skb), &p, FROM_US) != FLOW)
 		return TC_ACT_UNSPEC;
 	destination = p.destination[0];
 	/* A group's frame keeps its way: a route of type local would be wrong for it. The kernel takes the frame for

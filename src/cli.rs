@@ -833,8 +833,11 @@ pub enum Dns {
 /// The way in which the kernel is kept from our packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Hook {
-    /// tcx where the kernel has it and has room, else clsact; nft where no program may be loaded
+    /// netfilter for one connection, else tcx where the kernel has it and has room, else clsact; nft where no program
+    /// may be loaded
     Auto,
+    /// A program at netfilter's PREROUTING hook (Linux 6.4)
+    Netfilter,
     /// tcx (Linux 6.6)
     Tcx,
     /// A filter of the clsact qdisc
@@ -885,6 +888,8 @@ pub enum Dump {
 pub enum Feature {
     /// tcx (Linux 6.6)
     Tcx,
+    /// Programs at netfilter's hooks (Linux 6.4)
+    Netfilter,
     /// Attaching in front of other tcx programs
     Before,
     /// The virtio-net header of packet sockets

@@ -6,13 +6,13 @@
 //! out   stdin -> session -> send buffer (recovery) -> IP header -> link header -> packet socket -> wire
 //! in    wire -> packet socket (before tc and netfilter) -> link -> stack -> recovery (receive buffer) -> session -> stdout
 //! state SYN, FIN and RST in both directions: smoltcp, which sees a connection without data
-//! aside the kernel's copy of the same packet -> guard program at tc ingress -> dropped, so the kernel answers nothing
+//! aside the kernel's copy of the same packet -> guard program -> dropped, so the kernel answers nothing
 //! ```
 //!
 //! The kernel hands a packet that arrives on an interface to two readers. The packet socket's tap comes
-//! first: its capture program ([`kernel`]) passes netkat's packets to netkat. tc ingress comes second: the
-//! guard program, with the same matcher, drops the same packets there. So netfilter, conntrack and the
-//! kernel's own TCP never see them.
+//! first: its capture program ([`kernel`]) passes netkat's packets to netkat. tc ingress comes second, and then
+//! netfilter: the guard program, with the same matcher, drops the same packets in front of all others at one of the
+//! two. So the host's rules, conntrack and the kernel's own TCP never see them.
 //!
 //! The [`link`] turns a frame into a network-layer packet. The [`stack`] finds its flow. The flow's
 //! [`recovery`] layer handles the acknowledgment and puts the payload in order; the [`session`] writes the

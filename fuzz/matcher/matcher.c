@@ -33,15 +33,44 @@ long bpf_skb_load_bytes_relative(const void *skb, __u32 offset, void *to, __u32 
 	return 0;
 }
 
+/* netkat's guard at netfilter has packets; frames are enough to compare the matcher. */
+long bpf_dynptr_read(void *to, __u64 length, const struct bpf_dynptr *packet, __u64 offset, __u64 flags)
+{
+	(void)to, (void)length, (void)packet, (void)offset, (void)flags;
+	return -1;
+}
+
 /* A flow table, smaller than netkat's, that keeps every flow entered. */
 #define BUCKETS 4
 static struct bucket buckets[BUCKETS];
 
+/* The programs' lists. */
+#define ENTRIES 64
+static struct entry entries[ENTRIES];
+static __u32 entry_count;
+
+static void enter(__u64 list, const __u8 *addresses, __u32 count, __u32 length)
+{
+	for (__u32 i = 0; i < count && entry_count < ENTRIES; i++) {
+		struct entry *entry = &entries[entry_count++];
+
+		memset(entry, 0, sizeof(*entry));
+		entry->list = list;
+		memcpy(entry->value, addresses + i * length, length);
+	}
+}
+
 void *bpf_map_lookup_elem(void *map, const void *key)
 {
+	if (map == &lists) {
+		for (__u32 i = 0; i < entry_count; i++) {
+			if (!memcmp(&entries[i], key, sizeof(entries[i])))
+				return &entries[i];
+		}
+		return NULL;
+	}
 	__u32 at = *(const __u32 *)key;
 
-	(void)map;
 	return at < BUCKETS ? &buckets[at] : NULL;
 }
 
@@ -83,8 +112,13 @@ void matcher_flow(__u8 protocol, __u16 local_port, __u16 remote_port, __u8 remot
 	memcpy((void *)config.remote, remote, remote_family == 4 ? 4 : 16);
 	config.local4_count = count4;
 	config.local6_count = count6;
-	memcpy((void *)config.local4, local4, 4 * count4);
-	memcpy((void *)config.local6, local6, 16 * count6);
+	if (count4)
+		memcpy((void *)&config.local4, local4, 4);
+	if (count6)
+		memcpy((void *)config.local6, local6, 16);
+	entry_count = 0;
+	enter(LOCAL4, local4, count4, 4);
+	enter(LOCAL6, local6, count6, 16);
 	config.loopback_net = loopback_net;
 	config.neighbours = neighbours;
 	memset(buckets, 0, sizeof(buckets));
@@ -98,8 +132,8 @@ void matcher_groups(const __u8 *group4, __u32 count4, const __u8 *group6, __u32 
 {
 	config.group4_count = count4;
 	config.group6_count = count6;
-	memcpy((void *)config.group4, group4, 4 * count4);
-	memcpy((void *)config.group6, group6, 16 * count6);
+	enter(GROUP4, group4, count4, 4);
+	enter(GROUP6, group6, count6, 16);
 	config.groups_only = only;
 }
 
@@ -138,7 +172,7 @@ int matcher_arriving(const unsigned char *frame, __u32 length, __u16 tag, int co
 {
 	struct __sk_buff skb = buffer_of(frame, length, tag);
 
-	return match(&skb, control);
+	return match(&skb, control, ANY);
 }
 
 /* Returns whether a departing frame belongs to the flow, which the loopback program checks first. */
@@ -147,6 +181,6 @@ int matcher_departing(const unsigned char *frame, __u32 length)
 	struct __sk_buff skb = buffer_of(frame, length, 0);
 	struct packet p;
 
-	return config.local4_count && skb.protocol == bpf_htons(ETH_P_IP) && read_ip4(&skb, 0, &p) &&
-	       match_flow(&skb, &p, FROM_US) == FLOW;
+	return config.local4_count && skb.protocol == bpf_htons(ETH_P_IP) && read_ip4(frame(&skb), 0, &p) &&
+	       match_flow(frame(&skb), &p, FROM_US) == FLOW;
 }

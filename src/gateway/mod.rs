@@ -194,6 +194,9 @@ impl Gateway {
         ] {
             capability::require(capability, purpose).map_err(runtime::Error::from)?;
         }
+        if setup.backend == Backend::Netfilter {
+            return Err(runtime::Error::from(KernelError::NotOneConnection).into());
+        }
         if setup.backend == Backend::Nftables {
             return Err(runtime::Error::from(KernelError::ProgramsOnly("guard a command's packets")).into());
         }

@@ -8,6 +8,8 @@
 pub(crate) struct FeatureOverrides {
     /// No programs at tcx (Linux 6.6).
     pub no_tcx: bool,
+    /// No programs at netfilter's hooks (Linux 6.4).
+    pub no_netfilter: bool,
     /// No place in front of the other programs at tcx (`BPF_F_BEFORE`).
     pub no_before: bool,
     /// No virtio-net header on packet sockets (`PACKET_VNET_HDR`).

@@ -69,6 +69,9 @@ pub struct Interface {
     pub no_arp: bool,
     /// Index of the bridge, bond or VRF device that this one is a port of.
     pub master: Option<u32>,
+    /// Index of the interface that this one lies above, or of the other end of a veth pair, where that is in this network
+    /// namespace.
+    pub lower: Option<u32>,
     /// The driver's kind ("veth", "bridge", "vrf", ...); a plain NIC has none.
     pub kind: Option<String>,
 }
@@ -251,8 +254,10 @@ impl Interface {
             loopback: flags.contains(LinkFlags::Loopback),
             no_arp: flags.contains(LinkFlags::Noarp),
             master: None,
+            lower: None,
             kind: None,
         };
+        let elsewhere = message.attributes.iter().any(|one| matches!(one, LinkAttribute::LinkNetNsId(_)));
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => interface.name = name,
@@ -261,6 +266,7 @@ impl Interface {
                 LinkAttribute::GsoMaxSize(size) => interface.gso_max_size = size,
                 LinkAttribute::GsoMaxSegs(segments) => interface.gso_max_segs = segments,
                 LinkAttribute::Controller(index) => interface.master = Some(index),
+                LinkAttribute::Link(index) if !elsewhere => interface.lower = Some(index),
                 LinkAttribute::LinkInfo(infos) => interface.kind = kind(&infos),
                 LinkAttribute::AfSpecUnspec(families) => {
                     if let Some(conf) = ipv6_settings(&families) {

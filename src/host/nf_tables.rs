@@ -9,15 +9,21 @@ use super::{
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
+use std::path::Path;
 
 /// NFNL_SUBSYS_NFTABLES, and its messages (enum nf_tables_msg_types).
 const SUBSYSTEM: u16 = 10 << 8;
+const GET_CHAIN: u16 = 4;
 const GET_RULE: u16 = 7;
 const GET_SET: u16 = 10;
 const GET_ELEMENT: u16 = 13;
 const GET_GENERATION: u16 = 16;
 /// Maximum elements of a set that are read.
 const MAX_ELEMENTS: usize = 20_000;
+
+/// The families whose chains can be at the ingress hook of a device, and the hook's number in each
+/// (include/uapi/linux/netfilter.h).
+const INGRESS: [(u8, u32); 2] = [(libc::NFPROTO_INET as u8, 5), (libc::NFPROTO_NETDEV as u8, 0)];
 
 /// A rule, unread but for its handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +131,21 @@ impl NfTables {
         Ok(RawSet { attributes: attributes.map(|m| m.attributes).unwrap_or_default(), elements })
     }
 
+    /// Returns whether rules see packets before netfilter's PREROUTING: whether a chain is at a device's ingress hook.
+    ///
+    /// # Errors
+    /// Those of [`Netlink::stream`].
+    fn has_ingress_chain(&mut self) -> Result<bool, NetlinkError> {
+        let mut found = false;
+        for (family, hook) in INGRESS {
+            self.netlink.stream(request(GET_CHAIN, family, Vec::new()), NLM_F_DUMP, |reply| {
+                // NFTA_CHAIN_HOOK, NFTA_HOOK_HOOKNUM.
+                found |= Attributes(&reply.attributes).nested(4).number(1) == Some(hook);
+            })?;
+        }
+        Ok(found)
+    }
+
     fn ask(
         &mut self,
         message: u16,
@@ -134,6 +155,19 @@ impl NfTables {
     ) -> Result<Vec<Message>, NetlinkError> {
         self.netlink.request(request(message, family, attributes), flags)
     }
+}
+
+/// Returns whether rules see packets before netfilter's PREROUTING. Loads no module: where nf_tables is one that is not
+/// loaded, there are no rules.
+///
+/// # Errors
+/// Those of [`Netlink::stream`].
+pub(crate) fn judges_before_prerouting() -> Result<bool, NetlinkError> {
+    let exists = |path: &str| Path::new(path).exists();
+    if exists("/proc/modules") && !exists("/sys/module/nf_tables") {
+        return Ok(false);
+    }
+    NfTables::open()?.has_ingress_chain()
 }
 
 fn request(message: u16, family: u8, attributes: Vec<u8>) -> Message {

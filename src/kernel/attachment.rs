@@ -20,8 +20,8 @@ use std::{
 /// The way in which programs are attached to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// tcx where the kernel has it and has room there, else clsact; in front of the other programs where
-    /// possible. nftables where no program may be loaded.
+    /// netfilter for one connection, where nobody else's program is at tc ingress. Else tcx where the kernel has it and
+    /// has room there, else clsact; in front of the other programs where possible. nftables where no program may be loaded.
     #[default]
     Auto,
     /// Linux 6.6 and later. The kernel undoes it when the process ends, however it ends.
@@ -29,6 +29,10 @@ pub enum Backend {
     /// Any kernel. Undone when the value is dropped; if the process is killed, inert within
     /// [`HEARTBEAT_LIMIT`](super::HEARTBEAT_LIMIT), and removed by the next netkat on that interface.
     Clsact,
+    /// Linux 6.4 and later, for the guard of one connection: netfilter's PREROUTING hook of this network namespace. It
+    /// comes behind the programs at tc ingress, but takes no grace period of the kernel's to attach. The kernel undoes it
+    /// when the process ends, however it ends.
+    Netfilter,
     /// Rules of nftables instead of programs. The kernel removes them when the process ends, however it ends;
     /// before Linux 5.12 as with [`Backend::Clsact`].
     Nftables,
@@ -72,7 +76,9 @@ impl Attachment {
         let undo = match backend {
             Backend::Tcx => Undo::tcx(program, interface, hook, programs.overrides())?,
             Backend::Clsact => Undo::clsact(programs, program, &info.name, interface, hook)?,
-            Backend::Nftables => return Err(KernelError::NotLoaded("the guard is made of rules")),
+            Backend::Netfilter | Backend::Nftables => {
+                return Err(KernelError::NotLoaded("the guard is none of an interface"));
+            }
             Backend::Auto => match Undo::tcx(program, interface, hook, programs.overrides()) {
                 Err(error @ (KernelError::NoTcx | KernelError::TcxFull(_))) => {
                     debug!("{error}");
@@ -123,6 +129,10 @@ impl Undo {
         hook: TcHook,
         overrides: FeatureOverrides,
     ) -> Result<Undo, KernelError> {
+        let name = match hook {
+            TcHook::Ingress => "tcx ingress",
+            TcHook::Egress => "tcx egress",
+        };
         for place in [Position::First, Position::Last] {
             let attached = match overrides.no_tcx || overrides.no_before && place == Position::First {
                 true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
@@ -136,7 +146,7 @@ impl Undo {
                 Err(error) if error.raw_os_error() == Some(libc::ERANGE) => {
                     return Err(KernelError::TcxFull(interface_name(interface)));
                 }
-                Err(error) => return Err(failed(Backend::Tcx, interface, hook, error)),
+                Err(error) => return Err(failed(name, interface, error)),
             }
         }
         Err(KernelError::NoTcx)
@@ -149,25 +159,24 @@ impl Undo {
         interface: u32,
         hook: TcHook,
     ) -> Result<Undo, KernelError> {
+        let place = match hook {
+            TcHook::Ingress => "clsact ingress",
+            TcHook::Egress => "clsact egress",
+        };
         let owner = programs.start_heartbeat();
         owner
             .and_then(|owner| ClsactFilter::attach(program, name, owner, interface, hook))
             .map(Undo::Clsact)
-            .map_err(|error| failed(Backend::Clsact, interface, hook, error))
+            .map_err(|error| failed(place, interface, error))
     }
 }
 
-fn failed(backend: Backend, interface: u32, hook: TcHook, source: io::Error) -> KernelError {
+/// Explains why a program cannot be attached to `hook`.
+pub(super) fn failed(hook: &'static str, interface: u32, source: io::Error) -> KernelError {
     let purpose = "attach its eBPF programs to an interface";
     if let Some(error) = capability::denied(&source, Capability::NetAdmin, purpose) {
         return error.into();
     }
-    let hook = match (backend, hook) {
-        (Backend::Clsact, TcHook::Ingress) => "clsact ingress",
-        (Backend::Clsact, TcHook::Egress) => "clsact egress",
-        (_, TcHook::Ingress) => "tcx ingress",
-        (_, TcHook::Egress) => "tcx egress",
-    };
     KernelError::Attach { hook, interface: interface_name(interface), source }
 }
 

@@ -1,7 +1,8 @@
-//! The bpf(2) calls for which libbpf-rs has no safe form: tcx links, and queries about attached programs.
+//! The bpf(2) calls for which libbpf-rs has no safe form: links at tcx and netfilter, calls of the kernel's functions, and
+//! queries about attached programs.
 #![allow(unsafe_code)]
 
-use libbpf_rs::libbpf_sys as sys;
+use libbpf_rs::{AsRawLibbpf, OpenProgramMut, libbpf_sys as sys};
 use std::{
     ffi::CStr,
     io,
@@ -59,6 +60,66 @@ pub(super) fn attach_tcx(
         unsafe { sys::bpf_link_create(program.as_raw_fd(), index(interface)?, attach_type(hook), &options) };
     // SAFETY: a non-negative result is a descriptor that the kernel has just made for us alone.
     returned(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches a program at netfilter's PREROUTING hook of this network namespace, in front of all rules. Closing the
+/// descriptor detaches it, as does the end of the process.
+///
+/// # Errors
+/// EINVAL where the kernel has no such links (before Linux 6.4), EPERM without CAP_NET_ADMIN.
+pub(super) fn attach_netfilter(program: BorrowedFd, v4: bool) -> io::Result<OwnedFd> {
+    let pf = if v4 { libc::NFPROTO_IPV4 } else { libc::NFPROTO_IPV6 };
+    loop {
+        // One program has a priority for itself (nf_hook_grow() in net/netfilter/core.c). All drawn ones come before the
+        // first that the kernel and rules use, -450; the very first is refused.
+        let priority =
+            libc::NF_IP_PRI_FIRST + 1 + (getrandom::u32().map_err(io::Error::other)? >> 2).cast_signed();
+        match attach_at_priority(program, pf.cast_unsigned(), priority) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+            result => return result,
+        }
+    }
+}
+
+fn attach_at_priority(program: BorrowedFd, pf: u32, priority: i32) -> io::Result<OwnedFd> {
+    let mut options = sys::bpf_link_create_opts {
+        sz: size_of::<sys::bpf_link_create_opts>() as sys::size_t,
+        ..Default::default()
+    };
+    let hooknum = libc::NF_INET_PRE_ROUTING.cast_unsigned();
+    options.__bindgen_anon_1.netfilter =
+        sys::bpf_link_create_opts__bindgen_ty_1__bindgen_ty_5 { pf, hooknum, priority, flags: 0 };
+    // SAFETY: the program's descriptor is open for as long as it is borrowed, and `options` outlives the
+    // call.
+    let fd = unsafe { sys::bpf_link_create(program.as_raw_fd(), 0, sys::BPF_NETFILTER, &options) };
+    // SAFETY: a non-negative result is a descriptor that the kernel has just made for us alone.
+    returned(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The kernel's function that opens a packet for reading.
+pub(super) const READING_FUNCTION: &str = "bpf_dynptr_from_skb";
+/// The number of a helper that stands for this function in the object: DYNPTR_FROM_SKB in bpf/netkat.bpf.c.
+const PLACEHOLDER: i32 = 0x6e6b;
+
+/// Makes a program call [`READING_FUNCTION`], by its number in the kernel's BTF. Call it before the load.
+///
+/// # Errors
+/// ENOMEM.
+pub(super) fn call_function(program: &mut OpenProgramMut, number: u32) -> io::Result<()> {
+    let mut instructions = program.insns().to_vec();
+    let call = (sys::BPF_JMP | sys::BPF_CALL) as u8;
+    for instruction in &mut instructions {
+        if instruction.code == call && instruction.src_reg() == 0 && instruction.imm == PLACEHOLDER {
+            instruction.set_src_reg(sys::BPF_PSEUDO_KFUNC_CALL as u8);
+            instruction.imm = number.cast_signed();
+        }
+    }
+    let program = program.as_libbpf_object().as_ptr();
+    // SAFETY: the program is not loaded and borrowed by us alone; libbpf copies the instructions.
+    let result = unsafe {
+        sys::bpf_program__set_insns(program, instructions.as_mut_ptr(), instructions.len() as sys::size_t)
+    };
+    returned(result).map(drop)
 }
 
 /// Returns the ids of the programs at an interface's tcx hook, in the order in which they run.

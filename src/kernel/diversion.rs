@@ -1,10 +1,11 @@
 //! Parts our packets from the kernel's: by eBPF programs, or, where none may be loaded, by a classic socket filter
 //! and rules of nftables.
 use super::{
-    Backend, Counters, Filter, FlowFilter, Guard, KernelError, Loopback, Programs, rule_guard::RuleGuard,
+    Backend, Counters, Filter, FlowFilter, Guard, KernelError, ListedProgram, Loopback, Programs,
+    program_list, programs::GuardHook, rule_guard::RuleGuard,
 };
 use crate::{
-    host::{features::FeatureOverrides, interface::Interface},
+    host::{features::FeatureOverrides, interface::Interface, nf_tables},
     net::{FiveTuple, arphrd},
 };
 use std::{os::fd::BorrowedFd, time::Duration};
@@ -12,9 +13,9 @@ use std::{os::fd::BorrowedFd, time::Duration};
 /// The means that keep our packets for us and from the kernel.
 pub(crate) enum Diversion {
     /// eBPF programs.
-    Programs(Programs),
+    Programs(Box<Programs>),
     /// Rules of nftables, and the reason why no program could be loaded; the matcher runs in this process.
-    Rules(RuleGuard, Option<Box<KernelError>>),
+    Rules(Box<RuleGuard>, Option<Box<KernelError>>),
 }
 
 /// The filter that the packet socket needs.
@@ -26,21 +27,38 @@ pub(crate) enum Capture<'a> {
 }
 
 impl Diversion {
-    /// Loads the programs, or makes the table of rules, as `backend` says. Packets pass `lo` only if that is set.
+    /// Loads the programs, or makes the table of rules, as `backend` says, for these interfaces.
     ///
     /// # Errors
-    /// Those of [`Programs::load`]; [`KernelError::Rules`]; [`KernelError::NeitherWay`].
+    /// Those of [`Programs::load`]; [`KernelError::NoNetfilter`] and [`KernelError::NotOneConnection`] with
+    /// [`Backend::Netfilter`]; [`KernelError::Rules`]; [`KernelError::NeitherWay`].
     pub(crate) fn open(
         filter: &FlowFilter,
-        lo: bool,
+        interfaces: &[&Interface],
         backend: Backend,
         overrides: FeatureOverrides,
     ) -> Result<Diversion, KernelError> {
-        let rules = || RuleGuard::create(filter, !overrides.no_table_owner);
+        let lo = interfaces.iter().any(|interface| interface.loopback);
+        let load = |hook| {
+            let programs = Programs::load_for(&Filter::Flow(filter.clone()), lo, hook)?;
+            Ok(Diversion::Programs(Box::new(programs.with_overrides(overrides))))
+        };
+        match (backend, way_to_netfilter(filter, interfaces)) {
+            (Backend::Netfilter, None) => return Err(KernelError::NotOneConnection),
+            (Backend::Netfilter, Some(_)) => return load(GuardHook::Netfilter),
+            (Backend::Auto, Some(interface)) if !overrides.no_netfilter && is_free(interface) => {
+                match load(GuardHook::Netfilter) {
+                    Err(error) => log::debug!("no guard at netfilter: {error}"),
+                    diversion => return diversion,
+                }
+            }
+            _ => {}
+        }
+        let rules = || RuleGuard::create(filter, !overrides.no_table_owner).map(Box::new);
         if backend == Backend::Nftables {
             return Ok(Diversion::Rules(rules()?, None));
         }
-        match Programs::load_for(&Filter::Flow(filter.clone()), lo) {
+        match load(GuardHook::Interface) {
             Err(error) if backend == Backend::Auto && error.is_refusal() => {
                 log::info!("may load no eBPF program ({error}): rules of nftables guard instead");
                 let programs = Box::new(error);
@@ -49,7 +67,7 @@ impl Diversion {
                     Err(rules) => Err(KernelError::NeitherWay { programs, rules: Box::new(rules) }),
                 }
             }
-            programs => Ok(Diversion::Programs(programs?.with_overrides(overrides))),
+            diversion => diversion,
         }
     }
 
@@ -154,4 +172,21 @@ impl Diversion {
             Diversion::Rules(rules, _) => rules.beat(),
         }
     }
+}
+
+/// Returns the interface whose packets a guard at netfilter may drop; `None` where it takes one at tc.
+fn way_to_netfilter<'a>(filter: &FlowFilter, interfaces: &[&'a Interface]) -> Option<&'a Interface> {
+    let [interface] = interfaces else { return None };
+    // What a bridge of this host hands on passes PREROUTING before a packet socket sees it (br_nf_pre_routing() in
+    // net/bridge/br_netfilter_hooks.c): there the guard would drop it for netkat, too.
+    let bridged = interface.kind.as_deref() == Some("bridge") || interface.lower.is_some();
+    (filter.is_one_connection() && !bridged && !interface.loopback).then_some(*interface)
+}
+
+/// Returns whether nothing of others' is between tc ingress and PREROUTING: no program, no rule, no device of which the
+/// interface is a port. Guards of other netkats are in nobody's way.
+fn is_free(interface: &Interface) -> bool {
+    interface.master.is_none()
+        && program_list::ingress_programs(interface.index).iter().all(ListedProgram::is_living_guard)
+        && nf_tables::judges_before_prerouting().is_ok_and(|judges| !judges)
 }

@@ -62,6 +62,15 @@ pub enum KernelError {
         /// The kernel's error.
         source: io::Error,
     },
+    /// The kernel has no programs at netfilter's hooks, or does not tell the number of a function.
+    #[error("cannot guard by a program at netfilter: {0} (it takes Linux 6.4 with BTF); use tcx")]
+    NoNetfilter(#[source] io::Error),
+    /// A guard at netfilter compares both ends of a connection, and sees what bridges hand on.
+    #[error(
+        "cannot guard by a program at netfilter: it is for one connection to a known peer, by one interface that is \
+         neither lo nor a bridge nor above another one; use tcx"
+    )]
+    NotOneConnection,
     /// The kernel is older than tcx.
     #[error("cannot attach at tcx: this kernel does not have it (Linux 6.6 and later do); use clsact")]
     NoTcx,

@@ -4,13 +4,22 @@ use super::{error::KernelError, fast_path::FastPathSpec, flow_table::halves, ske
 use crate::net::{MacAddr, Protocol};
 use std::net::IpAddr;
 
-/// Maximum local addresses of one family in a [`FlowFilter`]: MAX_LOCAL in bpf/flow.h.
+/// Maximum local addresses of one family in a filter.
 pub const MAX_LOCAL_ADDRESSES: usize = 64;
-/// Maximum published ports in a [`CommandFilter`]: MAX_PUBLISHED in bpf/flow.h.
-pub(crate) const MAX_PUBLISHED_PORTS: usize = 64;
+/// Maximum published ports in a [`CommandFilter`].
+const MAX_PUBLISHED_PORTS: usize = 64;
+/// Maximum groups of one family in a [`FlowFilter`].
+const MAX_GROUPS: usize = 72;
 
-/// Maximum groups of one family in a [`FlowFilter`]: MAX_GROUPS in bpf/flow.h.
-pub(crate) const MAX_GROUPS: usize = 72;
+/// An entry of the programs' lists: `struct entry` in bpf/flow.h, its list and its value.
+pub(super) type Entry = [u64; 3];
+
+/// The programs' lists: `enum list` in bpf/flow.h.
+const LOCAL4: u64 = 0;
+const LOCAL6: u64 = 1;
+const GROUP4: u64 = 2;
+const GROUP6: u64 = 3;
+const PUBLISHED: u64 = 4;
 
 /// The packets that the capture program lets through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,15 +80,23 @@ pub struct CommandFilter {
 }
 
 impl Filter {
-    /// Writes the filter into the programs' constants.
+    /// Writes the filter into the programs' constants. Returns the entries of their lists.
     ///
     /// # Errors
     /// [`KernelError::InvalidFilter`] and [`KernelError::TooManyAddresses`].
-    pub(super) fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
+    pub(super) fn write(&self, config: &mut types::config) -> Result<Vec<Entry>, KernelError> {
         config.table = self.flows().is_some().into();
         match self {
             Filter::Flow(flow) => flow.write(config),
             Filter::Command(command) => command.write(config),
+        }
+    }
+
+    /// Returns whether the packets are those of one connection by IPv4 or, second, by IPv6.
+    pub(super) fn only_family(&self) -> (bool, bool) {
+        match self {
+            Filter::Flow(flow) if flow.is_one_connection() => (flow.has_ipv4(), !flow.has_ipv4()),
+            _ => (false, false),
         }
     }
 
@@ -101,23 +118,24 @@ impl Filter {
 }
 
 impl CommandFilter {
-    fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
-        config.command = 1;
+    fn write(&self, config: &mut types::config) -> Result<Vec<Entry>, KernelError> {
         config.neighbours = 1;
         config.assumed = self.assumed_mac.is_some().into();
         config.assumed_mac = self.assumed_mac.unwrap_or_default().0;
         if self.published.len() > MAX_PUBLISHED_PORTS {
             return Err(KernelError::InvalidFilter("more than 64 published ports"));
         }
-        for (slot, (protocol, port)) in config.published.iter_mut().zip(&self.published) {
-            (slot.protocol, slot.port) = (protocol.number(), port.to_be());
-        }
-        // At most MAX_PUBLISHED.
-        config.published_count = self.published.len() as u32;
+        let published = self.published.iter();
+        let mut entries: Vec<Entry> = published
+            .map(|(protocol, port)| [PUBLISHED, protocol.number().into(), port.to_be().into()])
+            .collect();
+        // At most MAX_PUBLISHED_PORTS.
+        config.published_count = entries.len() as u32;
         if let Some(path) = &self.fast_path {
             path.write(config)?;
         }
-        write_own(config, &self.local_addresses)
+        write_own(config, &self.local_addresses, &mut entries)?;
+        Ok(entries)
     }
 }
 
@@ -142,7 +160,7 @@ impl FlowFilter {
         Ok(())
     }
 
-    fn write(&self, config: &mut types::config) -> Result<(), KernelError> {
+    fn write(&self, config: &mut types::config) -> Result<Vec<Entry>, KernelError> {
         self.check()?;
         config.protocol = self.protocol.number();
         config.local_port = self.local_port.to_be();
@@ -153,26 +171,22 @@ impl FlowFilter {
         config.assumed_mac = self.assumed_mac.unwrap_or_default().0;
         write_remote(config, self.remote_address);
         config.groups_only = self.groups_only.into();
-        self.write_groups(config)?;
-        write_own(config, &self.local_addresses)
+        let mut entries = Vec::new();
+        let (v4, v6) = list(&self.groups, [GROUP4, GROUP6], MAX_GROUPS, &mut entries)?;
+        (config.group4_count, config.group6_count) = (v4, v6);
+        write_own(config, &self.local_addresses, &mut entries)?;
+        Ok(entries)
     }
 
-    fn write_groups(&self, config: &mut types::config) -> Result<(), KernelError> {
-        for group in &self.groups {
-            let (count, written) = match group {
-                IpAddr::V4(v4) => {
-                    let slot = config.group4.get_mut(config.group4_count as usize);
-                    (&mut config.group4_count, slot.map(|slot| *slot = u32::from_ne_bytes(v4.octets())))
-                }
-                IpAddr::V6(v6) => {
-                    let slot = config.group6.get_mut(config.group6_count as usize);
-                    (&mut config.group6_count, slot.map(|slot| *slot = halves(*v6)))
-                }
-            };
-            written.ok_or(KernelError::TooManyAddresses { limit: MAX_GROUPS })?;
-            *count += 1;
-        }
-        Ok(())
+    /// Returns whether the packets are those of one connection between two known ends.
+    pub(super) fn is_one_connection(&self) -> bool {
+        self.local_addresses.len() == 1
+            && self.remote_address.is_some()
+            && self.remote_port.is_some()
+            && self.table == 0
+            && self.assumed_mac.is_none()
+            && self.groups.is_empty()
+            && !self.groups_only
     }
 
     /// Returns whether the flow can use IPv4, which the loopback program is for.
@@ -182,41 +196,59 @@ impl FlowFilter {
 }
 
 fn write_remote(config: &mut types::config, address: Option<IpAddr>) {
-    match address {
-        None => config.remote_family = 0,
-        Some(IpAddr::V4(a)) => {
-            config.remote_family = 4;
-            config.remote = [u32::from_ne_bytes(a.octets()).into(), 0];
-        }
-        Some(IpAddr::V6(a)) => {
-            config.remote_family = 6;
-            config.remote = halves(a);
-        }
-    }
+    config.remote_family = match address {
+        None => 0,
+        Some(IpAddr::V4(_)) => 4,
+        Some(IpAddr::V6(_)) => 6,
+    };
+    config.remote = address.map(value).unwrap_or_default();
 }
 
-/// Writes the addresses that a flow or a command has as its own.
-fn write_own(config: &mut types::config, addresses: &[IpAddr]) -> Result<(), KernelError> {
+/// Writes the addresses that a flow or a command has as its own: into the constants if there is one of its family,
+/// else into the lists.
+fn write_own(
+    config: &mut types::config,
+    addresses: &[IpAddr],
+    entries: &mut Vec<Entry>,
+) -> Result<(), KernelError> {
     if addresses.iter().any(IpAddr::is_unspecified) {
         return Err(KernelError::InvalidFilter("a local address is unspecified"));
     }
-    let (mut count4, mut count6) = (0, 0);
+    let (v4, v6) = list(addresses, [LOCAL4, LOCAL6], MAX_LOCAL_ADDRESSES, entries)?;
+    (config.local4_count, config.local6_count) = (v4, v6);
     for address in addresses {
-        let slot = match address {
-            IpAddr::V4(a) => config.local4.get_mut(count4).map(|slot| {
-                *slot = u32::from_ne_bytes(a.octets());
-                count4 += 1;
-            }),
-            IpAddr::V6(a) => config.local6.get_mut(count6).map(|slot| {
-                *slot = halves(*a);
-                count6 += 1;
-            }),
-        };
-        if slot.is_none() {
-            return Err(KernelError::TooManyAddresses { limit: MAX_LOCAL_ADDRESSES });
+        match address {
+            IpAddr::V4(a) => config.local4 = u32::from_ne_bytes(a.octets()),
+            IpAddr::V6(a) => config.local6 = halves(*a),
         }
     }
-    // Both are at most MAX_LOCAL.
-    (config.local4_count, config.local6_count) = (count4 as u32, count6 as u32);
+    entries.retain(|[list, ..]| !(*list == LOCAL4 && v4 == 1 || *list == LOCAL6 && v6 == 1));
     Ok(())
+}
+
+/// Adds addresses to the lists of IPv4 and of IPv6. Returns how many of each there are.
+fn list(
+    addresses: &[IpAddr],
+    [list4, list6]: [u64; 2],
+    limit: usize,
+    entries: &mut Vec<Entry>,
+) -> Result<(u32, u32), KernelError> {
+    let v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+    let v6 = addresses.len() - v4;
+    if v4.max(v6) > limit {
+        return Err(KernelError::TooManyAddresses { limit });
+    }
+    entries.extend(addresses.iter().map(|address| {
+        let [first, second] = value(*address);
+        [if address.is_ipv4() { list4 } else { list6 }, first, second]
+    }));
+    Ok((v4 as u32, v6 as u32))
+}
+
+/// Returns an address in the form of `struct packet` in bpf/flow.h.
+fn value(address: IpAddr) -> [u64; 2] {
+    match address {
+        IpAddr::V4(a) => [u32::from_ne_bytes(a.octets()).into(), 0],
+        IpAddr::V6(a) => halves(a),
+    }
 }

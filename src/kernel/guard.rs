@@ -1,16 +1,18 @@
 //! The guard on an interface: it drops the kernel's copy of our packets, so that the kernel answers nothing.
 //!
 //! The guard runs in front of all other programs, so that none of them can let our packets past it. Packets
-//! that are not ours go on to those programs untouched. The packet socket's tap comes before all of them
+//! that are not ours go on to those programs untouched. Where nobody else's program is at tc, that of one connection runs
+//! at netfilter instead, in front of all rules: attaching there takes 0.1 ms, and 6 to 19 ms at tcx. The packet socket's tap comes before all of them
 //! (__netif_receive_skb_core in net/core/dev.c), so netkat has seen what the guard drops.
 
 use super::{
     Programs,
-    attachment::{Attachment, Backend},
-    bpf::TcHook,
+    attachment::{self, Attachment, Backend},
+    bpf::{self, TcHook},
     error::KernelError,
     program_list,
 };
+use std::os::fd::OwnedFd;
 
 /// A guard on one interface; dropping it detaches it. A listener on several interfaces has one for each,
 /// all of the same [`Programs`] or the same table of rules.
@@ -20,6 +22,11 @@ pub struct Guard(Kind);
 #[derive(Debug)]
 enum Kind {
     Program(Attachment),
+    /// A program at netfilter, which goes with the link.
+    Netfilter {
+        interface: u32,
+        _link: OwnedFd,
+    },
     /// A chain of rules at this interface, which goes with its table.
     Rules {
         interface: u32,
@@ -37,8 +44,14 @@ impl Guard {
     /// [`KernelError::Capability`] without CAP_NET_ADMIN; [`KernelError::Attach`] for anything else, as for
     /// an interface that is gone.
     pub fn attach(programs: &Programs, interface: u32, backend: Backend) -> Result<Guard, KernelError> {
-        Attachment::new(programs, programs.guard_fd(), interface, TcHook::Ingress, backend)
-            .map(|attachment| Guard(Kind::Program(attachment)))
+        let program = programs.guard_fd();
+        match programs.guards_at_netfilter() {
+            (false, false) => Attachment::new(programs, program, interface, TcHook::Ingress, backend)
+                .map(|attachment| Guard(Kind::Program(attachment))),
+            (v4, _) => bpf::attach_netfilter(program, v4)
+                .map(|link| Guard(Kind::Netfilter { interface, _link: link }))
+                .map_err(|error| attachment::failed("netfilter PREROUTING", interface, error)),
+        }
     }
 
     /// Returns the guard that a chain of rules at an interface is.
@@ -50,13 +63,14 @@ impl Guard {
     pub fn backend(&self) -> Backend {
         match &self.0 {
             Kind::Program(attachment) => attachment.backend(),
+            Kind::Netfilter { .. } => Backend::Netfilter,
             Kind::Rules { .. } => Backend::Nftables,
         }
     }
 
     /// Returns whether removing the guard, or changing its table of flows, takes CAP_NET_ADMIN.
     pub(crate) fn needs_privilege(&self) -> bool {
-        self.backend() != Backend::Tcx
+        !matches!(self.backend(), Backend::Tcx | Backend::Netfilter)
     }
 
     /// Returns the names of the programs that run before the guard on this interface, first to last: one of
@@ -68,12 +82,12 @@ impl Guard {
     pub fn earlier_programs(&self) -> Result<Vec<String>, KernelError> {
         let mut names = match &self.0 {
             Kind::Program(attachment) => attachment.earlier_programs()?,
-            // The hook of nftables comes behind tc's.
-            Kind::Rules { interface } => {
+            // Netfilter's hooks come behind tc's.
+            Kind::Netfilter { interface, .. } | Kind::Rules { interface } => {
                 program_list::ingress_programs(*interface).iter().map(ToString::to_string).collect()
             }
         };
-        names.retain(|name| !name.starts_with("netkat_guard"));
+        names.retain(|name| !name.starts_with(program_list::GUARD));
         Ok(names)
     }
 }

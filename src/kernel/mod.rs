@@ -29,6 +29,7 @@ mod flow_table;
 mod fork;
 mod guard;
 mod init;
+mod kernel_btf;
 mod lease;
 mod liveness;
 mod loopback;

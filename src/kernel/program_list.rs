@@ -10,6 +10,11 @@ use std::{fmt, fs::File, io, os::fd::AsFd, path::Path};
 /// Maximum length of a program's name, in characters.
 const NAME: usize = 64;
 
+/// The kind of a program at tcx that packets pass as they come in.
+const TCX_INGRESS: &str = "tcx ingress program";
+/// The beginning of the guards' names.
+pub(super) const GUARD: &str = "netkat_guard";
+
 /// A program, or a filter of tc, that a packet passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ListedProgram {
@@ -19,6 +24,13 @@ pub(crate) struct ListedProgram {
     pub name: Option<String>,
     /// The kernel's id of the program.
     pub id: Option<u32>,
+}
+
+impl ListedProgram {
+    /// Returns whether this is the guard of a netkat that lives: one at clsact may be left by a dead one.
+    pub(super) fn is_living_guard(&self) -> bool {
+        self.kind == TCX_INGRESS && self.name.as_deref().is_some_and(|name| name.starts_with(GUARD))
+    }
 }
 
 impl fmt::Display for ListedProgram {
@@ -40,7 +52,7 @@ pub(crate) fn egress_programs(interface: u32) -> Vec<ListedProgram> {
 
 /// Returns what packets pass that come in by an interface, behind the packet sockets, in its order.
 pub(crate) fn ingress_programs(interface: u32) -> Vec<ListedProgram> {
-    traffic_control(interface, TcHook::Ingress, "tcx ingress program", "clsact ingress program")
+    traffic_control(interface, TcHook::Ingress, TCX_INGRESS, "clsact ingress program")
 }
 
 /// Returns the XDP programs of an interface, which packets pass before all else.

@@ -9,8 +9,9 @@ use super::{
     bpf,
     error::KernelError,
     fast_path::{self, FastPath},
-    filter::Filter,
+    filter::{Filter, FlowFilter},
     flow_table::{self, FlowTable, Key},
+    kernel_btf,
     liveness::LivenessSocket,
     skeleton::{NetkatSkel, NetkatSkelBuilder, types},
 };
@@ -19,10 +20,10 @@ use crate::{
     process::capability::{self, Capability},
 };
 use libbpf_rs::{
-    MapMut, PrintLevel,
+    MapCore, MapFlags, MapMut, PrintLevel, ProgramMut,
     skel::{OpenSkel, SkelBuilder},
 };
-use log::{debug, trace, warn};
+use log::{LevelFilter, debug, trace, warn};
 use nix::time::{ClockId, clock_gettime};
 use std::{
     cell::{Cell, OnceCell},
@@ -57,6 +58,15 @@ pub struct Counters {
     pub redirected: u64,
 }
 
+/// The hook that a guard is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GuardHook {
+    /// tc ingress of an interface.
+    Interface,
+    /// Netfilter's PREROUTING, for one connection.
+    Netfilter,
+}
+
 /// The loaded programs of one run. The kernel unloads them when this value and all attachments and sockets
 /// are gone.
 pub struct Programs {
@@ -70,7 +80,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Loads the programs that the filter needs, with their parameters.
+    /// Loads the programs that the filter needs, with their parameters; the guard is one for an interface.
     ///
     /// # Errors
     /// [`KernelError::InvalidFilter`] and [`KernelError::TooManyAddresses`] for the filter;
@@ -78,14 +88,23 @@ impl Programs {
     /// CAP_NET_ADMIN; [`KernelError::Forbidden`] where something else forbids it; [`KernelError::Load`] for
     /// anything else that the kernel refuses.
     pub fn load(filter: &Filter) -> Result<Programs, KernelError> {
-        Programs::load_for(filter, true)
+        Programs::load_for(filter, true, GuardHook::Interface)
+    }
+
+    /// Loads the programs of one connection, with a guard at netfilter: see
+    /// [`Backend::Netfilter`](super::Backend::Netfilter).
+    ///
+    /// # Errors
+    /// As for [`Programs::load`]; [`KernelError::NoNetfilter`].
+    pub fn load_for_netfilter(filter: &FlowFilter) -> Result<Programs, KernelError> {
+        Programs::load_for(&Filter::Flow(filter.clone()), false, GuardHook::Netfilter)
     }
 
     /// Loads the programs that the filter needs; the loopback program only where packets may pass `lo`.
     ///
     /// # Errors
-    /// As for [`Programs::load`].
-    pub(super) fn load_for(filter: &Filter, lo: bool) -> Result<Programs, KernelError> {
+    /// As for [`Programs::load`]; [`KernelError::NoNetfilter`].
+    pub(super) fn load_for(filter: &Filter, lo: bool, hook: GuardHook) -> Result<Programs, KernelError> {
         log_through();
         // The skeleton borrows its storage. Leaking these few bytes makes it 'static; their content is
         // dropped with the skeleton.
@@ -93,7 +112,7 @@ impl Programs {
         let mut open = NetkatSkelBuilder::default().open(storage).map_err(KernelError::Load)?;
         let rodata = open.maps.rodata_data.as_deref_mut().ok_or(KernelError::Object(".rodata"))?;
         rodata.config.heartbeat_limit = nanoseconds(HEARTBEAT_LIMIT);
-        filter.write(&mut rodata.config)?;
+        let entries = filter.write(&mut rodata.config)?;
         let key = Key::random().map_err(KernelError::FlowTable)?;
         let table = match filter.flows() {
             Some(flows) => {
@@ -105,19 +124,41 @@ impl Programs {
             }
             None => None,
         };
-        if filter.fast_path().is_some() {
+        open.maps.lists.set_max_entries(entries.len().max(1) as u32).map_err(KernelError::Load)?;
+        let fast = filter.fast_path().is_some();
+        if fast {
             let (buckets, slots) = (fast_path::BUCKETS, fast_path::SLOTS);
             open.maps.fast_table.set_max_entries(buckets).map_err(KernelError::Load)?;
             open.maps.tracks.set_max_entries(slots).map_err(KernelError::Load)?;
         }
-        let fast = filter.fast_path().is_some();
-        open.progs.netkat_door.set_autoload(fast);
-        open.progs.netkat_leave.set_autoload(fast);
-        open.progs.netkat_wall.set_autoload(fast);
+        let (command, netfilter) = (matches!(filter, Filter::Command(_)), hook == GuardHook::Netfilter);
+        let (v4, v6) = filter.only_family();
+        let progs = &mut open.progs;
+        progs.netkat_capture.set_autoload(!command && !v4 && !v6);
+        progs.netkat_capture4.set_autoload(v4);
+        progs.netkat_capture6.set_autoload(v6);
+        progs.netkat_guard.set_autoload(!command && !netfilter);
+        progs.netkat_guard_v4.set_autoload(netfilter && v4);
+        progs.netkat_guard_v6.set_autoload(netfilter && v6);
+        progs.netkat_admit.set_autoload(command);
+        progs.netkat_guard_all.set_autoload(command);
+        progs.netkat_door.set_autoload(fast);
+        progs.netkat_leave.set_autoload(fast);
+        progs.netkat_wall.set_autoload(fast);
         let loopback = lo && matches!(filter, Filter::Flow(flow) if flow.has_ipv4());
-        open.progs.netkat_loopback.set_autoload(loopback);
+        progs.netkat_loopback.set_autoload(loopback);
+        if netfilter {
+            let function = kernel_btf::function(bpf::READING_FUNCTION).map_err(KernelError::NoNetfilter)?;
+            for guard in [&mut progs.netkat_guard_v4, &mut progs.netkat_guard_v6] {
+                bpf::call_function(guard, function).map_err(KernelError::NoNetfilter)?;
+            }
+        }
 
         let mut skeleton = open.load().map_err(refused)?;
+        for entry in entries {
+            let key = entry.map(u64::to_ne_bytes);
+            skeleton.maps.lists.update(key.as_flattened(), &[0], MapFlags::ANY).map_err(KernelError::Load)?;
+        }
         let shared = skeleton.maps.bss_data.as_deref_mut().ok_or(KernelError::Object(".bss"))?;
         let shared = NonNull::from(shared);
         let map = skeleton.maps.flow_table.as_fd();
@@ -148,12 +189,20 @@ impl Programs {
 
     /// Returns the socket filter, for SO_ATTACH_BPF.
     pub fn capture_fd(&self) -> BorrowedFd<'_> {
-        self.skeleton.progs.netkat_capture.as_fd()
+        let progs = &self.skeleton.progs;
+        loaded([&progs.netkat_capture4, &progs.netkat_capture6, &progs.netkat_admit, &progs.netkat_capture])
     }
 
     /// Returns the guard.
     pub fn guard_fd(&self) -> BorrowedFd<'_> {
-        self.skeleton.progs.netkat_guard.as_fd()
+        let progs = &self.skeleton.progs;
+        loaded([&progs.netkat_guard_v4, &progs.netkat_guard_v6, &progs.netkat_guard_all, &progs.netkat_guard])
+    }
+
+    /// Returns whether there is a guard for netfilter of IPv4 or, second, of IPv6.
+    pub(super) fn guards_at_netfilter(&self) -> (bool, bool) {
+        let progs = &self.skeleton.progs;
+        (progs.netkat_guard_v4.autoload(), progs.netkat_guard_v6.autoload())
     }
 
     /// Returns the loopback program; `None` for a flow without IPv4, or without lo.
@@ -240,6 +289,12 @@ impl Programs {
     }
 }
 
+/// Returns the one of several programs that was loaded.
+fn loaded<'a>(programs: [&'a ProgramMut<'a>; 4]) -> BorrowedFd<'a> {
+    let [.., last] = programs;
+    programs.into_iter().find(|program| program.autoload()).unwrap_or(last).as_fd()
+}
+
 /// The programs of a fast path at the command's device, and the array that joins them.
 pub(super) struct FastPathPrograms<'a> {
     pub leave: BorrowedFd<'a>,
@@ -258,9 +313,14 @@ fn refused(error: libbpf_rs::Error) -> KernelError {
     missing.map_or(KernelError::Forbidden(error), KernelError::Capability)
 }
 
-/// Makes libbpf's messages netkat's.
+/// Makes libbpf's messages netkat's. libbpf writes hundreds for a load, so it writes only those that are shown.
 pub(super) fn log_through() {
-    libbpf_rs::set_print(Some((PrintLevel::Debug, log_libbpf)));
+    let level = match log::max_level() {
+        LevelFilter::Trace => Some(PrintLevel::Debug),
+        LevelFilter::Debug => Some(PrintLevel::Info),
+        _ => None,
+    };
+    libbpf_rs::set_print(level.map(|level| (level, log_libbpf as fn(PrintLevel, String))));
 }
 
 fn log_libbpf(level: PrintLevel, message: String) {

@@ -221,6 +221,7 @@ pub(super) fn family_of(ip: IpAddr) -> Family {
 pub(super) fn backend(cli: &Cli) -> Backend {
     match cli.guard {
         Hook::Auto => Backend::Auto,
+        Hook::Netfilter => Backend::Netfilter,
         Hook::Tcx => Backend::Tcx,
         Hook::Clsact => Backend::Clsact,
         Hook::Nft => Backend::Nftables,
@@ -231,6 +232,7 @@ pub(super) fn feature_overrides(cli: &Cli) -> FeatureOverrides {
     let without = |feature| cli.without.contains(&feature);
     FeatureOverrides {
         no_tcx: without(Feature::Tcx),
+        no_netfilter: without(Feature::Netfilter),
         no_before: without(Feature::Before),
         no_vnet_header: without(Feature::VnetHeader),
         no_ring: without(Feature::Ring),

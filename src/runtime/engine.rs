@@ -185,8 +185,7 @@ impl Engine {
             assumed_mac: setup.assumed.map(|assumed| assumed.mac),
         };
         let interfaces: Vec<_> = setup.interfaces.iter().chain(&setup.return_interfaces).collect();
-        let lo = interfaces.iter().any(|interface| interface.loopback);
-        let mut diversion = Diversion::open(&filter, lo, setup.backend, setup.overrides)?;
+        let mut diversion = Diversion::open(&filter, &interfaces, setup.backend, setup.overrides)?;
         let classic;
         let capture = match diversion.capture() {
             Capture::Program(program) => SocketFilter::Extended(program),

@@ -1,10 +1,12 @@
 //! Packets that netkat captured and the guard did not see: a program ahead of the guard lets them reach the
 //! kernel.
-use crate::kernel::{Counters, Guard};
+use crate::kernel::{Backend, Counters, Guard};
 
 /// A watch over the programs' counters.
 #[derive(Debug, Default)]
 pub(crate) struct Leak {
+    /// The guard is behind all that could let packets past it: what it does not see was dropped before.
+    last: bool,
     /// Their number at the first look: packets that arrived before the guard's attachment.
     first: Option<u64>,
     warned: bool,
@@ -17,7 +19,8 @@ impl Leak {
     pub(crate) fn watch(guards: &[Guard]) -> Leak {
         let earlier_programs =
             guards.iter().flat_map(|guard| guard.earlier_programs().unwrap_or_default()).collect();
-        Leak { earlier_programs, ..Leak::default() }
+        let last = guards.iter().all(|guard| guard.backend() == Backend::Netfilter);
+        Leak { last, earlier_programs, ..Leak::default() }
     }
 
     /// Returns whether programs ran before the guards at their attachment.
@@ -45,7 +48,7 @@ impl Leak {
     fn grew(&mut self, counters: &Counters) -> bool {
         let leaked = counters.flow.saturating_sub(counters.dropped);
         let first = *self.first.get_or_insert(leaked);
-        let news = !self.warned && leaked > first + 1;
+        let news = !self.last && !self.warned && leaked > first + 1;
         self.warned |= news;
         news
     }

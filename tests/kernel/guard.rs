@@ -1,12 +1,12 @@
-//! The guard with both back ends.
+//! The guard with the back ends of programs.
 
 use crate::{
     filters::listener,
-    namespace::{Answer, Far, INTERFACE, NEAR, alone, index, inject, ip, joined, run, tap},
+    namespace::{Answer, FAR, Far, INTERFACE, NEAR, alone, index, inject, ip, joined, run, tap},
     neighbours::{FOREIGN, attach_tcx, backends, count_tcx, filters, foreign_program, has_clsact, has_tcx},
 };
 use netkat::{
-    kernel::{Backend, Counters, Filter, Guard, HEARTBEAT_INTERVAL, HEARTBEAT_LIMIT, Programs},
+    kernel::{Backend, Counters, Filter, FlowFilter, Guard, HEARTBEAT_INTERVAL, HEARTBEAT_LIMIT, Programs},
     net::Protocol,
 };
 use std::{
@@ -17,6 +17,8 @@ use std::{
 };
 
 const PORT: u16 = 8080;
+/// The peer's port of one connection.
+const FROM: u16 = 41000;
 
 fn programs(protocol: Protocol) -> Programs {
     Programs::load(&Filter::Flow(listener(protocol, NEAR.map(ip).to_vec(), PORT))).unwrap()
@@ -55,6 +57,59 @@ fn tcx_silences_the_kernel_for_its_port_only() {
 #[test]
 fn clsact_silences_the_kernel_for_its_port_only() {
     silences_the_kernel_for_its_port_only(Backend::Clsact);
+}
+
+/// Returns the programs of one connection, with a guard at netfilter.
+fn one_connection(protocol: Protocol, near: &str, far: &str) -> Programs {
+    let flow = listener(protocol, vec![ip(near)], PORT);
+    let flow = FlowFilter { remote_address: Some(ip(far)), remote_port: Some(FROM), ..flow };
+    Programs::load_for_netfilter(&flow).unwrap()
+}
+
+#[test]
+fn netfilter_silences_the_kernel_for_one_connection_only() {
+    if !has_tcx() {
+        return;
+    }
+    joined(|far| {
+        let any = [Protocol::Tcp, Protocol::Udp].map(|protocol| {
+            let ends = NEAR.iter().zip(FAR);
+            ends.map(|(near, far)| one_connection(protocol, near, far)).collect::<Vec<_>>()
+        });
+        let attach = |programs| Guard::attach(programs, index(INTERFACE), Backend::Netfilter).unwrap();
+        let guards: Vec<_> = any.iter().flatten().map(attach).collect();
+        assert!(guards.iter().all(|guard| guard.backend() == Backend::Netfilter));
+        assert_eq!(count_tcx(index(INTERFACE)), 0);
+        for near in NEAR {
+            assert_eq!(far.connect_from(near, PORT, FROM), Answer::Silence, "{near}");
+            assert_eq!(far.connect_from(near, PORT, FROM + 1), Answer::Refused, "{near}");
+            assert_eq!(far.connect_from(near, PORT + 1, FROM), Answer::Refused, "{near}");
+            assert_eq!(far.send_from(near, PORT, FROM), Answer::Silence, "{near}");
+            assert_eq!(far.send_from(near, PORT, FROM + 1), Answer::Refused, "{near}");
+            assert_eq!(far.send_from(near, PORT + 1, FROM), Answer::Refused, "{near}");
+        }
+        for programs in any.iter().flatten() {
+            assert!(programs.counters().dropped >= 1);
+        }
+        drop(guards);
+        for near in NEAR {
+            assert_eq!(far.connect_from(near, PORT, FROM), Answer::Refused, "{near}, without the guard");
+            assert_eq!(far.send_from(near, PORT, FROM), Answer::Refused, "{near}, without the guard");
+        }
+    });
+}
+
+#[test]
+fn netfilter_leaves_nothing_when_killed() {
+    if !has_tcx() {
+        return;
+    }
+    joined(|far| {
+        let child = holder("netfilter");
+        assert_eq!(far.connect_from(NEAR[0], PORT, FROM), Answer::Silence);
+        kill(child);
+        assert_eq!(far.connect_from(NEAR[0], PORT, FROM), Answer::Refused);
+    });
 }
 
 /// Returns a frame to the guarded interface with a datagram for its port, behind `tag`.
@@ -228,9 +283,13 @@ fn hold_a_guard_until_killed() {
     let backend = match std::env::var("NETKAT_TEST_BACKEND").as_deref() {
         Ok("tcx") => Backend::Tcx,
         Ok("clsact") => Backend::Clsact,
+        Ok("netfilter") => Backend::Netfilter,
         _ => return,
     };
-    let programs = programs(Protocol::Tcp);
+    let programs = match backend {
+        Backend::Netfilter => one_connection(Protocol::Tcp, NEAR[0], FAR[0]),
+        _ => programs(Protocol::Tcp),
+    };
     let _guard = Guard::attach(&programs, index(INTERFACE), backend).unwrap();
     println!("\nattached");
     loop {

@@ -2,9 +2,10 @@
 #[path = "../support/namespace.rs"]
 mod support;
 
+use socket2::{Domain, Socket, Type};
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     process::Command,
     time::{Duration, Instant},
@@ -67,22 +68,41 @@ impl Far {
 
     /// Returns the near end's answer to a SYN.
     pub fn connect(&self, address: &str, port: u16) -> Answer {
+        self.connect_from(address, port, 0)
+    }
+
+    /// Returns the near end's answer to a SYN from a port.
+    pub fn connect_from(&self, address: &str, port: u16, from: u16) -> Answer {
         let address = SocketAddr::new(address.parse().unwrap(), port);
-        self.within(|| answer(TcpStream::connect_timeout(&address, PATIENCE).map(drop)))
+        self.within(|| {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+            socket.bind(&any(address, from).into()).unwrap();
+            answer(socket.connect_timeout(&address.into(), PATIENCE))
+        })
     }
 
     /// Returns the near end's answer to a datagram.
     pub fn send(&self, address: &str, port: u16) -> Answer {
+        self.send_from(address, port, 0)
+    }
+
+    /// Returns the near end's answer to a datagram from a port.
+    pub fn send_from(&self, address: &str, port: u16, from: u16) -> Answer {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         self.within(|| {
-            let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-            let socket = UdpSocket::bind(any).unwrap();
+            let socket = UdpSocket::bind(any(address, from)).unwrap();
             socket.connect(address).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.send(b"hello").unwrap();
             answer(socket.recv(&mut [0; 10]).map(drop))
         })
     }
+}
+
+/// Returns the unspecified address of a peer's family.
+fn any(peer: SocketAddr, port: u16) -> SocketAddr {
+    let ip: IpAddr = if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    SocketAddr::new(ip, port)
 }
 
 /// An answer.

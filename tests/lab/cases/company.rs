@@ -235,22 +235,26 @@ fn programs_that_come_in_front_or_behind_do_no_harm_whatever_they_return() {
                 let _behind = programs::attach_tcx(program, &pair.host, "eth0", Direction::Ingress);
                 exchange_with_echo(&pair, family, "");
             }
-            // A later program may attach itself in front.
+            // A later program may attach itself in front. The guard at netfilter is behind all of them.
             let _server = echo_server(&pair.peer, at, 5000);
-            let mut client = netkat(&pair.host, &format!("-v {at} 5000")).input(Input::Open).spawn();
-            client.write(b"before ");
-            client.wait_for_stdout("before ");
-            let _front = programs::attach_tcx_first(program, &pair.host, "eth0", Direction::Ingress);
-            for _ in 0..20 {
-                client.write(b"during ");
+            for (guard, is_named) in [("tcx", lets_pass), ("netfilter", false)] {
+                let mut client =
+                    netkat(&pair.host, &format!("-v --guard {guard} {at} 5000")).input(Input::Open).spawn();
+                client.write(b"before ");
+                client.wait_for_stdout("before ");
+                let _front = programs::attach_tcx_first(program, &pair.host, "eth0", Direction::Ingress);
+                for _ in 0..20 {
+                    client.write(b"during ");
+                }
+                client.wait_until("the echo", |client| client.received() >= 147);
+                if is_named {
+                    client.wait_for_stderr("lets our packets reach the kernel");
+                }
+                client.close_stdin();
+                let client = client.wait(DEADLINE);
+                assert_eq!(client.code(), Some(0), "{client}");
+                assert_eq!(client.stderr.contains("lets our packets"), is_named, "{client}");
             }
-            client.wait_until("the echo", |client| client.received() >= 147);
-            if lets_pass {
-                client.wait_for_stderr("lets our packets reach the kernel");
-            }
-            client.close_stdin();
-            let client = client.wait(DEADLINE);
-            assert_eq!(client.code(), Some(0), "{client}");
             witness.saw_nothing();
         }
     }

@@ -23,11 +23,15 @@ fn cell(role: Role, family: Family, rule: Rule) {
     // The peers take turns: the short payload and the large one go to different ones.
     let turn = rule as usize + family as usize;
     let large = (Payload::large(), Payload::new(2, 64 * MIB));
-    let runs = [
+    let mut runs = vec![
         ("auto", Payload::short(), Payload::short()),
         ("auto", large.0, large.1),
         ("nft", Payload::short(), Payload::new(3, MIB)),
     ];
+    if role == Role::Connect {
+        // By itself netkat guards one connection at netfilter.
+        runs.push(("tcx", Payload::new(4, MIB), Payload::short()));
+    }
     for (number, (guard, out, back)) in runs.iter().enumerate() {
         let netcat = Netcat::ALL[(turn + number) % 3];
         if role == Role::Connect && netcat.leaves_early() {

@@ -24,6 +24,7 @@ mod detours;
 mod endings;
 mod footprint;
 mod groups;
+mod guard_choice;
 mod habits;
 mod holders;
 mod hostile;

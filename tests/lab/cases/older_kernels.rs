@@ -17,11 +17,12 @@ use std::{
 };
 
 /// Features that are switched off, and netkat's line about it.
-const LACKING: [(&str, &str); 4] = [
-    ("tcx", "(Clsact)"),
-    ("before", "no position at tcx of eth0: First"),
+const LACKING: [(&str, &str); 5] = [
+    ("netfilter", "(Tcx)"),
+    ("netfilter,tcx", "(Clsact)"),
+    ("netfilter,before", "no position at tcx of eth0: First"),
     ("vnet-header", "no virtio-net header for packet sockets: no offloads"),
-    ("tcx,before,vnet-header", "(Clsact)"),
+    ("netfilter,tcx,before,vnet-header", "(Clsact)"),
 ];
 
 /// Checks that every byte came, that nothing else went wrong, and that the guard dropped our
