@@ -35,9 +35,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const DUMP_ATTEMPTS: usize = 8;
 /// Messages start at multiples of this (`NLMSG_ALIGNTO`, netlink(7)).
 const ALIGNMENT: usize = 4;
-/// Initial size of the receive buffer, in bytes. The kernel fills as much of it with each part of a dump,
+/// Size of the receive buffer for long answers, in bytes. The kernel fills as much of it with each part of a dump,
 /// and at most this (netlink_recvmsg and netlink_dump in net/netlink/af_netlink.c).
 const DATAGRAM: usize = 32 << 10;
+/// Size of the receive buffer for short answers, in bytes.
+const SHORT_DATAGRAM: usize = 4 << 10;
 
 /// The reason why a request over netlink failed.
 #[derive(Debug, thiserror::Error)]
@@ -318,8 +320,9 @@ impl<M> Netlink<M> {
             }
         };
         let Some(length) = attempt(&mut [], peek)? else { return Ok(None) };
-        if self.buffer.len() < length.max(DATAGRAM) {
-            self.buffer = vec![0; length.max(DATAGRAM)];
+        if self.buffer.len() < length.max(1) {
+            let size = if length > SHORT_DATAGRAM { length.max(DATAGRAM) } else { SHORT_DATAGRAM };
+            self.buffer = vec![0; size];
         }
         let length = attempt(&mut self.buffer, MsgFlags::empty())?;
         Ok(length.map(|length| self.buffer.get(..length).unwrap_or_default()))
