@@ -593,7 +593,8 @@ static __always_inline enum verdict match(struct __sk_buff *skb, int control, en
 			return look_up_flow(skb, &p);
 		return verdict == FOREIGN && control ? match_icmp6(skb, &p, to) : verdict;
 	}
-	if (packets != CONNECTION6 && control && config.neighbours && config.local4_count && skb->protocol == bpf_htons(ETH_P_ARP)) {
+	if (packets != CONNECTION6 && control && config.neighbours && config.local4_count &&
+	    skb->protocol == bpf_htons(ETH_P_ARP)) {
 		/* An announcement of netkat's address has it as the sender's. */
 		return read_arp(skb, &p) &&
 		       (is_local(4, p.destination) || is_local(4, p.source)) ? CONTROL : FOREIGN;

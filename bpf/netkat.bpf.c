@@ -19,6 +19,10 @@
  * untouched: they may belong to a connection that this host translates.
  * netkat_loopback runs at lo's egress and makes netkat's IPv4 frames on lo acceptable to the kernel.
  *
+ * One connection has netkat_capture4 or 6, and where nothing of others' would come earlier its guard is
+ * netkat_guard_v4 or v6, at netfilter's PREROUTING: attaching there waits for no grace period. A command has
+ * netkat_admit and netkat_guard_all.
+ *
  * The fast path of a command's flows (fast_path.h) has three programs more, at the end of the command's device that is
  * in this network namespace: netkat_door on the packet socket, netkat_wall and netkat_leave at tc ingress.
  *
@@ -99,9 +103,9 @@ SEC("tcx/ingress") int netkat_guard(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* struct bpf_nf_ctx of the kernel, and its function that opens a packet for reading, whose number in the kernel's BTF user
- * space puts in the place of this one before the load (src/kernel/kernel_btf.rs): libbpf would read and check all of that
- * BTF for it. */
+/* struct bpf_nf_ctx of the kernel, and its function that opens a packet for reading. Before the load, user space puts
+ * the function's number in the kernel's BTF in the place of this one (src/kernel/kernel_btf.rs): libbpf would read and
+ * check all of that BTF for it. */
 struct bpf_nf_ctx {
 	const void *state;
 	void *skb;
@@ -110,9 +114,9 @@ struct bpf_nf_ctx {
 #define DYNPTR_FROM_SKB 0x6e6b
 static int (*bpf_dynptr_from_skb)(void *skb, __u64 flags, struct bpf_dynptr *packet) = (void *)DYNPTR_FROM_SKB;
 
-/* The guard of one connection, whose addresses and ports are all known, at PREROUTING. It compares no interface, since for
- * that the verifier would search the kernel's BTF three times more, 2 ms: the port lease keeps others from having the same
- * connection. */
+/* The guard of one connection, whose addresses and ports are all known, at PREROUTING. It compares no interface: for
+ * that the verifier would search the kernel's BTF three times more, which takes 2 ms. The port lease keeps others from
+ * having the same connection. */
 static __always_inline int guard_ip(struct bpf_nf_ctx *ctx, enum packets packets)
 {
 	struct bpf_dynptr packet;
