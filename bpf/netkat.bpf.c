@@ -19,8 +19,8 @@
  * untouched: they may belong to a connection that this host translates.
  * netkat_loopback runs at lo's egress and makes netkat's IPv4 frames on lo acceptable to the kernel.
  *
- * One connection has netkat_capture4 or 6, and where nothing of others' would come earlier its guard is
- * netkat_guard_v4 or v6, at netfilter's PREROUTING: attaching there waits for no grace period. A command has
+ * One connection has netkat_capture4 or 6. Its guard is netkat_guard_v4 or v6, at netfilter's PREROUTING, unless a
+ * foreign program or rule would come before: attaching there waits for no grace period. A command has
  * netkat_admit and netkat_guard_all.
  *
  * The fast path of a command's flows (fast_path.h) has three programs more, at the end of the command's device that is

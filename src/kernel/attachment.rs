@@ -20,8 +20,9 @@ use std::{
 /// The way in which programs are attached to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// netfilter for one connection, where nobody else's program is at tc ingress. Else tcx where the kernel has it and
-    /// has room there, else clsact; in front of the other programs where possible. nftables where no program may be loaded.
+    /// netfilter for one connection, if no foreign program is at tc ingress. Else tcx where the kernel has it
+    /// and has room there, else clsact; in front of the other programs where possible. nftables where no
+    /// program may be loaded.
     #[default]
     Auto,
     /// Linux 6.6 and later. The kernel undoes it when the process ends, however it ends.
@@ -29,8 +30,8 @@ pub enum Backend {
     /// Any kernel. Undone when the value is dropped; if the process is killed, inert within
     /// [`HEARTBEAT_LIMIT`](super::HEARTBEAT_LIMIT), and removed by the next netkat on that interface.
     Clsact,
-    /// Linux 6.4 and later, for the guard of one connection: netfilter's PREROUTING hook of this network namespace. It
-    /// comes behind the programs at tc ingress, but takes no grace period of the kernel's to attach. The kernel undoes it
+    /// Linux 6.4 and later, for the guard of one connection: netfilter's PREROUTING hook of this network
+    /// namespace, behind the programs at tc ingress. Attaching waits for no grace period. The kernel undoes it
     /// when the process ends, however it ends.
     Netfilter,
     /// Rules of nftables instead of programs. The kernel removes them when the process ends, however it ends;

@@ -177,14 +177,14 @@ impl Diversion {
 /// Returns the interface whose packets a guard at netfilter may drop; `None` where it takes one at tc.
 fn way_to_netfilter<'a>(filter: &FlowFilter, interfaces: &[&'a Interface]) -> Option<&'a Interface> {
     let [interface] = interfaces else { return None };
-    // What a bridge of this host hands on passes PREROUTING before a packet socket sees it (br_nf_pre_routing() in
-    // net/bridge/br_netfilter_hooks.c): there the guard would drop it for netkat, too.
+    // A bridge of this host runs PREROUTING before a packet socket above it sees the packet (br_nf_pre_routing() in
+    // net/bridge/br_netfilter_hooks.c): there the guard would drop the packet for netkat, too.
     let bridged = interface.kind.as_deref() == Some("bridge") || interface.lower.is_some();
     (filter.is_one_connection() && !bridged && !interface.loopback).then_some(*interface)
 }
 
-/// Returns whether nothing of others' is between tc ingress and PREROUTING: no program, no rule, no device of which the
-/// interface is a port. Guards of other netkats are in nobody's way.
+/// Returns whether the interface has no foreign program at tc ingress, no rule at an ingress hook of nftables, and no
+/// bridge, bond or VRF device above it: they would come before a guard at netfilter. Guards of other netkats do no harm.
 fn is_free(interface: &Interface) -> bool {
     interface.master.is_none()
         && program_list::ingress_programs(interface.index).iter().all(ListedProgram::is_living_guard)

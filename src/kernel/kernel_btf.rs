@@ -160,7 +160,7 @@ mod tests {
             (ENUM64, 1, 3),
         ] {
             types.extend(head(WANTED, kind, members));
-            // What would be the function, were it taken for a type.
+            // These words would be the function if they were read as a type.
             types.extend(head(WANTED, FUNC, 0).iter().cycle().take(more));
         }
         assert_eq!(number_of(&btf(&types), "wanted"), None);

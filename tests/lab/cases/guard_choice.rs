@@ -1,5 +1,4 @@
-//! Where netkat guards a connection: at netfilter, unless that hook would see other packets than the packet socket does, or
-//! something of others' comes before it.
+//! The place of a connection's guard: netfilter, unless a foreign program, a rule or a bridge comes before it.
 use crate::support::{
     namespace::Namespace,
     netkat::netkat,
@@ -14,7 +13,7 @@ use crate::support::{
 };
 use std::net::IpAddr;
 
-/// Connects from `host` to a kernel server in `peer` with this flag, and exchanges data. Returns the guard that netkat names.
+/// Connects from `host` to a kernel server in `peer` with this flag and exchanges data. Returns the guard's name.
 fn guard(host: &Namespace, peer: &Namespace, at: IpAddr, flag: &str) -> String {
     let (out, back) = (Payload::new(60, MIB), Payload::new(61, MIB));
     let witness = Witness::of_resets_and_errors(peer, 5000);
